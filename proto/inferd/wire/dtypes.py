@@ -1,0 +1,104 @@
+"""Element types: one enum for every protocol and backend.
+
+The member's *name* is the datatype string of the Open Inference Protocol except for STRING, which is called BYTES there;
+its *value* is the number in `inferd.v1.DataType` (and Triton's model_config.proto).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+
+
+class DType(enum.IntEnum):
+    """An element type that can travel."""
+
+    BOOL = 1
+    UINT8 = 2
+    UINT16 = 3
+    UINT32 = 4
+    UINT64 = 5
+    INT8 = 6
+    INT16 = 7
+    INT32 = 8
+    INT64 = 9
+    FP16 = 10
+    FP32 = 11
+    FP64 = 12
+    STRING = 13
+    BF16 = 14
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element takes in raw form; 0 for STRING, whose elements vary."""
+        return _ITEMSIZE[self]
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The numpy type of this element type, little-endian. STRING is `object` (elements are `bytes`).
+
+        Raises ImportError for BF16 when `ml_dtypes` is not installed: numpy itself has no bfloat16.
+        """
+        if self is DType.BF16:
+            return bfloat16()
+        return _NUMPY[self]
+
+    @property
+    def oip_name(self) -> str:
+        """The name in the Open Inference Protocol."""
+        return "BYTES" if self is DType.STRING else self.name
+
+
+_NUMPY: dict[DType, np.dtype[Any]] = {
+    DType.BOOL: np.dtype(np.bool_),
+    DType.UINT8: np.dtype("u1"),
+    DType.UINT16: np.dtype("<u2"),
+    DType.UINT32: np.dtype("<u4"),
+    DType.UINT64: np.dtype("<u8"),
+    DType.INT8: np.dtype("i1"),
+    DType.INT16: np.dtype("<i2"),
+    DType.INT32: np.dtype("<i4"),
+    DType.INT64: np.dtype("<i8"),
+    DType.FP16: np.dtype("<f2"),
+    DType.FP32: np.dtype("<f4"),
+    DType.FP64: np.dtype("<f8"),
+    DType.STRING: np.dtype(object),
+}
+_ITEMSIZE = {d: 0 if d is DType.STRING else 2 if d is DType.BF16 else _NUMPY[d].itemsize for d in DType}
+_FROM_NUMPY: dict[np.dtype[Any], DType] = {numpy: dtype for dtype, numpy in _NUMPY.items()}
+_FROM_NAME = {d.name: d for d in DType} | {"BYTES": DType.STRING}
+
+
+def bfloat16() -> np.dtype[Any]:
+    """numpy's view of bfloat16, from `ml_dtypes`. Raises ImportError that names the package when it is missing."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError("BF16 tensors need the package ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def dtype_of(array: np.ndarray[Any, Any]) -> DType:
+    """The element type that holds `array`'s elements without loss. Raises TypeError for one that cannot travel.
+
+    Any byte order is taken; str, bytes and object arrays are STRING.
+    """
+    kind = array.dtype
+    found = _FROM_NUMPY.get(kind)
+    if found is not None:
+        return found
+    if kind.kind in "SUO":
+        return DType.STRING
+    if kind.name == "bfloat16":
+        return DType.BF16
+    found = _FROM_NUMPY.get(kind.newbyteorder("<"))
+    if found is not None:
+        return found
+    raise TypeError(f"arrays of {kind} cannot be sent; the element types are {', '.join(d.name for d in DType)}")
+
+
+def dtype_named(name: str) -> DType:
+    """The element type with this name ("FP32", "STRING" or "BYTES"). Raises KeyError for an unknown name."""
+    return _FROM_NAME[name]

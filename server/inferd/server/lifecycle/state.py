@@ -1,0 +1,75 @@
+"""What can be said of a version and a model: states, statuses and changes. Values only; the manager makes them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class State(enum.Enum):
+    """The life of one version. The values are TensorFlow Serving's numbers."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServableId:
+    """One version of one model."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version now. `changed_at` is wall-clock seconds; `load_seconds` includes the warm-up."""
+
+    id: ServableId
+    state: State
+    error: str = ""
+    generation: int = 0
+    backend: str = ""
+    devices: tuple[str, ...] = ()
+    batching: str = ""
+    load_seconds: float = 0.0
+    changed_at: float = 0.0
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's wish. `kind`: "unloaded", "pinned", "loaded", "label"; `at` is wall-clock seconds."""
+
+    kind: str
+    value: str
+    by: str
+    at: float
+    persistent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model now, versions descending."""
+
+    name: str
+    versions: tuple[VersionStatus, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    error: str = ""
+    version_policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A version has changed its state. AVAILABLE is announced after the swap, UNLOADING before the removal."""
+
+    status: VersionStatus

@@ -1,0 +1,125 @@
+"""The seam between gRPC and the services: bytes in, bytes out. No service sees grpcio; no transport sees a message.
+
+    Transport   accepts connections and calls, looks the method up in a MethodTable, hands the call to its handler
+    UnaryCall   one request, one answer: every unary RPC, hot or not
+    StreamCall  messages both ways: server-streaming RPCs are streams with one request
+
+Handlers run on the transport's own thread and must not block: what takes long is started elsewhere and answers later,
+from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from inferd.server.errors import Code
+
+Metadata = Sequence[tuple[str, str]]
+
+
+class UnaryCall(Protocol):
+    """One call. `reply`, `fail` and `on_cancel` are thread-safe; the first of reply / fail counts, later ones and those
+    after a cancel do nothing.
+
+    method      full path, "/package.Service/Method"
+    request     the received message
+    deadline    monotonic seconds, None where the client set none
+    peer        grpc's form: "ipv4:127.0.0.1:5000", "unix:..."
+    cancelled   the client has cancelled, vanished, or its deadline has passed
+    """
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def request(self) -> bytes: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+    def metadata(self, key: str) -> str | None:
+        """The value of a metadata key (lower case), None where it is absent."""
+        ...
+
+    def on_cancel(self, fn: Callable[[], None]) -> None:
+        """Calls `fn` once when the call is cancelled; at once if it already is. Not called after an answer."""
+        ...
+
+    def reply(self, message: bytes) -> None: ...
+
+    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None: ...
+
+
+class StreamCall(Protocol):
+    """One stream. All methods are thread-safe.
+
+    Reading is by request: `read(fn)` asks for one message and calls `fn(message)` on the transport's thread, `fn(None)` when
+    the client has sent its last. One read at a time: so a slow handler slows the client and buffers nothing.
+    """
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+    def metadata(self, key: str) -> str | None: ...
+
+    def on_cancel(self, fn: Callable[[], None]) -> None: ...
+
+    def read(self, fn: Callable[[bytes | None], None]) -> None: ...
+
+    def send(self, message: bytes) -> None:
+        """Queues a message, in order. Does nothing after the end or a cancel."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Messages queued and not yet written: a producer that can wait should, when this grows."""
+        ...
+
+    def end(self) -> None:
+        """Ends the stream with OK after what is queued has been written."""
+        ...
+
+    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None: ...
+
+
+UnaryHandler = Callable[[UnaryCall], None]
+StreamHandler = Callable[[StreamCall], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodTable:
+    """Handlers by full method path. `hot` names the unary methods that a transport should make cheapest."""
+
+    unary: Mapping[str, UnaryHandler]
+    stream: Mapping[str, StreamHandler]
+    hot: frozenset[str] = field(default_factory=frozenset)
+
+
+class Transport(Protocol):
+    """A gRPC server. Made with its table, addresses and limits; used once."""
+
+    def start(self) -> Sequence[str]:
+        """Binds every address and accepts calls. Gives the bound addresses (a port 0 is filled in). Raises OSError."""
+        ...
+
+    def stop(self, grace: float) -> bool:
+        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest; blocks until done.
+
+        Gives whether everything in flight had finished. Thread-safe; later calls wait for the first.
+        """
+        ...
+
+    @property
+    def open_calls(self) -> int:
+        """Calls accepted and not yet answered, streams included."""
+        ...

@@ -1,0 +1,97 @@
+"""One inference request on its way through the scheduler."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from inferd.backends.api import Array
+from inferd.server.errors import Cancelled, ServingError
+
+_once = threading.Lock()
+
+
+class InferRequest:
+    """Inputs that have passed the signature check, and the promise of exactly one outcome.
+
+    `on_done(request)` is called exactly once, from any thread, when `outputs` or `error` is set: by the instance that ran
+    it, by the queue that dropped it, or by `cancel`. It must be quick and must not raise.
+
+    inputs          arrays by name; maybe read-only, maybe unaligned views of the received bytes (`owned` says False)
+    wanted          names of the outputs asked for, None: all
+    rows            size of the batch axis; None where the model has none
+    deadline        monotonic seconds at which the caller stops waiting, None: never
+    queue_deadline  monotonic seconds at which the request leaves the queue unserved, None: never
+    priority        1 is served before 2
+    nbytes          bytes that the request holds while it waits
+    owned           the arrays belong to this request alone and may be written to
+    """
+
+    __slots__ = (
+        "batch_rows", "cancelled", "deadline", "enqueued_at", "error", "finished", "finished_at", "inputs", "nbytes",
+        "on_done", "outputs", "owned", "priority", "queue_deadline", "rows", "signature", "started_at", "wanted",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        signature: str,
+        inputs: dict[str, Array],
+        on_done: Callable[[InferRequest], None],
+        *,
+        wanted: tuple[str, ...] | None = None,
+        rows: int | None = None,
+        deadline: float | None = None,
+        queue_deadline: float | None = None,
+        priority: int = 1,
+        nbytes: int = 0,
+        owned: bool = False,
+    ) -> None:
+        self.signature: Final = signature
+        self.inputs = inputs
+        self.on_done = on_done
+        self.wanted: Final = wanted
+        self.rows = rows
+        self.deadline: Final = deadline
+        self.queue_deadline: Final = queue_deadline
+        self.priority: Final = priority
+        self.nbytes: Final = nbytes
+        self.owned = owned
+        self.outputs: dict[str, Array] | None = None
+        self.error: ServingError | None = None
+        self.finished = False
+        self.cancelled = False
+        self.enqueued_at = 0.0  # monotonic seconds, set by the scheduler
+        self.started_at = 0.0
+        self.finished_at = 0.0
+        self.batch_rows = 0  # rows in the batch that this request ran in; 0: it never ran
+
+    def succeed(self, outputs: dict[str, Array]) -> None:
+        """Sets the outcome; does nothing when there is one already. Thread-safe."""
+        self._finish(outputs, None)
+
+    def fail(self, error: ServingError) -> None:
+        """Sets the outcome; does nothing when there is one already. Thread-safe."""
+        self._finish(None, error)
+
+    def cancel(self) -> None:
+        """The caller went away: drops the request if it has not finished. Thread-safe; its neighbours are not touched."""
+        self.cancelled = True
+        self._finish(None, Cancelled("the caller cancelled the request"))
+
+    def expired(self, now: float) -> bool:
+        """Whether nobody waits for this request any more at monotonic time `now`."""
+        return (self.deadline is not None and now >= self.deadline) or (
+            self.queue_deadline is not None and now >= self.queue_deadline
+        )
+
+    def _finish(self, outputs: dict[str, Array] | None, error: ServingError | None) -> None:
+        with _once:  # held for a few instructions; a lock per request would cost more than it saves
+            if self.finished:
+                return
+            self.finished = True
+            self.outputs = outputs
+            self.error = error
+        self.finished_at = time.monotonic()
+        self.on_done(self)
