@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from inferd.v1 import tensor_pb2 as inferd_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinferd/v1/model_service.proto\x12\tinferd.v1\x1a\x16inferd/v1/tensor.proto\"\xed\x01\n\rVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.inferd.v1.VersionState\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x06 \x03(\t\x12\x10\n\x08\x62\x61tching\x18\x07 \x01(\t\x12\x14\n\x0cload_seconds\x18\x08 \x01(\x01\x12\x17\n\x0f\x63hanged_unix_ms\x18\t \x01(\x03\x12\x0e\n\x06labels\x18\n \x03(\t\x12\r\n\x05notes\x18\x0b \x03(\t\"^\n\x08Override\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\x12\x12\n\npersistent\x18\x05 \x01(\x08\"\xf9\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08versions\x18\x02 \x03(\x0b\x32\x18.inferd.v1.VersionStatus\x12\x32\n\x06labels\x18\x03 \x03(\x0b\x32\".inferd.v1.ModelStatus.LabelsEntry\x12&\n\toverrides\x18\x04 \x03(\x0b\x32\x13.inferd.v1.Override\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x16\n\x0eversion_policy\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.inferd.v1.ModelStatus\"%\n\x15GetModelStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16GetModelStatusResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\"U\n\x17GetModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x8c\x01\n\x18GetModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12(\n\nsignatures\x18\x04 \x03(\x0b\x32\x14.inferd.v1.Signature\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\x03\"\"\n\x12WatchModelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x13WatchModelsResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07version\x18\x02 \x01(\x0b\x32\x18.inferd.v1.VersionStatus\x12\x0f\n\x07initial\x18\x03 \x01(\x08\"B\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"N\n\x11LoadModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08\"D\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"P\n\x13UnloadModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08\"P\n\x0fSetLabelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"M\n\x10SetLabelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08\"G\n\x0fRollbackRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\nto_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_to_version\"M\n\x10RollbackResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08*\xb2\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_START\x10\x01\x12\x19\n\x15VERSION_STATE_LOADING\x10\x02\x12\x1b\n\x17VERSION_STATE_AVAILABLE\x10\x03\x12\x1b\n\x17VERSION_STATE_UNLOADING\x10\x04\x12\x15\n\x11VERSION_STATE_END\x10\x05\x32\xfd\x04\n\x0cModelService\x12I\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\x12U\n\x0eGetModelStatus\x12 .inferd.v1.GetModelStatusRequest\x1a!.inferd.v1.GetModelStatusResponse\x12[\n\x10GetModelMetadata\x12\".inferd.v1.GetModelMetadataRequest\x1a#.inferd.v1.GetModelMetadataResponse\x12N\n\x0bWatchModels\x12\x1d.inferd.v1.WatchModelsRequest\x1a\x1e.inferd.v1.WatchModelsResponse0\x01\x12\x46\n\tLoadModel\x12\x1b.inferd.v1.LoadModelRequest\x1a\x1c.inferd.v1.LoadModelResponse\x12L\n\x0bUnloadModel\x12\x1d.inferd.v1.UnloadModelRequest\x1a\x1e.inferd.v1.UnloadModelResponse\x12\x43\n\x08SetLabel\x12\x1a.inferd.v1.SetLabelRequest\x1a\x1b.inferd.v1.SetLabelResponse\x12\x43\n\x08Rollback\x12\x1a.inferd.v1.RollbackRequest\x1a\x1b.inferd.v1.RollbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinferd/v1/model_service.proto\x12\tinferd.v1\x1a\x16inferd/v1/tensor.proto\"\xed\x01\n\rVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.inferd.v1.VersionState\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x06 \x03(\t\x12\x10\n\x08\x62\x61tching\x18\x07 \x01(\t\x12\x14\n\x0cload_seconds\x18\x08 \x01(\x01\x12\x17\n\x0f\x63hanged_unix_ms\x18\t \x01(\x03\x12\x0e\n\x06labels\x18\n \x03(\t\x12\r\n\x05notes\x18\x0b \x03(\t\"^\n\x08Override\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\x12\x12\n\npersistent\x18\x05 \x01(\x08\"\xf9\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08versions\x18\x02 \x03(\x0b\x32\x18.inferd.v1.VersionStatus\x12\x32\n\x06labels\x18\x03 \x03(\x0b\x32\".inferd.v1.ModelStatus.LabelsEntry\x12&\n\toverrides\x18\x04 \x03(\x0b\x32\x13.inferd.v1.Override\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x16\n\x0eversion_policy\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.inferd.v1.ModelStatus\"%\n\x15GetModelStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16GetModelStatusResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\"U\n\x17GetModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x9e\x01\n\x18GetModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12(\n\nsignatures\x18\x04 \x03(\x0b\x32\x14.inferd.v1.Signature\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\x03\x12\x10\n\x08stateful\x18\x06 \x01(\x08\"\"\n\x12WatchModelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"_\n\x13WatchModelsResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07version\x18\x02 \x01(\x0b\x32\x18.inferd.v1.VersionStatus\x12\x0f\n\x07initial\x18\x03 \x01(\x08\"B\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"N\n\x11LoadModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08\"D\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"P\n\x13UnloadModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08\"P\n\x0fSetLabelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"M\n\x10SetLabelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08\"G\n\x0fRollbackRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\nto_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_to_version\"M\n\x10RollbackResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.inferd.v1.ModelStatus\x12\x12\n\npersistent\x18\x02 \x01(\x08*\xb2\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_START\x10\x01\x12\x19\n\x15VERSION_STATE_LOADING\x10\x02\x12\x1b\n\x17VERSION_STATE_AVAILABLE\x10\x03\x12\x1b\n\x17VERSION_STATE_UNLOADING\x10\x04\x12\x15\n\x11VERSION_STATE_END\x10\x05\x32\xfd\x04\n\x0cModelService\x12I\n\nListModels\x12\x1c.inferd.v1.ListModelsRequest\x1a\x1d.inferd.v1.ListModelsResponse\x12U\n\x0eGetModelStatus\x12 .inferd.v1.GetModelStatusRequest\x1a!.inferd.v1.GetModelStatusResponse\x12[\n\x10GetModelMetadata\x12\".inferd.v1.GetModelMetadataRequest\x1a#.inferd.v1.GetModelMetadataResponse\x12N\n\x0bWatchModels\x12\x1d.inferd.v1.WatchModelsRequest\x1a\x1e.inferd.v1.WatchModelsResponse0\x01\x12\x46\n\tLoadModel\x12\x1b.inferd.v1.LoadModelRequest\x1a\x1c.inferd.v1.LoadModelResponse\x12L\n\x0bUnloadModel\x12\x1d.inferd.v1.UnloadModelRequest\x1a\x1e.inferd.v1.UnloadModelResponse\x12\x43\n\x08SetLabel\x12\x1a.inferd.v1.SetLabelRequest\x1a\x1b.inferd.v1.SetLabelResponse\x12\x43\n\x08Rollback\x12\x1a.inferd.v1.RollbackRequest\x1a\x1b.inferd.v1.RollbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELSTATUS_LABELSENTRY']._loaded_options = None
   _globals['_MODELSTATUS_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_VERSIONSTATE']._serialized_start=1820
-  _globals['_VERSIONSTATE']._serialized_end=1998
+  _globals['_VERSIONSTATE']._serialized_start=1838
+  _globals['_VERSIONSTATE']._serialized_end=2016
   _globals['_VERSIONSTATUS']._serialized_start=69
   _globals['_VERSIONSTATUS']._serialized_end=306
   _globals['_OVERRIDE']._serialized_start=308
@@ -55,27 +55,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELMETADATAREQUEST']._serialized_start=843
   _globals['_GETMODELMETADATAREQUEST']._serialized_end=928
   _globals['_GETMODELMETADATARESPONSE']._serialized_start=931
-  _globals['_GETMODELMETADATARESPONSE']._serialized_end=1071
-  _globals['_WATCHMODELSREQUEST']._serialized_start=1073
-  _globals['_WATCHMODELSREQUEST']._serialized_end=1107
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=1109
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=1204
-  _globals['_LOADMODELREQUEST']._serialized_start=1206
-  _globals['_LOADMODELREQUEST']._serialized_end=1272
-  _globals['_LOADMODELRESPONSE']._serialized_start=1274
-  _globals['_LOADMODELRESPONSE']._serialized_end=1352
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1354
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1422
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1424
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1504
-  _globals['_SETLABELREQUEST']._serialized_start=1506
-  _globals['_SETLABELREQUEST']._serialized_end=1586
-  _globals['_SETLABELRESPONSE']._serialized_start=1588
-  _globals['_SETLABELRESPONSE']._serialized_end=1665
-  _globals['_ROLLBACKREQUEST']._serialized_start=1667
-  _globals['_ROLLBACKREQUEST']._serialized_end=1738
-  _globals['_ROLLBACKRESPONSE']._serialized_start=1740
-  _globals['_ROLLBACKRESPONSE']._serialized_end=1817
-  _globals['_MODELSERVICE']._serialized_start=2001
-  _globals['_MODELSERVICE']._serialized_end=2638
+  _globals['_GETMODELMETADATARESPONSE']._serialized_end=1089
+  _globals['_WATCHMODELSREQUEST']._serialized_start=1091
+  _globals['_WATCHMODELSREQUEST']._serialized_end=1125
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=1127
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=1222
+  _globals['_LOADMODELREQUEST']._serialized_start=1224
+  _globals['_LOADMODELREQUEST']._serialized_end=1290
+  _globals['_LOADMODELRESPONSE']._serialized_start=1292
+  _globals['_LOADMODELRESPONSE']._serialized_end=1370
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1372
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1440
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1442
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1522
+  _globals['_SETLABELREQUEST']._serialized_start=1524
+  _globals['_SETLABELREQUEST']._serialized_end=1604
+  _globals['_SETLABELRESPONSE']._serialized_start=1606
+  _globals['_SETLABELRESPONSE']._serialized_end=1683
+  _globals['_ROLLBACKREQUEST']._serialized_start=1685
+  _globals['_ROLLBACKREQUEST']._serialized_end=1756
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1758
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1835
+  _globals['_MODELSERVICE']._serialized_start=2019
+  _globals['_MODELSERVICE']._serialized_end=2656
 # @@protoc_insertion_point(module_scope)

@@ -119,18 +119,20 @@ class GetModelMetadataRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
 
 class GetModelMetadataResponse(_message.Message):
-    __slots__ = ("name", "version", "backend", "signatures", "max_batch_size")
+    __slots__ = ("name", "version", "backend", "signatures", "max_batch_size", "stateful")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     SIGNATURES_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STATEFUL_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     backend: str
     signatures: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Signature]
     max_batch_size: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., backend: _Optional[str] = ..., signatures: _Optional[_Iterable[_Union[_tensor_pb2.Signature, _Mapping]]] = ..., max_batch_size: _Optional[int] = ...) -> None: ...
+    stateful: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., backend: _Optional[str] = ..., signatures: _Optional[_Iterable[_Union[_tensor_pb2.Signature, _Mapping]]] = ..., max_batch_size: _Optional[int] = ..., stateful: bool = ...) -> None: ...
 
 class WatchModelsRequest(_message.Message):
     __slots__ = ("name",)
