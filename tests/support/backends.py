@@ -1,0 +1,181 @@
+"""What the conformance suite needs of a framework: a `BackendCase` that writes tiny real artefacts.
+
+A case lives in `tests/backends/case_<framework>.py` as `CASES = [...]` and imports its framework only inside methods. It
+writes the models below; the suite (`tests/backends/test_conformance.py`) knows what each must answer. N is a batch axis.
+
+    linear      x FP32 [N, 4]                      -> y = x @ WEIGHTS + BIAS          FP32 [N, 3]
+    identity    x <dtype> [N, 2]                   -> y = x                           <dtype> [N, 2]
+    scalar      x FP32 [N, 3], factor FP32 []      -> y = x * factor                  FP32 [N, 3]
+    two         b FP32 [N, 2], a FP32 [N, 2]       -> sum = a + b, difference = b - a, in this order
+    picky       x FP32 [N, 2]                      -> y = x as [2, 2]; fails while it runs unless N is 2
+    wide        x FP32 [N, 1024]                   -> y = 2 x, through a 1024 x 1024 matrix that is kept in the artefact
+
+Shapes and dtypes are as open or closed as the artefact can say; what it cannot say, the case declares.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Backend, Instance, Model, OpenRequest, Placement, Signature, TensorSpec
+from inferd.wire.dtypes import DType
+
+WEIGHTS = (np.arange(12, dtype=np.float32).reshape(4, 3) - 5) / 4
+BIAS = np.array([0.5, -1.0, 2.0], np.float32)
+WIDE = 1024
+
+
+class Cannot(Exception):
+    """This framework has no such model: the test is skipped with this reason."""
+
+
+class BackendCase(abc.ABC):
+    """One framework, or one artefact format of a framework.
+
+    `id` names the case in test ids; `module` is the framework's import name (tests are skipped without it); `dtypes` are
+    the element types that `identity` is written for; `heavy` marks frameworks that take seconds to import.
+    """
+
+    id: str
+    module: str
+    dtypes: Sequence[DType] = (DType.FP32,)
+    heavy: bool = False
+
+    @abc.abstractmethod
+    def backend(self) -> Backend:
+        """A new backend object, made without importing the framework."""
+
+    @abc.abstractmethod
+    def write(self, model: str, directory: Path, dtype: DType = DType.FP32) -> tuple[Signature, ...]:
+        """Writes `model` (a name of the table above) into the existing version directory. Gives the signatures to declare
+        when opening: () where the artefact tells all. Raises Cannot."""
+
+    def threads_of(self, instance: Instance) -> int | None:
+        """The number of CPU threads that the instance really computes with; None where the framework does not tell."""
+        return None
+
+    def refusals(self) -> Mapping[str, str]:
+        """File names of recognised, refused artefacts, each with a word that the refusal must hold."""
+        return {}
+
+
+def signature_of(model: str, dtype: DType = DType.FP32) -> Signature:
+    """The full signature of a model of the table: for cases that have to declare it."""
+    f = DType.FP32
+    inputs, outputs = {
+        "linear": ((TensorSpec("x", f, (-1, 4)),), (TensorSpec("y", f, (-1, 3)),)),
+        "identity": ((TensorSpec("x", dtype, (-1, 2)),), (TensorSpec("y", dtype, (-1, 2)),)),
+        "scalar": ((TensorSpec("x", f, (-1, 3)), TensorSpec("factor", f, ())), (TensorSpec("y", f, (-1, 3)),)),
+        "two": (
+            (TensorSpec("b", f, (-1, 2)), TensorSpec("a", f, (-1, 2))),
+            (TensorSpec("sum", f, (-1, 2)), TensorSpec("difference", f, (-1, 2))),
+        ),
+        "picky": ((TensorSpec("x", f, (-1, 2)),), (TensorSpec("y", f, (2, 2)),)),
+        "wide": ((TensorSpec("x", f, (-1, WIDE)),), (TensorSpec("y", f, (-1, WIDE)),)),
+    }[model]
+    return Signature("serving_default", inputs, outputs)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened model with where it came from."""
+
+    backend: Backend
+    model: Model
+    directory: Path
+    artefact: Path
+
+    @property
+    def signature(self) -> Signature:
+        return self.model.signatures[0]
+
+
+def request_for(
+    backend: Backend, directory: Path, declared: tuple[Signature, ...] = (), options: Mapping[str, Any] | None = None
+) -> OpenRequest:
+    artefact = backend.find(directory)
+    assert artefact is not None, f"{backend.name} finds nothing in {sorted(p.name for p in directory.iterdir())}"
+    return OpenRequest("m", 1, directory, artefact, declared, dict(options or {}))
+
+
+@contextmanager
+def opened(
+    case: BackendCase,
+    model: str,
+    directory: Path,
+    dtype: DType = DType.FP32,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Opened]:
+    """Writes the model, finds and opens it; closes it at the end."""
+    directory.mkdir(parents=True, exist_ok=True)
+    declared = case.write(model, directory, dtype)
+    backend = case.backend()
+    request = request_for(backend, directory, declared, options)
+    assert backend.complete(request.artefact) is None
+    found = backend.open(request)
+    try:
+        yield Opened(backend, found, directory, request.artefact)
+    finally:
+        found.close()
+
+
+@contextmanager
+def running(found: Opened, placement: Placement | None = None) -> Iterator[Instance]:
+    """An instance of an opened model; closed at the end."""
+    instance = found.model.instance(placement or Placement())
+    try:
+        yield instance
+    finally:
+        instance.close()
+
+
+def sample(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:
+    """Seeded values that span the element type, extremes among them; STRING is an object array of bytes."""
+    rng = np.random.default_rng(seed)
+    count = int(np.prod(shape, dtype=np.int64))
+    if dtype is DType.STRING:
+        words = [b"", b"plain", "ünï → ☃".encode(), b"zero\x00inside", b"x" * 300]
+        flat = np.empty(count, object)
+        flat[:] = [words[i % len(words)] for i in range(count)]
+        return flat.reshape(shape)
+    if dtype is DType.BOOL:
+        return (rng.random(shape) < 0.5).astype(np.bool_)
+    if dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16):
+        return (rng.standard_normal(shape) * 10).astype(dtype.numpy)
+    info = np.iinfo(dtype.numpy)
+    flat = rng.integers(info.min, info.max, count, dtype=dtype.numpy, endpoint=True)
+    flat[: min(2, count)] = [info.min, info.max][: min(2, count)]
+    return flat.reshape(shape)
+
+
+def unaligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A read-only view with the same values, one byte off every alignment: what decoding a request gives."""
+    view = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
+    assert not view.flags.writeable
+    assert array.itemsize == 1 or not array.size or not view.flags.aligned
+    return view
+
+
+def case_files() -> list[Path]:
+    return sorted((Path(__file__).parents[1] / "backends").glob("case_*.py"))
+
+
+def load_cases() -> list[BackendCase]:
+    """All cases of `tests/backends/case_*.py`."""
+    cases: list[BackendCase] = []
+    for path in case_files():
+        spec = importlib.util.spec_from_file_location(f"inferd_tests_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        cases.extend(module.CASES)
+    return cases
