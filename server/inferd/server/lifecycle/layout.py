@@ -1,0 +1,115 @@
+"""What a repository's directories mean: which names are models and versions, which files hold a version back, where links may lead.
+
+    <root>/<model>/<integer version>/<artefact>        [<root>/<model>/model.yaml] [<root>/<model>/config.pbtxt]
+
+Everything here looks at names and link targets only; nothing is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+MODEL_FILE = "model.yaml"
+TRITON_FILE = "config.pbtxt"
+SETTINGS_FILES = (MODEL_FILE, TRITON_FILE)
+
+PARTIAL_SUFFIXES = (".tmp", ".part", ".filepart", "~")
+MAX_VERSION = 2**63 - 1  # versions travel as int64
+
+
+class LayoutError(Exception):
+    """A directory cannot be served as it lies there: what was expected, what was found."""
+
+
+class LinkRefused(LayoutError):
+    """A symbolic link leads out of the repository."""
+
+
+def is_hidden(name: str) -> bool:
+    """Names that are never models or versions: `.git`, `.tmp-7`, a ConfigMap's `..data`."""
+    return name.startswith(".")
+
+
+def is_partial(name: str) -> bool:
+    """Names that copy programs give to files that are still being written."""
+    return name.endswith(PARTIAL_SUFFIXES)
+
+
+def version_number(name: str) -> int | None:
+    """The version that a directory name stands for, None when it is no version. `007` is 7, as in TensorFlow Serving."""
+    if not (name.isascii() and name.isdigit()):
+        return None
+    number = int(name) if len(name) <= 64 else MAX_VERSION + 1
+    return number if number <= MAX_VERSION else None
+
+
+def subdirectories(directory: Path | str) -> list[str]:
+    """Names of the visible directories in `directory`, sorted; links to directories count. Raises OSError.
+
+    A link that leads nowhere is a publication in progress or a broken one; either way it is nothing yet.
+    """
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if is_hidden(entry.name) or is_partial(entry.name):
+                continue
+            try:
+                if entry.is_dir():
+                    found.append(entry.name)
+            except OSError:
+                # The kind of the entry is unknown, which a scan of the entry itself will report.
+                found.append(entry.name)
+    found.sort()
+    return found
+
+
+def version_directories(directory: Path | str) -> dict[int, list[str]]:
+    """The version directories of a model: number to names. More than one name for a number is an error of that version. Raises OSError."""
+    versions: dict[int, list[str]] = {}
+    for name in subdirectories(directory):
+        number = version_number(name)
+        if number is not None:
+            versions.setdefault(number, []).append(name)
+    return versions
+
+
+def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
+    """What to say when a root is one model's own directory (a TensorFlow Serving base path), None when it is a repository.
+
+    `names`: the root's visible directories.
+    """
+    numbers = [name for name in names if version_number(name) is not None]
+    for name in numbers:
+        inside = Path(root) / name
+        try:
+            if version_directories(inside) or not any(True for _ in os.scandir(inside)):
+                continue
+        except OSError:
+            continue
+        return (
+            f"{root} holds version directories ({', '.join(numbers[:4])}) directly: it is one model's own directory, "
+            f"not a repository of models. Give its parent, {Path(root).parent}, or move it to {Path(root)}/<model>/{name}"
+        )
+    return None
+
+
+class LinkRule:
+    """Decides where symbolic links may lead: into the root, as it resolves now, or into the allowed targets.
+
+    Made afresh for each scan, because git-sync and ConfigMaps swap what a root resolves to.
+    """
+
+    def __init__(self, root: Path | str, allowed: Iterable[Path | str] = ()) -> None:
+        self.root = os.path.realpath(root)
+        self._bases = tuple(base.rstrip(os.sep) + os.sep for base in (self.root, *map(os.path.realpath, allowed)))
+
+    def check(self, path: Path | str) -> None:
+        """Raises LinkRefused when `path`, links resolved, lies outside; OSError when it cannot be resolved."""
+        target = os.path.realpath(path)
+        if not (target + os.sep).startswith(self._bases):
+            raise LinkRefused(
+                f"{path} links to {target}, outside the repository {self.root}; "
+                f"add its directory to repository.allowed_link_targets to allow it"
+            )
