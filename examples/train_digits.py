@@ -2,12 +2,13 @@
 
     .venv/bin/python examples/train_digits.py --out model_repository
 
-The data are scikit-learn's 1,797 digits of 8x8 pixels, each pixel 0 to 16. A quarter, the same one each time, is held out:
-no model sees it in training, and the accuracies in the written README.md are measured on it. Two networks are trained:
-a large one, written as ONNX (version 2), TorchScript, torch.export and SavedModel with the same weights, and a small one,
-version 1 of the ONNX model, which makes a visibly worse predecessor.
+The data are scikit-learn's 1,797 digits of 8x8 pixels, each pixel 0 to 16. A quarter, the same one each time, is held
+out: no model sees it in training, and the accuracies in the written README.md are measured on it. Two networks are
+trained: a large one, written as ONNX (version 2), TorchScript, torch.export and SavedModel with the same weights, and a
+small one, version 1 of the ONNX model, which makes a visibly worse predecessor.
 
-Every artefact takes `image`, FP32 [-1, 64], rows of raw pixels, and gives `probabilities`, FP32 [-1, 10], and `digit`, INT64 [-1].
+Every artefact takes `image`, FP32 [-1, 64], rows of raw pixels, and gives `probabilities`, FP32 [-1, 10], and `digit`,
+INT64 [-1].
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def write_torchscript(network: Network, version: Path) -> None:
 
 
 def write_exported(network: Network, version: Path) -> None:
-    """`model.pt2`: torch.export keeps element types, shapes and the range of the batch. Outputs get their names in model.yaml."""
+    """`model.pt2`, which keeps element types, shapes and the range of the batch; model.yaml names its outputs."""
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=MAX_EXPORTED_BATCH)
@@ -228,8 +229,8 @@ def readme(accuracies: dict[str, float]) -> str:
     return f"""\
 # Example models
 
-A classifier of handwritten digits, written by `examples/train_digits.py` for every framework. Input `image`: FP32 [-1, 64], 8x8
-pixels from 0 to 16, row by row. Outputs: `probabilities`, FP32 [-1, 10], and `digit`, INT64 [-1].
+A classifier of handwritten digits, written by `examples/train_digits.py` for every framework. Input `image`:
+FP32 [-1, 64], 8x8 pixels from 0 to 16, row by row. Outputs: `probabilities`, FP32 [-1, 10], and `digit`, INT64 [-1].
 
 Accuracy on 450 held-out digits of scikit-learn's data set (`tests/backends/test_digits.py` measures it again):
 
@@ -237,8 +238,8 @@ Accuracy on 450 held-out digits of scikit-learn's data set (`tests/backends/test
 |---|---|
 {rows}
 
-`digits_onnx/2` and the other frameworks' models hold the same weights: their answers agree within 1e-5. `digits_onnx/1` is a
-smaller network that was stopped early, so that a better version has something to replace.
+`digits_onnx/2` and the other frameworks' models hold the same weights: their answers agree within 1e-5. `digits_onnx/1`
+is a smaller network that was stopped early, so that a better version has something to replace.
 """
 
 
