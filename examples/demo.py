@@ -1,0 +1,215 @@
+"""The main job, seen from outside: `make demo`.
+
+Starts the real server on a copy of model_repository/, sends held-out handwritten digits to all three frameworks through
+the client, shows a few in the terminal, then drops a better version into the repository while eight threads keep
+calling. Prints what it measured and ends with exit code 0 only when everything is as it should be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from train_digits import digits
+
+from inferd.client import Client, ClientError
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = {"digits_onnx": "ONNX Runtime", "digits_torch": "TorchScript", "digits_tf": "TF SavedModel"}
+HOT = "digits_onnx"
+THREADS = 8
+LIMIT = 60.0  # seconds that any one step may take
+
+
+class DemoFailed(Exception):
+    """Something is not as it should be."""
+
+
+@dataclass
+class Caller:
+    """One client thread's record. `latencies` in seconds; `answers` counts per version."""
+
+    latencies: list[float] = field(default_factory=list)
+    answers: dict[int, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    first_new: float | None = None
+
+
+def start_server(repository: Path, log: Path) -> tuple[subprocess.Popen[str], str]:
+    """Starts `inferd serve` on free ports. Gives the process and its gRPC address once it says that it is ready."""
+    command = [
+        str(Path(sys.executable).with_name("inferd")), "serve", "--model-repository", str(repository),
+        "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
+        "--set", "repository.settle=500ms", "--set", "repository.poll=200ms",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("w"), text=True, cwd=ROOT)
+    assert process.stdout is not None
+    killer = threading.Timer(LIMIT, process.kill)  # a server that never gets ready must not hang the demo
+    killer.start()
+    try:
+        for line in process.stdout:
+            found = re.search(r"ready: grpc (\S+?)[,;\s]", line)
+            if found:
+                print(f"  {line.strip()}")
+                return process, found[1]
+    finally:
+        killer.cancel()
+    raise DemoFailed(f"the server did not become ready; its log:\n{log.read_text()[-3000:]}")
+
+
+def picture(image: np.ndarray) -> list[str]:
+    """An 8x8 digit of grey values 0..16 as eight lines of text."""
+    shades = " .:-=+*#%@"
+    return ["".join(shades[min(9, int(v * 10 / 17))] * 2 for v in row) for row in image.reshape(8, 8)]
+
+
+def show_some(images: np.ndarray, labels: np.ndarray, predicted: dict[str, np.ndarray], count: int = 5) -> None:
+    """Prints the first `count` digits side by side, with what each framework says."""
+    rows = [picture(image) for image in images[:count]]
+    for lines in zip(*rows, strict=True):
+        print("   " + "   ".join(lines))
+    for name, guesses in predicted.items():
+        said = "   ".join(f"{MODELS[name].split()[-1]}: {d}".ljust(16) for d in guesses[:count])
+        print("   " + said)
+    print("   " + "   ".join(f"truth: {d}".ljust(16) for d in labels[:count]))
+
+
+def call_until(stop: threading.Event, address: str, images: np.ndarray, new_version: int, record: Caller) -> None:
+    """Calls the hot model until told to stop, without retries: a request that fails is a request that is lost."""
+    from inferd.client import RetryPolicy
+
+    with Client(address, retry=RetryPolicy(attempts=1)) as client:
+        i = 0
+        while not stop.is_set():
+            begin = time.perf_counter()
+            try:
+                answer = client.predict(HOT, {"image": images[i % len(images)][None]}, timeout=10.0)
+            except ClientError as error:
+                record.failures.append(str(error))
+                continue
+            now = time.perf_counter()
+            record.latencies.append(now - begin)
+            record.answers[answer.version] = record.answers.get(answer.version, 0) + 1
+            if answer.version == new_version and record.first_new is None:
+                record.first_new = now
+            i += 1
+
+
+def drop_version(source: Path, model_directory: Path) -> float:
+    """Publishes a version as recommended: a copy under a name that is no version, renamed. Gives the time of that."""
+    hidden = model_directory / f".tmp-{source.name}"
+    shutil.copytree(source, hidden)
+    hidden.rename(model_directory / source.name)
+    return time.perf_counter()
+
+
+def hot_drop(address: str, repository: Path, images: np.ndarray) -> list[Caller]:
+    """Drops the better version in under traffic. Gives the callers' records; raises DemoFailed if it stays dark."""
+    new = max(int(p.name) for p in (ROOT / "model_repository" / HOT).iterdir() if p.name.isdigit())
+    stop = threading.Event()
+    records = [Caller() for _ in range(THREADS)]
+    threads = [threading.Thread(target=call_until, args=(stop, address, images, new, r)) for r in records]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline = time.monotonic() + LIMIT
+        while sum(len(r.latencies) for r in records) < 400:
+            if time.monotonic() > deadline:
+                raise DemoFailed("400 predictions were not made in time")
+            time.sleep(0.05)
+        before = sum(len(r.latencies) for r in records)
+        dropped = drop_version(ROOT / "model_repository" / HOT / str(new), repository / HOT)
+        while any(r.answers.get(new, 0) < 50 for r in records):
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"version {new} did not answer every caller within {LIMIT:.0f} s of its drop")
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    firsts = [r.first_new for r in records if r.first_new is not None]
+    millis = 1000 * np.concatenate([r.latencies for r in records])
+    sent = sum(len(r.latencies) + len(r.failures) for r in records)
+    failed = [f for r in records for f in r.failures]
+    answers = {v: sum(r.answers.get(v, 0) for r in records) for v in sorted({v for r in records for v in r.answers})}
+    live = min(firsts) - dropped
+    print(f"  {before} predictions before the drop; the first answer of version {new} came {live:.2f} s after")
+    print("  it, of which 0.5 s were for the files to settle and up to 0.2 s for the poll")
+    print(f"  requests sent {sent}, failed {len(failed)}; answers of version: {answers}")
+    quantiles = ", ".join(f"p{q} {np.percentile(millis, q):.2f}" for q in (50, 90, 99))
+    print(f"  latency ms: {quantiles}, max {millis.max():.2f}")
+    if failed:
+        raise DemoFailed(f"{len(failed)} requests failed, the first: {failed[0]}")
+    return records
+
+
+def run(address: str, repository: Path) -> None:
+    """The demo proper, against a running server."""
+    data = digits()
+    images, labels = data.held_out_images, data.held_out_digits
+    with Client(address) as client:
+        print(f"\n{len(images)} held-out digits to every framework:")
+        predicted: dict[str, np.ndarray] = {}
+        accuracy: dict[str, float] = {}
+        for name, framework in MODELS.items():
+            begin = time.perf_counter()
+            parts = list(client.predict_many(name, ({"image": images[i : i + 30]} for i in range(0, len(images), 30))))
+            guesses = np.concatenate([p["probabilities"].argmax(axis=1) for p in parts])
+            predicted[name], accuracy[name] = guesses, float((guesses == labels).mean())
+            took = 1000 * (time.perf_counter() - begin)
+            served = f"{framework:14} {name}:{parts[0].version}"
+            print(f"  {served:32} {len(guesses)} predictions, accuracy {accuracy[name]:.3f}, {took:.0f} ms")
+        print()
+        show_some(images, labels, predicted)
+        if min(accuracy.values()) < 0.75:
+            raise DemoFailed(f"the models are worse than they should be: {accuracy}")
+        print(f"\nA better version of {HOT} is dropped in while {THREADS} threads keep calling:")
+        hot_drop(address, repository, images)
+        after = client.predict(HOT, {"image": images})
+        better = float((after["probabilities"].argmax(axis=1) == labels).mean())
+        print(f"  accuracy of {HOT}: version 1 {accuracy[HOT]:.3f} -> version {after.version} {better:.3f}")
+        if better <= accuracy[HOT]:
+            raise DemoFailed("the new version is not better than the old one")
+
+
+def main() -> int:
+    """Sets up, runs, takes down. Gives the exit code."""
+    workplace = Path(tempfile.mkdtemp(prefix="inferd-demo-"))
+    repository, log = workplace / "models", workplace / "server.log"
+    shutil.copytree(ROOT / "model_repository", repository)
+    versions = sorted((p for p in (repository / HOT).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    shutil.rmtree(versions[-1])  # this is the version that is dropped in later
+    print("inferd demo: one server, three frameworks, a new version under traffic\n")
+    process = None
+    try:
+        process, address = start_server(repository, log)
+        run(address, repository)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=LIMIT)
+        if code != 0:
+            raise DemoFailed(f"the server ended with {code} on SIGTERM; its log:\n{log.read_text()[-3000:]}")
+        print("\nThe server drained and ended with 0. Everything is as it should be.")
+    except (DemoFailed, ClientError, subprocess.TimeoutExpired) as error:
+        print(f"\nThe demo failed: {error}\n(server log: {log})", file=sys.stderr)
+        return 1
+    finally:
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+    shutil.rmtree(workplace)
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    sys.exit(main())
