@@ -1,6 +1,6 @@
 """Element types: one enum for every protocol and backend.
 
-The member's *name* is the datatype string of the Open Inference Protocol except for STRING, which is called BYTES there;
+The member's *name* is the datatype string of the Open Inference Protocol, except for STRING, which is BYTES there;
 its *value* is the number in `inferd.v1.DataType` (and Triton's model_config.proto).
 """
 
@@ -77,7 +77,8 @@ def bfloat16() -> np.dtype[Any]:
         import ml_dtypes
     except ImportError:
         raise ImportError("BF16 tensors need the package ml_dtypes: pip install ml_dtypes") from None
-    return np.dtype(ml_dtypes.bfloat16)
+    numpy: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return numpy
 
 
 def dtype_of(array: np.ndarray[Any, Any]) -> DType:

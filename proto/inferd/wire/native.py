@@ -1,0 +1,59 @@
+"""The messages of inferd.v1.PredictService, between bytes and plain values, without protobuf and without copies.
+
+Decoding is a recogniser (`recognise`): it takes the usual form of a message and hands any other to the generated class
+(`fallback`), which alone decides what it means and words the error. Encoding (`compose`) joins cached heads and arrays.
+
+Arrays that come out are read-only views of the message. All functions are thread-safe.
+"""
+
+from __future__ import annotations
+
+from inferd.wire.compose import encode_request, encode_response, encode_stream_failure, encode_stream_response
+from inferd.wire.reader import Unrecognised
+from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_response
+from inferd.wire.tensors import WireError
+from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
+
+__all__ = [
+    "DecodedRequest",
+    "DecodedResponse",
+    "StreamFailure",
+    "WireError",
+    "decode_request",
+    "decode_response",
+    "decode_stream_response",
+    "encode_request",
+    "encode_response",
+    "encode_stream_failure",
+    "encode_stream_response",
+]
+
+
+def decode_request(message: bytes) -> DecodedRequest:
+    """A PredictRequest. Raises WireError, worded for the caller."""
+    try:
+        return recognise_request(message)
+    except (Unrecognised, IndexError, WireError, ImportError):
+        from inferd.wire import fallback
+
+        return fallback.decode_request(message)
+
+
+def decode_response(message: bytes) -> DecodedResponse:
+    """A PredictResponse. Raises WireError."""
+    try:
+        return recognise_response(message, 0, len(message))
+    except (Unrecognised, IndexError, WireError, ImportError):
+        from inferd.wire import fallback
+
+        return fallback.decode_response(message)
+
+
+def decode_stream_response(message: bytes) -> tuple[str, DecodedResponse | StreamFailure]:
+    """A PredictStreamResponse: the id of its request, and the answer or the failure. Raises WireError."""
+    try:
+        return recognise_stream_response(message)
+    except (Unrecognised, IndexError, WireError, ImportError):
+        from inferd.wire import fallback
+
+        return fallback.decode_stream_response(message)

@@ -1,0 +1,41 @@
+"""The messages of inferd.v1.PredictService as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inferd.wire.tensors import Array
+
+
+@dataclass(slots=True, eq=False)
+class DecodedRequest:
+    """A PredictRequest. `version` and `label` are None where they were not given; `outputs` is empty for all."""
+
+    model_name: str
+    version: int | None
+    label: str | None
+    signature: str
+    inputs: dict[str, Array]
+    outputs: tuple[str, ...]
+    request_id: str
+    priority: int
+    queue_timeout_us: int
+
+
+@dataclass(slots=True, eq=False)
+class DecodedResponse:
+    """A PredictResponse."""
+
+    model_name: str
+    version: int
+    signature: str
+    outputs: dict[str, Array]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFailure:
+    """The failure of one request of a stream; `code` is a gRPC status number."""
+
+    code: int
+    message: str
