@@ -1,183 +1,176 @@
-"""Every setting with its default and its meaning. Values are frozen; `load.py` reads them, `config.yaml` shows them all.
+"""Every setting of the server with its default and, under the key, its meaning. Values are frozen.
 
-`ServerConfig` is the process; `ModelConfig` is one model, written in its `model.yaml` or under `models.<name>` of config.yaml.
+`load.py` reads them, `config.yaml` shows them all. `ServerConfig` is the process; `ModelConfig` (model_schema.py) is
+one model, written in its `model.yaml` or under `models.<name>` of config.yaml.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, Strict, model_validator
 
-from inferd.server.config.units import Seconds, Size
+from inferd.server.config.fields import Count, HttpAddresses, Interval, ListenAddresses, Room, Section, Text, Texts
+from inferd.server.config.model_schema import (
+    Batching,
+    DeclaredSignature,
+    Instances,
+    ModelConfig,
+    Policy,
+    Queue,
+    Tensor,
+    Warmup,
+)
+from inferd.server.config.units import Seconds
 
-
-class Section(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+__all__ = [
+    "Admin",
+    "Batching",
+    "DeclaredSignature",
+    "Drain",
+    "Grpc",
+    "Inflight",
+    "Instances",
+    "Load",
+    "Log",
+    "ModelConfig",
+    "Policy",
+    "Queue",
+    "Repository",
+    "Section",
+    "Server",
+    "ServerConfig",
+    "Tensor",
+    "Tls",
+    "Warmup",
+]
 
 
 class Tls(Section):
-    """TLS of the gRPC port: PEM files. With `client_ca`, clients must show a certificate that it signed."""
+    """TLS of the gRPC port."""
 
-    certificate: str
-    key: str
-    client_ca: str | None = None
+    certificate: Text
+    """PEM file of the certificate chain."""
+    key: Text
+    """PEM file of the private key."""
+    client_ca: Text | None = None
+    """PEM file: clients must show a certificate that it signed."""
 
 
 class Server(Section):
-    """Where the process listens."""
+    """Where the process listens, and what it may use."""
 
-    listen: tuple[str, ...] = ("0.0.0.0:8001", "0.0.0.0:8500")
-    http: tuple[str, ...] = ("0.0.0.0:8000",)
+    listen: ListenAddresses = ("0.0.0.0:8001", "0.0.0.0:8500")
+    """gRPC addresses, HOST:PORT or unix:PATH. Of these two defaults 8001 is required and 8500 only warns when taken."""
+    http: HttpAddresses = ("0.0.0.0:8000",)
+    """Addresses of /metrics, /healthz and /readyz, HOST:PORT. []: none."""
     transport: Literal["auto", "public"] = "auto"
+    """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
     tls: Tls | None = None
-    state_dir: str | None = None
-    cpu_threads: int | None = Field(default=None, ge=1)
-    preload: tuple[str, ...] = ()
-    readiness: Literal["settled", "strict"] | tuple[str, ...] = "settled"
+    """TLS of the gRPC port. null: plain text."""
+    state_dir: Text | None = None
+    """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory."""
+    cpu_threads: Count | None = None
+    """CPU threads that the instances share. null: what the machine or the container allows."""
+    preload: Texts = ()
+    """Backends whose frameworks are imported at start, such as [tensorflow]."""
+    # No `Texts`: a misspelt "strict" must not become a list of one model.
+    readiness: Literal["settled", "strict"] | tuple[Text, ...] = "settled"
+    """settled: ready when every version of the first scan is served or has failed once; strict: when all are served;
+    or a list of models that must be served."""
 
 
 class Grpc(Section):
     """Limits of the gRPC port."""
 
-    max_message: Size = 64 * 2**20
-    max_streams_per_connection: int = Field(default=1024, ge=1)
-    max_connections: int = Field(default=4096, ge=1)
-    keepalive_time: Seconds = 60.0
-    keepalive_timeout: Seconds = 20.0
-    max_metadata: Size = 16 * 2**10
+    max_message: Room = 64 * 2**20
+    """Largest message, both ways."""
+    max_streams_per_connection: Count = 1024
+    """Most calls at once on one connection."""
+    max_connections: Count = 4096
+    """Most connections."""
+    keepalive_time: Interval = 60.0
+    """A silent connection is pinged after this time."""
+    keepalive_timeout: Interval = 20.0
+    """A connection that does not answer a ping for this time is closed."""
+    max_metadata: Room = 16 * 2**10
+    """Most metadata (headers) of a call."""
 
 
 class Inflight(Section):
-    """Requests and their bytes between receipt and reply, over all models. Past these a call is refused."""
+    """Requests between receipt and reply, over all models. Past these a call is refused."""
 
-    calls: int = Field(default=8192, ge=1)
-    bytes: Size = 1024 * 2**20
+    calls: Count = 8192
+    """Most calls."""
+    bytes: Room = 1024 * 2**20
+    """Most bytes of their messages."""
 
 
 class Repository(Section):
-    """Where models come from. `roots` may be given on the command line too."""
+    """Where models come from."""
 
-    roots: tuple[str, ...] = ("model_repository",)
+    roots: Texts = ("model_repository",)
+    """Directories that hold models; relative ones start at the working directory."""
     mode: Literal["watch", "explicit"] = "watch"
-    load: tuple[str, ...] = ()
-    poll: Seconds = 1.0
+    """watch: what is on disk is served; explicit: only what `load` names or an operator loads."""
+    load: Texts = ()
+    """explicit mode: models loaded at start; "*" means all."""
+    poll: Interval = 1.0
+    """Time between two looks at the disk. File events wake it earlier."""
     settle: Seconds = 2.0
-    ready_file: str | None = None
-    allowed_link_targets: tuple[str, ...] = ()
+    """A version is loaded when its files have not changed for this time. On NFS: 65s."""
+    ready_file: Text | None = None
+    """A version counts only when its directory holds a file of this name."""
+    allowed_link_targets: Texts = ()
+    """Directories outside the roots into which symbolic links may point."""
 
 
 class Load(Section):
     """How versions are loaded."""
 
-    threads: int = Field(default=2, ge=1)
-    retry_min: Seconds = 1.0
-    retry_max: Seconds = 60.0
+    threads: Count = 2
+    """Versions that load at the same time."""
+    retry_min: Interval = 1.0
+    """Pause before a failed load is tried again; it doubles with each failure."""
+    retry_max: Interval = 60.0
+    """Longest pause between two tries."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.retry_max < self.retry_min:
+            raise ValueError(f"expected retry_max of at least retry_min ({self.retry_min:g}s), got {self.retry_max:g}s")
+        return self
 
 
 class Drain(Section):
-    """How the server stops: NOT_SERVING, `pre_stop` later it takes no more calls, `grace` later it cuts off what still runs."""
+    """How the server stops."""
 
     pre_stop: Seconds = 0.0
+    """Time between saying NOT_SERVING and taking no more calls: what a load balancer needs to notice."""
     grace: Seconds = 30.0
+    """Calls that still run after this time are cut off."""
 
 
 class Admin(Section):
     """Who may load, unload, label and roll back."""
 
     allow: Literal["local_peer", "anyone"] = "local_peer"
+    """local_peer: callers on this machine, not through a proxy; anyone."""
 
 
 class Log(Section):
-    """Structured logs. With `file`, the file rotates at `max_size` and `backups` old ones are kept."""
+    """Structured logs: one line per event."""
 
     format: Literal["text", "json"] = "text"
+    """text: key=value; json: one object per line."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    file: str | None = None
-    max_size: Size = 50 * 2**20
-    backups: int = Field(default=5, ge=0)
-
-
-class Queue(Section):
-    """One bounded queue per servable and signature. Full means refused at once."""
-
-    requests: int = Field(default=1024, ge=1)
-    bytes: Size = 256 * 2**20
-
-
-class Batching(Section):
-    """How requests share batches.
-
-    `mode`: auto = batched when proven safe at load; trusted = batched without proof; off. `padding` maps an input to
-    the sizes to which its variable dimension is padded up (zeros); its outputs keep the padded size.
-    """
-
-    mode: Literal["auto", "trusted", "off"] = "auto"
-    max_batch_size: int = Field(default=32, ge=1)
-    max_queue_delay: Seconds = 0.0
-    preferred_batch_size: int | None = Field(default=None, ge=1)
-    padding: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-
-
-class Instances(Section):
-    """Executable copies. `device`: "cpu", "cuda:0", "auto" (best there is) or a list, one group of `count` on each."""
-
-    count: int = Field(default=1, ge=1)
-    device: str | tuple[str, ...] = "auto"
-    threads: int | None = Field(default=None, ge=1)
-
-
-class Policy(Section):
-    """Which versions are served: the newest n, all, or exactly these."""
-
-    latest: int | None = Field(default=None, ge=1)
-    all: bool = False
-    specific: tuple[int, ...] | None = None
-
-
-class Tensor(Section):
-    """A declared input or output. `dtype` as in the Open Inference Protocol ("FP32", "STRING"); -1 = any size. `sample`,
-    for inputs, is one row of real data used in warm-up and batch proof."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...] | None = None
-    optional: bool = False
-    sample: Any = None
-
-
-class DeclaredSignature(Section):
-    """Inputs and outputs that the artefact itself does not tell (TorchScript)."""
-
-    name: str = "serving_default"
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...] = ()
-
-
-class Warmup(Section):
-    """`mode`: auto = every signature with samples or seeded data; off. `runs` per signature."""
-
-    mode: Literal["auto", "off"] = "auto"
-    runs: int = Field(default=1, ge=1)
-
-
-class ModelConfig(Section):
-    """One model. Everything is optional and otherwise inferred."""
-
-    backend: str | None = None
-    version_policy: Policy = Policy()
-    transition: Literal["availability", "resource"] = "availability"
-    labels: dict[str, int] = Field(default_factory=dict)
-    signatures: tuple[DeclaredSignature, ...] = ()
-    batching: Batching = Batching()
-    queue: Queue = Queue()
-    instances: Instances = Instances()
-    warmup: Warmup = Warmup()
-    stateful: bool = False
-    default_priority: int = Field(default=1, ge=1)
-    options: dict[str, Any] = Field(default_factory=dict)
+    """Least important level that is written."""
+    file: Text | None = None
+    """File to write to, with rotation. null: standard error."""
+    max_size: Room = 50 * 2**20
+    """The file is rotated at this size."""
+    backups: Annotated[int, Strict(), Field(ge=1, le=1000)] = 5
+    """Rotated files that are kept."""
 
 
 class ServerConfig(Section):
@@ -191,8 +184,11 @@ class ServerConfig(Section):
     drain: Drain = Drain()
     admin: Admin = Admin()
     log: Log = Log()
-    # Defaults for every model; a model's own settings are laid over them.
     queue: Queue = Queue()
+    """Default for every model; a model's own settings are laid over it."""
     batching: Batching = Batching()
+    """Default for every model; a model's own settings are laid over it."""
     instances: Instances = Instances()
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Default for every model; a model's own settings are laid over it."""
+    models: dict[Text, dict[str, Any]] = Field(default_factory=dict)
+    """By model name: any key of model.yaml, over what its model.yaml and config.pbtxt say."""

@@ -1,0 +1,110 @@
+"""Kinds of values that settings are made of, each with its check. Errors say what was expected and what came."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+from inferd.server.config.units import Seconds, Size
+from inferd.wire.dtypes import DType
+
+LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_DEVICE: Final = re.compile(r"cpu|auto|cuda:[0-9]{1,3}")
+_HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.%A-Za-z0-9]*:[0-9A-Fa-f:.%A-Za-z0-9]*\]")
+
+
+class Section(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=False)
+
+
+def _one_is_a_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Host (an IPv6 address without its brackets) and port of "HOST:PORT". Raises ValueError."""
+    wanted = f"expected HOST:PORT, such as 0.0.0.0:8001 or [::]:8001, got {text!r}"
+    host, colon, port = text.rpartition(":")
+    if not colon or not _HOST.fullmatch(host):
+        raise ValueError(wanted)
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{wanted}: the port is a number from 0 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def _listen_address(text: str) -> str:
+    if text.startswith("unix:"):
+        if text == "unix:":
+            raise ValueError(f"expected a path after unix:, got {text!r}")
+        return text
+    split_host_port(text)
+    return text
+
+
+def _http_address(text: str) -> str:
+    split_host_port(text)
+    return text
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text):
+        raise ValueError(f"expected cpu, cuda:N or auto, got {text!r}")
+    return text
+
+
+def _label(text: str) -> str:
+    if not LABEL.fullmatch(text):
+        raise ValueError(
+            f"expected a label: a letter or _, then letters, digits, '_', '.' or '-', at most 128, got {text!r}"
+        )
+    return text
+
+
+def _dtype(text: str) -> str:
+    known = [d.name for d in DType]
+    if text == DType.STRING.oip_name:
+        return DType.STRING.name
+    if text not in known:
+        raise ValueError(f"expected one of {', '.join(known)}, got {text!r}")
+    return text
+
+
+def _distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = sorted({repr(item) for item in value if value.count(item) > 1})
+    if twice:
+        raise ValueError(f"expected every item once, got {', '.join(twice)} more than once")
+    return value
+
+
+def _above_zero(value: float) -> float:
+    if value <= 0:
+        raise ValueError("expected more than 0, got 0")
+    return value
+
+
+Count = Annotated[int, Strict(), Field(ge=1)]
+"""A whole number, at least 1; true and "1" are refused."""
+
+Interval = Annotated[Seconds, AfterValidator(_above_zero)]
+Room = Annotated[Size, AfterValidator(_above_zero)]
+Flag = Annotated[bool, Strict()]
+Version = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
+Dimension = Annotated[int, Strict(), Field(ge=-1, lt=2**63)]
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_one_is_a_list), AfterValidator(_distinct)]
+"""A list of texts; a single text is a list of one."""
+
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+ListenAddresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(_one_is_a_list), AfterValidator(_distinct)]
+HttpAddresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_http_address)], ...],
+    BeforeValidator(_one_is_a_list),
+    AfterValidator(_distinct),
+]
+Device = Annotated[str, AfterValidator(_device)]
+Label = Annotated[str, AfterValidator(_label)]
+DTypeName = Annotated[str, AfterValidator(_dtype)]

@@ -1,0 +1,168 @@
+"""Settings of one model: its `model.yaml`, or `models.<name>` of config.yaml. The text under a key documents it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import Field, Strict, ValidationInfo, model_validator
+
+from inferd.server.config.fields import Count, Device, Dimension, DTypeName, Flag, Label, Room, Section, Text, Version
+from inferd.server.config.units import Seconds
+
+PARTIAL: Final = "partial"
+"""Key of the validation context that says: other layers may still change this value, so keys are not compared."""
+
+
+class Queue(Section):
+    """One bounded queue per servable and signature. Full means refused at once."""
+
+    requests: Count = 1024
+    """Most requests that wait."""
+    bytes: Room = 256 * 2**20
+    """Most bytes of input that wait."""
+
+
+class Batching(Section):
+    """How requests share batches."""
+
+    mode: Literal["auto", "trusted", "off"] = "auto"
+    """auto: batched when the model is proven safe to batch at load; trusted: batched without proof; off: never."""
+    max_batch_size: Count = 32
+    """Most rows in one run. A larger request is split where that was proven safe."""
+    max_queue_delay: Seconds = 0.0
+    """Longest time a request waits for company while an instance is idle."""
+    preferred_batch_size: Count | None = None
+    """An idle instance waits, up to max_queue_delay, only while fewer rows are queued. null: max_batch_size."""
+    padding: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
+    """By input: the sizes to which its variable dimension is padded up with zeros; outputs keep the padded size."""
+
+    @model_validator(mode="after")
+    def _agree(self, info: ValidationInfo) -> Self:
+        if (info.context or {}).get(PARTIAL):
+            return self
+        if self.preferred_batch_size is not None and self.preferred_batch_size > self.max_batch_size:
+            raise ValueError(
+                f"expected preferred_batch_size of at most max_batch_size ({self.max_batch_size}), "
+                f"got {self.preferred_batch_size}"
+            )
+        return self
+
+
+class Instances(Section):
+    """Executable copies of a model."""
+
+    count: Count = 1
+    """Copies on each device."""
+    device: Device | Annotated[tuple[Device, ...], Field(min_length=1)] = "auto"
+    """cpu, cuda:N, auto (the best there is), or a list of these with one group of copies on each."""
+    threads: Count | None = None
+    """CPU threads of each copy. null: an equal share of server.cpu_threads."""
+
+
+class Policy(Section):
+    """Which versions are served: exactly one of these. Nothing given: the newest one."""
+
+    KINDS: ClassVar = ("latest", "all", "specific")
+
+    latest: Count | None = None
+    """The newest n versions."""
+    all: Flag = False
+    """Every version."""
+    specific: Annotated[tuple[Version, ...], Field(min_length=1)] | None = None
+    """Exactly these versions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newest_by_default(cls, value: Any) -> Any:
+        # A refused `all: 1` or `latest: ""` must reach its own check, so only absence counts as not given.
+        if isinstance(value, dict) and not any(value.get(kind) not in (None, False) for kind in cls.KINDS):
+            return {**value, "latest": 1}
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [kind for kind in self.KINDS if getattr(self, kind) not in (None, False)]
+        if len(given) > 1:
+            raise ValueError(f"expected exactly one of latest, all, specific, got {' and '.join(given)}")
+        return self
+
+
+class Tensor(Section):
+    """A declared input or output."""
+
+    name: Text
+    """As the model calls it."""
+    dtype: DTypeName
+    """As in the Open Inference Protocol: BOOL, INT8 to INT64, UINT8 to UINT64, FP16, BF16, FP32, FP64, STRING."""
+    shape: tuple[Dimension, ...] | None = None
+    """Sizes, the batch axis included; -1: any size. null: even the rank is open."""
+    optional: Flag = False
+    """Requests may leave this input out."""
+    sample: Any = None
+    """One row of real data for an input (nested lists), used in warm-up and batch proof."""
+
+
+class DeclaredSignature(Section):
+    """Inputs and outputs that the artefact itself does not tell (TorchScript)."""
+
+    name: Text = "serving_default"
+    """Name of the signature."""
+    inputs: tuple[Tensor, ...]
+    """Inputs, in the order of the model's arguments."""
+    outputs: tuple[Tensor, ...] = ()
+    """Outputs, in the order in which the model returns them."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for kind in ("inputs", "outputs"):
+            names = [tensor.name for tensor in getattr(self, kind)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"expected {kind} with different names, got {', '.join(twice)} more than once")
+        return self
+
+
+class Warmup(Section):
+    """Runs before a version takes traffic."""
+
+    mode: Literal["auto", "off"] = "auto"
+    """auto: every signature, with its samples or with seeded data; off: none."""
+    runs: Count = 1
+    """Runs per signature."""
+
+
+class ModelConfig(Section):
+    """One model. Everything is optional and otherwise inferred."""
+
+    backend: Text | None = None
+    """onnx, torch, tensorflow or a plug-in's name. null: told by the files of the version."""
+    version_policy: Policy = Policy(latest=1)
+    """Which versions are served: one of latest: N, all: true, specific: [N, ...]."""
+    transition: Literal["availability", "resource"] = "availability"
+    """availability: the new version is loaded before the old one goes; resource: the old one goes first."""
+    labels: dict[Label, Version] = Field(default_factory=dict)
+    """Names for versions, such as stable: 3."""
+    signatures: tuple[DeclaredSignature, ...] = ()
+    """Inputs and outputs that the artefact itself does not tell."""
+    batching: Batching = Batching()
+    """How requests share batches."""
+    queue: Queue = Queue()
+    """The bounded queue in front of the model."""
+    instances: Instances = Instances()
+    """Executable copies and where they run."""
+    warmup: Warmup = Warmup()
+    """Runs before a version takes traffic."""
+    stateful: Flag = False
+    """Answers depend on earlier calls: unbatched, one instance, one request at a time."""
+    default_priority: Annotated[int, Strict(), Field(ge=1, le=1000)] = 1
+    """Priority of requests that name none; 1 is served before 2."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The backend's own settings; its documentation lists them."""
+
+    @model_validator(mode="after")
+    def _signatures_differ(self) -> Self:
+        names = [signature.name for signature in self.signatures]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected signatures with different names, got {', '.join(twice)} more than once")
+        return self

@@ -1,0 +1,35 @@
+"""Which settings and log fields are secrets, by their names, and how they are hidden."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+HIDDEN: Final = "<hidden>"
+
+_SECRET: Final = re.compile(
+    r"secret|passw(or)?d|passphrase|(^|[_.-])pwd|credential|(^|[_.-])tokens?$|bearer|authorization|cookie"
+    r"|api[_.-]?key|access[_.-]?key|private[_.-]?key",
+    re.IGNORECASE,
+)
+_USERINFO: Final = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a value under this name is never shown."""
+    return _SECRET.search(name) is not None
+
+
+def redacted(value: Any) -> Any:
+    """A copy of nested mappings and lists in which secrets, and passwords in URLs, are hidden."""
+    if isinstance(value, Mapping):
+        return {
+            key: HIDDEN if isinstance(key, str) and is_secret(key) and inner is not None else redacted(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted(inner) for inner in value]
+    if isinstance(value, str):
+        return _USERINFO.sub(HIDDEN, value)
+    return value
