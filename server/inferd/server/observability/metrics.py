@@ -1,0 +1,191 @@
+"""The metrics of one server: who counts gets a `ModelMetrics`, who scrapes gets text.
+
+Labels come from loaded models only: a request that names none counts as `unknown`, and the series of a version go when
+it goes. So strangers cannot grow the server's memory by inventing names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from inferd.server.observability import series
+from inferd.server.observability.model_metrics import Distribution, ModelMetrics
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+UNKNOWN: Final = "unknown"
+
+_Key = tuple[str, int]
+
+
+class Metrics:
+    """Collects in plain numbers, exports on demand. Thread-safe. One per registry."""
+
+    def __init__(self, registry: CollectorRegistry, *, version: str = "") -> None:
+        self._registry = registry
+        self._version = version
+        self._lock = threading.Lock()
+        self._models: dict[_Key, ModelMetrics] = {}
+        self._unknown = ModelMetrics(UNKNOWN, "")
+        self._states: dict[_Key, str] = {}
+        self._load_seconds: dict[_Key, float] = {}
+        self._loads: dict[tuple[str, str], int] = {}
+        self._inflight: Callable[[], tuple[int, int]] | None = None
+        self._ready: Callable[[], bool] | None = None
+        registry.register(_Exporter(self))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+    def model(self, name: str, version: int) -> ModelMetrics:
+        """The numbers of a version that is, or is about to be, loaded. Keep it: look it up once, not per request."""
+        key = (name, version)
+        with self._lock:
+            found = self._models.get(key)
+            if found is None:
+                found = self._models[key] = ModelMetrics(name, str(version))
+            return found
+
+    def unknown(self, protocol: str, code: str, seconds: float) -> None:
+        """A request was answered that named no loaded model."""
+        self._unknown.request(protocol, code, seconds)
+
+    def forget(self, name: str, version: int) -> None:
+        """Drops the series of a version. Who still holds its `ModelMetrics` counts in vain, unharmed."""
+        key = (name, version)
+        with self._lock:
+            self._models.pop(key, None)
+            self._states.pop(key, None)
+            self._load_seconds.pop(key, None)
+            if not any(model == name for model, _ in [*self._models, *self._states]):
+                for result in [key for key in self._loads if key[0] == name]:
+                    del self._loads[result]
+
+    def watch_queue(self, name: str, version: int, depth: Callable[[], tuple[int, int]]) -> None:
+        """Asks `depth` for (requests, bytes) at each scrape, until the version is forgotten."""
+        self.model(name, version).depth = depth
+
+    def watch_inflight(self, inflight: Callable[[], tuple[int, int]]) -> None:
+        """Asks for (calls, bytes) between receipt and reply at each scrape."""
+        self._inflight = inflight
+
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        """Asks for the server's readiness at each scrape."""
+        self._ready = ready
+
+    def state(self, name: str, version: int, state: str) -> None:
+        """A version is in another state."""
+        with self._lock:
+            self._states[name, version] = state
+
+    def loaded(self, name: str, version: int, seconds: float | None) -> None:
+        """A load has ended: after `seconds`, or in failure (None)."""
+        with self._lock:
+            result = (name, "failed" if seconds is None else "ok")
+            self._loads[result] = self._loads.get(result, 0) + 1
+            if seconds is not None:
+                self._load_seconds[name, version] = seconds
+
+    def render(self) -> bytes:
+        """All series in Prometheus' text format (CONTENT_TYPE)."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All series of this server, for the registry."""
+        with self._lock:
+            models = [*self._models.values(), self._unknown]
+            states = dict(self._states)
+            load_seconds = dict(self._load_seconds)
+            loads = dict(self._loads)
+        yield from _requests(models)
+        yield from _queues(models)
+        state = series.STATE.gauge()
+        for (name, version), value in states.items():
+            state.add_metric([name, str(version), value], 1)
+        yield state
+        load = series.LOAD_SECONDS.gauge()
+        for (name, version), seconds in load_seconds.items():
+            load.add_metric([name, str(version)], seconds)
+        yield load
+        ended = series.LOADS.counter()
+        for (name, result), count in loads.items():
+            ended.add_metric([name, result], count)
+        yield ended
+        yield from self._server()
+
+    def _server(self) -> Iterator[Metric]:
+        # A callback belongs to a part that may be closing: a scrape then says nothing of it, and all the rest.
+        if self._inflight is not None:
+            with contextlib.suppress(Exception):
+                calls, size = self._inflight()
+                for declared, value in ((series.INFLIGHT_CALLS, calls), (series.INFLIGHT_BYTES, size)):
+                    family = declared.gauge()
+                    family.add_metric([], value)
+                    yield family
+        if self._ready is not None:
+            with contextlib.suppress(Exception):
+                ready = series.READY.gauge()
+                ready.add_metric([], float(self._ready()))
+                yield ready
+        build = series.BUILD.gauge()
+        build.add_metric([self._version], 1)
+        yield build
+
+
+class _Exporter(Collector):
+    """What the registry holds on to."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        return self._metrics.collect()
+
+
+def _requests(models: list[ModelMetrics]) -> Iterator[Metric]:
+    requests, dropped = series.REQUESTS.counter(), series.DROPPED.counter()
+    batched, batch_compute = series.BATCH_REQUESTS.counter(), series.BATCH_COMPUTE.counter()
+    seconds, queue = series.REQUEST_SECONDS.histogram(), series.QUEUE_SECONDS.histogram()
+    compute, rows = series.COMPUTE_SECONDS.histogram(), series.BATCH_ROWS.histogram()
+    for model in models:
+        now = model.snapshot()
+        labels = [model.name, model.version]
+        for (protocol, code), count in now.requests.items():
+            requests.add_metric([*labels, protocol, code], count)
+        for reason, count in now.dropped.items():
+            dropped.add_metric([*labels, reason], count)
+        _add(seconds, labels, now.seconds)
+        if model.name == UNKNOWN and not model.version:
+            continue  # what named no model was neither queued nor run
+        _add(queue, labels, now.queue)
+        _add(compute, labels, now.compute)
+        _add(rows, labels, now.rows)
+        batched.add_metric(labels, now.batched_requests)
+        batch_compute.add_metric(labels, now.batch_compute_seconds)
+    yield from (requests, seconds, queue, compute, rows, batched, batch_compute, dropped)
+
+
+def _queues(models: list[ModelMetrics]) -> Iterator[Metric]:
+    waiting, size = series.QUEUE_REQUESTS.gauge(), series.QUEUE_BYTES.gauge()
+    for model in models:
+        if model.depth is None:
+            continue
+        with contextlib.suppress(Exception):  # as above: the queue may be closing
+            requests, held = model.depth()
+            waiting.add_metric([model.name, model.version], requests)
+            size.add_metric([model.name, model.version], held)
+    yield from (waiting, size)
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], values: Distribution) -> None:
+    buckets = []
+    below = 0
+    for bound, count in zip(values.bounds, values.counts, strict=True):
+        below += count
+        buckets.append((bound, below))
+    family.add_metric(labels, buckets, values.total)

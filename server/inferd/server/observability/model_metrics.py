@@ -1,0 +1,112 @@
+"""What one servable's requests add up to, in plain numbers: cheap to add to, read when somebody scrapes.
+
+A bound prometheus_client child costs 1 to 2 µs an update and a request needs four; here a request is one lock and four
+additions, about 1 µs in all.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from inferd.server.observability.series import ROWS, SECONDS
+
+_SECONDS: Final = (*map(repr, SECONDS), "+Inf")
+_ROWS: Final = (*map(repr, ROWS), "+Inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A histogram's content: upper bounds as text, the last one "+Inf", and counts per bucket, not cumulative."""
+
+    bounds: Sequence[str]
+    counts: tuple[int, ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything at one moment."""
+
+    requests: dict[tuple[str, str], int]
+    seconds: Distribution
+    queue: Distribution
+    compute: Distribution
+    rows: Distribution
+    batched_requests: int
+    batch_compute_seconds: float
+    dropped: dict[str, int]
+
+
+class ModelMetrics:
+    """The numbers of one (model, version). All methods are thread-safe, quick, and never raise.
+
+    `batch` and `dropped` are what the scheduler's observer has to offer.
+    """
+
+    __slots__ = (
+        "_batch_seconds", "_batched", "_compute", "_compute_sum", "_dropped", "_lock", "_queue", "_queue_sum",
+        "_requests", "_rows", "_rows_sum", "_seconds", "_seconds_sum", "depth", "name", "version",
+    )  # fmt: skip
+
+    def __init__(self, name: str, version: str) -> None:
+        self.name: Final = name
+        self.version: Final = version
+        self.depth: Callable[[], tuple[int, int]] | None = None
+        self._lock = threading.Lock()
+        self._requests: dict[tuple[str, str], int] = {}
+        self._seconds = [0] * (len(SECONDS) + 1)
+        self._queue = [0] * (len(SECONDS) + 1)
+        self._compute = [0] * (len(SECONDS) + 1)
+        self._rows = [0] * (len(ROWS) + 1)
+        self._seconds_sum = self._queue_sum = self._compute_sum = self._rows_sum = 0.0
+        self._batched = 0
+        self._batch_seconds = 0.0
+        self._dropped: dict[str, int] = {}
+
+    def request(
+        self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
+    ) -> None:
+        """A request was answered. 0 for the queue or the run says that it never got there."""
+        key = (protocol, code)
+        at = bisect_left(SECONDS, seconds)
+        with self._lock:
+            self._requests[key] = self._requests.get(key, 0) + 1
+            self._seconds[at] += 1
+            self._seconds_sum += seconds
+            if queue_seconds > 0.0:
+                self._queue[bisect_left(SECONDS, queue_seconds)] += 1
+                self._queue_sum += queue_seconds
+            if compute_seconds > 0.0:
+                self._compute[bisect_left(SECONDS, compute_seconds)] += 1
+                self._compute_sum += compute_seconds
+
+    def batch(self, signature: str, requests: Sequence[Any], rows: int, compute_seconds: float) -> None:
+        """A batch has run."""
+        with self._lock:
+            self._rows[bisect_left(ROWS, rows)] += 1
+            self._rows_sum += rows
+            self._batched += len(requests)
+            self._batch_seconds += compute_seconds
+
+    def dropped(self, reason: str) -> None:
+        """A request was dropped unserved: "expired", "cancelled" or "full"."""
+        with self._lock:
+            self._dropped[reason] = self._dropped.get(reason, 0) + 1
+
+    def snapshot(self) -> Snapshot:
+        """A consistent copy."""
+        with self._lock:
+            return Snapshot(
+                requests=dict(self._requests),
+                seconds=Distribution(_SECONDS, tuple(self._seconds), self._seconds_sum),
+                queue=Distribution(_SECONDS, tuple(self._queue), self._queue_sum),
+                compute=Distribution(_SECONDS, tuple(self._compute), self._compute_sum),
+                rows=Distribution(_ROWS, tuple(self._rows), self._rows_sum),
+                batched_requests=self._batched,
+                batch_compute_seconds=self._batch_seconds,
+                dropped=dict(self._dropped),
+            )

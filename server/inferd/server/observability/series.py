@@ -1,0 +1,71 @@
+"""Every series that the server exports: name, kind, labels, help, buckets. Nothing else declares one.
+
+Beside these stand prometheus_client's `process_*` (CPU, resident memory, open files) and `python_info`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+SECONDS: Final = (
+    1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+_SERVABLE: Final = ("model", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One declared series. A counter's name is written without its `_total`."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: Sequence[float] = ()
+
+    def counter(self) -> CounterMetricFamily:
+        return CounterMetricFamily(self.name, self.help, labels=self.labels)
+
+    def gauge(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self.name, self.help, labels=self.labels)
+
+    def histogram(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self.name, self.help, labels=self.labels)
+
+
+REQUESTS: Final = Series("inferd_requests", "Requests answered, by canonical code.", (*_SERVABLE, "protocol", "code"))
+REQUEST_SECONDS: Final = Series(
+    "inferd_request_seconds", "From receipt to reply, refusals included.", _SERVABLE, SECONDS
+)
+QUEUE_SECONDS: Final = Series(
+    "inferd_request_queue_seconds", "Wait in the queue, of requests that were queued.", _SERVABLE, SECONDS
+)
+COMPUTE_SECONDS: Final = Series(
+    "inferd_request_compute_seconds", "Run of the batch that the request was in.", _SERVABLE, SECONDS
+)
+BATCH_ROWS: Final = Series("inferd_batch_rows", "Rows per run of the model.", _SERVABLE, ROWS)
+BATCH_REQUESTS: Final = Series("inferd_batch_requests", "Requests that ran in batches.", _SERVABLE)
+BATCH_COMPUTE: Final = Series("inferd_batch_compute_seconds", "Time that batches ran.", _SERVABLE)
+DROPPED: Final = Series(
+    "inferd_dropped", "Requests dropped unserved: expired, cancelled, or the queue was full.", (*_SERVABLE, "reason")
+)
+QUEUE_REQUESTS: Final = Series("inferd_queue_requests", "Requests that wait.", _SERVABLE)
+QUEUE_BYTES: Final = Series("inferd_queue_bytes", "Bytes of input that wait.", _SERVABLE)
+STATE: Final = Series(
+    "inferd_servable_state",
+    "1 for the state a version is in: start, loading, available, unloading, failed.",
+    (*_SERVABLE, "state"),
+)
+LOAD_SECONDS: Final = Series("inferd_servable_load_seconds", "Last load, with its warm-up.", _SERVABLE)
+LOADS: Final = Series("inferd_loads", "Loads that ended, by result: ok, failed.", ("model", "result"))
+INFLIGHT_CALLS: Final = Series("inferd_inflight_calls", "Calls between receipt and reply.")
+INFLIGHT_BYTES: Final = Series("inferd_inflight_bytes", "Bytes of the messages of these calls.")
+READY: Final = Series("inferd_ready", "1 when the server is ready.")
+BUILD: Final = Series("inferd_build_info", "Always 1; what runs.", ("version",))
+
+ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Series))

@@ -1,0 +1,92 @@
+"""Follows the states of versions into the metrics. The composition root subscribes it to the manager."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, Protocol
+
+from inferd.server.observability.metrics import Metrics
+
+_FAILED_KEPT: Final = 256
+
+
+class _Id(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+class _State(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class _Status(Protocol):
+    @property
+    def id(self) -> _Id: ...
+    @property
+    def state(self) -> _State: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def load_seconds(self) -> float: ...
+
+
+class StateChange(Protocol):
+    """What is needed of lifecycle's StateChange: this floor does not import that one."""
+
+    @property
+    def status(self) -> _Status: ...
+
+
+class StateMetrics:
+    """A subscriber: `manager.subscribe(StateMetrics(metrics))`. Called on one thread, in order.
+
+    During an in-place reload one id exists twice: news of the older generation is no news of what is served.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._generations: dict[tuple[str, int], int] = {}
+        # A version that keeps failing is worth a series; all that ever failed are not.
+        self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    def __call__(self, change: StateChange) -> None:
+        status = change.status
+        key = (status.id.name, status.id.version)
+        state = status.state.name
+        served = self._generations.get(key, -1)
+        if state == "AVAILABLE":
+            self._generations[key] = max(served, status.generation)
+            self._failed.pop(key, None)
+            self._metrics.loaded(*key, status.load_seconds)
+            self._metrics.state(*key, "available")
+        elif state == "END" and status.error:
+            self._metrics.loaded(*key, None)
+            if served < 0:
+                self._fail(key)
+            elif served == status.generation:
+                self._end(key)
+        elif served > status.generation:
+            return
+        elif state == "END":
+            self._end(key)
+        elif served < 0 or state == "UNLOADING":
+            # The load of a new generation leaves the old one available.
+            self._metrics.state(*key, state.lower())
+
+    def _fail(self, key: tuple[str, int]) -> None:
+        self._failed[key] = None
+        self._failed.move_to_end(key)
+        self._metrics.state(*key, "failed")
+        while len(self._failed) > _FAILED_KEPT:
+            oldest, _ = self._failed.popitem(last=False)
+            self._metrics.forget(*oldest)
+
+    def _end(self, key: tuple[str, int]) -> None:
+        self._generations.pop(key, None)
+        self._failed.pop(key, None)
+        self._metrics.forget(*key)
