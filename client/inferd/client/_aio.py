@@ -1,0 +1,245 @@
+"""The asyncio client: the shape of `Client`, with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Unpack, overload
+
+import grpc
+
+from ._aio_admin import AsyncAdminCalls
+from ._aio_connection import AsyncConnection, always
+from ._aio_describe import AsyncDescriber
+from ._aio_stream import AsyncPredictStream
+from ._aio_window import async_in_flight_window
+from ._channel import Compression, LoadBalancing, plan_channel
+from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
+from ._core import Call, Deadline, MetadataLike, decode, metadata_pairs
+from ._errors import (
+    DeadlineExceeded,
+    InferdError,
+    InvalidArgument,
+    InvalidInput,
+    NotFound,
+    RequestError,
+    Unavailable,
+)
+from ._health import health_request, is_serving
+from ._inputs import described_arrays, plain_arrays
+from ._options import ManyOptions
+from ._prediction import Array, Prediction
+from ._waiting import PAUSE, not_ready
+
+
+class AsyncClient(AsyncAdminCalls):
+    """A client of one inferd server, or of several equal ones, for asyncio.
+
+        async with AsyncClient("localhost:8001") as client:
+            answer = await client.predict("digits", {"image": array}, timeout=5.0)
+
+    Belongs to one event loop, that of its first call; any number of tasks of that loop may use it at once. From
+    another loop, after `close`, and in a forked child it raises ClientClosed. Cancelling a task cancels its request on
+    the server. Arguments as `Client`.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = None,
+        tls: Tls | None = None,
+        keepalive: KeepAlive | None = KeepAlive(),  # noqa: B008 - frozen
+        token: str | Callable[[], str] | None = None,
+        metadata: MetadataLike | None = None,
+        load_balancing: LoadBalancing = "round_robin",
+        health_check: bool = False,
+        compression: Compression | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        plan = plan_channel(
+            address,
+            tls=tls,
+            keepalive=keepalive,
+            load_balancing=load_balancing,
+            health_check=health_check,
+            compression=compression,
+            options=options or {},
+        )
+        Deadline(timeout)
+        self.address = address
+        self.timeout = timeout
+        super().__init__(AsyncConnection(plan, retry or RetryPolicy(), token, metadata_pairs(metadata)))
+        self._describer = AsyncDescriber(self._connection)
+
+    async def predict(
+        self,
+        model: str,
+        inputs: object,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        timeout: float | None = None,
+        request_id: str = "",
+        priority: int = 0,
+        queue_timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+        stateful: bool | None = None,
+    ) -> Prediction:
+        """Runs one request. Arguments and errors as `Client.predict`."""
+        call = Call(
+            model,
+            version=version,
+            label=label,
+            signature=signature,
+            outputs=outputs,
+            request_id=request_id,
+            priority=priority,
+            queue_timeout=queue_timeout,
+        )
+        deadline = Deadline(self.timeout if timeout is None else timeout)
+        invoke = partial(
+            self._connection.invoke,
+            self._connection.methods.predict,
+            deadline=deadline,
+            metadata=metadata_pairs(metadata),
+            model=model,
+            request_id=request_id,
+            may_repeat=partial(self._describer.may_repeat, call, stateful),
+        )
+        arrays = plain_arrays(inputs)
+        if arrays is not None:
+            return decode(await invoke(call.encode(arrays)))
+        used = await self._describer.describe(call, deadline)
+        request = call.encode(described_arrays(inputs, used, signature))
+        try:
+            return decode(await invoke(request))
+        except InvalidArgument:
+            rebuilt = await self._describer.rebuilt(call, inputs, used, deadline) if used is not None else None
+            if rebuilt is None:
+                raise
+        return decode(await invoke(rebuilt))
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[object] | AsyncIterable[object],
+        *,
+        in_flight: int = 32,
+        ordered: bool = True,
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[ManyOptions],
+    ) -> AsyncIterator[Prediction]: ...
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[object] | AsyncIterable[object],
+        *,
+        in_flight: int = 32,
+        ordered: bool = True,
+        errors: Literal["return"],
+        **options: Unpack[ManyOptions],
+    ) -> AsyncIterator[Prediction | InferdError]: ...
+
+    def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[object] | AsyncIterable[object],
+        *,
+        in_flight: int = 32,
+        ordered: bool = True,
+        errors: Literal["raise", "return"] = "raise",
+        **options: Unpack[ManyOptions],
+    ) -> AsyncIterator[Prediction] | AsyncIterator[Prediction | InferdError]:
+        """Every item as a request of its own, up to `in_flight` under way at once; as `Client.predict_many`.
+
+        `inputs` may be an async iterable. Leaving the loop early cancels what is in flight once the generator is closed
+        (`contextlib.aclosing`, or at the latest when the loop collects it).
+        """
+        if in_flight < 1:
+            raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
+
+        async def send(position: int, item: object) -> Prediction:
+            return await self.predict(model, item, **options, request_id=str(position))
+
+        return async_in_flight_window(send, inputs, in_flight, ordered, errors == "return")
+
+    def stream(self, *, in_flight: int = 256, metadata: MetadataLike | None = None) -> AsyncPredictStream:
+        """Many requests over one stream; see AsyncPredictStream. Call it on the client's event loop."""
+        return AsyncPredictStream(self._connection, in_flight, metadata_pairs(metadata), self._array_inputs)
+
+    async def ready(self, model: str | None = None, *, timeout: float | None = None) -> bool:
+        """Whether the server, or this model, is ready; as `Client.ready`."""
+        try:
+            return await self._ask_ready(model or "", Deadline(self.timeout if timeout is None else timeout))
+        except (NotFound, Unavailable, DeadlineExceeded):
+            return False
+
+    async def wait_ready(self, timeout: float | None = None, model: str | None = None) -> None:
+        """Waits until the server, or this model, is ready. The server need not run yet. Raises DeadlineExceeded."""
+        deadline = Deadline(self.timeout if timeout is None else timeout)
+        service, last, watching = model or "", "no answer yet", True
+        while True:
+            try:
+                if watching:
+                    call = self._connection.methods.watch(
+                        health_request(service),
+                        timeout=deadline.left(),
+                        metadata=self._connection.metadata(()),
+                        wait_for_ready=True,
+                    )
+                    async for message in self._connection.messages(call, service):
+                        if is_serving(message):
+                            return
+                        last = "the server says that it is not ready"
+                elif await self._ask_ready(service, deadline):
+                    return
+            except RequestError as error:
+                if error.code is grpc.StatusCode.UNIMPLEMENTED and watching:
+                    watching = False
+                elif not isinstance(error, NotFound | Unavailable | DeadlineExceeded):
+                    raise
+                elif not isinstance(error, DeadlineExceeded):
+                    last = error.message
+            left = deadline.left()
+            if left is not None and left <= PAUSE:
+                raise not_ready(service, last)
+            await asyncio.sleep(PAUSE)
+
+    async def close(self) -> None:
+        """Ends the connection; calls in flight end with ClientClosed. Idempotent."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        _ = self._connection.methods
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask_ready(self, service: str, deadline: Deadline) -> bool:
+        answer = await self._connection.invoke(
+            self._connection.methods.check,
+            health_request(service),
+            deadline=deadline,
+            model=service,
+            may_repeat=always,
+        )
+        return is_serving(answer)
+
+    async def _array_inputs(self, call: Call, inputs: object) -> dict[str, Array]:
+        arrays = plain_arrays(inputs)
+        if arrays is not None:
+            return arrays
+        used = await self._describer.describe(call, Deadline(self.timeout))
+        return described_arrays(inputs, used, call.signature)

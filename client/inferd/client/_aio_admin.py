@@ -1,0 +1,105 @@
+"""Questions about models and the operators' calls, for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from inferd.v1 import model_service_pb2 as pb
+
+from ._aio_connection import AsyncConnection, always
+from ._config import ADMIN_TIMEOUT
+from ._core import Deadline
+from ._errors import DeadlineExceeded
+from ._models import (
+    AdminReply,
+    ModelMetadata,
+    ModelStatus,
+    VersionChange,
+    to_change,
+    to_metadata,
+    to_model_status,
+)
+
+
+class AsyncAdminCalls:
+    """The half of `AsyncClient` that speaks inferd.v1.ModelService: questions are tried again, changes never."""
+
+    timeout: float
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list_models(self, *, timeout: float | None = None) -> tuple[ModelStatus, ...]:
+        """Every model, by name."""
+        answer = await self._ask("ListModels", pb.ListModelsRequest(), "", timeout)
+        return tuple(map(to_model_status, answer.models))
+
+    async def status(self, model: str, *, timeout: float | None = None) -> ModelStatus:
+        """One model. Raises NotFound."""
+        answer = await self._ask("GetModelStatus", pb.GetModelStatusRequest(name=model), model, timeout)
+        return to_model_status(answer.model)
+
+    async def metadata(
+        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
+    ) -> ModelMetadata:
+        """How a version is called; neither version nor label: the newest one. Raises NotFound, Unavailable."""
+        request = pb.GetModelMetadataRequest(name=model, version=version, label=label)
+        return to_metadata(await self._ask("GetModelMetadata", request, model, timeout))
+
+    async def watch(self, model: str | None = None, *, timeout: float | None = None) -> AsyncIterator[VersionChange]:
+        """The state of every version now, then every change, until the server drains or the timeout has passed.
+
+        timeout: seconds, None: no limit. Raises RequestError when the connection breaks; a timeout simply ends it.
+        """
+        connection = self._connection
+        call = connection.methods.models.WatchModels(
+            pb.WatchModelsRequest(name=model or ""), timeout=timeout, metadata=connection.metadata(())
+        )
+        try:
+            async for message in connection.messages(call, model or ""):
+                yield to_change(message)
+        except DeadlineExceeded:
+            if timeout is None:
+                raise
+        finally:
+            call.cancel()
+
+    async def load(self, model: str, *, version: int | None = None, timeout: float | None = None) -> AdminReply:
+        """Loads a model, or one version of it, and waits until it answers or has failed. Lifts an unload or a pin."""
+        return await self._change("LoadModel", pb.LoadModelRequest(name=model, version=version), model, timeout)
+
+    async def unload(self, model: str, *, version: int | None = None, timeout: float | None = None) -> AdminReply:
+        """Takes a model, or one version of it, out of service until it is loaded again. Requests in flight finish."""
+        return await self._change("UnloadModel", pb.UnloadModelRequest(name=model, version=version), model, timeout)
+
+    async def set_label(
+        self, model: str, label: str, version: int | None, *, timeout: float | None = None
+    ) -> AdminReply:
+        """Points a label to an available version; version None removes the label."""
+        request = pb.SetLabelRequest(name=model, label=label, version=version)
+        return await self._change("SetLabel", request, model, timeout)
+
+    async def rollback(self, model: str, *, to: int | None = None, timeout: float | None = None) -> AdminReply:
+        """Pins a model to an earlier version (None: the next older one) and waits until that one answers."""
+        return await self._change("Rollback", pb.RollbackRequest(name=model, to_version=to), model, timeout)
+
+    async def _ask(self, method: str, request: object, model: str, timeout: float | None) -> Any:
+        connection = self._connection
+        return await connection.invoke(
+            getattr(connection.methods.models, method),
+            request,
+            deadline=Deadline(self.timeout if timeout is None else timeout),
+            model=model,
+            may_repeat=always,
+        )
+
+    async def _change(self, method: str, request: object, model: str, timeout: float | None) -> AdminReply:
+        connection = self._connection
+        answer = await connection.invoke(
+            getattr(connection.methods.models, method),
+            request,
+            deadline=Deadline(ADMIN_TIMEOUT if timeout is None else timeout),
+            model=model,
+        )
+        return AdminReply(to_model_status(answer.model), answer.persistent)

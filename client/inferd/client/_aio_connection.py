@@ -1,0 +1,148 @@
+"""The async client's channel: the same road as the sync one's, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from inferd.v1 import model_service_pb2_grpc
+
+from ._channel import ChannelPlan
+from ._config import RetryPolicy
+from ._core import PREDICT, PREDICT_STREAM, Attempts, Deadline, Metadata, authorization, request_error
+from ._errors import ClientClosed, RequestError
+from ._health import CHECK, WATCH
+
+AsyncMayRepeat = Callable[[RequestError, Deadline], Awaitable[bool]] | None
+
+
+async def always(error: RequestError, deadline: Deadline) -> bool:
+    """For questions: sending one twice does no harm."""
+    return True
+
+
+class Methods:
+    """The callables of one channel."""
+
+    def __init__(self, channel: Any) -> None:
+        self.predict = channel.unary_unary(PREDICT, _registered_method=True)
+        self.predict_stream = channel.stream_stream(PREDICT_STREAM, _registered_method=True)
+        self.check = channel.unary_unary(CHECK)
+        self.watch = channel.unary_stream(WATCH)
+        self.models = model_service_pb2_grpc.ModelServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+class AsyncConnection:
+    """Belongs to the event loop of its first call; used from another one it raises ClientClosed. Not thread-safe."""
+
+    def __init__(
+        self, plan: ChannelPlan, retry: RetryPolicy, token: str | Callable[[], str] | None, metadata: Metadata
+    ) -> None:
+        self._plan = plan
+        self._retry = retry
+        self._token = token
+        self._metadata = metadata
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: Any = None
+        self._methods: Methods | None = None
+        self._closing = False
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @property
+    def methods(self) -> Methods:
+        """Opens the channel on the running loop at the first use. Raises ClientClosed."""
+        if self.closing:
+            raise ClientClosed("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._methods is None:
+            plan = self._plan
+            self._channel = (
+                grpc.aio.insecure_channel(plan.target, plan.options, plan.compression)
+                if plan.credentials is None
+                else grpc.aio.secure_channel(plan.target, plan.credentials, plan.options, plan.compression)
+            )
+            self._loop = loop
+            self._methods = Methods(self._channel)
+        elif loop is not self._loop:
+            raise ClientClosed(
+                "the client belongs to another event loop (and does not survive a fork); make one per loop"
+            )
+        return self._methods
+
+    def metadata(self, extra: Metadata) -> Metadata | None:
+        if self._token is None and not extra:
+            return self._metadata or None
+        return (*self._metadata, *authorization(self._token), *extra)
+
+    async def invoke(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        deadline: Deadline,
+        metadata: Metadata = (),
+        model: str = "",
+        request_id: str = "",
+        may_repeat: AsyncMayRepeat = None,
+        wait_for_ready: bool | None = None,
+    ) -> Any:
+        """One call with its retries. Raises RequestError or ClientClosed; cancelling the task cancels the call."""
+        attempts: Attempts | None = None
+        error: RequestError | None = None
+        while True:
+            if self.closing:
+                raise ClientClosed("the client was closed while the call was in flight") from error
+            call = method(
+                request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
+            )
+            try:
+                return await call
+            except grpc.RpcError as failure:
+                last, error = error, request_error(failure, model, request_id, attempts.count if attempts else 1)
+                error.__cause__ = last
+            except asyncio.CancelledError:
+                if self._cancelled_by_close():
+                    raise ClientClosed("the client was closed while the call was in flight") from None
+                raise
+            if self.closing:
+                raise ClientClosed("the client was closed while the call was in flight") from error
+            if attempts is None:
+                attempts = Attempts(self._retry, deadline)
+            pause = attempts.pause_after(error) if may_repeat is not None else None
+            if pause is None or (may_repeat is not None and not await may_repeat(error, deadline)):
+                raise error
+            await asyncio.sleep(pause)
+
+    async def messages(self, call: Any, model: str = "") -> AsyncIterator[Any]:
+        """The messages of a server stream, with typed errors. Leaving the loop ends the call."""
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                yield message
+        except grpc.RpcError as failure:
+            if self.closing:
+                raise ClientClosed("the client was closed while the stream was open") from None
+            raise request_error(failure, model) from None
+        except asyncio.CancelledError:
+            if self._cancelled_by_close():
+                raise ClientClosed("the client was closed while the stream was open") from None
+            raise
+        finally:
+            call.cancel()
+
+    def _cancelled_by_close(self) -> bool:
+        """Closing the channel cancels its calls; a cancel of the caller's own task must stay what it is."""
+        task = asyncio.current_task()
+        return self._closing and not (task is not None and task.cancelling())
+
+    async def close(self) -> None:
+        if not self.closing:
+            self._closing = True
+            if self._channel is not None:
+                await self._channel.close()

@@ -1,0 +1,64 @@
+"""What the async client remembers of models; the twin of `_describe`."""
+
+from __future__ import annotations
+
+from ._aio_connection import AsyncConnection, always
+from ._core import Call, Deadline, MetadataCache, is_final_refusal
+from ._describe import LOOK_UP, metadata_request
+from ._errors import RequestError
+from ._inputs import described_arrays
+from ._models import ModelMetadata, to_metadata
+
+
+class AsyncDescriber:
+    """Metadata, asked for once and remembered. On one event loop."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._known = MetadataCache()
+
+    async def describe(self, call: Call, deadline: Deadline) -> ModelMetadata | None:
+        """None where the server has no metadata to give. Raises RequestError."""
+        return self._known.get(call.key) or await self._ask(call, deadline)
+
+    async def rebuilt(self, call: Call, inputs: object, used: ModelMetadata, deadline: Deadline) -> bytes | None:
+        """The request from fresh metadata, None where that is the old: a swap may have changed the element types."""
+        fresh = await self._ask(call, deadline)
+        if fresh is None or fresh.signatures == used.signatures:
+            return None
+        return call.encode(described_arrays(inputs, fresh, call.signature))
+
+    async def may_repeat(self, call: Call, stateful: bool | None, error: RequestError, deadline: Deadline) -> bool:
+        """Whether a prediction that failed so may be sent again. In doubt not: the model might remember the first."""
+        if error.accepted is False:
+            return True
+        if stateful is not None:
+            return not stateful
+        known = self._known.get(call.key)
+        if known is None:
+            left = deadline.left()
+            try:
+                known = await self._ask(
+                    call, Deadline(LOOK_UP if left is None else min(left, LOOK_UP)), wait_for_ready=True
+                )
+            except RequestError:
+                return False
+        return known is None or not known.stateful
+
+    async def _ask(self, call: Call, deadline: Deadline, wait_for_ready: bool | None = None) -> ModelMetadata | None:
+        try:
+            answer = await self._connection.invoke(
+                self._connection.methods.models.GetModelMetadata,
+                metadata_request(call),
+                deadline=deadline,
+                model=call.model,
+                may_repeat=always,
+                wait_for_ready=wait_for_ready,
+            )
+        except RequestError as error:
+            if is_final_refusal(error):
+                return None
+            raise
+        found = to_metadata(answer)
+        self._known.put(call.key, found)
+        return found

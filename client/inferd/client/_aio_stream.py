@@ -1,0 +1,147 @@
+"""Many requests over one stream, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Unpack
+
+import grpc
+
+from ._aio_connection import AsyncConnection
+from ._core import Call, Metadata
+from ._errors import ClientClosed, InferdError, InvalidInput, InvalidResponse, Unavailable
+from ._options import CallOptions
+from ._prediction import Array, Prediction
+from ._stream import of_model, read_outcome, stream_call
+
+
+class AsyncPredictStream:
+    """Many requests over one stream, answered as they are ready.
+
+        async with client.stream() as stream:
+            futures = [await stream.submit("digits", {"image": image}) for image in images]
+            answers = [await future for future in futures]
+
+    Belongs to the client's event loop. A request that fails fails its own future only. When the stream breaks, every
+    future in flight fails and further submits raise: nothing is sent again, open another stream.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        in_flight: int,
+        metadata: Metadata,
+        arrays: Callable[[Call, object], Awaitable[dict[str, Array]]],
+    ) -> None:
+        if in_flight < 1:
+            raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
+        self._connection = connection
+        self._arrays = arrays
+        self._room = asyncio.Semaphore(in_flight)
+        self._writing = asyncio.Lock()
+        self._open: dict[str, tuple[str, asyncio.Future[Prediction]]] = {}
+        self._count = 0
+        self._ended: InferdError | None = None
+        self._call: Any = connection.methods.predict_stream(metadata=connection.metadata(metadata))
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> asyncio.Future[Prediction]:
+        """Sends one request and gives the future of its answer; arguments as `PredictStream.submit`.
+
+        Waits while `in_flight` requests are under way. Raises InvalidInput, ClientClosed, and what ended the stream.
+        """
+        call = stream_call(model, options)
+        arrays = await self._arrays(call, inputs)
+        await self._room.acquire()
+        request_id = ""
+        try:
+            if self._ended is not None:
+                raise self._ended
+            self._count += 1
+            request_id = call.request_id or f"s{self._count}"
+            if request_id in self._open:
+                raise InvalidInput(f"request_id {request_id!r} is already under way on this stream")
+            message = call.encode(arrays, request_id)
+        except BaseException:
+            self._room.release()
+            raise
+        future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+        # Nobody may ever await it; that alone is no fault.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._open[request_id] = (model, future)
+        try:
+            async with self._writing:
+                await self._call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # the reader learns why, and fails the future with it
+        return future
+
+    async def close(self) -> None:
+        """Takes no more requests, waits for the answers under way, ends the stream."""
+        if self._ended is None:
+            self._ended = ClientClosed("the stream is closed")
+        try:
+            async with self._writing:
+                await self._call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass
+        await self._reader
+
+    async def cancel(self) -> None:
+        """Ends the stream at once; futures in flight fail."""
+        if self._ended is None:
+            self._ended = ClientClosed("the stream is cancelled")
+        self._call.cancel()
+        await self._reader
+
+    async def __aenter__(self) -> AsyncPredictStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self.cancel()
+
+    async def _read(self) -> None:
+        end: InferdError = Unavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+        try:
+            async for message in self._connection.messages(self._call):
+                request_id, outcome = read_outcome(message, self._model_of)
+                _, future = self._open.pop(request_id, ("", None))
+                if future is None:
+                    continue
+                self._room.release()
+                if future.done():
+                    continue
+                if isinstance(outcome, Prediction):
+                    future.set_result(outcome)
+                else:
+                    future.set_exception(outcome)
+        except InvalidResponse as failure:
+            end = failure
+        except InferdError as failure:
+            end = failure
+        except asyncio.CancelledError:
+            end = ClientClosed("the stream is cancelled")
+        self._finish(end)
+
+    def _model_of(self, request_id: str) -> str:
+        return self._open.get(request_id, ("", None))[0]
+
+    def _finish(self, end: InferdError) -> None:
+        if self._connection.closing:
+            end = ClientClosed("the client was closed while the stream was open")
+        elif self._ended is not None:
+            end = self._ended
+        self._ended = self._ended or end
+        left = list(self._open.items())
+        self._open.clear()
+        for request_id, (model, future) in left:
+            self._room.release()
+            if not future.done():
+                future.set_exception(of_model(end, model, request_id))

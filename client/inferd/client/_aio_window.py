@@ -1,0 +1,64 @@
+"""Keeps a number of requests under way, for `AsyncClient.predict_many`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any
+
+from ._errors import ClientClosed, InferdError
+from ._prediction import Prediction
+
+
+async def async_in_flight_window(
+    send: Callable[[int, object], Coroutine[Any, Any, Prediction]],
+    inputs: Iterable[object] | AsyncIterable[object],
+    in_flight: int,
+    ordered: bool,
+    return_errors: bool,
+) -> AsyncIterator[Prediction | InferdError]:
+    """Draws an item only when there is room for it. Cancels what is under way when the consumer leaves."""
+    open_tasks: set[asyncio.Task[Prediction]] = set()
+    in_order: deque[asyncio.Task[Prediction]] = deque()
+    finished: asyncio.Queue[asyncio.Task[Prediction]] = asyncio.Queue()
+
+    async def take() -> Prediction | InferdError:
+        task = in_order.popleft() if ordered else await finished.get()
+        try:
+            return await task
+        except InferdError as error:
+            if not return_errors or isinstance(error, ClientClosed):
+                raise
+            return error
+        finally:
+            open_tasks.discard(task)
+
+    position = 0
+    try:
+        async for item in _drawn(inputs):
+            task = asyncio.get_running_loop().create_task(send(position, item))
+            position += 1
+            open_tasks.add(task)
+            if ordered:
+                in_order.append(task)
+            else:
+                task.add_done_callback(finished.put_nowait)
+            if len(open_tasks) >= in_flight:
+                yield await take()
+        while open_tasks:
+            yield await take()
+    finally:
+        left = list(open_tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _drawn(inputs: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+    if isinstance(inputs, AsyncIterable):
+        async for item in inputs:
+            yield item
+    else:
+        for item in inputs:
+            yield item

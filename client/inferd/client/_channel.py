@@ -1,0 +1,152 @@
+"""Addresses and settings to what gRPC wants: a target, channel arguments, credentials. No connection is made here."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import grpc
+
+from ._config import DEFAULT_PORT, KeepAlive, Tls
+from ._errors import InvalidInput
+
+LoadBalancing = Literal["round_robin", "pick_first"]
+Compression = Literal["gzip", "deflate"]
+Options = tuple[tuple[str, Any], ...]
+
+_SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:", "xds:")
+_COMPRESSION = {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPlan:
+    """Everything that `grpc.secure_channel` and `grpc.aio.secure_channel` take."""
+
+    target: str
+    options: Options
+    credentials: grpc.ChannelCredentials | None
+    compression: grpc.Compression | None
+
+
+def plan_channel(
+    address: str | Sequence[str],
+    *,
+    tls: Tls | None,
+    keepalive: KeepAlive | None,
+    load_balancing: LoadBalancing,
+    health_check: bool,
+    compression: Compression | None,
+    options: Mapping[str, Any],
+) -> ChannelPlan:
+    """Raises InvalidInput for an address, a file or a setting that cannot be used. Several names are looked up here."""
+    if load_balancing not in ("round_robin", "pick_first"):
+        raise InvalidInput(f"load_balancing is {load_balancing!r}; expected 'round_robin' or 'pick_first'")
+    if compression not in _COMPRESSION:
+        raise InvalidInput(f"compression is {compression!r}; expected 'gzip', 'deflate' or None")
+    target, authority = parse_address(address)
+    service: dict[str, Any] = {"loadBalancingConfig": [{load_balancing: {}}]}
+    if health_check:
+        service["healthCheckConfig"] = {"serviceName": ""}
+    arguments: dict[str, Any] = {
+        # The server states its own limit; a second, smaller one here would only lose answers.
+        "grpc.max_receive_message_length": -1,
+        "grpc.max_send_message_length": -1,
+        # A connection of its own: a client neither shares its throughput nor is touched when another one closes.
+        "grpc.use_local_subchannel_pool": 1,
+        # gRPC waits a second after a failed connect, in which every retry would fail at once.
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 5000,
+        "grpc.service_config": json.dumps(service),
+        "grpc.service_config_disable_resolution": 1,
+    }
+    if authority:
+        arguments["grpc.default_authority"] = authority
+    if keepalive is not None:
+        arguments["grpc.keepalive_time_ms"] = round(keepalive.time * 1000)
+        arguments["grpc.keepalive_timeout_ms"] = round(keepalive.timeout * 1000)
+        arguments["grpc.keepalive_permit_without_calls"] = int(keepalive.without_calls)
+        arguments["grpc.http2.max_pings_without_data"] = 0
+    credentials = None
+    if tls is not None:
+        credentials = tls.credentials()
+        if tls.override_name:
+            arguments["grpc.ssl_target_name_override"] = tls.override_name
+    arguments.update(options)
+    return ChannelPlan(target, tuple(arguments.items()), credentials, _COMPRESSION[compression])
+
+
+def parse_address(address: str | Sequence[str]) -> tuple[str, str]:
+    """An address to gRPC's target and authority ("" where gRPC's own choice is right).
+
+    Taken: "host", "host:port", "1.2.3.4:port", "[::1]:port", several of these (comma-separated or a sequence),
+    and gRPC's own forms ("unix:/path", "dns:///name:port", "ipv4:...").
+    """
+    parts = [address] if isinstance(address, str) else list(address)
+    if len(parts) == 1 and parts[0].startswith(_SCHEMES):
+        return parts[0], ""
+    parts = [piece.strip() for part in parts for piece in part.split(",")]
+    if not all(parts) or not parts:
+        raise InvalidInput(f"address {address!r} is empty or has an empty part; expected host:port")
+    hosts = [_host_port(part) for part in parts]
+    if len(hosts) == 1:
+        host, port = hosts[0]
+        version = _ip_version(host)
+        return (_endpoint(host, port, version) if version else f"dns:///{host}:{port}"), ""
+    return _several(hosts)
+
+
+def _host_port(part: str) -> tuple[str, int]:
+    if part.startswith(_SCHEMES):
+        raise InvalidInput(f"address {part!r}: gRPC's own forms stand alone, not in a list")
+    if "://" in part:
+        raise InvalidInput(f"address {part!r} is a URL; expected host:port (TLS is asked for with tls=Tls(...))")
+    found = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^:\[\]/\s]+))(?::(?P<port>\d{1,5}))?", part)
+    if found is None:
+        if _ip_version(part) == 6:
+            return part, DEFAULT_PORT
+        raise InvalidInput(f"address {part!r} is not understood; expected host:port, [ipv6]:port or unix:/path")
+    port = int(found["port"] or DEFAULT_PORT)
+    if not 0 < port < 65536:
+        raise InvalidInput(f"address {part!r}: port {port} is not between 1 and 65535")
+    return found["six"] or found["host"], port
+
+
+def _ip_version(host: str) -> int:
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return 0
+
+
+def _endpoint(host: str, port: int, version: int) -> str:
+    return f"ipv4:{host}:{port}" if version == 4 else f"ipv6:[{host}]:{port}"
+
+
+def _several(hosts: list[tuple[str, int]]) -> tuple[str, str]:
+    """gRPC takes a list of one address family only, and only of literal addresses."""
+    first, port = hosts[0]
+    authority = f"[{first}]:{port}" if _ip_version(first) == 6 else f"{first}:{port}"
+    missing = ""
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        endpoints: list[str] = []
+        for host, number in hosts:
+            found = _look_up(host, number, family)
+            if not found:
+                missing = host
+                break
+            endpoints += [f"{ip}:{number}" if version == 4 else f"[{ip}]:{number}" for ip in found]
+        else:
+            return f"ipv{version}:{','.join(dict.fromkeys(endpoints))}", authority
+    raise InvalidInput(f"address: {missing!r} has no address of the family that the others have, or is unknown")
+
+
+def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[str]:
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)]
+    except OSError:
+        return []

@@ -1,0 +1,253 @@
+"""The sync client's channel: every call goes here, is tried again where that is safe, and fails with a typed error.
+
+Connection          owns the channel; blocking calls
+PendingPrediction   one request in flight: a Future that retries by itself
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any
+
+import grpc
+
+from ._channel import ChannelPlan
+from ._config import RetryPolicy
+from ._core import Attempts, Deadline, Metadata, authorization, decode, request_error
+from ._errors import ClientClosed, InferdError, RequestError
+from ._prediction import Prediction
+
+# Whether a request that failed so may be sent again; None: never.
+MayRepeat = Callable[[RequestError, Deadline], bool] | None
+
+
+class Connection:
+    """Thread-safe. Not usable in a forked child: gRPC's threads and sockets stay with the parent."""
+
+    def __init__(
+        self, plan: ChannelPlan, retry: RetryPolicy, token: str | Callable[[], str] | None, metadata: Metadata
+    ) -> None:
+        self.channel = (
+            grpc.insecure_channel(plan.target, plan.options, plan.compression)
+            if plan.credentials is None
+            else grpc.secure_channel(plan.target, plan.credentials, plan.options, plan.compression)
+        )
+        self._retry = retry
+        self._token = token
+        self._metadata = metadata
+        self._closing = threading.Event()
+        self._pid = os.getpid()
+
+    def check(self) -> None:
+        """Raises ClientClosed where a call could only hang or crash."""
+        if self._closing.is_set():
+            raise ClientClosed("the client is closed")
+        if self._pid != os.getpid():
+            raise ClientClosed(
+                f"the client was made in process {self._pid} and does not survive a fork; make one after the fork"
+            )
+
+    @property
+    def closing(self) -> bool:
+        return self._closing.is_set()
+
+    def metadata(self, extra: Metadata) -> Metadata | None:
+        """What a call sends along."""
+        if self._token is None and not extra:
+            return self._metadata or None
+        return (*self._metadata, *authorization(self._token), *extra)
+
+    def invoke(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        deadline: Deadline,
+        metadata: Metadata = (),
+        model: str = "",
+        request_id: str = "",
+        may_repeat: MayRepeat = None,
+        wait_for_ready: bool | None = None,
+    ) -> Any:
+        """One blocking call with its retries. Raises RequestError or ClientClosed."""
+        self.check()
+        try:
+            return method(
+                request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
+            )
+        except grpc.RpcError as failure:
+            error = request_error(failure, model, request_id)
+        except ValueError as failure:
+            raise self._unusable(failure) from None
+        return self.again(error, method, request, deadline=deadline, metadata=metadata, may_repeat=may_repeat)
+
+    def again(
+        self,
+        error: RequestError,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        deadline: Deadline,
+        metadata: Metadata,
+        may_repeat: MayRepeat,
+    ) -> Any:
+        """What follows the first failure: pauses and further attempts, or the error."""
+        attempts = Attempts(self._retry, deadline)
+        while True:
+            if self.closing:
+                raise ClientClosed("the client was closed while the call was in flight") from error
+            pause = attempts.pause_after(error) if may_repeat is not None else None
+            if pause is None or (may_repeat is not None and not may_repeat(error, deadline)):
+                raise error
+            self.pause(pause)
+            try:
+                return method(request, timeout=deadline.left(), metadata=self.metadata(metadata))
+            except grpc.RpcError as failure:
+                last = error
+                error = request_error(failure, last.model, last.request_id, attempts.count)
+                error.__cause__ = last
+            except ValueError as failure:
+                raise self._unusable(failure) from None
+
+    def start(self, pending: PendingPrediction, method: Any, request: bytes, metadata: Metadata) -> None:
+        """Sends a request and returns; `pending` gets the answer. Raises ClientClosed."""
+        self.check()
+        try:
+            call = method.future(request, timeout=pending.deadline.left(), metadata=self.metadata(metadata))
+        except ValueError as failure:
+            raise self._unusable(failure) from None
+        pending.call = call
+
+        def finished(done: Any) -> None:
+            if done.code() is grpc.StatusCode.OK:
+                pending.answer(done.result())
+                return
+            error = request_error(done, pending.model, pending.request_id)
+            if self.closing:
+                pending.fail(ClientClosed("the client was closed while the call was in flight"))
+            elif pending.cancelled() or (error.code not in self._retry.codes and not pending.may_rebuild(error)):
+                pending.fail(error)
+            else:
+                # gRPC's one event thread must not pause; failures are rare enough for a thread each.
+                threading.Thread(
+                    target=self._recover,
+                    args=(pending, error, method, request, metadata),
+                    name="inferd-client-retry",
+                    daemon=True,
+                ).start()
+
+        call.add_done_callback(finished)
+
+    def _recover(
+        self, pending: PendingPrediction, error: RequestError, method: Any, request: bytes, metadata: Metadata
+    ) -> None:
+        try:
+            rebuilt = pending.rebuild(error)
+            if rebuilt is not None:
+                answer = self.invoke(
+                    method,
+                    rebuilt,
+                    deadline=pending.deadline,
+                    metadata=metadata,
+                    model=pending.model,
+                    request_id=pending.request_id,
+                    may_repeat=pending.may_repeat,
+                )
+            else:
+                answer = self.again(
+                    error, method, request, deadline=pending.deadline, metadata=metadata, may_repeat=pending.may_repeat
+                )
+        except InferdError as failure:
+            pending.fail(failure)
+        else:
+            pending.answer(answer)
+
+    def stream_call(
+        self,
+        method: Any,
+        request: Any,
+        timeout: float | None,
+        wait_for_ready: bool | None = None,
+        metadata: Metadata = (),
+    ) -> Any:
+        """Begins a stream; iterating it raises grpc.RpcError. Raises ClientClosed."""
+        self.check()
+        try:
+            return method(request, timeout=timeout, metadata=self.metadata(metadata), wait_for_ready=wait_for_ready)
+        except ValueError as failure:
+            raise self._unusable(failure) from None
+
+    def pause(self, seconds: float) -> None:
+        """Waits, but not longer than the client lives. Raises ClientClosed."""
+        if self._closing.wait(seconds):
+            raise ClientClosed("the client was closed while it waited")
+
+    def _unusable(self, failure: ValueError) -> Exception:
+        """grpc says "closed channel" with a plain ValueError."""
+        return ClientClosed("the client is closed") if self.closing or "closed" in str(failure) else failure
+
+    def close(self) -> None:
+        """Ends every call in flight with ClientClosed. Idempotent."""
+        if not self._closing.is_set():
+            self._closing.set()
+            if self._pid == os.getpid():
+                self.channel.close()
+
+
+class PendingPrediction(Future[Prediction]):
+    """One request in flight. `cancel` cancels it on the server too. Thread-safe."""
+
+    def __init__(
+        self,
+        model: str,
+        request_id: str,
+        deadline: Deadline,
+        may_repeat: MayRepeat,
+        rebuild: Callable[[RequestError], bytes | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.request_id = request_id
+        self.deadline = deadline
+        self.may_repeat = may_repeat
+        self.call: Any = None
+        self._rebuild = rebuild
+
+    def may_rebuild(self, error: RequestError) -> bool:
+        return self._rebuild is not None and error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+    def rebuild(self, error: RequestError) -> bytes | None:
+        """The request made anew from fresh metadata, None where that changes nothing."""
+        return self._rebuild(error) if self._rebuild is not None and self.may_rebuild(error) else None
+
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        # Waiters of concurrent.futures see a cancelled future only once it is notified.
+        try:
+            self.set_running_or_notify_cancel()
+        except (InvalidStateError, RuntimeError):
+            pass
+        if self.call is not None:
+            self.call.cancel()
+        return True
+
+    def answer(self, message: bytes) -> None:
+        try:
+            prediction = decode(message)
+        except InferdError as error:
+            self.fail(error)
+            return
+        try:
+            self.set_result(prediction)
+        except InvalidStateError:
+            pass
+
+    def fail(self, error: Exception) -> None:
+        try:
+            self.set_exception(error)
+        except InvalidStateError:
+            pass

@@ -1,0 +1,216 @@
+"""What the sync and the async client share, without any I/O: requests to bytes, bytes to answers, errors to types, and
+the decision whether to try again."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from inferd.wire.native import decode_response, encode_request
+
+from ._config import RetryPolicy
+from ._errors import InferdError, InvalidInput, InvalidResponse, RequestError, error_class
+from ._models import ModelMetadata
+from ._prediction import Array, Prediction
+
+PREDICT = "/inferd.v1.PredictService/Predict"
+PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+MetadataLike = Mapping[str, str] | Sequence[tuple[str, str | bytes]]
+
+
+class Call:
+    """One request without its inputs: which model answers, and how. Raises InvalidInput for a bad argument."""
+
+    __slots__ = ("label", "model", "outputs", "priority", "queue_timeout_us", "request_id", "signature", "version")
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: str | Sequence[str] | None = None,
+        request_id: str = "",
+        priority: int = 0,
+        queue_timeout: float | None = None,
+    ) -> None:
+        if not model:
+            raise InvalidInput("model: the name is empty")
+        if version is not None and label is not None:
+            raise InvalidInput(f"version={version} and label={label!r} are both given; one of them chooses the version")
+        if priority < 0:
+            raise InvalidInput(f"priority is {priority}; expected 1 (first) or more, 0 for the model's default")
+        if queue_timeout is not None and not 0 < queue_timeout < math.inf:
+            raise InvalidInput(f"queue_timeout is {queue_timeout}; expected seconds above 0, None: until the deadline")
+        self.model = model
+        self.version = version
+        self.label = label
+        self.signature = signature
+        self.outputs = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        self.request_id = request_id
+        self.priority = priority
+        self.queue_timeout_us = 0 if queue_timeout is None else max(1, round(queue_timeout * 1e6))
+
+    @property
+    def key(self) -> tuple[str, int | None, str | None]:
+        """What its metadata is remembered under."""
+        return self.model, self.version, self.label
+
+    def encode(self, inputs: Mapping[str, Array], request_id: str | None = None) -> bytes:
+        """A PredictRequest. Raises InvalidInput for an array that cannot travel."""
+        try:
+            return encode_request(
+                self.model,
+                inputs,
+                version=self.version,
+                label=self.label,
+                signature=self.signature or "",
+                outputs=self.outputs,
+                request_id=self.request_id if request_id is None else request_id,
+                priority=self.priority,
+                queue_timeout_us=self.queue_timeout_us,
+            )
+        except (TypeError, ValueError, AttributeError, ImportError) as error:
+            raise InvalidInput(f"request to {self.model!r}: {error}") from error
+
+
+def decode(message: bytes) -> Prediction:
+    """A PredictResponse. Raises InvalidResponse."""
+    try:
+        found = decode_response(message)
+    except (ValueError, ImportError) as error:
+        raise InvalidResponse(f"the answer cannot be read: {error}") from error
+    return Prediction(found.model_name, found.version, found.signature, found.outputs, found.request_id)
+
+
+def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "", attempts: int = 1) -> RequestError:
+    """The typed error for what gRPC raised."""
+    code: grpc.StatusCode = failure.code()
+    details = failure.details() or code.name.lower().replace("_", " ")
+    accepted: bool | None = None
+    retry_after: float | None = None
+    for key, value in failure.trailing_metadata() or ():
+        if key == "inferd-accepted":
+            accepted = value != "0"
+        elif key == "grpc-retry-pushback-ms":
+            retry_after = _pushback(value)
+    if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith("failed to connect"):
+        accepted = False
+    return error_class(code)(
+        code, details, model=model, request_id=request_id, accepted=accepted, retry_after=retry_after, attempts=attempts
+    )
+
+
+def _pushback(value: str | bytes) -> float:
+    """gRPC's rule: what is no number of milliseconds, or a negative one, says "not again"."""
+    try:
+        wait = int(value)
+    except ValueError:
+        return math.inf
+    return wait / 1000 if wait >= 0 else math.inf
+
+
+class Deadline:
+    """A timeout that runs over all attempts of one call."""
+
+    __slots__ = ("_at", "_clock")
+
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if math.isnan(timeout) or timeout < 0:
+            raise InvalidInput(f"timeout is {timeout}; expected seconds of 0 or more, math.inf for none")
+        self._clock = clock
+        self._at = clock() + timeout
+
+    def left(self) -> float | None:
+        """Seconds left, 0 or more; None without a deadline. What gRPC takes as a timeout."""
+        return None if self._at == math.inf else max(0.0, self._at - self._clock())
+
+
+class Attempts:
+    """Decides, failure by failure, whether one request is sent again, and counts.
+
+    `pause_after` gives the seconds to wait before the next attempt, None when the error is final.
+    """
+
+    __slots__ = ("_deadline", "_policy", "_random", "count")
+
+    def __init__(self, policy: RetryPolicy, deadline: Deadline, rand: Callable[[], float] = random.random) -> None:
+        self._policy = policy
+        self._deadline = deadline
+        self._random = rand
+        self.count = 1
+
+    def pause_after(self, error: RequestError) -> float | None:
+        policy = self._policy
+        if self.count >= policy.attempts or error.code not in policy.codes:
+            return None
+        if error.retry_after is not None:
+            pause = error.retry_after
+        else:
+            bound = min(policy.max_backoff, policy.backoff * policy.multiplier ** (self.count - 1))
+            pause = bound * self._random()
+        left = self._deadline.left()
+        if pause == math.inf or (left is not None and pause >= left):
+            return None
+        self.count += 1
+        return pause
+
+
+class MetadataCache:
+    """Metadata by (model, version, label), least recently used out first. Thread-safe: each step is one C call."""
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._known: OrderedDict[tuple[str, int | None, str | None], ModelMetadata | None] = OrderedDict()
+
+    def get(self, key: tuple[str, int | None, str | None]) -> ModelMetadata | None:
+        found = self._known.get(key)
+        if found is not None:
+            try:
+                self._known.move_to_end(key)
+            except KeyError:
+                pass
+        return found
+
+    def put(self, key: tuple[str, int | None, str | None], metadata: ModelMetadata) -> None:
+        self._known[key] = metadata
+        while len(self._known) > self._size:
+            try:
+                self._known.popitem(last=False)
+            except KeyError:
+                return
+
+
+def metadata_pairs(given: MetadataLike | None) -> Metadata:
+    """Call metadata as gRPC takes it. Raises InvalidInput for a key that gRPC refuses."""
+    if not given:
+        return ()
+    pairs: Iterable[tuple[str, Any]] = given.items() if isinstance(given, Mapping) else given
+    checked = []
+    for key, value in pairs:
+        lower = key.lower()
+        if isinstance(value, bytes) != lower.endswith("-bin"):
+            raise InvalidInput(f"metadata {key!r}: bytes belong to keys that end in '-bin', text to all others")
+        checked.append((lower, value))
+    return tuple(checked)
+
+
+def authorization(token: str | Callable[[], str] | None) -> Metadata:
+    """The token as a bearer header; a function is asked anew for every call, so that tokens can rotate."""
+    if token is None:
+        return ()
+    return (("authorization", f"Bearer {token() if callable(token) else token}"),)
+
+
+def is_final_refusal(error: InferdError) -> bool:
+    """Whether metadata cannot be had at all (an older server), rather than not now."""
+    return isinstance(error, RequestError) and error.code is grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,149 @@
+"""Every error that this package raises on purpose, drawn as a tree.
+
+InferdError
+├── ClientClosed            the client was used after close(), or in another process or event loop than its own
+├── InvalidInput            the arguments cannot be sent; nothing has left the client             (also ValueError)
+├── InvalidResponse         the answer cannot be read
+└── RequestError            the server, or the way to it, failed the call: `.code` says how
+    ├── InvalidArgument     INVALID_ARGUMENT, OUT_OF_RANGE: names the tensor, what was expected and what came
+    ├── NotFound            NOT_FOUND: no such model, version or label
+    ├── FailedPrecondition  FAILED_PRECONDITION, ABORTED, ALREADY_EXISTS: waiting will not help
+    ├── Unavailable         UNAVAILABLE: no connection, loading, unloading or draining; may be tried again
+    ├── Overloaded          RESOURCE_EXHAUSTED: the queue or a budget is full; `.retry_after` says for how long
+    ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout, or the queue timeout, has passed       (also TimeoutError)
+    ├── Cancelled           CANCELLED
+    ├── Unauthenticated     UNAUTHENTICATED: no credentials, or bad ones
+    ├── PermissionDenied    PERMISSION_DENIED: the caller may not do this
+    ├── Unsupported         UNIMPLEMENTED: the server does not offer this
+    └── ServerFailure       INTERNAL, UNKNOWN, DATA_LOSS: the model or the server failed
+"""
+
+from __future__ import annotations
+
+import grpc
+
+
+class InferdError(Exception):
+    """Root of the tree."""
+
+
+class ClientClosed(InferdError):
+    """The client cannot be used (any more) from here."""
+
+
+class InvalidInput(InferdError, ValueError):
+    """The arguments cannot be sent. Nothing has left the client."""
+
+
+class InvalidResponse(InferdError):
+    """The answer cannot be read: the other side does not speak inferd.v1, or is broken."""
+
+
+class RequestError(InferdError):
+    """The server, or the way to it, failed the call.
+
+    code         the gRPC status code
+    message      what the server, or gRPC, says of it
+    model        the model asked for, "" where the call names none
+    request_id   the request's id, "" where it has none
+    accepted     True: the request may have reached the model; False: it certainly has not; None: not known
+    retry_after  the server's pushback in seconds, `inf`: it asks not to be asked again; None: it said nothing
+    attempts     how often the request was sent
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        model: str = "",
+        request_id: str = "",
+        accepted: bool | None = None,
+        retry_after: float | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.model = model
+        self.request_id = request_id
+        self.accepted = accepted
+        self.retry_after = retry_after
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        about = f"model {self.model!r}: " if self.model and self.model not in self.message else ""
+        tries = f" (after {self.attempts} attempts)" if self.attempts > 1 else ""
+        return f"{self.code.name}: {about}{self.message}{tries}"
+
+
+class InvalidArgument(RequestError):
+    """The request itself is wrong."""
+
+
+class NotFound(RequestError):
+    """No such model, version or label."""
+
+
+class FailedPrecondition(RequestError):
+    """The state of the model forbids it, and waiting will not help."""
+
+
+class Unavailable(RequestError):
+    """Not now: no connection, or the version is loading or unloading, or the server drains."""
+
+
+class Overloaded(RequestError):
+    """The server is full and refused at once."""
+
+
+class DeadlineExceeded(RequestError, TimeoutError):
+    """The timeout, or the request's queue timeout, has passed."""
+
+
+class Cancelled(RequestError):
+    """The call was cancelled."""
+
+
+class Unauthenticated(RequestError):
+    """No credentials, or bad ones."""
+
+
+class PermissionDenied(RequestError):
+    """The caller may not do this."""
+
+
+class Unsupported(RequestError):
+    """The server does not offer this."""
+
+
+class ServerFailure(RequestError):
+    """The model or the server failed."""
+
+
+_BY_CODE: dict[grpc.StatusCode, type[RequestError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.ABORTED: FailedPrecondition,
+    grpc.StatusCode.ALREADY_EXISTS: FailedPrecondition,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
+}
+_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def error_class(code: grpc.StatusCode) -> type[RequestError]:
+    """The class for a status code."""
+    return _BY_CODE.get(code, ServerFailure)
+
+
+def status_code(number: int) -> grpc.StatusCode:
+    """The status code with this number; UNKNOWN for one that gRPC does not know."""
+    return _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)

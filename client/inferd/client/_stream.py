@@ -1,0 +1,200 @@
+"""Many requests over one stream: what both clients share, and the blocking one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, wait
+from types import TracebackType
+from typing import Any, Unpack
+
+import grpc
+
+from inferd.wire.native import StreamFailure, decode_stream_response
+
+from ._connection import Connection
+from ._core import Call, Metadata, request_error
+from ._errors import (
+    ClientClosed,
+    InferdError,
+    InvalidInput,
+    InvalidResponse,
+    RequestError,
+    Unavailable,
+    error_class,
+    status_code,
+)
+from ._options import CallOptions
+from ._prediction import Array, Prediction
+
+
+def read_outcome(message: bytes, model_of: Callable[[str], str]) -> tuple[str, Prediction | InferdError]:
+    """The request id of an answer, and what became of the request. Raises InvalidResponse."""
+    try:
+        request_id, found = decode_stream_response(message)
+    except (ValueError, ImportError) as error:
+        raise InvalidResponse(f"an answer of the stream cannot be read: {error}") from error
+    if isinstance(found, StreamFailure):
+        code = status_code(found.code)
+        return request_id, error_class(code)(code, found.message, model=model_of(request_id), request_id=request_id)
+    return request_id, Prediction(found.model_name, found.version, found.signature, found.outputs, found.request_id)
+
+
+def stream_call(model: str, options: CallOptions) -> Call:
+    """The call of one request of a stream. Raises InvalidInput for options that belong to a call of its own."""
+    unfit = {"timeout", "metadata", "stateful"} & options.keys()
+    if unfit:
+        raise InvalidInput(
+            f"{', '.join(sorted(unfit))}: not for a request of a stream; queue_timeout bounds its wait in the server, "
+            "result(timeout) the wait for its answer"
+        )
+    return Call(model, **options)  # type: ignore[misc]
+
+
+def of_model(end: InferdError, model: str, request_id: str) -> InferdError:
+    """What ended a stream, as the error of one of its requests."""
+    if not isinstance(end, RequestError):
+        return end
+    return type(end)(
+        end.code, end.message, model=model, request_id=request_id, accepted=end.accepted, retry_after=end.retry_after
+    )
+
+
+class PredictStream:
+    """Many requests over one stream, answered as they are ready.
+
+        with client.stream() as stream:
+            futures = [stream.submit("digits", {"image": image}) for image in images]
+            answers = [future.result() for future in futures]
+
+    Thread-safe. A request that fails fails its own future only. When the stream breaks, every future in flight fails
+    with Unavailable (or what the server said) and further submits raise it: nothing is sent again, open another stream.
+    Leaving the `with` waits for what is in flight; `close` too; `cancel` does not.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: Any,
+        in_flight: int,
+        metadata: Metadata,
+        arrays: Callable[[Call, object], dict[str, Array]],
+    ) -> None:
+        if in_flight < 1:
+            raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
+        self._connection = connection
+        self._arrays = arrays
+        self._room = threading.Semaphore(in_flight)
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[str, Future[Prediction]]] = {}
+        self._count = 0
+        self._ended: InferdError | None = None
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._call = connection.stream_call(method, iter(self._outgoing.get, None), None, metadata=metadata)
+        self._reader = threading.Thread(target=self._read, name="inferd-client-stream", daemon=True)
+        self._reader.start()
+
+    def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> Future[Prediction]:
+        """Sends one request; arguments as `Client.predict`, without `timeout` and `metadata`, which belong to a call.
+
+        Waits while `in_flight` requests are under way. A request without an id gets one; an id may be under way only
+        once. Raises InvalidInput, ClientClosed, and what ended the stream.
+        """
+        call = stream_call(model, options)
+        arrays = self._arrays(call, inputs)
+        self._room.acquire()
+        future: Future[Prediction] = Future()
+        try:
+            with self._lock:
+                if self._ended is not None:
+                    raise self._ended
+                self._count += 1
+                request_id = call.request_id or f"s{self._count}"
+                if request_id in self._open:
+                    raise InvalidInput(f"request_id {request_id!r} is already under way on this stream")
+                message = call.encode(arrays, request_id)
+                self._open[request_id] = (model, future)
+                self._outgoing.put(message)
+        except BaseException:
+            self._room.release()
+            raise
+        return future
+
+    def close(self, timeout: float | None = None) -> None:
+        """Takes no more requests, waits up to `timeout` seconds for the answers under way, ends the stream."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = ClientClosed("the stream is closed")
+            waiting = [future for _, future in self._open.values()]
+        self._outgoing.put(None)
+        if wait(waiting, timeout).not_done:
+            self._call.cancel()
+        self._reader.join(timeout)
+        self._call.cancel()
+
+    def cancel(self) -> None:
+        """Ends the stream at once; futures in flight fail."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = ClientClosed("the stream is cancelled")
+        self._outgoing.put(None)
+        self._call.cancel()
+        self._reader.join()
+
+    def __enter__(self) -> PredictStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.cancel()
+
+    def _read(self) -> None:
+        end: InferdError = Unavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+        try:
+            for message in self._call:
+                request_id, outcome = read_outcome(message, self._model_of)
+                with self._lock:
+                    _, future = self._open.pop(request_id, ("", None))
+                if future is not None:
+                    self._room.release()
+                    settle(future, outcome)
+        except grpc.RpcError as failure:
+            end = request_error(failure)
+        except InvalidResponse as failure:
+            end = failure
+            self._call.cancel()
+        self._finish(end)
+
+    def _model_of(self, request_id: str) -> str:
+        return self._open.get(request_id, ("", None))[0]
+
+    def _finish(self, end: InferdError) -> None:
+        if self._connection.closing:
+            end = ClientClosed("the client was closed while the stream was open")
+        with self._lock:
+            left = list(self._open.items())
+            self._open.clear()
+            if self._ended is None:
+                self._ended = end
+            elif isinstance(self._ended, ClientClosed):
+                end = self._ended if left else end
+        self._outgoing.put(None)
+        for request_id, (model, future) in left:
+            self._room.release()
+            settle(future, of_model(end, model, request_id))
+
+
+def settle(future: Future[Prediction], outcome: Prediction | InferdError) -> None:
+    """Gives a future its outcome; one that was cancelled meanwhile keeps that."""
+    try:
+        if isinstance(outcome, Prediction):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
+    except InvalidStateError:
+        pass

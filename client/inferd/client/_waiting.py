@@ -1,0 +1,87 @@
+"""Health of a server or a model, blocking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from ._connection import Connection
+from ._core import Deadline, request_error
+from ._errors import ClientClosed, DeadlineExceeded, RequestError
+from ._health import health_request, is_serving
+
+# Between two looks where the server offers no watch, and before a broken watch is begun again.
+PAUSE = 0.05
+
+
+def ask_ready(connection: Connection, check: Any, service: str, deadline: Deadline) -> bool:
+    """One question, tried again as predictions are. Raises RequestError."""
+    answer = connection.invoke(
+        check, health_request(service), deadline=deadline, model=service, may_repeat=lambda error, left: True
+    )
+    return is_serving(answer)
+
+
+def await_ready(connection: Connection, check: Any, watch: Any, service: str, deadline: Deadline) -> None:
+    """Waits for SERVING by the server's own announcements. Raises DeadlineExceeded, or what waiting cannot help."""
+    last = "no answer yet"
+    while True:
+        connection.check()
+        call = connection.stream_call(watch, health_request(service), deadline.left(), wait_for_ready=True)
+        try:
+            for message in call:
+                if is_serving(message):
+                    return
+                last = "the server says that it is not ready"
+            last = "the server ended the watch"
+        except grpc.RpcError as failure:
+            if connection.closing:
+                raise ClientClosed("the client was closed while it waited") from None
+            error = request_error(failure, service)
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                _poll(connection, check, service, deadline)
+                return
+            if error.code not in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.CANCELLED,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            ):
+                raise error from None
+            if error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                last = error.message
+        finally:
+            call.cancel()
+        _pause(connection, service, deadline, last)
+
+
+def _poll(connection: Connection, check: Any, service: str, deadline: Deadline) -> None:
+    """For servers that answer Check but offer no Watch (Triton)."""
+    while True:
+        last = "the server says that it is not ready"
+        try:
+            if ask_ready(connection, check, service, deadline):
+                return
+        except RequestError as error:
+            if error.code not in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.NOT_FOUND,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            ):
+                raise
+            last = error.message
+        _pause(connection, service, deadline, last)
+
+
+def _pause(connection: Connection, service: str, deadline: Deadline, last: str) -> None:
+    left = deadline.left()
+    if left is not None and left <= PAUSE:
+        raise not_ready(service, last)
+    connection.pause(PAUSE)
+
+
+def not_ready(service: str, last: str) -> DeadlineExceeded:
+    what = f"model {service!r}" if service else "the server"
+    return DeadlineExceeded(
+        grpc.StatusCode.DEADLINE_EXCEEDED, f"{what} was not ready in time: {last}", model=service, accepted=False
+    )
