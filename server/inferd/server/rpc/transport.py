@@ -76,13 +76,20 @@ class StreamCall(Protocol):
 
     def read(self, fn: Callable[[bytes | None], None]) -> None: ...
 
-    def send(self, message: bytes) -> None:
-        """Queues a message, in order. Does nothing after the end or a cancel."""
+    def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        """Queues a message, in order, and calls `sent` (on any thread, quick, must not raise) once it has been handed to
+        the network. Does nothing after the end or a cancel; then `sent` is never called."""
         ...
 
     @property
     def unsent(self) -> int:
         """Messages queued and not yet written: a producer that can wait should, when this grows."""
+        ...
+
+    def on_drain(self, fn: Callable[[], None]) -> None:
+        """Calls `fn` once, on the transport's thread, when the server begins to stop; at once if it already does. The
+        handler then ends the stream as soon as it has sent what it owes. A stream without `on_drain` is failed with
+        UNAVAILABLE right away."""
         ...
 
     def end(self) -> None:
@@ -98,11 +105,19 @@ StreamHandler = Callable[[StreamCall], None]
 
 @dataclass(frozen=True, slots=True)
 class MethodTable:
-    """Handlers by full method path. `hot` names the unary methods that a transport should make cheapest."""
+    """Handlers by full method path.
+
+    hot       unary methods that a transport should make cheapest
+    exempt    methods that are taken even when the bounds on calls and bytes are reached, and while the server drains:
+              health must not fail because the server is busy
+    refused   told of every call that the transport itself turned away, before any handler saw it
+    """
 
     unary: Mapping[str, UnaryHandler]
     stream: Mapping[str, StreamHandler]
     hot: frozenset[str] = field(default_factory=frozenset)
+    exempt: frozenset[str] = field(default_factory=frozenset)
+    refused: Callable[[str, Code], None] = lambda _method, _code: None
 
 
 class Transport(Protocol):
