@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ class OnnxCase(BackendCase):
         else:
             raise Cannot(model)
         return ()
+
+    def refusals(self) -> Mapping[str, str]:
+        return {"resnet50.onnx": "rename"}
 
     def threads_of(self, instance: Instance) -> int | None:
         session: Any = instance.session  # type: ignore[attr-defined]

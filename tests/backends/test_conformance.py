@@ -1,30 +1,24 @@
-"""One suite over every backend: what `inferd.backends.api` promises, on tiny real artefacts (see `support.backends`)."""
+"""One suite over every backend: what `inferd.backends.api` promises, on tiny real artefacts (`support.backends`)."""
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.backends import (
-    BIAS,
-    WEIGHTS,
-    WIDE,
+    ONE_ROW,
     BackendCase,
-    Cannot,
-    load_cases,
+    assert_fit_for_clients,
+    expected_linear,
+    name_of,
     opened,
     request_for,
+    request_view,
     running,
     sample,
-    unaligned,
 )
 
 from inferd.backends.api import (
@@ -37,46 +31,6 @@ from inferd.backends.api import (
     Placement,
 )
 from inferd.wire.dtypes import DType, dtype_of
-
-CASES = load_cases()
-ONE_ROW = np.array([[1, -2, 0.5, 3]], np.float32)
-
-
-def marks(case: BackendCase) -> list[pytest.MarkDecorator]:
-    there = importlib.util.find_spec(case.module) is not None
-    absent = pytest.mark.skipif(not there, reason=f"{case.module} is not installed")
-    return [absent, pytest.mark.heavy] if case.heavy else [absent]
-
-
-@pytest.fixture(params=[pytest.param(c, id=c.id, marks=marks(c)) for c in CASES])
-def case(request: pytest.FixtureRequest) -> Iterator[BackendCase]:
-    try:
-        yield request.param
-    except Cannot as reason:
-        pytest.skip(f"{request.param.id}: {reason}")
-
-
-@pytest.fixture
-def version(tmp_path: Path) -> Path:
-    directory = tmp_path / "m" / "1"
-    directory.mkdir(parents=True)
-    return directory
-
-
-def write(case: BackendCase, model: str, directory: Path) -> Any:
-    try:
-        return case.write(model, directory)
-    except Cannot as reason:
-        pytest.skip(f"{case.id} has no such model: {reason}")
-
-
-def expected_linear(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return x @ WEIGHTS + BIAS
-
-
-def name_of(found: Any) -> str:
-    return found.signature.name
-
 
 # ---- finding and opening
 
@@ -97,11 +51,11 @@ def test_finds_nothing_in_an_empty_or_foreign_directory(case: BackendCase, versi
 
 
 def test_finds_its_artefact_and_calls_it_complete(case: BackendCase, version: Path) -> None:
-    write(case, "linear", version)
+    case.write("linear", version)
     backend = case.backend()
     artefact = backend.find(version)
     assert artefact is not None
-    assert artefact == version or artefact.parent == version
+    assert version in (artefact, artefact.parent)
     assert backend.complete(artefact) is None
     for path in backend.files(artefact):
         assert path.exists()
@@ -129,7 +83,7 @@ def test_signatures_tell_names_types_and_shapes(case: BackendCase, version: Path
 
 
 def test_a_scalar_input_has_rank_nought(case: BackendCase, version: Path) -> None:
-    with opened_or_skip(case, "scalar", version) as found:
+    with opened(case, "scalar", version) as found:
         specs = {s.name: s for s in found.signature.inputs}
         assert specs["factor"].shape == ()
         with running(found) as instance:
@@ -139,11 +93,10 @@ def test_a_scalar_input_has_rank_nought(case: BackendCase, version: Path) -> Non
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones(case: BackendCase, version: Path) -> None:
-    declared = write(case, "linear", version)
+    declared = case.write("linear", version)
     backend = case.backend()
     with pytest.raises(LoadError, match=r"no_such_option.*(known|one of|are)") as refused:
-        model = backend.open(request_for(backend, version, declared, {"no_such_option": 1}))
-        model.close()
+        backend.open(request_for(backend, version, declared, {"no_such_option": 1}))
     assert "\n  File " not in str(refused.value)
 
 
@@ -171,10 +124,8 @@ def test_nan_and_infinity_pass_through(case: BackendCase, version: Path) -> None
     np.testing.assert_allclose(y[2], expected_linear(x[2:])[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", list(DType), ids=lambda d: d.name)
-def test_element_types_come_back_bit_for_bit(case: BackendCase, version: Path, dtype: DType) -> None:
-    if dtype not in case.dtypes:
-        pytest.skip(f"{case.id} is not tested with {dtype.name}")
+def test_element_types_come_back_bit_for_bit(typed_case: tuple[BackendCase, DType], version: Path) -> None:
+    case, dtype = typed_case
     with opened(case, "identity", version, dtype) as found, running(found) as instance:
         assert found.signature.inputs[0].dtype is dtype
         assert found.signature.outputs[0].dtype is dtype
@@ -191,7 +142,7 @@ def test_element_types_come_back_bit_for_bit(case: BackendCase, version: Path, d
 
 
 def test_inputs_and_outputs_go_by_name_and_outputs_can_be_chosen(case: BackendCase, version: Path) -> None:
-    with opened_or_skip(case, "two", version) as found, running(found) as instance:
+    with opened(case, "two", version) as found, running(found) as instance:
         a, b = sample(DType.FP32, (2, 2), 1), sample(DType.FP32, (2, 2), 2)
         assert {s.name for s in found.signature.inputs} == {"a", "b"}
         both = instance.run(name_of(found), {"a": a, "b": b})
@@ -234,17 +185,13 @@ def test_outputs_never_alias_inputs(case: BackendCase, version: Path, model: str
 
 @pytest.mark.parametrize("model", ["linear", "identity", "scalar", "two"])
 def test_reads_request_bytes_in_place_as_the_traits_allow(case: BackendCase, version: Path, model: str) -> None:
-    with opened_or_skip(case, model, version) as found, running(found) as instance:
+    with opened(case, model, version) as found, running(found) as instance:
         traits = found.model.traits
         assert traits.alignment >= 1
         inputs = {}
         for i, spec in enumerate(found.signature.inputs):
             array = sample(spec.dtype, tuple(3 if d < 0 else d for d in spec.shape or ()), i)
-            if not traits.may_write_inputs and traits.alignment == 1:
-                array = unaligned(np.ascontiguousarray(array))
-            elif not traits.may_write_inputs:
-                array.flags.writeable = False
-            inputs[spec.name] = array
+            inputs[spec.name] = array if traits.may_write_inputs else request_view(array, traits.alignment)
         before = {name: array.copy() for name, array in inputs.items()}
         got = instance.run(name_of(found), inputs)
         want = instance.run(name_of(found), before)
@@ -285,7 +232,7 @@ def test_an_unknown_output_or_signature_is_refused(case: BackendCase, version: P
 
 
 def test_a_failing_model_fails_its_run_only(case: BackendCase, version: Path) -> None:
-    with opened_or_skip(case, "picky", version) as found, running(found) as instance:
+    with opened(case, "picky", version) as found, running(found) as instance:
         x = sample(DType.FP32, (2, 2))
         for _ in range(3):
             with pytest.raises(BackendError) as failed:
@@ -306,208 +253,3 @@ def test_an_absent_device_is_a_load_error_never_another_device(case: BackendCase
 
 def test_the_cpu_is_always_among_the_devices(case: BackendCase) -> None:
     assert "cpu" in case.backend().devices()
-
-
-# ---- files that are cut short, replaced, or gone
-
-
-def artefact_files(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.rglob("*") if p.is_file())
-
-
-def test_a_truncated_artefact_is_refused_and_never_crashes(case: BackendCase, tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    declared = write(case, "linear", whole)
-    backend = case.backend()
-    for file in artefact_files(whole):
-        size = file.stat().st_size
-        for keep in sorted({0, 1, size // 3, size // 2, size - 1} - {size}):
-            if keep < 0 or size == 0:
-                continue
-            cut = tmp_path / f"{file.name}-{keep}" / "1"
-            shutil.copytree(whole, cut)
-            target = cut / file.relative_to(whole)
-            with target.open("r+b") as f:
-                f.truncate(keep)
-            refused = None
-            served = None
-            try:
-                artefact = backend.find(cut)
-                if artefact is None or backend.complete(artefact) is not None:
-                    continue
-                model = backend.open(request_for(backend, cut, declared))
-                try:
-                    instance = model.instance(Placement())
-                    served = instance.run(model.signatures[0].name, {"x": ONE_ROW})["y"]
-                    instance.close()
-                finally:
-                    model.close()
-            except LoadError as error:
-                refused = error
-                assert_fit_for_clients(error)
-            # A file that does not matter (a fingerprint, a comment at the end) may be cut: then the answer must be right.
-            if refused is None:
-                np.testing.assert_allclose(served, expected_linear(ONE_ROW), rtol=1e-5, err_msg=f"{file.name}[:{keep}]")
-
-
-def test_an_empty_artefact_is_incomplete_or_refused(case: BackendCase, version: Path) -> None:
-    declared = write(case, "linear", version)
-    for file in artefact_files(version):
-        file.write_bytes(b"")
-    backend = case.backend()
-    with suppress(LoadError):
-        artefact = backend.find(version)
-        if artefact is not None and backend.complete(artefact) is None:
-            with pytest.raises(LoadError):
-                backend.open(request_for(backend, version, declared)).instance(Placement())
-
-
-def test_garbage_is_refused(case: BackendCase, version: Path) -> None:
-    declared = write(case, "linear", version)
-    rng = np.random.default_rng(3)
-    for file in artefact_files(version):
-        file.write_bytes(rng.bytes(max(64, file.stat().st_size)))
-    backend = case.backend()
-    with pytest.raises(LoadError) as refused:
-        model = backend.open(request_for(backend, version, declared))
-        model.instance(Placement())
-    assert_fit_for_clients(refused.value)
-
-
-@pytest.mark.parametrize("how", ["truncated", "overwritten", "deleted"])
-def test_an_opened_version_needs_its_files_no_more(case: BackendCase, version: Path, how: str) -> None:
-    x = sample(DType.FP32, (2, WIDE))
-    with opened_or_skip(case, "wide", version) as found, running(found) as early:
-        np.testing.assert_allclose(early.run(name_of(found), {"x": x})["y"], 2 * x, rtol=1e-5)
-        for file in artefact_files(version):
-            if how == "deleted":
-                file.unlink()
-                continue
-            size = file.stat().st_size
-            with file.open("r+b") as f:
-                if how == "truncated":
-                    f.truncate(0)
-                else:
-                    f.write(b"\xa5" * size)
-        np.testing.assert_allclose(early.run(name_of(found), {"x": x})["y"], 2 * x, rtol=1e-5)
-        with running(found) as late:
-            np.testing.assert_allclose(late.run(name_of(found), {"x": x})["y"], 2 * x, rtol=1e-5)
-
-
-# ---- several at once
-
-
-def test_instances_are_independent(case: BackendCase, version: Path) -> None:
-    with opened(case, "linear", version) as found:
-        first = found.model.instance(Placement())
-        with running(found) as second:
-            first.run(name_of(found), {"x": ONE_ROW})
-            first.close()
-            got = second.run(name_of(found), {"x": ONE_ROW})["y"]
-            np.testing.assert_allclose(got, expected_linear(ONE_ROW), rtol=1e-5)
-
-
-def test_two_versions_live_side_by_side(case: BackendCase, tmp_path: Path) -> None:
-    with opened(case, "linear", tmp_path / "1") as old, running(old) as a:
-        with opened_or_skip(case, "identity", tmp_path / "2") as new, running(new) as b:
-            x = sample(DType.FP32, (2, 2))
-            np.testing.assert_array_equal(b.run(name_of(new), {"x": x})["y"], x)
-        np.testing.assert_allclose(a.run(name_of(old), {"x": ONE_ROW})["y"], expected_linear(ONE_ROW), rtol=1e-5)
-
-
-def test_threads_at_once_each_get_their_own_rows(case: BackendCase, version: Path) -> None:
-    """On one instance where the traits say so, else on one instance per thread."""
-    workers = 4
-    with opened(case, "linear", version) as found:
-        name = name_of(found)
-        shared = found.model.traits.concurrent
-        instances = [found.model.instance(Placement()) for _ in range(1 if shared else workers)]
-        start = threading.Barrier(workers)
-
-        def call(worker: int) -> None:
-            instance = instances[worker % len(instances)]
-            start.wait(30)
-            for i in range(50):
-                x = sample(DType.FP32, (1 + i % 3, 4), 1000 * worker + i)
-                got = instance.run(name, {"x": x})["y"]
-                np.testing.assert_allclose(got, expected_linear(x), rtol=1e-4, atol=1e-4)
-
-        with ThreadPoolExecutor(workers) as pool:
-            for done in [pool.submit(call, w) for w in range(workers)]:
-                done.result(60)
-        for instance in instances:
-            instance.close()
-
-
-def test_runs_and_closes_on_another_thread_than_it_was_made_on(case: BackendCase, version: Path) -> None:
-    with opened(case, "linear", version) as found, ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        instance = one.submit(found.model.instance, Placement()).result(60)
-        got = other.submit(instance.run, name_of(found), {"x": ONE_ROW}).result(60)
-        np.testing.assert_allclose(got["y"], expected_linear(ONE_ROW), rtol=1e-5)
-        other.submit(instance.close).result(60)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_thread_budget_is_kept(case: BackendCase, version: Path, threads: int) -> None:
-    with opened(case, "linear", version) as found, running(found, Placement("cpu", threads)) as instance:
-        told = case.threads_of(instance)
-        if told is None:
-            pytest.skip("the framework does not tell")
-        assert told == threads
-
-
-# ---- closing
-
-
-def resident() -> int:
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096
-
-
-def test_memory_comes_back_when_a_version_is_closed(case: BackendCase, version: Path) -> None:
-    """Opens, runs and closes a 4 MiB model thirty times: 120 MiB would stay if the weights leaked."""
-    import ctypes
-    import gc
-
-    declared = write(case, "wide", version)
-    backend = case.backend()
-    x = sample(DType.FP32, (1, WIDE))
-
-    def cycle() -> None:
-        model = backend.open(request_for(backend, version, declared))
-        instance = model.instance(Placement())
-        instance.run(model.signatures[0].name, {"x": x})
-        instance.close()
-        model.close()
-        del instance, model
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-
-    for _ in range(5):
-        cycle()
-    before = resident()
-    for _ in range(30):
-        cycle()
-    assert resident() - before < 60 * 2**20
-
-
-def opened_or_skip(case: BackendCase, model: str, directory: Path) -> Any:
-    """`opened`, with the test skipped where the framework has no such model."""
-    directory.mkdir(parents=True, exist_ok=True)
-    probe = directory.parent / f"probe-{directory.name}"
-    probe.mkdir()
-    try:
-        case.write(model, probe)
-    except Cannot as reason:
-        pytest.skip(f"{case.id} has no such model: {reason}")
-    finally:
-        shutil.rmtree(probe)
-    return opened(case, model, directory)
-
-
-def assert_fit_for_clients(error: BaseException) -> None:
-    text = str(error)
-    assert text.strip()
-    assert "Traceback" not in text
-    assert 'File "' not in text

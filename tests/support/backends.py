@@ -1,7 +1,7 @@
 """What the conformance suite needs of a framework: a `BackendCase` that writes tiny real artefacts.
 
-A case lives in `tests/backends/case_<framework>.py` as `CASES = [...]` and imports its framework only inside methods. It
-writes the models below; the suite (`tests/backends/test_conformance.py`) knows what each must answer. N is a batch axis.
+A case lives in `tests/backends/case_<framework>.py` as `CASES = [...]` and imports its framework only inside methods.
+It writes the models below; the suite (`tests/backends/test_conformance*.py`) knows the answers. N is a batch axis.
 
     linear      x FP32 [N, 4]                      -> y = x @ WEIGHTS + BIAS          FP32 [N, 3]
     identity    x <dtype> [N, 2]                   -> y = x                           <dtype> [N, 2]
@@ -31,6 +31,7 @@ from inferd.wire.dtypes import DType
 WEIGHTS = (np.arange(12, dtype=np.float32).reshape(4, 3) - 5) / 4
 BIAS = np.array([0.5, -1.0, 2.0], np.float32)
 WIDE = 1024
+ONE_ROW = np.array([[1, -2, 0.5, 3]], np.float32)
 
 
 class Cannot(Exception):
@@ -40,8 +41,8 @@ class Cannot(Exception):
 class BackendCase(abc.ABC):
     """One framework, or one artefact format of a framework.
 
-    `id` names the case in test ids; `module` is the framework's import name (tests are skipped without it); `dtypes` are
-    the element types that `identity` is written for; `heavy` marks frameworks that take seconds to import.
+    `id` names the case in test ids; `module` is the framework's import name (tests are skipped without it); `dtypes`
+    are the element types that `identity` is written for; `heavy` marks frameworks that take seconds to import.
     """
 
     id: str
@@ -55,8 +56,8 @@ class BackendCase(abc.ABC):
 
     @abc.abstractmethod
     def write(self, model: str, directory: Path, dtype: DType = DType.FP32) -> tuple[Signature, ...]:
-        """Writes `model` (a name of the table above) into the existing version directory. Gives the signatures to declare
-        when opening: () where the artefact tells all. Raises Cannot."""
+        """Writes `model` (a name of the table above) into the existing version directory. Gives the signatures to
+        declare when opening: () where the artefact tells all. Raises Cannot."""
 
     def threads_of(self, instance: Instance) -> int | None:
         """The number of CPU threads that the instance really computes with; None where the framework does not tell."""
@@ -149,19 +150,39 @@ def sample(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> np.ndarray[An
     if dtype is DType.BOOL:
         return (rng.random(shape) < 0.5).astype(np.bool_)
     if dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16):
-        return (rng.standard_normal(shape) * 10).astype(dtype.numpy)
+        return np.asarray(rng.standard_normal(shape) * 10).astype(dtype.numpy)
     info = np.iinfo(dtype.numpy)
     flat = rng.integers(info.min, info.max, count, dtype=dtype.numpy, endpoint=True)
     flat[: min(2, count)] = [info.min, info.max][: min(2, count)]
     return flat.reshape(shape)
 
 
-def unaligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A read-only view with the same values, one byte off every alignment: what decoding a request gives."""
-    view = np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape)
-    assert not view.flags.writeable
-    assert array.itemsize == 1 or not array.size or not view.flags.aligned
-    return view
+def request_view(array: np.ndarray[Any, Any], alignment: int) -> np.ndarray[Any, Any]:
+    """A read-only view with the same values, aligned to `alignment` bytes and no better: a decoded request."""
+    if array.dtype == object:
+        array = array.copy()
+    else:
+        memory = np.empty(array.nbytes + 4 * alignment, np.uint8)
+        offset = -memory.ctypes.data % (2 * alignment) + alignment
+        memory[offset : offset + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+        array = memory[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
+    array.flags.writeable = False
+    return array
+
+
+def expected_linear(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return x @ WEIGHTS + BIAS
+
+
+def name_of(found: Opened) -> str:
+    return found.signature.name
+
+
+def assert_fit_for_clients(error: BaseException) -> None:
+    text = str(error)
+    assert text.strip()
+    assert "Traceback" not in text
+    assert 'File "' not in text
 
 
 def case_files() -> list[Path]:

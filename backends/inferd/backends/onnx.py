@@ -1,0 +1,265 @@
+"""ONNX Runtime: `model.onnx`, a file or a directory that holds `model.onnx` and its external data, on the CPU or CUDA.
+
+All bytes are read into memory when a version is opened: ONNX Runtime would otherwise map external data, and then a file
+that is overwritten changes live answers and one that is truncated kills the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from inferd.backends import onnx_session
+from inferd.backends.api import (
+    DEFAULT_SIGNATURE,
+    IncompleteArtefact,
+    Instance,
+    LoadError,
+    Model,
+    OpenRequest,
+    Placement,
+    Signature,
+    TensorSpec,
+    Traits,
+)
+from inferd.backends.onnx_files import (
+    TENSOR_TYPES,
+    FileSource,
+    Malformed,
+    MemorySource,
+    ModelHeader,
+    Truncated,
+    ValueInfo,
+    external_path,
+    read_header,
+)
+from inferd.backends.onnx_options import OnnxOptions
+from inferd.wire.dtypes import DType
+
+ARTEFACT = "model.onnx"
+
+# The numbers of onnx.TensorProto.DataType that can travel.
+_DTYPES = {
+    1: DType.FP32, 2: DType.UINT8, 3: DType.INT8, 4: DType.UINT16, 5: DType.INT16, 6: DType.INT32, 7: DType.INT64,
+    8: DType.STRING, 9: DType.BOOL, 10: DType.FP16, 11: DType.FP64, 12: DType.UINT32, 13: DType.UINT64, 16: DType.BF16,
+}  # fmt: skip
+
+
+class OnnxBackend:
+    """ONNX models through ONNX Runtime. Thread-safe; making one imports nothing."""
+
+    name = "onnx"
+    platforms = ("onnxruntime", "onnxruntime_onnx")
+    artefacts = (ARTEFACT,)
+
+    def find(self, directory: Path) -> Path | None:
+        """`model.onnx` in the version directory. Raises LoadError for an ONNX file of another name."""
+        artefact = directory / ARTEFACT
+        if artefact.is_file() or artefact.is_dir():
+            return artefact
+        others = sorted(p.name for p in directory.glob("*.onnx") if not p.name.startswith("."))
+        if others:
+            raise LoadError(f"an ONNX model must be called {ARTEFACT}, found {', '.join(others)}: rename it")
+        return None
+
+    def complete(self, artefact: Path) -> str | None:
+        """What is missing of the model or its external data, judged by lengths and sizes."""
+        file = _model_file(artefact)
+        try:
+            header = _read_header(file)
+            for location, end in header.locations().items():
+                _check_external(file, location, end)
+        except IncompleteArtefact as error:
+            return str(error)
+        except FileNotFoundError:
+            return f"{_shown(artefact)} is missing"
+        except Truncated as error:
+            return f"{_shown(artefact)} is cut short: {error}"
+        except (Malformed, OSError):
+            return None  # nothing is missing, and opening it tells what is wrong
+        return None
+
+    def files(self, artefact: Path) -> Sequence[Path]:
+        """External data beside the model file; none for a directory, which holds its own."""
+        if artefact.is_dir():
+            return ()
+        try:
+            header = _read_header(artefact)
+            return tuple(external_path(artefact, location) for location in header.locations())
+        except (OSError, Truncated, Malformed):
+            return ()
+
+    def open(self, request: OpenRequest) -> Model:
+        """Reads the model and its external data into memory. Raises LoadError."""
+        options = OnnxOptions.read(request.options)
+        onnx_session.runtime()
+        return OnnxModel(request, options)
+
+    def devices(self) -> Sequence[str]:
+        return onnx_session.devices()
+
+
+class OnnxModel:
+    """An opened ONNX model: its bytes and its signature. `instance` may be called from several threads."""
+
+    def __init__(self, request: OpenRequest, options: OnnxOptions) -> None:
+        self._options = options
+        self._data, self._external, header = _read_model(request.artefact)
+        inputs = [value for value in header.inputs if value.name not in header.initializers]
+        outputs = header.outputs
+        if any(not value.kind or value.shape is None for value in outputs):
+            outputs = self._inferred(outputs)
+        self._signature = Signature(
+            DEFAULT_SIGNATURE,
+            tuple(_spec(value, "input") for value in inputs),
+            tuple(_spec(value, "output") for value in outputs),
+        )
+        _check_supported(self._signature)
+        for declared in request.signatures:
+            _check_declared(self._signature, declared)
+        self._traits = _traits(self._signature)
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return (self._signature,)
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    def instance(self, placement: Placement) -> Instance:
+        fixed = all(spec.shape is not None and -1 not in spec.shape for spec in self._signature.inputs)
+        session = onnx_session.make_session(
+            self._data, self._external, placement.device, placement.threads, self._options, fixed_shapes=fixed
+        )
+        return onnx_session.OnnxInstance(session, self._signature)
+
+    def close(self) -> None:
+        self._data = b""
+        self._external = {}
+
+    def _inferred(self, outputs: list[ValueInfo]) -> list[ValueInfo]:
+        """Fills in what the file does not tell of its outputs from ONNX Runtime's own inference."""
+        session = onnx_session.make_session(
+            self._data, self._external, "cpu", 1, OnnxOptions(graph_optimization="disabled"), fixed_shapes=False
+        )
+        told = {value.name: value for value in session.get_outputs()}
+        numbers = {f"tensor({name})": number for number, name in TENSOR_TYPES.items()}
+        result = []
+        for value in outputs:
+            known = told[value.name]
+            shape = value.shape
+            if shape is None and known.shape:  # [] stands for "unknown" as well as for a scalar: it tells nothing
+                shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in known.shape)
+            result.append(ValueInfo(value.name, known.type, numbers.get(known.type, 0), shape))
+        return result
+
+
+def _model_file(artefact: Path) -> Path:
+    return artefact / ARTEFACT if artefact.is_dir() else artefact
+
+
+def _shown(artefact: Path) -> str:
+    return f"{ARTEFACT}/{ARTEFACT}" if artefact.is_dir() else ARTEFACT
+
+
+def _read_header(file: Path) -> ModelHeader:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read_header(FileSource(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _read_model(artefact: Path) -> tuple[bytes, dict[str, bytes], ModelHeader]:
+    """The model's bytes and its external data by location. Raises LoadError and IncompleteArtefact."""
+    file, shown = _model_file(artefact), _shown(artefact)
+    external = {}
+    try:
+        data = file.read_bytes()
+        header = read_header(MemorySource(data))
+        for location, end in header.locations().items():
+            content = _check_external(file, location, end).read_bytes()
+            if len(content) < end:
+                raise IncompleteArtefact(f"external data {location!r} shrank while it was read")
+            external[location] = content
+    except FileNotFoundError:
+        raise IncompleteArtefact(f"{shown} is missing") from None
+    except Truncated as error:
+        raise IncompleteArtefact(f"{shown} is cut short: {error}") from None
+    except Malformed as error:
+        raise LoadError(f"{shown} is no ONNX model that can be served: {error}") from None
+    except OSError as error:
+        raise LoadError(f"{shown} cannot be read: {error.strerror or error}") from None
+    return data, external, header
+
+
+def _check_external(file: Path, location: str, end: int) -> Path:
+    """The external file, which is there and long enough. Raises IncompleteArtefact, Malformed or OSError."""
+    path = external_path(file, location)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise IncompleteArtefact(f"external data {location!r} is missing") from None
+    if size < end:
+        raise IncompleteArtefact(f"external data {location!r} is cut short: {size} bytes, the model needs {end}")
+    return path
+
+
+def _spec(value: ValueInfo, role: str) -> TensorSpec:
+    dtype = _DTYPES.get(value.element)
+    if dtype is None:
+        what = value.kind or "nothing that is known"
+        known = ", ".join(TENSOR_TYPES[number] for number in _DTYPES)
+        raise LoadError(f"{role} {value.name!r} is {what}; only tensors can be served, of {known}")
+    return TensorSpec(value.name, dtype, value.shape)
+
+
+def _check_supported(signature: Signature) -> None:
+    """onnxruntime hands bfloat16 out as tensors only, and takes strings as arrays only: no way to run with both."""
+    strings = [spec.name for spec in signature.inputs if spec.dtype is DType.STRING]
+    halves = [spec.name for spec in signature.outputs if spec.dtype is DType.BF16]
+    if strings and halves:
+        raise LoadError(f"string input {strings[0]!r} with bfloat16 output {halves[0]!r}: onnxruntime cannot run both")
+
+
+def _check_declared(found: Signature, declared: Signature) -> None:
+    """What model.yaml or config.pbtxt says of names and types must be what the file says."""
+    if declared.name != found.name:
+        raise LoadError(f"declared signature {declared.name!r}: an ONNX model has only {found.name!r}")
+    for role, ours, theirs in (
+        ("input", found.inputs, declared.inputs),
+        ("output", found.outputs, declared.outputs),
+    ):
+        known = {spec.name: spec for spec in ours}
+        for spec in theirs:
+            if spec.name not in known:
+                raise LoadError(f"declared {role} {spec.name!r} is not in the model; it has {', '.join(known)}")
+            real = known[spec.name]
+            if spec.dtype is not real.dtype:
+                raise LoadError(f"declared {role} {spec.name!r} is {spec.dtype.name}, the model says {real.dtype.name}")
+            if not _shapes_agree(spec.shape, real.shape):
+                raise LoadError(f"declared {role} {spec.name!r} is {spec.shape}, the model says {real.shape}")
+
+
+def _shapes_agree(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> bool:
+    if one is None or other is None:
+        return True
+    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other, strict=True))
+
+
+def _traits(signature: Signature) -> Traits:
+    """Facts of ONNX Runtime's sessions: graph inputs are never written to, and a run may go on beside another.
+
+    Its kernels read the caller's array in place, with code compiled for elements at their natural alignment.
+    """
+    leading = [spec.shape[0] if spec.shape else -1 for spec in signature.inputs if spec.shape != ()]
+    fixed = [rows for rows in leading if rows >= 0]
+    return Traits(
+        may_write_inputs=False,
+        alignment=max((spec.dtype.itemsize for spec in signature.inputs), default=1) or 1,
+        bounded=True,
+        concurrent=True,
+        max_batch=min(fixed) if fixed and len(fixed) == len(leading) else None,
+    )

@@ -1,0 +1,327 @@
+"""ONNX files, read without any framework: inputs, outputs, external data, and whether all of it is there.
+
+A model is a protobuf message. Its envelope is walked field by field; weights are skipped by their length, so that a
+look at a large file costs some small reads. The field numbers are those of onnx.proto. A file that is cut short shows
+as a field that ends behind the file, or as a missing graph or operator set.
+
+    ValueError
+    ├── Truncated      ends in the middle, or holds zeros where a copy has not come to yet
+    └── Malformed      is no ONNX model
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_EXTERNAL = 1  # TensorProto.DataLocation
+_MAX_DEPTH = 32
+_WINDOW = 1 << 18
+
+TENSOR_TYPES = {
+    1: "float", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
+    10: "float16", 11: "double", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
+    17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2", 20: "float8e5m2fnuz", 21: "uint4", 22: "int4",
+    23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+}  # fmt: skip
+_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
+         17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}  # fmt: skip
+
+
+class Truncated(ValueError):
+    """The file ends before its content does."""
+
+
+class Malformed(ValueError):
+    """The file is no ONNX model."""
+
+
+class Source(Protocol):
+    """Bytes at positions."""
+
+    size: int
+
+    def read(self, start: int, count: int) -> bytes | memoryview:
+        """Up to `count` bytes from `start`; fewer at the end."""
+        ...
+
+
+class MemorySource:
+    """A model in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._view = memoryview(data)
+        self.size = len(data)
+
+    def read(self, start: int, count: int) -> memoryview:
+        return self._view[start : start + count]
+
+
+class FileSource:
+    """A file, read through one window with `pread`: never mapped, as a mapped file that shrinks kills the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self._start = 0
+        self._window = b""
+
+    def read(self, start: int, count: int) -> bytes:
+        offset = start - self._start
+        if offset < 0 or offset + count > len(self._window):
+            self._window = os.pread(self._descriptor, max(count, _WINDOW), start)
+            self._start, offset = start, 0
+        return self._window[offset : offset + count]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """An input or output of the graph.
+
+    `kind` is ONNX Runtime's text for its type ("tensor(float)", "seq(map(int64,tensor(float)))"), "" where the file
+    does not tell; `element` is the tensor's element type number, 0 for what is no tensor; `shape` is None when not
+    declared.
+    """
+
+    name: str
+    kind: str
+    element: int
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalData:
+    """Weights of one tensor in another file. `end` is the size that the file must have at least."""
+
+    tensor: str
+    location: str
+    end: int
+
+
+@dataclass(slots=True)
+class ModelHeader:
+    """What the envelope tells of a model."""
+
+    inputs: list[ValueInfo] = field(default_factory=list)
+    outputs: list[ValueInfo] = field(default_factory=list)
+    external: list[ExternalData] = field(default_factory=list)
+    initializers: set[str] = field(default_factory=set)
+
+    def locations(self) -> dict[str, int]:
+        """The external files by their location as written in the model, with the size each must have."""
+        ends: dict[str, int] = {}
+        for data in self.external:
+            ends[data.location] = max(data.end, ends.get(data.location, 0))
+        return ends
+
+
+def read_header(source: Source) -> ModelHeader:
+    """Walks the whole envelope. Raises Truncated or Malformed."""
+    header = ModelHeader()
+    seen = set()
+    for number, start, end in _fields(source, 0, source.size):
+        seen.add(number)
+        if number == 7:
+            _graph(source, start, end, header, 0)
+        elif number == 25:  # FunctionProto: its nodes may hold constants
+            for inner, s, e in _fields(source, start, end):
+                if inner == 7:
+                    _node(source, s, e, header, 1)
+    if 7 not in seen:
+        raise Truncated("it holds no graph")
+    if 8 not in seen:
+        raise Truncated("it holds no operator set, which comes after the graph")
+    return header
+
+
+def external_path(model_file: Path, location: str) -> Path:
+    """The file that a location means. Raises Malformed for one that leads out of the model's directory."""
+    path = PurePosixPath(location)
+    if not location or path.is_absolute() or ".." in path.parts or "\0" in location:
+        raise Malformed(f"external data at {location!r}, outside the model's directory")
+    return model_file.parent / path
+
+
+def _fields(source: Source, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(field number, start, end) of every field of the message in [start, end).
+
+    For a length-delimited field the span is its content; for any other it is the value as written.
+    """
+    read = source.read
+    position = start
+    while position < end:
+        head = read(position, min(20, end - position))
+        key, used = _varint(head, 0)
+        number, wire = key >> 3, key & 7
+        if number == 0:
+            raise Truncated("it holds zeros") if key == 0 else Malformed("field number 0")
+        if wire == _BYTES:
+            length, used = _varint(head, used)
+            begin = position + used
+            position = begin + length
+        elif wire == _VARINT:
+            begin = position + used
+            position += _varint(head, used)[1]
+        elif wire in (_FIXED64, _FIXED32):
+            begin = position + used
+            position = begin + (8 if wire == _FIXED64 else 4)
+        else:
+            raise Malformed(f"wire type {wire}")
+        if position > end:
+            # Inside a message that is whole itself, a wrong length is damage; at the end of the file it is a cut.
+            cut = end == source.size
+            raise Truncated(f"{position - end} bytes are missing") if cut else Malformed("a field overlaps the next")
+        yield number, begin, position
+
+
+def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    for i in range(position, len(data)):
+        byte = data[i]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, i + 1
+        shift += 7
+        if shift > 63:
+            raise Malformed("a number is too long")
+    raise Truncated("it ends within a number")
+
+
+def _number(source: Source, start: int, end: int) -> int:
+    return _varint(source.read(start, end - start), 0)[0]
+
+
+def _text(source: Source, start: int, end: int) -> str:
+    try:
+        return bytes(source.read(start, end - start)).decode()
+    except UnicodeDecodeError:
+        raise Malformed("a name is no UTF-8") from None
+
+
+def _graph(source: Source, start: int, end: int, header: ModelHeader, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise Malformed("graphs nest too deeply")
+    for number, s, e in _fields(source, start, end):
+        if number == 1:
+            _node(source, s, e, header, depth)
+        elif number == 5:
+            name = _tensor(source, s, e, header)
+            if depth == 0:
+                header.initializers.add(name)
+        elif number == 15:
+            _sparse(source, s, e, header, depth)
+        elif depth == 0 and number == 11:
+            header.inputs.append(_value(source, s, e))
+        elif depth == 0 and number == 12:
+            header.outputs.append(_value(source, s, e))
+
+
+def _node(source: Source, start: int, end: int, header: ModelHeader, depth: int) -> None:
+    for number, s, e in _fields(source, start, end):
+        if number != 5:
+            continue
+        for inner, si, ei in _fields(source, s, e):
+            if inner in (5, 10):
+                _tensor(source, si, ei, header)
+            elif inner in (6, 11):
+                _graph(source, si, ei, header, depth + 1)
+            elif inner in (22, 23):
+                _sparse(source, si, ei, header, depth)
+
+
+def _sparse(source: Source, start: int, end: int, header: ModelHeader, depth: int) -> None:
+    for number, s, e in _fields(source, start, end):
+        if number in (1, 2):
+            name = _tensor(source, s, e, header)
+            if depth == 0 and number == 1:
+                header.initializers.add(name)
+
+
+def _tensor(source: Source, start: int, end: int, header: ModelHeader) -> str:
+    """Reads a TensorProto's name; notes its external data."""
+    name = ""
+    elements = 1
+    element = location = 0
+    entries: dict[str, str] = {}
+    for number, s, e in _fields(source, start, end):
+        if number == 8:
+            name = _text(source, s, e)
+        elif number == 1:
+            for dim in _dims(source, s, e):
+                elements *= dim
+        elif number == 2:
+            element = _number(source, s, e)
+        elif number == 14:
+            location = _number(source, s, e)
+        elif number == 13:
+            pair = {n: _text(source, si, ei) for n, si, ei in _fields(source, s, e)}
+            entries[pair.get(1, "")] = pair.get(2, "")
+    if location == _EXTERNAL:
+        try:
+            offset = int(entries.get("offset") or 0)
+            length = int(entries["length"]) if entries.get("length") else (elements * _BITS.get(element, 8) + 7) // 8
+        except ValueError:
+            raise Malformed(f"external data of {name!r} has an offset or length that is no number") from None
+        header.external.append(ExternalData(name, entries.get("location", ""), offset + length))
+    return name
+
+
+def _dims(source: Source, start: int, end: int) -> list[int]:
+    """`repeated int64`, packed or one by one: both are a run of varints in the span."""
+    data = source.read(start, end - start)
+    dims = []
+    position = 0
+    while position < len(data):
+        dim, position = _varint(data, position)
+        dims.append(dim)
+    return dims
+
+
+def _value(source: Source, start: int, end: int) -> ValueInfo:
+    name, kind, element = "", "", 0
+    shape: tuple[int, ...] | None = None
+    for number, s, e in _fields(source, start, end):
+        if number == 1:
+            name = _text(source, s, e)
+        elif number == 2:
+            kind, element, shape = _type(source, s, e, 0)
+    return ValueInfo(name, kind, element, shape)
+
+
+def _type(source: Source, start: int, end: int, depth: int) -> tuple[str, int, tuple[int, ...] | None]:
+    if depth > _MAX_DEPTH:
+        raise Malformed("types nest too deeply")
+    for number, s, e in _fields(source, start, end):
+        if number in (1, 8):  # tensor, sparse tensor
+            element = 0
+            shape: tuple[int, ...] | None = None
+            for inner, si, ei in _fields(source, s, e):
+                if inner == 1:
+                    element = _number(source, si, ei)
+                elif inner == 2:
+                    shape = tuple(_dim(source, sd, ed) for n, sd, ed in _fields(source, si, ei) if n == 1)
+            text = TENSOR_TYPES.get(element, f"type {element}")
+            return (f"tensor({text})", element, shape) if number == 1 else (f"sparse_tensor({text})", 0, None)
+        if number in (4, 9):  # sequence, optional
+            inside = [_type(source, si, ei, depth + 1)[0] for n, si, ei in _fields(source, s, e) if n == 1]
+            return f"{'seq' if number == 4 else 'optional'}({','.join(inside)})", 0, None
+        if number == 5:  # map
+            parts = [
+                TENSOR_TYPES.get(_number(source, si, ei), "?") if n == 1 else _type(source, si, ei, depth + 1)[0]
+                for n, si, ei in _fields(source, s, e)
+            ]
+            return f"map({','.join(parts)})", 0, None
+    return "", 0, None
+
+
+def _dim(source: Source, start: int, end: int) -> int:
+    """A size, -1 for a symbol, an expression or nothing."""
+    for number, s, e in _fields(source, start, end):
+        if number == 1:
+            value = _number(source, s, e)
+            return value if value < 1 << 63 else -1
+    return -1

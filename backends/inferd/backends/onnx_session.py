@@ -1,0 +1,288 @@
+"""Sessions of ONNX Runtime: made on a device that is really used, run on named arrays, with errors fit for a client."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature, TensorSpec
+from inferd.backends.onnx_options import OnnxOptions
+from inferd.wire.dtypes import DType, bfloat16, dtype_of
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+
+
+def runtime() -> Any:
+    """The module onnxruntime, imported now. Raises MissingFramework, or LoadError when it is there but broken."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        if error.name == "onnxruntime":
+            raise MissingFramework("onnxruntime", "onnx") from None
+        raise LoadError(f"onnxruntime is installed but needs {error.name}, which is not") from None
+    except ImportError as error:
+        raise LoadError(f"onnxruntime is installed but cannot be imported: {error}") from None
+    return onnxruntime
+
+
+def devices() -> tuple[str, ...]:
+    """What ONNX Runtime can use here, best first."""
+    if CUDA not in runtime().get_available_providers():
+        return ("cpu",)
+    return (*(f"cuda:{i}" for i in range(cuda_count())), "cpu")
+
+
+def cuda_count() -> int:
+    """CUDA devices that the driver shows to this process. Makes no CUDA context."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def make_session(
+    model: bytes, external: Mapping[str, bytes], device: str, threads: int, options: OnnxOptions, *, fixed_shapes: bool
+) -> Any:
+    """An InferenceSession on exactly this device. `external` holds external data by its location in the model.
+
+    Raises LoadError when the device is not there, when ONNX Runtime cannot load the model, and when it would have used
+    another device than asked for.
+    """
+    ort = runtime()
+    providers = _providers(ort, device, options)
+    settings = options.session_options(ort, threads=threads, fixed_shapes=fixed_shapes)
+    if device != "cpu":
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if external:
+        settings.add_external_initializers_from_files_in_memory(
+            list(external), list(external.values()), [len(content) for content in external.values()]
+        )
+    try:
+        session = ort.InferenceSession(model, settings, providers=providers, enable_fallback=0)
+    except Exception as error:  # pybind raises classes of its own that share no base
+        raise LoadError(f"ONNX Runtime cannot load the model: {clean(error)}") from None
+    # When a run fails, the fallback would make the session anew on the CPU and print to stdout.
+    session.disable_fallback()
+    if hasattr(session, "_model_bytes"):
+        # Kept by onnxruntime for set_providers() only, which is never called: a second copy of all weights.
+        session._model_bytes = None
+    if device != "cpu":
+        _check_device(session, device)
+    return session
+
+
+def _providers(ort: Any, device: str, options: OnnxOptions) -> list[Any]:
+    if device == "cpu":
+        return [CPU]
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not index.isdigit():
+        raise LoadError(f"unknown device {device!r}: ONNX Runtime runs on cpu and cuda:N")
+    if CUDA not in ort.get_available_providers():
+        raise LoadError(
+            f"device {device!r} was asked for, but the installed onnxruntime {ort.__version__} has no CUDA: "
+            "replace the package onnxruntime by onnxruntime-gpu (pip install 'inferd[onnx-gpu]')"
+        )
+    count = cuda_count()
+    if int(index) >= count:
+        raise LoadError(f"device {device!r} was asked for, but the driver shows {count} CUDA devices")
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # finds CUDA and cuDNN where pip put them
+    return [(CUDA, {**options.provider_options, "device_id": index}), CPU]
+
+
+def _check_device(session: Any, device: str) -> None:
+    """When CUDA's libraries do not load, ONNX Runtime takes the CPU with a line on stderr: that is a failed load."""
+    in_use = session.get_providers()
+    if not in_use or in_use[0] != CUDA:
+        raise LoadError(
+            f"device {device!r} was asked for, but ONNX Runtime uses {', '.join(in_use)}: "
+            "its CUDA or cuDNN libraries cannot be loaded"
+        )
+    index = session.get_provider_options().get(CUDA, {}).get("device_id")
+    if index is not None and f"cuda:{index}" != device:
+        raise LoadError(f"device {device!r} was asked for, but ONNX Runtime uses cuda:{index}")
+    assignment = getattr(session, "get_provider_graph_assignment_info", None)
+    if assignment is not None:
+        used = {part.ep_name for part in assignment()}
+        if used and CUDA not in used:
+            raise LoadError(
+                f"device {device!r} was asked for, but ONNX Runtime has no CUDA kernels for the model's operators; "
+                "serve it with device: cpu"
+            )
+
+
+class OnnxInstance:
+    """A session. `run` may be called from several threads at once."""
+
+    def __init__(self, session: Any, signature: Signature) -> None:
+        self.session = session
+        self._signature = signature
+        self._inputs = {spec.name: spec for spec in signature.inputs}
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+        self._all = list(self._outputs)
+        self._translated = any(
+            spec.dtype in (DType.STRING, DType.BF16) for spec in (*signature.inputs, *signature.outputs)
+        )
+        self._quiet = runtime().RunOptions()
+        self._quiet.log_severity_level = 4  # what fails is raised, and the caller's mistakes must not fill the log
+        told = {value.name: value.type for value in session.get_inputs()}
+        if told.keys() != self._inputs.keys():
+            raise LoadError(
+                f"the file declares the inputs {', '.join(self._inputs)}, but ONNX Runtime sees {', '.join(told)}"
+            )
+
+    def run(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        session = self.session
+        if session is None:
+            raise BackendError("the instance is closed")
+        if signature != self._signature.name:
+            raise InvalidInput(f"unknown signature {signature!r}; there is {self._signature.name!r}")
+        wanted = self._all if outputs is None else self._wanted(outputs)
+        if not wanted:
+            return {}
+        if inputs.keys() != self._inputs.keys():
+            raise InvalidInput(self._mismatch(inputs))
+        try:
+            if self._translated:
+                return self._run_translated(session, inputs, wanted)
+            return dict(zip(wanted, session.run(wanted, inputs, self._quiet), strict=True))
+        except BackendError:
+            raise
+        except Exception as error:  # pybind raises classes of its own that share no base
+            mismatch = self._mismatch(inputs)
+            if mismatch:
+                raise InvalidInput(mismatch) from None
+            text = clean(error)
+            if type(error).__name__ == "InvalidArgument":
+                raise InvalidInput(text) from None
+            raise BackendError(f"ONNX Runtime failed: {text}") from None
+
+    def close(self) -> None:
+        self.session = None
+
+    def _wanted(self, outputs: Sequence[str]) -> list[str]:
+        for name in outputs:
+            if name not in self._outputs:
+                raise InvalidInput(f"unknown output {name!r}; there are {', '.join(self._all)}")
+        return list(dict.fromkeys(outputs))
+
+    def _run_translated(self, session: Any, inputs: Mapping[str, Array], wanted: list[str]) -> dict[str, Array]:
+        """Strings are `str` to ONNX Runtime, `bytes` to us; bfloat16 is known to its tensors, not to its arrays."""
+        feeds: dict[str, Any] = {}
+        for name, array in inputs.items():
+            dtype = self._inputs[name].dtype
+            if dtype is DType.STRING:
+                feeds[name] = _to_str(name, array)
+            elif dtype is DType.BF16:
+                feeds[name] = _to_bfloat16(name, array)
+            else:
+                feeds[name] = array
+        if not any(self._outputs[name].dtype is DType.BF16 for name in wanted):
+            values = session.run(wanted, feeds, self._quiet)
+        else:
+            ort_value = runtime().OrtValue
+            tensors = {
+                name: value if isinstance(value, ort_value) else ort_value.ortvalue_from_numpy(value)
+                for name, value in feeds.items()
+            }
+            values = [
+                _from_bfloat16(value) if self._outputs[name].dtype is DType.BF16 else value.numpy()
+                for name, value in zip(wanted, session.run_with_ort_values(wanted, tensors, self._quiet), strict=True)
+            ]
+        return {
+            name: _to_bytes(value) if self._outputs[name].dtype is DType.STRING else value
+            for name, value in zip(wanted, values, strict=True)
+        }
+
+    def _mismatch(self, inputs: Mapping[str, Array]) -> str:
+        """The first input that does not fit the signature, in words; "" when all fit. For failed runs only."""
+        for name in inputs:
+            if name not in self._inputs:
+                return f"unknown input {name!r}; the inputs are {', '.join(self._inputs)}"
+        for name, spec in self._inputs.items():
+            if name not in inputs:
+                return f"input {name!r} is missing; the inputs are {', '.join(self._inputs)}"
+            if not _fits(spec, inputs[name]):
+                return f"input {name!r}: expected {_text(spec)}, got {_array_text(inputs[name])}"
+        return ""
+
+
+def _fits(spec: TensorSpec, array: Array) -> bool:
+    try:
+        if dtype_of(array) is not spec.dtype:
+            return False
+    except TypeError:
+        return False
+    if spec.shape is None:
+        return True
+    return len(spec.shape) == array.ndim and all(
+        want in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True)
+    )
+
+
+def _text(spec: TensorSpec) -> str:
+    return f"{spec.dtype.name} of {'any rank' if spec.shape is None else list(spec.shape)}"
+
+
+def _array_text(array: Array) -> str:
+    try:
+        name = dtype_of(array).name
+    except TypeError:
+        name = str(array.dtype)
+    return f"{name} of {list(array.shape)}"
+
+
+def _to_str(name: str, array: Array) -> Array:
+    result = np.empty(array.shape, object)
+    flat = result.reshape(-1)
+    for i, word in enumerate(array.reshape(-1)):
+        try:
+            flat[i] = word if isinstance(word, str) else word.decode()
+        except UnicodeDecodeError:
+            raise InvalidInput(f"input {name!r}: strings of ONNX models are UTF-8, element {i} is not") from None
+        except AttributeError:
+            raise InvalidInput(f"input {name!r}: expected strings, element {i} is a {type(word).__name__}") from None
+    return result
+
+
+def _to_bytes(array: Any) -> Array:
+    result = np.empty(array.shape, object)
+    result.reshape(-1)[:] = [word.encode() for word in array.reshape(-1)]
+    return result
+
+
+def _to_bfloat16(name: str, array: Array) -> Any:
+    if array.dtype != bfloat16():
+        raise InvalidInput(f"input {name!r}: expected BF16, got {_array_text(array)}")
+    return runtime().OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
+
+
+def _from_bfloat16(value: Any) -> Array:
+    """A copy: the tensor's memory goes back to ONNX Runtime with `value`."""
+    result: Array = np.empty(value.shape(), bfloat16())
+    if result.nbytes:
+        ctypes.memmove(result.ctypes.data, value.data_ptr(), result.nbytes)
+    return result
+
+
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCE = re.compile(r"(?:/\S+/)?\w+\.(?:cc|h|cpp|cu):\d+ ")
+
+
+def clean(error: BaseException) -> str:
+    """ONNX Runtime's message on one line, without its code and the places in its source."""
+    text = _SOURCE.sub("", _CODE.sub("", str(error)))
+    text = " ".join(text.split()).removesuffix("Please fix either the inputs/outputs or the model.").strip()
+    return text or type(error).__name__

@@ -1,0 +1,179 @@
+"""Finds backends by the entry-point group `inferd.backends` and says which one serves a version directory.
+
+A backend is known by its entry point's name; the object behind it is loaded when it is first asked for. A plug-in that
+cannot be loaded is an error for itself only: whoever asks for it gets its reason, the others work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from inferd.backends.api import Backend, IncompleteArtefact, LoadError
+
+GROUP = "inferd.backends"
+_SHOWN_FILES = 8
+
+
+class Registry:
+    """The backends of one server. Thread-safe. Making one loads nothing.
+
+    `plugins` stands in for the installed entry points (tests); None takes those of the environment.
+    """
+
+    def __init__(self, plugins: Iterable[EntryPoint] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Backend] = {}
+        self._broken: dict[str, str] = {}
+        self._points: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=GROUP) if plugins is None else plugins:
+            same_name = self._points.setdefault(point.name, [])
+            # An editable install beside a wheel lists the same entry point twice.
+            if all(point.value != other.value for other in same_name):
+                same_name.append(point)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all backends, broken ones too, sorted. Loads nothing."""
+        with self._lock:
+            return tuple(sorted(self._points.keys() | self._loaded.keys()))
+
+    def add(self, backend: Backend) -> None:
+        """Makes a backend known under its own name, before any plug-in of that name."""
+        with self._lock:
+            self._loaded[backend.name] = backend
+            self._broken.pop(backend.name, None)
+
+    def get(self, name: str) -> Backend:
+        """The backend with this name. Raises LoadError for an unknown name and for a plug-in that cannot be loaded."""
+        with self._lock:
+            found = self._loaded.get(name)
+            if found is not None:
+                return found
+            if name not in self._points:
+                raise LoadError(f"unknown backend {name!r}; known: {', '.join(sorted(self._points)) or 'none'}")
+            if name not in self._broken:
+                try:
+                    self._loaded[name] = found = _load(name, self._points[name])
+                    return found
+                except Exception as error:  # a plug-in may raise anything while it is imported
+                    self._broken[name] = str(error) if isinstance(error, LoadError) else f"{_kind(error)}{error}"
+            raise LoadError(f"the backend {name!r} cannot be loaded: {self._broken[name]}")
+
+    def named(self, wanted: str) -> Backend:
+        """The backend with this name or this Triton platform name ("onnxruntime_onnx"). Raises LoadError."""
+        if wanted in self.names():
+            return self.get(wanted)
+        backends, broken = self._all()
+        for backend in backends:
+            if wanted in backend.platforms:
+                return backend
+        known = ", ".join(f"{b.name} ({', '.join(b.platforms)})" if b.platforms else b.name for b in backends)
+        raise LoadError(f"unknown backend {wanted!r}; known: {known or 'none'}{_broken_text(broken)}")
+
+    def detect(self, directory: Path, wanted: str | None = None) -> tuple[Backend, Path]:
+        """The backend for a version directory and the artefact it serves there.
+
+        `wanted` is a backend's name or Triton platform name; without it every backend looks, and more than one artefact
+        is an error. Raises LoadError (what was looked for and what is there, or why the artefact is refused) and
+        IncompleteArtefact where parts of the one artefact are missing.
+        """
+        if wanted is not None:
+            backend = self.named(wanted)
+            artefact = _find(backend, directory)
+            if artefact is None:
+                raise LoadError(f"{_looks_for(backend)}; {_listing(directory)}")
+            return backend, artefact
+
+        backends, broken = self._all()
+        found: list[tuple[Backend, Path]] = []
+        parts: list[tuple[Backend, IncompleteArtefact]] = []
+        refused: list[LoadError] = []
+        for backend in backends:
+            try:
+                artefact = _find(backend, directory)
+            except IncompleteArtefact as error:
+                parts.append((backend, error))
+            except LoadError as error:
+                refused.append(error)
+            else:
+                if artefact is not None:
+                    found.append((backend, artefact))
+        if len(found) + len(parts) > 1:
+            there = [f"{a.name} ({b.name})" for b, a in found] + [f"part of one ({b.name})" for b, _ in parts]
+            raise LoadError(f"more than one artefact: {', '.join(there)}; say which with 'backend:' in model.yaml")
+        if parts:
+            raise parts[0][1]
+        if found:
+            return found[0]
+        if len(refused) == 1:
+            raise refused[0]
+        if refused:
+            raise LoadError("; ".join(str(error) for error in refused))
+        looked = "; ".join(_looks_for(backend) for backend in backends) or "no backend is installed"
+        raise LoadError(f"no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
+
+    def _all(self) -> tuple[list[Backend], dict[str, str]]:
+        """Every backend that can be loaded, by name, and the reasons of the others."""
+        backends = []
+        broken = {}
+        for name in self.names():
+            try:
+                backends.append(self.get(name))
+            except LoadError as error:
+                broken[name] = str(error)
+        return backends, broken
+
+
+def _load(name: str, points: list[EntryPoint]) -> Backend:
+    if len(points) > 1:
+        raise LoadError(f"two plug-ins have this name: {', '.join(sorted(p.value for p in points))}")
+    factory = points[0].load()
+    backend = factory() if callable(factory) else factory
+    if not isinstance(backend, Backend):
+        missing = [m for m in _MEMBERS if not hasattr(backend, m)]
+        raise LoadError(f"{points[0].value} is no backend: it lacks {', '.join(missing)}")
+    if backend.name != name:
+        raise LoadError(f"{points[0].value} calls itself {backend.name!r}, but its entry point is {name!r}")
+    return backend
+
+
+_MEMBERS = ("name", "platforms", "find", "complete", "files", "open", "devices")
+
+
+def _find(backend: Backend, directory: Path) -> Path | None:
+    """`backend.find` with everything that goes wrong as a LoadError: one plug-in's bug never hides another's model."""
+    try:
+        return backend.find(directory)
+    except LoadError:
+        raise
+    except OSError as error:
+        raise LoadError(f"{directory.name} cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        raise LoadError(f"the backend {backend.name!r} failed while it looked: {_kind(error)}{error}") from error
+
+
+def _looks_for(backend: Backend) -> str:
+    # `artefacts` is no part of the contract: a backend that has it gets a better message.
+    names = getattr(backend, "artefacts", ())
+    return f"{backend.name} looks for {' or '.join(names)}" if names else f"{backend.name} finds nothing"
+
+
+def _listing(directory: Path) -> str:
+    try:
+        names = sorted(p.name + ("/" if p.is_dir() else "") for p in directory.iterdir())
+    except OSError as error:
+        return f"the directory cannot be read: {error.strerror or error}"
+    if not names:
+        return "the directory is empty"
+    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
+    return f"the directory holds {', '.join(names[:_SHOWN_FILES])}{more}"
+
+
+def _broken_text(broken: dict[str, str]) -> str:
+    return "".join(f"; {reason}" for reason in broken.values())
+
+
+def _kind(error: BaseException) -> str:
+    return "" if isinstance(error, LoadError) else f"{type(error).__name__}: "
