@@ -26,7 +26,7 @@ from typing import Any, Final, TextIO
 
 from inferd.server.config.schema import Log
 from inferd.server.config.secrets import HIDDEN, is_secret, redacted
-from inferd.server.observability.events import FIELDS, ROOT, event, get
+from inferd.server.observability.events import FIELDS, event, get
 from inferd.server.observability.rate_limit import RateLimit
 
 __all__ = ["JsonFormatter", "Logs", "RateLimit", "TextFormatter", "event", "get", "start"]
@@ -162,7 +162,7 @@ def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    # ASCII only: control characters, direction marks and half surrogates of a client's making reach no terminal or disk.
+    # ASCII only: control characters, direction marks and half surrogates of a client's making reach no terminal.
     return json.dumps(value, separators=(",", ":"), default=str, allow_nan=False)
 
 

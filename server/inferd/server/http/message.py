@@ -1,0 +1,81 @@
+"""As much of HTTP/1.1 as three read-only pages need: the head of a request, and a whole answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+MOST_HEAD: Final = 16 * 2**10
+_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (\S{1,4096}) HTTP/1\.([01])")
+_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\x00]*?)[ \t]*")
+
+
+class BadRequest(Exception):
+    """The bytes are no request that this port takes. `status` and the text go to the client."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's head. `close`: no other request can follow on this connection."""
+
+    method: str
+    path: str
+    close: bool
+
+
+def read_head(head: bytes) -> Request:
+    """Reads the head of a request, blank line included. Raises BadRequest."""
+    line, *rest = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "expected METHOD PATH HTTP/1.1")
+    headers: dict[str, str] = {}
+    for each in rest:
+        header = _HEADER.fullmatch(each)
+        if header is None:
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "expected Name: value in every header line")
+        headers[header[1].lower()] = header[2]
+    connection = {token.strip() for token in headers.get("connection", "").lower().split(",")}
+    keep = "close" not in connection if match[3] == "1" else "keep-alive" in connection
+    # No page here reads a body. One that comes is not waited for, and would be taken for the next request.
+    body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    target = match[2]
+    if "://" in target:
+        target = "/" + target.split("://", 1)[1].partition("/")[2]
+    return Request(match[1], target.partition("?")[0], close=body or not keep)
+
+
+def answer(
+    status: HTTPStatus,
+    body: bytes,
+    kind: str,
+    *,
+    head_only: bool = False,
+    close: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """A whole answer."""
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        f"Connection: {'close' if close else 'keep-alive'}",
+    ]
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head if head_only else head + body
+
+
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """The body of a JSON answer."""
+    return json.dumps(value, default=str).encode() + b"\n"
