@@ -125,6 +125,18 @@ class AsyncClient(AsyncAdminCalls):
                 raise
         return decode(await invoke(rebuilt))
 
+    async def as_arrays(
+        self,
+        model: str,
+        inputs: object,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+    ) -> dict[str, Array]:
+        """The arrays that `predict` would send for these inputs, to make them once for many requests."""
+        return await self._array_inputs(Call(model, version=version, label=label, signature=signature), inputs)
+
     @overload
     def predict_many(
         self,

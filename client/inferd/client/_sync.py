@@ -33,8 +33,8 @@ class Client(AdminCalls):
             answer["probabilities"], answer.version
 
     Thread-safe: share one between all threads of a process; every thread may have calls in flight. Connects with the
-    first call, and again by itself. Not fork-safe: one made before a fork refuses to work in the child (ClientClosed). After
-    `close`, or the end of the `with`, every method raises ClientClosed.
+    first call, and again by itself. Not fork-safe: one made before a fork refuses to work in the child (ClientClosed).
+    After `close`, or the end of the `with`, every method raises ClientClosed.
 
     address         "host:port", "host" (port 8001), "[::1]:8001", "unix:/path", several ("a:8001,b:8001" or a list),
                     or gRPC's own "dns:///name:port". All addresses behind a name are used.
@@ -152,6 +152,18 @@ class Client(AdminCalls):
             if rebuilt is None:
                 raise
         return decode(invoke(rebuilt))
+
+    def as_arrays(
+        self,
+        model: str,
+        inputs: object,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+    ) -> dict[str, Array]:
+        """The arrays that `predict` would send for these inputs, to make them once for many requests."""
+        return self._array_inputs(Call(model, version=version, label=label, signature=signature), inputs)
 
     def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> Future[Prediction]:
         """`predict` without waiting: gives a Future of the prediction; its `cancel` cancels the request on the server.

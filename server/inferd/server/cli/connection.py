@@ -1,0 +1,97 @@
+"""The flags that say which server, and the client made of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from inferd.client import NO_RETRIES, Client, Tls
+
+from .errors import CommandError, usage
+
+DEFAULT_ADDRESS = "localhost:8001"
+
+
+def add_connection(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """Adds the flags that every command against a server has."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "-a", "--address", default=DEFAULT_ADDRESS, help="host:port, several with commas, or unix:/path (%(default)s)"
+    )
+    group.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each call (30, admin calls 300)")
+    group.add_argument("--no-retries", action="store_true", help="fail at once instead of trying again")
+    group.add_argument("--tls", action="store_true", help="encrypt; implied by the other --tls flags")
+    group.add_argument("--tls-ca", metavar="PEM", help="authorities that the server's certificate is checked against")
+    group.add_argument("--tls-cert", metavar="PEM", help="this client's certificate")
+    group.add_argument("--tls-key", metavar="PEM", help="and its key")
+    group.add_argument("--tls-name", metavar="NAME", default="", help="name in the server's certificate")
+    group.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    group.add_argument(
+        "--metadata", action="append", default=[], metavar="KEY=VALUE", help="sent with every call; repeatable"
+    )
+    if json:
+        parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def client_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments that Client and AsyncClient share. Raises CommandError, InvalidInput."""
+    options: dict[str, Any] = {"metadata": _metadata(args.metadata)}
+    if args.tls or args.tls_ca or args.tls_cert or args.tls_key or args.tls_name:
+        options["tls"] = Tls(ca=args.tls_ca, cert=args.tls_cert, key=args.tls_key, override_name=args.tls_name)
+    if args.token_file:
+        try:
+            options["token"] = Path(args.token_file).read_text().strip()
+        except OSError as error:
+            raise CommandError(f"cannot read {args.token_file}: {error.strerror}") from None
+    if args.timeout is not None:
+        options["timeout"] = args.timeout
+    if args.no_retries:
+        options["retry"] = NO_RETRIES
+    return options
+
+
+def open_client(args: argparse.Namespace) -> Client:
+    """A client for the flags of `add_connection`."""
+    return Client(args.address, **client_options(args))
+
+
+def seconds(text: str) -> float:
+    """An argparse type: seconds above 0."""
+    try:
+        value = float(text.removesuffix("s"))
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
+def rate(text: str) -> float:
+    """An argparse type: a rate above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate above 0")
+    return value
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return value
+
+
+def _metadata(pairs: list[str]) -> list[tuple[str, str]]:
+    split = [pair.partition("=") for pair in pairs]
+    wrong = next((pair for pair, (key, sign, _) in zip(pairs, split, strict=True) if not key or not sign), None)
+    if wrong is not None:
+        raise usage(f"--metadata {wrong!r}: expected KEY=VALUE")
+    return [(key, value) for key, _, value in split]

@@ -1,0 +1,67 @@
+"""`inferd`: finds the command, runs it, turns every error into one line and an exit code.
+
+Exit codes: 0 done, 1 it failed (the server refused, a file is missing, a check found something), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from inferd.client import InferdError, InvalidInput
+
+from . import admin, bench, models, predict, publish
+from .errors import CommandError
+
+# Each adds its commands, with a `run(args) -> exit code` as the parser's default.
+COMMANDS: tuple[Callable[[Any], None], ...] = (
+    models.add,
+    predict.add,
+    admin.add,
+    publish.add,
+    bench.add,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inferd",
+        description="Serves ONNX, TorchScript and TensorFlow models over gRPC, and talks to such a server.",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Gives the exit code; argparse itself exits with 2 on wrong usage."""
+    args = build_parser().parse_args(argv)
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+        return int(code or 0)
+    except CommandError as error:
+        return _fail(str(error), error.exit_code)
+    except InvalidInput as error:
+        return _fail(str(error), 2)
+    except InferdError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, a pager) has gone; flushing at exit would only complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"inferd: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""`inferd models`: every version with its state, labels, batching, and the reason when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from inferd.client import Client, ModelMetadata, ModelStatus, RequestError, VersionChange, VersionState
+
+from .connection import add_connection, open_client
+from .output import print_json, print_table, when
+
+_STYLES = {"AVAILABLE": "green", "LOADING": "yellow", "UNLOADING": "yellow", "END": "dim", "FAILED": "red"}
+_COLUMNS = ("MODEL", "VERSION", "STATE", "LABELS", "BACKEND", "DEVICES", "BATCHING", "REASON")
+
+
+def add(subparsers: Any) -> None:
+    parser = subparsers.add_parser("models", help="list the models of a server", description=__doc__)
+    parser.add_argument("model", nargs="?", help="only this one")
+    parser.add_argument("--signatures", action="store_true", help="also the inputs and outputs of what is available")
+    parser.add_argument("--watch", action="store_true", help="stay, and print every change of state")
+    add_connection(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    with open_client(args) as client:
+        if args.watch:
+            return _watch(client, args)
+        statuses = (client.status(args.model),) if args.model else client.list_models()
+        signatures = _signatures(client, statuses) if args.signatures else {}
+        if args.json:
+            print_json([status_json(status) | _signature_json(signatures, status) for status in statuses])
+        else:
+            print_models(statuses)
+            _print_signatures(signatures.values())
+    return 0
+
+
+def print_models(statuses: Iterable[ModelStatus]) -> None:
+    """The table, and below it what holds for a model as a whole."""
+    rows: list[tuple[str, ...]] = []
+    below: list[str] = []
+    for status in statuses:
+        for version in status.versions:
+            failed = version.error and version.state is not VersionState.AVAILABLE
+            rows.append(
+                (
+                    status.name,
+                    str(version.version),
+                    "FAILED" if failed and version.state is VersionState.END else version.state.name,
+                    ",".join(version.labels),
+                    version.backend,
+                    ",".join(version.devices),
+                    version.batching,
+                    "; ".join(part for part in (version.error, *version.notes) if part),
+                )
+            )
+        if not status.versions:
+            rows.append((status.name, "-", "-", "", "", "", "", status.error or "no versions"))
+        elif status.error:
+            below.append(f"{status.name}: {status.error}")
+        for wish in status.overrides:
+            kept = "" if wish.persistent else ", in memory only"
+            below.append(f"{status.name}: {wish.kind} {wish.value} by {wish.by} at {when(wish.since)}{kept}")
+    if not rows:
+        print("no models")
+        return
+    print_table(_COLUMNS, [[" ".join(cell.split()) for cell in row] for row in rows], _STYLES)
+    for line in below:
+        print(" ".join(line.split()))
+
+
+def status_json(status: ModelStatus) -> dict[str, Any]:
+    """A status with the states as names."""
+    value = asdict(status)
+    for version in value["versions"]:
+        version["state"] = version["state"].name
+    return value
+
+
+def _watch(client: Client, args: argparse.Namespace) -> int:
+    for change in client.watch(args.model, timeout=args.timeout):
+        version = change.version
+        if args.json:
+            import json
+
+            line = {"model": change.model, "initial": change.initial, "version": version.version}
+            line |= {"state": version.state.name, "error": version.error, "labels": list(version.labels)}
+            print(json.dumps(line), flush=True)
+        else:
+            print(_change_line(change), flush=True)
+    return 0
+
+
+def _change_line(change: VersionChange) -> str:
+    version = change.version
+    labels = f" [{','.join(version.labels)}]" if version.labels else ""
+    error = f"  {' '.join(version.error.split())}" if version.error else ""
+    return f"{when(version.changed_at) or '-'}  {change.model}:{version.version}{labels}  {version.state.name}{error}"
+
+
+def _signatures(client: Client, statuses: Iterable[ModelStatus]) -> dict[tuple[str, int], ModelMetadata]:
+    found = {}
+    for status in statuses:
+        for version in status.available:
+            try:
+                found[status.name, version] = client.metadata(status.name, version=version)
+            except RequestError:
+                continue  # gone since the listing
+    return found
+
+
+def _signature_json(found: dict[tuple[str, int], ModelMetadata], status: ModelStatus) -> dict[str, Any]:
+    mine = {str(version): metadata for (name, version), metadata in found.items() if name == status.name}
+    if not mine:
+        return {}
+    listed = {version: asdict(metadata) for version, metadata in mine.items()}
+    for metadata in listed.values():
+        for signature in metadata["signatures"]:
+            for spec in (*signature["inputs"], *signature["outputs"]):
+                spec["dtype"] = spec["dtype"].name if spec["dtype"] else None
+    return {"metadata": listed}
+
+
+def _print_signatures(found: Iterable[ModelMetadata]) -> None:
+    for metadata in found:
+        for signature in metadata.signatures:
+            print(f"\n{metadata.name}:{metadata.version} {signature.name}")
+            for kind, specs in (("in ", signature.inputs), ("out", signature.outputs)):
+                for spec in specs:
+                    shape = "any rank" if spec.shape is None else list(spec.shape)
+                    optional = " optional" if spec.optional else ""
+                    print(f"  {kind} {spec.name}  {spec.dtype.name if spec.dtype else '?'} {shape}{optional}")
