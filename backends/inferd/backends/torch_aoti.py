@@ -1,0 +1,121 @@
+"""AOTInductor packages (`model.pt2`): code compiled for one kind of device, loaded with torch's own loader.
+
+A package tells how its arguments nest and the device that it was compiled for, but no element types, shapes or names,
+so a signature must be declared. Its weights are in its shared library, which torch unpacks into a directory of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inferd.backends.api import LoadError, OpenRequest, Placement, Signature, Traits
+from inferd.backends.checks import SignatureTable
+from inferd.backends.torch_errors import reason
+from inferd.backends.torch_export import arrange_by
+from inferd.backends.torch_instance import TorchInstance, use_device
+from inferd.backends.torch_io import Plan, TensorArgument, index_in, needs_declaration, place_outputs
+
+
+class AotiModel:
+    """An opened package. A private copy of the file is kept until `close`: torch loads packages from files only."""
+
+    def __init__(self, torch: Any, request: OpenRequest) -> None:
+        self._torch = torch
+        if len(request.signatures) > 1:
+            raise LoadError("an AOTInductor package has one signature: declare one at most")
+        self._directory: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="inferd-aoti-")
+        self._package = Path(self._directory.name) / "model.pt2"
+        try:
+            shutil.copyfile(request.artefact, self._package)
+            metadata = _metadata(torch, self._package)
+            self._compiled_for = str(metadata.get("AOTI_DEVICE_KEY", "cpu"))
+            in_spec, out_spec = (
+                _specs(self._load(-1 if self._compiled_for == "cpu" else 0)) if self._here() else (None, None)
+            )
+            declared = request.signatures[0] if request.signatures else None
+            self._signatures, self._plans = _plan(declared, in_spec, out_spec)
+        except BaseException:
+            self._directory.cleanup()
+            raise
+        self._checks = SignatureTable(self._signatures)
+        self._traits = Traits(
+            bounded=True, concurrent=False, notes=(f"compiled ahead of time for {self._compiled_for}",)
+        )
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return self._signatures
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    def instance(self, placement: Placement) -> TorchInstance:
+        kind, _, number = placement.device.partition(":")
+        use_device(self._torch, placement.device)
+        if kind != self._compiled_for:
+            raise LoadError(
+                f"the package is compiled for {self._compiled_for}, and the model is placed on {placement.device}: "
+                f"set instances.device, or compile it for {kind}"
+            )
+        compiled = self._load(int(number) if number else -1)
+        function = dict.fromkeys(self._plans, compiled)
+        # Constants live in the library, where no address can be told: everything is copied out.
+        return TorchInstance(self._torch, placement, self._checks, self._plans, function, copy_all=True)
+
+    def close(self) -> None:
+        self._directory.cleanup()
+
+    def _here(self) -> bool:
+        return self._compiled_for == "cpu" or bool(self._torch.cuda.is_available())
+
+    def _load(self, index: int) -> Any:
+        from torch._inductor import aoti_load_package
+
+        try:
+            return aoti_load_package(str(self._package), device_index=index)
+        except Exception as error:
+            raise LoadError(f"torch {self._torch.__version__} cannot load the package: {reason(error)[1]}") from None
+
+
+def _metadata(torch: Any, package: Path) -> dict[str, str]:
+    try:
+        return dict(torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(str(package), "model"))
+    except Exception as error:
+        raise LoadError(f"torch {torch.__version__} cannot read the package: {reason(error)[1]}") from None
+
+
+def _specs(compiled: Any) -> tuple[Any, Any]:
+    from torch.utils import _pytree
+
+    in_spec, out_spec = compiled.loader.get_call_spec()
+    return _pytree.treespec_loads(in_spec), _pytree.treespec_loads(out_spec)
+
+
+def _plan(declared: Signature | None, in_spec: Any, out_spec: Any) -> tuple[tuple[Signature, ...], dict[str, Plan]]:
+    names = _names("input", in_spec)
+    outputs = _names("output", out_spec)
+    if declared is None or not declared.outputs:
+        raise needs_declaration("an AOTInductor package tells no names, element types or shapes", names, outputs)
+    inputs: Sequence[Any] = declared.inputs
+    if all(index_in(s.name) is not None for s in inputs):
+        inputs = sorted(inputs, key=lambda s: index_in(s.name) or 0)
+    if in_spec is not None and len(inputs) != in_spec.num_leaves:
+        raise LoadError(f"{len(inputs)} inputs are declared, but the package takes {in_spec.num_leaves}")
+    keyed = out_spec is not None and out_spec.type is dict
+    placed = place_outputs(declared.outputs, keyed)
+    plan = Plan(
+        tuple(TensorArgument(s.name) for s in inputs),
+        placed,
+        arrange=None if in_spec is None else arrange_by(in_spec),
+    )
+    return (declared,), {declared.name: plan}
+
+
+def _names(kind: str, spec: Any) -> list[str]:
+    count = 1 if spec is None else spec.num_leaves
+    return [f"{kind}__{i}" for i in range(count)]

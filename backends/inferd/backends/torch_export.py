@@ -1,0 +1,257 @@
+"""torch.export programs (`model.pt2`): graphs that tell inputs, element types, shapes and the range of the batch."""
+
+from __future__ import annotations
+
+import copy
+import io
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+from inferd.backends.api import (
+    DEFAULT_SIGNATURE,
+    LoadError,
+    OpenRequest,
+    Placement,
+    Signature,
+    TensorSpec,
+    Traits,
+)
+from inferd.backends.checks import SignatureTable, agree
+from inferd.backends.torch_errors import reason
+from inferd.backends.torch_instance import TorchInstance, dtype_text, use_device, verify_device
+from inferd.backends.torch_io import (
+    Argument,
+    ConstantArgument,
+    Output,
+    Plan,
+    ScalarArgument,
+    TensorArgument,
+    dtype_from_torch,
+    index_in,
+    place_outputs,
+)
+from inferd.wire.dtypes import DType
+
+_SCALARS = {"SymInt": (int, DType.INT64), "SymFloat": (float, DType.FP64), "SymBool": (bool, DType.BOOL)}
+
+
+class ExportedModel:
+    """An opened torch.export program. It lives on the CPU and is never run itself when it keeps state."""
+
+    def __init__(self, torch: Any, request: OpenRequest) -> None:
+        self._torch = torch
+        name = request.artefact.name
+        data = request.artefact.read_bytes()
+        _refuse_pickled_samples(torch, data, name)
+        try:
+            self._program: Any = torch.export.load(io.BytesIO(data))
+        except Exception as error:
+            raise LoadError(f"torch {torch.__version__} cannot load {name}: {reason(error)[1]}") from None
+        if len(request.signatures) > 1:
+            raise LoadError("a torch.export program has one signature: declare one at most")
+        declared = request.signatures[0] if request.signatures else None
+        signature, plan, smallest, largest = _read(self._program, declared)
+        mutated = {spec.kind.name for spec in self._program.graph_signature.output_specs}
+        stateful = bool(mutated & {"BUFFER_MUTATION", "PARAMETER_MUTATION"})
+        self._signatures = (signature,)
+        self._plans = {signature.name: plan}
+        self._checks = SignatureTable(self._signatures)
+        self._traits = Traits(
+            may_write_inputs="USER_INPUT_MUTATION" in mutated,
+            bounded=True,
+            concurrent=not stateful,
+            max_batch=largest,
+            stateful=stateful,
+            notes=(f"exported for batches of {smallest} rows or more",) if smallest > 1 else (),
+        )
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return self._signatures
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    def instance(self, placement: Placement) -> TorchInstance:
+        torch = self._torch
+        use_device(torch, placement.device)
+        program = self._program
+        if placement.device != "cpu":
+            # Not module.to(): devices are written into the graph too.
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(copy.deepcopy(program), placement.device)
+        elif self._traits.stateful:
+            program = copy.deepcopy(program)
+        module = program.module()
+        tensors = [*module.parameters(), *module.buffers(), *_constants(torch, module)]
+        if placement.device != "cpu":
+            verify_device(placement.device, tensors)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # Past torch.fx's own wrapper, which prints every failing call to standard error.
+            return torch.nn.Module.__call__(module, *args, **kwargs)
+
+        return TorchInstance(
+            torch,
+            placement,
+            self._checks,
+            self._plans,
+            dict.fromkeys(self._plans, call),
+            owned=[t.untyped_storage().data_ptr() for t in tensors],
+            copy_all=self._traits.stateful,
+        )
+
+    def close(self) -> None:
+        self._program = None
+
+
+def _refuse_pickled_samples(torch: Any, data: bytes, name: str) -> None:
+    """torch.export.load unpickles example inputs and old weights that it cannot read safely: those are refused."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for entry in archive.namelist():
+            if not entry.endswith(".pt"):
+                continue
+            try:
+                torch.load(io.BytesIO(archive.read(entry)), map_location="cpu", weights_only=True)
+            except EOFError:
+                continue  # an empty entry: nothing is there to load
+            except Exception as error:
+                raise LoadError(f"{name} needs unpickling ({entry}), which is never done: {reason(error)[1]}") from None
+
+
+def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, int, int | None]:
+    """Signature, plan, and the smallest and largest number of rows that every input takes."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    wanted = {} if declared is None else {spec.name: spec for spec in declared.inputs}
+    arguments: list[Argument] = []
+    inputs: list[TensorSpec] = []
+    batches: list[Any] = []
+    for number, spec in enumerate(s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"):
+        kind = type(spec.arg).__name__
+        if kind == "ConstantArgument":
+            arguments.append(ConstantArgument(spec.arg.value))
+            continue
+        value = values.get(spec.arg.name)
+        found = _spec(spec.arg.name, value, "input")
+        found = _declared_input(found, number, wanted)
+        scalar = _SCALARS.get(type(value).__name__)
+        arguments.append(TensorArgument(found.name) if scalar is None else ScalarArgument(found.name, scalar[0]))
+        inputs.append(found)
+        if isinstance(found.shape, tuple) and found.shape and value is not None:
+            batches.append(value.shape[0])
+    if wanted:
+        raise LoadError(
+            f"input {', '.join(map(repr, wanted))} is declared, but the inputs are {', '.join(s.name for s in inputs)}"
+        )
+    outputs, places = _outputs(program, declared)
+    smallest, largest = _rows(program, batches)
+    name = DEFAULT_SIGNATURE if declared is None else declared.name
+    plan = Plan(tuple(arguments), places, arrange=arrange_by(program.call_spec.in_spec))
+    return Signature(name, tuple(inputs), outputs), plan, smallest, largest
+
+
+def _spec(name: str, value: Any, kind: str) -> TensorSpec:
+    scalar = _SCALARS.get(type(value).__name__)
+    if scalar is not None:
+        return TensorSpec(name, scalar[1], ())
+    if isinstance(value, bool | int | float):
+        return TensorSpec(name, {bool: DType.BOOL, int: DType.INT64, float: DType.FP64}[type(value)], ())
+    dtype = None if value is None else dtype_from_torch(value.dtype)
+    if dtype is None:
+        what = "is no tensor" if value is None else f"has the element type {dtype_text(value.dtype)}"
+        raise LoadError(f"{kind} {name!r} of the program {what}, which inferd cannot serve")
+    return TensorSpec(name, dtype, tuple(d if type(d) is int else -1 for d in value.shape))
+
+
+def _declared_input(found: TensorSpec, number: int, wanted: dict[str, TensorSpec]) -> TensorSpec:
+    """The declared form of an input, found by name or by number (NAME__i), taken out of `wanted`."""
+    name = found.name
+    if name not in wanted:
+        name = next((n for n in wanted if index_in(n) == number), "")
+    if name not in wanted:
+        if wanted:
+            raise LoadError(f"input {found.name!r} of the program is not declared; declared are {', '.join(wanted)}")
+        return found
+    return agree("input", wanted.pop(name), found)
+
+
+def _outputs(program: Any, declared: Signature | None) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
+    """Outputs by the keys of a returned dictionary, else output__0 and so on; declared ones rename them."""
+    node = next(n for n in program.graph.nodes if n.op == "output")
+    of_user = [s.arg for s in program.graph_signature.output_specs if s.kind.name == "USER_OUTPUT"]
+    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n is not node}
+    out_spec = program.call_spec.out_spec
+    keys = list(out_spec.context) if out_spec.type is dict and len(out_spec.context) == len(of_user) else None
+    found: list[TensorSpec] = []
+    places: list[Output] = []
+    for number, argument in enumerate(of_user):
+        name = f"output__{number}" if keys is None else str(keys[number])
+        value = argument.value if type(argument).__name__ == "ConstantArgument" else values.get(argument.name)
+        if value is None:
+            continue  # a None among the outputs: the others are served
+        found.append(_spec(name, value, "output"))
+        places.append(Output(name, number if keys is None else name, found[-1].dtype))
+    if declared is None or not declared.outputs:
+        return tuple(found), tuple(places)
+    by_place = {place.place: spec for place, spec in zip(places, found, strict=True)}
+    placed = place_outputs(declared.outputs, keys is not None)
+    agreed = []
+    for output, spec in zip(placed, declared.outputs, strict=True):
+        if output.place not in by_place:
+            there = ", ".join(spec_.name for spec_ in found)
+            raise LoadError(f"output {output.name!r} is declared, but the program gives {len(found)}: {there}")
+        agreed.append(agree("output", spec, by_place[output.place]))
+    return tuple(agreed), placed
+
+
+def _rows(program: Any, batches: Sequence[Any]) -> tuple[int, int | None]:
+    """The range of dimension 0 where all tensors share one open one; (1, None) where there is no such thing."""
+    symbols = {str(d): d for d in batches}
+    if len(symbols) != 1:
+        return 1, None
+    (size,) = symbols.values()
+    if type(size) is int:
+        return 1, None
+    limits = program.range_constraints.get(size.node.expr)
+    if limits is None:
+        return 1, None
+    return _whole(limits.lower, 1), _whole(limits.upper, None)
+
+
+def _whole(bound: Any, otherwise: Any) -> Any:
+    # "No limit" is an infinity of torch's own, or a huge number in some versions.
+    if not getattr(bound, "is_Integer", False):
+        return otherwise
+    return otherwise if int(bound) >= 2**31 else int(bound)
+
+
+def arrange_by(in_spec: Any) -> Any:
+    """None when the arguments are plain and positional; else a function that nests them as the program wants."""
+    args, kwargs = _children(in_spec)
+    if not _children(kwargs) and all(not _children(c) and _is_leaf(c) for c in _children(args)):
+        return None
+    from torch.utils import _pytree
+
+    def arrange(leaves: list[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        nested = _pytree.tree_unflatten(leaves, in_spec)
+        return nested[0], nested[1]
+
+    return arrange
+
+
+def _children(spec: Any) -> list[Any]:
+    # `children_specs` became a method, children(), in newer torch.
+    children = getattr(spec, "children", None)
+    return list(children() if callable(children) else spec.children_specs)
+
+
+def _is_leaf(spec: Any) -> bool:
+    return bool(spec.is_leaf())
+
+
+def _constants(torch: Any, module: Any) -> list[Any]:
+    """Tensors that the graph holds as plain attributes."""
+    return [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]

@@ -1,0 +1,154 @@
+"""An executable torch model, whatever its format: arguments in, one call in inference mode, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Array, BackendError, LoadError, Placement
+from inferd.backends.checks import SignatureTable
+from inferd.backends.torch_errors import reason, translated
+from inferd.backends.torch_io import Plan, dtype_from_torch, flat, tensor_maker, to_array
+
+
+class TorchInstance:
+    """One executable copy.
+
+    `functions` by signature name; `owned` the addresses of the model's own storages, which are never handed out;
+    `copy_all` for models that keep state in places `owned` cannot know. Thread-safe when the functions are.
+
+    CPU threads: torch keeps the number per thread (OpenMP), so each run sets it for the thread that it is on. Where
+    torch is built with its own thread pool (macOS) the number holds for the whole process and the last placement wins.
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        placement: Placement,
+        checks: SignatureTable,
+        plans: Mapping[str, Plan],
+        functions: Mapping[str, Callable[..., Any]],
+        *,
+        owned: Collection[int] = (),
+        copy_all: bool = False,
+    ) -> None:
+        self._torch = torch
+        self._device = placement.device
+        self._threads = placement.threads
+        self._checks = checks
+        self._plans = plans
+        self._functions: Mapping[str, Callable[..., Any]] = functions
+        self._owned = frozenset(owned)
+        self._copy_all = copy_all
+        self._tensor = tensor_maker(torch, placement.device)
+        self._on_cpu = placement.device == "cpu"
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that a run on the calling thread computes with."""
+        self._use_threads()
+        return int(self._torch.get_num_threads())
+
+    def run(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        check = self._checks[signature]
+        check.inputs(inputs)
+        wanted = check.wanted(outputs)
+        function = self._functions.get(signature)
+        if function is None:
+            raise BackendError("the instance is closed")
+        plan = self._plans[signature]
+        self._use_threads()
+        with self._torch.inference_mode():
+            arguments = [make(inputs, self._tensor) for make in plan.arguments]
+            keywords: Mapping[str, Any] = {name: make(inputs, self._tensor) for name, make in plan.keywords}
+            positional: Sequence[Any] = arguments
+            try:
+                if plan.arrange is not None:
+                    positional, keywords = plan.arrange(arguments)
+                result = flat(function(*positional, **keywords))
+                borrowed = self._borrowed((*arguments, *keywords.values())) if self._on_cpu else _never
+                return {o.name: self._output(result, o, borrowed) for o in plan.outputs if o.name in wanted}
+            except BackendError:
+                raise
+            except Exception as error:
+                raise translated(error, self._device) from None
+
+    def close(self) -> None:
+        self._functions = {}
+
+    def _use_threads(self) -> None:
+        # Asked first: a thread's first question makes torch set it up, and would undo a number set before.
+        if self._torch.get_num_threads() != self._threads:
+            self._torch.set_num_threads(self._threads)
+
+    def _borrowed(self, arguments: Sequence[Any]) -> Callable[[int], bool]:
+        if self._copy_all:
+            return _always
+        held: set[int] = set()
+        _collect_storages(self._torch, arguments, held)
+        owned = self._owned
+        return lambda address: address in held or address in owned
+
+    def _output(self, result: Mapping[int | str, Any], output: Any, borrowed: Callable[[int], bool]) -> Array:
+        if output.place not in result:
+            there = ", ".join(map(str, result)) or "nothing"
+            raise BackendError(f"the model gave no output {output.name!r} (place {output.place}); it gave {there}")
+        array = to_array(self._torch, result[output.place], output.name, borrowed)
+        if output.dtype is not None and array.dtype != output.dtype.numpy:
+            raise BackendError(
+                f"output {output.name!r} is declared as {output.dtype.name}, but the model gives {array.dtype}"
+            )
+        return np.ascontiguousarray(array) if array.ndim else array
+
+
+def use_device(torch: Any, device: str) -> None:
+    """Raises LoadError unless torch really has this device and can compute on it."""
+    if device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number.isdigit():
+        raise LoadError(f"unknown device {device!r}; torch models run on cpu or cuda:N")
+    if not torch.cuda.is_available():
+        built = "is built for the CPU only" if torch.version.cuda is None else "sees no CUDA device"
+        raise LoadError(f"the model is placed on {device}, but this torch ({torch.__version__}) {built}")
+    if int(number) >= torch.cuda.device_count():
+        raise LoadError(f"the model is placed on {device}, but there are {torch.cuda.device_count()} CUDA devices")
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+    except RuntimeError as error:
+        raise LoadError(f"{device} cannot compute: {reason(error)[1]}") from None
+
+
+def verify_device(device: str, tensors: Sequence[Any]) -> None:
+    """Raises LoadError when any of a model's tensors is not where it was placed."""
+    elsewhere = sorted({str(t.device) for t in tensors} - {device})
+    if elsewhere:
+        raise LoadError(f"the model is placed on {device}, but part of it stays on {', '.join(elsewhere)}")
+
+
+def dtype_text(torch_dtype: Any) -> str:
+    """A torch.dtype as messages show it."""
+    found = dtype_from_torch(torch_dtype)
+    return str(torch_dtype) if found is None else found.name
+
+
+def _collect_storages(torch: Any, values: Any, into: set[int]) -> None:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            into.add(value.untyped_storage().data_ptr())
+        elif isinstance(value, dict):
+            _collect_storages(torch, value.values(), into)
+        elif isinstance(value, list | tuple):
+            _collect_storages(torch, value, into)
+
+
+def _always(address: int) -> bool:
+    return True
+
+
+def _never(address: int) -> bool:
+    return False

@@ -1,0 +1,209 @@
+"""TorchScript (`model.pt`): a module with its code, loaded into memory, its methods served as signatures.
+
+The file tells the names and types of arguments, and nothing of element types and shapes. Those come, in this order,
+from the declared signature, from the example inputs that torch.jit.trace leaves in the file, or are FP32 of any shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.backends.api import DEFAULT_SIGNATURE, LoadError, OpenRequest, Placement, Signature, Traits
+from inferd.backends.checks import SignatureTable
+from inferd.backends.torch_archive import Archive
+from inferd.backends.torch_errors import reason
+from inferd.backends.torch_instance import TorchInstance, use_device, verify_device
+from inferd.backends.torch_io import Plan
+from inferd.backends.torch_script_plan import Example, plan_method
+
+_Method = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a method's graph tells: does it write into an argument, does it keep something for the next call."""
+
+    writes_inputs: bool
+    keeps_state: bool
+
+
+class ScriptModel:
+    """An opened TorchScript module. It lives on the CPU and is never run itself when it keeps state."""
+
+    def __init__(self, torch: Any, request: OpenRequest, archive: Archive, *, freeze: bool) -> None:
+        self._torch = torch
+        # Through memory and never mapped: the file may be cut or replaced while its weights are in use.
+        data = request.artefact.read_bytes()
+        module = _load(torch, io.BytesIO(data), request.artefact.name, "cpu")
+        training = any(getattr(m, "training", False) is True for m in module.modules())
+        module.eval()
+        if freeze:
+            module = _frozen(torch, module)
+        methods = _methods(module)
+        served = _served(request.signatures, methods)
+        facts = [_facts(torch, module, methods[signature_name]) for signature_name in served]
+        stateful = any(f.keeps_state for f in facts)
+        notes = ["the module was saved in training mode and is served in evaluation mode"] if training else []
+
+        signatures: list[Signature] = []
+        self._plans: dict[str, Plan] = {}
+        self._methods: dict[str, str] = {}
+        for name, declared in served.items():
+            example = None
+            if archive.has_traced_inputs and methods[name] == "forward" and (declared is None or not declared.outputs):
+                example = _traced_example(torch, data, module, stateful)
+            signature, plan, remarks = plan_method(name, getattr(module, methods[name]).schema, declared, example)
+            signatures.append(signature)
+            self._plans[name] = plan
+            self._methods[name] = methods[name]
+            notes.extend(remarks)
+        self._module: Any = module
+        self._signatures = tuple(signatures)
+        self._checks = SignatureTable(signatures)
+        self._traits = Traits(
+            may_write_inputs=any(f.writes_inputs for f in facts),
+            bounded=True,
+            concurrent=not stateful,
+            stateful=stateful,
+            notes=tuple(notes),
+        )
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return self._signatures
+
+    @property
+    def traits(self) -> Traits:
+        return self._traits
+
+    def instance(self, placement: Placement) -> TorchInstance:
+        torch = self._torch
+        use_device(torch, placement.device)
+        module = self._module
+        if placement.device != "cpu":
+            # Saved and loaded again, not moved: constants inside the code move only when they are loaded.
+            buffer = io.BytesIO()
+            torch.jit.save(module, buffer)
+            buffer.seek(0)
+            module = _load(torch, buffer, "the module", placement.device)
+            verify_device(placement.device, [*module.parameters(), *module.buffers()])
+        elif self._traits.stateful:
+            module = copy.deepcopy(module)
+        return TorchInstance(
+            torch,
+            placement,
+            self._checks,
+            self._plans,
+            {name: getattr(module, method) for name, method in self._methods.items()},
+            owned=[t.untyped_storage().data_ptr() for t in _tensors(torch, module, self._methods.values())],
+            copy_all=self._traits.stateful,
+        )
+
+    def close(self) -> None:
+        self._module = None
+
+
+def _load(torch: Any, file: io.BytesIO, name: str, device: str, **how: Any) -> Any:
+    try:
+        return torch.jit.load(file, map_location=device, **how)
+    except Exception as error:
+        raise LoadError(f"torch {torch.__version__} cannot load {name}: {reason(error)[1]}") from None
+
+
+def _frozen(torch: Any, module: Any) -> Any:
+    try:
+        return torch.jit.freeze(module)
+    except Exception as error:
+        raise LoadError(f"'freeze' does not work with this module: {reason(error)[1]}") from None
+
+
+def _methods(module: Any) -> dict[str, str]:
+    """Methods by signature name: `forward` is the default signature, the others go by their own names."""
+    names = [name for name in module._c._method_names() if not name.startswith("_")]
+    found = {DEFAULT_SIGNATURE: "forward"} if "forward" in names else {}
+    return found | {name: name for name in names}
+
+
+def _served(declared: Sequence[Signature], methods: dict[str, str]) -> dict[str, Signature | None]:
+    """The signatures to serve, each with its declaration. Without any, `forward` alone: helpers are not for callers."""
+    for signature in declared:
+        if signature.name not in methods:
+            names = ", ".join(sorted(set(methods) - {"forward"})) or "none"
+            raise LoadError(
+                f"signature {signature.name!r} is declared, but the module has no such method; it has {names}"
+            )
+    if declared:
+        return {signature.name: signature for signature in declared}
+    if DEFAULT_SIGNATURE not in methods:
+        names = ", ".join(sorted(methods)) or "none"
+        raise LoadError(f"the module has no forward method; declare signatures named after its methods: {names}")
+    return {DEFAULT_SIGNATURE: None}
+
+
+def _facts(torch: Any, module: Any, method: str) -> _Facts:
+    """Reads the method's graph with everything that it calls inlined. In doubt it writes and keeps."""
+    graph = module._c._get_method(method).graph.copy()
+    torch._C._jit_pass_inline(graph)
+    aliases = graph.alias_db()
+    this, *arguments = graph.inputs()
+    kept = False
+    for node in _nodes(graph):
+        if node.kind() == "prim::SetAttr":
+            kept = True
+        elif "!" in node.schema():
+            # In-place operators return what they write into.
+            written = [*node.inputs(), *node.outputs()]
+            kept = kept or any(_holds(aliases, this, value) for value in written)
+    return _Facts(any(aliases.has_writers(value) for value in arguments), kept)
+
+
+def _holds(aliases: Any, this: Any, value: Any) -> bool:
+    try:
+        return bool(aliases.may_contain_alias([this], [value]))
+    except (RuntimeError, TypeError):
+        return True
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def _tensors(torch: Any, module: Any, methods: Any) -> Iterator[Any]:
+    """Every tensor that belongs to the module: parameters, buffers, attributes and constants in the code."""
+    yield from module.parameters()
+    yield from module.buffers()
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor):
+                yield value
+    for method in methods:
+        graph = module._c._get_method(method).graph.copy()
+        torch._C._jit_pass_inline(graph)
+        for node in _nodes(graph):
+            if node.kind() == "prim::Constant":
+                value = node.output().toIValue()
+                if isinstance(value, torch.Tensor):
+                    yield value
+
+
+def _traced_example(torch: Any, data: bytes, module: Any, stateful: bool) -> Example | None:
+    """The inputs that the module was traced with, as types only, and what it gives for such inputs."""
+    try:
+        shaped = torch.jit.load(io.BytesIO(data), map_location="cpu", _restore_shapes=True)
+        types = [value.type() for value in list(shaped.graph.inputs())[1:]]
+        if not all(t.kind() == "TensorType" and t.sizes() is not None and t.dtype() is not None for t in types):
+            return None
+        inputs = [torch.zeros(t.sizes(), dtype=t.dtype()) for t in types]
+        runner = copy.deepcopy(module) if stateful else module
+        with torch.inference_mode():
+            result = runner(*inputs)
+    except Exception:  # a help only: without it the signature is as open as the file leaves it
+        return None
+    return Example(tuple(inputs), result)

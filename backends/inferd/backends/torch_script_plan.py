@@ -1,0 +1,279 @@
+"""From a TorchScript method's schema and what is declared to a signature and a plan for calling it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.backends.api import LoadError, Signature, TensorSpec
+from inferd.backends.torch_io import (
+    Argument,
+    DictArgument,
+    ListArgument,
+    Output,
+    Plan,
+    ScalarArgument,
+    TensorArgument,
+    dtype_from_torch,
+    flat,
+    index_in,
+    needs_declaration,
+    place_outputs,
+)
+from inferd.wire.dtypes import DType
+
+_INTEGERS = frozenset(
+    {
+        DType.INT8,
+        DType.INT16,
+        DType.INT32,
+        DType.INT64,
+        DType.UINT8,
+        DType.UINT16,
+        DType.UINT32,
+        DType.UINT64,
+        DType.BOOL,
+    }
+)
+_FLOATS = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
+# TorchScript's types for Python values: the Python type, the element type when none is declared, those that fit.
+_SCALARS: Mapping[str, tuple[type, DType, frozenset[DType]]] = {
+    "IntType": (int, DType.INT64, _INTEGERS),
+    "FloatType": (float, DType.FP64, _FLOATS | _INTEGERS),
+    "NumberType": (float, DType.FP64, _FLOATS | _INTEGERS),
+    "BoolType": (bool, DType.BOOL, _INTEGERS),
+    "StringType": (str, DType.STRING, frozenset({DType.STRING})),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Inputs that the module accepts, in order, and what it gave for them."""
+
+    inputs: tuple[Any, ...]
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """One argument of the schema: `kind` is torch's name of its type without Optional."""
+
+    name: str
+    kind: str
+    text: str
+    optional: bool
+    default: Any
+
+
+def plan_method(
+    name: str, schema: Any, declared: Signature | None, example: Example | None
+) -> tuple[Signature, Plan, list[str]]:
+    """The signature, the plan and remarks for operators. Raises LoadError that says what to declare."""
+    parameters = [_parameter(argument) for argument in schema.arguments[1:]]
+    returns = schema.returns[0].type if len(schema.returns) == 1 else None
+    remarks: list[str] = []
+    if declared is None:
+        inputs, arguments = _infer_inputs(parameters, example, remarks)
+        keywords: tuple[tuple[str, Argument], ...] = ()
+    else:
+        inputs = declared.inputs
+        arguments, keywords, inputs = _bind(parameters, inputs)
+    if declared is not None and declared.outputs:
+        keyed = returns is not None and returns.kind() == "DictType"
+        placed = place_outputs(declared.outputs, keyed)
+        _check_places(placed, returns)
+        outputs = declared.outputs
+    else:
+        outputs, placed = _infer_outputs(returns, example, [s.name for s in inputs], remarks)
+    return Signature(name, inputs, outputs), Plan(arguments, placed, keywords), remarks
+
+
+def _parameter(argument: Any) -> _Parameter:
+    type_ = argument.type
+    optional = type_.kind() == "OptionalType"
+    if optional:
+        type_ = type_.getElementType()
+    has_default = argument.has_default_value()
+    default = argument.default_value if has_default else None
+    return _Parameter(argument.name, type_.kind(), str(argument.type), optional or has_default, default)
+
+
+def _is_tensors(parameter: _Parameter, container: str) -> bool:
+    return parameter.kind == container and "Tensor" in parameter.text
+
+
+def _infer_inputs(
+    parameters: Sequence[_Parameter], example: Example | None, remarks: list[str]
+) -> tuple[tuple[TensorSpec, ...], tuple[Argument, ...]]:
+    specs: list[TensorSpec] = []
+    arguments: list[Argument] = []
+    guessed = []
+    for i, parameter in enumerate(parameters):
+        if parameter.kind in _SCALARS:
+            kind, dtype, _ = _SCALARS[parameter.kind]
+            specs.append(TensorSpec(parameter.name, dtype, (), optional=parameter.optional))
+            arguments.append(ScalarArgument(parameter.name, kind, parameter.default))
+        elif parameter.kind == "TensorType":
+            dtype, shape = DType.FP32, None
+            if example is not None and i < len(example.inputs):
+                traced = example.inputs[i]
+                dtype = dtype_from_torch(traced.dtype) or DType.FP32
+                shape = _open_batch(tuple(traced.shape))
+            else:
+                guessed.append(parameter.name)
+            specs.append(TensorSpec(parameter.name, dtype, shape, optional=parameter.optional))
+            arguments.append(TensorArgument(parameter.name))
+        elif parameter.optional:
+            break  # left at its default, and so is what follows
+        else:
+            raise needs_declaration(
+                f"argument {parameter.name!r} is a {parameter.text}, whose inputs TorchScript does not tell",
+                [f"{parameter.name}__0"] if parameter.kind == "ListType" else ["first key", "second key"],
+                ["output__0"],
+            )
+    if guessed:
+        remarks.append(
+            f"no element types or shapes are declared: {', '.join(guessed)} taken as FP32 of any shape; "
+            "'signatures:' in model.yaml says better"
+        )
+    elif example is not None:
+        remarks.append("element types and shapes are those the module was traced with; dimension 0 taken as variable")
+    return tuple(specs), tuple(arguments)
+
+
+def _bind(
+    parameters: Sequence[_Parameter], inputs: Sequence[TensorSpec]
+) -> tuple[tuple[Argument, ...], tuple[tuple[str, Argument], ...], tuple[TensorSpec, ...]]:
+    """Declared inputs to parameters: by name, by number (NAME__i), or all of them into one dictionary or list."""
+    names = tuple(s.name for s in inputs)
+    by_name = {p.name: p for p in parameters}
+    if len(parameters) == 1 and not set(names) <= set(by_name):
+        if _is_tensors(parameters[0], "DictType"):
+            return (DictArgument(names),), (), tuple(inputs)
+        if _is_tensors(parameters[0], "ListType"):
+            return (ListArgument(names),), (), tuple(inputs)
+    bound: dict[str, TensorSpec] = {}
+    for spec in inputs:
+        number = index_in(spec.name)
+        parameter = by_name.get(spec.name)
+        if parameter is None and number is not None and number < len(parameters):
+            parameter = parameters[number]
+        if parameter is None:
+            raise LoadError(f"input {spec.name!r} is declared, but the arguments are {', '.join(by_name) or 'none'}")
+        if parameter.name in bound:
+            raise LoadError(f"inputs {bound[parameter.name].name!r} and {spec.name!r} are both {parameter.name!r}")
+        bound[parameter.name] = spec
+    positional: list[Argument] = []
+    keywords: list[tuple[str, Argument]] = []
+    specs: dict[str, TensorSpec] = {}
+    skipped = False
+    for parameter in parameters:
+        found = bound.get(parameter.name)
+        if found is None:
+            if not parameter.optional:
+                raise LoadError(
+                    f"argument {parameter.name!r} ({parameter.text}) is not declared; add it to the signature's inputs"
+                )
+            skipped = True
+            continue
+        argument, specs[found.name] = _argument(parameter, found)
+        if skipped:
+            keywords.append((parameter.name, argument))
+        else:
+            positional.append(argument)
+    return tuple(positional), tuple(keywords), tuple(specs[name] for name in names)
+
+
+def _argument(parameter: _Parameter, spec: TensorSpec) -> tuple[Argument, TensorSpec]:
+    optional = TensorSpec(spec.name, spec.dtype, spec.shape, optional=spec.optional or parameter.optional)
+    if parameter.kind in _SCALARS:
+        kind, _, fitting = _SCALARS[parameter.kind]
+        if spec.dtype not in fitting:
+            fit = ", ".join(d.name for d in sorted(fitting))
+            raise LoadError(
+                f"input {spec.name!r} is declared as {spec.dtype.name}, but the argument is {parameter.text}: {fit}"
+            )
+        return ScalarArgument(spec.name, kind, parameter.default), optional
+    if parameter.kind != "TensorType":
+        raise LoadError(f"argument {parameter.name!r} is a {parameter.text}, which inferd cannot fill")
+    if spec.dtype is DType.STRING:
+        raise LoadError(f"input {spec.name!r} is declared as STRING, but torch has no tensors of strings")
+    # An optional tensor that is not sent is None only where the method allows it.
+    return TensorArgument(spec.name), optional
+
+
+def _check_places(outputs: Sequence[Output], returns: Any) -> None:
+    """Where the method's type tells the number of outputs, none may be declared beyond it."""
+    count = _count(returns)
+    for output in outputs:
+        if count is not None and isinstance(output.place, int) and output.place >= count:
+            raise LoadError(
+                f"output {output.name!r} is declared as number {output.place}, but the method gives {count}"
+            )
+
+
+def _count(type_: Any) -> int | None:
+    """How many flat outputs a type has; None when only a run can tell."""
+    if type_ is None:
+        return None
+    kind = type_.kind()
+    if kind == "TupleType":
+        counts = [_count(t) for t in type_.elements()]
+        return None if None in counts else sum(c for c in counts if c is not None)
+    return 1 if kind == "TensorType" or kind in _SCALARS else None
+
+
+def _scalar_types(type_: Any) -> list[str]:
+    if type_.kind() == "TupleType":
+        return [kind for t in type_.elements() for kind in _scalar_types(t)]
+    return [str(type_.kind())]
+
+
+def _infer_outputs(
+    returns: Any, example: Example | None, inputs: Sequence[str], remarks: list[str]
+) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
+    if example is not None:
+        return _outputs_of(example)
+    count = _count(returns)
+    if count is None:
+        text = "nothing that can be known" if returns is None else str(returns)
+        raise needs_declaration(f"the method returns {text}: its outputs have to be named", inputs, ["output__0"])
+    kinds = _scalar_types(returns)
+    specs = tuple(
+        TensorSpec(f"output__{i}", *((_SCALARS[k][1], ()) if k in _SCALARS else (DType.FP32, None)))
+        for i, k in enumerate(kinds)
+    )
+    if any(k == "TensorType" for k in kinds):
+        remarks.append("no outputs are declared: named output__0 and so on, taken as FP32 of any shape")
+    # Their element types are guesses: the run does not insist on them.
+    return specs, tuple(Output(s.name, i) for i, s in enumerate(specs))
+
+
+def _outputs_of(example: Example) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
+    """Names, types and shapes from one real result. A dimension 0 that equals the inputs' is a batch."""
+    fields = getattr(example.result, "_fields", None)
+    batches = {tensor.shape[0] for tensor in example.inputs if tensor.ndim}
+    specs: list[TensorSpec] = []
+    places: list[Output] = []
+    values = flat(example.result)
+    named = fields is not None and len(fields) == len(values)
+    for place, value in values.items():
+        name = (
+            str(fields[place])
+            if named and fields is not None and isinstance(place, int)
+            else (place if isinstance(place, str) else f"output__{place}")
+        )
+        dtype = dtype_from_torch(getattr(value, "dtype", None))
+        if dtype is None:
+            continue  # not a tensor, or of a type that cannot travel: the others are served
+        shape = tuple(value.shape)
+        if shape and len(batches) == 1 and shape[0] in batches:
+            shape = _open_batch(shape)
+        specs.append(TensorSpec(name, dtype, shape))
+        places.append(Output(name, place))
+    return tuple(specs), tuple(places)
+
+
+def _open_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (-1, *shape[1:]) if shape else shape
