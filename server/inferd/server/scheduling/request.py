@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import logging
 from collections.abc import Callable
-from typing import Final
+from time import monotonic
+from typing import Final, Protocol
 
 from inferd.backends.api import Array
 from inferd.server.errors import Cancelled, ServingError
 
-_once = threading.Lock()
+_log = logging.getLogger("inferd.scheduling")
+
+
+class Place(Protocol):
+    """Where a request waits."""
+
+    def discard(self, request: InferRequest) -> None:
+        """Frees what `request` holds here, at once. Thread-safe; does nothing when it has already left."""
+        ...
+
+
+def _answered(_request: InferRequest) -> None:
+    """Stands in for `on_done` once it has been called: so a finished request keeps nothing of its caller alive."""
 
 
 class InferRequest:
     """Inputs that have passed the signature check, and the promise of exactly one outcome.
 
-    `on_done(request)` is called exactly once, from any thread, when `outputs` or `error` is set: by the instance that ran
-    it, by the queue that dropped it, or by `cancel`. It must be quick and must not raise.
+    `on_done(request)` is called exactly once, from any thread, when `outputs` or `error` is set: by the instance that
+    ran it, by the queue that dropped it, or by `cancel`. It must be quick and must not raise.
 
-    inputs          arrays by name; maybe read-only, maybe unaligned views of the received bytes (`owned` says False)
+    inputs          C-contiguous arrays by name; maybe read-only, maybe unaligned views of the received bytes (`owned`
+                    says False)
     wanted          names of the outputs asked for, None: all
-    rows            size of the batch axis; None where the model has none
+    rows            size of the batch axis; set by the scheduler where the model has one, None elsewhere
     deadline        monotonic seconds at which the caller stops waiting, None: never
     queue_deadline  monotonic seconds at which the request leaves the queue unserved, None: never
     priority        1 is served before 2
     nbytes          bytes that the request holds while it waits
     owned           the arrays belong to this request alone and may be written to
+    place           where it waits, None once it is taken, dropped or done; the scheduler's own
     """
 
     __slots__ = (
-        "batch_rows", "cancelled", "deadline", "enqueued_at", "error", "finished", "finished_at", "inputs", "nbytes",
-        "on_done", "outputs", "owned", "priority", "queue_deadline", "rows", "signature", "started_at", "wanted",
+        "_unanswered", "batch_rows", "cancelled", "deadline", "enqueued_at", "error", "finished", "finished_at",
+        "inputs", "nbytes", "on_done", "outputs", "owned", "place", "priority", "queue_deadline", "rows", "signature",
+        "started_at", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +81,8 @@ class InferRequest:
         self.started_at = 0.0
         self.finished_at = 0.0
         self.batch_rows = 0  # rows in the batch that this request ran in; 0: it never ran
+        self.place: Place | None = None
+        self._unanswered = True
 
     def succeed(self, outputs: dict[str, Array]) -> None:
         """Sets the outcome; does nothing when there is one already. Thread-safe."""
@@ -76,9 +93,16 @@ class InferRequest:
         self._finish(None, error)
 
     def cancel(self) -> None:
-        """The caller went away: drops the request if it has not finished. Thread-safe; its neighbours are not touched."""
+        """The caller went away: drops the request if it has not finished. Thread-safe; its neighbours are not
+        touched.
+        """
         self.cancelled = True
+        if self.finished:
+            return
         self._finish(None, Cancelled("the caller cancelled the request"))
+        place = self.place
+        if place is not None:
+            place.discard(self)
 
     def expired(self, now: float) -> bool:
         """Whether nobody waits for this request any more at monotonic time `now`."""
@@ -87,11 +111,19 @@ class InferRequest:
         )
 
     def _finish(self, outputs: dict[str, Array] | None, error: ServingError | None) -> None:
-        with _once:  # held for a few instructions; a lock per request would cost more than it saves
-            if self.finished:
-                return
-            self.finished = True
-            self.outputs = outputs
-            self.error = error
-        self.finished_at = time.monotonic()
-        self.on_done(self)
+        # Deleting a slot is one atomic step of the interpreter that fails for everyone but the first: a test-and-set
+        # that needs no lock, so no thread can lose its time slice while it holds one that all requests share.
+        try:
+            del self._unanswered
+        except AttributeError:
+            return
+        self.outputs = outputs
+        self.error = error
+        self.finished_at = monotonic()
+        self.finished = True
+        on_done = self.on_done
+        self.on_done = _answered
+        try:
+            on_done(self)
+        except Exception:
+            _log.exception("on_done of a request raised")  # the neighbours in the batch must still get their answers

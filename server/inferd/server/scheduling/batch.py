@@ -1,0 +1,108 @@
+"""From requests to one call of the model and back. Pure, but for the buffers it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from inferd.backends.api import Array, BackendError, Traits
+from inferd.server.scheduling.buffers import Buffers, is_aligned
+from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.request import InferRequest
+
+
+class WrongRows(BackendError):
+    """The model gave other rows than it got: nobody can say whose they are."""
+
+
+def wanted_outputs(requests: Sequence[InferRequest]) -> tuple[str, ...] | None:
+    """The outputs that any of the requests wants, None for all: nothing else is computed."""
+    wanted = requests[0].wanted
+    for request in requests:
+        if request.wanted != wanted:
+            break
+    else:
+        return wanted
+    names: dict[str, None] = {}
+    for request in requests:
+        if request.wanted is None:
+            return None
+        names.update(dict.fromkeys(request.wanted))
+    return tuple(names)
+
+
+def private_inputs(request: InferRequest, traits: Traits, buffers: Buffers) -> dict[str, Array]:
+    """The inputs of a request that runs alone: as they are where the model allows, else copies."""
+    alignment = traits.alignment
+    copy = traits.may_write_inputs and not request.owned
+    if not copy and alignment <= 1:
+        return request.inputs
+    return {
+        name: buffers.copy(name, array) if copy or not is_aligned(array, alignment) else array
+        for name, array in request.inputs.items()
+    }
+
+
+def join(
+    requests: Sequence[InferRequest],
+    rows: int,
+    *,
+    batched: frozenset[str],
+    padding: Padding,
+    traits: Traits,
+    buffers: Buffers,
+) -> dict[str, Array]:
+    """The inputs of a batch: rows one after the other, padded where that is declared; what has no batch axis once."""
+    joined: dict[str, Array] = {}
+    for name, array in requests[0].inputs.items():
+        if name in batched and array.ndim:
+            parts = [request.inputs[name] for request in requests]
+            shape = padding.shape(name, array.shape) if name in padding else array.shape
+            if shape != array.shape or any(part.shape[1:] != array.shape[1:] for part in parts):
+                joined[name] = into = buffers.empty(name, (rows, *shape[1:]), array.dtype)
+                padding.fill(name, parts, into)
+            elif len(parts) > 1:
+                joined[name] = buffers.concatenate(name, parts, rows)
+            else:
+                joined[name] = private_inputs(requests[0], traits, buffers)[name]
+        elif traits.may_write_inputs or not is_aligned(array, traits.alignment):
+            joined[name] = buffers.copy(name, array)
+        else:
+            joined[name] = array
+    return joined
+
+
+def keep(outputs: Mapping[str, Array], buffers: Buffers) -> None:
+    """Takes buffers that an output is a view of out of use: the outputs belong to the callers from now on."""
+    for name, flat in tuple(buffers.lent.items()):
+        if any(np.may_share_memory(output, flat) for output in outputs.values()):
+            buffers.forget(name)
+
+
+def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
+    """Raises WrongRows unless every output has `rows` rows."""
+    for name, output in outputs.items():
+        if not output.ndim or output.shape[0] != rows:
+            raise WrongRows(f"output {name!r} has shape {list(output.shape)} for a batch of {rows} rows")
+
+
+def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str, Array]:
+    """The wanted ones among the outputs. Raises BackendError when the model did not give one."""
+    if wanted is None or len(wanted) == len(outputs):
+        return outputs
+    try:
+        return {name: outputs[name] for name in wanted}
+    except KeyError as missing:
+        raise BackendError(f"the model gave no output {missing}, only {', '.join(outputs)}") from None
+
+
+def split(outputs: Mapping[str, Array], requests: Sequence[InferRequest]) -> list[dict[str, Array]]:
+    """Each request's rows of the outputs that it wants, as views. `check_rows` comes first."""
+    shares = []
+    start = 0
+    for request in requests:
+        stop = start + (request.rows or 1)
+        shares.append(pick({name: output[start:stop] for name, output in outputs.items()}, request.wanted))
+        start = stop
+    return shares

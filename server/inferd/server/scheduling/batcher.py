@@ -1,0 +1,419 @@
+"""Admission and forming: requests come in from any thread, batches go out to idle workers.
+
+One lock guards all queues of a servable. Workers park on locks of their own, so a submit wakes exactly one of them,
+and only when there is something to run:
+
+- An idle worker takes what waits at once. With `max_queue_delay` it waits up to that long, only while its bucket
+  holds fewer rows than `preferred_batch_size` (none: `max_batch_size`), and never past the moment at which the most
+  urgent request in it would miss its deadline.
+- Among the buckets that are ripe, the one with the oldest head goes first; priorities age (queue.py).
+- A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it.
+
+A worker is anything that calls `next` and executes what it gets: a thread today, the front end's loop where batches
+are known to be short.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from inferd.server.errors import DeadlineExceeded, Overloaded, QueueTimeout, ServingError, Unavailable
+from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
+from inferd.server.scheduling.request import InferRequest
+
+_TICK = 0.001  # expiries closer together than this are answered together
+
+
+@dataclass(slots=True)
+class Batch:
+    """Requests to run together. `rows` is 1 for one that runs alone without a batch axis."""
+
+    queue: SignatureQueue
+    requests: list[InferRequest]
+    rows: int
+
+
+class Parking:
+    """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch."""
+
+    __slots__ = ("requests", "taken", "wake")
+
+    def __init__(self) -> None:
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        self.taken = 0
+        self.requests: Sequence[InferRequest] = ()
+
+
+def expiry(request: InferRequest, now: float) -> ServingError:
+    """Why a request that has expired was not served."""
+    waited = f"after {max(0.0, now - request.enqueued_at):.3f} s in the queue" if request.enqueued_at else "on arrival"
+    if request.deadline is not None and now >= request.deadline:
+        return DeadlineExceeded(f"the deadline passed {waited}")
+    return QueueTimeout(f"the request's queue timeout passed {waited}")
+
+
+class Batcher:
+    """The queues of one servable. Thread-safe."""
+
+    def __init__(
+        self,
+        name: str,
+        queues: Sequence[SignatureQueue],
+        *,
+        delay: float,
+        observer: BatchObserver,
+    ) -> None:
+        self._name = name
+        self._queues = queues
+        self._delay = delay
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._active: dict[Bucket, None] = {}
+        self._waiting = 0
+        self._running = 0
+        self._idle: list[Parking] = []
+        self._refusal: str | None = None
+        self._stopped = False
+        self._quiet = threading.Event()
+        self._next_expiry = NEVER
+        self._expiry_kick = threading.Lock()  # released to wake `watch`
+        self._expiry_kick.acquire()
+        self._expiry_kicked = False
+
+    # -- callers -------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, request: InferRequest, queue: SignatureQueue, key: Hashable, *, extra: int = 0, admitted: bool = False
+    ) -> None:
+        """Queues a request whose `rows` are set. Raises Overloaded, DeadlineExceeded or Unavailable; then it is not
+        queued.
+
+        `extra` bytes are charged to the queue until `refund`. An `admitted` request belongs to one that was let in
+        before: it is refused only when the batcher is closed.
+        """
+        now = monotonic()
+        until = request.deadline
+        if request.queue_deadline is not None and (until is None or request.queue_deadline < until):
+            until = request.queue_deadline
+        if until is not None and now >= until:
+            self._observer.dropped("expired")
+            raise expiry(request, now)
+        request.enqueued_at = now
+        wake = None
+        with self._lock:
+            refused = self._stopped or (
+                not admitted
+                and (
+                    self._refusal is not None
+                    or queue.requests >= queue.max_requests
+                    or queue.nbytes + request.nbytes + extra > queue.max_bytes
+                )
+            )
+            if not refused:
+                bucket = queue.buckets.get(key)
+                if bucket is None:
+                    bucket = queue.bucket(key, self._discard)
+                if not bucket.count:
+                    self._active[bucket] = None
+                bucket.add(request)
+                queue.nbytes += extra
+                self._waiting += 1
+                if until is not None and until < self._next_expiry:
+                    self._next_expiry = until
+                    self._kick()
+                if self._idle and (not self._delay or self._ripen(bucket, request, until, now)):
+                    wake = self._idle.pop()
+        if refused:
+            raise self._refused(queue, request.nbytes + extra)
+        if wake is not None:
+            wake.wake.release()
+        if request.cancelled:  # meanwhile: whoever did it may have looked for its place too early
+            place = request.place
+            if place is not None:
+                place.discard(request)
+
+    def refund(self, queue: SignatureQueue, nbytes: int) -> None:
+        """Gives back the `extra` of `submit`."""
+        with self._lock:
+            queue.nbytes -= nbytes
+
+    def _refused(self, queue: SignatureQueue, nbytes: int) -> ServingError:
+        refusal = self._refusal
+        if refusal is not None:
+            return Unavailable(refusal)
+        self._observer.dropped("full")
+        if nbytes > queue.max_bytes:
+            return Overloaded(
+                f"the request holds {nbytes} bytes, the whole queue of {self._name} takes {queue.max_bytes} "
+                f"(queue.bytes)"
+            )
+        return Overloaded(
+            f"the queue of {self._name} is full: {queue.requests} of {queue.max_requests} requests (queue.requests), "
+            f"{queue.nbytes} of {queue.max_bytes} bytes (queue.bytes), this request needs {nbytes}",
+            retry_after=queue.drain_seconds,
+        )
+
+    def _discard(self, bucket: Bucket, request: InferRequest) -> None:
+        with self._lock:
+            if request.place is not bucket:
+                return
+            self._remove(bucket, request)
+            self._check_quiet()
+        self._observer.dropped("cancelled")
+
+    def _remove(self, bucket: Bucket, request: InferRequest) -> None:
+        bucket.remove(request)
+        self._waiting -= 1
+        if not bucket.count:
+            self._emptied(bucket)
+
+    def _emptied(self, bucket: Bucket) -> None:
+        del self._active[bucket]
+        bucket.ripe_at = NEVER
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def next(self, parking: Parking) -> Batch | None:
+        """The next batch, waiting for one; what the worker took before counts as done. None: the batcher is closed."""
+        while True:
+            batch = None
+            wake = None
+            timeout = -1.0
+            dropped: list[InferRequest] = []
+            with self._lock:
+                self._running -= parking.taken
+                parking.taken = 0
+                parking.requests = ()
+                if self._waiting:
+                    now = monotonic()
+                    batch = self._take(now, dropped)
+                    if batch is None and self._waiting:
+                        timeout = max(0.0, min(bucket.ripe_at for bucket in self._active) - now)
+                if batch is not None or dropped:
+                    parking.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
+                    self._running += parking.taken
+                    if self._waiting and self._idle:
+                        wake = self._idle.pop()
+                elif self._stopped:
+                    return None
+                else:
+                    self._check_quiet()
+                    self._idle.append(parking)
+            if wake is not None:
+                wake.wake.release()
+            if dropped:
+                self._drop(dropped)
+            if batch is not None:
+                parking.requests = batch.requests
+                return batch
+            if not dropped:
+                self._park(parking, timeout)
+
+    def _park(self, parking: Parking, timeout: float) -> None:
+        if parking.wake.acquire(timeout=timeout):
+            return
+        with self._lock:
+            if parking in self._idle:
+                self._idle.remove(parking)
+                return
+        parking.wake.acquire()  # picked in the last moment: whoever did it is about to release
+
+    def _take(self, now: float, dropped: list[InferRequest]) -> Batch | None:
+        bucket = self._pick(now)
+        if bucket is None:
+            return None
+        room = bucket.room
+        batch: list[InferRequest] = []
+        rows = 0
+        lane = bucket.next_lane()
+        while requests := lane.requests:
+            request = requests[0]
+            if request.place is None:
+                requests.popleft()
+                lane.dead -= 1
+            else:
+                weight = request.rows or 1
+                if batch and rows + weight > room:
+                    break
+                requests.popleft()
+                bucket.release(request)
+                self._waiting -= 1
+                if request.finished or request.expired(now):
+                    dropped.append(request)
+                else:
+                    batch.append(request)
+                    rows += weight
+                    if rows >= room:
+                        break
+            if len(bucket.lanes) > 1:
+                lane = bucket.next_lane()
+        if not bucket.count:
+            self._emptied(bucket)
+        elif self._delay:
+            self._reripen(bucket, now)
+        bucket.tidy()
+        if not batch:
+            return None
+        return Batch(bucket.queue, batch, rows if room else 1)
+
+    def _pick(self, now: float) -> Bucket | None:
+        active = self._active
+        if self._delay and self._refusal is None:
+            ripe = [bucket for bucket in active if bucket.ripe_at <= now]
+            return min(ripe, key=_score) if ripe else None
+        if len(active) == 1:
+            return next(iter(active))
+        return min(active, key=_score) if active else None
+
+    def _ripen(self, bucket: Bucket, request: InferRequest, until: float | None, now: float) -> bool:
+        """Notes when `bucket` waits no longer. Whether a worker must look again."""
+        ripe_at = self._patience(bucket, request, until, now)
+        if ripe_at > now and ripe_at >= bucket.ripe_at:
+            return False
+        bucket.ripe_at = min(ripe_at, bucket.ripe_at)
+        return True
+
+    def _patience(self, bucket: Bucket, request: InferRequest, until: float | None, now: float) -> float:
+        queue = bucket.queue
+        if not bucket.room or bucket.rows >= queue.target:
+            return now
+        ripe_at = request.enqueued_at + self._delay
+        if until is not None:
+            ripe_at = min(ripe_at, until - 2 * queue.seconds - _TICK)
+        return ripe_at
+
+    def _reripen(self, bucket: Bucket, now: float) -> None:
+        bucket.ripe_at = min(
+            self._patience(bucket, request, _until(request), now)
+            for lane in bucket.lanes
+            for request in lane.requests
+            if request.place is not None
+        )
+
+    # -- expiry --------------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Answers queued requests at their deadlines while every worker is busy. Runs on a thread of its own until
+        close.
+
+        It knows one time only, the earliest deadline in the queues, and looks through them then: queueing costs a
+        comparison, and requests that are served in time leave nothing behind to clean up.
+        """
+        while True:
+            expired: list[tuple[Bucket, InferRequest]] = []
+            with self._lock:
+                if self._stopped:
+                    return
+                if self._expiry_kicked:
+                    self._expiry_kicked = False
+                    self._expiry_kick.acquire(blocking=False)
+                now = monotonic()
+                if now >= self._next_expiry:
+                    earliest = NEVER
+                    for bucket, request in self._queued():
+                        until = _until(request)
+                        if until is not None and until <= now:
+                            expired.append((bucket, request))
+                        elif until is not None:
+                            earliest = min(earliest, until)
+                    for bucket, request in expired:
+                        self._remove(bucket, request)
+                    self._running += len(expired)
+                    self._next_expiry = max(earliest, now + _TICK)
+                timeout = self._next_expiry - now
+            if expired:
+                self._drop([request for _, request in expired])
+                with self._lock:
+                    self._running -= len(expired)
+                    self._check_quiet()
+            self._expiry_kick.acquire(timeout=-1 if timeout == NEVER else min(max(timeout, 0.0), 3600.0))
+
+    def _kick(self) -> None:
+        if not self._expiry_kicked:
+            self._expiry_kicked = True
+            self._expiry_kick.release()
+
+    def _drop(self, requests: Sequence[InferRequest]) -> None:
+        now = monotonic()
+        for request in requests:
+            self._observer.dropped("cancelled" if request.finished else "expired")
+            request.fail(expiry(request, now))
+
+    def _queued(self) -> list[tuple[Bucket, InferRequest]]:
+        return [
+            (bucket, request)
+            for bucket in self._active
+            for lane in bucket.lanes
+            for request in lane.requests
+            if request.place is not None
+        ]
+
+    # -- operations ----------------------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """Requests and bytes that wait."""
+        return sum(queue.requests for queue in self._queues), sum(queue.nbytes for queue in self._queues)
+
+    def change(self, queue: SignatureQueue, *, limit: int, target: int, splits: bool, reason: str) -> None:
+        """Sets how a signature is batched, for what waits already too."""
+        with self._lock:
+            queue.limit = limit
+            queue.target = target
+            queue.splits = splits
+            queue.reason = reason
+            for bucket in queue.buckets.values():
+                if bucket.count:
+                    bucket.ripe_at = 0.0
+            wake = self._idle.pop() if self._idle and self._waiting else None
+        if wake is not None:
+            wake.wake.release()
+
+    def drain(self, refusal: str, timeout: float | None) -> bool:
+        """Refuses new requests with `refusal` and waits for all others. Whether they are done. `timeout` in seconds."""
+        with self._lock:
+            self._refusal = refusal
+            self._check_quiet()
+            self._wake_all()
+        return self._quiet.wait(timeout)
+
+    def close(self, refusal: str) -> None:
+        """Fails what waits with `refusal` and sends the workers home once they have finished their batch."""
+        with self._lock:
+            self._refusal = refusal
+            self._stopped = True
+            queued = self._queued()
+            for bucket, request in queued:
+                self._remove(bucket, request)
+            self._running += len(queued)
+            self._kick()
+            self._wake_all()
+        for _, request in queued:
+            request.fail(Unavailable(refusal))
+        with self._lock:
+            self._running -= len(queued)
+            self._check_quiet()
+
+    def _wake_all(self) -> None:
+        for parking in self._idle:
+            parking.wake.release()
+        self._idle.clear()
+
+    def _check_quiet(self) -> None:
+        if self._refusal is not None and not self._waiting and not self._running:
+            self._quiet.set()
+
+
+def _score(bucket: Bucket) -> float:
+    return bucket.score
+
+
+def _until(request: InferRequest) -> float | None:
+    if request.queue_deadline is None:
+        return request.deadline
+    return request.queue_deadline if request.deadline is None else min(request.deadline, request.queue_deadline)

@@ -1,0 +1,74 @@
+"""Which requests may share a batch: those with an equal bucket key. Pure.
+
+The key holds, for each input of the signature in order: nothing where the request leaves it out; the shape without
+the batch axis where it has one; shape and bytes where it has none, since a batch has room for one value only (a
+sampling rate, a threshold). The signature itself is the queue that the bucket belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from hashlib import blake2b
+
+from inferd.backends.api import Array, Signature
+from inferd.server.errors import InvalidRequest
+from inferd.server.scheduling.padding import Padding
+
+_DIGEST_ABOVE = 256
+ALONE: Hashable = "alone"
+"""The key of requests that run one at a time."""
+
+
+def batched_inputs(signature: Signature) -> tuple[str, ...]:
+    """The inputs that may carry a batch axis: their first dimension is variable, or even the rank is open."""
+    return tuple(spec.name for spec in signature.inputs if spec.shape is None or spec.shape[:1] == (-1,))
+
+
+def contents(array: Array) -> Hashable:
+    """A value equal for equal arrays of one dtype. Long ones are digested: keys wait in the queue beside the inputs."""
+    if array.dtype == object:
+        return array.shape, tuple(array.ravel().tolist())
+    if array.nbytes <= _DIGEST_ABOVE:
+        return array.shape, array.tobytes()
+    return array.shape, blake2b(array.tobytes(), digest_size=20).digest()
+
+
+class BucketKeys:
+    """Makes the keys of one signature. Immutable, thread-safe."""
+
+    def __init__(self, signature: Signature, padding: Padding) -> None:
+        self.batched = frozenset(batched_inputs(signature))
+        self._order = tuple((spec.name, spec.name in self.batched) for spec in signature.inputs)
+        self._padding = padding
+        # Most models have one input: its shape is the key.
+        only = signature.inputs[0] if len(signature.inputs) == 1 else None
+        self._only = only.name if only and only.shape and not only.optional and self.batched and not padding else None
+
+    def of(self, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
+        """Rows and key. 0 rows: there is nothing to batch on, the request runs alone.
+
+        Raises InvalidRequest when the inputs disagree on the number of rows.
+        """
+        if self._only is not None:
+            shape = inputs[self._only].shape
+            return shape[0], shape[1:]
+        rows = -1
+        first = ""
+        key: list[Hashable] = []
+        for name, batched in self._order:
+            array = inputs.get(name)
+            if array is None:
+                key.append(None)
+            elif batched and array.ndim:
+                shape = array.shape
+                if rows < 0:
+                    rows, first = shape[0], name
+                elif shape[0] != rows:
+                    raise InvalidRequest(
+                        f"input {name!r}: expected {rows} rows (first dimension) as in input {first!r}, "
+                        f"got shape {list(shape)}"
+                    )
+                key.append(self._padding.shape(name, shape)[1:] if self._padding else shape[1:])
+            else:
+                key.append(contents(array))
+        return max(rows, 0), tuple(key)

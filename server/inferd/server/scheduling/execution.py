@@ -1,0 +1,163 @@
+"""Runs batches on one instance and answers their requests. Whatever the model does, every request gets one outcome.
+
+A batch that fails is run again one request at a time, so that only the culprit fails: an inference may be repeated,
+since what is stateful is never batched. A batch whose outputs have other rows than its inputs is never split: its
+requests run again alone, and the signature is served unbatched from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+
+from inferd.backends.api import Array, BackendError, Instance, InvalidInput, Traits
+from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
+from inferd.server.scheduling.batch import (
+    WrongRows,
+    check_rows,
+    join,
+    keep,
+    pick,
+    private_inputs,
+    split,
+    wanted_outputs,
+)
+from inferd.server.scheduling.batcher import Batch, expiry
+from inferd.server.scheduling.buffers import Buffers
+from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.request import InferRequest
+
+_log = logging.getLogger("inferd.scheduling")
+_LOG_EVERY = 10.0  # seconds between two logs of unexpected failures
+
+
+class Executor:
+    """One instance with its buffers. Not thread-safe: it belongs to its worker."""
+
+    def __init__(
+        self,
+        name: str,
+        instance: Instance,
+        traits: Traits,
+        *,
+        paddings: Mapping[str, Padding],
+        observer: BatchObserver,
+        unbatch: Callable[[SignatureQueue, str], None],
+    ) -> None:
+        """`unbatch(queue, reason)` is called when a model breaks what its proof has shown."""
+        self._name = name
+        self._instance = instance
+        self._traits = traits
+        self._paddings = paddings
+        self._observer = observer
+        self._unbatch = unbatch
+        self._buffers = Buffers(traits.alignment)
+        self._logged_at = 0.0
+        self._unlogged = 0
+
+    def run(self, batch: Batch) -> None:
+        """Runs a batch and answers its requests. Never raises."""
+        requests = batch.requests
+        try:
+            if len(requests) == 1:
+                self._run_alone(batch.queue, requests[0], batch.rows)
+            else:
+                self._run_together(batch)
+        except Exception as error:  # a defect of ours: the requests must not hang for it
+            self._log_failure("the scheduler failed", error)
+            for request in requests:
+                request.fail(ExecutionFailed("the server failed while it handled the request"))
+        finally:
+            self._buffers.begin()
+
+    def _run_together(self, batch: Batch) -> None:
+        queue, requests, rows = batch.queue, batch.requests, batch.rows
+        started = monotonic()
+        for request in requests:
+            request.started_at = started
+            request.batch_rows = rows
+        try:
+            inputs = self._join(queue, requests, rows)
+            outputs = self._instance.run(queue.name, inputs, wanted_outputs(requests))
+            check_rows(outputs, rows)
+            shares = split(outputs, requests)
+            if self._buffers.lent:
+                keep(outputs, self._buffers)
+        except Exception as error:
+            self._retry(queue, requests, error)
+            return
+        seconds = monotonic() - started
+        queue.timed(seconds)
+        for request, share in zip(requests, shares, strict=True):
+            request.succeed(share)
+        self._observer.batch(queue.name, requests, rows, seconds)
+
+    def _run_alone(self, queue: SignatureQueue, request: InferRequest, rows: int) -> None:
+        request.started_at = started = monotonic()
+        request.batch_rows = rows
+        try:
+            if queue.limit and self._paddings[queue.name]:
+                inputs = self._join(queue, (request,), request.rows or 1)
+            else:
+                inputs = private_inputs(request, self._traits, self._buffers)
+            outputs = pick(self._instance.run(queue.name, inputs, request.wanted), request.wanted)
+            if self._buffers.lent:
+                keep(outputs, self._buffers)
+        except Exception as error:
+            request.fail(self._reason(error))
+            return
+        seconds = monotonic() - started
+        queue.timed(seconds)
+        request.succeed(outputs)
+        self._observer.batch(queue.name, (request,), rows, seconds)
+
+    def _join(self, queue: SignatureQueue, requests: Sequence[InferRequest], rows: int) -> dict[str, Array]:
+        return join(
+            requests,
+            rows,
+            batched=queue.keys.batched,
+            padding=self._paddings[queue.name],
+            traits=self._traits,
+            buffers=self._buffers,
+        )
+
+    def _retry(self, queue: SignatureQueue, requests: Sequence[InferRequest], error: Exception) -> None:
+        if isinstance(error, WrongRows):
+            _log.error("%s: %s; signature %s is served unbatched from now on", self._name, error, queue.name)
+            self._unbatch(queue, f"at run time {error}")
+        elif not isinstance(error, BackendError):
+            self._log_failure("a batch failed and is run again one request at a time", error)
+        for request in requests:
+            now = monotonic()
+            if request.finished:
+                continue
+            if request.deadline is not None and now >= request.deadline:
+                request.fail(expiry(request, now))
+                continue
+            self._buffers.begin()
+            self._run_alone(queue, request, request.rows or 1)
+
+    def _reason(self, error: Exception) -> ServingError:
+        """The error that a caller sees: the backend's own words, nothing of an exception that no backend meant to
+        raise.
+        """
+        if isinstance(error, InvalidInput):
+            return InvalidRequest(str(error), accepted=True)
+        if isinstance(error, BackendError):
+            return ExecutionFailed(str(error))
+        self._log_failure("the model failed", error)
+        return ExecutionFailed(
+            f"{self._name}: the model failed with an unexpected {type(error).__name__}; see the server's log"
+        )
+
+    def _log_failure(self, text: str, error: Exception) -> None:
+        now = monotonic()
+        if self._logged_at and now - self._logged_at < _LOG_EVERY:
+            self._unlogged += 1
+            return
+        _log.error("%s: %s (%d more since the last such line)", self._name, text, self._unlogged, exc_info=error)
+        self._logged_at = now
+        self._unlogged = 0

@@ -1,0 +1,176 @@
+"""The executable copies of a model: one thread each, which makes the instance, runs it and closes it.
+
+Frameworks keep per-thread state (CUDA contexts, thread pools, arenas), so an instance never changes threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from time import monotonic
+from typing import TypeVar
+
+from inferd.backends.api import Instance, LoadError, Model, Placement
+
+_log = logging.getLogger("inferd.scheduling")
+T = TypeVar("T")
+
+
+class Worker:
+    """One instance and its thread. All methods are thread-safe.
+
+    The thread is a daemon: a model that hangs in its framework never keeps the process alive.
+    """
+
+    def __init__(self, name: str, model: Model, placement: Placement, on_exit: Callable[[], None]) -> None:
+        """`on_exit` is called on the worker's thread after the instance is closed."""
+        self.name = name
+        self.placement = placement
+        self._model = model
+        self._on_exit = on_exit
+        self._calls: SimpleQueue[Callable[[Instance], None] | None] = SimpleQueue()
+        self._made: Future[None] = Future()
+        self._instance: Instance | None = None
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def start(self) -> Future[None]:
+        """Starts the thread. The future is done when the instance is made; it raises LoadError."""
+        self._thread.start()
+        return self._made
+
+    def call(self, fn: Callable[[Instance], T]) -> Future[T]:
+        """Runs `fn(instance)` on the worker's thread, after what was called before."""
+        future: Future[T] = Future()
+
+        def run(instance: Instance) -> None:
+            try:
+                future.set_result(fn(instance))
+            except BaseException as error:  # the caller's to handle: the thread lives on
+                future.set_exception(error)
+
+        self._calls.put(run)
+        return future
+
+    def renew(self) -> Future[None]:
+        """Replaces the instance by a fresh one: what it had seen is forgotten. Raises LoadError."""
+
+        def renew(instance: Instance) -> None:
+            instance.close()
+            self._instance = None
+            self._instance = _make(self._model, self.placement)
+
+        return self.call(renew)
+
+    def stop(self) -> None:
+        """The thread closes the instance and ends after the calls made before."""
+        self._calls.put(None)
+
+    def join(self, timeout: float) -> bool:
+        """Whether the thread has ended within `timeout` seconds."""
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        try:
+            self._instance = _make(self._model, self.placement)
+        except LoadError as error:
+            self._made.set_exception(error)
+        else:
+            self._made.set_result(None)
+            self._take_calls()
+        if self._instance is not None:
+            try:
+                self._instance.close()
+            except Exception:
+                _log.exception("%s: the instance could not be closed", self.name)
+            self._instance = None
+        self._on_exit()
+
+    def _take_calls(self) -> None:
+        while (call := self._calls.get()) is not None:
+            instance = self._instance
+            if instance is None:
+                return  # could not be renewed: the load fails
+            call(instance)
+            del call, instance
+
+
+def _make(model: Model, placement: Placement) -> Instance:
+    try:
+        return model.instance(placement)
+    except LoadError:
+        raise
+    except Exception as error:
+        _log.exception("an instance on %s could not be made", placement.device)
+        raise LoadError(
+            f"no instance on {placement.device}: unexpected {type(error).__name__}, see the server's log"
+        ) from error
+
+
+class InstanceGroup:
+    """The workers of one servable. The last one to end closes the model."""
+
+    def __init__(self, name: str, model: Model, placements: Sequence[Placement]) -> None:
+        if not placements:
+            raise ValueError("an instance group needs at least one placement")
+        self._model = model
+        self._lock = threading.Lock()
+        self._left = len(placements)
+        self._started = False
+        self._closed = False
+        self.workers = tuple(
+            Worker(f"inferd-{name}-{number}", model, placement, self._exited)
+            for number, placement in enumerate(placements)
+        )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The device of each instance."""
+        return tuple(worker.placement.device for worker in self.workers)
+
+    def start(self) -> None:
+        """Makes every instance. Raises the first LoadError; `close` is due then too."""
+        self._started = True
+        made = [worker.start() for worker in self.workers]
+        for future in made:
+            future.exception()
+        for future in made:
+            future.result()
+
+    def keep_one(self) -> None:
+        """Ends every worker but the first."""
+        surplus, self.workers = self.workers[1:], self.workers[:1]
+        for worker in surplus:
+            worker.stop()
+
+    def close(self, timeout: float) -> bool:
+        """Ends the workers once they are free. Whether they have ended within `timeout` seconds; those that have not
+        do so later, when the model lets go of them.
+        """
+        with self._lock:
+            first, self._closed = not self._closed, True
+        if first and not self._started:
+            self._model.close()
+        elif first:
+            for worker in self.workers:
+                worker.stop()
+        if not self._started:
+            return True
+        deadline = monotonic() + timeout
+        ended = [worker.join(max(0.0, deadline - monotonic())) for worker in self.workers]
+        return all(ended)
+
+    def _exited(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            try:
+                self._model.close()
+            except Exception:
+                _log.exception("the model could not be closed")

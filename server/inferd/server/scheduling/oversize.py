@@ -1,0 +1,147 @@
+"""A request with more rows than a batch takes, cut into parts and put together again.
+
+Parts stand in the queue like any request, at its end, one for each instance at a time: so a huge request neither
+fills the queue nor keeps the others out, and its parts fill up batches. The request's bytes are charged to the queue
+until it is done.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from functools import partial
+
+import numpy as np
+
+from inferd.backends.api import Array
+from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.scheduling.batcher import Batcher
+from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.request import InferRequest
+
+
+class Reassembly:
+    """One request under way in parts; it is the request's `Place`. Thread-safe."""
+
+    def __init__(self, request: InferRequest, queue: SignatureQueue, key: Hashable, batcher: Batcher) -> None:
+        """`request.rows` is set. The size of a part is fixed here: `queue.limit` may change later."""
+        self._request = request
+        self._rows = request.rows or 0
+        self._queue = queue
+        self._key = key
+        self._batcher = batcher
+        self._size = queue.limit
+        self._lock = threading.Lock()
+        self._cut = 0
+        self._left = -(-self._rows // self._size)
+        self._outputs: list[dict[str, Array] | None] = [None] * self._left
+        self._under_way: dict[int, InferRequest] = {}
+        self._charged = True
+
+    def start(self, parallel: int) -> None:
+        """Queues the first parts, `parallel` of them at most. Raises what `Batcher.submit` raises; then none is
+        queued.
+        """
+        request = self._request
+        first = self._next_part()
+        if first is None:
+            return
+        request.place = self
+        try:
+            self._batcher.submit(first, self._queue, self._key, extra=request.nbytes)
+        except ServingError:
+            request.place = None
+            raise
+        request.enqueued_at = first.enqueued_at
+        for _ in range(parallel - 1):
+            self._advance()
+        if request.cancelled:
+            self.discard(request)
+
+    def discard(self, request: InferRequest) -> None:
+        """Drops the parts of a cancelled request and gives its bytes back."""
+        self._end()
+        request.inputs = {}
+
+    def _next_part(self) -> InferRequest | None:
+        whole, queue = self._request, self._queue
+        with self._lock:
+            index = self._cut
+            if index == len(self._outputs) or not self._charged:
+                return None
+            self._cut += 1
+            rows = slice(index * self._size, min((index + 1) * self._size, self._rows))
+            batched = queue.keys.batched
+            part = InferRequest(
+                whole.signature,
+                {
+                    name: array[rows] if name in batched and array.ndim else array
+                    for name, array in whole.inputs.items()
+                },
+                partial(self._done, index),
+                wanted=whole.wanted,
+                rows=rows.stop - rows.start,
+                deadline=whole.deadline,
+                # Served as soon as the first part is: the queue timeout is over then.
+                queue_deadline=whole.queue_deadline if index == 0 else None,
+                priority=whole.priority,
+            )
+            self._under_way[index] = part
+            return part
+
+    def _advance(self) -> None:
+        part = self._next_part()
+        if part is None:
+            return
+        try:
+            self._batcher.submit(part, self._queue, self._key, admitted=True)
+        except ServingError as error:
+            self._fail(error)
+
+    def _done(self, index: int, part: InferRequest) -> None:
+        whole = self._request
+        if part.error is not None:
+            self._fail(part.error)
+            return
+        outputs = part.outputs or {}
+        for name, array in outputs.items():
+            if not array.ndim or array.shape[0] != part.rows:
+                self._fail(
+                    ExecutionFailed(f"output {name!r} has shape {list(array.shape)} for a part of {part.rows} rows")
+                )
+                return
+        with self._lock:
+            self._under_way.pop(index, None)
+            self._outputs[index] = outputs
+            self._left -= 1
+            left = self._left
+            whole.started_at = whole.started_at or part.started_at
+            whole.batch_rows = max(whole.batch_rows, part.batch_rows)
+        if left:
+            self._advance()
+            return
+        try:
+            parts = [outputs for outputs in self._outputs if outputs is not None]
+            joined = {name: np.concatenate([outputs[name] for outputs in parts]) for name in parts[0]}
+        except ValueError as error:
+            self._fail(ExecutionFailed(f"the parts of the request have outputs that do not fit together: {error}"))
+            return
+        self._end()
+        whole.succeed(joined)
+
+    def _fail(self, error: ServingError) -> None:
+        error.accepted = error.accepted or any(outputs is not None for outputs in self._outputs)
+        self._end()
+        self._request.fail(error)
+
+    def _end(self) -> None:
+        with self._lock:
+            if not self._charged:
+                return
+            self._charged = False
+            under_way = list(self._under_way.values())
+            self._under_way.clear()
+        self._batcher.refund(self._queue, self._request.nbytes)
+        self._request.place = None
+        for part in under_way:
+            part.cancel()

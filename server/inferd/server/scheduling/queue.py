@@ -1,0 +1,180 @@
+"""The bounded queue of one signature: per bucket, per priority, first in first out. Not thread-safe: the batcher's
+lock holds.
+
+    SignatureQueue   bounds and counts, the buckets by key
+    Bucket           requests that may share a batch
+    Lane             those of one priority, oldest first
+
+Priorities age: a request of priority p goes before one of priority p + 1 that came up to AGING seconds earlier, not
+before an older one. So nobody starves, however long the rush of more important requests lasts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+
+from inferd.server.scheduling.bucket import ALONE, BucketKeys
+from inferd.server.scheduling.request import InferRequest
+
+AGING = 1.0  # seconds that one step of priority is worth
+_KEPT_BUCKETS = 64  # empty buckets kept, so that steady traffic makes none anew
+NEVER = float("inf")
+
+
+class Lane:
+    """Requests of one priority in a bucket. `dead` counts those that left out of turn and still stand in the line."""
+
+    __slots__ = ("dead", "handicap", "priority", "requests")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.handicap = priority * AGING
+        self.requests: deque[InferRequest] = deque()
+        self.dead = 0
+
+
+class Bucket:
+    """Requests with one key. `rows` and `count` are those that wait; `ripe_at` is when the batch stops waiting for
+    company.
+    """
+
+    __slots__ = ("_discard", "count", "key", "lanes", "queue", "ripe_at", "rows")
+
+    def __init__(self, queue: SignatureQueue, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> None:
+        self.queue = queue
+        self.key = key
+        self._discard = discard
+        self.lanes = [Lane(1)]
+        self.rows = 0
+        self.count = 0
+        self.ripe_at = NEVER
+
+    @property
+    def room(self) -> int:
+        """Most rows in one batch; 0: one request at a time."""
+        return 0 if self.key is ALONE else self.queue.limit
+
+    def discard(self, request: InferRequest) -> None:
+        """Lets a cancelled request go; the bucket is the `Place` of the requests in it. Thread-safe, unlike the
+        rest.
+        """
+        self._discard(self, request)
+
+    def lane(self, priority: int) -> Lane:
+        """The lane of a priority, made when it is not there."""
+        for lane in self.lanes:
+            if lane.priority == priority:
+                return lane
+        lane = Lane(priority)
+        if not self.lanes[-1].requests:  # the empty one of a bucket where nothing waits
+            self.lanes.pop()
+        self.lanes.append(lane)
+        return lane
+
+    def next_lane(self) -> Lane:
+        """The lane whose head is served next; an empty one when nothing waits."""
+        lanes = self.lanes
+        return lanes[0] if len(lanes) == 1 else min(lanes, key=_score)
+
+    @property
+    def score(self) -> float:
+        """When the bucket is served among others: the smallest first."""
+        return _score(self.next_lane())
+
+    def add(self, request: InferRequest) -> None:
+        """Puts a request at the end of its lane."""
+        lane = self.lanes[0]
+        if lane.priority != request.priority:
+            lane = self.lane(request.priority)
+        request.place = self
+        lane.requests.append(request)
+        self.count += 1
+        self.rows += request.rows or 1
+        self.queue.requests += 1
+        self.queue.nbytes += request.nbytes
+
+    def release(self, request: InferRequest) -> None:
+        """Gives back what `add` counted."""
+        request.place = None
+        self.count -= 1
+        self.rows -= request.rows or 1
+        self.queue.requests -= 1
+        self.queue.nbytes -= request.nbytes
+
+    def remove(self, request: InferRequest) -> None:
+        """Lets a request go that is not at the head. It stays in the line, dead and without arrays, until it is swept
+        out: at the head at once, elsewhere when most of the lane is dead, so queueing and cancelling for ever grows
+        nothing.
+        """
+        self.release(request)
+        request.inputs = {}
+        lane = self.lane(request.priority)
+        lane.dead += 1
+        requests = lane.requests
+        while requests and requests[0].place is None:
+            requests.popleft()
+            lane.dead -= 1
+        if lane.dead > 16 and lane.dead * 2 > len(requests):
+            lane.requests = deque(request for request in requests if request.place is not None)
+            lane.dead = 0
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drops lanes in which nothing stands."""
+        if len(self.lanes) > 1:
+            self.lanes = [lane for lane in self.lanes if lane.requests] or self.lanes[:1]
+
+
+def _score(lane: Lane) -> float:
+    return lane.requests[0].enqueued_at + lane.handicap if lane.requests else NEVER
+
+
+class SignatureQueue:
+    """What waits for one signature.
+
+    limit      rows per batch, 0: unbatched. Changes once, when the proof is done; again only when the model breaks it
+    target     rows at which a batch waits no longer
+    splits     a request over `limit` is cut and reassembled
+    requests   waiting now; `nbytes` what they hold, and what split requests hold that are under way
+    seconds    how long a batch takes, smoothed
+    """
+
+    __slots__ = (
+        "buckets", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "reason", "requests", "seconds",
+        "splits", "target",
+    )  # fmt: skip
+
+    def __init__(self, name: str, keys: BucketKeys, *, max_requests: int, max_bytes: int) -> None:
+        self.name = name
+        self.keys = keys
+        self.max_requests = max_requests
+        self.max_bytes = max_bytes
+        self.limit = 0
+        self.target = 1
+        self.splits = False
+        self.reason = "not proven"
+        self.requests = 0
+        self.nbytes = 0
+        self.seconds = 0.0
+        self.buckets: dict[Hashable, Bucket] = {}
+
+    def bucket(self, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> Bucket:
+        """The bucket of a key, made when it is not there."""
+        found = self.buckets.get(key)
+        if found is None:
+            if len(self.buckets) >= _KEPT_BUCKETS:
+                for old in [old for old, bucket in self.buckets.items() if not bucket.count]:
+                    del self.buckets[old]
+            found = self.buckets[key] = Bucket(self, key, discard)
+        return found
+
+    def timed(self, seconds: float) -> None:
+        """Learns from a batch that took `seconds`."""
+        self.seconds = seconds if not self.seconds else self.seconds + 0.1 * (seconds - self.seconds)
+
+    @property
+    def drain_seconds(self) -> float:
+        """A rough guess at when there is room again, for callers that were refused: 50 ms to 5 s."""
+        batches = max(1.0, self.requests / max(1, self.limit))
+        return min(5.0, max(0.05, 0.5 * batches * self.seconds))

@@ -1,0 +1,327 @@
+"""The scheduler of one servable: queues, batches and instances behind one small face."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Array, BackendError, Instance, LoadError, Model, Placement, Signature
+from inferd.server.config.schema import Batching, Queue
+from inferd.server.errors import InvalidRequest, Unavailable
+from inferd.server.scheduling.batcher import Batcher, Parking
+from inferd.server.scheduling.bucket import ALONE, BucketKeys, batched_inputs
+from inferd.server.scheduling.buffers import Buffers
+from inferd.server.scheduling.execution import Executor
+from inferd.server.scheduling.instances import InstanceGroup
+from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.oversize import Reassembly
+from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.proof import Verdict, detect_state, prove
+from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.sample import NoSample, Samples
+
+_log = logging.getLogger("inferd.scheduling")
+
+
+class Scheduler:
+    """Runs requests on a model. Made once per load: `start`, `warm_up`, `prove`, then `submit` from any thread, at
+    last `drain` and `close`. The first submit opens the queues; until `prove` has run, nothing but `batching.mode:
+    trusted` is batched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        placements: Sequence[Placement],
+        *,
+        batching: Batching,
+        queue: Queue,
+        stateful: bool = False,
+        samples: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] | None = None,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        """`samples` by signature and input. Takes the model over: `close` closes it. Raises LoadError for settings
+        that do not fit the model.
+        """
+        self._name = name
+        self._model = model
+        self._batching = batching
+        self._observer = NullObserver() if observer is None else observer
+        self.stateful = stateful or model.traits.stateful
+        self._signatures = {signature.name: signature for signature in model.signatures}
+        self._paddings = {s.name: Padding(s, batching.padding) for s in model.signatures}
+        self._samples = {
+            s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures
+        }
+        self._queues = {
+            s.name: SignatureQueue(
+                s.name,
+                BucketKeys(s, self._paddings[s.name]),
+                max_requests=queue.requests,
+                max_bytes=queue.bytes,
+            )
+            for s in model.signatures
+        }
+        self._batcher = Batcher(
+            name, tuple(self._queues.values()), delay=batching.max_queue_delay, observer=self._observer
+        )
+        # Two copies of a stateful model would answer from two different pasts.
+        self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
+        self._lock = threading.Lock()
+        self._serving = False
+        self._closed = False
+        self._parkings: list[Parking] = []
+        for signature in model.signatures:
+            self._settle(signature, self._without_proof(signature) or Verdict(0, "not proven"))
+        if batching.mode == "trusted" and self.max_batch_size:
+            _log.warning("%s: batched without proof (batching.mode: trusted)", name)
+
+    # -- loading -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Makes the instances, each on its own thread. Raises LoadError, with everything closed."""
+        try:
+            self._group.start()
+        except LoadError:
+            self.close()
+            raise
+
+    def warm_up(self, runs: int = 1) -> None:
+        """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails; seeded
+        data may.
+        """
+        futures = [worker.call(partial(self._warm, runs)) for worker in self._group.workers]
+        for future in futures:
+            future.result()
+        if self.stateful:
+            self._renew()
+
+    def prove(self) -> None:
+        """Finds out what may be batched, on the first instance. Due before the first submit. Raises LoadError only
+        when an instance has to be made anew and cannot.
+        """
+        if self.stateful:
+            return
+        worker = self._group.workers[0]
+        for signature in self._signatures.values():
+            verdict = worker.call(partial(self._examine, signature)).result()
+            self._settle(signature, verdict)
+            if verdict.stateful:
+                self.stateful = True
+                break
+        if self.stateful:
+            reason = self._queues[signature.name].reason
+            for other in self._signatures.values():
+                self._settle(other, Verdict(0, reason, stateful=True))
+            self._group.keep_one()
+            self._renew()
+
+    def _examine(self, signature: Signature, instance: Instance) -> Verdict:
+        verdict = self._without_proof(signature)
+        samples = self._samples[signature.name]
+        buffers = Buffers(self._model.traits.alignment)
+
+        def run(inputs: dict[str, Array]) -> dict[str, Array]:
+            if self._model.traits.alignment > 1:
+                inputs = {name: buffers.copy(name, array) for name, array in inputs.items()}
+            # An output may be a view of the inputs; what is compared later must not change.
+            return {name: array.copy() for name, array in instance.run(signature.name, inputs).items()}
+
+        if verdict is None:
+            return prove(signature, run, samples, self._limit)
+        if verdict.limit == 0 and detect_state(signature, run, samples):
+            return Verdict(0, "stateful: the same row gets a different output", stateful=True)
+        return verdict
+
+    @property
+    def _limit(self) -> int:
+        wanted, most = self._batching.max_batch_size, self._model.traits.max_batch
+        return wanted if most is None else min(wanted, most)
+
+    def _without_proof(self, signature: Signature) -> Verdict | None:
+        """How a signature is batched as far as settings and shapes decide it; None: the proof decides."""
+        if self.stateful:
+            return Verdict(0, "stateful", stateful=True)
+        if self._batching.mode == "off":
+            return Verdict(0, "batching.mode is off")
+        if self._limit < 2:
+            of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
+            return Verdict(0, f"{of} is {self._limit}")
+        if not batched_inputs(signature):
+            return Verdict(0, "no input has a variable first dimension")
+        return Verdict(self._limit, "trusted") if self._batching.mode == "trusted" else None
+
+    def _settle(self, signature: Signature, verdict: Verdict) -> None:
+        limit = verdict.limit
+        preferred = self._batching.preferred_batch_size or limit
+        self._batcher.change(
+            self._queues[signature.name],
+            limit=limit,
+            target=max(1, min(preferred, limit)),
+            splits=limit > 0 and self._batching.mode == "auto",
+            reason=verdict.reason,
+        )
+
+    def _unbatch(self, queue: SignatureQueue, reason: str) -> None:
+        self._batcher.change(queue, limit=0, target=1, splits=False, reason=reason)
+
+    def _warm(self, runs: int, instance: Instance) -> None:
+        for name, samples in self._samples.items():
+            try:
+                for group in samples.groups():
+                    error = _try_runs(instance, name, next(group).stack([0]), runs)
+                    if error is None:
+                        break
+                    if samples.declared:
+                        raise LoadError(
+                            f"{self._name}: the declared sample of signature {name!r} failed: {error}"
+                        ) from error
+                else:
+                    _log.info("%s: no warm-up of signature %s: it refuses seeded data", self._name, name)
+            except NoSample as missing:
+                _log.info("%s: no warm-up of signature %s: %s", self._name, name, missing)
+
+    def _renew(self) -> None:
+        for worker in self._group.workers:
+            worker.renew().result()
+
+    # -- serving -------------------------------------------------------------------------------------------------------
+
+    def submit(self, request: InferRequest) -> None:
+        """Takes a request in. Thread-safe, never blocks on the model.
+
+        Raises InvalidRequest, Overloaded, DeadlineExceeded or Unavailable, and then `on_done` is never called;
+        otherwise it is called exactly once. A request that was cancelled before is let pass: its `on_done` has been
+        called.
+        """
+        if request.cancelled:
+            return
+        if not self._serving:
+            self._open()
+        queue = self._queues.get(request.signature)
+        if queue is None:
+            raise InvalidRequest(
+                f"{self._name} has no signature {request.signature!r}; it has {', '.join(self._queues)}"
+            )
+        limit = queue.limit
+        if not limit:
+            self._batcher.submit(request, queue, ALONE)
+            return
+        request.rows, key = queue.keys.of(request.inputs)
+        if request.rows <= limit:
+            self._batcher.submit(request, queue, key if request.rows else ALONE)
+        elif queue.splits:
+            Reassembly(request, queue, key, self._batcher).start(len(self._group.workers))
+        else:
+            raise InvalidRequest(
+                f"{self._name}: expected at most {limit} rows (batching.max_batch_size), got {request.rows}; "
+                f"larger requests are split only where batching is proven, not with batching.mode: trusted"
+            )
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise Unavailable(f"{self._name} is closed")
+            if self._serving:
+                return
+            for worker in self._group.workers:
+                parking = Parking()
+                self._parkings.append(parking)
+                worker.call(partial(self._serve, parking))
+            threading.Thread(target=self._batcher.watch, name=f"inferd-{self._name}-expiry", daemon=True).start()
+            self._serving = True
+
+    def _serve(self, parking: Parking, instance: Instance) -> None:
+        executor = Executor(
+            self._name,
+            instance,
+            self._model.traits,
+            paddings=self._paddings,
+            observer=self._observer,
+            unbatch=self._unbatch,
+        )
+        while True:
+            batch = self._batcher.next(parking)
+            if batch is None:
+                return
+            executor.run(batch)
+            del batch  # or an idle worker would keep the last requests' memory
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def batching(self) -> str:
+        """How requests share batches, for people: "up to 32 rows", "unbatched: <why>"; by signature where they
+        differ.
+        """
+        texts = {name: _describe(queue) for name, queue in self._queues.items()}
+        if len(set(texts.values())) == 1:
+            return next(iter(texts.values()))
+        return "; ".join(f"{name}: {text}" for name, text in texts.items())
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most rows in one batch of the signature that allows most; 0: unbatched."""
+        return max((queue.limit for queue in self._queues.values()), default=0)
+
+    @property
+    def queue_depth(self) -> tuple[int, int]:
+        """Requests and bytes that wait, over all signatures."""
+        return self._batcher.depth
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The device of each instance."""
+        return self._group.devices
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def drain(self, timeout: float | None) -> bool:
+        """Refuses new requests (Unavailable) and waits up to `timeout` seconds until all others are done. Whether
+        they are: False means that the model still works or hangs. May be called again.
+        """
+        return self._batcher.drain(f"{self._name} is being unloaded", timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Fails what waits with Unavailable, lets running batches end, closes the instances on their threads and then
+        the model. Idempotent. After `timeout` seconds the requests of a model that hangs are failed, and its thread
+        is left behind: it closes instance and model when the framework lets go of it.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        refusal = f"{self._name} is closed"
+        self._batcher.close(refusal)
+        if self._group.close(timeout):
+            return
+        _log.error(
+            "%s: the model did not come back within %g s of closing; a thread is left behind", self._name, timeout
+        )
+        for parking in self._parkings:
+            for request in parking.requests:
+                request.fail(Unavailable(f"{refusal}; the model had not answered", accepted=True))
+
+
+def _describe(queue: SignatureQueue) -> str:
+    if not queue.limit:
+        return f"unbatched: {queue.reason}"
+    return f"up to {queue.limit} rows" + (f" ({queue.reason})" if queue.reason else "")
+
+
+def _try_runs(instance: Instance, signature: str, inputs: dict[str, Array], runs: int) -> Exception | None:
+    try:
+        for _ in range(runs):
+            instance.run(signature, {name: array.copy() for name, array in inputs.items()})
+    except Exception as error:
+        if not isinstance(error, BackendError):
+            _log.warning("warm-up: unexpected %s: %s", type(error).__name__, error)
+        return error
+    return None
