@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+
 from inferd.server.config.errors import dotted
 from inferd.server.config.fields import Section
 from inferd.server.config.schema import ModelConfig, ServerConfig
@@ -18,11 +21,16 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a schema. `section`: it holds keys of its own, which follow. `optional`: that section may be null."""
+    """One key of a schema.
+
+    default    `...` for a key that must be given; `written` is it as a file has it, with its unit
+    section    set when the key holds keys of its own, which follow it; `optional`: it may be null
+    """
 
     path: KeyPath
     annotation: Any
     default: Any
+    written: Any
     meaning: str
     section: type[Section] | None = None
     optional: bool = False
@@ -34,11 +42,23 @@ def all_keys(model: type[Section], above: KeyPath = ()) -> Iterator[Key]:
         path = (*above, name)
         section = next((kind for kind in _choices(field.annotation) if _is_section(kind)), None)
         optional = section is not None and type(None) in _choices(field.annotation)
-        meaning = field.description or (_headline(section) if section is not None else "")
+        meaning = " ".join(filter(None, (_headline(section) if section is not None else "", field.description)))
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
-        yield Key(path, field.annotation, default, " ".join(meaning.split()), section, optional)
+        written = None if default is ... else _written(field, default)
+        yield Key(path, field.annotation, default, written, " ".join(meaning.split()), section, optional)
         if section is not None:
             yield from all_keys(section, path)
+
+
+def item_keys(key: Key, above: str = "") -> Iterator[tuple[str, Key]]:
+    """The keys of the sections that a list holds, as `inputs[].name`, lists in lists included."""
+    for kind in _choices(key.annotation):
+        if typing.get_origin(kind) is not tuple or not _is_section(typing.get_args(kind)[0]):
+            continue
+        for inner in all_keys(typing.get_args(kind)[0]):
+            name = f"{above}{key.path[-1]}[].{dotted(inner.path)}"
+            yield name, inner
+            yield from item_keys(inner, f"{above}{key.path[-1]}[].")
 
 
 def annotations_at(path: Sequence[str | int], root: type[Section] = ServerConfig) -> tuple[Any, ...]:
@@ -115,6 +135,13 @@ def _is_text(annotation: Any) -> bool:
     if origin is tuple:
         return any(inner is str for inner in _choices(args[0]))
     return annotation is str or (origin is Literal and any(isinstance(each, str) for each in args))
+
+
+def _written(field: FieldInfo, default: Any) -> Any:
+    kind: Any = field.annotation
+    for extra in field.metadata:
+        kind = Annotated[kind, extra]
+    return TypeAdapter(kind).dump_python(default, mode="json")
 
 
 def _headline(section: type[Section]) -> str:

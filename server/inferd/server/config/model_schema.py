@@ -137,21 +137,16 @@ class ModelConfig(Section):
     backend: Text | None = None
     """onnx, torch, tensorflow or a plug-in's name. null: told by the files of the version."""
     version_policy: Policy = Policy(latest=1)
-    """Which versions are served: one of latest: N, all: true, specific: [N, ...]."""
     transition: Literal["availability", "resource"] = "availability"
     """availability: the new version is loaded before the old one goes; resource: the old one goes first."""
     labels: dict[Label, Version] = Field(default_factory=dict)
     """Names for versions, such as stable: 3."""
     signatures: tuple[DeclaredSignature, ...] = ()
-    """Inputs and outputs that the artefact itself does not tell."""
+    """For artefacts that do not tell them (TorchScript), or to add samples. The first one is the default."""
     batching: Batching = Batching()
-    """How requests share batches."""
     queue: Queue = Queue()
-    """The bounded queue in front of the model."""
     instances: Instances = Instances()
-    """Executable copies and where they run."""
     warmup: Warmup = Warmup()
-    """Runs before a version takes traffic."""
     stateful: Flag = False
     """Answers depend on earlier calls: unbatched, one instance, one request at a time."""
     default_priority: Annotated[int, Strict(), Field(ge=1, le=1000)] = 1

@@ -67,7 +67,7 @@ class Server(Section):
     transport: Literal["auto", "public"] = "auto"
     """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
     tls: Tls | None = None
-    """TLS of the gRPC port. null: plain text."""
+    """null: plain text."""
     state_dir: Text | None = None
     """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory."""
     cpu_threads: Count | None = None
@@ -185,10 +185,10 @@ class ServerConfig(Section):
     admin: Admin = Admin()
     log: Log = Log()
     queue: Queue = Queue()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model, over which the model's own settings are laid."""
     batching: Batching = Batching()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model, over which the model's own settings are laid."""
     instances: Instances = Instances()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model, over which the model's own settings are laid."""
     models: dict[Text, dict[str, Any]] = Field(default_factory=dict)
     """By model name: any key of model.yaml, over what its model.yaml and config.pbtxt say."""

@@ -79,7 +79,7 @@ class HttpServer:
         self._rendering: asyncio.Future[bytes] | None = None
 
     def start(self) -> tuple[str, ...]:
-        """Binds every address and serves. Gives the bound ones (port 0 filled in). Raises OSError; then none is bound."""
+        """Binds every address and serves. Gives the bound ones, port 0 filled in. Raises OSError; then none is."""
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("an HttpServer is used once")
@@ -101,7 +101,7 @@ class HttpServer:
             return bound
 
     def stop(self) -> None:
-        """Ends every connection and waits until the thread is gone; answers under way have a second. May be repeated."""
+        """Ends every connection and waits until the thread is gone; answers under way have a second. Repeatable."""
         with self._lock:
             if self._thread is None or self._loop is None or self._stopping is None:
                 return

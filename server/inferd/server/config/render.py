@@ -1,0 +1,139 @@
+"""The schema written out: config.yaml, the tables of docs/configuration.md, the JSON schema. A test keeps them in step.
+
+python -m inferd.server.config.render DIRECTORY      rewrites both files in a checkout
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from inferd.server.config.errors import dotted
+from inferd.server.config.fields import Section
+from inferd.server.config.keys import Key, all_keys, item_keys, section_at
+from inferd.server.config.schema import ModelConfig, ServerConfig
+
+CONFIG_FILE: Final = "config.yaml"
+DOCUMENT: Final = "docs/configuration.md"
+
+_WIDTH: Final = 110
+_HEAD: Final = """\
+# Settings of inferd: every key with its default. What is left out has this default; nothing here is required.
+#
+# Times and sizes carry units: 250ms, 2s, 1m, 1h; 16KiB, 64MiB, 1GiB (also KB, MB, GB). null means "not set".
+# The environment (INFERD_SERVER__STATE_DIR=/state) and flags (--set server.state_dir=/state) win over this file.
+# docs/configuration.md says more. Written by `python -m inferd.server.config.render .` from the schema.
+"""
+_EXAMPLE: Final = "digits"
+
+
+def config_yaml() -> str:
+    """The text of config.yaml."""
+    lines = [_HEAD.rstrip()]
+    null: tuple[str, ...] = ("",)
+    for key in all_keys(ServerConfig):
+        if len(key.path) == 1:
+            lines.append("")
+        # The keys of a section that is null by default stand there commented out.
+        off = key.path[: len(null)] == null
+        indent = "  " * (len(key.path) - 1 - off)
+        if key.optional:
+            null = key.path
+        for line in _entry(key, indent):
+            text = line.strip()
+            lines.append(f"{indent}#   {text}" if off else line)
+    lines.append("# models:")
+    lines.append(f"#   {_EXAMPLE}:")
+    for key in all_keys(ModelConfig):
+        lines.extend(f"# {line}" for line in _entry(key, "  " * (len(key.path) + 1)))
+    return "\n".join(lines) + "\n"
+
+
+def key_table(model: type[Section]) -> str:
+    """Every key of a schema as a Markdown table."""
+    rows = ["| Key | Default | Meaning |", "| --- | --- | --- |"]
+    for key in all_keys(model):
+        rows.append(_row(dotted(key.path), key))
+        rows.extend(_row(name, inner) for name, inner in item_keys(key))
+    return "\n".join(rows) + "\n"
+
+
+def with_tables(document: str) -> str:
+    """The documentation with its tables renewed. They stand between `<!-- keys: Name -->` and `<!-- end -->`."""
+    for model in (ServerConfig, ModelConfig):
+        begin, end = f"<!-- keys: {model.__name__} -->\n", "<!-- end -->"
+        before, _, rest = document.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"expected {begin.strip()} ... {end} in the document")
+        document = f"{before}{begin}\n{key_table(model)}\n{end}{after}"
+    return document
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of config.yaml, with `$defs.ModelConfig` that of model.yaml."""
+    schema = ServerConfig.model_json_schema(mode="validation")
+    model = ModelConfig.model_json_schema(mode="validation")
+    definitions = {**schema.get("$defs", {}), **model.pop("$defs", {})}
+    schema["$defs"] = {**definitions, "ModelConfig": model}
+    for root, top in ((ServerConfig, schema), (ModelConfig, model)):
+        for key in all_keys(root):
+            holder = section_at(key.path[:-1], root)
+            inner = top if holder in (root, None) else definitions[holder.__name__]
+            if key.default is not ... and "default" in inner["properties"][key.path[-1]]:
+                inner["properties"][key.path[-1]]["default"] = key.written
+    schema["properties"]["models"]["additionalProperties"] = {"$ref": "#/$defs/ModelConfig"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def schema_text() -> str:
+    """`json_schema` as text."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def shown_default(key: Key) -> str:
+    """A key's default as YAML on one line; "" where it has none."""
+    if key.default is ...:
+        return ""
+    return yaml.safe_dump(key.written, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+
+
+def _entry(key: Key, indent: str) -> Iterator[str]:
+    yield from textwrap.wrap(
+        key.meaning, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
+    )
+    for name, inner in item_keys(key):
+        first, further = f"{indent}#   {name}: ", f"{indent}#     "
+        yield from textwrap.wrap(inner.meaning, _WIDTH, initial_indent=first, subsequent_indent=further)
+    name = key.path[-1]
+    if key.section is None:
+        yield f"{indent}{name}: {shown_default(key)}"
+    elif not key.optional:
+        yield f"{indent}{name}:"
+    else:
+        yield f"{indent}{name}: null"
+
+
+def _row(name: str, key: Key) -> str:
+    default = "" if key.section is not None and not key.optional else shown_default(key)
+    shown = f"`{default}`" if default else ("" if key.section is not None else "required")
+    return f"| `{name}` | {shown} | {key.meaning.replace('|', chr(92) + '|')} |"
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrites config.yaml and the documentation's tables in a checkout."""
+    root = Path(arguments[0] if arguments else ".")
+    (root / CONFIG_FILE).write_text(config_yaml(), encoding="utf-8")
+    document = root / DOCUMENT
+    document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
