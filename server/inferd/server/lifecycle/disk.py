@@ -11,13 +11,18 @@ from inferd.server.lifecycle.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class VersionOnDisk:
-    """One version directory. `held`: why it is not yet a candidate, which waiting may heal; `error`: why it cannot be one."""
+    """One version directory.
+
+    `held`: why it is not yet a candidate, which may heal by itself; `settling`: it will, in less than the settle time,
+    if nothing changes any more. `error`: why it cannot be a candidate.
+    """
 
     number: int
     path: Path
-    tree: Tree = Tree()
+    tree: Tree = field(default_factory=Tree)
     held: str = ""
     error: str = ""
+    settling: bool = False
 
     @property
     def ready(self) -> bool:
@@ -29,8 +34,8 @@ class VersionOnDisk:
 class ModelOnDisk:
     """One model directory, versions descending.
 
-    `config` is None while its settings cannot be read: then `error` says why (or `held`, while they are being written) and what
-    is served stays as it is. `notes`: settings that are not honoured.
+    `config` is None while its settings cannot be read: then `error` says why (or `held`, while they are being written)
+    and what is served stays as it is. `notes`: settings that are not honoured.
     """
 
     name: str
@@ -50,8 +55,8 @@ class ModelOnDisk:
 class Listing:
     """Everything that the repository holds at one moment, models by name. Omission means: confirmed gone.
 
-    `errors`: roots that could not be read; what they held before is still listed. `complete`: every root has been read at
-    least once. `sequence` counts the scans: a listing with a number at or above that of a request was made after it.
+    `errors`: roots that could not be read; what they held before is still listed. `complete`: every root has been read
+    at least once. `sequence` counts the scans: a listing with a number at or above that of a request was made after it.
     """
 
     models: dict[str, ModelOnDisk] = field(default_factory=dict)

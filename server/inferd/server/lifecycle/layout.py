@@ -1,4 +1,5 @@
-"""What a repository's directories mean: which names are models and versions, which files hold a version back, where links may lead.
+"""What a repository's directories mean: which names are models and versions, which files hold a version back, where
+links may lead.
 
     <root>/<model>/<integer version>/<artefact>        [<root>/<model>/model.yaml] [<root>/<model>/config.pbtxt]
 
@@ -38,7 +39,8 @@ def is_partial(name: str) -> bool:
 
 
 def version_number(name: str) -> int | None:
-    """The version that a directory name stands for, None when it is no version. `007` is 7, as in TensorFlow Serving."""
+    """The version that a directory name stands for, None when it is no version. `007` is 7, as in TensorFlow
+    Serving."""
     if not (name.isascii() and name.isdigit()):
         return None
     number = int(name) if len(name) <= 64 else MAX_VERSION + 1
@@ -66,7 +68,8 @@ def subdirectories(directory: Path | str) -> list[str]:
 
 
 def version_directories(directory: Path | str) -> dict[int, list[str]]:
-    """The version directories of a model: number to names. More than one name for a number is an error of that version. Raises OSError."""
+    """The version directories of a model: number to names. More than one name for a number is an error of that version.
+    Raises OSError."""
     versions: dict[int, list[str]] = {}
     for name in subdirectories(directory):
         number = version_number(name)
@@ -76,7 +79,8 @@ def version_directories(directory: Path | str) -> dict[int, list[str]]:
 
 
 def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
-    """What to say when a root is one model's own directory (a TensorFlow Serving base path), None when it is a repository.
+    """What to say when a root is one model's own directory (a TensorFlow Serving base path), None when it is a
+    repository.
 
     `names`: the root's visible directories.
     """

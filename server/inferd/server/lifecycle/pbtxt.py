@@ -1,6 +1,7 @@
 """Triton's config.pbtxt as a plain mapping: the fields that inferd honours, and the names of those that it does not.
 
-The mapping has the field names and the shape of Triton's ModelConfig message; repeated fields are lists, maps are dicts:
+The mapping has the field names and the shape of Triton's ModelConfig message; repeated fields are lists, maps are
+dicts:
 
     {"name": "m", "platform": "onnxruntime_onnx", "max_batch_size": 8,
      "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [64]}], "parameters": {"KEY": "value"},
@@ -24,7 +25,8 @@ Reader = Callable[[Value], Any]
 
 @dataclass(frozen=True, slots=True)
 class TritonConfig:
-    """`values`: what the file says of things inferd honours. `unknown`: paths of fields that it does not, in the file's order."""
+    """`values`: what the file says of things inferd honours. `unknown`: paths of fields that it does not, in the file's
+    order."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
@@ -142,7 +144,9 @@ def _shown(value: Value) -> str:
 
 def _parameter(value: Value, where: str, unknown: list[str]) -> str:
     # ModelParameter is a message of its own with one field.
-    return str(_message(_expect_message(value, where), {"string_value": _string}, where, unknown).get("string_value", ""))
+    return str(
+        _message(_expect_message(value, where), {"string_value": _string}, where, unknown).get("string_value", "")
+    )
 
 
 _RESHAPE = {"shape": _Repeated(_integer)}

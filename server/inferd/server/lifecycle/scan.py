@@ -1,9 +1,10 @@
 """One look at one repository root, and the caution that belongs to it.
 
-What a scan cannot read it keeps as it was: an unreadable root or model is a problem to report, never a reason to unload. What a
-scan does not find any more is gone only when it stays away for the settle time: between the two renames of a replacement a
-directory is missing for a moment. And a root that is suddenly empty is believed only when it is still the same directory and was
-written to since, or an unmounted disk would look like a repository whose models were all deleted.
+What a scan cannot read it keeps as it was: an unreadable root or model is a problem to report, never a reason to
+unload. What a scan does not find any more is gone only when it stays away for the settle time: between the two renames
+of a replacement a directory is missing for a moment. And a root that is suddenly empty is believed only when it is
+still the same directory and was written to since, or an unmounted disk would look like a repository whose models were
+all deleted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.layout import (
@@ -26,11 +28,15 @@ from inferd.server.lifecycle.settings import SettingsReader
 from inferd.server.lifecycle.settle import Settle
 from inferd.server.lifecycle.tree import Tree, read_tree
 
+_Key = TypeVar("_Key", bound=Hashable)
+_Thing = TypeVar("_Thing")
+
 
 class RootScanner:
     """Looks at one root again and again. One thread only.
 
-    `models` are the models by name, `error` what is wrong with the root itself, `read_once` whether it could ever be read.
+    `models` are the models by name, `error` what is wrong with the root itself, `read_once` whether it could ever be
+    read.
     """
 
     def __init__(
@@ -94,9 +100,9 @@ class RootScanner:
             self._keys.add((self.root / name, "settings"))
             self._keys.update((self.root / name, version.number) for version in model.versions)
 
-    def _with_absent[Key: Hashable, Thing](
-        self, found: dict[Key, Thing], before: dict[Key, Thing], key: Callable[[Key], Hashable]
-    ) -> dict[Key, Thing]:
+    def _with_absent(
+        self, found: dict[_Key, _Thing], before: dict[_Key, _Thing], key: Callable[[_Key], Hashable]
+    ) -> dict[_Key, _Thing]:
         """`found` and, of what was there before, all that has not been away for the settle time yet."""
         kept = dict(found)
         for name, thing in before.items():
@@ -128,18 +134,20 @@ class RootScanner:
             versions = self._with_absent(
                 versions, {version.number: version for version in before.versions}, lambda n: (directory, n, "absent")
             )
-        error = settings.error
-        if not versions and not error:
-            error = f"{directory} has no version: expected a directory named by an integer, such as {directory / '1'}"
+        problem = settings.error
+        if not versions and not problem:
+            problem = f"{directory} has no version: expected a directory named by an integer, such as {directory / '1'}"
         ordered = tuple(versions[number] for number in sorted(versions, reverse=True))
-        return ModelOnDisk(name, directory, settings.config, ordered, error, settings.held, settings.notes)
+        return ModelOnDisk(name, directory, settings.config, ordered, problem, settings.held, settings.notes)
 
     def _version(self, model: Path, number: int, names: list[str], rule: LinkRule, first: bool) -> VersionOnDisk:
         path = model / names[0]
         key = (model, number)
         self._keys.add(key)
         if len(names) > 1:
-            return VersionOnDisk(number, path, error=f"version {number} has {len(names)} directories: {', '.join(names)}")
+            return VersionOnDisk(
+                number, path, error=f"version {number} has {len(names)} directories: {', '.join(names)}"
+            )
         try:
             tree = read_tree(path, rule)
         except LayoutError as error:
@@ -147,11 +155,15 @@ class RootScanner:
         except OSError as error:
             return VersionOnDisk(number, path, error=f"{path} cannot be read: {error.strerror or error}")
         settled = self._settle.observe(key, tree, newest_change=tree.newest_ctime if first else None)
-        return VersionOnDisk(number, path, tree, held=self._held(tree, settled))
+        held = self._held(tree)
+        settling = not held and not settled
+        if settling:
+            held = "its files are still changing, or too new to be sure that they are not"
+        return VersionOnDisk(number, path, tree, held=held, settling=settling)
 
-    def _held(self, tree: Tree, settled: bool) -> str:
+    def _held(self, tree: Tree) -> str:
         if tree.held:
             return tree.held
         if self._ready_file and not any(file.path == self._ready_file for file in tree.files):
             return f"{self._ready_file} is not there yet (repository.ready_file)"
-        return "" if settled else "its files are still changing, or too new to be sure that they are not"
+        return ""

@@ -1,4 +1,5 @@
-"""A model's settings from its directory: `model.yaml` and `config.pbtxt`, read when their stats change, kept while they are written."""
+"""A model's settings from its directory: `model.yaml` and `config.pbtxt`, read when their stats change, kept while they
+are written."""
 
 from __future__ import annotations
 
@@ -8,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inferd.server.config.document import read_document
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.layout import MODEL_FILE, SETTINGS_FILES, TRITON_FILE, LayoutError, LinkRule
-from inferd.server.lifecycle.model_file import read_model_file
 from inferd.server.lifecycle.pbtxt import read_triton_config
 from inferd.server.lifecycle.settle import Settle
 
-Resolve = Callable[[str, Mapping[str, Any] | None, Mapping[str, Any] | None], ModelConfig]
-"""Model name, model.yaml, config.pbtxt → settings, all layers applied. Raises ConfigError."""
+Resolve = Callable[[str, Path, Mapping[str, Any] | None, Mapping[str, Any] | None], tuple[ModelConfig, tuple[str, ...]]]
+"""Model name, its directory, model.yaml, config.pbtxt → settings with all layers applied, and notes. Raises
+ConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,15 @@ class SettingsReader:
         names = {entry[0] for entry in stamp}
         notes: list[str] = []
         try:
-            model_file = read_model_file(directory / MODEL_FILE) if MODEL_FILE in names else None
+            model_file = read_document(directory / MODEL_FILE) if MODEL_FILE in names else None
             triton: Mapping[str, Any] | None = None
             if TRITON_FILE in names:
                 config = read_triton_config(directory / TRITON_FILE, name)
                 triton = config.values
                 if config.unknown:
                     notes.append(f"{TRITON_FILE}: not honoured: {', '.join(config.unknown)}")
-            return Settings(self._resolve(name, model_file, triton), notes=tuple(notes))
+            resolved, further = self._resolve(name, directory, model_file, triton)
+            return Settings(resolved, notes=(*notes, *further))
         except (LayoutError, ConfigError) as error:
             return Settings(None, error=str(error), notes=tuple(notes))
 

@@ -1,7 +1,8 @@
 """When a thing on disk counts as written: two of our own looks, at least `settle` apart, that saw the same.
 
-Modification times are not asked (cp -p and rsync -t write old ones, clocks differ): only what we saw ourselves, on a monotonic
-clock. The one exception is a server's first scan, where everything older than `settle` counts at once, or each start would wait.
+Modification times are not asked (cp -p and rsync -t write old ones, clocks differ): only what we saw ourselves, on a
+monotonic clock. The one exception is a server's first scan, where everything older than `settle` counts at once, or
+each start would wait.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Settle:
 
     @property
     def due(self) -> float | None:
-        """Monotonic time at which the earliest of the things observed in this scan will have settled, None if all have."""
+        """Monotonic time at which the earliest of the things observed in this scan will have settled, None if all
+        have."""
         return self._due
 
     def observe(self, key: Hashable, value: object, *, newest_change: float | None = None) -> bool:

@@ -1,8 +1,8 @@
 """A reader for protobuf's text format, without protobuf: what the file says, as (field, value) pairs in order.
 
-Needed for Triton's config.pbtxt on a floor that knows no protobuf classes. The grammar is that of the text-format language
-specification: `name: value`, `name { ... }`, `name < ... >`, `name: [ ... ]`, comments, adjacent strings, `,` and `;` between
-fields. What a field means is the caller's business.
+Needed for Triton's config.pbtxt on a floor that knows no protobuf classes. The grammar is that of the text-format
+language specification: `name: value`, `name { ... }`, `name < ... >`, `name: [ ... ]`, comments, adjacent strings, `,`
+and `;` between fields. What a field means is the caller's business.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class _Parser:
 
     def _field(self, depth: int) -> tuple[str, Value]:
         name = self._field_name()
-        if self._take(":"):
-            value = self._value(depth)
-        elif self._kind == "symbol" and self._token in "{<[":
+        if self._take(":") or (self._kind == "symbol" and self._token in "{<["):
             value = self._value(depth)
         else:
             self._fail(f"':' or '{{' after {name!r}")

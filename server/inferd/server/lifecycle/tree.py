@@ -1,7 +1,8 @@
-"""The files of one version directory: their stats, cheap and read at every scan, and the hash of their content, read seldom.
+"""The files of one version directory: their stats, cheap and read at every scan, and the hash of their content, read
+seldom.
 
-Equal trees mean that nothing happened. Different trees mean that something may have happened: `touch`, a remount or a git-sync
-checkout change stats but not content, and only the content hash tells.
+Equal trees mean that nothing happened. Different trees mean that something may have happened: `touch`, a remount or a
+git-sync checkout change stats but not content, and only the content hash tells.
 """
 
 from __future__ import annotations
@@ -48,34 +49,34 @@ class Tree:
         return max((file.ctime_ns for file in self.files), default=0) / 1e9
 
 
-def read_tree(directory: Path | str, rule: LinkRule) -> Tree:
+def read_tree(directory: Path | str, rule: LinkRule | None = None) -> Tree:
     """Stats everything below `directory`.
 
-    Hidden files count (copy programs write to them), hidden directories do not (`.git`, a ConfigMap's `..data`, which its
-    links reach anyway). Raises LayoutError for a link that leads out, a special file, too many files; OSError when the
-    directory itself cannot be read.
+    Hidden files count (copy programs write to them), hidden directories do not (`.git`, a ConfigMap's `..data`, which
+    its links reach anyway). Without a `rule` links may lead anywhere. Raises LayoutError for a link that leads out, a
+    special file, too many files; OSError when the directory itself cannot be read.
     """
     files: list[FileStat] = []
     held: list[str] = []
-    if os.path.islink(directory):
+    if rule is not None and os.path.islink(directory):
         rule.check(directory)
-    _walk(os.fspath(directory), "", rule, files, held, 0)
+    _walk(os.fspath(directory), "", rule, files, held)
     files.sort()
     return Tree(tuple(files), held[0] if held else "")
 
 
-def _walk(top: str, below: str, rule: LinkRule, files: list[FileStat], held: list[str], depth: int) -> None:
-    if depth > _MAX_DEPTH:
+def _walk(top: str, below: str, rule: LinkRule | None, files: list[FileStat], held: list[str]) -> None:
+    if below.count("/") > _MAX_DEPTH:
         raise LayoutError(f"{top} is nested deeper than {_MAX_DEPTH} directories: a link that leads back into itself?")
     with os.scandir(top) as entries:
         for entry in entries:
             path = f"{below}{entry.name}"
-            if entry.is_symlink():
+            if rule is not None and entry.is_symlink():
                 rule.check(entry.path)
             try:
                 if entry.is_dir():
                     if not is_hidden(entry.name):
-                        _walk(entry.path, f"{path}/", rule, files, held, depth + 1)
+                        _walk(entry.path, f"{path}/", rule, files, held)
                     continue
                 found = entry.stat()
             except FileNotFoundError:

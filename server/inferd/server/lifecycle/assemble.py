@@ -1,0 +1,84 @@
+"""Puts the manager together from its real parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inferd.server.config.load import model_config_and_notes
+from inferd.server.config.schema import ModelConfig, ServerConfig
+from inferd.server.lifecycle.cpu_budget import available_cpus
+from inferd.server.lifecycle.disk import Listing
+from inferd.server.lifecycle.file_events import FileEvents
+from inferd.server.lifecycle.layout import MODEL_FILE, TRITON_FILE
+from inferd.server.lifecycle.loader import Loader, Registry
+from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.memory import Memory
+from inferd.server.lifecycle.settings import Resolve
+from inferd.server.lifecycle.source import RepositoryScanner, Source
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.scheduling.observer import BatchObserver
+
+
+def build_manager(
+    config: ServerConfig, registry: Registry, *, observer_for: Callable[[ServableId], BatchObserver] | None = None
+) -> Manager:
+    """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer.
+
+    Raises OverridesError when the state directory cannot be read.
+    """
+    scanner = RepositoryScanner(config.repository, resolver(config))
+    source = Source(scanner, poll=config.repository.poll)
+    return Manager(config, WatchedSource(source, FileEvents(config.repository.roots, source.wake)), build_loader(
+        config, registry, observer_for=observer_for
+    ))  # fmt: skip
+
+
+def build_loader(
+    config: ServerConfig, registry: Registry, *, observer_for: Callable[[ServableId], BatchObserver] | None = None
+) -> Loader:
+    """A loader with the configured share of the machine."""
+    return Loader(
+        registry, cpu_threads=config.server.cpu_threads or available_cpus(), memory=Memory(), observer_for=observer_for
+    )
+
+
+def resolver(config: ServerConfig) -> Resolve:
+    """How a model's settings are found: all layers of configuration over what its directory says."""
+
+    def resolve(
+        name: str, directory: Path, model_file: Mapping[str, Any] | None, triton: Mapping[str, Any] | None
+    ) -> tuple[ModelConfig, tuple[str, ...]]:
+        return model_config_and_notes(
+            config,
+            name,
+            model_file,
+            triton,
+            model_yaml_source=str(directory / MODEL_FILE),
+            pbtxt_source=str(directory / TRITON_FILE),
+        )
+
+    return resolve
+
+
+class WatchedSource:
+    """A source that file events wake early."""
+
+    def __init__(self, source: Source, events: FileEvents) -> None:
+        self._source = source
+        self._events = events
+
+    def start(self, deliver: Callable[[Listing], None]) -> None:
+        """See SourceLike."""
+        self._events.start()
+        self._source.start(deliver)
+
+    def request_scan(self) -> int:
+        """See SourceLike."""
+        return self._source.request_scan()
+
+    def stop(self) -> None:
+        """See SourceLike."""
+        self._events.stop()
+        self._source.stop()

@@ -1,0 +1,279 @@
+"""What operators ask for: load, unload, label, roll back. Each changes the wishes and then waits until they have come
+true.
+
+All of it runs on the manager's thread. A command is refused with a ServingError; the wishes are then as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from inferd.server.errors import Conflict, ExecutionFailed, NotFound, ServingError, Unavailable
+from inferd.server.lifecycle.conductor import Conductor
+from inferd.server.lifecycle.labels import check_label, effective_labels
+from inferd.server.lifecycle.overrides import Kind, OverridesError, Wish, Wishes
+from inferd.server.lifecycle.record import ModelRecord, VersionRecord
+from inferd.server.lifecycle.refusal import unknown_model
+from inferd.server.lifecycle.state import ModelStatus, State
+
+Outcome = Callable[[], bool]
+"""Whether the wish has come true. Raises ServingError when it will not."""
+
+
+@dataclass(slots=True)
+class Command:
+    """One request of an operator. `after`: number of the listing that it needs; `begin` makes the wish and gives its
+    outcome."""
+
+    model: str
+    begin: Callable[[], Outcome]
+    future: Future[ModelStatus]
+    after: int = 0
+    outcome: Outcome | None = None
+
+
+class Commands:
+    """The operators' side of the conductor. The manager's thread only."""
+
+    def __init__(self, conductor: Conductor, *, explicit: bool, wall_clock: Callable[[], float]) -> None:
+        self._conductor = conductor
+        self._explicit = explicit
+        self._wall_clock = wall_clock
+        self._waiting: list[Command] = []
+
+    def add(self, command: Command) -> None:
+        """Takes a command on; it begins when its listing has come."""
+        self._waiting.append(command)
+
+    def begin(self) -> None:
+        """Begins what can begin."""
+        listing = self._conductor.listing
+        for command in self._waiting:
+            if command.outcome is None and not command.future.cancelled():
+                if listing is None or listing.sequence < command.after:
+                    continue
+                try:
+                    command.outcome = command.begin()
+                    self._conductor.touch(command.model)
+                except ServingError as error:
+                    _finish(command.future, error=error)
+                except OverridesError as error:
+                    _finish(command.future, error=ExecutionFailed(str(error), accepted=False))
+        self._drop()
+
+    def finish(self) -> None:
+        """Answers what has come true, and what will not."""
+        for command in self._waiting:
+            if command.outcome is None or command.future.done():
+                continue
+            try:
+                if command.outcome():
+                    _finish(command.future, self._status(command.model))
+            except ServingError as error:
+                _finish(command.future, error=error)
+        self._drop()
+
+    def stop(self) -> None:
+        """The server goes down: nothing will come true any more."""
+        for command in self._waiting:
+            _finish(command.future, error=Unavailable("the server is shutting down"))
+        self._drop()
+
+    def _drop(self) -> None:
+        # A caller that gave up cancels its future.
+        self._waiting = [command for command in self._waiting if not command.future.done()]
+
+    # The commands
+
+    def load(self, name: str, version: int | None, by: str) -> Outcome:
+        """Lifts unloads and the pin; a version that the policy leaves out is wanted from now on."""
+        model = self._model(name)
+        conductor = self._conductor
+        conductor.refresh(model)
+        wishes = conductor.overrides.of(name).only(lambda wish: wish.kind != "pinned")
+        if version is None:
+            wishes = wishes.only(lambda wish: wish.kind != "unloaded")
+            if self._explicit:
+                wishes = self._plus(wishes, "loaded", None, by)
+        else:
+            self._on_disk(model, version)
+            wishes = wishes.only(lambda wish: not (wish.kind == "unloaded" and wish.version == version))
+        conductor.overrides.change(name, wishes)
+        if version is not None and version not in conductor.decide(name).wanted:
+            conductor.overrides.change(name, self._plus(wishes, "loaded", version, by))
+        for number, record in model.versions.items():
+            if version in (None, number):
+                record.failure = None  # an operator's word is as good as a change on disk
+        if version is not None:
+            return lambda: self._loaded(model, version)
+        return lambda: self._all_loaded(model)
+
+    def unload(self, name: str, version: int | None, by: str) -> Outcome:
+        """Takes the model or the version out of service until it is loaded again."""
+        model = self._model(name)
+        overrides = self._conductor.overrides
+        wishes = overrides.of(name)
+        if version is None:
+            wishes = wishes.only(lambda wish: wish.kind not in ("loaded", "unloaded"))
+            model.frozen = None
+        else:
+            self._known(model, version)
+            wishes = wishes.only(lambda wish: not (wish.kind == "loaded" and wish.version == version))
+        overrides.change(name, self._plus(wishes, "unloaded", version, by))
+
+        def gone() -> bool:
+            records = [model.versions.get(version)] if version is not None else list(model.versions.values())
+            return all(record is None or (record.servable is None and not record.ending) for record in records)
+
+        return gone
+
+    def set_label(self, name: str, label: str, version: int | None, by: str) -> Outcome:
+        """Points a label to an available version, or removes it."""
+        check_label(label)
+        model = self._model(name)
+        overrides = self._conductor.overrides
+        configured = model.config.labels if model.config is not None else {}
+        wishes = overrides.of(name).only(lambda wish: not (wish.kind == "label" and wish.label == label))
+        if version is None:
+            if label not in effective_labels(configured, overrides.of(name)):
+                raise NotFound(f"model {name!r} has no label {label!r}")
+            if label in configured:
+                wishes = self._plus(wishes, "label", None, by, label)
+        else:
+            record = self._known(model, version)
+            if record.servable is None:
+                state = "loading" if record.state is State.LOADING else "not available"
+                why = f": {record.error}" if record.error else ""
+                raise Conflict(f"label {label!r}: version {version} of model {name!r} is {state}{why}")
+            if configured.get(label) != version:
+                wishes = self._plus(wishes, "label", version, by, label)
+        overrides.change(name, wishes)
+        return lambda: True
+
+    def rollback(self, name: str, to: int | None, by: str) -> Outcome:
+        """Pins an earlier version; only `load` lifts the pin."""
+        model = self._model(name)
+        entry = self._conductor.serving.get(name)
+        if to is None:
+            if entry is None:
+                raise Conflict(f"model {name!r} serves no version to roll back from: name the one to serve")
+            now = entry.default.id.version
+            usable = [
+                number
+                for number, record in model.versions.items()
+                if number < now and record.disk is not None and not record.has_failed(model.settings)
+                and (record.disk.ready or record.servable is not None)
+            ]  # fmt: skip
+            if not usable:
+                raise Conflict(f"model {name!r} has no version below {now}, which is served, that could be loaded")
+            target = max(usable)
+        else:
+            self._on_disk(model, to)
+            target = to
+        wishes = self._conductor.overrides.of(name).only(
+            lambda wish: (
+                not (wish.kind in ("loaded", "pinned") or (wish.kind == "unloaded" and wish.version in (None, target)))
+            )
+        )
+        if self._explicit:
+            self._conductor.refresh(model)
+        self._conductor.overrides.change(name, self._plus(wishes, "pinned", target, by))
+        record = model.versions.get(target)
+        if record is not None:
+            record.failure = None
+        return lambda: self._loaded(model, target)
+
+    # When they have come true
+
+    def _loaded(self, model: ModelRecord, version: int) -> bool:
+        record = model.versions.get(version)
+        subject = f"version {version} of model {model.name!r}"
+        if record is None or record.disk is None:
+            raise NotFound(f"{subject} is gone from the repository")
+        if record.loading is not None:
+            return False
+        if model.disk is not None and model.disk.config is None and model.disk.error:
+            raise Conflict(f"model {model.name!r}: {model.disk.error}")
+        if record.failure is not None:
+            raise Conflict(f"{subject} failed to load: {record.failure.reason}")
+        if record.disk.error:
+            raise Conflict(f"{subject}: {record.disk.error}")
+        if record.disk.held and not record.disk.settling:
+            raise Unavailable(f"{subject} is held back: {record.disk.held}")
+        if record.servable is not None:
+            return not record.disk.settling and record.is_stale(model.settings) is False
+        if not record.disk.settling and version not in self._conductor.wanted(model.name).wanted:
+            raise Conflict(f"{subject} is not wanted any more")
+        return False
+
+    def _all_loaded(self, model: ModelRecord) -> bool:
+        disk = model.disk
+        if disk is None:
+            raise NotFound(f"model {model.name!r} is gone from the repository")
+        if disk.config is None:
+            if disk.held:
+                return False
+            raise Conflict(f"model {model.name!r}: {disk.error}")
+        wanted = self._conductor.wanted(model.name).wanted
+        # A version that settles may be the one that is meant.
+        newest = max(wanted, default=-1)
+        if any(version.settling and version.number >= newest for version in disk.versions):
+            return False
+        if not wanted:
+            reasons = [f"version {version.number}: {version.error or version.held}" for version in disk.versions]
+            reason = "; ".join(reasons) or disk.error
+            raise Conflict(
+                f"model {model.name!r} has no version that could be loaded: {reason or 'the policy wants none'}"
+            )
+        failures = []
+        done = True
+        for number in sorted(wanted, reverse=True):
+            try:
+                done &= self._loaded(model, number)
+            except Conflict as error:
+                failures.append(str(error))
+        if done and failures:
+            raise Conflict("; ".join(failures))
+        return done
+
+    # Small parts
+
+    def _model(self, name: str) -> ModelRecord:
+        model = self._conductor.records.get(name)
+        if model is None or (model.disk is None and not model.versions):
+            raise unknown_model(self._conductor.statuses, name)
+        return model
+
+    def _known(self, model: ModelRecord, version: int) -> VersionRecord:
+        record = model.versions.get(version)
+        if record is None:
+            raise NotFound(f"model {model.name!r} has no version {version}; its versions: {_numbers(model.versions)}")
+        return record
+
+    def _on_disk(self, model: ModelRecord, version: int) -> None:
+        if model.disk is None or model.disk.version(version) is None:
+            there = _numbers((model.disk and [found.number for found in model.disk.versions]) or [])
+            raise NotFound(f"model {model.name!r} has no version {version} on disk; on disk: {there}")
+
+    def _plus(self, wishes: Wishes, kind: Kind, version: int | None, by: str, label: str = "") -> Wishes:
+        return wishes.plus(Wish(kind, version, by, self._wall_clock(), label))
+
+    def _status(self, name: str) -> ModelStatus:
+        return self._conductor.statuses.get(name) or ModelStatus(name)
+
+
+def _numbers(versions: Iterable[int]) -> str:
+    numbers = sorted(versions, reverse=True)
+    return (", ".join(map(str, numbers[:10])) or "none") + (" ..." if len(numbers) > 10 else "")
+
+
+def _finish(future: Future[ModelStatus], status: ModelStatus | None = None, error: ServingError | None = None) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        assert status is not None
+        future.set_result(status)

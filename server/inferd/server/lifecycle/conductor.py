@@ -1,0 +1,471 @@
+"""The Conductor: the one writer of what is served. Takes in what the disk, the loads and the operators say, and acts.
+
+Everything here runs on one thread, the manager's (or a test's). It never blocks: loads and hashes go to the load pool,
+closing to threads of its own, and their results come back through `post` as functions to be run here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from inferd.backends.api import LoadError
+from inferd.server.lifecycle.desired import Desired, desired
+from inferd.server.lifecycle.disk import Listing, ModelOnDisk
+from inferd.server.lifecycle.events import Events
+from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadRequest
+from inferd.server.lifecycle.overrides import Overrides
+from inferd.server.lifecycle.pool import PoolLike
+from inferd.server.lifecycle.record import Content, Loading, ModelRecord, Told, VersionRecord
+from inferd.server.lifecycle.retry import Backoff, Failure
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.serving_map import ServingMap, served
+from inferd.server.lifecycle.state import ModelStatus, State, StateChange, VersionStatus
+from inferd.server.lifecycle.transition_policy import Load, Snapshot, Unload, next_action
+from inferd.server.lifecycle.tree import Tree, content_hash, read_tree
+
+log = logging.getLogger(__name__)
+
+_GONE_MODELS = 64  # models no longer on disk whose history is still told
+
+Post = Callable[[Callable[[], None]], None]
+
+
+class Conductor:
+    """See above. `serving` and `statuses` are replaced, never changed, and may be read from any thread."""
+
+    def __init__(
+        self,
+        loader: LoaderLike,
+        pool: PoolLike,
+        overrides: Overrides,
+        events: Events,
+        *,
+        post: Post,
+        spawn: Callable[[str, Callable[[], None]], None],
+        explicit: bool = False,
+        load_at_start: tuple[str, ...] = (),
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.serving: ServingMap = {}
+        self.statuses: dict[str, ModelStatus] = {}
+        self.records: dict[str, ModelRecord] = {}
+        self.listing: Listing | None = None
+        self.overrides = overrides
+        self._loader = loader
+        self._pool = pool
+        self._events = events
+        self._post = post
+        self._spawn = spawn
+        self._explicit = explicit
+        self._load_at_start = load_at_start
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._generation = 0
+        self._stopping = False
+        self._closing: set[int] = set()  # generations
+        self._desired: dict[str, Desired] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._dirty: set[str] = set()
+
+    # What comes in
+
+    def adopt(self, listing: Listing) -> None:
+        """Takes over what the source saw."""
+        first = self.listing is None
+        self.listing = listing
+        for name, found in listing.models.items():
+            record = self.records.get(name)
+            new = record is None
+            if record is None:
+                record = self.records[name] = ModelRecord(name)
+            self._gone.pop(name, None)
+            disk = found
+            if self._explicit:
+                named = (new and name in self._load_at_start) or (first and "*" in self._load_at_start)
+                wishes = self.overrides.of(name)
+                wished = new and (
+                    wishes.get("loaded") is not None or wishes.versions("loaded") or wishes.pin is not None
+                )
+                if named or wished:
+                    record.frozen = frozenset(version.number for version in disk.versions)
+                disk = self._frozen(record, disk)
+            if new or disk != record.disk:
+                record.adopt(disk)
+                self.touch(name)
+        for name, record in self.records.items():
+            # In explicit mode what is gone from disk stays served until an operator unloads it.
+            if name not in listing.models and record.disk is not None and record.frozen is None:
+                record.adopt(None)
+                self.touch(name)
+
+    def refresh(self, record: ModelRecord) -> None:
+        """Explicit mode: an operator's load looks at the disk anew; between loads it counts as unchanged."""
+        disk = self.listing.models.get(record.name) if self.listing is not None else None
+        if disk is not None and self._explicit:
+            record.frozen = frozenset(version.number for version in disk.versions)
+            record.adopt(disk)
+        self.touch(record.name)
+
+    def touch(self, name: str) -> None:
+        """Marks a model for the next decision."""
+        self._dirty.add(name)
+
+    def _frozen(self, record: ModelRecord, disk: ModelOnDisk) -> ModelOnDisk:
+        before = record.disk
+        if record.frozen is None or before is None:
+            return disk
+        # Versions that are not loaded yet may still settle or be mended; those that are loaded stay as they were.
+        versions = []
+        for number in sorted(record.frozen, reverse=True):
+            known = record.versions.get(number)
+            now, old = disk.version(number), before.version(number)
+            chosen = old if known is not None and known.servable is not None else now
+            if chosen is not None:
+                versions.append(chosen)
+        config = before if before.config is not None else disk
+        return ModelOnDisk(
+            disk.name, disk.directory, config.config, tuple(versions), config.error, config.held, config.notes
+        )
+
+    def stop(self) -> None:
+        """Everything is to go; nothing is loaded any more."""
+        self._stopping = True
+        self._dirty.update(self.records)
+
+    # What is done
+
+    def act(self) -> None:
+        """Decides and acts until nothing is left to do now, then publishes. Looks at models that something happened
+        to."""
+        now = self._clock()
+        for name, model in self.records.items():
+            if any(record.failure is not None and record.failure.next_at <= now for record in model.versions.values()):
+                self._dirty.add(name)
+        dirty = [name for name in sorted(self._dirty) if name in self.records]
+        self._dirty.clear()
+        for name in dirty:
+            self._act(self.records[name])
+        self._prune(dirty)
+        self._publish_statuses({name: self.records[name] for name in dirty if name in self.records})
+
+    @property
+    def due(self) -> float | None:
+        """Monotonic time of the next retry, None when there is none."""
+        times = [
+            record.failure.next_at
+            for name, model in self.records.items()
+            for number, record in model.versions.items()
+            if record.failure is not None and record.loading is None and number in self.wanted(name).wanted
+        ]
+        return min(times, default=None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is served or being closed."""
+        return not any(
+            record.servable is not None or record.ending
+            for model in self.records.values()
+            for record in model.versions.values()
+        )
+
+    def wanted(self, name: str) -> Desired:
+        """What is wanted of a model, as of the last decision."""
+        return self._desired.get(name, Desired())
+
+    def decide(self, name: str) -> Desired:
+        """What is wanted of a model now, with the wishes as they are now; nothing is done about it yet."""
+        return self._want(self.records[name])
+
+    def _want(self, model: ModelRecord) -> Desired:
+        if self._stopping:
+            everything = frozenset(model.versions)
+            return Desired(forced=everything)
+        if model.config is None:
+            return Desired()
+        readable = model.disk is not None and model.disk.config is not None
+        candidates = {
+            number
+            for number, record in model.versions.items()
+            if record.disk is not None and (record.servable is not None or (readable and record.disk.ready))
+        }
+        failed = {
+            number
+            for number in candidates
+            if model.versions[number].servable is None and model.versions[number].has_failed(model.settings)
+        }
+        by_default = not self._explicit or (
+            (model.name in self._load_at_start or "*" in self._load_at_start) and model.frozen is not None
+        )
+        return desired(model.config, self.overrides.of(model.name), candidates, failed, served_by_default=by_default)
+
+    def _act(self, model: ModelRecord) -> None:
+        want = self._desired[model.name] = self._want(model)
+        settings = model.settings if model.disk is not None and model.disk.config is not None else None
+        transition = model.config.transition if model.config is not None else "availability"
+        for number, record in model.versions.items():
+            if number in want.wanted:
+                if record.state in (None, State.END) or (record.state is State.UNLOADING and record.servable is None):
+                    self._move(model, record, State.START)
+                if record.loading is not None:
+                    # What is being loaded may be overtaken by other content; then it is dropped at its next step.
+                    content = record.on_disk(model.settings)
+                    record.loading.cancelled = content is not None and content != record.loading.content
+            elif record.loading is not None:
+                record.loading.cancelled = True
+                if record.state is State.LOADING and self._stopping:
+                    self._move(model, record, State.END)
+            elif record.state is State.START and not (record.disk is not None and record.disk.held):
+                self._move(model, record, State.END, record.error)
+        while True:
+            now = self._clock()
+            snapshots = [
+                Snapshot(
+                    number,
+                    record.phase(settings, now),
+                    number in want.wanted,
+                    forced=number in want.forced,
+                    draining=bool(record.ending),
+                )
+                for number, record in model.versions.items()
+            ]
+            action = next_action("availability" if self._stopping else transition, snapshots)
+            match action:
+                case Load(version):
+                    self._load(model, model.versions[version])
+                case Unload(version):
+                    self._unload(model, model.versions[version])
+                case None:
+                    break
+        if settings is not None and not self._stopping:
+            for record in model.versions.values():
+                self._compare(model, record, settings)
+        self._swap(model)
+
+    def _load(self, model: ModelRecord, record: VersionRecord) -> None:
+        assert record.disk is not None
+        assert model.config is not None
+        assert model.disk is not None
+        content = record.on_disk(model.settings)
+        assert content is not None
+        self._generation += 1
+        if record.failure is not None and record.failure.content != content:
+            record.failure = None  # new content starts with no tries
+        loading = record.loading = Loading(self._generation, content)
+        request = LoadRequest(record.id, self._generation, record.disk, model.config, model.disk.notes)
+        if record.servable is None:
+            self._move(model, record, State.LOADING, record.error)
+        log.info("%s generation %d: loading", record.id, loading.generation)
+        self._pool.submit(model.name, partial(self._run_load, model, record, request, loading))
+
+    def _run_load(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
+        """On a thread of the load pool."""
+        try:
+            servable = self._loader.load(request, lambda: loading.cancelled)
+        except LoadCancelled:
+            self._post(partial(self._not_loaded, model, record, loading, None))
+        except LoadError as error:
+            self._post(partial(self._not_loaded, model, record, loading, str(error) or type(error).__name__))
+        except BaseException as error:
+            self._post(partial(self._not_loaded, model, record, loading, f"{type(error).__name__}: {error}"))
+        else:
+            self._post(partial(self._loaded, model, record, loading, servable))
+
+    def _loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable) -> None:
+        record.loading = None
+        self.touch(model.name)
+        wanted = record.id.version in self._want(model).wanted
+        if not wanted:
+            log.info("%s generation %d: loaded, but no longer wanted", record.id, loading.generation)
+            self._close(model, record, servable)
+            self._end_if_done(model, record)
+            return
+        old = record.servable
+        record.servable, record.told = servable, Told.of(servable)
+        record.content, record.digest, record.differs = loading.content, None, None
+        record.failure = None
+        self._swap(model)
+        self._move(model, record, State.AVAILABLE)
+        log.info("%s generation %d: available after %.3f s", record.id, loading.generation, servable.load_seconds)
+        if old is not None:
+            self._retire(model, record, old)
+        self._hash(model, record, loading.content.tree, partial(self._hashed, record, servable, loading.content.tree))
+
+    def _not_loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str | None) -> None:
+        record.loading = None
+        self.touch(model.name)
+        if reason is not None:
+            before = record.failure
+            same = before is not None and before.content == loading.content
+            tries = before.tries + 1 if before is not None and same else 1
+            delay = self._backoff.delay(tries)
+            record.failure = Failure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
+            (log.warning if tries == 1 else log.info)(
+                "%s generation %d: not loaded (try %d, next in %.0f s): %s",
+                record.id, loading.generation, tries, delay, reason,
+            )  # fmt: skip
+        if record.servable is not None:
+            if reason is not None:
+                self._note(model, record, f"files on disk differ: {reason}")
+        elif record.state is State.LOADING:
+            self._move(model, record, State.START, reason or record.error)
+        self._end_if_done(model, record)
+
+    def _compare(self, model: ModelRecord, record: VersionRecord, settings: str) -> None:
+        """Starts a hash where only that can tell whether the files have changed, and forgets what is settled."""
+        if record.servable is None:
+            return
+        stale = record.is_stale(settings)
+        if stale is False and record.loading is None and (record.error or record.failure is not None):
+            # The files are again what is served.
+            content = record.on_disk(settings)
+            if content is not None and content == record.content:
+                record.failure = None
+                self._note(model, record, "")
+        if stale is None and record.hashing is None and record.disk is not None:
+            tree = record.hashing = record.disk.tree
+            self._hash(model, record, tree, partial(self._compared, model, record, record.servable, tree))
+
+    def _hash(self, model: ModelRecord, record: VersionRecord, tree: Tree, then: Callable[[str | None], None]) -> None:
+        path = record.disk.path if record.disk is not None else None
+
+        def job() -> None:
+            digest = None
+            try:
+                if path is not None:
+                    digest = content_hash(path, tree)
+                    if read_tree(path) != tree:
+                        digest = None  # it changed under our hands: the hash is of nothing
+            except Exception as error:
+                log.debug("%s cannot be hashed: %s", path, error)
+            self._post(partial(then, digest))
+
+        self._pool.submit(model.name, job, urgent=False)
+
+    def _hashed(self, record: VersionRecord, servable: Servable, tree: Tree, digest: str | None) -> None:
+        if record.servable is servable and record.content is not None and record.content.tree == tree:
+            record.digest = digest
+
+    def _compared(
+        self, model: ModelRecord, record: VersionRecord, servable: Servable, tree: Tree, digest: str | None
+    ) -> None:
+        record.hashing = None
+        self.touch(model.name)
+        if record.servable is not servable or record.content is None:
+            return
+        if digest is not None and digest == record.digest:
+            log.debug("%s: touched, not changed", record.id)
+            record.content = Content(tree, record.content.settings)
+        else:
+            record.differs = tree
+
+    def _unload(self, model: ModelRecord, record: VersionRecord) -> None:
+        servable = record.servable
+        assert servable is not None
+        # Announced while it still serves, so that nobody sends requests to what has left the map.
+        self._move(model, record, State.UNLOADING)
+        record.servable = None
+        record.content = record.digest = record.differs = None
+        record.failure = None
+        self._swap(model)
+        self._retire(model, record, servable)
+
+    def _retire(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
+        record.ending[servable.generation] = servable
+        servable.retire(lambda idle: self._post(partial(self._close, model, record, idle)))
+
+    def _close(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
+        if servable.generation in self._closing:
+            return
+        self._closing.add(servable.generation)
+        record.ending[servable.generation] = servable
+
+        def close() -> None:
+            self._loader.unload(servable)
+            self._post(partial(self._closed, model, record, servable.generation))
+
+        self._spawn(f"inferd-close-{record.id}", close)
+
+    def _closed(self, model: ModelRecord, record: VersionRecord, generation: int) -> None:
+        record.ending.pop(generation, None)
+        self.touch(model.name)
+        self._closing.discard(generation)
+        log.info("%s generation %d: closed", record.id, generation)
+        self._end_if_done(model, record)
+
+    def close_all(self) -> None:
+        """Closes what still has requests: their grace is over."""
+        for model in self.records.values():
+            for record in model.versions.values():
+                for servable in list(record.ending.values()):
+                    self._close(model, record, servable)
+
+    def _end_if_done(self, model: ModelRecord, record: VersionRecord) -> None:
+        if record.ended and (
+            record.state is State.UNLOADING
+            or (record.state is State.LOADING and record.id.version not in self._want(model).wanted)
+        ):
+            self._move(model, record, State.END, record.error)
+
+    # What is told
+
+    def _swap(self, model: ModelRecord) -> None:
+        want = self.wanted(model.name)
+        entry = served(model.available(), want.preferred, want.labels)
+        if entry == self.serving.get(model.name):
+            return
+        changed = dict(self.serving)
+        if entry is None:
+            del changed[model.name]
+        else:
+            changed[model.name] = entry
+        self.serving = changed
+
+    def _move(self, model: ModelRecord, record: VersionRecord, state: State, error: str = "") -> None:
+        if record.state is state and record.error == error and state is not State.AVAILABLE:
+            return
+        record.move(state, error, self._wall_clock())
+        self._publish_statuses({model.name: model})
+        self._events.announce(StateChange(self._status_of(model, record)))
+
+    def _note(self, model: ModelRecord, record: VersionRecord, error: str) -> None:
+        if record.error != error and record.state is State.AVAILABLE:
+            self._move(model, record, State.AVAILABLE, error)
+
+    def _status_of(self, model: ModelRecord, record: VersionRecord) -> VersionStatus:
+        return next(s for s in self.statuses[model.name].versions if s.id == record.id)
+
+    def _publish_statuses(self, records: dict[str, ModelRecord]) -> None:
+        changed = dict(self.statuses)
+        for name, model in records.items():
+            want = self.wanted(name)
+            changed[name] = model.status(
+                want.labels, want.wanted, self.overrides.of(name), persistent=self.overrides.persistent
+            )
+        self.statuses = changed
+
+    def _prune(self, names: list[str]) -> None:
+        for name in names:
+            model = self.records[name]
+            model.forget_ended()
+            if model.disk is None and not model.versions:
+                if not model.history:
+                    self._drop(name)
+                elif name not in self._gone:
+                    self._gone[name] = None
+        while len(self._gone) > _GONE_MODELS:
+            self._drop(next(iter(self._gone)))
+
+    def _drop(self, name: str) -> None:
+        self._gone.pop(name, None)
+        self.records.pop(name, None)
+        self._desired.pop(name, None)
+        statuses = dict(self.statuses)
+        statuses.pop(name, None)
+        self.statuses = statuses

@@ -1,0 +1,77 @@
+"""File events, which wake the source early. Only an accelerator: everything works without them, one poll later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+_RETRY = 5.0  # seconds between attempts to watch a root that cannot be watched now
+
+
+class FileEvents:
+    """Watches the roots, as they resolve now, on a thread of its own and calls `wake` when something happens below
+    them.
+
+    `wake` may be called from that thread at any time until `stop` returns.
+    """
+
+    def __init__(self, roots: Sequence[str], wake: Callable[[], None]) -> None:
+        self._roots = tuple(roots)
+        self._wake = wake
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to watch."""
+        self._thread = threading.Thread(target=self._run, name="inferd-file-events", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the watching."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        try:
+            from watchfiles import watch
+        except ImportError:
+            log.info("watchfiles is not installed: the repository is polled only")
+            return
+        complained = False
+        while not self._stopped.is_set():
+            resolved = self._resolved()
+            if not resolved:
+                self._stopped.wait(_RETRY)
+                continue
+            try:
+                # Links swapped under a root (git-sync, ConfigMaps) leave the watch on the old tree: look again now and
+                # then.
+                for changes in watch(
+                    *resolved,
+                    watch_filter=None,
+                    debounce=100,
+                    step=50,
+                    rust_timeout=int(_RETRY * 1000),
+                    yield_on_timeout=True,
+                    stop_event=self._stopped,
+                    raise_interrupt=False,
+                    ignore_permission_denied=True,
+                ):
+                    if changes:
+                        self._wake()
+                    if self._resolved() != resolved:
+                        self._wake()
+                        break
+            except Exception as error:  # inotify limits, vanished roots, exotic file systems
+                if not complained:
+                    log.warning("file events are not to be had (%s): the repository is polled only", error)
+                    complained = True
+                self._stopped.wait(_RETRY)
+
+    def _resolved(self) -> tuple[str, ...]:
+        return tuple(path for path in map(os.path.realpath, self._roots) if os.path.isdir(path))

@@ -1,0 +1,209 @@
+"""The Loader: how one version comes. Opened, placed, started, warmed up, proven; only then does the manager get it.
+
+Everything runs on a thread of the load pool. Whatever goes wrong is a LoadError with a message for operators, and
+leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from inferd.backends.api import Backend, BackendError, IncompleteArtefact, LoadError, Model, OpenRequest, Placement
+from inferd.server.config.schema import ModelConfig
+from inferd.server.errors import ServingError
+from inferd.server.lifecycle.declared import declared_samples, declared_signatures
+from inferd.server.lifecycle.disk import VersionOnDisk
+from inferd.server.lifecycle.layout import LayoutError
+from inferd.server.lifecycle.memory import Memory
+from inferd.server.lifecycle.placement import placements
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.tree import read_tree
+from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+_ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
+
+
+class LoadCancelled(Exception):
+    """The version is no longer wanted; what was loaded of it is closed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """One version to load, as it lies on disk now, with its settings. `generation` counts the loads of the process."""
+
+    id: ServableId
+    generation: int
+    version: VersionOnDisk
+    config: ModelConfig
+    notes: tuple[str, ...] = ()
+
+
+class Registry(Protocol):
+    """What the loader needs of the backend registry."""
+
+    def detect(self, directory: Path, wanted: str | None) -> tuple[Backend, Path]:
+        """The backend for a version directory and the artefact in it. Raises LoadError."""
+        ...
+
+    def get(self, name: str) -> Backend:
+        """The backend with this name. Raises LoadError."""
+        ...
+
+
+class LoaderLike(Protocol):
+    """What the manager needs of a loader."""
+
+    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+        """Loads and warms up. Raises LoadError, or LoadCancelled soon after `cancelled` says so. Any thread."""
+        ...
+
+    def unload(self, servable: Servable) -> None:
+        """Closes a servable that no handle refers to, and returns its memory. Never raises. Any thread."""
+        ...
+
+    def preload(self, backends: Sequence[str]) -> None:
+        """Imports these frameworks now. Never raises."""
+        ...
+
+
+class Loader:
+    """Loads through the backends and the scheduler. Thread-safe."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        cpu_threads: int,
+        memory: Memory | None = None,
+        observer_for: Callable[[ServableId], BatchObserver] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._cpu_threads = cpu_threads
+        self._memory = memory or Memory()
+        self._observer_for = observer_for
+
+    def estimate(self, version: VersionOnDisk) -> int:
+        """Bytes of memory that the version will take, guessed from its files."""
+        return int(version.tree.size * _ESTIMATE)
+
+    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+        """See LoaderLike."""
+        try:
+            return self._load(request, cancelled)
+        except (LoadCancelled, LoadError):
+            raise
+        except (BackendError, LayoutError, ServingError) as error:
+            raise LoadError(str(error)) from error
+        except MemoryError:
+            raise LoadError("not enough memory to load it") from None
+        except OSError as error:
+            raise LoadError(f"{error.filename or request.version.path}: {error.strerror or error}") from error
+        except Exception as error:
+            log.exception("loading %s failed in an unforeseen way", request.id)
+            raise LoadError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+    def _load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+        began = time.monotonic()
+        config = request.config
+
+        def checkpoint() -> None:
+            if cancelled():
+                raise LoadCancelled(str(request.id))
+
+        checkpoint()
+        model, backend, where = self.open(request)
+        try:
+            checkpoint()
+            scheduler = Scheduler(
+                str(request.id),
+                model,
+                where,
+                batching=config.batching,
+                queue=config.queue,
+                stateful=config.stateful,
+                samples=declared_samples(config),
+                observer=self._observer_for(request.id) if self._observer_for else NullObserver(),
+            )
+        except BaseException:
+            model.close()
+            raise
+        try:
+            scheduler.start()
+            checkpoint()
+            if config.warmup.mode != "off":
+                scheduler.warm_up(config.warmup.runs)
+                checkpoint()
+            scheduler.prove()
+            # What was read while it was being written may have loaded well and still be half of each.
+            if read_tree(request.version.path) != request.version.tree:
+                raise IncompleteArtefact("its files changed while it was being loaded")
+            return Servable(
+                request.id,
+                request.generation,
+                backend=backend.name,
+                signatures={signature.name: signature for signature in model.signatures},
+                scheduler=scheduler,
+                default_priority=config.default_priority,
+                nbytes=self.estimate(request.version),
+                load_seconds=time.monotonic() - began,
+                notes=(*request.notes, *model.traits.notes),
+            )
+        except BaseException:
+            scheduler.close()
+            raise
+
+    def open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
+        """Finds and opens the artefact; the caller closes the model. Raises LoadError and what frameworks raise."""
+        config = request.config
+        path = request.version.path
+        backend, artefact = self._registry.detect(path, config.backend)
+        missing = backend.complete(artefact)
+        if missing:
+            raise IncompleteArtefact(missing)
+        where = placements(config.instances, backend.devices, self._cpu_threads)
+        self._memory.settle_imports()
+        model = backend.open(
+            OpenRequest(
+                model=request.id.name,
+                version=request.id.version,
+                directory=path,
+                artefact=artefact,
+                signatures=declared_signatures(config),
+                options=config.options,
+            )
+        )
+        if not model.signatures:
+            model.close()
+            raise LoadError("the model has no signature")
+        self._memory.settle_imports()
+        return model, backend, where
+
+    def unload(self, servable: Servable) -> None:
+        """See LoaderLike."""
+        try:
+            servable.scheduler.close()
+        except Exception:
+            log.exception("closing %s failed", servable.id)
+        self._memory.after_unload()
+
+    def preload(self, backends: Sequence[str]) -> None:
+        """See LoaderLike."""
+        for name in backends:
+            try:
+                self._registry.get(name).devices()
+            except Exception as error:
+                log.error("preload: %s: %s", name, _first_line(error))
+        self._memory.settle_imports()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:500]

@@ -1,0 +1,312 @@
+"""The Manager: the one door to what is served. Readers take handles without a lock; everything else happens on its
+thread.
+
+the source sees the disk → mailbox (latest wins) → Conductor decides → loads in the pool → swap → told to all who listen
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import InvalidRequest, Unavailable
+from inferd.server.lifecycle.commands import Command, Commands, Outcome
+from inferd.server.lifecycle.conductor import Conductor
+from inferd.server.lifecycle.disk import Listing
+from inferd.server.lifecycle.events import Events
+from inferd.server.lifecycle.loader import LoaderLike
+from inferd.server.lifecycle.overrides import Overrides
+from inferd.server.lifecycle.pool import LoadPool, PoolLike
+from inferd.server.lifecycle.readiness import Readiness
+from inferd.server.lifecycle.refusal import refusal, unknown_model
+from inferd.server.lifecycle.retry import Backoff
+from inferd.server.lifecycle.servable import ServableHandle
+from inferd.server.lifecycle.source import SourceLike
+from inferd.server.lifecycle.state import ModelStatus, StateChange
+
+log = logging.getLogger(__name__)
+
+_CLOSING = 10.0  # seconds that closing may take after the grace is over
+
+
+def _spawn(name: str, job: Callable[[], None]) -> None:
+    threading.Thread(target=job, name=name, daemon=True).start()
+
+
+class Manager:
+    """What is served, and how it changes. Every method may be called from any thread, except where it says otherwise.
+
+    `source`, `loader` and the rest of the keywords are parts that tests replace; `assemble.build_manager` puts in the
+    real ones.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        source: SourceLike,
+        loader: LoaderLike,
+        *,
+        pool: PoolLike | None = None,
+        spawn: Callable[[str, Callable[[], None]], None] = _spawn,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises OverridesError when the state directory holds wishes that cannot be read."""
+        explicit = config.repository.mode == "explicit"
+        self._config = config
+        self._source = source
+        self._loader = loader
+        self._pool = pool or LoadPool(config.load.threads)
+        self._clock = clock
+        self._events = Events()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._mailbox: Listing | None = None
+        self._wake = threading.Event()
+        state_dir = config.server.state_dir
+        overrides = Overrides(Path(state_dir) if state_dir is not None else None)
+        self._conductor = Conductor(
+            loader,
+            self._pool,
+            overrides,
+            self._events,
+            post=self._post,
+            spawn=spawn,
+            explicit=explicit,
+            load_at_start=tuple(config.repository.load),
+            backoff=Backoff(config.load.retry_min, config.load.retry_max),
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._commands = Commands(self._conductor, explicit=explicit, wall_clock=wall_clock)
+        self._readiness = Readiness(config.server.readiness, 2 * config.repository.settle + config.repository.poll)
+        self._preloading = bool(config.server.preload)
+        self._ready = threading.Event()
+        self._on_ready: list[Callable[[], None]] = []
+        self._on_ready_lock = threading.Lock()
+        self._stopping = False
+        self._deadline: float | None = None  # when the grace of `stop` ends
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # Requests
+
+    def acquire(self, name: str, version: int | None = None, label: str | None = None) -> ServableHandle:
+        """Holds on to what serves this model, version or label. Release the handle.
+
+        Takes no lock. Raises NotFound (unknown, unloaded, removed), Unavailable (loading, unloading, shutting down),
+        Conflict (failed to load) or InvalidRequest (both version and label).
+        """
+        while True:
+            entry = self._conductor.serving.get(name)
+            if entry is not None:
+                if version is not None:
+                    servable = entry.versions.get(version) if label is None else None
+                elif label is not None:
+                    servable = entry.labels.get(label)
+                else:
+                    servable = entry.default
+                if servable is not None:
+                    handle = servable.acquire()
+                    if handle is not None:
+                        return handle
+                    continue  # retired since the look at the map: there is a newer map
+            if version is not None and label is not None:
+                raise InvalidRequest(f"model {name!r}: expected a version or a label, got both ({version}, {label!r})")
+            if self._stopping:
+                raise Unavailable("the server is shutting down")
+            scanned = self._conductor.listing is not None
+            raise refusal(self._conductor.statuses, name, version, label, scanned=scanned)
+
+    # The picture
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        """Every model that is on disk or was, by name."""
+        statuses = self._conductor.statuses
+        return tuple(statuses[name] for name in sorted(statuses))
+
+    def status(self, name: str) -> ModelStatus:
+        """One model. Raises NotFound."""
+        statuses = self._conductor.statuses
+        found = statuses.get(name)
+        if found is None:
+            raise unknown_model(statuses, name)
+        return found
+
+    def repository_errors(self) -> tuple[str, ...]:
+        """What is wrong with the repository roots themselves."""
+        listing = self._conductor.listing
+        return listing.errors if listing is not None else ()
+
+    def subscribe(self, listener: Callable[[StateChange], None]) -> Callable[[], None]:
+        """Calls `listener` on the manager's thread with every change, in order. Gives the function that ends it."""
+        return self._events.subscribe(listener)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether operators' wishes outlive the process."""
+        return self._conductor.overrides.persistent
+
+    # Readiness
+
+    def ready(self) -> bool:
+        """Whether the server has become ready and is not shutting down."""
+        return self._ready.is_set() and not self._stopping
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Waits until the server is ready. False when it is not within `timeout` seconds, or shuts down."""
+        return self._ready.wait(timeout) and not self._stopping
+
+    def on_ready(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` once, when the server becomes ready: on the manager's thread, or at once if it is ready."""
+        with self._on_ready_lock:
+            if not self._ready.is_set():
+                self._on_ready.append(listener)
+                return
+        listener()
+
+    # Operators
+
+    def load(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
+        """Loads a model (what its policy wants) or one version; lifts unloads and the pin.
+
+        The future has the status when it serves what is on disk, or raises: NotFound, Conflict (it failed, and is tried
+        again), Unavailable (held back, shutting down). Cancel the future to stop waiting; the wish stays.
+        """
+        after = self._source.request_scan()
+        return self._command(name, lambda: self._commands.load(name, version, by), after)
+
+    def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
+        """Takes a model or one version out of service until it is loaded again. Done when its last request is
+        answered."""
+        return self._command(name, lambda: self._commands.unload(name, version, by))
+
+    def set_label(self, name: str, label: str, version: int | None, *, by: str) -> Future[ModelStatus]:
+        """Points a label to an available version, or removes it (None). Raises Conflict for one that is not
+        available."""
+        return self._command(name, lambda: self._commands.set_label(name, label, version, by))
+
+    def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
+        """Pins `to`, or the newest version below the one served now. Done when it serves; `load` lifts the pin."""
+        return self._command(name, lambda: self._commands.rollback(name, to, by))
+
+    def _command(self, name: str, begin: Callable[[], Outcome], after: int = 0) -> Future[ModelStatus]:
+        future: Future[ModelStatus] = Future()
+        command = Command(name, begin, future, after)
+
+        def add() -> None:
+            self._commands.add(command)
+
+        self._post(add)
+        if self._stopped.is_set():
+            future.cancel()
+        return future
+
+    # Life
+
+    def start(self) -> None:
+        """Starts the source and the manager's thread. Loads happen in the background."""
+        if self._preloading:
+            self._pool.submit("preload", self._preload)
+        self._thread = threading.Thread(target=self._run, name="inferd-manager", daemon=True)
+        self._thread.start()
+        self._source.start(self.deliver)
+
+    def stop(self, grace: float) -> None:
+        """Stops looking, serving and loading: handles that are out have `grace` seconds, then what they hold is closed
+        anyway.
+
+        Returns when every instance is closed (or cannot be). Later calls wait for the first. Not on the manager's
+        thread.
+        """
+        if not self._stopping:
+            self._source.stop()
+            self._deadline = self._clock() + grace
+            self._stopping = True
+            self._post(self._begin_stop)
+        if self._thread is None:
+            return
+        self._stopped.wait(grace + _CLOSING + 5)
+
+    def deliver(self, listing: Listing) -> None:
+        """The source's way in. The latest listing wins: one that was not yet looked at is replaced."""
+        self._mailbox = listing
+        self._wake.set()
+
+    def turn(self) -> float | None:
+        """One round: takes in what has come, decides, acts, answers. Gives the seconds until the next one is due, None
+        for none. For the manager's thread, and for tests that step it."""
+        if self._mailbox is not None and not self._stopping:
+            listing, self._mailbox = self._mailbox, None
+            self._conductor.adopt(listing)
+        while True:
+            try:
+                job = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            job()
+        if not self._stopping:
+            self._commands.begin()
+        self._conductor.act()
+        now = self._clock()
+        if self._conductor.listing is not None:
+            wanted = {name: self._conductor.wanted(name).wanted for name in self._conductor.listing.models}
+            self._readiness.first_listing(self._conductor.listing, wanted, now)
+        if not self._preloading and not self._stopping and self._readiness.check(self._conductor.records, now):
+            self._become_ready()
+        self._commands.finish()
+        times = [time for time in (self._conductor.due, self._readiness.due, self._deadline) if time is not None]
+        if not self._inbox.empty() or self._mailbox is not None:
+            return 0.0
+        return max(0.0, min(times) - self._clock()) if times else None
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                wait = self.turn()
+            except Exception:
+                log.exception("the manager failed at something; it goes on")
+                wait = 1.0
+            if self._stopping and self._deadline is not None:
+                late = self._clock() - self._deadline
+                if self._conductor.idle or late > _CLOSING:
+                    break
+                if late >= 0:
+                    self._conductor.close_all()
+                    wait = 0.1
+            self._wake.wait(wait)
+        self._stopped.set()
+
+    def _post(self, job: Callable[[], None]) -> None:
+        self._inbox.put(job)
+        self._wake.set()
+
+    def _begin_stop(self) -> None:
+        self._pool.stop()
+        self._commands.stop()
+        self._conductor.stop()
+
+    def _preload(self) -> None:
+        self._loader.preload(self._config.server.preload)
+
+        def done() -> None:
+            self._preloading = False
+
+        self._post(done)
+
+    def _become_ready(self) -> None:
+        with self._on_ready_lock:
+            self._ready.set()
+            listeners, self._on_ready = self._on_ready, []
+        log.info("ready: %d models", len(self._conductor.serving))
+        for listener in listeners:
+            try:
+                listener()
+            except Exception:
+                log.exception("a listener failed when the server became ready")

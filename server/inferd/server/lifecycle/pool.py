@@ -1,0 +1,82 @@
+"""The load pool: a few threads that load and hash, fair between models.
+
+A load that hangs keeps its thread and nothing else: the others go on, and because the threads are daemons the process
+can end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[], None]
+
+
+class PoolLike(Protocol):
+    """What the manager needs of a pool."""
+
+    def submit(self, key: Hashable, job: Job, *, urgent: bool = True) -> None:
+        """Runs `job` on some thread, later; jobs of one `key` in order of arrival, keys in turn. Jobs that are not
+        urgent (hashing what is already served) run when no urgent one waits."""
+        ...
+
+    def stop(self) -> None:
+        """Drops the jobs that have not begun. Does not wait for those that have."""
+        ...
+
+
+class LoadPool:
+    """Threads that take jobs, one key after the other. Thread-safe."""
+
+    def __init__(self, threads: int) -> None:
+        self._ready = threading.Condition()
+        self._urgent: OrderedDict[Hashable, deque[Job]] = OrderedDict()
+        self._later: OrderedDict[Hashable, deque[Job]] = OrderedDict()
+        self._stopped = False
+        for number in range(threads):
+            threading.Thread(target=self._run, name=f"inferd-load-{number}", daemon=True).start()
+
+    def submit(self, key: Hashable, job: Job, *, urgent: bool = True) -> None:
+        """See PoolLike."""
+        with self._ready:
+            if self._stopped:
+                return
+            (self._urgent if urgent else self._later).setdefault(key, deque()).append(job)
+            self._ready.notify()
+
+    def stop(self) -> None:
+        """See PoolLike."""
+        with self._ready:
+            self._stopped = True
+            self._urgent.clear()
+            self._later.clear()
+            self._ready.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._ready:
+                while not (self._urgent or self._later):
+                    if self._stopped:
+                        return
+                    self._ready.wait()
+                job = _take(self._urgent or self._later)
+            try:
+                job()
+            except Exception:
+                log.exception("a job of the load pool failed")
+            del job  # or the thread keeps a model alive until its next job
+
+
+def _take(queue: OrderedDict[Hashable, deque[Job]]) -> Job:
+    key, jobs = next(iter(queue.items()))
+    job = jobs.popleft()
+    if jobs:
+        queue.move_to_end(key)
+    else:
+        del queue[key]
+    return job

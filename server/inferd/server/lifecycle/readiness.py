@@ -1,0 +1,68 @@
+"""When the server is ready: once, and for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from inferd.server.lifecycle.disk import Listing
+from inferd.server.lifecycle.record import ModelRecord
+from inferd.server.lifecycle.state import ServableId
+
+Rule = Literal["settled", "strict"] | tuple[str, ...]
+
+
+class Readiness:
+    """Watches the versions that the first complete listing wants. The manager's thread only.
+
+    settled        each of them is available or has failed once (default)
+    strict         each of them is available
+    a list         each model named has an available version
+
+    Versions that were still settling in the first listing count for `patience` seconds only: a directory into which
+    somebody writes for ever must not keep the server from being ready.
+    """
+
+    def __init__(self, rule: Rule, patience: float) -> None:
+        self._rule = rule
+        self._patience = patience
+        self._awaited: set[ServableId] | None = None
+        self._settling: set[ServableId] = set()
+        self._until = 0.0
+        self.ready = False
+
+    def first_listing(self, listing: Listing, wanted: Mapping[str, frozenset[int]], now: float) -> None:
+        """Takes note of what is wanted; only the first call with a complete listing counts."""
+        if self._awaited is not None or not listing.complete:
+            return
+        self._awaited = {ServableId(name, number) for name, numbers in wanted.items() for number in numbers}
+        for name, model in listing.models.items():
+            newest = model.versions[0] if model.versions else None
+            if newest is not None and newest.settling and not wanted.get(name):
+                self._settling.add(ServableId(name, newest.number))
+        self._until = now + self._patience
+
+    def check(self, records: Mapping[str, ModelRecord], now: float) -> bool:
+        """Whether the server has just become ready."""
+        if self.ready or self._awaited is None:
+            return False
+        if isinstance(self._rule, tuple):
+            self.ready = all(name in records and records[name].available() for name in self._rule)
+        else:
+            awaited = self._awaited | (self._settling if now < self._until or self._rule == "strict" else set())
+            self.ready = all(self._done(records, servable) for servable in awaited)
+        return self.ready
+
+    @property
+    def due(self) -> float | None:
+        """Monotonic time at which patience ends."""
+        return self._until if self._settling and not self.ready else None
+
+    def _done(self, records: Mapping[str, ModelRecord], id: ServableId) -> bool:  # noqa: A002
+        model = records.get(id.name)
+        record = model.versions.get(id.version) if model is not None else None
+        if record is None:
+            return True  # gone from disk meanwhile
+        if record.servable is not None:
+            return True
+        return self._rule == "settled" and record.failure is not None

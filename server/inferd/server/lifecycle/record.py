@@ -1,0 +1,257 @@
+"""What the manager knows of each version and model: mutable, and touched on the manager's thread only.
+
+Legal transitions of a version's state (`State`), by what announces them:
+
+    (unknown) → START                    wanted, to be loaded
+    START → LOADING                      the load pool has it
+    LOADING → AVAILABLE | START          loaded and in the serving map | failed, `error` says why, tried again later
+    AVAILABLE → AVAILABLE                reloaded from other content (generation grows), or `error` about that has
+    changed AVAILABLE → UNLOADING → END          no longer served; END when the last request is answered and everything
+    is closed START | LOADING → END                no longer wanted, never served
+    END | UNLOADING → START              wanted again
+
+A reload beside a served generation is not announced until it serves: for everyone outside, the version is AVAILABLE all
+the time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
+from inferd.server.lifecycle.overrides import Wishes
+from inferd.server.lifecycle.retry import Failure
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ModelStatus, ServableId, State, VersionStatus
+from inferd.server.lifecycle.transition_policy import Phase
+from inferd.server.lifecycle.tree import Tree
+from inferd.server.lifecycle.version_policy import describe
+
+HISTORY = 16
+_LEGAL = {
+    None: {State.START},
+    State.START: {State.START, State.LOADING, State.END},
+    State.LOADING: {State.AVAILABLE, State.START, State.END},
+    State.AVAILABLE: {State.AVAILABLE, State.UNLOADING},
+    State.UNLOADING: {State.END, State.START},
+    State.END: {State.START},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a load is made of: the files, and the settings that reach the loader. Equal content need not be loaded
+    again."""
+
+    tree: Tree
+    settings: str
+
+
+def settings_key(config: ModelConfig) -> str:
+    """The part of a model's settings that reaches the loader, comparable."""
+    return config.model_dump_json(exclude={"version_policy", "transition", "labels"})
+
+
+@dataclass(slots=True)
+class Loading:
+    """A load under way. `cancelled` is read by the loader's thread."""
+
+    generation: int
+    content: Content
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the status tells of a servable, kept when the servable itself is gone and its memory with it."""
+
+    generation: int = 0
+    backend: str = ""
+    devices: tuple[str, ...] = ()
+    batching: str = ""
+    load_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, servable: Servable) -> Told:
+        return cls(
+            servable.generation,
+            servable.backend,
+            servable.devices,
+            servable.batching,
+            servable.load_seconds,
+            servable.notes,
+        )
+
+
+class VersionRecord:
+    """One version of one model."""
+
+    def __init__(self, id: ServableId) -> None:  # noqa: A002
+        self.id = id
+        self.disk: VersionOnDisk | None = None
+        self.servable: Servable | None = None
+        self.content: Content | None = None  # of the servable
+        self.digest: str | None = None  # hash of the servable's files, None until it is known
+        self.hashing: Tree | None = None  # files whose hash is being compared
+        self.differs: Tree | None = None  # files whose hash is known to be another one
+        self.loading: Loading | None = None
+        self.failure: Failure | None = None
+        self.ending: dict[int, Servable] = {}  # by generation
+        self.state: State | None = None
+        self.error = ""
+        self.changed_at = 0.0
+        self.told = Told()
+
+    def on_disk(self, settings: str) -> Content | None:
+        """The content that could be loaded now."""
+        return Content(self.disk.tree, settings) if self.disk is not None and self.disk.ready else None
+
+    def has_failed(self, settings: str) -> bool:
+        """Whether what lies on disk has been tried and could not be loaded."""
+        return self.failure is not None and self.failure.content == self.on_disk(settings)
+
+    def is_stale(self, settings: str) -> bool | None:
+        """Whether the disk has other content than what is served; None when only a hash can tell."""
+        content = self.on_disk(settings)
+        if content is None or content == self.content or self.content is None:
+            return False
+        if content.settings != self.content.settings or self.digest is None or self.differs == content.tree:
+            return True
+        return None
+
+    def phase(self, settings: str | None, now: float) -> Phase:
+        """Where the version stands for the transition policy. `settings` None: the model's settings cannot be read."""
+        if self.loading is not None:
+            return Phase.LOADING if self.servable is None else Phase.RELOADING
+        content = None if settings is None else self.on_disk(settings)
+        may_try = content is not None and not (
+            self.failure is not None and self.failure.content == content and now < self.failure.next_at
+        )
+        if self.servable is None:
+            return Phase.NEW if may_try else Phase.IDLE
+        return Phase.STALE if may_try and settings is not None and self.is_stale(settings) else Phase.AVAILABLE
+
+    def move(self, state: State, error: str, at: float) -> None:
+        """Changes the state."""
+        assert state in _LEGAL[self.state], f"{self.id}: {self.state} → {state}"
+        self.state, self.error, self.changed_at = state, error, at
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the version is loaded, being loaded or being closed."""
+        return self.servable is None and self.loading is None and not self.ending
+
+    def status(self, labels: Iterable[str], wanted: bool, why_not: str) -> VersionStatus:
+        """The version as others see it."""
+        notes = list(self.told.notes)
+        state, error = self.state, self.error
+        disk = self.disk
+        if state is None:
+            state = State.START if disk is not None and not disk.ready else State.END
+        if disk is not None and not wanted and self.ended and disk.ready:
+            notes.append(f"on disk, not served: {why_not}")
+        if disk is not None and disk.held:
+            notes.append(f"waiting: {disk.held}")
+        if disk is not None and disk.error:
+            error = f"files on disk differ: {disk.error}" if self.servable is not None else disk.error
+        if self.failure is not None:
+            at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
+            notes.append(f"failed {self.failure.tries} times; next try at {at}, or when the files change")
+        if self.servable is not None and self.loading is not None:
+            notes.append(f"generation {self.loading.generation} is loading from changed files")
+        for generation, old in self.ending.items():
+            notes.append(f"generation {generation} finishes {old.handles} requests")
+        return VersionStatus(
+            self.id,
+            state,
+            error,
+            generation=self.told.generation,
+            backend=self.told.backend,
+            devices=self.told.devices,
+            # The scheduler may find out later that a model must not be batched.
+            batching=self.servable.scheduler.batching if self.servable is not None else self.told.batching,
+            load_seconds=self.told.load_seconds,
+            changed_at=self.changed_at,
+            labels=tuple(sorted(labels)),
+            notes=tuple(notes),
+        )
+
+
+class ModelRecord:
+    """One model: its versions, and the statuses of those that are gone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.disk: ModelOnDisk | None = None
+        self.config: ModelConfig | None = None  # the last one that could be read
+        self.settings = ""  # its key
+        self.versions: dict[int, VersionRecord] = {}
+        self.history: OrderedDict[int, VersionStatus] = OrderedDict()
+        self.frozen: frozenset[int] | None = None  # explicit mode: the versions on disk when an operator last said load
+
+    def version(self, number: int) -> VersionRecord:
+        """The record of a version, made if need be."""
+        record = self.versions.get(number)
+        if record is None:
+            record = self.versions[number] = VersionRecord(ServableId(self.name, number))
+        return record
+
+    def available(self) -> dict[int, Servable]:
+        """The servables in service, by version."""
+        return {number: record.servable for number, record in self.versions.items() if record.servable is not None}
+
+    def adopt(self, disk: ModelOnDisk | None) -> None:
+        """Takes over what the source saw. None: the model is gone."""
+        self.disk = disk
+        if disk is not None and disk.config is not None and disk.config != self.config:
+            self.config = disk.config
+            self.settings = settings_key(disk.config)
+        seen = {version.number: version for version in disk.versions} if disk is not None else {}
+        for number in seen:
+            self.version(number)
+        for number, record in self.versions.items():
+            record.disk = seen.get(number)
+
+    def forget_ended(self) -> None:
+        """Drops records of versions that are gone from disk and ended, and keeps the last statuses of those that
+        lived."""
+        for number, record in list(self.versions.items()):
+            if record.disk is None and record.ended:
+                if record.state is State.END:
+                    self.history.pop(number, None)
+                    self.history[number] = replace(record.status((), False, ""), notes=())
+                    while len(self.history) > HISTORY:
+                        self.history.popitem(last=False)
+                del self.versions[number]
+
+    def status(
+        self, labels: dict[str, int], wanted: frozenset[int], wishes: Wishes, *, persistent: bool
+    ) -> ModelStatus:
+        """The model as others see it."""
+        policy = describe(self.config.version_policy) if self.config is not None else ""
+        pointing: dict[int, list[str]] = {}
+        for label, number in labels.items():
+            pointing.setdefault(number, []).append(label)
+        why_not = f"version policy {policy}" if not wishes.items else "an operator's wish, see the overrides"
+        told: dict[int, VersionStatus] = dict(self.history)
+        idle = 0
+        for number in sorted(self.versions, reverse=True):
+            record = self.versions[number]
+            if record.state is None and record.disk is not None and record.disk.ready:
+                idle += 1
+                if idle > HISTORY:
+                    continue
+            told[number] = record.status(pointing.get(number, ()), number in wanted, why_not)
+        return ModelStatus(
+            self.name,
+            tuple(told[number] for number in sorted(told, reverse=True)),
+            labels=dict(sorted(labels.items())),
+            overrides=tuple(wish.shown(persistent=persistent) for wish in wishes.items),
+            error=self.disk.error if self.disk is not None else "",
+            version_policy=policy,
+        )

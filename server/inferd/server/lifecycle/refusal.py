@@ -1,0 +1,106 @@
+"""Why a request cannot have the model that it asks for, in words: made from the published statuses, on any thread."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from inferd.server.errors import Conflict, NotFound, ServingError, Unavailable
+from inferd.server.lifecycle.state import ModelStatus, State, VersionStatus
+
+_SHOWN = 10
+
+
+def refusal(
+    statuses: Mapping[str, ModelStatus], name: str, version: int | None, label: str | None, *, scanned: bool
+) -> ServingError:
+    """The error for a request that found no servable. `scanned`: whether the repository has been read at all."""
+    model = statuses.get(name)
+    if model is None:
+        if not scanned:
+            return Unavailable(f"model {name!r}: the server is starting and has not read its repository yet")
+        return unknown_model(statuses, name)
+    if label is not None:
+        number = model.labels.get(label)
+        if number is None:
+            known = f"its labels: {_listed(model.labels)}" if model.labels else "it has no labels"
+            return NotFound(f"model {name!r} has no label {label!r}; {known}")
+        return _version(model, number, f"label {label!r} of model {name!r} points to version {number}, which")
+    if version is not None:
+        return _version(model, version, f"version {version} of model {name!r}")
+    return _model(model)
+
+
+def unknown_model(statuses: Mapping[str, ModelStatus], name: str) -> NotFound:
+    """The error for a name that nobody knows: says what there is, and what was probably meant."""
+    if not statuses:
+        return NotFound(f"unknown model {name[:200]!r}: the repository holds no models")
+    near = difflib.get_close_matches(name[:200], list(statuses)[:1000], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return NotFound(f"unknown model {name[:200]!r}; {hint}models: {_listed(statuses)}")
+
+
+def _version(model: ModelStatus, number: int, subject: str) -> ServingError:
+    status = next((status for status in model.versions if status.id.version == number), None)
+    if status is None:
+        return NotFound(f"{subject} does not exist; {_served(model)}")
+    unavailable = _state(status, subject)
+    if unavailable is not None:
+        return unavailable
+    wish = _unloaded(model, str(number))
+    if wish:
+        return NotFound(f"{subject} {wish}; {_served(model)}")
+    reason = next((note for note in status.notes if note.startswith("on disk, not served")), "is not served")
+    return NotFound(f"{subject} is {reason.removeprefix('is ')}; {_served(model)}")
+
+
+def _model(model: ModelStatus) -> ServingError:
+    subject = f"model {model.name!r}"
+    wish = _unloaded(model, "")
+    if wish and not any(status.state in (State.LOADING, State.UNLOADING) for status in model.versions):
+        return NotFound(f"{subject} {wish}")
+    coming = [status for status in model.versions if status.state is State.LOADING]
+    waiting = [status for status in model.versions if status.state is State.START and not status.error]
+    failed = [status for status in model.versions if status.state is State.START and status.error]
+    leaving = [status for status in model.versions if status.state is State.UNLOADING]
+    for status in (*coming, *waiting, *failed, *leaving):
+        error = _state(status, f"version {status.id.version} of {subject}")
+        if error is not None:
+            return error
+    if model.error:
+        return Conflict(f"{subject} cannot be served: {model.error}")
+    return NotFound(f"{subject} has no version in service")
+
+
+def _state(status: VersionStatus, subject: str) -> ServingError | None:
+    """The error that the state of a version calls for by itself."""
+    if status.state is State.LOADING:
+        return Unavailable(f"{subject} is loading" + (f" (before: {status.error})" if status.error else ""))
+    if status.state is State.UNLOADING:
+        return Unavailable(f"{subject} is unloading")
+    if status.state is State.AVAILABLE:
+        return Unavailable(f"{subject} has just become available")
+    if status.state is State.START:
+        if status.error:
+            return Conflict(f"{subject} failed to load: {status.error}")
+        waiting = next((note.removeprefix("waiting: ") for note in status.notes if note.startswith("waiting: ")), "")
+        return Unavailable(f"{subject} is not loaded yet" + (f": {waiting}" if waiting else ""))
+    return None
+
+
+def _unloaded(model: ModelStatus, value: str) -> str:
+    for wish in model.overrides:
+        if wish.kind == "unloaded" and wish.value in ("", value):
+            return f"was unloaded by {wish.by}"
+    return ""
+
+
+def _served(model: ModelStatus) -> str:
+    numbers = [str(status.id.version) for status in model.versions if status.state is State.AVAILABLE]
+    return f"served: {_listed(numbers)}" if numbers else "no version is served"
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(every[:_SHOWN]) + more

@@ -1,0 +1,123 @@
+"""A loaded version, and the handles by which requests hold on to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from inferd.backends.api import Signature
+from inferd.server.lifecycle.state import ServableId
+
+if TYPE_CHECKING:
+    from inferd.server.scheduling.scheduler import Scheduler
+
+
+class Servable:
+    """One version of one model, loaded and warmed up. Thread-safe; what it says of itself never changes.
+
+    The reference count is the size of a set of handles. Adding to and removing from a set of such objects are single,
+    atomic steps of the interpreter, so that taking and giving back need no lock, and a second release of one handle
+    removes nothing.
+
+    signatures          by name, the default one first
+    default_signature   its name
+    max_batch_size      rows in one batch at most; 0: unbatched
+    stateful            answers depend on earlier calls: a retry is not safe
+    default_priority    of requests that name none
+    devices             where the instances run
+    nbytes              estimate of the memory that the version takes
+    load_seconds        time that the load took, warm-up included
+    notes               what an operator should know
+    """
+
+    __slots__ = (
+        "_held", "_on_idle", "_retired", "backend", "batching", "default_priority", "default_signature", "devices",
+        "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "scheduler", "signatures", "stateful",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: ServableId,  # noqa: A002
+        generation: int,
+        *,
+        backend: str,
+        signatures: dict[str, Signature],
+        scheduler: Scheduler,
+        default_priority: int = 1,
+        nbytes: int = 0,
+        load_seconds: float = 0.0,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.id: Final = id
+        self.generation: Final = generation
+        self.backend: Final = backend
+        self.signatures: Final = signatures
+        self.default_signature: Final = next(iter(signatures))
+        self.scheduler: Final = scheduler
+        self.max_batch_size: Final = scheduler.max_batch_size
+        self.stateful: Final = scheduler.stateful
+        self.batching: Final = scheduler.batching
+        self.devices: Final = tuple(scheduler.devices)
+        self.default_priority: Final = default_priority
+        self.nbytes: Final = nbytes
+        self.load_seconds: Final = load_seconds
+        self.notes: Final = notes
+        self._held: set[ServableHandle] = set()
+        self._retired = False
+        self._on_idle: Callable[[Servable], None] | None = None
+
+    def acquire(self) -> ServableHandle | None:
+        """A handle, or None when the servable has been retired: then the serving map has a newer answer."""
+        handle = ServableHandle(self)
+        self._held.add(handle)
+        # Added first, asked second: whoever retires sees the handle, or this sees that it came too late.
+        if self._retired:
+            handle.release()
+            return None
+        return handle
+
+    @property
+    def handles(self) -> int:
+        """Handles that are out."""
+        return len(self._held)
+
+    def retire(self, on_idle: Callable[[Servable], None]) -> None:
+        """Gives out no more handles and calls `on_idle(self)` when the last one is back: at once, or on the thread that
+        releases it; more than once when releases coincide. Call it after the servable has left the serving map."""
+        self._on_idle = on_idle
+        self._retired = True
+        if not self._held:
+            on_idle(self)
+
+    def _released(self, handle: ServableHandle) -> None:
+        try:
+            self._held.remove(handle)
+        except KeyError:
+            return
+        if self._retired and not self._held and self._on_idle is not None:
+            self._on_idle(self)
+
+    def __repr__(self) -> str:
+        return f"<Servable {self.id} generation {self.generation}>"
+
+
+class ServableHandle:
+    """Keeps a servable loaded until it is released. Release it in a `finally`, or use it as a context manager."""
+
+    __slots__ = ("servable",)
+
+    def __init__(self, servable: Servable) -> None:
+        self.servable: Final = servable
+
+    def release(self) -> None:
+        """Gives the servable back. Thread-safe; only the first call does anything."""
+        self.servable._released(self)
+
+    def __enter__(self) -> Servable:
+        return self.servable
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

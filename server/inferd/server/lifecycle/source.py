@@ -1,0 +1,156 @@
+"""The Source: looks at the repository, again and again, and hands the whole of what is there to the manager.
+
+Every listing is complete: nothing has to be remembered between two of them, and a lost one costs nothing. The thread
+polls; file events only make it look earlier.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from inferd.server.config.schema import Repository
+from inferd.server.lifecycle.disk import Listing, ModelOnDisk
+from inferd.server.lifecycle.scan import RootScanner
+from inferd.server.lifecycle.settings import Resolve, SettingsReader
+from inferd.server.lifecycle.settle import Settle
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+
+
+class RepositoryScanner:
+    """All roots together. One thread only."""
+
+    def __init__(
+        self, config: Repository, resolve: Resolve, *, clock: Clock = time.monotonic, wall_clock: Clock = time.time
+    ) -> None:
+        self._settle = Settle(config.settle, clock, wall_clock)
+        self._settings = SettingsReader(resolve, self._settle)
+        self._roots = [
+            RootScanner(
+                Path(root).absolute(),
+                settings=self._settings,
+                settle=self._settle,
+                allowed_link_targets=tuple(config.allowed_link_targets),
+                ready_file=config.ready_file,
+            )
+            for root in config.roots
+        ]
+
+    @property
+    def due(self) -> float | None:
+        """Monotonic time at which something seen in the last scan will have settled."""
+        return self._settle.due
+
+    def scan(self, sequence: int = 0) -> Listing:
+        """Looks at everything. Never raises for what it finds: problems are part of the listing."""
+        self._settle.begin()
+        keys: set[Hashable] = set()
+        for root in self._roots:
+            keys |= root.scan()
+        self._settle.keep(keys)
+        self._settings.keep(model.directory for root in self._roots for model in root.models.values())
+        models: dict[str, ModelOnDisk] = {}
+        for root in self._roots:
+            for name, model in root.models.items():
+                twin = models.get(name)
+                models[name] = model if twin is None else _twice(twin, model)
+        return Listing(
+            dict(sorted(models.items())),
+            errors=tuple(root.error for root in self._roots if root.error),
+            complete=all(root.read_once for root in self._roots),
+            sequence=sequence,
+        )
+
+
+def _twice(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:
+    # Which of the two is meant cannot be known, so neither is loaded; what is served already stays.
+    where = f"{one.directory} and {other.directory}"
+    return replace(
+        one, config=None, held="", error=f"model {one.name!r} is in two repositories, {where}: keep one of them"
+    )
+
+
+class SourceLike(Protocol):
+    """What the manager needs of a source."""
+
+    def start(self, deliver: Callable[[Listing], None]) -> None:
+        """Begins to look; `deliver` is called on the source's thread with every listing."""
+        ...
+
+    def request_scan(self) -> int:
+        """Asks for a look now. Gives the sequence number of the first listing that is sure to be newer than this
+        call."""
+        ...
+
+    def stop(self) -> None:
+        """Ends the looking. Waits for a look under way, but not for ever."""
+        ...
+
+
+class Source:
+    """Scans on its own thread: every `poll` seconds, when something will have settled, and when woken. Thread-safe."""
+
+    def __init__(self, scanner: RepositoryScanner, *, poll: float, clock: Clock = time.monotonic) -> None:
+        self._scanner = scanner
+        self._poll = max(poll, 0.01)
+        self._clock = clock
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._begun = 0  # scans begun
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, deliver: Callable[[Listing], None]) -> None:
+        """See SourceLike."""
+        self._thread = threading.Thread(target=self._run, args=(deliver,), name="inferd-source", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Looks at once instead of at the next poll."""
+        self._wake.set()
+
+    def request_scan(self) -> int:
+        """See SourceLike."""
+        with self._lock:
+            # A scan under way may have passed the place that the caller means.
+            sequence = self._begun + 1
+        self._wake.set()
+        return sequence
+
+    def stop(self) -> None:
+        """See SourceLike."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)  # a dead network mount blocks a scan for ever; the thread is a daemon
+
+    def _run(self, deliver: Callable[[Listing], None]) -> None:
+        errors: tuple[str, ...] = ()
+        while not self._stopped:
+            self._wake.clear()
+            with self._lock:
+                self._begun += 1
+                sequence = self._begun
+            try:
+                listing = self._scanner.scan(sequence)
+            except Exception:
+                log.exception("the repository scan failed; what is served stays as it is")
+                self._wake.wait(self._poll)
+                continue
+            for error in listing.errors:
+                if error not in errors:
+                    log.error("repository: %s", error)
+            errors = listing.errors
+            deliver(listing)
+            wait = self._poll
+            if self._scanner.due is not None:
+                wait = min(wait, max(0.0, self._scanner.due - self._clock()))
+            self._wake.wait(wait)

@@ -1,0 +1,97 @@
+"""The transition policy: in which order versions come and go. Pure: snapshots in, one next action out.
+
+Availability-preserving: the new one is loaded beside the old one, which goes when nothing that is wanted is still to
+come and something wanted serves. A model that has an available version never loses its last one, unless nothing is
+wanted any more or an operator said so.
+
+Resource-preserving: the old one goes first, to its end, and then the new one is loaded: no memory for two, a gap in
+service.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+class Phase(enum.Enum):
+    """Where a version stands, as far as its next step is concerned."""
+
+    NEW = "new"  # not loaded, may be loaded now
+    IDLE = "idle"  # not loaded, and not to be loaded now: between two tries, or held back
+    LOADING = "loading"
+    AVAILABLE = "available"
+    STALE = "available, and other content may be loaded now"
+    RELOADING = "available, and other content is being loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of one model.
+
+    `forced`: an operator wants it gone, whatever that leaves. `draining`: an earlier load of it still finishes its
+    requests.
+    """
+
+    version: int
+    phase: Phase
+    wanted: bool
+    forced: bool = False
+    draining: bool = False
+
+    @property
+    def serves(self) -> bool:
+        return self.phase in (Phase.AVAILABLE, Phase.STALE, Phase.RELOADING)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load this version, beside itself if it is served."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Take this version out of service."""
+
+    version: int
+
+
+Action = Load | Unload
+
+
+def next_action(transition: Literal["availability", "resource"], snapshots: Sequence[Snapshot]) -> Action | None:
+    """The next thing to do for a model, None when there is nothing to do now. New versions first, old ones go first."""
+    newest_first = sorted(snapshots, key=lambda snapshot: snapshot.version, reverse=True)
+    for snapshot in reversed(newest_first):
+        if snapshot.forced and snapshot.serves:
+            return Unload(snapshot.version)
+    return (_availability if transition == "availability" else _resource)(newest_first)
+
+
+def _availability(newest_first: Sequence[Snapshot]) -> Action | None:
+    for snapshot in newest_first:
+        if snapshot.wanted and snapshot.phase in (Phase.NEW, Phase.STALE):
+            return Load(snapshot.version)
+    wanted = [snapshot for snapshot in newest_first if snapshot.wanted]
+    to_come = any(snapshot.phase is Phase.LOADING for snapshot in wanted)
+    if not wanted or (not to_come and any(snapshot.serves for snapshot in wanted)):
+        for snapshot in reversed(newest_first):
+            if not snapshot.wanted and snapshot.serves:
+                return Unload(snapshot.version)
+    return None
+
+
+def _resource(newest_first: Sequence[Snapshot]) -> Action | None:
+    for snapshot in reversed(newest_first):
+        if snapshot.serves and (not snapshot.wanted or snapshot.phase is Phase.STALE):
+            return Unload(snapshot.version)
+    if any(snapshot.draining for snapshot in newest_first):
+        return None
+    for snapshot in newest_first:
+        if snapshot.wanted and snapshot.phase is Phase.NEW:
+            return Load(snapshot.version)
+    return None
