@@ -31,6 +31,7 @@ from inferd.wire.dtypes import DType
 WEIGHTS = (np.arange(12, dtype=np.float32).reshape(4, 3) - 5) / 4
 BIAS = np.array([0.5, -1.0, 2.0], np.float32)
 WIDE = 1024
+BACKEND_TESTS = Path(__file__).parents[1] / "backends"
 ONE_ROW = np.array([[1, -2, 0.5, 3]], np.float32)
 
 
@@ -185,18 +186,17 @@ def assert_fit_for_clients(error: BaseException) -> None:
     assert 'File "' not in text
 
 
-def case_files() -> list[Path]:
-    return sorted((Path(__file__).parents[1] / "backends").glob("case_*.py"))
+def load_module(stem: str) -> Any:
+    """A module of `tests/backends` by its file's stem: test folders are no packages."""
+    spec = importlib.util.spec_from_file_location(f"inferd_tests_{stem}", BACKEND_TESTS / f"{stem}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def load_cases() -> list[BackendCase]:
     """All cases of `tests/backends/case_*.py`."""
-    cases: list[BackendCase] = []
-    for path in case_files():
-        spec = importlib.util.spec_from_file_location(f"inferd_tests_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        cases.extend(module.CASES)
-    return cases
+    stems = sorted(path.stem for path in BACKEND_TESTS.glob("case_*.py"))
+    return [case for stem in stems for case in load_module(stem).CASES]

@@ -23,6 +23,7 @@ from inferd.backends.api import (
     TensorSpec,
     Traits,
 )
+from inferd.backends.checks import agree
 from inferd.backends.onnx_files import (
     TENSOR_TYPES,
     FileSource,
@@ -106,18 +107,14 @@ class OnnxModel:
     def __init__(self, request: OpenRequest, options: OnnxOptions) -> None:
         self._options = options
         self._data, self._external, header = _read_model(request.artefact)
-        inputs = [value for value in header.inputs if value.name not in header.initializers]
+        inputs = tuple(_spec(v, "input") for v in header.inputs if v.name not in header.initializers)
         outputs = header.outputs
-        if any(not value.kind or value.shape is None for value in outputs):
+        if any(not value.kind or (value.element and value.shape is None) for value in outputs):
             outputs = self._inferred(outputs)
-        self._signature = Signature(
-            DEFAULT_SIGNATURE,
-            tuple(_spec(value, "input") for value in inputs),
-            tuple(_spec(value, "output") for value in outputs),
-        )
+        self._signature = Signature(DEFAULT_SIGNATURE, inputs, tuple(_spec(value, "output") for value in outputs))
         _check_supported(self._signature)
         for declared in request.signatures:
-            _check_declared(self._signature, declared)
+            self._signature = _with_declared(self._signature, declared)
         self._traits = _traits(self._signature)
 
     @property
@@ -224,29 +221,22 @@ def _check_supported(signature: Signature) -> None:
         raise LoadError(f"string input {strings[0]!r} with bfloat16 output {halves[0]!r}: onnxruntime cannot run both")
 
 
-def _check_declared(found: Signature, declared: Signature) -> None:
-    """What model.yaml or config.pbtxt says of names and types must be what the file says."""
+def _with_declared(found: Signature, declared: Signature) -> Signature:
+    """What model.yaml or config.pbtxt says, laid over what the file says. Raises LoadError where they contradict."""
     if declared.name != found.name:
         raise LoadError(f"declared signature {declared.name!r}: an ONNX model has only {found.name!r}")
-    for role, ours, theirs in (
-        ("input", found.inputs, declared.inputs),
-        ("output", found.outputs, declared.outputs),
-    ):
-        known = {spec.name: spec for spec in ours}
-        for spec in theirs:
-            if spec.name not in known:
-                raise LoadError(f"declared {role} {spec.name!r} is not in the model; it has {', '.join(known)}")
-            real = known[spec.name]
-            if spec.dtype is not real.dtype:
-                raise LoadError(f"declared {role} {spec.name!r} is {spec.dtype.name}, the model says {real.dtype.name}")
-            if not _shapes_agree(spec.shape, real.shape):
-                raise LoadError(f"declared {role} {spec.name!r} is {spec.shape}, the model says {real.shape}")
+    inputs = _narrowed("input", found.inputs, declared.inputs)
+    outputs = _narrowed("output", found.outputs, declared.outputs)
+    return Signature(found.name, inputs, outputs)
 
 
-def _shapes_agree(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> bool:
-    if one is None or other is None:
-        return True
-    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other, strict=True))
+def _narrowed(role: str, found: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    specs = {spec.name: spec for spec in found}
+    for spec in declared:
+        if spec.name not in specs:
+            raise LoadError(f"declared {role} {spec.name!r} is not in the model; it has {', '.join(specs)}")
+        specs[spec.name] = agree(role, spec, specs[spec.name])
+    return tuple(specs.values())
 
 
 def _traits(signature: Signature) -> Traits:

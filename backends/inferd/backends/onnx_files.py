@@ -261,11 +261,11 @@ def _tensor(source: Source, start: int, end: int, header: ModelHeader) -> str:
             pair = {n: _text(source, si, ei) for n, si, ei in _fields(source, s, e)}
             entries[pair.get(1, "")] = pair.get(2, "")
     if location == _EXTERNAL:
-        try:
-            offset = int(entries.get("offset") or 0)
-            length = int(entries["length"]) if entries.get("length") else (elements * _BITS.get(element, 8) + 7) // 8
-        except ValueError:
-            raise Malformed(f"external data of {name!r} has an offset or length that is no number") from None
+        told = {key: entries[key] for key in ("offset", "length") if entries.get(key)}
+        if not all(value.isascii() and value.isdigit() for value in told.values()):
+            raise Malformed(f"external data of {name!r} has {told}, which are no numbers")
+        offset = int(told.get("offset", 0))
+        length = int(told["length"]) if "length" in told else (elements * _BITS.get(element, 8) + 7) // 8
         header.external.append(ExternalData(name, entries.get("location", ""), offset + length))
     return name
 

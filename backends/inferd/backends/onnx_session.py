@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature, TensorSpec
+from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature
+from inferd.backends.checks import SignatureCheck
 from inferd.backends.onnx_options import OnnxOptions
-from inferd.wire.dtypes import DType, bfloat16, dtype_of
+from inferd.wire.dtypes import DType, bfloat16
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -127,6 +128,7 @@ class OnnxInstance:
     def __init__(self, session: Any, signature: Signature) -> None:
         self.session = session
         self._signature = signature
+        self._check = SignatureCheck(signature)
         self._inputs = {spec.name: spec for spec in signature.inputs}
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._all = list(self._outputs)
@@ -149,11 +151,11 @@ class OnnxInstance:
             raise BackendError("the instance is closed")
         if signature != self._signature.name:
             raise InvalidInput(f"unknown signature {signature!r}; there is {self._signature.name!r}")
-        wanted = self._all if outputs is None else self._wanted(outputs)
+        wanted = self._all if outputs is None else list(dict.fromkeys(self._check.wanted(outputs)))
         if not wanted:
             return {}
         if inputs.keys() != self._inputs.keys():
-            raise InvalidInput(self._mismatch(inputs))
+            self._check.inputs(inputs)
         try:
             if self._translated:
                 return self._run_translated(session, inputs, wanted)
@@ -161,9 +163,8 @@ class OnnxInstance:
         except BackendError:
             raise
         except Exception as error:  # pybind raises classes of its own that share no base
-            mismatch = self._mismatch(inputs)
-            if mismatch:
-                raise InvalidInput(mismatch) from None
+            # ONNX Runtime checks everything, but names no tensor: the own check costs only the runs that failed.
+            self._check.inputs(inputs)
             text = clean(error)
             if type(error).__name__ == "InvalidArgument":
                 raise InvalidInput(text) from None
@@ -171,12 +172,6 @@ class OnnxInstance:
 
     def close(self) -> None:
         self.session = None
-
-    def _wanted(self, outputs: Sequence[str]) -> list[str]:
-        for name in outputs:
-            if name not in self._outputs:
-                raise InvalidInput(f"unknown output {name!r}; there are {', '.join(self._all)}")
-        return list(dict.fromkeys(outputs))
 
     def _run_translated(self, session: Any, inputs: Mapping[str, Array], wanted: list[str]) -> dict[str, Array]:
         """Strings are `str` to ONNX Runtime, `bytes` to us; bfloat16 is known to its tensors, not to its arrays."""
@@ -206,43 +201,6 @@ class OnnxInstance:
             for name, value in zip(wanted, values, strict=True)
         }
 
-    def _mismatch(self, inputs: Mapping[str, Array]) -> str:
-        """The first input that does not fit the signature, in words; "" when all fit. For failed runs only."""
-        for name in inputs:
-            if name not in self._inputs:
-                return f"unknown input {name!r}; the inputs are {', '.join(self._inputs)}"
-        for name, spec in self._inputs.items():
-            if name not in inputs:
-                return f"input {name!r} is missing; the inputs are {', '.join(self._inputs)}"
-            if not _fits(spec, inputs[name]):
-                return f"input {name!r}: expected {_text(spec)}, got {_array_text(inputs[name])}"
-        return ""
-
-
-def _fits(spec: TensorSpec, array: Array) -> bool:
-    try:
-        if dtype_of(array) is not spec.dtype:
-            return False
-    except TypeError:
-        return False
-    if spec.shape is None:
-        return True
-    return len(spec.shape) == array.ndim and all(
-        want in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True)
-    )
-
-
-def _text(spec: TensorSpec) -> str:
-    return f"{spec.dtype.name} of {'any rank' if spec.shape is None else list(spec.shape)}"
-
-
-def _array_text(array: Array) -> str:
-    try:
-        name = dtype_of(array).name
-    except TypeError:
-        name = str(array.dtype)
-    return f"{name} of {list(array.shape)}"
-
 
 def _to_str(name: str, array: Array) -> Array:
     result = np.empty(array.shape, object)
@@ -265,7 +223,7 @@ def _to_bytes(array: Any) -> Array:
 
 def _to_bfloat16(name: str, array: Array) -> Any:
     if array.dtype != bfloat16():
-        raise InvalidInput(f"input {name!r}: expected BF16, got {_array_text(array)}")
+        raise InvalidInput(f"input {name!r}: expected BF16, got {array.dtype}")
     return runtime().OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
 
 

@@ -1,0 +1,247 @@
+"""ONNX files judged without the onnx package: agrees with it on real files, notices every cut, survives any bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.backends import load_module
+from support.real_models import package_file
+
+from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest
+from inferd.backends.onnx import OnnxBackend
+from inferd.backends.onnx_files import FileSource, Malformed, MemorySource, ModelHeader, Truncated, read_header
+
+onnx = pytest.importorskip("onnx")
+T = onnx.TensorProto
+node = onnx.helper.make_node
+LIGHT = package_file("onnx", "backend", "test", "data", "light")
+
+
+@pytest.fixture(scope="module")
+def write_onnx() -> Any:
+    return load_module("case_onnx").write_onnx
+
+
+def header_of(path: Path) -> ModelHeader:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return read_header(FileSource(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def linear(directory: Path, write_onnx: Any, location: str | None = "w.bin") -> Path:
+    """x [N, 64] @ w [64, 64] + b [64]; w and b in another file unless `location` is None."""
+    path = directory / "model.onnx"
+    write_onnx(
+        path,
+        [node("Gemm", ["x", "w", "b"], ["y"])],
+        [("x", T.FLOAT, ["N", 64])],
+        [("y", T.FLOAT, ["N", 64])],
+        {"w": np.eye(64, dtype=np.float32), "b": np.ones(64, np.float32)},
+        external=location,
+    )
+    return path
+
+
+def open_it(directory: Path) -> None:
+    OnnxBackend().open(OpenRequest("m", 1, directory, directory / "model.onnx")).close()
+
+
+def refer(path: Path, name: str, **entries: str | None) -> None:
+    """Changes the external-data entries of an initializer; None removes one."""
+    model = onnx.load(str(path), load_external_data=False)
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    known = {e.key: e.value for e in tensor.external_data} | entries
+    del tensor.external_data[:]
+    for key, value in known.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+
+
+# ---- agrees with the onnx package
+
+
+@pytest.mark.parametrize("path", sorted(LIGHT.glob("*.onnx")), ids=lambda p: p.stem)
+def test_reads_what_the_onnx_package_reads(path: Path) -> None:
+    graph = onnx.load(str(path)).graph
+    found = header_of(path)
+    assert found == read_header(MemorySource(path.read_bytes()))
+    assert found.initializers == {t.name for t in graph.initializer}
+    for ours, theirs in ((found.inputs, graph.input), (found.outputs, graph.output)):
+        assert [v.name for v in ours] == [v.name for v in theirs]
+        for value, proto in zip(ours, theirs, strict=True):
+            assert value.element == proto.type.tensor_type.elem_type
+            dims = proto.type.tensor_type.shape.dim
+            assert value.shape == tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
+    assert OnnxBackend().complete(path) is None
+
+
+def test_a_file_larger_than_the_window_is_read_in_pieces(version: Path, write_onnx: Any) -> None:
+    path = version / "model.onnx"
+    big = np.zeros(1 << 20, np.float32)
+    write_onnx(
+        path,
+        [node("Add", ["x", "w"], ["t"]), node("Add", ["t", "v"], ["y"])],
+        [("x", T.FLOAT, [1 << 20])],
+        [("y", T.FLOAT, [1 << 20])],
+        {"w": big, "v": big},
+    )
+    assert header_of(path) == read_header(MemorySource(path.read_bytes()))
+    assert OnnxBackend().complete(path) is None
+
+
+# ---- cut short
+
+
+def test_every_cut_is_noticed(version: Path, write_onnx: Any) -> None:
+    path = linear(version, write_onnx, None)
+    whole = path.read_bytes()
+    backend = OnnxBackend()
+    assert backend.complete(path) is None
+    for size in [*range(300), *range(300, len(whole), 97), *range(len(whole) - 200, len(whole))]:
+        path.write_bytes(whole[:size])
+        assert backend.complete(path), f"cut to {size} of {len(whole)} bytes"
+        with pytest.raises(IncompleteArtefact):
+            open_it(version)
+
+
+def test_zeros_that_a_copy_has_not_reached_are_a_cut(version: Path, write_onnx: Any) -> None:
+    path = linear(version, write_onnx, None)
+    whole = path.read_bytes()
+    path.write_bytes(b"\0" * len(whole))
+    assert "zeros" in str(OnnxBackend().complete(path))
+
+
+def test_other_bytes_are_refused_not_awaited(version: Path) -> None:
+    path = version / "model.onnx"
+    path.write_bytes(b"\x80\x04\x95 this is a pickle, say")
+    with pytest.raises(LoadError):
+        open_it(version)
+
+
+@given(data=st.data())
+def test_any_change_of_bytes_is_read_or_refused(data: st.DataObject) -> None:
+    """Nothing but the two errors, and no endless walk: the limit of the test run guards that."""
+    whole = bytearray((LIGHT / "light_bvlc_alexnet.onnx").read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read_header(MemorySource(bytes(whole)))
+    except (Truncated, Malformed):
+        pass
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        read_header(MemorySource(data))
+    except (Truncated, Malformed):
+        pass
+
+
+# ---- external data
+
+
+def test_external_data_is_found_and_measured(version: Path, write_onnx: Any) -> None:
+    path = linear(version, write_onnx)
+    backend = OnnxBackend()
+    assert backend.files(path) == (version / "w.bin",)
+    assert backend.complete(path) is None
+    size = (version / "w.bin").stat().st_size
+    with (version / "w.bin").open("r+b") as f:
+        f.truncate(size - 1)
+    assert str(size) in str(backend.complete(path))
+    with pytest.raises(IncompleteArtefact, match=rf"'w\.bin' is cut short: {size - 1} bytes, the model needs {size}"):
+        open_it(version)
+    (version / "w.bin").unlink()
+    assert backend.complete(path) == "external data 'w.bin' is missing"
+    with pytest.raises(IncompleteArtefact, match="missing"):
+        open_it(version)
+
+
+def test_a_length_that_is_not_told_comes_from_the_shape(version: Path, write_onnx: Any) -> None:
+    path = linear(version, write_onnx)
+    refer(path, "w", length=None)
+    refer(path, "b", length=None)
+    assert OnnxBackend().complete(path) is None
+    with (version / "w.bin").open("r+b") as f:
+        f.truncate(64 * 64 * 4 - 1)
+    assert "cut short" in str(OnnxBackend().complete(path))
+
+
+def test_external_data_in_a_folder_beside_the_model(version: Path, write_onnx: Any) -> None:
+    (version / "weights").mkdir()
+    linear(version, write_onnx, "weights/w.bin")
+    assert OnnxBackend().files(version / "model.onnx") == (version / "weights" / "w.bin",)
+    open_it(version)
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../other.bin", "a/../../b.bin", ""])
+def test_external_data_never_leads_out_of_the_directory(version: Path, write_onnx: Any, location: str) -> None:
+    path = linear(version, write_onnx)
+    refer(path, "w", location=location)
+    (version.parent / "other.bin").write_bytes(b"\0" * 99999)
+    with pytest.raises(LoadError, match="outside the model's directory"):
+        open_it(version)
+    assert OnnxBackend().files(path) == ()
+
+
+@pytest.mark.parametrize("wrong", [{"offset": "x"}, {"length": "many"}, {"offset": "-4"}, {"length": "-1"}])
+def test_an_offset_that_is_no_number_is_refused(version: Path, write_onnx: Any, wrong: dict[str, str]) -> None:
+    refer(linear(version, write_onnx), "w", **wrong)
+    with pytest.raises(LoadError, match="'w'"):
+        open_it(version)
+
+
+def test_external_data_within_nodes_and_subgraphs_counts(version: Path) -> None:
+    """Constants of branches and of nodes may lie in other files too."""
+
+    def outside(name: str, location: str) -> Any:
+        tensor = onnx.helper.make_tensor(name, T.FLOAT, [4], np.ones(4, np.float32).tobytes(), raw=True)
+        tensor.ClearField("raw_data")
+        tensor.data_location = T.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+        return tensor
+
+    value = onnx.helper.make_tensor_value_info
+    branch = onnx.helper.make_graph(
+        [node("Identity", ["inner"], ["r"])], "b", [], [value("r", T.FLOAT, [4])], [outside("inner", "branch.bin")]
+    )
+    graph = onnx.helper.make_graph(
+        [
+            node("If", ["c"], ["y"], then_branch=branch, else_branch=branch),
+            node("Constant", [], ["k"], value=outside("k", "node.bin")),
+        ],
+        "g",
+        [value("c", T.BOOL, [])],
+        [value("y", T.FLOAT, [4]), value("k", T.FLOAT, [4])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    path = version / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert header_of(path).locations() == {"branch.bin": 16, "node.bin": 16}
+
+
+# ---- the directory form
+
+
+def test_a_directory_without_its_model_is_incomplete(version: Path, write_onnx: Any) -> None:
+    (version / "model.onnx").mkdir()
+    backend = OnnxBackend()
+    artefact = backend.find(version)
+    assert artefact == version / "model.onnx"
+    assert backend.complete(artefact) == "model.onnx/model.onnx is missing"
+    with pytest.raises(IncompleteArtefact, match="is missing"):
+        open_it(version)
+    linear(artefact, write_onnx)
+    assert backend.complete(artefact) is None
+    assert backend.files(artefact) == ()
+    open_it(version)
