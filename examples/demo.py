@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from train_digits import digits
 
-from inferd.client import Client, ClientError
+from inferd.client import NO_RETRIES, Client, InferdError
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {"digits_onnx": "ONNX Runtime", "digits_torch": "TorchScript", "digits_tf": "TF SavedModel"}
@@ -86,15 +86,13 @@ def show_some(images: np.ndarray, labels: np.ndarray, predicted: dict[str, np.nd
 
 def call_until(stop: threading.Event, address: str, images: np.ndarray, new_version: int, record: Caller) -> None:
     """Calls the hot model until told to stop, without retries: a request that fails is a request that is lost."""
-    from inferd.client import RetryPolicy
-
-    with Client(address, retry=RetryPolicy(attempts=1)) as client:
+    with Client(address, retry=NO_RETRIES) as client:
         i = 0
         while not stop.is_set():
             begin = time.perf_counter()
             try:
                 answer = client.predict(HOT, {"image": images[i % len(images)][None]}, timeout=10.0)
-            except ClientError as error:
+            except InferdError as error:
                 record.failures.append(str(error))
                 continue
             now = time.perf_counter()
@@ -199,7 +197,7 @@ def main() -> int:
         if code != 0:
             raise DemoFailed(f"the server ended with {code} on SIGTERM; its log:\n{log.read_text()[-3000:]}")
         print("\nThe server drained and ended with 0. Everything is as it should be.")
-    except (DemoFailed, ClientError, subprocess.TimeoutExpired) as error:
+    except (DemoFailed, InferdError, subprocess.TimeoutExpired) as error:
         print(f"\nThe demo failed: {error}\n(server log: {log})", file=sys.stderr)
         return 1
     finally:

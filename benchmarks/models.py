@@ -1,0 +1,48 @@
+"""Models to measure with, written on the spot: an MLP from tiny to compute-bound, float32, batch axis first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def write_mlp(path: Path, width: int, layers: int, outputs: int = 10) -> None:
+    """x [n, width] -> y [n, outputs] through `layers` hidden layers of `width`, as ONNX."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    rng = np.random.default_rng(0)
+    nodes, weights, last = [], [], "x"
+    for i in range(layers):
+        weight = (rng.normal(size=(width, width)) / np.sqrt(width)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{i}"))
+        nodes += [
+            helper.make_node("MatMul", [last, f"w{i}"], [f"m{i}"]),
+            helper.make_node("Relu", [f"m{i}"], [f"h{i}"]),
+        ]
+        last = f"h{i}"
+    weights.append(numpy_helper.from_array(rng.normal(size=(width, outputs)).astype(np.float32), "out"))
+    nodes.append(helper.make_node("MatMul", [last, "out"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", outputs])],
+        weights,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+SIZES = {"tiny": (64, 1), "medium": (512, 4), "compute": (2048, 4)}
+"""name -> (width, hidden layers): 8 KB, 4 MB and 67 MB of weights."""
+
+
+def repository(root: Path, yaml: str = "", sizes: tuple[str, ...] = tuple(SIZES)) -> Path:
+    """A repository with those models; `yaml` is each one's model.yaml."""
+    for name in sizes:
+        width, layers = SIZES[name]
+        write_mlp(root / name / "1" / "model.onnx", width, layers)
+        if yaml:
+            (root / name / "model.yaml").write_text(yaml)
+    return root

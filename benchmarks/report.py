@@ -1,0 +1,57 @@
+"""What a measurement gives, and how it is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Table:
+    """One measurement: a title, column names, rows of values, and what was done to get them."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[list[Any]] = field(default_factory=list)
+    how: str = ""
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |", "|" + " --- |" * len(self.columns)]
+        lines += ["| " + " | ".join(_text(value) for value in row) + " |" for row in self.rows]
+        return "\n".join([*lines, "", self.how, ""])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return str(value)
+
+
+def machine() -> str:
+    """The machine in a line: processor, cores, memory, kernel."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}, {platform.release()}"
+
+
+def save(tables: Sequence[Table], path: Path) -> None:
+    """Writes everything as JSON, with date and machine."""
+    content = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "tables": [asdict(table) for table in tables],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")

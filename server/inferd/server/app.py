@@ -1,0 +1,123 @@
+"""The composition root: the only place that knows every room. Builds everything, starts it in order, stops it in order.
+
+start   ports bind (health says NOT_SERVING) → HTTP → the manager scans and loads → ready
+stop    health NOT_SERVING → pre-stop delay → no new calls → drain (grace) → source and manager → instances closed on
+        their own threads → HTTP, which answers for metrics until the end
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from inferd.backends.registry import Registry
+from inferd.server import __version__
+from inferd.server.config.schema import ServerConfig
+from inferd.server.http.server import HttpServer, Readiness
+from inferd.server.lifecycle.assemble import build_manager
+from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.state import ServableId, State
+from inferd.server.observability.metrics import Metrics
+from inferd.server.observability.state_metrics import StateMetrics
+from inferd.server.rpc.choice import make_transport
+from inferd.server.rpc.health import Health
+from inferd.server.rpc.inflight import Inflight
+from inferd.server.rpc.services import build_method_table
+from inferd.server.scheduling.observer import BatchObserver
+
+_log = logging.getLogger("inferd.app")
+_NAMED = 5  # models named in the reason for not being ready
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where the server listens, ports filled in."""
+
+    grpc: tuple[str, ...]
+    http: tuple[str, ...]
+
+
+class App:
+    """One server. Made once, started once, stopped once; `start` and `stop` are called by one thread.
+
+    `registry` finds the backends; the default one goes through the entry points.
+    """
+
+    def __init__(self, config: ServerConfig, registry: Registry | None = None) -> None:
+        """Raises ConfigError or OverridesError; binds and starts nothing."""
+        self._config = config
+        self._failed = threading.Event()
+        self.metrics = Metrics(CollectorRegistry(), version=__version__)
+        self.manager: Manager = build_manager(config, registry or Registry(), observer_for=self._observer)
+        self.manager.subscribe(StateMetrics(self.metrics))
+        self._inflight = Inflight(config.inflight)
+        self._health = Health(self.manager)
+        table = build_method_table(self.manager, self.metrics, config, inflight=self._inflight, health=self._health)
+        self._transport = make_transport(table, config, self._inflight, on_fatal=self._failed.set)
+        self._http = HttpServer(config.server.http, self.metrics.render, self.readiness)
+        self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
+        self.metrics.watch_ready(self.manager.ready)
+
+    def start(self) -> Started:
+        """Binds the ports, then begins to look at the repository; returns before models are loaded. Raises OSError."""
+        grpc = self._transport.start()
+        try:
+            http = self._http.start()
+        except BaseException:
+            self._transport.stop(0.0)
+            raise
+        self.manager.start()
+        return Started(tuple(grpc), tuple(http))
+
+    def stop(self) -> bool:
+        """Drains and ends everything. Gives whether every accepted request was answered within the grace."""
+        drain = self._config.drain
+        self._health.stop()
+        if drain.pre_stop:
+            _log.info("pre-stop: readiness is off, still serving for %g s", drain.pre_stop)
+            self._failed.wait(drain.pre_stop)
+        until = time.monotonic() + drain.grace
+        drained = self._transport.stop(drain.grace)
+        self.manager.stop(max(1.0, until - time.monotonic()))
+        self._http.stop()
+        return drained and not self._failed.is_set()
+
+    def wait(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
+        """Calls `on_ready` once the server is ready, and returns when `stop` is set or the front end has failed."""
+        self.manager.on_ready(on_ready)
+        while not stop.wait(0.5):
+            if self._failed.is_set():
+                return
+
+    def readiness(self) -> Readiness:
+        """Whether traffic should come, and if not what is waited for. Thread-safe."""
+        if self._health.stopped:
+            return Readiness(False, "the server is shutting down")
+        if self.manager.ready():
+            return Readiness(True)
+        waiting = [
+            str(version.id)
+            for model in self.manager.models()
+            for version in model.versions
+            if version.state in (State.START, State.LOADING)
+        ]
+        if not waiting:
+            return Readiness(False, "the repository is being scanned for the first time")
+        more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
+        return Readiness(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")
+
+    def summary(self) -> str:
+        """What is served, in a few words."""
+        models = self.manager.models()
+        available = sum(version.state is State.AVAILABLE for model in models for version in model.versions)
+        failed = sum(bool(model.error) or any(v.error for v in model.versions) for model in models)
+        words = f"{len(models)} models, {available} versions available"
+        return f"{words}, {failed} with errors (inferd models)" if failed else words
+
+    def _observer(self, servable: ServableId) -> BatchObserver:
+        return self.metrics.model(servable.name, servable.version)

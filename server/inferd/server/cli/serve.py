@@ -1,0 +1,117 @@
+"""`inferd serve`: one process that serves until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    from inferd.server.config.schema import ServerConfig
+
+
+def add(subparsers: Any) -> None:
+    """Registers the command."""
+    parser = subparsers.add_parser("serve", help="serve a model repository until stopped (SIGTERM drains)")
+    add_configuration(parser)
+    parser.set_defaults(run=run)
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """The flags that make up a configuration; `serve` and `check` share them."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, see config.yaml")
+    parser.add_argument(
+        "--model-repository", action="append", metavar="DIR", help="where models come from; may be repeated"
+    )
+    parser.add_argument(
+        "--listen", action="append", metavar="HOST:PORT", help="gRPC address or unix:PATH; may be repeated"
+    )
+    parser.add_argument("--http", action="append", metavar="HOST:PORT", help="HTTP address; may be repeated")
+    parser.add_argument("--state-dir", metavar="DIR", help="where operators' wishes are kept over restarts")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting, such as batching.max_batch_size=8; may be repeated",
+    )
+
+
+def configuration(args: argparse.Namespace) -> ServerConfig:
+    """The configuration that flags, environment and file give. Raises CommandError with every problem found."""
+    try:
+        from inferd.server.config.errors import ConfigError
+        from inferd.server.config.load import load_config
+    except ImportError as error:
+        raise CommandError(_missing(error)) from None
+    given = {
+        "repository.roots": args.model_repository,
+        "server.listen": args.listen,
+        "server.http": args.http,
+        "server.state_dir": args.state_dir,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    try:
+        return load_config(args.config, os.environ, args.set, flags=flags)
+    except ConfigError as error:
+        raise CommandError(str(error), exit_code=2) from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
+    config = configuration(args)
+    try:
+        from inferd.server.app import App
+        from inferd.server.lifecycle.overrides import OverridesError
+        from inferd.server.observability import logs
+    except ImportError as error:
+        raise CommandError(_missing(error)) from None
+    from inferd.server import __version__
+
+    stop = threading.Event()
+    _handle_signals(stop)
+    try:
+        log = logs.start(config.log)
+    except OSError as error:
+        raise CommandError(f"log.file: {error}") from None
+    try:
+        try:
+            app = App(config)
+            started = app.start()
+        except (OSError, OverridesError) as error:
+            raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
+
+        def ready() -> None:
+            grpc, http = ", ".join(started.grpc), ", ".join(started.http)
+            print(f"inferd {__version__} ready: grpc {grpc}; http {http}; {app.summary()}", flush=True)
+
+        app.wait(stop, ready)
+        return 0 if app.stop() else 1
+    finally:
+        log.close()
+
+
+def _handle_signals(stop: threading.Event) -> None:
+    def asked(number: int, _frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            print("inferd: interrupted again, ending at once", file=sys.stderr, flush=True)
+            os._exit(130)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGINT, asked)
+
+
+def _missing(error: ImportError) -> str:
+    if error.name and not error.name.startswith("inferd"):
+        return (
+            f"the server needs {error.name}, which is not installed: pip install 'inferd[server]' with the frameworks"
+            " you serve, such as 'inferd[onnx]'"
+        )
+    raise error

@@ -1,0 +1,36 @@
+"""Which transport serves: the completion queue where the installed grpcio is known to carry it, else the public API."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from inferd.server.config.schema import ServerConfig
+from inferd.server.rpc.inflight import Inflight
+from inferd.server.rpc.transport import MethodTable, Transport
+
+_log = logging.getLogger("inferd.rpc")
+
+
+def make_transport(
+    table: MethodTable, config: ServerConfig, inflight: Inflight, *, on_fatal: Callable[[], None]
+) -> Transport:
+    """The transport that `server.transport` asks for. `auto` falls back with one line in the log, `cq` does not.
+
+    Raises OSError when `cq` is asked for and cannot be had. `on_fatal` is called when the front end itself fails.
+    """
+    asked = config.server.transport
+    if asked != "public":
+        from inferd.server.rpc.cq.usable import why_not
+
+        reason = why_not()
+        if reason is None:
+            from inferd.server.rpc.cq.transport import CompletionQueueTransport
+
+            return CompletionQueueTransport(table, config, inflight, on_fatal=on_fatal)
+        if asked == "cq":
+            raise OSError(f"server.transport is cq, but the completion queue cannot be used: {reason}")
+        _log.warning("serving on grpcio's public API, which is slower: %s", reason)
+    from inferd.server.rpc.public import PublicTransport
+
+    return PublicTransport(table, config, inflight)

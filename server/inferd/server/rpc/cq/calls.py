@@ -1,0 +1,315 @@
+"""Calls on the completion queue: the seam's UnaryCall and StreamCall over batches of core operations.
+
+Every operation object is used once (sharing one between calls is a double free in the core), and every batch has a
+bound method as its tag, which the loop calls with the finished event. What must happen once (the answer) is guarded
+by popping from a list of one: atomic without a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from threading import RLock
+from typing import Any, Protocol
+
+from grpc._cython import cygrpc
+
+from inferd.server.errors import Code
+from inferd.server.rpc.status import Failure, header_text, refusal
+from inferd.server.rpc.transport import Metadata
+
+_log = logging.getLogger(__name__)
+
+NO_FLAGS = 0
+_OK = 0
+NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
+GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
+
+
+class Home(Protocol):
+    """What a call needs of its transport."""
+
+    def received(self, call: UnaryCall, message: bytes) -> None:
+        """The request of a unary call has come."""
+        ...
+
+    def gone(self, call: UnaryCall | StreamCall) -> None:
+        """The call is over: nothing of it is left to be sent."""
+        ...
+
+
+def monotonic(epoch_seconds: float) -> float | None:
+    """The core's deadline (wall clock) on the monotonic clock; None for none."""
+    if epoch_seconds > 1e11:  # the core says infinity with a time in the far future
+        return None
+    return time.monotonic() + (epoch_seconds - time.time())
+
+
+class Call:
+    """What unary calls and streams share: identity, metadata, the close, cancellation."""
+
+    __slots__ = (
+        "_answer", "_call", "_cancel_fns", "_deadline", "_details", "_home", "_metadata",
+        "cancelled", "entered", "held", "method",
+    )  # fmt: skip
+
+    def __init__(self, home: Home, event: Any, method: str) -> None:
+        self._home = home
+        self._call = event.call
+        self._details = event.call_details
+        self._metadata = event.invocation_metadata
+        self._answer = [None]
+        self._cancel_fns: list[Callable[[], None]] = []
+        self._deadline: float | None = None
+        self.method = method
+        self.cancelled = False
+        self.entered = False  # what the transport has counted for this call, and takes back when it is gone
+        self.held = 0
+        # A batch of its own: it completes whenever the client goes away or the call ends.
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic seconds, None where the client set none."""
+        if self._details is not None:
+            self._deadline = monotonic(self._details.deadline)
+            self._details = None
+        return self._deadline
+
+    @property
+    def peer(self) -> str:
+        """The client's address in gRPC's form."""
+        peer = self._call.peer()
+        return peer.decode() if isinstance(peer, bytes) else str(peer)
+
+    def metadata(self, key: str) -> str | None:
+        """The value of a metadata key (lower case), None where it is absent."""
+        for found, value in self._metadata:
+            if found == key:
+                return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        return None
+
+    def on_cancel(self, fn: Callable[[], None]) -> None:
+        """Calls `fn` once when the call is cancelled; at once if it already is."""
+        self._cancel_fns.append(fn)
+        if self.cancelled:
+            self._run_cancel_fns()
+
+    def _run_cancel_fns(self) -> None:
+        # Two threads may come here at once: each function is popped, and so run, by one of them.
+        while self._cancel_fns:
+            try:
+                fn = self._cancel_fns.pop()
+            except IndexError:
+                return
+            try:
+                fn()
+            except Exception:
+                _log.exception("a cancellation callback of %s raised", self.method)
+
+    def _closed(self, event: Any) -> None:
+        if event.batch_operations[0].cancelled():
+            self.cancelled = True
+            self._abandon()
+            self._run_cancel_fns()
+
+    def _abandon(self) -> None:
+        """The client is gone: nothing will be sent."""
+        raise NotImplementedError
+
+    def _claim(self) -> bool:
+        """Whether the caller may answer: True for exactly one."""
+        try:
+            self._answer.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class UnaryCall(Call):
+    """One request, one answer."""
+
+    __slots__ = ("handler", "request")
+
+    def __init__(self, home: Home, event: Any, method: str, handler: Callable[[UnaryCall], None]) -> None:
+        super().__init__(home, event, method)
+        self.handler = handler
+        self.request = b""
+
+    def receive(self) -> None:
+        """Asks for the request."""
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
+
+    def _received(self, event: Any) -> None:
+        message = event.batch_operations[0].message()
+        if message is not None:
+            if not self.cancelled:
+                self._home.received(self, message)
+        elif not self.cancelled:  # half-closed without a message; one that was too large cancels the call instead
+            self.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
+
+    def reply(self, message: bytes) -> None:
+        """Answers with OK. Thread-safe; the first answer counts."""
+        if self._claim():
+            self._send(
+                (
+                    cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
+                    cygrpc.SendMessageOperation(message, NO_FLAGS),
+                    cygrpc.SendStatusFromServerOperation((), _OK, b"", NO_FLAGS),
+                )
+            )
+
+    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
+        """Answers with an error. Thread-safe; the first answer counts."""
+        if self._claim():
+            self._send(
+                (
+                    cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
+                    cygrpc.SendStatusFromServerOperation(
+                        tuple(trailing), code.value, header_text(text).encode(), NO_FLAGS
+                    ),
+                )
+            )
+
+    def _send(self, operations: tuple[Any, ...]) -> None:
+        self._cancel_fns.clear()
+        self._call.start_server_batch(operations, self._sent)
+
+    def _sent(self, _event: Any) -> None:
+        self._home.gone(self)
+
+    def _abandon(self) -> None:
+        if self._claim():
+            self._home.gone(self)
+
+
+class StreamCall(Call):
+    """Messages both ways. The core takes one send at a time, so that later ones queue here."""
+
+    __slots__ = ("_drain_fn", "_draining", "_end", "_headers_sent", "_lock", "_ok", "_outbox", "_reader", "_sending")
+
+    def __init__(self, home: Home, event: Any, method: str) -> None:
+        self._lock = RLock()  # a callback that runs under it may send again
+        self._outbox: deque[tuple[bytes, Callable[[], None] | None]] = deque()
+        self._sending = False
+        self._headers_sent = False
+        self._end: Failure | None = None
+        self._ok = False
+        self._reader: Callable[[bytes | None], None] | None = None
+        self._drain_fn: Callable[[], None] | None = None
+        self._draining = False
+        super().__init__(home, event, method)
+
+    def read(self, fn: Callable[[bytes | None], None]) -> None:
+        """Asks for one message; `fn` gets it on the transport's thread, or None at the end."""
+        with self._lock:
+            if self._reader is not None:
+                raise RuntimeError("one read at a time")
+            if self.cancelled or self._end is not None:
+                return
+            self._reader = fn
+            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
+
+    def _received(self, event: Any) -> None:
+        with self._lock:
+            fn, self._reader = self._reader, None
+            over = self.cancelled or self._end is not None
+        if fn is not None and not over:
+            fn(event.batch_operations[0].message())
+
+    def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        """Queues a message. Does nothing after the end or a cancel."""
+        with self._lock:
+            if self._end is None and not self.cancelled:
+                self._outbox.append((message, sent))
+                self._pump()
+
+    @property
+    def unsent(self) -> int:
+        """Messages queued and not yet handed to the core."""
+        return len(self._outbox)
+
+    def end(self) -> None:
+        """Ends with OK after what is queued."""
+        self._finish(Failure(Code.UNKNOWN, "", ()), ok=True)
+
+    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
+        """Ends with a status after what is queued."""
+        self._finish(Failure(code, text, trailing), ok=False)
+
+    def on_drain(self, fn: Callable[[], None]) -> None:
+        """Calls `fn` once when the server begins to stop; at once if it already does."""
+        with self._lock:
+            if not self._draining:
+                self._drain_fn = fn
+                return
+        fn()
+
+    def drain(self) -> None:
+        """The server begins to stop. On the transport's thread."""
+        with self._lock:
+            self._draining = True
+            fn, self._drain_fn = self._drain_fn, None
+        if fn is None:
+            self.fail(GONE.code, GONE.text, GONE.trailing)
+            return
+        try:
+            fn()
+        except Exception:
+            _log.exception("draining a stream of %s raised", self.method)
+            self.fail(GONE.code, GONE.text, GONE.trailing)
+
+    def _finish(self, end: Failure, *, ok: bool) -> None:
+        with self._lock:
+            if self._end is None and not self.cancelled:
+                self._end = end
+                self._ok = ok
+                self._cancel_fns.clear()
+                self._pump()
+
+    def _pump(self) -> None:
+        # Holds the lock: hands the next thing to the core unless it is busy with one.
+        if self._sending:
+            return
+        operations: list[Any] = []
+        if not self._headers_sent:
+            operations.append(cygrpc.SendInitialMetadataOperation(None, NO_FLAGS))
+        if self._outbox:
+            message, sent = self._outbox.popleft()
+            operations.append(cygrpc.SendMessageOperation(message, NO_FLAGS))
+            tag: Callable[[Any], None] = partial(self._wrote, sent)
+        elif self._end is not None and self._claim():
+            end = self._end
+            code = _OK if self._ok else end.code.value
+            text = header_text(end.text).encode()
+            operations.append(cygrpc.SendStatusFromServerOperation(tuple(end.trailing), code, text, NO_FLAGS))
+            tag = self._ended
+        else:
+            return
+        self._headers_sent = True
+        self._sending = True
+        self._call.start_server_batch(tuple(operations), tag)
+
+    def _wrote(self, sent: Callable[[], None] | None, _event: Any) -> None:
+        with self._lock:
+            self._sending = False
+            gone = self.cancelled and self._claim()
+            if not self.cancelled:
+                self._pump()
+                if sent is not None:
+                    sent()
+        if gone:
+            self._home.gone(self)
+
+    def _ended(self, _event: Any) -> None:
+        self._home.gone(self)
+
+    def _abandon(self) -> None:
+        with self._lock:
+            self._outbox.clear()
+            gone = not self._sending and self._claim()
+        if gone:
+            self._home.gone(self)

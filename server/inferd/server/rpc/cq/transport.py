@@ -1,0 +1,263 @@
+"""The Transport on the completion queue: one thread polls the core and calls each event's tag.
+
+Nothing of grpcio's own server runs here: unary calls and streams alike are batches of core operations, so that there
+is one table of accepted calls, one stage and one way to stop. Events that are ready are all handled before the
+thread waits again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc
+
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import Code
+from inferd.server.rpc import listen
+from inferd.server.rpc.cq.calls import GONE, NO_FLAGS, StreamCall, UnaryCall
+from inferd.server.rpc.inflight import Inflight
+from inferd.server.rpc.status import Failure, failure_of, header_text, refusal
+from inferd.server.rpc.transport import MethodTable
+
+_log = logging.getLogger(__name__)
+_ARMED = 128  # calls that the core may match without asking us first
+_NEW_CALL = object()
+_SHUT_DOWN = object()
+_CUT = Failure(
+    Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", (("inferd-accepted", "1"),)
+)
+_UNKNOWN = "there is no method {}"
+
+
+def _ignore(_event: Any) -> None:
+    """The tag of a batch whose end nobody waits for."""
+
+
+class CompletionQueueTransport:
+    """A gRPC server. Used once: start, then stop. Thread-safe.
+
+    `on_fatal` is called when the loop itself has failed: every open call has then been failed, and the process
+    should end.
+    """
+
+    def __init__(
+        self,
+        table: MethodTable,
+        config: ServerConfig,
+        inflight: Inflight,
+        addresses: Sequence[listen.Address] | None = None,
+        on_fatal: Callable[[], None] = lambda: os._exit(70),
+    ) -> None:
+        self._unary = {method.encode(): (method, handler) for method, handler in table.unary.items()}
+        self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
+        self._exempt = frozenset(method.encode() for method in table.exempt)
+        self._refused = table.refused
+        self._config = config
+        self._inflight = inflight
+        self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
+        self._on_fatal = on_fatal
+        self._calls: set[UnaryCall | StreamCall] = set()
+        self._draining = False
+        self._lock = threading.Lock()
+        self._idle = threading.Event()
+        self._ended = threading.Event()
+        self._drained = True
+        self._thread: threading.Thread | None = None
+        self._armed = 0
+
+    @property
+    def open_calls(self) -> int:
+        """Calls accepted and not yet answered, streams included."""
+        return len(self._calls)
+
+    def start(self) -> Sequence[str]:
+        """Binds every address and accepts calls. Gives the bound addresses. Raises OSError."""
+        if self._thread is not None:
+            raise RuntimeError("a transport is started once")
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server(tuple(listen.options(self._config.grpc)), False)
+        self._server.register_completion_queue(self._queue)
+        credentials = listen.credentials(self._config.server.tls)
+        bound = []
+        for address in self._addresses:
+            try:
+                bound.append(self._bind(address.text, credentials))
+            except OSError as error:
+                if address.required:
+                    raise
+                _log.warning("%s; this default address is left out", error.strerror or error)
+        self._server.start()
+        for _ in range(_ARMED):
+            self._arm()
+        self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
+        self._thread.start()
+        return bound
+
+    def _bind(self, text: str, credentials: grpc.ServerCredentials | None) -> str:
+        target = listen.bindable(text)
+        args = (target.encode(),) if credentials is None else (target.encode(), credentials._credentials)
+        try:
+            port = self._server.add_http2_port(*args)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise listen.why_not(target)
+        return target if target.startswith("unix:") else f"{target.rpartition(':')[0]}:{port}"
+
+    def stop(self, grace: float) -> bool:
+        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest. Gives whether all had
+        finished. Later calls wait for the first."""
+        if self._thread is None:
+            return True
+        with self._lock:
+            first = not self._draining
+            self._draining = True
+        if first:
+            # New calls are still taken from the core, to be refused with a status of our own; what was accepted goes
+            # on.
+            for call in list(self._calls):
+                if isinstance(call, StreamCall):
+                    call.drain()
+            until = time.monotonic() + grace
+            while self._calls and not self._ended.is_set():
+                self._idle.clear()
+                if not self._calls:
+                    break
+                if not self._idle.wait(max(0.0, until - time.monotonic())):
+                    break
+            left = list(self._calls)
+            self._drained = not left
+            if left:
+                _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
+                for call in left:
+                    call.fail(_CUT.code, _CUT.text, _CUT.trailing)
+            self._server.shutdown(self._queue, _SHUT_DOWN)
+            if not self._ended.wait(2.0):  # what is written by now is written; the core ends the rest
+                self._server.cancel_all_calls()
+        self._ended.wait()
+        self._thread.join()
+        return self._drained
+
+    # ---- the loop's thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException:
+            _log.critical("the gRPC loop failed; every open call is failed", exc_info=True)
+            for call in list(self._calls):
+                call.fail(Code.INTERNAL, "the server failed and ends", (("inferd-accepted", "1"),))
+            self._ended.set()
+            self._on_fatal()
+        else:
+            self._server.destroy()
+            self._ended.set()
+
+    def _loop(self) -> None:
+        poll, shut_down = self._queue.poll, False
+        while not (shut_down and not self._armed and not self._calls):
+            event = poll(None)
+            tag = event.tag
+            if tag is _NEW_CALL:
+                self._armed -= 1
+                if event.success:
+                    self._accept(event)
+                    self._arm()
+            elif tag is _SHUT_DOWN:
+                shut_down = True
+            elif tag is not None:
+                tag(event)
+            event = tag = None  # a reference to a finished call can keep the core spinning
+
+    def _arm(self) -> None:
+        if not self._ended.is_set():
+            try:
+                self._server.request_call(self._queue, self._queue, _NEW_CALL)
+            except ValueError:  # shut down meanwhile
+                return
+            self._armed += 1
+
+    def _accept(self, event: Any) -> None:
+        method = event.call_details.method
+        unary = self._unary.get(method)
+        if unary is not None:
+            exempt = method in self._exempt
+            if self._draining and not exempt:
+                self._refuse(event, unary[0], GONE)
+                return
+            entered = self._inflight.enter()
+            if not entered and not exempt:
+                self._refuse(event, unary[0], refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
+                return
+            call = UnaryCall(self, event, *unary)
+            call.entered = entered
+            self._calls.add(call)
+            call.receive()
+            return
+        stream = self._stream.get(method)
+        if stream is None:
+            name = method.decode("utf-8", "replace")
+            self._refuse(event, name, Failure(Code.UNIMPLEMENTED, header_text(_UNKNOWN.format(name)), ()))
+            return
+        name, handler = stream
+        if self._draining:
+            self._refuse(event, name, GONE)
+        elif not self._inflight.open_stream():
+            self._refuse(event, name, refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
+        else:
+            opened = StreamCall(self, event, name)
+            opened.entered = True
+            self._calls.add(opened)
+            self._guarded(handler, opened)
+
+    def _refuse(self, event: Any, method: str, failure: Failure) -> None:
+        """Answers a call whose message was never read."""
+        self._refused(method, failure.code)
+        event.call.start_server_batch(
+            (
+                cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
+                cygrpc.SendStatusFromServerOperation(
+                    tuple(failure.trailing), failure.code.value, failure.text.encode(), NO_FLAGS
+                ),
+                cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),
+            ),
+            _ignore,
+        )
+
+    def received(self, call: UnaryCall, message: bytes) -> None:
+        """The request of a unary call has come."""
+        if call.entered:
+            if not self._inflight.hold(len(message)):
+                failure = refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
+                self._refused(call.method, failure.code)
+                call.fail(failure.code, failure.text, failure.trailing)
+                return
+            call.held = len(message)
+        call.request = message
+        self._guarded(call.handler, call)
+
+    def _guarded(self, handler: Callable[[Any], None], call: UnaryCall | StreamCall) -> None:
+        try:
+            handler(call)
+        except Exception as error:  # services have a wall of their own; this one is for those that forgot
+            _log.exception("the handler of %s raised", call.method)
+            failure = failure_of(error)
+            call.fail(failure.code, failure.text, failure.trailing)
+
+    def gone(self, call: UnaryCall | StreamCall) -> None:
+        """A call is over."""
+        if call.entered:
+            call.entered = False
+            if isinstance(call, StreamCall):
+                self._inflight.close_stream()
+            else:
+                self._inflight.leave(call.held)
+        self._calls.discard(call)
+        if self._draining and not self._calls:
+            self._idle.set()

@@ -1,0 +1,101 @@
+"""Steady, verified load: every answer is checked, every failure kept, and tests wait for what they need to see."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+
+from inferd.client import NO_RETRIES, Client, InferdError
+
+LIMIT = 60.0
+
+
+@dataclass
+class Seen:
+    """What the callers have seen so far. `order` is the markers of one caller's answers, without repeats in a row."""
+
+    answers: int = 0
+    markers: dict[float, int] = field(default_factory=dict)
+    versions: dict[int, int] = field(default_factory=dict)
+    failures: list[InferdError] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    orders: list[list[float]] = field(default_factory=list)
+
+
+class Traffic:
+    """Threads that call y = x + marker models without retries until the block ends. A context manager."""
+
+    def __init__(self, address: str, model: str, *, threads: int = 4, label: str | None = None) -> None:
+        self._address = address
+        self._model = model
+        self._label = label
+        self._stop = threading.Event()
+        self._news = threading.Condition()
+        self.seen = Seen(orders=[[] for _ in range(threads)])
+        self._threads = [threading.Thread(target=self._call, args=(i,)) for i in range(threads)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> Seen:
+        """Stops the callers. Gives what they saw."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        return self.seen
+
+    def until(self, what: str, condition: Callable[[Seen], bool]) -> Seen:
+        """Waits until the callers have seen what `condition` asks for. Raises AssertionError past the limit."""
+        deadline = time.monotonic() + LIMIT
+        with self._news:
+            while not condition(self.seen):
+                if not self._news.wait(max(0.0, deadline - time.monotonic())):
+                    raise AssertionError(f"never seen: {what}; seen: {self.seen}")
+        return self.seen
+
+    def more(self, count: int = 200) -> Seen:
+        """Waits for that many more answers."""
+        target = self.seen.answers + count
+        return self.until(f"{count} more answers", lambda seen: seen.answers >= target)
+
+    def marker(self, marker: float) -> Seen:
+        """Waits until every caller has had an answer with this marker."""
+        return self.until(f"marker {marker}", lambda seen: all(marker in order for order in seen.orders))
+
+    def _call(self, index: int) -> None:
+        rng = np.random.default_rng(index)
+        order = self.seen.orders[index]
+        with Client(self._address, retry=NO_RETRIES, timeout=20.0) as client:
+            while not self._stop.is_set():
+                x = rng.integers(0, 1000, size=(1 + index % 3, 4)).astype(np.float32)
+                try:
+                    answer = client.predict(self._model, {"x": x}, label=self._label)
+                except InferdError as error:
+                    with self._news:
+                        self.seen.failures.append(error)
+                        self._news.notify_all()
+                    self._stop.wait(0.05)
+                    continue
+                added = answer["y"] - x
+                marker = float(added.flat[0])
+                with self._news:
+                    self.seen.answers += 1
+                    self.seen.markers[marker] = self.seen.markers.get(marker, 0) + 1
+                    self.seen.versions[answer.version] = self.seen.versions.get(answer.version, 0) + 1
+                    if not order or order[-1] != marker:
+                        order.append(marker)
+                    if answer["y"].shape != x.shape or not np.all(added == marker):
+                        self.seen.wrong.append(f"{x.tolist()} -> {answer['y'].tolist()}")
+                    self._news.notify_all()
