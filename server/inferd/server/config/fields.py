@@ -27,12 +27,12 @@ def _one_is_a_list(value: Any) -> Any:
 
 def split_host_port(text: str) -> tuple[str, int]:
     """Host (an IPv6 address without its brackets) and port of "HOST:PORT". Raises ValueError."""
-    wanted = f"expected HOST:PORT, such as 0.0.0.0:8001 or [::]:8001, got {text!r}"
+    wanted = f"expected HOST:PORT, such as 0.0.0.0:8001 or [::]:8001, with a port up to 65535, got {text!r}"
     host, colon, port = text.rpartition(":")
     if not colon or not _HOST.fullmatch(host):
         raise ValueError(wanted)
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError(f"{wanted}: the port is a number from 0 to 65535")
+        raise ValueError(wanted)
     return host.strip("[]"), int(port)
 
 

@@ -104,6 +104,16 @@ def nearest(wrong: str, known: Sequence[str]) -> str:
     return next((word for word in known if found and word.lower() == found[0]), "")
 
 
+def is_mapping(annotation: Any) -> bool:
+    """Whether `key: value` pairs are right for an annotation."""
+    return _is_section(annotation) or typing.get_origin(annotation) is dict
+
+
+def is_list(annotation: Any) -> bool:
+    """Whether a list is right for an annotation."""
+    return typing.get_origin(annotation) is tuple
+
+
 def _choices(annotation: Any) -> tuple[Any, ...]:
     if typing.get_origin(annotation) is Annotated:
         return _choices(typing.get_args(annotation)[0])

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from inferd.server.config.document import Document
 from inferd.server.config.errors import ConfigError, Problem, dotted, shown
 from inferd.server.config.fields import Section
-from inferd.server.config.keys import KeyPath, annotations_at, nearest, nearest_key, section_at
+from inferd.server.config.keys import KeyPath, annotations_at, is_list, is_mapping, nearest, nearest_key, section_at
 from inferd.server.config.schema import ServerConfig
 from inferd.server.config.units import WRITTEN
 
@@ -75,7 +75,7 @@ class Layer:
         return len(path)
 
     def without_empty_sections(self, model: type[Section]) -> Layer:
-        """A section whose keys are all commented out reads as null: it stands for nothing, where null is no value."""
+        """What is there with all that is in it commented out reads as null: it stands for nothing, where null is no value."""
         return Layer(_without_empty_sections(self.values, model), self._source)
 
     def where(self, path: Where) -> tuple[str, int]:
@@ -112,37 +112,17 @@ def assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
 def _without_empty_sections(values: Any, model: type[Section], path: Where = ()) -> Any:
     if not isinstance(values, Mapping):
         return values
-    result = {}
+    result: dict[Any, Any] = {}
     for key, value in values.items():
-        if not isinstance(key, str):
-            result[key] = value
-            continue
-        here = (*path, key)
-        choices = annotations_at(here, model)
-        section = section_at(here, model)
-        empty = value is None and section is not None and type(None) not in choices
-        free = value is None and here == ("models",)
-        result[key] = {} if empty or free else _without_empty_sections(value, model, here)
+        choices = annotations_at((*path, key), model) if isinstance(key, str) else ()
+        if value is None and choices and not {type(None), Any} & set(choices):
+            if any(is_mapping(kind) for kind in choices):
+                result[key] = {}
+            elif not any(is_list(kind) for kind in choices):
+                result[key] = value
+        else:
+            result[key] = _without_empty_sections(value, model, (*path, str(key)))
     return result
-
-
-def validated(
-    model: type[SectionT],
-    layers: Sequence[Layer],
-    *,
-    root: type[Section] = ServerConfig,
-    above: KeyPath = (),
-    context: Mapping[str, Any] | None = None,
-) -> SectionT:
-    """The sum of the layers as a model. Raises ConfigError with every problem.
-
-    `above` is where the values stand within `root`, which is the schema that paths are looked up in.
-    """
-    values = merge([layer.without_empty_sections(model) for layer in layers])
-    try:
-        return model.model_validate(values, context={WRITTEN: True, **(context or {})})
-    except ValidationError as error:
-        raise ConfigError(_problems(error, values, layers, root, above)) from None
 
 
 def _over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,12 +185,8 @@ def _words(kind: str, message: str, given: Any, path: Where) -> tuple[str, str]:
         expected, _, got = text.rpartition(", got ")
         if not expected:
             return text, shown(given, path)
-        simple = given is None or isinstance(given, str | int | float | bool)
         # What a check says of a whole section is more to the point than the section; a value is shown with care here.
-        trail = got.partition(": ")[2] if simple else ""
-        return (f"{expected} ({trail})" if trail and "the port" in trail else expected), (
-            shown(given, path) if simple else got
-        )
+        return expected, got if isinstance(given, Mapping) else shown(given, path)
     if kind in _EXPECTED:
         return _EXPECTED[kind], shown(given, path)
     return message.removeprefix("Input should be ").removeprefix("Value should be "), shown(given, path)

@@ -59,6 +59,10 @@ class Instances(Section):
     """CPU threads of each copy. null: an equal share of server.cpu_threads."""
 
 
+def _given(value: Any) -> bool:
+    return value is not None and value is not False  # 0 is given, and wrong
+
+
 class Policy(Section):
     """Which versions are served: exactly one of these. Nothing given: the newest one."""
 
@@ -75,13 +79,13 @@ class Policy(Section):
     @classmethod
     def _newest_by_default(cls, value: Any) -> Any:
         # A refused `all: 1` or `latest: ""` must reach its own check, so only absence counts as not given.
-        if isinstance(value, dict) and not any(value.get(kind) not in (None, False) for kind in cls.KINDS):
+        if isinstance(value, dict) and not any(_given(value.get(kind)) for kind in cls.KINDS):
             return {**value, "latest": 1}
         return value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [kind for kind in self.KINDS if getattr(self, kind) not in (None, False)]
+        given = [kind for kind in self.KINDS if _given(getattr(self, kind))]
         if len(given) > 1:
             raise ValueError(f"expected exactly one of latest, all, specific, got {' and '.join(given)}")
         return self

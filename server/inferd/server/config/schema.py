@@ -64,7 +64,7 @@ class Server(Section):
     """gRPC addresses, HOST:PORT or unix:PATH. Of these two defaults 8001 is required and 8500 only warns when taken."""
     http: HttpAddresses = ("0.0.0.0:8000",)
     """Addresses of /metrics, /healthz and /readyz, HOST:PORT. []: none."""
-    transport: Literal["auto", "public"] = "auto"
+    transport: Literal["auto", "cq", "public"] = "auto"
     """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
     tls: Tls | None = None
     """null: plain text."""

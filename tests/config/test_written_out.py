@@ -1,0 +1,111 @@
+"""config.yaml and docs/configuration.md are in step with the schema.
+
+To renew them: python -m inferd.server.config.render .
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter
+
+from inferd.server.config import render
+from inferd.server.config.document import parse_document
+from inferd.server.config.keys import all_keys, item_keys
+from inferd.server.config.load import load_config, model_config
+from inferd.server.config.schema import ModelConfig, ServerConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_config_yaml_is_the_schema_written_out():
+    assert (ROOT / render.CONFIG_FILE).read_text() == render.config_yaml()
+
+
+def test_config_yaml_says_the_defaults():
+    document = parse_document((ROOT / render.CONFIG_FILE).read_text(), "config.yaml")
+    assert load_config(ROOT / render.CONFIG_FILE) == ServerConfig()
+    for key in all_keys(ServerConfig):
+        if key.path[:2] == ("server", "tls"):
+            continue
+        value = document
+        for part in key.path:
+            value = value[part]
+        assert key.section is not None or value == key.written, key.path
+
+
+def test_what_is_commented_out_works_when_it_is_not():
+    text = (ROOT / render.CONFIG_FILE).read_text()
+    tls = (
+        text.replace("  tls: null\n", "  tls:\n")
+        .replace("  #   ", "    ")
+        .replace("certificate:", "certificate: c")
+        .replace(" key:", " key: k")
+    )
+    assert load_config_text(tls).server.tls.certificate == "c"
+    head, _, model = text.partition("models: {}\n")
+    shown = head + "".join(line.removeprefix("# ") + "\n" for line in model.splitlines())
+    config = load_config_text(shown)
+    assert list(config.models) == ["digits"]
+    assert model_config(config, "digits") == ModelConfig()
+    for key in all_keys(ModelConfig):
+        value = config.models["digits"]
+        for part in key.path:
+            assert part in value, key.path
+            value = value[part]
+
+
+def load_config_text(text):
+    from inferd.server.config.layers import Layer, validated
+
+    return validated(ServerConfig, [Layer(parse_document(text, "f"), "f")])
+
+
+def test_the_documentation_shows_every_key():
+    document = (ROOT / render.DOCUMENT).read_text()
+    assert render.with_tables(document) == document
+    for model in (ServerConfig, ModelConfig):
+        for key in all_keys(model):
+            assert f"| `{'.'.join(key.path)}` |" in document
+            for name, _ in item_keys(key):
+                assert f"| `{name}` |" in document
+
+
+def test_the_documentations_example_is_a_model_yaml():
+    example = (ROOT / render.DOCUMENT).read_text().split("```yaml\n")[1].split("```")[0]
+    config = model_config(ServerConfig(), "m", parse_document(example, "example"))
+    assert config.signatures[0].inputs[0].shape == (-1, 1, 28, 28)
+
+
+def test_every_key_says_what_it_means():
+    for model in (ServerConfig, ModelConfig):
+        for key in all_keys(model):
+            assert len(key.meaning) > 10, key.path
+            assert all(inner.meaning for _, inner in item_keys(key)), key.path
+
+
+def test_the_json_schema_knows_the_keys_and_their_defaults():
+    schema = json.loads(render.schema_text())
+    assert schema["properties"]["models"]["additionalProperties"] == {"$ref": "#/$defs/ModelConfig"}
+    assert schema["$defs"]["Grpc"]["properties"]["max_message"]["default"] == "64MiB"
+    assert schema["$defs"]["Drain"]["properties"]["grace"]["default"] == "30s"
+    assert schema["$defs"]["Server"]["additionalProperties"] is False
+    for name, _, reference in [(n, 0, r) for n, r in references(schema)]:
+        assert reference.removeprefix("#/$defs/") in schema["$defs"], name
+
+
+def references(value, name=""):
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield name, value["$ref"]
+        for key, inner in value.items():
+            yield from references(inner, f"{name}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner, name)
+
+
+def test_a_configuration_dumped_as_yaml_loads_again(tmp_path):
+    config = ServerConfig()
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(TypeAdapter(ServerConfig).dump_python(config, mode="json")))
+    assert load_config(tmp_path / "c.yaml") == config
