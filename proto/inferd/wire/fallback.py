@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from inferd.v1 import predict_service_pb2 as pb
 from inferd.v1 import tensor_pb2
-from inferd.wire.tensors import Array, MessageError, TensorError, decode, known_dtype
+from inferd.wire.tensors import Array, MessageError, TensorError, WireError, decode, known_dtype
 from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
 
 _M = TypeVar("_M", bound=Message)
@@ -22,6 +22,11 @@ _M = TypeVar("_M", bound=Message)
 def decode_request(message: bytes) -> DecodedRequest:
     """A PredictRequest. Raises WireError."""
     parsed = _parse(pb.PredictRequest, message)
+    try:
+        inputs = _tensors("input", parsed.inputs)
+    except WireError as error:
+        error.request_id = parsed.request_id
+        raise
     spec = parsed.model
     choice = spec.WhichOneof("choice")
     return DecodedRequest(
@@ -29,7 +34,7 @@ def decode_request(message: bytes) -> DecodedRequest:
         spec.version if choice == "version" else None,
         spec.label if choice == "label" else None,
         spec.signature,
-        _tensors("input", parsed.inputs),
+        inputs,
         tuple(parsed.outputs),
         parsed.request_id,
         parsed.priority,

@@ -30,7 +30,10 @@ _LENGTH = struct.Struct("<I")
 
 
 class WireError(ValueError):
-    """What came over the wire, or is meant to go over it, is wrong."""
+    """What came over the wire, or is meant to go over it, is wrong. `request_id` is that of the message it was found
+    in, where it could be read."""
+
+    request_id = ""
 
 
 class TensorError(WireError):

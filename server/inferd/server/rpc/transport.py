@@ -57,8 +57,8 @@ class UnaryCall(Protocol):
 class StreamCall(Protocol):
     """One stream. All methods are thread-safe.
 
-    Reading is by request: `read(fn)` asks for one message and calls `fn(message)` on the transport's thread, `fn(None)` when
-    the client has sent its last. One read at a time: so a slow handler slows the client and buffers nothing.
+    Reading is by request: `read(fn)` asks for one message and calls `fn(message)` on the transport's thread, `fn(None)`
+    when the client has sent its last. One read at a time: so a slow handler slows the client and buffers nothing.
     """
 
     @property
@@ -77,8 +77,8 @@ class StreamCall(Protocol):
     def read(self, fn: Callable[[bytes | None], None]) -> None: ...
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
-        """Queues a message, in order, and calls `sent` (on any thread, quick, must not raise) once it has been handed to
-        the network. Does nothing after the end or a cancel; then `sent` is never called."""
+        """Queues a message, in order, and calls `sent` (on any thread, quick, must not raise) once it has been handed
+        to the network. Does nothing after the end or a cancel; then `sent` is never called."""
         ...
 
     @property
@@ -88,8 +88,8 @@ class StreamCall(Protocol):
 
     def on_drain(self, fn: Callable[[], None]) -> None:
         """Calls `fn` once, on the transport's thread, when the server begins to stop; at once if it already does. The
-        handler then ends the stream as soon as it has sent what it owes. A stream without `on_drain` is failed with
-        UNAVAILABLE right away."""
+        last `fn` given counts. The handler then ends the stream as soon as it has sent what it owes; a stream without
+        `on_drain` is failed with UNAVAILABLE right away."""
         ...
 
     def end(self) -> None:

@@ -1,0 +1,50 @@
+"""The messages of the Open Inference Protocol's data plane as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from inferd.wire.dtypes import DType
+from inferd.wire.tensors import Array
+
+
+class Parameter(NamedTuple):
+    """One value with the field it came in ("bool_param", "int64_param", ...; "" for none): the protocol tells an int64
+    from a uint64."""
+
+    kind: str
+    value: bool | int | float | str
+
+
+Parameters = dict[str, Parameter]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOutput:
+    """An output asked for. `parameters`: classification, shared_memory_*."""
+
+    name: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class SharedInput:
+    """An input whose elements lie in shared memory. `parameters`: shared_memory_*."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    parameters: Parameters
+
+
+@dataclass(slots=True, eq=False)
+class OipRequest:
+    """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all."""
+
+    model_name: str
+    model_version: str
+    request_id: str
+    parameters: Parameters
+    inputs: dict[str, Array]
+    outputs: tuple[WantedOutput, ...]
+    shared: dict[str, SharedInput]

@@ -1,0 +1,41 @@
+"""PredictRequest of TensorFlow Serving through the generated class: for every form that is not recognised.
+
+It alone decides what such a message means, and words the errors. In the tests it is the oracle.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from inferd.tfs.v1 import prediction_service_pb2 as pb
+from inferd.wire.tensors import Array, MessageError, TensorError
+from inferd.wire.tfs.tensor import array_of
+from inferd.wire.values import DecodedRequest
+
+
+def decode_request(message: bytes) -> DecodedRequest:
+    """A PredictRequest. Raises WireError."""
+    parsed = pb.PredictRequest()
+    try:
+        parsed.ParseFromString(message)
+    except DecodeError:
+        raise MessageError(f"expected a PredictRequest, got {len(message)} bytes that are not one") from None
+    inputs: dict[str, Array] = {}
+    for name, tensor in parsed.inputs.items():
+        try:
+            inputs[name] = array_of(name, tensor)
+        except TensorError as error:
+            raise TensorError(f"tensor parsing error: {name}: {error}") from None
+    name, version, label, signature = spec_of(parsed.model_spec)
+    return DecodedRequest(name, version, label, signature, inputs, tuple(parsed.output_filter), "", 0, 0)
+
+
+def spec_of(spec: pb.ModelSpec) -> tuple[str, int | None, str | None, str]:
+    """Name, version, label and signature of a ModelSpec; None and "" where not given."""
+    choice = spec.WhichOneof("version_choice")
+    return (
+        spec.name,
+        spec.version.value if choice == "version" else None,
+        spec.version_label if choice == "version_label" else None,
+        spec.signature_name,
+    )

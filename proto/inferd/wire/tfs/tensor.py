@@ -1,0 +1,108 @@
+"""A TensorProto's values, by the rules of TensorFlow's tensor.cc."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from inferd.tfs.v1 import tensor_pb2 as pb
+from inferd.wire.dtypes import DType
+from inferd.wire.reader import Unrecognised, read_varint
+from inferd.wire.tensors import Array, TensorError, count_of, decode
+from inferd.wire.tfs.dtypes import DTYPE, FIELD
+
+# A few bytes may stand for any number of elements: the last value, or zero, fills the rest. What a message can make the
+# server allocate stays bounded.
+MAX_FILLED = 64 * 2**20
+
+
+def array_of(name: str, tensor: pb.TensorProto) -> Array:
+    """The tensor as an array (strings: object array of bytes), read-only. Raises TensorError, naming the tensor.
+
+    tensor_content counts alone where it is not empty and must fit exactly. Else the field of the element type: surplus
+    values are ignored, the last one stands for those that are missing, none at all for zeros.
+    """
+    dtype = _dtype(name, tensor.dtype)
+    shape = _shape(name, tensor.tensor_shape)
+    count = count_of(shape, dtype.itemsize, name)
+    if tensor.tensor_content:
+        return _content(name, dtype, shape, count, tensor.tensor_content)
+    values = getattr(tensor, FIELD[dtype])
+    if len(values) < count and count * max(dtype.itemsize, 8) > MAX_FILLED:
+        raise TensorError(
+            f"tensor {name!r}: expected {count} values for shape {list(shape)}, got {len(values)}; what is filled up "
+            f"may take {MAX_FILLED} bytes at most"
+        )
+    try:
+        array = _typed(dtype, values, count)
+    except ImportError as error:
+        raise TensorError(f"tensor {name!r}: {error}") from None
+    array = array.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def _dtype(name: str, number: int) -> DType:
+    dtype = DTYPE.get(number)
+    if dtype is None:
+        known = pb.DataType.DESCRIPTOR.values_by_number.get(number)
+        called = known.name if known is not None else str(number)
+        served = ", ".join(pb.DataType.Name(n) for n in sorted(DTYPE))
+        raise TensorError(f"tensor {name!r}: element type {called} is not served; expected one of {served}")
+    return dtype
+
+
+def _shape(name: str, shape: pb.TensorShapeProto) -> tuple[int, ...]:
+    if shape.unknown_rank:
+        raise TensorError(f"tensor {name!r}: expected a shape, got one of unknown rank")
+    return tuple(dim.size for dim in shape.dim)
+
+
+def _content(name: str, dtype: DType, shape: tuple[int, ...], count: int, content: bytes) -> Array:
+    if dtype is DType.STRING:
+        array = _strings(name, count, content).reshape(shape)
+        array.flags.writeable = False
+        return array
+    try:
+        return decode(name, dtype, shape, content)
+    except ImportError as error:
+        raise TensorError(f"tensor {name!r}: {error}") from None
+
+
+def _strings(name: str, count: int, content: bytes) -> Array:
+    # `count` varint lengths, then all bytes.
+    if len(content) < count:  # before anything of the claimed size is allocated
+        raise TensorError(f"tensor {name!r}: expected at least {count} bytes for {count} strings, got {len(content)}")
+    lengths: list[int] = []
+    i = 0
+    try:
+        for _ in range(count):
+            length, i = read_varint(content, i)
+            lengths.append(length)
+    except (IndexError, Unrecognised):
+        raise TensorError(f"tensor {name!r}: expected {count} string lengths as varints, got {len(lengths)}") from None
+    if len(content) - i != sum(lengths):
+        raise TensorError(f"tensor {name!r}: expected {sum(lengths)} bytes of strings, got {len(content) - i}")
+    array = np.empty(count, object)
+    for number, length in enumerate(lengths):
+        array[number] = content[i : i + length]
+        i += length
+    return array
+
+
+def _typed(dtype: DType, values: Any, count: int) -> Array:
+    given = min(len(values), count)
+    if dtype is DType.STRING:
+        array: Array = np.full(count, values[given - 1] if given else b"", object)
+        array[:given] = values[:given]
+        return array
+    numpy = np.dtype(np.uint16) if dtype in (DType.FP16, DType.BF16) else dtype.numpy
+    array = np.empty(count, numpy)
+    if given:
+        kind = np.int64 if dtype.itemsize < 4 else numpy  # int_val is wider than some types it carries: low bytes count
+        array[:given] = np.fromiter(values, kind, given)
+        array[given:] = array[given - 1]
+    else:
+        array[:] = 0
+    return array.view(dtype.numpy)

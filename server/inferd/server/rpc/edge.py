@@ -1,0 +1,77 @@
+"""What all services of the native API share: the wall that no exception passes, and parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from inferd.server.errors import InvalidRequest
+from inferd.server.rpc.failures import FailureLog
+from inferd.server.rpc.gate import Gate
+from inferd.server.rpc.status import failure_of
+from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
+
+_M = TypeVar("_M", bound=Message)
+
+
+class Edge:
+    """Gate and failure log of one server, and the wall around its handlers. Thread-safe."""
+
+    def __init__(self, gate: Gate, failures: FailureLog) -> None:
+        self.gate = gate
+        self.failures = failures
+
+    def unary(self, handler: UnaryHandler) -> UnaryHandler:
+        """The handler behind the wall: whatever it raises becomes a status."""
+
+        def walled(call: UnaryCall) -> None:
+            try:
+                handler(call)
+            except Exception as error:
+                self.fail(call, error)
+
+        return walled
+
+    def stream(self, handler: StreamHandler) -> StreamHandler:
+        """The same for streams. Callbacks given to `read` are the handler's own to guard: see `guarded`."""
+
+        def walled(call: StreamCall) -> None:
+            try:
+                handler(call)
+            except Exception as error:
+                self.fail(call, error)
+
+        return walled
+
+    def guarded(self, call: StreamCall, fn: Callable[[bytes | None], None]) -> Callable[[bytes | None], None]:
+        """A read callback behind the wall."""
+
+        def walled(message: bytes | None) -> None:
+            try:
+                fn(message)
+            except Exception as error:
+                self.fail(call, error)
+
+        return walled
+
+    def fail(
+        self, call: UnaryCall | StreamCall, error: BaseException, *, request_id: str = "", model: str = ""
+    ) -> None:
+        """Fails a call with the status for `error`, and logs it."""
+        request_id = request_id or self.gate.request_id(call, "")
+        failure = failure_of(error, request_id)
+        self.failures.write(call.method, failure, model=model, request_id=request_id, peer=call.peer, error=error)
+        call.fail(failure.code, failure.text, failure.trailing)
+
+
+def parse(kind: type[_M], message: bytes) -> _M:
+    """A protobuf message. Raises InvalidRequest."""
+    parsed = kind()
+    try:
+        parsed.ParseFromString(message)
+    except DecodeError:
+        name = kind.DESCRIPTOR.full_name
+        raise InvalidRequest(f"expected a {name}, got {len(message)} bytes that are not one") from None
+    return parsed

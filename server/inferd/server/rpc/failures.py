@@ -1,0 +1,96 @@
+"""One log line for each failed request, and no flood: past a rate, lines are counted instead of written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from inferd.server.errors import Code
+from inferd.server.rpc.status import Failure
+
+_LEVELS = {
+    Code.INTERNAL: logging.ERROR,
+    Code.UNKNOWN: logging.ERROR,
+    Code.UNAVAILABLE: logging.WARNING,
+    Code.RESOURCE_EXHAUSTED: logging.WARNING,
+    Code.CANCELLED: logging.DEBUG,
+}
+_MAX_FIELD = 128
+
+
+class FailureLog:
+    """Writes failures, at most `lines` for each method and code in `window` seconds; the first line after a pause says
+    how many were left out. Thread-safe; never raises for what a client sent."""
+
+    def __init__(
+        self,
+        logger: logging.Logger | None = None,
+        *,
+        lines: int = 10,
+        window: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger or logging.getLogger("inferd.rpc")
+        self._lines = lines
+        self._window = window
+        self._clock = clock
+        self._lock = Lock()
+        # Method and code come from small fixed sets: this cannot grow at a client's will.
+        self._seen: dict[tuple[str, Code], tuple[float, int]] = {}
+
+    def write(
+        self,
+        method: str,
+        failure: Failure,
+        *,
+        model: str = "",
+        request_id: str = "",
+        peer: str = "",
+        error: BaseException | None = None,
+    ) -> None:
+        """A request has failed. The traceback is written for unexpected errors only."""
+        level = _LEVELS.get(failure.code, logging.INFO)
+        if not self._logger.isEnabledFor(level):
+            return
+        left_out = self._admit((method, failure.code))
+        if left_out is None:
+            return
+        fields = {
+            "method": method,
+            "code": failure.code.name,
+            "model": _clean(model),
+            "request_id": _clean(request_id),
+            "peer": peer,
+            "left_out": left_out,
+        }
+        shown = " ".join(f"{key}={value}" for key, value in fields.items() if value)
+        self._logger.log(
+            level,
+            "request failed: %s: %s",
+            shown,
+            _printable(failure.text),
+            extra={key: value for key, value in fields.items() if value},
+            exc_info=error if failure.unexpected else None,
+        )
+
+    def _admit(self, key: tuple[str, Code]) -> int | None:
+        """None: leave this line out. Else the number of lines left out before it."""
+        now = self._clock()
+        with self._lock:
+            since, count = self._seen.get(key, (now, 0))
+            if now - since >= self._window:
+                self._seen[key] = (now, 1)
+                return max(0, count - self._lines)
+            self._seen[key] = (since, count + 1)
+            return 0 if count < self._lines else None
+
+
+def _clean(text: str) -> str:
+    return _printable(text[:_MAX_FIELD])
+
+
+def _printable(text: str) -> str:
+    # A client must not be able to forge log lines.
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -1,0 +1,66 @@
+"""Plain checks that every call passes, whatever the transport: who calls, what they may do, its request id."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from typing import Protocol
+from urllib.parse import unquote
+
+from inferd.server.config.schema import Admin
+from inferd.server.errors import Forbidden
+
+# A proxy on this machine makes every caller look local; proxies say so with one of these.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address")
+
+
+class Caller(Protocol):
+    """What the gate looks at: both kinds of call."""
+
+    @property
+    def peer(self) -> str: ...
+    def metadata(self, key: str) -> str | None: ...
+
+
+def local_address(peer: str) -> bool:
+    """Whether a peer in gRPC's form ("ipv4:127.0.0.1:5000", "ipv6:%5B::1%5D:5000", "unix:...") is on this machine."""
+    kind, _, address = peer.partition(":")
+    if kind in {"unix", "unix-abstract"}:
+        return True
+    host = unquote(address).rpartition(":")[0].strip("[]").partition("%")[0]
+    if kind == "ipv6":
+        host = host.removeprefix("::ffff:")
+        if host == "::1":
+            return True
+    return kind in {"ipv4", "ipv6"} and host.startswith("127.") and host.count(".") == 3
+
+
+class Gate:
+    """The checks. Thread-safe."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin.allow
+        # Unique across servers without asking the system for randomness on every request.
+        self._prefix = secrets.token_hex(4)
+        self._count = itertools.count(1)
+
+    def local(self, call: Caller) -> bool:
+        """Whether the caller is on this machine and not behind a proxy, as far as it can be told."""
+        return local_address(call.peer) and not any(call.metadata(key) is not None for key in _FORWARDED)
+
+    def admit_admin(self, call: Caller) -> str:
+        """Gives who asks, for the record. Raises Forbidden, which names the key that would allow it."""
+        if self._admin == "local_peer" and not self.local(call):
+            raise Forbidden(
+                f"this call is open to callers on the server's own machine, without a proxy; got {call.peer}"
+                " (admin.allow: local_peer)"
+            )
+        return call.peer
+
+    def request_id(self, call: Caller, given: str) -> str:
+        """The request's own id, else the one in metadata, else a new one."""
+        return given or call.metadata("x-request-id") or self.new_id()
+
+    def new_id(self) -> str:
+        """An id that no other request has."""
+        return f"{self._prefix}-{next(self._count):x}"

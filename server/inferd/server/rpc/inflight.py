@@ -1,0 +1,81 @@
+"""Bounds on what the server holds between receiving a message and replying, over all models and transports."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from inferd.server.config.schema import Inflight as InflightConfig
+
+
+class Inflight:
+    """Calls and bytes in flight. Thread-safe.
+
+    A call enters before its message is received and leaves when it is answered; streams are counted apart, because idle
+    ones cost little and must not keep requests out, but their messages enter and leave like calls.
+    """
+
+    __slots__ = ("_calls", "_lock", "_max_bytes", "_max_calls", "_nbytes", "_streams")
+
+    def __init__(self, config: InflightConfig) -> None:
+        self._max_calls = config.calls
+        self._max_bytes = config.bytes
+        self._calls = 0
+        self._nbytes = 0
+        self._streams = 0
+        self._lock = Lock()
+
+    @property
+    def calls(self) -> int:
+        """Calls between entering and leaving."""
+        return self._calls
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of their messages."""
+        return self._nbytes
+
+    @property
+    def streams(self) -> int:
+        """Open streams."""
+        return self._streams
+
+    def enter(self) -> bool:
+        """A call arrives. Gives whether there is room for it; if so, `leave` must follow."""
+        with self._lock:
+            if self._calls >= self._max_calls or self._nbytes >= self._max_bytes:
+                return False
+            self._calls += 1
+            return True
+
+    def hold(self, nbytes: int) -> bool:
+        """The message of a call that has entered has come. Gives whether there is room; if not, nothing is held."""
+        with self._lock:
+            # The only message in flight is always taken: what it may be at most is for the transport to say.
+            if self._nbytes and self._nbytes + nbytes > self._max_bytes:
+                return False
+            self._nbytes += nbytes
+            return True
+
+    def leave(self, nbytes: int) -> None:
+        """A call is answered; `nbytes` is what it held."""
+        with self._lock:
+            self._calls -= 1
+            self._nbytes -= nbytes
+
+    def open_stream(self) -> bool:
+        """A stream begins. Gives whether there is room for it; if so, `close_stream` must follow."""
+        with self._lock:
+            if self._streams >= self._max_calls:
+                return False
+            self._streams += 1
+            return True
+
+    def close_stream(self) -> None:
+        """A stream has ended."""
+        with self._lock:
+            self._streams -= 1
+
+    @property
+    def full(self) -> str:
+        """What a refused caller is told."""
+        return f"the server is full: inflight.calls is {self._max_calls}, inflight.bytes is {self._max_bytes}"

@@ -1,0 +1,125 @@
+"""Where the gRPC port listens: addresses and credentials, and why one could not be bound."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from inferd.server.config.schema import Grpc, Server, Tls
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """HOST:PORT or unix:PATH. When one that is not `required` cannot be bound, that is only a warning."""
+
+    text: str
+    required: bool = True
+
+
+def addresses(config: Server) -> tuple[Address, ...]:
+    """The addresses of a configuration. Of the default ones the first is required; all that were asked for are."""
+    asked = "listen" in config.model_fields_set
+    return tuple(Address(text, required=asked or number == 0) for number, text in enumerate(config.listen))
+
+
+def options(config: Grpc) -> list[tuple[str, Any]]:
+    """Channel arguments of the core, the same for every transport."""
+    return [
+        # By default two servers share a port silently and each gets half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", config.max_message),
+        ("grpc.max_send_message_length", config.max_message),
+        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.keepalive_time_ms", round(config.keepalive_time * 1000)),
+        ("grpc.keepalive_timeout_ms", round(config.keepalive_timeout * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Clients may ping as often as this without being thrown out.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ("grpc.max_metadata_size", config.max_metadata),
+        ("grpc.absolute_max_metadata_size", config.max_metadata),
+    ]
+
+
+def credentials(tls: Tls | None) -> grpc.ServerCredentials | None:
+    """Server credentials, None for plain text. Raises OSError that names the file and its key."""
+    if tls is None:
+        return None
+    key = _pem(tls.key, "server.tls.key", b"PRIVATE KEY-----")
+    chain = _pem(tls.certificate, "server.tls.certificate", b"-----BEGIN CERTIFICATE")
+    ca = None if tls.client_ca is None else _pem(tls.client_ca, "server.tls.client_ca", b"-----BEGIN CERTIFICATE")
+    return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=ca is not None)
+
+
+def bindable(text: str) -> str:
+    """The address to bind: `[::]` becomes `0.0.0.0` on a machine without IPv6. Raises OSError for a unix socket on
+    which somebody answers (the core would silently take it away from them)."""
+    if text.startswith("unix:"):
+        if _answers(text.removeprefix("unix:")):
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {text}: another server answers there")
+        return text
+    if text.startswith("[::]:") and not has_ipv6():
+        return f"0.0.0.0:{text.removeprefix('[::]:')}"
+    return text
+
+
+def has_ipv6() -> bool:
+    """Whether sockets of that family can be bound here."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def why_not(text: str) -> OSError:
+    """The reason for which an address could not be bound; the core only says that it could not."""
+    reason = "it could not be bound"
+    number = errno.EADDRNOTAVAIL
+    try:
+        _try(text)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        number = error.errno or number
+    return OSError(number, f"cannot listen on {text}: {reason}")
+
+
+def _try(text: str) -> None:
+    if text.startswith("unix:"):
+        parent = Path(text.removeprefix("unix:")).parent
+        if not parent.is_dir():
+            raise OSError(errno.ENOENT, f"there is no directory {parent}")
+        if not os.access(parent, os.W_OK):
+            raise OSError(errno.EACCES, f"directory {parent} is not writable")
+        return
+    host, _, port = text.rpartition(":")
+    for family, kind, _, _, address in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.settimeout(1.0)
+        probe.connect(path)
+        return True
+    return False
+
+
+def _pem(path: str, key: str, mark: bytes) -> bytes:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise OSError(error.errno, f"{key}: cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    if mark not in content:
+        raise OSError(errno.EINVAL, f"{key}: expected PEM with {mark.decode().strip('-')!r} in {path}, found none")
+    return content

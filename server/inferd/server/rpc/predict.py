@@ -1,0 +1,77 @@
+"""inferd.v1.PredictService: Predict."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.rpc.edge import Edge
+from inferd.server.rpc.inference import Answer, Inference, Query
+from inferd.server.rpc.transport import UnaryCall
+from inferd.wire.native import DecodedRequest, decode_request, encode_response
+from inferd.wire.tensors import WireError
+
+PROTOCOL = "grpc"
+
+
+class Predict:
+    """One request, one answer. Thread-safe."""
+
+    def __init__(self, inference: Inference, edge: Edge) -> None:
+        self._inference = inference
+        self._edge = edge
+
+    def __call__(self, call: UnaryCall) -> None:
+        """Handles one call. Raises what is refused before the scheduler has it."""
+        started = monotonic()
+        message = call.request
+        try:
+            decoded = decode_request(message)
+        except WireError as error:
+            self._inference.refused(PROTOCOL, "INVALID_ARGUMENT", monotonic() - started)
+            self._edge.fail(call, error, request_id=error.request_id)
+            return
+        request_id = self._edge.gate.request_id(call, decoded.request_id)
+
+        def answer(outcome: Answer | ServingError) -> None:
+            try:
+                if isinstance(outcome, Answer):
+                    call.reply(encode(outcome, request_id))
+                    return
+                error: Exception = outcome
+            except Exception as failed:
+                error = failed
+            self._edge.fail(call, error, request_id=request_id, model=decoded.model_name)
+
+        try:
+            cancel = self._inference.start(query(decoded, call.deadline, len(message), started), answer)
+        except Exception as error:
+            self._edge.fail(call, error, request_id=request_id, model=decoded.model_name)
+            return
+        call.on_cancel(cancel)
+
+
+def query(decoded: DecodedRequest, deadline: float | None, nbytes: int, started: float) -> Query:
+    """A native request in no protocol's words."""
+    return Query(
+        PROTOCOL,
+        decoded.model_name,
+        decoded.version,
+        decoded.label,
+        decoded.signature,
+        decoded.inputs,
+        decoded.outputs,
+        decoded.priority,
+        decoded.queue_timeout_us * 1e-6 if decoded.queue_timeout_us else None,
+        deadline,
+        nbytes,
+        started,
+    )
+
+
+def encode(answer: Answer, request_id: str) -> bytes:
+    """A native response. An output that cannot travel is the model's failure, not the caller's."""
+    try:
+        return encode_response(answer.id.name, answer.id.version, answer.signature, answer.outputs, request_id)
+    except WireError as error:
+        raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None

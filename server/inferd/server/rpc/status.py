@@ -1,0 +1,70 @@
+"""What a failure looks like on the native API: the one table from errors to status, text and trailing metadata.
+
+Codes of our own carry gRPC's numbers, so the table has few lines. Every failure says in `inferd-accepted` whether the
+request may have reached the model (a stateful one is retried only on 0); what may be retried says when.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inferd.backends.api import BackendError, InvalidInput
+from inferd.server.errors import Code, ServingError
+from inferd.server.rpc.transport import Metadata
+from inferd.wire.tensors import WireError
+
+PUSHBACK = "grpc-retry-pushback-ms"
+ACCEPTED = "inferd-accepted"
+DEFAULT_PUSHBACK = 0.1  # seconds, for refusals that name none
+_MAX_TEXT = 1024  # the text travels in a header, and clients take 8 KiB of those
+_RETRIED = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A status ready to be sent. `unexpected` asks for a traceback in the log; the client never sees one."""
+
+    code: Code
+    text: str
+    trailing: Metadata
+    unexpected: bool = False
+
+
+def failure_of(error: BaseException, request_id: str = "") -> Failure:
+    """The status for an exception."""
+    if isinstance(error, ServingError):
+        return _failure(error.code, error.message, accepted=error.accepted, retry_after=error.retry_after)
+    if isinstance(error, WireError | InvalidInput):
+        return _failure(Code.INVALID_ARGUMENT, str(error), accepted=False)
+    if isinstance(error, BackendError):
+        return _failure(Code.INTERNAL, str(error), accepted=True)
+    named = f" (request id {request_id})" if request_id else ""
+    return _failure(Code.INTERNAL, f"internal error{named}", accepted=True, unexpected=True)
+
+
+def refusal(code: Code, text: str, retry_after: float | None = None) -> Failure:
+    """A failure of a request that was not accepted."""
+    return _failure(code, text, accepted=False, retry_after=retry_after)
+
+
+def _failure(
+    code: Code, text: str, *, accepted: bool, retry_after: float | None = None, unexpected: bool = False
+) -> Failure:
+    trailing = [(ACCEPTED, "1" if accepted else "0")]
+    if retry_after is None and code in _RETRIED and not accepted:
+        retry_after = DEFAULT_PUSHBACK
+    if retry_after is not None:
+        trailing.append((PUSHBACK, str(max(0, round(retry_after * 1000)))))
+    return Failure(code, header_text(text), tuple(trailing), unexpected)
+
+
+def header_text(text: str) -> str:
+    """Text that fits into gRPC's status message: not too long, and encodable."""
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
+
+
+GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
+"""For calls that come while the server drains."""
+CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
+"""For calls that are still running when the drain's grace is over."""

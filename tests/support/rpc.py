@@ -1,0 +1,243 @@
+"""Fakes below the gRPC edge: a manager with steppable models, metrics that remember, a transport on a free port."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Signature, TensorSpec
+from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
+from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
+from inferd.server.scheduling.request import InferRequest
+from inferd.wire.dtypes import DType
+
+ANY = TensorSpec("x", DType.FP32, (-1, -1))
+DOUBLE = Signature("serving_default", (ANY,), (replace(ANY, name="y"), replace(ANY, name="z")))
+
+
+def double(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """y = 2x, z = x."""
+    return {"y": inputs["x"] * 2, "z": inputs["x"].copy()}
+
+
+class FakeScheduler:
+    """Runs requests at once on the caller's thread, or holds them until `step`."""
+
+    def __init__(self, run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] = double) -> None:
+        self.run = run
+        self.holding = False
+        self.held: list[InferRequest] = []
+        self.arrived = threading.Semaphore(0)
+        self.refusal: Exception | None = None
+        self.cancelled = threading.Event()
+
+    def submit(self, request: InferRequest) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        request.enqueued_at = time.monotonic()
+        if not self.holding:
+            self._execute(request)
+            return
+        request.place = self
+        self.held.append(request)
+        self.arrived.release()
+
+    def discard(self, request: InferRequest) -> None:
+        self.held.remove(request)
+        self.cancelled.set()
+
+    def wait_for(self, count: int, timeout: float = 10.0) -> None:
+        """Until `count` more requests are held."""
+        for _ in range(count):
+            assert self.arrived.acquire(timeout=timeout), "the request did not reach the scheduler"
+
+    def step(self, count: int | None = None) -> None:
+        """Executes held requests, oldest first, on this thread."""
+        for _ in range(len(self.held) if count is None else count):
+            request = self.held.pop(0)
+            request.place = None
+            self._execute(request)
+
+    def _execute(self, request: InferRequest) -> None:
+        request.started_at = time.monotonic()
+        try:
+            outputs = self.run(request.inputs)
+        except ServingError as error:
+            request.fail(error)
+            return
+        request.succeed({k: v for k, v in outputs.items() if request.wanted is None or k in request.wanted})
+
+
+@dataclass
+class FakeServable:
+    id: ServableId
+    signatures: dict[str, Signature] = field(default_factory=lambda: {DOUBLE.name: DOUBLE})
+    scheduler: FakeScheduler = field(default_factory=FakeScheduler)
+    backend: str = "fake"
+    max_batch_size: int = 32
+    stateful: bool = False
+    default_priority: int = 1
+    default_signature: str = "serving_default"
+    handles: int = 0
+
+
+class FakeHandle:
+    def __init__(self, servable: FakeServable) -> None:
+        self.servable = servable
+        self.released = False
+        servable.handles += 1
+
+    def release(self) -> None:
+        assert not self.released, "released twice"
+        self.released = True
+        self.servable.handles -= 1
+
+
+class FakeManager:
+    """The manager's face. `available` and `gone` stand in for loading and unloading."""
+
+    def __init__(self) -> None:
+        self.servables: dict[ServableId, FakeServable] = {}
+        self.states: dict[ServableId, VersionStatus] = {}
+        self.labels: dict[str, dict[str, int]] = {}
+        self.overrides: list[Override] = []
+        self.subscribers: list[Callable[[StateChange], None]] = []
+        self.persistent = False
+        self.asked: list[tuple[Any, ...]] = []
+        self.hold_admin: Future[ModelStatus] | None = None
+        self.crash: Exception | None = None
+        self._ready = True
+        self._ready_fns: list[Callable[[], None]] = []
+        self.available("digits", 1)
+
+    # what tests do
+    def available(self, name: str, version: int) -> FakeServable:
+        key = ServableId(name, version)
+        servable = self.servables[key] = FakeServable(key)
+        self.change(VersionStatus(key, State.AVAILABLE, backend="fake", devices=("cpu",), changed_at=time.time()))
+        return servable
+
+    def change(self, status: VersionStatus) -> None:
+        self.states[status.id] = status
+        if status.state is not State.AVAILABLE:
+            self.servables.pop(status.id, None)
+        for fn in list(self.subscribers):
+            fn(StateChange(status))
+
+    def set_ready(self, ready: bool) -> None:
+        self._ready = ready
+        if ready:
+            for fn in self._ready_fns:
+                fn()
+
+    # the manager's face
+    def acquire(self, name: str, version: int | None = None, label: str | None = None) -> FakeHandle:
+        if self.crash is not None:
+            raise self.crash
+        if label is not None:
+            version = self.labels.get(name, {}).get(label)
+            if version is None:
+                raise NotFound(f"model {name!r} has no label {label!r}")
+        known = sorted((key.version for key in self.servables if key.name == name), reverse=True)
+        if version is None and known:
+            version = known[0]
+        found = self.servables.get(ServableId(name, version or 0))
+        if found is not None:
+            return FakeHandle(found)
+        status = self.states.get(ServableId(name, version or 0))
+        if status is not None and status.state is State.LOADING:
+            raise Unavailable(f"{status.id} is loading")
+        raise NotFound(f"model {name!r} version {version} is not served")
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        return tuple(self.status(name) for name in sorted({key.name for key in self.states}))
+
+    def status(self, name: str) -> ModelStatus:
+        versions = sorted((s for s in self.states.values() if s.id.name == name), key=lambda s: -s.id.version)
+        if not versions:
+            raise NotFound(f"there is no model {name!r}")
+        return ModelStatus(name, tuple(versions), self.labels.get(name, {}), tuple(self.overrides), "", "latest(1)")
+
+    def subscribe(self, fn: Callable[[StateChange], None]) -> Callable[[], None]:
+        self.subscribers.append(fn)
+        return lambda: self.subscribers.remove(fn)
+
+    def ready(self) -> bool:
+        return self._ready
+
+    def on_ready(self, fn: Callable[[], None]) -> None:
+        self._ready_fns.append(fn)
+
+    def _admin(self, name: str, *asked: Any) -> Future[ModelStatus]:
+        self.asked.append(asked)
+        if self.hold_admin is not None:
+            return self.hold_admin
+        future: Future[ModelStatus] = Future()
+        try:
+            future.set_result(self.status(name))
+        except NotFound as error:
+            future.set_exception(error)
+        return future
+
+    def load(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
+        return self._admin(name, "load", name, version)
+
+    def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
+        return self._admin(name, "unload", name, version)
+
+    def set_label(self, name: str, label: str, version: int | None, *, by: str) -> Future[ModelStatus]:
+        return self._admin(name, "label", name, label, version)
+
+    def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
+        return self._admin(name, "rollback", name, to)
+
+
+class FakeMetrics:
+    """Remembers what was counted: (model, version or None, protocol, code)."""
+
+    def __init__(self) -> None:
+        self.counted: list[tuple[str, int | None, str, str]] = []
+        self._changed = threading.Condition()
+
+    def model(self, name: str, version: int) -> _OneModel:
+        return _OneModel(self, name, version)
+
+    def unknown(self, protocol: str, code: str, seconds: float) -> None:
+        self._add("", None, protocol, code)
+
+    def _add(self, name: str, version: int | None, protocol: str, code: str) -> None:
+        with self._changed:
+            self.counted.append((name, version, protocol, code))
+            self._changed.notify_all()
+
+    def wait_for(self, entry: tuple[str, int | None, str, str], timeout: float = 10.0) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: entry in self.counted, timeout), self.counted
+
+
+class _OneModel:
+    def __init__(self, metrics: FakeMetrics, name: str, version: int) -> None:
+        self._args = (metrics, name, version)
+
+    def request(
+        self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
+    ) -> None:
+        metrics, name, version = self._args
+        assert min(seconds, queue_seconds, compute_seconds) >= 0
+        metrics._add(name, version, protocol, code)
+
+
+def check(_id: ServableId, signature: Signature, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> None:
+    """Just enough of lifecycle.check: the names."""
+    expected = {spec.name for spec in signature.inputs}
+    if set(inputs) != expected:
+        raise InvalidRequest(f"expected inputs {sorted(expected)}, got {sorted(inputs)}")
+    for name in wanted:
+        if name not in {spec.name for spec in signature.outputs}:
+            raise InvalidRequest(f"there is no output {name!r}")
