@@ -69,6 +69,7 @@ class Conductor:
         self._wall_clock = wall_clock
         self._generation = 0
         self._stopping = False
+        self._acted_at = 0.0
         self._closing: set[int] = set()  # generations
         self._desired: dict[str, Desired] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -144,7 +145,7 @@ class Conductor:
     def act(self) -> None:
         """Decides and acts until nothing is left to do now, then publishes. Looks at models that something happened
         to."""
-        now = self._clock()
+        now = self._acted_at = self._clock()
         for name, model in self.records.items():
             if any(record.failure is not None and record.failure.next_at <= now for record in model.versions.values()):
                 self._dirty.add(name)
@@ -162,7 +163,10 @@ class Conductor:
             record.failure.next_at
             for name, model in self.records.items()
             for number, record in model.versions.items()
-            if record.failure is not None and record.loading is None and number in self.wanted(name).wanted
+            if record.failure is not None
+            and record.loading is None
+            and record.failure.next_at > self._acted_at  # older ones had their chance: something else holds them back
+            and number in self.wanted(name).wanted
         ]
         return min(times, default=None)
 

@@ -94,7 +94,7 @@ def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
             continue
         return (
             f"{root} holds version directories ({', '.join(numbers[:4])}) directly: it is one model's own directory, "
-            f"not a repository of models. Give its parent, {Path(root).parent}, or move it to {Path(root)}/<model>/{name}"
+            f"not a repository of models. Give its parent, {Path(root).parent}, or move it to <model>/{name} below it"
         )
     return None
 

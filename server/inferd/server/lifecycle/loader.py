@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -97,19 +98,8 @@ class Loader:
 
     def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
         """See LoaderLike."""
-        try:
+        with _load_errors(request):
             return self._load(request, cancelled)
-        except (LoadCancelled, LoadError):
-            raise
-        except (BackendError, LayoutError, ServingError) as error:
-            raise LoadError(str(error)) from error
-        except MemoryError:
-            raise LoadError("not enough memory to load it") from None
-        except OSError as error:
-            raise LoadError(f"{error.filename or request.version.path}: {error.strerror or error}") from error
-        except Exception as error:
-            log.exception("loading %s failed in an unforeseen way", request.id)
-            raise LoadError(f"{type(error).__name__}: {_first_line(error)}") from error
 
     def _load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
         began = time.monotonic()
@@ -120,7 +110,7 @@ class Loader:
                 raise LoadCancelled(str(request.id))
 
         checkpoint()
-        model, backend, where = self.open(request)
+        model, backend, where = self._open(request)
         try:
             checkpoint()
             scheduler = Scheduler(
@@ -162,7 +152,11 @@ class Loader:
             raise
 
     def open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
-        """Finds and opens the artefact; the caller closes the model. Raises LoadError and what frameworks raise."""
+        """Finds and opens the artefact; the caller closes the model. Raises LoadError."""
+        with _load_errors(request):
+            return self._open(request)
+
+    def _open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
         config = request.config
         path = request.version.path
         backend, artefact = self._registry.detect(path, config.backend)
@@ -203,6 +197,24 @@ class Loader:
             except Exception as error:
                 log.error("preload: %s: %s", name, _first_line(error))
         self._memory.settle_imports()
+
+
+@contextmanager
+def _load_errors(request: LoadRequest) -> Iterator[None]:
+    """Whatever goes wrong becomes a LoadError that an operator can read."""
+    try:
+        yield
+    except (LoadCancelled, LoadError):
+        raise
+    except (BackendError, LayoutError, ServingError) as error:
+        raise LoadError(str(error)) from error
+    except MemoryError:
+        raise LoadError("not enough memory to load it") from None
+    except OSError as error:
+        raise LoadError(f"{error.filename or request.version.path}: {error.strerror or error}") from error
+    except Exception as error:
+        log.exception("loading %s failed in an unforeseen way", request.id)
+        raise LoadError(f"{type(error).__name__}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -260,7 +260,7 @@ class Manager:
         if not self._preloading and not self._stopping and self._readiness.check(self._conductor.records, now):
             self._become_ready()
         self._commands.finish()
-        times = [time for time in (self._conductor.due, self._readiness.due, self._deadline) if time is not None]
+        times = [time for time in (self._conductor.due, self._readiness.due(now), self._deadline) if time is not None]
         if not self._inbox.empty() or self._mailbox is not None:
             return 0.0
         return max(0.0, min(times) - self._clock()) if times else None

@@ -53,10 +53,9 @@ class Readiness:
             self.ready = all(self._done(records, servable) for servable in awaited)
         return self.ready
 
-    @property
-    def due(self) -> float | None:
-        """Monotonic time at which patience ends."""
-        return self._until if self._settling and not self.ready else None
+    def due(self, now: float) -> float | None:
+        """Monotonic time after `now` at which patience ends."""
+        return self._until if self._settling and not self.ready and self._until > now else None
 
     def _done(self, records: Mapping[str, ModelRecord], id: ServableId) -> bool:  # noqa: A002
         model = records.get(id.name)

@@ -1,0 +1,393 @@
+"""Versions come and go: what serves meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+from support.lifecycle import House
+
+from inferd.server.errors import Conflict, NotFound, Unavailable
+from inferd.server.lifecycle.state import State
+
+S, L, A, U, E = State.START, State.LOADING, State.AVAILABLE, State.UNLOADING, State.END
+
+
+def test_a_version_goes_live_and_tells_its_story(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.see()
+    assert house.serves() == {1: "one"}
+    assert house.story() == [(1, S), (1, L), (1, A)]
+    assert house.version(1).backend == "fake"
+
+
+def test_what_is_announced_is_already_so(house: House) -> None:
+    seen: list[tuple[State, bool]] = []
+
+    def look(change: object) -> None:
+        state = house.changes[-1].status.state
+        try:
+            house.manager.acquire("m", 1).release()
+            seen.append((state, True))
+        except (Unavailable, NotFound):
+            seen.append((state, False))
+
+    house.manager.subscribe(look)
+    house.write("m/1/model")
+    house.see()
+    house.manager.unload("m", by="me")
+    house.run()
+    assert seen == [(S, False), (L, False), (A, True), (U, True), (E, False)]
+
+
+def test_the_new_version_serves_before_the_old_one_goes(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.see()
+    house.write("m/2/model", "two")
+    serving: list[int] = []
+    house.loader.on_load = lambda request: serving.append(house.default())
+    house.settle()
+    assert serving == [1]
+    assert house.serves() == {2: "two"}
+    assert house.story()[3:] == [(2, S), (2, L), (2, A), (1, U), (1, E)]
+    assert house.loader.unloads == [("m", 1, 1)]
+
+
+def test_the_old_one_drains_before_it_is_closed(house: House) -> None:
+    house.write("m/1/model")
+    house.see()
+    handle = house.manager.acquire("m")
+    house.write("m/2/model")
+    house.settle()
+    assert house.version(1).state is U
+    assert house.loader.unloads == []
+    assert "finishes 1 request" in " ".join(house.version(1).notes)
+    handle.release()
+    handle.release()
+    house.run()
+    assert house.loader.unloads == [("m", 1, 1)]
+    assert house.version(1).state is E
+
+
+def test_a_fresh_version_waits_until_it_has_settled(house: House) -> None:
+    house.write("m/1/model")
+    house.see()
+    house.write("m/2/model", "half")
+    house.see()
+    house.clock.advance(1.9)
+    house.see()
+    assert house.default() == 1
+    assert "still changing" in " ".join(house.version(2).notes)
+    with pytest.raises(Unavailable, match="still changing"):
+        house.manager.acquire("m", 2)
+    house.write("m/2/model", "whole now")
+    house.see()
+    house.clock.advance(1.9)
+    house.see()
+    assert house.default() == 1
+    house.clock.advance(0.1)
+    house.see()
+    assert house.serves() == {2: "whole now"}
+    assert [text for _, _, text in house.loader.loads] == ["good", "whole now"]
+
+
+def test_a_broken_version_takes_no_traffic_and_is_tried_for_ever(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.see()
+    house.write("m/2/model", "bad: no magic number")
+    house.settle()
+    assert house.serves() == {1: "one"}
+    status = house.version(2)
+    assert (status.state, status.error) == (S, "bad: no magic number")
+    assert "next try at" in " ".join(status.notes)
+    with pytest.raises(Conflict, match="version 2 of model 'm' failed to load: bad: no magic number"):
+        house.manager.acquire("m", 2)
+    waits = []
+    tries = len(house.loader.loads)
+    for _ in range(9):
+        wait = house.manager.turn()
+        assert wait is not None
+        waits.append(round(wait))
+        house.later(wait - 0.001)
+        assert len(house.loader.loads) == tries, "tried too early"
+        house.later(0.002)
+        assert len(house.loader.loads) == tries + 1
+        tries += 1
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert house.serves() == {1: "one"}
+
+
+def test_a_mended_version_is_tried_at_once_and_starts_anew(house: House) -> None:
+    house.write("m/1/model", "bad: a")
+    house.see()
+    for _ in range(6):
+        house.later(60)
+    house.write("m/1/model", "bad: b")
+    house.settle()
+    assert house.version(1).error == "bad: b"
+    assert "failed 1 times" in " ".join(house.version(1).notes), "other content has not been tried before"
+    house.write("m/1/model", "good")
+    house.settle()
+    assert house.serves() == {1: "good"}
+    assert house.version(1).error == ""
+
+
+def test_a_broken_newest_version_does_not_keep_the_next_one_from_serving_after_a_restart(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.write("m/2/model", "two")
+    house.write("m/3/model", "bad")
+    house.see()
+    assert house.serves() == {2: "two"}
+    house.write("m/3/model", "three")
+    house.settle()
+    assert house.serves() == {3: "three"}
+
+
+def test_replacing_files_in_place_reloads_beside_the_old_generation(house: House) -> None:
+    house.write("m/1/model", "old")
+    house.see()
+    handle = house.manager.acquire("m", 1)
+    house.write("m/1/model", "new")
+    during: list[dict[int, str]] = []
+    house.loader.on_load = lambda request: during.append(house.serves())
+    house.settle()
+    assert during == [{1: "old"}]
+    assert house.serves() == {1: "new"}
+    assert house.version(1).generation == 2
+    assert house.loader.unloads == []
+    assert house.loader.texts[handle.servable.generation] == "old"
+    handle.release()
+    house.run()
+    assert house.loader.unloads == [("m", 1, 1)]
+    assert house.story() == [(1, S), (1, L), (1, A), (1, A)], "for others the version was available all the time"
+    assert house.version(1).state is A
+
+
+def test_bad_content_in_place_keeps_the_old_generation(house: House) -> None:
+    house.write("m/1/model", "old")
+    house.see()
+    house.write("m/1/model", "bad: truncated")
+    house.settle()
+    status = house.version(1)
+    assert (status.state, status.generation) == (A, 1)
+    assert status.error == "files on disk differ: bad: truncated"
+    assert house.serves() == {1: "old"}
+    house.later(1.0)
+    assert len(house.loader.loads) == 3, "tried again with backoff"
+    house.write("m/1/model", "new")
+    house.settle()
+    assert house.serves() == {1: "new"}
+    assert house.version(1).error == ""
+
+
+def test_restoring_the_old_content_needs_no_reload(house: House) -> None:
+    house.write("m/1/model", "old")
+    house.see()
+    house.write("m/1/model", "bad")
+    house.settle()
+    loads = len(house.loader.loads)
+    house.write("m/1/model", "old")
+    house.settle()
+    assert len(house.loader.loads) == loads
+    assert house.version(1).error == ""
+    assert house.version(1).generation == 1
+    house.later(120)
+    assert len(house.loader.loads) == loads, "nothing is left to try"
+
+
+def test_touch_does_not_reload(house: House) -> None:
+    file = house.write("m/1/model", "same")
+    house.see()
+    os.utime(file, (1, 1))
+    house.settle()
+    assert len(house.loader.loads) == 1
+    # The same bytes under another inode, as git-sync and rsync leave them.
+    twin = house.write("m/1/.twin", "same")
+    os.replace(twin, file)
+    house.settle()
+    assert len(house.loader.loads) == 1
+    house.write("m/1/model", "else")
+    house.settle()
+    assert len(house.loader.loads) == 2
+
+
+def test_a_change_before_the_first_hash_is_known_reloads(house: House) -> None:
+    house.write("m/1/model", "old")
+    house.pool.later.append(("m", lambda: None))
+    house.scan()
+    house.manager.turn()
+    house.pool.urgent.pop(0)[1]()
+    house.manager.turn()
+    house.pool.later.clear()  # the hash never comes
+    house.write("m/1/model", "new")
+    house.settle()
+    assert house.serves() == {1: "new"}
+
+
+def test_files_that_change_under_a_running_load_are_loaded_again(house: House) -> None:
+    house.write("m/1/model", "first")
+    house.pool.held.add("m")
+    house.see()
+    house.write("m/1/model", "second")
+    house.settle()
+    house.pool.held.clear()
+    house.run()
+    assert house.serves() == {1: "second"}
+    assert house.version(1).state is A
+
+
+def test_a_deleted_version_gives_way_to_the_next_one_without_a_gap(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.write("m/2/model", "two")
+    house.see()
+    shutil.rmtree(house.root / "m/2")
+    during: list[dict[int, str]] = []
+    house.loader.on_load = lambda request: during.append(house.serves())
+    house.settle()
+    assert during == [{2: "two"}]
+    assert house.serves() == {1: "one"}
+    assert house.version(2).state is E
+
+
+def test_a_deleted_model_is_unloaded_and_remembered(house: House) -> None:
+    house.write("m/1/model")
+    house.write("other/1/model")
+    house.see()
+    shutil.rmtree(house.root / "m")
+    house.see()
+    assert house.serves() == {1: "good"}, "gone for a moment is not gone"
+    house.settle()
+    with pytest.raises(NotFound, match="model 'm' has no version in service"):
+        house.manager.acquire("m")
+    assert [(v.id.version, v.state) for v in house.status().versions] == [(1, E)]
+    house.write("m/1/model", "back")
+    house.settle()
+    assert house.serves() == {1: "back"}
+
+
+def test_history_keeps_the_last_sixteen(house: House) -> None:
+    for number in range(1, 21):
+        house.write(f"m/{number}/model")
+        house.settle()
+        shutil.rmtree(house.root / f"m/{number - 1}", ignore_errors=True)
+    house.settle()
+    numbers = [version.id.version for version in house.status().versions]
+    assert numbers == list(range(20, 3, -1))
+
+
+def test_latest_n_all_and_specific(make_house: Callable[..., House]) -> None:
+    house = make_house()
+    for number in (1, 2, 3, 10):
+        house.write(f"a/{number}/model", str(number))
+        house.write(f"b/{number}/model", str(number))
+        house.write(f"c/{number}/model", str(number))
+    house.write("a/model.yaml", "version_policy: {latest: 2}")
+    house.write("b/model.yaml", "version_policy: {all: true}")
+    house.write("c/model.yaml", "version_policy: {specific: [2, 7]}")
+    house.see()
+    assert set(house.serves("a")) == {10, 3}
+    assert set(house.serves("b")) == {1, 2, 3, 10}
+    assert set(house.serves("c")) == {2}
+    assert house.status("c").version_policy == "specific(2, 7)"
+    with pytest.raises(NotFound, match="on disk, not served: version policy specific"):
+        house.manager.acquire("c", 3)
+    house.write("a/model.yaml", "version_policy: {latest: 1}")
+    house.settle()
+    assert set(house.serves("a")) == {10}
+    assert len([load for load in house.loader.loads if load[0] == "a"]) == 2, "a policy is no reason to reload"
+
+
+def test_resource_preserving_unloads_first(house: House) -> None:
+    house.write("m/model.yaml", "transition: resource")
+    house.write("m/1/model", "one")
+    house.see()
+    handle = house.manager.acquire("m")
+    house.write("m/2/model", "two")
+    house.settle()
+    assert len(house.loader.loads) == 1, "the old one still holds its memory"
+    with pytest.raises(Unavailable):
+        house.manager.acquire("m")
+    handle.release()
+    house.run()
+    assert house.serves() == {2: "two"}
+    assert house.story()[3:] == [(2, S), (1, U), (1, E), (2, L), (2, A)]
+
+
+def test_resource_preserving_in_place(house: House) -> None:
+    house.write("m/model.yaml", "transition: resource")
+    house.write("m/1/model", "old")
+    house.see()
+    house.write("m/1/model", "new")
+    counts: list[int] = []
+    house.loader.on_load = lambda request: counts.append(len(house.loader.unloads))
+    house.settle()
+    assert counts == [1]
+    assert house.serves() == {1: "new"}
+
+
+def test_a_version_no_longer_wanted_while_it_loads_is_dropped(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.pool.held.add("m")
+    house.see()
+    house.manager.unload("m", by="me")
+    house.run()
+    house.pool.held.clear()
+    house.run()
+    assert house.serves() == {}
+    assert house.version(1).state is E
+    assert house.loader.texts == {}
+
+
+def test_a_hanging_load_stops_nobody_else(house: House) -> None:
+    house.write("a/1/model")
+    house.see()
+    house.pool.held.add("hanging")
+    house.write("hanging/1/model")
+    house.write("a/2/model", "two")
+    house.settle()
+    assert house.serves("a") == {2: "two"}
+    with pytest.raises(Unavailable, match="version 1 of model 'hanging' is loading"):
+        house.manager.acquire("hanging")
+    for _ in range(5):
+        house.settle()
+    assert len(house.pool.urgent) == 1, "a version that hangs takes one thread, not all"
+
+
+def test_settings_that_reach_the_loader_reload_others_do_not(house: House) -> None:
+    house.write("m/1/model")
+    house.see()
+    house.write("m/model.yaml", "labels: {stable: 1}")
+    house.settle()
+    assert len(house.loader.loads) == 1
+    house.write("m/model.yaml", "labels: {stable: 1}\ndefault_priority: 3")
+    house.settle()
+    assert len(house.loader.loads) == 2
+    assert house.version(1).generation == 2
+
+
+def test_bad_settings_keep_what_is_served_and_say_so(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.write("ok/1/model", "fine")
+    house.see()
+    house.write("m/model.yaml", "version_polcy: {latest: 2}")
+    house.write("m/2/model", "two")
+    house.settle()
+    assert house.serves() == {1: "one"}
+    assert "version_polcy" in house.status().error
+    assert "version_policy" in house.status().error
+    assert house.serves("ok") == {1: "fine"}
+    house.write("m/model.yaml", "version_policy: {latest: 2}")
+    house.settle()
+    assert house.serves() == {1: "one", 2: "two"}
+    assert house.status().error == ""
+
+
+def test_bad_settings_from_the_start(house: House) -> None:
+    house.write("m/model.yaml", "backend: [")
+    house.write("m/1/model")
+    house.see()
+    with pytest.raises(Conflict, match=r"model 'm' cannot be served: .*model.yaml"):
+        house.manager.acquire("m")
+    assert house.manager.ready()
