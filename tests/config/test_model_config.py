@@ -73,7 +73,7 @@ def test_an_empty_section_of_model_yaml_is_no_section():
     assert (
         model_config(ServerConfig(), "m", parse_document("batching:\nlabels:\nsignatures:\nversion_policy:\n", "f"))
         == ModelConfig()
-    )  # noqa: E501
+    )
 
 
 def test_notes_of_the_pbtxt_come_with_the_settings():

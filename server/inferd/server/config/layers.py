@@ -75,7 +75,7 @@ class Layer:
         return len(path)
 
     def without_empty_sections(self, model: type[Section]) -> Layer:
-        """What is there with all that is in it commented out reads as null: it stands for nothing, where null is no value."""
+        """A key with all that it holds commented out reads as null: where null is no value, it stands for nothing."""
         return Layer(_without_empty_sections(self.values, model), self._source)
 
     def where(self, path: Where) -> tuple[str, int]:
@@ -123,6 +123,25 @@ def _without_empty_sections(values: Any, model: type[Section], path: Where = ())
         else:
             result[key] = _without_empty_sections(value, model, (*path, str(key)))
     return result
+
+
+def validated(
+    model: type[SectionT],
+    layers: Sequence[Layer],
+    *,
+    root: type[Section] = ServerConfig,
+    above: KeyPath = (),
+    context: Mapping[str, Any] | None = None,
+) -> SectionT:
+    """The sum of the layers as a model. Raises ConfigError with every problem.
+
+    `above` is where the values stand within `root`, which is the schema that paths are looked up in.
+    """
+    values = merge([layer.without_empty_sections(model) for layer in layers])
+    try:
+        return model.model_validate(values, context={WRITTEN: True, **(context or {})})
+    except ValidationError as error:
+        raise ConfigError(_problems(error, values, layers, root, above)) from None
 
 
 def _over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
