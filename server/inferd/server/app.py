@@ -52,6 +52,7 @@ class App:
         """Raises ConfigError or OverridesError; binds and starts nothing."""
         self._config = config
         self._failed = threading.Event()
+        self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.manager: Manager = build_manager(config, registry or Registry(), observer_for=self._observer)
         self.manager.subscribe(StateMetrics(self.metrics))
@@ -77,6 +78,7 @@ class App:
     def stop(self) -> bool:
         """Drains and ends everything. Gives whether every accepted request was answered within the grace."""
         drain = self._config.drain
+        self._stopping = True
         self._health.stop()
         if drain.pre_stop:
             _log.info("pre-stop: readiness is off, still serving for %g s", drain.pre_stop)
@@ -96,7 +98,7 @@ class App:
 
     def readiness(self) -> Readiness:
         """Whether traffic should come, and if not what is waited for. Thread-safe."""
-        if self._health.stopped:
+        if self._stopping:
             return Readiness(False, "the server is shutting down")
         if self.manager.ready():
             return Readiness(True)

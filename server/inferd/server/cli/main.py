@@ -11,18 +11,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from inferd.client import InferdError, InvalidInput
+from inferd.client import InferdError, InvalidInput, Unavailable
 
-from . import admin, bench, models, predict, publish
+from . import admin, bench, config, models, predict, publish, serve
 from .errors import CommandError
 
 # Each adds its commands, with a `run(args) -> exit code` as the parser's default.
 COMMANDS: tuple[Callable[[Any], None], ...] = (
+    serve.add,
     models.add,
     predict.add,
     admin.add,
     publish.add,
     bench.add,
+    config.add,
 )
 
 
@@ -48,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except InvalidInput as error:
         return _fail(str(error), 2)
+    except Unavailable as error:
+        where = f"no connection to {args.address}: " if error.accepted is False and error.retry_after is None else ""
+        return _fail(f"{where}{error}", 1)
     except InferdError as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:

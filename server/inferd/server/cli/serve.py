@@ -49,7 +49,7 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
         from inferd.server.config.errors import ConfigError
         from inferd.server.config.load import load_config
     except ImportError as error:
-        raise CommandError(_missing(error)) from None
+        raise CommandError(missing(error)) from None
     given = {
         "repository.roots": args.model_repository,
         "server.listen": args.listen,
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         from inferd.server.lifecycle.overrides import OverridesError
         from inferd.server.observability import logs
     except ImportError as error:
-        raise CommandError(_missing(error)) from None
+        raise CommandError(missing(error)) from None
     from inferd.server import __version__
 
     stop = threading.Event()
@@ -108,7 +108,8 @@ def _handle_signals(stop: threading.Event) -> None:
     signal.signal(signal.SIGINT, asked)
 
 
-def _missing(error: ImportError) -> str:
+def missing(error: ImportError) -> str:
+    """What to install. Raises the error again when it is one of our own modules that is broken."""
     if error.name and not error.name.startswith("inferd"):
         return (
             f"the server needs {error.name}, which is not installed: pip install 'inferd[server]' with the frameworks"
