@@ -131,18 +131,23 @@ def _several(hosts: list[tuple[str, int]]) -> tuple[str, str]:
     """gRPC takes a list of one address family only, and only of literal addresses."""
     first, port = hosts[0]
     authority = f"[{first}]:{port}" if _ip_version(first) == 6 else f"{first}:{port}"
-    missing = ""
-    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-        endpoints: list[str] = []
-        for host, number in hosts:
-            found = _look_up(host, number, family)
-            if not found:
-                missing = host
-                break
-            endpoints += [f"{ip}:{number}" if version == 4 else f"[{ip}]:{number}" for ip in found]
-        else:
+    found = {
+        (host, number, version): _look_up(host, number, family)
+        for host, number in hosts
+        for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6))
+    }
+    for version in (4, 6):
+        if all(found[host, number, version] for host, number in hosts):
+            endpoints = [
+                f"{ip}:{number}" if version == 4 else f"[{ip}]:{number}"
+                for host, number in hosts
+                for ip in found[host, number, version]
+            ]
             return f"ipv{version}:{','.join(dict.fromkeys(endpoints))}", authority
-    raise InvalidInput(f"address: {missing!r} has no address of the family that the others have, or is unknown")
+    unknown = [host for host, number in hosts if not (found[host, number, 4] or found[host, number, 6])]
+    if unknown:
+        raise InvalidInput(f"address: the name {unknown[0]!r} is unknown")
+    raise InvalidInput(f"address {', '.join(host for host, _ in hosts)}: a list holds IPv4 or IPv6 addresses, not both")
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[str]:

@@ -22,6 +22,9 @@ from ._prediction import Array, Prediction
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 
+# gRPC's words where no connection stood, so that nothing can have been sent (pick_first and round_robin word it apart).
+_NEVER_SENT = ("failed to connect", "connections to all backends failing", "DNS resolution failed")
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 MetadataLike = Mapping[str, str] | Sequence[tuple[str, str | bytes]]
 
@@ -103,7 +106,7 @@ def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "",
             accepted = value != "0"
         elif key == "grpc-retry-pushback-ms":
             retry_after = _pushback(value)
-    if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith("failed to connect"):
+    if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NEVER_SENT):
         accepted = False
     return error_class(code)(
         code, details, model=model, request_id=request_id, accepted=accepted, retry_after=retry_after, attempts=attempts

@@ -104,10 +104,10 @@ def _strings(name: str, value: object, found: Array) -> Array:
         return np.zeros(found.shape, object)
     if found.dtype.kind == "O":
         flat: list[Any] = found.ravel().tolist()
-        wrong = next((item for item in flat if not isinstance(item, str | bytes)), None)
-        if wrong is None:
+        wrong = {type(item).__name__ for item in flat if not isinstance(item, str | bytes)}
+        if not wrong:
             return found
-        raise InvalidInput(f"input {name!r}: the model takes STRING, the list holds {type(wrong).__name__}")
+        raise InvalidInput(f"input {name!r}: the model takes STRING, the list holds {', '.join(sorted(wrong))}")
     if found.dtype.kind not in "SU":
         raise InvalidInput(f"input {name!r}: the model takes STRING, the list holds {_kind(found)}")
     # numpy's fixed-width types drop trailing zero bytes and mix str into bytes; object arrays keep what was written.

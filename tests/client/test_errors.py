@@ -1,0 +1,101 @@
+"""Status codes to types, and that the tree is the one that is drawn."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+import pytest
+from support.client import Failure, rows
+
+import inferd.client
+from inferd.client import (
+    Cancelled,
+    ClientClosed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InferdError,
+    InvalidArgument,
+    InvalidInput,
+    InvalidResponse,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    RequestError,
+    ServerFailure,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    _errors,
+)
+
+CODES = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.ABORTED: FailedPrecondition,
+    grpc.StatusCode.ALREADY_EXISTS: FailedPrecondition,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
+    grpc.StatusCode.INTERNAL: ServerFailure,
+    grpc.StatusCode.UNKNOWN: ServerFailure,
+    grpc.StatusCode.DATA_LOSS: ServerFailure,
+}
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+def test_every_code_has_its_type_and_says_what_happened(client, script, code):
+    script.refuse = lambda request: Failure(code, "what happened", (("grpc-retry-pushback-ms", "-1"),))
+    with pytest.raises(CODES[code]) as caught:
+        client.predict("m", {"x": rows()}, request_id="r-9")
+    error = caught.value
+    assert type(error) is CODES[code]
+    assert (error.code, error.message, error.model, error.request_id) == (code, "what happened", "m", "r-9")
+    assert str(error) == f"{code.name}: model 'm': what happened"
+
+
+def test_the_tree_is_the_one_that_is_drawn():
+    drawn = set(re.findall(r"[├└]── (\w+)", _errors.__doc__ or ""))
+    real = {name for name, value in vars(_errors).items() if isinstance(value, type) and issubclass(value, InferdError)}
+    assert drawn == real - {"InferdError"}
+    assert set(CODES.values()) == {getattr(_errors, name) for name in drawn} - {
+        ClientClosed,
+        InvalidInput,
+        InvalidResponse,
+        RequestError,
+    }
+    assert all(name in inferd.client.__all__ for name in real)
+
+
+def test_what_is_no_answer_of_ours_is_an_invalid_response(server, connect):
+    import concurrent.futures
+
+    foreign = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"\xff\xff\xff")
+    foreign.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inferd.v1.PredictService", {"Predict": handler}),)
+    )
+    port = foreign.add_insecure_port("127.0.0.1:0")
+    foreign.start()
+    try:
+        with pytest.raises(InvalidResponse):
+            connect(f"127.0.0.1:{port}").predict("m", {"x": rows()})
+    finally:
+        foreign.stop(0).wait()
+
+
+def test_no_server_is_unavailable_and_certainly_not_accepted(connect):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(Unavailable) as caught:
+            connect(f"127.0.0.1:{free.getsockname()[1]}").predict("m", {"x": rows()}, timeout=20.0)
+    assert caught.value.accepted is False
+    assert caught.value.attempts == 3

@@ -1,0 +1,128 @@
+"""What the server says of its models, and the operators' calls."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from support.client import LONG, Script
+
+from inferd.client import (
+    ClientClosed,
+    DType,
+    ModelMetadata,
+    ModelStatus,
+    NotFound,
+    Override,
+    Signature,
+    TensorSpec,
+    VersionState,
+    VersionStatus,
+)
+
+NOON = datetime.fromtimestamp(1_700_000_000, tz=UTC)
+
+
+def test_a_status_tells_the_whole_story(client):
+    assert client.status("m") == ModelStatus(
+        name="m",
+        versions=(
+            VersionStatus(
+                version=3,
+                state=VersionState.AVAILABLE,
+                generation=2,
+                backend="onnx",
+                devices=("cpu",),
+                batching="up to 32 rows",
+                load_seconds=0.5,
+                changed_at=NOON,
+                labels=("stable",),
+                notes=("a note",),
+            ),
+            VersionStatus(version=2, state=VersionState.END, error="truncated file"),
+        ),
+        labels={"stable": 3},
+        overrides=(Override("pinned", "3", "op", NOON, False),),
+        version_policy="latest(1)",
+    )
+    assert client.status("m").available == (3,)
+
+
+def test_the_list_holds_every_model(client):
+    assert [status.name for status in client.list_models()] == ["a", "b"]
+
+
+def test_an_unknown_model_is_not_found(client):
+    with pytest.raises(NotFound, match="no model 'missing'"):
+        client.status("missing")
+
+
+def test_metadata_gives_the_signatures(client):
+    assert client.metadata("m", version=3) == ModelMetadata(
+        "m",
+        3,
+        "onnx",
+        (
+            Signature(
+                "serving_default",
+                (TensorSpec("x", DType.FP32, (-1, 2)),),
+                (TensorSpec("y", DType.FP32, (-1, 2)),),
+            ),
+        ),
+        32,
+    )
+    assert client.metadata("m").signature("nope") is None
+    assert client.metadata("m").signature().name == "serving_default"
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_changes_reach_the_server_and_say_whether_they_last(client, script: Script, persistent):
+    script.persistent = persistent
+    replies = [
+        client.load("m"),
+        client.load("m", version=4),
+        client.unload("m", version=4),
+        client.set_label("m", "canary", 4),
+        client.set_label("m", "canary", None),
+        client.rollback("m"),
+        client.rollback("m", to=2),
+    ]
+    assert {reply.persistent for reply in replies} == {persistent}
+    assert {reply.model.name for reply in replies} == {"m"}
+    load, load4, unload4, label, unlabel, back, back2 = script.admin
+    assert not load.HasField("version")
+    assert (load4.version, unload4.version) == (4, 4)
+    assert (label.label, label.version) == ("canary", 4)
+    assert not unlabel.HasField("version")
+    assert not back.HasField("to_version")
+    assert back2.to_version == 2
+
+
+def test_a_watch_gives_what_stands_then_what_changes(client):
+    changes = list(client.watch("m"))
+    assert [(c.model, c.version.version, c.version.state.name, c.initial) for c in changes] == [
+        ("m", 3, "AVAILABLE", True),
+        ("m", 2, "END", True),
+        ("m", 4, "LOADING", False),
+    ]
+
+
+def test_leaving_a_watch_ends_the_call(client, script: Script):
+    watch = client.watch("endless")
+    next(watch)
+    watch.close()
+    assert script.cancelled.wait(LONG)
+
+
+def test_a_watch_with_a_timeout_simply_ends(client):
+    assert len(list(client.watch("endless", timeout=0.3))) == 3
+
+
+def test_a_state_of_a_newer_server_is_unknown_not_an_error():
+    assert VersionState(99) is VersionState.UNKNOWN
+
+
+def test_a_watch_of_a_closed_client_says_so(client):
+    client.close()
+    with pytest.raises(ClientClosed):
+        list(client.watch())

@@ -1,0 +1,268 @@
+"""When a request is sent again, and when it must not be."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import grpc
+import pytest
+from support.client import LONG, Failure, FakeServer, Script, rows
+
+from inferd.client import (
+    NO_RETRIES,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    RetryPolicy,
+    ServerFailure,
+    Unavailable,
+)
+from inferd.client._core import Attempts, Deadline
+from inferd.client._errors import RequestError, error_class
+
+GONE = Failure(grpc.StatusCode.UNAVAILABLE, "not now")
+FAST = RetryPolicy(backoff=0.001)
+
+
+def refused(ms: str) -> Failure:
+    return Failure(grpc.StatusCode.UNAVAILABLE, "loading", (("inferd-accepted", "0"), ("grpc-retry-pushback-ms", ms)))
+
+
+def test_unavailable_twice_then_an_answer(connect, server: FakeServer):
+    server.script.failures.extend([GONE, GONE])
+    client = connect(server.address, retry=FAST)
+    assert client.predict("m", {"x": rows()}).version == 3
+    assert server.script.calls.count("Predict") == 3
+
+
+def test_the_third_failure_is_final_and_says_how_often(connect, server: FakeServer):
+    server.script.failures.extend([GONE] * 5)
+    with pytest.raises(Unavailable, match="not now") as caught:
+        connect(server.address, retry=FAST).predict("m", {"x": rows()}, request_id="r")
+    error = caught.value
+    assert (error.attempts, error.model, error.request_id) == (3, "m", "r")
+    assert isinstance(error.__cause__, Unavailable)
+    assert server.script.calls.count("Predict") == 3
+
+
+def test_a_connection_lost_in_mid_call_is_survived(connect, server: FakeServer):
+    server.script.failures.append(Failure(grpc.StatusCode.UNAVAILABLE, drop=True))
+    assert connect(server.address).predict("m", {"x": rows()}).version == 3
+    assert server.script.calls.count("Predict") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.INTERNAL, ServerFailure),
+        (grpc.StatusCode.NOT_FOUND, NotFound),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
+    ],
+)
+def test_other_failures_are_not_repeated(client, script: Script, code, kind):
+    script.failures.extend([Failure(code)] * 3)
+    with pytest.raises(kind):
+        client.predict("m", {"x": rows()})
+    assert script.calls == ["Predict"]
+
+
+def test_codes_to_retry_are_a_choice(connect, server: FakeServer):
+    server.script.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED))
+    policy = RetryPolicy(backoff=0.001, codes={grpc.StatusCode.RESOURCE_EXHAUSTED})
+    assert connect(server.address, retry=policy).predict("m", {"x": rows()}).version == 3
+
+
+def test_no_retries_means_none(connect, server: FakeServer):
+    server.script.failures.append(GONE)
+    with pytest.raises(Unavailable):
+        connect(server.address, retry=NO_RETRIES).predict("m", {"x": rows()})
+    assert server.script.calls == ["Predict"]
+
+
+# -- models that keep state between requests
+
+
+def test_a_stateful_model_is_not_asked_again_when_it_may_have_taken_the_request(client, script: Script):
+    script.stateful = True
+    script.failures.append(GONE)
+    with pytest.raises(Unavailable):
+        client.predict("m", {"x": rows()})
+    assert script.calls == ["Predict", "GetModelMetadataRequest"]
+
+
+def test_a_stateful_model_is_asked_again_when_it_has_not_accepted(client, script: Script):
+    script.stateful = True
+    script.failures.append(refused("1"))
+    assert client.predict("m", {"x": rows()}).version == 3
+    assert script.calls == ["Predict", "Predict"]
+
+
+def test_the_caller_may_know_better_than_the_metadata(client, script: Script):
+    script.stateful = True
+    script.failures.append(GONE)
+    client.predict("m", {"x": rows()}, stateful=False)
+    script.failures.append(GONE)
+    with pytest.raises(Unavailable):
+        client.predict("m", {"x": rows()}, stateful=True)
+    assert script.calls == ["Predict", "Predict", "Predict"]
+
+
+def test_in_doubt_about_the_state_nothing_is_repeated(client, script: Script):
+    script.metadata_code = grpc.StatusCode.INTERNAL
+    script.failures.append(GONE)
+    with pytest.raises(Unavailable):
+        client.predict("m", {"x": rows()})
+    assert script.calls.count("Predict") == 1
+
+
+# -- the server's pushback
+
+
+def test_pushback_below_zero_forbids_another_attempt(client, script: Script):
+    script.failures.append(refused("-1"))
+    with pytest.raises(Unavailable) as caught:
+        client.predict("m", {"x": rows()})
+    assert caught.value.retry_after == math.inf
+    assert caught.value.accepted is False
+    assert script.calls == ["Predict"]
+
+
+def test_pushback_longer_than_the_deadline_ends_it_at_once(client, script: Script):
+    script.failures.append(refused("60000"))
+    with pytest.raises(Unavailable) as caught:
+        client.predict("m", {"x": rows()}, timeout=20.0)
+    assert caught.value.retry_after == 60.0
+    assert script.calls == ["Predict"]
+
+
+def test_refusals_carry_their_pushback(client, script: Script):
+    script.failures.append(
+        Failure(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (("grpc-retry-pushback-ms", "250"), ("inferd-accepted", "1"))
+        )
+    )
+    with pytest.raises(Overloaded) as caught:
+        client.predict("m", {"x": rows()})
+    assert caught.value.retry_after == 0.25
+    assert caught.value.accepted is True
+
+
+# -- deadlines
+
+
+def test_the_timeout_ends_a_call_in_flight_and_the_server_sees_it(client, script: Script):
+    script.hold = lambda request: script.cancelled.wait(LONG) and None
+    with pytest.raises(DeadlineExceeded) as caught:
+        client.predict("m", {"x": rows()}, timeout=0.2)
+    assert isinstance(caught.value, TimeoutError)
+    assert script.cancelled.wait(LONG)
+
+
+def test_a_client_has_a_finite_timeout_of_its_own(connect, server: FakeServer):
+    server.script.hold = lambda request: server.script.cancelled.wait(LONG) and None
+    with pytest.raises(DeadlineExceeded):
+        connect(server.address, timeout=0.2).predict("m", {"x": rows()})
+
+
+# -- admin calls
+
+
+def test_changes_are_never_repeated(client, script: Script):
+    for change in (
+        lambda: client.load("m"),
+        lambda: client.unload("m"),
+        lambda: client.set_label("m", "a", 1),
+        lambda: client.rollback("m"),
+    ):
+        script.admin_failures.append(refused("0"))
+        with pytest.raises(Unavailable):
+            change()
+    assert len(script.calls) == 4
+
+
+def test_questions_are_repeated(client, script: Script):
+    for question in (client.list_models, lambda: client.status("m"), lambda: client.metadata("m")):
+        script.admin_failures.append(refused("0"))
+        question()
+    assert len(script.calls) == 6
+
+
+# -- futures
+
+
+def test_a_submitted_request_is_repeated_by_itself(server: FakeServer):
+    from inferd.client import Client
+
+    server.script.failures.extend([GONE, GONE])
+    with Client(server.address, retry=FAST) as client:
+        assert client.submit("m", {"x": rows()}).result(LONG).version == 3
+        server.script.failures.extend([GONE] * 3)
+        with pytest.raises(Unavailable) as caught:
+            client.submit("m", {"x": rows()}).result(LONG)
+    assert caught.value.attempts == 3
+
+
+# -- the decision itself
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def failure(code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, retry_after: float | None = None) -> RequestError:
+    return error_class(code)(code, "x", retry_after=retry_after)
+
+
+def test_pauses_grow_are_drawn_at_random_and_bounded():
+    policy = RetryPolicy(attempts=6, backoff=0.1, multiplier=3.0, max_backoff=0.5)
+    attempts = Attempts(policy, Deadline(math.inf), rand=lambda: 0.5)
+    pauses = [attempts.pause_after(failure()) for _ in range(6)]
+    assert pauses[:5] == pytest.approx([0.05, 0.15, 0.25, 0.25, 0.25])
+    assert pauses[5] is None
+    assert attempts.count == 6
+
+
+def test_a_pause_that_would_outlast_the_deadline_is_not_begun():
+    clock = Clock()
+    attempts = Attempts(RetryPolicy(), Deadline(1.0, clock), rand=lambda: 0.0)
+    assert attempts.pause_after(failure(retry_after=0.9)) == 0.9
+    clock.now = 0.5
+    assert attempts.pause_after(failure(retry_after=0.5)) is None
+
+
+def test_a_policy_must_make_sense():
+    for wrong in ({"attempts": 0}, {"backoff": -1.0}, {"multiplier": 0.5}):
+        with pytest.raises(InvalidInput):
+            RetryPolicy(**wrong)
+
+
+def test_closing_wakes_a_call_that_waits_for_its_next_attempt(server: FakeServer):
+    from inferd.client import Client, ClientClosed
+
+    server.script.failures.append(refused("20000"))
+    refused_once = threading.Event()
+    server.script.refuse = lambda request: None
+    client = Client(server.address)
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.predict("m", {"x": rows()}, timeout=LONG)
+        except BaseException as error:
+            caught.append(error)
+        refused_once.set()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not server.script.requests:
+        thread.join(0.01)
+    client.close()
+    thread.join(LONG)
+    assert isinstance(caught[0], ClientClosed)
