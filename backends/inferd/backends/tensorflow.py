@@ -1,0 +1,98 @@
+"""The TensorFlow backend: a SavedModel in the version directory itself, or in `model.savedmodel/` there (Triton)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inferd.backends import tensorflow_files
+from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
+from inferd.backends.checks import check_options
+from inferd.backends.tensorflow_files import PB, PBTXT
+
+_TRITON_LAYOUT = "model.savedmodel"
+_REFUSED = {
+    ".h5": "load it with Keras and call model.export('1') to write a SavedModel",
+    ".hdf5": "load it with Keras and call model.export('1') to write a SavedModel",
+    ".keras": "load it with Keras and call model.export('1') to write a SavedModel",
+    ".graphdef": "a frozen graph has no signatures: write it with tf.compat.v1.saved_model.simple_save",
+    ".tflite": "serve the SavedModel that it was made from",
+}
+
+
+class TensorFlowBackend:
+    """Opens SavedModels. Thread-safe; imports TensorFlow only in `open` and `devices`.
+
+    Options: `tags`, the tags of the graph to serve (["serve"]); `compute_threads`, the size of TensorFlow's pool for
+    single operators, which only the first TensorFlow model of a process can set.
+    """
+
+    name = "tensorflow"
+    platforms = ("tensorflow_savedmodel", "savedmodel")
+    artefacts = (PB, f"{_TRITON_LAYOUT}/")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool_threads: int | None = None
+
+    def find(self, directory: Path) -> Path | None:
+        inner = directory / _TRITON_LAYOUT
+        flat = any((directory / name).is_file() for name in (PB, PBTXT))
+        if inner.is_dir():
+            if flat:
+                raise LoadError(f"two SavedModels in one version, {PB} and {_TRITON_LAYOUT}/: remove one")
+            if not any((inner / name).is_file() for name in (PB, PBTXT)):
+                raise IncompleteArtefact(f"{_TRITON_LAYOUT}/{PB} is missing")
+            return inner
+        if flat:
+            return directory
+        if (directory / "variables").is_dir() and any((directory / "variables").glob("variables.*")):
+            raise IncompleteArtefact(f"{PB} is missing beside variables/")
+        for path in sorted(directory.iterdir()):
+            how = _REFUSED.get(path.suffix) if path.stem == "model" and path.is_file() else None
+            if how is not None:
+                raise LoadError(f"{path.name} is not served: {how}")
+        return None
+
+    def complete(self, artefact: Path) -> str | None:
+        return tensorflow_files.missing(artefact)
+
+    def files(self, artefact: Path) -> Sequence[Path]:
+        return ()
+
+    def open(self, request: OpenRequest) -> Model:
+        check_options(self.name, request.options, {"tags": list, "compute_threads": int})
+        lacking = tensorflow_files.missing(request.artefact)
+        if lacking is not None:
+            raise IncompleteArtefact(lacking)
+        tf = _tensorflow()
+        from inferd.backends.tensorflow_model import SavedModel
+
+        fixed = request.options.get("compute_threads")
+        return SavedModel(tf, request, lambda wanted: self._compute_threads(fixed or wanted))
+
+    def devices(self) -> Sequence[str]:
+        gpus = _tensorflow().config.list_physical_devices("GPU")
+        return (*(f"cuda:{i}" for i in range(len(gpus))), "cpu")
+
+    def _compute_threads(self, wanted: int) -> int:
+        """The size of the process's pool: the first one asked for."""
+        with self._lock:
+            if self._pool_threads is None:
+                self._pool_threads = wanted
+            return self._pool_threads
+
+
+def _tensorflow() -> Any:
+    try:
+        import tensorflow
+    except ModuleNotFoundError as error:
+        if error.name == "tensorflow":
+            raise MissingFramework("TensorFlow", "tensorflow") from None
+        raise LoadError(f"TensorFlow cannot be imported: {error}") from None
+    except (ImportError, OSError, TypeError) as error:
+        # TypeError: protobuf refuses a second definition of TensorFlow's messages in one process.
+        raise LoadError(f"TensorFlow cannot be imported: {error}") from None
+    return tensorflow

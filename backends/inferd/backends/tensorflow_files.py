@@ -1,0 +1,121 @@
+"""Is a SavedModel all there? Told from names, headers and sizes, without TensorFlow.
+
+    saved_model.pb                       protobuf: must parse to its end at the top level and hold a graph
+    variables/variables.index            a table whose last block is a footer with a magic number
+    variables/variables.data-0000i-of-N  every shard i < N
+
+A copy that brings saved_model.pb first is the usual half state: such a model loads and then answers wrongly or never.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PB = "saved_model.pb"
+PBTXT = "saved_model.pbtxt"
+_TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
+_FOOTER = 48
+_SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
+_VARIABLE_OPS = (b"VarHandleOp", b"VariableV2", b"VarIsInitializedOp")
+_META_GRAPHS = 2
+_CHUNK = 2**20
+
+
+def missing(directory: Path) -> str | None:
+    """None when the SavedModel's files are there and whole, as far as can be told; else what is wrong."""
+    try:
+        return _graph_lacks(directory) or _variables_lack(directory)
+    except OSError as error:
+        return f"{directory.name} cannot be read: {error.strerror or error}"
+
+
+def _graph_lacks(directory: Path) -> str | None:
+    if (directory / PBTXT).is_file() and not (directory / PB).is_file():
+        return None
+    path = directory / PB
+    if not path.is_file():
+        return f"{PB} is missing"
+    size = path.stat().st_size
+    graphs = 0
+    with path.open("rb") as file:
+        while (at := file.tell()) < size:
+            field = _field(file.read(20))
+            if field is None:
+                return f"{PB} is cut short or no protobuf at byte {at} of {size}"
+            number, header, content = field
+            if at + header + content > size:
+                return f"{PB} is cut short: {at + header + content} bytes are announced, {size} are there"
+            graphs += number == _META_GRAPHS
+            file.seek(at + header + content)
+    return None if graphs else f"{PB} holds no graph: it is empty or cut short"
+
+
+def _field(data: bytes) -> tuple[int, int, int] | None:
+    """(number, bytes of the header, bytes of the content) of the protobuf field at the start of `data`."""
+    tag = _varint(data, 0)
+    if tag is None or not tag[0] >> 3:
+        return None
+    kind, at = tag[0] & 7, tag[1]
+    if kind == 0:
+        value = _varint(data, at)
+        return None if value is None else (tag[0] >> 3, value[1], 0)
+    if kind == 2:
+        length = _varint(data, at)
+        return None if length is None else (tag[0] >> 3, length[1], length[0])
+    return {1: (tag[0] >> 3, at, 8), 5: (tag[0] >> 3, at, 4)}.get(kind)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int] | None:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            return None
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+    return None
+
+
+def _variables_lack(directory: Path) -> str | None:
+    variables = directory / "variables"
+    index = variables / "variables.index"
+    if not index.is_file():
+        shards = sorted(p.name for p in variables.glob("variables.data-*")) if variables.is_dir() else []
+        if shards:
+            return f"variables/variables.index is missing beside {shards[0]}"
+        if variables.is_dir() and any(variables.iterdir()):
+            return "variables/variables.index is missing"
+        return "variables/ is missing, and the graph has variables" if _has_variables(directory / PB) else None
+    with index.open("rb") as file:
+        size = index.stat().st_size
+        file.seek(max(0, size - _FOOTER))
+        if size < _FOOTER or not file.read().endswith(_TABLE_MAGIC):
+            return "variables/variables.index is cut short"
+    found = [match for p in variables.iterdir() if (match := _SHARD.fullmatch(p.name))]
+    if not found:
+        return "variables/variables.data-* is missing"
+    counts = {int(match[2]) for match in found}
+    if len(counts) > 1:
+        return f"variables/ holds shards of two checkpoints: of {' and of '.join(map(str, sorted(counts)))}"
+    (count,) = counts
+    absent = sorted(set(range(count)) - {int(match[1]) for match in found})
+    if absent:
+        return f"variables/variables.data-{absent[0]:05}-of-{count:05} is missing"
+    return None
+
+
+def _has_variables(path: Path) -> bool:
+    """Whether a graph names an operator that makes a variable. Read in pieces: a file under copy must not be mapped."""
+    if not path.is_file():
+        return False
+    longest = max(map(len, _VARIABLE_OPS)) - 1
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            text = tail + chunk
+            if any(op in text for op in _VARIABLE_OPS):
+                return True
+            tail = text[-longest:]
+    return False

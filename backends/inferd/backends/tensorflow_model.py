@@ -1,0 +1,240 @@
+"""An opened SavedModel: a private copy of its files, its signatures, and the sessions that its instances share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import (
+    Array,
+    BackendError,
+    IncompleteArtefact,
+    LoadError,
+    OpenRequest,
+    Placement,
+    Signature,
+    Traits,
+)
+from inferd.backends.checks import SignatureTable
+from inferd.backends.tensorflow_errors import reason, translated
+from inferd.backends.tensorflow_files import PB, PBTXT
+from inferd.backends.tensorflow_graph import Served, read_facts, read_signatures
+from inferd.backends.tensorflow_session import EagerRunner, Runner, SessionRunner, gpu_number
+
+_PARTS = ("variables", "assets", "assets.extra")
+# What a second loader could not do better either.
+_FATAL = ("NotFoundError", "DataLossError", "ResourceExhaustedError", "OutOfRangeError")
+
+
+class SavedModel:
+    """An opened version. Thread-safe.
+
+    `compute_threads(wanted)` gives the size of TensorFlow's pool for single operators. The pool belongs to the process:
+    its first session sizes it for all (`Placement.threads` then rules only how many operators run side by side).
+    """
+
+    def __init__(self, tf: Any, request: OpenRequest, compute_threads: Callable[[int], int]) -> None:
+        self._tf = tf
+        self._compute_threads = compute_threads
+        self._lock = threading.Lock()
+        self._shared: dict[str, tuple[Runner, int]] = {}
+        self._directory: Any = tempfile.TemporaryDirectory(prefix="inferd-savedmodel-")
+        # A copy, because instances are made later and on other devices, when the version's files may be gone.
+        self._copy = Path(self._directory.name) / "model"
+        try:
+            _copy(request.artefact, self._copy)
+            meta_graph = _meta_graph(self._copy, request.options.get("tags"))
+            self._tags = tuple(meta_graph.meta_info_def.tags)
+            served, notes = read_signatures(_data_types(), meta_graph, request.signatures)
+            facts = read_facts(meta_graph.graph_def, served)
+        except BaseException:
+            self._directory.cleanup()
+            raise
+        self._served = {s.signature.name: s for s in served}
+        self._signatures = tuple(s.signature for s in served)
+        self._checks = SignatureTable(self._signatures)
+        self._stateful, self._bounded = facts.writes, not facts.waits
+        self._notes = notes
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return self._signatures
+
+    @property
+    def traits(self) -> Traits:
+        with self._lock:
+            notes = self._notes
+        return Traits(bounded=self._bounded, concurrent=True, stateful=self._stateful, notes=notes)
+
+    def instance(self, placement: Placement) -> SavedModelInstance:
+        tf = self._tf
+        use_device(tf, placement.device)
+        with self._lock:
+            runner, users = self._shared.get(placement.device) or (self._load(placement), 0)
+            self._shared[placement.device] = (runner, users + 1)
+        return SavedModelInstance(runner, self._served, self._checks, placement, self._release)
+
+    def close(self) -> None:
+        with self._lock:
+            for runner, _ in self._shared.values():
+                runner.close()
+            self._shared.clear()
+        self._directory.cleanup()
+
+    def _load(self, placement: Placement) -> Runner:
+        threads = self._compute_threads(placement.threads)
+        if threads != placement.threads:
+            self._remark(f"TensorFlow's threads belong to the process: {threads}, as its first model set them")
+        try:
+            session = SessionRunner(self._tf, self._copy, self._tags, placement, threads)
+        except Exception as error:
+            if type(error).__name__ in _FATAL:
+                raise LoadError(f"TensorFlow {self._tf.__version__} cannot load the model: {reason(error)}") from None
+            return self._load_eagerly(placement, error)
+        gpu = gpu_number(placement.device)
+        if gpu is not None and not any(name.endswith(f"GPU:{gpu}") for name in session.devices()):
+            session.close()
+            raise LoadError(f"the model is placed on {placement.device}, but the session has {session.devices()}")
+        return session
+
+    def _load_eagerly(self, placement: Placement, first: Exception) -> Runner:
+        try:
+            runner = EagerRunner(self._tf, self._copy, self._tags, placement, reason(first))
+        except Exception as second:
+            text = f"TensorFlow {self._tf.__version__} cannot load the model: {reason(first)}"
+            if reason(second) != reason(first):
+                text += f"; tf.saved_model.load: {reason(second)}"
+            raise LoadError(text) from None
+        self._remark(runner.note)
+        return runner
+
+    def _remark(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes = (*self._notes, note)
+
+    def _release(self, device: str) -> None:
+        with self._lock:
+            runner, users = self._shared.get(device, (None, 0))
+            if runner is None:
+                return
+            if users > 1:
+                self._shared[device] = (runner, users - 1)
+                return
+            del self._shared[device]
+            runner.close()
+
+
+class SavedModelInstance:
+    """An executable SavedModel on one device. Thread-safe."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        served: Mapping[str, Served],
+        checks: SignatureTable,
+        placement: Placement,
+        release: Callable[[str], None],
+    ) -> None:
+        self._runner: Runner | None = runner
+        self._served = served
+        self._checks = checks
+        self._device = placement.device
+        self._release = release
+
+    def run(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        check = self._checks[signature]
+        check.inputs(inputs)
+        wanted = check.wanted(outputs)
+        runner = self._runner
+        if runner is None:
+            raise BackendError("the instance is closed")
+        try:
+            values = runner.run(self._served[signature], inputs, wanted)
+        except BackendError:
+            raise
+        except Exception as error:
+            raise translated(error, self._device) from None
+        return {name: _array(values[name]) for name in wanted}
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner = None
+            self._release(self._device)
+
+
+def use_device(tf: Any, device: str) -> None:
+    """Raises LoadError unless TensorFlow sees this device."""
+    if device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number.isdigit():
+        raise LoadError(f"unknown device {device!r}; TensorFlow models run on cpu or cuda:N")
+    gpus = tf.config.list_physical_devices("GPU")
+    if int(number) >= len(gpus):
+        built = "" if tf.test.is_built_with_cuda() else " and is built for the CPU only"
+        raise LoadError(
+            f"the model is placed on {device}, but TensorFlow {tf.__version__} sees {len(gpus)} GPUs{built}"
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir()
+    try:
+        for name in (PB, PBTXT):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, target / name)
+        for name in _PARTS:
+            if (source / name).is_dir():
+                shutil.copytree(source / name, target / name, copy_function=shutil.copyfile)
+    except (OSError, shutil.Error) as error:
+        raise IncompleteArtefact(f"the SavedModel cannot be copied to a private directory: {error}") from None
+
+
+def _data_types() -> Any:
+    from tensorflow.core.framework import types_pb2
+
+    return types_pb2.DataType
+
+
+def _meta_graph(directory: Path, tags: Sequence[str] | None) -> Any:
+    """The MetaGraphDef with these tags; without tags the one for serving, or the only one."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    parsed: Any = saved_model_pb2.SavedModel()
+    try:
+        if (directory / PB).is_file():
+            parsed.ParseFromString((directory / PB).read_bytes())
+        else:
+            from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+            parsed = parse_saved_model(str(directory))
+    except Exception as error:
+        raise LoadError(f"{PB} cannot be parsed: {reason(error)}") from None
+    graphs = {tuple(sorted(graph.meta_info_def.tags)): graph for graph in parsed.meta_graphs}
+    found = graphs.get(tuple(sorted(tags or ("serve",))))
+    if found is None and not tags and len(graphs) == 1:
+        (found,) = graphs.values()
+    if found is None:
+        there = "; ".join(", ".join(t) or "(none)" for t in graphs) or "none"
+        wanted = ", ".join(tags or ("serve",))
+        raise LoadError(f"the SavedModel has no graph with the tags {wanted}; it has {there} (option 'tags')")
+    return found
+
+
+def _array(value: Any) -> Array:
+    """What a session gives: arrays, and bare values for rank nought."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value) if value.ndim else value
+    if isinstance(value, bytes):
+        array = np.empty((), object)
+        array[()] = value
+        return array
+    return np.asarray(value)
