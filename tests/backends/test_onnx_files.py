@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.backends import load_module
 from support.real_models import package_file
 
-from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest
+from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest, Placement
 from inferd.backends.onnx import OnnxBackend
 from inferd.backends.onnx_files import FileSource, Malformed, MemorySource, ModelHeader, Truncated, read_header
 
@@ -201,7 +201,7 @@ def test_an_offset_that_is_no_number_is_refused(version: Path, write_onnx: Any, 
         open_it(version)
 
 
-def test_external_data_within_nodes_and_subgraphs_counts(version: Path) -> None:
+def test_external_data_within_nodes_and_subgraphs_counts(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants of branches and of nodes may lie in other files too."""
 
     def outside(name: str, location: str) -> Any:
@@ -224,10 +224,23 @@ def test_external_data_within_nodes_and_subgraphs_counts(version: Path) -> None:
         [value("c", T.BOOL, [])],
         [value("y", T.FLOAT, [4]), value("k", T.FLOAT, [4])],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
     path = version / "model.onnx"
     path.write_bytes(model.SerializeToString())
     assert header_of(path).locations() == {"branch.bin": 16, "node.bin": 16}
+    monkeypatch.chdir(version.parent)  # where ONNX Runtime would look by itself
+    for name, value in (("branch.bin", 3), ("node.bin", 4)):
+        (version / name).write_bytes(np.full(4, value, np.float32).tobytes())
+        (version.parent / name).write_bytes(np.full(4, 99, np.float32).tobytes())
+    opened = OnnxBackend().open(OpenRequest("m", 1, version, path))
+    instance = opened.instance(Placement())
+    for name in ("branch.bin", "node.bin"):
+        (version / name).write_bytes(b"")
+    got = instance.run("serving_default", {"c": np.array(True)})
+    assert got["y"].tolist() == [3, 3, 3, 3]
+    assert got["k"].tolist() == [4, 4, 4, 4]
+    instance.close()
+    opened.close()
 
 
 # ---- the directory form

@@ -24,6 +24,7 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import agree
+from inferd.backends.onnx_content import ModelContent
 from inferd.backends.onnx_files import (
     TENSOR_TYPES,
     FileSource,
@@ -106,7 +107,7 @@ class OnnxModel:
 
     def __init__(self, request: OpenRequest, options: OnnxOptions) -> None:
         self._options = options
-        self._data, self._external, header = _read_model(request.artefact)
+        self._content, header = _read_model(request.artefact)
         inputs = tuple(_spec(v, "input") for v in header.inputs if v.name not in header.initializers)
         outputs = header.outputs
         if any(not value.kind or (value.element and value.shape is None) for value in outputs):
@@ -128,19 +129,16 @@ class OnnxModel:
     def instance(self, placement: Placement) -> Instance:
         fixed = all(spec.shape is not None and -1 not in spec.shape for spec in self._signature.inputs)
         session = onnx_session.make_session(
-            self._data, self._external, placement.device, placement.threads, self._options, fixed_shapes=fixed
+            self._content, placement.device, placement.threads, self._options, fixed_shapes=fixed
         )
         return onnx_session.OnnxInstance(session, self._signature)
 
     def close(self) -> None:
-        self._data = b""
-        self._external = {}
+        self._content.close()
 
     def _inferred(self, outputs: list[ValueInfo]) -> list[ValueInfo]:
         """Fills in what the file does not tell of its outputs from ONNX Runtime's own inference."""
-        session = onnx_session.make_session(
-            self._data, self._external, "cpu", 1, OnnxOptions(graph_optimization="disabled"), fixed_shapes=False
-        )
+        session = onnx_session.make_session(self._content, "cpu", 1, OnnxOptions(graph_optimization="disabled"))
         told = {value.name: value for value in session.get_outputs()}
         numbers = {f"tensor({name})": number for number, name in TENSOR_TYPES.items()}
         result = []
@@ -169,8 +167,8 @@ def _read_header(file: Path) -> ModelHeader:
         os.close(descriptor)
 
 
-def _read_model(artefact: Path) -> tuple[bytes, dict[str, bytes], ModelHeader]:
-    """The model's bytes and its external data by location. Raises LoadError and IncompleteArtefact."""
+def _read_model(artefact: Path) -> tuple[ModelContent, ModelHeader]:
+    """The model's bytes and its external data. Raises LoadError and IncompleteArtefact."""
     file, shown = _model_file(artefact), _shown(artefact)
     external = {}
     try:
@@ -189,7 +187,8 @@ def _read_model(artefact: Path) -> tuple[bytes, dict[str, bytes], ModelHeader]:
         raise LoadError(f"{shown} is no ONNX model that can be served: {error}") from None
     except OSError as error:
         raise LoadError(f"{shown} cannot be read: {error.strerror or error}") from None
-    return data, external, header
+    nested = any(part.nested for part in header.external)
+    return ModelContent(data, external, nested=nested), header
 
 
 def _check_external(file: Path, location: str, end: int) -> Path:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature
 from inferd.backends.checks import SignatureCheck
+from inferd.backends.onnx_content import ModelContent
 from inferd.backends.onnx_options import OnnxOptions
 from inferd.wire.dtypes import DType, bfloat16
 
@@ -52,9 +55,9 @@ def cuda_count() -> int:
 
 
 def make_session(
-    model: bytes, external: Mapping[str, bytes], device: str, threads: int, options: OnnxOptions, *, fixed_shapes: bool
+    content: ModelContent, device: str, threads: int, options: OnnxOptions, *, fixed_shapes: bool = False
 ) -> Any:
-    """An InferenceSession on exactly this device. `external` holds external data by its location in the model.
+    """An InferenceSession on exactly this device. `fixed_shapes`: no input has an open dimension.
 
     Raises LoadError when the device is not there, when ONNX Runtime cannot load the model, and when it would have used
     another device than asked for.
@@ -64,12 +67,8 @@ def make_session(
     settings = options.session_options(ort, threads=threads, fixed_shapes=fixed_shapes)
     if device != "cpu":
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if external:
-        settings.add_external_initializers_from_files_in_memory(
-            list(external), list(external.values()), [len(content) for content in external.values()]
-        )
     try:
-        session = ort.InferenceSession(model, settings, providers=providers, enable_fallback=0)
+        session = _load(ort, content, settings, providers)
     except Exception as error:  # pybind raises classes of its own that share no base
         raise LoadError(f"ONNX Runtime cannot load the model: {clean(error)}") from None
     # When a run fails, the fallback would make the session anew on the CPU and print to stdout.
@@ -80,6 +79,26 @@ def make_session(
     if device != "cpu":
         _check_device(session, device)
     return session
+
+
+def _load(ort: Any, content: ModelContent, settings: Any, providers: list[Any]) -> Any:
+    model, external = content.read()
+    if content.nested:
+        # From memory, ONNX Runtime takes external data of the main graph only, and would look for the rest in the
+        # working directory. So it maps a private copy, which is gone from the disk as soon as it is mapped.
+        with tempfile.TemporaryDirectory(prefix="inferd-onnx-") as directory:
+            for location, data in external.items():
+                path = Path(directory, location)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            file = Path(directory, "model.onnx")
+            file.write_bytes(model)
+            return ort.InferenceSession(str(file), settings, providers=providers, enable_fallback=0)
+    if external:
+        settings.add_external_initializers_from_files_in_memory(
+            list(external), list(external.values()), [len(data) for data in external.values()]
+        )
+    return ort.InferenceSession(model, settings, providers=providers, enable_fallback=0)
 
 
 def _providers(ort: Any, device: str, options: OnnxOptions) -> list[Any]:

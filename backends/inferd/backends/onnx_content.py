@@ -1,0 +1,86 @@
+"""A model's bytes, held for the instances that are still to be made.
+
+ONNX Runtime copies every weight into its session. What is kept beside it for a later instance would double the memory
+of a large model, so from a certain size on it waits in a private file without a name: other processes cannot change or
+cut it, and the system may write it out of memory. Where no such file can be written, it stays in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import IO
+
+SPOOLED_FROM = 32 * 2**20
+_CHUNK = 1 << 28
+
+
+class ModelContent:
+    """The model file's bytes and its external data by location. Thread-safe until closed.
+
+    `nested`: some external data belongs to nodes, branches or functions instead of the main graph.
+    """
+
+    def __init__(self, model: bytes, external: Mapping[str, bytes], *, nested: bool) -> None:
+        self.nested = nested
+        parts = {"": model, **external}  # no external data has an empty location
+        self._sizes = {location: len(data) for location, data in parts.items()}
+        self._memory: dict[str, bytes] | None = parts
+        self._file: IO[bytes] | None = None
+        if sum(self._sizes.values()) >= SPOOLED_FROM:
+            self._spool(parts)
+
+    @property
+    def spooled(self) -> bool:
+        """Whether the bytes wait on disk."""
+        return self._file is not None
+
+    def read(self) -> tuple[bytes, dict[str, bytes]]:
+        """The model and its external data. Raises OSError when the private file fails, ValueError when closed."""
+        if self._memory is not None:
+            parts = dict(self._memory)
+        elif self._file is not None:
+            parts = {}
+            position = 0
+            for location, size in self._sizes.items():
+                parts[location] = _read(self._file.fileno(), position, size)
+                position += size
+        else:
+            raise ValueError("the model is closed")
+        return parts.pop(""), parts
+
+    def close(self) -> None:
+        """Frees memory and disk."""
+        self._memory = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _spool(self, parts: Mapping[str, bytes]) -> None:
+        try:
+            file = tempfile.TemporaryFile(buffering=0, prefix="inferd-onnx-")  # noqa: SIM115 - closed by close()
+        except OSError:
+            return
+        try:
+            for data in parts.values():
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(file.fileno(), rest) :]
+        except OSError:  # the disk is full, say
+            file.close()
+            return
+        self._file = file
+        self._memory = None
+
+
+def _read(descriptor: int, position: int, size: int) -> bytes:
+    chunks = []
+    while size:
+        chunk = os.pread(descriptor, min(size, _CHUNK), position)
+        if not chunk:
+            raise OSError("the private copy of the model ended early")
+        chunks.append(chunk)
+        position += len(chunk)
+        size -= len(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
