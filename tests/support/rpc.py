@@ -9,13 +9,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import grpc
 import numpy as np
+import pytest
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
+from inferd.server.rpc.health import Health
+from inferd.server.rpc.inflight import Inflight
+from inferd.server.rpc.listen import Address
+from inferd.server.rpc.public import PublicTransport
+from inferd.server.rpc.services import SERVICES, build_method_table
+from inferd.server.rpc.transport import MethodTable, Transport
 from inferd.server.scheduling.request import InferRequest
 from inferd.wire.dtypes import DType
+from inferd.wire.native import DecodedResponse, decode_response, encode_request
 
 ANY = TensorSpec("x", DType.FP32, (-1, -1))
 DOUBLE = Signature("serving_default", (ANY,), (replace(ANY, name="y"), replace(ANY, name="z")))
@@ -241,3 +251,92 @@ def check(_id: ServableId, signature: Signature, inputs: Mapping[str, np.ndarray
     for name in wanted:
         if name not in {spec.name for spec in signature.outputs}:
             raise InvalidRequest(f"there is no output {name!r}")
+
+
+# ---- a server to call ----
+
+PREDICT = "/inferd.v1.PredictService/Predict"
+PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
+TRANSPORTS: dict[str, Callable[..., Transport]] = {"public": PublicTransport}
+"""By name: made with (table, config, inflight, addresses). Every test of the edge runs over each."""
+
+
+class Served:
+    """A server on a free port of this machine, and channels to it."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        manager: FakeManager | None = None,
+        config: ServerConfig | None = None,
+        addresses: Sequence[str] = ("127.0.0.1:0",),
+        table: MethodTable | None = None,
+    ) -> None:
+        self.manager = manager or FakeManager()
+        self.metrics = FakeMetrics()
+        self.config = config or ServerConfig()
+        self.inflight = Inflight(self.config.inflight)
+        self.health = Health(self.manager, SERVICES)
+        self.table = table or build_method_table(
+            self.manager, self.metrics, self.config, inflight=self.inflight, health=self.health, check=check
+        )
+        wanted = [Address(text) for text in addresses]
+        self.transport = TRANSPORTS[kind](self.table, self.config, self.inflight, wanted)
+        self.addresses = self.transport.start()
+        self.address = self.addresses[0]
+        self._channels: list[grpc.Channel] = []
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def scheduler(self) -> FakeScheduler:
+        return self.manager.servables[ServableId("digits", 1)].scheduler
+
+    def channel(self, credentials: grpc.ChannelCredentials | None = None, **options: Any) -> grpc.Channel:
+        # A channel of its own: grpc shares connections between channels with equal arguments.
+        arguments = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        arguments += [(f"grpc.{key}", value) for key, value in options.items()]
+        if credentials is None:
+            channel = grpc.insecure_channel(self.address, arguments)
+        else:
+            channel = grpc.secure_channel(self.address, credentials, arguments)
+        self._channels.append(channel)
+        return channel
+
+    def predict(self, x: Any = ((1.0, 2.0),), **kwargs: Any) -> DecodedResponse:
+        """One request on a channel of its own."""
+        call = self.channel().unary_unary(PREDICT)
+        return decode_response(call(request(x, **kwargs), timeout=30))
+
+    def stop(self, grace: float = 10.0) -> bool:
+        drained = self.transport.stop(grace)
+        for channel in self._channels:
+            channel.close()
+        return drained
+
+
+def request(x: Any = ((1.0, 2.0),), *, name: str = "digits", **kwargs: Any) -> bytes:
+    """A PredictRequest for the fake model."""
+    return encode_request(name, {"x": np.asarray(x, np.float32)}, **kwargs)
+
+
+def refused(call: Callable[[], Any]) -> grpc.RpcError:
+    """The error with which a call ends."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+def trailing(error: grpc.RpcError) -> dict[str, str]:
+    return {item.key: item.value for item in error.trailing_metadata()}
+
+
+def eventually(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Waits for something that no event announces."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        threading.Event().wait(0.005)

@@ -152,8 +152,6 @@ def _signature(servable: ServableLike, name: str) -> Signature:
 
 
 def _ordered(outputs: dict[str, Array], wanted: Sequence[str], signature: Signature) -> dict[str, Array]:
-    if not wanted and len(outputs) == 1:
-        return outputs
     try:
         return {name: outputs[name] for name in wanted or [spec.name for spec in signature.outputs]}
     except KeyError as error:

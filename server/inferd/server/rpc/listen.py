@@ -38,6 +38,11 @@ def options(config: Grpc) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", config.max_message),
         ("grpc.max_concurrent_streams", config.max_streams_per_connection),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
+        # Under a flood the core would refuse streams below the limit that it advertised, and drop calls that wait to be
+        # taken at random: callers saw RST_STREAM and CANCELLED. Our own bounds answer with a status instead.
+        ("grpc.http.overload_protection", 0),
+        ("grpc.server.max_pending_requests", 16384),
+        ("grpc.server.max_pending_requests_hard_limit", 32768),
         ("grpc.keepalive_time_ms", round(config.keepalive_time * 1000)),
         ("grpc.keepalive_timeout_ms", round(config.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
