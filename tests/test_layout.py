@@ -23,7 +23,18 @@ def test_the_namespace_has_four_pieces_and_no_init() -> None:
         assert not (ROOT / piece / "__init__.py").exists(), f"{piece}/ must not be importable itself"
 
 
-@pytest.mark.parametrize("package", ["inferd.v1", "inferd.wire", "inferd.server", "inferd.backends", "inferd.client"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "inferd.v1",
+        "inferd.oip.v1",
+        "inferd.tfs.v1",
+        "inferd.wire",
+        "inferd.server",
+        "inferd.backends",
+        "inferd.client",
+    ],
+)
 def test_every_piece_is_typed(package: str) -> None:
     module = importlib.import_module(package)
     assert (Path(next(iter(module.__path__))) / "py.typed").exists()
