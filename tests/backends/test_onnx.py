@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from support.backends import load_module, request_for
 
+from inferd.backends import onnx_content
 from inferd.backends.api import (
     BackendError,
     InvalidInput,
@@ -269,6 +271,37 @@ def test_memory_is_planned_ahead_only_for_fixed_shapes(
     assert instance.session.get_session_options().enable_mem_pattern is planned
     assert instance.session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
     instance.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_threads_than_the_budget_are_started(version: Path, write_onnx: Any, threads: int) -> None:
+    """The caller's thread computes too, so a budget of three starts two."""
+    write_onnx(version / "model.onnx", [node("Relu", ["x"], ["y"])], [("x", T.FLOAT, ["N"])], [("y", T.FLOAT, ["N"])])
+    model = open_model(version)
+    before = len(os.listdir("/proc/self/task"))
+    instance = model.instance(Placement("cpu", threads))
+    instance.run("serving_default", {"x": np.ones(4, np.float32)})
+    assert len(os.listdir("/proc/self/task")) - before == threads - 1
+    instance.close()
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_a_model_that_waits_on_disk_answers(version: Path, write_onnx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_content, "SPOOLED_FROM", 1)
+    write_onnx(
+        version / "model.onnx",
+        [node("Add", ["x", "w"], ["y"])],
+        [("x", T.FLOAT, ["N", 3])],
+        [("y", T.FLOAT, ["N", 3])],
+        {"w": np.ones(3, np.float32)},
+        external="w.bin",
+    )
+    model = open_model(version)
+    for file in version.iterdir():
+        file.write_bytes(b"")
+    for _ in range(2):
+        np.testing.assert_array_equal(run_once(model, {"x": np.ones((1, 3), np.float32)})["y"], np.full((1, 3), 2))
+    model.close()
 
 
 # ---- devices

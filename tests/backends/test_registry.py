@@ -179,6 +179,8 @@ directory = Path(sys.argv[1])
 backend, artefact = registry.detect(directory)
 assert backend.name == "onnx", backend
 backend.complete(artefact); backend.files(artefact)
+for name in ("onnx", "torch", "tensorflow"):
+    assert registry.get(name).name == name
 loaded = {m.partition(".")[0] for m in sys.modules}
 print(sorted(loaded & {"onnxruntime", "onnx", "torch", "tensorflow", "grpc", "google", "keras", "ml_dtypes"}))
 """

@@ -129,9 +129,12 @@ def read_header(source: Source) -> ModelHeader:
     """Walks the whole envelope. Raises Truncated or Malformed."""
     header = ModelHeader()
     seen = set()
+    format_version = 0
     for number, start, end in _fields(source, 0, source.size):
         seen.add(number)
-        if number == 7:
+        if number == 1:
+            format_version = _number(source, start, end)
+        elif number == 7:
             _graph(source, start, end, header, 0)
         elif number == 25:  # FunctionProto: its nodes may hold constants
             for inner, s, e in _fields(source, start, end):
@@ -139,7 +142,7 @@ def read_header(source: Source) -> ModelHeader:
                     _node(source, s, e, header, 1)
     if 7 not in seen:
         raise Truncated("it holds no graph")
-    if 8 not in seen:
+    if 8 not in seen and format_version >= 3:  # older ones need none
         raise Truncated("it holds no operator set, which comes after the graph")
     return header
 
