@@ -14,9 +14,11 @@ INT64 [-1].
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import tempfile
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +166,13 @@ def write_torchscript(network: Network, version: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.freeze(torch.jit.script(torch_module(network)))
-        torch.jit.save(scripted, str(version / "model.pt"))
+        written = io.BytesIO()
+        torch.jit.save(scripted, written)
+    # Without the debug entries, which hold paths of this machine.
+    with zipfile.ZipFile(written) as archive, zipfile.ZipFile(version / "model.pt", "w") as slim:
+        for entry in archive.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                slim.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
     (version.parent / "model.yaml").write_text(TORCH_CONFIG)
 
 
