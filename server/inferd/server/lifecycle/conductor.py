@@ -26,8 +26,9 @@ from inferd.server.lifecycle.serving_map import ServingMap, served
 from inferd.server.lifecycle.state import ModelStatus, State, StateChange, VersionStatus
 from inferd.server.lifecycle.transition_policy import Load, Snapshot, Unload, next_action
 from inferd.server.lifecycle.tree import Tree, content_hash, read_tree
+from inferd.server.observability.events import event, get
 
-log = logging.getLogger(__name__)
+log = get("lifecycle")
 
 _GONE_MODELS = 64  # models no longer on disk whose history is still told
 
@@ -265,7 +266,7 @@ class Conductor:
         request = LoadRequest(record.id, self._generation, record.disk, model.config, model.disk.notes)
         if record.servable is None:
             self._move(model, record, State.LOADING, record.error)
-        log.info("%s generation %d: loading", record.id, loading.generation)
+        self._say(logging.INFO, "version loading", record, loading.generation)
         self._pool.submit(model.name, partial(self._run_load, model, record, request, loading))
 
     def _run_load(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
@@ -286,7 +287,7 @@ class Conductor:
         self.touch(model.name)
         wanted = record.id.version in self._want(model).wanted
         if not wanted:
-            log.info("%s generation %d: loaded, but no longer wanted", record.id, loading.generation)
+            self._say(logging.INFO, "version loaded but no longer wanted", record, loading.generation)
             self._close(model, record, servable)
             self._end_if_done(model, record)
             return
@@ -296,7 +297,9 @@ class Conductor:
         record.failure = None
         self._swap(model)
         self._move(model, record, State.AVAILABLE)
-        log.info("%s generation %d: available after %.3f s", record.id, loading.generation, servable.load_seconds)
+        self._say(
+            logging.INFO, "version available", record, loading.generation, seconds=round(servable.load_seconds, 3)
+        )
         if old is not None:
             self._retire(model, record, old)
         self._hash(model, record, loading.content.tree, partial(self._hashed, record, servable, loading.content.tree))
@@ -310,10 +313,11 @@ class Conductor:
             tries = before.tries + 1 if before is not None and same else 1
             delay = self._backoff.delay(tries)
             record.failure = Failure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
-            (log.warning if tries == 1 else log.info)(
-                "%s generation %d: not loaded (try %d, next in %.0f s): %s",
-                record.id, loading.generation, tries, delay, reason,
-            )  # fmt: skip
+            # The same failure again and again is no news.
+            level = logging.WARNING if tries == 1 else logging.DEBUG
+            self._say(
+                level, "version not loaded", record, loading.generation, reason=reason, tries=tries, next_in=delay
+            )
         if record.servable is not None:
             if reason is not None:
                 self._note(model, record, f"files on disk differ: {reason}")
@@ -347,7 +351,7 @@ class Conductor:
                     if read_tree(path) != tree:
                         digest = None  # it changed under our hands: the hash is of nothing
             except Exception as error:
-                log.debug("%s cannot be hashed: %s", path, error)
+                event(log, logging.DEBUG, "version cannot be hashed", path=str(path), reason=str(error))
             self._post(partial(then, digest))
 
         self._pool.submit(model.name, job, urgent=False)
@@ -364,7 +368,7 @@ class Conductor:
         if record.servable is not servable or record.content is None:
             return
         if digest is not None and digest == record.digest:
-            log.debug("%s: touched, not changed", record.id)
+            self._say(logging.DEBUG, "files touched, not changed", record, servable.generation)
             record.content = Content(tree, record.content.settings)
         else:
             record.differs = tree
@@ -400,7 +404,7 @@ class Conductor:
         record.ending.pop(generation, None)
         self.touch(model.name)
         self._closing.discard(generation)
-        log.info("%s generation %d: closed", record.id, generation)
+        self._say(logging.INFO, "version closed", record, generation)
         self._end_if_done(model, record)
 
     def close_all(self) -> None:
@@ -441,6 +445,9 @@ class Conductor:
     def _note(self, model: ModelRecord, record: VersionRecord, error: str) -> None:
         if record.error != error and record.state is State.AVAILABLE:
             self._move(model, record, State.AVAILABLE, error)
+
+    def _say(self, level: int, what: str, record: VersionRecord, generation: int, **fields: object) -> None:
+        event(log, level, what, model=record.id.name, version=record.id.version, generation=generation, **fields)
 
     def _status_of(self, model: ModelRecord, record: VersionRecord) -> VersionStatus:
         return next(s for s in self.statuses[model.name].versions if s.id == record.id)

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 
 from inferd.server.lifecycle.state import StateChange
+from inferd.server.observability.events import event, get
 
-log = logging.getLogger(__name__)
+log = get("lifecycle")
 
 Listener = Callable[[StateChange], None]
 
@@ -39,5 +40,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(change)
-            except Exception:
-                log.exception("a listener failed at %s", change.status.id)
+            except Exception as error:
+                event(log, logging.ERROR, "a listener failed", error=error, servable=str(change.status.id))

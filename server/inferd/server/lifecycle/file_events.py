@@ -7,7 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
-log = logging.getLogger(__name__)
+from inferd.server.observability.events import event, get
+
+log = get("lifecycle")
 
 _RETRY = 5.0  # seconds between attempts to watch a root that cannot be watched now
 
@@ -40,7 +42,7 @@ class FileEvents:
         try:
             from watchfiles import watch
         except ImportError:
-            log.info("watchfiles is not installed: the repository is polled only")
+            event(log, logging.INFO, "watchfiles is not installed: the repository is polled only")
             return
         complained = False
         while not self._stopped.is_set():
@@ -69,7 +71,7 @@ class FileEvents:
                         break
             except Exception as error:  # inotify limits, vanished roots, exotic file systems
                 if not complained:
-                    log.warning("file events are not to be had (%s): the repository is polled only", error)
+                    event(log, logging.WARNING, "no file events: the repository is polled only", reason=str(error))
                     complained = True
                 self._stopped.wait(_RETRY)
 

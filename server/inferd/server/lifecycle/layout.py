@@ -80,23 +80,26 @@ def version_directories(directory: Path | str) -> dict[int, list[str]]:
 
 def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
     """What to say when a root is one model's own directory (a TensorFlow Serving base path), None when it is a
-    repository.
+    repository: one directory in it that looks like a model is enough.
 
     `names`: the root's visible directories.
     """
-    numbers = [name for name in names if version_number(name) is not None]
-    for name in numbers:
+    numbers = []
+    for name in names:
         inside = Path(root) / name
         try:
-            if version_directories(inside) or not any(True for _ in os.scandir(inside)):
-                continue
+            if version_directories(inside):
+                return None
+            if version_number(name) is not None and os.listdir(inside):
+                numbers.append(name)
         except OSError:
-            continue
-        return (
-            f"{root} holds version directories ({', '.join(numbers[:4])}) directly: it is one model's own directory, "
-            f"not a repository of models. Give its parent, {Path(root).parent}, or move it to <model>/{name} below it"
-        )
-    return None
+            return None
+    if not numbers:
+        return None
+    return (
+        f"{root} holds version directories ({', '.join(numbers[:4])}) directly: it is one model's directory, "
+        f"not a repository of models. Give its parent, {Path(root).parent}, or move it to <model>/{numbers[0]} below it"
+    )
 
 
 class LinkRule:

@@ -25,10 +25,11 @@ from inferd.server.lifecycle.placement import placements
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
+from inferd.server.observability.events import event, get
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.scheduler import Scheduler
 
-log = logging.getLogger(__name__)
+log = get("lifecycle")
 
 _ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
 
@@ -185,8 +186,8 @@ class Loader:
         """See LoaderLike."""
         try:
             servable.scheduler.close()
-        except Exception:
-            log.exception("closing %s failed", servable.id)
+        except Exception as error:
+            event(log, logging.ERROR, "closing failed", error=error, servable=str(servable.id))
         self._memory.after_unload()
 
     def preload(self, backends: Sequence[str]) -> None:
@@ -195,7 +196,7 @@ class Loader:
             try:
                 self._registry.get(name).devices()
             except Exception as error:
-                log.error("preload: %s: %s", name, _first_line(error))
+                event(log, logging.ERROR, "preload failed", backend=name, reason=_first_line(error))
         self._memory.settle_imports()
 
 
@@ -213,7 +214,7 @@ def _load_errors(request: LoadRequest) -> Iterator[None]:
     except OSError as error:
         raise LoadError(f"{error.filename or request.version.path}: {error.strerror or error}") from error
     except Exception as error:
-        log.exception("loading %s failed in an unforeseen way", request.id)
+        event(log, logging.ERROR, "a load failed in an unforeseen way", error=error, servable=str(request.id))
         raise LoadError(f"{type(error).__name__}: {_first_line(error)}") from error
 
 

@@ -29,8 +29,9 @@ from inferd.server.lifecycle.retry import Backoff
 from inferd.server.lifecycle.servable import ServableHandle
 from inferd.server.lifecycle.source import SourceLike
 from inferd.server.lifecycle.state import ModelStatus, StateChange
+from inferd.server.observability.events import event, get
 
-log = logging.getLogger(__name__)
+log = get("lifecycle")
 
 _CLOSING = 10.0  # seconds that closing may take after the grace is over
 
@@ -270,8 +271,8 @@ class Manager:
             self._wake.clear()
             try:
                 wait = self.turn()
-            except Exception:
-                log.exception("the manager failed at something; it goes on")
+            except Exception as error:
+                event(log, logging.ERROR, "the manager failed at something and goes on", error=error)
                 wait = 1.0
             if self._stopping and self._deadline is not None:
                 late = self._clock() - self._deadline
@@ -304,9 +305,9 @@ class Manager:
         with self._on_ready_lock:
             self._ready.set()
             listeners, self._on_ready = self._on_ready, []
-        log.info("ready: %d models", len(self._conductor.serving))
+        event(log, logging.INFO, "ready", models=len(self._conductor.serving))
         for listener in listeners:
             try:
                 listener()
-            except Exception:
-                log.exception("a listener failed when the server became ready")
+            except Exception as error:
+                event(log, logging.ERROR, "a listener failed when the server became ready", error=error)

@@ -12,7 +12,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
-log = logging.getLogger(__name__)
+from inferd.server.observability.events import event, get
+
+log = get("lifecycle")
 
 Job = Callable[[], None]
 
@@ -67,8 +69,8 @@ class LoadPool:
                 job = _take(self._urgent or self._later)
             try:
                 job()
-            except Exception:
-                log.exception("a job of the load pool failed")
+            except Exception as error:
+                event(log, logging.ERROR, "a job of the load pool failed", error=error)
             del job  # or the thread keeps a model alive until its next job
 
 

@@ -70,7 +70,7 @@ class RootScanner:
         except OSError as error:
             self._unreadable(f"{self.root} cannot be read: {error.strerror or error}")
             return self._keys
-        hint = base_path_hint(self.root, names)
+        hint = base_path_hint(self.root, names) if not self.models else None
         if hint is not None:
             self.error = hint
             self.read_once = True

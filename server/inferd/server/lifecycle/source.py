@@ -19,8 +19,9 @@ from inferd.server.lifecycle.disk import Listing, ModelOnDisk
 from inferd.server.lifecycle.scan import RootScanner
 from inferd.server.lifecycle.settings import Resolve, SettingsReader
 from inferd.server.lifecycle.settle import Settle
+from inferd.server.observability.events import event, get
 
-log = logging.getLogger(__name__)
+log = get("lifecycle")
 
 Clock = Callable[[], float]
 
@@ -141,13 +142,13 @@ class Source:
                 sequence = self._begun
             try:
                 listing = self._scanner.scan(sequence)
-            except Exception:
-                log.exception("the repository scan failed; what is served stays as it is")
+            except Exception as error:
+                event(log, logging.ERROR, "the repository scan failed; what is served stays as it is", error=error)
                 self._wake.wait(self._poll)
                 continue
             for error in listing.errors:
                 if error not in errors:
-                    log.error("repository: %s", error)
+                    event(log, logging.ERROR, "repository problem", reason=error)
             errors = listing.errors
             deliver(listing)
             wait = self._poll
