@@ -224,7 +224,7 @@ def test_pauses_grow_are_drawn_at_random_and_bounded():
     policy = RetryPolicy(attempts=6, backoff=0.1, multiplier=3.0, max_backoff=0.5)
     attempts = Attempts(policy, Deadline(math.inf), rand=lambda: 0.5)
     pauses = [attempts.pause_after(failure()) for _ in range(6)]
-    assert pauses[:5] == pytest.approx([0.05, 0.15, 0.25, 0.25, 0.25])
+    assert pauses[:5] == pytest.approx([0.075, 0.225, 0.375, 0.375, 0.375])
     assert pauses[5] is None
     assert attempts.count == 6
 

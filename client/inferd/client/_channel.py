@@ -59,7 +59,7 @@ def plan_channel(
         # A connection of its own: a client neither shares its throughput nor is touched when another one closes.
         "grpc.use_local_subchannel_pool": 1,
         # gRPC waits a second after a failed connect, in which every retry would fail at once.
-        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.initial_reconnect_backoff_ms": 50,
         "grpc.max_reconnect_backoff_ms": 5000,
         "grpc.service_config": json.dumps(service),
         "grpc.service_config_disable_resolution": 1,

@@ -27,7 +27,7 @@ class RetryPolicy:
     rollback never are. All attempts share the one timeout of the call; a pause that would outlast it is not begun.
 
     attempts     how often a request is sent at most; 1: never again
-    backoff      seconds of the first pause at most; the real one is drawn at random from 0 to this
+    backoff      seconds of the first pause; the real one is drawn at random from half of this to all of it
     multiplier   each further pause may be this many times longer
     max_backoff  upper bound of a pause in seconds
     codes        the status codes that are retried; loss of the connection is UNAVAILABLE

@@ -160,7 +160,8 @@ class Attempts:
             pause = error.retry_after
         else:
             bound = min(policy.max_backoff, policy.backoff * policy.multiplier ** (self.count - 1))
-            pause = bound * self._random()
+            # Never near 0: gRPC itself needs a moment before it connects again.
+            pause = bound * (0.5 + 0.5 * self._random())
         left = self._deadline.left()
         if pause == math.inf or (left is not None and pause >= left):
             return None

@@ -131,7 +131,9 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
     if not text.startswith("@"):
         try:
             return json.loads(text)
-        except ValueError:
+        except ValueError as error:
+            if text[:1] in '[{"':
+                raise usage(f"--input {name or text!r}: no valid JSON: {error}") from None
             return text
     path = Path(text[1:]).expanduser()
     suffix = path.suffix.lower()
