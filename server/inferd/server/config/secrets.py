@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "<hidden>"
+_LEVELS: Final = 20
 
 _SECRET: Final = re.compile(
     r"secret|passw(or)?d|passphrase|(^|[_.-])pwd|credential|(^|[_.-])tokens?$|bearer|authorization|cookie"
@@ -21,15 +22,19 @@ def is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
-def redacted(value: Any) -> Any:
-    """A copy of nested mappings and lists in which secrets, and passwords in URLs, are hidden."""
+def redacted(value: Any, *, levels: int = _LEVELS) -> Any:
+    """A copy of nested values in which secrets, passwords in URLs, and what lies too deep are hidden."""
+    if levels == 0 and isinstance(value, Mapping | list | tuple):
+        return "..."
     if isinstance(value, Mapping):
         return {
-            key: HIDDEN if isinstance(key, str) and is_secret(key) and inner is not None else redacted(inner)
+            key: HIDDEN
+            if isinstance(key, str) and is_secret(key) and inner is not None
+            else redacted(inner, levels=levels - 1)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redacted(inner) for inner in value]
+        return [redacted(inner, levels=levels - 1) for inner in value]
     if isinstance(value, str):
         return _USERINFO.sub(HIDDEN, value)
     return value

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 import socket
+import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -191,7 +192,10 @@ class HttpServer:
             async with asyncio.timeout(self._limits.write):
                 await writer.drain()
         except TimeoutError:
-            writer.transport.abort()  # closing would wait for the client to take the rest
+            # Closing would wait for the client to take the rest, and the kernel would keep what it has for it.
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
             raise
 
     async def _answer(self, request: Request) -> bytes:

@@ -112,15 +112,17 @@ class _Front(logging.Handler):
         self.lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The words are made here: arguments may change, and a traceback holds on to everything in its frames.
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-            record.exc_info = None
         try:
+            # The words are made here: arguments may change, and a traceback holds on to everything in its frames.
+            record.msg, record.args = record.getMessage(), None
+            if record.exc_info:
+                record.exc_text = logging.Formatter().formatException(record.exc_info)
+                record.exc_info = None
             self._lines.put_nowait(record)
         except queue.Full:
             self.lost += 1  # under the handler's lock
+        except Exception:
+            self.handleError(record)  # a bad format string is no reason to fail a request
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,0 +1,48 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.server.http.message import BadRequest, read_head
+
+
+def head(*lines):
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (("GET /metrics HTTP/1.1", "Host: x"), ("GET", "/metrics", False)),
+        (("GET /metrics?x=1 HTTP/1.1",), ("GET", "/metrics", False)),
+        (("GET http://h:1/readyz HTTP/1.1",), ("GET", "/readyz", False)),
+        (("HEAD / HTTP/1.1", "Connection: close"), ("HEAD", "/", True)),
+        (("GET / HTTP/1.0",), ("GET", "/", True)),
+        (("GET / HTTP/1.0", "connection: Keep-Alive"), ("GET", "/", False)),
+        (("POST / HTTP/1.1", "Content-Length: 5"), ("POST", "/", True)),
+        (("POST / HTTP/1.1", "Content-Length: 0"), ("POST", "/", False)),
+        (("POST / HTTP/1.1", "Transfer-Encoding: chunked"), ("POST", "/", True)),
+    ],
+)
+def test_heads(lines, expected):
+    request = read_head(head(*lines))
+    assert (request.method, request.path, request.close) == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("",), ("GET /",), ("GET / HTTP/2.0",), ("GET  / HTTP/1.1",), ("\x16\x03\x01",),
+        ("GET / HTTP/1.1", "no colon"), ("GET / HTTP/1.1", " folded: x"), ("GET / HTTP/1.1", "a b: x"),
+    ],
+)  # fmt: skip
+def test_what_is_no_head_is_refused(lines):
+    with pytest.raises(BadRequest):
+        read_head(head(*lines))
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_a_request_or_a_bad_one(data):
+    try:
+        read_head(data + b"\r\n\r\n")
+    except BadRequest:
+        pass
