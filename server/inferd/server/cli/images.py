@@ -81,9 +81,13 @@ def _guess_layout(shape: tuple[int, ...] | None, spec: TensorSpec | None) -> str
     if shape is not None and len(shape) in (3, 4):
         rest = shape[-3:]
         batch = "N" if len(shape) == 4 else ""
-        first, last = rest[0] in (1, 3, 4), rest[2] in (1, 3, 4)
-        if first != last:
-            return batch + ("CHW" if first else "HWC")
+        # Four channels are rare, and four rows of a tiny image are not more so: only where nothing else fits.
+        for counts in ((1, 3), (1, 3, 4)):
+            first, last = rest[0] in counts, rest[2] in counts
+            if first != last:
+                return batch + ("CHW" if first else "HWC")
+            if first:
+                break
         if len(shape) == 3 and not first and shape[0] < 0 < min(shape[1:]):
             return "NHW"
     if spec is None:

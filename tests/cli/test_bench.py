@@ -1,0 +1,161 @@
+"""bench: what it counts, not how fast it is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from support.client import LONG, Failure, Script, f32_signature
+
+from inferd.client import DType, Signature, TensorSpec, Unavailable
+from inferd.server.cli.errors import CommandError
+from inferd.server.cli.inputs import parse_shapes, random_inputs
+from inferd.server.cli.load import Load, Tally, run_load
+from inferd.v1 import tensor_pb2
+
+
+def test_a_closed_loop_of_so_many_requests(inferd, script: Script):
+    report = inferd("bench", "m", "-n", "60", "-c", "4", "--warm-up", "3", "--json").json
+    assert (report["mode"], report["concurrency"], report["version"]) == ("closed", 4, 3)
+    assert (report["sent"], report["answered"], report["failed"]) == (60, 60, 0)
+    latency = report["latency_ms"]
+    assert latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    assert script.calls.count("Predict") == 1 + 3 + 60  # the trial, the warm-up, the load
+
+
+def test_the_table_and_the_text(inferd):
+    done = inferd("bench", "m", "-n", "10", "-i", "[[1, 2]]")
+    assert done.code == 0
+    assert "closed loop, 8 callers" in done.out
+    assert "10 answered, 0 failed" in done.out
+    assert "P50" in done.out
+
+
+def test_an_open_loop_starts_as_many_as_the_rate_says(inferd):
+    report = inferd("bench", "m", "--rate", "100", "-d", "0.5", "--json").json
+    assert (report["mode"], report["rate"], report["answered"]) == ("open", 100.0, 50)
+
+
+def test_failures_are_counted_by_code_and_end_with_one(inferd, script: Script):
+    full = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    script.refuse = lambda request: full if len(script.requests) > 30 else None
+    done = inferd("bench", "m", "-n", "50", "--json")
+    assert done.code == 1
+    report = done.json
+    assert report["errors"] == {"RESOURCE_EXHAUSTED": report["failed"]}
+    assert report["answered"] + report["failed"] == 50
+    assert report["failed"] >= 30
+
+
+def test_wrong_inputs_are_an_error_before_any_load(inferd, script: Script):
+    script.refuse = lambda request: Failure(grpc.StatusCode.INVALID_ARGUMENT, "expected [8]")
+    done = inferd("bench", "m", "-n", "50")
+    assert (done.code, done.err) == (1, "inferd: INVALID_ARGUMENT: model 'm': expected [8]\n")
+    assert script.calls.count("Predict") == 1
+
+
+def test_made_up_inputs_have_the_batch_and_the_shape_asked_for(inferd, script: Script):
+    inferd("bench", "m", "-n", "1", "--batch", "5")
+    assert list(script.requests[-1].inputs[0].shape) == [5, 2]
+    inferd("bench", "m", "-n", "1", "--shape", "x=3,4")
+    assert list(script.requests[-1].inputs[0].shape) == [3, 4]
+    assert inferd("bench", "m", "--shape", "x").code == 2
+    assert inferd("bench", "m", "--signature", "other").code == 2
+    assert inferd("bench", "m", "--rate", "5", "-c", "3").code == 2
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_inputs_can_be_made_up_for_every_type(dtype):
+    signature = Signature("s", (TensorSpec("x", dtype, (-1, -1, 3)), TensorSpec("o", dtype, (1,), optional=True)), ())
+    made = random_inputs(signature, 4, {})
+    assert set(made) == {"x"}
+    assert made["x"].shape == (4, 1, 3)
+    assert made["x"].dtype == dtype.numpy
+
+
+def test_what_the_signature_does_not_tell_must_be_given():
+    signature = Signature("s", (TensorSpec("a:0", DType.FP32, None),), ())
+    with pytest.raises(CommandError, match="--shape a:0="):
+        random_inputs(signature, 1, {})
+    assert random_inputs(signature, 1, parse_shapes(["a:0=2,2"]))["a:0"].shape == (2, 2)
+
+
+def test_an_open_loop_counts_from_the_time_that_was_meant():
+    """A server that stalls once: every request that should have started meanwhile has waited, and shows it."""
+
+    async def main() -> Tally:
+        tally = Tally()
+        calls = 0
+        stalled = asyncio.get_running_loop().time
+
+        async def send() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                # Blocks the loop itself: nothing can start, as with a client that waits for its answer.
+                end = stalled() + 0.2
+                while stalled() < end:
+                    pass
+
+        await run_load(send, Load(None, 100.0, None, 20), tally)
+        return tally
+
+    tally = asyncio.run(main())
+    latencies = np.asarray(tally.latencies)
+    assert tally.answered == 20
+    # Of the 20 requests meant for the stalled 0.2 s about all were late, by 0.2 s down to 0.
+    assert (latencies > 0.05).sum() >= 10
+
+
+def test_a_closed_loop_never_has_more_callers_than_asked():
+    most = now = 0
+
+    async def send() -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+
+    tally = Tally()
+    asyncio.run(run_load(send, Load(3, None, None, 50), tally))
+    assert most == 3
+    assert tally.answered == 50
+
+
+def test_failures_keep_the_first_text():
+    async def send() -> None:
+        raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"number {tally.sent}")
+
+    tally = Tally()
+    asyncio.run(run_load(send, Load(1, None, None, 3), tally))
+    assert tally.errors == {"UNAVAILABLE": 3}
+    assert tally.first_error == "UNAVAILABLE: number 1"
+    assert tally.summary()["latency_ms"] == {}
+
+
+def test_ctrl_c_ends_the_load_and_still_reports(inferd, script: Script, capsys):
+    import os
+    import signal
+
+    arrived = threading.Event()
+    script.hold = lambda request: arrived.set() if len(script.requests) > 100 else None
+
+    def interrupt() -> None:
+        assert arrived.wait(LONG)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    done = inferd("bench", "m", "-d", "60", "--json")
+    thread.join(LONG)
+    assert "interrupted" in done.err
+    assert done.json["answered"] > 0
+
+
+def test_strings_can_be_benched(inferd, script: Script):
+    script.signatures = [f32_signature(dtype=tensor_pb2.DATA_TYPE_STRING)]
+    assert inferd("bench", "m", "-n", "5", "--json").json["answered"] == 5
