@@ -2,9 +2,9 @@
 
     python benchmarks/scheduler_overhead.py [--seconds 2] [--rounds 5] [--floats 64]
 
-Prints, for 1 and 32 requests in flight, the median over the rounds of the time per request and of the process's CPU time per
-request. One submitting thread, one instance; the no-op model gives its input back. At 1 in flight nearly all of it is the
-hand-over between two threads and back.
+Prints, for 1 and 32 requests in flight, the median over the rounds of the time per request and of the process's CPU
+time per request. One submitting thread, one instance; the no-op model gives its input back. At 1 in flight nearly all
+of it is the hand-over between two threads and back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 
 import numpy as np
+
 from inferd.backends.api import Array, Placement, Signature, TensorSpec, Traits
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.scheduling.request import InferRequest
@@ -36,7 +37,9 @@ class NoOp:
     def instance(self, placement: Placement) -> NoOp:
         return self
 
-    def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
         return {"y": inputs["x"]}
 
     def close(self) -> None:

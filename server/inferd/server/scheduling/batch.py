@@ -89,7 +89,7 @@ def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
 
 def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str, Array]:
     """The wanted ones among the outputs. Raises BackendError when the model did not give one."""
-    if wanted is None or len(wanted) == len(outputs):
+    if wanted is None or wanted == tuple(outputs):
         return outputs
     try:
         return {name: outputs[name] for name in wanted}
@@ -97,12 +97,18 @@ def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str,
         raise BackendError(f"the model gave no output {missing}, only {', '.join(outputs)}") from None
 
 
-def split(outputs: Mapping[str, Array], requests: Sequence[InferRequest]) -> list[dict[str, Array]]:
-    """Each request's rows of the outputs that it wants, as views. `check_rows` comes first."""
+def split(
+    outputs: Mapping[str, Array], requests: Sequence[InferRequest], wanted: tuple[str, ...] | None
+) -> list[dict[str, Array]]:
+    """Each request's rows of the outputs that it wants, as views; `wanted` is what was computed. `check_rows` comes
+    first.
+    """
     shares = []
+    items = list(outputs.items())
     start = 0
     for request in requests:
         stop = start + (request.rows or 1)
-        shares.append(pick({name: output[start:stop] for name, output in outputs.items()}, request.wanted))
+        share = {name: output[start:stop] for name, output in items}
+        shares.append(share if request.wanted == wanted else pick(share, request.wanted))
         start = stop
     return shares

@@ -4,8 +4,8 @@ One lock guards all queues of a servable. Workers park on locks of their own, so
 and only when there is something to run:
 
 - An idle worker takes what waits at once. With `max_queue_delay` it waits up to that long, only while its bucket
-  holds fewer rows than `preferred_batch_size` (none: `max_batch_size`), and never past the moment at which the most
-  urgent request in it would miss its deadline.
+  holds fewer rows than `preferred_batch_size` (none: `max_batch_size`), and never so long that the most
+  urgent request in it would miss its deadline: a quarter of its time is kept for the run.
 - Among the buckets that are ripe, the one with the oldest head goes first; priorities age (queue.py).
 - A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it.
 
@@ -97,12 +97,15 @@ class Batcher:
         before: it is refused only when the batcher is closed.
         """
         now = monotonic()
-        until = request.deadline
-        if request.queue_deadline is not None and (until is None or request.queue_deadline < until):
-            until = request.queue_deadline
-        if until is not None and now >= until:
+        leaves_at = request.deadline
+        if leaves_at is None:
+            leaves_at = NEVER
+        if request.queue_deadline is not None and request.queue_deadline < leaves_at:
+            leaves_at = request.queue_deadline
+        if now >= leaves_at:
             self._observer.dropped("expired")
             raise expiry(request, now)
+        request.leaves_at = leaves_at
         request.enqueued_at = now
         wake = None
         with self._lock:
@@ -123,10 +126,10 @@ class Batcher:
                 bucket.add(request)
                 queue.nbytes += extra
                 self._waiting += 1
-                if until is not None and until < self._next_expiry:
-                    self._next_expiry = until
+                if leaves_at < self._next_expiry:
+                    self._next_expiry = leaves_at
                     self._kick()
-                if self._idle and (not self._delay or self._ripen(bucket, request, until, now)):
+                if (not self._delay or self._ripen(bucket, request, now)) and self._idle:
                     wake = self._idle.pop()
         if refused:
             raise self._refused(queue, request.nbytes + extra)
@@ -243,7 +246,7 @@ class Batcher:
                 requests.popleft()
                 bucket.release(request)
                 self._waiting -= 1
-                if request.finished or request.expired(now):
+                if request.finished or request.leaves_at <= now:
                     dropped.append(request)
                 else:
                     batch.append(request)
@@ -270,26 +273,28 @@ class Batcher:
             return next(iter(active))
         return min(active, key=_score) if active else None
 
-    def _ripen(self, bucket: Bucket, request: InferRequest, until: float | None, now: float) -> bool:
+    def _ripen(self, bucket: Bucket, request: InferRequest, now: float) -> bool:
         """Notes when `bucket` waits no longer. Whether a worker must look again."""
-        ripe_at = self._patience(bucket, request, until, now)
+        ripe_at = self._patience(bucket, request, now)
         if ripe_at > now and ripe_at >= bucket.ripe_at:
             return False
         bucket.ripe_at = min(ripe_at, bucket.ripe_at)
         return True
 
-    def _patience(self, bucket: Bucket, request: InferRequest, until: float | None, now: float) -> float:
+    def _patience(self, bucket: Bucket, request: InferRequest, now: float) -> float:
         queue = bucket.queue
         if not bucket.room or bucket.rows >= queue.target:
             return now
-        ripe_at = request.enqueued_at + self._delay
-        if until is not None:
-            ripe_at = min(ripe_at, until - 2 * queue.seconds - _TICK)
-        return ripe_at
+        came = request.enqueued_at
+        if request.leaves_at == NEVER:
+            return came + self._delay
+        # Company is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
+        reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - came))
+        return min(came + self._delay, request.leaves_at - reserve)
 
     def _reripen(self, bucket: Bucket, now: float) -> None:
         bucket.ripe_at = min(
-            self._patience(bucket, request, _until(request), now)
+            self._patience(bucket, request, now)
             for lane in bucket.lanes
             for request in lane.requests
             if request.place is not None
@@ -316,11 +321,10 @@ class Batcher:
                 if now >= self._next_expiry:
                     earliest = NEVER
                     for bucket, request in self._queued():
-                        until = _until(request)
-                        if until is not None and until <= now:
+                        if request.leaves_at <= now:
                             expired.append((bucket, request))
-                        elif until is not None:
-                            earliest = min(earliest, until)
+                        else:
+                            earliest = min(earliest, request.leaves_at)
                     for bucket, request in expired:
                         self._remove(bucket, request)
                     self._running += len(expired)
@@ -411,9 +415,3 @@ class Batcher:
 
 def _score(bucket: Bucket) -> float:
     return bucket.score
-
-
-def _until(request: InferRequest) -> float | None:
-    if request.queue_deadline is None:
-        return request.deadline
-    return request.queue_deadline if request.deadline is None else min(request.deadline, request.queue_deadline)

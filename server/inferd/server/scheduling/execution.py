@@ -66,7 +66,7 @@ class Executor:
                 self._run_alone(batch.queue, requests[0], batch.rows)
             else:
                 self._run_together(batch)
-        except Exception as error:  # a defect of ours: the requests must not hang for it
+        except BaseException as error:  # a defect of ours, or a model that exits: no request may hang for it
             self._log_failure("the scheduler failed", error)
             for request in requests:
                 request.fail(ExecutionFailed("the server failed while it handled the request"))
@@ -81,12 +81,13 @@ class Executor:
             request.batch_rows = rows
         try:
             inputs = self._join(queue, requests, rows)
-            outputs = self._instance.run(queue.name, inputs, wanted_outputs(requests))
+            wanted = wanted_outputs(requests)
+            outputs = pick(self._instance.run(queue.name, inputs, wanted), wanted)
             check_rows(outputs, rows)
-            shares = split(outputs, requests)
+            shares = split(outputs, requests, wanted)
             if self._buffers.lent:
                 keep(outputs, self._buffers)
-        except Exception as error:
+        except BaseException as error:
             self._retry(queue, requests, error)
             return
         seconds = monotonic() - started
@@ -106,7 +107,7 @@ class Executor:
             outputs = pick(self._instance.run(queue.name, inputs, request.wanted), request.wanted)
             if self._buffers.lent:
                 keep(outputs, self._buffers)
-        except Exception as error:
+        except BaseException as error:
             request.fail(self._reason(error))
             return
         seconds = monotonic() - started
@@ -124,7 +125,7 @@ class Executor:
             buffers=self._buffers,
         )
 
-    def _retry(self, queue: SignatureQueue, requests: Sequence[InferRequest], error: Exception) -> None:
+    def _retry(self, queue: SignatureQueue, requests: Sequence[InferRequest], error: BaseException) -> None:
         if isinstance(error, WrongRows):
             _log.error("%s: %s; signature %s is served unbatched from now on", self._name, error, queue.name)
             self._unbatch(queue, f"at run time {error}")
@@ -140,7 +141,7 @@ class Executor:
             self._buffers.begin()
             self._run_alone(queue, request, request.rows or 1)
 
-    def _reason(self, error: Exception) -> ServingError:
+    def _reason(self, error: BaseException) -> ServingError:
         """The error that a caller sees: the backend's own words, nothing of an exception that no backend meant to
         raise.
         """
@@ -153,7 +154,7 @@ class Executor:
             f"{self._name}: the model failed with an unexpected {type(error).__name__}; see the server's log"
         )
 
-    def _log_failure(self, text: str, error: Exception) -> None:
+    def _log_failure(self, text: str, error: BaseException) -> None:
         now = monotonic()
         if self._logged_at and now - self._logged_at < _LOG_EVERY:
             self._unlogged += 1

@@ -100,6 +100,8 @@ class Reassembly:
 
     def _done(self, index: int, part: InferRequest) -> None:
         whole = self._request
+        if part.cancelled:
+            return  # by `_end`: the request has its outcome already, or is about to get it
         if part.error is not None:
             self._fail(part.error)
             return

@@ -55,7 +55,7 @@ def prove(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdi
     refusal = ""
     try:
         for group in samples.groups():
-            proven: Case | None = None
+            proven: tuple[Case, list[Outputs]] | None = None
             for case in group:
                 try:
                     alone = [run(case.stack([row])) for row in range(ROWS)]
@@ -67,9 +67,12 @@ def prove(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdi
                 except _Unclear as unclear:
                     refusal = str(unclear)
                     continue
-                proven = case
+                except _Failed:
+                    _check_state(run, case, alone[0], tolerance)  # company that leaves traces is the graver finding
+                    raise
+                proven = case, alone
             if proven is not None:
-                return _largest(run, proven, limit, tolerance)
+                return _largest(run, *proven, limit=limit, tolerance=tolerance)
     except NoSample as missing:
         return Verdict(0, f"not proven: {missing}")
     except _Failed as failed:
@@ -115,9 +118,8 @@ def _examine(run: Run, case: Case, alone: Sequence[Outputs], limit: int, toleran
     _check_state(run, case, alone[0], tolerance)
 
 
-def _largest(run: Run, case: Case, limit: int, tolerance: float) -> Verdict:
+def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tolerance: float) -> Verdict:
     """The largest batch that works, halving from `limit`; up to three rows are proven."""
-    alone = [run(case.stack([row])) for row in range(ROWS)]
     rows, refusal = limit, ""
     while rows > ROWS:
         order = list(range(rows))

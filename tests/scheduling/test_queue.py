@@ -1,0 +1,375 @@
+"""Bounds, expiry, cancellation and the end: who is refused, who is dropped, who is freed."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+from support.scheduling import PATIENCE, Call, FakeModel, Recorder, vector
+
+from inferd.server.errors import Cancelled, Code, DeadlineExceeded, Overloaded, QueueTimeout, Unavailable
+
+
+def hold(model, scheduler):
+    model.gate.close()
+    blocker = vector(0)
+    scheduler.submit(blocker)
+    model.gate.wait_for_arrivals()
+    return blocker
+
+
+class TestBounds:
+    def test_full_in_requests_is_refused_at_once(self, serve):
+        model, observer = FakeModel(), Recorder()
+        scheduler = serve(model, queue={"requests": 2}, observer=observer)
+        hold(model, scheduler)
+        waiting = [vector(1), vector(2)]
+        for call in waiting:
+            scheduler.submit(call)
+        refused = vector(3)
+        with pytest.raises(Overloaded, match=r"m:1 is full: 2 of 2 requests \(queue.requests\)") as info:
+            scheduler.submit(refused)
+        assert info.value.code is Code.RESOURCE_EXHAUSTED
+        assert info.value.retry_after is not None
+        assert 0 < info.value.retry_after <= 5
+        assert not info.value.accepted
+        model.gate.open()
+        for call in waiting:
+            call.result()
+        scheduler.submit(again := vector(4))
+        again.result()
+        assert refused.outcomes == 0
+        assert observer.drops == ["full"]
+
+    def test_full_in_bytes_is_refused_at_once(self, serve):
+        model = FakeModel()
+        scheduler = serve(model, queue={"bytes": 100})
+        hold(model, scheduler)
+        scheduler.submit(vector(1, nbytes=60))
+        with pytest.raises(Overloaded, match=r"60 of 100 bytes \(queue.bytes\), this request needs 41"):
+            scheduler.submit(vector(1, nbytes=41))
+        scheduler.submit(vector(1, nbytes=40))
+        assert scheduler.queue_depth == (2, 100)
+        model.gate.open()
+        assert scheduler.drain(PATIENCE)
+        assert scheduler.queue_depth == (0, 0)
+
+    def test_a_request_that_never_fits_is_told_so(self, serve):
+        scheduler = serve(FakeModel(), queue={"bytes": 100})
+        with pytest.raises(
+            Overloaded, match=r"holds 101 bytes, the whole queue of m:1 takes 100 \(queue.bytes\)"
+        ) as info:
+            scheduler.submit(vector(1, nbytes=101))
+        assert info.value.retry_after is None
+
+    def test_unbatched_models_have_the_same_bounds(self, serve):
+        model = FakeModel()
+        scheduler = serve(model, queue={"requests": 1}, batching={"mode": "off"})
+        hold(model, scheduler)
+        scheduler.submit(vector(1))
+        with pytest.raises(Overloaded):
+            scheduler.submit(vector(2))
+
+    def test_waiting_for_ever_and_cancelling_grows_nothing(self, serve):
+        model = FakeModel()
+        scheduler = serve(model, queue={"requests": 4})
+        hold(model, scheduler)
+        scheduler.submit(first := vector(1))
+        for i in range(500):
+            scheduler.submit(call := vector(i, priority=1 + i % 3))
+            call.cancel()
+        lanes = [lane for bucket in scheduler._queues["f"].buckets.values() for lane in bucket.lanes]
+        assert sum(len(lane.requests) for lane in lanes) < 60
+        model.gate.open()
+        first.result()
+
+
+class TestExpiry:
+    def test_expired_on_arrival_is_refused(self, serve):
+        model, observer = FakeModel(), Recorder()
+        scheduler = serve(model, observer=observer)
+        with pytest.raises(DeadlineExceeded) as info:
+            scheduler.submit(call := vector(1, deadline=time.monotonic()))
+        assert not isinstance(info.value, QueueTimeout)
+        with pytest.raises(QueueTimeout):
+            scheduler.submit(vector(1, queue_deadline=time.monotonic()))
+        assert call.outcomes == 0
+        assert observer.drops == ["expired", "expired"]
+
+    @pytest.mark.parametrize(
+        ("option", "error"),
+        [("deadline", DeadlineExceeded), ("queue_deadline", QueueTimeout)],
+        ids=["deadline", "queue"],
+    )
+    def test_answered_at_its_deadline_while_every_instance_is_busy(self, serve, option, error):
+        model, observer = FakeModel(), Recorder()
+        scheduler = serve(model, observer=observer)
+        blocker = hold(model, scheduler)
+        due = time.monotonic() + 0.05
+        dying, living = vector(1, **{option: due}), vector(2, deadline=due + 1000)
+        scheduler.submit(dying)
+        scheduler.submit(living)
+        with pytest.raises(error) as info:
+            dying.result()
+        assert type(info.value) is error
+        assert not info.value.accepted
+        assert dying.finished_at >= due
+        assert not blocker.finished  # the gate is still closed: nobody took it out of the queue but the clock
+        assert scheduler.queue_depth[0] == 1
+        model.gate.open()
+        living.result()
+        assert all(1 not in inputs["x"] for _, inputs, _ in model.runs)
+        assert observer.drops == ["expired"]
+
+    def test_earlier_deadlines_that_come_later_are_met(self, serve):
+        model = FakeModel()
+        scheduler = serve(model)
+        hold(model, scheduler)
+        now = time.monotonic()
+        calls = [vector(1, deadline=now + d, width=w) for d, w in ((500, 1), (0.3, 2), (0.1, 1), (0.2, 3))]
+        for call in calls:
+            scheduler.submit(call)
+        for call in sorted(calls, key=lambda call: call.deadline)[:3]:
+            with pytest.raises(DeadlineExceeded):
+                call.result()
+        assert not calls[0].finished
+
+    def test_expired_is_dropped_when_dequeued_and_never_runs(self, serve, monkeypatch):
+        """The clock thread is late here: the instance itself must not run what nobody waits for."""
+        model = FakeModel()
+        monkeypatch.setattr("inferd.server.scheduling.batcher.Batcher.watch", lambda self: None)
+        scheduler = serve(model)
+        hold(model, scheduler)
+        due = time.monotonic() + 0.01
+        dying, living = vector(1, deadline=due), vector(2)
+        scheduler.submit(dying)
+        scheduler.submit(living)
+        while time.monotonic() < due:
+            pass
+        model.gate.open()
+        living.result()
+        with pytest.raises(DeadlineExceeded, match="in the queue"):
+            dying.result()
+        assert model.batches == [1, 1]
+
+
+class TestCancel:
+    def test_dropped_alone_and_freed_at_once(self, serve):
+        model, observer = FakeModel(), Recorder()
+        scheduler = serve(model, observer=observer)
+        hold(model, scheduler)
+        calls = [vector(i) for i in (1, 2, 3)]
+        for call in calls:
+            scheduler.submit(call)
+        memory = weakref.ref(calls[1].inputs["x"])
+        calls[1].cancel()
+        assert calls[1].outcomes == 1
+        assert scheduler.queue_depth == (2, 16)
+        gc.collect()
+        assert memory() is None  # not when its turn would have come
+        calls[1].cancel()
+        model.gate.open()
+        assert [calls[i].result()["y"][0, 0] for i in (0, 2)] == [2, 6]
+        with pytest.raises(Cancelled):
+            calls[1].result()
+        assert calls[1].outcomes == 1
+        assert [inputs["x"][:, 0].tolist() for _, inputs, _ in model.runs] == [[0], [1, 3]]
+        assert observer.drops == ["cancelled"]
+
+    def test_while_it_runs_the_neighbours_get_their_rows(self, serve):
+        model = FakeModel()
+        scheduler = serve(model)
+        blocker = hold(model, scheduler)
+        calls = [vector(i) for i in (1, 2, 3)]
+        for call in calls:
+            scheduler.submit(call)
+        model.gate.step()
+        blocker.result()
+        model.gate.wait_for_arrivals()
+        calls[1].cancel()
+        model.gate.open()
+        assert [calls[i].result()["y"][0, 0] for i in (0, 2)] == [2, 6]
+        assert [call.outcomes for call in calls] == [1, 1, 1]
+        assert isinstance(calls[1].error, Cancelled)
+
+    def test_before_it_is_submitted(self, serve):
+        model = FakeModel()
+        scheduler = serve(model)
+        call = vector(1)
+        call.cancel()
+        scheduler.submit(call)
+        assert scheduler.drain(PATIENCE)
+        assert call.outcomes == 1
+        assert model.runs == []
+
+    def test_between_submit_and_queue(self, serve):
+        """The caller goes away while another thread is just queueing the request: its place must not be left
+        occupied.
+        """
+        model = FakeModel()
+        scheduler = serve(model)
+        hold(model, scheduler)
+        for _ in range(200):
+            call = vector(1)
+            ready = threading.Barrier(2)
+
+            def cancel(call=call, ready=ready):
+                ready.wait()
+                call.cancel()
+
+            thread = threading.Thread(target=cancel)
+            thread.start()
+            ready.wait()
+            scheduler.submit(call)
+            thread.join()
+            assert call.wait().outcomes == 1
+            assert scheduler.queue_depth == (0, 0)
+
+
+class TestEnd:
+    def test_drain_refuses_new_requests_and_waits_for_all_others(self, serve):
+        model = FakeModel()
+        scheduler = serve(model)
+        running = hold(model, scheduler)
+        scheduler.submit(waiting := vector(1))
+        assert not scheduler.drain(0.01)
+        with pytest.raises(Unavailable, match="m:1 is being unloaded") as info:
+            scheduler.submit(vector(2))
+        assert not info.value.accepted
+        model.gate.open()
+        assert scheduler.drain(PATIENCE)
+        for call in (running, waiting):
+            assert call.finished
+            call.result()
+
+    def test_drain_of_an_unused_scheduler(self, serve):
+        assert serve(FakeModel()).drain(0)
+
+    def test_drain_after_a_cancel_of_the_last_request(self, serve):
+        model = FakeModel()
+        scheduler = serve(model)
+        hold(model, scheduler)
+        scheduler.submit(waiting := vector(1))
+        waiting.cancel()
+        model.gate.open()
+        assert scheduler.drain(PATIENCE)
+
+    def test_close_fails_what_waits_and_lets_the_running_end(self, serve):
+        model = FakeModel()
+        scheduler = serve(model, instances=2)
+        blockers = [hold(model, scheduler)]
+        scheduler.submit(second := vector(5))
+        model.gate.wait_for_arrivals(2)
+        scheduler.submit(waiting := vector(1))
+        closing = threading.Thread(target=scheduler.close)
+        closing.start()
+        with pytest.raises(Unavailable, match="closed"):
+            waiting.result()
+        assert not blockers[0].finished
+        model.gate.open()
+        closing.join(PATIENCE)
+        for call in (*blockers, second):
+            call.result()
+        with pytest.raises(Unavailable):
+            scheduler.submit(vector(2))
+        made = {thread for what, thread in model.events if what == "make"}
+        closed = {thread for what, thread in model.events if what == "close instance"}
+        assert made == closed  # each on the thread that made and ran it
+        assert len(made) == 2
+        assert all("m:1" in name for name in made)
+        assert [what for what, _ in model.events].count("close model") == 1
+        assert model.events[-1][0] == "close model"
+        scheduler.close()
+        assert [what for what, _ in model.events].count("close model") == 1
+
+    def test_a_hanging_model_is_contained_honestly(self, serve, caplog):
+        model = FakeModel()
+        scheduler = serve(model)
+        stuck = hold(model, scheduler)
+        assert not scheduler.drain(0.01)
+        scheduler.close(timeout=0.01)
+        with pytest.raises(Unavailable) as info:
+            stuck.result()
+        assert info.value.accepted  # it may have reached the model
+        assert "did not come back" in caplog.text
+        assert "close model" not in [what for what, _ in model.events]
+        thread = next(thread for thread in threading.enumerate() if thread.name == "inferd-m:1-0")
+        assert thread.daemon
+        model.gate.open()
+        thread.join(PATIENCE)
+        assert [what for what, _ in model.events][-2:] == ["close instance", "close model"]
+        assert stuck.outcomes == 1
+
+    def test_no_thread_is_left(self, serve):
+        scheduler = serve(FakeModel(), instances=2)
+        scheduler.submit(call := vector(1))
+        call.result()
+        scheduler.close()
+        deadline = time.monotonic() + PATIENCE
+        while any("m:1" in thread.name for thread in threading.enumerate()):
+            assert time.monotonic() < deadline
+
+
+def test_a_finished_request_keeps_nothing_of_its_caller_alive(serve):
+    scheduler = serve(FakeModel())
+
+    class Held:
+        pass
+
+    held = Held()
+    alive = weakref.ref(held)
+    done = threading.Event()
+
+    def on_done(_request, held=held):
+        done.set()
+
+    from inferd.server.scheduling.request import InferRequest
+
+    request = InferRequest("f", {"x": np.ones((1, 2), np.float32)}, on_done)
+    del held, on_done
+    scheduler.submit(request)
+    assert done.wait(PATIENCE)
+    assert scheduler.drain(PATIENCE)
+    assert alive() is None
+
+
+def test_an_idle_instance_keeps_no_request_alive(serve):
+    model = FakeModel()
+    scheduler = serve(model)
+    call = vector(1)
+    memory = weakref.ref(call.inputs["x"])
+    scheduler.submit(call)
+    call.result()
+    assert scheduler.drain(PATIENCE)
+    del call
+    model.forget()
+    gc.collect()
+    assert memory() is None
+
+
+def test_only_the_first_outcome_counts():
+    """Sixteen threads race to finish one request."""
+    for _ in range(100):
+        call = Call({"x": np.ones((1, 1), np.float32)})
+        ready = threading.Barrier(16)
+
+        def race(i, call=call, ready=ready):
+            ready.wait()
+            if i % 3 == 0:
+                call.cancel()
+            elif i % 3 == 1:
+                call.succeed({"y": np.full(1, i)})
+            else:
+                call.fail(Unavailable("no"))
+
+        threads = [threading.Thread(target=race, args=(i,)) for i in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert call.outcomes == 1
+        assert (call.outputs is None) != (call.error is None)

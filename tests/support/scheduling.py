@@ -1,0 +1,218 @@
+"""Fakes that a test steps by hand: a model whose runs wait to be let go, requests that remember their outcome."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Array, LoadError, Placement, Signature, TensorSpec, Traits
+from inferd.server.config.schema import Batching, Queue
+from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.scheduler import Scheduler
+from inferd.wire.dtypes import DType
+
+PATIENCE = 20.0  # seconds after which a test that waits for an event gives up
+F32 = DType.FP32
+
+
+def signature(
+    inputs: Mapping[str, tuple[DType, tuple[int, ...] | None]],
+    outputs: Mapping[str, tuple[DType, tuple[int, ...] | None]],
+    name: str = "f",
+) -> Signature:
+    return Signature(
+        name,
+        tuple(TensorSpec(key, *value) for key, value in inputs.items()),
+        tuple(TensorSpec(key, *value) for key, value in outputs.items()),
+    )
+
+
+VECTOR = signature({"x": (F32, (-1, -1))}, {"y": (F32, (-1, -1))})
+Function = Callable[[str, Mapping[str, Array]], dict[str, Array]]
+
+
+def double(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {"y": inputs["x"] * 2}
+
+
+class Gate:
+    """Stops runs. Closed, a run that arrives waits until `step` lets it go or `open` lets all go."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._open = True
+        self._passes = 0
+        self._waiting = 0
+
+    def close(self) -> None:
+        with self._condition:
+            self._open = False
+
+    def open(self) -> None:
+        with self._condition:
+            self._open = True
+            self._condition.notify_all()
+
+    def step(self, runs: int = 1) -> None:
+        with self._condition:
+            self._passes += runs
+            self._condition.notify_all()
+
+    def arrive(self) -> None:
+        with self._condition:
+            self._waiting += 1
+            self._condition.notify_all()
+            passed = self._condition.wait_for(lambda: self._open or self._passes > 0, PATIENCE)
+            self._waiting -= 1
+            if not self._open:
+                self._passes -= 1
+            assert passed, "a run was never let go"
+
+    def wait_for_arrivals(self, runs: int = 1) -> None:
+        """Waits until `runs` runs stand at the gate."""
+        with self._condition:
+            assert self._condition.wait_for(lambda: self._waiting >= runs, PATIENCE), "no run arrived"
+
+
+class FakeModel:
+    """A model that computes with `function`, one gate for all instances, and remembers what it was asked."""
+
+    def __init__(
+        self,
+        function: Function = double,
+        signatures: Sequence[Signature] = (VECTOR,),
+        traits: Traits | None = None,
+        *,
+        unplaceable: str | None = None,
+    ) -> None:
+        self.function = function
+        self.signatures = tuple(signatures)
+        self.traits = traits or Traits()
+        self.gate = Gate()
+        self.unplaceable = unplaceable
+        self.lock = threading.Lock()
+        self.runs: list[tuple[str, dict[str, Array], tuple[str, ...] | None]] = []
+        self.events: list[tuple[str, str]] = []  # (what, thread name)
+        self.instances = 0
+
+    def instance(self, placement: Placement) -> FakeInstance:
+        if placement.device == self.unplaceable:
+            raise LoadError(f"no device {placement.device}")
+        with self.lock:
+            self.instances += 1
+        self.note("make")
+        return FakeInstance(self)
+
+    def close(self) -> None:
+        self.note("close model")
+
+    def note(self, what: str) -> None:
+        with self.lock:
+            self.events.append((what, threading.current_thread().name))
+
+    def forget(self) -> None:
+        """Forgets the runs so far: those of the proof."""
+        with self.lock:
+            self.runs.clear()
+
+    @property
+    def batches(self) -> list[int]:
+        """Rows of the first input, run by run."""
+        return [next(iter(inputs.values())).shape[0] for _, inputs, _ in self.runs]
+
+
+class FakeInstance:
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+
+    def run(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        model = self.model
+        with model.lock:
+            model.runs.append((signature, dict(inputs), None if outputs is None else tuple(outputs)))
+        model.gate.arrive()
+        computed = model.function(signature, inputs)
+        return computed if outputs is None else {name: computed[name] for name in outputs}
+
+    def close(self) -> None:
+        self.model.note("close instance")
+
+
+class Call(InferRequest):
+    """A request that remembers its outcome, and how often it was told."""
+
+    __slots__ = ("_ended", "expected", "outcomes")
+
+    def __init__(self, inputs: dict[str, Array], signature: str = "f", **options: Any) -> None:
+        self._ended = threading.Event()
+        self.outcomes = 0
+        options.setdefault("nbytes", sum(array.nbytes for array in inputs.values()))
+        super().__init__(signature, inputs, self._done, **options)
+
+    def _done(self, _request: InferRequest) -> None:
+        self.outcomes += 1
+        self._ended.set()
+
+    def wait(self) -> Call:
+        assert self._ended.wait(PATIENCE), "the request got no answer"
+        return self
+
+    def result(self) -> dict[str, Array]:
+        self.wait()
+        if self.error is not None:
+            raise self.error
+        assert self.outputs is not None
+        return self.outputs
+
+
+def vector(*values: float, width: int = 2, **options: Any) -> Call:
+    """One row per value, filled with it."""
+    return Call({"x": np.repeat(np.array(values, np.float32)[:, None], width, axis=1)}, **options)
+
+
+class Recorder:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.batches: list[tuple[str, int, int]] = []
+        self.drops: list[str] = []
+
+    def batch(self, signature: str, requests: Sequence[InferRequest], rows: int, compute_seconds: float) -> None:
+        assert compute_seconds >= 0
+        with self.lock:
+            self.batches.append((signature, len(requests), rows))
+
+    def dropped(self, reason: str) -> None:
+        with self.lock:
+            self.drops.append(reason)
+
+
+def scheduler(
+    model: Any,
+    *,
+    instances: int = 1,
+    batching: Mapping[str, Any] | None = None,
+    queue: Mapping[str, Any] | None = None,
+    proven: bool = True,
+    **options: Any,
+) -> Scheduler:
+    """A started scheduler. Times in seconds and sizes in bytes are given as plain numbers."""
+    made = Scheduler(
+        "m:1",
+        model,
+        [Placement() for _ in range(instances)],
+        batching=Batching.model_construct(**{**Batching().model_dump(), **(batching or {})}),
+        queue=Queue.model_construct(**{**Queue().model_dump(), **(queue or {})}),
+        **options,
+    )
+    made.start()
+    if proven:
+        made.prove()
+    if isinstance(model, FakeModel):
+        model.forget()
+    return made
