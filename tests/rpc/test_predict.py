@@ -76,7 +76,7 @@ def test_requests_of_many_callers_keep_apart(server: Served):
         (request(signature="other"), grpc.StatusCode.INVALID_ARGUMENT, "'other'; expected one of 'serving_default'"),
         (request(outputs=["w"]), grpc.StatusCode.INVALID_ARGUMENT, "'w'"),
         (encode_request("digits", {"q": np.ones(1)}), grpc.StatusCode.INVALID_ARGUMENT, "'q'"),
-        (request()[:-1], grpc.StatusCode.INVALID_ARGUMENT, "expected a inferd.v1.PredictRequest"),
+        (request()[:-1], grpc.StatusCode.INVALID_ARGUMENT, "expected an inferd.v1.PredictRequest"),
         (b"\xff", grpc.StatusCode.INVALID_ARGUMENT, "1 bytes"),
         (b"", grpc.StatusCode.NOT_FOUND, "''"),
         (

@@ -64,7 +64,7 @@ def _parse(kind: type[_M], message: bytes) -> _M:
         parsed.ParseFromString(message)
     except DecodeError:
         name = kind.DESCRIPTOR.full_name
-        raise MessageError(f"expected a {name}, got {len(message)} bytes that are not one") from None
+        raise MessageError(f"expected an {name}, got {len(message)} bytes that are not one") from None
     return parsed
 
 

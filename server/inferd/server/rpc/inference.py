@@ -50,16 +50,22 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outputs in the order asked for, else in that of the signature. Times in seconds."""
+    """Outputs in the order asked for, else in that of the signature. Times in seconds. `max_batch_size` is the
+    servable's: 0 where nothing is known to be a batch axis."""
 
     id: ServableId
     signature: str
     outputs: dict[str, Array]
     queue_seconds: float
     compute_seconds: float
+    max_batch_size: int = 0
 
 
 Done = Callable[[Answer | ServingError], None]
+
+
+class UnknownSignature(InvalidRequest):
+    """The model has no signature of this name."""
 
 
 class Inference:
@@ -125,7 +131,7 @@ class _Finish:
         self._done = done
 
     def __call__(self, request: InferRequest) -> None:
-        servable_id = self._handle.servable.id
+        servable = self._handle.servable
         self._handle.release()
         outcome: Answer | ServingError
         queued, computed = _times(request)
@@ -134,7 +140,8 @@ class _Finish:
         else:
             try:
                 outputs = _ordered(request.outputs or {}, self._query.outputs, self._signature)
-                outcome = Answer(servable_id, self._signature.name, outputs, queued, computed)
+                name = self._signature.name
+                outcome = Answer(servable.id, name, outputs, queued, computed, servable.max_batch_size)
             except ServingError as error:
                 outcome = error
         query = self._query
@@ -147,7 +154,7 @@ def _signature(servable: ServableLike, name: str) -> Signature:
     found = servable.signatures.get(name or servable.default_signature)
     if found is None:
         known = ", ".join(map(repr, servable.signatures))
-        raise InvalidRequest(f"model {servable.id} has no signature {name!r}; expected one of {known}")
+        raise UnknownSignature(f"model {servable.id} has no signature {name!r}; expected one of {known}")
     return found
 
 
