@@ -160,7 +160,7 @@ def test_a_client_that_sends_no_request_is_cut_off(serve):
 
 
 def test_a_client_that_does_not_read_is_cut_off(serve):
-    site = serve(lambda: b"x" * 50_000_000, limits=Limits(write=0.2))
+    site = serve(lambda: b"x" * 20_000_000, limits=Limits(write=0.2))
     sock = site.raw()
     sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
     reset = select.poll()

@@ -131,9 +131,6 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
 
 
 def _variables(environ: Mapping[str, str], problems: list[Problem]) -> Iterator[tuple[str, KeyPath, str]]:
-    by_single: dict[str, str] = {}
-    for key in all_keys(ServerConfig):
-        by_single["_".join(key.path)] = "__".join(key.path).upper()
     for variable in sorted(environ):
         if not variable.startswith(PREFIX):
             continue
@@ -146,7 +143,8 @@ def _variables(environ: Mapping[str, str], problems: list[Problem]) -> Iterator[
                 path = (*path[:3], *parts[3:])
         if len(path) == 1 and path[0] not in ServerConfig.model_fields:
             # Kubernetes sets INFERD_PORT and the like for a service of that name: not ours, and no error.
-            meant = by_single.get(path[0])
+            keys = (key.path for key in all_keys(ServerConfig))
+            meant = next(("__".join(key).upper() for key in keys if "_".join(key) == path[0]), None)
             if meant is not None:
                 source = f"environment variable {variable}"
                 expected = "two underscores between section and key"
