@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from inferd.backends.api import LoadError
 from inferd.server.lifecycle.desired import Desired, desired
@@ -446,7 +447,7 @@ class Conductor:
         if record.error != error and record.state is State.AVAILABLE:
             self._move(model, record, State.AVAILABLE, error)
 
-    def _say(self, level: int, what: str, record: VersionRecord, generation: int, **fields: object) -> None:
+    def _say(self, level: int, what: str, record: VersionRecord, generation: int, **fields: Any) -> None:
         event(log, level, what, model=record.id.name, version=record.id.version, generation=generation, **fields)
 
     def _status_of(self, model: ModelRecord, record: VersionRecord) -> VersionStatus:

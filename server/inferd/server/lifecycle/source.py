@@ -146,9 +146,9 @@ class Source:
                 event(log, logging.ERROR, "the repository scan failed; what is served stays as it is", error=error)
                 self._wake.wait(self._poll)
                 continue
-            for error in listing.errors:
-                if error not in errors:
-                    event(log, logging.ERROR, "repository problem", reason=error)
+            for problem in listing.errors:
+                if problem not in errors:
+                    event(log, logging.ERROR, "repository problem", reason=problem)
             errors = listing.errors
             deliver(listing)
             wait = self._poll
