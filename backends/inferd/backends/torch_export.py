@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import SignatureTable, agree
+from inferd.backends.torch_effects import program_effects
 from inferd.backends.torch_errors import reason
 from inferd.backends.torch_instance import TorchInstance, dtype_text, use_device, verify_device
 from inferd.backends.torch_io import (
@@ -52,17 +52,16 @@ class ExportedModel:
             raise LoadError("a torch.export program has one signature: declare one at most")
         declared = request.signatures[0] if request.signatures else None
         signature, plan, smallest, largest = _read(self._program, declared)
-        mutated = {spec.kind.name for spec in self._program.graph_signature.output_specs}
-        stateful = bool(mutated & {"BUFFER_MUTATION", "PARAMETER_MUTATION"})
+        effects = program_effects(self._program)
         self._signatures = (signature,)
         self._plans = {signature.name: plan}
         self._checks = SignatureTable(self._signatures)
         self._traits = Traits(
-            may_write_inputs="USER_INPUT_MUTATION" in mutated,
+            may_write_inputs=effects.writes_inputs,
             bounded=True,
-            concurrent=not stateful,
+            concurrent=not effects.keeps_state,
             max_batch=largest,
-            stateful=stateful,
+            stateful=effects.keeps_state,
             notes=(f"exported for batches of {smallest} rows or more",) if smallest > 1 else (),
         )
 
@@ -79,12 +78,12 @@ class ExportedModel:
         use_device(torch, placement.device)
         program = self._program
         if placement.device != "cpu":
-            # Not module.to(): devices are written into the graph too.
             from torch.export.passes import move_to_device_pass
 
-            program = move_to_device_pass(copy.deepcopy(program), placement.device)
+            # Not module.to(): devices are written into the graph too. The pass changes the program that it gets.
+            program = move_to_device_pass(_copied(torch, program), placement.device)
         elif self._traits.stateful:
-            program = copy.deepcopy(program)
+            program = _copied(torch, program)
         module = program.module()
         tensors = [*module.parameters(), *module.buffers(), *_constants(torch, module)]
         if placement.device != "cpu":
@@ -106,6 +105,14 @@ class ExportedModel:
 
     def close(self) -> None:
         self._program = None
+
+
+def _copied(torch: Any, program: Any) -> Any:
+    """A program of its own. copy.deepcopy warns and fails on parts of it."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    return torch.export.load(buffer)
 
 
 def _refuse_pickled_samples(torch: Any, data: bytes, name: str) -> None:

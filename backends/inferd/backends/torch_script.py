@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from inferd.backends.api import DEFAULT_SIGNATURE, LoadError, OpenRequest, Placement, Signature, Traits
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch_archive import Archive
+from inferd.backends.torch_effects import inlined, nodes_of, script_effects
 from inferd.backends.torch_errors import reason
 from inferd.backends.torch_instance import TorchInstance, use_device, verify_device
 from inferd.backends.torch_io import Plan
 from inferd.backends.torch_script_plan import Example, plan_method
-
-_Method = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What a method's graph tells: does it write into an argument, does it keep something for the next call."""
-
-    writes_inputs: bool
-    keeps_state: bool
 
 
 class ScriptModel:
@@ -45,8 +35,8 @@ class ScriptModel:
             module = _frozen(torch, module)
         methods = _methods(module)
         served = _served(request.signatures, methods)
-        facts = [_facts(torch, module, methods[signature_name]) for signature_name in served]
-        stateful = any(f.keeps_state for f in facts)
+        effects = [script_effects(torch, module, methods[name]) for name in served]
+        stateful = any(e.keeps_state for e in effects)
         notes = ["the module was saved in training mode and is served in evaluation mode"] if training else []
 
         signatures: list[Signature] = []
@@ -65,7 +55,7 @@ class ScriptModel:
         self._signatures = tuple(signatures)
         self._checks = SignatureTable(signatures)
         self._traits = Traits(
-            may_write_inputs=any(f.writes_inputs for f in facts),
+            may_write_inputs=any(e.writes_inputs for e in effects),
             bounded=True,
             concurrent=not stateful,
             stateful=stateful,
@@ -144,38 +134,7 @@ def _served(declared: Sequence[Signature], methods: dict[str, str]) -> dict[str,
     return {DEFAULT_SIGNATURE: None}
 
 
-def _facts(torch: Any, module: Any, method: str) -> _Facts:
-    """Reads the method's graph with everything that it calls inlined. In doubt it writes and keeps."""
-    graph = module._c._get_method(method).graph.copy()
-    torch._C._jit_pass_inline(graph)
-    aliases = graph.alias_db()
-    this, *arguments = graph.inputs()
-    kept = False
-    for node in _nodes(graph):
-        if node.kind() == "prim::SetAttr":
-            kept = True
-        elif "!" in node.schema():
-            # In-place operators return what they write into.
-            written = [*node.inputs(), *node.outputs()]
-            kept = kept or any(_holds(aliases, this, value) for value in written)
-    return _Facts(any(aliases.has_writers(value) for value in arguments), kept)
-
-
-def _holds(aliases: Any, this: Any, value: Any) -> bool:
-    try:
-        return bool(aliases.may_contain_alias([this], [value]))
-    except (RuntimeError, TypeError):
-        return True
-
-
-def _nodes(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
-
-
-def _tensors(torch: Any, module: Any, methods: Any) -> Iterator[Any]:
+def _tensors(torch: Any, module: Any, methods: Iterable[str]) -> Iterator[Any]:
     """Every tensor that belongs to the module: parameters, buffers, attributes and constants in the code."""
     yield from module.parameters()
     yield from module.buffers()
@@ -184,9 +143,7 @@ def _tensors(torch: Any, module: Any, methods: Any) -> Iterator[Any]:
             if isinstance(value, torch.Tensor):
                 yield value
     for method in methods:
-        graph = module._c._get_method(method).graph.copy()
-        torch._C._jit_pass_inline(graph)
-        for node in _nodes(graph):
+        for node in nodes_of(inlined(torch, module, method)):
             if node.kind() == "prim::Constant":
                 value = node.output().toIValue()
                 if isinstance(value, torch.Tensor):

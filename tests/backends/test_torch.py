@@ -1,0 +1,526 @@
+"""What only the torch backend has: argument kinds, names of outputs, state, in-place writes, and refused files."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inferd.backends.api import (
+    BackendError,
+    IncompleteArtefact,
+    Instance,
+    InvalidInput,
+    LoadError,
+    Model,
+    OpenRequest,
+    Placement,
+    Signature,
+    TensorSpec,
+)
+from inferd.backends.torch import TorchBackend
+from inferd.wire.dtypes import DType
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.heavy
+Array = np.ndarray[Any, Any]
+F, LONG = DType.FP32, DType.INT64
+X = np.array([[1, 2], [3, 4]], np.float32)
+
+
+def spec(name: str, shape: tuple[int, ...] | None = (-1, 2), dtype: DType = F) -> TensorSpec:
+    return TensorSpec(name, dtype, shape)
+
+
+def signature(inputs: list[TensorSpec], outputs: list[TensorSpec], name: str = "serving_default") -> Signature:
+    return Signature(name, tuple(inputs), tuple(outputs))
+
+
+def script(version: Path, module: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(module.eval()), str(version / "model.pt"))
+
+
+def trace(version: Path, module: Any, *example: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.trace(module.eval(), example), str(version / "model.pt"))
+
+
+def open_model(version: Path, *declared: Signature, **options: Any) -> Model:
+    backend = TorchBackend()
+    artefact = backend.find(version)
+    assert artefact is not None
+    return backend.open(OpenRequest("m", 1, version, artefact, declared, options))
+
+
+@contextmanager
+def served(version: Path, *declared: Signature, **options: Any) -> Iterator[tuple[Model, Instance]]:
+    model = open_model(version, *declared, **options)
+    instance = model.instance(Placement())
+    yield model, instance
+    instance.close()
+    model.close()
+
+
+def outputs_of(instance: Instance, **inputs: Array) -> dict[str, Array]:
+    return instance.run("serving_default", inputs)
+
+
+# ---- arguments
+
+
+class Kinds(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: torch.Tensor, n: int, f: float = 0.5, twice: bool = False, how: str = "add") -> torch.Tensor:
+        y = x + n if how == "add" else x * n
+        y = y + f
+        return y * 2 if twice else y
+
+
+def test_python_arguments_are_fed_from_scalars_and_have_their_defaults(version: Path) -> None:
+    script(version, Kinds())
+    with served(version) as (model, instance):
+        specs = {s.name: (s.dtype, s.shape, s.optional) for s in model.signatures[0].inputs}
+        assert specs == {
+            "x": (F, None, False),
+            "n": (LONG, (), False),
+            "f": (DType.FP64, (), True),
+            "twice": (DType.BOOL, (), True),
+            "how": (DType.STRING, (), True),
+        }
+        np.testing.assert_array_equal(outputs_of(instance, x=X, n=np.array(2))["output__0"], X + 2.5)
+        word = np.array(b"mul", object)
+        got = outputs_of(instance, x=X, n=np.array(2), f=np.array(1.0), twice=np.array(True), how=word)
+        np.testing.assert_array_equal(got["output__0"], (X * 2 + 1) * 2)
+        with pytest.raises(InvalidInput, match="UTF-8"):
+            outputs_of(instance, x=X, n=np.array(2), how=np.array(b"\xff", object))
+
+
+def test_declared_scalars_may_have_one_element_and_another_number_type(version: Path) -> None:
+    script(version, Kinds())
+    declared = signature([spec("x"), spec("n", (1,), DType.INT32), spec("twice", (), DType.BOOL)], [spec("y")])
+    with served(version, declared) as (_, instance):
+        got = outputs_of(instance, x=X, n=np.array([3], np.int32), twice=np.array(True))
+        np.testing.assert_array_equal(got["y"], (X + 3.5) * 2)
+    with pytest.raises(LoadError, match=r"'n'.*STRING.*int"):
+        open_model(version, signature([spec("x"), spec("n", (), DType.STRING)], [spec("y")]))
+    with pytest.raises(LoadError, match=r"'n'.*not declared"):
+        open_model(version, signature([spec("x")], [spec("y")]))
+    with pytest.raises(LoadError, match=r"'z' is declared.*x, n, f, twice, how"):
+        open_model(version, signature([spec("x"), spec("n", ()), spec("z")], [spec("y")]))
+
+
+class Pair(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        return a - b, (a, b)
+
+
+def test_triton_names_say_which_argument_and_output_is_meant(version: Path) -> None:
+    script(version, Pair())
+    declared = signature([spec("IN__1"), spec("IN__0")], [spec("OUT__2"), spec("OUT__0")])
+    with served(version, declared) as (_, instance):
+        got = outputs_of(instance, IN__0=X, IN__1=2 * X)
+        np.testing.assert_array_equal(got["OUT__0"], -X)
+        np.testing.assert_array_equal(got["OUT__2"], 2 * X)
+    with pytest.raises(LoadError, match=r"number 7.*gives 3"):
+        open_model(version, signature([spec("a"), spec("b")], [spec("OUT__7")]))
+
+
+def test_outputs_that_return_an_input_are_copies(version: Path) -> None:
+    script(version, Pair())
+    with served(version) as (_, instance):
+        a, b = X.copy(), X.copy()
+        got = outputs_of(instance, a=a, b=b)
+        a[:] = 9
+        np.testing.assert_array_equal(got["output__1"], X)
+
+
+class Keyed(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"sum": parts["a"] + parts["b"], "a": parts["a"]}
+
+
+def test_dictionaries_of_tensors_go_by_the_declared_names(version: Path) -> None:
+    script(version, Keyed())
+    with pytest.raises(LoadError, match=r"model\.yaml.*\nsignatures:\n"):
+        open_model(version)
+    with served(version, signature([spec("a"), spec("b")], [spec("sum")])) as (_, instance):
+        np.testing.assert_array_equal(outputs_of(instance, a=X, b=X)["sum"], 2 * X)
+    misnamed = signature([spec("a"), spec("b")], [spec("total")])
+    with served(version, misnamed) as (_, other), pytest.raises(BackendError, match=r"no output 'total'.*sum, a"):
+        outputs_of(other, a=X, b=X)
+
+
+class Listed(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [parts[0] + parts[1], parts[0]]
+
+
+def test_lists_of_tensors_are_filled_in_the_declared_order(version: Path) -> None:
+    script(version, Listed())
+    with served(version, signature([spec("b"), spec("a")], [spec("sum"), spec("first")])) as (_, instance):
+        got = outputs_of(instance, a=X, b=3 * X)
+        np.testing.assert_array_equal(got["sum"], 4 * X)
+        np.testing.assert_array_equal(got["first"], 3 * X)
+
+
+def test_an_output_of_another_type_than_declared_is_an_error_not_a_lie(version: Path) -> None:
+    script(version, Pair())
+    wrong = signature([spec("a"), spec("b")], [spec("y", dtype=LONG)])
+    message = r"'y' is declared as INT64.*float32"
+    with served(version, wrong) as (_, instance), pytest.raises(BackendError, match=message):
+        outputs_of(instance, a=X, b=X)
+
+
+# ---- what a traced module tells
+
+
+class Embedding(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 4)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (self.table(tokens) * mask.unsqueeze(-1)).mean(1), tokens.sum(1)
+
+
+def test_a_traced_module_needs_no_declaration(version: Path) -> None:
+    trace(version, Embedding(), torch.zeros(1, 5, dtype=torch.int64), torch.ones(1, 5))
+    with served(version) as (model, instance):
+        (found,) = model.signatures
+        assert [(s.name, s.dtype, s.shape) for s in found.inputs] == [("tokens", LONG, (-1, 5)), ("mask", F, (-1, 5))]
+        assert [(s.name, s.dtype, s.shape) for s in found.outputs] == [
+            ("output__0", F, (-1, 4)),
+            ("output__1", LONG, (-1,)),
+        ]
+        tokens = np.arange(10).reshape(2, 5)
+        got = outputs_of(instance, tokens=tokens, mask=np.ones((2, 5), np.float32))
+        np.testing.assert_array_equal(got["output__1"], tokens.sum(1))
+
+
+# ---- state and writes
+
+
+class Counter(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.register_buffer("total", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return x + self.count
+
+    @torch.jit.export
+    def add(self, x: torch.Tensor) -> torch.Tensor:
+        self.total.add_(x.sum())
+        return self.total
+
+    @torch.jit.export
+    def pure(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        y += 1
+        return y
+
+    @torch.jit.export
+    def clobber(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1).mul_(2)
+
+
+@pytest.mark.parametrize(
+    ("method", "stateful", "writes"),
+    [("serving_default", True, False), ("add", True, False), ("pure", False, False), ("clobber", False, True)],
+)
+def test_the_graph_tells_state_and_writes(version: Path, method: str, stateful: bool, writes: bool) -> None:
+    script(version, Counter())
+    model = open_model(version, signature([spec("x")], [spec("y", None)], method))
+    assert (model.traits.stateful, model.traits.may_write_inputs) == (stateful, writes)
+    assert model.traits.concurrent is not stateful
+    model.close()
+
+
+def test_state_belongs_to_the_instance_and_answers_to_the_caller(version: Path) -> None:
+    script(version, Counter())
+    with served(version, signature([spec("x")], [spec("y", None)], "add")) as (model, first):
+        one = first.run("add", {"x": np.ones((1, 2), np.float32)})["y"]
+        two = first.run("add", {"x": np.ones((1, 2), np.float32)})["y"]
+        other = model.instance(Placement())
+        assert (one.item(), two.item()) == (2, 4)
+        assert other.run("add", {"x": np.ones((1, 2), np.float32)})["y"].item() == 2
+        other.close()
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones(version: Path) -> None:
+    script(version, Counter())
+    with pytest.raises(LoadError, match=r"'nope'.*add, clobber, pure, serving_default"):
+        open_model(version, signature([spec("x")], [spec("y")], "nope"))
+
+
+def test_training_mode_is_left_and_told(version: Path) -> None:
+    class Noisy(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = torch.nn.Dropout(0.9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.drop(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(Noisy()), str(version / "model.pt"))
+    with served(version) as (model, instance):
+        assert any("training mode" in note for note in model.traits.notes)
+        np.testing.assert_array_equal(outputs_of(instance, x=X)["output__0"], X)
+
+
+# ---- errors
+
+
+class Raising(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.size(0) > 2:
+            raise ValueError("at most two rows")
+        if x.size(0) > 1:
+            raise RuntimeError("the cache is gone")
+        return x
+
+
+def test_a_models_own_exceptions_say_whose_fault_it_is(version: Path) -> None:
+    script(version, Raising())
+    with served(version) as (_, instance):
+        with pytest.raises(InvalidInput, match=r"inputs: at most two rows$"):
+            outputs_of(instance, x=np.zeros((3, 2), np.float32))
+        with pytest.raises(BackendError, match=r"failed: the cache is gone$") as failed:
+            outputs_of(instance, x=X)
+        assert not isinstance(failed.value, InvalidInput)
+
+
+def test_a_wrong_size_without_declared_shapes_is_the_callers_fault(version: Path) -> None:
+    script(version, torch.nn.Linear(2, 3))
+    with served(version) as (model, instance):
+        (name,) = [s.name for s in model.signatures[0].inputs]
+        with pytest.raises(InvalidInput, match="cannot be multiplied") as refused:
+            instance.run("serving_default", {name: np.zeros((1, 5), np.float32)})
+        assert "linear.py" not in str(refused.value)
+
+
+def test_a_closed_instance_says_so(version: Path) -> None:
+    script(version, torch.nn.Identity())
+    model = open_model(version)
+    instance = model.instance(Placement())
+    instance.close()
+    with pytest.raises(BackendError, match="closed"):
+        instance.run("serving_default", {model.signatures[0].inputs[0].name: X})
+
+
+# ---- files
+
+
+def test_pickles_are_refused_and_never_loaded(version: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (ran,))
+
+    backend = TorchBackend()
+    for name in ("model.pt", "model.pth", "model.pt2"):
+        for write in (
+            lambda path: path.write_bytes(pickle.dumps(Bomb())),
+            lambda path: torch.save({"w": torch.zeros(1), "bomb": Bomb()}, path),
+        ):
+            write(version / name)
+            with pytest.raises(LoadError, match=r"never loaded.*torch\.jit\.save"):
+                backend.find(version)
+            (version / name).unlink()
+    assert not ran.exists()
+
+
+def test_torchscript_under_another_name_is_told_its_name(version: Path) -> None:
+    script(version, torch.nn.Identity())
+    (version / "model.pt").rename(version / "model.pth")
+    with pytest.raises(LoadError, match=r"model\.pth is a TorchScript: name it model\.pt"):
+        TorchBackend().find(version)
+
+
+def test_two_artefacts_and_cut_files_are_told(version: Path) -> None:
+    backend = TorchBackend()
+    script(version, torch.nn.Linear(2, 2))
+    shutil.copyfile(version / "model.pt", version / "model.pt2")
+    with pytest.raises(LoadError, match="two torch models"):
+        backend.find(version)
+    (version / "model.pt2").unlink()
+    whole = (version / "model.pt").read_bytes()
+    for keep in (0, 3, 100, len(whole) - 1):
+        (version / "model.pt").write_bytes(whole[:keep])
+        artefact = backend.find(version)
+        assert artefact is not None
+        assert backend.complete(artefact)
+        with pytest.raises(IncompleteArtefact):
+            backend.open(OpenRequest("m", 1, version, artefact))
+    assert backend.complete(version / "gone.pt") == "gone.pt is missing"
+
+
+def test_freezing_keeps_the_answers(version: Path) -> None:
+    script(version, torch.nn.Linear(2, 3))
+    with served(version) as (_, plain), served(version, freeze=True) as (_, frozen):
+        np.testing.assert_allclose(
+            outputs_of(plain, input=X)["output__0"], outputs_of(frozen, input=X)["output__0"], rtol=1e-6
+        )
+
+
+# ---- torch.export
+
+
+class Net(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor, extra: dict[str, torch.Tensor], scale: int = 2) -> dict[str, torch.Tensor]:
+        return {"y": self.linear(x) * scale, "z": extra["a"] + extra["b"]}
+
+
+def export(version: Path, module: Any, args: tuple[Any, ...], shapes: Any, **kwargs: Any) -> None:
+    program = torch.export.export(module.eval(), args, dynamic_shapes=shapes, **kwargs)
+    torch.export.save(program, version / "model.pt2")
+
+
+def test_an_exported_program_tells_everything(version: Path) -> None:
+    batch = torch.export.Dim("batch", min=1, max=7)
+    net = Net()
+    extra = {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}
+    export(
+        version,
+        net,
+        (torch.zeros(2, 2), extra, 5),
+        {"x": {0: batch}, "extra": {"a": {0: batch}, "b": {0: batch}}, "scale": None},
+    )
+    with served(version) as (model, instance):
+        (found,) = model.signatures
+        assert [(s.name, s.dtype, s.shape) for s in found.inputs] == [
+            ("x", F, (-1, 2)),
+            ("extra_a", F, (-1, 2)),
+            ("extra_b", F, (-1, 2)),
+        ]
+        assert [(s.name, s.dtype, s.shape) for s in found.outputs] == [("y", F, (-1, 3)), ("z", F, (-1, 2))]
+        assert model.traits.max_batch == 7
+        assert not model.traits.stateful
+        assert not model.traits.may_write_inputs
+        got = outputs_of(instance, x=X, extra_a=X, extra_b=X)
+        with torch.no_grad():
+            want = (net.linear(torch.from_numpy(X)) * 5).numpy()
+        np.testing.assert_allclose(got["y"], want, rtol=1e-5)
+        np.testing.assert_array_equal(got["z"], 2 * X)
+        too_many = np.zeros((8, 2), np.float32)
+        with pytest.raises(InvalidInput, match="refused"):
+            outputs_of(instance, x=too_many, extra_a=too_many, extra_b=too_many)
+        with pytest.raises(InvalidInput):
+            outputs_of(instance, x=X, extra_a=X[:1], extra_b=X)
+
+
+def test_failing_calls_of_a_program_print_nothing(version: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export(version, torch.nn.Linear(2, 3), (torch.zeros(2, 2),), ({0: torch.export.Dim("n", min=1, max=4)},))
+    with served(version) as (_, instance):
+        capfd.readouterr()
+        with pytest.raises(InvalidInput):
+            outputs_of(instance, input=np.zeros((5, 2), np.float32))
+        assert capfd.readouterr() == ("", "")
+
+
+def test_a_declaration_that_differs_from_the_program_is_refused(version: Path) -> None:
+    export(version, torch.nn.Linear(2, 3), (torch.zeros(2, 2),), ({0: torch.export.Dim("n", min=1)},))
+    good = signature([spec("input")], [spec("y", (-1, 3))])
+    with served(version, good) as (model, instance):
+        assert model.traits.max_batch is None
+        assert outputs_of(instance, input=X)["y"].shape == (2, 3)
+    with pytest.raises(LoadError, match=r"'input' is declared as \[-1, 4\].*\[-1, 2\]"):
+        open_model(version, signature([spec("input", (-1, 4))], [spec("y", (-1, 3))]))
+    with pytest.raises(LoadError, match=r"'y' is declared as INT64.*FP32"):
+        open_model(version, signature([spec("input")], [spec("y", (-1, 3), LONG)]))
+    with pytest.raises(LoadError, match="'input' of the program is not declared"):
+        open_model(version, signature([spec("other")], [spec("y", (-1, 3))]))
+
+
+def test_a_program_that_mutates_a_buffer_is_stateful(version: Path) -> None:
+    class Sums(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.total.add_(x)
+            return self.total + 0
+
+    export(version, Sums(), (torch.zeros(2),), None)
+    with served(version) as (model, first):
+        assert model.traits.stateful
+        one = np.ones(2, np.float32)
+        assert [outputs_of(first, x=one)["output__0"].tolist() for _ in range(2)] == [[1, 1], [2, 2]]
+        other = model.instance(Placement())
+        assert outputs_of(other, x=one)["output__0"].tolist() == [1, 1]
+        other.close()
+
+
+def test_pickles_inside_an_exported_program_are_refused(version: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (ran,))
+
+    export(version, torch.nn.Linear(2, 3), (torch.zeros(2, 2),), None)
+    with zipfile.ZipFile(version / "model.pt2") as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    samples = next(name for name in entries if "sample_inputs" in name)
+    bomb = io.BytesIO()
+    torch.save(((Bomb(),), {}), bomb)
+    with zipfile.ZipFile(version / "model.pt2", "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, bomb.getvalue() if name == samples else data)
+    with pytest.raises(LoadError, match="unpickling"):
+        open_model(version)
+    config = next(name for name in entries if name.endswith("weights_config.json"))
+    with zipfile.ZipFile(version / "model.pt2", "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(
+                name, data.replace(b'"use_pickle": false', b'"use_pickle": true') if name == config else data
+            )
+    with pytest.raises(LoadError, match="pickled tensors"):
+        open_model(version)
+    assert not ran.exists()
+
+
+# ---- AOTInductor
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling an AOTInductor package needs a C++ compiler")
+def test_an_aotinductor_package_is_told_apart_and_answers(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(version.parent / "inductor"))
+    module = torch.nn.Linear(2, 3).eval()
+    program = torch.export.export(
+        module, (torch.zeros(2, 2),), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=64)},)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch._inductor.aoti_compile_and_package(program, package_path=str(version / "model.pt2"))
+    with pytest.raises(LoadError, match=r"(?s)AOTInductor.*model\.yaml.*input__0"):
+        open_model(version)
+    with served(version, signature([spec("x")], [spec("y", (-1, 3))])) as (model, instance):
+        (version / "model.pt2").write_bytes(b"gone")
+        assert any("cpu" in note for note in model.traits.notes)
+        with torch.no_grad():
+            want = module(torch.from_numpy(X)).numpy()
+        np.testing.assert_allclose(outputs_of(instance, x=X)["y"], want, rtol=1e-5)
+        with pytest.raises(LoadError, match="cuda"):
+            model.instance(Placement("cuda:0"))
