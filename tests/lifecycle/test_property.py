@@ -1,6 +1,7 @@
 """Random lives of a repository: whatever happens in whatever order, the promises hold.
 
-The disk is simulated (listings made from a model of it), loads end when the machine says so, and every announcement is checked.
+The disk is simulated (listings made from a model of it), loads end when the machine says so, and every announcement is
+checked.
 """
 
 from __future__ import annotations

@@ -289,8 +289,8 @@ class Conductor:
         wanted = record.id.version in self._want(model).wanted
         if not wanted:
             self._say(logging.INFO, "version loaded but no longer wanted", record, loading.generation)
+            record.ending[servable.generation] = servable
             self._close(model, record, servable)
-            self._end_if_done(model, record)
             return
         old = record.servable
         record.servable, record.told = servable, Told.of(servable)
@@ -390,10 +390,10 @@ class Conductor:
         servable.retire(lambda idle: self._post(partial(self._close, model, record, idle)))
 
     def _close(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
-        if servable.generation in self._closing:
+        # Idle may be told more than once: when releases coincide, and by a request that came too late.
+        if servable.generation in self._closing or servable.generation not in record.ending:
             return
         self._closing.add(servable.generation)
-        record.ending[servable.generation] = servable
 
         def close() -> None:
             self._loader.unload(servable)

@@ -1,0 +1,121 @@
+"""Handles: what is held is not closed, what is retired is not given out."""
+
+from __future__ import annotations
+
+import threading
+
+from support.lifecycle import House, fake_servable
+
+from inferd.server.lifecycle.servable import Servable
+
+
+def test_a_retired_servable_gives_no_handles_and_is_idle_at_once() -> None:
+    servable = fake_servable()
+    idle: list[Servable] = []
+    servable.retire(idle.append)
+    assert idle == [servable]
+    assert servable.acquire() is None
+    assert servable.handles == 0
+
+
+def test_idle_is_told_when_the_last_handle_is_back() -> None:
+    servable = fake_servable()
+    one, two = servable.acquire(), servable.acquire()
+    assert one is not None
+    assert two is not None
+    assert servable.handles == 2
+    idle: list[Servable] = []
+    servable.retire(idle.append)
+    one.release()
+    one.release()
+    assert idle == []
+    two.release()
+    assert idle == [servable]
+
+
+def test_a_handle_is_a_context_manager() -> None:
+    servable = fake_servable()
+    handle = servable.acquire()
+    assert handle is not None
+    with handle as inside:
+        assert inside is servable
+        assert servable.handles == 1
+    assert servable.handles == 0
+
+
+def test_coinciding_releases_close_once(house: House) -> None:
+    house.write("m/1/model")
+    house.see()
+    handles = [house.manager.acquire("m") for _ in range(2)]
+    house.manager.unload("m", by="me")
+    house.run()
+    for handle in handles:
+        handle.release()
+    # A request with an old look at the map tries, fails, and so finds it idle once more.
+    assert handles[0].servable.acquire() is None
+    house.run()
+    assert house.loader.unloads == [("m", 1, 1)]
+
+
+def test_threads_never_lose_count() -> None:
+    servable = fake_servable()
+    idle = threading.Event()
+    refused = threading.Barrier(9)
+    retired = threading.Event()
+    late: list[object] = []
+
+    def hammer() -> None:
+        while not retired.is_set():
+            handle = servable.acquire()
+            if handle is not None:
+                handle.release()
+        late.append(servable.acquire())
+        refused.wait()
+
+    threads = [threading.Thread(target=hammer) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    servable.retire(lambda _: idle.set())
+    retired.set()
+    refused.wait()
+    for thread in threads:
+        thread.join()
+    assert late == [None] * 8
+    assert idle.wait(10)
+    assert servable.handles == 0
+
+
+def test_acquire_under_swaps_never_gives_what_is_closed(house: House) -> None:
+    """Readers on threads, swaps on this one: every handle that a reader holds is of a servable that is open."""
+    house.write("m/1/model", "0")
+    house.see()
+    stop = threading.Event()
+    wrong: list[str] = []
+    count = [0] * 4
+
+    def read(number: int) -> None:
+        while not stop.is_set():
+            try:
+                handle = house.manager.acquire("m")
+            except Exception as error:
+                wrong.append(f"refused: {error}")
+                return
+            if handle.servable.scheduler.closed:  # type: ignore[attr-defined]
+                wrong.append(f"closed: {handle.servable}")
+            count[number] += 1
+            handle.release()
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for turn in range(1, 40):
+        house.write("m/1/model", str(turn))
+        house.settle()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    house.run()
+    assert wrong == []
+    assert all(count)
+    assert len(house.loader.unloads) == 39
+    assert house.serves() == {1: "39"}

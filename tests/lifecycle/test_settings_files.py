@@ -1,0 +1,126 @@
+"""config.pbtxt: the text format, what is taken from it, what is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.server.lifecycle.layout import LayoutError
+from inferd.server.lifecycle.pbtxt import read_triton_config, triton_config
+from inferd.server.lifecycle.text_format import TextFormatError, parse
+
+FULL = """
+# A configuration with every kind of syntax.
+name: "den" 'se'
+platform: "onnxruntime_onnx"; max_batch_size: 0x8,
+input [
+  { name: "x" data_type: TYPE_FP32 dims: [ -1, 64 ] reshape { shape: [ 64 ] } },
+  { name: "flag" data_type: TYPE_BOOL dims: 1 optional: true }
+]
+output < name: "y" data_type: TYPE_STRING dims: [ ] >
+output { name: "z" data_type: TYPE_INT64 dims: 1 dims: 2 }
+instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]
+dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
+version_policy: { specific: { versions: [ 1, 3 ] } }
+parameters: { key: "A" value: { string_value: "tab\\t\\x41\\101\\u00e9" } }
+parameters { key: "B" value { string_value: "2" } }
+optimization { graph { level: -1 } }
+ensemble_scheduling { step [ { model_name: "a" } ] }
+[com.example.ext]: 3
+"""
+
+
+def test_the_whole_grammar() -> None:
+    values, unknown = triton_config(FULL)
+    assert values == {
+        "name": "dense",
+        "platform": "onnxruntime_onnx",
+        "max_batch_size": 8,
+        "input": [
+            {"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 64], "reshape": {"shape": [64]}},
+            {"name": "flag", "data_type": "TYPE_BOOL", "dims": [1], "optional": True},
+        ],
+        "output": [
+            {"name": "y", "data_type": "TYPE_STRING", "dims": []},
+            {"name": "z", "data_type": "TYPE_INT64", "dims": [1, 2]},
+        ],
+        "instance_group": [{"count": 2, "kind": "KIND_GPU", "gpus": [0, 1]}],
+        "dynamic_batching": {"preferred_batch_size": [4, 8], "max_queue_delay_microseconds": 100},
+        "version_policy": {"specific": {"versions": [1, 3]}},
+        "parameters": {"A": "tab\tAAé", "B": "2"},
+    }
+    assert unknown == ["optimization", "ensemble_scheduling", "[com.example.ext]"]
+
+
+def test_unknown_parts_inside_known_ones_are_named_by_their_path() -> None:
+    assert triton_config("input { name: 'x' allow_ragged_batch: true }")[1] == ["input.allow_ragged_batch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: ", "line 1, column 7: expected a value, got the end of the file"),
+        ("name 'x'", "line 1, column 6: expected ':' or '{' after 'name', got \"'x'\""),
+        ("\n  input {", "line 2, column 10: expected '}', got the end of the file"),
+        ("input { name: 'x' }}", "line 1, column 20: expected a field name, got '}'"),
+        ("dims: [1 2]", "line 1, column 10: expected ',' or ']', got '2'"),
+        ("name: @", "line 1, column 7: expected a field, a value or a bracket, got '@'"),
+        ("name: 'open", "expected a field, a value or a bracket"),
+        ("max_batch_size: 'x'", "max_batch_size: expected an integer, got 'x'"),
+        ("name: dense", "name: expected a quoted string, got 'dense'"),
+        ("input { data_type: 'TYPE_FP32' }", "input.data_type: expected a name such as TYPE_FP32"),
+        ("input: 3", "input: expected { ... }, got 3"),
+        ("dynamic_batching { preserve_ordering: 7 }", "expected true or false, got 7"),
+    ],
+)
+def test_what_is_wrong_and_where(text: str, message: str) -> None:
+    with pytest.raises(TextFormatError) as caught:
+        triton_config(text)
+    assert message in str(caught.value)
+
+
+@given(st.text(alphabet="abc:{}<>[],;#'\"\\01x.-+ \n/_", max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        triton_config(text)
+    except TextFormatError:
+        pass
+
+
+@given(st.text(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
+def test_protobuf_writes_what_we_read(text: str, number: int, real: float) -> None:
+    from google.protobuf import struct_pb2, text_format
+
+    value = struct_pb2.Struct()
+    value.fields["t"].string_value = text.encode(errors="ignore").decode()
+    value.fields["n"].number_value = real
+    read = dict(dict(entry) for entry in [])  # fields are repeated maps: collect them by key
+    for _, entry in parse(text_format.MessageToString(value)):
+        pair = dict(entry)  # type: ignore[arg-type]
+        read[pair["key"]] = dict(pair["value"])  # type: ignore[arg-type]
+    assert read["t"].get("string_value", "") == value.fields["t"].string_value
+    assert float(read["n"].get("number_value", 0)) == real  # type: ignore[arg-type]
+    assert parse(f"n: {number}") == [("n", number)]
+
+
+def test_nesting_is_bounded() -> None:
+    with pytest.raises(TextFormatError, match="nested"):
+        parse("a {" * 5000)
+
+
+def test_files(tmp_path: Path) -> None:
+    file = tmp_path / "config.pbtxt"
+    with pytest.raises(LayoutError, match="cannot be read: No such file"):
+        read_triton_config(file, "m")
+    file.write_bytes(b"name: '\xff'")
+    with pytest.raises(LayoutError, match="expected text in UTF-8"):
+        read_triton_config(file, "m")
+    file.write_text("name: 'other'")
+    with pytest.raises(LayoutError, match=r"name: expected 'm' \(the directory's name\) or nothing, got 'other'"):
+        read_triton_config(file, "m")
+    file.write_text("platform: 'onnxruntime_onnx'\ncc_model_filenames { key: '8.0' value: 'x' }")
+    config = read_triton_config(file, "m")
+    assert (config.values, config.unknown) == ({"platform": "onnxruntime_onnx"}, ("cc_model_filenames",))
