@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def add_connection(parser: argparse.ArgumentParser, *, json: bool = True) -> Non
 
 def client_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments that Client and AsyncClient share. Raises CommandError, InvalidInput."""
+    # gRPC tells of every lost connection on stderr by itself; the command says what matters of it in its one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     options: dict[str, Any] = {"metadata": _metadata(args.metadata)}
     if args.tls or args.tls_ca or args.tls_cert or args.tls_key or args.tls_name:
         options["tls"] = Tls(ca=args.tls_ca, cert=args.tls_cert, key=args.tls_key, override_name=args.tls_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def read_image(path: Path, spec: TensorSpec | None, options: ImageOptions) -> np
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     dtype = spec.dtype if spec is not None and spec.dtype is not None else DType.FP32
-    return _arranged(_scaled(pixels, options, dtype), layout)
+    return _fitted(_arranged(_scaled(pixels, options, dtype), layout), shape)
 
 
 def _scaled(pixels: np.ndarray[Any, Any], options: ImageOptions, dtype: DType) -> np.ndarray[Any, Any]:
@@ -74,6 +75,14 @@ def _arranged(pixels: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]
     elif layout.endswith("CHW"):
         pixels = pixels.transpose(2, 0, 1)
     return np.ascontiguousarray(pixels[None] if layout.startswith("N") else pixels)
+
+
+def _fitted(image: np.ndarray[Any, Any], shape: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
+    """The same pixels in the model's own rank where they fill it exactly: a flat row of 64 takes an 8x8 image."""
+    if shape is None or len(shape) == image.ndim:
+        return image
+    wanted = [1 if size < 0 else size for size in shape]
+    return image.reshape(wanted) if math.prod(wanted) == image.size else image
 
 
 def _guess_layout(shape: tuple[int, ...] | None, spec: TensorSpec | None) -> str:

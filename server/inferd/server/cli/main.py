@@ -13,12 +13,13 @@ from typing import Any
 
 from inferd.client import InferdError, InvalidInput, Unavailable
 
-from . import admin, bench, config, models, predict, publish, serve
+from . import admin, bench, check, config, models, predict, publish, serve
 from .errors import CommandError
 
 # Each adds its commands, with a `run(args) -> exit code` as the parser's default.
 COMMANDS: tuple[Callable[[Any], None], ...] = (
     serve.add,
+    check.add,
     models.add,
     predict.add,
     admin.add,
