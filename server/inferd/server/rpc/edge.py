@@ -1,4 +1,4 @@
-"""What all services of the native API share: the wall that no exception passes, and parsing."""
+"""What all services share: the wall that no exception passes, and parsing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from inferd.server.errors import InvalidRequest
 from inferd.server.rpc.failures import FailureLog
 from inferd.server.rpc.gate import Gate
-from inferd.server.rpc.status import failure_of
+from inferd.server.rpc.status import Failure, failure_of
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 _M = TypeVar("_M", bound=Message)
@@ -19,9 +19,13 @@ _M = TypeVar("_M", bound=Message)
 class Edge:
     """Gate and failure log of one server, and the wall around its handlers. Thread-safe."""
 
-    def __init__(self, gate: Gate, failures: FailureLog) -> None:
+    def __init__(
+        self, gate: Gate, failures: FailureLog, status: Callable[[BaseException, str], Failure] = failure_of
+    ) -> None:
+        """`status` is the protocol's table from errors to status and text."""
         self.gate = gate
         self.failures = failures
+        self.status = status
 
     def unary(self, handler: UnaryHandler) -> UnaryHandler:
         """The handler behind the wall: whatever it raises becomes a status."""
@@ -61,7 +65,7 @@ class Edge:
     ) -> None:
         """Fails a call with the status for `error`, and logs it."""
         request_id = request_id or self.gate.request_id(call, "")
-        failure = failure_of(error, request_id)
+        failure = self.status(error, request_id)
         self.failures.write(call.method, failure, model=model, request_id=request_id, peer=call.peer, error=error)
         call.fail(failure.code, failure.text, failure.trailing)
 

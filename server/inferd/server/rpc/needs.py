@@ -8,6 +8,7 @@ from typing import Protocol
 
 from inferd.backends.api import Signature
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
+from inferd.server.observability.model_metrics import Snapshot
 from inferd.server.scheduling.request import InferRequest
 
 
@@ -69,6 +70,7 @@ class ModelMetricsLike(Protocol):
     def request(
         self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
     ) -> None: ...
+    def snapshot(self) -> Snapshot: ...
 
 
 class MetricsLike(Protocol):

@@ -6,21 +6,25 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.failures import FailureLog
+from inferd.server.rpc.foreign_names import real_names
 from inferd.server.rpc.gate import Gate
 from inferd.server.rpc.health import CHECK, WATCH, Health
 from inferd.server.rpc.inference import Check, Inference
 from inferd.server.rpc.inflight import Inflight
 from inferd.server.rpc.models import Models
 from inferd.server.rpc.needs import ManagerLike, MetricsLike
+from inferd.server.rpc.oip import service as oip
 from inferd.server.rpc.predict import PROTOCOL, Predict
 from inferd.server.rpc.predict_stream import PredictStream
 from inferd.server.rpc.reflection import Reflection
+from inferd.server.rpc.tfs import service as tfs
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 MODEL_SERVICE = "inferd.v1.ModelService"
-SERVICES = ("inferd.v1.PredictService", MODEL_SERVICE, "grpc.health.v1.Health")
+SERVICES = ("inferd.v1.PredictService", MODEL_SERVICE, "grpc.health.v1.Health", oip.SERVICE, *tfs.SERVICES)
+_PROTOCOLS = {"/inference.": "oip", "/tensorflow.": "tfs"}
 
 
 def build_method_table(
@@ -32,13 +36,17 @@ def build_method_table(
     health: Health | None = None,
     check: Check | None = None,
 ) -> MethodTable:
-    """Every method of the native API, health and reflection, for any transport. `inflight` is the transport's own;
+    """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
     `health` is made here unless the caller wants to stop it (the drain begins with that)."""
-    edge = Edge(Gate(config.admin), FailureLog())
-    inference = Inference(manager, metrics, check or _check_request())
+    gate, failures = Gate(config.admin), FailureLog()
+    edge = Edge(gate, failures)
+    check = check or _check_request()
+    inference = Inference(manager, metrics, check)
+    triton = oip.Oip(manager, metrics, check, inflight, gate, failures)
+    serving = tfs.Tfs(manager, metrics, check, gate, failures)
     models = Models(manager, edge)
     health = health or Health(manager, SERVICES)
-    reflection = Reflection(SERVICES, edge)
+    reflection = Reflection(SERVICES, edge, real_names())
     unary: dict[str, UnaryHandler] = {PREDICT: Predict(inference, edge), CHECK: health.check, **models.unary()}
     stream: dict[str, StreamHandler] = {
         PREDICT_STREAM: PredictStream(inference, edge, inflight),
@@ -47,14 +55,15 @@ def build_method_table(
         **reflection.stream(),
     }
 
-    def refused(_method: str, code: Code) -> None:
-        metrics.unknown(PROTOCOL, code.name, 0.0)
+    def refused(method: str, code: Code) -> None:
+        protocol = next((name for start, name in _PROTOCOLS.items() if method.startswith(start)), PROTOCOL)
+        metrics.unknown(protocol, code.name, 0.0)
 
     return MethodTable(
-        unary={method: edge.unary(handler) for method, handler in unary.items()},
-        stream={method: edge.stream(handler) for method, handler in stream.items()},
-        hot=frozenset({PREDICT}),
-        exempt=frozenset({CHECK}),
+        unary={path: edge.unary(handler) for path, handler in unary.items()} | {**triton.unary(), **serving.unary()},
+        stream={path: edge.stream(handler) for path, handler in stream.items()} | {**triton.stream()},
+        hot=frozenset({PREDICT, oip.INFER, tfs.PREDICT}),
+        exempt=frozenset({CHECK, *oip.PROBES}),
         refused=refused,
     )
 

@@ -1,0 +1,92 @@
+"""A descriptor pool in which foreign messages have their real names: what reflection shows.
+
+Our messages of other people's protocols live in packages of ours, because the real definitions may be imported into the
+same process. This pool is nobody else's, so here they can be called what their users call them.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from inferd.oip.v1 import grpc_inference_service_pb2
+from inferd.tfs.v1 import model_service_pb2 as tfs_models_pb2
+from inferd.v1 import model_service_pb2, predict_service_pb2
+
+_ROOTS = (
+    predict_service_pb2.DESCRIPTOR,
+    model_service_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+    grpc_inference_service_pb2.DESCRIPTOR,
+    tfs_models_pb2.DESCRIPTOR,
+)
+# By file, the package that its messages really belong to; TensorFlow spreads over several.
+_PACKAGES = {
+    "inferd/oip/v1/": "inference",
+    "inferd/tfs/v1/tensor.proto": "tensorflow",
+    "inferd/tfs/v1/signature.proto": "tensorflow",
+    "inferd/tfs/v1/example.proto": "tensorflow",
+    "inferd/tfs/v1/error_codes.proto": "tensorflow.error",
+    "inferd/tfs/v1/": "tensorflow.serving",
+}
+
+
+def real_names() -> DescriptorPool:
+    """A pool with every service of the server, the foreign ones under their own names."""
+    files: dict[str, FileDescriptorProto] = {}
+    for root in _ROOTS:
+        _collect(root, files)
+    names = {}
+    for file in files.values():
+        package = _package(file.name)
+        if package is not None:
+            for message in file.message_type:
+                names[f".{file.package}.{message.name}"] = f".{package}.{message.name}"
+            for enum in file.enum_type:
+                names[f".{file.package}.{enum.name}"] = f".{package}.{enum.name}"
+    pool = DescriptorPool()
+    for file in files.values():
+        for found in file.message_type:
+            _rename(found, names)
+        for service in file.service:
+            for method in service.method:
+                method.input_type = names.get(method.input_type, method.input_type)
+                method.output_type = names.get(method.output_type, method.output_type)
+        file.package = _package(file.name) or file.package
+        pool.Add(file)
+    return pool
+
+
+def _collect(file: FileDescriptor, files: dict[str, FileDescriptorProto]) -> None:
+    """The file and all that it imports, imports first."""
+    if file.name in files:
+        return
+    for imported in file.dependencies:
+        _collect(imported, files)
+    proto = FileDescriptorProto()
+    file.CopyToProto(proto)
+    files[file.name] = proto
+
+
+def _package(file: str) -> str | None:
+    return next((package for beginning, package in _PACKAGES.items() if file.startswith(beginning)), None)
+
+
+def _rename(message: DescriptorProto, names: dict[str, str]) -> None:
+    for field in message.field:
+        if field.type_name:
+            field.type_name = _renamed(field.type_name, names)
+    for nested in message.nested_type:
+        _rename(nested, names)
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    # A nested message's name begins with that of the outermost one.
+    for old, new in names.items():
+        if name == old or name.startswith(f"{old}."):
+            return new + name[len(old) :]
+    return name

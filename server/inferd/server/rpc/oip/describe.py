@@ -1,0 +1,174 @@
+"""Health, metadata and ModelConfig: what the server is and what its models take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inferd.backends.api import TensorSpec
+from inferd.oip.v1 import control_pb2 as pb
+from inferd.oip.v1 import model_config_pb2 as config_pb
+from inferd.server.errors import ServingError
+from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.rpc.edge import Edge, parse
+from inferd.server.rpc.needs import HandleLike, ManagerLike, ServableLike
+from inferd.server.rpc.oip.words import unknown, version_of
+from inferd.server.rpc.transport import UnaryCall
+
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "parameters",
+    "statistics",
+)
+# By backend: platform, backend and file name as Triton calls them.
+_TRITON = {
+    "onnx": ("onnxruntime_onnx", "onnxruntime", "model.onnx"),
+    "torch": ("pytorch_libtorch", "pytorch", "model.pt"),
+    "tensorflow": ("tensorflow_savedmodel", "tensorflow", "model.savedmodel"),
+}
+
+
+class Describe:
+    """Answers from the manager. Thread-safe."""
+
+    def __init__(self, manager: ManagerLike, edge: Edge, server_version: str) -> None:
+        self._manager = manager
+        self._edge = edge
+        self._version = server_version
+
+    def server_live(self, call: UnaryCall) -> None:
+        """A server that answers is alive."""
+        parse(pb.ServerLiveRequest, call.request)
+        call.reply(pb.ServerLiveResponse(live=True).SerializeToString())
+
+    def server_ready(self, call: UnaryCall) -> None:
+        """As `/readyz` and the health service say."""
+        parse(pb.ServerReadyRequest, call.request)
+        call.reply(pb.ServerReadyResponse(ready=self._manager.ready()).SerializeToString())
+
+    def model_ready(self, call: UnaryCall) -> None:
+        """Whether a request would find the version. What does not exist is not ready, and no error."""
+        request = parse(pb.ModelReadyRequest, call.request)
+        try:
+            self.acquire(request.name, request.version).release()
+            ready = True
+        except ServingError:
+            ready = False
+        call.reply(pb.ModelReadyResponse(ready=ready).SerializeToString())
+
+    def server_metadata(self, call: UnaryCall) -> None:
+        """Name, version, and the extensions that are really here."""
+        parse(pb.ServerMetadataRequest, call.request)
+        answer = pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=EXTENSIONS)
+        call.reply(answer.SerializeToString())
+
+    def model_metadata(self, call: UnaryCall) -> None:
+        """The default signature's inputs and outputs, the batch axis included."""
+        request = parse(pb.ModelMetadataRequest, call.request)
+        handle = self.acquire(request.name, request.version)
+        try:
+            servable = handle.servable
+            signature = servable.signatures[servable.default_signature]
+            numbers = [servable.id.version] if request.version else self._available(servable)
+            answer = pb.ModelMetadataResponse(
+                name=servable.id.name,
+                versions=map(str, sorted(numbers)),
+                platform=_TRITON.get(servable.backend, (servable.backend,))[0],
+                inputs=map(_metadata, signature.inputs),
+                outputs=map(_metadata, signature.outputs),
+            )
+        finally:
+            handle.release()
+        call.reply(answer.SerializeToString())
+
+    def model_config(self, call: UnaryCall) -> None:
+        """A configuration that describes what is served and can be pasted into a config.pbtxt."""
+        request = parse(pb.ModelConfigRequest, call.request)
+        handle = self.acquire(request.name, request.version)
+        try:
+            config = model_config(handle.servable, self._manager.status(request.name))
+        finally:
+            handle.release()
+        call.reply(pb.ModelConfigResponse(config=config).SerializeToString())
+
+    def acquire(self, name: str, version: str) -> HandleLike:
+        """A handle, or the refusal in Triton's words."""
+        number, label = version_of(version)
+        try:
+            return self._manager.acquire(name, number, label)
+        except ServingError as error:
+            raise unknown(error, self._manager, name, version) from None
+
+    def _available(self, servable: ServableLike) -> list[int]:
+        versions = self._manager.status(servable.id.name).versions
+        return [s.id.version for s in versions if s.state is State.AVAILABLE] or [servable.id.version]
+
+
+def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.ModelConfig:
+    """The configuration of a loaded version. Tensors are written without their batch axis only where every one of them
+    has it: else the config says max_batch_size 0 and gives the whole shapes."""
+    signature = servable.signatures[servable.default_signature]
+    batched = servable.max_batch_size > 0 and all(
+        spec.shape is None or spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs)
+    )
+    platform, backend, filename = _TRITON.get(servable.backend, ("", servable.backend, ""))
+    config = config_pb.ModelConfig(
+        name=servable.id.name,
+        platform=platform,
+        backend=backend,
+        version_policy=_policy(status.version_policy),
+        max_batch_size=servable.max_batch_size if batched else 0,
+        default_model_filename=filename,
+        instance_group=_groups(next((s.devices for s in status.versions if s.id == servable.id), ())),
+    )
+    for spec in signature.inputs:
+        config.input.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched), optional=spec.optional)
+    for spec in signature.outputs:
+        config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
+    if batched:
+        config.dynamic_batching.SetInParent()
+    return config
+
+
+def _metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    shape = (-1,) if spec.shape is None else spec.shape
+    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.dtype.oip_name, shape=shape)
+
+
+def _type(spec: TensorSpec) -> str:
+    return config_pb.DataType.Name(spec.dtype.value)
+
+
+def _dims(spec: TensorSpec, batched: bool) -> Sequence[int]:
+    if spec.shape is None:
+        return (-1,)
+    return spec.shape[1:] if batched else spec.shape
+
+
+def _groups(devices: Sequence[str]) -> list[config_pb.ModelInstanceGroup]:
+    kinds = config_pb.ModelInstanceGroup.Kind
+    groups = []
+    for device in dict.fromkeys(devices):
+        count = list(devices).count(device)
+        if device.startswith("cuda:"):
+            gpu = int(device.removeprefix("cuda:"))
+            groups.append(config_pb.ModelInstanceGroup(count=count, kind=kinds.KIND_GPU, gpus=[gpu]))
+        else:
+            groups.append(config_pb.ModelInstanceGroup(count=count, kind=kinds.KIND_CPU))
+    return groups
+
+
+def _policy(described: str) -> config_pb.ModelVersionPolicy:
+    # The status has the policy in words: "latest(2)", "all", "specific(3, 5)".
+    kind, _, rest = described.partition("(")
+    numbers = [int(number) for number in rest.rstrip(")").split(",") if number.strip().isdigit()]
+    policy = config_pb.ModelVersionPolicy()
+    if kind == "all":
+        policy.all.SetInParent()
+    elif kind == "specific":
+        policy.specific.versions.extend(numbers)
+    else:
+        policy.latest.num_versions = numbers[0] if numbers else 1
+    return policy

@@ -1,0 +1,90 @@
+"""inference.GRPCInferenceService: ModelInfer."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.rpc.edge import Edge
+from inferd.server.rpc.inference import Answer, Inference, Query
+from inferd.server.rpc.needs import ManagerLike
+from inferd.server.rpc.oip.classification import classified
+from inferd.server.rpc.oip.options import Options, options
+from inferd.server.rpc.oip.status import in_hand
+from inferd.server.rpc.oip.words import unknown, version_of
+from inferd.server.rpc.transport import UnaryCall
+from inferd.wire.oip import OipRequest, decode_request, encode_response
+from inferd.wire.tensors import WireError
+
+PROTOCOL = "oip"
+
+
+class Infer:
+    """One request, one answer. Thread-safe."""
+
+    def __init__(self, inference: Inference, manager: ManagerLike, edge: Edge) -> None:
+        self._inference = inference
+        self._manager = manager
+        self._edge = edge
+
+    def __call__(self, call: UnaryCall) -> None:
+        """Handles one call."""
+        started = monotonic()
+        message = call.request
+        try:
+            request = decode_request(message)
+            asked = options(request)
+            wanted = query(request, asked, call.deadline, len(message), started)
+        except (WireError, ServingError) as error:
+            self._inference.refused(PROTOCOL, self._edge.status(error, "").code.name, monotonic() - started)
+            self._edge.fail(call, error, request_id=getattr(error, "request_id", ""))
+            return
+
+        def answer(outcome: Answer | ServingError) -> None:
+            try:
+                if isinstance(outcome, Answer):
+                    call.reply(encode(outcome, request, asked))
+                    return
+                error: Exception = outcome
+            except Exception as failed:
+                error = failed
+            self._fail(call, in_hand(error, request.request_id), request)
+
+        try:
+            cancel = self._inference.start(wanted, answer)
+        except Exception as error:
+            refused = unknown(error, self._manager, request.model_name, request.model_version)
+            self._fail(call, in_hand(refused, request.request_id), request)
+            return
+        call.on_cancel(cancel)
+
+    def _fail(self, call: UnaryCall, error: Exception, request: OipRequest) -> None:
+        self._edge.fail(call, error, request_id=request.request_id, model=request.model_name)
+
+
+def query(request: OipRequest, asked: Options, deadline: float | None, nbytes: int, started: float) -> Query:
+    """A request in no protocol's words."""
+    version, label = version_of(request.model_version)
+    return Query(
+        PROTOCOL,
+        request.model_name,
+        version,
+        label,
+        "",
+        request.inputs,
+        tuple(dict.fromkeys(output.name for output in request.outputs)),
+        asked.priority,
+        asked.queue_timeout,
+        deadline,
+        nbytes,
+        started,
+    )
+
+
+def encode(answer: Answer, request: OipRequest, asked: Options, *, final: bool | None = None) -> bytes:
+    """A ModelInferResponse. An output that cannot travel is the model's failure, not the caller's."""
+    outputs = classified(answer, asked.classes) if asked.classes else answer.outputs
+    try:
+        return encode_response(answer.id.name, answer.id.version, outputs, request.request_id, final=final)
+    except WireError as error:
+        raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None

@@ -1,0 +1,134 @@
+"""RepositoryIndex, RepositoryModelLoad, RepositoryModelUnload: the operators' side, as Triton's clients know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+from google.protobuf.message import Message
+
+from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
+from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.rpc.edge import Edge, parse
+from inferd.server.rpc.needs import ManagerLike
+from inferd.server.rpc.transport import UnaryCall
+
+_Index = pb.RepositoryIndexResponse.ModelIndex
+_STATES = {
+    State.START: "UNAVAILABLE",
+    State.LOADING: "LOADING",
+    State.AVAILABLE: "READY",
+    State.UNLOADING: "UNLOADING",
+    State.END: "UNAVAILABLE",
+}
+
+
+class Repository:
+    """Answers from the manager; load and unload pass the gate. Thread-safe."""
+
+    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+        self._manager = manager
+        self._edge = edge
+
+    def index(self, call: UnaryCall) -> None:
+        """Every version of every model, with the reason where it is not ready."""
+        request = parse(pb.RepositoryIndexRequest, call.request)
+        _one_repository(request.repository_name)
+        found = [entry for model in self._manager.models() for entry in _entries(model)]
+        if request.ready:
+            found = [entry for entry in found if entry.state == "READY"]
+        call.reply(pb.RepositoryIndexResponse(models=found).SerializeToString())
+
+    def load(self, call: UnaryCall) -> None:
+        """Answers when the model serves what is on disk, or has failed."""
+        by = self._edge.gate.admit_admin(call)
+        request = parse(pb.RepositoryModelLoadRequest, call.request)
+        _one_repository(request.repository_name)
+        name = request.model_name
+        for key in request.parameters:
+            if key == "config" or key.startswith("file:"):
+                raise Unsupported(
+                    f"load with {key[:100]!r} is not supported: what is served comes from the repository's files"
+                )
+            raise InvalidRequest(f"unrecognized load parameter '{key[:100]}'; expected none")
+
+        def reword(error: BaseException) -> BaseException:
+            if isinstance(error, NotFound):
+                return ExecutionFailed(
+                    f"failed to load '{name}', failed to poll from model repository: {error.message}"
+                )
+            if isinstance(error, Conflict):
+                return InvalidRequest(f"load failed for model '{name}': {error.message}")
+            return error
+
+        wish = self._manager.load(_named(name), by=by)
+        self._wait(call, name, wish, pb.RepositoryModelLoadResponse(), reword)
+
+    def unload(self, call: UnaryCall) -> None:
+        """Answers when the last request of the model is answered. A model that there is not is unloaded already."""
+        by = self._edge.gate.admit_admin(call)
+        request = parse(pb.RepositoryModelUnloadRequest, call.request)
+        _one_repository(request.repository_name)
+        _unload_parameters(request.parameters)
+        wish = self._manager.unload(_named(request.model_name), by=by)
+        self._wait(call, request.model_name, wish, pb.RepositoryModelUnloadResponse(), _forgive)
+
+    def _wait(
+        self,
+        call: UnaryCall,
+        name: str,
+        wish: Future[ModelStatus],
+        answer: Message,
+        reword: Callable[[BaseException], BaseException | None],
+    ) -> None:
+        def done(wish: Future[ModelStatus]) -> None:
+            error: BaseException | None
+            try:
+                error = wish.exception()
+            except CancelledError:
+                error = Unavailable("the server is shutting down")
+            if error is not None:
+                error = reword(error)
+            if error is not None:
+                self._edge.fail(call, error, model=name)
+            else:
+                call.reply(answer.SerializeToString())
+
+        wish.add_done_callback(done)
+
+
+def _entries(model: ModelStatus) -> Iterator[_Index]:
+    if not model.versions:
+        unread = bool(model.error)
+        yield _Index(name=model.name, state="UNAVAILABLE" if unread else "", reason=model.error)
+    for status in sorted(model.versions, key=lambda version: version.id.version):
+        ready = status.state is State.AVAILABLE
+        reason = "" if ready else status.error
+        if not reason and status.state is State.END:
+            reason = next((note for note in status.notes if note.startswith("on disk, not served")), "unloaded")
+        yield _Index(name=model.name, version=str(status.id.version), state=_STATES[status.state], reason=reason)
+
+
+def _one_repository(name: str) -> None:
+    if name:
+        raise Unsupported("'repository_name' specification is not supported")
+
+
+def _named(name: str) -> str:
+    if not name:
+        raise InvalidRequest("expected the name of a model, got none")
+    return name
+
+
+def _unload_parameters(parameters: Mapping[str, Any]) -> None:
+    for key, value in parameters.items():
+        if key != "unload_dependents":
+            raise InvalidRequest(f"unrecognized unload parameter '{key[:100]}'; expected unload_dependents")
+        if value.WhichOneof("parameter_choice") != "bool_param":
+            raise InvalidRequest("invalid value for parameter 'unload_dependents': expected bool_param")
+
+
+def _forgive(error: BaseException) -> BaseException | None:
+    return None if isinstance(error, NotFound) else error

@@ -1,0 +1,68 @@
+"""inference.GRPCInferenceService: which method is answered by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inferd.server import __version__
+from inferd.server.rpc.edge import Edge
+from inferd.server.rpc.failures import FailureLog
+from inferd.server.rpc.gate import Gate
+from inferd.server.rpc.inference import Check, Inference
+from inferd.server.rpc.inflight import Inflight
+from inferd.server.rpc.needs import ManagerLike, MetricsLike
+from inferd.server.rpc.oip.describe import Describe
+from inferd.server.rpc.oip.infer import Infer
+from inferd.server.rpc.oip.repository import Repository
+from inferd.server.rpc.oip.statistics import Statistics
+from inferd.server.rpc.oip.status import failure
+from inferd.server.rpc.oip.stream import StreamInfer
+from inferd.server.rpc.oip.unsupported import REASONS, refusing
+from inferd.server.rpc.oip.words import checked
+from inferd.server.rpc.transport import StreamHandler, UnaryHandler
+
+SERVICE = "inference.GRPCInferenceService"
+_PATH = f"/{SERVICE}/"
+INFER = f"{_PATH}ModelInfer"
+PROBES = frozenset({f"{_PATH}ServerLive", f"{_PATH}ServerReady"})
+
+
+class Oip:
+    """The service. Thread-safe."""
+
+    def __init__(
+        self,
+        manager: ManagerLike,
+        metrics: MetricsLike,
+        check: Check,
+        inflight: Inflight,
+        gate: Gate,
+        failures: FailureLog,
+    ) -> None:
+        self._edge = Edge(gate, failures, failure)
+        inference = Inference(manager, metrics, checked(check))
+        describe = Describe(manager, self._edge, __version__)
+        repository = Repository(manager, self._edge)
+        self._stream = StreamInfer(inference, manager, self._edge, inflight)
+        self._unary: dict[str, UnaryHandler] = {
+            "ServerLive": describe.server_live,
+            "ServerReady": describe.server_ready,
+            "ModelReady": describe.model_ready,
+            "ServerMetadata": describe.server_metadata,
+            "ModelMetadata": describe.model_metadata,
+            "ModelConfig": describe.model_config,
+            "ModelInfer": Infer(inference, manager, self._edge),
+            "ModelStatistics": Statistics(manager, metrics, describe),
+            "RepositoryIndex": repository.index,
+            "RepositoryModelLoad": repository.load,
+            "RepositoryModelUnload": repository.unload,
+            **{method: refusing(reason) for method, reason in REASONS.items()},
+        }
+
+    def unary(self) -> Mapping[str, UnaryHandler]:
+        """The unary methods by path, behind the wall."""
+        return {_PATH + name: self._edge.unary(handler) for name, handler in self._unary.items()}
+
+    def stream(self) -> Mapping[str, StreamHandler]:
+        """The streams by path, behind the wall."""
+        return {f"{_PATH}ModelStreamInfer": self._edge.stream(self._stream)}
