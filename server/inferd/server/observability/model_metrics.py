@@ -7,6 +7,7 @@ additions, about 1 µs in all.
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything at one moment."""
+    """Everything at one moment. `succeeded` and `failed`: requests and their seconds. `batches`: by rows, runs of the
+    model and their seconds. `last_batch`: seconds since 1970, 0 before the first."""
 
     requests: dict[tuple[str, str], int]
     seconds: Distribution
@@ -39,6 +41,10 @@ class Snapshot:
     batched_requests: int
     batch_compute_seconds: float
     dropped: dict[str, int]
+    succeeded: tuple[int, float]
+    failed: tuple[int, float]
+    batches: dict[int, tuple[int, float]]
+    last_batch: float
 
 
 class ModelMetrics:
@@ -48,8 +54,9 @@ class ModelMetrics:
     """
 
     __slots__ = (
-        "_batch_seconds", "_batched", "_compute", "_compute_sum", "_dropped", "_lock", "_queue", "_queue_sum",
-        "_requests", "_rows", "_rows_sum", "_seconds", "_seconds_sum", "depth", "name", "version",
+        "_batch_seconds", "_batched", "_batches", "_compute", "_compute_sum", "_dropped", "_failed_sum", "_last_batch",
+        "_lock", "_queue", "_queue_sum", "_requests", "_rows", "_rows_sum", "_seconds", "_seconds_sum", "depth", "name",
+        "version",
     )  # fmt: skip
 
     def __init__(self, name: str, version: str) -> None:
@@ -64,7 +71,8 @@ class ModelMetrics:
         self._rows = [0] * (len(ROWS) + 1)
         self._seconds_sum = self._queue_sum = self._compute_sum = self._rows_sum = 0.0
         self._batched = 0
-        self._batch_seconds = 0.0
+        self._batch_seconds = self._failed_sum = self._last_batch = 0.0
+        self._batches: dict[int, list[float]] = {}  # bounded: a batch has at most max_batch_size rows
         self._dropped: dict[str, int] = {}
 
     def request(
@@ -77,6 +85,8 @@ class ModelMetrics:
             self._requests[key] = self._requests.get(key, 0) + 1
             self._seconds[at] += 1
             self._seconds_sum += seconds
+            if code != "OK":
+                self._failed_sum += seconds
             if queue_seconds > 0.0:
                 self._queue[bisect_left(SECONDS, queue_seconds)] += 1
                 self._queue_sum += queue_seconds
@@ -91,6 +101,13 @@ class ModelMetrics:
             self._rows_sum += rows
             self._batched += len(requests)
             self._batch_seconds += compute_seconds
+            self._last_batch = time.time()
+            runs = self._batches.get(rows)
+            if runs is None:
+                self._batches[rows] = [1, compute_seconds]
+            else:
+                runs[0] += 1
+                runs[1] += compute_seconds
 
     def dropped(self, reason: str) -> None:
         """A request was dropped unserved: "expired", "cancelled" or "full"."""
@@ -100,6 +117,8 @@ class ModelMetrics:
     def snapshot(self) -> Snapshot:
         """A consistent copy."""
         with self._lock:
+            failed = sum(count for (_, code), count in self._requests.items() if code != "OK")
+            answered = sum(self._requests.values())
             return Snapshot(
                 requests=dict(self._requests),
                 seconds=Distribution(_SECONDS, tuple(self._seconds), self._seconds_sum),
@@ -109,4 +128,8 @@ class ModelMetrics:
                 batched_requests=self._batched,
                 batch_compute_seconds=self._batch_seconds,
                 dropped=dict(self._dropped),
+                succeeded=(answered - failed, self._seconds_sum - self._failed_sum),
+                failed=(failed, self._failed_sum),
+                batches={rows: (int(count), seconds) for rows, (count, seconds) in self._batches.items()},
+                last_batch=self._last_batch,
             )
