@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import grpc
 import numpy as np
 import pytest
 from support.rpc import PREDICT, FakeManager, Served, eventually, refused, request, trailing
 
-from inferd.server.errors import ExecutionFailed, Overloaded, Unavailable
+from inferd.server.errors import DeadlineExceeded, ExecutionFailed, Overloaded, Unavailable
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.v1 import predict_service_pb2, predict_service_pb2_grpc, tensor_pb2
 from inferd.wire.native import decode_response, encode_request
@@ -99,6 +100,7 @@ def test_refusals_say_what_was_expected_and_what_came(server: Served, message: b
     [
         (Overloaded("queue full", retry_after=0.25), grpc.StatusCode.RESOURCE_EXHAUSTED, "0", "250"),
         (Overloaded("queue full"), grpc.StatusCode.RESOURCE_EXHAUSTED, "0", "100"),
+        (DeadlineExceeded("expired"), grpc.StatusCode.DEADLINE_EXCEEDED, "0", None),
         (Unavailable("draining"), grpc.StatusCode.UNAVAILABLE, "0", "100"),
         (ExecutionFailed("CUDA is sad"), grpc.StatusCode.INTERNAL, "1", None),
     ],
@@ -153,14 +155,12 @@ def test_the_deadline_reaches_the_request(server: Served):
     call = server.channel().unary_unary(PREDICT)
     future = call.future(request(), timeout=60)
     server.scheduler.wait_for(1)
-    import time
-
     deadline = server.scheduler.held[0].deadline
     assert deadline is not None
     assert 50 < deadline - time.monotonic() <= 60
     server.scheduler.step()
     future.result(timeout=30)
-    call.future(request())
+    future = call.future(request())
     server.scheduler.wait_for(1)
     assert server.scheduler.held[0].deadline is None
 

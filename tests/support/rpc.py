@@ -46,17 +46,19 @@ class FakeScheduler:
         self.arrived = threading.Semaphore(0)
         self.refusal: Exception | None = None
         self.cancelled = threading.Event()
+        self._lock = threading.Lock()
 
     def submit(self, request: InferRequest) -> None:
         if self.refusal is not None:
             raise self.refusal
         request.enqueued_at = time.monotonic()
-        if not self.holding:
-            self._execute(request)
-            return
-        request.place = self
-        self.held.append(request)
-        self.arrived.release()
+        with self._lock:
+            if self.holding:
+                request.place = self
+                self.held.append(request)
+                self.arrived.release()
+                return
+        self._execute(request)
 
     def discard(self, request: InferRequest) -> None:
         self.held.remove(request)
@@ -66,6 +68,12 @@ class FakeScheduler:
         """Until `count` more requests are held."""
         for _ in range(count):
             assert self.arrived.acquire(timeout=timeout), "the request did not reach the scheduler"
+
+    def release(self) -> None:
+        """Executes what is held, and holds nothing from now on."""
+        with self._lock:
+            self.holding = False
+        self.step()
 
     def step(self, count: int | None = None) -> None:
         """Executes held requests, oldest first, on this thread."""

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from inferd.server.rpc.status import CUT, GONE, Failure, failure_of, refusal
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
 
 _log = logging.getLogger("inferd.rpc")
+_QUIET = 0.1  # seconds without a new call after which the core may shut down
+_MAX_QUIET = 1.0
 _FLUSH = 2.0  # seconds that answers already given may take to reach the network
 _NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 
@@ -45,6 +48,7 @@ class PublicTransport:
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._calls: set[PublicUnaryCall | PublicStreamCall] = set()
         self._draining = False
+        self._last_refusal = 0.0
         self._started: concurrent.futures.Future[Sequence[str]] = concurrent.futures.Future()
         self._stopped: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._stop_asked = False
@@ -130,6 +134,7 @@ class PublicTransport:
 
     async def _drain(self, server: grpc.aio.Server, grace: float) -> bool:
         self._draining = True
+        self._last_refusal = time.monotonic()
         for call in list(self._calls):
             if isinstance(call, PublicStreamCall):
                 call.drain()
@@ -144,9 +149,17 @@ class PublicTransport:
             _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
             for call in left:
                 call.cut(CUT)
+        await self._quiet()
         # The core still has to write what was answered last; it knows when that is done.
         await server.stop(_FLUSH)
         return not left
+
+    async def _quiet(self) -> None:
+        """Waits until no new calls come. Those that reach the core while it shuts down end as CANCELLED, which nobody
+        repeats; those that are refused before go elsewhere."""
+        end = time.monotonic() + _MAX_QUIET
+        while (now := time.monotonic()) < end and now - self._last_refusal < _QUIET:
+            await asyncio.sleep(_QUIET / 4)
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         handlers: dict[str, grpc.RpcMethodHandler] = {}
@@ -224,6 +237,7 @@ class PublicTransport:
         return refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
 
     async def _refuse(self, method: str, context: Any, failure: Failure) -> bytes:
+        self._last_refusal = time.monotonic()
         self._table.refused(method, failure.code)
         return await _abort(context, failure)
 
