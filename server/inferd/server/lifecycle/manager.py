@@ -203,9 +203,13 @@ class Manager:
         def add() -> None:
             self._commands.add(command)
 
-        self._post(add)
-        if self._stopped.is_set():
-            future.cancel()
+        if self._stopping:
+            future.set_exception(Unavailable("the server is shutting down"))
+        else:
+            self._post(add)
+            if self._stopped.is_set():  # the thread ended between the two lines
+                add()
+                self._commands.stop()
         return future
 
     # Life
@@ -251,7 +255,9 @@ class Manager:
             except queue.Empty:
                 break
             job()
-        if not self._stopping:
+        if self._stopping:
+            self._commands.stop()
+        else:
             self._commands.begin()
         self._conductor.act()
         now = self._clock()
@@ -290,7 +296,6 @@ class Manager:
 
     def _begin_stop(self) -> None:
         self._pool.stop()
-        self._commands.stop()
         self._conductor.stop()
 
     def _preload(self) -> None:

@@ -28,6 +28,7 @@ class Readiness:
         self._patience = patience
         self._awaited: set[ServableId] | None = None
         self._settling: set[ServableId] = set()
+        self._faulty: set[str] = set()  # models with an error of their own, which only `strict` waits for
         self._until = 0.0
         self.ready = False
 
@@ -40,6 +41,8 @@ class Readiness:
             newest = model.versions[0] if model.versions else None
             if newest is not None and newest.settling and not wanted.get(name):
                 self._settling.add(ServableId(name, newest.number))
+            elif model.error:
+                self._faulty.add(name)
         self._until = now + self._patience
 
     def check(self, records: Mapping[str, ModelRecord], now: float) -> bool:
@@ -50,7 +53,10 @@ class Readiness:
             self.ready = all(name in records and records[name].available() for name in self._rule)
         else:
             awaited = self._awaited | (self._settling if now < self._until or self._rule == "strict" else set())
-            self.ready = all(self._done(records, servable) for servable in awaited)
+            self.ready = all(self._done(records, servable) for servable in awaited) and not (
+                self._rule == "strict"
+                and any(name in records and not records[name].available() for name in self._faulty)
+            )
         return self.ready
 
     def due(self, now: float) -> float | None:

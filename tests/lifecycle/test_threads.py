@@ -1,0 +1,248 @@
+"""The parts that run on threads of their own: pool, source, manager, and their end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+from support.lifecycle import FakeLoader
+
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import Unavailable
+from inferd.server.lifecycle.assemble import WatchedSource, resolver
+from inferd.server.lifecycle.file_events import FileEvents
+from inferd.server.lifecycle.loader import LoadRequest
+from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.pool import LoadPool
+from inferd.server.lifecycle.source import RepositoryScanner, Source
+from inferd.server.lifecycle.state import State, StateChange
+
+TIMEOUT = 30.0
+
+
+def test_the_pool_takes_models_in_turn_and_leaves_hashing_for_later() -> None:
+    pool = LoadPool(1)
+    began, go, done = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def first() -> None:
+        began.set()
+        go.wait(TIMEOUT)
+
+    pool.submit("first", first)
+    assert began.wait(TIMEOUT)
+    pool.submit("a", lambda: order.append("hash"), urgent=False)
+    for number in range(3):
+        pool.submit("a", lambda number=number: order.append(f"a{number}"))  # type: ignore[misc]
+    pool.submit("b", lambda: order.append("b0"))
+    pool.submit("z", done.set, urgent=False)
+    go.set()
+    assert done.wait(TIMEOUT)
+    pool.stop()
+    assert order == ["a0", "b0", "a1", "a2", "hash"]
+
+
+def test_a_job_that_raises_leaves_its_thread_at_work() -> None:
+    pool = LoadPool(1)
+    done = threading.Event()
+    pool.submit("a", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    pool.submit("a", done.set)
+    assert done.wait(TIMEOUT)
+    pool.stop()
+
+
+def test_a_hanging_job_occupies_one_thread() -> None:
+    pool = LoadPool(2)
+    release, done = threading.Event(), threading.Event()
+    pool.submit("hanging", lambda: release.wait(TIMEOUT) and None)
+    pool.submit("b", done.set)
+    assert done.wait(TIMEOUT)
+    pool.stop()
+    release.set()
+
+
+class Running:
+    """A manager on its real threads, with a loader that can be stopped in the middle."""
+
+    def __init__(self, root: Path, **sections: Any) -> None:
+        self.root = root
+        root.mkdir(exist_ok=True)
+        repository = {"roots": (str(root),), "settle": 0.0, "poll": 3600.0} | sections.pop("repository", {})
+        self.config = ServerConfig(repository=repository, **sections)
+        self.loader = FakeLoader()
+        self.source = Source(
+            RepositoryScanner(self.config.repository, resolver(self.config)), poll=self.config.repository.poll
+        )
+        self.manager = Manager(self.config, self.source, self.loader)
+        self.heard: SimpleQueue[StateChange] = SimpleQueue()
+        self.manager.subscribe(self.heard.put)
+
+    def write(self, path: str, text: str = "good") -> None:
+        # Renamed into place: with a settle time of 0 a scan must never see half a version.
+        file = self.root / path
+        hidden = file.parent.parent / f".{file.parent.name}.new"
+        hidden.mkdir(parents=True)
+        (hidden / file.name).write_text(text)
+        hidden.rename(file.parent)
+
+    def until(self, state: State, version: int = 1) -> None:
+        while True:
+            change = self.heard.get(timeout=TIMEOUT)
+            if (change.status.id.version, change.status.state) == (version, state):
+                return
+
+
+@pytest.fixture
+def make_running(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def make(**sections: Any) -> Running:
+        made.append(Running(tmp_path / "models", **sections))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.manager.stop(0.0)
+
+
+def test_from_disk_to_service_and_back(make_running: Callable[..., Running]) -> None:
+    running = make_running()
+    running.write("m/1/model", "one")
+    running.manager.start()
+    assert running.manager.wait_ready(TIMEOUT)
+    assert running.manager.load("m", by="me").result(TIMEOUT).versions[0].state is State.AVAILABLE
+    with running.manager.acquire("m") as servable:
+        scheduler: Any = servable.scheduler
+        assert running.loader.texts[servable.generation] == "one"
+    running.write("m/2/model", "two")
+    running.source.wake()
+    running.until(State.AVAILABLE, 2)
+    running.manager.stop(TIMEOUT)
+    assert scheduler.closed == 1
+    assert {version for _, version, _ in running.loader.unloads} == {1, 2}
+    assert not running.manager.ready()
+    with pytest.raises(Unavailable, match="shutting down"):
+        running.manager.acquire("m")
+    running.manager.stop(TIMEOUT)
+
+
+def test_stop_waits_for_requests(make_running: Callable[..., Running]) -> None:
+    running = make_running()
+    running.write("m/1/model")
+    running.manager.start()
+    running.until(State.AVAILABLE)
+    handle = running.manager.acquire("m")
+    stopper = threading.Thread(target=running.manager.stop, args=(TIMEOUT,))
+    stopper.start()
+    running.until(State.UNLOADING)
+    assert running.loader.unloads == []
+    handle.release()
+    running.until(State.END)
+    stopper.join(TIMEOUT)
+    assert not stopper.is_alive()
+    assert running.loader.unloads == [("m", 1, 1)]
+
+
+def test_stop_closes_what_outlives_its_grace(make_running: Callable[..., Running]) -> None:
+    running = make_running()
+    running.write("m/1/model")
+    running.manager.start()
+    running.until(State.AVAILABLE)
+    running.manager.acquire("m")
+    running.manager.stop(0.05)
+    assert running.loader.unloads == [("m", 1, 1)]
+
+
+def test_stop_does_not_wait_for_a_hanging_load(make_running: Callable[..., Running]) -> None:
+    running = make_running()
+    loading, release = threading.Event(), threading.Event()
+
+    def hang(request: LoadRequest) -> None:
+        loading.set()
+        release.wait(TIMEOUT)
+
+    running.loader.on_load = hang
+    running.write("m/1/model")
+    running.manager.start()
+    assert loading.wait(TIMEOUT)
+    waiting = running.manager.load("m", by="me")
+    running.manager.stop(0.0)
+    with pytest.raises(Unavailable, match="shutting down"):
+        waiting.result(TIMEOUT)
+    release.set()
+
+
+def test_commands_after_the_end_do_not_hang(make_running: Callable[..., Running]) -> None:
+    running = make_running()
+    running.manager.start()
+    assert running.manager.wait_ready(TIMEOUT)
+    running.manager.stop(0.0)
+    future: Future[Any] = running.manager.unload("m", by="me")
+    with pytest.raises(Unavailable):
+        future.result(TIMEOUT)
+
+
+def test_stop_without_start(make_running: Callable[..., Running]) -> None:
+    make_running().manager.stop(0.0)
+
+
+def test_preloading_comes_before_ready(make_running: Callable[..., Running]) -> None:
+    running = make_running(server={"preload": ("torch",)})
+    running.manager.start()
+    assert running.manager.wait_ready(TIMEOUT)
+    assert running.loader.preloaded == ("torch",)
+
+
+def test_one_listener_that_fails_does_not_silence_the_others(make_running: Callable[..., Running]) -> None:
+    running = make_running()
+    running.manager.subscribe(lambda change: 1 / 0)  # type: ignore[arg-type,return-value]
+    later: SimpleQueue[StateChange] = SimpleQueue()
+    end = running.manager.subscribe(later.put)
+    running.write("m/1/model")
+    running.manager.start()
+    assert later.get(timeout=TIMEOUT).status.state is State.START
+    end()
+
+
+def test_file_events_wake_the_source(tmp_path: Path, make_running: Callable[..., Running]) -> None:
+    pytest.importorskip("watchfiles")
+    running = make_running()
+    woken = threading.Event()
+    events = FileEvents([str(running.root), str(tmp_path / "not-there")], woken.set)
+    events.start()
+    try:
+        # Watching begins some time after the start: write until it is noticed.
+        for number in range(600):
+            (running.root / f"file{number}").write_text("x")
+            if woken.wait(0.05):
+                break
+        assert woken.is_set()
+    finally:
+        events.stop()
+
+
+def test_a_watched_source_hears_of_a_version_long_before_the_poll(make_running: Callable[..., Running]) -> None:
+    pytest.importorskip("watchfiles")
+    running = make_running()
+    source = WatchedSource(running.source, FileEvents([str(running.root)], running.source.wake))
+    manager = Manager(running.config, source, running.loader)
+    heard: SimpleQueue[StateChange] = SimpleQueue()
+    manager.subscribe(heard.put)
+    manager.start()
+    try:
+        assert manager.wait_ready(TIMEOUT)
+        running.write("m/1/model")
+        (running.root / "nudge").mkdir()
+        while heard.empty():
+            # A watch that was not yet set up when the version came sees the next change.
+            (running.root / "nudge").touch()
+            threading.Event().wait(0.05)
+        while heard.get(timeout=TIMEOUT).status.state is not State.AVAILABLE:
+            pass
+    finally:
+        manager.stop(0.0)
