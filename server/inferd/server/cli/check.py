@@ -1,4 +1,4 @@
-"""`inferd check`: everything that would be served is opened, nothing is bound. Exit codes 0 fine, 1 problems, 2 usage."""
+"""`inferd check`: opens everything that would be served, binds nothing. Exit codes 0 fine, 1 problems, 2 usage."""
 
 from __future__ import annotations
 

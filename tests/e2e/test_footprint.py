@@ -1,0 +1,49 @@
+"""A server pays for the frameworks that its models need, and for no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.marked import prepare_model, publish
+from support.server import Served
+
+from inferd.client import Client
+
+MIB = 2**20
+
+
+def mapped(server: Served) -> str:
+    return Path(f"/proc/{server.pid}/maps").read_text()
+
+
+def test_an_onnx_server_is_small_and_imports_no_other_framework(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    publish("onnx", prepare_model("onnx", root, "small"), 1, marker=1)
+    with Served(root) as server, Client(server.address) as client:
+        assert client.predict("small", {"x": np.zeros((1, 4), np.float32)}).version == 1
+        libraries = mapped(server)
+        assert "onnxruntime" in libraries
+        assert "libtorch" not in libraries
+        assert "tensorflow" not in libraries
+        assert server.memory() < 150 * MIB
+
+
+def test_a_server_without_models_imports_no_framework(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    with Served(root) as server:
+        libraries = mapped(server)
+        assert not any(name in libraries for name in ("onnxruntime", "libtorch", "tensorflow"))
+
+
+@pytest.mark.heavy
+def test_the_framework_comes_with_the_first_model_that_needs_it(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    with Served(root) as server, Client(server.address) as client:
+        publish("torch", prepare_model("torch", root, "late"), 1, marker=1)
+        client.wait_ready(60.0, model="late")
+        assert "libtorch" in mapped(server)
+        assert "tensorflow" not in mapped(server)
