@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
-from support.scheduling import F32, Call, FakeModel, Recorder, signature, vector
+from support.scheduling import F32, PATIENCE, Call, FakeModel, Recorder, signature, vector
 
-from inferd.backends.api import Traits
+from inferd.backends.api import Signature, TensorSpec, Traits
 from inferd.server.errors import InvalidRequest
 from inferd.wire.dtypes import DType
 
@@ -100,8 +100,6 @@ def test_inputs_without_a_batch_axis_must_be_equal_to_share(serve):
 
 
 def test_the_set_of_inputs_present_is_part_of_the_bucket(serve):
-    from inferd.backends.api import Signature, TensorSpec
-
     optional = Signature(
         "f",
         (TensorSpec("x", F32, (-1, 2)), TensorSpec("bias", F32, (-1, 2), optional=True)),
@@ -117,6 +115,28 @@ def test_the_set_of_inputs_present_is_part_of_the_bucket(serve):
     model.gate.open()
     assert [call.result()["y"][0, 0] for call in (without, with_bias, without_too)] == [101, 2, 101]
     assert model.batches == [1, 2, 1]
+
+
+def test_one_optional_input_is_not_taken_for_another(serve):
+    optional = Signature(
+        "f",
+        (TensorSpec("x", F32, (-1, 2)), *(TensorSpec(name, F32, (-1, 2), optional=True) for name in ("plus", "minus"))),
+        (TensorSpec("y", F32, (-1, 2)),),
+    )
+
+    def run(_, inputs):
+        return {"y": inputs["x"] + inputs.get("plus", np.float32(0)) - inputs.get("minus", np.float32(0))}
+
+    model = FakeModel(run, [optional])
+    scheduler = serve(model)
+    hold(model, scheduler)
+    x = np.ones((1, 2), np.float32)
+    plus, minus = Call({"x": x, "plus": x}), Call({"x": x, "minus": x})
+    scheduler.submit(plus)
+    scheduler.submit(minus)
+    model.gate.open()
+    assert (plus.result()["y"][0, 0], minus.result()["y"][0, 0]) == (2, 0)
+    assert model.batches == [1, 1, 1]
 
 
 def test_signatures_share_instances_but_not_batches_nor_bounds(serve):
@@ -230,10 +250,15 @@ class TestWaitingForCompany:
     def test_an_idle_instance_takes_over_the_clock(self, serve):
         """One instance takes a batch and is stuck; the other must still see the second bucket's time come."""
         model = FakeModel()
-        scheduler = serve(model, instances=2, batching={"max_queue_delay": 0.02, "preferred_batch_size": 8})
+        scheduler = serve(model, instances=2, batching={"max_queue_delay": 0.1, "preferred_batch_size": 8})
+        scheduler.submit(opening := vector(0))
+        opening.result()
         model.gate.close()
         first, second = vector(1, width=2), vector(2, width=3)
         scheduler.submit(first)
+        give_up = time.monotonic() + PATIENCE
+        while len(scheduler._batcher._idle) < 2:  # until the one that was woken has set its clock and sleeps again
+            assert time.monotonic() < give_up
         scheduler.submit(second)
         model.gate.wait_for_arrivals(2)
         model.gate.open()

@@ -60,6 +60,24 @@ def test_only_the_culprit_fails(serve, raised, seen, message):
     assert [call.outcomes for call in calls] == [1, 1, 1]
 
 
+def test_a_neighbour_that_went_away_is_not_run_again(serve):
+    model = FakeModel(allergic(BackendError("no")))
+    scheduler = serve(model)
+    blocker = hold(model, scheduler)
+    calls = [vector(i) for i in (1, -1, 3)]
+    for call in calls:
+        scheduler.submit(call)
+    model.gate.step()
+    blocker.result()
+    model.gate.wait_for_arrivals()
+    calls[2].cancel()
+    model.gate.open()
+    assert calls[0].result()["y"][0, 0] == 2
+    calls[1].wait()
+    assert scheduler.drain(PATIENCE)
+    assert model.batches == [1, 3, 1, 1]
+
+
 def test_an_unexpected_exception_is_logged_with_its_traceback_and_not_too_often(serve, caplog):
     model = FakeModel(allergic(KeyError("secret")))
     scheduler = serve(model)

@@ -169,6 +169,11 @@ class TestOddModels:
 
         assert serve(FakeModel(run)).stateful
 
+    def test_state_is_found_where_rows_cannot_be_told_apart(self, serve):
+        counts = itertools.count()
+        model = FakeModel(lambda _, inputs: {"y": np.full_like(inputs["x"], next(counts) >= 3)})
+        assert serve(model).stateful
+
     def test_state_is_found_where_batching_is_off(self, serve):
         counts = itertools.count()
         model = FakeModel(lambda _, inputs: {"y": inputs["x"] + next(counts)})

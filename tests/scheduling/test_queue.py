@@ -206,6 +206,23 @@ class TestCancel:
         assert call.outcomes == 1
         assert model.runs == []
 
+    def test_just_before_it_is_queued(self, serve, monkeypatch):
+        """The cancel is over before the request has a place that it could be taken out of."""
+        model = FakeModel()
+        scheduler = serve(model)
+        hold(model, scheduler)
+        call = vector(1)
+
+        def clock():
+            call.cancel()
+            return time.monotonic()
+
+        with monkeypatch.context() as patch:
+            patch.setattr("inferd.server.scheduling.batcher.monotonic", clock)
+            scheduler.submit(call)
+        assert scheduler.queue_depth == (0, 0)
+        assert call.outcomes == 1
+
     def test_between_submit_and_queue(self, serve):
         """The caller goes away while another thread is just queueing the request: its place must not be left
         occupied.

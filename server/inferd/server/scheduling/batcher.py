@@ -1,40 +1,26 @@
-"""Admission and forming: requests come in from any thread, batches go out to idle workers.
+"""Admission and hand-over: requests come in from any thread, batches go out to idle workers.
 
-One lock guards all queues of a servable. Workers park on locks of their own, so a submit wakes exactly one of them,
-and only when there is something to run:
+One lock guards all queues of a servable. Workers park on locks of their own, so a submit wakes exactly one of them, and
+only when there is something to run. An idle worker takes what waits at once; with `max_queue_delay` it waits up to that
+long for `preferred_batch_size` rows (none: for `max_batch_size`), as forming.py says.
 
-- An idle worker takes what waits at once. With `max_queue_delay` it waits up to that long, only while its bucket
-  holds fewer rows than `preferred_batch_size` (none: `max_batch_size`), and never so long that the most
-  urgent request in it would miss its deadline: a quarter of its time is kept for the run.
-- Among the buckets that are ripe, the one with the oldest head goes first; priorities age (queue.py).
-- A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it.
-
-A worker is anything that calls `next` and executes what it gets: a thread today, the front end's loop where batches
-are known to be short.
+A worker is anything that calls `next` and executes what it gets: a thread today, the front end's loop where batches are
+known to be short.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from time import monotonic
 
 from inferd.server.errors import DeadlineExceeded, Overloaded, QueueTimeout, ServingError, Unavailable
+from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 
 _TICK = 0.001  # expiries closer together than this are answered together
-
-
-@dataclass(slots=True)
-class Batch:
-    """Requests to run together. `rows` is 1 for one that runs alone without a batch axis."""
-
-    queue: SignatureQueue
-    requests: list[InferRequest]
-    rows: int
 
 
 class Parking:
@@ -70,11 +56,9 @@ class Batcher:
     ) -> None:
         self._name = name
         self._queues = queues
-        self._delay = delay
         self._observer = observer
         self._lock = threading.Lock()
-        self._active: dict[Bucket, None] = {}
-        self._waiting = 0
+        self._forming = Forming(delay)
         self._running = 0
         self._idle: list[Parking] = []
         self._refusal: str | None = None
@@ -121,15 +105,12 @@ class Batcher:
                 bucket = queue.buckets.get(key)
                 if bucket is None:
                     bucket = queue.bucket(key, self._discard)
-                if not bucket.count:
-                    self._active[bucket] = None
-                bucket.add(request)
+                ready = self._forming.add(bucket, request, now)
                 queue.nbytes += extra
-                self._waiting += 1
                 if leaves_at < self._next_expiry:
                     self._next_expiry = leaves_at
                     self._kick()
-                if (not self._delay or self._ripen(bucket, request, now)) and self._idle:
+                if ready and self._idle:
                     wake = self._idle.pop()
         if refused:
             raise self._refused(queue, request.nbytes + extra)
@@ -165,24 +146,15 @@ class Batcher:
         with self._lock:
             if request.place is not bucket:
                 return
-            self._remove(bucket, request)
+            self._forming.remove(bucket, request)
             self._check_quiet()
         self._observer.dropped("cancelled")
-
-    def _remove(self, bucket: Bucket, request: InferRequest) -> None:
-        bucket.remove(request)
-        self._waiting -= 1
-        if not bucket.count:
-            self._emptied(bucket)
-
-    def _emptied(self, bucket: Bucket) -> None:
-        del self._active[bucket]
-        bucket.ripe_at = NEVER
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
     def next(self, parking: Parking) -> Batch | None:
         """The next batch, waiting for one; what the worker took before counts as done. None: the batcher is closed."""
+        forming = self._forming
         while True:
             batch = None
             wake = None
@@ -192,15 +164,15 @@ class Batcher:
                 self._running -= parking.taken
                 parking.taken = 0
                 parking.requests = ()
-                if self._waiting:
+                if forming.count:
                     now = monotonic()
-                    batch = self._take(now, dropped)
-                    if batch is None and self._waiting:
-                        timeout = max(0.0, min(bucket.ripe_at for bucket in self._active) - now)
+                    batch = forming.take(now, dropped)
+                    if batch is None and forming.count:
+                        timeout = max(0.0, forming.next_ripe() - now)
                 if batch is not None or dropped:
                     parking.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
                     self._running += parking.taken
-                    if self._waiting and self._idle:
+                    if forming.count and self._idle:
                         wake = self._idle.pop()
                 elif self._stopped:
                     return None
@@ -226,80 +198,6 @@ class Batcher:
                 return
         parking.wake.acquire()  # picked in the last moment: whoever did it is about to release
 
-    def _take(self, now: float, dropped: list[InferRequest]) -> Batch | None:
-        bucket = self._pick(now)
-        if bucket is None:
-            return None
-        room = bucket.room
-        batch: list[InferRequest] = []
-        rows = 0
-        lane = bucket.next_lane()
-        while requests := lane.requests:
-            request = requests[0]
-            if request.place is None:
-                requests.popleft()
-                lane.dead -= 1
-            else:
-                weight = request.rows or 1
-                if batch and rows + weight > room:
-                    break
-                requests.popleft()
-                bucket.release(request)
-                self._waiting -= 1
-                if request.finished or request.leaves_at <= now:
-                    dropped.append(request)
-                else:
-                    batch.append(request)
-                    rows += weight
-                    if rows >= room:
-                        break
-            if len(bucket.lanes) > 1:
-                lane = bucket.next_lane()
-        if not bucket.count:
-            self._emptied(bucket)
-        elif self._delay:
-            self._reripen(bucket, now)
-        bucket.tidy()
-        if not batch:
-            return None
-        return Batch(bucket.queue, batch, rows if room else 1)
-
-    def _pick(self, now: float) -> Bucket | None:
-        active = self._active
-        if self._delay and self._refusal is None:
-            ripe = [bucket for bucket in active if bucket.ripe_at <= now]
-            return min(ripe, key=_score) if ripe else None
-        if len(active) == 1:
-            return next(iter(active))
-        return min(active, key=_score) if active else None
-
-    def _ripen(self, bucket: Bucket, request: InferRequest, now: float) -> bool:
-        """Notes when `bucket` waits no longer. Whether a worker must look again."""
-        ripe_at = self._patience(bucket, request, now)
-        if ripe_at > now and ripe_at >= bucket.ripe_at:
-            return False
-        bucket.ripe_at = min(ripe_at, bucket.ripe_at)
-        return True
-
-    def _patience(self, bucket: Bucket, request: InferRequest, now: float) -> float:
-        queue = bucket.queue
-        if not bucket.room or bucket.rows >= queue.target:
-            return now
-        came = request.enqueued_at
-        if request.leaves_at == NEVER:
-            return came + self._delay
-        # Company is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
-        reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - came))
-        return min(came + self._delay, request.leaves_at - reserve)
-
-    def _reripen(self, bucket: Bucket, now: float) -> None:
-        bucket.ripe_at = min(
-            self._patience(bucket, request, now)
-            for lane in bucket.lanes
-            for request in lane.requests
-            if request.place is not None
-        )
-
     # -- expiry --------------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
@@ -320,13 +218,13 @@ class Batcher:
                 now = monotonic()
                 if now >= self._next_expiry:
                     earliest = NEVER
-                    for bucket, request in self._queued():
+                    for bucket, request in self._forming.everything():
                         if request.leaves_at <= now:
                             expired.append((bucket, request))
                         else:
                             earliest = min(earliest, request.leaves_at)
                     for bucket, request in expired:
-                        self._remove(bucket, request)
+                        self._forming.remove(bucket, request)
                     self._running += len(expired)
                     self._next_expiry = max(earliest, now + _TICK)
                 timeout = self._next_expiry - now
@@ -348,15 +246,6 @@ class Batcher:
             self._observer.dropped("cancelled" if request.finished else "expired")
             request.fail(expiry(request, now))
 
-    def _queued(self) -> list[tuple[Bucket, InferRequest]]:
-        return [
-            (bucket, request)
-            for bucket in self._active
-            for lane in bucket.lanes
-            for request in lane.requests
-            if request.place is not None
-        ]
-
     # -- operations ----------------------------------------------------------------------------------------------------
 
     @property
@@ -371,10 +260,8 @@ class Batcher:
             queue.target = target
             queue.splits = splits
             queue.reason = reason
-            for bucket in queue.buckets.values():
-                if bucket.count:
-                    bucket.ripe_at = 0.0
-            wake = self._idle.pop() if self._idle and self._waiting else None
+            self._forming.ripen(queue)
+            wake = self._idle.pop() if self._idle and self._forming.count else None
         if wake is not None:
             wake.wake.release()
 
@@ -382,6 +269,7 @@ class Batcher:
         """Refuses new requests with `refusal` and waits for all others. Whether they are done. `timeout` in seconds."""
         with self._lock:
             self._refusal = refusal
+            self._forming.delay = 0.0  # no company will come any more
             self._check_quiet()
             self._wake_all()
         return self._quiet.wait(timeout)
@@ -391,9 +279,9 @@ class Batcher:
         with self._lock:
             self._refusal = refusal
             self._stopped = True
-            queued = self._queued()
+            queued = self._forming.everything()
             for bucket, request in queued:
-                self._remove(bucket, request)
+                self._forming.remove(bucket, request)
             self._running += len(queued)
             self._kick()
             self._wake_all()
@@ -409,9 +297,5 @@ class Batcher:
         self._idle.clear()
 
     def _check_quiet(self) -> None:
-        if self._refusal is not None and not self._waiting and not self._running:
+        if self._refusal is not None and not self._forming.count and not self._running:
             self._quiet.set()
-
-
-def _score(bucket: Bucket) -> float:
-    return bucket.score

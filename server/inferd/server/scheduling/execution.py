@@ -23,8 +23,9 @@ from inferd.server.scheduling.batch import (
     split,
     wanted_outputs,
 )
-from inferd.server.scheduling.batcher import Batch, expiry
+from inferd.server.scheduling.batcher import expiry
 from inferd.server.scheduling.buffers import Buffers
+from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import SignatureQueue

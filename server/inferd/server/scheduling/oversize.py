@@ -46,13 +46,11 @@ class Reassembly:
         first = self._next_part()
         if first is None:
             return
-        request.place = self
-        try:
-            self._batcher.submit(first, self._queue, self._key, extra=request.nbytes)
-        except ServingError:
-            request.place = None
-            raise
+        self._batcher.submit(first, self._queue, self._key, extra=request.nbytes)
         request.enqueued_at = first.enqueued_at
+        with self._lock:
+            if self._charged:  # nothing to give back before; nothing left when it is done by now
+                request.place = self
         for _ in range(parallel - 1):
             self._advance()
         if request.cancelled:

@@ -12,7 +12,7 @@ before an older one. So nobody starves, however long the rush of more important 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.request import InferRequest
@@ -119,6 +119,10 @@ class Bucket:
             lane.requests = deque(request for request in requests if request.place is not None)
             lane.dead = 0
         self.tidy()
+
+    def waiting(self) -> Iterator[InferRequest]:
+        """The requests that wait, lane by lane."""
+        return (request for lane in self.lanes for request in lane.requests if request.place is not None)
 
     def tidy(self) -> None:
         """Drops lanes in which nothing stands."""

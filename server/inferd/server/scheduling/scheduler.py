@@ -21,7 +21,7 @@ from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding
-from inferd.server.scheduling.proof import Verdict, detect_state, prove
+from inferd.server.scheduling.proof import Run, Verdict, detect_state, prove
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.sample import NoSample, Samples
@@ -126,19 +126,21 @@ class Scheduler:
     def _examine(self, signature: Signature, instance: Instance) -> Verdict:
         verdict = self._without_proof(signature)
         samples = self._samples[signature.name]
-        buffers = Buffers(self._model.traits.alignment)
-
-        def run(inputs: dict[str, Array]) -> dict[str, Array]:
-            if self._model.traits.alignment > 1:
-                inputs = {name: buffers.copy(name, array) for name, array in inputs.items()}
-            # An output may be a view of the inputs; what is compared later must not change.
-            return {name: array.copy() for name, array in instance.run(signature.name, inputs).items()}
-
+        run = partial(self._run_sample, instance, signature.name)
         if verdict is None:
             return prove(signature, run, samples, self._limit)
         if verdict.limit == 0 and detect_state(signature, run, samples):
             return Verdict(0, "stateful: the same row gets a different output", stateful=True)
         return verdict
+
+    def _run_sample(self, instance: Instance, signature: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        buffers = Buffers(self._model.traits.alignment)
+        try:
+            outputs = instance.run(signature, {name: buffers.copy(name, array) for name, array in inputs.items()})
+        except SystemExit as error:
+            raise BackendError("the model tried to end the process") from error
+        # An output may be a view of the inputs; what is compared later must not change.
+        return {name: array.copy() for name, array in outputs.items()}
 
     @property
     def _limit(self) -> int:
@@ -176,7 +178,7 @@ class Scheduler:
         for name, samples in self._samples.items():
             try:
                 for group in samples.groups():
-                    error = _try_runs(instance, name, next(group).stack([0]), runs)
+                    error = _try_runs(partial(self._run_sample, instance, name), next(group).stack([0]), runs)
                     if error is None:
                         break
                     if samples.declared:
@@ -198,8 +200,7 @@ class Scheduler:
         """Takes a request in. Thread-safe, never blocks on the model.
 
         Raises InvalidRequest, Overloaded, DeadlineExceeded or Unavailable, and then `on_done` is never called;
-        otherwise it is called exactly once. A request that was cancelled before is let pass: its `on_done` has been
-        called.
+        otherwise it is called exactly once. A cancel calls it in any case, whatever becomes of this call.
         """
         if request.cancelled:
             return
@@ -320,10 +321,10 @@ def _describe(queue: SignatureQueue) -> str:
     return f"up to {queue.limit} rows" + (f" ({queue.reason})" if queue.reason else "")
 
 
-def _try_runs(instance: Instance, signature: str, inputs: dict[str, Array], runs: int) -> Exception | None:
+def _try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:
     try:
         for _ in range(runs):
-            instance.run(signature, {name: array.copy() for name, array in inputs.items()})
+            run(inputs)
     except Exception as error:
         if not isinstance(error, BackendError):
             _log.warning("warm-up: unexpected %s: %s", type(error).__name__, error)

@@ -1,0 +1,139 @@
+"""What waits in a servable's queues, and which of it goes next. Not thread-safe: the batcher's lock holds.
+
+- A batch is ripe at once; with a delay, when its bucket holds `target` rows, when its oldest request has waited for
+  the delay, or when the most urgent one in it needs the rest of its time for the run.
+- Among the ripe buckets the one with the oldest head goes first; priorities age (queue.py).
+- A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
+from inferd.server.scheduling.request import InferRequest
+
+
+@dataclass(slots=True)
+class Batch:
+    """Requests to run together. `rows` is 1 for one that runs alone without a batch axis."""
+
+    queue: SignatureQueue
+    requests: list[InferRequest]
+    rows: int
+
+
+class Forming:
+    """The buckets in which something waits.
+
+    count   requests that wait
+    delay   seconds that a batch may wait for company
+    """
+
+    def __init__(self, delay: float) -> None:
+        self.count = 0
+        self.delay = delay
+        self._active: dict[Bucket, None] = {}
+
+    def add(self, bucket: Bucket, request: InferRequest, now: float) -> bool:
+        """Puts a request in line. Whether a worker must look: there is a batch to run, or one that ripens earlier
+        than all was known to.
+        """
+        if not bucket.count:
+            self._active[bucket] = None
+        bucket.add(request)
+        self.count += 1
+        if not self.delay:
+            return True
+        ripe_at = self._patience(bucket, request, now)
+        if ripe_at > now and ripe_at >= bucket.ripe_at:
+            return False
+        bucket.ripe_at = min(ripe_at, bucket.ripe_at)
+        return True
+
+    def remove(self, bucket: Bucket, request: InferRequest) -> None:
+        """Takes a request out of the middle of its line."""
+        bucket.remove(request)
+        self.count -= 1
+        if not bucket.count:
+            self._emptied(bucket)
+
+    def take(self, now: float, dropped: list[InferRequest]) -> Batch | None:
+        """The next batch, None when none is ripe. Requests on its way that have expired or finished go to `dropped`."""
+        bucket = self._pick(now)
+        if bucket is None:
+            return None
+        room = bucket.room
+        batch: list[InferRequest] = []
+        rows = 0
+        lane = bucket.next_lane()
+        while requests := lane.requests:
+            request = requests[0]
+            if request.place is None:
+                requests.popleft()
+                lane.dead -= 1
+            else:
+                weight = request.rows or 1
+                if batch and rows + weight > room:
+                    break
+                requests.popleft()
+                bucket.release(request)
+                self.count -= 1
+                if request.finished or request.leaves_at <= now:
+                    dropped.append(request)
+                else:
+                    batch.append(request)
+                    rows += weight
+                    if rows >= room:
+                        break
+            if len(bucket.lanes) > 1:
+                lane = bucket.next_lane()
+        bucket.tidy()
+        if not bucket.count:
+            self._emptied(bucket)
+        elif self.delay:
+            bucket.ripe_at = min(self._patience(bucket, request, now) for request in bucket.waiting())
+        return Batch(bucket.queue, batch, rows if room else 1) if batch else None
+
+    def next_ripe(self) -> float:
+        """When the first batch ripens."""
+        return min(bucket.ripe_at for bucket in self._active)
+
+    def ripen(self, queue: SignatureQueue) -> None:
+        """What waits for this signature waits no longer."""
+        for bucket in queue.buckets.values():
+            if bucket.count:
+                bucket.ripe_at = 0.0
+
+    def everything(self) -> list[tuple[Bucket, InferRequest]]:
+        """All that waits."""
+        return [(bucket, request) for bucket in self._active for request in bucket.waiting()]
+
+    def _pick(self, now: float) -> Bucket | None:
+        active = self._active
+        if self.delay:
+            ripe = [bucket for bucket in active if bucket.ripe_at <= now]
+            return min(ripe, key=_score) if ripe else None
+        if len(active) == 1:
+            return next(iter(active))
+        return min(active, key=_score) if active else None
+
+    def _patience(self, bucket: Bucket, request: InferRequest, now: float) -> float:
+        """When this request waits for company no longer."""
+        queue = bucket.queue
+        if not bucket.room or bucket.rows >= queue.target:
+            return now
+        came = request.enqueued_at
+        if request.leaves_at == NEVER:
+            return came + self.delay
+        # Company is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
+        reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - came))
+        return min(came + self.delay, request.leaves_at - reserve)
+
+    def _emptied(self, bucket: Bucket) -> None:
+        del self._active[bucket]
+        bucket.ripe_at = NEVER
+
+
+def _score(bucket: Bucket) -> float:
+    return bucket.score
