@@ -31,10 +31,14 @@ def served(version: Path, *declared: Signature) -> Iterator[tuple[Model, Instanc
     backend, artefact = Registry().detect(version)
     assert backend.complete(artefact) is None
     model = backend.open(OpenRequest("m", 1, version, artefact, declared))
-    instance = model.instance(Placement("cpu", 1))
-    yield model, instance
-    instance.close()
-    model.close()
+    try:
+        instance = model.instance(Placement("cpu", 1))
+        try:
+            yield model, instance
+        finally:
+            instance.close()
+    finally:
+        model.close()
 
 
 @pytest.fixture

@@ -67,10 +67,14 @@ def open_model(version: Path, *declared: Signature, **options: Any) -> Model:
 @contextmanager
 def served(version: Path, *declared: Signature, **options: Any) -> Iterator[tuple[Model, Instance]]:
     model = open_model(version, *declared, **options)
-    instance = model.instance(Placement())
-    yield model, instance
-    instance.close()
-    model.close()
+    try:
+        instance = model.instance(Placement())
+        try:
+            yield model, instance
+        finally:
+            instance.close()
+    finally:
+        model.close()
 
 
 def outputs_of(instance: Instance, **inputs: Array) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ class SavedModel:
         self._compute_threads = compute_threads
         self._lock = threading.Lock()
         self._shared: dict[str, tuple[Runner, int]] = {}
-        self._directory: Any = tempfile.TemporaryDirectory(prefix="inferd-savedmodel-")
         # A copy, because instances are made later and on other devices, when the version's files may be gone.
-        self._copy = Path(self._directory.name) / "model"
+        private = tempfile.mkdtemp(prefix="inferd-savedmodel-")
+        self._remove_copy = weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
+        self._copy = Path(private) / "model"
         try:
             _copy(request.artefact, self._copy)
             meta_graph = _meta_graph(self._copy, request.options.get("tags"))
@@ -54,7 +56,7 @@ class SavedModel:
             served, notes = read_signatures(_data_types(), meta_graph, request.signatures)
             facts = read_facts(meta_graph.graph_def, served)
         except BaseException:
-            self._directory.cleanup()
+            self._remove_copy()
             raise
         self._served = {s.signature.name: s for s in served}
         self._signatures = tuple(s.signature for s in served)
@@ -85,7 +87,7 @@ class SavedModel:
             for runner, _ in self._shared.values():
                 runner.close()
             self._shared.clear()
-        self._directory.cleanup()
+        self._remove_copy()
 
     def _load(self, placement: Placement) -> Runner:
         threads = self._compute_threads(placement.threads)

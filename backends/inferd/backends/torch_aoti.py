@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ class AotiModel:
         self._torch = torch
         if len(request.signatures) > 1:
             raise LoadError("an AOTInductor package has one signature: declare one at most")
-        self._directory: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="inferd-aoti-")
-        self._package = Path(self._directory.name) / "model.pt2"
+        private = tempfile.mkdtemp(prefix="inferd-aoti-")
+        self._remove_copy = weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
+        self._package = Path(private) / "model.pt2"
         try:
             shutil.copyfile(request.artefact, self._package)
             metadata = _metadata(torch, self._package)
@@ -39,7 +41,7 @@ class AotiModel:
             declared = request.signatures[0] if request.signatures else None
             self._signatures, self._plans = _plan(declared, in_spec, out_spec)
         except BaseException:
-            self._directory.cleanup()
+            self._remove_copy()
             raise
         self._checks = SignatureTable(self._signatures)
         self._traits = Traits(
@@ -68,7 +70,7 @@ class AotiModel:
         return TorchInstance(self._torch, placement, self._checks, self._plans, function, copy_all=True)
 
     def close(self) -> None:
-        self._directory.cleanup()
+        self._remove_copy()
 
     def _here(self) -> bool:
         return self._compiled_for == "cpu" or bool(self._torch.cuda.is_available())

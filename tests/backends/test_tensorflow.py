@@ -1,0 +1,403 @@
+"""What only SavedModels have: several signatures, strings and tables, two loaders, variables that come in shards."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inferd.backends import tensorflow_files, tensorflow_model
+from inferd.backends.api import (
+    BackendError,
+    IncompleteArtefact,
+    Instance,
+    InvalidInput,
+    LoadError,
+    Model,
+    OpenRequest,
+    Placement,
+    Signature,
+    TensorSpec,
+)
+from inferd.backends.tensorflow import TensorFlowBackend
+from inferd.wire.dtypes import DType
+
+tf = pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.heavy
+Array = np.ndarray[Any, Any]
+X = np.array([[1, 2], [3, 4]], np.float32)
+
+
+def words(*values: bytes) -> Array:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+@contextmanager
+def served(
+    version: Path, *declared: Signature, backend: TensorFlowBackend | None = None, **options: Any
+) -> Iterator[tuple[Model, Instance]]:
+    backend = backend or TensorFlowBackend()
+    artefact = backend.find(version)
+    assert artefact is not None
+    assert backend.complete(artefact) is None
+    model = backend.open(OpenRequest("m", 1, version, artefact, declared, options))
+    try:
+        instance = model.instance(Placement())
+        try:
+            yield model, instance
+        finally:
+            instance.close()
+    finally:
+        model.close()
+
+
+def of(*shape: int | None, kind: Any = None, name: str = "x") -> Any:
+    return tf.TensorSpec(shape, kind or tf.float32, name=name)
+
+
+def save(version: Path, module: Any, **signatures: Any) -> None:
+    """Functions that the module does not hold are kept by it, so that TensorFlow finds their variables."""
+    module.functions = list(signatures.values())
+    tf.saved_model.save(module, str(version), signatures=signatures)
+
+
+def doubling(version: Path) -> None:
+    module = tf.Module()
+    module.factor = tf.Variable(2.0)
+    save(
+        version, module, serving_default=tf.function(lambda x: {"y": x * module.factor}, input_signature=[of(None, 2)])
+    )
+
+
+# ---- signatures
+
+
+def test_every_signature_is_served_the_default_first_and_the_init_op_hidden(version: Path) -> None:
+    module = tf.Module()
+    module.w = tf.Variable([[1.0], [2.0]])
+    save(
+        version,
+        module,
+        classify=tf.function(lambda x: {"scores": x @ module.w}, input_signature=[of(None, 2)]),
+        anything=tf.function(lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec(None, tf.int64, name="x")]),
+        serving_default=tf.function(lambda x: {"y": x * 2.0}, input_signature=[of(None, None)]),
+    )
+    with served(version) as (model, instance):
+        assert [s.name for s in model.signatures] == ["serving_default", "anything", "classify"]
+        assert {s.method_name for s in model.signatures} == {"tensorflow/serving/predict"}
+        shapes = {s.name: s.inputs[0].shape for s in model.signatures}
+        assert shapes == {"serving_default": (-1, -1), "anything": None, "classify": (-1, 2)}
+        np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], X * 2)
+        np.testing.assert_array_equal(instance.run("classify", {"x": X})["scores"], [[5], [11]])
+        for shape in ((), (3,), (2, 2, 1)):
+            x = np.zeros(shape, np.int64)
+            np.testing.assert_array_equal(instance.run("anything", {"x": x})["y"], x + 1)
+        with pytest.raises(InvalidInput, match="anything, classify"):
+            instance.run("nope", {"x": X})
+
+
+def test_a_sparse_input_keeps_only_its_own_signature_from_being_served(version: Path) -> None:
+    v1 = tf.compat.v1
+    version.rmdir()
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2])
+        s = v1.sparse_placeholder(tf.float32, [None, 4])
+        define = v1.saved_model.signature_def_utils.predict_signature_def
+        builder = v1.saved_model.builder.SavedModelBuilder(str(version))
+        dense = define({"x": x}, {"y": x * 2.0})
+        sparse = define({"s": s}, {"y": tf.sparse.to_dense(s)})
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": dense, "sparse": sparse})
+        builder.save()
+    with served(version) as (model, instance):
+        assert [s.name for s in model.signatures] == ["serving_default"]
+        assert any("'sparse' is not served: input 's' is a sparse tensor" in note for note in model.traits.notes)
+        np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
+
+
+def test_a_declaration_narrows_and_never_contradicts(version: Path) -> None:
+    doubling(version)
+    x = TensorSpec("x", DType.FP32, (2, -1))
+    with served(version, Signature("serving_default", (x,), ())) as (model, instance):
+        assert model.signatures[0].inputs[0].shape == (2, 2)
+        assert model.signatures[0].outputs[0].name == "y"
+        with pytest.raises(InvalidInput, match=r"expected shape \[2, 2\], got \[1, 2\]"):
+            instance.run("serving_default", {"x": X[:1]})
+    for wrong, reason in (
+        (Signature("serving_default", (TensorSpec("x", DType.FP64, None),), ()), "'x' is declared as FP64.*FP32"),
+        (Signature("serving_default", (TensorSpec("z", DType.FP32, None),), ()), "'z' is declared.*has x"),
+        (Signature("other", (x,), ()), "'other' is declared.*serving_default"),
+    ):
+        with pytest.raises(LoadError, match=reason), served(version, wrong):
+            pass
+
+
+def test_scalars_and_bare_values_come_back_as_arrays(version: Path) -> None:
+    save(
+        version,
+        tf.Module(),
+        serving_default=tf.function(
+            lambda x, name: {"sum": tf.reduce_sum(x), "name": tf.strings.join([name, "!"]), "n": tf.size(x)},
+            input_signature=[of(None), of(kind=tf.string, name="name")],
+        ),
+    )
+    with served(version) as (model, instance):
+        assert {s.name: s.shape for s in model.signatures[0].outputs} == {"sum": (), "name": (), "n": ()}
+        got = instance.run("serving_default", {"x": X[0], "name": np.array(b"a\x00b", object)})
+        assert {name: (type(v), v.shape, v.dtype.name) for name, v in got.items()} == {
+            "sum": (np.ndarray, (), "float32"),
+            "name": (np.ndarray, (), "object"),
+            "n": (np.ndarray, (), "int32"),
+        }
+        assert (got["sum"].item(), got["name"].item(), got["n"].item()) == (3.0, b"a\x00b!", 2)
+
+
+def test_any_choice_of_outputs_is_answered_with_bounded_memory(version: Path) -> None:
+    names = "abcdef"
+    save(
+        version,
+        tf.Module(),
+        serving_default=tf.function(
+            lambda x: {n: x + float(i) for i, n in enumerate(names)}, input_signature=[of(None, 2)]
+        ),
+    )
+    with served(version) as (_, instance):
+        for size in range(1, len(names) + 1):
+            for chosen in itertools.combinations(names, size):
+                got = instance.run("serving_default", {"x": X}, chosen)
+                assert set(got) == set(chosen)
+                for name in chosen:
+                    np.testing.assert_array_equal(got[name], X + names.index(name))
+        assert len(instance._runner._callables) <= 17  # type: ignore[attr-defined]
+
+
+# ---- strings, tables, state
+
+
+def test_a_vocabulary_table_answers_after_its_files_are_gone(version: Path, tmp_path: Path) -> None:
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("zero\none\ntwo\n")
+    module = tf.Module()
+    asset = tf.saved_model.Asset(str(vocabulary))
+    text_file = tf.lookup.TextFileInitializer(
+        asset, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+    )
+    module.table = tf.lookup.StaticHashTable(text_file, -1)
+    save(
+        version,
+        module,
+        serving_default=tf.function(
+            lambda word: {"number": module.table.lookup(word), "loud": tf.strings.upper(word)},
+            input_signature=[of(None, kind=tf.string, name="word")],
+        ),
+    )
+    vocabulary.unlink()
+    with served(version) as (model, early):
+        shutil.rmtree(version)
+        assert not model.traits.stateful
+        for instance in (early, model.instance(Placement())):
+            got = instance.run("serving_default", {"word": words(b"two", b"zero", b"nine", b"")})
+            assert got["number"].tolist() == [2, 0, -1, -1]
+            assert got["loud"].tolist() == [b"TWO", b"ZERO", b"NINE", b""]
+
+
+def test_a_model_that_counts_is_stateful_and_its_instances_share_the_count(version: Path) -> None:
+    module = tf.Module()
+    module.count = tf.Variable(0, dtype=tf.int64)
+    save(
+        version,
+        module,
+        serving_default=tf.function(
+            lambda x: {"count": module.count.assign_add(1) + 0 * tf.cast(x[0, 0], tf.int64)},
+            input_signature=[of(None, 2)],
+        ),
+    )
+    with served(version) as (model, instance):
+        assert model.traits.stateful
+        other = model.instance(Placement())
+        counts = [i.run("serving_default", {"x": X})["count"].item() for i in (instance, other, instance)]
+        assert counts == [1, 2, 3]
+        other.close()
+
+
+def test_a_tensorflow_1_model_loads(version: Path) -> None:
+    v1 = tf.compat.v1
+    version.rmdir()
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        w = v1.get_variable("w", initializer=np.array([[1.0], [10.0]], np.float32), use_resource=False)
+        y = tf.matmul(x, w)
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.builder.SavedModelBuilder(str(version))
+        definition = v1.saved_model.signature_def_utils.predict_signature_def({"in": x}, {"out": y})
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": definition})
+        builder.save()
+    with served(version) as (model, instance):
+        assert not model.traits.stateful
+        np.testing.assert_array_equal(instance.run("serving_default", {"in": X})["out"], [[21], [43]])
+    with pytest.raises(LoadError, match="no graph with the tags gpu; it has serve"), served(version, tags=["gpu"]):
+        pass
+
+
+# ---- the fallback, threads, errors
+
+
+def test_what_the_session_refuses_is_loaded_eagerly_and_told(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubling(version)
+
+    def refuse(*args: Any) -> Any:
+        raise ValueError("no session today")
+
+    monkeypatch.setattr(tensorflow_model, "SessionRunner", refuse)
+    with served(version) as (model, instance):
+        assert any("tf.saved_model.load" in n and "no session today" in n for n in model.traits.notes)
+        np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
+        with pytest.raises(InvalidInput):
+            instance.run("serving_default", {"x": X[0]})
+
+
+def test_the_first_model_sizes_the_pool_and_others_are_told(version: Path) -> None:
+    doubling(version)
+    backend = TensorFlowBackend()
+    with served(version, backend=backend) as (first, _):
+        assert first.traits.notes == ()
+    with served(version, backend=backend) as (second, _):
+        second.instance(Placement("cpu", 1)).close()
+    model = backend.open(OpenRequest("m", 1, version, version))
+    model.instance(Placement("cpu", 3)).close()
+    assert any("belong to the process: 1" in note for note in model.traits.notes)
+    model.close()
+
+
+def test_errors_name_the_reason_without_the_graph(version: Path) -> None:
+    save(
+        version,
+        tf.Module(),
+        serving_default=tf.function(
+            lambda x, i: {"y": tf.gather(x, i), "z": tf.debugging.check_numerics(x, "not a number came in")},
+            input_signature=[of(None, 2), of(None, kind=tf.int32, name="i")],
+        ),
+    )
+    with served(version) as (_, instance):
+        with pytest.raises(InvalidInput, match=r"indices\[0\] = 7 is not in \[0, 2\)") as refused:
+            instance.run("serving_default", {"x": X, "i": np.array([7], np.int32)})
+        for noise in ("{{", "[[", "node", "Detected", "traces"):
+            assert noise not in str(refused.value)
+        with pytest.raises(InvalidInput, match="not a number came in"):
+            instance.run("serving_default", {"x": X * np.nan, "i": np.array([0], np.int32)})
+        got = instance.run("serving_default", {"x": X, "i": np.array([1], np.int32)}, ["y"])
+        np.testing.assert_array_equal(got["y"], X[1:])
+
+
+def test_closing_twice_or_running_after_is_harmless(version: Path) -> None:
+    doubling(version)
+    with served(version) as (model, instance):
+        other = model.instance(Placement())
+        other.close()
+        other.close()
+        with pytest.raises(BackendError, match="closed"):
+            other.run("serving_default", {"x": X})
+        np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
+
+
+def test_private_copies_are_removed(version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubling(version)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    with served(version):
+        assert list(scratch.iterdir())
+    assert not list(scratch.iterdir())
+    with pytest.raises(LoadError), served(version, tags=["nope"]):
+        pass
+    assert not list(scratch.iterdir())
+
+
+# ---- files
+
+
+def test_half_copied_models_are_told_by_what_is_missing(version: Path, tmp_path: Path) -> None:
+    doubling(version)
+    whole = tmp_path / "whole"
+    shutil.copytree(version, whole)
+    backend = TensorFlowBackend()
+    pb = (whole / "saved_model.pb").read_bytes()
+
+    def state(*gone: str, pb_bytes: bytes | None = None) -> str | None:
+        shutil.rmtree(version)
+        shutil.copytree(whole, version)
+        for name in gone:
+            path = version / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if pb_bytes is not None:
+            (version / "saved_model.pb").write_bytes(pb_bytes)
+        return tensorflow_files.missing(version)
+
+    shard, index = "variables/variables.data-00000-of-00001", "variables/variables.index"
+    assert state() is None
+    assert state("fingerprint.pb", "assets") is None
+    assert "variables.data-* is missing" in str(state(shard))
+    assert "variables.index is missing beside" in str(state(index))
+    assert "the graph has variables" in str(state("variables"))
+    assert "saved_model.pb is missing" in str(state("saved_model.pb"))
+    with pytest.raises(IncompleteArtefact, match="beside variables"):
+        backend.find(version)
+    for keep in (0, 1, 2, 3, 10, len(pb) // 2, len(pb) - 1):
+        assert state(pb_bytes=pb[:keep]), keep
+        with pytest.raises(IncompleteArtefact):
+            backend.open(OpenRequest("m", 1, version, version))
+    state()
+    (version / index).write_bytes((whole / index).read_bytes()[:-1])
+    assert "variables.index is cut short" in str(tensorflow_files.missing(version))
+    state()
+    (version / shard).rename(version / "variables/variables.data-00000-of-00002")
+    assert "variables.data-00001-of-00002 is missing" in str(tensorflow_files.missing(version))
+
+
+def test_a_cut_shard_never_answers(version: Path) -> None:
+    doubling(version)
+    shard = version / "variables" / "variables.data-00000-of-00001"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(LoadError) as refused, served(version):
+        pass
+    assert "Traceback" not in str(refused.value)
+
+
+def test_layouts_are_told_apart_and_other_formats_refused(version: Path) -> None:
+    doubling(version)
+    backend = TensorFlowBackend()
+    shutil.copytree(version, version / "model.savedmodel")
+    with pytest.raises(LoadError, match="two SavedModels"):
+        backend.find(version)
+    for path in version.iterdir():
+        if path.name != "model.savedmodel":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert backend.find(version) == version / "model.savedmodel"
+    (version / "model.savedmodel" / "saved_model.pb").unlink()
+    with pytest.raises(IncompleteArtefact, match=r"model\.savedmodel/saved_model\.pb is missing"):
+        backend.find(version)
+    shutil.rmtree(version / "model.savedmodel")
+    for name in ("model.h5", "model.keras", "model.graphdef", "model.tflite"):
+        (version / name).write_bytes(b"x")
+        with pytest.raises(LoadError, match=name):
+            backend.find(version)
+        (version / name).unlink()
+
+
+def test_a_text_saved_model_is_served(version: Path) -> None:
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    doubling(version)
+    parsed = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    (version / "saved_model.pbtxt").write_text(text_format.MessageToString(parsed))
+    (version / "saved_model.pb").unlink()
+    with served(version) as (_, instance):
+        np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
