@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.rpc import PREDICT, PREDICT_STREAM, TRANSPORTS, Served, eventually, refused, request, trailing
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.rpc.inflight import Inflight
+from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.listen import Address
 from inferd.server.rpc.transport import MethodTable
 from inferd.v1 import model_service_pb2

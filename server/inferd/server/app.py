@@ -26,7 +26,7 @@ from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
 from inferd.server.rpc.health import Health
-from inferd.server.rpc.inflight import Inflight
+from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.services import build_method_table
 from inferd.server.scheduling.observer import BatchObserver
 

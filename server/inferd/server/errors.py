@@ -14,7 +14,7 @@
     ├── Unsupported                   UNIMPLEMENTED
     └── ExecutionFailed               INTERNAL             the backend's message, never a traceback
 
-One table per protocol maps codes at the edge (`rpc/status.py`); nothing below knows gRPC or HTTP.
+One table per protocol maps codes at the edge (`core/status.py`); nothing below knows gRPC or HTTP.
 """
 
 from __future__ import annotations

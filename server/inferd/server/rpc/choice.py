@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.rpc.inflight import Inflight
+from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.transport import MethodTable, Transport
 
 _log = logging.getLogger("inferd.rpc")

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha.reflection import SERVICE_NAME, ReflectionServicer
 
 from inferd.server.errors import Code
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.rpc.status import GONE
+from inferd.server.core.status import GONE
 from inferd.server.rpc.transport import StreamCall, StreamHandler
 
 METHODS = (

@@ -5,14 +5,14 @@ from __future__ import annotations
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.rpc.edge import Edge
-from inferd.server.rpc.failures import FailureLog
+from inferd.server.core.failures import FailureLog
 from inferd.server.rpc.foreign_names import real_names
-from inferd.server.rpc.gate import Gate
+from inferd.server.core.gate import Gate
 from inferd.server.rpc.health import CHECK, WATCH, Health
-from inferd.server.rpc.inference import Check, Inference
-from inferd.server.rpc.inflight import Inflight
+from inferd.server.core.inference import Check, Inference
+from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.models import Models
-from inferd.server.rpc.needs import ManagerLike, MetricsLike
+from inferd.server.core.needs import ManagerLike, MetricsLike
 from inferd.server.rpc.oip import service as oip
 from inferd.server.rpc.predict import PROTOCOL, Predict
 from inferd.server.rpc.predict_stream import PredictStream

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from grpc._cython import cygrpc
 
 from inferd.server.errors import Code
-from inferd.server.rpc.status import Failure, header_text, refusal
+from inferd.server.core.status import Failure, header_text, refusal
 from inferd.server.rpc.transport import Metadata
 
 _log = logging.getLogger(__name__)

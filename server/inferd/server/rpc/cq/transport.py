@@ -21,8 +21,8 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq.calls import GONE, NO_FLAGS, StreamCall, UnaryCall
-from inferd.server.rpc.inflight import Inflight
-from inferd.server.rpc.status import Failure, failure_of, header_text, refusal
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.status import Failure, failure_of, header_text, refusal
 from inferd.server.rpc.transport import MethodTable
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from inferd.oip.v1 import model_config_pb2 as config_pb
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.rpc.needs import HandleLike, ManagerLike, ServableLike
-from inferd.server.rpc.oip.words import unknown, version_of
+from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
+from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.rpc.transport import UnaryCall
 
 EXTENSIONS = (

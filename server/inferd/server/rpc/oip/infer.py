@@ -6,12 +6,12 @@ from time import monotonic
 
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.edge import Edge
-from inferd.server.rpc.inference import Answer, Inference, Query
-from inferd.server.rpc.needs import ManagerLike
-from inferd.server.rpc.oip.classification import classified
-from inferd.server.rpc.oip.options import Options, options
-from inferd.server.rpc.oip.status import in_hand
-from inferd.server.rpc.oip.words import unknown, version_of
+from inferd.server.core.inference import Answer, Inference, Query
+from inferd.server.core.needs import ManagerLike
+from inferd.server.core.oip.classification import classified
+from inferd.server.core.oip.options import Options, options
+from inferd.server.core.oip.status import in_hand
+from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.oip import OipRequest, decode_request, encode_response
 from inferd.wire.tensors import WireError

@@ -12,7 +12,7 @@ from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.rpc.needs import ManagerLike
+from inferd.server.core.needs import ManagerLike
 from inferd.server.rpc.transport import UnaryCall
 
 _Index = pb.RepositoryIndexResponse.ModelIndex

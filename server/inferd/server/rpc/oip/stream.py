@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from inferd.server.rpc.edge import Edge
-from inferd.server.rpc.inference import Answer, Inference
-from inferd.server.rpc.inflight import Inflight
-from inferd.server.rpc.needs import ManagerLike
+from inferd.server.core.inference import Answer, Inference
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.needs import ManagerLike
 from inferd.server.rpc.oip.infer import PROTOCOL, encode, query
-from inferd.server.rpc.oip.options import options
-from inferd.server.rpc.oip.status import in_hand
-from inferd.server.rpc.oip.words import unknown
+from inferd.server.core.oip.options import options
+from inferd.server.core.oip.status import in_hand
+from inferd.server.core.oip.words import unknown
 from inferd.server.rpc.session import MAX_IN_FLIGHT, Exchange, Session
-from inferd.server.rpc.status import Failure
+from inferd.server.core.status import Failure
 from inferd.server.rpc.transport import StreamCall
 from inferd.wire.oip import decode_request, encode_stream_failure, encode_stream_response
 

@@ -7,7 +7,7 @@ FAILED_PRECONDITION.
 from __future__ import annotations
 
 from inferd.server.errors import Overloaded, Unavailable
-from inferd.server.rpc.status import Failure, failure_of
+from inferd.server.core.status import Failure, failure_of
 
 
 def failure(error: BaseException, request_id: str = "") -> Failure:

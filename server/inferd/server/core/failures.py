@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from inferd.server.errors import Code
-from inferd.server.rpc.status import Failure
+from inferd.server.core.status import Failure
 
 _LEVELS = {
     Code.INTERNAL: logging.ERROR,

@@ -15,7 +15,7 @@ from inferd.server.errors import (
     ServingError,
     Unavailable,
 )
-from inferd.server.rpc.status import Failure, failure_of
+from inferd.server.core.status import Failure, failure_of
 
 _PREFIXED = (InvalidRequest, Overloaded, QueueTimeout, ExecutionFailed)
 

@@ -1,0 +1,9 @@
+"""What every protocol's edge shares: the journey of a request, its bounds, its gate, and how failures are told.
+
+Nothing here knows gRPC, HTTP or a message class: `rpc` and `http` are two edges over it.
+
+    inference    acquire, check, submit, answer      needs          what that takes from the rooms below
+    inflight     bounds on calls and bytes           gate           who may do what
+    status       errors to codes and texts           failures       one log line for each failed request
+    oip, tfs     the words of Triton and of TensorFlow Serving      availability   is a version in service
+"""

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's API: what gRPC and REST mean by it alike."""
