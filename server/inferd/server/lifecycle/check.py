@@ -39,13 +39,17 @@ def check_request(
             _missing(servable_id, signature, spec, inputs)
         known += 1
         expected = _NUMPY[spec.dtype]
-        if array.dtype != (spec.dtype.numpy if expected is None else expected):
+        came = array.dtype
+        # numpy has one object per common type, and comparing identities is much cheaper.
+        if came is not expected and came != (spec.dtype.numpy if expected is None else expected):
             _unfit(servable_id, signature, spec, array)
-        if spec.shape is not None and array.shape != spec.shape:
-            if len(array.shape) != len(spec.shape):
+        shape = spec.shape
+        if shape is not None:
+            got = array.shape
+            if len(got) != len(shape):
                 _unfit(servable_id, signature, spec, array)
-            for want, got in zip(spec.shape, array.shape, strict=True):
-                if want not in (-1, got):
+            for axis, size in enumerate(shape):
+                if size != got[axis] and size != -1:
                     _unfit(servable_id, signature, spec, array)
     if known != len(inputs):
         _unknown_inputs(servable_id, signature, inputs)
