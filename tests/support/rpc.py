@@ -15,10 +15,10 @@ import pytest
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
 from inferd.server.rpc.health import Health
-from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.listen import Address
 from inferd.server.rpc.public import PublicTransport
 from inferd.server.rpc.services import SERVICES, build_method_table

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from inferd.backends.registry import Registry
 from inferd.server import __version__
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
 from inferd.server.http.server import HttpServer, Readiness
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.manager import Manager
@@ -26,8 +27,8 @@ from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
 from inferd.server.rpc.health import Health
-from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.services import build_method_table
+from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 
 _log = logging.getLogger("inferd.app")
@@ -54,12 +55,13 @@ class App:
         self._failed = threading.Event()
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
-        self.manager: Manager = build_manager(config, registry or Registry(), observer_for=self._observer)
+        loop = InlineLoop()
+        self.manager: Manager = build_manager(config, registry or Registry(), observer_for=self._observer, loop=loop)
         self.manager.subscribe(StateMetrics(self.metrics))
         self._inflight = Inflight(config.inflight)
         self._health = Health(self.manager)
         table = build_method_table(self.manager, self.metrics, config, inflight=self._inflight, health=self._health)
-        self._transport = make_transport(table, config, self._inflight, on_fatal=self._failed.set)
+        self._transport = make_transport(table, config, self._inflight, on_fatal=self._failed.set, loop=loop)
         self._http = HttpServer(config.server.http, self.metrics.render, self.readiness)
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
         self.metrics.watch_ready(self.manager.ready)

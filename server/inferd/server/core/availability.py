@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from inferd.server.core.needs import ManagerLike
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.state import State
-from inferd.server.core.needs import ManagerLike
 
 
 def in_service(manager: ManagerLike, name: str, version: int | None, label: str | None) -> bool:

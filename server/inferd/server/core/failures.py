@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from inferd.server.errors import Code
 from inferd.server.core.status import Failure
+from inferd.server.errors import Code
 
 _LEVELS = {
     Code.INTERNAL: logging.ERROR,

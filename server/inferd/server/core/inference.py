@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from inferd.backends.api import Array, Signature
+from inferd.server.core.needs import HandleLike, ManagerLike, MetricsLike, ModelMetricsLike, ServableLike
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.core.needs import HandleLike, ManagerLike, MetricsLike, ModelMetricsLike, ServableLike
 from inferd.server.scheduling.request import InferRequest
 
 Check = Callable[[ServableId, Signature, Mapping[str, Array], Sequence[str]], None]

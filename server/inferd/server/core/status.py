@@ -6,11 +6,11 @@ request may have reached the model (a stateful one is retried only on 0); what m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferd.backends.api import BackendError, InvalidInput
 from inferd.server.errors import Code, ServingError
-from inferd.server.rpc.transport import Metadata
 from inferd.wire.tensors import WireError
 
 PUSHBACK = "grpc-retry-pushback-ms"
@@ -26,7 +26,7 @@ class Failure:
 
     code: Code
     text: str
-    trailing: Metadata
+    trailing: Sequence[tuple[str, str]]
     unexpected: bool = False
 
 

@@ -8,16 +8,23 @@ from collections.abc import Callable
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.transport import MethodTable, Transport
+from inferd.server.scheduling.inline import InlineLoop
 
 _log = logging.getLogger("inferd.rpc")
 
 
 def make_transport(
-    table: MethodTable, config: ServerConfig, inflight: Inflight, *, on_fatal: Callable[[], None]
+    table: MethodTable,
+    config: ServerConfig,
+    inflight: Inflight,
+    *,
+    on_fatal: Callable[[], None],
+    loop: InlineLoop | None = None,
 ) -> Transport:
     """The transport that `server.transport` asks for. `auto` falls back with one line in the log, `cq` does not.
 
-    Raises OSError when `cq` is asked for and cannot be had. `on_fatal` is called when the front end itself fails.
+    Raises OSError when `cq` is asked for and cannot be had. `on_fatal` is called when the front end itself fails;
+    `loop` takes the batches that are short enough to run on the transport's own thread (completion queue only).
     """
     asked = config.server.transport
     if asked != "public":
@@ -27,7 +34,7 @@ def make_transport(
         if reason is None:
             from inferd.server.rpc.cq.transport import CompletionQueueTransport
 
-            return CompletionQueueTransport(table, config, inflight, on_fatal=on_fatal)
+            return CompletionQueueTransport(table, config, inflight, on_fatal=on_fatal, loop=loop)
         if asked == "cq":
             raise OSError(f"server.transport is cq, but the completion queue cannot be used: {reason}")
         _log.warning("serving on grpcio's public API, which is slower: %s", reason)

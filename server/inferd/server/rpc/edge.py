@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from inferd.server.errors import InvalidRequest
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.status import Failure, failure_of
+from inferd.server.errors import InvalidRequest
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 _M = TypeVar("_M", bound=Message)

@@ -8,11 +8,11 @@ from threading import Lock
 
 from grpc_health.v1 import health_pb2 as pb
 
+from inferd.server.core.needs import ManagerLike
+from inferd.server.core.status import GONE, failure_of
 from inferd.server.errors import NotFound
 from inferd.server.lifecycle.state import State, StateChange
 from inferd.server.rpc.edge import parse
-from inferd.server.core.needs import ManagerLike
-from inferd.server.core.status import GONE, failure_of
 from inferd.server.rpc.transport import StreamCall, UnaryCall
 
 CHECK = "/grpc.health.v1.Health/Check"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inferd.backends import api
-from inferd.server.lifecycle.state import ModelStatus, State, VersionStatus
 from inferd.server.core.needs import ServableLike
+from inferd.server.lifecycle.state import ModelStatus, State, VersionStatus
 from inferd.v1 import model_service_pb2 as pb
 from inferd.v1 import tensor_pb2
 

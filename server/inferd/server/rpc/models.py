@@ -8,11 +8,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from inferd.server.core.needs import ManagerLike
 from inferd.server.errors import InvalidRequest
 from inferd.server.lifecycle.state import ModelStatus
 from inferd.server.rpc import messages
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.core.needs import ManagerLike
 from inferd.server.rpc.transport import StreamHandler, UnaryCall, UnaryHandler
 from inferd.server.rpc.watch import Watch
 from inferd.v1 import model_service_pb2 as pb

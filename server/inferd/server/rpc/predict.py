@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from time import monotonic
 
+from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.edge import Edge
-from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.native import DecodedRequest, decode_request, encode_response
 from inferd.wire.tensors import WireError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.inference import Answer, Inference
 from inferd.server.core.inflight import Inflight
+from inferd.server.core.status import Failure
+from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.predict import PROTOCOL, encode, query
 from inferd.server.rpc.session import MAX_IN_FLIGHT, Exchange, Session
-from inferd.server.core.status import Failure
 from inferd.server.rpc.transport import StreamCall
 from inferd.wire.native import StreamFailure, decode_request, encode_stream_failure, encode_stream_response
 

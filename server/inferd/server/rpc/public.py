@@ -18,11 +18,11 @@ import grpc
 import grpc.aio
 
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.status import CUT, GONE, Failure, failure_of, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
-from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
-from inferd.server.core.status import CUT, GONE, Failure, failure_of, refusal
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
 
 _log = logging.getLogger("inferd.rpc")

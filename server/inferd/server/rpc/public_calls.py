@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 
-from inferd.server.errors import Code
 from inferd.server.core.status import GONE, Failure
+from inferd.server.errors import Code
 from inferd.server.rpc.transport import Metadata
 
 _log = logging.getLogger("inferd.rpc")

@@ -8,9 +8,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME, ReflectionServicer
 
+from inferd.server.core.status import GONE
 from inferd.server.errors import Code
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.core.status import GONE
 from inferd.server.rpc.transport import StreamCall, StreamHandler
 
 METHODS = (

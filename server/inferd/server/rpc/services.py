@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.errors import Code
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.failures import FailureLog
-from inferd.server.rpc.foreign_names import real_names
 from inferd.server.core.gate import Gate
-from inferd.server.rpc.health import CHECK, WATCH, Health
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
-from inferd.server.rpc.models import Models
 from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.errors import Code
+from inferd.server.lifecycle.check import check_request
+from inferd.server.rpc.edge import Edge
+from inferd.server.rpc.foreign_names import real_names
+from inferd.server.rpc.health import CHECK, WATCH, Health
+from inferd.server.rpc.models import Models
 from inferd.server.rpc.oip import service as oip
 from inferd.server.rpc.predict import PROTOCOL, Predict
 from inferd.server.rpc.predict_stream import PredictStream
@@ -34,13 +35,12 @@ def build_method_table(
     *,
     inflight: Inflight,
     health: Health | None = None,
-    check: Check | None = None,
+    check: Check = check_request,
 ) -> MethodTable:
     """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
     `health` is made here unless the caller wants to stop it (the drain begins with that)."""
     gate, failures = Gate(config.admin), FailureLog()
     edge = Edge(gate, failures)
-    check = check or _check_request()
     inference = Inference(manager, metrics, check)
     triton = oip.Oip(manager, metrics, check, inflight, gate, failures)
     serving = tfs.Tfs(manager, metrics, check, gate, failures)
@@ -66,9 +66,3 @@ def build_method_table(
         exempt=frozenset({CHECK, *oip.PROBES}),
         refused=refused,
     )
-
-
-def _check_request() -> Check:
-    from inferd.server.lifecycle.check import check_request
-
-    return check_request

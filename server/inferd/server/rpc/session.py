@@ -13,11 +13,11 @@ from threading import Lock
 from time import monotonic
 from typing import Protocol
 
-from inferd.server.errors import Overloaded, ServingError
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import GONE, Failure
+from inferd.server.errors import Overloaded, ServingError
+from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import StreamCall
 from inferd.wire.tensors import WireError
 

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 
+from inferd.server.core.needs import ManagerLike
+from inferd.server.core.status import GONE, refusal
 from inferd.server.errors import Code
 from inferd.server.lifecycle.state import StateChange, VersionStatus
 from inferd.server.rpc import messages
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.core.needs import ManagerLike
-from inferd.server.core.status import GONE, refusal
 from inferd.server.rpc.transport import StreamCall
 from inferd.v1 import model_service_pb2 as pb
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from inferd.backends.api import Array
-from inferd.server.errors import InvalidRequest
 from inferd.server.core.inference import Answer
+from inferd.server.errors import InvalidRequest
 
 
 def classified(answer: Answer, classes: Mapping[str, int]) -> dict[str, Array]:

@@ -6,6 +6,7 @@ of a request that the server had in hand begin with its id.
 
 from __future__ import annotations
 
+from inferd.server.core.status import Failure, failure_of
 from inferd.server.errors import (
     Code,
     ExecutionFailed,
@@ -15,7 +16,6 @@ from inferd.server.errors import (
     ServingError,
     Unavailable,
 )
-from inferd.server.core.status import Failure, failure_of
 
 _PREFIXED = (InvalidRequest, Overloaded, QueueTimeout, ExecutionFailed)
 

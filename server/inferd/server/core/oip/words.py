@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from inferd.backends.api import Array, Signature, TensorSpec
-from inferd.server.errors import InvalidRequest, NotFound, Unavailable
-from inferd.server.lifecycle.state import ServableId
 from inferd.server.core.availability import in_service
 from inferd.server.core.inference import Check
 from inferd.server.core.needs import ManagerLike
+from inferd.server.errors import InvalidRequest, NotFound, Unavailable
+from inferd.server.lifecycle.state import ServableId
 from inferd.wire.dtypes import dtype_of
 
 _SHOWN = 20

@@ -6,8 +6,8 @@ FAILED_PRECONDITION.
 
 from __future__ import annotations
 
-from inferd.server.errors import Overloaded, Unavailable
 from inferd.server.core.status import Failure, failure_of
+from inferd.server.errors import Overloaded, Unavailable
 
 
 def failure(error: BaseException, request_id: str = "") -> Failure:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from inferd.backends.api import Array, Signature
-from inferd.server.errors import Conflict, InvalidRequest, NotFound, ServingError, Unavailable
-from inferd.server.lifecycle.state import ServableId
 from inferd.server.core.availability import in_service
 from inferd.server.core.inference import Check, UnknownSignature
 from inferd.server.core.needs import HandleLike, ManagerLike
+from inferd.server.errors import Conflict, InvalidRequest, NotFound, ServingError, Unavailable
+from inferd.server.lifecycle.state import ServableId
 
 
 def checked(check: Check) -> Check:

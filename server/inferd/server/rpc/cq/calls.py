@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from grpc._cython import cygrpc
 
-from inferd.server.errors import Code
 from inferd.server.core.status import Failure, header_text, refusal
+from inferd.server.errors import Code
 from inferd.server.rpc.transport import Metadata
 
 _log = logging.getLogger(__name__)

@@ -18,15 +18,18 @@ import grpc
 from grpc._cython import cygrpc
 
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.status import Failure, failure_of, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq.calls import GONE, NO_FLAGS, StreamCall, UnaryCall
-from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import Failure, failure_of, header_text, refusal
 from inferd.server.rpc.transport import MethodTable
+from inferd.server.scheduling.inline import InlineLoop
 
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
+_TURN_AFTER = 64  # deferred requests after which batches run even when more events are ready
+_TIMEOUT = cygrpc.CompletionType.queue_timeout
 _NEW_CALL = object()
 _SHUT_DOWN = object()
 _CUT = Failure(
@@ -53,6 +56,7 @@ class CompletionQueueTransport:
         inflight: Inflight,
         addresses: Sequence[listen.Address] | None = None,
         on_fatal: Callable[[], None] = lambda: os._exit(70),
+        loop: InlineLoop | None = None,
     ) -> None:
         self._unary = {method.encode(): (method, handler) for method, handler in table.unary.items()}
         self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
@@ -62,6 +66,7 @@ class CompletionQueueTransport:
         self._inflight = inflight
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
+        self._inline = loop or InlineLoop()
         self._calls: set[UnaryCall | StreamCall] = set()
         self._draining = False
         self._lock = threading.Lock()
@@ -160,20 +165,28 @@ class CompletionQueueTransport:
             self._ended.set()
 
     def _loop(self) -> None:
-        poll, shut_down = self._queue.poll, False
+        poll, inline, shut_down = self._queue.poll, self._inline, False
+        inline.enter()
         while not (shut_down and not self._armed and not self._calls):
-            event = poll(None)
+            # With batches waiting for their turn, only what is ready is taken; else the thread sleeps.
+            event = poll(0 if inline.asked else None)
             tag = event.tag
             if tag is _NEW_CALL:
                 self._armed -= 1
                 if event.success:
-                    self._accept(event)
                     self._arm()
+                    self._accept(event)
             elif tag is _SHUT_DOWN:
                 shut_down = True
             elif tag is not None:
                 tag(event)
+            elif inline.asked and event.completion_type == _TIMEOUT:
+                inline.turn()
             event = tag = None  # a reference to a finished call can keep the core spinning
+            if inline.asked >= _TURN_AFTER:
+                inline.turn()
+        inline.leave()
+        inline.turn()
 
     def _arm(self) -> None:
         if not self._ended.is_set():

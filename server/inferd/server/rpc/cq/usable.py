@@ -12,8 +12,8 @@ import grpc
 
 from inferd.server.config.schema import Inflight as InflightConfig
 from inferd.server.config.schema import ServerConfig
-from inferd.server.rpc import listen
 from inferd.server.core.inflight import Inflight
+from inferd.server.rpc import listen
 from inferd.server.rpc.transport import MethodTable, UnaryCall
 
 TESTED = ("1.81", "1.85")

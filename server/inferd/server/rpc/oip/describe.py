@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from inferd.backends.api import TensorSpec
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.oip.v1 import model_config_pb2 as config_pb
+from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
+from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
-from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.rpc.transport import UnaryCall
 
 EXTENSIONS = (

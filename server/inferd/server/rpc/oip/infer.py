@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from time import monotonic
 
-from inferd.server.errors import ExecutionFailed, ServingError
-from inferd.server.rpc.edge import Edge
-from inferd.server.core.inference import Answer, Inference, Query
+from inferd.server.core.inference import Answer, Inference
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.classification import classified
 from inferd.server.core.oip.options import Options, options
+from inferd.server.core.oip.query import query
 from inferd.server.core.oip.status import in_hand
-from inferd.server.core.oip.words import unknown, version_of
+from inferd.server.core.oip.words import unknown
+from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.oip import OipRequest, decode_request, encode_response
 from inferd.wire.tensors import WireError
@@ -34,7 +35,7 @@ class Infer:
         try:
             request = decode_request(message)
             asked = options(request)
-            wanted = query(request, asked, call.deadline, len(message), started)
+            wanted = query(PROTOCOL, request, asked, call.deadline, len(message), started)
         except (WireError, ServingError) as error:
             self._inference.refused(PROTOCOL, self._edge.status(error, "").code.name, monotonic() - started)
             self._edge.fail(call, error, request_id=getattr(error, "request_id", ""))
@@ -60,25 +61,6 @@ class Infer:
 
     def _fail(self, call: UnaryCall, error: Exception, request: OipRequest) -> None:
         self._edge.fail(call, error, request_id=request.request_id, model=request.model_name)
-
-
-def query(request: OipRequest, asked: Options, deadline: float | None, nbytes: int, started: float) -> Query:
-    """A request in no protocol's words."""
-    version, label = version_of(request.model_version)
-    return Query(
-        PROTOCOL,
-        request.model_name,
-        version,
-        label,
-        "",
-        request.inputs,
-        tuple(dict.fromkeys(output.name for output in request.outputs)),
-        asked.priority,
-        asked.queue_timeout,
-        deadline,
-        nbytes,
-        started,
-    )
 
 
 def encode(answer: Answer, request: OipRequest, asked: Options, *, final: bool | None = None) -> bytes:

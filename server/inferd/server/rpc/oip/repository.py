@@ -9,10 +9,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.core.needs import ManagerLike
 from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.core.needs import ManagerLike
 from inferd.server.rpc.transport import UnaryCall
 
 _Index = pb.RepositoryIndexResponse.ModelIndex

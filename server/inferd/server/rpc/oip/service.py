@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inferd.server import __version__
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.core.oip.status import failure
+from inferd.server.core.oip.words import checked
+from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.oip.describe import Describe
 from inferd.server.rpc.oip.infer import Infer
 from inferd.server.rpc.oip.repository import Repository
 from inferd.server.rpc.oip.statistics import Statistics
-from inferd.server.core.oip.status import failure
 from inferd.server.rpc.oip.stream import StreamInfer
 from inferd.server.rpc.oip.unsupported import REASONS, refusing
-from inferd.server.core.oip.words import checked
 from inferd.server.rpc.transport import StreamHandler, UnaryHandler
 
 SERVICE = "inference.GRPCInferenceService"

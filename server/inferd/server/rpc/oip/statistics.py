@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.core.needs import ManagerLike, MetricsLike
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.observability.model_metrics import Snapshot
 from inferd.server.rpc.edge import parse
-from inferd.server.core.needs import ManagerLike, MetricsLike
 from inferd.server.rpc.oip.describe import Describe
 from inferd.server.rpc.transport import UnaryCall
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.inference import Answer, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike
-from inferd.server.rpc.oip.infer import PROTOCOL, encode, query
 from inferd.server.core.oip.options import options
+from inferd.server.core.oip.query import query
 from inferd.server.core.oip.status import in_hand
 from inferd.server.core.oip.words import unknown
-from inferd.server.rpc.session import MAX_IN_FLIGHT, Exchange, Session
 from inferd.server.core.status import Failure
+from inferd.server.rpc.edge import Edge
+from inferd.server.rpc.oip.infer import PROTOCOL, encode
+from inferd.server.rpc.session import MAX_IN_FLIGHT, Exchange, Session
 from inferd.server.rpc.transport import StreamCall
 from inferd.wire.oip import decode_request, encode_stream_failure, encode_stream_response
 
@@ -58,7 +59,7 @@ class _Oip:
         request = decode_request(message)
         try:
             asked = options(request)
-            wanted = query(request, asked, call.deadline, len(message), started)
+            wanted = query(PROTOCOL, request, asked, call.deadline, len(message), started)
         except Exception as error:
             error.request_id = request.request_id  # type: ignore[attr-defined]
             raise

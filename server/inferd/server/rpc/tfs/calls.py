@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from inferd.server.errors import InvalidRequest, ServingError
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.tfs.words import named, unknown
+from inferd.server.errors import InvalidRequest, ServingError
+from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.tensors import WireError
 

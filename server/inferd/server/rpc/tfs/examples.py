@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from inferd.backends.api import Array
+from inferd.server.core.inference import Answer, Query
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.rpc.edge import parse
-from inferd.server.core.inference import Answer, Query
 from inferd.server.rpc.tfs.calls import PROTOCOL, Calls, checked_name
 from inferd.server.rpc.transport import UnaryCall
 from inferd.tfs.v1 import prediction_service_pb2 as pb

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.errors import InvalidRequest
-from inferd.server.rpc.edge import parse
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.tfs.words import acquire
+from inferd.server.errors import InvalidRequest
+from inferd.server.rpc.edge import parse
 from inferd.server.rpc.transport import UnaryCall
 from inferd.tfs.v1 import prediction_service_pb2 as pb
 from inferd.tfs.v1 import signature_pb2, tensor_pb2

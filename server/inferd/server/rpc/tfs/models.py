@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from threading import Lock
 
+from inferd.server.core.needs import ManagerLike
+from inferd.server.core.tfs.words import named
 from inferd.server.errors import Code, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.state import ModelStatus, State, VersionStatus
 from inferd.server.rpc.edge import Edge, parse
-from inferd.server.core.needs import ManagerLike
-from inferd.server.core.tfs.words import named
 from inferd.server.rpc.transport import UnaryCall
 from inferd.tfs.v1 import error_codes_pb2
 from inferd.tfs.v1 import model_service_pb2 as pb

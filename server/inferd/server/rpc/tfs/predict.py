@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.core.inference import Answer, Query
+from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.tfs.calls import PROTOCOL, Calls, checked_name
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.tensors import WireError

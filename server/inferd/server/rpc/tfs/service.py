@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inferd.server.rpc.edge import Edge
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.core.tfs.status import failure
+from inferd.server.core.tfs.words import checked
+from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.tfs.calls import Calls
 from inferd.server.rpc.tfs.examples import Examples
 from inferd.server.rpc.tfs.metadata import Metadata
 from inferd.server.rpc.tfs.models import Models
 from inferd.server.rpc.tfs.predict import Predict
-from inferd.server.core.tfs.status import failure
-from inferd.server.core.tfs.words import checked
 from inferd.server.rpc.transport import UnaryHandler
 
 SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
