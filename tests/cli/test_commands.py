@@ -271,3 +271,36 @@ def test_a_reader_that_goes_away_is_no_traceback(server: FakeServer):
     )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_on_a_terminal_tables_and_the_live_display_work(server: FakeServer):
+    import os
+    import pty
+
+    pytest.importorskip("rich")
+
+    def on_terminal(*arguments: str) -> tuple[int, str]:
+        leader, follower = pty.openpty()
+        environment = os.environ | {"COLUMNS": "160", "TERM": "xterm"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inferd.server.cli.main", *arguments, "-a", server.address],
+            stdin=follower, stdout=follower, stderr=follower, env=environment,
+        )  # fmt: skip
+        os.close(follower)
+        seen = bytearray()
+        try:
+            while chunk := os.read(leader, 65536):
+                seen += chunk
+        except OSError:  # how Linux says that the other side has closed
+            pass
+        os.close(leader)
+        return process.wait(30), seen.decode()
+
+    code, seen = on_terminal("models")
+    assert code == 0
+    assert "up to 32 rows" in seen
+    code, seen = on_terminal("bench", "m", "-n", "300")
+    assert code == 0
+    assert "requests/s" in seen
+    assert "in flight" in seen
+    assert "300 answered" in seen

@@ -266,3 +266,20 @@ def test_closing_wakes_a_call_that_waits_for_its_next_attempt(server: FakeServer
     client.close()
     thread.join(LONG)
     assert isinstance(caught[0], ClientClosed)
+
+
+def test_a_token_function_that_fails_on_the_way_fails_the_future(server: FakeServer):
+    from inferd.client import Client
+
+    server.script.failures.append(refused("0"))
+    tokens = iter(["first"])
+
+    def token() -> str:
+        for found in tokens:
+            return found
+        raise RuntimeError("no token")
+
+    with Client(server.address, token=token) as client:
+        future = client.submit("m", {"x": rows()}, stateful=False)
+        with pytest.raises(RuntimeError, match="no token"):
+            future.result(LONG)

@@ -142,3 +142,28 @@ def test_a_closed_stream_and_a_closed_client_say_so(server: FakeServer):
         future.result(LONG)
     with pytest.raises(ClientClosed):
         client.stream()
+
+
+def test_an_answer_that_cannot_be_read_fails_what_is_in_flight(connect):
+    from concurrent import futures
+
+    from inferd.client import InvalidResponse
+
+    def babble(requests, context):
+        next(requests)
+        yield b"\xff\xff\xff"
+
+    foreign = grpc.server(futures.ThreadPoolExecutor(2))
+    handler = grpc.stream_stream_rpc_method_handler(babble)
+    foreign.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inferd.v1.PredictService", {"PredictStream": handler}),)
+    )
+    port = foreign.add_insecure_port("127.0.0.1:0")
+    foreign.start()
+    try:
+        with connect(f"127.0.0.1:{port}").stream() as stream:
+            future = stream.submit("m", {"x": rows()})
+            with pytest.raises(InvalidResponse):
+                future.result(LONG)
+    finally:
+        foreign.stop(0).wait()

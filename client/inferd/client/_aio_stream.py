@@ -122,10 +122,12 @@ class AsyncPredictStream:
                     future.set_result(outcome)
                 else:
                     future.set_exception(outcome)
-        except InvalidResponse as failure:
-            end = failure
         except InferdError as failure:
             end = failure
+        except Exception as failure:
+            # A reader that dies in silence would leave every future hanging.
+            end = InvalidResponse(f"the stream cannot be read: {failure!r}")
+            self._call.cancel()
         except asyncio.CancelledError:
             end = ClientClosed("the stream is cancelled")
         self._finish(end)

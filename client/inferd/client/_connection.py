@@ -160,7 +160,8 @@ class Connection:
                 answer = self.again(
                     error, method, request, deadline=pending.deadline, metadata=metadata, may_repeat=pending.may_repeat
                 )
-        except InferdError as failure:
+        except Exception as failure:
+            # Whatever it is (a token function that raises): a future that nobody settles would hang its waiter.
             pending.fail(failure)
         else:
             pending.answer(answer)

@@ -165,8 +165,12 @@ class PredictStream:
                     settle(future, outcome)
         except grpc.RpcError as failure:
             end = request_error(failure)
-        except InvalidResponse as failure:
+        except InferdError as failure:
             end = failure
+            self._call.cancel()
+        except Exception as failure:
+            # A reader that dies in silence would leave every future hanging.
+            end = InvalidResponse(f"the stream cannot be read: {failure!r}")
             self._call.cancel()
         self._finish(end)
 
