@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from inferd.backends.api import Array, BackendError, LoadError, Placement
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch_errors import reason, translated
-from inferd.backends.torch_io import Plan, dtype_from_torch, flat, tensor_maker, to_array
+from inferd.backends.torch_io import Output, Plan, array_maker, dtype_from_torch, flat, tensor_maker
 
 
 class TorchInstance:
@@ -43,6 +41,10 @@ class TorchInstance:
         self._owned = frozenset(owned)
         self._copy_all = copy_all
         self._tensor = tensor_maker(torch, placement.device)
+        self._array = array_maker(torch)
+        self._dtypes = {
+            (name, o.name): o.dtype.numpy for name, plan in plans.items() for o in plan.outputs if o.dtype is not None
+        }
         self._on_cpu = placement.device == "cpu"
 
     @property
@@ -71,7 +73,7 @@ class TorchInstance:
                     positional, keywords = plan.arrange(arguments)
                 result = flat(function(*positional, **keywords))
                 borrowed = self._borrowed((*arguments, *keywords.values())) if self._on_cpu else _never
-                return {o.name: self._output(result, o, borrowed) for o in plan.outputs if o.name in wanted}
+                return {o.name: self._output(signature, result, o, borrowed) for o in plan.outputs if o.name in wanted}
             except BackendError:
                 raise
             except Exception as error:
@@ -93,16 +95,18 @@ class TorchInstance:
         owned = self._owned
         return lambda address: address in held or address in owned
 
-    def _output(self, result: Mapping[int | str, Any], output: Any, borrowed: Callable[[int], bool]) -> Array:
+    def _output(
+        self, signature: str, result: Mapping[int | str, Any], output: Output, borrowed: Callable[[int], bool]
+    ) -> Array:
         if output.place not in result:
             there = ", ".join(map(str, result)) or "nothing"
             raise BackendError(f"the model gave no output {output.name!r} (place {output.place}); it gave {there}")
-        array = to_array(self._torch, result[output.place], output.name, borrowed)
-        if output.dtype is not None and array.dtype != output.dtype.numpy:
+        array = self._array(result[output.place], output.name, borrowed)
+        if output.dtype is not None and array.dtype != self._dtypes[signature, output.name]:
             raise BackendError(
                 f"output {output.name!r} is declared as {output.dtype.name}, but the model gives {array.dtype}"
             )
-        return np.ascontiguousarray(array) if array.ndim else array
+        return array
 
 
 def use_device(torch: Any, device: str) -> None:

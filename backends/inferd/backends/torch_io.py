@@ -68,7 +68,7 @@ def tensor_maker(torch: Any, device: str) -> ToTensor:
     """A function that makes tensors on `device`. On the CPU they share the array's memory where torch can read it."""
 
     def on_cpu(array: Array) -> Tensor:
-        brain = array.dtype.kind == "V" or array.dtype.name == "bfloat16"
+        brain = array.dtype.kind == "V"  # what ml_dtypes calls bfloat16: the only such type that is declared
         if brain:
             array = array.view(np.int16)
         flags = array.flags
@@ -86,26 +86,36 @@ def tensor_maker(torch: Any, device: str) -> ToTensor:
     return on_cpu if device == "cpu" else on_device
 
 
-def to_array(torch: Any, value: Any, name: str, borrowed: Callable[[int], bool]) -> Array:
-    """An output as a contiguous host array that nothing else refers to.
+def array_maker(torch: Any) -> Callable[[Any, str, Callable[[int], bool]], Array]:
+    """A function (value, name, borrowed) that makes an output a contiguous host array which nothing else refers to.
 
     `borrowed(address)` says whether a tensor's storage belongs to the inputs or the model: those are copied. Numbers
-    and strings become arrays of rank nought. Raises BackendError for what cannot travel.
+    and strings become arrays of rank nought. The function raises BackendError for what cannot travel.
     """
-    if isinstance(value, torch.Tensor):
-        tensor: Tensor = value.detach()
-        if tensor.layout is not torch.strided or tensor.is_quantized:
+    tensor_type, strided, brain = torch.Tensor, torch.strided, torch.bfloat16
+    sendable = frozenset(getattr(torch, name) for name in _TORCH_NAMES.values())
+
+    def make(value: Any, name: str, borrowed: Callable[[int], bool]) -> Array:
+        if not isinstance(value, tensor_type):
+            return _plain(value, name)
+        tensor: Tensor = value
+        if tensor.dtype not in sendable or tensor.layout is not strided:
             raise BackendError(f"output {name!r} is a {tensor.layout} {tensor.dtype} tensor, which cannot be sent")
-        if tensor.device.type != "cpu":
+        if tensor.requires_grad:
+            tensor = tensor.detach()
+        if not tensor.is_cpu:
             tensor = tensor.cpu()
         elif borrowed(tensor.untyped_storage().data_ptr()):
             tensor = tensor.clone(memory_format=torch.contiguous_format)
-        tensor = tensor.contiguous()
-        if tensor.dtype is torch.bfloat16:
-            return np.asarray(tensor.view(torch.int16).numpy().view(bfloat16()))
-        if dtype_from_torch(tensor.dtype) is None:
-            raise BackendError(f"output {name!r} has the element type {tensor.dtype}, which cannot be sent")
-        return np.asarray(tensor.numpy())
+        if not tensor.is_contiguous():
+            tensor = tensor.contiguous()
+        array: Array = tensor.view(torch.int16).numpy().view(bfloat16()) if tensor.dtype is brain else tensor.numpy()
+        return array
+
+    return make
+
+
+def _plain(value: Any, name: str) -> Array:
     if isinstance(value, str):
         array = np.empty((), object)
         array[()] = value.encode()
