@@ -457,3 +457,41 @@ def test_config_pbtxt_is_honoured_and_its_rest_reported(house: House) -> None:
     assert set(house.serves()) == {1, 2}
     assert any("not honoured: optimization" in note for note in house.version(1).notes)
     assert "expected 'n' (the directory's name)" in house.status("n").error
+
+
+def test_names_that_are_not_utf8_harm_nobody(house: House) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    house.write("m/1/model", "one")
+    house.write(f"m/1/{odd}", "x")
+    house.write(f"{odd}/1/model", "x")
+    house.write(f"held/1/{odd}.part", "x")
+    house.see()
+    assert [model.name for model in house.manager.models()] == ["held", "m"]
+    assert "caf\\udce9.part" in " ".join(house.version(1, "held").notes)
+    (house.root / "m/1/model").touch()
+    house.settle()
+    assert len(house.loader.loads) == 1
+
+
+def test_one_root_named_twice_is_one(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "models", tmp_path / "x" / ".." / "models")
+    disk.write("m/1/model")
+    assert disk.model().error == ""
+
+
+def test_versions_asked_for_by_number_that_are_not_there_are_named(house: House) -> None:
+    house.write("m/model.yaml", "version_policy: {specific: [1, 5]}")
+    house.write("m/1/model")
+    house.write("m/2/model")
+    house.see()
+    assert house.status().error == "not on disk: version 5, which version_policy.specific asks for"
+    house.do(house.manager.rollback("m", 2, by="me"))
+    shutil.rmtree(house.root / "m/2")
+    house.settle()
+    assert house.status().error == "not on disk: version 2, which an operator's pin asks for"
+
+
+def test_long_errors_are_cut(house: House) -> None:
+    house.write("m/1/model", "bad" * 10_000)
+    house.see()
+    assert len(house.version(1).error) == 2000

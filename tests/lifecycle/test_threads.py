@@ -246,3 +246,32 @@ def test_a_watched_source_hears_of_a_version_long_before_the_poll(make_running: 
             pass
     finally:
         manager.stop(0.0)
+
+
+def test_hashing_takes_one_thread_at_most() -> None:
+    pool = LoadPool(2)
+    hashing, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def hash_first() -> None:
+        hashing.set()
+        release.wait(TIMEOUT)
+
+    second = threading.Event()
+    pool.submit("a", hash_first, urgent=False)
+    assert hashing.wait(TIMEOUT)
+    pool.submit("b", second.set, urgent=False)
+    pool.submit("c", done.set)
+    assert done.wait(TIMEOUT)
+    assert not second.is_set()
+    release.set()
+    assert second.wait(TIMEOUT)
+    pool.stop()
+
+
+def test_waiting_for_ready_ends_with_the_server(make_running: Callable[..., Running]) -> None:
+    running = make_running(server={"readiness": ("never",)})
+    running.manager.start()
+    waited: SimpleQueue[bool] = SimpleQueue()
+    threading.Thread(target=lambda: waited.put(running.manager.wait_ready(TIMEOUT))).start()
+    running.manager.stop(0.0)
+    assert waited.get(timeout=TIMEOUT) is False

@@ -18,29 +18,43 @@ from inferd.server.lifecycle.memory import Memory
 from inferd.server.lifecycle.settings import Resolve
 from inferd.server.lifecycle.source import RepositoryScanner, Source
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 
 
 def build_manager(
-    config: ServerConfig, registry: Registry, *, observer_for: Callable[[ServableId], BatchObserver] | None = None
+    config: ServerConfig,
+    registry: Registry,
+    *,
+    observer_for: Callable[[ServableId], BatchObserver] | None = None,
+    loop: InlineLoop | None = None,
 ) -> Manager:
-    """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer.
+    """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer;
+    `loop` is the front end's, for batches that are short enough to run there.
 
     Raises OverridesError when the state directory cannot be read.
     """
     scanner = RepositoryScanner(config.repository, resolver(config))
     source = Source(scanner, poll=config.repository.poll)
     return Manager(config, WatchedSource(source, FileEvents(config.repository.roots, source.wake)), build_loader(
-        config, registry, observer_for=observer_for
+        config, registry, observer_for=observer_for, loop=loop
     ))  # fmt: skip
 
 
 def build_loader(
-    config: ServerConfig, registry: Registry, *, observer_for: Callable[[ServableId], BatchObserver] | None = None
+    config: ServerConfig,
+    registry: Registry,
+    *,
+    observer_for: Callable[[ServableId], BatchObserver] | None = None,
+    loop: InlineLoop | None = None,
 ) -> Loader:
     """A loader with the configured share of the machine."""
     return Loader(
-        registry, cpu_threads=config.server.cpu_threads or available_cpus(), memory=Memory(), observer_for=observer_for
+        registry,
+        cpu_threads=config.server.cpu_threads or available_cpus(),
+        memory=Memory(),
+        observer_for=observer_for,
+        loop=loop,
     )
 
 

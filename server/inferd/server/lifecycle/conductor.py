@@ -17,6 +17,7 @@ from inferd.backends.api import LoadError
 from inferd.server.lifecycle.desired import Desired, desired
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk
 from inferd.server.lifecycle.events import Events
+from inferd.server.lifecycle.layout import readable
 from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadRequest
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import PoolLike
@@ -31,6 +32,7 @@ from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
 
+_LONGEST_REASON = 2000  # errors travel in gRPC's trailers, which are small
 _GONE_MODELS = 64  # models no longer on disk whose history is still told
 
 Post = Callable[[Callable[[], None]], None]
@@ -308,6 +310,7 @@ class Conductor:
     def _not_loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str | None) -> None:
         record.loading = None
         self.touch(model.name)
+        reason = readable(reason)[:_LONGEST_REASON] if reason is not None else None
         if reason is not None:
             before = record.failure
             same = before is not None and before.content == loading.content

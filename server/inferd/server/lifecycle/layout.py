@@ -28,6 +28,11 @@ class LinkRefused(LayoutError):
     """A symbolic link leads out of the repository."""
 
 
+def readable(text: str) -> str:
+    """`text` as a message may carry it: file names that are not UTF-8 are written with escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def is_hidden(name: str) -> bool:
     """Names that are never models or versions: `.git`, `.tmp-7`, a ConfigMap's `..data`."""
     return name.startswith(".")
@@ -50,12 +55,13 @@ def version_number(name: str) -> int | None:
 def subdirectories(directory: Path | str) -> list[str]:
     """Names of the visible directories in `directory`, sorted; links to directories count. Raises OSError.
 
-    A link that leads nowhere is a publication in progress or a broken one; either way it is nothing yet.
+    A link that leads nowhere is a publication in progress or a broken one; either way it is nothing yet. A name that is
+    not UTF-8 cannot be asked for by any client.
     """
     found = []
     with os.scandir(directory) as entries:
         for entry in entries:
-            if is_hidden(entry.name) or is_partial(entry.name):
+            if is_hidden(entry.name) or is_partial(entry.name) or readable(entry.name) != entry.name:
                 continue
             try:
                 if entry.is_dir():

@@ -26,6 +26,7 @@ from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
 from inferd.server.observability.events import event, get
+from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.scheduler import Scheduler
 
@@ -87,11 +88,13 @@ class Loader:
         cpu_threads: int,
         memory: Memory | None = None,
         observer_for: Callable[[ServableId], BatchObserver] | None = None,
+        loop: InlineLoop | None = None,
     ) -> None:
         self._registry = registry
         self._cpu_threads = cpu_threads
         self._memory = memory or Memory()
         self._observer_for = observer_for
+        self._loop = loop
 
     def estimate(self, version: VersionOnDisk) -> int:
         """Bytes of memory that the version will take, guessed from its files."""
@@ -123,6 +126,7 @@ class Loader:
                 stateful=config.stateful,
                 samples=declared_samples(config),
                 observer=self._observer_for(request.id) if self._observer_for else NullObserver(),
+                loop=self._loop,
             )
         except BaseException:
             model.close()

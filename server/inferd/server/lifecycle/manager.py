@@ -88,6 +88,7 @@ class Manager:
         self._readiness = Readiness(config.server.readiness, 2 * config.repository.settle + config.repository.poll)
         self._preloading = bool(config.server.preload)
         self._ready = threading.Event()
+        self._ready_or_stopped = threading.Event()
         self._on_ready: list[Callable[[], None]] = []
         self._on_ready_lock = threading.Lock()
         self._stopping = False
@@ -161,7 +162,8 @@ class Manager:
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Waits until the server is ready. False when it is not within `timeout` seconds, or shuts down."""
-        return self._ready.wait(timeout) and not self._stopping
+        self._ready_or_stopped.wait(timeout)
+        return self.ready()
 
     def on_ready(self, listener: Callable[[], None]) -> None:
         """Calls `listener` once, when the server becomes ready: on the manager's thread, or at once if it is ready."""
@@ -233,6 +235,7 @@ class Manager:
             self._source.stop()
             self._deadline = self._clock() + grace
             self._stopping = True
+            self._ready_or_stopped.set()
             self._post(self._begin_stop)
         if self._thread is None:
             return
@@ -309,6 +312,7 @@ class Manager:
     def _become_ready(self) -> None:
         with self._on_ready_lock:
             self._ready.set()
+            self._ready_or_stopped.set()
             listeners, self._on_ready = self._on_ready, []
         event(log, logging.INFO, "ready", models=len(self._conductor.serving))
         for listener in listeners:

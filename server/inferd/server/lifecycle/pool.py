@@ -40,6 +40,7 @@ class LoadPool:
         self._urgent: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._later: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._stopped = False
+        self._hashing = False  # one thread at most, or hashing large files would keep loads waiting
         for number in range(threads):
             threading.Thread(target=self._run, name=f"inferd-load-{number}", daemon=True).start()
 
@@ -62,16 +63,22 @@ class LoadPool:
     def _run(self) -> None:
         while True:
             with self._ready:
-                while not (self._urgent or self._later):
+                while not (self._urgent or (self._later and not self._hashing)):
                     if self._stopped:
                         return
                     self._ready.wait()
-                job = _take(self._urgent or self._later)
+                urgent = bool(self._urgent)
+                self._hashing |= not urgent
+                job = _take(self._urgent if urgent else self._later)
             try:
                 job()
             except Exception as error:
                 event(log, logging.ERROR, "a job of the load pool failed", error=error)
             del job  # or the thread keeps a model alive until its next job
+            if not urgent:
+                with self._ready:
+                    self._hashing = False
+                    self._ready.notify()
 
 
 def _take(queue: OrderedDict[Hashable, deque[Job]]) -> Job:

@@ -252,6 +252,15 @@ class ModelRecord:
             tuple(told[number] for number in sorted(told, reverse=True)),
             labels=dict(sorted(labels.items())),
             overrides=tuple(wish.shown(persistent=persistent) for wish in wishes.items),
-            error=self.disk.error if self.disk is not None else "",
+            error=self.disk.error or self._missing(wishes) if self.disk is not None else "",
             version_policy=policy,
         )
+
+    def _missing(self, wishes: Wishes) -> str:
+        """What is asked for by number and is not there."""
+        specific = self.config.version_policy.specific if self.config is not None else None
+        pinned = wishes.pin is not None
+        asked = (wishes.pin,) if pinned else specific or ()
+        missing = [str(number) for number in asked if number not in self.versions]
+        who = "an operator's pin" if pinned else "version_policy.specific"
+        return f"not on disk: version {', '.join(missing)}, which {who} asks for" if missing else ""

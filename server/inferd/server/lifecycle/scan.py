@@ -21,6 +21,7 @@ from inferd.server.lifecycle.layout import (
     LayoutError,
     LinkRule,
     base_path_hint,
+    readable,
     subdirectories,
     version_directories,
 )
@@ -121,6 +122,7 @@ class RootScanner:
             numbers = version_directories(directory)
         except (LayoutError, OSError) as error:
             reason = str(error) if isinstance(error, LayoutError) else f"{directory} cannot be read: {error.strerror}"
+            reason = readable(reason)
             if before is not None:
                 self._keys.update((directory, version.number) for version in before.versions)
                 return replace(before, error=reason)
@@ -151,9 +153,9 @@ class RootScanner:
         try:
             tree = read_tree(path, rule)
         except LayoutError as error:
-            return VersionOnDisk(number, path, error=str(error))
+            return VersionOnDisk(number, path, error=readable(str(error)))
         except OSError as error:
-            return VersionOnDisk(number, path, error=f"{path} cannot be read: {error.strerror or error}")
+            return VersionOnDisk(number, path, error=readable(f"{path} cannot be read: {error.strerror or error}"))
         settled = self._settle.observe(key, tree, newest_change=tree.newest_ctime if first else None)
         held = self._held(tree)
         settling = not held and not settled
@@ -163,7 +165,7 @@ class RootScanner:
 
     def _held(self, tree: Tree) -> str:
         if tree.held:
-            return tree.held
+            return readable(tree.held)
         if self._ready_file and not any(file.path == self._ready_file for file in tree.files):
             return f"{self._ready_file} is not there yet (repository.ready_file)"
         return ""

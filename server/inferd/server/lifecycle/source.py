@@ -7,6 +7,7 @@ polls; file events only make it look earlier.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -36,13 +37,13 @@ class RepositoryScanner:
         self._settings = SettingsReader(resolve, self._settle)
         self._roots = [
             RootScanner(
-                Path(root).absolute(),
+                Path(root),
                 settings=self._settings,
                 settle=self._settle,
                 allowed_link_targets=tuple(config.allowed_link_targets),
                 ready_file=config.ready_file,
             )
-            for root in config.roots
+            for root in dict.fromkeys(os.path.abspath(root) for root in config.roots)
         ]
 
     @property

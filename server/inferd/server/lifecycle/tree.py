@@ -103,7 +103,8 @@ def content_hash(directory: Path | str, tree: Tree) -> str:
     for file in tree.files:
         if is_hidden(file.path.rpartition("/")[2]):
             continue
-        whole.update(f"{len(file.path.encode())}:{file.path}:{file.size}:".encode())
+        name = os.fsencode(file.path)
+        whole.update(b"%d:%b:%d:" % (len(name), name, file.size))
         with open(os.path.join(directory, file.path), "rb", buffering=0) as source:
             while count := source.readinto(buffer):
                 whole.update(view[:count])
