@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def credentials(tls: Tls | None) -> grpc.ServerCredentials | None:
     key = _pem(tls.key, "server.tls.key", b"PRIVATE KEY-----")
     chain = _pem(tls.certificate, "server.tls.certificate", b"-----BEGIN CERTIFICATE")
     ca = None if tls.client_ca is None else _pem(tls.client_ca, "server.tls.client_ca", b"-----BEGIN CERTIFICATE")
+    _usable(tls)
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=ca is not None)
 
 
@@ -118,6 +120,18 @@ def _answers(path: str) -> bool:
         probe.connect(path)
         return True
     return False
+
+
+def _usable(tls: Tls) -> None:
+    # The core writes what is wrong to stderr and says only that it could not bind.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+    except ssl.SSLError as error:
+        reason = error.reason or str(error)
+        raise OSError(errno.EINVAL, f"server.tls: {reason.replace('_', ' ').lower()}: {tls.certificate}") from None
 
 
 def _pem(path: str, key: str, mark: bytes) -> bytes:

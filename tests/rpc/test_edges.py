@@ -1,0 +1,229 @@
+"""The small parts, without a socket: bounds, statuses, log lines, addresses, the native services in isolation."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from typing import Any
+
+import grpc
+import grpc_testing
+import pytest
+from support.rpc import FakeManager, FakeMetrics, check, request
+
+from inferd.backends.api import BackendError, InvalidInput
+from inferd.server.config.schema import Inflight as InflightConfig
+from inferd.server.config.schema import Server, ServerConfig
+from inferd.server.core.failures import FailureLog
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.status import failure_of, refusal
+from inferd.server.errors import Code, ExecutionFailed, InvalidRequest, QueueTimeout
+from inferd.server.rpc import listen
+from inferd.server.rpc.public_calls import STATUS
+from inferd.server.rpc.services import PREDICT, build_method_table
+from inferd.v1 import model_service_pb2, predict_service_pb2
+from inferd.wire.tensors import TensorError
+
+
+class TestInflight:
+    def test_calls(self):
+        inflight = Inflight(InflightConfig(calls=2))
+        assert [inflight.enter() for _ in range(3)] == [True, True, False]
+        inflight.leave(0)
+        assert inflight.enter()
+
+    def test_bytes(self):
+        inflight = Inflight(InflightConfig(bytes="100B"))
+        assert inflight.enter()
+        assert inflight.hold(60)
+        assert inflight.enter()
+        assert not inflight.hold(41)
+        assert inflight.hold(40)
+        assert not inflight.enter()  # full: the message is not even received
+        inflight.leave(60)
+        assert (inflight.calls, inflight.nbytes) == (1, 40)
+        assert inflight.enter()
+
+    def test_one_message_over_the_bound_alone_is_taken(self):
+        inflight = Inflight(InflightConfig(bytes="100B"))
+        assert inflight.enter()
+        assert inflight.hold(1000)
+        assert not inflight.enter()
+
+    def test_many_threads_leave_nothing(self):
+        inflight = Inflight(InflightConfig(calls=8, bytes="1KiB"))
+
+        def work() -> None:
+            rng = random.Random(threading.get_ident())
+            for _ in range(500):
+                if inflight.enter():
+                    size = rng.randrange(300)
+                    inflight.leave(size if inflight.hold(size) else 0)
+                assert 0 <= inflight.calls <= 8
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (inflight.calls, inflight.nbytes) == (0, 0)
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("error", "code", "text", "accepted"),
+        [
+            (InvalidRequest("x"), Code.INVALID_ARGUMENT, "x", "0"),
+            (QueueTimeout("late"), Code.DEADLINE_EXCEEDED, "late", "0"),
+            (ExecutionFailed("boom"), Code.INTERNAL, "boom", "1"),
+            (TensorError("bad"), Code.INVALID_ARGUMENT, "bad", "0"),
+            (InvalidInput("guard"), Code.INVALID_ARGUMENT, "guard", "0"),
+            (BackendError("cuda"), Code.INTERNAL, "cuda", "1"),
+            (KeyError("secret"), Code.INTERNAL, "internal error (request id r)", "1"),
+        ],
+    )
+    def test_table(self, error: Exception, code: Code, text: str, accepted: str):
+        failure = failure_of(error, "r")
+        assert (failure.code, failure.text) == (code, text)
+        assert ("inferd-accepted", accepted) in failure.trailing
+
+    def test_every_code_has_a_grpc_status(self):
+        assert {code: status.value[0] for code, status in STATUS.items()} == {code: code.value for code in Code}
+
+    def test_texts_fit_a_header(self):
+        assert len(refusal(Code.NOT_FOUND, "x" * 10_000).text) <= 1024
+        refusal(Code.NOT_FOUND, "\ud800").text.encode()
+
+
+class TestFailureLog:
+    def test_past_the_rate_lines_are_counted(self, caplog: pytest.LogCaptureFixture):
+        now = [0.0]
+        log = FailureLog(lines=2, window=10.0, clock=lambda: now[0])
+        with caplog.at_level(logging.INFO, "inferd.rpc"):
+            for _ in range(100):
+                log.write("/m", refusal(Code.NOT_FOUND, "gone"), request_id="r")
+            log.write("/m", refusal(Code.UNAVAILABLE, "other"))
+            assert len(caplog.records) == 3
+            now[0] = 10.0
+            log.write("/m", refusal(Code.NOT_FOUND, "gone"))
+        assert "left_out=98" in caplog.messages[-1]
+        assert "left_out" not in caplog.messages[0]
+        assert caplog.records[0].levelno == logging.INFO
+        assert caplog.records[2].levelno == logging.WARNING
+
+    def test_a_client_cannot_forge_lines_or_flood_one(self, caplog: pytest.LogCaptureFixture):
+        with caplog.at_level(logging.INFO, "inferd.rpc"):
+            FailureLog().write("/m", refusal(Code.NOT_FOUND, "a\nb"), request_id="x\ny" + "z" * 1000, model="m\r")
+        assert len(caplog.messages[0].splitlines()) == 1
+        assert len(caplog.messages[0]) < 500
+
+
+class TestAddresses:
+    def test_of_the_defaults_the_first_is_required(self):
+        first, second = listen.addresses(Server())
+        assert (first.text, first.required) == ("0.0.0.0:8001", True)
+        assert (second.text, second.required) == ("0.0.0.0:8500", False)
+
+    def test_all_that_were_asked_for_are_required(self):
+        found = listen.addresses(Server(listen=("0.0.0.0:8001", "0.0.0.0:8500")))
+        assert [address.required for address in found] == [True, True]
+
+    def test_without_ipv6_the_wildcard_is_ipv4(self, monkeypatch: pytest.MonkeyPatch):
+        assert listen.bindable("127.0.0.1:1") == "127.0.0.1:1"
+        monkeypatch.setattr(listen, "has_ipv6", lambda: False)
+        assert listen.bindable("[::]:8001") == "0.0.0.0:8001"
+        assert listen.bindable("[::1]:8001") == "[::1]:8001"
+
+
+class _Testing:
+    """A UnaryCall over grpcio-testing's context: the native services as servicers in isolation."""
+
+    deadline = None
+    peer = "ipv4:127.0.0.1:1"
+    cancelled = False
+
+    def __init__(self, method: str, request: bytes, metadata: Any) -> None:
+        self.method = method
+        self.request = request
+        self._metadata = dict(metadata or ())
+        self.outcome: Any = None
+
+    def metadata(self, key: str) -> str | None:
+        return self._metadata.get(key)
+
+    def on_cancel(self, fn: Any) -> None:
+        pass
+
+    def reply(self, message: bytes) -> None:
+        self.outcome = message
+
+    def fail(self, code: Code, text: str, trailing: Any = ()) -> None:
+        self.outcome = (STATUS[code], text)
+
+
+class _Servicer:
+    """Every unary method of a service, answered by the method table."""
+
+    def __init__(self, service: Any, manager: FakeManager) -> None:
+        config = ServerConfig()
+        table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), check=check)
+        for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
+            if path in table.unary:
+                setattr(self, method.name, self._method(path, table.unary[path], method.output_type._concrete_class))
+
+    def _method(self, path: str, handler: Any, answer: Any) -> Any:
+        def serve(message: Any, context: grpc.ServicerContext) -> Any:
+            call = _Testing(path, message.SerializeToString(), context.invocation_metadata())
+            handler(call)
+            if isinstance(call.outcome, bytes):
+                return answer.FromString(call.outcome)
+            code, text = call.outcome
+            context.set_code(code)
+            context.set_details(text)
+            return answer()
+
+        return serve
+
+
+@pytest.fixture
+def isolated() -> Any:
+    predict = predict_service_pb2.DESCRIPTOR.services_by_name["PredictService"]
+    models = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+    manager = FakeManager()
+    servicers = {service: _Servicer(service, manager) for service in (predict, models)}
+    server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())
+
+    def invoke(service: str, method: str, message: Any, metadata: Any = ()) -> tuple[Any, Any, str]:
+        descriptor = {"predict": predict, "models": models}[service].methods_by_name[method]
+        call = server.invoke_unary_unary(descriptor, metadata, message, None)
+        response, _, code, details = call.termination()
+        return response, code, details
+
+    return invoke
+
+
+def test_predict_in_isolation(isolated):
+    response, code, _ = isolated("predict", "Predict", predict_service_pb2.PredictRequest.FromString(request()))
+    assert code is grpc.StatusCode.OK
+    assert response.outputs[0].name == "y"
+    _, code, details = isolated("predict", "Predict", predict_service_pb2.PredictRequest(model={"name": "no"}))
+    assert (code, details) == (grpc.StatusCode.NOT_FOUND, "model 'no' version None is not served")
+
+
+def test_models_in_isolation(isolated):
+    response, code, _ = isolated("models", "ListModels", model_service_pb2.ListModelsRequest())
+    assert code is grpc.StatusCode.OK
+    assert [model.name for model in response.models] == ["digits"]
+    load = model_service_pb2.LoadModelRequest(name="digits")
+    assert isolated("models", "LoadModel", load)[1] is grpc.StatusCode.OK
+    assert isolated("models", "LoadModel", load, (("via", "x"),))[1] is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_hot_methods_are_in_the_table():
+    config = ServerConfig()
+    table = build_method_table(FakeManager(), FakeMetrics(), config, inflight=Inflight(config.inflight), check=check)
+    assert PREDICT in table.hot
+    assert table.hot <= set(table.unary)
+    assert table.exempt <= {*table.unary, *table.stream}
