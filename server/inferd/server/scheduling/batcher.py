@@ -16,6 +16,7 @@ from time import monotonic
 
 from inferd.server.errors import DeadlineExceeded, Overloaded, QueueTimeout, ServingError, Unavailable
 from inferd.server.scheduling.forming import Batch, Forming
+from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest
@@ -65,6 +66,7 @@ class Batcher:
         self._stopped = False
         self._quiet = threading.Event()
         self._next_expiry = NEVER
+        self.lane: Lane | None = None  # set before the first submit
         self._expiry_kick = threading.Lock()  # released to wake `watch`
         self._expiry_kick.acquire()
         self._expiry_kicked = False
@@ -110,7 +112,7 @@ class Batcher:
                 if leaves_at < self._next_expiry:
                     self._next_expiry = leaves_at
                     self._kick()
-                if ready and self._idle:
+                if ready and self._idle and (self.lane is None or not self.lane.defer()):
                     wake = self._idle.pop()
         if refused:
             raise self._refused(queue, request.nbytes + extra)
@@ -154,40 +156,67 @@ class Batcher:
 
     def next(self, parking: Parking) -> Batch | None:
         """The next batch, waiting for one; what the worker took before counts as done. None: the batcher is closed."""
-        forming = self._forming
         while True:
-            batch = None
-            wake = None
-            timeout = -1.0
-            dropped: list[InferRequest] = []
-            with self._lock:
-                self._running -= parking.taken
-                parking.taken = 0
-                parking.requests = ()
-                if forming.count:
-                    now = monotonic()
-                    batch = forming.take(now, dropped)
-                    if batch is None and forming.count:
-                        timeout = max(0.0, forming.next_ripe() - now)
-                if batch is not None or dropped:
-                    parking.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
-                    self._running += parking.taken
-                    if forming.count and self._idle:
-                        wake = self._idle.pop()
-                elif self._stopped:
-                    return None
-                else:
-                    self._check_quiet()
-                    self._idle.append(parking)
-            if wake is not None:
-                wake.wake.release()
-            if dropped:
-                self._drop(dropped)
-            if batch is not None:
-                parking.requests = batch.requests
+            batch, stopped, timeout = self._take(parking, park=True)
+            if batch is not None or stopped:
                 return batch
-            if not dropped:
+            if timeout is not None:
                 self._park(parking, timeout)
+
+    def look(self, parking: Parking) -> Batch | None:
+        """The next batch if there is one now; what was taken before counts as done. For who does not wait."""
+        return self._take(parking, park=False)[0]
+
+    def done(self, parking: Parking) -> None:
+        """What was taken through `look` is done."""
+        with self._lock:
+            self._running -= parking.taken
+            parking.taken = 0
+            parking.requests = ()
+            self._check_quiet()
+
+    def hand_over(self) -> None:
+        """Wakes a worker for what waits."""
+        with self._lock:
+            wake = self._idle.pop() if self._idle and self._forming.count else None
+        if wake is not None:
+            wake.wake.release()
+
+    def _take(self, parking: Parking, *, park: bool) -> tuple[Batch | None, bool, float | None]:
+        """A batch, whether the batcher is closed, and for how long to park (-1: until woken; None: look again)."""
+        forming = self._forming
+        batch = None
+        wake = None
+        timeout = -1.0
+        dropped: list[InferRequest] = []
+        with self._lock:
+            self._running -= parking.taken
+            parking.taken = 0
+            parking.requests = ()
+            if forming.count:
+                now = monotonic()
+                batch = forming.take(now, dropped)
+                if batch is None and forming.count:
+                    timeout = max(0.0, forming.next_ripe() - now)
+            if batch is not None or dropped:
+                parking.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
+                self._running += parking.taken
+                if park and forming.count and self._idle:
+                    wake = self._idle.pop()
+            elif self._stopped:
+                return None, True, None
+            else:
+                self._check_quiet()
+                if park:
+                    self._idle.append(parking)
+        if wake is not None:
+            wake.wake.release()
+        if dropped:
+            self._drop(dropped)
+        if batch is not None:
+            parking.requests = batch.requests
+            return batch, False, None
+        return None, False, None if dropped else timeout
 
     def _park(self, parking: Parking, timeout: float) -> None:
         if parking.wake.acquire(timeout=timeout):

@@ -26,6 +26,7 @@ from inferd.server.scheduling.batch import (
 from inferd.server.scheduling.batcher import expiry
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.forming import Batch
+from inferd.server.scheduling.inline import Pace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import SignatureQueue
@@ -47,14 +48,20 @@ class Executor:
         paddings: Mapping[str, Padding],
         observer: BatchObserver,
         unbatch: Callable[[SignatureQueue, str], None],
+        pace: Pace,
+        inline: bool = False,
     ) -> None:
-        """`unbatch(queue, reason)` is called when a model breaks what its proof has shown."""
+        """`unbatch(queue, reason)` is called when a model breaks what its proof has shown. `pace` learns what the
+        model's runs cost; `inline`: they run on the front end's loop.
+        """
         self._name = name
         self._instance = instance
         self._traits = traits
         self._paddings = paddings
         self._observer = observer
         self._unbatch = unbatch
+        self._pace = pace
+        self._inline = inline
         self._buffers = Buffers(traits.alignment)
         self._logged_at = 0.0
         self._unlogged = 0
@@ -83,7 +90,7 @@ class Executor:
         try:
             inputs = self._join(queue, requests, rows)
             wanted = wanted_outputs(requests)
-            outputs = pick(self._instance.run(queue.name, inputs, wanted), wanted)
+            outputs = pick(self._timed(queue, inputs, wanted), wanted)
             check_rows(outputs, rows)
             shares = split(outputs, requests, wanted)
             if self._buffers.lent:
@@ -105,7 +112,7 @@ class Executor:
                 inputs = self._join(queue, (request,), request.rows or 1)
             else:
                 inputs = private_inputs(request, self._traits, self._buffers)
-            outputs = pick(self._instance.run(queue.name, inputs, request.wanted), request.wanted)
+            outputs = pick(self._timed(queue, inputs, request.wanted), request.wanted)
             if self._buffers.lent:
                 keep(outputs, self._buffers)
         except BaseException as error:
@@ -115,6 +122,13 @@ class Executor:
         queue.timed(seconds)
         request.succeed(outputs)
         self._observer.batch(queue.name, (request,), rows, seconds)
+
+    def _timed(self, queue: SignatureQueue, inputs: dict[str, Array], wanted: Sequence[str] | None) -> dict[str, Array]:
+        clock = self._pace.clock
+        began = clock()
+        outputs = self._instance.run(queue.name, inputs, wanted)
+        self._pace.ran(clock() - began, inline=self._inline)
+        return outputs
 
     def _join(self, queue: SignatureQueue, requests: Sequence[InferRequest], rows: int) -> dict[str, Array]:
         return join(

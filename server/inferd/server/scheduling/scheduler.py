@@ -17,6 +17,7 @@ from inferd.server.scheduling.batcher import Batcher, Parking
 from inferd.server.scheduling.bucket import ALONE, BucketKeys, batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.execution import Executor
+from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.oversize import Reassembly
@@ -46,9 +47,10 @@ class Scheduler:
         stateful: bool = False,
         samples: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] | None = None,
         observer: BatchObserver | None = None,
+        loop: InlineLoop | None = None,
     ) -> None:
-        """`samples` by signature and input. Takes the model over: `close` closes it. Raises LoadError for settings
-        that do not fit the model.
+        """`samples` by signature and input; `loop`: the front end's, for batches that are short enough. Takes the model
+        over: `close` closes it. Raises LoadError for settings that do not fit the model.
         """
         self._name = name
         self._model = model
@@ -75,6 +77,9 @@ class Scheduler:
         # Two copies of a stateful model would answer from two different pasts.
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
         self._lock = threading.Lock()
+        self._loop = loop
+        self._lane: Lane | None = None
+        self._pace = Pace(name, max(placement.threads for placement in placements) if placements else 1)
         self._serving = False
         self._closed = False
         self._parkings: list[Parking] = []
@@ -232,6 +237,9 @@ class Scheduler:
                 raise Unavailable(f"{self._name} is closed")
             if self._serving:
                 return
+            if self._loop is not None and self._may_run_inline:
+                instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
+                self._lane = self._batcher.lane = self._make_lane(self._loop, instance)
             for worker in self._group.workers:
                 parking = Parking()
                 self._parkings.append(parking)
@@ -239,15 +247,40 @@ class Scheduler:
             threading.Thread(target=self._batcher.watch, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
 
-    def _serve(self, parking: Parking, instance: Instance) -> None:
-        executor = Executor(
+    @property
+    def _may_run_inline(self) -> bool:
+        traits = self._model.traits
+        on_cpu = all(device == "cpu" for device in self._group.devices)
+        return traits.bounded and traits.concurrent and on_cpu and not self.stateful
+
+    def _make_lane(self, loop: InlineLoop, instance: Instance) -> Lane:
+        executor, parking, batcher = self._executor(instance, inline=True), Parking(), self._batcher
+        self._parkings.append(parking)
+
+        def take_and_run() -> bool:
+            batch = batcher.look(parking)
+            if batch is None:
+                return False
+            executor.run(batch)
+            batcher.done(parking)
+            return True
+
+        return Lane(loop, self._pace, take_and_run, batcher.hand_over)
+
+    def _executor(self, instance: Instance, *, inline: bool = False) -> Executor:
+        return Executor(
             self._name,
             instance,
             self._model.traits,
             paddings=self._paddings,
             observer=self._observer,
             unbatch=self._unbatch,
+            pace=self._pace,
+            inline=inline,
         )
+
+    def _serve(self, parking: Parking, instance: Instance) -> None:
+        executor = self._executor(instance)
         while True:
             try:
                 batch = self._batcher.next(parking)
@@ -255,6 +288,8 @@ class Scheduler:
                 _log.exception("%s: the queue failed", self._name)
                 continue
             if batch is None:
+                if self._lane is not None:
+                    self._lane.close()  # before the instance that it shares is closed
                 return
             executor.run(batch)
             del batch  # or an idle worker would keep the last requests' memory
