@@ -47,10 +47,14 @@ class Health:
         self._stopped = True
         self._refresh()
 
+    def ready(self) -> bool:
+        """Whether the server as a whole is ready and not about to stop."""
+        return self._manager.ready() and not self._stopped
+
     def status(self, service: str) -> int:
         """The status of a service; SERVICE_UNKNOWN for one that there is not."""
         if service in self._services:
-            return _SERVING if self._manager.ready() and not self._stopped else _NOT_SERVING
+            return _SERVING if self.ready() else _NOT_SERVING
         try:
             model = self._manager.status(service)
         except NotFound:

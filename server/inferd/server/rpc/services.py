@@ -42,10 +42,10 @@ def build_method_table(
     gate, failures = Gate(config.admin), FailureLog()
     edge = Edge(gate, failures)
     inference = Inference(manager, metrics, check)
-    triton = oip.Oip(manager, metrics, check, inflight, gate, failures)
+    health = health or Health(manager, SERVICES)
+    triton = oip.Oip(manager, metrics, check, inflight, gate, failures, health.ready)
     serving = tfs.Tfs(manager, metrics, check, gate, failures)
     models = Models(manager, edge)
-    health = health or Health(manager, SERVICES)
     reflection = Reflection(SERVICES, edge, real_names())
     unary: dict[str, UnaryHandler] = {PREDICT: Predict(inference, edge), CHECK: health.check, **models.unary()}
     stream: dict[str, StreamHandler] = {

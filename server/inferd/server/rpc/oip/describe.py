@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from inferd.backends.api import TensorSpec
 from inferd.oip.v1 import control_pb2 as pb
@@ -11,7 +11,7 @@ from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
 from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.rpc.edge import Edge, parse
+from inferd.server.rpc.edge import parse
 from inferd.server.rpc.transport import UnaryCall
 
 EXTENSIONS = (
@@ -22,20 +22,20 @@ EXTENSIONS = (
     "parameters",
     "statistics",
 )
-# By backend: platform, backend and file name as Triton calls them.
+# By backend: platform and backend as Triton calls them.
 _TRITON = {
-    "onnx": ("onnxruntime_onnx", "onnxruntime", "model.onnx"),
-    "torch": ("pytorch_libtorch", "pytorch", "model.pt"),
-    "tensorflow": ("tensorflow_savedmodel", "tensorflow", "model.savedmodel"),
+    "onnx": ("onnxruntime_onnx", "onnxruntime"),
+    "torch": ("pytorch_libtorch", "pytorch"),
+    "tensorflow": ("tensorflow_savedmodel", "tensorflow"),
 }
 
 
 class Describe:
-    """Answers from the manager. Thread-safe."""
+    """Answers from the manager; `ready` is the server's readiness. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge, server_version: str) -> None:
+    def __init__(self, manager: ManagerLike, ready: Callable[[], bool], server_version: str) -> None:
         self._manager = manager
-        self._edge = edge
+        self._ready = ready
         self._version = server_version
 
     def server_live(self, call: UnaryCall) -> None:
@@ -46,7 +46,7 @@ class Describe:
     def server_ready(self, call: UnaryCall) -> None:
         """As `/readyz` and the health service say."""
         parse(pb.ServerReadyRequest, call.request)
-        call.reply(pb.ServerReadyResponse(ready=self._manager.ready()).SerializeToString())
+        call.reply(pb.ServerReadyResponse(ready=self._ready()).SerializeToString())
 
     def model_ready(self, call: UnaryCall) -> None:
         """Whether a request would find the version. What does not exist is not ready, and no error."""
@@ -113,14 +113,13 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
     batched = servable.max_batch_size > 0 and all(
         spec.shape is None or spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs)
     )
-    platform, backend, filename = _TRITON.get(servable.backend, ("", servable.backend, ""))
+    platform, backend = _TRITON.get(servable.backend, ("", servable.backend))
     config = config_pb.ModelConfig(
         name=servable.id.name,
         platform=platform,
         backend=backend,
         version_policy=_policy(status.version_policy),
         max_batch_size=servable.max_batch_size if batched else 0,
-        default_model_filename=filename,
         instance_group=_groups(next((s.devices for s in status.versions if s.id == servable.id), ())),
     )
     for spec in signature.inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from inferd.server import __version__
 from inferd.server.core.failures import FailureLog
@@ -38,10 +38,12 @@ class Oip:
         inflight: Inflight,
         gate: Gate,
         failures: FailureLog,
+        ready: Callable[[], bool],
     ) -> None:
+        """`ready` is the server's readiness."""
         self._edge = Edge(gate, failures, failure)
         inference = Inference(manager, metrics, checked(check))
-        describe = Describe(manager, self._edge, __version__)
+        describe = Describe(manager, ready, __version__)
         repository = Repository(manager, self._edge)
         self._stream = StreamInfer(inference, manager, self._edge, inflight)
         self._unary: dict[str, UnaryHandler] = {

@@ -1,0 +1,75 @@
+"""A server in this process whose fake models take everything that can travel, for unmodified foreign clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from support.rpc import FakeManager, FakeMetrics, FakeScheduler, FakeServable, Served
+
+from inferd.backends.api import Signature, TensorSpec
+from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.observability.model_metrics import ModelMetrics
+from inferd.server.rpc.health import Health
+from inferd.server.rpc.services import SERVICES, build_method_table
+from inferd.wire.dtypes import DType
+
+Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+class CountingMetrics(FakeMetrics):
+    """Real figures per version, as ModelStatistics needs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real: dict[tuple[str, int], ModelMetrics] = {}
+
+    def model(self, name: str, version: int) -> Any:
+        return self.real.setdefault((name, version), ModelMetrics(name, str(version)))
+
+
+def specs(prefix: str, shape: tuple[int, ...] | None = (-1, -1)) -> tuple[TensorSpec, ...]:
+    """One optional tensor of every element type: in_FP32, in_BYTES, ..."""
+    return tuple(TensorSpec(f"{prefix}_{dtype.oip_name}", dtype, shape, optional=True) for dtype in DType)
+
+
+def echo(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """out_X = in_X for what came, an empty tensor for what did not."""
+    return {
+        f"out_{dtype.oip_name}": np.ascontiguousarray(inputs.get(f"in_{dtype.oip_name}", np.empty((0, 0), dtype.numpy)))
+        for dtype in DType
+    }
+
+
+def add(
+    manager: FakeManager, name: str, signatures: tuple[Signature, ...], run: Run, version: int = 1, **kwargs: Any
+) -> FakeServable:
+    """A model that `run` answers for."""
+    servable = manager.available(name, version)
+    servable.signatures = {signature.name: signature for signature in signatures}
+    servable.default_signature = signatures[0].name
+    servable.scheduler = FakeScheduler(run)
+    for key, value in kwargs.items():
+        setattr(servable, key, value)
+    return servable
+
+
+def serve(config: ServerConfig | None = None) -> Served:
+    """A server with the fake model "digits" and with "echo" of every element type, checked by the real check."""
+    manager = FakeManager()
+    add(manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
+    config = config or ServerConfig()
+    metrics = CountingMetrics()
+    health = Health(manager, SERVICES)
+    table = build_method_table(manager, metrics, config, inflight=Inflight(config.inflight), health=health)
+    served = Served("public", manager=manager, config=config, table=table)
+    served.metrics, served.health = metrics, health
+    return served
+
+
+def scheduler_of(served: Served, name: str, version: int = 1) -> FakeScheduler:
+    """The scheduler of one version."""
+    return served.manager.servables[ServableId(name, version)].scheduler
