@@ -235,3 +235,12 @@ def _shared(server: Served) -> grpc.Channel:
     if not server._channels:
         server.channel()
     return server._channels[0]
+
+
+def test_connections_are_bounded(serve):
+    server = serve(config=ServerConfig(grpc=Grpc(max_connections=1)))
+    first = server.channel()
+    assert first.unary_unary(PREDICT)(request(), timeout=30)
+    error = refused(lambda: server.channel().unary_unary(PREDICT)(request(), timeout=30))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert first.unary_unary(PREDICT)(request(), timeout=30)

@@ -66,7 +66,7 @@ def test_calls_in_flight_are_all_answered_and_new_ones_refused(server: Served):
     health = health_pb2_grpc.HealthStub(channel)
     server.health.stop()
     assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    assert server.transport.open_calls == 50
+    eventually(lambda: server.transport.open_calls == 50)
     server.scheduler.step()
     assert [decode_response(future.result()).request_id for future in futures] == [str(i) for i in range(50)]
     assert stopping.wait() is True

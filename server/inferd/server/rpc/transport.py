@@ -46,7 +46,8 @@ class UnaryCall(Protocol):
         ...
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once when the call is cancelled; at once if it already is. Not called after an answer."""
+        """Calls `fn` once when the call is cancelled, or cut off because the server stops; at once if it already is.
+        Not called after an answer."""
         ...
 
     def reply(self, message: bytes) -> None: ...
