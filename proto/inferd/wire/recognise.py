@@ -140,11 +140,13 @@ def _tensor(message: bytes, start: int, end: int) -> tuple[str, Array]:
     # per distinct head. Data, where there is some, must fill the rest exactly.
     i = start
     if i < end and message[i] == 0x0A:
-        i = read_field(message, i + 1, end)[1]
+        size = message[i + 1]
+        i = i + 2 + size if size < 128 else read_field(message, i + 1, end)[1]
     if i < end and message[i] == 0x10:
         i += 2
     if i < end and message[i] == 0x1A:
-        i = read_field(message, i + 1, end)[1]
+        size = message[i + 1]
+        i = i + 2 + size if size < 128 else read_field(message, i + 1, end)[1]
     part = message[start:i]
     name, dtype, shape, count, size, numpy = _cached_head(part) if i - start <= _CACHE_KEY else _head(part)
     if i < end:
