@@ -15,6 +15,7 @@ from support.lifecycle import FakeLoader
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Unavailable
 from inferd.server.lifecycle.assemble import WatchedSource, resolver
+from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.file_events import FileEvents
 from inferd.server.lifecycle.loader import LoadRequest
 from inferd.server.lifecycle.manager import Manager
@@ -129,6 +130,35 @@ def test_from_disk_to_service_and_back(make_running: Callable[..., Running]) -> 
     with pytest.raises(Unavailable, match="shutting down"):
         running.manager.acquire("m")
     running.manager.stop(TIMEOUT)
+
+
+class SlowScanner:
+    """Scans end when the test says so."""
+
+    due = None
+
+    def __init__(self) -> None:
+        self.begun: SimpleQueue[int] = SimpleQueue()
+        self.go: SimpleQueue[None] = SimpleQueue()
+
+    def scan(self, sequence: int) -> Listing:
+        self.begun.put(sequence)
+        self.go.get(timeout=TIMEOUT)
+        return Listing(sequence=sequence)
+
+
+def test_a_scan_under_way_does_not_count_as_an_answer() -> None:
+    scanner: Any = SlowScanner()
+    source = Source(scanner, poll=3600.0)
+    listings: SimpleQueue[Listing] = SimpleQueue()
+    source.start(listings.put)
+    assert scanner.begun.get(timeout=TIMEOUT) == 1
+    wanted = source.request_scan()
+    scanner.go.put(None)
+    assert listings.get(timeout=TIMEOUT).sequence < wanted
+    scanner.go.put(None)
+    assert listings.get(timeout=TIMEOUT).sequence >= wanted
+    source.stop()
 
 
 def test_stop_waits_for_requests(make_running: Callable[..., Running]) -> None:

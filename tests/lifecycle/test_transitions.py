@@ -391,3 +391,47 @@ def test_bad_settings_from_the_start(house: House) -> None:
     with pytest.raises(Conflict, match=r"model 'm' cannot be served: .*model.yaml"):
         house.manager.acquire("m")
     assert house.manager.ready()
+
+
+def test_content_that_is_overtaken_while_it_loads_never_serves(house: House) -> None:
+    house.write("m/1/model", "first")
+
+    def overtake(request: object) -> None:
+        house.loader.on_load = lambda request: None
+        house.write("m/1/model", "second")
+        for _ in range(2):
+            house.scan()
+            house.manager.turn()
+            house.clock.advance(2)
+
+    house.loader.on_load = overtake
+    house.see()
+    house.settle()
+    assert list(house.loader.texts.values()) == ["second"]
+    assert house.story() == [(1, S), (1, L), (1, S), (1, L), (1, A)]
+
+
+def test_a_failed_reload_of_files_that_change_again_does_not_keep_the_manager_busy(house: House) -> None:
+    house.write("m/1/model", "old")
+    house.see()
+    house.write("m/1/model", "bad")
+    house.settle()
+    house.write("m/1/model.part")
+    house.settle()
+    house.later(300)
+    assert house.manager.turn() is None, "nothing is due while the files are held back"
+    assert house.serves() == {1: "old"}
+
+
+def test_a_version_that_is_wanted_again_before_its_load_has_ended_is_loaded_once(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.pool.held.add("m")
+    house.see()
+    house.manager.unload("m", by="me")
+    house.run()
+    house.manager.load("m", by="me")
+    house.see()
+    house.pool.held.clear()
+    house.run()
+    assert house.serves() == {1: "one"}
+    assert len(house.loader.loads) == 1
