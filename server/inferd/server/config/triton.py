@@ -153,7 +153,8 @@ class _Translator:
         dtype = str(item.get("data_type") or "")
         if not dtype.startswith("TYPE_") or dtype == "TYPE_INVALID":
             raise self._error(f"{kind} {name!r} data_type", "TYPE_BOOL, TYPE_INT8 ... TYPE_FP64 or TYPE_STRING", dtype)
-        dims = item.get("dims")
+        # Our own ModelConfig writes a tensor that has nothing but the batch axis without dims.
+        dims = item.get("dims", [] if batched else None)
         reshape = item.get("reshape")
         if isinstance(reshape, Mapping):
             # The model itself has the reshaped form, and requests reach it as they are.
