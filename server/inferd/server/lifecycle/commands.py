@@ -155,7 +155,7 @@ class Commands:
     def rollback(self, name: str, to: int | None, by: str) -> Outcome:
         """Pins an earlier version; only `load` lifts the pin."""
         model = self._model(name)
-        entry = self._conductor.serving.get(name)
+        entry = self._conductor.board.serving.get(name)
         if to is None:
             if entry is None:
                 raise Conflict(f"model {name!r} serves no version to roll back from: name the one to serve")
@@ -243,7 +243,7 @@ class Commands:
     def _model(self, name: str) -> ModelRecord:
         model = self._conductor.records.get(name)
         if model is None or (model.disk is None and not model.versions):
-            raise unknown_model(self._conductor.statuses, name)
+            raise unknown_model(self._conductor.board.statuses, name)
         return model
 
     def _known(self, model: ModelRecord, version: int) -> VersionRecord:
@@ -261,7 +261,7 @@ class Commands:
         return wishes.plus(Wish(kind, version, by, self._wall_clock(), label))
 
     def _status(self, name: str) -> ModelStatus:
-        return self._conductor.statuses.get(name) or ModelStatus(name)
+        return self._conductor.board.statuses.get(name) or ModelStatus(name)
 
 
 def _numbers(versions: Iterable[int]) -> str:

@@ -14,20 +14,21 @@ from functools import partial
 from typing import Any
 
 from inferd.backends.api import LoadError
+from inferd.server.lifecycle.board import Board
+from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.desired import Desired, desired
-from inferd.server.lifecycle.disk import Listing, ModelOnDisk
+from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.events import Events
+from inferd.server.lifecycle.fingerprints import Fingerprints
 from inferd.server.lifecycle.layout import readable
 from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadRequest
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import PoolLike
-from inferd.server.lifecycle.record import Content, Loading, ModelRecord, Told, VersionRecord
+from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRecord
 from inferd.server.lifecycle.retry import Backoff, Failure
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.lifecycle.serving_map import ServingMap, served
-from inferd.server.lifecycle.state import ModelStatus, State, StateChange, VersionStatus
+from inferd.server.lifecycle.state import State
 from inferd.server.lifecycle.transition_policy import Load, Snapshot, Unload, next_action
-from inferd.server.lifecycle.tree import Tree, content_hash, read_tree
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
@@ -39,7 +40,7 @@ Post = Callable[[Callable[[], None]], None]
 
 
 class Conductor:
-    """See above. `serving` and `statuses` are replaced, never changed, and may be read from any thread."""
+    """See above. What others may read, from any thread, is on the `board`."""
 
     def __init__(
         self,
@@ -56,16 +57,15 @@ class Conductor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.serving: ServingMap = {}
-        self.statuses: dict[str, ModelStatus] = {}
+        self.board = Board(overrides, events, self.wanted, wall_clock)
         self.records: dict[str, ModelRecord] = {}
         self.listing: Listing | None = None
         self.overrides = overrides
         self._loader = loader
         self._pool = pool
-        self._events = events
+        self._fingerprints = Fingerprints(pool, post, self.board, self.touch)
         self._post = post
-        self._spawn = spawn
+        self._closer = Closer(loader, post, spawn, self._closed)
         self._explicit = explicit
         self._load_at_start = load_at_start
         self._backoff = backoff or Backoff()
@@ -74,7 +74,6 @@ class Conductor:
         self._generation = 0
         self._stopping = False
         self._acted_at = 0.0
-        self._closing: set[int] = set()  # generations
         self._desired: dict[str, Desired] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._dirty: set[str] = set()
@@ -100,7 +99,7 @@ class Conductor:
                 )
                 if named or wished:
                     record.frozen = frozenset(version.number for version in disk.versions)
-                disk = self._frozen(record, disk)
+                disk = record.as_frozen(disk)
             if new or disk != record.disk:
                 record.adopt(disk)
                 self.touch(name)
@@ -122,23 +121,6 @@ class Conductor:
         """Marks a model for the next decision."""
         self._dirty.add(name)
 
-    def _frozen(self, record: ModelRecord, disk: ModelOnDisk) -> ModelOnDisk:
-        before = record.disk
-        if record.frozen is None or before is None:
-            return disk
-        # Versions that are not loaded yet may still settle or be mended; those that are loaded stay as they were.
-        versions = []
-        for number in sorted(record.frozen, reverse=True):
-            known = record.versions.get(number)
-            now, old = disk.version(number), before.version(number)
-            chosen = old if known is not None and known.servable is not None else now
-            if chosen is not None:
-                versions.append(chosen)
-        config = before if before.config is not None else disk
-        return ModelOnDisk(
-            disk.name, disk.directory, config.config, tuple(versions), config.error, config.held, config.notes
-        )
-
     def stop(self) -> None:
         """Everything is to go; nothing is loaded any more."""
         self._stopping = True
@@ -158,7 +140,7 @@ class Conductor:
         for name in dirty:
             self._act(self.records[name])
         self._prune(dirty)
-        self._publish_statuses({name: self.records[name] for name in dirty if name in self.records})
+        self.board.publish({name: self.records[name] for name in dirty if name in self.records})
 
     @property
     def due(self) -> float | None:
@@ -220,7 +202,7 @@ class Conductor:
         for number, record in model.versions.items():
             if number in want.wanted:
                 if record.state in (None, State.END) or (record.state is State.UNLOADING and record.servable is None):
-                    self._move(model, record, State.START)
+                    self.board.move(model, record, State.START)
                 if record.loading is not None:
                     # What is being loaded may be overtaken by other content; then it is dropped at its next step.
                     content = record.on_disk(model.settings)
@@ -228,9 +210,9 @@ class Conductor:
             elif record.loading is not None:
                 record.loading.cancelled = True
                 if record.state is State.LOADING and self._stopping:
-                    self._move(model, record, State.END)
+                    self.board.move(model, record, State.END)
             elif record.state is State.START and not (record.disk is not None and record.disk.held):
-                self._move(model, record, State.END, record.error)
+                self.board.move(model, record, State.END, record.error)
         while True:
             now = self._clock()
             snapshots = [
@@ -253,8 +235,8 @@ class Conductor:
                     break
         if settings is not None and not self._stopping:
             for record in model.versions.values():
-                self._compare(model, record, settings)
-        self._swap(model)
+                self._fingerprints.compare(model, record, settings)
+        self.board.swap(model)
 
     def _load(self, model: ModelRecord, record: VersionRecord) -> None:
         assert record.disk is not None
@@ -268,7 +250,7 @@ class Conductor:
         loading = record.loading = Loading(self._generation, content)
         request = LoadRequest(record.id, self._generation, record.disk, model.config, model.disk.notes)
         if record.servable is None:
-            self._move(model, record, State.LOADING, record.error)
+            self.board.move(model, record, State.LOADING, record.error)
         self._say(logging.INFO, "version loading", record, loading.generation)
         self._pool.submit(model.name, partial(self._run_load, model, record, request, loading))
 
@@ -291,21 +273,20 @@ class Conductor:
         wanted = record.id.version in self._want(model).wanted
         if not wanted:
             self._say(logging.INFO, "version loaded but no longer wanted", record, loading.generation)
-            record.ending[servable.generation] = servable
-            self._close(model, record, servable)
+            self._closer.end(model, record, servable)
             return
         old = record.servable
         record.servable, record.told = servable, Told.of(servable)
         record.content, record.digest, record.differs = loading.content, None, None
         record.failure = None
-        self._swap(model)
-        self._move(model, record, State.AVAILABLE)
+        self.board.swap(model)
+        self.board.move(model, record, State.AVAILABLE)
         self._say(
             logging.INFO, "version available", record, loading.generation, seconds=round(servable.load_seconds, 3)
         )
         if old is not None:
-            self._retire(model, record, old)
-        self._hash(model, record, loading.content.tree, partial(self._hashed, record, servable, loading.content.tree))
+            self._closer.retire(model, record, old)
+        self._fingerprints.remember(model, record)
 
     def _not_loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str | None) -> None:
         record.loading = None
@@ -324,90 +305,25 @@ class Conductor:
             )
         if record.servable is not None:
             if reason is not None:
-                self._note(model, record, f"files on disk differ: {reason}")
+                self.board.note(model, record, f"files on disk differ: {reason}")
         elif record.state is State.LOADING:
-            self._move(model, record, State.START, reason or record.error)
+            self.board.move(model, record, State.START, reason or record.error)
         self._end_if_done(model, record)
-
-    def _compare(self, model: ModelRecord, record: VersionRecord, settings: str) -> None:
-        """Starts a hash where only that can tell whether the files have changed, and forgets what is settled."""
-        if record.servable is None:
-            return
-        stale = record.is_stale(settings)
-        if stale is False and record.loading is None and (record.error or record.failure is not None):
-            # The files are again what is served.
-            content = record.on_disk(settings)
-            if content is not None and content == record.content:
-                record.failure = None
-                self._note(model, record, "")
-        if stale is None and record.hashing is None and record.disk is not None:
-            tree = record.hashing = record.disk.tree
-            self._hash(model, record, tree, partial(self._compared, model, record, record.servable, tree))
-
-    def _hash(self, model: ModelRecord, record: VersionRecord, tree: Tree, then: Callable[[str | None], None]) -> None:
-        path = record.disk.path if record.disk is not None else None
-
-        def job() -> None:
-            digest = None
-            try:
-                if path is not None:
-                    digest = content_hash(path, tree)
-                    if read_tree(path) != tree:
-                        digest = None  # it changed under our hands: the hash is of nothing
-            except Exception as error:
-                event(log, logging.DEBUG, "version cannot be hashed", path=str(path), reason=str(error))
-            self._post(partial(then, digest))
-
-        self._pool.submit(model.name, job, urgent=False)
-
-    def _hashed(self, record: VersionRecord, servable: Servable, tree: Tree, digest: str | None) -> None:
-        if record.servable is servable and record.content is not None and record.content.tree == tree:
-            record.digest = digest
-
-    def _compared(
-        self, model: ModelRecord, record: VersionRecord, servable: Servable, tree: Tree, digest: str | None
-    ) -> None:
-        record.hashing = None
-        self.touch(model.name)
-        if record.servable is not servable or record.content is None:
-            return
-        if digest is not None and digest == record.digest:
-            self._say(logging.DEBUG, "files touched, not changed", record, servable.generation)
-            record.content = Content(tree, record.content.settings)
-        else:
-            record.differs = tree
 
     def _unload(self, model: ModelRecord, record: VersionRecord) -> None:
         servable = record.servable
         assert servable is not None
+        self._say(logging.INFO, "version unloading", record, servable.generation)
         # Announced while it still serves, so that nobody sends requests to what has left the map.
-        self._move(model, record, State.UNLOADING)
+        self.board.move(model, record, State.UNLOADING)
         record.servable = None
         record.content = record.digest = record.differs = None
         record.failure = None
-        self._swap(model)
-        self._retire(model, record, servable)
-
-    def _retire(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
-        record.ending[servable.generation] = servable
-        servable.retire(lambda idle: self._post(partial(self._close, model, record, idle)))
-
-    def _close(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
-        # Idle may be told more than once: when releases coincide, and by a request that came too late.
-        if servable.generation in self._closing or servable.generation not in record.ending:
-            return
-        self._closing.add(servable.generation)
-
-        def close() -> None:
-            self._loader.unload(servable)
-            self._post(partial(self._closed, model, record, servable.generation))
-
-        self._spawn(f"inferd-close-{record.id}", close)
+        self.board.swap(model)
+        self._closer.retire(model, record, servable)
 
     def _closed(self, model: ModelRecord, record: VersionRecord, generation: int) -> None:
-        record.ending.pop(generation, None)
         self.touch(model.name)
-        self._closing.discard(generation)
         self._say(logging.INFO, "version closed", record, generation)
         self._end_if_done(model, record)
 
@@ -416,54 +332,17 @@ class Conductor:
         for model in self.records.values():
             for record in model.versions.values():
                 for servable in list(record.ending.values()):
-                    self._close(model, record, servable)
+                    self._closer.close(model, record, servable)
 
     def _end_if_done(self, model: ModelRecord, record: VersionRecord) -> None:
         if record.ended and (
             record.state is State.UNLOADING
             or (record.state is State.LOADING and record.id.version not in self._want(model).wanted)
         ):
-            self._move(model, record, State.END, record.error)
-
-    # What is told
-
-    def _swap(self, model: ModelRecord) -> None:
-        want = self.wanted(model.name)
-        entry = served(model.available(), want.preferred, want.labels)
-        if entry == self.serving.get(model.name):
-            return
-        changed = dict(self.serving)
-        if entry is None:
-            del changed[model.name]
-        else:
-            changed[model.name] = entry
-        self.serving = changed
-
-    def _move(self, model: ModelRecord, record: VersionRecord, state: State, error: str = "") -> None:
-        if record.state is state and record.error == error and state is not State.AVAILABLE:
-            return
-        record.move(state, error, self._wall_clock())
-        self._publish_statuses({model.name: model})
-        self._events.announce(StateChange(self._status_of(model, record)))
-
-    def _note(self, model: ModelRecord, record: VersionRecord, error: str) -> None:
-        if record.error != error and record.state is State.AVAILABLE:
-            self._move(model, record, State.AVAILABLE, error)
+            self.board.move(model, record, State.END, record.error)
 
     def _say(self, level: int, what: str, record: VersionRecord, generation: int, **fields: Any) -> None:
         event(log, level, what, model=record.id.name, version=record.id.version, generation=generation, **fields)
-
-    def _status_of(self, model: ModelRecord, record: VersionRecord) -> VersionStatus:
-        return next(s for s in self.statuses[model.name].versions if s.id == record.id)
-
-    def _publish_statuses(self, records: dict[str, ModelRecord]) -> None:
-        changed = dict(self.statuses)
-        for name, model in records.items():
-            want = self.wanted(name)
-            changed[name] = model.status(
-                want.labels, want.wanted, self.overrides.of(name), persistent=self.overrides.persistent
-            )
-        self.statuses = changed
 
     def _prune(self, names: list[str]) -> None:
         for name in names:
@@ -481,6 +360,4 @@ class Conductor:
         self._gone.pop(name, None)
         self.records.pop(name, None)
         self._desired.pop(name, None)
-        statuses = dict(self.statuses)
-        statuses.pop(name, None)
-        self.statuses = statuses
+        self.board.forget(name)

@@ -84,6 +84,7 @@ class Manager:
             clock=clock,
             wall_clock=wall_clock,
         )
+        self._board = self._conductor.board
         self._commands = Commands(self._conductor, explicit=explicit, wall_clock=wall_clock)
         self._readiness = Readiness(config.server.readiness, 2 * config.repository.settle + config.repository.poll)
         self._preloading = bool(config.server.preload)
@@ -105,7 +106,7 @@ class Manager:
         Conflict (failed to load) or InvalidRequest (both version and label).
         """
         while True:
-            entry = self._conductor.serving.get(name)
+            entry = self._board.serving.get(name)
             if entry is not None:
                 if version is not None:
                     servable = entry.versions.get(version) if label is None else None
@@ -123,18 +124,18 @@ class Manager:
             if self._stopping:
                 raise Unavailable("the server is shutting down")
             scanned = self._conductor.listing is not None
-            raise refusal(self._conductor.statuses, name, version, label, scanned=scanned)
+            raise refusal(self._board.statuses, name, version, label, scanned=scanned)
 
     # The picture
 
     def models(self) -> tuple[ModelStatus, ...]:
         """Every model that is on disk or was, by name."""
-        statuses = self._conductor.statuses
+        statuses = self._board.statuses
         return tuple(statuses[name] for name in sorted(statuses))
 
     def status(self, name: str) -> ModelStatus:
         """One model. Raises NotFound."""
-        statuses = self._conductor.statuses
+        statuses = self._board.statuses
         found = statuses.get(name)
         if found is None:
             raise unknown_model(statuses, name)
@@ -314,7 +315,7 @@ class Manager:
             self._ready.set()
             self._ready_or_stopped.set()
             listeners, self._on_ready = self._on_ready, []
-        event(log, logging.INFO, "ready", models=len(self._conductor.serving))
+        event(log, logging.INFO, "ready", models=len(self._board.serving))
         for listener in listeners:
             try:
                 listener()

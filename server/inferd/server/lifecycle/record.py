@@ -217,6 +217,21 @@ class ModelRecord:
         for number, record in self.versions.items():
             record.disk = seen.get(number)
 
+    def as_frozen(self, disk: ModelOnDisk) -> ModelOnDisk:
+        """Explicit mode: what an operator loaded, as it was then. Versions that are not loaded yet are seen as they
+        are: they may still settle, or be mended."""
+        before = self.disk
+        if self.frozen is None or before is None:
+            return disk
+        versions = []
+        for number in sorted(self.frozen, reverse=True):
+            known = self.versions.get(number)
+            loaded = known is not None and known.servable is not None
+            chosen = before.version(number) if loaded else disk.version(number)
+            if chosen is not None:
+                versions.append(chosen)
+        return replace(before if before.config is not None else disk, versions=tuple(versions))
+
     def forget_ended(self) -> None:
         """Drops records of versions that are gone from disk and ended, and keeps the last statuses of those that
         lived."""
