@@ -18,6 +18,7 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
+from inferd.server.rpc.cq.transport import CompletionQueueTransport
 from inferd.server.rpc.health import Health
 from inferd.server.rpc.listen import Address
 from inferd.server.rpc.public import PublicTransport
@@ -265,7 +266,7 @@ def check(_id: ServableId, signature: Signature, inputs: Mapping[str, np.ndarray
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
-TRANSPORTS: dict[str, Callable[..., Transport]] = {"public": PublicTransport}
+TRANSPORTS: dict[str, Callable[..., Transport]] = {"public": PublicTransport, "cq": CompletionQueueTransport}
 """By name: made with (table, config, inflight, addresses). Every test of the edge runs over each."""
 
 

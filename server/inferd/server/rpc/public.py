@@ -23,12 +23,9 @@ from inferd.server.core.status import CUT, GONE, Failure, failure_of, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
-from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
+from inferd.server.rpc.transport import FLUSH, MAX_QUIET, QUIET, MethodTable, StreamHandler, UnaryHandler
 
 _log = logging.getLogger("inferd.rpc")
-_QUIET = 0.1  # seconds without a new call after which the core may shut down
-_MAX_QUIET = 1.0
-_FLUSH = 2.0  # seconds that answers already given may take to reach the network
 _NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 
 
@@ -151,15 +148,15 @@ class PublicTransport:
                 call.cut(CUT)
         await self._quiet()
         # The core still has to write what was answered last; it knows when that is done.
-        await server.stop(_FLUSH)
+        await server.stop(FLUSH)
         return not left
 
     async def _quiet(self) -> None:
         """Waits until no new calls come. Those that reach the core while it shuts down end as CANCELLED, which nobody
         repeats; those that are refused before go elsewhere."""
-        end = time.monotonic() + _MAX_QUIET
-        while (now := time.monotonic()) < end and now - self._last_refusal < _QUIET:
-            await asyncio.sleep(_QUIET / 4)
+        end = time.monotonic() + MAX_QUIET
+        while (now := time.monotonic()) < end and now - self._last_refusal < QUIET:
+            await asyncio.sleep(QUIET / 4)
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         handlers: dict[str, grpc.RpcMethodHandler] = {}

@@ -16,6 +16,10 @@ from typing import Protocol
 
 from inferd.server.errors import Code
 
+QUIET = 0.1  # seconds without a new call after which a transport that stops may let its core shut down
+MAX_QUIET = 1.0  # and seconds after which it does so all the same
+FLUSH = 2.0  # seconds that answers already given may take to reach the network
+
 Metadata = Sequence[tuple[str, str]]
 
 

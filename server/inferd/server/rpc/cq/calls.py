@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from grpc._cython import cygrpc
 
-from inferd.server.core.status import Failure, header_text, refusal
+from inferd.server.core.status import GONE, Failure, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc.transport import Metadata
 
@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 NO_FLAGS = 0
 _OK = 0
 NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
-GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
 
 
 class Home(Protocol):
@@ -118,7 +117,18 @@ class Call:
 
     def _abandon(self) -> None:
         """The client is gone: nothing will be sent."""
-        raise NotImplementedError
+        raise AssertionError("each kind of call has its own")
+
+    def cut(self, failure: Failure) -> None:
+        """Ends the call because the server stops: whoever works on it is told to drop that."""
+        waiting, self._cancel_fns = self._cancel_fns, []
+        self.fail(failure.code, failure.text, failure.trailing)
+        self._cancel_fns = waiting
+        self._run_cancel_fns()
+
+    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
+        """Ends the call with a status."""
+        raise AssertionError("each kind of call has its own")
 
     def _claim(self) -> bool:
         """Whether the caller may answer: True for exactly one."""
@@ -247,6 +257,12 @@ class StreamCall(Call):
                 self._drain_fn = fn
                 return
         fn()
+
+    def cut(self, failure: Failure) -> None:
+        """The same, what is queued left unsent."""
+        with self._lock:
+            self._outbox.clear()
+        super().cut(failure)
 
     def drain(self) -> None:
         """The server begins to stop. On the transport's thread."""

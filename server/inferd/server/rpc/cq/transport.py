@@ -19,11 +19,11 @@ from grpc._cython import cygrpc
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import Failure, failure_of, header_text, refusal
+from inferd.server.core.status import CUT, GONE, Failure, failure_of, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
-from inferd.server.rpc.cq.calls import GONE, NO_FLAGS, StreamCall, UnaryCall
-from inferd.server.rpc.transport import MethodTable
+from inferd.server.rpc.cq.calls import NO_FLAGS, StreamCall, UnaryCall
+from inferd.server.rpc.transport import FLUSH, MAX_QUIET, QUIET, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
 
 _log = logging.getLogger(__name__)
@@ -32,9 +32,6 @@ _TURN_AFTER = 64  # deferred requests after which batches run even when more eve
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _NEW_CALL = object()
 _SHUT_DOWN = object()
-_CUT = Failure(
-    Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", (("inferd-accepted", "1"),)
-)
 _UNKNOWN = "there is no method {}"
 
 
@@ -69,8 +66,10 @@ class CompletionQueueTransport:
         self._inline = loop or InlineLoop()
         self._calls: set[UnaryCall | StreamCall] = set()
         self._draining = False
+        self._last_refusal = 0.0
         self._lock = threading.Lock()
         self._idle = threading.Event()
+        self._shut = threading.Event()
         self._ended = threading.Event()
         self._drained = True
         self._thread: threading.Thread | None = None
@@ -124,6 +123,7 @@ class CompletionQueueTransport:
             first = not self._draining
             self._draining = True
         if first:
+            self._last_refusal = time.monotonic()
             # New calls are still taken from the core, to be refused with a status of our own; what was accepted goes
             # on.
             for call in list(self._calls):
@@ -141,13 +141,24 @@ class CompletionQueueTransport:
             if left:
                 _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
                 for call in left:
-                    call.fail(_CUT.code, _CUT.text, _CUT.trailing)
+                    call.cut(CUT)
+            self._quiet()
             self._server.shutdown(self._queue, _SHUT_DOWN)
-            if not self._ended.wait(2.0):  # what is written by now is written; the core ends the rest
-                self._server.cancel_all_calls()
+            self._shut.set()
+            if not self._ended.wait(FLUSH):  # what is written by now is written; the core ends the rest
+                with self._lock:
+                    if not self._ended.is_set():
+                        self._server.cancel_all_calls()
         self._ended.wait()
         self._thread.join()
         return self._drained
+
+    def _quiet(self) -> None:
+        """Waits until no new calls come: those that reach the core while it shuts down end as CANCELLED, which nobody
+        repeats; those that are refused before go elsewhere."""
+        end = time.monotonic() + MAX_QUIET
+        while (now := time.monotonic()) < end and now - self._last_refusal < QUIET and not self._ended.is_set():
+            self._ended.wait(QUIET / 4)
 
     # ---- the loop's thread ---------------------------------------------------------------------------------
 
@@ -161,8 +172,11 @@ class CompletionQueueTransport:
             self._ended.set()
             self._on_fatal()
         else:
-            self._server.destroy()
-            self._ended.set()
+            # The tag may come before the core's own shutdown call has returned: destroyed under it, it crashes.
+            self._shut.wait()
+            with self._lock:
+                self._server.destroy()
+                self._ended.set()
 
     def _loop(self) -> None:
         poll, inline, shut_down = self._queue.poll, self._inline, False
@@ -231,6 +245,8 @@ class CompletionQueueTransport:
 
     def _refuse(self, event: Any, method: str, failure: Failure) -> None:
         """Answers a call whose message was never read."""
+        if self._draining:
+            self._last_refusal = time.monotonic()
         self._refused(method, failure.code)
         event.call.start_server_batch(
             (

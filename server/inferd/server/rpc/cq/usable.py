@@ -64,7 +64,7 @@ def _loopback() -> str | None:
         with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             answer = channel.unary_unary(_ECHO)(b"check", timeout=_LIMIT)
     finally:
-        transport.stop(0.0)
+        transport.stop(_LIMIT)
     if answer != b"check" or failed.done():
         return f"a first call to itself answered {answer!r} instead of b'check'"
     return None
