@@ -1,0 +1,176 @@
+"""What is particular to the completion queue: self-check, fallback, its own failure, stopping at every step."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+from inferd.server.config.schema import Server, ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.rpc import listen
+from inferd.server.rpc.choice import make_transport
+from inferd.server.rpc.cq import usable
+from inferd.server.rpc.cq.transport import CompletionQueueTransport
+from inferd.server.rpc.public import PublicTransport
+from inferd.server.rpc.transport import MethodTable, UnaryCall
+
+ECHO = "/test.Echo/Echo"
+ANYWHERE = [listen.Address("127.0.0.1:0")]
+
+
+def transport(
+    handler: Callable[[UnaryCall], None], on_fatal: Callable[[], None] = lambda: None
+) -> CompletionQueueTransport:
+    config = ServerConfig()
+    return CompletionQueueTransport(
+        MethodTable({ECHO: handler}, {}), config, Inflight(config.inflight), ANYWHERE, on_fatal
+    )
+
+
+def echo(call: UnaryCall) -> None:
+    call.reply(call.request)
+
+
+def chosen(kind: str) -> object:
+    config = ServerConfig(server=Server.model_validate({"transport": kind, "listen": ["127.0.0.1:0"]}))
+    return make_transport(MethodTable({ECHO: echo}, {}), config, Inflight(config.inflight), on_fatal=lambda: None)
+
+
+def test_the_installed_grpcio_is_one_that_was_tested() -> None:
+    assert usable.why_not() is None, (
+        "a grpcio upgrade: run tests/rpc on it, then add its minor version to usable.TESTED"
+    )
+    assert isinstance(chosen("auto"), CompletionQueueTransport)
+    assert isinstance(chosen("public"), PublicTransport)
+
+
+@pytest.mark.parametrize("broken", ["version", "part", "loopback"])
+def test_what_is_not_known_falls_back_with_one_line(
+    broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from grpc._cython import cygrpc
+
+    if broken == "version":
+        monkeypatch.setattr(grpc, "__version__", "9.99.0")
+    elif broken == "part":
+        monkeypatch.delattr(cygrpc, "ReceiveCloseOnServerOperation")
+    else:
+
+        def cannot() -> str:
+            raise ValueError("changed")
+
+        monkeypatch.setattr(usable, "_loopback", cannot)
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(chosen("auto"), PublicTransport)
+    assert len(caplog.records) == 1
+    assert "public API" in caplog.text
+    with pytest.raises(OSError, match=r"server\.transport is cq"):
+        chosen("cq")
+
+
+def test_starting_and_stopping_hundreds_of_times_never_crashes() -> None:
+    """In a process of its own: a mistake here is a crash in the core."""
+    done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "done"
+
+
+STARTS = """
+import faulthandler, grpc
+faulthandler.enable()
+from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.rpc import listen
+from inferd.server.rpc.cq import transport as cq
+from inferd.server.rpc.transport import MethodTable
+cq.QUIET = 0.0  # not to wait for late callers two hundred times
+config = ServerConfig()
+table = MethodTable({"/t.E/E": lambda call: call.reply(call.request)}, {})
+for i in range(200):
+    server = cq.CompletionQueueTransport(table, config, Inflight(config.inflight), [listen.Address("127.0.0.1:0")])
+    (address,) = server.start()
+    if i % 10 == 0:
+        with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            assert channel.unary_unary("/t.E/E")(b"x", timeout=10) == b"x"
+    assert server.stop(5.0)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_stop_at_every_step_of_many_calls_loses_none(step: int) -> None:
+    """The stop begins when the server has received `step` requests; what was received is answered, the rest refused."""
+    received: list[UnaryCall] = []
+    reached, stopping = threading.Event(), threading.Event()
+
+    def handler(call: UnaryCall) -> None:
+        received.append(call)
+        if len(received) >= step:
+            reached.set()
+
+    def answer() -> None:
+        # Another thread answers, before, while and after the server stops.
+        answered = 0
+        while not stopping.is_set() or answered < len(received):
+            if answered < len(received):
+                received[answered].reply(received[answered].request)
+                answered += 1
+            else:
+                stopping.wait(0.001)
+
+    server = transport(handler)
+    (address,) = server.start()
+    if step == 0:
+        reached.set()
+    outcomes: list[str] = []
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        grpc.channel_ready_future(channel).result(timeout=10)
+        method = channel.unary_unary(ECHO)
+        calls = [method.future(str(i).encode(), timeout=30) for i in range(40)]
+        worker = threading.Thread(target=answer)
+        worker.start()
+        assert reached.wait(10)
+        drained = server.stop(20.0)
+        stopping.set()
+        worker.join()
+        for i, call in enumerate(calls):
+            error = call.exception()
+            if error is None:
+                assert call.result() == str(i).encode()
+                outcomes.append("answered")
+            else:
+                assert call.code() is grpc.StatusCode.UNAVAILABLE, call.details()
+                outcomes.append("refused")
+    assert drained
+    assert outcomes.count("answered") == len(received)
+    assert server.open_calls == 0
+
+
+def test_a_loop_that_fails_fails_its_calls_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    fatal = threading.Event()
+    held: list[UnaryCall] = []
+    arrived = threading.Event()
+
+    def handler(call: UnaryCall) -> None:
+        held.append(call)
+        arrived.set()
+        if len(held) == 2:
+            raise KeyboardInterrupt("nothing that a handler's wall would stop")
+
+    server = transport(handler, fatal.set)
+    (address,) = server.start()
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        method = channel.unary_unary(ECHO)
+        first = method.future(b"1", timeout=20)
+        assert arrived.wait(10)
+        second = method.future(b"2", timeout=20)
+        assert fatal.wait(10), "the process is told to end"
+        for call in (first, second):
+            assert call.exception() is not None
+    assert "gRPC loop failed" in caplog.text
