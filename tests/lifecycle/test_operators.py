@@ -325,3 +325,31 @@ def test_the_state_file_is_what_it_says(make_house: Callable[..., House], tmp_pa
     assert {key: wish[key] for key in ("kind", "version", "by", "label")} == {
         "kind": "unloaded", "version": 1, "by": "me", "label": "",
     }  # fmt: skip
+
+
+def test_load_after_a_rollback_goes_straight_to_the_version_just_published(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.write("m/2/model", "two")
+    house.see()
+    house.do(house.manager.rollback("m", by="me"))
+    house.write("m/3/model", "three")
+    defaults: list[int] = []
+    house.manager.subscribe(lambda change: defaults.append(house.default()))
+    house.do(house.manager.load("m", by="me"))
+    assert house.serves() == {3: "three"}
+    assert 2 not in defaults, "the version that was rolled back from does not come back"
+
+
+def test_load_does_not_wait_for_ever_for_a_version_that_never_settles(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.write("m/2/model", "two")
+    house.see()
+    house.do(house.manager.rollback("m", by="me"))
+    future = house.manager.load("m", by="me")
+    for number in range(7):
+        house.write("m/3/model", str(number) * number)
+        house.see()
+        house.clock.advance(1)
+    assert house.default() == 2
+    house.settle()
+    assert future.result(0).versions[0].state is State.AVAILABLE

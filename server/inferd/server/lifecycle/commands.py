@@ -24,11 +24,13 @@ Outcome = Callable[[], bool]
 
 @dataclass(slots=True)
 class Command:
-    """One request of an operator. `after`: number of the listing that it needs; `begin` makes the wish and gives its
-    outcome."""
+    """One request of an operator.
+
+    `after`: number of the listing that it needs. `begin` makes the wish and gives its outcome, or None: not yet.
+    """
 
     model: str
-    begin: Callable[[], Outcome]
+    begin: Callable[[], Outcome | None]
     future: Future[ModelStatus]
     after: int = 0
     outcome: Outcome | None = None
@@ -37,8 +39,19 @@ class Command:
 class Commands:
     """The operators' side of the conductor. The manager's thread only."""
 
-    def __init__(self, conductor: Conductor, *, explicit: bool, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        conductor: Conductor,
+        *,
+        explicit: bool,
+        patience: float,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        """`patience`: seconds for which a load waits until the newest version has settled."""
         self._conductor = conductor
+        self._patience = patience
+        self._clock = clock
         self._explicit = explicit
         self._wall_clock = wall_clock
         self._waiting: list[Command] = []
@@ -87,9 +100,15 @@ class Commands:
 
     # The commands
 
-    def load(self, name: str, version: int | None, by: str) -> Outcome:
-        """Lifts unloads and the pin; a version that the policy leaves out is wanted from now on."""
+    def load(self, name: str, version: int | None, by: str, asked_at: float) -> Outcome | None:
+        """Lifts unloads and the pin; a version that the policy leaves out is wanted from now on.
+
+        `asked_at`: monotonic time. Who publishes a version and loads the model means that version: lifting the pin
+        before it has settled would bring back the one before it.
+        """
         model = self._model(name)
+        if version is None and self._settling(model) and self._clock() < asked_at + self._patience:
+            return None
         conductor = self._conductor
         conductor.refresh(model)
         wishes = conductor.overrides.of(name).only(lambda wish: wish.kind != "pinned")
@@ -245,6 +264,15 @@ class Commands:
         if model is None or (model.disk is None and not model.versions):
             raise unknown_model(self._conductor.board.statuses, name)
         return model
+
+    def _settling(self, model: ModelRecord) -> bool:
+        """Whether the newest version on disk is new and about to settle."""
+        listing = self._conductor.listing
+        disk = listing.models.get(model.name) if listing is not None else None
+        if disk is None or not disk.versions:
+            return False
+        newest = disk.versions[0]
+        return newest.settling and newest.number not in model.available()
 
     def _known(self, model: ModelRecord, version: int) -> VersionRecord:
         record = model.versions.get(version)

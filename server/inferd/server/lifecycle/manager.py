@@ -85,8 +85,12 @@ class Manager:
             wall_clock=wall_clock,
         )
         self._board = self._conductor.board
-        self._commands = Commands(self._conductor, explicit=explicit, wall_clock=wall_clock)
-        self._readiness = Readiness(config.server.readiness, 2 * config.repository.settle + config.repository.poll)
+        # Long enough for whatever settles at all; what changes for ever is not waited for.
+        patience = 2 * config.repository.settle + config.repository.poll
+        self._commands = Commands(
+            self._conductor, explicit=explicit, patience=patience, clock=clock, wall_clock=wall_clock
+        )
+        self._readiness = Readiness(config.server.readiness, patience)
         self._preloading = bool(config.server.preload)
         self._ready = threading.Event()
         self._ready_or_stopped = threading.Event()
@@ -183,7 +187,8 @@ class Manager:
         again), Unavailable (held back, shutting down). Cancel the future to stop waiting; the wish stays.
         """
         after = self._source.request_scan()
-        return self._command(name, lambda: self._commands.load(name, version, by), after)
+        asked_at = self._clock()
+        return self._command(name, lambda: self._commands.load(name, version, by, asked_at), after)
 
     def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
         """Takes a model or one version out of service until it is loaded again. Done when its last request is
@@ -199,7 +204,7 @@ class Manager:
         """Pins `to`, or the newest version below the one served now. Done when it serves; `load` lifts the pin."""
         return self._command(name, lambda: self._commands.rollback(name, to, by))
 
-    def _command(self, name: str, begin: Callable[[], Outcome], after: int = 0) -> Future[ModelStatus]:
+    def _command(self, name: str, begin: Callable[[], Outcome | None], after: int = 0) -> Future[ModelStatus]:
         future: Future[ModelStatus] = Future()
         command = Command(name, begin, future, after)
 
