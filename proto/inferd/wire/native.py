@@ -1,7 +1,8 @@
 """The messages of inferd.v1.PredictService, between bytes and plain values, without protobuf and without copies.
 
 Decoding is a recogniser (`recognise`): it takes the usual form of a message and hands any other to the generated class
-(`fallback`), which alone decides what it means and words the error. Encoding (`compose`) joins cached heads and arrays.
+(`fallback`), which alone decides what it means and words the error. What repeats an earlier message in all but its data
+is read by comparison (`forms`). Encoding (`compose`) joins cached heads and arrays.
 
 Arrays that come out are read-only views of the message. All functions are thread-safe.
 """
@@ -9,6 +10,7 @@ Arrays that come out are read-only views of the message. All functions are threa
 from __future__ import annotations
 
 from inferd.wire.compose import encode_request, encode_response, encode_stream_failure, encode_stream_response
+from inferd.wire.forms import Forms
 from inferd.wire.reader import Unrecognised
 from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_response
 from inferd.wire.tensors import WireError
@@ -29,14 +31,38 @@ __all__ = [
 ]
 
 
+# name, version, label, signature; outputs, priority, queue timeout
+_Facts = tuple[str, int | None, str | None, str, tuple[str, ...], int, int]
+_forms: Forms[_Facts] = Forms(0x22)
+
+
 def decode_request(message: bytes) -> DecodedRequest:
     """A PredictRequest. Raises WireError, worded for the caller."""
+    form = _forms.match(message)
+    if form is not None:
+        inputs = form.inputs(message)
+        request_id = form.request_id(message)
+        if inputs is not None and request_id is not None:
+            name, version, label, signature, outputs, priority, timeout = form.facts
+            return DecodedRequest(name, version, label, signature, inputs, outputs, request_id, priority, timeout, form)
     try:
-        return recognise_request(message)
+        request = recognise_request(message)
     except (Unrecognised, IndexError, WireError, ImportError):
         from inferd.wire import fallback
 
         return fallback.decode_request(message)
+    if form is None:
+        facts = (
+            request.model_name,
+            request.version,
+            request.label,
+            request.signature,
+            request.outputs,
+            request.priority,
+            request.queue_timeout_us,
+        )
+        request.form = _forms.learn(message, request.inputs, request.request_id, facts)
+    return request
 
 
 def decode_response(message: bytes) -> DecodedResponse:

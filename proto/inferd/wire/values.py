@@ -9,7 +9,11 @@ from inferd.wire.tensors import Array
 
 @dataclass(slots=True, eq=False)
 class DecodedRequest:
-    """A PredictRequest. `version` and `label` are None where they were not given; `outputs` is empty for all."""
+    """A PredictRequest. `version` and `label` are None where they were not given; `outputs` is empty for all.
+
+    `form` is the same object for requests that differ in their tensors' data and their id only; None where that is not
+    known.
+    """
 
     model_name: str
     version: int | None
@@ -20,6 +24,7 @@ class DecodedRequest:
     request_id: str
     priority: int
     queue_timeout_us: int
+    form: object = None
 
 
 @dataclass(slots=True, eq=False)

@@ -4,7 +4,7 @@ As in `inferd.wire.native`: a recogniser takes what unmodified clients send (raw
 and hands any other form (typed contents, shared memory, unknown fields) to the generated class, which alone decides.
 
     values      the messages as plain values
-    recognise   the usual form, read by hand
+    recognise   the usual form, read by hand; what repeats it is read by comparison (`inferd.wire.forms`)
     fallback    every other form, through inferd.oip.v1
     compose     responses: cached heads, the arrays' own bytes, one join
 
@@ -13,6 +13,7 @@ Arrays that come out are read-only views of the message. All functions are threa
 
 from __future__ import annotations
 
+from inferd.wire.forms import Forms
 from inferd.wire.oip.compose import encode_response, encode_stream_failure, encode_stream_response
 from inferd.wire.oip.recognise import recognise_request
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
@@ -33,11 +34,26 @@ __all__ = [
 ]
 
 
+_Facts = tuple[str, str, Parameters, tuple[WantedOutput, ...]]
+_forms: Forms[_Facts] = Forms(0x1A)
+
+
 def decode_request(message: bytes) -> OipRequest:
     """A ModelInferRequest. Raises WireError, worded as Triton words it."""
+    form = _forms.match(message)
+    if form is not None:
+        inputs = form.inputs(message)
+        request_id = form.request_id(message)
+        if inputs is not None and request_id is not None:
+            name, version, parameters, outputs = form.facts
+            return OipRequest(name, version, request_id, parameters, inputs, outputs, {}, form)
     try:
-        return recognise_request(message)
+        request = recognise_request(message)
     except (Unrecognised, IndexError, WireError, ImportError):
         from inferd.wire.oip import fallback
 
         return fallback.decode_request(message)
+    if form is None:
+        facts = (request.model_name, request.model_version, request.parameters, request.outputs)
+        request.form = _forms.learn(message, request.inputs, request.request_id, facts)
+    return request

@@ -6,10 +6,11 @@ caches are bounded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from inferd.wire.dtypes import DType
+from inferd.wire.oip.values import Parameter, Parameters
 from inferd.wire.reader import field, varint
 from inferd.wire.tensors import Array, Buffer, encodable_dtype, raw
 
@@ -24,6 +25,10 @@ def _final(value: int) -> bytes:
 _FINAL = {None: b"", False: _final(0), True: _final(1)}
 
 
+Elsewhere = Callable[[str, Buffer], Parameters]
+_HERE: Mapping[str, Elsewhere] = {}
+
+
 def encode_response(
     model_name: str,
     version: int,
@@ -31,9 +36,10 @@ def encode_response(
     request_id: str = "",
     *,
     final: bool | None = None,
+    elsewhere: Mapping[str, Elsewhere] = _HERE,
 ) -> bytes:
-    """A ModelInferResponse. `final` is the parameter triton_final_response of a stream's answer. Raises WireError for
-    what cannot be sent."""
+    """A ModelInferResponse. `final` is the parameter triton_final_response of a stream's answer. The bytes of an output
+    in `elsewhere` are given to its function, which says where they are. Raises WireError for what cannot be sent."""
     parts: list[Buffer] = [_head(model_name, version)]
     if request_id:
         parts.append(field(0x1A, request_id.encode()))
@@ -41,8 +47,12 @@ def encode_response(
     raws: list[Buffer] = []
     for name, array in outputs.items():
         dtype = encodable_dtype(name, array)
-        parts.append(_output(name, dtype, array.shape))
         data = raw(name, array, dtype)
+        if name in elsewhere:
+            parts.append(_output_elsewhere(name, dtype, array.shape, elsewhere[name](name, data)))
+            raws.append(b"\x32\x00")
+            continue
+        parts.append(_output(name, dtype, array.shape))
         raws.append(b"\x32" + varint(len(data)))
         raws.append(data)
     parts += raws
@@ -66,11 +76,26 @@ def _head(model_name: str, version: int) -> bytes:
     return field(0x0A, model_name.encode()) + field(0x12, str(version).encode())
 
 
+def _output_elsewhere(name: str, dtype: DType, shape: tuple[int, ...], where: Parameters) -> bytes:
+    entries = [field(0x22, field(0x0A, key.encode()) + field(0x12, _value(given))) for key, given in where.items()]
+    return field(0x2A, b"".join((_output_fields(name, dtype, shape), *entries)))
+
+
+def _value(given: Parameter) -> bytes:
+    if given.kind == "int64_param":
+        return b"\x10" + varint(int(given.value))
+    return field(0x1A, str(given.value).encode())
+
+
 @lru_cache(_CACHED)
 def _output(name: str, dtype: DType, shape: tuple[int, ...]) -> bytes:
+    return field(0x2A, _output_fields(name, dtype, shape))
+
+
+def _output_fields(name: str, dtype: DType, shape: tuple[int, ...]) -> bytes:
     fields = (
         field(0x0A, name.encode()),
         field(0x12, dtype.oip_name.encode()),
         field(0x1A, b"".join(map(varint, shape))),
     )
-    return field(0x2A, b"".join(fields))
+    return b"".join(fields)

@@ -39,7 +39,11 @@ class SharedInput:
 
 @dataclass(slots=True, eq=False)
 class OipRequest:
-    """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all."""
+    """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all.
+
+    `form` is the same object for requests that differ in their tensors' data and their id only; None where that is not
+    known.
+    """
 
     model_name: str
     model_version: str
@@ -48,3 +52,4 @@ class OipRequest:
     inputs: dict[str, Array]
     outputs: tuple[WantedOutput, ...]
     shared: dict[str, SharedInput]
+    form: object = None

@@ -1,0 +1,168 @@
+"""Messages that repeat an earlier one: read by comparison, and equal to what the class says, whatever differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from inferd.oip.v1 import infer_pb2 as oip_pb
+from inferd.v1 import predict_service_pb2 as pb
+from inferd.wire import fallback, native, oip
+from inferd.wire.dtypes import DType
+from inferd.wire.forms import Form, Forms
+from inferd.wire.oip import fallback as oip_fallback
+from inferd.wire.tensors import WireError
+
+DTYPES = [DType.BOOL, DType.FP32, DType.INT64, DType.UINT8, DType.BF16, DType.STRING]
+TEXT = st.text(max_size=4)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> list[tuple[str, DType, list[int], bytes]]:
+    found = []
+    for name in draw(st.lists(TEXT, max_size=3, unique=True)):
+        dtype = draw(st.sampled_from(DTYPES))
+        shape = draw(st.lists(st.integers(0, 3), max_size=2))
+        count = int(np.prod(shape, dtype=int))
+        if dtype is DType.STRING:
+            data = b"\1\0\0\0a" * count
+        elif dtype is DType.BOOL:
+            data = bytes(draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)))
+        else:
+            size = count * dtype.itemsize
+            data = draw(st.binary(min_size=size, max_size=size))
+        found.append((name, dtype, shape, data))
+    return found
+
+
+@st.composite
+def native_messages(draw: st.DrawFn) -> bytes:
+    spec: dict[str, Any] = {"name": draw(TEXT), "signature": draw(TEXT)}
+    if draw(st.booleans()):
+        spec["version"] = draw(st.integers(0, 300))
+    return pb.PredictRequest(
+        model=spec,
+        inputs=[{"name": n, "dtype": d, "shape": s, "data": data} for n, d, s, data in draw(tensors())],
+        outputs=draw(st.lists(TEXT, max_size=2)),
+        request_id=draw(TEXT),
+        priority=draw(st.integers(0, 3)),
+    ).SerializeToString()
+
+
+@st.composite
+def oip_messages(draw: st.DrawFn) -> bytes:
+    request = oip_pb.ModelInferRequest(model_name=draw(TEXT), model_version=draw(TEXT), id=draw(TEXT))
+    for name, dtype, shape, data in draw(tensors()):
+        request.inputs.add(name=name, datatype=dtype.oip_name, shape=shape)
+        request.raw_input_contents.append(data)
+    if draw(st.booleans()):
+        request.parameters["timeout"].int64_param = draw(st.integers(0, 300))
+    for name in draw(st.lists(TEXT, max_size=2)):
+        request.outputs.add(name=name)
+    return request.SerializeToString()
+
+
+def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
+    """Everything that a decoder says, comparable."""
+    try:
+        decoded = decode(message)
+    except WireError as error:
+        return type(error), str(error), error.request_id
+    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("form", "inputs")}
+    arrays = [
+        (n, a.dtype, a.shape, a.tolist() if a.dtype == object else a.tobytes()) for n, a in decoded.inputs.items()
+    ]
+    return said, arrays
+
+
+@pytest.mark.parametrize(
+    ("decode", "oracle", "messages"),
+    [
+        (native.decode_request, fallback.decode_request, native_messages()),
+        (oip.decode_request, oip_fallback.decode_request, oip_messages()),
+    ],
+    ids=["native", "oip"],
+)
+def test_a_repeated_form_means_what_the_class_says(decode: Any, oracle: Any, messages: st.SearchStrategy[bytes]):
+    @settings(max_examples=150, deadline=None)
+    @given(messages, st.data())
+    def check(message: bytes, data: st.DataObject) -> None:
+        first = outcome(decode, message)
+        assert first == outcome(oracle, message)
+        assert outcome(decode, message) == first
+        for _ in range(3):
+            changed = bytearray(message)
+            for _ in range(data.draw(st.integers(1, 4))):
+                if changed:
+                    changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+            told = outcome(decode, bytes(changed))
+            event("taken" if isinstance(told[0], dict) else "refused")
+            assert told == outcome(oracle, bytes(changed))
+
+    check()
+
+
+def test_data_and_id_may_differ_and_all_else_may_not():
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    first = native.decode_request(native.encode_request("f", {"x": x}, request_id="aa", outputs=("y",)))
+    again = native.decode_request(native.encode_request("f", {"x": x + 1}, request_id="bb", outputs=("y",)))
+    assert first.form is not None
+    assert again.form is first.form
+    assert (again.request_id, again.outputs) == ("bb", ("y",))
+    np.testing.assert_array_equal(again.inputs["x"], x + 1)
+    assert not again.inputs["x"].flags.writeable
+    for other in (
+        native.encode_request("g", {"x": x}, request_id="aa", outputs=("y",)),
+        native.encode_request("f", {"x": x}, request_id="aa", outputs=("z",)),
+        native.encode_request("f", {"x": x.reshape(3, 2)}, request_id="aa", outputs=("y",)),
+        native.encode_request("f", {"x": x.view(np.int32)}, request_id="aa", outputs=("y",)),
+        native.encode_request("f", {"x": x}, request_id="aaa", outputs=("y",)),
+    ):
+        assert native.decode_request(other).form is not first.form
+
+
+def test_no_input_is_copied():
+    x = np.zeros(1000, np.float32)
+    message = native.encode_request("big", {"x": x, "y": x})
+    for _ in range(2):
+        for array in native.decode_request(message).inputs.values():
+            assert np.may_share_memory(array, np.frombuffer(message, np.uint8))
+
+
+def test_an_id_that_stands_in_the_data_too_is_no_form():
+    data = b'"\x01a' + b"0"  # the id's own field
+    decoded = [
+        native.decode_request(native.encode_request("twice", {"x": np.frombuffer(data, np.uint8)}, request_id="a"))
+        for _ in range(2)
+    ]
+    assert [d.form for d in decoded] == [None, None]
+    assert decoded[1].request_id == "a"
+
+
+def test_what_was_converted_is_no_form():
+    forms: Forms[str] = Forms(0x22)
+    assert forms.learn(b"12345678", {"x": np.zeros(2, np.float32)}, "", "") is None
+    assert forms.learn(b"", {}, "", "") is None
+
+
+def test_forms_are_bounded():
+    forms: Forms[int] = Forms(0x22)
+
+    def learn(head: bytes, number: int) -> Form[int] | None:
+        message = head + bytes(4)
+        return forms.learn(message, {"x": np.frombuffer(message, np.float32, 1, len(head))}, "", number)
+
+    for i in range(600):
+        assert learn(b"%d" % i + b"." * (i % 90), i) is not None
+    known = [i for i in range(600) if forms.match(b"%d" % i + b"." * (i % 90) + bytes(4)) is not None]
+    assert 599 in known
+    assert 100 < len(known) <= 256
+    assert learn(b"h" * 5000, 0) is None  # what is shared is too long to keep
+    for i in range(20):
+        learn(b"same%03d" % i, i)
+    assert sum(forms.match(b"same%03d" % i + bytes(4)) is not None for i in range(20)) == 8
