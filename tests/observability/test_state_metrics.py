@@ -48,6 +48,16 @@ def test_the_life_of_a_version(server):
     assert not [s for s in server.all() if s.labels.get("model") == "m"]
 
 
+def test_a_version_between_two_tries_has_failed_once_a_try(server):
+    for generation in (1, 2):
+        server.tell(State.START, generation=generation)
+        server.tell(State.LOADING, generation=generation)
+        server.tell(State.START, generation=generation, error="bad file")
+        assert server.states() == {"m:1": "failed"}
+        server.tell(State.START, generation=generation, error="bad file; next try in 2 s")
+    assert server.loads() == {"failed": 2}
+
+
 def test_a_failed_load_is_seen_until_it_succeeds(server):
     server.tell(State.LOADING)
     server.tell(State.END, error="bad file")

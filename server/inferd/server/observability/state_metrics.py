@@ -51,6 +51,7 @@ class StateMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._generations: dict[tuple[str, int], int] = {}
+        self._told: set[tuple[str, int]] = set()  # whose present failure has been counted
         # A version that keeps failing is worth a series; all that ever failed are not.
         self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()
 
@@ -59,12 +60,17 @@ class StateMetrics:
         key = (status.id.name, status.id.version)
         state = status.state.name
         served = self._generations.get(key, -1)
+        if not status.error:
+            self._told.discard(key)
         if state == "AVAILABLE":
             self._generations[key] = max(served, status.generation)
             self._failed.pop(key, None)
             self._metrics.loaded(*key, status.load_seconds)
             self._metrics.state(*key, "available")
-        elif state == "END" and status.error:
+        elif state in ("START", "END") and status.error:  # between two tries, or given up
+            if key in self._told:
+                return  # the same failure again, with other words or notes
+            self._told.add(key)
             self._metrics.loaded(*key, None)
             if served < 0:
                 self._fail(key)
@@ -84,9 +90,11 @@ class StateMetrics:
         self._metrics.state(*key, "failed")
         while len(self._failed) > _FAILED_KEPT:
             oldest, _ = self._failed.popitem(last=False)
+            self._told.discard(oldest)
             self._metrics.forget(*oldest)
 
     def _end(self, key: tuple[str, int]) -> None:
         self._generations.pop(key, None)
         self._failed.pop(key, None)
+        self._told.discard(key)
         self._metrics.forget(*key)
