@@ -316,17 +316,17 @@ def test_strings_have_no_classes(client: Client, server: Served) -> None:
     assert "class result not available for output 's'" in text
 
 
-def test_shared_memory_is_refused_by_name(client: Client) -> None:
+def test_shared_memory_is_off_by_default(client: Client) -> None:
     far = triton.InferInput("x", [1, 2], "FP32")
     far.set_shared_memory("region", 8)
     status, text = refused(client, "digits", [far])
     assert status == "StatusCode.UNIMPLEMENTED"
-    assert "input 'x' names a shared memory region" in text
+    assert text == "client shared memory is disabled: set server.shared_memory to the beginning that keys must have"
     out = _wanted("y")
     out.set_shared_memory("region", 8)
     status, text = refused(client, "digits", x(), outputs=[out])
     assert status == "StatusCode.UNIMPLEMENTED"
-    assert "output 'y' names a shared memory region" in text
+    assert "client shared memory is disabled" in text
 
 
 def test_random_bytes_are_refused_and_the_server_stays(server: Served, client: Client) -> None:

@@ -3,6 +3,7 @@
     ServingError                      code
     ├── InvalidRequest                INVALID_ARGUMENT     names tensor, what was expected, what came
     ├── NotFound                      NOT_FOUND            unknown model, version, label, signature is InvalidRequest
+    ├── AlreadyExists                 ALREADY_EXISTS       the name is taken
     ├── Conflict                      FAILED_PRECONDITION  the version failed to load; a label to an unavailable version
     ├── Unavailable                   UNAVAILABLE          known, but loading or unloading; the server drains
     ├── Overloaded                    RESOURCE_EXHAUSTED   queue or memory budget is full; carries the retry pushback
@@ -74,6 +75,12 @@ class Conflict(ServingError):
     """The state of the model forbids it, and waiting will not help."""
 
     code = Code.FAILED_PRECONDITION
+
+
+class AlreadyExists(ServingError):
+    """The name is taken."""
+
+    code = Code.ALREADY_EXISTS
 
 
 class Unavailable(ServingError):

@@ -29,6 +29,7 @@ __all__ = [
     "DeclaredSignature",
     "Drain",
     "Grpc",
+    "Http",
     "Inflight",
     "Instances",
     "Load",
@@ -63,7 +64,7 @@ class Server(Section):
     listen: ListenAddresses = ("0.0.0.0:8001", "0.0.0.0:8500")
     """gRPC addresses, HOST:PORT or unix:PATH. Of these two defaults 8001 is required and 8500 only warns when taken."""
     http: HttpAddresses = ("0.0.0.0:8000",)
-    """Addresses of /metrics, /healthz and /readyz, HOST:PORT. []: none."""
+    """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: none."""
     transport: Literal["auto", "cq", "public"] = "auto"
     """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
     tls: Tls | None = None
@@ -72,6 +73,9 @@ class Server(Section):
     """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory."""
     cpu_threads: Count | None = None
     """CPU threads that the instances share. null: what the machine or the container allows."""
+    shared_memory: Text | None = None
+    """How names of POSIX shared memory must begin that clients on this machine may register for tensors ("/" for any).
+    null: none may."""
     preload: Texts = ()
     """Backends whose frameworks are imported at start, such as [tensorflow]."""
     # No `Texts`: a misspelt "strict" must not become a list of one model.
@@ -95,6 +99,17 @@ class Grpc(Section):
     """A connection that does not answer a ping for this time is closed."""
     max_metadata: Room = 16 * 2**10
     """Most metadata (headers) of a call."""
+
+
+class Http(Section):
+    """Limits of the HTTP port."""
+
+    max_body: Room = 64 * 2**20
+    """Largest body of a request over REST, compressed and decompressed."""
+    timeout: Interval = 60.0
+    """A request over REST that is not answered after this time fails."""
+    connections: Count = 1024
+    """Most connections. Past these the one that has been silent longest is cut off."""
 
 
 class Inflight(Section):
@@ -178,6 +193,7 @@ class ServerConfig(Section):
 
     server: Server = Server()
     grpc: Grpc = Grpc()
+    http: Http = Http()
     inflight: Inflight = Inflight()
     repository: Repository = Repository()
     load: Load = Load()

@@ -43,7 +43,7 @@ def build_method_table(
     edge = Edge(gate, failures)
     inference = Inference(manager, metrics, check)
     health = health or Health(manager, SERVICES)
-    triton = oip.Oip(manager, metrics, check, inflight, gate, failures, health.ready)
+    triton = oip.Oip(manager, metrics, check, inflight, gate, failures, health.ready, config)
     serving = tfs.Tfs(manager, metrics, check, gate, failures)
     models = Models(manager, edge)
     reflection = Reflection(SERVICES, edge, real_names())

@@ -3,44 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from inferd.server.core.oip.shared_memory import Place, Regions
 from inferd.server.errors import InvalidRequest, Unsupported
 from inferd.wire.oip import OipRequest, Parameter, Parameters
 
 _EMPTY_FINAL = "triton_enable_empty_final_response"
-_SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+_NO_REGIONS = Regions(None, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """priority: 0 for the model's default. queue_timeout: seconds, None for none. classes: by output, how many of its
-    classes are wanted instead of its values."""
+    classes are wanted instead of its values. sources, targets: by input and output, where it lies in shared memory."""
 
     priority: int
     queue_timeout: float | None
     classes: Mapping[str, int]
+    sources: Mapping[str, Place] = field(default_factory=dict)
+    targets: Mapping[str, Place] = field(default_factory=dict)
+
+    @property
+    def shared(self) -> bool:
+        """Whether shared memory is used at all."""
+        return bool(self.sources or self.targets)
 
 
 _NOTHING = Options(0, None, {})
 
 
-def options(request: OipRequest) -> Options:
-    """Raises InvalidRequest for a parameter of a wrong type or value, Unsupported for what is not offered here."""
-    if request.shared:
-        raise _no_shared_memory("input", next(iter(request.shared)))
+def options(request: OipRequest, regions: Regions = _NO_REGIONS) -> Options:
+    """Raises InvalidRequest for a parameter of a wrong type or value, NotFound for an unknown region of shared memory,
+    Unsupported for what is not offered here."""
+    plain = not request.parameters and not request.shared
+    if plain and not any(output.parameters for output in request.outputs):
+        return _NOTHING
+    sources = {}
+    for name, given in request.shared.items():
+        place = regions.place(f"input '{name}'", given.parameters)
+        if place is not None:
+            sources[name] = place
     classes = {}
+    targets = {}
     for output in request.outputs:
-        if output.parameters:
-            count = _classes(output.name, output.parameters)
-            if count:
-                classes[output.name] = count
-    if not request.parameters:
-        return Options(0, None, classes) if classes else _NOTHING
-    return _options(request.parameters, classes)
+        target = regions.place(f"output '{output.name}'", output.parameters)
+        count = _classes(output.parameters)
+        if count and target is not None:
+            raise InvalidRequest(f"output '{output.name}': classification and shared memory exclude each other")
+        if count:
+            classes[output.name] = count
+        if target is not None:
+            targets[output.name] = target
+    priority, timeout = _queueing(request.parameters)
+    return Options(priority, timeout, classes, sources, targets)
 
 
-def _options(parameters: Parameters, classes: Mapping[str, int]) -> Options:
+def _queueing(parameters: Parameters) -> tuple[int, float | None]:
     priority = 0
     timeout: float | None = None
     for key, given in parameters.items():
@@ -65,12 +84,10 @@ def _options(parameters: Parameters, classes: Mapping[str, int]) -> Options:
                 f"parameter keys starting with 'triton_' are reserved for Triton usage; got {key[:100]!r}. Only the "
                 f"following keys starting with 'triton_' are allowed: {_EMPTY_FINAL}"
             )
-    return Options(priority, timeout, classes)
+    return priority, timeout
 
 
-def _classes(output: str, parameters: Parameters) -> int:
-    if any(key in parameters for key in _SHARED_MEMORY):
-        raise _no_shared_memory("output", output)
+def _classes(parameters: Parameters) -> int:
     given = parameters.get("classification")
     if given is None:
         return 0
@@ -93,7 +110,3 @@ def _wrong(key: str, given: Parameter, expected: str) -> InvalidRequest:
     return InvalidRequest(
         f"invalid value for parameter '{key}': expected {expected}, got {given.kind or 'nothing'} {given.value!r:.100}"
     )
-
-
-def _no_shared_memory(kind: str, name: str) -> Unsupported:
-    return Unsupported(f"{kind} '{name[:200]}' names a shared memory region: client shared memory is not offered here")

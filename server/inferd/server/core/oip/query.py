@@ -6,13 +6,19 @@ from inferd.server.core.inference import Query
 from inferd.server.core.oip.options import Options
 from inferd.server.core.oip.words import version_of
 from inferd.wire.oip import OipRequest
+from inferd.wire.tensors import decode
 
 
 def query(
     protocol: str, request: OipRequest, asked: Options, deadline: float | None, nbytes: int, started: float
 ) -> Query:
-    """Raises InvalidRequest for a version that cannot be one."""
+    """Inputs in shared memory are read now. Raises InvalidRequest for a version that cannot be one, WireError for
+    shared inputs that do not have the bytes of their shape."""
     version, label = version_of(request.model_version)
+    for name, place in asked.sources.items():
+        given = request.shared[name]
+        request.inputs[name] = decode(name, given.dtype, given.shape, place.read())
+        nbytes += place.size
     return Query(
         protocol,
         request.model_name,
@@ -26,4 +32,5 @@ def query(
         deadline,
         nbytes,
         started,
+        form=request.form,
     )

@@ -14,14 +14,6 @@ from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import parse
 from inferd.server.rpc.transport import UnaryCall
 
-EXTENSIONS = (
-    "classification",
-    "model_repository",
-    "schedule_policy",
-    "model_configuration",
-    "parameters",
-    "statistics",
-)
 # By backend: platform and backend as Triton calls them.
 _TRITON = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
@@ -31,12 +23,15 @@ _TRITON = {
 
 
 class Describe:
-    """Answers from the manager; `ready` is the server's readiness. Thread-safe."""
+    """Answers from the manager; `ready` is the server's readiness, `extensions` what the server offers. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, ready: Callable[[], bool], server_version: str) -> None:
+    def __init__(
+        self, manager: ManagerLike, ready: Callable[[], bool], server_version: str, extensions: Sequence[str]
+    ) -> None:
         self._manager = manager
         self._ready = ready
         self._version = server_version
+        self._extensions = tuple(extensions)
 
     def server_live(self, call: UnaryCall) -> None:
         """A server that answers is alive."""
@@ -61,7 +56,7 @@ class Describe:
     def server_metadata(self, call: UnaryCall) -> None:
         """Name, version, and the extensions that are really here."""
         parse(pb.ServerMetadataRequest, call.request)
-        answer = pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=EXTENSIONS)
+        answer = pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=self._extensions)
         call.reply(answer.SerializeToString())
 
     def model_metadata(self, call: UnaryCall) -> None:

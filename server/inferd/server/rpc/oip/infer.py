@@ -9,6 +9,7 @@ from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.classification import classified
 from inferd.server.core.oip.options import Options, options
 from inferd.server.core.oip.query import query
+from inferd.server.core.oip.shared_memory import Regions, admit_shared
 from inferd.server.core.oip.status import in_hand
 from inferd.server.core.oip.words import unknown
 from inferd.server.errors import ExecutionFailed, ServingError
@@ -23,10 +24,11 @@ PROTOCOL = "oip"
 class Infer:
     """One request, one answer. Thread-safe."""
 
-    def __init__(self, inference: Inference, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, inference: Inference, manager: ManagerLike, edge: Edge, regions: Regions) -> None:
         self._inference = inference
         self._manager = manager
         self._edge = edge
+        self._regions = regions
 
     def __call__(self, call: UnaryCall) -> None:
         """Handles one call."""
@@ -34,7 +36,9 @@ class Infer:
         message = call.request
         try:
             request = decode_request(message)
-            asked = options(request)
+            asked = options(request, self._regions)
+            if asked.shared:
+                admit_shared(self._edge.gate, call)
             wanted = query(PROTOCOL, request, asked, call.deadline, len(message), started)
         except (WireError, ServingError) as error:
             self._inference.refused(PROTOCOL, self._edge.status(error, "").code.name, monotonic() - started)
@@ -66,7 +70,10 @@ class Infer:
 def encode(answer: Answer, request: OipRequest, asked: Options, *, final: bool | None = None) -> bytes:
     """A ModelInferResponse. An output that cannot travel is the model's failure, not the caller's."""
     outputs = classified(answer, asked.classes) if asked.classes else answer.outputs
+    targets = {name: place.write for name, place in asked.targets.items()}
     try:
-        return encode_response(answer.id.name, answer.id.version, outputs, request.request_id, final=final)
+        return encode_response(
+            answer.id.name, answer.id.version, outputs, request.request_id, final=final, elsewhere=targets
+        )
     except WireError as error:
         raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None

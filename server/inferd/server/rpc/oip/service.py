@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from inferd.server import __version__
+from inferd.server.config.schema import ServerConfig
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.core.oip.status import failure
 from inferd.server.core.oip.words import checked
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.oip.describe import Describe
 from inferd.server.rpc.oip.infer import Infer
 from inferd.server.rpc.oip.repository import Repository
+from inferd.server.rpc.oip.settings import Settings
+from inferd.server.rpc.oip.shared_memory import SharedMemory
 from inferd.server.rpc.oip.statistics import Statistics
 from inferd.server.rpc.oip.stream import StreamInfer
 from inferd.server.rpc.oip.unsupported import REASONS, refusing
@@ -24,6 +28,14 @@ from inferd.server.rpc.transport import StreamHandler, UnaryHandler
 SERVICE = "inference.GRPCInferenceService"
 _PATH = f"/{SERVICE}/"
 INFER = f"{_PATH}ModelInfer"
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "parameters",
+    "statistics",
+)
 PROBES = frozenset({f"{_PATH}ServerLive", f"{_PATH}ServerReady"})
 
 
@@ -39,13 +51,18 @@ class Oip:
         gate: Gate,
         failures: FailureLog,
         ready: Callable[[], bool],
+        config: ServerConfig,
     ) -> None:
         """`ready` is the server's readiness."""
+        regions = Regions(config.server.shared_memory, config.inflight.bytes)
+        extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
         self._edge = Edge(gate, failures, failure)
         inference = Inference(manager, metrics, checked(check))
-        describe = Describe(manager, ready, __version__)
+        describe = Describe(manager, ready, __version__, extensions)
         repository = Repository(manager, self._edge)
-        self._stream = StreamInfer(inference, manager, self._edge, inflight)
+        shared_memory = SharedMemory(regions, self._edge)
+        settings = Settings(config.log, manager)
+        self._stream = StreamInfer(inference, manager, self._edge, inflight, regions)
         self._unary: dict[str, UnaryHandler] = {
             "ServerLive": describe.server_live,
             "ServerReady": describe.server_ready,
@@ -53,11 +70,16 @@ class Oip:
             "ServerMetadata": describe.server_metadata,
             "ModelMetadata": describe.model_metadata,
             "ModelConfig": describe.model_config,
-            "ModelInfer": Infer(inference, manager, self._edge),
+            "ModelInfer": Infer(inference, manager, self._edge, regions),
             "ModelStatistics": Statistics(manager, metrics, describe),
             "RepositoryIndex": repository.index,
             "RepositoryModelLoad": repository.load,
             "RepositoryModelUnload": repository.unload,
+            "SystemSharedMemoryRegister": shared_memory.register,
+            "SystemSharedMemoryUnregister": shared_memory.unregister,
+            "SystemSharedMemoryStatus": shared_memory.status,
+            "TraceSetting": settings.trace,
+            "LogSettings": settings.log,
             **{method: refusing(reason) for method, reason in REASONS.items()},
         }
 

@@ -7,6 +7,7 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.options import options
 from inferd.server.core.oip.query import query
+from inferd.server.core.oip.shared_memory import Regions, admit_shared
 from inferd.server.core.oip.status import in_hand
 from inferd.server.core.oip.words import unknown
 from inferd.server.core.status import Failure
@@ -29,18 +30,20 @@ class StreamInfer:
         manager: ManagerLike,
         edge: Edge,
         inflight: Inflight,
+        regions: Regions,
         bound: int = MAX_IN_FLIGHT,
     ) -> None:
         self._inference = inference
         self._manager = manager
         self._edge = edge
         self._inflight = inflight
+        self._regions = regions
         self._bound = bound
 
     def __call__(self, call: StreamCall) -> None:
         """Handles one stream."""
         fatal = (call.metadata(_GRPC_ERROR) or "").lower() == "true"
-        dialect = _Oip(self._manager, self._edge, fatal=fatal)
+        dialect = _Oip(self._manager, self._edge, self._regions, fatal=fatal)
         Session(call, dialect, self._inference, self._edge, self._inflight, bound=self._bound).start()
 
 
@@ -50,15 +53,18 @@ class _Oip:
     protocol = PROTOCOL
     ordered = True
 
-    def __init__(self, manager: ManagerLike, edge: Edge, *, fatal: bool) -> None:
+    def __init__(self, manager: ManagerLike, edge: Edge, regions: Regions, *, fatal: bool) -> None:
         self._manager = manager
         self._edge = edge
+        self._regions = regions
         self.fatal = fatal
 
     def decode(self, call: StreamCall, message: bytes, started: float) -> Exchange:
         request = decode_request(message)
         try:
-            asked = options(request)
+            asked = options(request, self._regions)
+            if asked.shared:
+                admit_shared(self._edge.gate, call)
             wanted = query(PROTOCOL, request, asked, call.deadline, len(message), started)
         except Exception as error:
             error.request_id = request.request_id  # type: ignore[attr-defined]
