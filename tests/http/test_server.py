@@ -10,7 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.server.http.server import HttpServer, Limits, Readiness
+from inferd.server.http.pages import Readiness
+from inferd.server.http.rest_server import RestServer
+from inferd.server.http.server import HttpServer, Limits
 from inferd.server.observability.metrics import Metrics
 
 WAIT = 20
@@ -19,9 +21,9 @@ WAIT = 20
 class Site:
     """A server with its parts within reach."""
 
-    def __init__(self, metrics=lambda: b"m 1\n", limits=None, addresses=("127.0.0.1:0",)):
+    def __init__(self, kind, metrics=lambda: b"m 1\n", limits=None, addresses=("127.0.0.1:0",)):
         self.readiness = Readiness(True)
-        self.server = HttpServer(addresses, metrics, lambda: self.readiness, limits=limits)
+        self.server = kind(addresses, metrics, lambda: self.readiness, limits=limits)
         self.addresses = self.server.start()
         self.host, port = self.addresses[0].rsplit(":", 1)
         self.port = int(port)
@@ -31,7 +33,7 @@ class Site:
         try:
             connection.request(method, path, body=body)
             answer = connection.getresponse()
-            return answer.status, answer.read(), dict(answer.getheaders())
+            return answer.status, answer.read(), answer.headers
         finally:
             connection.close()
 
@@ -43,12 +45,18 @@ class Site:
     opened: list
 
 
+@pytest.fixture(params=[HttpServer, RestServer])
+def kind(request):
+    """The port without REST and with it: its pages are the same."""
+    return request.param
+
+
 @pytest.fixture
-def serve():
+def serve(kind):
     sites = []
 
     def make(*args, **kwargs):
-        site = Site(*args, **kwargs)
+        site = Site(kind, *args, **kwargs)
         site.opened = []
         sites.append(site)
         return site
@@ -225,40 +233,42 @@ def test_several_addresses(serve):
         connection.close()
 
 
-def test_a_taken_address_is_an_error_and_nothing_stays_bound(serve):
+def test_a_taken_address_is_an_error_and_nothing_stays_bound(serve, kind):
     taken = serve().addresses[0]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(OSError, match=f"cannot listen on {taken}"):
-        HttpServer((free, taken), bytes, lambda: Readiness(True)).start()
-    again = HttpServer((free,), bytes, lambda: Readiness(True))
+        kind((free, taken), bytes, lambda: Readiness(True)).start()
+    again = kind((free,), bytes, lambda: Readiness(True))
     assert again.start() == (free,)
     again.stop()
 
 
-def test_stop_ends_idle_connections_at_once_frees_the_port_and_can_be_repeated(serve):
+def test_stop_ends_idle_connections_at_once_frees_the_port_and_can_be_repeated(serve, kind):
     site = serve()
     idle = site.raw()
     idle.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-    assert idle.recv(65536)
+    got = b""
+    while not got.endswith(b"}\n"):
+        got += idle.recv(65536)
     site.server.stop()
     site.server.stop()
     try:
         assert idle.recv(1) == b""
     except ConnectionResetError:
         pass
-    again = HttpServer(site.addresses, bytes, lambda: Readiness(True))
+    again = kind(site.addresses, bytes, lambda: Readiness(True))
     assert again.start() == site.addresses
     again.stop()
 
 
-def test_a_server_that_never_started_stops_too():
-    HttpServer(("127.0.0.1:0",), bytes, lambda: Readiness(True)).stop()
+def test_a_server_that_never_started_stops_too(kind):
+    kind(("127.0.0.1:0",), bytes, lambda: Readiness(True)).stop()
 
 
-def test_no_address_is_no_port():
-    server = HttpServer((), bytes, lambda: Readiness(True))
+def test_no_address_is_no_port(kind):
+    server = kind((), bytes, lambda: Readiness(True))
     assert server.start() == ()
     server.stop()
 

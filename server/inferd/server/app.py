@@ -18,9 +18,13 @@ from prometheus_client import CollectorRegistry
 from inferd.backends.registry import Registry
 from inferd.server import __version__
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.gate import Gate
 from inferd.server.core.inflight import Inflight
-from inferd.server.http.server import HttpServer, Readiness
+from inferd.server.http.app import Core
+from inferd.server.http.choice import HttpPort, make_http_server
+from inferd.server.http.pages import Readiness
 from inferd.server.lifecycle.assemble import build_manager
+from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.state import ServableId, State
 from inferd.server.observability.metrics import Metrics
@@ -56,13 +60,22 @@ class App:
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
-        self.manager: Manager = build_manager(config, registry or Registry(), observer_for=self._observer, loop=self.inline)
+        self.manager: Manager = build_manager(
+            config, registry or Registry(), observer_for=self._observer, loop=self.inline
+        )
         self.manager.subscribe(StateMetrics(self.metrics))
         self._inflight = Inflight(config.inflight)
         self._health = Health(self.manager)
-        self.table = build_method_table(self.manager, self.metrics, config, inflight=self._inflight, health=self._health)
-        self._transport = make_transport(self.table, config, self._inflight, on_fatal=self._failed.set, loop=self.inline)
-        self._http = HttpServer(config.server.http, self.metrics.render, self.readiness)
+        self.table = build_method_table(
+            self.manager, self.metrics, config, inflight=self._inflight, health=self._health
+        )
+        self._transport = make_transport(
+            self.table, config, self._inflight, on_fatal=self._failed.set, loop=self.inline
+        )
+        core = Core(self.manager, self.metrics, check_request, Gate(config.admin), self._inflight, self.table.unary)
+        self._http: HttpPort = make_http_server(
+            config.server.http, self.metrics.render, self.readiness, core, config.http
+        )
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
         self.metrics.watch_ready(self.manager.ready)
 
@@ -86,7 +99,9 @@ class App:
             _log.info("pre-stop: readiness is off, still serving for %g s", drain.pre_stop)
             self._failed.wait(drain.pre_stop)
         until = time.monotonic() + drain.grace
+        self._http.refuse()
         drained = self._transport.stop(drain.grace)
+        drained = self._http.drain(max(0.0, until - time.monotonic())) and drained
         self.manager.stop(max(1.0, until - time.monotonic()))
         self._http.stop()
         return drained and not self._failed.is_set()

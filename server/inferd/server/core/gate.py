@@ -10,8 +10,9 @@ from urllib.parse import unquote
 from inferd.server.config.schema import Admin
 from inferd.server.errors import Forbidden
 
-# A proxy on this machine makes every caller look local; proxies say so with one of these.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address")
+# A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
+# page can make call: it tells its origin.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address", "origin")
 
 
 class Caller(Protocol):

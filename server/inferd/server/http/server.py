@@ -7,32 +7,18 @@ been silent longest makes room. Metrics are written on a worker thread, so that 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
 
 from inferd.server.http.binding import listen, shown
-from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, as_json, read_head
+from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
+from inferd.server.http.pages import Pages, Readiness, refusal
 from inferd.server.observability.events import event, get
-from inferd.server.observability.metrics import CONTENT_TYPE
-
-_JSON: Final = "application/json"
-_METHODS: Final = ("GET", "HEAD")
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether traffic should come; if not, why, in words. `details` are further fields of the answer."""
-
-    ready: bool
-    reason: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +48,15 @@ class HttpServer:
         limits: Limits | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
-        self._metrics = metrics
-        self._ready = ready
         self._limits = limits or Limits()
+        self._pages = Pages(metrics, ready, self._limits.page)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
-        self._pages: Final = {
-            "/metrics": self._metrics_page,
-            "/healthz": self._health_page,
-            "/readyz": self._ready_page,
-        }
         # Connections whose client has the turn to send, the one that has had it longest first.
         self._waiting: dict[asyncio.StreamWriter, None] = {}
         self._open: set[asyncio.Task[None]] = set()
-        self._rendering: asyncio.Future[bytes] | None = None
 
     def start(self) -> tuple[str, ...]:
         """Binds every address and serves. Gives the bound ones, port 0 filled in. Raises OSError; then none is."""
@@ -100,6 +79,13 @@ class HttpServer:
             if self._loop is None:
                 raise OSError(f"cannot serve on {', '.join(bound)}; the log says why")
             return bound
+
+    def refuse(self) -> None:
+        """Takes no new inference. There is none on this port: see `RestServer`."""
+
+    def drain(self, grace: float) -> bool:
+        """Waits for inference under way. Gives whether it has ended."""
+        return True
 
     def stop(self) -> None:
         """Ends every connection and waits until the thread is gone; answers under way have a second. Repeatable."""
@@ -135,8 +121,7 @@ class HttpServer:
             await asyncio.wait(self._open, timeout=1.0)
         for task in self._open:
             task.cancel()
-        if self._rendering is not None:
-            self._rendering.cancel()
+        self._pages.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -172,12 +157,10 @@ class HttpServer:
                 request = read_head(head)
             except asyncio.LimitOverrunError:
                 status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-                await self._send(
-                    writer, self._error(status, f"expected at most {MOST_HEAD} bytes of headers", close=True)
-                )
+                await self._send(writer, _refused(status, f"expected at most {MOST_HEAD} bytes of headers"))
                 return
             except BadRequest as error:
-                await self._send(writer, self._error(error.status, str(error), close=True))
+                await self._send(writer, _refused(error.status, str(error)))
                 return
             finally:
                 self._waiting.pop(writer, None)
@@ -199,66 +182,17 @@ class HttpServer:
             raise
 
     async def _answer(self, request: Request) -> bytes:
-        page = self._pages.get(request.path)
-        head_only = request.method == "HEAD"
-        if page is None:
-            text = f"no such page: expected one of {', '.join(self._pages)}"
-            return self._error(HTTPStatus.NOT_FOUND, text, head_only=head_only, close=request.close)
-        if request.method not in _METHODS:
-            text = f"expected {' or '.join(_METHODS)}, got {request.method}"
-            allow = {"Allow": ", ".join(_METHODS)}
-            return self._error(HTTPStatus.METHOD_NOT_ALLOWED, text, close=request.close, headers=allow)
-        try:
-            status, body, kind = await page()
-        except TimeoutError:
-            text = f"{request.path} was not made within {self._limits.page:g} seconds"
-            return self._error(HTTPStatus.SERVICE_UNAVAILABLE, text, head_only=head_only, close=request.close)
-        except Exception as error:
-            event(get("http"), logging.ERROR, "a page failed", error=error, path=request.path)
-            text = f"{request.path} failed; the log says why"
-            return self._error(HTTPStatus.INTERNAL_SERVER_ERROR, text, head_only=head_only, close=request.close)
-        return answer(status, body, kind, head_only=head_only, close=request.close)
-
-    def _error(self, status: HTTPStatus, text: str, **options: Any) -> bytes:
-        return answer(status, as_json({"error": text}), _JSON, **options)
-
-    async def _health_page(self) -> tuple[HTTPStatus, bytes, str]:
-        return HTTPStatus.OK, as_json({"status": "ok"}), _JSON
-
-    async def _ready_page(self) -> tuple[HTTPStatus, bytes, str]:
-        now = self._ready()
-        status = HTTPStatus.OK if now.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        reason = {"reason": now.reason} if now.reason else {}
-        return status, as_json({"ready": now.ready, **reason, **now.details}), _JSON
-
-    async def _metrics_page(self) -> tuple[HTTPStatus, bytes, str]:
-        # Scrapers that come while one rendering runs share it: one thread at most is ever busy with metrics.
-        if self._rendering is None or self._rendering.done():
-            self._rendering = asyncio.wrap_future(_in_thread(self._metrics))
-            self._rendering.add_done_callback(_look)
-        async with asyncio.timeout(self._limits.page):
-            body = await asyncio.shield(self._rendering)
-        return HTTPStatus.OK, body, CONTENT_TYPE
+        page = await self._pages.answer(request.method, request.path)
+        return answer(
+            page.status,
+            page.body,
+            page.kind,
+            head_only=request.method == "HEAD",
+            close=request.close,
+            headers=page.headers,
+        )
 
 
-def _look(future: asyncio.Future[bytes]) -> None:
-    # Whoever waited has given up: a failure is not news to asyncio any more.
-    if not future.cancelled():
-        future.exception()
-
-
-def _in_thread(fn: Callable[[], bytes]) -> concurrent.futures.Future[bytes]:
-    """Runs `fn` on a daemon thread: unlike an executor's, it cannot hold up the end of the process."""
-    future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
-
-    def run() -> None:
-        future.set_running_or_notify_cancel()
-        try:
-            result = fn()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=run, name="inferd-http-metrics", daemon=True).start()
-    return future
+def _refused(status: HTTPStatus, text: str) -> bytes:
+    page = refusal(status, text)
+    return answer(page.status, page.body, page.kind, close=True)

@@ -1,0 +1,122 @@
+"""REST as one application: FastAPI with the routes of both protocols, and the documentation at /docs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING
+
+from inferd.server import __version__
+from inferd.server.config.schema import Http
+from inferd.server.core.failures import FailureLog
+from inferd.server.core.gate import Gate
+from inferd.server.core.inference import Check, Inference
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.http.call import Methods
+from inferd.server.http.exchange import Bounds, Door
+from inferd.server.http.pages import Readiness
+from inferd.server.http.work import Workers
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from starlette.responses import Response
+
+_ABOUT = (
+    "Inference over REST. Unmodified clients of Triton (Open Inference Protocol) and of TensorFlow Serving find their "
+    "paths here; gRPC has more and is faster."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What REST stands on. `methods` are the handlers of the gRPC port by full path, for what is not inference."""
+
+    manager: ManagerLike
+    metrics: MetricsLike
+    check: Check
+    gate: Gate
+    inflight: Inflight
+    methods: Methods
+
+
+class RestApi:
+    """The application and what it holds. `app` is called once; the others are thread-safe."""
+
+    def __init__(self, core: Core, config: Http, ready: Callable[[], Readiness]) -> None:
+        """`ready` is called on the event loop."""
+        self._core = core
+        self._ready = ready
+        self._door = Door()
+        self._workers = Workers()
+        self._bounds = Bounds(core.inflight, self._door, self._workers, config.max_body, config.timeout)
+
+    def app(self) -> FastAPI:
+        """Imports FastAPI and makes the application."""
+        return build_app(self._core, self._bounds, self._ready)
+
+    def refuse(self) -> None:
+        """Turns away what is new from now on."""
+        self._door.close()
+
+    def idle(self) -> Event:
+        """Set when everything is turned away and nothing is under way."""
+        return self._door.empty
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self._workers.close()
+
+
+def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> FastAPI:
+    """The application."""
+    from fastapi import FastAPI
+    from starlette.exceptions import HTTPException
+
+    from inferd.server.core.oip.status import failure as oip_failure
+    from inferd.server.core.oip.words import checked as oip_checked
+    from inferd.server.core.tfs.status import failure as tfs_failure
+    from inferd.server.core.tfs.words import checked as tfs_checked
+    from inferd.server.http import oip_control, tfs_control
+    from inferd.server.http.codes import oip_status, tfs_status
+    from inferd.server.http.edge import Edge, Protocol
+    from inferd.server.http.oip_infer import Infer
+    from inferd.server.http.oip_routes import oip_router
+    from inferd.server.http.tfs_predict import Predict
+    from inferd.server.http.tfs_routes import tfs_router
+
+    app = FastAPI(title="inferd", version=__version__, description=_ABOUT, redoc_url=None)
+    inference = partial(Inference, core.manager, core.metrics)
+    failures = FailureLog()
+    triton = Edge(
+        Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)), bounds, core.gate, failures
+    )
+    serving = Edge(
+        Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)), bounds, core.gate, failures
+    )
+    app.include_router(
+        oip_router(Infer(core.manager, triton), oip_control.Control(core.methods, triton, lambda: ready().ready))
+    )
+    app.include_router(tfs_router(Predict(core.manager, serving), tfs_control.Control(core.methods, serving)))
+    app.add_exception_handler(HTTPException, _no_route)
+    return app
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """A path or verb that there is not, in the words of the protocol whose path it is near."""
+    from starlette.exceptions import HTTPException
+    from starlette.responses import Response
+
+    from inferd.server.http.edge import JSON
+    from inferd.server.http.json_text import dumps
+    from inferd.server.http.tfs_routes import malformed
+
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if path.startswith("/v1/") and error.status_code == 404:
+        return malformed(request)
+    wanted = (error.headers or {}).get("Allow", "")
+    text = f"expected {wanted}, got {request.method}" if error.status_code == 405 else f"no such path: {path[:200]}"
+    return Response(dumps({"error": text}), error.status_code, error.headers, JSON)

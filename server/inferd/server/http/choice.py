@@ -1,0 +1,45 @@
+"""Which HTTP port serves: with REST where its libraries are installed, else with metrics and health only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Protocol
+
+from inferd.server.config.schema import Http
+from inferd.server.http.app import Core, RestApi
+from inferd.server.http.pages import Readiness
+from inferd.server.http.server import HttpServer, Limits
+
+_log = logging.getLogger("inferd.http")
+
+
+class HttpPort(Protocol):
+    """An HTTP port, used once. Thread-safe."""
+
+    def start(self) -> tuple[str, ...]: ...
+    def refuse(self) -> None: ...
+    def drain(self, grace: float) -> bool: ...
+    def stop(self) -> None: ...
+
+
+def make_http_server(
+    addresses: Sequence[str],
+    metrics: Callable[[], bytes],
+    ready: Callable[[], Readiness],
+    core: Core,
+    config: Http,
+) -> HttpPort:
+    """The server, not yet started."""
+    limits = Limits(connections=config.connections)
+    missing = [name for name in ("fastapi", "httptools", "orjson", "uvicorn") if find_spec(name) is None]
+    if missing:
+        if addresses:
+            _log.info(
+                "the HTTP port serves metrics and health; REST needs %s: pip install 'inferd[http]'", ", ".join(missing)
+            )
+        return HttpServer(addresses, metrics, ready, limits=limits)
+    from inferd.server.http.rest_server import RestServer
+
+    return RestServer(addresses, metrics, ready, limits=limits, rest=RestApi(core, config, ready))

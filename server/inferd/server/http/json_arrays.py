@@ -1,0 +1,138 @@
+"""JSON values to arrays of an element type that is known. What does not fit is an error, never a silent change.
+
+numbers   whole numbers stay whole and must be within range; strings and null are no numbers
+strings   text becomes UTF-8; TensorFlow Serving's {"b64": ...} stands for any bytes
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+
+from inferd.backends.api import Array
+from inferd.server.errors import InvalidRequest
+from inferd.server.http.json_text import fragment
+from inferd.wire.dtypes import DType
+
+_DEEPEST: Final = 32
+_WORDS: Final = {"b": "true or false", "u": "whole numbers", "i": "whole numbers", "f": "numbers", "V": "numbers"}
+_TYPES: Final[dict[str, set[type]]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}, "V": {int, float}}
+
+Text = Callable[[Any, str], bytes]
+
+
+def array_of(value: Any, dtype: DType, where: str, text: Text | None = None) -> Array:
+    """An array with the shape of the nesting. `where` names the tensor in errors; `text` makes bytes of one element,
+    by default of strings only. Raises InvalidRequest."""
+    shape, items = _flat(value, where)
+    if dtype is DType.STRING:
+        make = text or utf8
+        found = np.empty(len(items), object)
+        found[:] = [make(item, where) for item in items]
+        return found.reshape(shape)
+    return _numbers(items, dtype, where).reshape(shape)
+
+
+def _flat(value: Any, where: str) -> tuple[list[int], list[Any]]:
+    """Shape and elements of nested lists, level by level and never element by element."""
+    shape: list[int] = []
+    items = [value]
+    while items and isinstance(items[0], list):
+        lengths = set(map(len, items)) if set(map(type, items)) == {list} else {0, 1}
+        if len(lengths) != 1:
+            raise InvalidRequest(f"{where}: expected lists of one length on each level, got ragged ones")
+        shape.append(lengths.pop())
+        if len(shape) > _DEEPEST:
+            raise InvalidRequest(f"{where}: expected at most {_DEEPEST} levels of lists")
+        items = list(chain.from_iterable(items))
+    return shape, items
+
+
+def _numbers(items: list[Any], dtype: DType, where: str) -> Array:
+    try:
+        wanted = dtype.numpy
+    except ImportError as error:
+        raise InvalidRequest(f"{where}: {error}") from None
+    kind = wanted.kind
+    if not set(map(type, items)) <= _TYPES[kind]:
+        odd = next(item for item in items if type(item) not in _TYPES[kind])
+        raise InvalidRequest(f"{where}: expected {_WORDS[kind]} for {dtype.name}, got {_shown(odd)}")
+    if kind in "iu" and items:
+        limits = np.iinfo(wanted)
+        low, high = min(items), max(items)
+        if low < limits.min or high > limits.max:
+            wrong = low if low < limits.min else high
+            raise InvalidRequest(f"{where}: {wrong} is out of the range of {dtype.name}")
+    try:
+        with np.errstate(over="ignore"):  # past the largest number lies infinity, as for every float
+            return np.array(items, wanted)
+    except OverflowError:
+        raise InvalidRequest(f"{where}: a number is out of the range of {dtype.name}") from None
+
+
+def _shown(item: Any) -> str:
+    if isinstance(item, bool):
+        return str(item).lower()
+    names = {dict: "an object", list: "a list where others are none", type(None): "null"}
+    return names.get(type(item)) or f"{item!r:.60}"
+
+
+def utf8(item: Any, where: str) -> bytes:
+    """A string's bytes. Raises InvalidRequest for anything else."""
+    if not isinstance(item, str):
+        raise InvalidRequest(f"{where}: expected strings, got {_shown(item)}")
+    try:
+        return item.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{where}: a string cannot be written as UTF-8: {error.reason}") from None
+
+
+def b64_or_utf8(item: Any, where: str) -> bytes:
+    """A string's bytes, or those that {"b64": ...} stands for. Raises InvalidRequest."""
+    if not isinstance(item, dict):
+        return utf8(item, where)
+    if not is_b64(item):
+        raise InvalidRequest(f'{where}: expected a string or {{"b64": "..."}}, got another object')
+    try:
+        return base64.b64decode(item["b64"], validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{where}: Unable to base64 decode {item['b64']!r:.60}") from None
+
+
+def is_b64(item: Any) -> bool:
+    """Whether an object stands for bytes."""
+    return isinstance(item, dict) and len(item) == 1 and isinstance(item.get("b64"), str)
+
+
+def strings_of(array: Array, element: Callable[[bytes], Any]) -> Any:
+    """An array of strings as nested lists; `element` makes the JSON value of one."""
+
+    def nested(part: Any) -> Any:
+        if isinstance(part, list):
+            return [nested(item) for item in part]
+        return element(part if isinstance(part, bytes) else str(part).encode(errors="replace"))
+
+    return nested(array.tolist())
+
+
+def b64(item: bytes) -> dict[str, str]:
+    """Bytes as TensorFlow Serving writes them."""
+    return {"b64": base64.b64encode(item).decode("ascii")}
+
+
+def text_or_b64(item: bytes) -> str | dict[str, str]:
+    """Text where the bytes are UTF-8, else base64: nothing is lost."""
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return b64(item)
+
+
+def value_of(array: Array, element: Callable[[bytes], Any]) -> Any:
+    """An array as a value for `json_text.dumps`."""
+    return strings_of(array, element) if array.dtype.kind in "OSU" else fragment(array)

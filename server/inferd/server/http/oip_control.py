@@ -1,0 +1,200 @@
+"""The control plane of the Open Inference Protocol over REST: each request becomes the call of the gRPC method that
+means the same, so that both say the same."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.errors import InvalidRequest, Unsupported
+from inferd.server.http.call import Failed, Methods, call
+from inferd.server.http.edge import JSON, Edge
+from inferd.server.http.exchange import Exchange
+from inferd.server.http.json_text import dumps, loads
+from inferd.server.http.message_json import plain
+
+_PATH = "/inference.GRPCInferenceService/"
+_EXTENSIONS = ("binary_tensor_data",)  # what only REST has
+
+
+class Control:
+    """Used on the event loop."""
+
+    def __init__(self, methods: Methods, edge: Edge, server_ready: Callable[[], bool]) -> None:
+        self._methods = methods
+        self._edge = edge
+        self._server_ready = server_ready
+
+    async def live(self, request: Request) -> Response:
+        """200: a server that answers is alive."""
+        return Response(status_code=200)
+
+    async def ready(self, request: Request) -> Response:
+        """200, or 400 while the server is not ready, 503 once it shuts down."""
+        return Response(status_code=503 if self._edge.closed else 200 if self._server_ready() else 400)
+
+    async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
+        """200, or 400 while a request would not find the model."""
+        # Not through the edge: a full or draining server is still asked how it is.
+        exchange = self._edge.probe(request)
+        asked = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
+        try:
+            found = pb.ModelReadyResponse.FromString(await call(self._methods, f"{_PATH}ModelReady", asked, exchange))
+        except Failed:
+            return Response(status_code=400)
+        return Response(status_code=200 if found.ready else 400)
+
+    async def server_metadata(self, request: Request) -> Response:
+        """Name, version, extensions."""
+
+        def told(found: Any) -> Any:
+            return {"name": found.name, "version": found.version, "extensions": [*found.extensions, *_EXTENSIONS]}
+
+        return await self._ask(request, "ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse(), told)
+
+    async def model_metadata(self, request: Request, model: str, version: str = "") -> Response:
+        """Inputs and outputs of the default signature."""
+        asked = pb.ModelMetadataRequest(name=model, version=version)
+        return await self._ask(request, "ModelMetadata", asked, pb.ModelMetadataResponse(), _metadata, model=model)
+
+    async def model_config(self, request: Request, model: str, version: str = "") -> Response:
+        """The configuration, in the form of a config.pbtxt as JSON."""
+        asked = pb.ModelConfigRequest(name=model, version=version)
+
+        def told(found: Any) -> Any:
+            return plain(found.config)
+
+        return await self._ask(request, "ModelConfig", asked, pb.ModelConfigResponse(), told, model=model)
+
+    async def statistics(self, request: Request, model: str = "", version: str = "") -> Response:
+        """What each version has served."""
+        asked = pb.ModelStatisticsRequest(name=model, version=version)
+        return await self._ask(request, "ModelStatistics", asked, pb.ModelStatisticsResponse(), plain, model=model)
+
+    async def index(self, request: Request) -> Response:
+        """Every version of every model, and its state."""
+
+        def told(found: Any) -> Any:
+            return [{key: value for key, value in plain(entry).items() if value} for entry in found.models]
+
+        async def work(exchange: Exchange) -> Response:
+            given = await _object(exchange)
+            asked = pb.RepositoryIndexRequest(ready=_typed(given, "ready", bool, False))
+            return await self._do(exchange, "RepositoryIndex", asked, pb.RepositoryIndexResponse(), told)
+
+        return await self._edge.answer(request, work)
+
+    async def load(self, request: Request, model: str) -> Response:
+        """Answers when the model serves what is on disk, or has failed."""
+
+        async def work(exchange: Exchange) -> Response:
+            asked = pb.RepositoryModelLoadRequest(model_name=model)
+            for key, value in _typed(await _object(exchange), "parameters", dict, {}).items():
+                if key.startswith("file:"):
+                    asked.parameters[key].bytes_param = _decoded(key, value)
+                else:
+                    _set(asked.parameters[key], key, value)
+            return await self._do(exchange, "RepositoryModelLoad", asked, pb.RepositoryModelLoadResponse(), _nothing)
+
+        return await self._edge.answer(request, work, model=model)
+
+    async def unload(self, request: Request, model: str) -> Response:
+        """Answers when the model's last request is answered."""
+
+        async def work(exchange: Exchange) -> Response:
+            asked = pb.RepositoryModelUnloadRequest(model_name=model)
+            for key, value in _typed(await _object(exchange), "parameters", dict, {}).items():
+                _set(asked.parameters[key], key, value)
+            method = "RepositoryModelUnload"
+            return await self._do(exchange, method, asked, pb.RepositoryModelUnloadResponse(), _nothing)
+
+        return await self._edge.answer(request, work, model=model)
+
+    def refused(self, reason: str) -> Callable[[Request], Awaitable[Response]]:
+        """A handler for what is not offered here."""
+
+        async def handler(request: Request) -> Response:
+            async def work(exchange: Exchange) -> Response:
+                exchange.counted = True
+                raise Unsupported(reason)
+
+            return await self._edge.answer(request, work)
+
+        return handler
+
+    async def _ask(
+        self,
+        request: Request,
+        method: str,
+        asked: Message,
+        empty: Message,
+        told: Callable[[Any], Any],
+        *,
+        model: str = "",
+    ) -> Response:
+        async def work(exchange: Exchange) -> Response:
+            return await self._do(exchange, method, asked, empty, told)
+
+        return await self._edge.answer(request, work, model=model)
+
+    async def _do(
+        self, exchange: Exchange, method: str, asked: Message, empty: Message, told: Callable[[Any], Any]
+    ) -> Response:
+        exchange.counted = True
+        empty.ParseFromString(await call(self._methods, _PATH + method, asked.SerializeToString(), exchange))
+        found = told(empty)
+        return await self._edge.coded(exchange, b"" if found is None else dumps(found), JSON, {})
+
+
+def _metadata(found: Any) -> Any:
+    return {key: value for key, value in plain(found).items() if key != "properties" or value}
+
+
+def _nothing(_found: Any) -> None:
+    return None
+
+
+async def _object(exchange: Exchange) -> Mapping[str, Any]:
+    """The body as an object; none is an empty one."""
+    body = await exchange.body()
+    if not body.strip():
+        return {}
+    found = await exchange.run(len(body), loads, body)
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def _typed(given: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = given.get(key, default)
+    if not isinstance(value, kind):
+        words = {bool: "true or false", dict: "an object"}
+        raise InvalidRequest(f"'{key}': expected {words[kind]}, got {value!r:.60}")
+    return value
+
+
+def _set(parameter: Any, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int) and -(2**63) <= value < 2**63:
+        parameter.int64_param = value
+    elif isinstance(value, str):
+        parameter.string_param = value
+    else:
+        raise InvalidRequest(
+            f"parameter '{key[:100]}': expected a string, a whole number, true or false, got {value!r:.60}"
+        )
+
+
+def _decoded(key: str, value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise InvalidRequest(f"parameter '{key[:100]}': expected the file in base64") from None

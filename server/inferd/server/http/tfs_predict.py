@@ -1,0 +1,70 @@
+"""POST /v1/models/MODEL[/versions/N|/labels/LABEL]:predict."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.backends.api import Signature
+from inferd.server.core.inference import Query
+from inferd.server.core.needs import ManagerLike
+from inferd.server.core.tfs.words import acquire, unknown
+from inferd.server.errors import InvalidRequest
+from inferd.server.http.edge import JSON, Edge
+from inferd.server.http.exchange import Exchange
+from inferd.server.http.tfs_request import read_document, read_inputs
+from inferd.server.http.tfs_response import write_response
+
+
+class Predict:
+    """One request, one answer. Used on the event loop."""
+
+    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+        self._manager = manager
+        self._edge = edge
+
+    async def __call__(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
+        """Answers a request."""
+
+        async def work(exchange: Exchange) -> Response:
+            body = await exchange.body()
+            given, name = await exchange.run(len(body), read_document, body)
+            signature, found = self._signature(model, version, label, name)
+            inputs, rows = await exchange.run(len(body), read_inputs, given, signature)
+            # The version that the signature is from, so that an answer cannot come from another one.
+            query = Query(
+                self._edge.protocol.name,
+                model,
+                found,
+                None,
+                name,
+                inputs,
+                (),
+                0,
+                None,
+                exchange.deadline,
+                len(body),
+                exchange.started,
+                owned=True,
+            )
+            try:
+                answer = await self._edge.infer(exchange, query)
+            except Exception as error:
+                raise unknown(error, self._manager, model, version, label, name) from None
+            size = sum(array.nbytes for array in answer.outputs.values())
+            text = await exchange.run(size, lambda: write_response(answer.outputs, rows=rows))
+            return await self._edge.coded(exchange, text, JSON, {})
+
+        return await self._edge.answer(request, work, model=model)
+
+    def _signature(self, model: str, version: int | None, label: str | None, name: str) -> tuple[Signature, int]:
+        handle = acquire(self._manager, model, version, label)
+        try:
+            servable = handle.servable
+            found = servable.signatures.get(name or servable.default_signature)
+            if found is None:
+                known = ", ".join(map(repr, servable.signatures))
+                raise InvalidRequest(f'Serving signature name: "{name}" not found in signature def; known: {known}')
+            return found, servable.id.version
+        finally:
+            handle.release()
