@@ -5,12 +5,18 @@ from collections.abc import Iterator
 import pytest
 import tritonclient.grpc as triton
 from support.foreign_models import serve
-from support.rpc import Served
+from support.rpc import TRANSPORTS, Served
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of a transport: every test with a server runs over each."""
+    return str(request.param)
 
 
 @pytest.fixture
-def server() -> Iterator[Served]:
-    served = serve()
+def server(kind: str) -> Iterator[Served]:
+    served = serve(kind=kind)
     yield served
     served.stop(0.5)
 

@@ -29,9 +29,9 @@ KEY = f"/inferd_test_{os.getpid()}_table"
 
 
 @pytest.fixture
-def server() -> Iterator[Served]:
+def server(kind: str) -> Iterator[Served]:
     """With system shared memory, which is off by default."""
-    served = serve(ServerConfig.model_validate({"server": {"shared_memory": "/"}}))
+    served = serve(ServerConfig.model_validate({"server": {"shared_memory": "/"}}), kind)
     yield served
     served.stop(0.5)
 

@@ -220,7 +220,7 @@ def _parameters(**values: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("key", "kind", "value", "text"),
+    ("key", "field", "value", "text"),
     [
         (
             "priority",
@@ -236,13 +236,13 @@ def _parameters(**values: Any) -> Any:
         ("triton_mine", "bool_param", True, "parameter keys starting with 'triton_' are reserved"),
     ],
 )
-def test_reserved_parameters_are_checked(server: Served, key: str, kind: str, value: Any, text: str) -> None:
+def test_reserved_parameters_are_checked(server: Served, key: str, field: str, value: Any, text: str) -> None:
     import grpc
     from tritonclient.grpc import service_pb2_grpc
 
     stub = service_pb2_grpc.GRPCInferenceServiceStub(server.channel())
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(_parameters(**{key: (kind, value)}))
+        stub.ModelInfer(_parameters(**{key: (field, value)}))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert text in caught.value.details()
 

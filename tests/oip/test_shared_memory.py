@@ -25,8 +25,8 @@ KEY = f"{PREFIX}a"
 
 
 @pytest.fixture
-def server() -> Iterator[Served]:
-    served = serve(ServerConfig.model_validate({"server": {"shared_memory": PREFIX}}))
+def server(kind: str) -> Iterator[Served]:
+    served = serve(ServerConfig.model_validate({"server": {"shared_memory": PREFIX}}), kind)
     yield served
     served.stop(0.5)
 

@@ -57,7 +57,7 @@ def add(
     return servable
 
 
-def serve(config: ServerConfig | None = None) -> Served:
+def serve(config: ServerConfig | None = None, kind: str = "public") -> Served:
     """A server with the fake model "digits" and with "echo" of every element type, checked by the real check."""
     manager = FakeManager()
     add(manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
@@ -65,7 +65,7 @@ def serve(config: ServerConfig | None = None) -> Served:
     metrics = CountingMetrics()
     health = Health(manager, SERVICES)
     table = build_method_table(manager, metrics, config, inflight=Inflight(config.inflight), health=health)
-    served = Served("public", manager=manager, config=config, table=table)
+    served = Served(kind, manager=manager, config=config, table=table)
     served.metrics, served.health = metrics, health
     return served
 
