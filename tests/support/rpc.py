@@ -104,6 +104,7 @@ class FakeServable:
     default_priority: int = 1
     default_signature: str = "serving_default"
     handles: int = 0
+    plans: dict[object, Any] = field(default_factory=dict)
 
 
 class FakeHandle:

@@ -8,47 +8,76 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from inferd.backends.api import Array, Signature
 from inferd.server.core.needs import HandleLike, ManagerLike, MetricsLike, ModelMetricsLike, ServableLike
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferRequest, Route
+
+_KEPT_PLANS = 256  # plans of one servable
 
 Check = Callable[[ServableId, Signature, Mapping[str, Array], Sequence[str]], None]
 
 
-@dataclass(slots=True)
-class Query:
-    """A request in no protocol's words.
+class Query(InferRequest):
+    """A request in no protocol's words; once started, it is the scheduler's request too: one object all the way.
 
     version, label   at most one; neither: the newest
-    signature        "": the default one
-    outputs          names wanted, empty: all
+    signature        "": the default one; the answering one's name once started
+    outputs          names wanted, empty: all (kept as `wanted`: `outputs` is what the model gave)
     priority         0: the model's default
     queue_timeout    seconds it may wait, None: until the deadline
     deadline         monotonic seconds, None: never
     nbytes           bytes that it keeps in memory
-    owned            the arrays belong to this request alone and may be written to
     started          monotonic seconds at which it was received
+    owned            the arrays belong to this request alone and may be written to
+    form             an object that says: same model, signature, outputs, and inputs of the same names, types and shapes
     """
 
-    protocol: str
-    model: str
-    version: int | None
-    label: str | None
-    signature: str
-    inputs: dict[str, Array]
-    outputs: tuple[str, ...]
-    priority: int
-    queue_timeout: float | None
-    deadline: float | None
-    nbytes: int
-    started: float
-    owned: bool = False
+    __slots__ = ("done", "form", "handle", "label", "model", "plan", "protocol", "started", "version")
+    handle: HandleLike  # this and the next two are set by Inference
+    plan: Plan
+    done: Done
+
+    def __init__(
+        self,
+        protocol: str,
+        model: str,
+        version: int | None,
+        label: str | None,
+        signature: str,
+        inputs: dict[str, Array],
+        outputs: tuple[str, ...],
+        priority: int,
+        queue_timeout: float | None,
+        deadline: float | None,
+        nbytes: int,
+        started: float,
+        owned: bool = False,
+        form: object = None,
+    ) -> None:
+        super().__init__(
+            signature,
+            inputs,
+            _ended,
+            wanted=outputs or None,
+            deadline=deadline,
+            queue_deadline=None if queue_timeout is None else started + queue_timeout,
+            priority=priority,
+            nbytes=nbytes,
+            owned=owned,
+        )
+        self.protocol = protocol
+        self.model = model
+        self.version = version
+        self.label = label
+        self.started = started
+        self.form = form
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost a microsecond a request
 class Answer:
     """Outputs in the order asked for, else in that of the signature. Times in seconds. `max_batch_size` is the
     servable's: 0 where nothing is known to be a batch axis."""
@@ -59,6 +88,20 @@ class Answer:
     queue_seconds: float
     compute_seconds: float
     max_batch_size: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one servable has found out about one form of request: that it passes the check, and where it goes. Kept with
+    the servable, and gone with it: so are the metrics of a version that is forgotten.
+
+    names   of the outputs, in the order in which they are answered
+    """
+
+    signature: Signature
+    names: list[str]
+    metrics: ModelMetricsLike
+    route: Route | None
 
 
 Done = Callable[[Answer | ServingError], None]
@@ -79,75 +122,90 @@ class Inference:
     def start(self, query: Query, done: Done) -> Callable[[], None]:
         """Starts a query and gives the function that cancels it. `done` is called exactly once, from any thread, maybe
         before this returns; it must be quick and must not raise. Raises ServingError for what is refused: then `done`
-        is not called."""
-        handle = self._acquire(query)
-        servable = handle.servable
-        metrics = self._metrics.model(servable.id.name, servable.id.version)
+        is not called. A query is started once."""
         try:
-            signature = _signature(servable, query.signature)
-            self._check(servable.id, signature, query.inputs, query.outputs)
-            request = InferRequest(
-                signature.name,
-                query.inputs,
-                _Finish(query, handle, signature, metrics, done),
-                wanted=query.outputs or None,
-                deadline=query.deadline,
-                queue_deadline=None if query.queue_timeout is None else query.started + query.queue_timeout,
-                priority=query.priority or servable.default_priority,
-                nbytes=query.nbytes,
-                owned=query.owned,
-            )
-            servable.scheduler.submit(request)
+            handle = self._manager.acquire(query.model, query.version, query.label)
         except BaseException as error:
-            handle.release()
-            metrics.request(query.protocol, _code(error), monotonic() - query.started)
+            self._metrics.unknown(query.protocol, _code(error), monotonic() - query.started)
             raise
-        return request.cancel
+        servable = handle.servable
+        plan = servable.plans.get(query.form)
+        if plan is None:
+            metrics = self._metrics.model(servable.id.name, servable.id.version)
+            try:
+                plan = self._plan(servable, query, metrics)
+            except BaseException as error:
+                _refused(query, handle, metrics, error)
+                raise
+        query.signature = plan.signature.name
+        query.priority = query.priority or servable.default_priority
+        query.route = plan.route
+        query.handle = handle
+        query.plan = plan
+        query.done = done
+        try:
+            servable.scheduler.submit(query)
+        except BaseException as error:
+            query.done = _nobody
+            _refused(query, handle, plan.metrics, error)
+            raise
+        return query.cancel
+
+    def _plan(self, servable: ServableLike, query: Query, metrics: ModelMetricsLike) -> Plan:
+        signature = _signature(servable, query.signature)
+        wanted = query.wanted or ()
+        self._check(servable.id, signature, query.inputs, wanted)
+        names = list(wanted or (spec.name for spec in signature.outputs))
+        if query.form is None:
+            return Plan(signature, names, metrics, None)
+        plan = Plan(signature, names, metrics, Route())
+        plans = servable.plans
+        if len(plans) >= _KEPT_PLANS:
+            plans.clear()
+        plans[query.form] = plan
+        return plan
 
     def refused(self, protocol: str, code: str, seconds: float) -> None:
         """Counts a request that an edge refused before there was a query."""
         self._metrics.unknown(protocol, code, seconds)
 
-    def _acquire(self, query: Query) -> HandleLike:
+
+def _ended(request: Any) -> None:
+    """The end of the journey: the scheduler calls it when the query has its outcome."""
+    handle, plan, done = request.handle, request.plan, request.done
+    request.done = _nobody
+    servable = handle.servable
+    handle.release()
+    outcome: Answer | ServingError
+    code = "OK"
+    enqueued, started, finished = request.enqueued_at, request.started_at, request.finished_at
+    queued = (started or finished) - enqueued if enqueued else 0.0
+    computed = finished - started if started else 0.0  # 0: it never reached the model
+    error = request.error
+    outputs = request.outputs
+    if error is None and outputs is not None:
         try:
-            return self._manager.acquire(query.model, query.version, query.label)
-        except BaseException as error:
-            self._metrics.unknown(query.protocol, _code(error), monotonic() - query.started)
-            raise
+            if list(outputs) != plan.names:
+                outputs = _ordered(outputs, plan.names)
+            id_, signature = servable.id, plan.signature.name
+            outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size)
+        except ServingError as failed:
+            outcome = failed
+            code = failed.code.name
+    else:
+        outcome = error or ExecutionFailed("the model gave no answer")
+        code = outcome.code.name
+    plan.metrics.request(request.protocol, code, finished - request.started, queued, computed)
+    done(outcome)
 
 
-class _Finish:
-    """The end of the journey: what the scheduler calls when the request has its outcome."""
+def _nobody(_outcome: Answer | ServingError) -> None:
+    """Stands in for `done` once it has been called: so a finished query keeps nothing of its caller alive."""
 
-    __slots__ = ("_done", "_handle", "_metrics", "_query", "_signature")
 
-    def __init__(
-        self, query: Query, handle: HandleLike, signature: Signature, metrics: ModelMetricsLike, done: Done, /
-    ) -> None:
-        self._query = query
-        self._handle = handle
-        self._signature = signature
-        self._metrics = metrics
-        self._done = done
-
-    def __call__(self, request: InferRequest) -> None:
-        servable = self._handle.servable
-        self._handle.release()
-        outcome: Answer | ServingError
-        queued, computed = _times(request)
-        if request.error is not None:
-            outcome = request.error
-        else:
-            try:
-                outputs = _ordered(request.outputs or {}, self._query.outputs, self._signature)
-                name = self._signature.name
-                outcome = Answer(servable.id, name, outputs, queued, computed, servable.max_batch_size)
-            except ServingError as error:
-                outcome = error
-        query = self._query
-        code = outcome.code.name if isinstance(outcome, ServingError) else "OK"
-        self._metrics.request(query.protocol, code, monotonic() - query.started, queued, computed)
-        self._done(outcome)
+def _refused(query: Query, handle: HandleLike, metrics: ModelMetricsLike, error: BaseException) -> None:
+    handle.release()
+    metrics.request(query.protocol, _code(error), monotonic() - query.started)
 
 
 def _signature(servable: ServableLike, name: str) -> Signature:
@@ -158,18 +216,11 @@ def _signature(servable: ServableLike, name: str) -> Signature:
     return found
 
 
-def _ordered(outputs: dict[str, Array], wanted: Sequence[str], signature: Signature) -> dict[str, Array]:
+def _ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]:
     try:
-        return {name: outputs[name] for name in wanted or [spec.name for spec in signature.outputs]}
+        return {name: outputs[name] for name in names}
     except KeyError as error:
         raise ExecutionFailed(f"the model gave no output {error.args[0]!r}") from None
-
-
-def _times(request: InferRequest) -> tuple[float, float]:
-    """Seconds in the queue and seconds of computing; 0 for what it never reached."""
-    if not request.started_at:
-        return (max(0.0, request.finished_at - request.enqueued_at) if request.enqueued_at else 0.0), 0.0
-    return max(0.0, request.started_at - request.enqueued_at), max(0.0, request.finished_at - request.started_at)
 
 
 def _code(error: BaseException) -> str:

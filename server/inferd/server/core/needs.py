@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
 
 from inferd.backends.api import Signature
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
@@ -37,6 +37,8 @@ class ServableLike(Protocol):
     def stateful(self) -> bool: ...
     @property
     def default_priority(self) -> int: ...
+    @property
+    def plans(self) -> dict[object, Any]: ...
 
 
 class HandleLike(Protocol):

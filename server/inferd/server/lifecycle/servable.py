@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inferd.backends.api import Signature
 from inferd.server.lifecycle.state import ServableId
 
 if TYPE_CHECKING:
+    from inferd.server.config.ensemble_schema import Step
+    from inferd.server.scheduling.pipeline import Pipeline
     from inferd.server.scheduling.scheduler import Scheduler
 
 
@@ -29,11 +31,14 @@ class Servable:
     nbytes              estimate of the memory that the version takes
     load_seconds        time that the load took, warm-up included
     notes               what an operator should know
+    ensemble            the steps of an ensemble, () for every other model
+    plans               what the front end has found out about requests to it, for it to look up; it bounds them
     """
 
     __slots__ = (
         "_held", "_on_idle", "_retired", "backend", "batching", "default_priority", "default_signature", "devices",
-        "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "scheduler", "signatures", "stateful",
+        "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans", "scheduler", "signatures",
+        "stateful",
     )  # fmt: skip
 
     def __init__(
@@ -43,11 +48,12 @@ class Servable:
         *,
         backend: str,
         signatures: dict[str, Signature],
-        scheduler: Scheduler,
+        scheduler: Scheduler | Pipeline,
         default_priority: int = 1,
         nbytes: int = 0,
         load_seconds: float = 0.0,
         notes: tuple[str, ...] = (),
+        ensemble: tuple[Step, ...] = (),
     ) -> None:
         self.id: Final = id
         self.generation: Final = generation
@@ -63,6 +69,8 @@ class Servable:
         self.nbytes: Final = nbytes
         self.load_seconds: Final = load_seconds
         self.notes: Final = notes
+        self.ensemble: Final = ensemble
+        self.plans: Final[dict[object, Any]] = {}
         self._held: set[ServableHandle] = set()
         self._retired = False
         self._on_idle: Callable[[Servable], None] | None = None

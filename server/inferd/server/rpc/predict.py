@@ -66,6 +66,8 @@ def query(decoded: DecodedRequest, deadline: float | None, nbytes: int, started:
         deadline,
         nbytes,
         started,
+        False,
+        decoded.form,
     )
 
 

@@ -72,3 +72,7 @@ class BucketKeys:
             else:
                 key.append(contents(array))
         return max(rows, 0), tuple(key)
+
+    def by_shape(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether rows and key of such inputs follow from their shapes alone."""
+        return all(name in self.batched and array.ndim for name, array in inputs.items())

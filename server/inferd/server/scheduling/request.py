@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from inferd.backends.api import Array
 from inferd.server.errors import Cancelled, ServingError
@@ -25,6 +25,19 @@ def _answered(_request: InferRequest) -> None:
     """Stands in for `on_done` once it has been called: so a finished request keeps nothing of its caller alive."""
 
 
+class Route:
+    """Where requests with equal inputs but for their values go, found out with the first of them: the scheduler's own
+    notes, kept by the caller between such requests. Empty until then, and for ever where the values decide.
+    """
+
+    __slots__ = ("key", "queue", "rows")
+
+    def __init__(self) -> None:
+        self.queue: Any = None  # a SignatureQueue
+        self.key: Hashable = None
+        self.rows = 0
+
+
 class InferRequest:
     """Inputs that have passed the signature check, and the promise of exactly one outcome.
 
@@ -41,13 +54,14 @@ class InferRequest:
     nbytes          bytes that the request holds while it waits
     owned           the arrays belong to this request alone and may be written to
     leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler
+    route           notes shared by requests like this one, None: there are none
     place           where it waits, None once it is taken, dropped or done; the scheduler's own
     """
 
     __slots__ = (
         "_unanswered", "batch_rows", "cancelled", "deadline", "enqueued_at", "error", "finished", "finished_at",
-        "inputs", "leaves_at", "nbytes", "on_done", "outputs", "owned", "place", "priority", "queue_deadline", "rows",
-        "signature", "started_at", "wanted",
+        "inputs", "leaves_at", "nbytes", "on_done", "outputs", "owned", "place", "priority", "queue_deadline", "route",
+        "rows", "signature", "started_at", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -64,14 +78,14 @@ class InferRequest:
         nbytes: int = 0,
         owned: bool = False,
     ) -> None:
-        self.signature: Final = signature
+        self.signature = signature
         self.inputs = inputs
         self.on_done = on_done
         self.wanted: Final = wanted
         self.rows = rows
         self.deadline: Final = deadline
         self.queue_deadline: Final = queue_deadline
-        self.priority: Final = priority
+        self.priority = priority
         self.nbytes: Final = nbytes
         self.owned = owned
         self.outputs: dict[str, Array] | None = None
@@ -83,6 +97,7 @@ class InferRequest:
         self.finished_at = 0.0
         self.batch_rows = 0  # rows in the batch that this request ran in; 0: it never ran
         self.leaves_at = 0.0
+        self.route: Route | None = None
         self.place: Place | None = None
         self._unanswered = True
 

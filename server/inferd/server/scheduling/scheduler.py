@@ -211,6 +211,11 @@ class Scheduler:
             return
         if not self._serving:
             self._open()
+        route = request.route
+        if route is not None and (queue := route.queue) is not None and route.rows <= queue.limit:
+            request.rows = route.rows
+            self._batcher.submit(request, queue, route.key)
+            return
         queue = self._queues.get(request.signature)
         if queue is None:
             raise InvalidRequest(
@@ -222,7 +227,11 @@ class Scheduler:
             return
         request.rows, key = queue.keys.of(request.inputs)
         if request.rows <= limit:
-            self._batcher.submit(request, queue, key if request.rows else ALONE)
+            if not request.rows:
+                key = ALONE
+            elif route is not None and queue.keys.by_shape(request.inputs):
+                route.key, route.rows, route.queue = key, request.rows, queue
+            self._batcher.submit(request, queue, key)
         elif queue.splits:
             Reassembly(request, queue, key, self._batcher).start(len(self._group.workers))
         else:
