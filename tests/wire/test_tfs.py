@@ -276,7 +276,7 @@ def test_responses_come_back_equal(dtype: DType, shape: tuple[int, ...], content
 def test_packed_varints_are_protobufs(kind: Any, data: st.DataObject) -> None:
     limits = np.iinfo(np.uint8 if kind is np.bool_ else kind)
     high = 1 if kind is np.bool_ else limits.max
-    values = data.draw(st.lists(st.integers(int(limits.min), int(high)), max_size=20))
+    values = data.draw(st.lists(st.integers(int(limits.min), int(high)), max_size=40))
     array = np.array(values, kind)
     assert packed_varints(array) == b"".join(varint(int(value)) for value in array)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from inferd.wire.reader import varint
 from inferd.wire.tensors import Array
 
+_FEW = 16  # below this numpy's own calls cost more than they save
 _CHUNK = 65536  # bounds the working memory: ten bytes and more an element
 _SHIFTS = np.arange(0, 70, 7, dtype=np.uint64)
 _FIRST = np.uint64(1) << _SHIFTS[1:]  # the smallest number that needs one more byte
@@ -14,7 +16,9 @@ _FIRST = np.uint64(1) << _SHIFTS[1:]  # the smallest number that needs one more 
 def packed_varints(array: Array) -> bytes:
     """The elements of an integer or BOOL array in row-major order; negative ones take ten bytes, as protobuf has it."""
     flat = array.ravel()
-    if flat.size and int(flat.min()) >= 0 and int(flat.max()) < 128:
+    if flat.size <= _FEW:
+        return b"".join([varint(number) for number in flat.tolist()])
+    if int(flat.min()) >= 0 and int(flat.max()) < 128:
         return flat.astype(np.uint8).tobytes()
     if flat.dtype.kind != "u":
         flat = flat.astype(np.int64)
