@@ -20,6 +20,7 @@ from inferd.server import __version__
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.gate import Gate
 from inferd.server.core.inflight import Inflight
+from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.http.app import Core
 from inferd.server.http.choice import HttpPort, make_http_server
 from inferd.server.http.pages import Readiness
@@ -65,14 +66,17 @@ class App:
         )
         self.manager.subscribe(StateMetrics(self.metrics))
         self._inflight = Inflight(config.inflight)
+        regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self.manager)
         self.table = build_method_table(
-            self.manager, self.metrics, config, inflight=self._inflight, health=self._health
+            self.manager, self.metrics, config, inflight=self._inflight, health=self._health, regions=regions
         )
         self._transport = make_transport(
             self.table, config, self._inflight, on_fatal=self._failed.set, loop=self.inline
         )
-        core = Core(self.manager, self.metrics, check_request, Gate(config.admin), self._inflight, self.table.unary)
+        core = Core(
+            self.manager, self.metrics, check_request, Gate(config.admin), regions, self._inflight, self.table.unary
+        )
         self._http: HttpPort = make_http_server(
             config.server.http, self.metrics.render, self.readiness, core, config.http
         )

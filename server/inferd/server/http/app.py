@@ -15,6 +15,7 @@ from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.http.call import Methods
 from inferd.server.http.exchange import Bounds, Door
 from inferd.server.http.pages import Readiness
@@ -38,6 +39,7 @@ class Core:
     metrics: MetricsLike
     check: Check
     gate: Gate
+    regions: Regions
     inflight: Inflight
     methods: Methods
 
@@ -84,6 +86,7 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     from inferd.server.http.edge import Edge, Protocol
     from inferd.server.http.oip_infer import Infer
     from inferd.server.http.oip_routes import oip_router
+    from inferd.server.http.oip_system import System
     from inferd.server.http.tfs_predict import Predict
     from inferd.server.http.tfs_routes import tfs_router
 
@@ -96,9 +99,9 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     serving = Edge(
         Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)), bounds, core.gate, failures
     )
-    app.include_router(
-        oip_router(Infer(core.manager, triton), oip_control.Control(core.methods, triton, lambda: ready().ready))
-    )
+    control = oip_control.Control(core.methods, triton, lambda: ready().ready)
+    infer = Infer(core.manager, triton, core.regions, core.gate)
+    app.include_router(oip_router(infer, control, System(control)))
     app.include_router(tfs_router(Predict(core.manager, serving), tfs_control.Control(core.methods, serving)))
     app.add_exception_handler(HTTPException, _no_route)
     return app

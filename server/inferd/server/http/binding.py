@@ -54,7 +54,8 @@ def shown(sock: socket.socket) -> str:
 
 
 def _bind(family: int, place: Sequence[object], *, both: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Of this protocol by name: asyncio then turns off the delay that would hold back the second part of an answer.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A restart need not wait for old connections to time out; on Linux this shares no port that is listened on.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

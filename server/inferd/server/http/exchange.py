@@ -106,6 +106,10 @@ class Exchange:
         self._bounds.inflight.leave(self.nbytes)
         self._bounds.door.leave()
 
+    def metadata(self, key: str) -> str | None:
+        """A header, as the gate asks for it."""
+        return self.headers.get(key)
+
     def hold(self, nbytes: int) -> None:
         """Counts memory that is kept for this request. Raises Overloaded."""
         if not self._bounds.inflight.hold(nbytes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -29,7 +29,7 @@ class Control:
 
     def __init__(self, methods: Methods, edge: Edge, server_ready: Callable[[], bool]) -> None:
         self._methods = methods
-        self._edge = edge
+        self.edge = edge
         self._server_ready = server_ready
 
     async def live(self, request: Request) -> Response:
@@ -38,12 +38,12 @@ class Control:
 
     async def ready(self, request: Request) -> Response:
         """200, or 400 while the server is not ready, 503 once it shuts down."""
-        return Response(status_code=503 if self._edge.closed else 200 if self._server_ready() else 400)
+        return Response(status_code=503 if self.edge.closed else 200 if self._server_ready() else 400)
 
     async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
         """200, or 400 while a request would not find the model."""
         # Not through the edge: a full or draining server is still asked how it is.
-        exchange = self._edge.probe(request)
+        exchange = self.edge.probe(request)
         asked = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
         try:
             found = pb.ModelReadyResponse.FromString(await call(self._methods, f"{_PATH}ModelReady", asked, exchange))
@@ -57,12 +57,12 @@ class Control:
         def told(found: Any) -> Any:
             return {"name": found.name, "version": found.version, "extensions": [*found.extensions, *_EXTENSIONS]}
 
-        return await self._ask(request, "ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse(), told)
+        return await self.ask(request, "ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse(), told)
 
     async def model_metadata(self, request: Request, model: str, version: str = "") -> Response:
         """Inputs and outputs of the default signature."""
         asked = pb.ModelMetadataRequest(name=model, version=version)
-        return await self._ask(request, "ModelMetadata", asked, pb.ModelMetadataResponse(), _metadata, model=model)
+        return await self.ask(request, "ModelMetadata", asked, pb.ModelMetadataResponse(), _metadata, model=model)
 
     async def model_config(self, request: Request, model: str, version: str = "") -> Response:
         """The configuration, in the form of a config.pbtxt as JSON."""
@@ -71,12 +71,12 @@ class Control:
         def told(found: Any) -> Any:
             return plain(found.config)
 
-        return await self._ask(request, "ModelConfig", asked, pb.ModelConfigResponse(), told, model=model)
+        return await self.ask(request, "ModelConfig", asked, pb.ModelConfigResponse(), told, model=model)
 
     async def statistics(self, request: Request, model: str = "", version: str = "") -> Response:
         """What each version has served."""
         asked = pb.ModelStatisticsRequest(name=model, version=version)
-        return await self._ask(request, "ModelStatistics", asked, pb.ModelStatisticsResponse(), plain, model=model)
+        return await self.ask(request, "ModelStatistics", asked, pb.ModelStatisticsResponse(), plain, model=model)
 
     async def index(self, request: Request) -> Response:
         """Every version of every model, and its state."""
@@ -85,51 +85,48 @@ class Control:
             return [{key: value for key, value in plain(entry).items() if value} for entry in found.models]
 
         async def work(exchange: Exchange) -> Response:
-            given = await _object(exchange)
+            given = await read_object(exchange)
             asked = pb.RepositoryIndexRequest(ready=_typed(given, "ready", bool, False))
-            return await self._do(exchange, "RepositoryIndex", asked, pb.RepositoryIndexResponse(), told)
+            return await self.do(exchange, "RepositoryIndex", asked, pb.RepositoryIndexResponse(), told)
 
-        return await self._edge.answer(request, work)
+        return await self.edge.answer(request, work)
 
     async def load(self, request: Request, model: str) -> Response:
         """Answers when the model serves what is on disk, or has failed."""
 
         async def work(exchange: Exchange) -> Response:
             asked = pb.RepositoryModelLoadRequest(model_name=model)
-            for key, value in _typed(await _object(exchange), "parameters", dict, {}).items():
+            for key, value in _typed(await read_object(exchange), "parameters", dict, {}).items():
                 if key.startswith("file:"):
                     asked.parameters[key].bytes_param = _decoded(key, value)
                 else:
                     _set(asked.parameters[key], key, value)
-            return await self._do(exchange, "RepositoryModelLoad", asked, pb.RepositoryModelLoadResponse(), _nothing)
+            return await self.do(exchange, "RepositoryModelLoad", asked, pb.RepositoryModelLoadResponse(), nothing)
 
-        return await self._edge.answer(request, work, model=model)
+        return await self.edge.answer(request, work, model=model)
 
     async def unload(self, request: Request, model: str) -> Response:
         """Answers when the model's last request is answered."""
 
         async def work(exchange: Exchange) -> Response:
             asked = pb.RepositoryModelUnloadRequest(model_name=model)
-            for key, value in _typed(await _object(exchange), "parameters", dict, {}).items():
+            for key, value in _typed(await read_object(exchange), "parameters", dict, {}).items():
                 _set(asked.parameters[key], key, value)
             method = "RepositoryModelUnload"
-            return await self._do(exchange, method, asked, pb.RepositoryModelUnloadResponse(), _nothing)
+            return await self.do(exchange, method, asked, pb.RepositoryModelUnloadResponse(), nothing)
 
-        return await self._edge.answer(request, work, model=model)
+        return await self.edge.answer(request, work, model=model)
 
-    def refused(self, reason: str) -> Callable[[Request], Awaitable[Response]]:
-        """A handler for what is not offered here."""
+    async def not_offered(self, request: Request) -> Response:
+        """The generate extension."""
 
-        async def handler(request: Request) -> Response:
-            async def work(exchange: Exchange) -> Response:
-                exchange.counted = True
-                raise Unsupported(reason)
+        async def work(exchange: Exchange) -> Response:
+            exchange.counted = True
+            raise Unsupported("the generate extension is not offered: use infer")
 
-            return await self._edge.answer(request, work)
+        return await self.edge.answer(request, work)
 
-        return handler
-
-    async def _ask(
+    async def ask(
         self,
         request: Request,
         method: str,
@@ -139,30 +136,33 @@ class Control:
         *,
         model: str = "",
     ) -> Response:
+        """Answers a request with what `told` makes of a gRPC method's answer, which is read into `empty`."""
+
         async def work(exchange: Exchange) -> Response:
-            return await self._do(exchange, method, asked, empty, told)
+            return await self.do(exchange, method, asked, empty, told)
 
-        return await self._edge.answer(request, work, model=model)
+        return await self.edge.answer(request, work, model=model)
 
-    async def _do(
+    async def do(
         self, exchange: Exchange, method: str, asked: Message, empty: Message, told: Callable[[Any], Any]
     ) -> Response:
+        """The same inside of an exchange."""
         exchange.counted = True
         empty.ParseFromString(await call(self._methods, _PATH + method, asked.SerializeToString(), exchange))
         found = told(empty)
-        return await self._edge.coded(exchange, b"" if found is None else dumps(found), JSON, {})
+        return await self.edge.coded(exchange, b"" if found is None else dumps(found), JSON, {})
 
 
 def _metadata(found: Any) -> Any:
     return {key: value for key, value in plain(found).items() if key != "properties" or value}
 
 
-def _nothing(_found: Any) -> None:
-    return None
+def nothing(_found: Any) -> None:
+    """An answer without a body."""
 
 
-async def _object(exchange: Exchange) -> Mapping[str, Any]:
-    """The body as an object; none is an empty one."""
+async def read_object(exchange: Exchange) -> Mapping[str, Any]:
+    """The body as an object; none is an empty one. Raises InvalidRequest."""
     body = await exchange.body()
     if not body.strip():
         return {}

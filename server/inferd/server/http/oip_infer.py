@@ -5,9 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.server.core.gate import Gate
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.options import options
 from inferd.server.core.oip.query import query
+from inferd.server.core.oip.shared_memory import Regions, admit_shared
 from inferd.server.core.oip.status import in_hand
 from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.errors import ServingError
@@ -22,8 +24,10 @@ _BINARY = "application/octet-stream"
 class Infer:
     """One request, one answer. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, manager: ManagerLike, edge: Edge, regions: Regions, gate: Gate) -> None:
         self._manager = manager
+        self._regions = regions
+        self._gate = gate
         self._edge = edge
 
     async def __call__(self, request: Request, model: str, version: str) -> Response:
@@ -42,7 +46,9 @@ class Infer:
 
     async def _infer(self, exchange: Exchange, asked: RestRequest, nbytes: int) -> Response:
         given = asked.request
-        wanted = options(given)
+        wanted = options(given, self._regions)
+        if wanted.shared:
+            admit_shared(self._gate, exchange)
         prepared = query(self._edge.protocol.name, given, wanted, exchange.deadline, nbytes, exchange.started)
         try:
             answer = await self._edge.infer(exchange, prepared)

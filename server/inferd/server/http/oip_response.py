@@ -26,7 +26,11 @@ def write_response(answer: Answer, asked: RestRequest, options: Options) -> tupl
         for name, array in outputs.items():
             dtype = encodable_dtype(name, array)
             entry: dict[str, Any] = {"name": name, "datatype": dtype.oip_name, "shape": list(array.shape)}
-            if asked.is_binary(name):
+            target = options.targets.get(name)
+            if target is not None:
+                where = target.write(name, raw(name, array, dtype))
+                entry["parameters"] = {key: parameter.value for key, parameter in where.items()}
+            elif asked.is_binary(name):
                 data = raw(name, array, dtype)
                 entry["parameters"] = {"binary_data_size": len(data)}
                 behind.append(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -10,26 +10,17 @@ from starlette.responses import Response
 from inferd.server.http.documents import INFER, INFER_ANSWER
 from inferd.server.http.oip_control import Control
 from inferd.server.http.oip_infer import Infer
+from inferd.server.http.oip_system import System
+
+Kind = Literal["system", "cuda"]
 
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
-_SHARED = "client shared memory is not offered: the server takes tensors from messages only"
-_TRACE = "traces are not kept: figures are in /v2/models/stats and /metrics, failures in the log"
-_LOG = "log settings are read at start (log.level, log.file): they cannot be changed while the server runs"
-_GENERATE = "the generate extension is not offered: use infer"
-_REFUSED = {
-    "/v2/{kind}sharedmemory/{rest:path}": _SHARED,
-    "/v2/trace/setting": _TRACE,
-    f"{_MODEL}/trace/setting": _TRACE,
-    "/v2/logging": _LOG,
-    f"{_MODEL}/generate": _GENERATE,
-    f"{_MODEL}/generate_stream": _GENERATE,
-    f"{_VERSION}/generate": _GENERATE,
-    f"{_VERSION}/generate_stream": _GENERATE,
-}
+_GENERATE = ("generate", "generate_stream")
+_SHARED = "/v2/{kind}sharedmemory"
 
 
-def oip_router(infer: Infer, control: Control) -> APIRouter:
+def oip_router(infer: Infer, control: Control, system: System) -> APIRouter:
     """All paths under /v2."""
     router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -88,6 +79,47 @@ def oip_router(infer: Infer, control: Control) -> APIRouter:
         ("/v2/repository/models/{model}/unload", control.unload, "POST"),
     ):
         router.add_api_route(path, handler, methods=[method], response_class=Response)
-    for path, reason in _REFUSED.items():
-        router.add_api_route(path, control.refused(reason), methods=["GET", "POST"], include_in_schema=False)
+    _add_system(router, system)
+    for which in (_MODEL, _VERSION):
+        for name in _GENERATE:
+            router.add_api_route(f"{which}/{name}", control.not_offered, methods=["POST"], include_in_schema=False)
     return router
+
+
+def _add_system(router: APIRouter, system: System) -> None:
+    async def status(request: Request, kind: Kind) -> Response:
+        """All registered regions of shared memory."""
+        return await system.shared_status(request, kind)
+
+    async def unregister(request: Request, kind: Kind) -> Response:
+        """Forgets all regions of shared memory."""
+        return await system.shared_unregister(request, kind)
+
+    async def one_status(request: Request, kind: Kind, region: str) -> Response:
+        """One registered region of shared memory."""
+        return await system.shared_status(request, kind, region)
+
+    async def one_unregister(request: Request, kind: Kind, region: str) -> Response:
+        """Forgets one region of shared memory."""
+        return await system.shared_unregister(request, kind, region)
+
+    async def one_register(request: Request, kind: Kind, region: str) -> Response:
+        """Registers a region of shared memory that the client has made."""
+        return await system.shared_register(request, kind, region)
+
+    async def trace(request: Request) -> Response:
+        """Trace settings."""
+        return await system.trace(request)
+
+    for path, handler, methods in (
+        (f"{_SHARED}/status", status, ["GET"]),
+        (f"{_SHARED}/unregister", unregister, ["POST"]),
+        (f"{_SHARED}/region/{{region}}/status", one_status, ["GET"]),
+        (f"{_SHARED}/region/{{region}}/register", one_register, ["POST"]),
+        (f"{_SHARED}/region/{{region}}/unregister", one_unregister, ["POST"]),
+        ("/v2/trace/setting", trace, ["GET", "POST"]),
+        (f"{_MODEL}/trace/setting", system.trace, ["GET", "POST"]),
+        ("/v2/logging", system.log, ["GET", "POST"]),
+    ):
+        for method in methods:
+            router.add_api_route(path, handler, methods=[method], response_class=Response)

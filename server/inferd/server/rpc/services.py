@@ -8,6 +8,7 @@ from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
+from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.errors import Code
 from inferd.server.lifecycle.check import check_request
 from inferd.server.rpc.edge import Edge
@@ -36,14 +37,16 @@ def build_method_table(
     inflight: Inflight,
     health: Health | None = None,
     check: Check = check_request,
+    regions: Regions | None = None,
 ) -> MethodTable:
     """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
-    `health` is made here unless the caller wants to stop it (the drain begins with that)."""
+    `regions` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with that)."""
     gate, failures = Gate(config.admin), FailureLog()
     edge = Edge(gate, failures)
     inference = Inference(manager, metrics, check)
     health = health or Health(manager, SERVICES)
-    triton = oip.Oip(manager, metrics, check, inflight, gate, failures, health.ready, config)
+    regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
+    triton = oip.Oip(manager, metrics, check, inflight, gate, failures, health.ready, config, regions)
     serving = tfs.Tfs(manager, metrics, check, gate, failures)
     models = Models(manager, edge)
     reflection = Reflection(SERVICES, edge, real_names())

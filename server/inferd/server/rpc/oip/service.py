@@ -52,9 +52,9 @@ class Oip:
         failures: FailureLog,
         ready: Callable[[], bool],
         config: ServerConfig,
+        regions: Regions,
     ) -> None:
         """`ready` is the server's readiness."""
-        regions = Regions(config.server.shared_memory, config.inflight.bytes)
         extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
         self._edge = Edge(gate, failures, failure)
         inference = Inference(manager, metrics, checked(check))
