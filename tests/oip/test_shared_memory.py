@@ -209,6 +209,21 @@ def test_descriptors_are_closed(client: Client, server: Served, memory: Any) -> 
     eventually(lambda: open_files() == before)
 
 
+def test_inputs_are_bounded_together(kind: str, memory: Any) -> None:
+    served = serve(ServerConfig.model_validate({"server": {"shared_memory": "/"}, "inflight": {"bytes": "40B"}}), kind)
+    try:
+        with Client(served.address) as client:
+            client.register_system_shared_memory("r", KEY, 80)
+            other = triton.InferInput("in_INT32", [1, 8], "INT32")
+            other.set_shared_memory("r", 32)
+            first = triton.InferInput("in_FP32", [1, 4], "FP32")
+            first.set_shared_memory("r", 16)
+            text = refused(client.infer, "echo", [first, other])[1]
+            assert text == "expected inputs of at most 40 bytes in shared memory, got 48"
+    finally:
+        served.stop(0.5)
+
+
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
 def test_strangers_have_no_shared_memory(client: Client, memory: Any, header: str) -> None:
     headers = {header: "10.0.0.1"}

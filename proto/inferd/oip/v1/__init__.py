@@ -1,1 +1,1 @@
-"""Generated messages of the Open Inference Protocol, Triton's superset (`make proto`): their field numbers, our package."""
+"""Generated messages of the Open Inference Protocol, Triton's superset (`make proto`): their numbers, our package."""

@@ -44,6 +44,7 @@ def options(request: OipRequest, regions: Regions = _NO_REGIONS) -> Options:
         place = regions.place(f"input '{name}'", given.parameters)
         if place is not None:
             sources[name] = place
+    regions.admit(sum(place.size for place in sources.values()))
     classes = {}
     targets = {}
     for output in request.outputs:

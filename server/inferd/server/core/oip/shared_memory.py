@@ -86,7 +86,7 @@ class Regions:
     """The registered regions. Thread-safe.
 
     `prefix` is what keys must begin with ("/" for any), None where shared memory is off. `limit` is the most bytes that
-    a tensor may take.
+    the inputs of a request may take.
     """
 
     def __init__(self, prefix: str | None, limit: int, directory: str = "/dev/shm") -> None:
@@ -153,9 +153,12 @@ class Regions:
                 f"{what}: invalid offset + byte size for shared memory region '{found.name}': it holds {found.size} "
                 f"bytes, got offset {offset} and {size} bytes"
             )
-        if size > self._limit:
-            raise InvalidRequest(f"{what}: expected at most {self._limit} bytes in shared memory, got {size}")
         return Place(found, offset, size)
+
+    def admit(self, size: int) -> None:
+        """Raises InvalidRequest when the inputs of a request are too large together: they are copied."""
+        if size > self._limit:
+            raise InvalidRequest(f"expected inputs of at most {self._limit} bytes in shared memory, got {size}")
 
     def _found(self, name: str) -> Region:
         found = self._regions.get(name)
