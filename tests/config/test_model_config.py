@@ -80,5 +80,5 @@ def test_notes_of_the_pbtxt_come_with_the_settings():
     _, notes = model_config_and_notes(ServerConfig(), "m", None, {"max_batch_size": 4, "optimization": {"x": 1}})
     assert notes == (
         "config.pbtxt: batching is trusted, not proven: max_batch_size is 4",
-        "config.pbtxt: optimization is not honoured",
+        "config.pbtxt: optimization.x is not honoured",
     )

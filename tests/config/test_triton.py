@@ -67,8 +67,8 @@ def test_a_maximum_of_zero_is_no_batching_and_its_absence_says_nothing():
 def test_reshape_gives_the_models_own_shape():
     translation = translate("m", {"max_batch_size": 2, "input": [x(dims=[1], reshape={"shape": []}, optional=True)]})
     tensor = translation.values["signatures"][0]["inputs"][0]
-    assert (tensor["shape"], tensor["optional"]) == ([-1], True)
-    assert any("reshape" in note for note in translation.notes)
+    assert (tensor["shape"], tensor["reshape"], tensor["optional"]) == ([-1, 1], [-1], True)
+    assert not any("reshape" in note for note in translation.notes)
 
 
 def test_dynamic_batching():
@@ -125,13 +125,15 @@ def test_threads_are_a_parameter():
     [
         ({"sequence_batching": {"direct": {}}}, "sequence_batching"),
         ({"parameters": {"FOO": {"string_value": "1"}}}, "'FOO'"),
-        ({"default_model_filename": "other.onnx"}, "other.onnx"),
         ({"model_transaction_policy": {"decoupled": True}}, "decoupled"),
-        ({"dynamic_batching": {"priority_queue_policy": {}}}, "priority_queue_policy"),
+        ({"dynamic_batching": {"priority_queue_policy": {1: {"max_queue_size": 1}}}}, "priority_queue_policy"),
+        ({"dynamic_batching": {"default_queue_policy": {"timeout_action": "DELAY"}}}, "timeout_action"),
         (
             {"dynamic_batching": {"default_queue_policy": {"default_timeout_microseconds": 5}}},
-            "default_timeout_microseconds",
+            "allow_timeout_override",
         ),
+        ({"optimization": {"cuda": {"graphs": True}}}, "optimization.cuda"),
+        ({"optimization": {"execution_accelerators": {"x_accelerator": [{"name": "tensorrt"}]}}}, "tensorrt"),
         ({"instance_group": [{"count": 1, "profile": ["a"]}]}, "profile"),
         ({"input": [x(allow_ragged_batch=True)]}, "allow_ragged_batch"),
         ({"output": [x()]}, "output is not honoured without input"),

@@ -28,7 +28,9 @@ version_policy: { specific: { versions: [ 1, 3 ] } }
 parameters: { key: "A" value: { string_value: "tab\\t\\x41\\101\\u00e9" } }
 parameters { key: "B" value { string_value: "2" } }
 optimization { graph { level: -1 } }
-ensemble_scheduling { step [ { model_name: "a" } ] }
+ensemble_scheduling { step [ { model_name: "a" input_map { key: "x" value: "t" } } ] }
+model_warmup { name: "w" inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }
+model_operations { op_library_filename: "lib.so" }
 [com.example.ext]: 3
 """
 
@@ -51,8 +53,13 @@ def test_the_whole_grammar() -> None:
         "dynamic_batching": {"preferred_batch_size": [4, 8], "max_queue_delay_microseconds": 100},
         "version_policy": {"specific": {"versions": [1, 3]}},
         "parameters": {"A": "tab\tAAé", "B": "2"},
+        "optimization": {"graph": {"level": -1}},
+        "ensemble_scheduling": {"step": [{"model_name": "a", "input_map": {"x": "t"}}]},
+        "model_warmup": [
+            {"name": "w", "inputs": {"x": {"data_type": "TYPE_FP32", "dims": [4], "zero_data": True}}},
+        ],
     }
-    assert unknown == ["optimization", "ensemble_scheduling", "[com.example.ext]"]
+    assert unknown == ["model_operations", "[com.example.ext]"]
 
 
 def test_unknown_parts_inside_known_ones_are_named_by_their_path() -> None:

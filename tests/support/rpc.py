@@ -105,6 +105,7 @@ class FakeServable:
     default_signature: str = "serving_default"
     handles: int = 0
     plans: dict[object, Any] = field(default_factory=dict)
+    ensemble: tuple[Any, ...] = ()
 
 
 class FakeHandle:

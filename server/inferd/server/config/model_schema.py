@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, ValidationInfo, model_validator
 
+from inferd.server.config.ensemble_schema import Step
 from inferd.server.config.fields import Count, Device, Dimension, DTypeName, Flag, Label, Room, Section, Text, Version
 from inferd.server.config.units import Seconds
 
@@ -20,6 +21,8 @@ class Queue(Section):
     """Most requests that wait."""
     bytes: Room = 256 * 2**20
     """Most bytes of input that wait."""
+    timeout: Seconds | None = None
+    """Longest time that a request waits when it names none itself. null: until its deadline."""
 
 
 class Batching(Section):
@@ -100,6 +103,8 @@ class Tensor(Section):
     """As in the Open Inference Protocol: BOOL, INT8 to INT64, UINT8 to UINT64, FP16, BF16, FP32, FP64, STRING."""
     shape: tuple[Dimension, ...] | None = None
     """Sizes, the batch axis included; -1: any size. null: even the rank is open."""
+    reshape: tuple[Dimension, ...] | None = None
+    """The shape that the model itself has, the batch axis included, where requests use another. null: the same."""
     optional: Flag = False
     """Requests may leave this input out."""
     sample: Any = None
@@ -126,6 +131,30 @@ class DeclaredSignature(Section):
         return self
 
 
+class SampleInput(Section):
+    """One input of a warm-up request."""
+
+    dtype: DTypeName
+    """As in the Open Inference Protocol."""
+    shape: tuple[Annotated[int, Strict(), Field(ge=0)], ...] = ()
+    """The whole shape, the batch axis included."""
+    fill: Literal["zero", "random"] = "zero"
+    """The values, where there is no file."""
+    file: Text | None = None
+    """Values as raw bytes (STRING: each with four bytes of length before it), in the model's directory `warmup`."""
+
+
+class WarmupSample(Section):
+    """A request that every instance answers before the version takes traffic. One that fails is a failed load."""
+
+    name: str = ""
+    """For messages."""
+    inputs: Annotated[dict[Text, SampleInput], Field(min_length=1)]
+    """By input."""
+    runs: Count = 1
+    """How often it is answered."""
+
+
 class Warmup(Section):
     """Runs before a version takes traffic."""
 
@@ -133,6 +162,8 @@ class Warmup(Section):
     """auto: every signature, with its samples or with seeded data; off: none."""
     runs: Count = 1
     """Runs per signature."""
+    samples: tuple[WarmupSample, ...] = ()
+    """Further requests, to the default signature."""
 
 
 class ModelConfig(Section):
@@ -140,6 +171,8 @@ class ModelConfig(Section):
 
     backend: Text | None = None
     """onnx, torch, tensorflow or a plug-in's name. null: told by the files of the version."""
+    artefact: Text | None = None
+    """The file or directory to serve in each version, where it has not its usual name. null: told by the names."""
     version_policy: Policy = Policy(latest=1)
     transition: Literal["availability", "resource"] = "availability"
     """availability: the new version is loaded before the old one goes; resource: the old one goes first."""
@@ -157,6 +190,9 @@ class ModelConfig(Section):
     """Priority of requests that name none; 1 is served before 2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings; its documentation lists them."""
+    ensemble: tuple[Step, ...] = ()
+    """Steps: other models of this server, wired to each other, instead of an artefact. In any order: what a step needs
+    decides when it runs. `signatures` says what the whole takes and gives."""
 
     @model_validator(mode="after")
     def _signatures_differ(self) -> Self:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from inferd.server.config.errors import ConfigError, Problem, shown
 from inferd.server.config.model_schema import DeclaredSignature
+from inferd.server.config.triton_options import Options
 
 _BACKENDS: Final = {
     "onnxruntime": "onnx",
@@ -30,11 +31,14 @@ _HONOURED: Final = frozenset(
         "backend",
         "default_model_filename",
         "dynamic_batching",
+        "ensemble_scheduling",
         "input",
         "instance_group",
         "max_batch_size",
         "model_transaction_policy",
+        "model_warmup",
         "name",
+        "optimization",
         "output",
         "parameters",
         "platform",
@@ -50,10 +54,14 @@ _BATCHING: Final = frozenset(
         "priority_levels",
         "default_priority_level",
         "default_queue_policy",
+        "priority_queue_policy",
     }
 )
+_QUEUE_POLICY: Final = frozenset(
+    {"max_queue_size", "default_timeout_microseconds", "allow_timeout_override", "timeout_action"}
+)
 _TENSOR: Final = frozenset({"name", "data_type", "dims", "format", "reshape", "optional", "is_shape_tensor"})
-_THREADS: Final = "intra_op_thread_count"
+_ENSEMBLE: Final = "ensemble"
 
 
 @dataclass(slots=True)
@@ -76,6 +84,7 @@ class _Translator:
         self._source = source
         self._values: dict[str, Any] = {}
         self._notes: list[str] = []
+        self._is_ensemble = pbtxt.get("platform") == _ENSEMBLE or bool(self._mapping("ensemble_scheduling"))
 
     def run(self) -> Translation:
         self._identity()
@@ -83,7 +92,14 @@ class _Translator:
         self._signature(batched)
         self._instances()
         self._policy()
-        self._parameters()
+        self._warmup(batched)
+        if self._is_ensemble:
+            self._ensemble()
+        options = Options(self._values.get("backend", ""), self._pbtxt, self._note)
+        if options.threads:
+            self._values.setdefault("instances", {})["threads"] = options.threads
+        if options.values:
+            self._values["options"] = options.values
         for key in sorted(set(self._pbtxt) - _HONOURED):
             if self._pbtxt[key] not in (None, "", [], {}, (), False):
                 self._note(f"{key} is not honoured")
@@ -94,11 +110,15 @@ class _Translator:
         if given != self._name:
             raise self._error("name", f"the name of the model's directory, {self._name!r}", given)
         kind = str(self._pbtxt.get("backend") or self._pbtxt.get("platform") or "")
-        if kind:
+        if kind and not self._is_ensemble:
             self._values["backend"] = _BACKENDS.get(kind, kind)
         filename = self._pbtxt.get("default_model_filename")
         if filename and filename not in _DEFAULT_FILES:
-            self._note(f"default_model_filename {filename!r} is not honoured: files have their usual names")
+            if not kind:
+                raise self._error(
+                    "default_model_filename", "backend or platform beside it, to say what it is", filename
+                )
+            self._values["artefact"] = str(filename)
         if self._mapping("model_transaction_policy").get("decoupled"):
             self._note("model_transaction_policy.decoupled is not honoured: one answer per request")
 
@@ -108,7 +128,8 @@ class _Translator:
         batching: dict[str, Any] = {}
         if most is not None and most > 0:
             batching = {"mode": "trusted", "max_batch_size": most}
-            self._note(f"batching is trusted, not proven: max_batch_size is {most}")
+            if not self._is_ensemble:
+                self._note(f"batching is trusted, not proven: max_batch_size is {most}")
         elif most is not None:
             batching = {"mode": "off"}
         dynamic = self._mapping("dynamic_batching")
@@ -123,19 +144,86 @@ class _Translator:
         priority = self._number(dynamic, "default_priority_level", "dynamic_batching.default_priority_level")
         if priority:
             self._values["default_priority"] = priority
-        queue = dynamic.get("default_queue_policy")
-        queue = queue if isinstance(queue, Mapping) else {}
-        room = self._number(queue, "max_queue_size", "dynamic_batching.default_queue_policy.max_queue_size")
-        if room:
-            self._values["queue"] = {"requests": room}
-        for key in sorted(set(queue) - {"max_queue_size"}):
-            if queue[key] not in (0, False, "REJECT", None):
-                self._note(
-                    f"dynamic_batching.default_queue_policy.{key} is not honoured: requests carry their own limits"
-                )
+        self._queue_policy(dynamic)
         if batching:
             self._values["batching"] = batching
         return bool(most and most > 0)
+
+    def _queue_policy(self, dynamic: Mapping[str, Any]) -> None:
+        where = "dynamic_batching.default_queue_policy"
+        policy = dynamic.get("default_queue_policy")
+        policy = policy if isinstance(policy, Mapping) else {}
+        queue: dict[str, Any] = {}
+        room = self._number(policy, "max_queue_size", f"{where}.max_queue_size")
+        if room:
+            queue["requests"] = room
+        timeout = self._number(policy, "default_timeout_microseconds", f"{where}.default_timeout_microseconds")
+        if timeout:
+            queue["timeout"] = f"{timeout}us"
+            if not policy.get("allow_timeout_override"):
+                self._note(f"{where}.allow_timeout_override is always on: a request may name its own timeout")
+        if policy.get("timeout_action") == "DELAY":
+            self._note(f"{where}.timeout_action DELAY is not honoured: a request that waited too long is refused")
+        for key in sorted(set(policy) - _QUEUE_POLICY):
+            self._note(f"{where}.{key} is not honoured")
+        if dynamic.get("priority_queue_policy"):
+            self._note(
+                "dynamic_batching.priority_queue_policy is not honoured: all priorities share one queue's limits"
+            )
+        if queue:
+            self._values["queue"] = queue
+
+    def _ensemble(self) -> None:
+        steps = []
+        where = "ensemble_scheduling.step"
+        for step in self._list(self._mapping("ensemble_scheduling"), "step"):
+            if not isinstance(step, Mapping) or not step.get("model_name"):
+                raise self._error(where, "a step with a model_name", step)
+            for key in ("input_map", "output_map"):
+                if not step.get(key):
+                    raise self._error(f"{where} {step['model_name']!r} {key}", "at least one entry", step.get(key))
+            version = step.get("model_version", -1)
+            if step.get("model_namespace"):
+                self._note(f"{where} {step['model_name']!r}: model_namespace is not honoured: names are unique here")
+            steps.append(
+                {
+                    "model": step["model_name"],
+                    **({"version": version} if version != -1 else {}),
+                    "inputs": dict(step["input_map"]),
+                    "outputs": dict(step["output_map"]),
+                }
+            )
+        if not steps:
+            raise self._error("ensemble_scheduling", "at least one step", self._pbtxt.get("ensemble_scheduling"))
+        for kind in ("input", "output"):
+            if not self._list(self._pbtxt, kind):
+                raise self._error(kind, f"the {kind}s of the ensemble", None)
+        self._values["ensemble"] = steps
+
+    def _warmup(self, batched: bool) -> None:
+        samples: list[dict[str, Any]] = []
+        for sample in self._list(self._pbtxt, "model_warmup"):
+            name = str(sample.get("name") or f"sample {len(samples) + 1}")
+            where = f"model_warmup {name!r}"
+            rows = self._number(sample, "batch_size", f"{where} batch_size")
+            inputs = {}
+            for key, given in (sample.get("inputs") or {}).items():
+                dims = self._dims(f"{where} input", key, given.get("dims", []))
+                if -1 in dims:
+                    raise self._error(f"{where} input {key!r} dims", "sizes", list(dims))
+                file = given.get("input_data_file")
+                inputs[key] = {
+                    "dtype": self._dtype(f"{where} input", key, given),
+                    "shape": [*([rows or 1] if batched else []), *dims],
+                    "fill": "random" if given.get("random_data") else "zero",
+                    **({"file": file} if file else {}),
+                }
+            if not inputs:
+                raise self._error(where, "inputs", sample.get("inputs"))
+            runs = self._number(sample, "count", f"{where} count")
+            samples.append({"name": name, "inputs": inputs, **({"runs": runs} if runs else {})})
+        if samples:
+            self._values["warmup"] = {"samples": samples}
 
     def _signature(self, batched: bool) -> None:
         inputs = [self._tensor("input", item, batched) for item in self._list(self._pbtxt, "input")]
@@ -150,28 +238,33 @@ class _Translator:
         if not isinstance(item, Mapping) or not item.get("name"):
             raise self._error(kind, "a tensor with a name", item)
         name = str(item["name"])
-        dtype = str(item.get("data_type") or "")
-        if not dtype.startswith("TYPE_") or dtype == "TYPE_INVALID":
-            raise self._error(f"{kind} {name!r} data_type", "TYPE_BOOL, TYPE_INT8 ... TYPE_FP64 or TYPE_STRING", dtype)
+        dtype = self._dtype(kind, name, item)
         # Our own ModelConfig writes a tensor that has nothing but the batch axis without dims.
         dims = item.get("dims", [] if batched else None)
         reshape = item.get("reshape")
-        if isinstance(reshape, Mapping):
-            # The model itself has the reshaped form, and requests reach it as they are.
-            dims = reshape.get("shape", [])
-            self._note(f"{kind} {name!r}: reshape is not honoured: requests use the model's own shape")
         for key in sorted(set(item) - _TENSOR):
             if item[key] not in (None, "", False, [], {}):
                 self._note(f"{kind} {name!r}: {key} is not honoured")
         shape = None
+        axis = [-1] if batched else []
         if dims is not None:
-            shape = [*([-1] if batched else []), *self._dims(kind, name, dims)]
+            shape = [*axis, *self._dims(kind, name, dims)]
+        own = None
+        if isinstance(reshape, Mapping):
+            own = [*axis, *self._dims(kind, f"{name} reshape", reshape.get("shape", []))]
         return {
             "name": name,
-            "dtype": dtype.removeprefix("TYPE_"),
+            "dtype": dtype,
             "shape": shape,
+            **({} if own is None else {"reshape": own}),
             **({"optional": True} if item.get("optional") else {}),
         }
+
+    def _dtype(self, kind: str, name: str, item: Mapping[str, Any]) -> str:
+        dtype = str(item.get("data_type") or "")
+        if not dtype.startswith("TYPE_") or dtype == "TYPE_INVALID":
+            raise self._error(f"{kind} {name!r} data_type", "TYPE_BOOL, TYPE_INT8 ... TYPE_FP64 or TYPE_STRING", dtype)
+        return dtype.removeprefix("TYPE_")
 
     def _dims(self, kind: str, name: str, dims: Any) -> Sequence[int]:
         dims = list(dims) if isinstance(dims, Sequence) else [dims]
@@ -216,14 +309,6 @@ class _Translator:
             latest = policy["latest"] if isinstance(policy["latest"], Mapping) else {}
             newest = self._number(latest, "num_versions", "version_policy.latest.num_versions")
             self._values["version_policy"] = {"latest": newest or 1}
-
-    def _parameters(self) -> None:
-        for key, value in self._mapping("parameters").items():
-            text = str(value.get("string_value", "")) if isinstance(value, Mapping) else str(value)
-            if key == _THREADS and text.isascii() and text.isdigit() and int(text[:9]) > 0:
-                self._values.setdefault("instances", {})["threads"] = int(text)
-            elif not (key == _THREADS and text == "0"):
-                self._note(f"parameters {key!r} is not honoured")
 
     def _mapping(self, key: str) -> Mapping[str, Any]:
         value = self._pbtxt.get(key)

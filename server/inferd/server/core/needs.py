@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from inferd.backends.api import Signature
+from inferd.server.config.ensemble_schema import Step
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
 from inferd.server.observability.model_metrics import Snapshot
 from inferd.server.scheduling.request import InferRequest
@@ -37,6 +38,8 @@ class ServableLike(Protocol):
     def stateful(self) -> bool: ...
     @property
     def default_priority(self) -> int: ...
+    @property
+    def ensemble(self) -> Sequence[Step]: ...
     @property
     def plans(self) -> dict[object, Any]: ...
 

@@ -18,6 +18,7 @@ from inferd.server.lifecycle.memory import Memory
 from inferd.server.lifecycle.settings import Resolve
 from inferd.server.lifecycle.source import RepositoryScanner, Source
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.warmup import Recorded
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 
@@ -28,17 +29,21 @@ def build_manager(
     *,
     observer_for: Callable[[ServableId], BatchObserver] | None = None,
     loop: InlineLoop | None = None,
+    recorded: Recorded | None = None,
 ) -> Manager:
     """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer;
-    `loop` is the front end's, for batches that are short enough to run there.
+    `loop` is the front end's, for batches that are short enough to run there; `recorded` reads recorded warm-up
+    requests.
 
     Raises OverridesError when the state directory cannot be read.
     """
     scanner = RepositoryScanner(config.repository, resolver(config))
     source = Source(scanner, poll=config.repository.poll)
-    return Manager(config, WatchedSource(source, FileEvents(config.repository.roots, source.wake)), build_loader(
-        config, registry, observer_for=observer_for, loop=loop
-    ))  # fmt: skip
+    watched = WatchedSource(source, FileEvents(config.repository.roots, source.wake))
+    loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded)
+    manager = Manager(config, watched, loader)
+    loader.connect(manager.acquire)
+    return manager
 
 
 def build_loader(
@@ -47,6 +52,7 @@ def build_loader(
     *,
     observer_for: Callable[[ServableId], BatchObserver] | None = None,
     loop: InlineLoop | None = None,
+    recorded: Recorded | None = None,
 ) -> Loader:
     """A loader with the configured share of the machine."""
     return Loader(
@@ -55,6 +61,7 @@ def build_loader(
         memory=Memory(),
         observer_for=observer_for,
         loop=loop,
+        recorded=recorded,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from inferd.server.errors import Conflict, ExecutionFailed, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.conductor import Conductor
+from inferd.server.lifecycle.ensemble import composing
 from inferd.server.lifecycle.labels import check_label, effective_labels
 from inferd.server.lifecycle.overrides import Kind, OverridesError, Wish, Wishes
 from inferd.server.lifecycle.record import ModelRecord, VersionRecord
@@ -104,8 +105,27 @@ class Commands:
         """Lifts unloads and the pin; a version that the policy leaves out is wanted from now on.
 
         `asked_at`: monotonic time. Who publishes a version and loads the model means that version: lifting the pin
-        before it has settled would bring back the one before it.
+        before it has settled would bring back the one before it. The models of an ensemble that are not served are
+        loaded with it.
         """
+        for part in self._parts(self._model(name)):
+            if self._load_one(part, None, by, asked_at) is None:
+                return None
+        return self._load_one(name, version, by, asked_at)
+
+    def _parts(self, model: ModelRecord) -> list[str]:
+        """The models of an ensemble that are not served, those of ensembles in it too."""
+        found: list[str] = []
+        walk = [model.name]
+        while walk:
+            for part in composing(self._conductor.records.get(walk.pop())):
+                if part not in (*found, model.name) and part in self._conductor.records:
+                    walk.append(part)
+                    if part not in self._conductor.board.serving:
+                        found.append(part)
+        return found
+
+    def _load_one(self, name: str, version: int | None, by: str, asked_at: float) -> Outcome | None:
         model = self._model(name)
         if version is None and self._settling(model) and self._clock() < asked_at + self._patience:
             return None
@@ -219,6 +239,8 @@ class Commands:
             raise Conflict(f"{subject} failed to load: {record.failure.reason}")
         if record.disk.error:
             raise Conflict(f"{subject}: {record.disk.error}")
+        if composing(model) and record.state is State.START and record.error:
+            raise Conflict(f"{subject} cannot be served: {record.error}")
         if record.disk.held and not record.disk.settling:
             raise Unavailable(f"{subject} is held back: {record.disk.held}")
         if record.servable is not None:

@@ -18,6 +18,7 @@ from inferd.server.lifecycle.board import Board
 from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.desired import Desired, desired
 from inferd.server.lifecycle.disk import Listing
+from inferd.server.lifecycle.ensemble import Obstacle, composing, models_of, obstacle
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.fingerprints import Fingerprints
 from inferd.server.lifecycle.layout import readable
@@ -28,7 +29,7 @@ from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRe
 from inferd.server.lifecycle.retry import Backoff, Failure
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
-from inferd.server.lifecycle.transition_policy import Load, Snapshot, Unload, next_action
+from inferd.server.lifecycle.transition_policy import Load, Phase, Snapshot, Unload, next_action
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
@@ -67,7 +68,7 @@ class Conductor:
         self._post = post
         self._closer = Closer(loader, post, spawn, self._closed)
         self._explicit = explicit
-        self._load_at_start = load_at_start
+        self._load_at_start = set(load_at_start)
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._wall_clock = wall_clock
@@ -84,6 +85,7 @@ class Conductor:
         """Takes over what the source saw."""
         first = self.listing is None
         self.listing = listing
+        self._name_parts(listing)
         for name, found in listing.models.items():
             record = self.records.get(name)
             new = record is None
@@ -109,6 +111,15 @@ class Conductor:
                 record.adopt(None)
                 self.touch(name)
 
+    def _name_parts(self, listing: Listing) -> None:
+        """Who names an ensemble to be loaded at the start means the models in it, too."""
+        named = [name for name in self._load_at_start if name in listing.models]
+        while named:
+            disk = listing.models.get(named.pop())
+            parts = models_of(disk.config) if disk is not None and disk.config is not None else ()
+            named.extend(part for part in parts if part not in self._load_at_start)
+            self._load_at_start.update(parts)
+
     def refresh(self, record: ModelRecord) -> None:
         """Explicit mode: an operator's load looks at the disk anew; between loads it counts as unchanged."""
         disk = self.listing.models.get(record.name) if self.listing is not None else None
@@ -130,17 +141,22 @@ class Conductor:
 
     def act(self) -> None:
         """Decides and acts until nothing is left to do now, then publishes. Looks at models that something happened
-        to."""
+        to, and then at the ensembles that they are in."""
         now = self._acted_at = self._clock()
         for name, model in self.records.items():
             if any(record.failure is not None and record.failure.next_at <= now for record in model.versions.values()):
                 self._dirty.add(name)
-        dirty = [name for name in sorted(self._dirty) if name in self.records]
+        holders = {name: parts for name, model in self.records.items() if (parts := composing(model))}
+        dirty = {name for name in self._dirty if name in self.records}
         self._dirty.clear()
-        for name in dirty:
-            self._act(self.records[name])
-        self._prune(dirty)
-        self.board.publish({name: self.records[name] for name in dirty if name in self.records})
+        for _ in range(1 + len(holders)):  # ensembles may be in ensembles, but not deeper than there are any
+            for name in sorted(dirty):
+                self._act(self.records[name])
+            self._prune(sorted(dirty))
+            self.board.publish({name: self.records[name] for name in dirty if name in self.records})
+            dirty = {name for name, parts in holders.items() if name in self.records and not dirty.isdisjoint(parts)}
+            if not dirty:
+                break
 
     @property
     def due(self) -> float | None:
@@ -195,8 +211,24 @@ class Conductor:
         )
         return desired(model.config, self.overrides.of(model.name), candidates, failed, served_by_default=by_default)
 
+    def _obstacle(self, model: ModelRecord) -> Obstacle | None:
+        """What keeps an ensemble from being served; None for every other model."""
+        if not composing(model) or self._stopping:
+            return None
+        return obstacle(model, self.records, self.board.serving)
+
+    def _hold_back(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle | None) -> None:
+        record.waiting = obstacle.reason if obstacle is not None and obstacle.passing else ""
+        if obstacle is None:
+            return
+        if record.loading is not None:
+            record.loading.cancelled = True
+        elif record.state is State.START:
+            self.board.move(model, record, State.START, "" if obstacle.passing else obstacle.reason)
+
     def _act(self, model: ModelRecord) -> None:
         want = self._desired[model.name] = self._want(model)
+        obstacle = self._obstacle(model)
         settings = model.settings if model.disk is not None and model.disk.config is not None else None
         transition = model.config.transition if model.config is not None else "availability"
         for number, record in model.versions.items():
@@ -207,6 +239,7 @@ class Conductor:
                     # What is being loaded may be overtaken by other content; then it is dropped at its next step.
                     content = record.on_disk(model.settings)
                     record.loading.cancelled = content is not None and content != record.loading.content
+                self._hold_back(model, record, obstacle)
             elif record.loading is not None:
                 record.loading.cancelled = True
                 if record.state is State.LOADING and self._stopping:
@@ -218,9 +251,9 @@ class Conductor:
             snapshots = [
                 Snapshot(
                     number,
-                    record.phase(settings, now),
+                    Phase.IDLE if obstacle is not None and not record.loaded else record.phase(settings, now),
                     number in want.wanted,
-                    forced=number in want.forced,
+                    forced=number in want.forced or obstacle is not None,
                     draining=bool(record.ending),
                 )
                 for number, record in model.versions.items()
@@ -250,7 +283,7 @@ class Conductor:
         loading = record.loading = Loading(self._generation, content)
         request = LoadRequest(record.id, self._generation, record.disk, model.config, model.disk.notes)
         if record.servable is None:
-            self.board.move(model, record, State.LOADING, record.error)
+            self.board.move(model, record, State.LOADING, "" if model.config.ensemble else record.error)
         self._say(logging.INFO, "version loading", record, loading.generation)
         self._pool.submit(model.name, partial(self._run_load, model, record, request, loading))
 
@@ -271,7 +304,10 @@ class Conductor:
         record.loading = None
         self.touch(model.name)
         wanted = record.id.version in self._want(model).wanted
-        if not wanted:
+        held_back = self._obstacle(model) is not None
+        if held_back and record.state is State.LOADING:
+            self.board.move(model, record, State.START)
+        if not wanted or held_back:
             self._say(logging.INFO, "version loaded but no longer wanted", record, loading.generation)
             self._closer.end(model, record, servable)
             return

@@ -19,12 +19,14 @@ class Desired:
     preferred   those of them from which a request that names no version is answered
     forced      versions that an operator wants gone, whatever that leaves
     labels      label to version
+    asked       whether the model is served at all: in explicit mode only what was named at start or by an operator is
     """
 
     wanted: frozenset[int] = frozenset()
     preferred: frozenset[int] = frozenset()
     forced: frozenset[int] = frozenset()
     labels: dict[str, int] = field(default_factory=dict)
+    asked: bool = True
 
 
 def desired(
@@ -57,4 +59,4 @@ def desired(
         wanted |= frozenset(labels.values())
     wanted = (wanted & everything) - gone
     forced = (everything - wanted) if wishes.get("unloaded") is not None else gone
-    return Desired(wanted, base & wanted, forced, labels)
+    return Desired(wanted, base & wanted, forced, labels, asked)

@@ -5,7 +5,7 @@ Nothing is served, warmed up or left open. Every version is opened where a serve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from inferd.backends.api import LoadError, Signature
@@ -13,10 +13,12 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.lifecycle.assemble import build_loader, resolver
 from inferd.server.lifecycle.desired import desired
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
+from inferd.server.lifecycle.ensemble import BACKEND, misfit, models_of, wiring_of
 from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.scheduling.wiring import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,79 @@ def _findings(config: ServerConfig, registry: Registry) -> Iterator[Finding]:
     for error in listing.errors:
         yield Finding("", error=error)
     loader = build_loader(config, registry)
+    opened: dict[str, list[Finding]] = {}
     for model in listing.models.values():
         yield Finding(model.name, path=str(model.directory), error=model.error, notes=model.notes)
-        yield from _versions(model, loader)
+        if model.config is None or not model.config.ensemble:
+            found = opened[model.name] = list(_versions(model, loader))
+            yield from found
+    yield from _ensembles(listing.models, opened)
 
 
-def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
+def _ensembles(models: Mapping[str, ModelOnDisk], opened: dict[str, list[Finding]]) -> Iterator[Finding]:
+    """Ensembles can be looked at when everything in them has been: those in others first."""
+    left = {name: model for name, model in models.items() if model.config is not None and model.config.ensemble}
+    while left:
+        free = [name for name, model in left.items() if not set(_parts(model)) & set(left)]
+        if not free:
+            for name, model in left.items():
+                held = ", ".join(part for part in _parts(model) if part in left)
+                error = f"ensembles hold each other in a circle: {name} needs {held}"
+                yield Finding(name, path=str(model.directory), error=error)
+            return
+        for name in free:
+            found = opened[name] = list(_ensemble(left.pop(name), opened))
+            yield from found
+
+
+def _parts(model: ModelOnDisk) -> tuple[str, ...]:
+    return models_of(model.config) if model.config is not None else ()
+
+
+def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterator[Finding]:
+    yield from _unready(model)
+    assert model.config is not None
+    there = [version.number for version in model.versions if version.ready]
+    wanted = desired(model.config, Wishes(), there, (), served_by_default=True).wanted
+    for version in model.versions:
+        if version.number not in wanted:
+            continue
+        where = str(version.path)
+        try:
+            signature, wiring = wiring_of(model.config)
+            found = {(s.model, s.version): _signature(s, opened) for s in wiring.stages}
+            problem = misfit(signature, wiring, found)
+            if problem:
+                raise LoadError(problem)
+        except LoadError as error:
+            yield Finding(model.name, version.number, where, error=str(error))
+            continue
+        steps = f"steps: {', '.join(stage.model for stage in wiring.stages)}"
+        unused = (f"nobody uses {', '.join(map(repr, wiring.unused))}",) if wiring.unused else ()
+        yield Finding(model.name, version.number, where, "", BACKEND, (signature,), (steps, *unused))
+
+
+def _signature(stage: Stage, opened: Mapping[str, list[Finding]]) -> Signature:
+    """What a step's model takes and gives. Raises LoadError when it would not be served."""
+    if stage.model not in opened:
+        raise LoadError(f"{stage.subject}: there is no such model in the repository")
+    fine = {f.version: f.signatures[0] for f in opened[stage.model] if f.ok and f.version is not None and f.signatures}
+    if not fine:
+        raise LoadError(f"{stage.subject} would not be served")
+    number = max(fine) if stage.version is None else stage.version
+    if number not in fine:
+        raise LoadError(f"{stage.subject} would not be served; there would be {', '.join(map(str, sorted(fine)))}")
+    return fine[number]
+
+
+def _unready(model: ModelOnDisk) -> Iterator[Finding]:
     for version in model.versions:
         if version.error or version.held:
             yield Finding(model.name, version.number, str(version.path), error=version.error or version.held)
+
+
+def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
+    yield from _unready(model)
     if model.config is None:
         return
     there = [version.number for version in model.versions if version.ready]

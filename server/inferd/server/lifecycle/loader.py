@@ -7,28 +7,35 @@ leaves nothing open.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from inferd.backends.api import Backend, BackendError, IncompleteArtefact, LoadError, Model, OpenRequest, Placement
 from inferd.server.config.schema import ModelConfig
 from inferd.server.errors import ServingError
-from inferd.server.lifecycle.declared import declared_samples, declared_signatures
+from inferd.server.lifecycle.compose import compose
+from inferd.server.lifecycle.declared import declared_samples
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.layout import LayoutError
+from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.memory import Memory
 from inferd.server.lifecycle.placement import placements
+from inferd.server.lifecycle.reshape import own_signatures, reshaped
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
+from inferd.server.lifecycle.warmup import Recorded, checked, warmup_requests
 from inferd.server.observability.events import event, get
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.pipeline import Acquire
 from inferd.server.scheduling.scheduler import Scheduler
+
+__all__ = ["LoadCancelled", "LoadRequest", "Loader", "LoaderLike", "Registry"]
 
 log = get("lifecycle")
 
@@ -37,17 +44,6 @@ _ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
 
 class LoadCancelled(Exception):
     """The version is no longer wanted; what was loaded of it is closed again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """One version to load, as it lies on disk now, with its settings. `generation` counts the loads of the process."""
-
-    id: ServableId
-    generation: int
-    version: VersionOnDisk
-    config: ModelConfig
-    notes: tuple[str, ...] = ()
 
 
 class Registry(Protocol):
@@ -59,6 +55,10 @@ class Registry(Protocol):
 
     def get(self, name: str) -> Backend:
         """The backend with this name. Raises LoadError."""
+        ...
+
+    def named(self, wanted: str) -> Backend:
+        """The backend with this name or this Triton platform name. Raises LoadError."""
         ...
 
 
@@ -89,12 +89,20 @@ class Loader:
         memory: Memory | None = None,
         observer_for: Callable[[ServableId], BatchObserver] | None = None,
         loop: InlineLoop | None = None,
+        recorded: Recorded | None = None,
     ) -> None:
+        """`recorded` reads the requests that TensorFlow Serving's users record beside a version."""
         self._registry = registry
         self._cpu_threads = cpu_threads
         self._memory = memory or Memory()
         self._observer_for = observer_for
         self._loop = loop
+        self._recorded = recorded
+        self._acquire: Acquire | None = None
+
+    def connect(self, acquire: Acquire) -> None:
+        """Lets ensembles find the models that they are made of. Call it before the first load."""
+        self._acquire = acquire
 
     def estimate(self, version: VersionOnDisk) -> int:
         """Bytes of memory that the version will take, guessed from its files."""
@@ -103,6 +111,9 @@ class Loader:
     def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
         """See LoaderLike."""
         with _load_errors(request):
+            if request.config.ensemble:
+                assert self._acquire is not None
+                return compose(request, self._acquire, self._observer(request.id))
             return self._load(request, cancelled)
 
     def _load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
@@ -125,7 +136,7 @@ class Loader:
                 queue=config.queue,
                 stateful=config.stateful,
                 samples=declared_samples(config),
-                observer=self._observer_for(request.id) if self._observer_for else NullObserver(),
+                observer=self._observer(request.id),
                 loop=self._loop,
             )
         except BaseException:
@@ -136,6 +147,9 @@ class Loader:
             checkpoint()
             if config.warmup.mode != "off":
                 scheduler.warm_up(config.warmup.runs)
+                checkpoint()
+                signatures = {signature.name: signature for signature in model.signatures}
+                scheduler.replay(checked(warmup_requests(request, self._recorded), request.id, signatures))
                 checkpoint()
             scheduler.prove()
             # What was read while it was being written may have loaded well and still be half of each.
@@ -156,6 +170,9 @@ class Loader:
             scheduler.close()
             raise
 
+    def _observer(self, id: ServableId) -> BatchObserver:  # noqa: A002
+        return self._observer_for(id) if self._observer_for else NullObserver()
+
     def open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
         """Finds and opens the artefact; the caller closes the model. Raises LoadError."""
         with _load_errors(request):
@@ -164,7 +181,7 @@ class Loader:
     def _open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
         config = request.config
         path = request.version.path
-        backend, artefact = self._registry.detect(path, config.backend)
+        backend, artefact = self._artefact(path, config)
         missing = backend.complete(artefact)
         if missing:
             raise IncompleteArtefact(missing)
@@ -176,7 +193,7 @@ class Loader:
                 version=request.id.version,
                 directory=path,
                 artefact=artefact,
-                signatures=declared_signatures(config),
+                signatures=own_signatures(config),
                 options=config.options,
             )
         )
@@ -184,7 +201,21 @@ class Loader:
             model.close()
             raise LoadError("the model has no signature")
         self._memory.settle_imports()
-        return model, backend, where
+        return reshaped(model, config), backend, where
+
+    def _artefact(self, directory: Path, config: ModelConfig) -> tuple[Backend, Path]:
+        if config.artefact is None:
+            return self._registry.detect(directory, config.backend)
+        if config.backend is None:
+            raise LoadError(f"artefact: {config.artefact!r} needs a backend beside it, to say what it is")
+        parts = Path(config.artefact).parts
+        if os.path.isabs(config.artefact) or ".." in parts:
+            raise LoadError(f"artefact: expected a name inside the version's directory, got {config.artefact!r}")
+        artefact = directory / config.artefact
+        if not artefact.exists():
+            there = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+            raise IncompleteArtefact(f"artefact: {config.artefact!r} is not there; the version holds {there}")
+        return self._registry.named(config.backend), artefact
 
     def unload(self, servable: Servable) -> None:
         """See LoaderLike."""

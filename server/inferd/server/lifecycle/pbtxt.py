@@ -69,8 +69,9 @@ class _Repeated:
 class _Map:
     """A map field: occurrences of { key: ... value: ... }; `item` reads the value."""
 
-    def __init__(self, item: Callable[[Value, str, list[str]], Any]) -> None:
+    def __init__(self, item: Callable[[Value, str, list[str]], Any], key: Reader | None = None) -> None:
         self.item = item
+        self.key = key or _string
 
 
 def _message(fields: Message, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def _message(fields: Message, schema: dict[str, Any], path: str, unknown: list[s
             entries = value if isinstance(value, list) and not isinstance(value, Message) else [value]
             for entry in entries:
                 pair = dict(_expect_message(entry, where))
-                key = _string(pair.get("key", ""))
+                key = kind.key(pair.get("key", "" if kind.key is _string else 0))
                 found.setdefault(name, {})[key] = kind.item(pair.get("value", ""), f"{where}[{key}]", unknown)
         else:
             found[name] = _read(value, kind, where, unknown)
@@ -149,7 +150,26 @@ def _parameter(value: Value, where: str, unknown: list[str]) -> str:
     )
 
 
+def _text(value: Value, where: str, unknown: list[str]) -> str:
+    try:
+        return _string(value)
+    except TextFormatError as error:
+        raise TextFormatError(f"{where}: {error}") from None
+
+
+def _sample_input(value: Value, where: str, unknown: list[str]) -> dict[str, Any]:
+    return _message(_expect_message(value, where), _SAMPLE_INPUT, where, unknown)
+
+
+def _queue_policy(value: Value, where: str, unknown: list[str]) -> dict[str, Any]:
+    return _message(_expect_message(value, where), _QUEUE_POLICY, where, unknown)
+
+
 _RESHAPE = {"shape": _Repeated(_integer)}
+_SAMPLE_INPUT = {
+    "data_type": _word, "dims": _Repeated(_integer), "zero_data": _boolean, "random_data": _boolean,
+    "input_data_file": _string,
+}  # fmt: skip
 _INPUT = {
     "name": _string, "data_type": _word, "format": _word, "dims": _Repeated(_integer), "reshape": _RESHAPE,
     "optional": _boolean,
@@ -176,6 +196,29 @@ _MODEL: dict[str, Any] = {
     "instance_group": _Repeated(
         {"name": _string, "kind": _word, "count": _integer, "gpus": _Repeated(_integer)},
     ),
+    "ensemble_scheduling": {
+        "step": _Repeated(
+            {
+                "model_name": _string,
+                "model_version": _integer,
+                "input_map": _Map(_text),
+                "output_map": _Map(_text),
+                "model_namespace": _string,
+            },
+        ),
+        "max_inflight_requests": _integer,
+    },
+    "model_warmup": _Repeated(
+        {"name": _string, "batch_size": _integer, "inputs": _Map(_sample_input), "count": _integer},
+    ),
+    "model_transaction_policy": {"decoupled": _boolean},
+    "optimization": {
+        "graph": {"level": _integer},
+        "execution_accelerators": {
+            "gpu_execution_accelerator": _Repeated({"name": _string, "parameters": _Map(_text)}),
+            "cpu_execution_accelerator": _Repeated({"name": _string, "parameters": _Map(_text)}),
+        },
+    },
     "dynamic_batching": {
         "preferred_batch_size": _Repeated(_integer),
         "max_queue_delay_microseconds": _integer,
@@ -183,6 +226,7 @@ _MODEL: dict[str, Any] = {
         "priority_levels": _integer,
         "default_priority_level": _integer,
         "default_queue_policy": _QUEUE_POLICY,
+        "priority_queue_policy": _Map(_queue_policy, key=_integer),
     },
     "parameters": _Map(_parameter),
 }

@@ -70,4 +70,5 @@ class Readiness:
             return True  # gone from disk meanwhile
         if record.servable is not None:
             return True
-        return self._rule == "settled" and record.failure is not None
+        # An ensemble that cannot be put together has an error and no failure: nothing was tried.
+        return self._rule == "settled" and (record.failure is not None or bool(record.error))

@@ -104,6 +104,7 @@ class VersionRecord:
         self.ending: dict[int, Servable] = {}  # by generation
         self.state: State | None = None
         self.error = ""
+        self.waiting = ""  # of an ensemble: what it waits for
         self.changed_at = 0.0
         self.told = Told()
 
@@ -142,6 +143,11 @@ class VersionRecord:
         self.state, self.error, self.changed_at = state, error, at
 
     @property
+    def loaded(self) -> bool:
+        """Whether it is loaded, or being loaded."""
+        return self.servable is not None or self.loading is not None
+
+    @property
     def ended(self) -> bool:
         """Whether nothing of the version is loaded, being loaded or being closed."""
         return self.servable is None and self.loading is None and not self.ending
@@ -157,11 +163,14 @@ class VersionRecord:
             notes.append(f"on disk, not served: {why_not}")
         if disk is not None and disk.held:
             notes.append(f"waiting: {disk.held}")
+        if self.waiting:
+            notes.append(f"waiting: {self.waiting}")
         if disk is not None and disk.error:
             error = f"files on disk differ: {disk.error}" if self.servable is not None else disk.error
         if self.failure is not None:
             at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
-            notes.append(f"failed {self.failure.tries} times; next try at {at}, or when the files change")
+            often = "once" if self.failure.tries == 1 else f"{self.failure.tries} times"
+            notes.append(f"failed {often}; next try at {at}, or when the files change")
         if self.servable is not None and self.loading is not None:
             notes.append(f"generation {self.loading.generation} is loading from changed files")
         for generation, old in self.ending.items():
@@ -245,14 +254,13 @@ class ModelRecord:
                 del self.versions[number]
 
     def status(
-        self, labels: dict[str, int], wanted: frozenset[int], wishes: Wishes, *, persistent: bool
+        self, labels: dict[str, int], wanted: frozenset[int], wishes: Wishes, *, persistent: bool, asked: bool = True
     ) -> ModelStatus:
-        """The model as others see it."""
+        """The model as others see it. `asked`: whether it is served at all, see Desired."""
         policy = describe(self.config.version_policy) if self.config is not None else ""
         pointing: dict[int, list[str]] = {}
         for label, number in labels.items():
             pointing.setdefault(number, []).append(label)
-        why_not = f"version policy {policy}" if not wishes.items else "an operator's wish, see the overrides"
         told: dict[int, VersionStatus] = dict(self.history)
         idle = 0
         for number in sorted(self.versions, reverse=True):
@@ -261,7 +269,9 @@ class ModelRecord:
                 idle += 1
                 if idle > HISTORY:
                     continue
-            told[number] = record.status(pointing.get(number, ()), number in wanted, why_not)
+            told[number] = record.status(
+                pointing.get(number, ()), number in wanted, self._why_not(number, wishes, asked, policy)
+            )
         return ModelStatus(
             self.name,
             tuple(told[number] for number in sorted(told, reverse=True)),
@@ -269,7 +279,18 @@ class ModelRecord:
             overrides=tuple(wish.shown(persistent=persistent) for wish in wishes.items),
             error=self.disk.error or self._missing(wishes) if self.disk is not None else "",
             version_policy=policy,
+            parts=tuple(dict.fromkeys(step.model for step in self.config.ensemble)) if self.config is not None else (),
         )
+
+    def _why_not(self, number: int, wishes: Wishes, asked: bool, policy: str) -> str:
+        """Why a version that could be served is not wanted: what decides first, as in `desired`."""
+        if wishes.get("unloaded") or wishes.get("unloaded", number):
+            return "unloaded by an operator"
+        if wishes.pin is not None:
+            return f"an operator pinned version {wishes.pin}"
+        if self.config is None:
+            return "the model's settings cannot be used"
+        return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 
     def _missing(self, wishes: Wishes) -> str:
         """What is asked for by number and is not there."""

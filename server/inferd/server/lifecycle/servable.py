@@ -37,8 +37,8 @@ class Servable:
 
     __slots__ = (
         "_held", "_on_idle", "_retired", "backend", "batching", "default_priority", "default_signature", "devices",
-        "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans", "scheduler", "signatures",
-        "stateful",
+        "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans", "scheduler",
+        "signatures", "stateful",
     )  # fmt: skip
 
     def __init__(

@@ -58,7 +58,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model now, versions descending."""
+    """One model now, versions descending. `parts`: the models that an ensemble is made of."""
 
     name: str
     versions: tuple[VersionStatus, ...] = ()
@@ -66,6 +66,7 @@ class ModelStatus:
     overrides: tuple[Override, ...] = ()
     error: str = ""
     version_policy: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,8 @@ class Batcher:
         leaves_at = request.deadline
         if leaves_at is None:
             leaves_at = NEVER
+        if request.queue_deadline is None and queue.timeout is not None and not admitted:
+            request.queue_deadline = now + queue.timeout
         if request.queue_deadline is not None and request.queue_deadline < leaves_at:
             leaves_at = request.queue_deadline
         if now >= leaves_at:

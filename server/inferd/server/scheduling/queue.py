@@ -142,15 +142,19 @@ class SignatureQueue:
     splits     a request over `limit` is cut and reassembled
     requests   waiting now; `nbytes` what they hold, and what split requests hold that are under way
     seconds    how long a batch takes, smoothed
+    timeout    seconds that a request waits at most when it does not say so itself, None: until its deadline
     """
 
     __slots__ = (
         "buckets", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "reason", "requests", "seconds",
-        "splits", "target",
+        "splits", "target", "timeout",
     )  # fmt: skip
 
-    def __init__(self, name: str, keys: BucketKeys, *, max_requests: int, max_bytes: int) -> None:
+    def __init__(
+        self, name: str, keys: BucketKeys, *, max_requests: int, max_bytes: int, timeout: float | None = None
+    ) -> None:
         self.name = name
+        self.timeout = timeout
         self.keys = keys
         self.max_requests = max_requests
         self.max_bytes = max_bytes

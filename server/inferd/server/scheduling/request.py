@@ -84,7 +84,7 @@ class InferRequest:
         self.wanted: Final = wanted
         self.rows = rows
         self.deadline: Final = deadline
-        self.queue_deadline: Final = queue_deadline
+        self.queue_deadline = queue_deadline
         self.priority = priority
         self.nbytes: Final = nbytes
         self.owned = owned

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class Scheduler:
                 BucketKeys(s, self._paddings[s.name]),
                 max_requests=queue.requests,
                 max_bytes=queue.bytes,
+                timeout=queue.timeout,
             )
             for s in model.signatures
         }
@@ -105,6 +106,19 @@ class Scheduler:
         futures = [worker.call(partial(self._warm, runs)) for worker in self._group.workers]
         for future in futures:
             future.result()
+        if self.stateful:
+            self._renew()
+
+    def replay(self, requests: Iterable[tuple[str, str, Mapping[str, Array], int]]) -> None:
+        """Runs requests on every instance: what to call it, signature, inputs that fit it, how often. Raises LoadError
+        for the first that fails.
+        """
+        for name, signature, inputs, runs in requests:
+            run = partial(_run_often, partial(self._run_sample, signature=signature, inputs=dict(inputs)), runs)
+            for future in [worker.call(run) for worker in self._group.workers]:
+                error = future.result()
+                if error is not None:
+                    raise LoadError(f"{self._name}: warm-up request {name!r} failed: {error}") from error
         if self.stateful:
             self._renew()
 
@@ -363,6 +377,10 @@ def _describe(queue: SignatureQueue) -> str:
     if not queue.limit:
         return f"unbatched: {queue.reason}"
     return f"up to {queue.limit} rows" + (f" ({queue.reason})" if queue.reason else "")
+
+
+def _run_often(run: Callable[[Instance], object], runs: int, instance: Instance) -> Exception | None:
+    return _try_runs(lambda _: cast(Any, run(instance)), {}, runs)
 
 
 def _try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:

@@ -19,6 +19,7 @@ _TRITON = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "torch": ("pytorch_libtorch", "pytorch"),
     "tensorflow": ("tensorflow_savedmodel", "tensorflow"),
+    "ensemble": ("ensemble", ""),
 }
 
 
@@ -121,7 +122,16 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
         config.input.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched), optional=spec.optional)
     for spec in signature.outputs:
         config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
-    if batched:
+    if servable.ensemble:
+        for step in servable.ensemble:
+            config.ensemble_scheduling.step.add(
+                model_name=step.model,
+                model_version=-1 if step.version is None else step.version,
+                input_map=step.inputs,
+                output_map=step.outputs,
+            )
+        del config.instance_group[:]  # it has none of its own
+    elif batched:
         config.dynamic_batching.SetInParent()
     return config
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from threading import Lock
 from typing import Any
 
 from google.protobuf.message import Message
@@ -67,13 +68,25 @@ class Repository:
         self._wait(call, name, wish, pb.RepositoryModelLoadResponse(), reword)
 
     def unload(self, call: UnaryCall) -> None:
-        """Answers when the last request of the model is answered. A model that there is not is unloaded already."""
+        """Answers when the last request of the model is answered. A model that there is not is unloaded already.
+
+        `unload_dependents` takes the models out of service, too, that an ensemble is made of.
+        """
         by = self._edge.gate.admit_admin(call)
         request = parse(pb.RepositoryModelUnloadRequest, call.request)
         _one_repository(request.repository_name)
-        _unload_parameters(request.parameters)
-        wish = self._manager.unload(_named(request.model_name), by=by)
+        names = [_named(request.model_name)]
+        if _with_dependents(request.parameters):
+            for name in names:  # it grows: ensembles may be in ensembles
+                names.extend(part for part in self._parts(name) if part not in names)
+        wish = _all_of([self._manager.unload(name, by=by) for name in names])
         self._wait(call, request.model_name, wish, pb.RepositoryModelUnloadResponse(), _forgive)
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        try:
+            return self._manager.status(name).parts
+        except NotFound:
+            return ()
 
     def _wait(
         self,
@@ -122,12 +135,39 @@ def _named(name: str) -> str:
     return name
 
 
-def _unload_parameters(parameters: Mapping[str, Any]) -> None:
+def _with_dependents(parameters: Mapping[str, Any]) -> bool:
     for key, value in parameters.items():
         if key != "unload_dependents":
             raise InvalidRequest(f"unrecognized unload parameter '{key[:100]}'; expected unload_dependents")
         if value.WhichOneof("parameter_choice") != "bool_param":
             raise InvalidRequest("invalid value for parameter 'unload_dependents': expected bool_param")
+    return "unload_dependents" in parameters and bool(parameters["unload_dependents"].bool_param)
+
+
+def _all_of(wishes: Sequence[Future[ModelStatus]]) -> Future[ModelStatus]:
+    """Done when all are, with the first one's outcome, or the first error that is no NotFound."""
+    if len(wishes) == 1:
+        return wishes[0]
+    whole: Future[ModelStatus] = Future()
+    lock = Lock()
+    left = len(wishes)
+
+    def done(_: Future[ModelStatus]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        errors = [Unavailable("the server is shutting down") if w.cancelled() else w.exception() for w in wishes]
+        error = next((e for e in errors if e is not None and not isinstance(e, NotFound)), errors[0])
+        if error is not None:
+            whole.set_exception(error)
+        else:
+            whole.set_result(wishes[0].result())
+
+    for wish in wishes:
+        wish.add_done_callback(done)
+    return whole
 
 
 def _forgive(error: BaseException) -> BaseException | None:

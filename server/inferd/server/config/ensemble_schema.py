@@ -1,0 +1,27 @@
+"""An ensemble's settings: models of the same server, wired to each other. The text under a key documents it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from inferd.server.config.fields import Section, Text, Version
+
+
+class Step(Section):
+    """One model of an ensemble, and how it is wired."""
+
+    model: Text
+    """Name of a model of this server."""
+    version: Version | None = None
+    """Its version. null: the one that answers requests which name none."""
+    inputs: Annotated[dict[Text, Text], Field(min_length=1)]
+    """By input of the model: the tensor of the ensemble that it gets."""
+    outputs: Annotated[dict[Text, Text], Field(min_length=1)]
+    """By output of the model: the name that it has in the ensemble. Outputs that are not named are not used."""
+
+    @property
+    def target(self) -> str:
+        """Model and version, for people."""
+        return repr(self.model) if self.version is None else f"{self.model!r} version {self.version}"

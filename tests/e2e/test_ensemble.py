@@ -1,0 +1,133 @@
+"""An ensemble of all three frameworks behind a real server: every protocol, steps swapped, broken and unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from support.ensembles import CHAIN, write_ensemble
+from support.marked import prepare_model, publish
+from support.server import Served
+from support.traffic import Traffic
+from support.waiting import eventually
+
+from inferd.client import Client, FailedPrecondition, InvalidArgument, NotFound, Unavailable, VersionState
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+STEPS = {"prepare": ("onnx", 1.0), "classify": ("torch", 10.0), "finish": ("tensorflow", 100.0)}
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("ensemble") / "models"
+    for name, (backend, marker) in STEPS.items():
+        publish(backend, prepare_model(backend, root, name), 1, marker)
+    write_ensemble(root)
+    with Served(root, limit=120) as server:
+        yield server
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(served.address, timeout=30.0) as client:
+        yield client
+
+
+def state(client: Client, name: str = "chain") -> VersionState:
+    return client.status(name).versions[0].state
+
+
+def available(client: Client, name: str = "chain") -> None:
+    eventually(lambda: state(client, name) is VersionState.AVAILABLE, f"{name} available")
+
+
+def test_it_answers_on_every_protocol(served: Served, client: Client) -> None:
+    answer = client.predict("chain", {"x": X})
+    np.testing.assert_array_equal(answer["y"], X + 111)
+    assert client.status("chain").versions[0].backend == "ensemble"
+    with triton.InferenceServerClient(served.address) as other:
+        tensor = triton.InferInput("x", [2, 4], "FP32")
+        tensor.set_data_from_numpy(X)
+        np.testing.assert_array_equal(other.infer("chain", [tensor]).as_numpy("y"), X + 111)
+        config = other.get_model_config("chain").config
+        assert (config.platform, config.max_batch_size) == ("ensemble", 32)
+        assert [step.model_name for step in config.ensemble_scheduling.step] == list(STEPS)
+        assert dict(config.ensemble_scheduling.step[1].input_map) == {"x": "prepared"}
+
+
+def test_bad_requests_are_refused_as_for_any_model(client: Client) -> None:
+    with pytest.raises(InvalidArgument, match="'x'"):
+        client.predict("chain", {"x": X.astype(np.float64)})
+    with pytest.raises(InvalidArgument, match="at most 32 rows"):
+        client.predict("chain", {"x": np.zeros((33, 4), np.float32)})
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_is_swapped_under_traffic(served: Served, client: Client, step: str) -> None:
+    backend, marker = STEPS[step]
+    with Traffic(served.address, "chain") as traffic:
+        traffic.marker(111)
+        publish(backend, served.repository / step, 2, marker + 5)
+        traffic.marker(116)
+        client.rollback(step, to=1)
+        traffic.until("111 again", lambda seen: all(order[-1] == 111 for order in seen.orders))
+        traffic.more()
+    seen = traffic.end()
+    assert not seen.failures, seen.failures[:3]
+    assert not seen.wrong, seen.wrong[:3]
+    available(client)
+
+
+def test_it_goes_with_a_step_and_comes_back_with_it(client: Client) -> None:
+    client.unload("classify")
+    eventually(lambda: state(client) is VersionState.START, "the ensemble waits")
+    with pytest.raises((FailedPrecondition, Unavailable), match=r"step 2 \(model 'classify'\) is not available"):
+        client.predict("chain", {"x": X})
+    client.load("classify")
+    available(client)
+    client.unload("classify")
+    eventually(lambda: state(client) is VersionState.START, "the ensemble waits")
+    client.load("chain")  # loads what it is made of
+    np.testing.assert_array_equal(client.predict("chain", {"x": X})["y"] - X, np.full_like(X, client_marker(client)))
+
+
+def client_marker(client: Client) -> float:
+    """What the steps add up to now: earlier tests may have left a second version on disk."""
+    return float(sum(client.predict(name, {"x": X[:1] * 0})["y"][0, 0] for name in STEPS))
+
+
+def test_unload_with_dependents(served: Served, client: Client) -> None:
+    with triton.InferenceServerClient(served.address) as other:
+        other.unload_model("chain", unload_dependents=True)
+        for name in ("chain", *STEPS):
+            eventually(lambda name=name: not other.is_model_ready(name), f"{name} unloaded")
+        other.load_model("chain")
+        assert all(other.is_model_ready(name) for name in ("chain", *STEPS))
+
+
+BROKEN = {
+    "missing": (CHAIN.replace('"classify"', '"nobody"'), r"step 2 \(model 'nobody'\): there is no such model"),
+    "circle": (CHAIN.replace('value: "x" }', 'value: "y" }'), "wait for each other in a circle|no step uses"),
+    "unknown": (CHAIN.replace('key: "x" value: "prepared"', 'key: "x" value: "prepard"'), "did you mean 'prepared'"),
+    "type": (CHAIN.replace("TYPE_FP32", "TYPE_INT32", 1), r"input 'x' takes FP32 \[-1, 4\], 'x' is INT32"),
+    "shape": (CHAIN.replace("dims: [ 4 ]", "dims: [ 5 ]", 1), r"'x' is FP32 \[-1, 5\]"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_is_said(served: Served, client: Client, name: str) -> None:
+    text, message = BROKEN[name]
+    write_ensemble(served.repository, name, text.replace('name: "chain"', f'name: "{name}"'))
+
+    def told() -> bool:
+        try:
+            return bool(client.status(name).versions[0].error)
+        except NotFound:
+            return False
+
+    eventually(told, "the reason")
+    with pytest.raises(FailedPrecondition, match=message):
+        client.predict(name, {"x": X})
