@@ -16,6 +16,7 @@ import numpy as np
 
 from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest
+from inferd.server.http.json_numbers import Numbers
 from inferd.server.http.json_text import fragment
 from inferd.wire.dtypes import DType
 
@@ -29,6 +30,8 @@ Text = Callable[[Any, str], bytes]
 def array_of(value: Any, dtype: DType, where: str, text: Text | None = None) -> Array:
     """An array with the shape of the nesting. `where` names the tensor in errors; `text` makes bytes of one element,
     by default of strings only. Raises InvalidRequest."""
+    if isinstance(value, Numbers):
+        return _narrow(value.array, dtype, where)
     shape, items = _flat(value, where)
     if dtype is DType.STRING:
         make = text or utf8
@@ -53,26 +56,45 @@ def _flat(value: Any, where: str) -> tuple[list[int], list[Any]]:
     return shape, items
 
 
-def _numbers(items: list[Any], dtype: DType, where: str) -> Array:
+def _wanted(dtype: DType, where: str) -> np.dtype[Any]:
     try:
-        wanted = dtype.numpy
+        return dtype.numpy
     except ImportError as error:
         raise InvalidRequest(f"{where}: {error}") from None
+
+
+def _check_range(low: int, high: int, wanted: np.dtype[Any], dtype: DType, where: str) -> None:
+    limits = np.iinfo(wanted)
+    if low < limits.min or high > limits.max:
+        wrong = low if low < limits.min else high
+        raise InvalidRequest(f"{where}: {wrong} is out of the range of {dtype.name}")
+
+
+def _numbers(items: list[Any], dtype: DType, where: str) -> Array:
+    wanted = _wanted(dtype, where)
     kind = wanted.kind
     if not set(map(type, items)) <= _TYPES[kind]:
         odd = next(item for item in items if type(item) not in _TYPES[kind])
         raise InvalidRequest(f"{where}: expected {_WORDS[kind]} for {dtype.name}, got {_shown(odd)}")
     if kind in "iu" and items:
-        limits = np.iinfo(wanted)
-        low, high = min(items), max(items)
-        if low < limits.min or high > limits.max:
-            wrong = low if low < limits.min else high
-            raise InvalidRequest(f"{where}: {wrong} is out of the range of {dtype.name}")
+        _check_range(min(items), max(items), wanted, dtype, where)
     try:
         with np.errstate(over="ignore"):  # past the largest number lies infinity, as for every float
             return np.array(items, wanted)
     except OverflowError:
         raise InvalidRequest(f"{where}: a number is out of the range of {dtype.name}") from None
+
+
+def _narrow(found: Array, dtype: DType, where: str) -> Array:
+    wanted = _wanted(dtype, where)
+    kind = wanted.kind
+    if dtype is DType.STRING or kind == "b" or (kind in "iu" and found.dtype.kind != "i"):
+        words = "strings" if dtype is DType.STRING else _WORDS[kind]
+        raise InvalidRequest(f"{where}: expected {words} for {dtype.oip_name}, got {found.dtype.type(found.flat[0])!s}")
+    if kind in "iu":
+        _check_range(int(found.min()), int(found.max()), wanted, dtype, where)
+    with np.errstate(over="ignore"):
+        return found.astype(wanted)
 
 
 def _shown(item: Any) -> str:

@@ -7,6 +7,7 @@ of the gRPC port get their turn.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Final
 
 import numpy as np
@@ -14,13 +15,19 @@ import orjson
 
 from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest
+from inferd.server.http.json_numbers import LONG, loads_long
 
 _PIECE: Final = 16384  # elements written at a time
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 
 
 def loads(text: bytes) -> Any:
-    """The value of a JSON text. Raises InvalidRequest."""
+    """The value of a JSON text; in long ones, long lists of numbers are `Numbers`. Raises InvalidRequest."""
+    if len(text) >= LONG:
+        try:
+            return loads_long(text)
+        except ValueError:
+            pass  # what is wrong, if anything, is said below
     try:
         return orjson.loads(text)
     except ValueError as error:
@@ -55,7 +62,10 @@ def array_text(array: Array) -> bytes:
     if array.size <= _PIECE or array.shape[0] == 1:
         return _piece(array)
     rows = max(1, _PIECE * len(array) // array.size)
-    pieces = (_piece(array[start : start + rows])[1:-1] for start in range(0, len(array), rows))
+    pieces: list[bytes] = []
+    for start in range(0, len(array), rows):
+        pieces.append(_piece(array[start : start + rows])[1:-1])
+        time.sleep(0)
     return b"".join((b"[", b",".join(pieces), b"]"))
 
 

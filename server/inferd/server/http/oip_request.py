@@ -11,6 +11,7 @@ import numpy as np
 from inferd.backends.api import Array, Signature
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.json_arrays import array_of
+from inferd.server.http.json_numbers import Numbers
 from inferd.server.http.json_text import loads
 from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.oip import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
@@ -155,7 +156,7 @@ def _listed(entry: Mapping[str, Any], dtype: DType, shape: tuple[int, ...], wher
         raise InvalidRequest(
             f"sending {dtype.name} data via JSON is not supported. Please use the binary data format for {where}"
         )
-    if not isinstance(entry["data"], list):
+    if not isinstance(entry["data"], list | Numbers):
         raise InvalidRequest(f"'data' of {where} must be a list, got {_kind(entry['data'])}")
     count = count_of(shape, dtype.itemsize, where)
     found = array_of(entry["data"], dtype, where)

@@ -8,6 +8,7 @@ from typing import Any
 from inferd.backends.api import Array, Signature, TensorSpec
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.json_arrays import array_of, b64_or_utf8, is_b64
+from inferd.server.http.json_numbers import Numbers
 from inferd.server.http.json_text import loads
 
 
@@ -31,6 +32,8 @@ def read_inputs(given: Mapping[str, Any], signature: Signature) -> tuple[dict[st
     if "inputs" in given:
         return _columns(given["inputs"], specs), False
     rows = given["instances"]
+    if isinstance(rows, Numbers):
+        return {name: _tensor(rows, spec) for name, spec in _only(specs, "instances").items()}, True
     if not isinstance(rows, list):
         raise InvalidRequest("Expected 'instances' to be a list of one or more items")
     if not rows:

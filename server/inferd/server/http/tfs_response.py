@@ -16,7 +16,8 @@ def write_response(outputs: Mapping[str, Array], *, rows: bool) -> bytes:
     if not rows:
         columns = {name: _value(name, array) for name, array in outputs.items()}
         return dumps({"outputs": next(iter(columns.values())) if len(columns) == 1 else columns})
-    if len({array.shape[:1] for array in outputs.values()} | {()}) != 2:
+    rows_of = {array.shape[:1] for array in outputs.values()}
+    if len(rows_of) != 1 or () in rows_of:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
         raise InvalidRequest(
             f"Tensors of the answer have inconsistent batch size, so that there are no rows: {shapes}; ask with "

@@ -1,0 +1,284 @@
+"""What REST takes its time and its memory for, and what happens to those who are slow, large, many or gone."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import select
+import subprocess
+import sys
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from support.foreign_models import add
+from support.rest import WAIT, Rest, tensor
+from support.waiting import eventually
+
+from inferd.backends.api import Signature, TensorSpec
+from inferd.server.http.server import Limits
+from inferd.wire.dtypes import DType
+
+INFER = "/v2/models/digits/infer"
+X = {"inputs": [tensor("x", [[1.0]])]}
+SMALL = {"http": {"max_body": 4096}}
+
+
+def request(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    lines = [f"POST {INFER} HTTP/1.1", "Host: x", f"Content-Length: {size}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def read_all(sock: Any) -> bytes:
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
+
+
+def held(rest: Rest) -> Any:
+    """The scheduler of the model, which answers nobody until told to."""
+    scheduler = rest.scheduler("digits")
+    scheduler.holding = True
+    return scheduler
+
+
+def nothing_in_flight(rest: Rest) -> None:
+    eventually(
+        lambda: (rest.inflight.calls, rest.inflight.nbytes) == (0, 0),
+        "nothing in flight",
+        lambda: (rest.inflight.calls, rest.inflight.nbytes),
+        WAIT,
+    )
+
+
+def test_a_body_over_the_limit_is_refused_and_the_connection_ends() -> None:
+    with Rest(**SMALL) as rest:
+        exact = json.dumps(X).encode().ljust(4096)
+        assert rest.post(INFER, exact).status == 200
+        refused = rest.post(INFER, exact + b" ")
+        assert refused.status == 413
+        assert refused.headers["Connection"] == "close"
+        assert refused.error == "expected a body of at most 4096 bytes, decoded too (http.max_body)"
+        nothing_in_flight(rest)
+
+
+def test_a_body_without_a_length_is_bounded_too() -> None:
+    with Rest(**SMALL) as rest:
+        connection = http.client.HTTPConnection(rest.host, rest.port, timeout=WAIT)
+        connection.request("POST", INFER, iter([b" " * 1000] * 5), encode_chunked=True)
+        assert connection.getresponse().status == 413
+        connection.close()
+
+
+def test_who_asks_first_need_not_send_what_would_be_refused() -> None:
+    with Rest(**SMALL) as rest:
+        sock = rest.raw()
+        sock.sendall(request(b"", "Expect: 100-continue", length=10**9))
+        assert read_all(sock).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_a_bomb_does_not_go_off(pack: Any) -> None:
+    with Rest(http={"max_body": "1MiB"}) as rest:
+        bomb = pack(bytes(200 * 2**20))
+        refused = rest.post(INFER, bomb, Content_Encoding="gzip" if pack is gzip.compress else "deflate")
+        assert refused.status == 413
+        double = rest.post(INFER, gzip.compress(gzip.compress(bytes(50 * 2**20))), Content_Encoding="gzip, gzip")
+        assert double.status == 413
+        nothing_in_flight(rest)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    with Rest(http={"timeout": "200ms"}) as rest:
+        sock = rest.raw()
+        sock.sendall(request(b"{", length=100))
+        answer = read_all(sock)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"did not come in time" in answer
+        nothing_in_flight(rest)
+
+
+def test_a_request_that_takes_too_long_is_told_and_cancelled() -> None:
+    with Rest(http={"timeout": "200ms"}) as rest:
+        scheduler = held(rest)
+        refused = rest.post(INFER, X)
+        assert refused.status == 504
+        assert "http.timeout" in refused.error
+        assert scheduler.cancelled.wait(WAIT)
+        nothing_in_flight(rest)
+
+
+def test_the_deadline_reaches_the_scheduler() -> None:
+    with Rest(http={"timeout": "30s"}) as rest:
+        scheduler = held(rest)
+        thread = threading.Thread(target=rest.post, args=(INFER, X))
+        thread.start()
+        scheduler.wait_for(1)
+        asked = scheduler.held[0]
+        assert 25 < asked.deadline - asked.started < 31
+        scheduler.release()
+        thread.join()
+
+
+def test_a_client_that_goes_away_cancels_its_request(rest: Rest) -> None:
+    scheduler = held(rest)
+    sock = rest.raw()
+    sock.sendall(request(json.dumps(X).encode()))
+    scheduler.wait_for(1)
+    sock.close()
+    assert scheduler.cancelled.wait(WAIT)
+    nothing_in_flight(rest)
+    scheduler.release()
+    assert rest.post(INFER, X).status == 200
+
+
+def test_a_client_that_goes_away_while_it_sends(rest: Rest) -> None:
+    sock = rest.raw()
+    sock.sendall(request(b"{", length=1000))
+    eventually(lambda: rest.inflight.calls == 1, "the request has begun", limit=WAIT)
+    sock.close()
+    nothing_in_flight(rest)
+
+
+def test_calls_and_bytes_count_with_everything_else() -> None:
+    with Rest(inflight={"calls": 2, "bytes": "1MiB"}) as rest:
+        scheduler = held(rest)
+        body = json.dumps(X).encode()
+        first, second = rest.raw(), rest.raw()
+        for sock in (first, second):
+            sock.sendall(request(body))
+        scheduler.wait_for(2)
+        assert (rest.inflight.calls, rest.inflight.nbytes) == (2, 2 * len(body))
+        refused = rest.post(INFER, X)
+        assert refused.status == 503
+        assert "inflight.calls is 2" in refused.error
+        assert rest.get("/v2/health/live").status == rest.get("/v2/health/ready").status == 200
+        assert rest.get("/v2/models/digits/ready").status == 200
+        assert rest.get("/healthz").status == 200
+        scheduler.release()
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+        nothing_in_flight(rest)
+
+
+def test_bytes_over_the_budget_are_refused() -> None:
+    with Rest(inflight={"calls": 10, "bytes": "64KiB"}) as rest:
+        scheduler = held(rest)
+        sock = rest.raw()
+        sock.sendall(request(json.dumps(X).encode()))
+        scheduler.wait_for(1)
+        refused = rest.post(INFER, json.dumps(X).encode().ljust(100_000))
+        assert refused.status == 503
+        assert "inflight.bytes" in refused.error
+        scheduler.release()
+        nothing_in_flight(rest)
+
+
+def test_while_one_request_runs_others_are_answered(rest: Rest) -> None:
+    scheduler = held(rest)
+    waiting = [rest.raw() for _ in range(20)]
+    for sock in waiting:
+        sock.sendall(request(json.dumps(X).encode()))
+    scheduler.wait_for(20)
+    assert rest.get("/metrics").body == b"m 1\n"
+    assert rest.post("/v1/models/echo:predict", {"inputs": {"in_FP32": [[1.0]]}}).status == 200
+    scheduler.release()
+    for sock in waiting:
+        assert sock.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_large_bodies_are_read_elsewhere_while_others_are_answered(rest: Rest) -> None:
+    """A body that hangs in a worker does not keep the loop from answering."""
+    entered, free = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        free.wait(WAIT)
+
+    rest.rest._workers._pool.submit(hang)
+    rest.rest._workers._pool.submit(hang)
+    assert entered.wait(WAIT)
+    large = json.dumps({"inputs": [tensor("x", [[1.0] * 50_000])]}).encode()
+    sock = rest.raw()
+    sock.sendall(request(large))
+    assert rest.post(INFER, X).status == 200
+    free.set()
+    assert sock.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_does_not_read_is_cut_off() -> None:
+    with Rest(limits=Limits(write=0.2)) as rest:
+        taken = (TensorSpec("n", DType.INT32, None),)
+        given = (TensorSpec("y", DType.FP32, None),)
+        add(
+            rest.manager,
+            "big",
+            (Signature("serving_default", taken, given),),
+            lambda inputs: {"y": np.zeros(int(inputs["n"]), np.float32)},
+        )
+        head = {
+            "inputs": [{"name": "n", "datatype": "INT32", "shape": [], "data": [5_000_000]}],
+            "parameters": {"binary_data_output": True},
+        }
+        body = json.dumps(head).encode()
+        sock = rest.raw()
+        sock.sendall(request(body).replace(b"digits", b"big"))
+        assert sock.recv(10)
+        reset = select.poll()
+        reset.register(sock, select.POLLERR | select.POLLHUP)
+        assert reset.poll(WAIT * 1000)
+        whole = rest.post("/v2/models/big/infer", body)
+        assert len(whole.body) > 20_000_000
+
+
+def test_draining_refuses_what_is_new_and_waits_for_what_runs(rest: Rest) -> None:
+    scheduler = held(rest)
+    sock = rest.raw()
+    sock.sendall(request(json.dumps(X).encode()))
+    scheduler.wait_for(1)
+    rest.server.refuse()
+    assert not rest.server.drain(0.0)
+    refused = rest.post(INFER, X)
+    assert (refused.status, refused.error) == (503, "the server is shutting down")
+    assert rest.get("/v2/health/ready").status == 503
+    assert rest.get("/v2/health/live").status == rest.get("/metrics").status == 200
+    scheduler.release()
+    assert sock.recv(100).startswith(b"HTTP/1.1 200")
+    assert rest.server.drain(WAIT)
+
+
+def test_a_connection_is_used_again_after_any_answer_but_the_worst(rest: Rest) -> None:
+    connection = http.client.HTTPConnection(rest.host, rest.port, timeout=WAIT)
+    connection.connect()
+    local = connection.sock.getsockname()
+    for body in (X, {"inputs": []}, b"{", X):
+        rest.on(connection, "POST", INFER, body)
+    assert connection.sock.getsockname() == local
+    connection.close()
+
+
+def test_fastapi_comes_with_the_first_request_for_it() -> None:
+    """In a process of its own, where nothing else has imported it."""
+    code = """
+import sys
+from support.rest import Rest
+with Rest() as rest:
+    assert rest.get("/healthz").status == rest.get("/metrics").status == 200
+    assert rest.get("/").status == 404
+    assert "fastapi" not in sys.modules
+    assert rest.get("/v2").status == 200
+    assert "fastapi" in sys.modules
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,134 @@
+"""REST in this process over fake models: "digits" (y = 2x, z = x), "echo" of every element type, "rows" and others."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from support.foreign_models import CountingMetrics, add, echo, specs
+from support.rpc import FakeManager, FakeScheduler
+
+from inferd.backends.api import Signature, TensorSpec
+from inferd.server.config.schema import ServerConfig
+from inferd.server.core.gate import Gate
+from inferd.server.core.inflight import Inflight
+from inferd.server.core.oip.shared_memory import Regions
+from inferd.server.http.app import Core, RestApi
+from inferd.server.http.pages import Readiness
+from inferd.server.http.rest_server import RestServer
+from inferd.server.http.server import Limits
+from inferd.server.lifecycle.check import check_request
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.rpc.services import build_method_table
+from inferd.wire.dtypes import DType
+
+WAIT = 20
+
+
+class Answer:
+    """What came back."""
+
+    def __init__(self, status: int, body: bytes, headers: http.client.HTTPMessage) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The refusal's text: that there is one, and nothing else, is checked here."""
+        found = self.json
+        assert list(found) == ["error"], found
+        assert "Traceback" not in found["error"]
+        return str(found["error"])
+
+
+class Rest:
+    """A REST server on a free port; a context manager."""
+
+    def __init__(self, limits: Limits | None = None, **settings: Any) -> None:
+        self.config = ServerConfig.model_validate(settings)
+        self.manager = FakeManager()
+        self.metrics = CountingMetrics()
+        self.inflight = Inflight(self.config.inflight)
+        self.readiness = Readiness(True)
+        add(self.manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
+        regions = Regions(self.config.server.shared_memory, self.config.inflight.bytes)
+        table = build_method_table(
+            self.manager, self.metrics, self.config, inflight=self.inflight, regions=regions, check=check_request
+        )
+        core = Core(
+            self.manager, self.metrics, check_request, Gate(self.config.admin), regions, self.inflight, table.unary
+        )
+        self.rest = RestApi(core, self.config.http, lambda: self.readiness)
+        self.server = RestServer(
+            ("127.0.0.1:0",), lambda: b"m 1\n", lambda: self.readiness, limits=limits, rest=self.rest
+        )
+        self._opened: list[Any] = []
+
+    def __enter__(self) -> Rest:
+        self.address = self.server.start()[0]
+        self.host, port = self.address.rsplit(":", 1)
+        self.port = int(port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._opened:
+            each.close()
+        self.server.stop()
+
+    def model(self, name: str, inputs: Mapping[str, DType], run: Any, **kwargs: Any) -> FakeScheduler:
+        """Adds a model of free shapes; outputs are not checked."""
+        taken = tuple(TensorSpec(key, dtype, None) for key, dtype in inputs.items())
+        outputs = tuple(
+            TensorSpec(key, DType.FP32, None)
+            for key in run({key: np.empty((1, 1), dtype.numpy) for key, dtype in inputs.items()})
+        )
+        signature = Signature("serving_default", taken, outputs, kwargs.pop("method_name", ""))
+        return add(self.manager, name, (signature,), run, **kwargs).scheduler
+
+    def scheduler(self, name: str, version: int = 1) -> FakeScheduler:
+        return self.manager.servables[ServableId(name, version)].scheduler
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """One request on a connection of its own; anything but bytes is sent as JSON."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=WAIT)
+        try:
+            return self.on(connection, method, path, body, **headers)
+        finally:
+            connection.close()
+
+    def on(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Any = None, **headers: str
+    ) -> Answer:
+        """One request on a connection."""
+        if body is not None and not isinstance(body, bytes | str):
+            body = json.dumps(body)
+        connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.read(), answer.headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return self.ask("POST", path, body, **headers)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, **headers)
+
+    def raw(self) -> socket.socket:
+        """A bare connection."""
+        sock = socket.create_connection((self.host, self.port), timeout=WAIT)
+        self._opened.append(sock)
+        return sock
+
+
+def tensor(name: str, values: Any, datatype: str = "FP32", **more: Any) -> dict[str, Any]:
+    """An input of an OIP request as JSON."""
+    array = np.array(values, object if datatype == "BYTES" else None)
+    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.tolist(), **more}
