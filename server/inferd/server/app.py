@@ -33,6 +33,7 @@ from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
 from inferd.server.rpc.health import Health
 from inferd.server.rpc.services import build_method_table
+from inferd.server.rpc.tfs.warmup import recorded
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 
@@ -62,7 +63,7 @@ class App:
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
         self.manager: Manager = build_manager(
-            config, registry or Registry(), observer_for=self._observer, loop=self.inline
+            config, registry or Registry(), observer_for=self._observer, loop=self.inline, recorded=recorded
         )
         self.manager.subscribe(StateMetrics(self.metrics))
         self._inflight = Inflight(config.inflight)

@@ -29,9 +29,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         from inferd.backends.registry import Registry
         from inferd.server.lifecycle.inspect import inspect_repository
+        from inferd.server.rpc.tfs.warmup import recorded
     except ImportError as error:
         raise CommandError(missing(error)) from None
-    findings = inspect_repository(config, Registry())
+    findings = inspect_repository(config, Registry(), recorded)
     problems = sum(not finding.ok for finding in findings)
     if args.json:
         print_json({"ok": not problems, "findings": [_as_json(finding) for finding in findings]})

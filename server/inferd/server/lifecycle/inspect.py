@@ -18,6 +18,7 @@ from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.warmup import Recorded
 from inferd.server.scheduling.wiring import Stage
 
 
@@ -45,20 +46,21 @@ class Finding:
         return not self.error
 
 
-def inspect_repository(config: ServerConfig, registry: Registry) -> list[Finding]:
+def inspect_repository(config: ServerConfig, registry: Registry, recorded: Recorded | None = None) -> list[Finding]:
     """Findings for every root with a problem, every model and every version that its policy wants, by name and version.
 
-    A version that is still being written is looked at as it is. Never raises for what it finds.
+    A version that is still being written is looked at as it is. `recorded` reads recorded warm-up requests. Never
+    raises for what it finds.
     """
-    return list(_findings(config, registry))
+    return list(_findings(config, registry, recorded))
 
 
-def _findings(config: ServerConfig, registry: Registry) -> Iterator[Finding]:
+def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | None) -> Iterator[Finding]:
     repository = config.repository.model_copy(update={"settle": 0.0})
     listing = RepositoryScanner(repository, resolver(config)).scan()
     for error in listing.errors:
         yield Finding("", error=error)
-    loader = build_loader(config, registry)
+    loader = build_loader(config, registry, recorded=recorded)
     opened: dict[str, list[Finding]] = {}
     for model in listing.models.values():
         yield Finding(model.name, path=str(model.directory), error=model.error, notes=model.notes)
@@ -154,13 +156,16 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
     except LoadError as error:
         return Finding(model.name, version.number, where, error=str(error))
     try:
+        replayed = len(loader.warmup(request, opened))
         return Finding(
             model.name,
             version.number,
             where,
             backend=backend.name,
             signatures=tuple(opened.signatures),
-            notes=tuple(opened.traits.notes),
+            notes=(*opened.traits.notes, *((f"{replayed} warm-up requests",) if replayed else ())),
         )
+    except LoadError as error:
+        return Finding(model.name, version.number, where, error=str(error), backend=backend.name)
     finally:
         opened.close()

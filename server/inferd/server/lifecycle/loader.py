@@ -9,12 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from inferd.backends.api import Backend, BackendError, IncompleteArtefact, LoadError, Model, OpenRequest, Placement
+from inferd.backends.api import (
+    Array,
+    Backend,
+    BackendError,
+    IncompleteArtefact,
+    LoadError,
+    Model,
+    OpenRequest,
+    Placement,
+)
 from inferd.server.config.schema import ModelConfig
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.compose import compose
@@ -148,8 +157,7 @@ class Loader:
             if config.warmup.mode != "off":
                 scheduler.warm_up(config.warmup.runs)
                 checkpoint()
-                signatures = {signature.name: signature for signature in model.signatures}
-                scheduler.replay(checked(warmup_requests(request, self._recorded), request.id, signatures))
+                scheduler.replay(self.warmup(request, model))
                 checkpoint()
             scheduler.prove()
             # What was read while it was being written may have loaded well and still be half of each.
@@ -169,6 +177,12 @@ class Loader:
         except BaseException:
             scheduler.close()
             raise
+
+    def warmup(self, request: LoadRequest, model: Model) -> list[tuple[str, str, Mapping[str, Array], int]]:
+        """The requests that the version answers before it takes traffic, as the scheduler takes them. Raises LoadError
+        for one that does not fit the model."""
+        signatures = {signature.name: signature for signature in model.signatures}
+        return list(checked(warmup_requests(request, self._recorded), request.id, signatures))
 
     def _observer(self, id: ServableId) -> BatchObserver:  # noqa: A002
         return self._observer_for(id) if self._observer_for else NullObserver()

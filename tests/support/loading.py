@@ -1,0 +1,51 @@
+"""Loading one version with the real loader, backends and scheduler, without a manager."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from inferd.backends.registry import Registry
+from inferd.server.config.load import model_config_and_notes
+from inferd.server.config.schema import ModelConfig, ServerConfig
+from inferd.server.errors import ServingError
+from inferd.server.lifecycle.disk import VersionOnDisk
+from inferd.server.lifecycle.loader import Loader, LoadRequest
+from inferd.server.lifecycle.pbtxt import read_triton_config
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.tree import read_tree
+from inferd.server.scheduling.request import InferRequest
+
+LIMIT = 60.0
+
+
+def triton_settings(directory: Path) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Settings and notes of a model directory with a config.pbtxt; unknown fields are among the notes."""
+    read = read_triton_config(directory / "config.pbtxt", directory.name)
+    config, notes = model_config_and_notes(ServerConfig(), directory.name, None, read.values)
+    return config, (*read.unknown, *notes)
+
+
+def load(version: Path, config: ModelConfig | None = None, **parts: Any) -> Servable:
+    """The servable of a version directory. Raises LoadError. Close its scheduler."""
+    loader = Loader(Registry(), cpu_threads=1, **parts)
+    disk = VersionOnDisk(int(version.name), version, read_tree(version))
+    request = LoadRequest(ServableId(version.parent.name, disk.number), 1, disk, config or ModelConfig())
+    return loader.load(request, lambda: False)
+
+
+def ask(servable: Servable, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The outputs for one request. Raises the ServingError that it ends with."""
+    done = threading.Event()
+    request = InferRequest(servable.default_signature, inputs, lambda request: done.set(), **options)
+    servable.scheduler.submit(request)
+    assert done.wait(LIMIT), "no answer"
+    if request.error is not None:
+        raise request.error
+    assert request.outputs is not None
+    return request.outputs
+
+
+__all__ = ["ServingError", "ask", "load", "triton_settings"]
