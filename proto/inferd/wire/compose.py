@@ -6,12 +6,16 @@ All functions are thread-safe; the caches are bounded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from inferd.wire.dtypes import DType
+import numpy as np
+
+from inferd.wire.dtypes import DType, dtype_of
 from inferd.wire.reader import field, varint
-from inferd.wire.tensors import Array, Buffer, WireError, count_of, encodable_dtype, raw
+from inferd.wire.tensors import SMALL, Array, Buffer, WireError, count_of, encodable_dtype, raw
 from inferd.wire.values import StreamFailure
 
 _CACHED = 1024
@@ -48,6 +52,12 @@ def encode_response(
     model_name: str, version: int, signature: str, outputs: Mapping[str, Array], request_id: str = ""
 ) -> bytes:
     """A PredictResponse. Raises WireError for what cannot be sent."""
+    if len(outputs) == 1:
+        for key, array in outputs.items():
+            head, as_it_is = _lone_head(model_name, version, signature, key, array.dtype, array.shape)
+            if as_it_is:
+                data: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(key, array, dtype_of(array))
+                return b"".join((head, data, field(0x2A, _utf8(request_id)) if request_id else b""))
     parts: list[Buffer] = [_response_head(model_name, version, signature)]
     for key, array in outputs.items():
         _append_tensor(parts, 0x22, key, array)
@@ -85,6 +95,20 @@ def _spec_field(name: str, version: int | None, label: str | None, signature: st
 def _response_head(model_name: str, version: int, signature: str) -> bytes:
     number = b"\x10" + varint(_within(version, "version", -(2**63), 2**63 - 1)) if version else b""
     return b"".join((field(0x0A, _utf8(model_name)), number, field(0x1A, _utf8(signature))))
+
+
+@lru_cache(_CACHED)
+def _lone_head(
+    model_name: str, version: int, signature: str, name: str, kind: np.dtype[Any], shape: tuple[int, ...]
+) -> tuple[bytes, bool]:
+    """Everything of a response with one output before its data, and whether its elements are sent as they lie."""
+    as_it_is = not kind.hasobject and kind.kind not in "SU" and kind.byteorder != ">"
+    if not as_it_is:
+        return b"", False
+    empty = np.empty(0, kind)
+    dtype = encodable_dtype(name, empty)
+    size = math.prod(shape) * kind.itemsize
+    return _response_head(model_name, version, signature) + _tensor_prefix(0x22, name, dtype, shape, size), True
 
 
 def _append_tensor(parts: list[Buffer], tag: int, name: str, array: Array) -> None:

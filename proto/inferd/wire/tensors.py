@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 Buffer = bytes | memoryview
 MAX_RANK = 32  # numpy 1.26's own limit; newer ones allow 64
 _MAX_BYTES = 2**63 - 1
-_SMALL = 4096  # below this a copy is cheaper than a view
+SMALL = 4096  # below this a copy is cheaper than a view
 _LENGTH = struct.Struct("<I")
 
 
@@ -153,7 +153,7 @@ def raw(name: str, array: Array, dtype: DType) -> Buffer:
     kind = array.dtype
     if kind.byteorder == ">":
         array = array.astype(kind.newbyteorder("<"))
-    if array.nbytes <= _SMALL:
+    if array.nbytes <= SMALL:
         return array.tobytes()
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)

@@ -6,13 +6,17 @@ caches are bounded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
-from inferd.wire.dtypes import DType
+import numpy as np
+
+from inferd.wire.dtypes import DType, dtype_of
 from inferd.wire.oip.values import Parameter, Parameters
 from inferd.wire.reader import field, varint
-from inferd.wire.tensors import Array, Buffer, encodable_dtype, raw
+from inferd.wire.tensors import SMALL, Array, Buffer, encodable_dtype, raw
 
 _CACHED = 1024
 
@@ -40,6 +44,12 @@ def encode_response(
 ) -> bytes:
     """A ModelInferResponse. `final` is the parameter triton_final_response of a stream's answer. The bytes of an output
     in `elsewhere` are given to its function, which says where they are. Raises WireError for what cannot be sent."""
+    if len(outputs) == 1 and final is None:
+        for name, array in outputs.items():
+            head, tail, as_it_is = _lone_head(model_name, version, name, array.dtype, array.shape)
+            if as_it_is:
+                lone: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(name, array, dtype_of(array))
+                return b"".join((head, field(0x1A, request_id.encode()) if request_id else b"", tail, lone))
     parts: list[Buffer] = [_head(model_name, version)]
     if request_id:
         parts.append(field(0x1A, request_id.encode()))
@@ -85,6 +95,19 @@ def _value(given: Parameter) -> bytes:
     if given.kind == "int64_param":
         return b"\x10" + varint(int(given.value))
     return field(0x1A, str(given.value).encode())
+
+
+@lru_cache(_CACHED)
+def _lone_head(
+    model_name: str, version: int, name: str, kind: np.dtype[Any], shape: tuple[int, ...]
+) -> tuple[bytes, bytes, bool]:
+    """Everything of a response with one output before its id, and between that and its data; and whether the elements
+    are sent as they lie."""
+    if kind.hasobject or kind.kind in "SU" or kind.byteorder == ">":
+        return b"", b"", False
+    dtype = encodable_dtype(name, np.empty(0, kind))
+    size = math.prod(shape) * kind.itemsize
+    return _head(model_name, version), _output(name, dtype, shape) + b"\x32" + varint(size), True
 
 
 @lru_cache(_CACHED)

@@ -14,7 +14,7 @@ class Inflight:
     ones cost little and must not keep requests out, but their messages enter and leave like calls.
     """
 
-    __slots__ = ("_calls", "_lock", "_max_bytes", "_max_calls", "_nbytes", "_streams")
+    __slots__ = ("_calls", "_desk", "_lock", "_max_bytes", "_max_calls", "_nbytes", "_streams")
 
     def __init__(self, config: InflightConfig) -> None:
         self._max_calls = config.calls
@@ -23,16 +23,22 @@ class Inflight:
         self._nbytes = 0
         self._streams = 0
         self._lock = Lock()
+        self._desk = Desk(self)
+
+    @property
+    def desk(self) -> Desk:
+        """The share of the front end's thread."""
+        return self._desk
 
     @property
     def calls(self) -> int:
         """Calls between entering and leaving."""
-        return self._calls
+        return self._calls + self._desk.calls
 
     @property
     def nbytes(self) -> int:
         """Bytes of their messages."""
-        return self._nbytes
+        return self._nbytes + self._desk.nbytes
 
     @property
     def streams(self) -> int:
@@ -42,7 +48,7 @@ class Inflight:
     def enter(self) -> bool:
         """A call arrives. Gives whether there is room for it; if so, `leave` must follow."""
         with self._lock:
-            if self._calls >= self._max_calls or self._nbytes >= self._max_bytes:
+            if not self._room:
                 return False
             self._calls += 1
             return True
@@ -50,8 +56,7 @@ class Inflight:
     def hold(self, nbytes: int) -> bool:
         """The message of a call that has entered has come. Gives whether there is room; if not, nothing is held."""
         with self._lock:
-            # The only message in flight is always taken: what it may be at most is for the transport to say.
-            if self._nbytes and self._nbytes + nbytes > self._max_bytes:
+            if not self._takes(nbytes):
                 return False
             self._nbytes += nbytes
             return True
@@ -79,3 +84,45 @@ class Inflight:
     def full(self) -> str:
         """What a refused caller is told."""
         return f"the server is full: inflight.calls is {self._max_calls}, inflight.bytes is {self._max_bytes}"
+
+    @property
+    def _room(self) -> bool:
+        desk = self._desk
+        return self._calls + desk.calls < self._max_calls and self._nbytes + desk.nbytes < self._max_bytes
+
+    def _takes(self, nbytes: int) -> bool:
+        held = self._nbytes + self._desk.nbytes
+        # The only message in flight is always taken: what it may be at most is for the transport to say.
+        return not held or held + nbytes <= self._max_bytes
+
+
+class Desk:
+    """The same for the one thread through which nearly all calls come and go: plain sums, no lock. On that thread only;
+    the others see its numbers.
+    """
+
+    __slots__ = ("_whole", "calls", "nbytes")
+
+    def __init__(self, whole: Inflight) -> None:
+        self._whole = whole
+        self.calls = 0
+        self.nbytes = 0
+
+    def enter(self) -> bool:
+        """See Inflight."""
+        if not self._whole._room:
+            return False
+        self.calls += 1
+        return True
+
+    def hold(self, nbytes: int) -> bool:
+        """See Inflight."""
+        if not self._whole._takes(nbytes):
+            return False
+        self.nbytes += nbytes
+        return True
+
+    def leave(self, nbytes: int) -> None:
+        """See Inflight."""
+        self.calls -= 1
+        self.nbytes -= nbytes

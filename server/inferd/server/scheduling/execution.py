@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 
 from inferd.backends.api import Array, BackendError, Instance, InvalidInput, Traits
@@ -26,7 +27,7 @@ from inferd.server.scheduling.batch import (
 from inferd.server.scheduling.batcher import expiry
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.forming import Batch
-from inferd.server.scheduling.inline import Pace
+from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import SignatureQueue
@@ -127,7 +128,11 @@ class Executor:
         clock = self._pace.clock
         began = clock()
         outputs = self._instance.run(queue.name, inputs, wanted)
-        self._pace.ran(clock() - began, inline=self._inline)
+        seconds = clock() - began
+        again = None
+        if self._inline and seconds > TOO_LONG and not self._traits.may_write_inputs:
+            again = partial(self._instance.run, queue.name, inputs, wanted)
+        self._pace.ran(seconds, inline=self._inline, again=again)
         return outputs
 
     def _join(self, queue: SignatureQueue, requests: Sequence[InferRequest], rows: int) -> dict[str, Array]:

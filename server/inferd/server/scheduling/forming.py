@@ -65,8 +65,9 @@ class Forming:
             return None
         room = bucket.room
         batch: list[InferRequest] = []
-        rows = 0
+        rows = left = nbytes = weights = 0
         lane = bucket.next_lane()
+        single = len(bucket.lanes) == 1
         while requests := lane.requests:
             request = requests[0]
             if request.place is None:
@@ -77,8 +78,10 @@ class Forming:
                 if batch and rows + weight > room:
                     break
                 requests.popleft()
-                bucket.release(request)
-                self.count -= 1
+                request.place = None
+                left += 1
+                weights += weight
+                nbytes += request.nbytes
                 if request.finished or request.leaves_at <= now:
                     dropped.append(request)
                 else:
@@ -86,8 +89,10 @@ class Forming:
                     rows += weight
                     if rows >= room:
                         break
-            if len(bucket.lanes) > 1:
+            if not single:
                 lane = bucket.next_lane()
+        bucket.left(left, weights, nbytes)
+        self.count -= left
         bucket.tidy()
         if not bucket.count:
             self._emptied(bucket)

@@ -94,20 +94,20 @@ class Bucket:
         self.queue.requests += 1
         self.queue.nbytes += request.nbytes
 
-    def release(self, request: InferRequest) -> None:
-        """Gives back what `add` counted."""
-        request.place = None
-        self.count -= 1
-        self.rows -= request.rows or 1
-        self.queue.requests -= 1
-        self.queue.nbytes -= request.nbytes
+    def left(self, requests: int, rows: int, nbytes: int) -> None:
+        """Gives back what `add` counted for that many requests, which have no place any more."""
+        self.count -= requests
+        self.rows -= rows
+        self.queue.requests -= requests
+        self.queue.nbytes -= nbytes
 
     def remove(self, request: InferRequest) -> None:
         """Lets a request go that is not at the head. It stays in the line, dead and without arrays, until it is swept
         out: at the head at once, elsewhere when most of the lane is dead, so queueing and cancelling for ever grows
         nothing.
         """
-        self.release(request)
+        request.place = None
+        self.left(1, request.rows or 1, request.nbytes)
         request.inputs = {}
         lane = self.lane(request.priority)
         lane.dead += 1

@@ -51,7 +51,7 @@ class Call:
     """What unary calls and streams share: identity, metadata, the close, cancellation."""
 
     __slots__ = (
-        "_answer", "_call", "_cancel_fns", "_deadline", "_details", "_home", "_metadata",
+        "_answer", "_call", "_cancel_fns", "_deadline", "_details", "_home", "_metadata", "_watched",
         "cancelled", "entered", "held", "method",
     )  # fmt: skip
 
@@ -67,8 +67,19 @@ class Call:
         self.cancelled = False
         self.entered = False  # what the transport has counted for this call, and takes back when it is gone
         self.held = 0
-        # A batch of its own: it completes whenever the client goes away or the call ends.
-        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+        self._watched = [None]
+
+    def watch(self) -> None:
+        """Asks to be told when the client goes away, unless that is asked already. Thread-safe."""
+        if self._first_watch():
+            self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+
+    def _first_watch(self) -> bool:
+        try:
+            self._watched.pop()
+        except IndexError:
+            return False
+        return True
 
     @property
     def deadline(self) -> float | None:
@@ -140,7 +151,11 @@ class Call:
 
 
 class UnaryCall(Call):
-    """One request, one answer."""
+    """One request, one answer.
+
+    A call that is answered at once asks for its close together with the answer: one batch and one event less. One that
+    has to wait for its answer is watched meanwhile.
+    """
 
     __slots__ = ("handler", "request")
 
@@ -184,8 +199,15 @@ class UnaryCall(Call):
                 )
             )
 
+    @property
+    def answered(self) -> bool:
+        """Whether somebody has answered, or nobody needs to any more."""
+        return not self._answer
+
     def _send(self, operations: tuple[Any, ...]) -> None:
         self._cancel_fns.clear()
+        if self._watched and self._first_watch():
+            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
         self._call.start_server_batch(operations, self._sent)
 
     def _sent(self, _event: Any) -> None:
@@ -212,6 +234,7 @@ class StreamCall(Call):
         self._drain_fn: Callable[[], None] | None = None
         self._draining = False
         super().__init__(home, event, method)
+        self.watch()
 
     def read(self, fn: Callable[[bytes | None], None]) -> None:
         """Asks for one message; `fn` gets it on the transport's thread, or None at the end."""

@@ -61,6 +61,8 @@ class CompletionQueueTransport:
         self._refused = table.refused
         self._config = config
         self._inflight = inflight
+        self._desk = inflight.desk
+        self._waiting: list[UnaryCall] = []  # may be answered in the coming turn: not watched yet
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
         self._inline = loop or InlineLoop()
@@ -195,12 +197,20 @@ class CompletionQueueTransport:
             elif tag is not None:
                 tag(event)
             elif inline.asked and event.completion_type == _TIMEOUT:
-                inline.turn()
+                self._turn()
             event = tag = None  # a reference to a finished call can keep the core spinning
             if inline.asked >= _TURN_AFTER:
-                inline.turn()
+                self._turn()
         inline.leave()
-        inline.turn()
+        self._turn()
+
+    def _turn(self) -> None:
+        self._inline.turn()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for call in waiting:
+                if not call.answered:
+                    call.watch()
 
     def _arm(self) -> None:
         if not self._ended.is_set():
@@ -218,7 +228,7 @@ class CompletionQueueTransport:
             if self._draining and not exempt:
                 self._refuse(event, unary[0], GONE)
                 return
-            entered = self._inflight.enter()
+            entered = self._desk.enter()
             if not entered and not exempt:
                 self._refuse(event, unary[0], refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
                 return
@@ -262,7 +272,7 @@ class CompletionQueueTransport:
     def received(self, call: UnaryCall, message: bytes) -> None:
         """The request of a unary call has come."""
         if call.entered:
-            if not self._inflight.hold(len(message)):
+            if not self._desk.hold(len(message)):
                 failure = refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
                 self._refused(call.method, failure.code)
                 call.fail(failure.code, failure.text, failure.trailing)
@@ -270,6 +280,11 @@ class CompletionQueueTransport:
             call.held = len(message)
         call.request = message
         self._guarded(call.handler, call)
+        if not call.answered:
+            if self._inline.asked:
+                self._waiting.append(call)
+            else:
+                call.watch()
 
     def _guarded(self, handler: Callable[[Any], None], call: UnaryCall | StreamCall) -> None:
         try:
@@ -286,7 +301,7 @@ class CompletionQueueTransport:
             if isinstance(call, StreamCall):
                 self._inflight.close_stream()
             else:
-                self._inflight.leave(call.held)
+                self._desk.leave(call.held)
         self._calls.discard(call)
         if self._draining and not self._calls:
             self._idle.set()
