@@ -19,6 +19,7 @@ from inferd.server.core.failures import FailureLog
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import failure_of, refusal
 from inferd.server.errors import Code, ExecutionFailed, InvalidRequest, QueueTimeout
+from inferd.server.observability.events import FIELDS
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS
 from inferd.server.rpc.services import PREDICT, build_method_table
@@ -96,6 +97,11 @@ class TestStatus:
         refusal(Code.NOT_FOUND, "\ud800").text.encode()
 
 
+def fields(record: logging.LogRecord) -> dict[str, object]:
+    found: dict[str, object] = record.__dict__[FIELDS]
+    return found
+
+
 class TestFailureLog:
     def test_past_the_rate_lines_are_counted(self, caplog: pytest.LogCaptureFixture):
         now = [0.0]
@@ -107,16 +113,21 @@ class TestFailureLog:
             assert len(caplog.records) == 3
             now[0] = 10.0
             log.write("/m", refusal(Code.NOT_FOUND, "gone"))
-        assert "left_out=98" in caplog.messages[-1]
-        assert "left_out" not in caplog.messages[0]
+        assert fields(caplog.records[-1])["left_out"] == 98
+        assert fields(caplog.records[0]) == {
+            "method": "/m", "code": "NOT_FOUND", "model": None, "request_id": "r", "peer": None, "left_out": None,
+            "reason": "gone",
+        }  # fmt: skip
         assert caplog.records[0].levelno == logging.INFO
         assert caplog.records[2].levelno == logging.WARNING
 
     def test_a_client_cannot_forge_lines_or_flood_one(self, caplog: pytest.LogCaptureFixture):
         with caplog.at_level(logging.INFO, "inferd.rpc"):
             FailureLog().write("/m", refusal(Code.NOT_FOUND, "a\nb"), request_id="x\ny" + "z" * 1000, model="m\r")
-        assert len(caplog.messages[0].splitlines()) == 1
-        assert len(caplog.messages[0]) < 500
+        assert caplog.messages == ["request failed"]
+        words = [str(value) for value in fields(caplog.records[0]).values()]
+        assert all(len(word.splitlines()) <= 1 for word in words)
+        assert sum(map(len, words)) < 500
 
 
 class TestAddresses:

@@ -21,13 +21,14 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.core.gate import Gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.oip.shared_memory import Regions
+from inferd.server.errors import ServingError
 from inferd.server.http.app import Core
 from inferd.server.http.choice import HttpPort, make_http_server
 from inferd.server.http.pages import Readiness
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.state import ServableId, State
+from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange
 from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
@@ -66,6 +67,7 @@ class App:
             config, registry or Registry(), observer_for=self._observer, loop=self.inline, recorded=recorded
         )
         self.manager.subscribe(StateMetrics(self.metrics))
+        self.manager.subscribe(self._watch_queue)
         self._inflight = Inflight(config.inflight)
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self.manager)
@@ -124,16 +126,26 @@ class App:
             return Readiness(False, "the server is shutting down")
         if self.manager.ready():
             return Readiness(True)
-        waiting = [
-            str(version.id)
-            for model in self.manager.models()
-            for version in model.versions
-            if version.state in (State.START, State.LOADING)
-        ]
+        waiting = self._waiting()
         if not waiting:
-            return Readiness(False, "the repository is being scanned for the first time")
+            why = "; ".join(self.manager.problems) or "the repository is being scanned for the first time"
+            return Readiness(False, why)
         more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
         return Readiness(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")
+
+    def _waiting(self) -> list[str]:
+        """What keeps the server from being ready, in the words of `server.readiness`."""
+        rule = self._config.server.readiness
+        models = {model.name: model for model in self.manager.models()}
+        if isinstance(rule, tuple):
+            missing = [name for name in rule if name not in models or not _available(models[name])]
+            return [f"{name}: {_trouble(models.get(name))}" for name in missing]
+        versions = [version for model in models.values() for version in model.versions]
+        waiting = [v for v in versions if v.state in (State.START, State.LOADING) and (rule == "strict" or not v.error)]
+        words = [f"{version.id} ({version.error})" if version.error else str(version.id) for version in waiting]
+        if rule == "strict":
+            words += [f"{m.name} ({m.error})" for m in models.values() if m.error and not _available(m)]
+        return words
 
     def summary(self) -> str:
         """What is served, in a few words."""
@@ -143,5 +155,29 @@ class App:
         words = f"{len(models)} models, {available} versions available"
         return f"{words}, {failed} with errors (inferd models)" if failed else words
 
+    def _watch_queue(self, change: StateChange) -> None:
+        """Shows the queue of a version that has come into service."""
+        if change.status.state is not State.AVAILABLE:
+            return
+        servable = change.status.id
+        try:
+            handle = self.manager.acquire(servable.name, servable.version)
+        except ServingError:
+            return  # gone again: there is nothing to show
+        scheduler = handle.servable.scheduler
+        handle.release()
+        self.metrics.watch_queue(servable.name, servable.version, lambda: scheduler.queue_depth)
+
     def _observer(self, servable: ServableId) -> BatchObserver:
         return self.metrics.model(servable.name, servable.version)
+
+
+def _available(model: ModelStatus) -> bool:
+    return any(version.state is State.AVAILABLE for version in model.versions)
+
+
+def _trouble(model: ModelStatus | None) -> str:
+    if model is None:
+        return "not in the repository"
+    errors = (version.error for version in model.versions if version.error)
+    return model.error or next(errors, "no version is available yet")

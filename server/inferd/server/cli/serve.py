@@ -65,6 +65,9 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
 
 def run(args: argparse.Namespace) -> int:
     """Serves. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
+    # First of all: as a container's process 1, it would not even notice a SIGTERM that came while modules are imported.
+    stop = threading.Event()
+    _handle_signals(stop)
     config = configuration(args)
     try:
         from inferd.server.app import App
@@ -74,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(missing(error)) from None
     from inferd.server import __version__
 
-    stop = threading.Event()
-    _handle_signals(stop)
     try:
         log = logs.start(config.log)
     except OSError as error:
@@ -89,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc), ", ".join(started.http)
-            print(f"inferd {__version__} ready: grpc {grpc}; http {http}; {app.summary()}", flush=True)
+            # One write: unbuffered, print() writes the end of the line apart, and a log line may come between.
+            sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}; {app.summary()}\n")
+            sys.stdout.flush()
 
         app.wait(stop, ready)
         return 0 if app.stop() else 1

@@ -9,6 +9,7 @@ from threading import Lock
 
 from inferd.server.core.status import Failure
 from inferd.server.errors import Code
+from inferd.server.observability.events import event
 
 _LEVELS = {
     Code.INTERNAL: logging.ERROR,
@@ -57,22 +58,18 @@ class FailureLog:
         left_out = self._admit((method, failure.code))
         if left_out is None:
             return
-        fields = {
-            "method": method,
-            "code": failure.code.name,
-            "model": _clean(model),
-            "request_id": _clean(request_id),
-            "peer": peer,
-            "left_out": left_out,
-        }
-        shown = " ".join(f"{key}={value}" for key, value in fields.items() if value)
-        self._logger.log(
+        event(
+            self._logger,
             level,
-            "request failed: %s: %s",
-            shown,
-            _printable(failure.text),
-            extra={key: value for key, value in fields.items() if value},
-            exc_info=error if failure.unexpected else None,
+            "request failed",
+            error=error if failure.unexpected else None,
+            method=method,
+            code=failure.code.name,
+            model=_clean(model) or None,
+            request_id=_clean(request_id) or None,
+            peer=peer or None,
+            left_out=left_out or None,
+            reason=_printable(failure.text),
         )
 
     def _admit(self, key: tuple[str, Code]) -> int | None:

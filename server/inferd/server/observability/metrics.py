@@ -59,7 +59,9 @@ class Metrics:
         """Drops the series of a version. Who still holds its `ModelMetrics` counts in vain, unharmed."""
         key = (name, version)
         with self._lock:
-            self._models.pop(key, None)
+            gone = self._models.pop(key, None)
+            if gone is not None:
+                gone.depth = None  # the queue holds its model
             self._states.pop(key, None)
             self._load_seconds.pop(key, None)
             if not any(model == name for model, _ in [*self._models, *self._states]):

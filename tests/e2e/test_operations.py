@@ -1,0 +1,104 @@
+"""What an operator sees of a server at work: its log, its metrics, and why it is not ready."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.marked import prepare_model, publish
+from support.server import FAST, Served
+from support.waiting import eventually
+
+from inferd.client import NO_RETRIES, Client, NotFound
+from inferd.server.app import App
+from inferd.server.config.schema import ServerConfig
+
+ONE = {"x": np.ones((1, 4), np.float32)}
+
+
+def page(http: str, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://{http}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    root = tmp_path / "models"
+    publish("onnx", prepare_model("onnx", root, "m"), 1, marker=1)
+    return root
+
+
+def test_the_depth_of_each_queue_is_measured_while_its_version_is_served(models: Path) -> None:
+    with Served(models) as server, Client(server.address) as client:
+        shown = 'inferd_queue_requests{model="m",version="1"} 0.0'
+        assert shown in page(server.http, "/metrics")
+        assert 'inferd_queue_bytes{model="m",version="1"} 0.0' in page(server.http, "/metrics")
+        client.unload("m")
+        assert shown not in page(server.http, "/metrics")
+
+
+def test_a_failed_request_is_one_json_object_with_fields(models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    sets = (*FAST, f"log={{file: {log}, format: json}}")
+    with (
+        Served(models, sets=sets) as server,
+        Client(server.address, retry=NO_RETRIES) as client,
+        pytest.raises(NotFound),
+    ):
+        client.predict("nobody", ONE, request_id="r-17")
+    [line] = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "request failed"]
+    assert (line["model"], line["code"], line["request_id"]) == ("nobody", "NOT_FOUND", "r-17")
+    assert line["reason"].startswith("unknown model 'nobody'")
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (("ghost", "bad"), ("ghost: not in the repository", "bad: model.onnx is no ONNX model")),
+        ("strict", ("bad:1 (model.onnx is no ONNX model",)),
+    ],
+)
+def test_not_ready_says_what_is_missing_and_why(models: Path, rule: object, words: tuple[str, ...]) -> None:
+    (models / "bad/1").mkdir(parents=True)
+    (models / "bad/1/model.onnx").write_bytes(b"no model")
+    failed = threading.Event()
+    with running(models, rule) as app:
+        app.manager.subscribe(lambda change: failed.set() if change.status.error else None)
+        app.start()
+        assert failed.wait(60)
+        found = app.readiness()
+    assert not found.ready
+    assert [word for word in words if word not in found.reason] == [], found.reason
+
+
+def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
+    with running(tmp_path / "unmounted", "settled") as app:
+        app.start()
+        eventually(lambda: app.manager.problems, "the repository is looked at")
+        assert "unmounted cannot be read" in app.readiness().reason
+
+
+@contextmanager
+def running(root: Path, readiness: object) -> Iterator[App]:
+    config = ServerConfig.model_validate(
+        {
+            "server": {"listen": ("127.0.0.1:0",), "http": (), "readiness": readiness},
+            "repository": {"roots": (str(root),), "poll": 0.05, "settle": 0.1},
+        }
+    )
+    app = App(config)
+    try:
+        yield app
+    finally:
+        app.stop()
