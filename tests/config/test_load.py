@@ -145,7 +145,7 @@ def test_errors_name_the_variable_or_the_flag():
     assert errors(None, {"INFERD_LOG__LEVEL": "loud"}).startswith(
         "environment variable INFERD_LOG__LEVEL: log.level: expected"
     )
-    assert errors(None, {}, ["log.level=loud"]).startswith("--set log.level: log.level: expected")
+    assert errors(None, {}, ["log.level=loud"]).startswith("--set log.level: expected")
     assert errors(None, {}, flags={"server.http": ["x"]}).startswith("--http: server.http[0]: expected HOST:PORT")
     assert "did you mean server.listen?" in errors(None, {"INFERD_SERVR__LISTEN": "a:1", "INFERD_SERVER__LISTN": "a:1"})
 

@@ -25,6 +25,7 @@ def test_only_what_is_named_is_loaded(house: House) -> None:
     with pytest.raises(NotFound):
         house.manager.acquire("m")
     assert house.manager.ready()
+    assert house.version(1).notes == ("on disk, not served: explicit mode, and nobody asked for it",)
 
 
 def test_load_and_unload(house: House) -> None:

@@ -308,11 +308,34 @@ def test_a_wish_that_cannot_be_kept_changes_nothing(make_house: Callable[..., Ho
     house = make_house(server={"state_dir": str(state)})
     house.write("m/1/model", "one")
     house.see()
+    state.rmdir()
     state.write_text("a file where a directory should be")
     with pytest.raises(ExecutionFailed, match="nothing was changed"):
         house.do(house.manager.unload("m", by="me"))
     assert house.serves() == {1: "one"}
     assert house.status().overrides == ()
+
+
+def test_a_state_directory_that_cannot_be_written_to_ends_the_start(
+    make_house: Callable[..., House], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(OverridesError, match=r"server\.state_dir: expected a directory that can be written to"):
+        make_house(server={"state_dir": str(tmp_path / "file" / "state")})
+
+
+def test_the_reason_for_not_serving_is_the_wish_that_decides(house: House) -> None:
+    for number in (1, 2):
+        house.write(f"m/{number}/model")
+    house.see()
+    house.do(house.manager.set_label("m", "stable", 2, by="me"))
+    assert house.version(1).notes == ("on disk, not served: version policy latest(1)",)
+    house.do(house.manager.rollback("m", by="me"))
+    assert house.version(2).notes == (), "its label keeps it"
+    house.do(house.manager.set_label("m", "stable", None, by="me"))
+    assert house.version(2).notes == ("on disk, not served: an operator pinned version 1",)
+    house.do(house.manager.unload("m", by="me"))
+    assert {version.notes for version in house.status().versions} == {("on disk, not served: unloaded by an operator",)}
 
 
 def test_the_state_file_is_what_it_says(make_house: Callable[..., House], tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}" if self.line else self.source
-        text = f"{place}: {self.key}: " if self.key else f"{place}: "
+        # "--set log.level" names the key already.
+        text = f"{place}: {self.key}: " if self.key and not place.endswith(f" {self.key}") else f"{place}: "
         text += f"expected {self.expected}"
         if self.got:
             text += f", got {self.got}"

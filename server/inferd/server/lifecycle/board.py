@@ -67,7 +67,11 @@ class Board:
         for name, model in records.items():
             want = self._wanted(name)
             changed[name] = model.status(
-                want.labels, want.wanted, self._overrides.of(name), persistent=self._overrides.persistent
+                want.labels,
+                want.wanted,
+                self._overrides.of(name),
+                persistent=self._overrides.persistent,
+                asked=want.asked,
             )
         self.statuses = changed
 

@@ -97,6 +97,7 @@ class Overrides:
         self._file = None if state_dir is None else state_dir / FILE
         self._wishes: dict[str, Wishes] = {}
         if self._file is not None:
+            _probe(self._file.parent)
             self._wishes = _read(self._file)
 
     @property
@@ -155,6 +156,17 @@ def _write(file: Path, wishes: Mapping[str, Wishes]) -> None:
                 os.unlink(temporary)
             except OSError:
                 pass
+
+
+def _probe(directory: Path) -> None:
+    """Finds out at start, not at an operator's first wish, that nothing can be kept."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise OverridesError(
+            f"server.state_dir: expected a directory that can be written to, got {directory}: {error.strerror or error}"
+        ) from error
 
 
 def _read(file: Path) -> dict[str, Wishes]:
