@@ -1,0 +1,234 @@
+"""JSON to arrays and back: round trips, and junk of every kind."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from inferd.server.errors import InvalidRequest
+from inferd.server.http.json_arrays import array_of, b64_or_utf8, text_or_b64, value_of
+from inferd.server.http.json_numbers import LONG, Numbers, loads_long
+from inferd.server.http.json_text import array_text, dumps, loads
+from inferd.wire.dtypes import DType
+
+NUMERIC = [d for d in DType if d is not DType.STRING]
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def nested(array: np.ndarray) -> np.ndarray:
+    """The shape that JSON can tell: behind a 0 there is nothing to see."""
+    if 0 not in array.shape:
+        return array
+    first = array.shape.index(0)
+    return array.reshape(array.shape[: first + 1])
+
+
+@given(st.sampled_from(NUMERIC).flatmap(lambda d: st.tuples(st.just(d), SHAPES, st.data())))
+def test_numbers_come_back_as_they_went(drawn: Any) -> None:
+    dtype, shape, data = drawn
+    if dtype is DType.BF16:
+        array = data.draw(hnp.arrays(np.float32, shape, elements=st.floats(width=16))).astype(dtype.numpy)
+    else:
+        array = data.draw(hnp.arrays(dtype.numpy, shape))
+    back = array_of(loads(array_text(array)), dtype, "x")
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, nested(array))
+
+
+@given(hnp.arrays(object, SHAPES, elements=st.binary(max_size=5)))
+def test_strings_come_back_as_they_went(array: np.ndarray) -> None:
+    back = array_of(loads(dumps(value_of(array, text_or_b64))), DType.STRING, "x", b64_or_utf8)
+    assert back.tolist() == nested(array).tolist()
+    assert back.shape == nested(array).shape
+
+
+@given(JUNK, st.sampled_from(list(DType)))
+def test_junk_is_refused_or_is_what_it_says(value: Any, dtype: DType) -> None:
+    array, refusal = None, "x: "
+    try:
+        array = array_of(value, dtype, "x")
+    except InvalidRequest as error:
+        refusal = str(error)
+    assert refusal.startswith("x: ")
+    if array is None:
+        return
+    assert array.dtype == dtype.numpy
+    assert array.shape == np.shape(np.array(value, object)) or 0 in array.shape
+
+
+@given(st.binary(max_size=40) | JUNK.map(lambda value: json.dumps(value).encode()[:-1]))
+@example(b"[" * 100_000)
+@example(b'{"a":' * 100_000 + b"NaN")
+@example(b'{"a": NaN')
+@example(b'"\\ud800"')
+def test_texts_that_are_no_json_are_refused(text: bytes) -> None:
+    refusal = "failed to parse the request JSON buffer"
+    try:
+        loads(text)
+    except InvalidRequest as error:
+        refusal = str(error)
+    assert refusal.startswith("failed to parse the request JSON buffer")
+
+
+def test_depth_is_bounded() -> None:
+    deep = loads(b"[" * 40 + b"1" + b"]" * 40)
+    for dtype in (DType.FP32, DType.STRING):
+        with pytest.raises(InvalidRequest, match="at most 32 levels"):
+            array_of(deep, dtype, "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "words"),
+    [
+        (1e39, DType.FP32, None),
+        (10**400, DType.FP64, "out of the range of FP64"),
+        (-129, DType.INT8, "-129 is out of the range of INT8"),
+        (1.0, DType.INT64, "expected whole numbers"),
+        (True, DType.INT64, "expected whole numbers for INT64, got true"),
+        (1, DType.BOOL, "expected true or false for BOOL, got 1"),
+        ([1, [2]], DType.INT64, "a list where others are none"),
+        ([[1], 2], DType.INT64, "ragged"),
+    ],
+)
+def test_what_does_not_fit(value: Any, dtype: DType, words: str | None) -> None:
+    if words is None:
+        assert math.isinf(array_of(value, dtype, "x"))
+        return
+    with pytest.raises(InvalidRequest, match=words):
+        array_of(value, dtype, "x")
+
+
+# ---- long lists ----
+
+
+def long_text(shape: tuple[int, ...], whole: bool = False, before: str = '"x": ', after: str = ', "n": 1') -> Any:
+    count = math.prod(shape)
+    values = np.arange(count) if whole else np.arange(count) + 0.5
+    array = values.reshape(shape)
+    return array, f"{{{before}{json.dumps(array.tolist())}{after}}}".encode()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("shape", [(60_000,), (300, 200), (20, 30, 100), (1, 1, 60_000), (60_000, 1, 1), (2, 30_000)])
+def test_long_lists_are_read_in_pieces_with_the_same_result(shape: tuple[int, ...], whole: bool) -> None:
+    array, text = long_text(shape, whole)
+    assert len(text) >= LONG
+    value = loads(text)
+    assert isinstance(value["x"], Numbers)
+    assert value["n"] == 1
+    assert value["x"].array.dtype == (np.int64 if whole else np.float64)
+    np.testing.assert_array_equal(value["x"].array, array)
+    for dtype in (DType.FP32, DType.INT32, DType.UINT64):
+        expected = array_of(array.tolist(), dtype, "x") if whole or dtype is DType.FP32 else None
+        if expected is None:
+            with pytest.raises(InvalidRequest, match=r"expected whole numbers for .*, got 0.5"):
+                array_of(value["x"], dtype, "x")
+        else:
+            np.testing.assert_array_equal(array_of(value["x"], dtype, "x"), expected)
+    for dtype, words in ((DType.STRING, "expected strings"), (DType.BOOL, "expected true or false")):
+        with pytest.raises(InvalidRequest, match=words):
+            array_of(value["x"], dtype, "x")
+
+
+def test_several_long_lists_and_what_lies_between() -> None:
+    one, first = long_text((50_000,))
+    two, second = long_text((200, 300), whole=True)
+    text = b'{"inputs": [%s, {"s": "[1,2,3]"}, %s], "t": [1, 2]}' % (first, second)
+    value = loads(text)
+    np.testing.assert_array_equal(value["inputs"][0]["x"].array, one)
+    np.testing.assert_array_equal(value["inputs"][2]["x"].array, two)
+    assert value["inputs"][1] == {"s": "[1,2,3]"}
+    assert value["t"] == [1, 2]
+
+
+BIG = ",".join(["1.5"] * 80_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"x": "y:[{BIG}],"}}',  # in a string
+        f'{{"x": "[{BIG}]"}}',
+        f'{{"x": [[{BIG}], "a"]}}',  # among other things
+        f'{{"x": [[{BIG}], [1, 2]]}}',  # ragged
+        f'{{"x": [{BIG}, null]}}',
+        f'{{"x": [{BIG.replace(".5", "")}, 18446744073709551615]}}',
+        f'{{"x": [{BIG}, true]}}',
+        f"[{BIG}]",
+        f'{{"x": {{"y": [{BIG}, NaN]}}}}',
+    ],
+)
+def test_what_only_looks_like_a_long_list_is_read_as_ever(text: str) -> None:
+    expected = json.loads(text)
+    value = loads(text.encode())
+    found = value.get("x") if isinstance(value, dict) else value
+    if isinstance(found, Numbers):
+        found = found.array.tolist()
+    if isinstance(expected, dict):
+        expected = expected["x"]
+    assert json.dumps(found) == json.dumps(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"x": [{BIG},]}}',
+        f'{{"x": [,{BIG}]}}',
+        f'{{"x": [{BIG}}}',
+        f'{{"x": [{BIG}]]}}',
+        f'{{"x": [1[2],{BIG}]}}',
+        f'{{"x": [[1]2,{BIG}]}}',
+        f'{{"x": [{BIG} 5]}}',
+        f'{{"x": [{BIG},1e]}}',
+        f'{{"x": [{BIG},01]}}',
+        f'{{"x": [{BIG},+1]}}',
+        f'{{"x": [{BIG}],,"y":1}}',
+        f'{{"x":: [{BIG}]}}',
+        f'"x": [{BIG}]',
+    ],
+)
+def test_long_texts_that_are_no_json_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        json.loads(text)
+    with pytest.raises(InvalidRequest, match="failed to parse"):
+        loads(text.encode())
+
+
+@given(st.lists(st.sampled_from([b"[", b"]", b",", b"1", b"-2.5", b" ", b"[1,2]", b"1" * 5000 + b"."]), max_size=30))
+def test_pieces_never_accept_what_the_parser_refuses(parts: list[bytes]) -> None:
+    """A long list with something odd in its middle is read as the parser reads it, or refused."""
+    text = b'{"x": [%s,%s%s]}' % (BIG.encode(), b"".join(parts), BIG.encode())
+    try:
+        expected = json.loads(text)["x"]
+    except (ValueError, RecursionError):
+        with pytest.raises(InvalidRequest):
+            loads(text)
+        return
+    found = loads(text)["x"]
+    assert (found.array.tolist() if isinstance(found, Numbers) else found) == expected
+
+
+def test_short_texts_are_not_looked_at_twice() -> None:
+    with pytest.raises(ValueError, match="no long lists"):
+        loads_long(b'{"x": [1, 2, 3]}')
+
+
+@pytest.mark.parametrize("shape", [(100_000,), (1000, 100), (3, 40_000), (1, 50_000), (50_000, 1, 2), (0,), (2, 0), ()])
+def test_long_arrays_are_written_in_pieces_with_the_same_result(shape: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    if array.size > 10:
+        array.flat[7] = np.nan
+        array.flat[-1] = -np.inf
+    assert json.dumps(json.loads(array_text(array))) == json.dumps(array.tolist())
