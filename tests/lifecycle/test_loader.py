@@ -287,6 +287,11 @@ def test_inspection_opens_everything_and_leaves_nothing_open(
         "copying/1/model.twice.part": "",
         "label/1/model.twice": "fine",
         "label/model.yaml": "labels: {next: 4}",
+        "device/1/model.twice": "no instance",
+        "many/1/model.twice": "fine",
+        "many/model.yaml": "instances: {count: 3}",
+        "sample/1/model.twice": "fine",
+        "sample/model.yaml": "signatures: [{inputs: [{name: x, dtype: FP32, shape: [-1, 2], sample: [1, 2, 3]}]}]",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
@@ -302,5 +307,7 @@ def test_inspection_opens_everything_and_leaves_nothing_open(
     assert "still being written" in findings["copying", 1].error
     assert "label next points to version 4" in findings["label", 4].error
     assert "absent cannot be read" in findings["", None].error
+    assert findings["device", 1].error == "no such device"
+    assert "sample for input 'x'" in findings["sample", 1].error
     assert backend.open_models == 0
-    assert backend.instances == []
+    assert len(backend.closed) == len(backend.instances) == 3, "one on each device of good, label and many"

@@ -152,20 +152,15 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
     request = LoadRequest(ServableId(model.name, version.number), 0, version, model.config)
     where = str(version.path)
     try:
-        opened, backend, _ = loader.open(request)
+        with loader.placed(request) as (opened, backend):
+            replayed = len(loader.warmup(request, opened))
+            return Finding(
+                model.name,
+                version.number,
+                where,
+                backend=backend.name,
+                signatures=tuple(opened.signatures),
+                notes=(*opened.traits.notes, *((f"{replayed} warm-up requests",) if replayed else ())),
+            )
     except LoadError as error:
         return Finding(model.name, version.number, where, error=str(error))
-    try:
-        replayed = len(loader.warmup(request, opened))
-        return Finding(
-            model.name,
-            version.number,
-            where,
-            backend=backend.name,
-            signatures=tuple(opened.signatures),
-            notes=(*opened.traits.notes, *((f"{replayed} warm-up requests",) if replayed else ())),
-        )
-    except LoadError as error:
-        return Finding(model.name, version.number, where, error=str(error), backend=backend.name)
-    finally:
-        opened.close()

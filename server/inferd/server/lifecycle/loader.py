@@ -135,23 +135,9 @@ class Loader:
 
         checkpoint()
         model, backend, where = self._open(request)
+        scheduler = self._scheduler(request, model, where)
         try:
             checkpoint()
-            scheduler = Scheduler(
-                str(request.id),
-                model,
-                where,
-                batching=config.batching,
-                queue=config.queue,
-                stateful=config.stateful,
-                samples=declared_samples(config),
-                observer=self._observer(request.id),
-                loop=self._loop,
-            )
-        except BaseException:
-            model.close()
-            raise
-        try:
             scheduler.start()
             checkpoint()
             if config.warmup.mode != "off":
@@ -187,10 +173,37 @@ class Loader:
     def _observer(self, id: ServableId) -> BatchObserver:  # noqa: A002
         return self._observer_for(id) if self._observer_for else NullObserver()
 
-    def open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
-        """Finds and opens the artefact; the caller closes the model. Raises LoadError."""
+    def _scheduler(self, request: LoadRequest, model: Model, where: Sequence[Placement]) -> Scheduler:
+        """Takes the model over, also when it raises."""
+        config = request.config
+        try:
+            return Scheduler(
+                str(request.id),
+                model,
+                where,
+                batching=config.batching,
+                queue=config.queue,
+                stateful=config.stateful,
+                samples=declared_samples(config),
+                observer=self._observer(request.id),
+                loop=self._loop,
+            )
+        except BaseException:
+            model.close()
+            raise
+
+    @contextmanager
+    def placed(self, request: LoadRequest) -> Iterator[tuple[Model, Backend]]:
+        """The version opened, its settings held against it, and one instance on each of its devices: all that a load
+        does before the model runs. Raises LoadError, also for one that is raised within."""
         with _load_errors(request):
-            return self._open(request)
+            model, backend, where = self._open(request)
+            scheduler = self._scheduler(request, model, tuple(dict.fromkeys(where)))
+            try:
+                scheduler.start()
+                yield model, backend
+            finally:
+                scheduler.close()
 
     def _open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
         config = request.config
