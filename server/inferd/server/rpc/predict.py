@@ -31,14 +31,17 @@ class Predict:
             self._inference.refused(PROTOCOL, "INVALID_ARGUMENT", monotonic() - started)
             self._edge.fail(call, error, request_id=error.request_id)
             return
-        request_id = self._edge.gate.request_id(call, decoded.request_id)
+        request_id = decoded.request_id or self._edge.gate.request_id(call, "")
 
         def answer(outcome: Answer | ServingError) -> None:
             try:
                 if isinstance(outcome, Answer):
-                    call.reply(encode(outcome, request_id))
+                    id_ = outcome.id
+                    call.reply(encode_response(id_.name, id_.version, outcome.signature, outcome.outputs, request_id))
                     return
                 error: Exception = outcome
+            except WireError as failed:
+                error = unsendable(failed)
             except Exception as failed:
                 error = failed
             self._edge.fail(call, error, request_id=request_id, model=decoded.model_name)
@@ -76,4 +79,9 @@ def encode(answer: Answer, request_id: str) -> bytes:
     try:
         return encode_response(answer.id.name, answer.id.version, answer.signature, answer.outputs, request_id)
     except WireError as error:
-        raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None
+        raise unsendable(error) from None
+
+
+def unsendable(error: WireError) -> ExecutionFailed:
+    """An answer that cannot travel."""
+    return ExecutionFailed(f"the model's answer cannot be sent: {error}")

@@ -103,7 +103,19 @@ class InferRequest:
 
     def succeed(self, outputs: dict[str, Array]) -> None:
         """Sets the outcome; does nothing when there is one already. Thread-safe."""
-        self._finish(outputs, None)
+        try:  # as `_finish`, written out: most requests end here
+            del self._unanswered
+        except AttributeError:
+            return
+        self.outputs = outputs
+        self.finished_at = monotonic()
+        self.finished = True
+        on_done = self.on_done
+        self.on_done = _answered
+        try:
+            on_done(self)
+        except Exception:
+            _log.exception("on_done of a request raised")
 
     def fail(self, error: ServingError) -> None:
         """Sets the outcome; does nothing when there is one already. Thread-safe."""

@@ -160,7 +160,19 @@ class UnaryCall(Call):
     __slots__ = ("handler", "request")
 
     def __init__(self, home: Home, event: Any, method: str, handler: Callable[[UnaryCall], None]) -> None:
-        super().__init__(home, event, method)
+        # As Call's own, written out: this is made for every request.
+        self._home = home
+        self._call = event.call
+        self._details = event.call_details
+        self._metadata = event.invocation_metadata
+        self._answer = [None]
+        self._cancel_fns = []
+        self._deadline = None
+        self.method = method
+        self.cancelled = False
+        self.entered = False
+        self.held = 0
+        self._watched = [None]
         self.handler = handler
         self.request = b""
 
@@ -178,14 +190,17 @@ class UnaryCall(Call):
 
     def reply(self, message: bytes) -> None:
         """Answers with OK. Thread-safe; the first answer counts."""
-        if self._claim():
-            self._send(
-                (
-                    cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
-                    cygrpc.SendMessageOperation(message, NO_FLAGS),
-                    cygrpc.SendStatusFromServerOperation((), _OK, b"", NO_FLAGS),
-                )
+        try:
+            self._answer.pop()
+        except IndexError:
+            return
+        self._send(
+            (
+                cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
+                cygrpc.SendMessageOperation(message, NO_FLAGS),
+                cygrpc.SendStatusFromServerOperation((), _OK, b"", NO_FLAGS),
             )
+        )
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         """Answers with an error. Thread-safe; the first answer counts."""

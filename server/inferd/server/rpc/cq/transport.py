@@ -279,7 +279,10 @@ class CompletionQueueTransport:
                 return
             call.held = len(message)
         call.request = message
-        self._guarded(call.handler, call)
+        try:
+            call.handler(call)
+        except Exception as error:
+            self._raised(call, error)
         if not call.answered:
             if self._inline.asked:
                 self._waiting.append(call)
@@ -289,10 +292,14 @@ class CompletionQueueTransport:
     def _guarded(self, handler: Callable[[Any], None], call: UnaryCall | StreamCall) -> None:
         try:
             handler(call)
-        except Exception as error:  # services have a wall of their own; this one is for those that forgot
-            _log.exception("the handler of %s raised", call.method)
-            failure = failure_of(error)
-            call.fail(failure.code, failure.text, failure.trailing)
+        except Exception as error:
+            self._raised(call, error)
+
+    def _raised(self, call: UnaryCall | StreamCall, error: Exception) -> None:
+        # Services have a wall of their own; this one is for those that forgot.
+        _log.error("the handler of %s raised", call.method, exc_info=error)
+        failure = failure_of(error)
+        call.fail(failure.code, failure.text, failure.trailing)
 
     def gone(self, call: UnaryCall | StreamCall) -> None:
         """A call is over."""
