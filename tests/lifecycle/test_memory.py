@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from inferd.server.lifecycle.memory import Memory
+from inferd.server.lifecycle.memory import IdleCollector, Memory
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +53,29 @@ def test_an_unload_collects_what_hangs_together() -> None:
         assert Node.closed
     finally:
         gc.enable()
+
+
+def test_full_collections_wait_until_nothing_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, busy, collected = 0.0, True, []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(now))
+    monkeypatch.setattr(gc, "get_count", lambda: (0, 1, 0))
+    collector = IdleCollector(lambda: busy, lambda: now)
+    before = gc.get_threshold()
+    collector.start()
+    try:
+        assert gc.get_threshold()[2] > 1_000_000
+        for now in range(0, 3600, 10):  # noqa: B007 - read by the clock
+            collector.tend()
+        assert collected == []
+        busy = False
+        collector.tend()
+        assert len(collected) == 1
+        collector.tend()
+        assert len(collected) == 1, "one is enough for a while"
+        busy = True
+        now += 3600
+        collector.tend()
+        assert len(collected) == 2, "a server that is never idle collects too"
+    finally:
+        collector.stop()
+    assert gc.get_threshold() == before

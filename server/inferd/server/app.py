@@ -28,6 +28,7 @@ from inferd.server.http.pages import Readiness
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.memory import IdleCollector
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange
 from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
@@ -116,9 +117,15 @@ class App:
     def wait(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
         """Calls `on_ready` once the server is ready, and returns when `stop` is set or the front end has failed."""
         self.manager.on_ready(on_ready)
-        while not stop.wait(0.5):
-            if self._failed.is_set():
-                return
+        collector = IdleCollector(lambda: self._inflight.calls > 0)
+        collector.start()
+        try:
+            while not stop.wait(0.5):
+                if self._failed.is_set():
+                    return
+                collector.tend()
+        finally:
+            collector.stop()
 
     def readiness(self) -> Readiness:
         """Whether traffic should come, and if not what is waited for. Thread-safe."""

@@ -11,9 +11,14 @@ import ctypes
 import gc
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 _MANY_MODULES = 50  # an import of this many is a framework's
+_YOUNG = 10_000  # objects between two looks at the young ones: a batch makes a thousand, and frees them by itself
+_NEVER = 1_000_000_000
+_IDLE = 10.0  # seconds between full collections while nothing is in flight
+_AT_MOST = 3600.0  # seconds without one on a server that is never idle
 
 
 class Memory:
@@ -40,6 +45,34 @@ class Memory:
             gc.collect()
             if self._trim is not None:
                 self._trim()
+
+
+class IdleCollector:
+    """Full collections, which stop every thread, while no request is in flight: `tend` is called now and then, by one
+    thread. What serving makes is freed by reference counts; cycles come from failures, operators and frameworks.
+    """
+
+    def __init__(self, busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._busy = busy
+        self._clock = clock
+        self._last = clock()
+
+    def start(self) -> None:
+        """From now on the interpreter collects young objects only, and those seldom."""
+        gc.set_threshold(_YOUNG, 20, _NEVER)
+
+    def tend(self) -> None:
+        """Collects if it is due."""
+        since = self._clock() - self._last
+        if since < _IDLE or (self._busy() and since < _AT_MOST):
+            return
+        self._last = self._clock()
+        if any(gc.get_count()[1:]):  # else there is next to nothing new
+            gc.collect()
+
+    def stop(self) -> None:
+        """The interpreter's own habits again."""
+        gc.set_threshold(700, 10, 10)
 
 
 def _malloc_trim() -> Callable[[], None] | None:
