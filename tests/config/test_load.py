@@ -56,6 +56,7 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         "batching.mode": "off", "batching.padding": "{x: [8, 16]}", "batching.preferred_batch_size": "2",
         "queue.timeout": "3s",
         "instances.device": "cpu", "instances.threads": "2", "models": "{m: {stateful: true}}",
+        "repository.models": "{M: /models/m}",
     }  # fmt: skip
     dotted = ".".join(key.path)
     if dotted in values:
@@ -244,3 +245,14 @@ def test_any_environment_gives_a_configuration_or_a_config_error(environ):
     except ConfigError as error:
         problems = error.problems
     assert all(problem.expected for problem in problems)
+
+
+def test_the_names_of_named_models_are_taken_as_they_are_written():
+    assert load_config(None, {"INFERD_REPOSITORY__MODELS__Half_Two": "/m"}).repository.models == {"Half_Two": "/m"}
+    assert load_config(None, {}, ["repository.models.Half=/m"]).repository.models == {"Half": "/m"}
+
+
+def test_defaults_yield_to_everything():
+    defaults = {"repository.roots": []}
+    assert load_config(defaults=defaults).repository.roots == ()
+    assert load_config(None, {"INFERD_REPOSITORY__ROOTS": "a"}, defaults=defaults).repository.roots == ("a",)

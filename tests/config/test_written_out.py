@@ -43,8 +43,8 @@ def test_what_is_commented_out_works_when_it_is_not():
         .replace(" key:", " key: k")
     )
     assert load_config_text(tls).server.tls.certificate == "c"
-    head, _, model = text.partition("models: {}\n")
-    shown = head + "".join(line.removeprefix("# ") + "\n" for line in model.splitlines())
+    head, _, model = text.partition("\nmodels: {}\n")
+    shown = head + "\n" + "".join(line.removeprefix("# ") + "\n" for line in model.splitlines())
     config = load_config_text(shown)
     assert list(config.models) == ["digits"]
     assert model_config(config, "digits") == ModelConfig()

@@ -14,6 +14,7 @@ from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.loader import LoadCancelled, LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange, VersionStatus
 from inferd.server.lifecycle.tree import FileStat, Tree
@@ -172,13 +173,19 @@ class House:
         self.source = FakeSource()
         self.spawned: list[Job] = []
         self.hold_closing = False
+        self.named = NamedModels.of(self.config)
         self.scanner = RepositoryScanner(
-            self.config.repository, resolver(self.config), clock=self.clock, wall_clock=self.clock.wall
+            self.config.repository,
+            resolver(self.config, self.named),
+            named=self.named,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
         )
         self.manager = Manager(
             self.config,
             self.source,
             self.loader,
+            named=self.named,
             pool=self.pool,
             spawn=lambda name, job: self.spawned.append(job),
             clock=self.clock,

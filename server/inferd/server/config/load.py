@@ -36,15 +36,17 @@ def load_config(
     sets: Sequence[str] = (),
     *,
     flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> ServerConfig:
     """The settings of the server. Raises ConfigError with every problem that was found.
 
     `environ` is the process's environment, of which INFERD_SECTION__KEY are taken; `sets` are the KEY=VALUE of `--set`;
-    `flags` are other flags by dotted key, already values ({"repository.roots": ["models"]}), and win over all. Entries
-    of `models` are checked here, so that a misspelt key ends the start and not the first load.
+    `flags` are other flags by dotted key, already values ({"repository.roots": ["models"]}), and win over all;
+    `defaults`, written like them, yield to all. Entries of `models` are checked here, so that a misspelt key ends the
+    start and not the first load.
     """
     problems: list[Problem] = []
-    layers: list[Layer | None] = []
+    layers: list[Layer | None] = [_flag_layer(defaults or {})]
     if file is not None:
         layers.append(_collect(problems, partial(_file_layer, file)))
     layers.append(_collect(problems, partial(_environment_layer, environ or {})))
@@ -141,6 +143,8 @@ def _variables(environ: Mapping[str, str], problems: list[Problem]) -> Iterator[
             path = ("models", parts[1], *path[2:])
             if len(path) > 3 and path[2] in ("options", "labels"):
                 path = (*path[:3], *parts[3:])
+        elif path[:2] == ("repository", "models"):
+            path = (*path[:2], *parts[2:])
         if len(path) == 1 and path[0] not in ServerConfig.model_fields:
             # Kubernetes sets INFERD_PORT and the like for a service of that name: not ours, and no error.
             keys = (key.path for key in all_keys(ServerConfig))

@@ -126,6 +126,12 @@ class Repository(Section):
 
     roots: Texts = ("model_repository",)
     """Directories that hold models; relative ones start at the working directory."""
+    models: dict[Text, Text] = Field(default_factory=dict)
+    """Models by name, each with its own directory of versions wherever that lies: a TensorFlow Serving base path."""
+    models_file: Text | None = None
+    """A file in the format of TensorFlow Serving's model_config_file: more such models, their policies and labels."""
+    models_file_poll: Seconds = 0.0
+    """Time between two looks at models_file. 0s: it is read at start only."""
     mode: Literal["watch", "explicit"] = "watch"
     """watch: what is on disk is served; explicit: only what `load` names or an operator loads."""
     load: Texts = ()

@@ -15,6 +15,7 @@ from inferd.server.lifecycle.layout import MODEL_FILE, TRITON_FILE
 from inferd.server.lifecycle.loader import Loader, Registry
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.memory import Memory
+from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.settings import Resolve
 from inferd.server.lifecycle.source import RepositoryScanner, Source
 from inferd.server.lifecycle.state import ServableId
@@ -35,13 +36,15 @@ def build_manager(
     `loop` is the front end's, for batches that are short enough to run there; `recorded` reads recorded warm-up
     requests.
 
-    Raises OverridesError when the state directory cannot be read.
+    Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
-    scanner = RepositoryScanner(config.repository, resolver(config))
+    named = NamedModels.of(config)
+    scanner = RepositoryScanner(config.repository, resolver(config, named), named=named)
     source = Source(scanner, poll=config.repository.poll)
-    watched = WatchedSource(source, FileEvents(config.repository.roots, source.wake))
+    places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
+    watched = WatchedSource(source, FileEvents(places, source.wake))
     loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded)
-    manager = Manager(config, watched, loader)
+    manager = Manager(config, watched, loader, named=named)
     loader.connect(manager.acquire)
     return manager
 
@@ -65,14 +68,15 @@ def build_loader(
     )
 
 
-def resolver(config: ServerConfig) -> Resolve:
+def resolver(config: ServerConfig, named: NamedModels | None = None) -> Resolve:
     """How a model's settings are found: all layers of configuration over what its directory says."""
+    own = named or NamedModels()
 
     def resolve(
         name: str, directory: Path, model_file: Mapping[str, Any] | None, triton: Mapping[str, Any] | None
     ) -> tuple[ModelConfig, tuple[str, ...]]:
         return model_config_and_notes(
-            config,
+            own.over(config, name),
             name,
             model_file,
             triton,

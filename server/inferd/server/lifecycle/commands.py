@@ -168,6 +168,22 @@ class Commands:
 
         return gone
 
+    def adopt_named(self, name: str, by: str, asked_at: float) -> Outcome | None:
+        """A named model has been asked for anew: what operators wished of it before no longer counts."""
+        self._conductor.overrides.change(name, Wishes())
+        return self.load(name, None, by, asked_at)
+
+    def withdraw_named(self, name: str) -> Outcome:
+        """A named model is no longer asked for. One that also lies in a root stays."""
+        conductor = self._conductor
+        model = conductor.records.get(name)
+        if model is None or (conductor.listing is not None and name in conductor.listing.models):
+            return lambda: True
+        conductor.overrides.change(name, Wishes())
+        model.frozen = None
+        model.adopt(None)
+        return lambda: all(record.ended for record in model.versions.values())
+
     def set_label(self, name: str, label: str, version: int | None, by: str) -> Outcome:
         """Points a label to an available version, or removes it."""
         check_label(label)

@@ -55,8 +55,9 @@ class ModelOnDisk:
 class Listing:
     """Everything that the repository holds at one moment, models by name. Omission means: confirmed gone.
 
-    `errors`: roots that could not be read; what they held before is still listed. `complete`: every root has been read
-    at least once. `sequence` counts the scans: a listing with a number at or above that of a request was made after it.
+    `errors`: roots that could not be read, whose models are still listed as they were, and named models' directories
+    that never could. `complete`: every root and every named model has been read at least once. `sequence` counts the
+    scans: a listing with a number at or above that of a request was made after it.
     """
 
     models: dict[str, ModelOnDisk] = field(default_factory=dict)

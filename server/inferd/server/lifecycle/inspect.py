@@ -15,6 +15,7 @@ from inferd.server.lifecycle.desired import desired
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, models_of, wiring_of
 from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
+from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ServableId
@@ -57,8 +58,11 @@ def inspect_repository(config: ServerConfig, registry: Registry, recorded: Recor
 
 def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | None) -> Iterator[Finding]:
     repository = config.repository.model_copy(update={"settle": 0.0})
-    listing = RepositoryScanner(repository, resolver(config)).scan()
+    named = NamedModels.of(config)
+    listing = RepositoryScanner(repository, resolver(config, named), named=named).scan()
     for error in listing.errors:
+        if error in (model.error for model in listing.models.values()):
+            continue  # a named model's, told with it
         yield Finding("", error=error)
     loader = build_loader(config, registry, recorded=recorded)
     opened: dict[str, list[Finding]] = {}

@@ -10,8 +10,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from inferd.server.config.schema import ServerConfig
@@ -21,6 +22,7 @@ from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.loader import LoaderLike
+from inferd.server.lifecycle.named import NamedModel, NamedModels
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import LoadPool, PoolLike
 from inferd.server.lifecycle.readiness import Readiness
@@ -53,6 +55,7 @@ class Manager:
         source: SourceLike,
         loader: LoaderLike,
         *,
+        named: NamedModels | None = None,
         pool: PoolLike | None = None,
         spawn: Callable[[str, Callable[[], None]], None] = _spawn,
         clock: Callable[[], float] = time.monotonic,
@@ -63,6 +66,7 @@ class Manager:
         self._config = config
         self._source = source
         self._loader = loader
+        self._named = named or NamedModels()
         self._pool = pool or LoadPool(config.load.threads)
         self._clock = clock
         self._events = Events()
@@ -91,6 +95,7 @@ class Manager:
             self._conductor, explicit=explicit, patience=patience, clock=clock, wall_clock=wall_clock
         )
         self._readiness = Readiness(config.server.readiness, patience)
+        self._replacing = threading.Lock()
         self._preloading = bool(config.server.preload)
         self._ready = threading.Event()
         self._ready_or_stopped = threading.Event()
@@ -209,6 +214,30 @@ class Manager:
     def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
         """Pins `to`, or the newest version below the one served now. Done when it serves; `load` lifts the pin."""
         return self._command(name, lambda: self._commands.rollback(name, to, by))
+
+    @property
+    def named(self) -> Mapping[str, NamedModel]:
+        """The models that are named one by one, as last asked for."""
+        return self._named.current
+
+    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> tuple[Future[ModelStatus], ...]:
+        """Serves these in the place of all named models so far; models in the roots are not touched.
+
+        One future per model that is new, asked for differently or removed: as of `load`, or done when it is unloaded.
+        What cannot be loaded stays asked for. Operators' wishes about the models that change are dropped.
+        """
+        with self._replacing:
+            change = self._named.replace(models)
+            after = self._source.request_scan()
+        asked_at = self._clock()
+        added = (
+            self._command(name, partial(self._commands.adopt_named, name, by, asked_at), after)
+            for name in sorted(change.changed)
+        )
+        removed = (
+            self._command(name, partial(self._commands.withdraw_named, name), after) for name in sorted(change.removed)
+        )
+        return (*added, *removed)
 
     def _command(self, name: str, begin: Callable[[], Outcome | None], after: int = 0) -> Future[ModelStatus]:
         future: Future[ModelStatus] = Future()

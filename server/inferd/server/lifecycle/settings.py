@@ -74,6 +74,10 @@ class SettingsReader:
         for directory in [directory for directory in self._known if directory not in wanted]:
             del self._known[directory]
 
+    def forget(self, directory: Path) -> None:
+        """Reads this model's settings anew at the next look: what stands above its files has changed."""
+        self._known.pop(directory, None)
+
     def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> Settings:
         names = {entry[0] for entry in stamp}
         notes: list[str] = []

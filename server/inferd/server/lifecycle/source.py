@@ -10,14 +10,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from inferd.server.config.schema import Repository
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk
-from inferd.server.lifecycle.scan import RootScanner
+from inferd.server.lifecycle.named import NamedModel, NamedModels
+from inferd.server.lifecycle.scan import NamedScanner, RootScanner
+from inferd.server.lifecycle.scan_model import ModelScanner
 from inferd.server.lifecycle.settings import Resolve, SettingsReader
 from inferd.server.lifecycle.settle import Settle
 from inferd.server.observability.events import event, get
@@ -28,23 +30,29 @@ Clock = Callable[[], float]
 
 
 class RepositoryScanner:
-    """All roots together. One thread only."""
+    """All roots and all named models together. One thread only."""
 
     def __init__(
-        self, config: Repository, resolve: Resolve, *, clock: Clock = time.monotonic, wall_clock: Clock = time.time
+        self,
+        config: Repository,
+        resolve: Resolve,
+        *,
+        named: NamedModels | None = None,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
     ) -> None:
+        """`named`: the models that are named one by one; may be replaced between two scans."""
         self._settle = Settle(config.settle, clock, wall_clock)
         self._settings = SettingsReader(resolve, self._settle)
+        self._scanner = ModelScanner(self._settings, self._settle, config.ready_file)
+        self._allowed = tuple(config.allowed_link_targets)
         self._roots = [
-            RootScanner(
-                Path(root),
-                settings=self._settings,
-                settle=self._settle,
-                allowed_link_targets=tuple(config.allowed_link_targets),
-                ready_file=config.ready_file,
-            )
+            RootScanner(Path(root), self._scanner, allowed_link_targets=self._allowed)
             for root in dict.fromkeys(os.path.abspath(root) for root in config.roots)
         ]
+        self._named = named or NamedModels()
+        self._seen: Mapping[str, NamedModel] = {}
+        self._own: dict[str, NamedScanner] = {}
 
     @property
     def due(self) -> float | None:
@@ -54,22 +62,49 @@ class RepositoryScanner:
     def scan(self, sequence: int = 0) -> Listing:
         """Looks at everything. Never raises for what it finds: problems are part of the listing."""
         self._settle.begin()
-        keys: set[Hashable] = set()
+        self._scanner.keys = set()
+        self._follow(self._named.current)
         for root in self._roots:
-            keys |= root.scan()
-        self._settle.keep(keys)
-        self._settings.keep(model.directory for root in self._roots for model in root.models.values())
+            root.scan()
+        for own in self._own.values():
+            own.scan()
+        self._settle.keep(self._scanner.keys)
+        found = [
+            *(model for root in self._roots for model in root.models.values()),
+            *(own.model for own in self._own.values()),
+        ]
+        self._settings.keep(model.directory for model in found)
         models: dict[str, ModelOnDisk] = {}
-        for root in self._roots:
-            for name, model in root.models.items():
-                twin = models.get(name)
-                models[name] = model if twin is None else _twice(twin, model)
+        for model in found:
+            twin = models.get(model.name)
+            models[model.name] = model if twin is None or _same(twin, model) else _twice(twin, model)
         return Listing(
             dict(sorted(models.items())),
-            errors=tuple(root.error for root in self._roots if root.error),
-            complete=all(root.read_once for root in self._roots),
+            errors=(
+                *(root.error for root in self._roots if root.error),
+                *(own.model.error for own in self._own.values() if not own.read_once),
+            ),
+            complete=all(root.read_once for root in self._roots) and all(own.read_once for own in self._own.values()),
             sequence=sequence,
         )
+
+    def _follow(self, named: Mapping[str, NamedModel]) -> None:
+        """Looks from now on at these named models."""
+        if named is self._seen:
+            return
+        before, self._seen = self._seen, named
+        for name in [name for name in self._own if name not in named]:
+            del self._own[name]
+        for name, model in named.items():
+            if name not in self._own or self._own[name].directory != model.base_path:
+                self._own[name] = NamedScanner(name, model.base_path, self._scanner, allowed_link_targets=self._allowed)
+            if before.get(name) != model:
+                self._settings.forget(model.base_path)
+
+
+def _same(one: ModelOnDisk, other: ModelOnDisk) -> bool:
+    """Whether a named model is one that lies in a root."""
+    return os.path.realpath(one.directory) == os.path.realpath(other.directory)
 
 
 def _twice(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:

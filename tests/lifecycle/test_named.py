@@ -1,0 +1,285 @@
+"""Models that are named one by one, with a base path of their own, and the replacement of all of them at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.lifecycle import House
+
+from inferd.server.config.errors import ConfigError
+from inferd.server.errors import Conflict, NotFound
+from inferd.server.lifecycle.model_server_config import ModelEntry, parse_models
+from inferd.server.lifecycle.named import NamedModel
+
+FULL = """
+# two models
+model_config_list: {
+  config: {
+    name: "a"
+    base_path: "file:///models/a"
+    model_platform: "tensorflow"
+    model_version_policy: { specific { versions: 3 versions: [1, 2] } }
+    version_labels { key: "stable" value: 1 }
+    version_labels { key: 'canary', value: 2 }
+    logging_config { sampling_config { sampling_rate: 0.1 } }
+  }
+  config { name: "b" base_path: "rel/b" model_version_policy { latest { num_versions: 2 } } }
+  config { name: "c" base_path: "/c" model_type: TENSORFLOW model_version_policy { all {} } }
+  config { name: "d" base_path: "/d" model_version_policy { latest {} } }
+}
+"""
+
+
+def publish(base: Path, version: int, text: str = "good") -> Path:
+    file = base / str(version) / "model"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return base
+
+
+def named(base: Path, policy: dict[str, Any] | None = None, **labels: int) -> NamedModel:
+    return NamedModel.of(ModelEntry("m", str(base), "", policy or {}, labels))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "elsewhere" / "base"
+
+
+@pytest.fixture
+def serving(make_house: Callable[..., House], base: Path) -> House:
+    """Serves version 1 of the model m from its base path."""
+    publish(base, 1, "one")
+    house = make_house(repository={"models": {"m": str(base)}})
+    house.see()
+    assert house.serves() == {1: "one"}
+    return house
+
+
+def test_a_file_of_models() -> None:
+    found = parse_models(FULL, "models.config")
+    assert [entry.name for entry in found.entries] == ["a", "b", "c", "d"]
+    assert found.entries[0].base_path == "/models/a"
+    assert found.entries[0].settings() == {
+        "backend": "tensorflow",
+        "version_policy": {"specific": [3, 1, 2]},
+        "labels": {"stable": 1, "canary": 2},
+    }
+    assert [entry.policy for entry in found.entries[1:]] == [{"latest": 2}, {"all": True}, {"latest": 1}]
+    assert found.notes == ("model a: logging_config is not honoured",)
+    assert parse_models("", "empty").entries == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model_config_list {", "line 1"),
+        ("custom_model_config {}", "expected model_config_list, got custom_model_config"),
+        ("model_config_list { model {} }", "expected config, got model"),
+        ('model_config_list { config { base_path: "/a" } }', "config.name: expected a name"),
+        ('model_config_list { config { name: "a" } }', "model a.base_path: expected a directory"),
+        ('model_config_list { config { name: "a" base_path: "gs://b/a" } }', "got 'gs://b/a'"),
+        ('model_config_list { config { name: "a" base_path: "/a" model_platform: "x" } }', "expected tensorflow"),
+        ('model_config_list { config { name: "a" base_path: 3 } }', "base_path: expected text in quotes, got 3"),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" version_labels { key: "1" value: 1 } } }',
+            "expected a label",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" model_version_policy { specific {} } } }',
+            "version_policy.specific: expected at least one item",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" } config { name: "a" base_path: "/b" } }',
+            "expected every model once",
+        ),
+    ],
+)
+def test_refused_files_say_what_was_expected(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_models(text, "models.config")
+    assert expected in str(refused.value)
+    assert str(refused.value).startswith("models.config")
+
+
+def test_a_missing_file_is_named(make_house: Callable[..., House]) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.config: expected a readable file"):
+        make_house(repository={"models_file": "nowhere.config"})
+
+
+def test_a_base_path_is_served_and_followed(serving: House, base: Path) -> None:
+    publish(base, 2, "two")
+    serving.settle()
+    assert serving.serves() == {2: "two"}
+    shutil.rmtree(base / "2")
+    serving.settle()
+    assert serving.serves() == {1: "one"}
+
+
+def test_model_yaml_counts_in_a_base_path_and_a_file_of_models_above_it(
+    make_house: Callable[..., House], base: Path, tmp_path: Path
+) -> None:
+    for version in (1, 2, 3):
+        publish(base, version)
+    (base / "model.yaml").write_text("version_policy: {all: true}\nlabels: {new: 1}")
+    house = make_house(repository={"models": {"m": str(base)}})
+    house.see()
+    assert sorted(house.serves()) == [1, 2, 3]
+    file = tmp_path / "models.config"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "m" base_path: "{base}" model_version_policy {{ latest '
+        "{ num_versions: 2 } } version_labels { key: 'new' value: 3 } } }"
+    )
+    house = make_house(repository={"models_file": str(file)})
+    house.see()
+    assert sorted(house.serves()) == [2, 3]
+    assert house.status().labels == {"new": 3}
+
+
+def test_an_unmounted_base_path_unloads_nothing(serving: House, base: Path) -> None:
+    base.rename(base.with_name("away"))
+    serving.settle()
+    assert serving.serves() == {1: "one"}
+    assert "cannot be read" in serving.status().error
+    base.mkdir()  # the mount point
+    serving.settle()
+    serving.settle()
+    assert serving.serves() == {1: "one"}
+    assert "is it mounted?" in serving.status().error
+    base.rmdir()
+    base.with_name("away").rename(base)
+    serving.see()
+    assert serving.status().error == ""
+    assert len(serving.loader.loads) == 1
+
+
+def test_an_emptied_base_path_is_believed(serving: House, base: Path) -> None:
+    shutil.rmtree(base / "1")
+    serving.settle()
+    assert serving.serves() == {}
+
+
+def test_a_base_path_that_is_not_there_yet_holds_readiness(make_house: Callable[..., House], base: Path) -> None:
+    house = make_house(repository={"models": {"m": str(base)}})
+    house.settle()
+    assert not house.manager.ready()
+    assert "cannot be read" in house.status().error
+    assert any(str(base) in error for error in house.manager.repository_errors())
+    publish(base, 1, "one")
+    house.settle()
+    assert house.manager.ready()
+    assert house.serves() == {1: "one"}
+
+
+def test_a_model_in_a_root_and_elsewhere_is_refused_but_the_same_directory_is_one(
+    make_house: Callable[..., House], base: Path
+) -> None:
+    publish(base, 1)
+    house = make_house(repository={"models": {"m": str(base), "n": str(base.parents[1] / "models" / "n")}})
+    house.write("m/1/model")
+    house.write("n/1/model", "same")
+    house.settle()
+    assert "is in two repositories" in house.status().error
+    assert house.serves("n") == {1: "same"}
+
+
+def test_links_may_not_lead_out_of_a_base_path(make_house: Callable[..., House], base: Path, tmp_path: Path) -> None:
+    publish(base, 1)
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    (base / "1" / "link").symlink_to(secret)
+    house = make_house(repository={"models": {"m": str(base)}})
+    house.settle()
+    assert house.serves() == {}
+    assert "outside the repository" in house.version(1).error
+
+
+# Replacement
+
+
+def test_a_replacement_adds_changes_and_removes(serving: House, base: Path, tmp_path: Path) -> None:
+    other = publish(tmp_path / "other", 7, "seven")
+    publish(base, 2, "two")
+    serving.settle()
+    assert sorted(serving.serves()) == [2]
+    futures = serving.manager.replace_named(
+        {"m": named(base, {"specific": [1, 2]}, stable=1), "n": named(other)}, by="test"
+    )
+    assert len(futures) == 2
+    for future in futures:
+        serving.do(future)
+    assert serving.serves() == {1: "one", 2: "two"}
+    assert serving.status().labels == {"stable": 1}
+    assert serving.serves("n") == {7: "seven"}
+    (gone,) = serving.manager.replace_named({"n": named(other)}, by="test")
+    serving.do(gone)
+    assert serving.serves("n") == {7: "seven"}
+    with pytest.raises(NotFound):
+        serving.manager.acquire("m")
+    assert serving.manager.replace_named({"n": named(other)}, by="test") == ()
+
+
+def test_a_removed_model_is_done_when_its_last_request_is(serving: House) -> None:
+    handle = serving.manager.acquire("m")
+    (gone,) = serving.manager.replace_named({}, by="test")
+    serving.settle()
+    assert not gone.done()
+    handle.release()
+    serving.run()
+    assert gone.done()
+
+
+def test_what_fails_is_told_and_stays_asked_for(serving: House, tmp_path: Path) -> None:
+    bad = publish(tmp_path / "bad", 1, "bad")
+    (future,) = serving.manager.replace_named({**serving.manager.named, "n": named(bad)}, by="test")
+    with pytest.raises(Conflict):
+        serving.do(future)
+    publish(bad, 1, "good again")
+    serving.settle()
+    assert serving.serves("n") == {1: "good again"}
+
+
+def test_a_missing_base_path_is_a_conflict(serving: House, tmp_path: Path) -> None:
+    (future,) = serving.manager.replace_named({**serving.manager.named, "n": named(tmp_path / "nowhere")}, by="test")
+    with pytest.raises(Conflict, match="cannot be read"):
+        serving.do(future)
+    assert serving.serves() == {1: "one"}
+    assert serving.manager.ready()
+
+
+def test_operators_wishes_about_a_changed_model_are_dropped(serving: House, base: Path) -> None:
+    serving.do(serving.manager.set_label("m", "stable", 1, by="operator"))
+    serving.do(serving.manager.unload("m", by="operator"))
+    (future,) = serving.manager.replace_named({"m": named(base, None, canary=1)}, by="test")
+    serving.do(future)
+    assert serving.serves() == {1: "one"}
+    assert serving.status().labels == {"canary": 1}
+    assert serving.status().overrides == ()
+
+
+def test_another_base_path_replaces_the_content(serving: House, tmp_path: Path) -> None:
+    other = publish(tmp_path / "other", 1, "other")
+    (future,) = serving.manager.replace_named({"m": named(other)}, by="test")
+    serving.do(future)
+    serving.settle()
+    assert serving.serves() == {1: "other"}
+
+
+def test_explicit_mode_loads_and_unloads_by_replacement(make_house: Callable[..., House], base: Path) -> None:
+    publish(base, 1, "one")
+    house = make_house(repository={"mode": "explicit"})
+    house.see()
+    (future,) = house.manager.replace_named({"m": named(base)}, by="test")
+    house.do(future)
+    assert house.serves() == {1: "one"}
+    publish(base, 2, "two")
+    house.settle()
+    assert house.serves() == {1: "one"}
+    (future,) = house.manager.replace_named({}, by="test")
+    house.do(future)
+    with pytest.raises(NotFound):
+        house.manager.acquire("m")
