@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,41 @@ def run(args: argparse.Namespace) -> int:
     rows = [
         (finding.model, "" if finding.version is None else str(finding.version), finding.backend, _verdict(finding))
         for finding in findings
-        if finding.version is not None or not finding.ok or finding.notes
+        if finding.version is not None or not finding.ok
     ]
-    print_table(("MODEL", "VERSION", "BACKEND", "FOUND"), rows)
+    if rows:
+        print_table(("MODEL", "VERSION", "BACKEND", "FOUND"), rows)
+    notes = list(dict.fromkeys(_notes(findings)))
+    if notes:
+        print()
+        print_table(("MODEL", "", "NOTE"), notes)
     opened = sum(finding.ok and finding.version is not None for finding in findings)
-    print(f"\n{opened} versions would be served, {problems} problems")
+    ignored = sum(kind == IGNORED for _, kind, _ in notes)
+    settings = f", {ignored} settings ignored" if ignored else ""
+    print(f"\n{opened} versions would be served, {problems} problems{settings}")
     return 1 if problems else 0
+
+
+IGNORED = "ignored"
+DIFFERS = "differs"
+_SAME = ("steps: ", "warm-up requests")  # notes that say what will be done, not that something is otherwise
+
+
+def _notes(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
+    """Model, kind and text of everything that an operator should know: what is ignored of what was written, what is
+    done otherwise than there, and what will be done."""
+    for finding in findings:
+        name = finding.model if finding.version is None else f"{finding.model}:{finding.version}"
+        for told in finding.notes:
+            note = told.replace(f"{finding.path}/", "") if finding.path else told
+            if "not honoured: " in note and note.partition("not honoured: ")[0].endswith(": "):
+                source, _, fields = note.partition("not honoured: ")
+                for field in fields.split(", "):  # fields that no part of the server knows
+                    yield name, IGNORED, f"{source}{field}"
+            elif "is not honoured" in note or "are not honoured" in note:
+                yield name, IGNORED, note.replace(" is not honoured", "").replace(" are not honoured", "")
+            else:
+                yield name, "" if any(word in note for word in _SAME) else DIFFERS, note
 
 
 def _verdict(finding: Finding) -> str:
@@ -54,8 +84,7 @@ def _verdict(finding: Finding) -> str:
     signature = finding.signatures[0] if finding.signatures else None
     words = "" if signature is None else f"{_specs(signature.inputs)} -> {_specs(signature.outputs)}"
     more = f" (+{len(finding.signatures) - 1} signatures)" if len(finding.signatures) > 1 else ""
-    notes = f" [{'; '.join(finding.notes)}]" if finding.notes else ""
-    return f"{words}{more}{notes}"
+    return f"{words}{more}"
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:

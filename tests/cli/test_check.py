@@ -1,0 +1,126 @@
+"""`inferd check` on repositories as they stand in front of other servers: what is served, what differs, what is
+ignored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.ensembles import CHAIN, write_ensemble
+from support.marked import prepare_model, publish
+
+TRITON = """
+name: "prepare"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] allow_ragged_batch: true } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] label_filename: "labels.txt" } ]
+instance_group [ { count: 2 kind: KIND_CPU rate_limiter { resources { name: "R1" count: 1 } } } ]
+dynamic_batching { max_queue_delay_microseconds: 100 default_queue_policy { timeout_action: DELAY } }
+response_cache { enable: true }
+parameters { key: "FORCE" value { string_value: "1" } }
+version_policy: { all { } }
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    root = tmp_path / "models"
+    for name, marker in (("prepare", 1.0), ("classify", 10.0), ("finish", 100.0)):
+        publish("onnx", prepare_model("onnx", root, name), 1, marker)
+    return root
+
+
+def lines(text: str) -> list[str]:
+    """Lines with single blanks."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_an_ensemble_and_the_models_in_it(cli, repository: Path) -> None:
+    write_ensemble(repository)
+    done = cli("check", "--model-repository", str(repository))
+    assert done.code == 0, done.out + done.err
+    assert "chain 1 ensemble x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
+    assert "chain:1 steps: prepare, classify, finish" in lines(done.out)
+    assert "4 versions would be served, 0 problems" in done.out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"classify"', '"nobody"', "step 2 (model 'nobody'): there is no such model in the repository"),
+        ('key: "x" value: "prepared"', 'key: "in" value: "prepared"', "the model has no input 'in'; it has 'x'"),
+        ("dims: [ 4 ]", "dims: [ 2 ]", "input 'x' takes FP32 [-1, 4], 'x' is FP32 [-1, 2]"),
+        ('"classify"', '"chain"', "ensembles hold each other in a circle: chain needs chain"),
+        ('model_name: "classify"', 'model_namespace: "a"', "step: expected a step with a model_name"),
+    ],
+)
+def test_an_ensemble_that_cannot_be(cli, repository: Path, before: str, after: str, message: str) -> None:
+    write_ensemble(repository, text=CHAIN.replace(before, after, 1))
+    done = cli("check", "--model-repository", str(repository))
+    assert done.code == 1
+    assert f"PROBLEM: {message}" in done.out or message in done.out
+    assert "3 versions would be served, 1 problems" in done.out
+
+
+def test_what_a_triton_configuration_comes_to(cli, repository: Path) -> None:
+    (repository / "prepare" / "config.pbtxt").write_text(TRITON)
+    done = cli("check", "--model-repository", str(repository))
+    assert done.code == 0, done.out + done.err
+    said = lines(done.out)
+    assert "prepare 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in said
+    for field in (
+        "input.allow_ragged_batch",
+        "output.label_filename",
+        "instance_group.rate_limiter",
+        "response_cache",
+        "parameters 'FORCE'",
+    ):
+        assert f"prepare ignored config.pbtxt: {field}" in said, field
+    assert "prepare differs config.pbtxt: batching is trusted, not proven: max_batch_size is 8" in said
+    assert any("timeout_action DELAY" in line and "ignored" in line for line in said)
+    assert "settings ignored" in said[-1]
+
+
+def test_all_of_it_as_json(cli, repository: Path) -> None:
+    (repository / "prepare" / "config.pbtxt").write_text(TRITON)
+    write_ensemble(repository)
+    done = cli("check", "--model-repository", str(repository), "--json")
+    found = json.loads(done.out)
+    assert found["ok"]
+    by_model = {(f["model"], f["version"]): f for f in found["findings"]}
+    assert by_model["chain", 1]["backend"] == "ensemble"
+    assert any("response_cache" in note for note in by_model["prepare", None]["notes"])
+
+
+def test_a_base_path_of_tensorflow_serving_says_what_to_give(cli, repository: Path) -> None:
+    done = cli("check", "--model-repository", str(repository / "prepare"))
+    assert done.code == 1
+    assert "it is one model's directory" in done.out
+
+
+@pytest.mark.heavy
+def test_a_model_of_tensorflow_serving_with_warm_up(cli, tmp_path: Path) -> None:
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    root = tmp_path / "models"
+    publish("tensorflow", prepare_model("tensorflow", root, "half_plus_two"), 123, 2.0)
+    extra = root / "half_plus_two" / "123" / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones((1, 4), np.float32)))
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        writer.write(log.SerializeToString())
+    done = cli("check", "--model-repository", str(root))
+    assert done.code == 0, done.out
+    assert "half_plus_two 123 tensorflow x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
+    assert "half_plus_two:123 1 warm-up requests" in lines(done.out)
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones((1, 5), np.float32)))
+        writer.write(log.SerializeToString())
+    done = cli("check", "--model-repository", str(root))
+    assert done.code == 1
+    assert "warm-up request 'record 1 of tf_serving_warmup_requests'" in done.out
