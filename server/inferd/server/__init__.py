@@ -2,6 +2,7 @@
 
 app, cli                        composition root: builds everything, start order, shutdown order
 rpc, http                       the edges: protocol in, protocol out
+core                            what the edges share: the journey of a request, bounds, the gate
 lifecycle                       what is served: source, policies, loader, manager, servable
 scheduling, observability       how requests share batches; what operators see
 config, errors                  settings; the error tree
