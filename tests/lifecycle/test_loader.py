@@ -288,6 +288,9 @@ def test_inspection_opens_everything_and_leaves_nothing_open(
         "label/1/model.twice": "fine",
         "label/model.yaml": "labels: {next: 4}",
         "device/1/model.twice": "no instance",
+        "flat/model.twice": "fine",
+        "named/v1/model.twice": "fine",
+        "notes/text/readme": "",
         "many/1/model.twice": "fine",
         "many/model.yaml": "instances: {count: 3}",
         "sample/1/model.twice": "fine",
@@ -307,6 +310,9 @@ def test_inspection_opens_everything_and_leaves_nothing_open(
     assert "still being written" in findings["copying", 1].error
     assert "label next points to version 4" in findings["label", 4].error
     assert "absent cannot be read" in findings["", None].error
+    assert "flat/1/model.twice" in findings["flat", None].error
+    assert "named/v1: expected a version named by an integer" in findings["named", None].error
+    assert "notes" not in {model for model, _ in findings}
     assert findings["device", 1].error == "no such device"
     assert "sample for input 'x'" in findings["sample", 1].error
     assert backend.open_models == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from inferd.backends.api import LoadError, Signature
 from inferd.server.config.schema import ServerConfig
@@ -16,6 +17,7 @@ from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, models_of, wiring_of
 from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
 from inferd.server.lifecycle.named import NamedModels
+from inferd.server.lifecycle.misplaced import misplaced
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ServableId
@@ -64,6 +66,9 @@ def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | Non
         if error in (model.error for model in listing.models.values()):
             continue  # a named model's, told with it
         yield Finding("", error=error)
+    for root in config.repository.roots:
+        for directory, error in misplaced(Path(root), listing.models, registry):
+            yield Finding(directory.name, path=str(directory), error=error)
     loader = build_loader(config, registry, recorded=recorded)
     opened: dict[str, list[Finding]] = {}
     for model in listing.models.values():

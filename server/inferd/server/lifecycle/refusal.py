@@ -37,7 +37,7 @@ def unknown_model(statuses: Mapping[str, ModelStatus], name: str) -> NotFound:
         return NotFound(f"unknown model {name[:200]!r}: the repository holds no models")
     near = difflib.get_close_matches(name[:200], list(statuses)[:1000], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return NotFound(f"unknown model {name[:200]!r}; {hint}models: {_listed(statuses)}")
+    return NotFound(f"unknown model {name[:200]!r}; {hint}models: {_listed(sorted(statuses))}")
 
 
 def _version(model: ModelStatus, number: int, subject: str) -> ServingError:
