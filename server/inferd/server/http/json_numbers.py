@@ -19,7 +19,7 @@ import orjson
 from inferd.backends.api import Array
 
 LONG: Final = 128 * 2**10  # bytes of text that are worth it
-_BLOCK: Final = 16 * 2**10
+_BLOCK: Final = 32 * 2**10
 _NUMERIC: Final = b"0123456789+-.eE,[] \t\r\n"
 _NOT_STRUCTURE: Final = b"0123456789+-.eE \t\r\n"
 _SPACE: Final = b" \t\r\n"
