@@ -15,7 +15,7 @@ name: "prepare"
 platform: "onnxruntime_onnx"
 max_batch_size: 8
 input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] allow_ragged_batch: true } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] label_filename: "labels.txt" } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]
 instance_group [ { count: 2 kind: KIND_CPU rate_limiter { resources { name: "R1" count: 1 } } } ]
 dynamic_batching { max_queue_delay_microseconds: 100 default_queue_policy { timeout_action: DELAY } }
 response_cache { enable: true }
@@ -72,7 +72,6 @@ def test_what_a_triton_configuration_comes_to(cli, repository: Path) -> None:
     assert "prepare 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in said
     for field in (
         "input.allow_ragged_batch",
-        "output.label_filename",
         "instance_group.rate_limiter",
         "response_cache",
         "parameters 'FORCE'",

@@ -78,14 +78,23 @@ def test_densenet_of_tritons_quick_start_is_asked_without_the_axis_that_its_grap
     directory = model(tmp_path, "densenet_onnx", DENSENET)
     pool(directory / "1", 1)
     config, notes = triton_settings(directory)
-    assert any("label_filename" in note for note in notes)
+    (directory / "densenet_labels.txt").write_text("CAT\nDOG\nFISH\n")
+    assert notes == ()
     servable = load(directory / "1", config)
     signature = servable.signatures["serving_default"]
     assert (signature.inputs[0].shape, signature.outputs[0].shape) == ((3, 4, 4), (3,))
     x = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
     check_request(servable.id, signature, {"data_0": x}, ())
     np.testing.assert_allclose(ask(servable, {"data_0": x})["fc6_1"], x.mean((1, 2)))
+    assert servable.labels == {"fc6_1": ("CAT", "DOG", "FISH")}
     servable.scheduler.close()
+
+
+def test_labels_that_are_not_there_are_a_failed_load(tmp_path: Path) -> None:
+    directory = model(tmp_path, "densenet_onnx", DENSENET)
+    pool(directory / "1", 1)
+    with pytest.raises(LoadError, match=r"labels of output 'fc6_1': densenet_labels\.txt cannot be read: No such file"):
+        load(directory / "1", triton_settings(directory)[0])
 
 
 def test_reshape_keeps_the_batch(tmp_path: Path) -> None:

@@ -309,6 +309,12 @@ def test_classification(client: Client, server: Served) -> None:
     assert alone.as_numpy("s").tolist() == [b"9:1", b"9:2"]
 
 
+def test_classification_with_labels(client: Client, server: Served) -> None:
+    _scores(server, np.array([[0.1, 0.7, 0.2]], np.float32), labels={"s": ("cat", "dog")})
+    answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=3)])
+    assert answer.as_numpy("s").tolist() == [[b"0.700000:1:dog", b"0.200000:2", b"0.100000:0:cat"]]
+
+
 def test_strings_have_no_classes(client: Client, server: Served) -> None:
     _scores(server, np.array([[b"a"]], object))
     status, text = refused(client, "scores", x(), outputs=[_wanted("s", class_count=1)])

@@ -106,6 +106,7 @@ class FakeServable:
     handles: int = 0
     plans: dict[object, Any] = field(default_factory=dict)
     ensemble: tuple[Any, ...] = ()
+    labels: Mapping[str, Sequence[str]] | None = None
 
 
 class FakeHandle:

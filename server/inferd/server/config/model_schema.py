@@ -107,6 +107,8 @@ class Tensor(Section):
     """The shape that the model itself has, the batch axis included, where requests use another. null: the same."""
     optional: Flag = False
     """Requests may leave this input out."""
+    labels: Text | None = None
+    """For an output of classes: a file in the model's directory with the name of one class a line."""
     sample: Any = None
     """One row of real data for an input (nested lists), used in warm-up and batch proof."""
 

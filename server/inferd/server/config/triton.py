@@ -60,7 +60,9 @@ _BATCHING: Final = frozenset(
 _QUEUE_POLICY: Final = frozenset(
     {"max_queue_size", "default_timeout_microseconds", "allow_timeout_override", "timeout_action"}
 )
-_TENSOR: Final = frozenset({"name", "data_type", "dims", "format", "reshape", "optional", "is_shape_tensor"})
+_TENSOR: Final = frozenset(
+    {"name", "data_type", "dims", "format", "reshape", "optional", "is_shape_tensor", "label_filename"}
+)
 _ENSEMBLE: Final = "ensemble"
 
 
@@ -257,6 +259,7 @@ class _Translator:
             "dtype": dtype,
             "shape": shape,
             **({} if own is None else {"reshape": own}),
+            **({"labels": str(item["label_filename"])} if item.get("label_filename") else {}),
             **({"optional": True} if item.get("optional") else {}),
         }
 

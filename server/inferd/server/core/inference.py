@@ -80,7 +80,7 @@ class Query(InferRequest):
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a request
 class Answer:
     """Outputs in the order asked for, else in that of the signature. Times in seconds. `max_batch_size` is the
-    servable's: 0 where nothing is known to be a batch axis."""
+    servable's: 0 where nothing is known to be a batch axis. `labels`: names of classes by output."""
 
     id: ServableId
     signature: str
@@ -88,6 +88,7 @@ class Answer:
     queue_seconds: float
     compute_seconds: float
     max_batch_size: int = 0
+    labels: Mapping[str, Sequence[str]] | None = None
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ def _ended(request: Any) -> None:
             if list(outputs) != plan.names:
                 outputs = _ordered(outputs, plan.names)
             id_, signature = servable.id, plan.signature.name
-            outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size)
+            outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size, servable.labels)
         except ServingError as failed:
             outcome = failed
             code = failed.code.name

@@ -9,6 +9,7 @@ from inferd.backends.api import LoadError
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, wiring_of
+from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.scheduling.observer import BatchObserver
@@ -63,4 +64,5 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver) -> 
         load_seconds=time.monotonic() - began,
         notes=(*request.notes, *notes),
         ensemble=config.ensemble,
+        labels=labels_of(config, request.version.path.parent),
     )

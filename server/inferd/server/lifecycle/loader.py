@@ -29,6 +29,7 @@ from inferd.server.errors import ServingError
 from inferd.server.lifecycle.compose import compose
 from inferd.server.lifecycle.declared import declared_samples
 from inferd.server.lifecycle.disk import VersionOnDisk
+from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.layout import LayoutError
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.memory import Memory
@@ -159,6 +160,7 @@ class Loader:
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
                 notes=(*request.notes, *model.traits.notes),
+                labels=labels_of(config, request.version.path.parent),
             )
         except BaseException:
             scheduler.close()

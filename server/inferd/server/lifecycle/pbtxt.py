@@ -174,7 +174,9 @@ _INPUT = {
     "name": _string, "data_type": _word, "format": _word, "dims": _Repeated(_integer), "reshape": _RESHAPE,
     "optional": _boolean,
 }  # fmt: skip
-_OUTPUT = {"name": _string, "data_type": _word, "dims": _Repeated(_integer), "reshape": _RESHAPE}
+_OUTPUT = {
+    "name": _string, "data_type": _word, "dims": _Repeated(_integer), "reshape": _RESHAPE, "label_filename": _string,
+}  # fmt: skip
 _QUEUE_POLICY = {
     "timeout_action": _word, "default_timeout_microseconds": _integer, "allow_timeout_override": _boolean,
     "max_queue_size": _integer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,14 +31,15 @@ class Servable:
     nbytes              estimate of the memory that the version takes
     load_seconds        time that the load took, warm-up included
     notes               what an operator should know
+    labels              names of classes by output, None: there are none
     ensemble            the steps of an ensemble, () for every other model
     plans               what the front end has found out about requests to it, for it to look up; it bounds them
     """
 
     __slots__ = (
         "_held", "_on_idle", "_retired", "backend", "batching", "default_priority", "default_signature", "devices",
-        "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans", "scheduler",
-        "signatures", "stateful",
+        "ensemble", "generation", "id", "labels", "load_seconds", "max_batch_size", "nbytes", "notes", "plans",
+        "scheduler", "signatures", "stateful",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class Servable:
         load_seconds: float = 0.0,
         notes: tuple[str, ...] = (),
         ensemble: tuple[Step, ...] = (),
+        labels: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.id: Final = id
         self.generation: Final = generation
@@ -70,6 +72,7 @@ class Servable:
         self.load_seconds: Final = load_seconds
         self.notes: Final = notes
         self.ensemble: Final = ensemble
+        self.labels: Final = labels or None
         self.plans: Final[dict[object, Any]] = {}
         self._held: set[ServableHandle] = set()
         self._retired = False

@@ -1,8 +1,11 @@
-"""The classification extension: instead of an output's values its top classes, as "<value>:<index>"."""
+"""The classification extension: instead of an output's values its top classes, as "<value>:<index>".
+
+Where the model's configuration has a file of labels for the output: "<value>:<index>:<label>".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,13 +16,17 @@ from inferd.server.errors import InvalidRequest
 
 def classified(answer: Answer, classes: Mapping[str, int]) -> dict[str, Array]:
     """The outputs with those in `classes` replaced. Raises InvalidRequest for one that has no order."""
+    labels = answer.labels or {}
+    batched = answer.max_batch_size > 0
     return {
-        name: top_classes(name, array, classes[name], batched=answer.max_batch_size > 0) if name in classes else array
+        name: top_classes(name, array, classes[name], batched=batched, labels=labels.get(name, ()))
+        if name in classes
+        else array
         for name, array in answer.outputs.items()
     }
 
 
-def top_classes(name: str, array: Array, count: int, *, batched: bool) -> Array:
+def top_classes(name: str, array: Array, count: int, *, batched: bool, labels: Sequence[str] = ()) -> Array:
     """The `count` highest values, descending, equal ones by index: strings of shape [batch, count], or [count] for an
     output without a batch axis. There are never more classes than values."""
     if array.dtype == object or (array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16"):
@@ -34,5 +41,6 @@ def top_classes(name: str, array: Array, count: int, *, batched: bool) -> Array:
         for place, index in enumerate(columns):
             value = rows[row, index]
             shown = str(int(value)) if whole else f"{float(value):f}"
-            found[row, place] = f"{shown}:{index}".encode()
+            label = f":{labels[index]}" if index < len(labels) else ""
+            found[row, place] = f"{shown}:{index}{label}".encode()
     return found if batched and array.ndim else found.reshape(-1)
