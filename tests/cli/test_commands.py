@@ -202,6 +202,7 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
         (("models", "--timeout", "0"), 2, "no number of seconds"),
         (("nonsense",), 2, "invalid choice"),
         (("load",), 2, "required: model"),
+        (("unload", "m", "--outputs"), 2, "inferd unload: error: unrecognized arguments: --outputs"),
     ],
 )
 def test_every_error_is_said_and_ends_with_its_code(inferd, arguments, code, told):
@@ -212,6 +213,13 @@ def test_every_error_is_said_and_ends_with_its_code(inferd, arguments, code, tol
     if "usage:" not in done.err:
         assert done.err.startswith("inferd: ")
         assert done.err.count("\n") == 1
+
+
+def test_the_version_is_told(cli):
+    from inferd.server import __version__
+
+    done = cli("--version")
+    assert (done.code, done.out) == (0, f"inferd {__version__}\n")
 
 
 def test_a_refusal_of_the_server_is_one_line(inferd, script: Script):

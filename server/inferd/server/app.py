@@ -30,6 +30,7 @@ from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.memory import IdleCollector
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange
+from inferd.server.observability.events import event
 from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
@@ -102,9 +103,10 @@ class App:
         """Drains and ends everything. Gives whether every accepted request was answered within the grace."""
         drain = self._config.drain
         self._stopping = True
+        began = time.monotonic()
+        event(_log, logging.INFO, "stopping", pre_stop=drain.pre_stop, grace=drain.grace, calls=self._inflight.calls)
         self._health.stop()
         if drain.pre_stop:
-            _log.info("pre-stop: readiness is off, still serving for %g s", drain.pre_stop)
             self._failed.wait(drain.pre_stop)
         until = time.monotonic() + drain.grace
         self._http.refuse()
@@ -112,6 +114,7 @@ class App:
         drained = self._http.drain(max(0.0, until - time.monotonic())) and drained
         self.manager.stop(max(1.0, until - time.monotonic()))
         self._http.stop()
+        event(_log, logging.INFO, "stopped", all_answered=drained, seconds=time.monotonic() - began)
         return drained and not self._failed.is_set()
 
     def wait(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:

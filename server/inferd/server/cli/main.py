@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from inferd.client import InferdError, InvalidInput, Unavailable
+from inferd.server import __version__
 
 from . import admin, bench, check, config, models, predict, publish, serve
 from .errors import CommandError
@@ -34,15 +35,28 @@ def build_parser() -> argparse.ArgumentParser:
         prog="inferd",
         description="Serves ONNX, TorchScript and TensorFlow models over gRPC, and talks to such a server.",
     )
+    parser.add_argument("--version", action="version", version=f"inferd {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(subparsers)
+    for command in subparsers.choices.values():
+        command.set_defaults(command=command)
     return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; wrong usage ends the process with 2. An unknown flag is answered with the usage of its command:
+    left to itself, argparse shows that of the whole program."""
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        command: argparse.ArgumentParser = args.command
+        command.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Gives the exit code; argparse itself exits with 2 on wrong usage."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     try:
         code = args.run(args)
         sys.stdout.flush()
