@@ -442,6 +442,12 @@ class TestPadding:
         with pytest.raises(LoadError, match=r"batching.padding: input 'x'.*\[-1, 3\]"):
             scheduler(FakeModel(signatures=[fixed]), batching={"padding": {"x": (4,)}})
 
+    def test_a_name_that_is_no_input_is_told(self, serve, caplog: pytest.LogCaptureFixture):
+        serve(FakeModel(), batching={"padding": {"x": (4,), "xx": (4,)}})
+        assert [m for m in caplog.messages if "padding" in m] == [
+            "m:1: batching.padding names 'xx', which is no input of the model"
+        ]
+
 
 def test_several_instances_take_from_one_queue(serve):
     model = FakeModel()

@@ -16,8 +16,8 @@ from inferd.server.lifecycle.desired import desired
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, models_of, wiring_of
 from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
-from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.misplaced import misplaced
+from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ServableId

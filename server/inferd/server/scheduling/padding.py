@@ -13,6 +13,12 @@ from collections.abc import Mapping, Sequence
 from inferd.backends.api import Array, LoadError, Signature
 
 
+def unknown_names(sizes: Mapping[str, Sequence[int]], signatures: Sequence[Signature]) -> list[str]:
+    """Names that are no input of any signature. No error, for sizes may be set for all models of a server at once."""
+    known = {spec.name for signature in signatures for spec in signature.inputs}
+    return [name for name in sizes if name not in known]
+
+
 class Padding:
     """The padded inputs of one signature. Immutable."""
 

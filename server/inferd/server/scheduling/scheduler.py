@@ -21,7 +21,7 @@ from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.oversize import Reassembly
-from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.padding import Padding, unknown_names
 from inferd.server.scheduling.proof import Run, Verdict, detect_state, prove
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
@@ -58,6 +58,8 @@ class Scheduler:
         self._observer = NullObserver() if observer is None else observer
         self.stateful = stateful or model.traits.stateful
         self._signatures = {signature.name: signature for signature in model.signatures}
+        for unknown in unknown_names(batching.padding, model.signatures):
+            _log.warning("%s: batching.padding names %r, which is no input of the model", name, unknown)
         self._paddings = {s.name: Padding(s, batching.padding) for s in model.signatures}
         self._samples = {
             s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures
