@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
+from .tfs_flags import add_flags, tfs_settings
 
 if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
@@ -41,6 +42,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any setting, such as batching.max_batch_size=8; may be repeated",
     )
+    add_flags(parser)
 
 
 def configuration(args: argparse.Namespace) -> ServerConfig:
@@ -48,6 +50,7 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
     try:
         from inferd.server.config.errors import ConfigError
         from inferd.server.config.load import load_config
+        from inferd.server.lifecycle.model_server_config import read_models_file
     except ImportError as error:
         raise CommandError(missing(error)) from None
     given = {
@@ -56,11 +59,17 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
         "server.http": args.http,
         "server.state_dir": args.state_dir,
     }
-    flags = {key: value for key, value in given.items() if value is not None}
+    tfs = tfs_settings(args)
+    flags = {key: value for key, value in given.items() if value is not None} | tfs.flags
     try:
-        return load_config(args.config, os.environ, args.set, flags=flags)
+        config = load_config(args.config, os.environ, args.set, flags=flags, defaults=tfs.defaults)
+        if config.repository.models_file is not None:
+            tfs.notes += read_models_file(Path(config.repository.models_file)).notes
     except ConfigError as error:
         raise CommandError(str(error), exit_code=2) from None
+    for note in tfs.notes:
+        print(f"inferd: note: {note}", file=sys.stderr)
+    return config
 
 
 def run(args: argparse.Namespace) -> int:
