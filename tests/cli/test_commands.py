@@ -222,6 +222,15 @@ def test_the_version_is_told(cli):
     assert (done.code, done.out) == (0, f"inferd {__version__}\n")
 
 
+def test_the_schema_is_the_one_that_knows_units_and_models(cli):
+    schema = cli("config", "schema").json
+    assert schema["properties"]["models"]["additionalProperties"] == {"$ref": "#/$defs/ModelConfig"}
+    assert schema["$defs"]["Grpc"]["properties"]["max_message"]["default"] == "64MiB"
+    model = cli("config", "schema", "--model").json
+    assert model["properties"]["default_priority"]["default"] == 1
+    assert model["$defs"]["Batching"]["properties"]["max_queue_delay"]["default"] == "0s"
+
+
 def test_a_refusal_of_the_server_is_one_line(inferd, script: Script):
     script.refuse = lambda request: Failure(grpc.StatusCode.INVALID_ARGUMENT, "expected [8, 8],\n  got [1, 2]")
     done = inferd("predict", "m", "-i", "x=[[1, 2]]")

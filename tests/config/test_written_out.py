@@ -3,7 +3,6 @@
 To renew them: python -m inferd.server.config.render .
 """
 
-import json
 from pathlib import Path
 
 import yaml
@@ -85,7 +84,7 @@ def test_every_key_says_what_it_means():
 
 
 def test_the_json_schema_knows_the_keys_and_their_defaults():
-    schema = json.loads(render.schema_text())
+    schema = render.json_schema()
     assert schema["properties"]["models"]["additionalProperties"] == {"$ref": "#/$defs/ModelConfig"}
     assert schema["$defs"]["Grpc"]["properties"]["max_message"]["default"] == "64MiB"
     assert schema["$defs"]["Drain"]["properties"]["grace"]["default"] == "30s"

@@ -85,7 +85,7 @@ def test_not_ready_says_what_is_missing_and_why(models: Path, rule: object, word
 def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
     with running(tmp_path / "unmounted", "settled") as app:
         app.start()
-        eventually(lambda: app.manager.problems, "the repository is looked at")
+        eventually(app.manager.repository_errors, "the repository is looked at")
         assert "unmounted cannot be read" in app.readiness().reason
 
 

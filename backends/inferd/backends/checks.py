@@ -20,11 +20,6 @@ def shape_text(shape: Sequence[int] | None) -> str:
     return "of any rank" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
 
 
-def spec_text(spec: TensorSpec) -> str:
-    """A tensor as messages show it: "image FP32 [-1, 64]"."""
-    return f"{spec.name} {spec.dtype.name} {shape_text(spec.shape)}"
-
-
 class SignatureCheck:
     """Checks the inputs and wanted outputs of one signature. Immutable, thread-safe."""
 

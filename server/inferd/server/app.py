@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -28,6 +29,8 @@ from inferd.server.http.pages import Readiness
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.models_file import FollowedFile
+from inferd.server.lifecycle.named import fixed_models
 from inferd.server.lifecycle.memory import IdleCollector
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange
 from inferd.server.observability.events import event
@@ -70,6 +73,14 @@ class App:
         )
         self.manager.subscribe(StateMetrics(self.metrics))
         self.manager.subscribe(self._watch_queue)
+        self._models_file: FollowedFile | None = None
+        if config.repository.models_file is not None and config.repository.models_file_poll:
+            self._models_file = FollowedFile(
+                Path(config.repository.models_file),
+                config.repository.models_file_poll,
+                fixed_models(config),
+                self.manager,
+            )
         self._inflight = Inflight(config.inflight)
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self.manager)
@@ -97,6 +108,8 @@ class App:
             self._transport.stop(0.0)
             raise
         self.manager.start()
+        if self._models_file is not None:
+            self._models_file.start()
         return Started(tuple(grpc), tuple(http))
 
     def stop(self) -> bool:
@@ -106,6 +119,8 @@ class App:
         began = time.monotonic()
         event(_log, logging.INFO, "stopping", pre_stop=drain.pre_stop, grace=drain.grace, calls=self._inflight.calls)
         self._health.stop()
+        if self._models_file is not None:
+            self._models_file.stop()
         if drain.pre_stop:
             self._failed.wait(drain.pre_stop)
         until = time.monotonic() + drain.grace
@@ -138,7 +153,7 @@ class App:
             return Readiness(True)
         waiting = self._waiting()
         if not waiting:
-            why = "; ".join(self.manager.problems) or "the repository is being scanned for the first time"
+            why = "; ".join(self.manager.repository_errors()) or "the repository is being scanned for the first time"
             return Readiness(False, why)
         more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
         return Readiness(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")

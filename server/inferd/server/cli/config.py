@@ -25,11 +25,14 @@ def add(subparsers: Any) -> None:
 def run_schema(args: argparse.Namespace) -> int:
     """Prints a JSON schema."""
     try:
-        from inferd.server.config.schema import ModelConfig, ServerConfig
+        from inferd.server.config.render import json_schema
     except ImportError as error:
         raise CommandError(missing(error)) from None
-    kind = ModelConfig if args.model else ServerConfig
-    print_json(kind.model_json_schema())
+    schema = json_schema()
+    if args.model:
+        definitions = schema["$defs"]
+        schema = {"$schema": schema["$schema"], **definitions.pop("ModelConfig"), "$defs": definitions}
+    print_json(schema)
     return 0
 
 

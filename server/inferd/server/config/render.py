@@ -5,7 +5,6 @@ python -m inferd.server.config.render DIRECTORY      rewrites both files in a ch
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -90,11 +89,6 @@ def json_schema() -> dict[str, Any]:
                 inner["properties"][key.path[-1]]["default"] = key.written
     schema["properties"]["models"]["additionalProperties"] = {"$ref": "#/$defs/ModelConfig"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def schema_text() -> str:
-    """`json_schema` as text."""
-    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 def shown_default(key: Key) -> str:

@@ -155,12 +155,6 @@ class Manager:
         listing = self._conductor.listing
         return listing.errors if listing is not None else ()
 
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with the repository itself, as of the last look at it."""
-        listing = self._conductor.listing
-        return listing.errors if listing is not None else ()
-
     def subscribe(self, listener: Callable[[StateChange], None]) -> Callable[[], None]:
         """Calls `listener` on the manager's thread with every change, in order. Gives the function that ends it."""
         return self._events.subscribe(listener)
