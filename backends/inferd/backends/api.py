@@ -1,6 +1,6 @@
 """The interface between the server and a framework.
 
-    Backend.open(OpenRequest) -> Model          a version directory becomes a Model: signatures and facts, no device memory yet
+    Backend.open(OpenRequest) -> Model          a version directory becomes a Model: signatures and facts, no device memory
     Model.instance(Placement) -> Instance       an executable copy on one device
     Instance.run(signature, inputs) -> outputs  named arrays to named arrays
 
@@ -110,7 +110,7 @@ class Traits:
 
     may_write_inputs   `run` may write into the arrays it gets; the scheduler then never passes a view of a request
     alignment          `run` needs input arrays aligned to this many bytes (1: any)
-    bounded            a run cannot block on anything but the processor, so that short ones may run on the front end's loop
+    bounded            a run cannot block on anything but the processor: short ones may run on the front end's loop
     concurrent         `run` may be called from several threads at once on one instance
     max_batch          most rows the artefact itself allows, None: any
     stateful           answers depend on earlier calls (known from the artefact; the batch proof finds others)
@@ -135,9 +135,10 @@ class Instance(Protocol):
     ) -> dict[str, Array]:
         """Executes the model once.
 
-        `inputs`: C-contiguous arrays by input name, dtypes as in the signature (STRING: object arrays of `bytes`), maybe
-        read-only and maybe unaligned as the traits allow. `outputs`: names wanted, None for all. Gives C-contiguous host
-        arrays by output name, which the caller owns: no later run changes them. Raises InvalidInput or BackendError.
+        `inputs`: C-contiguous arrays by input name, dtypes as in the signature (STRING: object arrays of `bytes`),
+        maybe read-only and maybe unaligned as the traits allow. `outputs`: names wanted, None for all. Gives
+        C-contiguous host arrays by output name, which the caller owns: no later run changes them. Raises InvalidInput
+        or BackendError.
         """
         ...
 
@@ -148,7 +149,7 @@ class Instance(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """An opened version. Everything that it needs from disk has been read: the files may change or vanish from now on."""
+    """An opened version. All that it needs from disk has been read: the files may change or vanish from now on."""
 
     @property
     def signatures(self) -> tuple[Signature, ...]:
@@ -159,7 +160,8 @@ class Model(Protocol):
     def traits(self) -> Traits: ...
 
     def instance(self, placement: Placement) -> Instance:
-        """Makes an executable copy. Raises LoadError when the device is not there or the framework does not really use it."""
+        """Makes an executable copy. Raises LoadError when the device is not there or the framework does not really use
+        it."""
         ...
 
     def close(self) -> None:
@@ -169,7 +171,8 @@ class Model(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Knows one framework. Made once per server; its methods may be called from several threads. Making one imports nothing."""
+    """Knows one framework. Made once per server; its methods may be called from several threads. Making one imports
+    nothing."""
 
     @property
     def name(self) -> str:
@@ -182,9 +185,9 @@ class Backend(Protocol):
         ...
 
     def find(self, directory: Path) -> Path | None:
-        """The artefact in a version directory that this backend serves, None if there is none. Looks at names and headers
-        only, imports no framework. Raises LoadError for an artefact that is recognised and refused (pickled .pt, .h5,
-        .keras), saying how to convert it, and IncompleteArtefact where parts are missing."""
+        """The artefact in a version directory that this backend serves, None if there is none. Looks at names and
+        headers only, imports no framework. Raises LoadError for an artefact that is recognised and refused (pickled
+        .pt, .h5, .keras), saying how to convert it, and IncompleteArtefact where parts are missing."""
         ...
 
     def complete(self, artefact: Path) -> str | None:
@@ -193,7 +196,7 @@ class Backend(Protocol):
         ...
 
     def files(self, artefact: Path) -> Sequence[Path]:
-        """The files outside `artefact` itself that it needs (external data), for the memory estimate and fingerprint."""
+        """The files outside `artefact` that it needs (external data), for the memory estimate and fingerprint."""
         ...
 
     def open(self, request: OpenRequest) -> Model:
