@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,37 @@ def test_draining_refuses_what_is_new_and_waits_for_what_runs(rest: Rest) -> Non
     scheduler.release()
     assert sock.recv(100).startswith(b"HTTP/1.1 200")
     assert rest.server.drain(WAIT)
+
+
+def test_a_load_may_take_longer_than_a_request() -> None:
+    with Rest(http={"timeout": "100ms"}) as rest:
+        wish: Future[Any] = Future()
+        rest.manager.hold_admin = wish
+        answers: list[int] = []
+        path = "/v2/repository/models/digits/load"
+        thread = threading.Thread(target=lambda: answers.append(rest.post(path).status))
+        thread.start()
+        eventually(lambda: rest.manager.asked, "the load has begun", limit=WAIT)
+        scheduler = held(rest)
+        assert rest.post(INFER, X).status == 504  # so much time has passed
+        assert scheduler.cancelled.wait(WAIT)
+        wish.set_result(rest.manager.status("digits"))
+        thread.join(WAIT)
+        assert answers == [200]
+
+
+def test_the_end_does_not_wait_for_what_hangs_and_says_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    with Rest() as rest:
+        scheduler = held(rest)
+        sock = rest.raw()
+        sock.sendall(request(json.dumps(X).encode()))
+        scheduler.wait_for(1)
+        rest.server.stop()
+        answer = read_all(sock)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"the server is shutting down and could not wait" in answer
+        assert scheduler.cancelled.wait(WAIT)
+        assert caplog.text == ""
 
 
 def test_a_connection_is_used_again_after_any_answer_but_the_worst(rest: Rest) -> None:

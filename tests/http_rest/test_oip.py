@@ -319,6 +319,7 @@ def test_load_is_for_local_callers_that_nobody_stands_behind(rest: Rest, header:
 def test_paths_and_verbs_that_there_are_not(rest: Rest) -> None:
     assert rest.get("/v2/nothing").status == 404
     assert rest.get("/v2/nothing").error == "no such path: /v2/nothing"
+    assert rest.get("/v2/othersharedmemory/status").status == rest.post(f"{INFER}/", X).status == 404
     wrong = rest.get(INFER)
     assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
     assert wrong.error == "expected POST, got GET"

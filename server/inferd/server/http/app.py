@@ -75,6 +75,7 @@ class RestApi:
 def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> FastAPI:
     """The application."""
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
 
     from inferd.server.core.oip.status import failure as oip_failure
@@ -90,7 +91,7 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     from inferd.server.http.tfs_predict import Predict
     from inferd.server.http.tfs_routes import tfs_router
 
-    app = FastAPI(title="inferd", version=__version__, description=_ABOUT, redoc_url=None)
+    app = FastAPI(title="inferd", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False)
     inference = partial(Inference, core.manager, core.metrics)
     failures = FailureLog()
     triton = Edge(
@@ -104,6 +105,7 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     app.include_router(oip_router(infer, control, System(control)))
     app.include_router(tfs_router(Predict(core.manager, serving), tfs_control.Control(core.methods, serving)))
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(RequestValidationError, _no_route)
     return app
 
 
@@ -116,10 +118,12 @@ async def _no_route(request: Request, error: Exception) -> Response:
     from inferd.server.http.json_text import dumps
     from inferd.server.http.tfs_routes import malformed
 
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    if path.startswith("/v1/") and error.status_code == 404:
+    path = request.scope["path"]
+    # Parameters of a path are all that is validated: one that is not valid is no path either.
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
+    if path.startswith("/v1/") and status == 404:
         return malformed(request)
-    wanted = (error.headers or {}).get("Allow", "")
-    text = f"expected {wanted}, got {request.method}" if error.status_code == 405 else f"no such path: {path[:200]}"
-    return Response(dumps({"error": text}), error.status_code, error.headers, JSON)
+    text = f"no such path: {path[:200]}"
+    if status == 405:
+        text = f"expected {(headers or {}).get('Allow', 'another verb')}, got {request.method}"
+    return Response(dumps({"error": text}), status, headers, JSON)

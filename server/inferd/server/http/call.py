@@ -27,7 +27,7 @@ class RestCall:
     def __init__(self, method: str, request: bytes, exchange: Exchange) -> None:
         self.method = method
         self.request = request
-        self.deadline: float | None = exchange.deadline
+        self.deadline = exchange.deadline
         self.peer = exchange.peer
         self.cancelled = False
         self._headers = exchange.headers

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Answer, Inference, Query
-from inferd.server.core.status import Failure
+from inferd.server.core.status import CUT, Failure
 from inferd.server.errors import Code, ServingError
 from inferd.server.http.call import Failed
 from inferd.server.http.coding import chosen, deflate, worth
@@ -54,6 +54,8 @@ class Edge:
                 return await work(exchange)
         except Gone:
             return Response(status_code=499)
+        except asyncio.CancelledError:  # only the end of the server does that
+            return self._told(self.protocol.status(CUT.code), CUT.text, close=True)
         except Failed as error:
             return self._told(self.protocol.status(error.code), str(error))
         except Exception as error:

@@ -80,7 +80,7 @@ class Exchange:
 
     def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]], bounds: Bounds) -> None:
         self.started = monotonic()
-        self.deadline = self.started + bounds.timeout
+        self.deadline: float | None = self.started + bounds.timeout
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self.peer = _peer(scope.get("client"))
         self.counted = False  # whether metrics have this request
@@ -109,6 +109,10 @@ class Exchange:
     def metadata(self, key: str) -> str | None:
         """A header, as the gate asks for it."""
         return self.headers.get(key)
+
+    def take_its_time(self) -> None:
+        """What is done for this request ends when it ends, however long that is."""
+        self.deadline = None
 
     def hold(self, nbytes: int) -> None:
         """Counts memory that is kept for this request. Raises Overloaded."""
@@ -152,7 +156,7 @@ class Exchange:
         what the future raises."""
         watch = asyncio.ensure_future(self._left())
         try:
-            async with asyncio.timeout_at(self.deadline + _GRACE):
+            async with asyncio.timeout_at(None if self.deadline is None else self.deadline + _GRACE):
                 await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
@@ -173,7 +177,9 @@ class Exchange:
             pass
 
     async def _next(self) -> Mapping[str, Any]:
-        until = min(self.deadline, monotonic() + _STALL)
+        until = monotonic() + _STALL
+        if self.deadline is not None:
+            until = min(self.deadline, until)
         try:
             async with asyncio.timeout_at(until):
                 message: Mapping[str, Any] = await self._receive()

@@ -101,6 +101,7 @@ class Control:
                     asked.parameters[key].bytes_param = _decoded(key, value)
                 else:
                     _set(asked.parameters[key], key, value)
+            exchange.take_its_time()
             return await self.do(exchange, "RepositoryModelLoad", asked, pb.RepositoryModelLoadResponse(), nothing)
 
         return await self.edge.answer(request, work, model=model)
@@ -113,6 +114,7 @@ class Control:
             for key, value in _typed(await read_object(exchange), "parameters", dict, {}).items():
                 _set(asked.parameters[key], key, value)
             method = "RepositoryModelUnload"
+            exchange.take_its_time()
             return await self.do(exchange, method, asked, pb.RepositoryModelUnloadResponse(), nothing)
 
         return await self.edge.answer(request, work, model=model)

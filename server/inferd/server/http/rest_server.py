@@ -85,7 +85,7 @@ class RestServer:
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
-                log_level="error",
+                log_level="critical",  # what goes wrong is told below, in the form of our log
                 access_log=False,
                 proxy_headers=False,  # who calls is for the gate to judge, which looks at them itself
                 server_header=False,
@@ -128,16 +128,20 @@ class RestServer:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if self._rest is not None and path.startswith(_BEGINNINGS):
-            try:
-                app = await self._loaded(self._rest)
-            except Exception as error:
-                event(get("http"), logging.ERROR, "REST cannot be served", error=error)
-                await write(refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "REST failed; the log says why"), send)
-                return
-            await app(scope, receive, send)
+        if self._rest is None or not path.startswith(_BEGINNINGS):
+            await write(await self._pages.answer(scope["method"], path), send)
             return
-        await write(await self._pages.answer(scope["method"], path), send)
+        try:
+            app = await self._loaded(self._rest)
+        except Exception as error:
+            event(get("http"), logging.ERROR, "REST cannot be served", error=error)
+            await write(refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "REST failed; the log says why"), send)
+            return
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            event(get("http"), logging.ERROR, "a request over REST failed", error=error, path=path[:200])
+            raise
 
     async def _loaded(self, rest: Rest) -> Asgi:
         if self._app is None or (self._app.done() and self._app.exception() is not None):

@@ -61,5 +61,5 @@ def malformed(request: Request) -> Response:
     from inferd.server.http.edge import JSON
     from inferd.server.http.json_text import dumps
 
-    text = f"Malformed request: {request.method} {request.url.path[:200]}"
+    text = f"Malformed request: {request.method} {request.scope['path'][:200]}"
     return Response(dumps({"error": text}), 400, media_type=JSON)
