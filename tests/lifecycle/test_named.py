@@ -13,7 +13,8 @@ from support.lifecycle import House
 from inferd.server.config.errors import ConfigError
 from inferd.server.errors import Conflict, NotFound
 from inferd.server.lifecycle.model_server_config import ModelEntry, parse_models
-from inferd.server.lifecycle.named import NamedModel
+from inferd.server.lifecycle.models_file import FollowedFile
+from inferd.server.lifecycle.named import NamedModel, fixed_models
 
 FULL = """
 # two models
@@ -283,3 +284,42 @@ def test_explicit_mode_loads_and_unloads_by_replacement(make_house: Callable[...
     house.do(future)
     with pytest.raises(NotFound):
         house.manager.acquire("m")
+
+
+# A file that is followed
+
+
+def entry(base: Path, name: str = "m") -> str:
+    return f'model_config_list {{ config {{ name: "{name}" base_path: "{base}" }} }}'
+
+
+def test_a_followed_file(make_house: Callable[..., House], base: Path, tmp_path: Path) -> None:
+    publish(base, 1, "one")
+    other = publish(tmp_path / "other", 1, "other")
+    kept = publish(tmp_path / "kept", 1, "kept")
+    file = tmp_path / "models.config"
+    file.write_text(entry(base))
+    house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0, "models": {"kept": str(kept)}})
+    house.see()
+    followed = FollowedFile(file, 1.0, fixed_models(house.config), house.manager)
+    requested = house.source.requested
+    followed.look()
+    assert house.source.requested == requested
+    file.write_text("model_config_list {")
+    followed.look()
+    house.see()
+    assert house.serves() == {1: "one"}
+    file.unlink()
+    followed.look()
+    house.see()
+    assert house.serves() == {1: "one"}
+    file.write_text(entry(other, "n"))
+    followed.look()
+    house.settle()
+    assert house.serves("n") == {1: "other"}
+    assert house.serves("kept") == {1: "kept"}
+    with pytest.raises(NotFound):
+        house.manager.acquire("m")
+    house.manager.replace_named({}, by="a request")
+    followed.look()  # unchanged: the request's word stands
+    assert dict(house.manager.named) == {}

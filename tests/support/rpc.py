@@ -17,6 +17,7 @@ from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
+from inferd.server.lifecycle.named import NamedModel
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
 from inferd.server.rpc.cq.transport import CompletionQueueTransport
 from inferd.server.rpc.health import Health
@@ -128,6 +129,7 @@ class FakeManager:
         self.servables: dict[ServableId, FakeServable] = {}
         self.states: dict[ServableId, VersionStatus] = {}
         self.labels: dict[str, dict[str, int]] = {}
+        self.named: dict[str, NamedModel] = {}
         self.overrides: list[Override] = []
         self.subscribers: list[Callable[[StateChange], None]] = []
         self.persistent = False
@@ -218,6 +220,14 @@ class FakeManager:
 
     def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
         return self._admin(name, "rollback", name, to)
+
+    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> tuple[Future[ModelStatus], ...]:
+        before, self.named = self.named, dict(models)
+        changed = [name for name in models if before.get(name) != models[name]]
+        for name in changed:
+            if (models[name].base_path / "1").is_dir():
+                self.available(name, 1)
+        return tuple(self._admin(name, "named", name) for name in changed)
 
 
 class FakeMetrics:

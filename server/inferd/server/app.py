@@ -29,9 +29,9 @@ from inferd.server.http.pages import Readiness
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.memory import IdleCollector
 from inferd.server.lifecycle.models_file import FollowedFile
 from inferd.server.lifecycle.named import fixed_models
-from inferd.server.lifecycle.memory import IdleCollector
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange
 from inferd.server.observability.events import event
 from inferd.server.observability.metrics import Metrics

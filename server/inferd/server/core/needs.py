@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from inferd.backends.api import Signature
 from inferd.server.config.ensemble_schema import Step
+from inferd.server.lifecycle.named import NamedModel
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
 from inferd.server.observability.model_metrics import Snapshot
 from inferd.server.scheduling.request import InferRequest
@@ -69,6 +70,9 @@ class ManagerLike(Protocol):
     def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]: ...
     def set_label(self, name: str, label: str, version: int | None, *, by: str) -> Future[ModelStatus]: ...
     def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]: ...
+    @property
+    def named(self) -> Mapping[str, NamedModel]: ...
+    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> Sequence[Future[ModelStatus]]: ...
 
 
 class ModelMetricsLike(Protocol):

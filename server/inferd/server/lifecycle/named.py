@@ -51,9 +51,7 @@ class NamedModels:
     @classmethod
     def of(cls, config: ServerConfig) -> NamedModels:
         """Those of repository.models and repository.models_file. Raises ConfigError."""
-        models = {
-            name: NamedModel(Path(os.path.abspath(path))) for name, path in sorted(config.repository.models.items())
-        }
+        models = fixed_models(config)
         if config.repository.models_file is not None:
             entries = read_models_file(Path(config.repository.models_file)).entries
             models.update((entry.name, NamedModel.of(entry)) for entry in entries)
@@ -74,3 +72,8 @@ class NamedModels:
             return config
         entry = {**config.models.get(name, {}), **model.settings}
         return config.model_copy(update={"models": {**config.models, name: entry}})
+
+
+def fixed_models(config: ServerConfig) -> dict[str, NamedModel]:
+    """Those of repository.models, which a change of repository.models_file leaves as they are."""
+    return {name: NamedModel(Path(os.path.abspath(path))) for name, path in sorted(config.repository.models.items())}

@@ -3,5 +3,6 @@
 service    which method is answered by whom          status    codes and texts, as TensorFlow Serving has them
 predict    Predict                                   words     refused models and inputs in its words
 examples   Classify, Regress, MultiInference         metadata  GetModelMetadata
-models     GetModelStatus, HandleReloadConfigRequest calls     one inference on behalf of a call
+models     GetModelStatus                            calls     one inference on behalf of a call
+reload     HandleReloadConfigRequest
 """

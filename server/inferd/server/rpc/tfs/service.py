@@ -16,6 +16,7 @@ from inferd.server.rpc.tfs.examples import Examples
 from inferd.server.rpc.tfs.metadata import Metadata
 from inferd.server.rpc.tfs.models import Models
 from inferd.server.rpc.tfs.predict import Predict
+from inferd.server.rpc.tfs.reload import Reload
 from inferd.server.rpc.transport import UnaryHandler
 
 SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
@@ -31,7 +32,7 @@ class Tfs:
         self._edge = Edge(gate, failures, failure)
         calls = Calls(Inference(manager, metrics, checked(check)), manager, self._edge)
         examples = Examples(calls)
-        models = Models(manager, self._edge)
+        models = Models(manager)
         prediction, model = SERVICES
         self._unary: dict[str, UnaryHandler] = {
             PREDICT: Predict(calls),
@@ -40,7 +41,7 @@ class Tfs:
             f"/{prediction}/MultiInference": examples.multi_inference,
             f"/{prediction}/GetModelMetadata": Metadata(manager),
             f"/{model}/GetModelStatus": models.status,
-            f"/{model}/HandleReloadConfigRequest": models.reload,
+            f"/{model}/HandleReloadConfigRequest": Reload(manager, self._edge),
         }
 
     def unary(self) -> Mapping[str, UnaryHandler]:
