@@ -1,7 +1,7 @@
 """The budget of one request on the server's side, without the network: what Python itself costs, step by step.
 
 A fake call on the real table, the real manager, scheduler and ONNX Runtime; batches of 16 run on the loop. The model is
-measured alone too, so that what is left is the server's own. Instruction-like stability is not claimed: read the ratios.
+measured alone too, so that what is left is the server's own. The figures are not exact: read the ratios.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The interface between the server and a framework.
 
-    Backend.open(OpenRequest) -> Model          a version directory becomes a Model: signatures and facts, no device memory
+    Backend.open(OpenRequest) -> Model          a version directory becomes a Model: signatures and facts
     Model.instance(Placement) -> Instance       an executable copy on one device
     Instance.run(signature, inputs) -> outputs  named arrays to named arrays
 
