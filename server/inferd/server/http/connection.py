@@ -40,6 +40,7 @@ class Connection(HttpToolsProtocol):
         self._limits = self.bounds.limits
         self.timeout_keep_alive = self._limits.idle  # type: ignore[assignment]  # any number does
         self._head = 0  # bytes that have come of a head that is not complete
+        self._parsed = 0  # bytes of the head that is being read
         self._long = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -75,13 +76,17 @@ class Connection(HttpToolsProtocol):
             self._long = True
             self.send_400_response("")
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._parsed = 0
+
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        self._measure(len(self.url))
+        self._measure(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._measure(sum(len(name) + len(value) + 4 for name, value in self.headers))
+        self._measure(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
         self._head = 0
@@ -132,7 +137,8 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _measure(self, size: int) -> None:
-        if size > MOST_HEAD:
+        self._parsed += size
+        if self._parsed > MOST_HEAD:
             self._long = True
             raise ValueError("the head is too long")  # the parser makes a refusal of it
 
