@@ -57,7 +57,11 @@ def encode_response(
             head, as_it_is = _lone_head(model_name, version, signature, key, array.dtype, array.shape)
             if as_it_is:
                 data: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(key, array, dtype_of(array))
-                return b"".join((head, data, field(0x2A, _utf8(request_id)) if request_id else b""))
+                if request_id:
+                    text = _utf8(request_id)
+                    size = len(text)
+                    return b"".join((head, data, b"\x2a", bytes((size,)) if size < 128 else varint(size), text))
+                return head + data
     parts: list[Buffer] = [_response_head(model_name, version, signature)]
     for key, array in outputs.items():
         _append_tensor(parts, 0x22, key, array)

@@ -27,11 +27,13 @@ _ndarray = np.ndarray
 class Form(Generic[F]):
     """What messages of one size share: every byte outside the tensors' data and the id.
 
-    facts    what they say besides, as whoever has learned the form put it
-    nbytes   their size
+    facts        what they say besides, as whoever has learned the form put it
+    nbytes       their size
+    start        what they begin with; `parts` are the other bytes that they share, each with its place
+    identified   whether they have an id
     """
 
-    __slots__ = ("_bools", "_id", "_only", "_parts", "_start", "_tensors", "facts", "nbytes")
+    __slots__ = ("_bools", "_id", "_only", "_tensors", "facts", "identified", "nbytes", "parts", "start")
 
     def __init__(
         self,
@@ -52,18 +54,19 @@ class Form(Generic[F]):
         parts.append((end, message[end:]))
         self.facts = facts
         self.nbytes = len(message)
-        self._start = parts[0][1]
-        self._parts = tuple((at, part) for at, part in parts[1:] if part)
+        self.start = parts[0][1]
+        self.parts = tuple((at, part) for at, part in parts[1:] if part)
         self._id = id_at
+        self.identified = id_at is not None
         self._tensors = tuple((name, array.shape, array.dtype, at) for at, name, array in tensors)
         self._only = self._tensors[0] if len(tensors) == 1 else None
         self._bools = tuple(name for _, name, array in tensors if array.dtype == np.bool_)
 
     def fits(self, message: bytes) -> bool:
         """Whether a message of this size has this form."""
-        if not message.startswith(self._start):
+        if not message.startswith(self.start):
             return False
-        for at, part in self._parts:  # noqa: SIM110 - a generator would cost more than the comparison
+        for at, part in self.parts:  # noqa: SIM110 - a generator would cost more than the comparison
             if not message.startswith(part, at):
                 return False
         return True
@@ -106,7 +109,7 @@ class Forms(Generic[F]):
         forms = self._by_size.get(len(message))
         if forms is not None:
             for form in forms:
-                if form.fits(message):
+                if message.startswith(form.start) and (not form.parts or form.fits(message)):
                     return form
         return None
 

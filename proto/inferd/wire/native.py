@@ -41,7 +41,7 @@ def decode_request(message: bytes) -> DecodedRequest:
     form = _forms.match(message)
     if form is not None:
         inputs = form.inputs(message)
-        request_id = form.request_id(message)
+        request_id = form.request_id(message) if form.identified else ""
         if inputs is not None and request_id is not None:
             name, version, label, signature, outputs, priority, timeout = form.facts
             return DecodedRequest(name, version, label, signature, inputs, outputs, request_id, priority, timeout, form)

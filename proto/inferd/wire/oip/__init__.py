@@ -43,7 +43,7 @@ def decode_request(message: bytes) -> OipRequest:
     form = _forms.match(message)
     if form is not None:
         inputs = form.inputs(message)
-        request_id = form.request_id(message)
+        request_id = form.request_id(message) if form.identified else ""
         if inputs is not None and request_id is not None:
             name, version, parameters, outputs = form.facts
             return OipRequest(name, version, request_id, parameters, inputs, outputs, {}, form)

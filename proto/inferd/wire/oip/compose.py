@@ -44,7 +44,7 @@ def encode_response(
 ) -> bytes:
     """A ModelInferResponse. `final` is the parameter triton_final_response of a stream's answer. The bytes of an output
     in `elsewhere` are given to its function, which says where they are. Raises WireError for what cannot be sent."""
-    if len(outputs) == 1 and final is None:
+    if len(outputs) == 1 and final is None and not elsewhere:
         for name, array in outputs.items():
             head, tail, as_it_is = _lone_head(model_name, version, name, array.dtype, array.shape)
             if as_it_is:

@@ -60,7 +60,7 @@ class Gate:
 
     def request_id(self, call: Caller, given: str) -> str:
         """The request's own id, else the one in metadata, else a new one."""
-        return given or call.metadata("x-request-id") or self.new_id()
+        return given or call.metadata("x-request-id") or f"{self._prefix}-{next(self._count):x}"
 
     def new_id(self) -> str:
         """An id that no other request has."""

@@ -58,17 +58,29 @@ class Query(InferRequest):
         owned: bool = False,
         form: object = None,
     ) -> None:
-        super().__init__(
-            signature,
-            inputs,
-            _ended,
-            wanted=outputs or None,
-            deadline=deadline,
-            queue_deadline=None if queue_timeout is None else started + queue_timeout,
-            priority=priority,
-            nbytes=nbytes,
-            owned=owned,
-        )
+        # As InferRequest's own, written out: this is made for every request.
+        self.signature = signature
+        self.inputs = inputs
+        self.on_done = _ended
+        self.wanted = outputs or None
+        self.rows = None
+        self.deadline = deadline
+        self.queue_deadline = None if queue_timeout is None else started + queue_timeout
+        self.priority = priority
+        self.nbytes = nbytes
+        self.owned = owned
+        self.outputs = None
+        self.error = None
+        self.finished = False
+        self.cancelled = False
+        self.enqueued_at = 0.0
+        self.started_at = 0.0
+        self.finished_at = 0.0
+        self.batch_rows = 0
+        self.leaves_at = 0.0
+        self.route = None
+        self.place = None
+        self._unanswered = True
         self.protocol = protocol
         self.model = model
         self.version = version

@@ -48,7 +48,7 @@ class Inflight:
     def enter(self) -> bool:
         """A call arrives. Gives whether there is room for it; if so, `leave` must follow."""
         with self._lock:
-            if not self._room:
+            if self.calls >= self._max_calls or self.nbytes >= self._max_bytes:
                 return False
             self._calls += 1
             return True
@@ -56,7 +56,9 @@ class Inflight:
     def hold(self, nbytes: int) -> bool:
         """The message of a call that has entered has come. Gives whether there is room; if not, nothing is held."""
         with self._lock:
-            if not self._takes(nbytes):
+            held = self.nbytes
+            # The only message in flight is always taken: what it may be at most is for the transport to say.
+            if held and held + nbytes > self._max_bytes:
                 return False
             self._nbytes += nbytes
             return True
@@ -85,16 +87,6 @@ class Inflight:
         """What a refused caller is told."""
         return f"the server is full: inflight.calls is {self._max_calls}, inflight.bytes is {self._max_bytes}"
 
-    @property
-    def _room(self) -> bool:
-        desk = self._desk
-        return self._calls + desk.calls < self._max_calls and self._nbytes + desk.nbytes < self._max_bytes
-
-    def _takes(self, nbytes: int) -> bool:
-        held = self._nbytes + self._desk.nbytes
-        # The only message in flight is always taken: what it may be at most is for the transport to say.
-        return not held or held + nbytes <= self._max_bytes
-
 
 class Desk:
     """The same for the one thread through which nearly all calls come and go: plain sums, no lock. On that thread only;
@@ -110,14 +102,17 @@ class Desk:
 
     def enter(self) -> bool:
         """See Inflight."""
-        if not self._whole._room:
+        whole = self._whole
+        if whole._calls + self.calls >= whole._max_calls or whole._nbytes + self.nbytes >= whole._max_bytes:
             return False
         self.calls += 1
         return True
 
     def hold(self, nbytes: int) -> bool:
         """See Inflight."""
-        if not self._whole._takes(nbytes):
+        whole = self._whole
+        held = whole._nbytes + self.nbytes
+        if held and held + nbytes > whole._max_bytes:
             return False
         self.nbytes += nbytes
         return True

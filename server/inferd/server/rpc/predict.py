@@ -47,7 +47,8 @@ class Predict:
             self._edge.fail(call, error, request_id=request_id, model=decoded.model_name)
 
         try:
-            cancel = self._inference.start(query(decoded, call.deadline, len(message), started), answer)
+            asked = query(decoded, call.deadline, len(message), started)
+            cancel = self._inference.start(asked, answer)
         except Exception as error:
             self._edge.fail(call, error, request_id=request_id, model=decoded.model_name)
             return

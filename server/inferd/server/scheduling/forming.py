@@ -41,7 +41,16 @@ class Forming:
         """
         if not bucket.count:
             self._active[bucket] = None
-        bucket.add(request)
+        lane = bucket.lanes[0]
+        if lane.priority != request.priority:
+            lane = bucket.lane(request.priority)
+        request.place = bucket
+        lane.requests.append(request)
+        bucket.count += 1
+        bucket.rows += request.rows or 1
+        queue = bucket.queue
+        queue.requests += 1
+        queue.nbytes += request.nbytes
         self.count += 1
         if not self.delay:
             return True

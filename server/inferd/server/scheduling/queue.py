@@ -82,20 +82,8 @@ class Bucket:
         """When the bucket is served among others: the smallest first."""
         return _score(self.next_lane())
 
-    def add(self, request: InferRequest) -> None:
-        """Puts a request at the end of its lane."""
-        lane = self.lanes[0]
-        if lane.priority != request.priority:
-            lane = self.lane(request.priority)
-        request.place = self
-        lane.requests.append(request)
-        self.count += 1
-        self.rows += request.rows or 1
-        self.queue.requests += 1
-        self.queue.nbytes += request.nbytes
-
     def left(self, requests: int, rows: int, nbytes: int) -> None:
-        """Gives back what `add` counted for that many requests, which have no place any more."""
+        """Takes back what was counted for that many requests when they came; they have no place any more."""
         self.count -= requests
         self.rows -= rows
         self.queue.requests -= requests

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from inferd.backends.api import Array
 from inferd.server.errors import Cancelled, ServingError
@@ -81,12 +81,12 @@ class InferRequest:
         self.signature = signature
         self.inputs = inputs
         self.on_done = on_done
-        self.wanted: Final = wanted
+        self.wanted = wanted
         self.rows = rows
-        self.deadline: Final = deadline
+        self.deadline = deadline
         self.queue_deadline = queue_deadline
         self.priority = priority
-        self.nbytes: Final = nbytes
+        self.nbytes = nbytes
         self.owned = owned
         self.outputs: dict[str, Array] | None = None
         self.error: ServingError | None = None

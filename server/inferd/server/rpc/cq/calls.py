@@ -221,7 +221,7 @@ class UnaryCall(Call):
 
     def _send(self, operations: tuple[Any, ...]) -> None:
         self._cancel_fns.clear()
-        if self._watched and self._first_watch():
+        if self._watched and self._first_watch():  # else it is watched already
             operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
         self._call.start_server_batch(operations, self._sent)
 

@@ -283,7 +283,7 @@ class CompletionQueueTransport:
             call.handler(call)
         except Exception as error:
             self._raised(call, error)
-        if not call.answered:
+        if call._answer:  # nobody has answered yet
             if self._inline.asked:
                 self._waiting.append(call)
             else:
@@ -305,10 +305,12 @@ class CompletionQueueTransport:
         """A call is over."""
         if call.entered:
             call.entered = False
-            if isinstance(call, StreamCall):
-                self._inflight.close_stream()
+            if type(call) is UnaryCall:
+                desk = self._desk
+                desk.calls -= 1
+                desk.nbytes -= call.held
             else:
-                self._desk.leave(call.held)
+                self._inflight.close_stream()
         self._calls.discard(call)
         if self._draining and not self._calls:
             self._idle.set()

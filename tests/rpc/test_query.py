@@ -1,0 +1,14 @@
+"""A query is the scheduler's request: made in one go, it has all that an InferRequest has."""
+
+from __future__ import annotations
+
+from inferd.server.core.inference import Query
+from inferd.server.scheduling.request import InferRequest
+
+
+def test_a_query_is_a_whole_request():
+    plain = InferRequest("s", {}, lambda _: None)
+    query = Query("grpc", "m", None, None, "s", {}, (), 1, None, None, 0, 0.0)
+    for slot in InferRequest.__slots__:
+        if slot != "on_done":
+            assert getattr(query, slot) == getattr(plain, slot), slot
