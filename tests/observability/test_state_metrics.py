@@ -51,7 +51,7 @@ def test_the_life_of_a_version(server):
 def test_a_version_between_two_tries_has_failed_once_a_try(server):
     for generation in (1, 2):
         server.tell(State.START, generation=generation)
-        server.tell(State.LOADING, generation=generation)
+        server.tell(State.LOADING, generation=generation, error="bad file" if generation > 1 else "")
         server.tell(State.START, generation=generation, error="bad file")
         assert server.states() == {"m:1": "failed"}
         server.tell(State.START, generation=generation, error="bad file; next try in 2 s")
@@ -69,6 +69,17 @@ def test_a_failed_load_is_seen_until_it_succeeds(server):
     server.tell(State.AVAILABLE, generation=3)
     assert server.states() == {"m:1": "available"}
     assert server.loads() == {"failed": 2, "ok": 1}
+
+
+def test_changed_files_that_do_not_load_are_a_failure_and_no_load(server):
+    server.tell(State.AVAILABLE, generation=1)
+    for words in ("files on disk differ: bad file", "files on disk differ: bad file; next try in 2 s"):
+        server.tell(State.AVAILABLE, generation=1, error=words)
+    assert server.states() == {"m:1": "available"}
+    assert server.loads() == {"ok": 1, "failed": 1}
+    server.tell(State.AVAILABLE, generation=1)
+    server.tell(State.AVAILABLE, generation=2)
+    assert server.loads() == {"ok": 2, "failed": 1}
 
 
 def test_a_reload_in_place_never_looks_like_an_outage(server):

@@ -64,7 +64,8 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
             below.append(f"{status.name}: {status.error}")
         for wish in status.overrides:
             kept = "" if wish.persistent else ", in memory only"
-            below.append(f"{status.name}: {wish.kind} {wish.value} by {wish.by} at {when(wish.since)}{kept}")
+            value = f"{wish.value[:-1]} removed" if wish.kind == "label" and wish.value.endswith("=") else wish.value
+            below.append(f"{status.name}: {wish.kind} {value} by {wish.by} at {when(wish.since)}{kept}")
     if not rows:
         print("no models")
         return

@@ -60,12 +60,16 @@ class StateMetrics:
         key = (status.id.name, status.id.version)
         state = status.state.name
         served = self._generations.get(key, -1)
-        if not status.error:
+        if not status.error or state == "LOADING":  # another try, which still says why the one before it failed
             self._told.discard(key)
         if state == "AVAILABLE":
-            self._generations[key] = max(served, status.generation)
             self._failed.pop(key, None)
-            self._metrics.loaded(*key, status.load_seconds)
+            if status.generation > served:
+                self._generations[key] = status.generation
+                self._metrics.loaded(*key, status.load_seconds)
+            elif status.error and key not in self._told:  # changed files did not load: it is still served as it was
+                self._told.add(key)
+                self._metrics.loaded(*key, None)
             self._metrics.state(*key, "available")
         elif state in ("START", "END") and status.error:  # between two tries, or given up
             if key in self._told:
