@@ -8,7 +8,7 @@ import sys
 from benchmarks import ROOT
 from benchmarks.report import Table, machine, save
 
-NAMES = ("startup", "overhead", "batching", "reloads", "swap")
+NAMES = ("startup", "overhead", "batching", "reloads", "swap", "hot_path", "isolation", "frontend")
 
 
 def main(names: list[str]) -> int:
