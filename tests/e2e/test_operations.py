@@ -19,6 +19,7 @@ from support.waiting import eventually
 from inferd.client import NO_RETRIES, Client, NotFound
 from inferd.server.app import App
 from inferd.server.config.schema import ServerConfig
+from inferd.server.observability.events import FIELDS
 
 ONE = {"x": np.ones((1, 4), np.float32)}
 
@@ -82,6 +83,18 @@ def test_not_ready_says_what_is_missing_and_why(models: Path, rule: object, word
     assert [word for word in words if word not in found.reason] == [], found.reason
 
 
+def test_a_setting_for_a_model_that_is_not_there_is_told(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ready, stop = threading.Event(), threading.Event()
+    stop.set()
+    repository = {"mode": "explicit", "load": ("m", "ghost")}
+    with running(models, "settled", repository=repository, models={"n": {"stateful": True}}) as app:
+        app.start()
+        app.wait(stop, ready.set)
+        assert ready.wait(60)
+    found = [record.__dict__[FIELDS] for record in caplog.records if "is not there" in record.message]
+    assert found == [{"setting": "repository.load", "model": "ghost"}, {"setting": "models", "model": "n"}]
+
+
 def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
     with running(tmp_path / "unmounted", "settled") as app:
         app.start()
@@ -90,11 +103,14 @@ def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
 
 
 @contextmanager
-def running(root: Path, readiness: object) -> Iterator[App]:
+def running(
+    root: Path, readiness: object, repository: dict[str, object] | None = None, models: object = None
+) -> Iterator[App]:
     config = ServerConfig.model_validate(
         {
             "server": {"listen": ("127.0.0.1:0",), "http": (), "readiness": readiness},
-            "repository": {"roots": (str(root),), "poll": 0.05, "settle": 0.1},
+            "repository": {"roots": (str(root),), "poll": 0.05, "settle": 0.1, **(repository or {})},
+            "models": models or {},
         }
     )
     app = App(config)

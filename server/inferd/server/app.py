@@ -134,6 +134,7 @@ class App:
 
     def wait(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
         """Calls `on_ready` once the server is ready, and returns when `stop` is set or the front end has failed."""
+        self.manager.on_ready(self._tell_missing)
         self.manager.on_ready(on_ready)
         collector = IdleCollector(lambda: self._inflight.calls > 0)
         collector.start()
@@ -179,6 +180,17 @@ class App:
         failed = sum(bool(model.error) or any(v.error for v in model.versions) for model in models)
         words = f"{len(models)} models, {available} versions available"
         return f"{words}, {failed} with errors (inferd models)" if failed else words
+
+    def _tell_missing(self) -> None:
+        """A setting for a model that is not there may be ahead of its time, or a typo that nobody would notice."""
+        there = {model.name for model in self.manager.models()}
+        named = {"repository.load": self._config.repository.load, "models": tuple(self._config.models)}
+        for setting, names in named.items():
+            for name in names:
+                if name not in there and name != "*":
+                    event(
+                        _log, logging.WARNING, "a setting names a model that is not there", setting=setting, model=name
+                    )
 
     def _watch_queue(self, change: StateChange) -> None:
         """Shows the queue of a version that has come into service."""

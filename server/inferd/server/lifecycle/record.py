@@ -289,7 +289,7 @@ class ModelRecord:
         if wishes.pin is not None:
             return f"an operator pinned version {wishes.pin}"
         if self.config is None:
-            return "the model's settings cannot be used"
+            return "an error of the model itself"
         return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 
     def _missing(self, wishes: Wishes) -> str:
