@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.lifecycle import House
+from support.lifecycle import FakeLoader, House
 
 from inferd.server.errors import Conflict, ServingError, Unavailable
+from inferd.server.lifecycle.compose import compose
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
+from inferd.server.scheduling.observer import NullObserver
 
 # The fake loader's models all take x FP32 [-1, 2] and give y FP32 [-1].
 CONFIG = """
@@ -193,3 +198,55 @@ def test_stop_ends_everything(house: House) -> None:
     house.run()
     assert house.version(1, "e").state is State.END
     assert {name for name, _, _ in house.loader.unloads} == {"m", "e"}
+
+
+class ComposingLoader(FakeLoader):
+    """Makes real ensembles, and fakes of everything else."""
+
+    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+        if request.config.ensemble:
+            self.loads.append((request.id.name, request.id.version, "ensemble"))
+            return compose(request, self.acquire, NullObserver())
+        return super().load(request, cancelled)
+
+
+@pytest.fixture
+def real(house: House) -> House:
+    """A house whose ensembles are real ones."""
+    loader = ComposingLoader()
+    loader.acquire = house.manager.acquire
+    house.loader = house.manager._loader = house.manager._conductor._loader = loader
+    return house
+
+
+def test_settings_that_do_not_fit_keep_what_serves(real: House) -> None:
+    ensemble(real, "e", "m")
+    real.write("m/1/model")
+    real.settle()
+    with real.manager.acquire("e") as before:
+        ensemble(real, "e", "nobody")
+        real.settle()
+        with real.manager.acquire("e") as now:
+            assert now is before
+    status = real.version(1, "e")
+    assert status.state is State.AVAILABLE
+    assert "files on disk differ: step 1 (model 'nobody')" in status.error
+    ensemble(real, "e", "other")
+    real.write("other/1/model")
+    real.settle()
+    real.later(120)
+    with real.manager.acquire("e") as after:
+        assert [step.model for step in after.ensemble] == ["other"]
+    assert real.version(1, "e").error == ""
+
+
+def test_what_serves_goes_with_its_own_models_not_with_those_of_new_settings(real: House) -> None:
+    ensemble(real, "e", "m")
+    real.write("m/1/model")
+    real.settle()
+    ensemble(real, "e", "nobody")
+    real.settle()
+    real.do(real.manager.unload("m", by="test"))
+    with pytest.raises(ServingError):
+        real.manager.acquire("e")
+    assert "nobody" in real.version(1, "e").error

@@ -14,6 +14,8 @@ from support.loading import ask, load, triton_settings
 from support.marked import write_version
 
 from inferd.backends.api import LoadError
+from inferd.backends.registry import Registry
+from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import QueueTimeout
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.inspect import inspect_repository
@@ -95,6 +97,8 @@ def test_labels_that_are_not_there_are_a_failed_load(tmp_path: Path) -> None:
     pool(directory / "1", 1)
     with pytest.raises(LoadError, match=r"labels of output 'fc6_1': densenet_labels\.txt cannot be read: No such file"):
         load(directory / "1", triton_settings(directory)[0])
+    found = inspect_repository(ServerConfig(repository={"roots": (str(tmp_path),)}), Registry())
+    assert any("densenet_labels.txt cannot be read" in finding.error for finding in found)
 
 
 def test_reshape_keeps_the_batch(tmp_path: Path) -> None:
@@ -325,9 +329,6 @@ def test_parameters_and_optimization_of_onnx(tmp_path: Path) -> None:
 
 
 def test_check_tells_all_of_it(tmp_path: Path) -> None:
-    from inferd.backends.registry import Registry
-    from inferd.server.config.schema import ServerConfig
-
     root = tmp_path / "models"
     pool(
         model(root, "warm", WARM.replace("from file", "b").replace('input_data_file: "rows"', "random_data: true"))

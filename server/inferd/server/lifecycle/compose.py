@@ -54,6 +54,8 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver) -> 
     notes = [f"steps: {', '.join(f'{stage.model}' for stage in wiring.stages)}"]
     if wiring.unused:
         notes.append(f"nobody uses {', '.join(map(repr, wiring.unused))}")
+    if config.warmup.samples:
+        notes.append("model_warmup of an ensemble is not honoured: the models in it have their own")
     return Servable(
         request.id,
         request.generation,

@@ -18,7 +18,7 @@ from inferd.server.lifecycle.board import Board
 from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.desired import Desired, desired
 from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.ensemble import Obstacle, composing, models_of, obstacle
+from inferd.server.lifecycle.ensemble import Obstacle, composing, held_by, models_of, obstacle
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.fingerprints import Fingerprints
 from inferd.server.lifecycle.layout import readable
@@ -146,7 +146,7 @@ class Conductor:
         for name, model in self.records.items():
             if any(record.failure is not None and record.failure.next_at <= now for record in model.versions.values()):
                 self._dirty.add(name)
-        holders = {name: parts for name, model in self.records.items() if (parts := composing(model))}
+        holders = {name: parts for name, model in self.records.items() if (parts := held_by(model))}
         dirty = {name for name in self._dirty if name in self.records}
         self._dirty.clear()
         for _ in range(1 + len(holders)):  # ensembles may be in ensembles, but not deeper than there are any
@@ -211,11 +211,11 @@ class Conductor:
         )
         return desired(model.config, self.overrides.of(model.name), candidates, failed, served_by_default=by_default)
 
-    def _obstacle(self, model: ModelRecord) -> Obstacle | None:
+    def _obstacle(self, model: ModelRecord, served: Servable | None) -> Obstacle | None:
         """What keeps an ensemble from being served; None for every other model."""
         if not composing(model) or self._stopping:
             return None
-        return obstacle(model, self.records, self.board.serving)
+        return obstacle(model, served, self.records, self.board.serving)
 
     def _hold_back(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle | None) -> None:
         record.waiting = obstacle.reason if obstacle is not None and obstacle.passing else ""
@@ -228,7 +228,7 @@ class Conductor:
 
     def _act(self, model: ModelRecord) -> None:
         want = self._desired[model.name] = self._want(model)
-        obstacle = self._obstacle(model)
+        obstacles = {number: self._obstacle(model, record.servable) for number, record in model.versions.items()}
         settings = model.settings if model.disk is not None and model.disk.config is not None else None
         transition = model.config.transition if model.config is not None else "availability"
         for number, record in model.versions.items():
@@ -239,7 +239,7 @@ class Conductor:
                     # What is being loaded may be overtaken by other content; then it is dropped at its next step.
                     content = record.on_disk(model.settings)
                     record.loading.cancelled = content is not None and content != record.loading.content
-                self._hold_back(model, record, obstacle)
+                self._hold_back(model, record, obstacles[number])
             elif record.loading is not None:
                 record.loading.cancelled = True
                 if record.state is State.LOADING and self._stopping:
@@ -251,9 +251,9 @@ class Conductor:
             snapshots = [
                 Snapshot(
                     number,
-                    Phase.IDLE if obstacle is not None and not record.loaded else record.phase(settings, now),
+                    Phase.IDLE if obstacles[number] and not record.loaded else record.phase(settings, now),
                     number in want.wanted,
-                    forced=number in want.forced or obstacle is not None,
+                    forced=number in want.forced or obstacles[number] is not None,
                     draining=bool(record.ending),
                 )
                 for number, record in model.versions.items()
@@ -304,7 +304,7 @@ class Conductor:
         record.loading = None
         self.touch(model.name)
         wanted = record.id.version in self._want(model).wanted
-        held_back = self._obstacle(model) is not None
+        held_back = self._obstacle(model, servable) is not None
         if held_back and record.state is State.LOADING:
             self.board.move(model, record, State.START)
         if not wanted or held_back:

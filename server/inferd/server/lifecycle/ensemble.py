@@ -14,8 +14,10 @@ from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.check import describe
 from inferd.server.lifecycle.declared import declared_signatures
 from inferd.server.lifecycle.record import ModelRecord
+from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.serving_map import ServingMap
 from inferd.server.lifecycle.state import State
+from inferd.server.scheduling.pipeline import Pipeline
 from inferd.server.scheduling.wiring import Stage, Wiring, WiringError, wire
 
 BACKEND = "ensemble"
@@ -106,13 +108,21 @@ def _agree(one: TensorSpec, other: TensorSpec) -> bool:
     )
 
 
-def obstacle(model: ModelRecord, records: Mapping[str, ModelRecord], serving: ServingMap) -> Obstacle | None:
-    """What is in the way of an ensemble, None for nothing. The manager's thread only."""
+def obstacle(
+    model: ModelRecord, served: Servable | None, records: Mapping[str, ModelRecord], serving: ServingMap
+) -> Obstacle | None:
+    """What is in the way of an ensemble, None for nothing. The manager's thread only.
+
+    `served`: the ensemble as it is loaded, which may be made otherwise than its settings say now; None: not loaded.
+    """
     assert model.config is not None
-    try:
-        signature, wiring = wiring_of(model.config)
-    except LoadError as error:
-        return Obstacle(str(error))
+    if served is not None and isinstance(served.scheduler, Pipeline):
+        signature, wiring = served.scheduler.signature, served.scheduler.wiring
+    else:
+        try:
+            signature, wiring = wiring_of(model.config)
+        except LoadError as error:
+            return Obstacle(str(error))
     circle = _circle(model.name, records)
     if circle:
         return Obstacle(f"ensembles hold each other in a circle: {' → '.join(circle)}")
@@ -175,6 +185,12 @@ def _circle(name: str, records: Mapping[str, ModelRecord]) -> list[str]:
 def composing(record: ModelRecord | None) -> tuple[str, ...]:
     """The models that an ensemble is made of, none for any other model."""
     return models_of(record.config) if record is not None and record.config is not None else ()
+
+
+def held_by(record: ModelRecord) -> frozenset[str]:
+    """The models that an ensemble is made of or will be."""
+    loaded = {step.model for served in record.available().values() for step in served.ensemble}
+    return frozenset(loaded.union(composing(record)))
 
 
 def models_of(config: ModelConfig) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from inferd.server.lifecycle.assemble import build_loader, resolver
 from inferd.server.lifecycle.desired import desired
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, models_of, wiring_of
+from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
 from inferd.server.lifecycle.misplaced import misplaced
 from inferd.server.lifecycle.named import NamedModels
@@ -163,6 +164,7 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
     try:
         with loader.placed(request) as (opened, backend):
             replayed = len(loader.warmup(request, opened))
+            labels_of(model.config, model.directory)
             return Finding(
                 model.name,
                 version.number,
