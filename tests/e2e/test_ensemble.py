@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from support.ensembles import CHAIN, write_ensemble
-from support.marked import prepare_model, publish
+from support.marked import publish, write_version
 from support.server import Served
 from support.traffic import Traffic
 from support.waiting import eventually
@@ -16,15 +16,27 @@ from support.waiting import eventually
 from inferd.client import Client, FailedPrecondition, InvalidArgument, NotFound, Unavailable, VersionState
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+PLATFORMS = {"onnx": "onnxruntime_onnx", "torch": "pytorch_libtorch", "tensorflow": "tensorflow_savedmodel"}
+STEP = """
+name: "{name}"
+platform: "{platform}"
+max_batch_size: 64
+input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+dynamic_batching {{ }}
+"""
 STEPS = {"prepare": ("onnx", 1.0), "classify": ("torch", 10.0), "finish": ("tensorflow", 100.0)}
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    # As it lies in front of Triton: a config.pbtxt each, the SavedModel in model.savedmodel/.
     root = tmp_path_factory.mktemp("ensemble") / "models"
     for name, (backend, marker) in STEPS.items():
-        publish(backend, prepare_model(backend, root, name), 1, marker)
+        layout = "1/model.savedmodel" if backend == "tensorflow" else "1"
+        write_version(backend, root / name / layout, marker)
+        (root / name / "config.pbtxt").write_text(STEP.format(name=name, platform=PLATFORMS[backend]))
     write_ensemble(root)
     with Served(root, limit=120) as server:
         yield server
