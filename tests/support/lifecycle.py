@@ -13,8 +13,8 @@ from inferd.server.lifecycle.assemble import resolver
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.loader import LoadCancelled, LoadRequest
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.named import NamedModels
+from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange, VersionStatus
 from inferd.server.lifecycle.tree import FileStat, Tree

@@ -17,15 +17,26 @@ READY = re.compile(r"ready: grpc (?P<grpc>[^;]+); http (?P<http>[^;]*);")
 
 
 class Served:
-    """`inferd serve` on a repository. A context manager; `address` and `http` are "127.0.0.1:PORT"."""
+    """`inferd serve` on a repository, or on what the flags say (None, with a `log`). A context manager; `address` and
+    `http` are "127.0.0.1:PORT"."""
 
     def __init__(
-        self, repository: Path, *flags: str, sets: Sequence[str] = FAST, log: Path | None = None, limit: float = 90.0
+        self,
+        repository: Path | None,
+        *flags: str,
+        sets: Sequence[str] = FAST,
+        log: Path | None = None,
+        limit: float = 90.0,
     ) -> None:
-        self.repository = repository
-        self.log = log or repository.parent / f"{repository.name}-server.log"
+        if log is None:
+            assert repository is not None
+            log = repository.parent / f"{repository.name}-server.log"
+        self.log = log
+        self.repository = repository or log.parent
         self.limit = limit
-        command = [str(INFERD), "serve", "--model-repository", str(repository)]
+        command = [str(INFERD), "serve"]
+        if repository is not None:
+            command += ["--model-repository", str(repository)]
         if "--listen" not in flags:
             command += ["--listen", "127.0.0.1:0"]
         if "--http" not in flags:

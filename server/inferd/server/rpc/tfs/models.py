@@ -31,7 +31,7 @@ class Models:
             found = self._manager.status(named(name)).versions
         except NotFound as error:
             raise NotFound(f"Could not find any versions of model {name}: {error.message}") from None
-        known = [status for status in found if not any(note.startswith(_NOT_SERVED) for note in status.notes)]
+        known = [status for status in found if status.generation or not _only_on_disk(status)]
         if version is not None:
             known = [status for status in known if status.id.version == version]
             if not known:
@@ -40,6 +40,10 @@ class Models:
             raise NotFound(f"Could not find any versions of model {name}")
         ordered = sorted(known, key=lambda status: status.id.version, reverse=True)
         call.reply(pb.GetModelStatusResponse(model_version_status=map(version_status, ordered)).SerializeToString())
+
+
+def _only_on_disk(status: VersionStatus) -> bool:
+    return any(note.startswith(_NOT_SERVED) for note in status.notes)
 
 
 def version_status(status: VersionStatus) -> pb.ModelVersionStatus:
