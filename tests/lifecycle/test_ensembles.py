@@ -250,3 +250,23 @@ def test_what_serves_goes_with_its_own_models_not_with_those_of_new_settings(rea
     with pytest.raises(ServingError):
         real.manager.acquire("e")
     assert "nobody" in real.version(1, "e").error
+
+
+def test_an_ensemble_in_model_yaml(real: House) -> None:
+    real.write("m/1/model")
+    real.write("e/1/.keep", "")
+    real.write(
+        "e/model.yaml",
+        """
+        signatures:
+          - inputs: [{name: a, dtype: FP32, shape: [-1, 2]}]
+            outputs: [{name: b, dtype: FP32, shape: [-1]}]
+        ensemble:
+          - {model: m, inputs: {x: a}, outputs: {y: b}}
+        """,
+    )
+    real.settle()
+    with real.manager.acquire("e") as servable:
+        assert servable.backend == "ensemble"
+        assert servable.max_batch_size == 0
+        assert servable.batching == "each step batches in its own model"
