@@ -286,6 +286,16 @@ def test_explicit_mode_loads_and_unloads_by_replacement(make_house: Callable[...
         house.manager.acquire("m")
 
 
+def test_looking_once_serves_what_is_there_at_the_start(make_house: Callable[..., House], base: Path) -> None:
+    publish(base, 1, "one")
+    house = make_house(repository={"mode": "explicit", "load": ["*"], "models": {"m": str(base)}})
+    house.see()
+    assert house.serves() == {1: "one"}
+    publish(base, 2, "two")
+    house.settle()
+    assert house.serves() == {1: "one"}
+
+
 # A file that is followed
 
 

@@ -113,10 +113,20 @@ def test_status_of_all_versions_and_of_one(channel: Any, server: Served) -> None
     change(VersionStatus(ServableId("digits", 4), State.END))
     change(VersionStatus(ServableId("digits", 5), State.UNLOADING))
     change(VersionStatus(ServableId("digits", 6), State.END, notes=("on disk, not served: version policy latest(1)",)))
+    # It was served, and what is served is gone for another reason than its files.
+    gone = ("on disk, not served: version policy latest(1)",)
+    change(VersionStatus(ServableId("digits", 7), State.END, generation=3, notes=gone))
     found = [(s.version, s.state, s.status.error_code, s.status.error_message) for s in _status(channel, "digits")]
-    assert found == [(5, 40, 0, ""), (4, 50, 0, ""), (3, 50, 9, "no graph"), (2, 20, 0, ""), (1, 30, 0, "")]
+    assert found == [
+        (7, 50, 0, ""),
+        (5, 40, 0, ""),
+        (4, 50, 0, ""),
+        (3, 50, 9, "no graph"),
+        (2, 20, 0, ""),
+        (1, 30, 0, ""),
+    ]
     assert [s.version for s in _status(channel, "digits", 2)] == [2]
-    assert len(_status(channel, "digits", label="canary")) == 5
+    assert len(_status(channel, "digits", label="canary")) == 6
 
 
 @pytest.mark.parametrize(
