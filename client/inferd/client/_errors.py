@@ -9,7 +9,7 @@ InferdError
     ├── NotFound            NOT_FOUND: no such model, version or label
     ├── FailedPrecondition  FAILED_PRECONDITION, ABORTED, ALREADY_EXISTS: waiting will not help
     ├── Unavailable         UNAVAILABLE: no connection, loading, unloading or draining; may be tried again
-    ├── Overloaded          RESOURCE_EXHAUSTED: the queue or a budget is full; `.retry_after` says for how long
+    ├── Overloaded          RESOURCE_EXHAUSTED: a queue or a bound is full (`.retry_after`), or the message too large
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout, or the queue timeout, has passed       (also TimeoutError)
     ├── Cancelled           CANCELLED
     ├── Unauthenticated     UNAUTHENTICATED: no credentials, or bad ones

@@ -16,6 +16,9 @@ from .tfs_flags import add_flags, tfs_settings
 if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
 
+# Triton's metrics have a port of their own; here every HTTP address serves everything.
+COMPATIBLE = {"triton": ("0.0.0.0:8000", "0.0.0.0:8002"), "tfserving": ("0.0.0.0:8501",)}
+
 
 def add(subparsers: Any) -> None:
     """Registers the command."""
@@ -34,6 +37,11 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         "--listen", action="append", metavar="HOST:PORT", help="gRPC address or unix:PATH; may be repeated"
     )
     parser.add_argument("--http", action="append", metavar="HOST:PORT", help="HTTP address; may be repeated")
+    parser.add_argument(
+        "--compat",
+        metavar="SYSTEMS",
+        help="also listen where the clients of other systems look: triton (8000, 8002), tfserving (8501), comma between",
+    )
     parser.add_argument("--state-dir", metavar="DIR", help="where operators' wishes are kept over restarts")
     parser.add_argument(
         "--set",
@@ -63,6 +71,10 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
     flags = {key: value for key, value in given.items() if value is not None} | tfs.flags
     try:
         config = load_config(args.config, os.environ, args.set, flags=flags, defaults=tfs.defaults)
+        more = [address for address in compatible(args.compat) if address not in config.server.http]
+        if more:
+            flags["server.http"] = [*config.server.http, *more]
+            config = load_config(args.config, os.environ, args.set, flags=flags, defaults=tfs.defaults)
         if config.repository.models_file is not None:
             tfs.notes += read_models_file(Path(config.repository.models_file)).notes
     except ConfigError as error:
@@ -70,6 +82,19 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
     for note in tfs.notes:
         print(f"inferd: note: {note}", file=sys.stderr)
     return config
+
+
+def compatible(systems: str | None) -> list[str]:
+    """The HTTP addresses at which the clients of these systems look by default. Raises CommandError for an unknown one.
+
+    The gRPC ports of both (8001, 8500) are among the defaults of `--listen`.
+    """
+    addresses: list[str] = []
+    for system in (systems or "").split(","):
+        if system.strip() and system.strip() not in COMPATIBLE:
+            raise CommandError(f"--compat: expected {' or '.join(COMPATIBLE)}, got {system.strip()!r}", exit_code=2)
+        addresses += COMPATIBLE.get(system.strip(), ())
+    return addresses
 
 
 def run(args: argparse.Namespace) -> int:
