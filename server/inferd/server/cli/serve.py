@@ -40,7 +40,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compat",
         metavar="SYSTEMS",
-        help="also listen where the clients of other systems look: triton (8000, 8002), tfserving (8501), comma between",
+        help="also listen where the clients of other systems look: triton (8000, 8002), tfserving (8501)",
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where operators' wishes are kept over restarts")
     parser.add_argument(
