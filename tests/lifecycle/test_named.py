@@ -188,6 +188,14 @@ def test_a_model_in_a_root_and_elsewhere_is_refused_but_the_same_directory_is_on
     assert house.serves("n") == {1: "same"}
 
 
+def test_a_repository_given_as_a_base_path_is_told(make_house: Callable[..., House], base: Path) -> None:
+    publish(base, 1)
+    house = make_house(repository={"models": {"m": str(base.parent)}})
+    house.see()
+    assert "it is a repository. Give it as --model-repository" in house.status().error
+    assert str(base) in house.status().error
+
+
 def test_links_may_not_lead_out_of_a_base_path(make_house: Callable[..., House], base: Path, tmp_path: Path) -> None:
     publish(base, 1)
     secret = tmp_path / "secret"

@@ -108,6 +108,21 @@ def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
     )
 
 
+def root_hint(directory: Path | str) -> str | None:
+    """What to say when what should be one model's directory without versions is a repository of models, None when it is
+    not."""
+    try:
+        models = [name for name in subdirectories(directory) if version_directories(Path(directory) / name)]
+    except OSError:
+        return None
+    if not models:
+        return None
+    return (
+        f"{directory} has no version but models ({', '.join(models[:4])}): it is a repository. Give it as "
+        f"--model-repository (repository.roots), or name one model's directory, such as {Path(directory) / models[0]}"
+    )
+
+
 class LinkRule:
     """Decides where symbolic links may lead: into the root, as it resolves now, or into the allowed targets.
 

@@ -9,6 +9,7 @@ since, or an unmounted disk would look like a repository whose models were all d
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from inferd.server.lifecycle.disk import ModelOnDisk
@@ -16,6 +17,7 @@ from inferd.server.lifecycle.layout import (
     LayoutError,
     LinkRule,
     base_path_hint,
+    root_hint,
     subdirectories,
     version_directories,
 )
@@ -117,7 +119,8 @@ class NamedScanner:
             return
         found = self._scanner.look(name, self.directory, rule, before, first=not self.read_once, is_model=True)
         assert found is not None
-        self.model = found
+        hint = root_hint(rule.root) if not found.versions else None
+        self.model = replace(found, error=hint) if hint is not None else found
         self.read_once = True
 
 
