@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
 _TURN_AFTER = 64  # deferred requests after which batches run even when more events are ready
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
+_LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
 _NEW_CALL = object()
 _SHUT_DOWN = object()
 _UNKNOWN = "there is no method {}"
@@ -151,7 +152,9 @@ class CompletionQueueTransport:
                 with self._lock:
                     if not self._ended.is_set():
                         self._server.cancel_all_calls()
-        self._ended.wait()
+        if not self._ended.wait(grace + _LAST_WAIT):
+            _log.error("the core did not let go of its last calls within %g s and is left behind", grace + _LAST_WAIT)
+            return False
         self._thread.join()
         return self._drained
 
