@@ -120,7 +120,8 @@ def test_the_clients_own_timeout(client: triton.InferenceServerClient) -> None:
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     client.async_infer("slow", [x], lambda result, error: answers.put(error), client_timeout=0.02, timeout=LONG)
     assert late(answers.get(timeout=30))
-    client.start_stream(lambda result, error: answers.put(error), stream_timeout=0.02)
+    # Long enough to send a request before it has passed, shorter than the model takes.
+    client.start_stream(lambda result, error: answers.put(error), stream_timeout=0.3)
     client.async_stream_infer("slow", [x], timeout=LONG)
     assert late(answers.get(timeout=30))
     client.stop_stream(cancel_requests=True)
