@@ -236,15 +236,14 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """Messages both ways. The core takes one send at a time, so that later ones queue here."""
 
-    __slots__ = ("_drain_fn", "_draining", "_end", "_headers_sent", "_lock", "_ok", "_outbox", "_reader", "_sending")
+    __slots__ = ("_drain_fn", "_draining", "_end", "_headers_sent", "_lock", "_outbox", "_reader", "_sending")
 
     def __init__(self, home: Home, event: Any, method: str) -> None:
         self._lock = RLock()  # a callback that runs under it may send again
         self._outbox: deque[tuple[bytes, Callable[[], None] | None]] = deque()
         self._sending = False
         self._headers_sent = False
-        self._end: Failure | None = None
-        self._ok = False
+        self._end: tuple[int, str, Metadata] | None = None  # status code, text, trailing metadata
         self._reader: Callable[[bytes | None], None] | None = None
         self._drain_fn: Callable[[], None] | None = None
         self._draining = False
@@ -282,11 +281,11 @@ class StreamCall(Call):
 
     def end(self) -> None:
         """Ends with OK after what is queued."""
-        self._finish(Failure(Code.UNKNOWN, "", ()), ok=True)
+        self._finish(_OK, "", ())
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         """Ends with a status after what is queued."""
-        self._finish(Failure(code, text, trailing), ok=False)
+        self._finish(code.value, header_text(text), trailing)
 
     def on_drain(self, fn: Callable[[], None]) -> None:
         """Calls `fn` once when the server begins to stop; at once if it already does."""
@@ -316,11 +315,10 @@ class StreamCall(Call):
             _log.exception("draining a stream of %s raised", self.method)
             self.fail(GONE.code, GONE.text, GONE.trailing)
 
-    def _finish(self, end: Failure, *, ok: bool) -> None:
+    def _finish(self, code: int, text: str, trailing: Metadata) -> None:
         with self._lock:
             if self._end is None and not self.cancelled:
-                self._end = end
-                self._ok = ok
+                self._end = (code, text, trailing)
                 self._cancel_fns.clear()
                 self._pump()
 
@@ -336,10 +334,8 @@ class StreamCall(Call):
             operations.append(cygrpc.SendMessageOperation(message, NO_FLAGS))
             tag: Callable[[Any], None] = partial(self._wrote, sent)
         elif self._end is not None and self._claim():
-            end = self._end
-            code = _OK if self._ok else end.code.value
-            text = header_text(end.text).encode()
-            operations.append(cygrpc.SendStatusFromServerOperation(tuple(end.trailing), code, text, NO_FLAGS))
+            code, text, trailing = self._end
+            operations.append(cygrpc.SendStatusFromServerOperation(tuple(trailing), code, text.encode(), NO_FLAGS))
             tag = self._ended
         else:
             return

@@ -286,7 +286,7 @@ class CompletionQueueTransport:
             call.handler(call)
         except Exception as error:
             self._raised(call, error)
-        if call._answer:  # nobody has answered yet
+        if not call.answered:
             if self._inline.asked:
                 self._waiting.append(call)
             else:
