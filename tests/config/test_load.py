@@ -56,7 +56,10 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         "batching.mode": "off", "batching.padding": "{x: [8, 16]}", "batching.preferred_batch_size": "2",
         "queue.timeout": "3s",
         "instances.device": "cpu", "instances.threads": "2", "models": "{m: {stateful: true}}",
-        "repository.models": "{M: /models/m}",
+        "repository.models": "{M: /models/m}", "server.metrics": "h:1", "auth.certificates": "{c: {scopes: admin}}",
+        "auth.anonymous.scopes": "predict", "auth.open": "metrics", "limits.clients.rate": "5",
+        "limits.clients.burst": "3", "limits.clients.concurrency": "3", "auth.jwt.scopes_claim": "s",
+        "auth.jwt.models_claim": "m",
     }  # fmt: skip
     dotted = ".".join(key.path)
     if dotted in values:
@@ -67,12 +70,14 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         text = str(key.written + 1)
     else:
         text = "some text"
-    pair = {
-        "server.tls.certificate": ["key=k"],
-        "server.tls.key": ["certificate=c"],
-        "server.tls.client_ca": ["key=k", "certificate=c"],
+    section, _, name = dotted.rpartition(".")
+    needed = {
+        "server.tls": {"certificate": "c", "key": "k"},
+        "http.tls": {"certificate": "c", "key": "k"},
+        "auth.jwt": {"jwks_file": "j", "issuer": "i", "audience": "a"},
+        "limits.clients": {"rate": "5"} if name == "burst" else {},
     }
-    extra = [f"server.tls.{each}" for each in pair.get(dotted, [])]
+    extra = [f"{section}.{each}={value}" for each, value in needed.get(section, {}).items() if each != name]
     by_flag = load_config(None, {}, [*extra, f"{dotted}={text}"])
     by_environment = load_config(None, {"INFERD_" + "__".join(key.path).upper(): text}, extra)
     assert by_flag == by_environment != ServerConfig()

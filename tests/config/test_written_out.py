@@ -25,7 +25,7 @@ def test_config_yaml_says_the_defaults():
     document = parse_document((ROOT / render.CONFIG_FILE).read_text(), "config.yaml")
     assert load_config(ROOT / render.CONFIG_FILE) == ServerConfig()
     for key in all_keys(ServerConfig):
-        if key.path[:2] == ("server", "tls"):
+        if key.path[:2] in (("server", "tls"), ("http", "tls"), ("auth", "jwt")):
             continue
         value = document
         for part in key.path:
@@ -41,7 +41,11 @@ def test_what_is_commented_out_works_when_it_is_not():
         .replace("certificate:", "certificate: c")
         .replace(" key:", " key: k")
     )
-    assert load_config_text(tls).server.tls.certificate == "c"
+    for name in ("jwks_file", "issuer", "audience"):
+        tls = tls.replace(f"{name}:\n", f"{name}: x\n")
+    config = load_config_text(tls.replace("  jwt: null\n", "  jwt:\n"))
+    assert config.server.tls.certificate == config.http.tls.certificate == "c"
+    assert config.auth.jwt.audience == ("x",)
     head, _, model = text.partition("\nmodels: {}\n")
     shown = head + "\n" + "".join(line.removeprefix("# ") + "\n" for line in model.splitlines())
     config = load_config_text(shown)

@@ -21,7 +21,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=False)
 
 
-def _one_is_a_list(value: Any) -> Any:
+def one_is_a_list(value: Any) -> Any:
+    """A single text stands for a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -73,7 +74,8 @@ def _dtype(text: str) -> str:
     return text
 
 
-def _distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The items, each of which may be there once."""
     twice = sorted({repr(item) for item in value if value.count(item) > 1})
     if twice:
         raise ValueError(f"expected every item once, got {', '.join(twice)} more than once")
@@ -95,15 +97,15 @@ Flag = Annotated[bool, Strict()]
 Version = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 Dimension = Annotated[int, Strict(), Field(ge=-1, lt=2**63)]
 Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_one_is_a_list), AfterValidator(_distinct)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]
 """A list of texts; a single text is a list of one."""
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
-ListenAddresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(_one_is_a_list), AfterValidator(_distinct)]
+ListenAddresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]
 HttpAddresses = Annotated[
     tuple[Annotated[str, AfterValidator(_http_address)], ...],
-    BeforeValidator(_one_is_a_list),
-    AfterValidator(_distinct),
+    BeforeValidator(one_is_a_list),
+    AfterValidator(distinct),
 ]
 Device = Annotated[str, AfterValidator(_device)]
 Label = Annotated[str, AfterValidator(_label)]

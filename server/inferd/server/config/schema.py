@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from inferd.server.config.access_schema import Auth, Clients, Granted, Jwt, Limits
 from inferd.server.config.fields import Count, HttpAddresses, Interval, ListenAddresses, Room, Section, Text, Texts
 from inferd.server.config.model_schema import (
     Batching,
@@ -25,13 +26,18 @@ from inferd.server.config.units import Seconds
 
 __all__ = [
     "Admin",
+    "Auth",
     "Batching",
+    "Clients",
     "DeclaredSignature",
     "Drain",
+    "Granted",
     "Grpc",
     "Http",
     "Inflight",
     "Instances",
+    "Jwt",
+    "Limits",
     "Load",
     "Log",
     "ModelConfig",
@@ -48,7 +54,7 @@ __all__ = [
 
 
 class Tls(Section):
-    """TLS of the gRPC port."""
+    """TLS; its files are read again when they change."""
 
     certificate: Text
     """PEM file of the certificate chain."""
@@ -67,8 +73,10 @@ class Server(Section):
     """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: none."""
     transport: Literal["auto", "cq", "public"] = "auto"
     """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
+    metrics: HttpAddresses = ()
+    """Addresses of /metrics, /healthz and /readyz alone, HOST:PORT, in plain text and without credentials."""
     tls: Tls | None = None
-    """null: plain text."""
+    """Of the gRPC port. null: plain text."""
     state_dir: Text | None = None
     """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory."""
     cpu_threads: Count | None = None
@@ -110,6 +118,8 @@ class Http(Section):
     """A request over REST that is not answered after this time fails."""
     connections: Count = 1024
     """Most connections. Past these the one that has been silent longest is cut off."""
+    tls: Tls | None = None
+    """Of the HTTP port. null: plain text."""
 
 
 class Inflight(Section):
@@ -175,8 +185,9 @@ class Drain(Section):
 class Admin(Section):
     """Who may load, unload, label and roll back."""
 
-    allow: Literal["local_peer", "anyone"] = "local_peer"
-    """local_peer: callers on this machine, not through a proxy; anyone."""
+    allow: Literal["local_peer", "authenticated", "anyone"] = "local_peer"
+    """local_peer: callers on this machine, not through a proxy; authenticated: from anywhere, but only with
+    credentials; anyone. Where `auth` is set, the scope admin is needed as well."""
 
 
 class Log(Section):
@@ -205,6 +216,8 @@ class ServerConfig(Section):
     load: Load = Load()
     drain: Drain = Drain()
     admin: Admin = Admin()
+    auth: Auth = Auth()
+    limits: Limits = Limits()
     log: Log = Log()
     queue: Queue = Queue()
     """Default for every model, over which the model's own settings are laid."""
@@ -214,3 +227,11 @@ class ServerConfig(Section):
     """Default for every model, over which the model's own settings are laid."""
     models: dict[Text, dict[str, Any]] = Field(default_factory=dict)
     """By model name: any key of model.yaml, over what its model.yaml and config.pbtxt say."""
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        if self.admin.allow == "authenticated" and not self.auth.enabled:
+            raise ValueError(
+                "expected auth.tokens_file, auth.jwt or auth.certificates with admin.allow: authenticated, got none"
+            )
+        return self

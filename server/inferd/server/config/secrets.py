@@ -11,7 +11,7 @@ _LEVELS: Final = 20
 
 _SECRET: Final = re.compile(
     r"secret|passw(or)?d|passphrase|(^|[_.-])pwd|credential|(^|[_.-])tokens?$|bearer|authorization|cookie"
-    r"|api[_.-]?key|access[_.-]?key|private[_.-]?key",
+    r"|api[_.-]?key|access[_.-]?key|private[_.-]?key|(^|[_.-])sha256$",  # where a hash belongs a token may stand
     re.IGNORECASE,
 )
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s@]+(?=@)")

@@ -1,0 +1,55 @@
+"""What a caller may do: scopes, for the models whose names match."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+from inferd.server.errors import Forbidden
+from inferd.server.security.recent import Recent
+
+_MODELS: Final = 1024  # names whose answer is remembered, for each scope
+_SHOWN: Final = 100
+
+
+class Scope(enum.Enum):
+    """Kinds of things to do. `admin` brings `metadata` with it: an operator sees what is operated."""
+
+    PREDICT = "predict"
+    METADATA = "metadata"
+    ADMIN = "admin"
+
+    __hash__ = object.__hash__  # Enum's own is computed in Python, for every look-up
+
+
+class Grants:
+    """Scopes and patterns of models. Thread-safe. Compared by identity: equal ones are made once, see `Authority`."""
+
+    def __init__(self, scopes: Iterable[str], models: Iterable[str]) -> None:
+        """`scopes` by their names; `models` are shell patterns."""
+        given = {Scope(name) for name in scopes}
+        if Scope.ADMIN in given:
+            given.add(Scope.METADATA)
+        self.scopes: Final = frozenset(given)
+        self.models: Final = tuple(models)
+        self._known: Final = Recent[str, bool](_MODELS)
+
+    def allows(self, scope: Scope, model: str) -> bool:
+        """Whether this may be done with a model, whether or not there is one of this name."""
+        return scope in self.scopes and self.covers(model)
+
+    def covers(self, model: str) -> bool:
+        """Whether a model's name matches."""
+        known = self._known.get(model)
+        if known is None:
+            known = any(fnmatchcase(model, pattern) for pattern in self.models)
+            self._known.put(model, known)
+        return known
+
+
+def denied(scope: Scope, model: str | None = None) -> Forbidden:
+    """The refusal: the same whether or not there is such a model."""
+    what = "" if model is None else f" for model {model[:_SHOWN]!r}"
+    return Forbidden(f"expected credentials with the scope {scope.value!r}{what}, got others")
