@@ -154,11 +154,11 @@ def test_placements_share_the_budget() -> None:
     def devices() -> list[str]:
         raise AssertionError("only auto asks")
 
-    assert placements(Instances(count=2, device="cpu"), devices, 7) == (Placement("cpu", 3),) * 2
-    assert placements(Instances(count=9, device="cpu"), devices, 4) == (Placement("cpu", 1),) * 9
-    assert placements(Instances(device="cpu", threads=5), devices, 4) == (Placement("cpu", 5),)
+    assert placements(Instances(count=2, device="cpu"), devices, 7) == (Placement("cpu", 3, 5),) * 2
+    assert placements(Instances(count=9, device="cpu"), devices, 4) == (Placement("cpu", 1, 5),) * 9
+    assert placements(Instances(device="cpu", threads=5, nice=0), devices, 4) == (Placement("cpu", 5),)
     assert placements(Instances(count=2, device=("cuda:0", "cuda:1")), devices, 8) == (
         Placement("cuda:0", 2), Placement("cuda:0", 2), Placement("cuda:1", 2), Placement("cuda:1", 2),
     )  # fmt: skip
     assert placements(Instances(), lambda: ["cuda:0", "cpu"], 4) == (Placement("cuda:0", 4),)
-    assert placements(Instances(), list, 4) == (Placement("cpu", 4),)
+    assert placements(Instances(), list, 4) == (Placement("cpu", 4, 5),)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import threading
 
 import numpy as np
 import pytest
 from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, Recorder, vector
 
-from inferd.backends.api import BackendError, InvalidInput, LoadError, Traits
+from inferd.backends.api import BackendError, InvalidInput, LoadError, Placement, Traits
+from inferd.server.config.schema import Batching, Queue
 from inferd.server.errors import ExecutionFailed, InvalidRequest
+from inferd.server.scheduling.scheduler import Scheduler
 
 
 def hold(model, scheduler):
@@ -29,6 +34,31 @@ def allergic(error):
         return {"y": inputs["x"] * 2}
 
     return run
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="priorities of threads are Linux's")
+def test_an_instance_stands_back_with_the_threads_that_its_framework_starts():
+    seen = []
+
+    def look():
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    def run(_, inputs):
+        look()
+        (pool := threading.Thread(target=look)).start()
+        pool.join()
+        return {"y": inputs["x"]}
+
+    front = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    scheduler = Scheduler("m:1", FakeModel(run), [Placement("cpu", 1, 3)], batching=Batching(), queue=Queue())
+    scheduler.start()
+    try:
+        scheduler.submit(call := vector(1))
+        call.result()
+    finally:
+        scheduler.close()
+    assert seen == [min(19, front + 3)] * 2
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == front
 
 
 @pytest.mark.parametrize(
@@ -188,10 +218,6 @@ class TestWrongRows:
 
 class TestLoading:
     def test_an_instance_that_cannot_be_made_fails_the_start_and_closes_everything(self):
-        from inferd.backends.api import Placement
-        from inferd.server.config.schema import Batching, Queue
-        from inferd.server.scheduling.scheduler import Scheduler
-
         model = FakeModel(unplaceable="cuda:7")
         scheduler = Scheduler("m:1", model, [Placement("cpu"), Placement("cuda:7")], batching=Batching(), queue=Queue())
         assert scheduler.devices == ("cpu", "cuda:7")
@@ -211,9 +237,6 @@ class TestLoading:
         assert "ZeroDivisionError" in caplog.text
 
     def test_closing_one_that_was_never_started_closes_the_model(self):
-        from inferd.backends.api import Placement
-        from inferd.server.config.schema import Batching, Queue
-        from inferd.server.scheduling.scheduler import Scheduler
 
         model = FakeModel()
         Scheduler("m:1", model, [Placement()], batching=Batching(), queue=Queue()).close()

@@ -80,10 +80,13 @@ class Placement:
     """Where an instance runs.
 
     `device` is "cpu" or "cuda:N"; `threads` is the number of CPU threads that the instance may use (at least 1).
+    `nice` is by how much its thread, on which the instance is made and runs, stands behind the front end: the server
+    has seen to it, and threads that the framework starts there inherit it.
     """
 
     device: str = "cpu"
     threads: int = 1
+    nice: int = 0
 
 
 @dataclass(frozen=True, slots=True)

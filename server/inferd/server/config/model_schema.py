@@ -60,6 +60,9 @@ class Instances(Section):
     """cpu, cuda:N, auto (the best there is), or a list of these with one group of copies on each."""
     threads: Count | None = None
     """CPU threads of each copy. null: an equal share of server.cpu_threads."""
+    nice: Annotated[int, Strict(), Field(ge=0, le=19)] = 5
+    """How far CPU copies stand behind the front end when both want the processor, so that a slow model delays neither a
+    fast one nor a health check. 0: they are equals."""
 
 
 def _given(value: Any) -> bool:

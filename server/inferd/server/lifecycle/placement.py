@@ -25,4 +25,9 @@ def placements(instances: Instances, devices: Callable[[], Sequence[str]], cpu_t
         resolved.append(device)
     total = len(resolved) * instances.count
     threads = instances.threads if instances.threads is not None else share(cpu_threads, total)
-    return tuple(Placement(device, threads) for device in resolved for _ in range(instances.count))
+    # The thread of an instance on another device computes nothing: it must be quick to feed it.
+    return tuple(
+        Placement(device, threads, instances.nice if device == "cpu" else 0)
+        for device in resolved
+        for _ in range(instances.count)
+    )

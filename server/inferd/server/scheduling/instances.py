@@ -6,6 +6,8 @@ Frameworks keep per-thread state (CUDA contexts, thread pools, arenas), so an in
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -76,6 +78,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _main(self) -> None:
+        stand_back(self.placement.nice)
         try:
             self._instance = _make(self._model, self.placement)
         except LoadError as error:
@@ -98,6 +101,18 @@ class Worker:
                 return  # could not be renewed: the load fails
             call(instance)
             del call, instance
+
+
+def stand_back(nice: int) -> None:
+    """Puts the calling thread, and those that it starts, that far behind the others of the process. On Linux only:
+    elsewhere priorities belong to processes.
+    """
+    if nice and sys.platform.startswith("linux"):
+        thread = threading.get_native_id()
+        try:
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + nice))
+        except OSError as error:
+            _log.info("a thread's priority cannot be set: %s", error)
 
 
 def _make(model: Model, placement: Placement) -> Instance:
