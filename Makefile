@@ -13,6 +13,7 @@ PROTO_VENV := .venv-proto
 GRPCIO_TOOLS := 1.75.1
 CONSTRAINTS := constraints/cpu.txt
 PYTEST_ARGS ?=
+BENCH ?= peers client
 
 .PHONY: setup demo serve test lint bench proto clean
 
@@ -42,8 +43,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Needs h2load (Debian: nghttp2-client). All measurements: BENCH=; a look in three minutes: BENCH="peers --quick".
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
 	$(PYTHON) -m venv $(PROTO_VENV)

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
+from pathlib import Path
 
 from benchmarks import ROOT
+from benchmarks.h2load import LoadError
+from benchmarks.options import Options
+from benchmarks.pages import write
 from benchmarks.report import Table, machine, save
 
 NAMES = ("startup", "overhead", "batching", "reloads", "swap", "hot_path", "isolation", "frontend")
+WITH_OPTIONS = ("peers", "client", "memory")
+LONG = ("memory",)
+"""Only when they are named."""
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Runs them in turn. Gives the exit code."""
-    unknown = set(names) - set(NAMES)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*WITH_OPTIONS, *NAMES)))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and points: a look, not figures to publish")
+    parser.add_argument("--docs", action="store_true", help="write the figures and plots into docs/performance.md")
+    parser.add_argument("--prototype", type=Path, help="peers: a server script to compare with")
+    parser.add_argument("--only", default="", help="peers: words of the names of those to compare, comma-separated")
+    parser.add_argument("--requests", type=int, default=Options.requests, help="memory: how many requests")
+    said = parser.parse_args(arguments)
+    unknown = set(said.names) - {*NAMES, *WITH_OPTIONS}
     if unknown:
-        print(f"expected any of {', '.join(NAMES)}, got {', '.join(sorted(unknown))}", file=sys.stderr)
-        return 2
+        parser.error(f"expected any of {', '.join((*WITH_OPTIONS, *NAMES))}, got {', '.join(sorted(unknown))}")
+    only = tuple(word.strip().lower() for word in said.only.split(",") if word.strip())
+    options = Options(quick=said.quick, docs=said.docs, prototype=said.prototype, only=only, requests=said.requests)
     print(f"{machine()}\n", flush=True)
     tables: list[Table] = []
-    for name in names or NAMES:
-        result = importlib.import_module(f"benchmarks.{name}").measure()
+    for name in said.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:
+        module = importlib.import_module(f"benchmarks.{name}")
+        try:
+            result = module.measure(options) if name in WITH_OPTIONS else module.measure()
+        except LoadError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
         for table in [result] if isinstance(result, Table) else result:
             tables.append(table)
             print(table.markdown(), flush=True)
+        if said.docs and name in WITH_OPTIONS:
+            found = [result] if isinstance(result, Table) else list(result)
+            write(ROOT / "docs" / "performance.md", name, found, f"python -m benchmarks {name}")
     save(tables, ROOT / "var" / "bench.json")
     return 0
 

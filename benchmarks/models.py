@@ -46,3 +46,24 @@ def repository(root: Path, yaml: str = "", sizes: tuple[str, ...] = tuple(SIZES)
         if yaml:
             (root / name / "model.yaml").write_text(yaml)
     return root
+
+
+def write_pool(path: Path, shape: tuple[int, int, int], outputs: int = 10) -> None:
+    """x [n, *shape] -> y [n, outputs]: each channel's mean, a small matrix. Much to carry, little to compute."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = np.random.default_rng(0).normal(size=(shape[0], outputs)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["m"]),
+        helper.make_node("Flatten", ["m"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pool",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", outputs])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)

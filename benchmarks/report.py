@@ -14,12 +14,18 @@ from typing import Any
 
 @dataclass
 class Table:
-    """One measurement: a title, column names, rows of values, and what was done to get them."""
+    """One measurement: a title, column names, rows of values, and what was done to get them.
+
+    rounds   the single rounds behind the rows, for the JSON
+    plots    name -> SVG
+    """
 
     title: str
     columns: Sequence[str]
     rows: list[list[Any]] = field(default_factory=list)
     how: str = ""
+    rounds: dict[str, Any] = field(default_factory=dict)
+    plots: dict[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """The table as Markdown."""

@@ -1,0 +1,119 @@
+"""inferd beside its peers: the same ONNX models, the same Open Inference Protocol message, the same load generator, one
+run on one machine. `python -m benchmarks peers [--quick] [--prototype PATH] [--only NAME,...] [--docs]`.
+
+One thread for the model, batches of at most 64 rows where the peer batches. A peer that cannot be installed or started
+here stands in the table with the reason. See `benchmarks.h2load` for how success is counted.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.charts import Bars
+from benchmarks.h2load import IN_FLIGHT, LoadError, available
+from benchmarks.options import Options
+from benchmarks.peers.catalogue import FIRST, catalogue
+from benchmarks.peers.compare import Loaded, Plan, Runner, Seen, paired, rounds
+from benchmarks.peers.environments import NotInstalled
+from benchmarks.peers.in_process import NAME as ALONE
+from benchmarks.peers.in_process import InProcess, in_process
+from benchmarks.peers.peer import NotStarted, Peer, Running, answered
+from benchmarks.peers.points import Work, prepare
+from benchmarks.processes import forget_peak, peak_mb
+from benchmarks.report import Table
+
+FULL, QUICK = Plan(7, 0.8, 75), Plan(3, 0.2, 9)
+QUICK_WORKS = ("tiny", "image", "compute")
+COLUMNS = (
+    "in flight",
+    "server",
+    "requests/s",
+    "inferd is × as fast",
+    "CPU µs/request",
+    "p50 ms",
+    "p99 ms",
+    "peak RSS MB",
+)
+
+
+def measure(options: Options) -> list[Table]:
+    """Every peer runs all the time; the rounds alternate between them. Raises LoadError where there is no h2load."""
+    if not available():
+        raise LoadError("h2load is not installed; it comes with Debian's nghttp2-client")
+    plan = QUICK if options.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="inferd-bench-") as folder, ExitStack() as stack:
+        models, logs = Path(folder) / "models", Path(folder) / "logs"
+        logs.mkdir()
+        works = [work for work in prepare(models) if not options.quick or work.model in QUICK_WORKS]
+        running, missing = _started(stack, options, models, logs, works)
+        alone = stack.enter_context(in_process(models, logs))
+        tables = []
+        for work in works:
+            runners: dict[str, Runner] = {
+                peer.name: Loaded(work.target(peer, process, Path(folder)), process.pid) for peer, process in running
+            }
+            runners[ALONE] = InProcess(alone, work.model)
+            print(f"{work.title} ...", flush=True)
+            tables.append(_table(work, runners, missing, plan))
+    return tables
+
+
+def _started(
+    stack: ExitStack, options: Options, models: Path, logs: Path, works: list[Work]
+) -> tuple[list[tuple[Peer, Running]], dict[str, str]]:
+    """The peers that answer every work rightly, and why the others do not."""
+    running: list[tuple[Peer, Running]] = []
+    missing: dict[str, str] = {}
+    for peer in catalogue(options.prototype):
+        if options.only and peer.name != FIRST and not any(word in peer.name.lower() for word in options.only):
+            continue
+        try:
+            process = stack.enter_context(peer.start(models, logs))
+            for work in works:
+                answered(partial(work.ask, peer, process))
+        except (NotInstalled, NotStarted) as error:
+            missing[peer.name] = str(error)
+        else:
+            running.append((peer, process))
+    return running, missing
+
+
+def _table(work: Work, runners: dict[str, Runner], missing: dict[str, str], plan: Plan) -> Table:
+    table = Table(
+        f"Peers: {work.title}",
+        COLUMNS,
+        how=f"Up to {plan.turns} alternating rounds of about {plan.seconds} s; medians; ratios are medians of paired "
+        "rounds. Load by h2load on the same cores; every answer's bytes counted. One model thread; batches up to 64.",
+    )
+    bars = Bars(f"Requests per second: {work.title}", [f"{n} in flight" for n in IN_FLIGHT])
+    raw: dict[str, dict[str, Any]] = {}
+    heights: dict[str, list[float | None]] = {name: [] for name in runners}
+    for runner in runners.values():
+        forget_peak(runner.pid)
+    for in_flight in IN_FLIGHT:
+        seen = rounds(runners, in_flight, plan)
+        raw[str(in_flight)] = {name: vars(values) for name, values in seen.items()}
+        for name, values in seen.items():
+            table.rows.append(_row(in_flight, name, values, seen[FIRST], runners[name]))
+            heights[name].append(statistics.median(values.rates) if values.rates else None)
+    table.rows += [["", name, f"not measured: {why}", "", "", "", "", ""] for name, why in missing.items()]
+    for name, values_ in heights.items():
+        bars.add(name, values_)
+    table.rounds = raw
+    table.plots = {work.model: bars.svg()}
+    return table
+
+
+def _row(in_flight: int, name: str, seen: Seen, first: Seen, runner: Runner) -> list[Any]:
+    said = f"{name}, batches of {runner.batch(in_flight)}" if isinstance(runner, InProcess) else name
+    if not seen.rates:
+        return [in_flight, said, f"failed: {seen.failed}", "", "", "", "", peak_mb(runner.pid)]
+    ratio: float | str = paired(first.rates, seen.rates) if first.rates else ""
+    medians = [statistics.median(values) for values in (seen.cpu, seen.p50, seen.p99)]
+    note = f" ({seen.failed})" if seen.failed else ""
+    return [in_flight, said + note, statistics.median(seen.rates), ratio, *medians, peak_mb(runner.pid)]

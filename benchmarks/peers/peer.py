@@ -1,0 +1,120 @@
+"""A peer: a server that is measured beside inferd, from the recipe to the running process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.peers.environments import environment, variables
+from benchmarks.processes import end
+
+PROGRAMS = Path(__file__).resolve().parent / "programs"
+START_LIMIT = 120.0
+
+
+class NotStarted(Exception):
+    """The peer ended, or said nothing, before it was ready; says why."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started peer: "host:port", and the process whose tree it is."""
+
+    address: str
+    pid: int
+    log: Path
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of the comparison.
+
+    name          as the table says it
+    program       the file in programs/ that serves a folder of models and prints its address
+    requirements  what its own environment holds; None: it runs in ours
+    http1         it has no gRPC: the raw tensor is posted to /MODEL over HTTP/1.1
+    echo          it has no model: its answer is the request
+    """
+
+    name: str
+    program: str
+    requirements: str | None = None
+    http1: bool = False
+    echo: bool = False
+
+    @contextmanager
+    def start(self, models: Path, logs: Path) -> Iterator[Running]:
+        """Runs it on a folder of models. Raises NotInstalled, NotStarted."""
+        if self.requirements is None:
+            python, variables_ = Path(sys.executable), dict(os.environ)
+        else:
+            name = self.requirements.removeprefix("requirements-").removesuffix(".txt")
+            python = environment(name, PROGRAMS.parent / self.requirements)
+            variables_ = variables()
+        command = [str(python), str(PROGRAMS / self.program), str(models)]
+        with started(command, variables_, logs / f"{Path(self.program).stem}.log") as (process, line):
+            yield Running(line, process.pid, logs / f"{Path(self.program).stem}.log")
+
+
+@contextmanager
+def started(
+    command: list[str], env: dict[str, str], log: Path, *, talks: bool = False
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process and the first line that it prints. Its tree is ended with the block. Raises NotStarted.
+
+    talks   it is spoken with over its input and output; else it has no input, and what else it prints is dropped
+    """
+    given = subprocess.PIPE if talks else subprocess.DEVNULL
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, env=env, stdin=given, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=log.parent
+        )
+    assert process.stdout is not None
+    watchdog = threading.Timer(START_LIMIT, process.kill)
+    watchdog.start()
+    try:
+        line = process.stdout.readline().strip()
+        watchdog.cancel()
+        if not line:
+            process.wait(10)
+            raise NotStarted(f"it ended before it was ready: {_last(log)}")
+        if not talks:
+            threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
+        yield process, line
+    finally:
+        watchdog.cancel()
+        end(process.pid)
+        process.wait(10)
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def answered(ask: Callable[[], object]) -> None:
+    """Asks until the answer is right: a peer prints its address before its models are loaded. Raises NotStarted."""
+    limit = time.monotonic() + START_LIMIT
+    pause = threading.Event()
+    while True:
+        try:
+            ask()
+            return
+        except Exception as error:
+            if time.monotonic() > limit:
+                raise NotStarted(f"no right answer within {START_LIMIT:.0f} s: {error}") from error
+        pause.wait(0.2)
+
+
+def _drain(pipe: Iterable[str]) -> None:
+    for _ in pipe:
+        pass
+
+
+def _last(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it said nothing"

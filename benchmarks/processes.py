@@ -1,0 +1,74 @@
+"""What a server costs: processor time and memory of a process and all that it has started."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psutil
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and its descendants, those that are alive."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the tree so far."""
+    total = 0.0
+    for process in tree(pid):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def peak_mb(pid: int) -> float:
+    """The largest resident memory of each process of the tree, added up; what processes share counts in each."""
+    return sum(_status(process.pid, "VmHWM") for process in tree(pid))
+
+
+def forget_peak(pid: int) -> None:
+    """Lets `peak_mb` begin anew from what is resident now."""
+    for process in tree(pid):
+        try:
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+        except OSError:
+            pass
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of one process now."""
+    return _status(pid, "VmRSS")
+
+
+def _status(pid: int, key: str) -> float:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(rf"{key}:\s+(\d+) kB", text)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def end(pid: int, seconds: float = 10.0) -> None:
+    """Ends a tree: SIGTERM to its root, so that it can clear away, then SIGKILL to whatever is left."""
+    processes = tree(pid)
+    if processes:
+        try:
+            processes[0].terminate()
+        except psutil.NoSuchProcess:
+            pass
+        _, left = psutil.wait_procs(processes, seconds)
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        psutil.wait_procs(left, seconds)
