@@ -14,6 +14,7 @@ from support.rest import Rest, tensor
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import ExecutionFailed, NotFound, Overloaded, QueueTimeout
 from inferd.server.http.pages import Readiness
+from inferd.server.lifecycle.substitutes import Replacement
 from inferd.wire.dtypes import DType
 
 INFER = "/v2/models/digits/infer"
@@ -304,7 +305,10 @@ def test_repository(rest: Rest) -> None:
     missing = rest.post("/v2/repository/models/nope/load")
     assert missing.status == 500
     assert "failed to load 'nope'" in missing.error
-    assert rest.post("/v2/repository/models/digits/load", {"parameters": {"config": "{}"}}).status == 501
+    assert rest.post("/v2/repository/models/digits/load", {"parameters": {"config": "{}"}}).status == 200
+    assert rest.manager.asked[-1] == ("load", "digits", None, Replacement("{}"))
+    brought = {"config": "{}", "file:1/m": "bW9kZWw="}
+    assert "admin.allow_upload" in rest.post("/v2/repository/models/digits/load", {"parameters": brought}).error
     assert rest.post("/v2/repository/models/digits/load", {"parameters": {"file:1/m": "!"}}).status == 400
 
 

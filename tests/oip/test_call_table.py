@@ -30,8 +30,9 @@ KEY = f"/inferd_test_{os.getpid()}_table"
 
 @pytest.fixture
 def server(kind: str) -> Iterator[Served]:
-    """With system shared memory, which is off by default."""
-    served = serve(ServerConfig.model_validate({"server": {"shared_memory": "/"}}), kind)
+    """With what is off by default."""
+    settings = {"server": {"shared_memory": "/"}, "admin": {"allow_upload": True}}
+    served = serve(ServerConfig.model_validate(settings), kind)
     yield served
     served.stop(0.5)
 
@@ -73,7 +74,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "get_model_config": lambda c: c.get_model_config("digits"),
     "get_model_repository_index": lambda c: c.get_model_repository_index(),
     "load_model": lambda c: c.load_model("digits"),
-    "load_model with config or files": lambda c: c.load_model("digits", config="{}"),
+    "load_model with config": lambda c: c.load_model("digits", config="{}"),
+    "load_model with config and files": lambda c: c.load_model("digits", config="{}", files={"file:1/m": b"x"}),
     "unload_model": lambda c: c.unload_model("digits"),
     "get_inference_statistics": lambda c: c.get_inference_statistics("digits"),
     "infer": lambda c: c.infer("digits", x()),

@@ -18,6 +18,7 @@ from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
+from inferd.server.lifecycle.substitutes import Replacement
 from inferd.wire.dtypes import DType
 
 Client = triton.InferenceServerClient
@@ -174,12 +175,44 @@ def test_load_and_unload(client: Client, server: Served) -> None:
     assert text.startswith("load failed for model 'digits': version 2 of model 'digits' failed to load")
 
 
-def test_load_with_contents_is_refused_with_a_reason(client: Client, server: Served) -> None:
-    status, text = refused(client.load_model, "digits", config='{"max_batch_size": 4}')
-    assert status == "StatusCode.UNIMPLEMENTED"
-    assert "what is served comes from the repository's files" in text
-    status, _ = refused(client.load_model, "digits", config="{}", files={"file:1/model.onnx": b"x"})
-    assert status == "StatusCode.UNIMPLEMENTED"
+def test_a_load_brings_settings_but_no_files_unless_they_are_allowed(client: Client, server: Served) -> None:
+    client.load_model("digits", config='{"max_batch_size": 4}')
+    assert server.manager.asked == [("load", "digits", None, Replacement('{"max_batch_size": 4}'))]
+    status, text = refused(client.load_model, "digits", config="{}", files={"file:1/model.onnx": b"x"})
+    assert status == "StatusCode.PERMISSION_DENIED"
+    assert "admin.allow_upload: false" in text
+    assert len(server.manager.asked) == 1
+
+
+def test_files_that_come_with_a_load(kind: str) -> None:
+    served = serve(ServerConfig.model_validate({"admin": {"allow_upload": True}}), kind)
+    try:
+        with Client(served.address) as client:
+            client.load_model("digits", config="{}", files={"file:1/model.onnx": b"x"})
+            assert served.manager.asked == [("load", "digits", None, Replacement("{}", {"1/model.onnx": b"x"}))]
+            files = {"file:1/model.onnx": b"x"}
+            status, text = refused(
+                client.load_model, "digits", config="{}", files=files, headers={"x-forwarded-for": "10.0.0.1"}
+            )
+            assert (status, "admin.allow:" in text) == ("StatusCode.PERMISSION_DENIED", True)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(served.channel())
+        for parameters, words in (
+            ({"file:1/model.onnx": {"bytes_param": b"x"}}, "'config' must come with the files"),
+            ({"config": {"bytes_param": b"{}"}}, "'config': expected string_param"),
+            ({"config": {"string_param": "{}"}, "file:1/m": {"string_param": "x"}}, "expected bytes_param"),
+            ({"color": {"string_param": "red"}}, "unrecognized load parameter 'color'"),
+        ):
+            given = {key: service_pb2.ModelRepositoryParameter(**value) for key, value in parameters.items()}
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name="digits", parameters=given))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert words in caught.value.details()
+        assert len(served.manager.asked) == 1
+    finally:
+        served.stop(0.5)
+
+
+def test_parameters_that_nobody_knows(server: Served) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(server.channel())
     request = service_pb2.RepositoryModelLoadRequest(model_name="digits")
     request.parameters["mine"].bool_param = True

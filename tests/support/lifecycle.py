@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig, ServerConfig
-from inferd.server.lifecycle.assemble import resolver
+from inferd.server.lifecycle.assemble import request_resolver, resolver, uploads_of
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.loader import LoadCancelled, LoadRequest
 from inferd.server.lifecycle.manager import Manager
@@ -17,6 +17,7 @@ from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange, VersionStatus
+from inferd.server.lifecycle.substitutes import Substitution
 from inferd.server.lifecycle.tree import FileStat, Tree
 from inferd.wire.dtypes import DType
 
@@ -174,6 +175,7 @@ class House:
         self.spawned: list[Job] = []
         self.hold_closing = False
         self.named = NamedModels.of(self.config)
+        self.uploads = uploads_of(self.config)
         self.scanner = RepositoryScanner(
             self.config.repository,
             resolver(self.config, self.named),
@@ -186,6 +188,7 @@ class House:
             self.source,
             self.loader,
             named=self.named,
+            substitution=Substitution(request_resolver(self.config, self.named), self.uploads),
             pool=self.pool,
             spawn=lambda name, job: self.spawned.append(job),
             clock=self.clock,

@@ -19,6 +19,7 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.named import NamedModel
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
+from inferd.server.lifecycle.substitutes import Replacement
 from inferd.server.rpc.cq.transport import CompletionQueueTransport
 from inferd.server.rpc.health import Health
 from inferd.server.rpc.listen import Address
@@ -209,8 +210,10 @@ class FakeManager:
             future.set_exception(error)
         return future
 
-    def load(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
-        return self._admin(name, "load", name, version)
+    def load(
+        self, name: str, version: int | None = None, *, by: str, replacement: Replacement | None = None
+    ) -> Future[ModelStatus]:
+        return self._admin(name, "load", name, version, *(() if replacement is None else (replacement,)))
 
     def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
         return self._admin(name, "unload", name, version)

@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from inferd.server.config.access_schema import Auth, Clients, Granted, Jwt, Limits
-from inferd.server.config.fields import Count, HttpAddresses, Interval, ListenAddresses, Room, Section, Text, Texts
+from inferd.server.config.fields import (
+    Count,
+    Flag,
+    HttpAddresses,
+    Interval,
+    ListenAddresses,
+    Room,
+    Section,
+    Text,
+    Texts,
+)
 from inferd.server.config.model_schema import (
     Batching,
     DeclaredSignature,
@@ -188,6 +198,10 @@ class Admin(Section):
     allow: Literal["local_peer", "authenticated", "anyone"] = "local_peer"
     """local_peer: callers on this machine, not through a proxy; authenticated: from anywhere, but only with
     credentials; anyone. Where `auth` is set, the scope admin is needed as well."""
+    allow_upload: Flag = False
+    """Whether those may send a model's files with a load (Triton's `file:` parameters)."""
+    max_upload: Room = 1024 * 2**20
+    """Most bytes of uploaded models, all together."""
 
 
 class Log(Section):

@@ -41,6 +41,7 @@ class Gate:
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin.allow
+        self._uploads = admin.allow_upload
         # Unique across servers without asking the system for randomness on every request.
         self._prefix = secrets.token_hex(4)
         self._count = itertools.count(1)
@@ -57,6 +58,11 @@ class Gate:
                 " (admin.allow: local_peer)"
             )
         return call.peer
+
+    def admit_upload(self) -> None:
+        """For a caller who was admitted as an admin. Raises Forbidden, which names the key that would allow it."""
+        if not self._uploads:
+            raise Forbidden("files of a model are not taken with a load (admin.allow_upload: false)")
 
     def request_id(self, call: Caller, given: str) -> str:
         """The request's own id, else the one in metadata, else a new one."""

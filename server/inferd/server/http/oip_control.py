@@ -96,11 +96,9 @@ class Control:
 
         async def work(exchange: Exchange) -> Response:
             asked = pb.RepositoryModelLoadRequest(model_name=model)
-            for key, value in _typed(await read_object(exchange), "parameters", dict, {}).items():
-                if key.startswith("file:"):
-                    asked.parameters[key].bytes_param = _decoded(key, value)
-                else:
-                    _set(asked.parameters[key], key, value)
+            given = _typed(await read_object(exchange), "parameters", dict, {})
+            size = sum(len(value) for value in given.values() if isinstance(value, str))
+            await exchange.run(size, _take_load, asked, given)
             exchange.take_its_time()
             return await self.do(exchange, "RepositoryModelLoad", asked, pb.RepositoryModelLoadResponse(), nothing)
 
@@ -193,6 +191,14 @@ def _set(parameter: Any, key: str, value: Any) -> None:
         raise InvalidRequest(
             f"parameter '{key[:100]}': expected a string, a whole number, true or false, got {value!r:.60}"
         )
+
+
+def _take_load(asked: pb.RepositoryModelLoadRequest, given: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        if key.startswith("file:"):
+            asked.parameters[key].bytes_param = _decoded(key, value)
+        else:
+            _set(asked.parameters[key], key, value)
 
 
 def _decoded(key: str, value: Any) -> bytes:

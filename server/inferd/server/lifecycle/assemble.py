@@ -19,6 +19,8 @@ from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.settings import Resolve
 from inferd.server.lifecycle.source import RepositoryScanner, Source
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.substitutes import SOURCE, ResolveRequest, Substitution
+from inferd.server.lifecycle.uploads import Uploads
 from inferd.server.lifecycle.warmup import Recorded
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
@@ -44,7 +46,8 @@ def build_manager(
     places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
     loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded)
-    manager = Manager(config, watched, loader, named=named)
+    substitution = Substitution(request_resolver(config, named), uploads_of(config))
+    manager = Manager(config, watched, loader, named=named, substitution=substitution)
     loader.connect(manager.acquire)
     return manager
 
@@ -85,6 +88,22 @@ def resolver(config: ServerConfig, named: NamedModels | None = None) -> Resolve:
         )
 
     return resolve
+
+
+def request_resolver(config: ServerConfig, named: NamedModels | None = None) -> ResolveRequest:
+    """How the settings are found that came with a load: the server's layers over what the request says."""
+    own = named or NamedModels()
+
+    def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
+        return model_config_and_notes(own.over(config, name), name, None, triton, pbtxt_source=SOURCE)
+
+    return resolve
+
+
+def uploads_of(config: ServerConfig) -> Uploads:
+    """Where uploaded models are kept."""
+    state_dir = config.server.state_dir
+    return Uploads(Path(state_dir) if state_dir is not None else None, config.admin.max_upload)
 
 
 class WatchedSource:

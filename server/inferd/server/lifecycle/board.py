@@ -7,17 +7,19 @@ picture of one moment, without a lock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from inferd.server.lifecycle.desired import Desired
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.record import ModelRecord, VersionRecord
 from inferd.server.lifecycle.serving_map import ServingMap, served
-from inferd.server.lifecycle.state import ModelStatus, State, StateChange
+from inferd.server.lifecycle.state import ModelStatus, Override, State, StateChange
 
 
 class Board:
-    """See above. `wanted` gives what is wanted of a model, as of the last decision."""
+    """See above. `wanted` gives what is wanted of a model, as of the last decision; `substituted` what came with a load
+    in the place of its own settings."""
 
     def __init__(
         self,
@@ -25,6 +27,7 @@ class Board:
         events: Events,
         wanted: Callable[[str], Desired],
         wall_clock: Callable[[], float],
+        substituted: Callable[[str], tuple[Override, ...]] = lambda name: (),
     ) -> None:
         self.serving: ServingMap = {}
         self.statuses: dict[str, ModelStatus] = {}
@@ -32,6 +35,7 @@ class Board:
         self._events = events
         self._wanted = wanted
         self._wall_clock = wall_clock
+        self._substituted = substituted
 
     def swap(self, model: ModelRecord) -> None:
         """Puts what is available of a model into the serving map, all of it in one step."""
@@ -66,13 +70,15 @@ class Board:
         changed = dict(self.statuses)
         for name, model in records.items():
             want = self._wanted(name)
-            changed[name] = model.status(
+            status = model.status(
                 want.labels,
                 want.wanted,
                 self._overrides.of(name),
                 persistent=self._overrides.persistent,
                 asked=want.asked,
             )
+            brought = self._substituted(name)
+            changed[name] = replace(status, overrides=(*status.overrides, *brought)) if brought else status
         self.statuses = changed
 
     def forget(self, name: str) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from inferd.server.errors import Conflict, ExecutionFailed, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.ensemble import composing
 from inferd.server.lifecycle.labels import check_label, effective_labels
+from inferd.server.lifecycle.load_with import LoadWith
 from inferd.server.lifecycle.overrides import Kind, OverridesError, Wish, Wishes
 from inferd.server.lifecycle.record import ModelRecord, VersionRecord
 from inferd.server.lifecycle.refusal import unknown_model
 from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.lifecycle.substitutes import Substitute
 
 Outcome = Callable[[], bool]
 """Whether the wish has come true. Raises ServingError when it will not."""
@@ -56,6 +59,7 @@ class Commands:
         self._explicit = explicit
         self._wall_clock = wall_clock
         self._waiting: list[Command] = []
+        self._with: dict[str, Future[ModelStatus]] = {}  # loads under way that bring something of their own
 
     def add(self, command: Command) -> None:
         """Takes a command on; it begins when its listing has come."""
@@ -106,8 +110,27 @@ class Commands:
 
         `asked_at`: monotonic time. Who publishes a version and loads the model means that version: lifting the pin
         before it has settled would bring back the one before it. The models of an ensemble that are not served are
-        loaded with it.
+        loaded with it. A load of the whole model ends what came with an earlier one.
         """
+        if version is None:
+            uploaded = self._conductor.substitutes.get(name)
+            if uploaded is not None and not self._conductor.in_repository(name):
+                raise NotFound(f"model {name!r} was uploaded, and the repository has none of that name; it stays")
+            self._drop_substitute(name)
+        return self._load(name, version, by, asked_at)
+
+    def load_with(
+        self, name: str, substitute: Substitute, future: Future[ModelStatus], asked_at: float
+    ) -> Callable[[], Outcome | None]:
+        """How a load begins that brings settings or files; see LoadWith."""
+        load = partial(self._load, name, None, substitute.by, asked_at)
+        return LoadWith(self._conductor, load, self._with, future, name, substitute).begin
+
+    def _drop_substitute(self, name: str) -> None:
+        if self._conductor.substitutes.drop(name):
+            self._conductor.substitute()
+
+    def _load(self, name: str, version: int | None, by: str, asked_at: float) -> Outcome | None:
         for part in self._parts(self._model(name)):
             if self._load_one(part, None, by, asked_at) is None:
                 return None
@@ -157,6 +180,7 @@ class Commands:
         if version is None:
             wishes = wishes.only(lambda wish: wish.kind not in ("loaded", "unloaded"))
             model.frozen = None
+            self._drop_substitute(name)
         else:
             self._known(model, version)
             wishes = wishes.only(lambda wish: not (wish.kind == "loaded" and wish.version == version))
@@ -181,6 +205,7 @@ class Commands:
             return lambda: True
         conductor.overrides.change(name, Wishes())
         model.frozen = None
+        conductor.substitutes.drop(name)
         model.adopt(None)
         return lambda: all(record.ended for record in model.versions.values())
 

@@ -29,6 +29,7 @@ from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRe
 from inferd.server.lifecycle.retry import Backoff, Failure
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
+from inferd.server.lifecycle.substitutes import Substitutes
 from inferd.server.lifecycle.transition_policy import Load, Phase, Snapshot, Unload, next_action
 from inferd.server.observability.events import event, get
 
@@ -58,9 +59,11 @@ class Conductor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.board = Board(overrides, events, self.wanted, wall_clock)
+        self.substitutes = Substitutes()
+        self.board = Board(overrides, events, self.wanted, wall_clock, self.substitutes.shown)
         self.records: dict[str, ModelRecord] = {}
-        self.listing: Listing | None = None
+        self.listing: Listing | None = None  # with the substitutes in force
+        self._own = Listing()  # without them
         self.overrides = overrides
         self._loader = loader
         self._pool = pool
@@ -84,7 +87,8 @@ class Conductor:
     def adopt(self, listing: Listing) -> None:
         """Takes over what the source saw."""
         first = self.listing is None
-        self.listing = listing
+        self._own = listing
+        self.listing = listing = self.substitutes.over(listing)
         self._name_parts(listing)
         for name, found in listing.models.items():
             record = self.records.get(name)
@@ -110,6 +114,14 @@ class Conductor:
             if name not in listing.models and record.disk is not None and record.frozen is None:
                 record.adopt(None)
                 self.touch(name)
+
+    def in_repository(self, name: str) -> bool:
+        """Whether the repository itself holds the model."""
+        return name in self._own.models
+
+    def substitute(self) -> None:
+        """The substitutes have changed: what was seen last counts differently now."""
+        self.adopt(self._own)
 
     def _name_parts(self, listing: Listing) -> None:
         """Who names an ensemble to be loaded at the start means the models in it, too."""

@@ -35,7 +35,8 @@ class ModelOnDisk:
     """One model directory, versions descending.
 
     `config` is None while its settings cannot be read: then `error` says why (or `held`, while they are being written)
-    and what is served stays as it is. `notes`: settings that are not honoured.
+    and what is served stays as it is. `notes`: settings that are not honoured. `ambiguous`: more than one directory
+    claims to be this model.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelOnDisk:
     error: str = ""
     held: str = ""
     notes: tuple[str, ...] = ()
+    ambiguous: bool = False
 
     def version(self, number: int) -> VersionOnDisk | None:
         """The version with this number."""

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.errors import InvalidRequest, Unavailable
+from inferd.server.errors import InvalidRequest, Unavailable, Unsupported
 from inferd.server.lifecycle.commands import Command, Commands, Outcome
 from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.disk import Listing
@@ -31,6 +31,7 @@ from inferd.server.lifecycle.retry import Backoff
 from inferd.server.lifecycle.servable import ServableHandle
 from inferd.server.lifecycle.source import SourceLike
 from inferd.server.lifecycle.state import ModelStatus, StateChange
+from inferd.server.lifecycle.substitutes import Replacement, Substitution
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
@@ -56,6 +57,7 @@ class Manager:
         loader: LoaderLike,
         *,
         named: NamedModels | None = None,
+        substitution: Substitution | None = None,
         pool: PoolLike | None = None,
         spawn: Callable[[str, Callable[[], None]], None] = _spawn,
         clock: Callable[[], float] = time.monotonic,
@@ -67,8 +69,11 @@ class Manager:
         self._source = source
         self._loader = loader
         self._named = named or NamedModels()
+        self._substitution = substitution
         self._pool = pool or LoadPool(config.load.threads)
+        self._spawn = spawn
         self._clock = clock
+        self._wall_clock = wall_clock
         self._events = Events()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailbox: Listing | None = None
@@ -185,15 +190,43 @@ class Manager:
 
     # Operators
 
-    def load(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
+    def load(
+        self, name: str, version: int | None = None, *, by: str, replacement: Replacement | None = None
+    ) -> Future[ModelStatus]:
         """Loads a model (what its policy wants) or one version; lifts unloads and the pin.
 
         The future has the status when it serves what is on disk, or raises: NotFound, Conflict (it failed, and is tried
         again), Unavailable (held back, shutting down). Cancel the future to stop waiting; the wish stays.
+
+        A `replacement` takes the place of the model's settings, and of its directory when it has files, until the model
+        is loaded without one or unloaded. When it fails everything is as it was; then also: InvalidRequest,
+        Overloaded (no room for the files).
         """
         after = self._source.request_scan()
         asked_at = self._clock()
+        if replacement is not None:
+            return self._load_with(name, replacement, by, after, asked_at)
         return self._command(name, lambda: self._commands.load(name, version, by, asked_at), after)
+
+    def _load_with(
+        self, name: str, replacement: Replacement, by: str, after: int, asked_at: float
+    ) -> Future[ModelStatus]:
+        if self._substitution is None:
+            raise Unsupported("this manager takes no settings or files with a load")
+        make = partial(self._substitution.make, name, replacement, by, self._wall_clock())
+        future: Future[ModelStatus] = Future()
+
+        def job() -> None:  # writes files: not for a thread that others wait for
+            try:
+                begin = self._commands.load_with(name, make(), future, asked_at)
+            except Exception as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+            else:
+                self._command(name, begin, after, future)
+
+        self._spawn("inferd-load-with", job)
+        return future
 
     def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
         """Takes a model or one version out of service until it is loaded again. Done when its last request is
@@ -233,8 +266,14 @@ class Manager:
         )
         return (*added, *removed)
 
-    def _command(self, name: str, begin: Callable[[], Outcome | None], after: int = 0) -> Future[ModelStatus]:
-        future: Future[ModelStatus] = Future()
+    def _command(
+        self,
+        name: str,
+        begin: Callable[[], Outcome | None],
+        after: int = 0,
+        future: Future[ModelStatus] | None = None,
+    ) -> Future[ModelStatus]:
+        future = future or Future()
         command = Command(name, begin, future, after)
 
         def add() -> None:
@@ -253,6 +292,8 @@ class Manager:
 
     def start(self) -> None:
         """Starts the source and the manager's thread. Loads happen in the background."""
+        if self._substitution is not None:
+            self._substitution.uploads.clean()
         if self._preloading:
             self._pool.submit("preload", self._preload)
         self._thread = threading.Thread(target=self._run, name="inferd-manager", daemon=True)
@@ -275,6 +316,8 @@ class Manager:
         if self._thread is None:
             return
         self._stopped.wait(grace + _CLOSING + 5)
+        if self._substitution is not None:
+            self._substitution.uploads.close()
 
     def deliver(self, listing: Listing) -> None:
         """The source's way in. The latest listing wins: one that was not yet looked at is replaced."""
@@ -305,10 +348,16 @@ class Manager:
         if not self._preloading and not self._stopping and self._readiness.check(self._conductor.records, now):
             self._become_ready()
         self._commands.finish()
+        self._remove_uploads()
         times = [time for time in (self._conductor.due, self._readiness.due(now), self._deadline) if time is not None]
         if not self._inbox.empty() or self._mailbox is not None:
             return 0.0
         return max(0.0, min(times) - self._clock()) if times else None
+
+    def _remove_uploads(self) -> None:
+        for directory in self._conductor.substitutes.unused(self._conductor.records):
+            assert self._substitution is not None
+            self._spawn("inferd-upload-gone", partial(self._substitution.uploads.remove, directory))
 
     def _run(self) -> None:
         while True:

@@ -56,25 +56,27 @@ def read_triton_config(file: Path, model: str) -> TritonConfig:
 def triton_config(text: str) -> tuple[dict[str, Any], list[str]]:
     """The mapping and the unknown fields of a configuration. Raises TextFormatError."""
     unknown: list[str] = []
-    return _message(parse(text), _MODEL, "", unknown), unknown
+    return read_message(parse(text), MODEL, "", unknown), unknown
 
 
-class _Repeated:
+class Repeated:
     """A repeated field: each occurrence, or each item of a list, is read by `item`."""
 
     def __init__(self, item: Reader | dict[str, Any]) -> None:
         self.item = item
 
 
-class _Map:
-    """A map field: occurrences of { key: ... value: ... }; `item` reads the value."""
+class Map:
+    """A map field: occurrences of { key: ... value: ... }. `only`: the one field of the values that counts."""
 
-    def __init__(self, item: Callable[[Value, str, list[str]], Any], key: Reader | None = None) -> None:
+    def __init__(self, item: Reader | dict[str, Any], key: Reader | None = None, only: str = "") -> None:
         self.item = item
-        self.key = key or _string
+        self.key = key or string
+        self.only = only
 
 
-def _message(fields: Message, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+def read_message(fields: Message, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+    """The mapping of a message; fields that `schema` does not have are added to `unknown`. Raises TextFormatError."""
     found: dict[str, Any] = {}
     for name, value in fields:
         where = f"{path}.{name}" if path else name
@@ -82,15 +84,17 @@ def _message(fields: Message, schema: dict[str, Any], path: str, unknown: list[s
         if kind is None:
             if where not in unknown:
                 unknown.append(where)
-        elif isinstance(kind, _Repeated):
+        elif isinstance(kind, Repeated):
             items = value if isinstance(value, list) and not isinstance(value, Message) else [value]
             found.setdefault(name, []).extend(_read(item, kind.item, where, unknown) for item in items)
-        elif isinstance(kind, _Map):
+        elif isinstance(kind, Map):
             entries = value if isinstance(value, list) and not isinstance(value, Message) else [value]
             for entry in entries:
                 pair = dict(_expect_message(entry, where))
-                key = kind.key(pair.get("key", "" if kind.key is _string else 0))
-                found.setdefault(name, {})[key] = kind.item(pair.get("value", ""), f"{where}[{key}]", unknown)
+                key = kind.key(pair.get("key", "" if kind.key is string else 0))
+                given = pair.get("value", Message() if isinstance(kind.item, dict) else "")
+                inner = _read(given, kind.item, f"{where}[{key}]", unknown)
+                found.setdefault(name, {})[key] = inner.get(kind.only, "") if kind.only else inner
         else:
             found[name] = _read(value, kind, where, unknown)
     return found
@@ -98,7 +102,7 @@ def _message(fields: Message, schema: dict[str, Any], path: str, unknown: list[s
 
 def _read(value: Value, kind: Any, where: str, unknown: list[str]) -> Any:
     if isinstance(kind, dict):
-        return _message(_expect_message(value, where), kind, where, unknown)
+        return read_message(_expect_message(value, where), kind, where, unknown)
     try:
         return kind(value)
     except TextFormatError as error:
@@ -111,19 +115,22 @@ def _expect_message(value: Value, where: str) -> Message:
     raise TextFormatError(f"{where}: expected {{ ... }}, got {value!r}")
 
 
-def _string(value: Value) -> str:
+def string(value: Value) -> str:
+    """A quoted text. Raises TextFormatError."""
     if isinstance(value, str) and not isinstance(value, Name):
         return value
     raise TextFormatError(f"expected a quoted string, got {_shown(value)}")
 
 
-def _integer(value: Value) -> int:
+def integer(value: Value) -> int:
+    """A whole number. Raises TextFormatError."""
     if isinstance(value, int):
         return value
     raise TextFormatError(f"expected an integer, got {_shown(value)}")
 
 
-def _boolean(value: Value) -> bool:
+def boolean(value: Value) -> bool:
+    """true or false. Raises TextFormatError."""
     if isinstance(value, Name) and value in ("true", "True", "t"):
         return True
     if isinstance(value, Name) and value in ("false", "False", "f"):
@@ -133,7 +140,8 @@ def _boolean(value: Value) -> bool:
     raise TextFormatError(f"expected true or false, got {_shown(value)}")
 
 
-def _word(value: Value) -> str:
+def word(value: Value) -> str:
+    """A name of an enum. Raises TextFormatError."""
     if isinstance(value, Name):
         return str(value)
     raise TextFormatError(f"expected a name such as TYPE_FP32 or KIND_CPU, got {_shown(value)}")
@@ -143,92 +151,70 @@ def _shown(value: Value) -> str:
     return "{ ... }" if isinstance(value, Message) else repr(value)
 
 
-def _parameter(value: Value, where: str, unknown: list[str]) -> str:
-    # ModelParameter is a message of its own with one field.
-    return str(
-        _message(_expect_message(value, where), {"string_value": _string}, where, unknown).get("string_value", "")
-    )
-
-
-def _text(value: Value, where: str, unknown: list[str]) -> str:
-    try:
-        return _string(value)
-    except TextFormatError as error:
-        raise TextFormatError(f"{where}: {error}") from None
-
-
-def _sample_input(value: Value, where: str, unknown: list[str]) -> dict[str, Any]:
-    return _message(_expect_message(value, where), _SAMPLE_INPUT, where, unknown)
-
-
-def _queue_policy(value: Value, where: str, unknown: list[str]) -> dict[str, Any]:
-    return _message(_expect_message(value, where), _QUEUE_POLICY, where, unknown)
-
-
-_RESHAPE = {"shape": _Repeated(_integer)}
+_RESHAPE = {"shape": Repeated(integer)}
 _SAMPLE_INPUT = {
-    "data_type": _word, "dims": _Repeated(_integer), "zero_data": _boolean, "random_data": _boolean,
-    "input_data_file": _string,
+    "data_type": word, "dims": Repeated(integer), "zero_data": boolean, "random_data": boolean,
+    "input_data_file": string,
 }  # fmt: skip
 _INPUT = {
-    "name": _string, "data_type": _word, "format": _word, "dims": _Repeated(_integer), "reshape": _RESHAPE,
-    "optional": _boolean,
+    "name": string, "data_type": word, "format": word, "dims": Repeated(integer), "reshape": _RESHAPE,
+    "optional": boolean,
 }  # fmt: skip
 _OUTPUT = {
-    "name": _string, "data_type": _word, "dims": _Repeated(_integer), "reshape": _RESHAPE, "label_filename": _string,
+    "name": string, "data_type": word, "dims": Repeated(integer), "reshape": _RESHAPE, "label_filename": string,
 }  # fmt: skip
 _QUEUE_POLICY = {
-    "timeout_action": _word, "default_timeout_microseconds": _integer, "allow_timeout_override": _boolean,
-    "max_queue_size": _integer,
+    "timeout_action": word, "default_timeout_microseconds": integer, "allow_timeout_override": boolean,
+    "max_queue_size": integer,
 }  # fmt: skip
-_MODEL: dict[str, Any] = {
-    "name": _string,
-    "platform": _string,
-    "backend": _string,
-    "runtime": _string,
-    "max_batch_size": _integer,
-    "default_model_filename": _string,
-    "input": _Repeated(_INPUT),
-    "output": _Repeated(_OUTPUT),
+MODEL: dict[str, Any] = {
+    "name": string,
+    "platform": string,
+    "backend": string,
+    "runtime": string,
+    "max_batch_size": integer,
+    "default_model_filename": string,
+    "input": Repeated(_INPUT),
+    "output": Repeated(_OUTPUT),
     "version_policy": {
-        "latest": {"num_versions": _integer},
+        "latest": {"num_versions": integer},
         "all": {},
-        "specific": {"versions": _Repeated(_integer)},
+        "specific": {"versions": Repeated(integer)},
     },
-    "instance_group": _Repeated(
-        {"name": _string, "kind": _word, "count": _integer, "gpus": _Repeated(_integer)},
+    "instance_group": Repeated(
+        {"name": string, "kind": word, "count": integer, "gpus": Repeated(integer)},
     ),
     "ensemble_scheduling": {
-        "step": _Repeated(
+        "step": Repeated(
             {
-                "model_name": _string,
-                "model_version": _integer,
-                "input_map": _Map(_text),
-                "output_map": _Map(_text),
-                "model_namespace": _string,
+                "model_name": string,
+                "model_version": integer,
+                "input_map": Map(string),
+                "output_map": Map(string),
+                "model_namespace": string,
             },
         ),
-        "max_inflight_requests": _integer,
+        "max_inflight_requests": integer,
     },
-    "model_warmup": _Repeated(
-        {"name": _string, "batch_size": _integer, "inputs": _Map(_sample_input), "count": _integer},
+    "model_warmup": Repeated(
+        {"name": string, "batch_size": integer, "inputs": Map(_SAMPLE_INPUT), "count": integer},
     ),
-    "model_transaction_policy": {"decoupled": _boolean},
+    "model_transaction_policy": {"decoupled": boolean},
     "optimization": {
-        "graph": {"level": _integer},
+        "graph": {"level": integer},
         "execution_accelerators": {
-            "gpu_execution_accelerator": _Repeated({"name": _string, "parameters": _Map(_text)}),
-            "cpu_execution_accelerator": _Repeated({"name": _string, "parameters": _Map(_text)}),
+            "gpu_execution_accelerator": Repeated({"name": string, "parameters": Map(string)}),
+            "cpu_execution_accelerator": Repeated({"name": string, "parameters": Map(string)}),
         },
     },
     "dynamic_batching": {
-        "preferred_batch_size": _Repeated(_integer),
-        "max_queue_delay_microseconds": _integer,
-        "preserve_ordering": _boolean,
-        "priority_levels": _integer,
-        "default_priority_level": _integer,
+        "preferred_batch_size": Repeated(integer),
+        "max_queue_delay_microseconds": integer,
+        "preserve_ordering": boolean,
+        "priority_levels": integer,
+        "default_priority_level": integer,
         "default_queue_policy": _QUEUE_POLICY,
-        "priority_queue_policy": _Map(_queue_policy, key=_integer),
+        "priority_queue_policy": Map(_QUEUE_POLICY, key=integer),
     },
-    "parameters": _Map(_parameter),
+    "parameters": Map({"string_value": string}, only="string_value"),
 }

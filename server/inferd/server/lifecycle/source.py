@@ -111,7 +111,11 @@ def _twice(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:
     # Which of the two is meant cannot be known, so neither is loaded; what is served already stays.
     where = f"{one.directory} and {other.directory}"
     return replace(
-        one, config=None, held="", error=f"model {one.name!r} is in two repositories, {where}: keep one of them"
+        one,
+        config=None,
+        held="",
+        error=f"model {one.name!r} is in two repositories, {where}: keep one of them",
+        ambiguous=True,
     )
 
 

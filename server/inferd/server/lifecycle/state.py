@@ -47,7 +47,8 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An operator's wish. `kind`: "unloaded", "pinned", "loaded", "label"; `at` is wall-clock seconds."""
+    """An operator's wish. `kind`: "unloaded", "pinned", "loaded", "label", and for what came with a load "config" or
+    "upload"; `at` is wall-clock seconds."""
 
     kind: str
     value: str

@@ -13,10 +13,12 @@ from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.core.needs import ManagerLike
 from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.lifecycle.substitutes import Replacement
 from inferd.server.rpc.edge import Edge, parse
 from inferd.server.rpc.transport import UnaryCall
 
 _Index = pb.RepositoryIndexResponse.ModelIndex
+_FILE = "file:"
 _STATES = {
     State.START: "UNAVAILABLE",
     State.LOADING: "LOADING",
@@ -43,17 +45,14 @@ class Repository:
         call.reply(pb.RepositoryIndexResponse(models=found).SerializeToString())
 
     def load(self, call: UnaryCall) -> None:
-        """Answers when the model serves what is on disk, or has failed."""
+        """Answers when the model serves what is on disk, or what came with the call; or has failed."""
         by = self._edge.gate.admit_admin(call)
         request = parse(pb.RepositoryModelLoadRequest, call.request)
         _one_repository(request.repository_name)
         name = request.model_name
-        for key in request.parameters:
-            if key == "config" or key.startswith("file:"):
-                raise Unsupported(
-                    f"load with {key[:100]!r} is not supported: what is served comes from the repository's files"
-                )
-            raise InvalidRequest(f"unrecognized load parameter '{key[:100]}'; expected none")
+        replacement = _replacement(request.parameters)
+        if replacement is not None and replacement.files:
+            self._edge.gate.admit_upload()
 
         def reword(error: BaseException) -> BaseException:
             if isinstance(error, NotFound):
@@ -64,7 +63,7 @@ class Repository:
                 return InvalidRequest(f"load failed for model '{name}': {error.message}")
             return error
 
-        wish = self._manager.load(_named(name), by=by)
+        wish = self._manager.load(_named(name), by=by, replacement=replacement)
         self._wait(call, name, wish, pb.RepositoryModelLoadResponse(), reword)
 
     def unload(self, call: UnaryCall) -> None:
@@ -133,6 +132,26 @@ def _named(name: str) -> str:
     if not name:
         raise InvalidRequest("expected the name of a model, got none")
     return name
+
+
+def _replacement(parameters: Mapping[str, Any]) -> Replacement | None:
+    config: str | None = None
+    files: dict[str, bytes] = {}
+    for key, value in parameters.items():
+        kind = value.WhichOneof("parameter_choice")
+        if key == "config":
+            if kind != "string_param":
+                raise InvalidRequest("invalid value for parameter 'config': expected string_param, a JSON text")
+            config = value.string_param
+        elif key.startswith(_FILE):
+            if kind != "bytes_param":
+                raise InvalidRequest(f"invalid value for parameter '{key[:100]}': expected bytes_param")
+            files[key.removeprefix(_FILE)] = value.bytes_param
+        else:
+            raise InvalidRequest(f"unrecognized load parameter '{key[:100]}'; expected config or file:VERSION/NAME")
+    if files and config is None:
+        raise InvalidRequest("parameter 'config' must come with the files: the model's directory is not used")
+    return None if config is None else Replacement(config, files)
 
 
 def _with_dependents(parameters: Mapping[str, Any]) -> bool:
