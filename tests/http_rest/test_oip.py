@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
+import re
 import zlib
 
 import numpy as np
@@ -331,8 +333,14 @@ def test_paths_and_verbs_that_there_are_not(rest: Rest) -> None:
 
 
 def test_documentation(rest: Rest) -> None:
-    assert b"swagger" in rest.get("/docs").body
     paths = rest.get("/openapi.json").json["paths"]
+    page = rest.get("/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    text = page.body.decode()
+    assert all(f"<code>{path}</code>" in text for path in paths)
+    assert not re.findall(r"https?://|<script|@import|src=", text)  # nothing that a browser would have to fetch
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert html.unescape(text).count('"datatype": "FP32"') == 2  # examples of bodies
     assert "/v2/models/{model}/infer" in paths
     assert "/v1/models/{model}:predict" in paths
 

@@ -91,7 +91,10 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     from inferd.server.http.tfs_predict import Predict
     from inferd.server.http.tfs_routes import tfs_router
 
-    app = FastAPI(title="inferd", version=__version__, description=_ABOUT, redoc_url=None, redirect_slashes=False)
+    # FastAPI's own page at /docs loads its script from another host.
+    app = FastAPI(
+        title="inferd", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     inference = partial(Inference, core.manager, core.metrics)
     failures = FailureLog()
     triton = Edge(
@@ -104,9 +107,25 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     infer = Infer(core.manager, triton, core.regions, core.gate)
     app.include_router(oip_router(infer, control, System(control)))
     app.include_router(tfs_router(Predict(core.manager, serving), tfs_control.Control(core.methods, serving)))
+    _add_docs(app)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _no_route)
     return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    from starlette.responses import HTMLResponse
+
+    from inferd.server.http.docs_page import HEADERS, docs_page
+
+    page: list[str] = []
+
+    async def docs(_: Request) -> Response:
+        if not page:  # made when it is first asked for: start-up does not wait for it
+            page.append(docs_page(app.openapi()))
+        return HTMLResponse(page[0], headers=HEADERS)
+
+    app.add_route("/docs", docs, include_in_schema=False)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
