@@ -275,6 +275,7 @@ def test_history_keeps_the_last_sixteen(house: House) -> None:
     house.settle()
     numbers = [version.id.version for version in house.status().versions]
     assert numbers == list(range(20, 3, -1))
+    assert {version.notes for version in house.status().versions[1:]} == {("removed from disk",)}
 
 
 def test_latest_n_all_and_specific(make_house: Callable[..., House]) -> None:

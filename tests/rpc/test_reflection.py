@@ -13,6 +13,7 @@ def test_a_real_client_finds_services_and_messages(server: Served):
     database = ProtoReflectionDescriptorDatabase(server.channel())
     services = database.get_services()
     assert {"inferd.v1.PredictService", "inferd.v1.ModelService", "grpc.health.v1.Health"} <= set(services)
+    assert {f"grpc.reflection.{version}.ServerReflection" for version in ("v1", "v1alpha")} <= set(services)
     pool = DescriptorPool(database)
     method = pool.FindServiceByName("inferd.v1.PredictService").FindMethodByName("Predict")
     assert method.input_type.full_name == "inferd.v1.PredictRequest"

@@ -56,8 +56,10 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
 def configuration(args: argparse.Namespace) -> ServerConfig:
     """The configuration that flags, environment and file give. Raises CommandError with every problem found."""
     try:
+        from inferd.backends.registry import Registry
         from inferd.server.config.errors import ConfigError
         from inferd.server.config.load import load_config
+        from inferd.server.config.preload import check_preload
         from inferd.server.lifecycle.model_server_config import read_models_file
     except ImportError as error:
         raise CommandError(missing(error)) from None
@@ -75,6 +77,7 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
         if more:
             flags["server.http"] = [*config.server.http, *more]
             config = load_config(args.config, os.environ, args.set, flags=flags, defaults=tfs.defaults)
+        check_preload(config, Registry().names() if config.server.preload else ())
         if config.repository.models_file is not None:
             tfs.notes += read_models_file(Path(config.repository.models_file)).notes
     except ConfigError as error:
@@ -103,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     _handle_signals(stop)
     config = configuration(args)
+    _claim_state_dir(config)
     try:
         from inferd.server.app import App
         from inferd.server.lifecycle.overrides import OverridesError
@@ -123,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
 
         def ready() -> None:
-            grpc, http = ", ".join(started.grpc), ", ".join(started.http)
+            grpc, http = ", ".join(started.grpc), ", ".join(started.http) or "off"
             # One write: unbuffered, print() writes the end of the line apart, and a log line may come between.
             sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}; {app.summary()}\n")
             sys.stdout.flush()
@@ -132,6 +136,18 @@ def run(args: argparse.Namespace) -> int:
         return 0 if app.stop() else 1
     finally:
         log.close()
+
+
+def _claim_state_dir(config: ServerConfig) -> None:
+    """Until the process ends. Raises CommandError."""
+    from inferd.server.lifecycle.overrides import OverridesError
+    from inferd.server.lifecycle.state_dir import claim
+
+    if config.server.state_dir is not None:
+        try:
+            claim(Path(config.server.state_dir))
+        except OverridesError as error:
+            raise CommandError(str(error)) from None
 
 
 def _handle_signals(stop: threading.Event) -> None:

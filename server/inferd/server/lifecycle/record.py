@@ -32,6 +32,7 @@ from inferd.server.lifecycle.tree import Tree
 from inferd.server.lifecycle.version_policy import describe
 
 HISTORY = 16
+GONE = "removed from disk"
 _LEGAL = {
     None: {State.START},
     State.START: {State.START, State.LOADING, State.END},
@@ -248,7 +249,7 @@ class ModelRecord:
             if record.disk is None and record.ended:
                 if record.state is State.END:
                     self.history.pop(number, None)
-                    self.history[number] = replace(record.status((), False, ""), notes=())
+                    self.history[number] = replace(record.status((), False, ""), notes=(GONE,))
                     while len(self.history) > HISTORY:
                         self.history.popitem(last=False)
                 del self.versions[number]

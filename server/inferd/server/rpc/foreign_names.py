@@ -49,6 +49,7 @@ def real_names() -> DescriptorPool:
             for enum in file.enum_type:
                 names[f".{file.package}.{enum.name}"] = f".{package}.{enum.name}"
     pool = DescriptorPool()
+    pool.Add(_reflection_v1(files[reflection_pb2.DESCRIPTOR.name]))
     for file in files.values():
         for found in file.message_type:
             _rename(found, names)
@@ -59,6 +60,21 @@ def real_names() -> DescriptorPool:
         file.package = _package(file.name) or file.package
         pool.Add(file)
     return pool
+
+
+def _reflection_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
+    """Version 1 of reflection, which has no file of its own here: the same messages under another package."""
+    old, new = f".{alpha.package}.", ".grpc.reflection.v1."
+    file = FileDescriptorProto.FromString(alpha.SerializeToString())
+    file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"
+    for message in file.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = field.type_name.replace(old, new)
+    for method in file.service[0].method:
+        method.input_type = method.input_type.replace(old, new)
+        method.output_type = method.output_type.replace(old, new)
+    return file
 
 
 def _collect(file: FileDescriptor, files: dict[str, FileDescriptorProto]) -> None:

@@ -13,10 +13,8 @@ from inferd.server.errors import Code
 from inferd.server.rpc.edge import Edge, parse
 from inferd.server.rpc.transport import StreamCall, StreamHandler
 
-METHODS = (
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-)
+V1 = "grpc.reflection.v1.ServerReflection"
+METHODS = (f"/{V1}/ServerReflectionInfo", f"/{SERVICE_NAME}/ServerReflectionInfo")
 
 
 class Reflection:
@@ -28,7 +26,7 @@ class Reflection:
 
     def __init__(self, services: Sequence[str], edge: Edge, pool: DescriptorPool | None = None) -> None:
         self._edge = edge
-        self._servicer = ReflectionServicer((*services, SERVICE_NAME), pool=pool)
+        self._servicer = ReflectionServicer((*services, V1, SERVICE_NAME), pool=pool)
 
     def stream(self) -> Mapping[str, StreamHandler]:
         """The methods."""

@@ -19,6 +19,7 @@ from inferd.server.rpc.transport import UnaryCall
 
 _Index = pb.RepositoryIndexResponse.ModelIndex
 _FILE = "file:"
+_WHY = ("on disk, not served", "removed from disk")
 _STATES = {
     State.START: "UNAVAILABLE",
     State.LOADING: "LOADING",
@@ -119,7 +120,7 @@ def _entries(model: ModelStatus) -> Iterator[_Index]:
         ready = status.state is State.AVAILABLE
         reason = "" if ready else status.error
         if not reason and status.state is State.END:
-            reason = next((note for note in status.notes if note.startswith("on disk, not served")), "unloaded")
+            reason = next((note for note in status.notes if note.startswith(_WHY)), "unloaded")
         yield _Index(name=model.name, version=str(status.id.version), state=_STATES[status.state], reason=reason)
 
 

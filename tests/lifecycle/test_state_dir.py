@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from inferd.server.lifecycle.overrides import OverridesError
+from inferd.server.lifecycle.state_dir import claim
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    first = claim(tmp_path / "new" / "state")
+    try:
+        with pytest.raises(OverridesError, match=rf"in use by another server \(process {os.getpid()}\)"):
+            claim(tmp_path / "new" / "state")
+        os.close(claim(tmp_path / "other"))
+    finally:
+        os.close(first)
+    os.close(claim(tmp_path / "new" / "state"))
+
+
+def test_what_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(OverridesError, match="expected a directory that can be written to"):
+        claim(tmp_path / "state")
