@@ -107,6 +107,7 @@ class FakeServable:
     default_signature: str = "serving_default"
     handles: int = 0
     plans: dict[object, Any] = field(default_factory=dict)
+    serves: bool = True
     ensemble: tuple[Any, ...] = ()
     labels: Mapping[str, Sequence[str]] | None = None
 

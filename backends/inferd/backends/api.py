@@ -10,7 +10,8 @@ Errors, all of them with a message fit for a client (never a traceback):
     ├── LoadError                    the artefact cannot be served: what was expected, what was found
     │   ├── MissingFramework         the framework is not installed: names the extra
     │   └── IncompleteArtefact       files are missing or cut short; may heal when the copy completes
-    └── InvalidInput                 the framework refused the inputs: the caller's fault
+    ├── InvalidInput                 the framework refused the inputs: the caller's fault
+    └── InstanceLost                 UNAVAILABLE: what the instance ran in is gone, whoever is to blame
 """
 
 from __future__ import annotations
@@ -49,6 +50,16 @@ class IncompleteArtefact(LoadError):
 
 class InvalidInput(BackendError):
     """The framework refused the inputs, for example a torch.export guard."""
+
+
+class InstanceLost(BackendError):
+    """The instance runs no more and comes back only as another one. `accepted`: the inputs may have reached the model;
+    `retry_after`: seconds after which another instance may be there, None where nobody knows."""
+
+    def __init__(self, message: str, *, accepted: bool, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.accepted = accepted
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +151,8 @@ class Instance(Protocol):
 
         `inputs`: C-contiguous arrays by input name, dtypes as in the signature (STRING: object arrays of `bytes`),
         maybe read-only and maybe unaligned as the traits allow. `outputs`: names wanted, None for all. Gives
-        C-contiguous host arrays by output name, which the caller owns: no later run changes them. Raises InvalidInput
-        or BackendError.
+        C-contiguous host arrays by output name, which the caller owns: no later run changes them. Raises InvalidInput,
+        InstanceLost or BackendError.
         """
         ...
 

@@ -27,6 +27,7 @@ class Registry:
         self._lock = threading.Lock()
         self._loaded: dict[str, Backend] = {}
         self._broken: dict[str, str] = {}
+        self._added: set[str] = set()
         self._points: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=GROUP) if plugins is None else plugins:
             same_name = self._points.setdefault(point.name, [])
@@ -43,6 +44,7 @@ class Registry:
         """Makes a backend known under its own name, before any plug-in of that name."""
         with self._lock:
             self._loaded[backend.name] = backend
+            self._added.add(backend.name)
             self._broken.pop(backend.name, None)
 
     def get(self, name: str) -> Backend:
@@ -60,6 +62,19 @@ class Registry:
                 except Exception as error:  # a plug-in may raise anything while it is imported
                     self._broken[name] = str(error) if isinstance(error, LoadError) else f"{_kind(error)}{error}"
             raise LoadError(f"the backend {name!r} cannot be loaded: {self._broken[name]}")
+
+    def value(self, name: str) -> str:
+        """Where another process finds the backend with this name, as an entry point says it: "package.module:Class".
+        Raises LoadError as `get`, and for one that was added and is no class at the top of a module."""
+        backend = self.get(name)
+        with self._lock:
+            points = self._points.get(name)
+            if points and name not in self._added:
+                return points[0].value
+        kind = type(backend)
+        if "<" in kind.__qualname__ or kind.__module__ == "__main__":
+            raise LoadError(f"the backend {name!r} lives in this process only: a worker process cannot find it")
+        return f"{kind.__module__}:{kind.__qualname__}"
 
     def named(self, wanted: str) -> Backend:
         """The backend with this name or this Triton platform name ("onnxruntime_onnx"). Raises LoadError."""

@@ -176,7 +176,7 @@ class App:
     def summary(self) -> str:
         """What is served, in a few words."""
         models = self.manager.models()
-        available = sum(version.state is State.AVAILABLE for model in models for version in model.versions)
+        available = sum(version.serves for model in models for version in model.versions)
         failed = sum(bool(model.error) or any(v.error for v in model.versions) for model in models)
         words = f"{len(models)} models, {available} versions available"
         return f"{words}, {failed} with errors (inferd models)" if failed else words
@@ -201,16 +201,18 @@ class App:
             handle = self.manager.acquire(servable.name, servable.version)
         except ServingError:
             return  # gone again: there is nothing to show
-        scheduler = handle.servable.scheduler
+        scheduler, worker = handle.servable.scheduler, handle.servable.worker
         handle.release()
         self.metrics.watch_queue(servable.name, servable.version, lambda: scheduler.queue_depth)
+        if worker is not None:
+            self.metrics.watch_worker(servable.name, servable.version, worker.resident)
 
     def _observer(self, servable: ServableId) -> BatchObserver:
         return self.metrics.model(servable.name, servable.version)
 
 
 def _available(model: ModelStatus) -> bool:
-    return any(version.state is State.AVAILABLE for version in model.versions)
+    return any(version.serves for version in model.versions)
 
 
 def _trouble(model: ModelStatus | None) -> str:

@@ -3,7 +3,7 @@
     load_config     flags > environment > config.yaml > defaults                       -> ServerConfig
     model_config    models.<name> of the above > model.yaml > config.pbtxt > defaults   -> ModelConfig
 
-The server's own `queue`, `batching` and `instances` are the defaults of every model.
+The server's own `queue`, `batching`, `instances`, `isolation` and `worker` are the defaults of every model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 PREFIX: Final = "INFERD_"
 _FLAG_NAMES: Final = {"repository.roots": "--model-repository", "server.listen": "--listen", "server.http": "--http"}
 _PART: Final = re.compile(r'"([^"]*)"|([^\s."=\[\]]+)')
-_PER_MODEL: Final = ("queue", "batching", "instances")
+_PER_MODEL: Final = ("queue", "batching", "instances", "isolation", "worker")
 
 
 def load_config(

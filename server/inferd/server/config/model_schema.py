@@ -7,7 +7,19 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import Field, Strict, ValidationInfo, model_validator
 
 from inferd.server.config.ensemble_schema import Step
-from inferd.server.config.fields import Count, Device, Dimension, DTypeName, Flag, Label, Room, Section, Text, Version
+from inferd.server.config.fields import (
+    Count,
+    Device,
+    Dimension,
+    DTypeName,
+    Flag,
+    Interval,
+    Label,
+    Room,
+    Section,
+    Text,
+    Version,
+)
 from inferd.server.config.units import Seconds
 
 PARTIAL: Final = "partial"
@@ -171,6 +183,17 @@ class Warmup(Section):
     """Further requests, to the default signature."""
 
 
+class Worker(Section):
+    """The worker process of a model with `isolation: process`."""
+
+    hang: Interval = 60.0
+    """A run that takes longer, or a silence of this length, ends the process."""
+    start: Interval = 600.0
+    """Longest time that each step of a load may take: opening the version, making an instance, a run of the warm-up."""
+    memory: Room | None = None
+    """The process is ended when it takes more resident memory than this. null: any amount."""
+
+
 class ModelConfig(Section):
     """One model. Everything is optional and otherwise inferred."""
 
@@ -188,6 +211,10 @@ class ModelConfig(Section):
     batching: Batching = Batching()
     queue: Queue = Queue()
     instances: Instances = Instances()
+    isolation: Literal["none", "process"] = "none"
+    """none: in the server's process; process: in a worker process of its own for each version, whose end or hang fails
+    nothing else."""
+    worker: Worker = Worker()
     warmup: Warmup = Warmup()
     stateful: Flag = False
     """Answers depend on earlier calls: unbatched, one instance, one request at a time."""

@@ -31,6 +31,7 @@ from inferd.server.config.model_schema import (
     Queue,
     Tensor,
     Warmup,
+    Worker,
 )
 from inferd.server.config.units import Seconds
 
@@ -60,6 +61,7 @@ __all__ = [
     "Tensor",
     "Tls",
     "Warmup",
+    "Worker",
 ]
 
 
@@ -238,6 +240,10 @@ class ServerConfig(Section):
     batching: Batching = Batching()
     """Default for every model, over which the model's own settings are laid."""
     instances: Instances = Instances()
+    """Default for every model, over which the model's own settings are laid."""
+    isolation: Literal["none", "process"] = "none"
+    """Default for every model."""
+    worker: Worker = Worker()
     """Default for every model, over which the model's own settings are laid."""
     models: dict[Text, dict[str, Any]] = Field(default_factory=dict)
     """By model name: any key of model.yaml, over what its model.yaml and config.pbtxt say."""

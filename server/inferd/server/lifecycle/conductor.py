@@ -26,7 +26,7 @@ from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadReques
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import PoolLike
 from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRecord
-from inferd.server.lifecycle.retry import Backoff, Failure
+from inferd.server.lifecycle.retry import Backoff, Failure, Loss
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
 from inferd.server.lifecycle.substitutes import Substitutes
@@ -36,6 +36,7 @@ from inferd.server.observability.events import event, get
 log = get("lifecycle")
 
 _LONGEST_REASON = 2000  # errors travel in gRPC's trailers, which are small
+_STABLE = 60.0  # seconds after which the loss of a worker process is the first in a row again
 _GONE_MODELS = 64  # models no longer on disk whose history is still told
 
 Post = Callable[[Callable[[], None]], None]
@@ -156,7 +157,7 @@ class Conductor:
         to, and then at the ensembles that they are in."""
         now = self._acted_at = self._clock()
         for name, model in self.records.items():
-            if any(record.failure is not None and record.failure.next_at <= now for record in model.versions.values()):
+            if any(time <= now for record in model.versions.values() for time in record.next_times):
                 self._dirty.add(name)
         holders = {name: parts for name, model in self.records.items() if (parts := held_by(model))}
         dirty = {name for name in self._dirty if name in self.records}
@@ -174,12 +175,12 @@ class Conductor:
     def due(self) -> float | None:
         """Monotonic time of the next retry, None when there is none."""
         times = [
-            record.failure.next_at
+            time
             for name, model in self.records.items()
             for number, record in model.versions.items()
-            if record.failure is not None
-            and record.loading is None
-            and record.failure.next_at > self._acted_at  # older ones had their chance: something else holds them back
+            for time in record.next_times
+            if record.loading is None
+            and time > self._acted_at  # older ones had their chance: something else holds them back
             and number in self.wanted(name).wanted
         ]
         return min(times, default=None)
@@ -326,9 +327,12 @@ class Conductor:
         old = record.servable
         record.servable, record.told = servable, Told.of(servable)
         record.content, record.digest, record.differs = loading.content, None, None
-        record.failure = None
+        record.failure = record.lost = None
+        record.available_at = self._clock()
         self.board.swap(model)
         self.board.move(model, record, State.AVAILABLE)
+        if servable.worker is not None:
+            servable.worker.on_lost(lambda reason: self._post(partial(self._lost, model, record, servable, reason)))
         self._say(
             logging.INFO, "version available", record, loading.generation, seconds=round(servable.load_seconds, 3)
         )
@@ -353,10 +357,26 @@ class Conductor:
             )
         if record.servable is not None:
             if reason is not None:
-                self.board.note(model, record, f"files on disk differ: {reason}")
+                what = "files on disk differ" if record.lost is None else f"its worker process {record.lost.reason}"
+                self.board.note(model, record, f"{what}: {reason}")
         elif record.state is State.LOADING:
             self.board.move(model, record, State.START, reason or record.error)
         self._end_if_done(model, record)
+
+    def _lost(self, model: ModelRecord, record: VersionRecord, servable: Servable, reason: str) -> None:
+        """The worker process of what is served is gone: another generation is loaded in its place, soon at first. It
+        stays in the serving map, where it refuses, for to fall back to another version would be to answer wrongly."""
+        if record.servable is not servable or servable.worker is None:
+            return
+        self.touch(model.name)
+        now = self._clock()
+        record.losses = record.losses + 1 if now - record.available_at < _STABLE else 1
+        record.restarts += 1
+        delay = self._backoff.after_loss(record.losses)
+        record.lost = Loss(reason, now + delay)
+        servable.worker.back_at = now + delay + servable.load_seconds
+        self._say(logging.WARNING, "worker lost", record, servable.generation, reason=reason, next_in=round(delay, 3))
+        self.board.move(model, record, State.AVAILABLE, f"its worker process {reason}; another one takes its place")
 
     def _unload(self, model: ModelRecord, record: VersionRecord) -> None:
         servable = record.servable
@@ -366,7 +386,7 @@ class Conductor:
         self.board.move(model, record, State.UNLOADING)
         record.servable = None
         record.content = record.digest = record.differs = None
-        record.failure = None
+        record.failure = record.lost = None
         self.board.swap(model)
         self._closer.retire(model, record, servable)
 

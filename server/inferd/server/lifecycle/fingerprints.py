@@ -47,7 +47,12 @@ class Fingerprints:
         if record.servable is None:
             return
         stale = record.is_stale(settings)
-        if stale is False and record.loading is None and (record.error or record.failure is not None):
+        if (
+            stale is False
+            and record.loading is None
+            and record.lost is None
+            and (record.error or record.failure is not None)
+        ):
             content = record.on_disk(settings)
             if content is not None and content == record.content:
                 record.failure = None

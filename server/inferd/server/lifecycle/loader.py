@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from inferd.backends.api import (
 )
 from inferd.server.config.schema import ModelConfig
 from inferd.server.errors import ServingError
+from inferd.server.isolation.process import Limits, WorkerProcess
+from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
 from inferd.server.lifecycle.compose import compose
 from inferd.server.lifecycle.declared import declared_samples
 from inferd.server.lifecycle.disk import VersionOnDisk
@@ -71,6 +74,10 @@ class Registry(Protocol):
         """The backend with this name or this Triton platform name. Raises LoadError."""
         ...
 
+    def value(self, name: str) -> str:
+        """Where another process finds the backend with this name. Raises LoadError."""
+        ...
+
 
 class LoaderLike(Protocol):
     """What the manager needs of a loader."""
@@ -86,6 +93,25 @@ class LoaderLike(Protocol):
     def preload(self, backends: Sequence[str]) -> None:
         """Imports these frameworks now. Never raises."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A version that is open. `isolated`: its proxy, where it lives in a worker process."""
+
+    model: Model
+    backend: Backend
+    where: tuple[Placement, ...]
+    isolated: IsolatedModel | None
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        return self.isolated.worker if self.isolated is not None else None
+
+    def end(self) -> None:
+        """Ends the worker process, whatever it does."""
+        if self.isolated is not None:
+            self.isolated.worker.end()
 
 
 class Loader:
@@ -135,8 +161,9 @@ class Loader:
                 raise LoadCancelled(str(request.id))
 
         checkpoint()
-        model, backend, where = self._open(request)
-        scheduler = self._scheduler(request, model, where)
+        opened = self._open(request)
+        model = opened.model
+        scheduler = self._scheduler(request, opened)
         try:
             checkpoint()
             scheduler.start()
@@ -147,13 +174,15 @@ class Loader:
                 scheduler.replay(self.warmup(request, model))
                 checkpoint()
             scheduler.prove()
+            if opened.isolated is not None:
+                opened.isolated.serving(time.monotonic() - began)
             # What was read while it was being written may have loaded well and still be half of each.
             if read_tree(request.version.path) != request.version.tree:
                 raise IncompleteArtefact("its files changed while it was being loaded")
             return Servable(
                 request.id,
                 request.generation,
-                backend=backend.name,
+                backend=opened.backend.name,
                 signatures={signature.name: signature for signature in model.signatures},
                 scheduler=scheduler,
                 default_priority=config.default_priority,
@@ -161,9 +190,11 @@ class Loader:
                 load_seconds=time.monotonic() - began,
                 notes=(*request.notes, *model.traits.notes),
                 labels=labels_of(config, request.version.path.parent),
+                worker=opened.worker,
             )
         except BaseException:
             scheduler.close()
+            opened.end()
             raise
 
     def warmup(self, request: LoadRequest, model: Model) -> list[tuple[str, str, Mapping[str, Array], int]]:
@@ -175,14 +206,14 @@ class Loader:
     def _observer(self, id: ServableId) -> BatchObserver:  # noqa: A002
         return self._observer_for(id) if self._observer_for else NullObserver()
 
-    def _scheduler(self, request: LoadRequest, model: Model, where: Sequence[Placement]) -> Scheduler:
+    def _scheduler(self, request: LoadRequest, opened: _Opened, where: Sequence[Placement] | None = None) -> Scheduler:
         """Takes the model over, also when it raises."""
         config = request.config
         try:
             return Scheduler(
                 str(request.id),
-                model,
-                where,
+                opened.model,
+                opened.where if where is None else where,
                 batching=config.batching,
                 queue=config.queue,
                 stateful=config.stateful,
@@ -191,7 +222,7 @@ class Loader:
                 loop=self._loop,
             )
         except BaseException:
-            model.close()
+            opened.model.close()
             raise
 
     @contextmanager
@@ -199,28 +230,47 @@ class Loader:
         """The version opened, its settings held against it, and one instance on each of its devices: all that a load
         does before the model runs. Raises LoadError, also for one that is raised within."""
         with _load_errors(request):
-            model, backend, where = self._open(request)
-            scheduler = self._scheduler(request, model, tuple(dict.fromkeys(where)))
+            opened = self._open(request)
+            scheduler = self._scheduler(request, opened, tuple(dict.fromkeys(opened.where)))
             try:
                 scheduler.start()
-                yield model, backend
+                yield opened.model, opened.backend
             finally:
                 scheduler.close()
+                opened.end()
 
-    def _open(self, request: LoadRequest) -> tuple[Model, Backend, tuple[Placement, ...]]:
+    def _open(self, request: LoadRequest) -> _Opened:
         config = request.config
         path = request.version.path
         backend, artefact = self._artefact(path, config)
         missing = backend.complete(artefact)
         if missing:
             raise IncompleteArtefact(missing)
+        if config.isolation == "process":
+            return self._open_isolated(request, backend, artefact)
+        return self._open_with(request, backend, artefact)
+
+    def _open_isolated(self, request: LoadRequest, backend: Backend, artefact: Path) -> _Opened:
+        worker = request.config.worker
+        limits = Limits(worker.start, worker.hang, worker.memory)
+        subject = f"model {request.id.name!r} version {request.id.version}"
+        fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
+        isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)
+        try:
+            return self._open_with(request, isolated, artefact)
+        except BaseException:
+            isolated.close()
+            raise
+
+    def _open_with(self, request: LoadRequest, backend: Backend, artefact: Path) -> _Opened:
+        config = request.config
         where = placements(config.instances, backend.devices, self._cpu_threads)
         self._memory.settle_imports()
         model = backend.open(
             OpenRequest(
                 model=request.id.name,
                 version=request.id.version,
-                directory=path,
+                directory=request.version.path,
                 artefact=artefact,
                 signatures=own_signatures(config),
                 options=config.options,
@@ -230,7 +280,8 @@ class Loader:
             model.close()
             raise LoadError("the model has no signature")
         self._memory.settle_imports()
-        return reshaped(model, config), backend, where
+        isolated = model if isinstance(model, IsolatedModel) else None
+        return _Opened(reshaped(model, config), backend, where, isolated)
 
     def _artefact(self, directory: Path, config: ModelConfig) -> tuple[Backend, Path]:
         if config.artefact is None:
@@ -252,6 +303,8 @@ class Loader:
             servable.scheduler.close()
         except Exception as error:
             event(log, logging.ERROR, "closing failed", error=error, servable=str(servable.id))
+        if servable.worker is not None:
+            servable.worker.end()  # also when the model hangs: no thread waits for it any more then
         self._memory.after_unload()
 
     def preload(self, backends: Sequence[str]) -> None:

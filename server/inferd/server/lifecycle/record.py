@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.overrides import Wishes
-from inferd.server.lifecycle.retry import Failure
+from inferd.server.lifecycle.retry import Failure, Loss
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, VersionStatus
 from inferd.server.lifecycle.transition_policy import Phase
@@ -102,6 +102,10 @@ class VersionRecord:
         self.differs: Tree | None = None  # files whose hash is known to be another one
         self.loading: Loading | None = None
         self.failure: Failure | None = None
+        self.lost: Loss | None = None  # the servable's process is gone
+        self.losses = 0  # in a row
+        self.restarts = 0  # of all its processes
+        self.available_at = 0.0  # monotonic
         self.ending: dict[int, Servable] = {}  # by generation
         self.state: State | None = None
         self.error = ""
@@ -112,6 +116,11 @@ class VersionRecord:
     def on_disk(self, settings: str) -> Content | None:
         """The content that could be loaded now."""
         return Content(self.disk.tree, settings) if self.disk is not None and self.disk.ready else None
+
+    @property
+    def next_times(self) -> list[float]:
+        """Monotonic times at which something may be tried again."""
+        return [wait.next_at for wait in (self.failure, self.lost) if wait is not None]
 
     def has_failed(self, settings: str) -> bool:
         """Whether what lies on disk has been tried and could not be loaded."""
@@ -136,6 +145,8 @@ class VersionRecord:
         )
         if self.servable is None:
             return Phase.NEW if may_try else Phase.IDLE
+        if self.lost is not None:
+            return Phase.STALE if may_try and now >= self.lost.next_at else Phase.AVAILABLE
         return Phase.STALE if may_try and settings is not None and self.is_stale(settings) else Phase.AVAILABLE
 
     def move(self, state: State, error: str, at: float) -> None:
@@ -173,7 +184,8 @@ class VersionRecord:
             often = "once" if self.failure.tries == 1 else f"{self.failure.tries} times"
             notes.append(f"failed {often}; next try at {at}, or when the files change")
         if self.servable is not None and self.loading is not None:
-            notes.append(f"generation {self.loading.generation} is loading from changed files")
+            why = "from changed files" if self.lost is None else "in a new worker process"
+            notes.append(f"generation {self.loading.generation} is loading {why}")
         for generation, old in self.ending.items():
             notes.append(f"generation {generation} finishes {old.handles} requests")
         return VersionStatus(
@@ -189,6 +201,8 @@ class VersionRecord:
             changed_at=self.changed_at,
             labels=tuple(sorted(labels)),
             notes=tuple(notes),
+            lost=self.lost is not None,
+            restarts=self.restarts,
         )
 
 

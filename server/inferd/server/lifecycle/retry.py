@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 
@@ -15,6 +16,19 @@ class Backoff:
     def delay(self, tries: int) -> float:
         """Seconds to wait after the `tries`-th failure in a row (1 = the first)."""
         return min(self.most, self.first * 2.0 ** min(max(tries, 1) - 1, 60))
+
+    def after_loss(self, losses: int) -> float:
+        """Seconds to wait after the `losses`-th loss in a row: none after the first; with jitter, for what ends one
+        server's worker may end those of its replicas at the same time."""
+        return 0.0 if losses <= 1 else min(self.most, self.delay(losses - 1) * random.uniform(0.75, 1.25))
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The worker process of a served version has gone. `next_at`: monotonic time at which another one is started."""
+
+    reason: str
+    next_at: float
 
 
 @dataclass(frozen=True, slots=True)

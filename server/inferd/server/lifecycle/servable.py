@@ -11,6 +11,7 @@ from inferd.server.lifecycle.state import ServableId
 
 if TYPE_CHECKING:
     from inferd.server.config.ensemble_schema import Step
+    from inferd.server.isolation.process import WorkerProcess
     from inferd.server.scheduling.pipeline import Pipeline
     from inferd.server.scheduling.scheduler import Scheduler
 
@@ -33,13 +34,14 @@ class Servable:
     notes               what an operator should know
     labels              names of classes by output, None: there are none
     ensemble            the steps of an ensemble, () for every other model
+    worker              the process that it lives in, None: this one
     plans               what the front end has found out about requests to it, for it to look up; it bounds them
     """
 
     __slots__ = (
         "_held", "_on_idle", "_retired", "backend", "batching", "default_priority", "default_signature", "devices",
         "ensemble", "generation", "id", "labels", "load_seconds", "max_batch_size", "nbytes", "notes", "plans",
-        "scheduler", "signatures", "stateful",
+        "scheduler", "signatures", "stateful", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +58,7 @@ class Servable:
         notes: tuple[str, ...] = (),
         ensemble: tuple[Step, ...] = (),
         labels: Mapping[str, Sequence[str]] | None = None,
+        worker: WorkerProcess | None = None,
     ) -> None:
         self.id: Final = id
         self.generation: Final = generation
@@ -73,6 +76,7 @@ class Servable:
         self.notes: Final = notes
         self.ensemble: Final = ensemble
         self.labels: Final = labels or None
+        self.worker: Final = worker
         self.plans: Final[dict[object, Any]] = {}
         self._held: set[ServableHandle] = set()
         self._retired = False
@@ -87,6 +91,11 @@ class Servable:
             handle.release()
             return None
         return handle
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can answer: not when it lives in a process that is gone."""
+        return self.worker is None or not self.worker.lost
 
     @property
     def handles(self) -> int:

@@ -30,7 +30,8 @@ class ServableId:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version now. `changed_at` is wall-clock seconds; `load_seconds` includes the warm-up."""
+    """One version now. `changed_at` is wall-clock seconds; `load_seconds` includes the warm-up. `lost`: the worker
+    process that it lives in is gone, and another one is to take its place; `restarts` counts that."""
 
     id: ServableId
     state: State
@@ -43,6 +44,13 @@ class VersionStatus:
     changed_at: float = 0.0
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lost: bool = False
+    restarts: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests are answered: available, and not in a worker process that is gone."""
+        return self.state is State.AVAILABLE and not self.lost
 
 
 @dataclass(frozen=True, slots=True)

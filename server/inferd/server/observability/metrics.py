@@ -36,6 +36,8 @@ class Metrics:
         self._states: dict[_Key, str] = {}
         self._load_seconds: dict[_Key, float] = {}
         self._loads: dict[tuple[str, str], int] = {}
+        self._restarts: dict[_Key, int] = {}
+        self._workers: dict[_Key, Callable[[], int]] = {}
         self._inflight: Callable[[], tuple[int, int]] | None = None
         self._ready: Callable[[], bool] | None = None
         registry.register(_Exporter(self))
@@ -64,6 +66,8 @@ class Metrics:
                 gone.depth = None  # the queue holds its model
             self._states.pop(key, None)
             self._load_seconds.pop(key, None)
+            self._restarts.pop(key, None)
+            self._workers.pop(key, None)
             if not any(model == name for model, _ in [*self._models, *self._states]):
                 for result in [key for key in self._loads if key[0] == name]:
                     del self._loads[result]
@@ -79,6 +83,17 @@ class Metrics:
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         """Asks for the server's readiness at each scrape."""
         self._ready = ready
+
+    def watch_worker(self, name: str, version: int, resident: Callable[[], int]) -> None:
+        """Asks for the memory of the version's worker process at each scrape, until the version is forgotten."""
+        with self._lock:
+            self._workers[name, version] = resident
+            self._restarts.setdefault((name, version), 0)
+
+    def restarts(self, name: str, version: int, count: int) -> None:
+        """So many worker processes of the version have ended unasked."""
+        with self._lock:
+            self._restarts[name, version] = count
 
     def state(self, name: str, version: int, state: str) -> None:
         """A version is in another state."""
@@ -104,6 +119,7 @@ class Metrics:
             states = dict(self._states)
             load_seconds = dict(self._load_seconds)
             loads = dict(self._loads)
+            restarts, workers = dict(self._restarts), dict(self._workers)
         yield from _requests(models)
         yield from _queues(models)
         state = series.STATE.gauge()
@@ -118,6 +134,7 @@ class Metrics:
         for (name, result), count in loads.items():
             ended.add_metric([name, result], count)
         yield ended
+        yield from _worker_processes(restarts, workers)
         yield from self._server()
 
     def _server(self) -> Iterator[Metric]:
@@ -182,6 +199,15 @@ def _queues(models: list[ModelMetrics]) -> Iterator[Metric]:
             waiting.add_metric([model.name, model.version], requests)
             size.add_metric([model.name, model.version], held)
     yield from (waiting, size)
+
+
+def _worker_processes(restarts: dict[_Key, int], workers: dict[_Key, Callable[[], int]]) -> Iterator[Metric]:
+    ended, size = series.WORKER_RESTARTS.counter(), series.WORKER_BYTES.gauge()
+    for (name, version), count in restarts.items():
+        ended.add_metric([name, str(version)], count)
+    for (name, version), resident in workers.items():
+        size.add_metric([name, str(version)], resident())
+    yield from (ended, size)
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], values: Distribution) -> None:

@@ -58,9 +58,13 @@ QUEUE_REQUESTS: Final = Series("inferd_queue_requests", "Requests that wait.", _
 QUEUE_BYTES: Final = Series("inferd_queue_bytes", "Bytes of input that wait.", _SERVABLE)
 STATE: Final = Series(
     "inferd_servable_state",
-    "1 for the state a version is in: start, loading, available, unloading, failed.",
+    "1 for the state a version is in: start, loading, available, lost, unloading, failed.",
     (*_SERVABLE, "state"),
 )
+WORKER_RESTARTS: Final = Series(
+    "inferd_worker_restarts", "Worker processes that ended unasked, each replaced by another one.", _SERVABLE
+)
+WORKER_BYTES: Final = Series("inferd_worker_resident_bytes", "Memory of the worker process.", _SERVABLE)
 LOAD_SECONDS: Final = Series("inferd_servable_load_seconds", "Last load, with its warm-up.", _SERVABLE)
 LOADS: Final = Series("inferd_loads", "Loads that ended, by result: ok, failed.", ("model", "result"))
 INFLIGHT_CALLS: Final = Series("inferd_inflight_calls", "Calls between receipt and reply.")

@@ -33,6 +33,10 @@ class _Status(Protocol):
     def generation(self) -> int: ...
     @property
     def load_seconds(self) -> float: ...
+    @property
+    def lost(self) -> bool: ...
+    @property
+    def restarts(self) -> int: ...
 
 
 class StateChange(Protocol):
@@ -51,6 +55,7 @@ class StateMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._generations: dict[tuple[str, int], int] = {}
+        self._restarts: dict[tuple[str, int], int] = {}
         self._told: set[tuple[str, int]] = set()  # whose present failure has been counted
         # A version that keeps failing is worth a series; all that ever failed are not.
         self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -67,10 +72,13 @@ class StateMetrics:
             if status.generation > served:
                 self._generations[key] = status.generation
                 self._metrics.loaded(*key, status.load_seconds)
+            elif status.restarts > self._restarts.get(key, 0):
+                self._restarts[key] = status.restarts
+                self._metrics.restarts(*key, status.restarts)
             elif status.error and key not in self._told:  # changed files did not load: it is still served as it was
                 self._told.add(key)
                 self._metrics.loaded(*key, None)
-            self._metrics.state(*key, "available")
+            self._metrics.state(*key, "lost" if status.lost else "available")
         elif state in ("START", "END") and status.error:  # between two tries, or given up
             if key in self._told:
                 return  # the same failure again, with other words or notes
@@ -99,6 +107,7 @@ class StateMetrics:
 
     def _end(self, key: tuple[str, int]) -> None:
         self._generations.pop(key, None)
+        self._restarts.pop(key, None)
         self._failed.pop(key, None)
         self._told.discard(key)
         self._metrics.forget(*key)

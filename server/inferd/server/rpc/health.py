@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2 as pb
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.status import GONE, failure_of
 from inferd.server.errors import NotFound
-from inferd.server.lifecycle.state import State, StateChange
+from inferd.server.lifecycle.state import StateChange
 from inferd.server.rpc.edge import parse
 from inferd.server.rpc.transport import StreamCall, UnaryCall
 
@@ -59,7 +59,7 @@ class Health:
             model = self._manager.status(service)
         except NotFound:
             return _UNKNOWN
-        available = any(version.state is State.AVAILABLE for version in model.versions)
+        available = any(version.serves for version in model.versions)
         return _SERVING if available and not self._stopped else _NOT_SERVING
 
     def check(self, call: UnaryCall) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
-from inferd.backends.api import Array, BackendError, Instance, InvalidInput, Traits
-from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
+from inferd.backends.api import Array, BackendError, Instance, InstanceLost, InvalidInput, Traits
+from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError, Unavailable
 from inferd.server.scheduling.batch import (
     WrongRows,
     check_rows,
@@ -149,6 +149,10 @@ class Executor:
         if isinstance(error, WrongRows):
             _log.error("%s: %s; signature %s is served unbatched from now on", self._name, error, queue.name)
             self._unbatch(queue, f"at run time {error}")
+        elif isinstance(error, InstanceLost):
+            for request in requests:  # there is nothing to run them on, and one of them may be what ended it
+                request.fail(self._reason(error))
+            return
         elif not isinstance(error, BackendError):
             self._log_failure("a batch failed and is run again one request at a time", error)
         for request in requests:
@@ -167,6 +171,8 @@ class Executor:
         """
         if isinstance(error, InvalidInput):
             return InvalidRequest(str(error), accepted=True)
+        if isinstance(error, InstanceLost):
+            return Unavailable(str(error), accepted=error.accepted, retry_after=error.retry_after)
         if isinstance(error, BackendError):
             return ExecutionFailed(str(error))
         self._log_failure("the model failed", error)

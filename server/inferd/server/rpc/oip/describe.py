@@ -45,11 +45,12 @@ class Describe:
         call.reply(pb.ServerReadyResponse(ready=self._ready()).SerializeToString())
 
     def model_ready(self, call: UnaryCall) -> None:
-        """Whether a request would find the version. What does not exist is not ready, and no error."""
+        """Whether a request would be answered. What does not exist is not ready, and no error."""
         request = parse(pb.ModelReadyRequest, call.request)
         try:
-            self.acquire(request.name, request.version).release()
-            ready = True
+            handle = self.acquire(request.name, request.version)
+            ready = handle.servable.serves
+            handle.release()
         except ServingError:
             ready = False
         call.reply(pb.ModelReadyResponse(ready=ready).SerializeToString())

@@ -117,11 +117,12 @@ def _entries(model: ModelStatus) -> Iterator[_Index]:
         unread = bool(model.error)
         yield _Index(name=model.name, state="UNAVAILABLE" if unread else "", reason=model.error)
     for status in sorted(model.versions, key=lambda version: version.id.version):
-        ready = status.state is State.AVAILABLE
+        ready = status.serves
         reason = "" if ready else status.error
         if not reason and status.state is State.END:
             reason = next((note for note in status.notes if note.startswith(_WHY)), "unloaded")
-        yield _Index(name=model.name, version=str(status.id.version), state=_STATES[status.state], reason=reason)
+        state = "UNAVAILABLE" if status.lost else _STATES[status.state]
+        yield _Index(name=model.name, version=str(status.id.version), state=state, reason=reason)
 
 
 def _one_repository(name: str) -> None:

@@ -51,7 +51,9 @@ def version_status(status: VersionStatus) -> pb.ModelVersionStatus:
     state, error = status.state, status.error
     if state is State.START and error:
         state = State.END
-    if state is State.AVAILABLE:
+    if status.lost:
+        state = State.LOADING  # its worker process is gone, and another one is being started
+    elif state is State.AVAILABLE:
         error = ""  # what differs on disk is no failure of what serves
     code = Code.FAILED_PRECONDITION.value if error and state is State.END else 0
     return pb.ModelVersionStatus(

@@ -1,0 +1,112 @@
+"""Shared memory for tensors: anonymous, passed by descriptor, and of one size for ever.
+
+    Outbox   the side that writes: makes arenas, larger ones as need be
+    Inbox    the side that reads: maps those that come
+
+An arena is sealed against shrinking, or a peer could cut it short and so kill whoever reads. It has no name and takes
+no room in /dev/shm, which has 64 MB in a container.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+ALIGNMENT = 64  # a cache line, and the widest vector load
+_SMALLEST = 64 * 2**10
+_KEPT = 256 * 2**20  # a larger arena is used once: it would sit there for ever
+
+
+class ArenaError(Exception):
+    """What came is no arena that can be read safely."""
+
+
+class Arena:
+    """Mapped memory; it is unmapped when nobody refers to it or to a view of it any more."""
+
+    __slots__ = ("bytes", "memory", "size")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        """Maps the descriptor, which stays the caller's to close."""
+        self.size = size
+        self.memory = mmap.mmap(descriptor, size)
+        self.bytes: Bytes = np.frombuffer(self.memory, np.uint8)
+
+
+class Outbox:
+    """One direction of one instance, the writing side. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._arena: Arena | None = None
+
+    def room(self, nbytes: int) -> tuple[Arena, int | None]:
+        """An arena of at least that many bytes. With a descriptor when it is a new one: it goes with the next message,
+        and is to be closed then. What was written before is void."""
+        arena = self._arena
+        if arena is not None and nbytes <= arena.size:
+            return arena, None
+        descriptor, arena = _make(nbytes)
+        self._arena = arena
+        return arena, descriptor
+
+    def end(self) -> None:
+        """The message has been answered: what is too large to be kept goes. The reader maps another one next time."""
+        if self._arena is not None and self._arena.size > _KEPT:
+            self._arena = None
+
+    def forget(self) -> None:
+        """The peer is another one: it has mapped nothing yet."""
+        self._arena = None
+
+
+class Inbox:
+    """One direction of one instance, the reading side. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._arena: Arena | None = None
+
+    @property
+    def arena(self) -> Arena:
+        """The arena that came last. Raises ArenaError when none has."""
+        if self._arena is None:
+            raise ArenaError("tensors without shared memory")
+        return self._arena
+
+    def adopt(self, descriptor: int) -> None:
+        """Maps an arena and closes its descriptor. Raises ArenaError."""
+        try:
+            size = os.fstat(descriptor).st_size
+            if not fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                raise ArenaError("shared memory that may shrink")
+            self._arena = Arena(descriptor, size)
+        except (OSError, ValueError) as error:
+            raise ArenaError(f"shared memory that cannot be mapped: {error}") from None
+        finally:
+            os.close(descriptor)
+
+    def end(self) -> None:
+        """As Outbox.end, for what nobody reads any more."""
+        if self._arena is not None and self._arena.size > _KEPT:
+            self._arena = None
+
+
+def aligned(nbytes: int) -> int:
+    """The size of a tensor's place in an arena."""
+    return (nbytes + ALIGNMENT - 1) & -ALIGNMENT
+
+
+def _make(nbytes: int) -> tuple[int, Arena]:
+    size = max(_SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes <= _KEPT else aligned(nbytes)
+    descriptor = os.memfd_create("inferd-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return descriptor, Arena(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise

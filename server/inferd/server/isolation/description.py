@@ -1,0 +1,132 @@
+"""What is said between server and worker besides tensors, as plain values: requests, signatures, traits, errors."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from inferd.backends.api import (
+    BackendError,
+    IncompleteArtefact,
+    InvalidInput,
+    LoadError,
+    MissingFramework,
+    OpenRequest,
+    Placement,
+    Signature,
+    TensorSpec,
+    Traits,
+)
+from inferd.wire.dtypes import dtype_named
+
+Plain = dict[str, Any]
+# The most special first: an error is told by the first kind that it is.
+_KINDS: dict[str, type[BackendError]] = {
+    "missing": MissingFramework,
+    "incomplete": IncompleteArtefact,
+    "load": LoadError,
+    "invalid": InvalidInput,
+    "backend": BackendError,
+}
+_LONGEST = 100_000
+
+
+def signature_to_plain(signature: Signature) -> Plain:
+    """A signature, element types by name."""
+    return {
+        "name": signature.name,
+        "method": signature.method_name,
+        "inputs": [_spec_to_plain(spec) for spec in signature.inputs],
+        "outputs": [_spec_to_plain(spec) for spec in signature.outputs],
+    }
+
+
+def signature_from_plain(value: Plain) -> Signature:
+    """The opposite of signature_to_plain."""
+    inputs, outputs = (tuple(map(_spec_from_plain, value[key])) for key in ("inputs", "outputs"))
+    return Signature(value["name"], inputs, outputs, value["method"])
+
+
+def _spec_to_plain(spec: TensorSpec) -> Plain:
+    return {"name": spec.name, "dtype": spec.dtype.name, "shape": spec.shape, "optional": spec.optional}
+
+
+def _spec_from_plain(value: Plain) -> TensorSpec:
+    shape = None if value["shape"] is None else tuple(value["shape"])
+    return TensorSpec(value["name"], dtype_named(value["dtype"]), shape, optional=value["optional"])
+
+
+def request_to_plain(request: OpenRequest) -> Plain:
+    """What a backend gets to open a version."""
+    return {
+        "model": request.model,
+        "version": request.version,
+        "directory": str(request.directory),
+        "artefact": str(request.artefact),
+        "signatures": [signature_to_plain(signature) for signature in request.signatures],
+        "options": dict(request.options),
+    }
+
+
+def request_from_plain(value: Plain) -> OpenRequest:
+    """The opposite of request_to_plain."""
+    return OpenRequest(
+        model=value["model"],
+        version=value["version"],
+        directory=Path(value["directory"]),
+        artefact=Path(value["artefact"]),
+        signatures=tuple(map(signature_from_plain, value["signatures"])),
+        options=value["options"],
+    )
+
+
+def traits_to_plain(traits: Traits) -> Plain:
+    return asdict(traits)
+
+
+def traits_from_plain(value: Plain) -> Traits:
+    return Traits(**{**value, "notes": tuple(value["notes"])})
+
+
+def placement_to_plain(placement: Placement) -> Plain:
+    return asdict(placement)
+
+
+def placement_from_plain(value: Plain) -> Placement:
+    return Placement(**value)
+
+
+def error_to_plain(error: BaseException) -> Plain:
+    """An error so that it can be raised again on the other side, with the same words."""
+    value: Plain = {"kind": "other", "type": type(error).__name__, "text": str(error)}
+    kind = next((name for name, kind in _KINDS.items() if isinstance(error, kind)), None)
+    if kind is not None:
+        value["kind"] = kind
+    elif isinstance(error, OSError):
+        value |= {"kind": "os", "errno": error.errno, "strerror": error.strerror, "filename": error.filename}
+    elif isinstance(error, MemoryError):
+        value["kind"] = "memory"
+    if kind is None:
+        value["trace"] = "".join(traceback.format_exception(error))[-_LONGEST:]
+    return value
+
+
+def error_from_plain(value: Plain) -> Exception:
+    """The opposite of error_to_plain. An error that no backend meant to raise comes back under its own name, with the
+    worker's traceback as a note: for the log."""
+    kind, text = str(value.get("kind")), str(value.get("text", ""))
+    found: Exception
+    if kind in _KINDS:
+        found = _KINDS[kind].__new__(_KINDS[kind])
+        Exception.__init__(found, text)
+    elif kind == "os" and value.get("errno") is not None:
+        found = OSError(value["errno"], value["strerror"], value["filename"])
+    elif kind == "memory":
+        found = MemoryError(text)
+    else:
+        found = type(str(value.get("type", "Exception")), (Exception,), {})(text)
+    if value.get("trace"):
+        found.add_note(f"in the worker process:\n{value['trace']}")
+    return found

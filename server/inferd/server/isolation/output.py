@@ -1,0 +1,62 @@
+"""What a worker process writes on standard output and error, line by line into the server's log; bounded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from inferd.server.observability.events import get
+from inferd.server.observability.rate_limit import RateLimit
+
+log = get("isolation")
+
+_LONGEST = 2000  # of a line
+_READ = 2**16
+
+
+class Output:
+    """Reads one pipe. Not thread-safe."""
+
+    def __init__(self, descriptor: int, **fields: Any) -> None:
+        """`fields` say in each line whose it is. Takes the descriptor over."""
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self._fields = fields
+        self._limit = RateLimit(per_second=20.0, burst=200)
+        self._begun = b""
+        self.last = ""
+        """The last line that was written."""
+
+    def read(self) -> bool:
+        """Logs what has come. Whether more may come."""
+        while True:
+            try:
+                data = os.read(self.descriptor, _READ)
+            except BlockingIOError:
+                return True
+            except OSError:
+                data = b""
+            if not data:
+                self._say(self._begun)
+                self._begun = b""
+                return False
+            *lines, rest = (self._begun + data).split(b"\n")
+            for line in lines:
+                self._say(line)
+            if len(rest) > _LONGEST:
+                self._say(rest)
+                rest = b""
+            self._begun = rest
+
+    def close(self) -> None:
+        """Logs what is there, waits for nothing, and gives the descriptor back."""
+        self.read()
+        os.close(self.descriptor)
+
+    def _say(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if not text:
+            return
+        self.last = text[:_LONGEST]
+        self._limit.event(log, logging.INFO, "worker says", line=self.last, **self._fields)

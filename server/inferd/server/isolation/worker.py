@@ -1,0 +1,211 @@
+"""The worker process: one version of one model, opened and run by the same backend code as in the server.
+
+python -P -m inferd.server.isolation.worker DESCRIPTOR PARENT
+
+The main thread answers on the control channel; each instance has a channel and a thread of its own, as in the server.
+The process ends when the server closes the control channel, and with the server in any case. It reads no
+configuration, writes nothing but words on standard error, and imports as little of the server as it can.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from inferd.backends.api import Backend, Instance, Model
+from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
+from inferd.server.isolation.channel import Channel, ChannelError, Garbled, Kind, Message
+from inferd.server.isolation.description import (
+    error_to_plain,
+    placement_from_plain,
+    request_from_plain,
+    signature_to_plain,
+    traits_to_plain,
+)
+from inferd.server.isolation.tensors import put, take
+
+_PR_SET_PDEATHSIG = 1
+_BLAME = "500"  # added to the kernel's score when memory runs out: rather a worker than the server
+
+
+class Session(threading.Thread):
+    """One instance: made, run and closed on this thread."""
+
+    def __init__(self, channel: Channel, model: Model, placement: dict[str, Any]) -> None:
+        super().__init__(name=f"instance-{placement.get('device')}", daemon=True)
+        self._channel = channel
+        self._model = model
+        self._placement = placement
+        self._inputs = [[spec.name for spec in signature.inputs] for signature in model.signatures]
+        self._outputs = [[spec.name for spec in signature.outputs] for signature in model.signatures]
+        self._numbers = [{name: number for number, name in enumerate(names)} for names in self._outputs]
+        self._names = [signature.name for signature in model.signatures]
+        self._inbox = Inbox()
+        self._outbox = Outbox()
+
+    def run(self) -> None:
+        try:
+            self._serve()
+        except ChannelError:
+            pass  # the server has let go of this instance
+        finally:
+            self._channel.close()
+
+    def _serve(self) -> None:
+        instance: Instance | None = None
+        try:
+            instance = self._model.instance(placement_from_plain(self._placement))
+        except BaseException as error:
+            self._channel.tell(Kind.FAILED, error_to_plain(error))
+            return
+        try:
+            self._channel.tell(Kind.DONE, {})
+            while True:
+                message = self._channel.receive()
+                if message.kind is not Kind.RUN:
+                    break
+                self._run(instance, message)
+                del message
+        finally:
+            try:
+                instance.close()
+            finally:
+                del instance
+        self._channel.tell(Kind.DONE, {})
+
+    def _run(self, instance: Instance, message: Message) -> None:
+        try:
+            if message.descriptor is not None:
+                self._inbox.adopt(message.descriptor)
+            signature, count, *rest = message.integers()
+            wanted = None if count < 0 else [self._outputs[signature][number] for number in rest[:count]]
+            told = rest[max(0, count) :]
+            inputs = take(self._inbox.arena, self._inputs[signature], told, copy=False) if told else {}
+            outputs = instance.run(self._names[signature], inputs, wanted)
+            numbers = self._numbers[signature]
+            known = outputs if outputs.keys() <= numbers.keys() else {n: a for n, a in outputs.items() if n in numbers}
+            answer, descriptor = put(self._outbox, numbers, known)
+            del inputs, outputs, known
+        except ArenaError:
+            raise  # the two sides do not mean the same memory any more: nothing can be put right here
+        except BaseException as error:  # SystemExit too: a model ends no server, and no worker either
+            self._channel.tell(Kind.FAILED, error_to_plain(error))
+            return
+        try:
+            self._channel.tell_integers(Kind.RAN, answer, descriptor)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._outbox.end()
+        self._inbox.end()
+
+
+class Worker:
+    """The control channel's side of the process."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._backend: Backend | None = None
+        self._model: Model | None = None
+        self._ops: dict[str, Callable[[dict[str, Any], int | None], dict[str, Any]]] = {
+            "ping": lambda asked, _: {},
+            "devices": self._devices,
+            "open": self._open,
+            "instance": self._instance,
+            "close": self._close,
+        }
+
+    def serve(self) -> None:
+        """Answers until the server closes the channel."""
+        while True:
+            message = self._channel.receive()
+            asked = message.json()
+            op = self._ops.get(str(asked.get("op")))
+            if message.kind is not Kind.ASK or op is None:
+                raise Garbled(f"an unknown order {asked.get('op')!r}")
+            try:
+                answer = op(asked, message.descriptor)
+            except BaseException as error:
+                self._channel.tell(Kind.FAILED, error_to_plain(error))
+            else:
+                self._channel.tell(Kind.DONE, answer)
+
+    def _load_backend(self, value: str) -> Backend:
+        if self._backend is None:
+            module, _, names = value.partition(":")
+            found: Any = importlib.import_module(module)
+            for name in names.split("."):
+                found = getattr(found, name)
+            self._backend = found() if callable(found) else found
+        return self._backend
+
+    def _devices(self, asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        return {"devices": list(self._load_backend(asked["backend"]).devices())}
+
+    def _open(self, asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        model = self._load_backend(asked["backend"]).open(request_from_plain(asked["request"]))
+        self._model = model
+        gc.collect()
+        gc.freeze()  # what the framework has made lives as long as the process
+        return {
+            "signatures": [signature_to_plain(signature) for signature in model.signatures],
+            "traits": traits_to_plain(model.traits),
+        }
+
+    def _instance(self, asked: dict[str, Any], descriptor: int | None) -> dict[str, Any]:
+        if self._model is None or descriptor is None:
+            raise Garbled("an instance of nothing")
+        Session(Channel(socket.socket(fileno=descriptor)), self._model, asked["placement"]).start()
+        return {}
+
+    def _close(self, _asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
+        return {}
+
+
+def main(arguments: list[str]) -> None:
+    """Never returns: the process ends without taking the interpreter apart, which frameworks do not always survive."""
+    descriptor, parent = map(int, arguments)
+    code = 1
+    try:
+        _stay_with(parent)
+        faulthandler.enable()
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        Worker(Channel(socket.socket(fileno=descriptor))).serve()
+    except ChannelError as error:
+        code = 1 if isinstance(error, Garbled) else 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _stay_with(parent: int) -> None:
+    """Dies with the server; a drain's SIGTERM to the whole group, or the terminal's interrupt, is the server's
+    business."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was quicker
+        os._exit(0)
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(_BLAME)
+    except OSError:
+        pass  # a hardened container: then the kernel chooses for itself
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
