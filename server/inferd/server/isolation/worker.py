@@ -55,6 +55,9 @@ class Session(threading.Thread):
 
     def run(self) -> None:
         try:
+            nice = self._placement.get("nice", 0)
+            if nice:  # as the server's own instances stand behind its front end
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + nice))
             self._serve()
         except ChannelError:
             pass  # the server has let go of this instance
