@@ -53,6 +53,15 @@ def test_a_connection_lost_in_mid_call_is_survived(connect, server: FakeServer):
     assert server.script.calls.count("Predict") == 2
 
 
+def test_a_call_that_the_server_ended_is_sent_again(connect, server: FakeServer):
+    """So a server's core ends what reaches it while it shuts down; nobody here has cancelled anything."""
+    server.script.failures.append(Failure(grpc.StatusCode.CANCELLED, "CANCELLED"))
+    assert connect(server.address, retry=FAST).predict("m", {"x": rows()}).version == 3
+    server.script.failures.append(Failure(grpc.StatusCode.CANCELLED, "CANCELLED"))
+    with pytest.raises(Unavailable, match="the server ended the call"):
+        connect(server.address, retry=NO_RETRIES).predict("m", {"x": rows()})
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [

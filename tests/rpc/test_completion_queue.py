@@ -89,7 +89,7 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq import transport as cq
 from inferd.server.rpc.transport import MethodTable
-cq.QUIET = 0.0  # not to wait for late callers two hundred times
+cq.REFUSING = 0.0  # not to wait for late callers two hundred times
 config = ServerConfig()
 table = MethodTable({"/t.E/E": lambda call: call.reply(call.request)}, {})
 for i in range(200):

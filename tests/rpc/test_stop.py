@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -12,6 +13,8 @@ from support.rpc import PREDICT, PREDICT_STREAM, TRANSPORTS, Served, eventually,
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
+from inferd.server.rpc import public
+from inferd.server.rpc.cq import transport as cq
 from inferd.server.rpc.listen import Address
 from inferd.server.rpc.transport import MethodTable
 from inferd.v1 import model_service_pb2
@@ -52,6 +55,14 @@ def draining(channel: grpc.Channel) -> grpc.RpcError:
     return found[0]
 
 
+@pytest.fixture
+def refusing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time to look at what a call meets before the ports close."""
+    for module in (public, cq):
+        monkeypatch.setattr(module, "REFUSING", 3.0)
+
+
+@pytest.mark.usefixtures("refusing_for_long")
 def test_calls_in_flight_are_all_answered_and_new_ones_refused(server: Served):
     server.scheduler.holding = True
     channel = server.channel()
@@ -72,6 +83,24 @@ def test_calls_in_flight_are_all_answered_and_new_ones_refused(server: Served):
     assert stopping.wait() is True
     assert server.transport.open_calls == 0
     assert refused(server.predict).code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_while_calls_in_flight_go_on_proxies_find_the_port_closed(server: Served):
+    """One that does not look into gRPC's statuses would send its calls to who refuses them, for as long as it can."""
+    server.scheduler.holding = True
+    futures = [server.channel().unary_unary(PREDICT).future(request(), timeout=60) for _ in range(5)]
+    server.scheduler.wait_for(5)
+    stopping = Stopping(server, 60)
+
+    def is_closed() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+    eventually(is_closed)
+    assert server.transport.open_calls == 5
+    server.scheduler.step()
+    assert all(future.code() is grpc.StatusCode.OK for future in futures)
+    assert stopping.wait() is True
 
 
 def test_calls_that_outlast_the_grace_are_cut_off_with_a_status(server: Served):

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from inferd.client import NO_RETRIES, Client, InferdError
+from inferd.client import NO_RETRIES, Client, InferdError, RetryPolicy
 
 LIMIT = 60.0
 
@@ -28,10 +28,19 @@ class Seen:
 
 
 class Traffic:
-    """Threads that call y = x + marker models without retries until the block ends. A context manager."""
+    """Threads that call y = x + marker models until the block ends; without retries unless told. A context manager."""
 
-    def __init__(self, address: str, model: str, *, threads: int = 4, label: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        *,
+        threads: int = 4,
+        label: str | None = None,
+        retry: RetryPolicy = NO_RETRIES,
+    ) -> None:
         self._address = address
+        self._retry = retry
         self._model = model
         self._label = label
         self._stop = threading.Event()
@@ -77,7 +86,7 @@ class Traffic:
     def _call(self, index: int) -> None:
         rng = np.random.default_rng(index)
         order = self.seen.orders[index]
-        with Client(self._address, retry=NO_RETRIES, timeout=20.0) as client:
+        with Client(self._address, retry=self._retry, timeout=20.0) as client:
             while not self._stop.is_set():
                 x = rng.integers(0, 1000, size=(1 + index % 3, 4)).astype(np.float32)
                 try:

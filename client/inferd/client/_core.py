@@ -24,6 +24,8 @@ PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 
 # gRPC's words where no connection stood, so that nothing can have been sent (pick_first and round_robin word it apart).
 _NEVER_SENT = ("failed to connect", "connections to all backends failing", "DNS resolution failed")
+# And where the call was cancelled on this side: by its caller, or with its channel.
+_CANCELLED_HERE = ("Locally cancelled", "Channel closed")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 MetadataLike = Mapping[str, str] | Sequence[tuple[str, str | bytes]]
@@ -106,6 +108,9 @@ def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "",
             accepted = value != "0"
         elif key == "grpc-retry-pushback-ms":
             retry_after = _pushback(value)
+    if code is grpc.StatusCode.CANCELLED and accepted is None and not details.startswith(_CANCELLED_HERE):
+        # Nobody here did that: the core of a server that stops ends so what reached it last.
+        code, details = grpc.StatusCode.UNAVAILABLE, f"the server ended the call: {details}"
     if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NEVER_SENT):
         accepted = False
     return error_class(code)(

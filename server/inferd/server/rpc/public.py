@@ -23,7 +23,7 @@ from inferd.server.core.status import CUT, GONE, Failure, failure_of, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
-from inferd.server.rpc.transport import FLUSH, MAX_QUIET, QUIET, MethodTable, StreamHandler, UnaryHandler
+from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable, StreamHandler, UnaryHandler
 
 _log = logging.getLogger("inferd.rpc")
 _NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
@@ -45,7 +45,6 @@ class PublicTransport:
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._calls: set[PublicUnaryCall | PublicStreamCall] = set()
         self._draining = False
-        self._last_refusal = 0.0
         self._started: concurrent.futures.Future[Sequence[str]] = concurrent.futures.Future()
         self._stopped: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._stop_asked = False
@@ -131,14 +130,17 @@ class PublicTransport:
 
     async def _drain(self, server: grpc.aio.Server, grace: float) -> bool:
         self._draining = True
-        self._last_refusal = time.monotonic()
+        until = time.monotonic() + grace
         for call in list(self._calls):
             if isinstance(call, PublicStreamCall):
                 call.drain()
+        await asyncio.sleep(REFUSING)
+        # The core tells connections to go and waits for their calls, longer than we do: we cut them with a status.
+        stopped = asyncio.ensure_future(server.stop(max(0.0, until - time.monotonic()) + FLUSH))
         if self._calls:
             self._idle.clear()
             try:
-                await asyncio.wait_for(self._idle.wait(), grace)
+                await asyncio.wait_for(self._idle.wait(), max(0.0, until - time.monotonic()))
             except TimeoutError:
                 pass
         left = list(self._calls)
@@ -146,17 +148,8 @@ class PublicTransport:
             _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
             for call in left:
                 call.cut(CUT)
-        await self._quiet()
-        # The core still has to write what was answered last; it knows when that is done.
-        await server.stop(FLUSH)
+        await stopped
         return not left
-
-    async def _quiet(self) -> None:
-        """Waits until no new calls come. Those that reach the core while it shuts down end as CANCELLED, which nobody
-        repeats; those that are refused before go elsewhere."""
-        end = time.monotonic() + MAX_QUIET
-        while (now := time.monotonic()) < end and now - self._last_refusal < QUIET:
-            await asyncio.sleep(QUIET / 4)
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         handlers: dict[str, grpc.RpcMethodHandler] = {}
@@ -234,7 +227,6 @@ class PublicTransport:
         return refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
 
     async def _refuse(self, method: str, context: Any, failure: Failure) -> bytes:
-        self._last_refusal = time.monotonic()
         self._table.refused(method, failure.code)
         return await _abort(context, failure)
 

@@ -16,8 +16,10 @@ from typing import Protocol
 
 from inferd.server.errors import Code
 
-QUIET = 0.1  # seconds without a new call after which a transport that stops may let its core shut down
-MAX_QUIET = 1.0  # and seconds after which it does so all the same
+# Seconds for which a transport that stops refuses new calls itself, with a status that clients repeat elsewhere. Then
+# its core tells every connection to go and closes the ports, while calls in flight go on: a proxy that does not look
+# into gRPC's statuses finds another server only so. It must be shorter than a client's patience of three attempts.
+REFUSING = 0.1
 FLUSH = 2.0  # seconds that answers already given may take to reach the network
 
 Metadata = Sequence[tuple[str, str]]

@@ -23,7 +23,7 @@ from inferd.server.core.status import CUT, GONE, Failure, failure_of, header_tex
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq.calls import NO_FLAGS, StreamCall, UnaryCall
-from inferd.server.rpc.transport import FLUSH, MAX_QUIET, QUIET, MethodTable
+from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,6 @@ class CompletionQueueTransport:
         self._inline = loop or InlineLoop()
         self._calls: set[UnaryCall | StreamCall] = set()
         self._draining = False
-        self._last_refusal = 0.0
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._shut = threading.Event()
@@ -126,28 +125,20 @@ class CompletionQueueTransport:
             first = not self._draining
             self._draining = True
         if first:
-            self._last_refusal = time.monotonic()
-            # New calls are still taken from the core, to be refused with a status of our own; what was accepted goes
-            # on.
+            until = time.monotonic() + grace
             for call in list(self._calls):
                 if isinstance(call, StreamCall):
                     call.drain()
-            until = time.monotonic() + grace
-            while self._calls and not self._ended.is_set():
-                self._idle.clear()
-                if not self._calls:
-                    break
-                if not self._idle.wait(max(0.0, until - time.monotonic())):
-                    break
-            left = list(self._calls)
-            self._drained = not left
-            if left:
+            # New calls are still taken from the core, to be refused with a status of our own.
+            self._ended.wait(REFUSING)
+            self._server.shutdown(self._queue, _SHUT_DOWN)
+            self._shut.set()
+            self._drained = self._wait_for_calls(until)
+            if not self._drained:
+                left = list(self._calls)
                 _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
                 for call in left:
                     call.cut(CUT)
-            self._quiet()
-            self._server.shutdown(self._queue, _SHUT_DOWN)
-            self._shut.set()
             if not self._ended.wait(FLUSH):  # what is written by now is written; the core ends the rest
                 with self._lock:
                     if not self._ended.is_set():
@@ -158,12 +149,13 @@ class CompletionQueueTransport:
         self._thread.join()
         return self._drained
 
-    def _quiet(self) -> None:
-        """Waits until no new calls come: those that reach the core while it shuts down end as CANCELLED, which nobody
-        repeats; those that are refused before go elsewhere."""
-        end = time.monotonic() + MAX_QUIET
-        while (now := time.monotonic()) < end and now - self._last_refusal < QUIET and not self._ended.is_set():
-            self._ended.wait(QUIET / 4)
+    def _wait_for_calls(self, until: float) -> bool:
+        """Whether every call is over by `until`, in monotonic seconds."""
+        while self._calls and not self._ended.is_set():
+            self._idle.clear()
+            if self._calls and not self._idle.wait(max(0.0, until - time.monotonic())):
+                return not self._calls
+        return True
 
     # ---- the loop's thread ---------------------------------------------------------------------------------
 
@@ -258,8 +250,6 @@ class CompletionQueueTransport:
 
     def _refuse(self, event: Any, method: str, failure: Failure) -> None:
         """Answers a call whose message was never read."""
-        if self._draining:
-            self._last_refusal = time.monotonic()
         self._refused(method, failure.code)
         event.call.start_server_batch(
             (
