@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -59,6 +60,11 @@ class Replica:
         assert self._server.stop() == 0
         self._server.__exit__(None, None, None)
         self.start()
+
+    def serves(self) -> bool:
+        """Whether it has answered a request since it started."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=10) as page:
+            return 'code="OK"' in page.read().decode()
 
     def end(self) -> None:
         if self._server is not None:
@@ -120,15 +126,17 @@ def listens(port: int) -> bool:
 def survive(address: str, replicas: tuple[Replica, Replica]) -> None:
     """Kills the first server and starts it again, then rolls both, under load whose every answer is checked."""
     first, second = replicas
-    with Traffic(address, "m", threads=3, retry=RetryPolicy()) as traffic:
+    with Traffic(address, "m", threads=3, retry=RetryPolicy(), share=True) as traffic:
         traffic.more(ENOUGH)
         first.kill()
         traffic.more(ENOUGH)
         first.start()
-        traffic.more(ENOUGH)
+        # The next one goes when this one has its part of the load again, as in any rolling update.
+        eventually(first.serves, "the killed server serves again")
         for replica in (first, second):
             replica.roll()
-            traffic.more(ENOUGH)
+            eventually(replica.serves, "the rolled server serves again")
+        traffic.more(ENOUGH)
         seen = traffic.end()
     assert not seen.failures
     assert not seen.wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -28,7 +29,8 @@ class Seen:
 
 
 class Traffic:
-    """Threads that call y = x + marker models until the block ends; without retries unless told. A context manager."""
+    """Threads that call y = x + marker models until the block ends; without retries unless told, each with a client of
+    its own unless they `share` one. A context manager."""
 
     def __init__(
         self,
@@ -38,7 +40,9 @@ class Traffic:
         threads: int = 4,
         label: str | None = None,
         retry: RetryPolicy = NO_RETRIES,
+        share: bool = False,
     ) -> None:
+        self._shared = Client(address, retry=retry, timeout=20.0) if share else None
         self._address = address
         self._retry = retry
         self._model = model
@@ -63,6 +67,8 @@ class Traffic:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        if self._shared is not None:
+            self._shared.close()
         return self.seen
 
     def until(self, what: str, condition: Callable[[Seen], bool]) -> Seen:
@@ -86,7 +92,11 @@ class Traffic:
     def _call(self, index: int) -> None:
         rng = np.random.default_rng(index)
         order = self.seen.orders[index]
-        with Client(self._address, retry=self._retry, timeout=20.0) as client:
+        with (
+            nullcontext(self._shared)
+            if self._shared
+            else Client(self._address, retry=self._retry, timeout=20.0) as client
+        ):
             while not self._stop.is_set():
                 x = rng.integers(0, 1000, size=(1 + index % 3, 4)).astype(np.float32)
                 try:

@@ -60,7 +60,8 @@ def plan_channel(
         "grpc.use_local_subchannel_pool": 1,
         # gRPC waits a second after a failed connect, in which every retry would fail at once.
         "grpc.initial_reconnect_backoff_ms": 50,
-        "grpc.max_reconnect_backoff_ms": 5000,
+        # And a server that comes back is found before the next one of a rolling update goes.
+        "grpc.max_reconnect_backoff_ms": 1000,
         "grpc.service_config": json.dumps(service),
         "grpc.service_config_disable_resolution": 1,
     }
