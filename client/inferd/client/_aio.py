@@ -56,7 +56,7 @@ class AsyncClient(AsyncAdminCalls):
         token: str | Callable[[], str] | None = None,
         metadata: MetadataLike | None = None,
         load_balancing: LoadBalancing = "round_robin",
-        health_check: bool = False,
+        health_check: bool | None = None,
         compression: Compression | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:

@@ -39,7 +39,7 @@ def plan_channel(
     tls: Tls | None,
     keepalive: KeepAlive | None,
     load_balancing: LoadBalancing,
-    health_check: bool,
+    health_check: bool | None,
     compression: Compression | None,
     options: Mapping[str, Any],
 ) -> ChannelPlan:
@@ -50,7 +50,8 @@ def plan_channel(
         raise InvalidInput(f"compression is {compression!r}; expected 'gzip', 'deflate' or None")
     target, authority = parse_address(address)
     service: dict[str, Any] = {"loadBalancingConfig": [{load_balancing: {}}]}
-    if health_check:
+    # One server alone says itself what is wrong with it; of several, those that are not ready only cost attempts.
+    if health_check or (health_check is None and "," in target):
         service["healthCheckConfig"] = {"serviceName": ""}
     arguments: dict[str, Any] = {
         # The server states its own limit; a second, smaller one here would only lose answers.

@@ -45,7 +45,7 @@ class Client(AdminCalls):
     token           sent as `authorization: Bearer`; a function is asked for every call. Use it with TLS only.
     metadata        sent with every call
     load_balancing  "round_robin": every request to the next server; "pick_first": one server until it fails
-    health_check    leave out servers that say they are not ready (round_robin)
+    health_check    leave out servers that say they are not ready (round_robin); None: only of a list
     compression     of requests: "gzip" or "deflate"; tensors seldom shrink
     options         gRPC channel arguments that override those set here
     """
@@ -61,7 +61,7 @@ class Client(AdminCalls):
         token: str | Callable[[], str] | None = None,
         metadata: MetadataLike | None = None,
         load_balancing: LoadBalancing = "round_robin",
-        health_check: bool = False,
+        health_check: bool | None = None,
         compression: Compression | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
