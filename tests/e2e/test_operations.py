@@ -19,6 +19,7 @@ from support.waiting import eventually
 from inferd.client import NO_RETRIES, Client, NotFound
 from inferd.server.app import App
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.trace import trace_of
 from inferd.server.observability.events import FIELDS
 
 ONE = {"x": np.ones((1, 4), np.float32)}
@@ -61,6 +62,50 @@ def test_a_failed_request_is_one_json_object_with_fields(models: Path, tmp_path:
     [line] = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "request failed"]
     assert (line["model"], line["code"], line["request_id"]) == ("nobody", "NOT_FOUND", "r-17")
     assert line["reason"].startswith("unknown model 'nobody'")
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+
+
+def test_a_failed_request_says_which_trace_it_belongs_to_on_every_edge(models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    with Served(models, sets=(*FAST, f"log={{file: {log}, format: json}}")) as server:
+        with Client(server.address, retry=NO_RETRIES, metadata=PARENT) as client:
+            with pytest.raises(NotFound):
+                client.predict("nobody", ONE)
+            with client.stream() as stream, pytest.raises(NotFound):
+                stream.submit("nobody", ONE).result(timeout=30)
+        for path in ("/v2/models/nobody/infer", "/v1/models/nobody:predict"):
+            asked = urllib.request.Request(f"http://{server.http}{path}", b'{"inputs": []}', PARENT)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(asked, timeout=10)
+            refused.value.close()
+    lines = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "request failed"]
+    assert len(lines) == 4
+    assert {(line.get("trace_id"), line.get("span_id")) for line in lines} == {(TRACE, SPAN)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "nonsense",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-01-{'x' * 128}",
+    ],
+)
+def test_what_is_no_traceparent_is_no_trace(text: str | None) -> None:
+    assert trace_of(text) is None
+
+
+def test_a_later_version_of_traceparent_may_say_more() -> None:
+    assert trace_of(f"01-{TRACE}-{SPAN}-01-more") == (TRACE, SPAN)
 
 
 @pytest.mark.parametrize(

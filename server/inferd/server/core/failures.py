@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
+from types import MappingProxyType
 
 from inferd.server.core.status import Failure
 from inferd.server.errors import Code
@@ -50,8 +51,9 @@ class FailureLog:
         request_id: str = "",
         peer: str = "",
         error: BaseException | None = None,
+        trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """A request has failed. The traceback is written for unexpected errors only."""
+        """A request has failed. The traceback is written for unexpected errors only. `trace`: core.trace."""
         level = _LEVELS.get(failure.code, logging.INFO)
         if not self._logger.isEnabledFor(level):
             return
@@ -70,6 +72,7 @@ class FailureLog:
             peer=peer or None,
             left_out=left_out or None,
             reason=_printable(failure.text),
+            **trace,
         )
 
     def _admit(self, key: tuple[str, Code]) -> int | None:

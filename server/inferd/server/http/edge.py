@@ -14,6 +14,7 @@ from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.core.status import CUT, Failure
+from inferd.server.core.trace import trace_fields
 from inferd.server.errors import Code, ServingError
 from inferd.server.http.call import Failed
 from inferd.server.http.coding import chosen, deflate, worth
@@ -107,7 +108,15 @@ class Edge:
             self._inference.refused(self.protocol.name, failure.code.name, monotonic() - exchange.started)
         route = getattr(request.scope.get("route"), "path", "")
         method = f"{request.method} {route}"
-        self._failures.write(method, failure, model=model, request_id=request_id, peer=exchange.peer, error=error)
+        self._failures.write(
+            method,
+            failure,
+            model=model,
+            request_id=request_id,
+            peer=exchange.peer,
+            error=error,
+            trace=trace_fields(exchange),
+        )
         if isinstance(error, BodyRefused):
             return self._told(error.status, failure.text, close=True)
         return self._told(self.protocol.status(failure.code), failure.text)

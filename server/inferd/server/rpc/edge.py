@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.status import Failure, failure_of
+from inferd.server.core.trace import trace_fields
 from inferd.server.errors import InvalidRequest
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
@@ -66,7 +67,15 @@ class Edge:
         """Fails a call with the status for `error`, and logs it."""
         request_id = request_id or self.gate.request_id(call, "")
         failure = self.status(error, request_id)
-        self.failures.write(call.method, failure, model=model, request_id=request_id, peer=call.peer, error=error)
+        self.failures.write(
+            call.method,
+            failure,
+            model=model,
+            request_id=request_id,
+            peer=call.peer,
+            error=error,
+            trace=trace_fields(call),
+        )
         call.fail(failure.code, failure.text, failure.trailing)
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import GONE, Failure
+from inferd.server.core.trace import trace_fields
 from inferd.server.errors import Overloaded, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import StreamCall
@@ -181,6 +182,7 @@ class Session:
             request_id=getattr(error, "request_id", "") if exchange is None else exchange.request_id,
             peer=self._call.peer,
             error=error,
+            trace=trace_fields(self._call),
         )
         if self._dialect.fatal:
             pending.failure = failure
