@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def main(arguments: list[str]) -> int:
         parser.error(f"expected any of {', '.join((*WITH_OPTIONS, *NAMES))}, got {', '.join(sorted(unknown))}")
     only = tuple(word.strip().lower() for word in said.only.split(",") if word.strip())
     options = Options(quick=said.quick, docs=said.docs, prototype=said.prototype, only=only, requests=said.requests)
+    # The default would leave every server that is being measured behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{machine()}\n", flush=True)
     tables: list[Table] = []
     for name in said.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:

@@ -17,6 +17,7 @@ from inferd.wire.dtypes import DType
 from inferd.wire.forms import Form, Forms
 from inferd.wire.oip import fallback as oip_fallback
 from inferd.wire.tensors import WireError
+from inferd.wire.values import DecodedResponse
 
 DTYPES = [DType.BOOL, DType.FP32, DType.INT64, DType.UINT8, DType.BF16, DType.STRING]
 TEXT = st.text(max_size=4)
@@ -55,6 +56,17 @@ def native_messages(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
+def native_answers(draw: st.DrawFn) -> bytes:
+    return pb.PredictResponse(
+        model_name=draw(TEXT),
+        version=draw(st.integers(-1, 300)),
+        signature=draw(TEXT),
+        outputs=[{"name": n, "dtype": d, "shape": s, "data": data} for n, d, s, data in draw(tensors())],
+        request_id=draw(TEXT),
+    ).SerializeToString()
+
+
+@st.composite
 def oip_messages(draw: st.DrawFn) -> bytes:
     request = oip_pb.ModelInferRequest(model_name=draw(TEXT), model_version=draw(TEXT), id=draw(TEXT))
     for name, dtype, shape, data in draw(tensors()):
@@ -73,10 +85,11 @@ def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
         decoded = decode(message)
     except WireError as error:
         return type(error), str(error), error.request_id
-    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("form", "inputs")}
-    arrays = [
-        (n, a.dtype, a.shape, a.tolist() if a.dtype == object else a.tobytes()) for n, a in decoded.inputs.items()
-    ]
+    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("form", "inputs", "outputs")}
+    tensors = decoded.outputs if isinstance(decoded, DecodedResponse) else decoded.inputs
+    arrays = [(n, a.dtype, a.shape, a.tolist() if a.dtype == object else a.tobytes()) for n, a in tensors.items()]
+    if not isinstance(decoded, DecodedResponse):
+        said["outputs"] = decoded.outputs
     return said, arrays
 
 
@@ -84,9 +97,10 @@ def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
     ("decode", "oracle", "messages"),
     [
         (native.decode_request, fallback.decode_request, native_messages()),
+        (native.decode_response, fallback.decode_response, native_answers()),
         (oip.decode_request, oip_fallback.decode_request, oip_messages()),
     ],
-    ids=["native", "oip"],
+    ids=["native", "native answer", "oip"],
 )
 def test_a_repeated_form_means_what_the_class_says(decode: Any, oracle: Any, messages: st.SearchStrategy[bytes]):
     @settings(max_examples=150, deadline=None)

@@ -17,7 +17,7 @@ from ._aio_stream import AsyncPredictStream
 from ._aio_window import async_in_flight_window
 from ._channel import Compression, LoadBalancing, plan_channel
 from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
-from ._core import Call, Deadline, MetadataLike, decode, metadata_pairs
+from ._core import Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs, request_error
 from ._errors import (
     DeadlineExceeded,
     InferdError,
@@ -103,20 +103,43 @@ class AsyncClient(AsyncAdminCalls):
             queue_timeout=queue_timeout,
         )
         deadline = Deadline(self.timeout if timeout is None else timeout)
+        extra = metadata_pairs(metadata) if metadata else ()
+        connection = self._connection
+        method = connection.methods.predict
+        arrays = plain_arrays(inputs)
+        if arrays is None:
+            return await self._predict_described(call, inputs, deadline, extra, stateful)
+        request = call.encode(arrays)
+        # The first attempt is made here: a layer less for the call that goes well.
+        try:
+            answer = await method(request, timeout=deadline.whole, metadata=connection.metadata(extra))
+        except grpc.RpcError as failure:
+            error = request_error(failure, model, request_id)
+        except asyncio.CancelledError:
+            connection.not_closed()
+            raise
+        else:
+            return decode(answer)
+        may_repeat = partial(self._describer.may_repeat, call, stateful)
+        return decode(
+            await connection.again(error, method, request, deadline=deadline, metadata=extra, may_repeat=may_repeat)
+        )
+
+    async def _predict_described(
+        self, call: Call, inputs: object, deadline: Deadline, extra: Metadata, stateful: bool | None
+    ) -> Prediction:
+        """`predict` with inputs that take their element types or their name from the model's metadata."""
         invoke = partial(
             self._connection.invoke,
             self._connection.methods.predict,
             deadline=deadline,
-            metadata=metadata_pairs(metadata),
-            model=model,
-            request_id=request_id,
+            metadata=extra,
+            model=call.model,
+            request_id=call.request_id,
             may_repeat=partial(self._describer.may_repeat, call, stateful),
         )
-        arrays = plain_arrays(inputs)
-        if arrays is not None:
-            return decode(await invoke(call.encode(arrays)))
         used = await self._describer.describe(call, deadline)
-        request = call.encode(described_arrays(inputs, used, signature))
+        request = call.encode(described_arrays(inputs, used, call.signature))
         try:
             return decode(await invoke(request))
         except InvalidArgument:

@@ -94,9 +94,46 @@ class AsyncConnection:
         wait_for_ready: bool | None = None,
     ) -> Any:
         """One call with its retries. Raises RequestError or ClientClosed; cancelling the task cancels the call."""
-        attempts: Attempts | None = None
-        error: RequestError | None = None
+        if self.closing:
+            raise ClientClosed("the client was closed while the call was in flight")
+        call = method(request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready)
+        try:
+            return await call
+        except grpc.RpcError as failure:
+            error = request_error(failure, model, request_id)
+        except asyncio.CancelledError:
+            self.not_closed()
+            raise
+        return await self.again(
+            error,
+            method,
+            request,
+            deadline=deadline,
+            metadata=metadata,
+            may_repeat=may_repeat,
+            wait_for_ready=wait_for_ready,
+        )
+
+    async def again(
+        self,
+        error: RequestError,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        deadline: Deadline,
+        metadata: Metadata,
+        may_repeat: AsyncMayRepeat,
+        wait_for_ready: bool | None = None,
+    ) -> Any:
+        """What follows the first failure: pauses and further attempts, or the error."""
+        attempts = Attempts(self._retry, deadline)
         while True:
+            if self.closing:
+                raise ClientClosed("the client was closed while the call was in flight") from error
+            pause = attempts.pause_after(error) if may_repeat is not None else None
+            if pause is None or (may_repeat is not None and not await may_repeat(error, deadline)):
+                raise error
+            await asyncio.sleep(pause)
             if self.closing:
                 raise ClientClosed("the client was closed while the call was in flight") from error
             call = method(
@@ -105,20 +142,12 @@ class AsyncConnection:
             try:
                 return await call
             except grpc.RpcError as failure:
-                last, error = error, request_error(failure, model, request_id, attempts.count if attempts else 1)
+                last = error
+                error = request_error(failure, last.model, last.request_id, attempts.count)
                 error.__cause__ = last
             except asyncio.CancelledError:
-                if self._cancelled_by_close():
-                    raise ClientClosed("the client was closed while the call was in flight") from None
+                self.not_closed()
                 raise
-            if self.closing:
-                raise ClientClosed("the client was closed while the call was in flight") from error
-            if attempts is None:
-                attempts = Attempts(self._retry, deadline)
-            pause = attempts.pause_after(error) if may_repeat is not None else None
-            if pause is None or (may_repeat is not None and not await may_repeat(error, deadline)):
-                raise error
-            await asyncio.sleep(pause)
 
     async def messages(self, call: Any, model: str = "") -> AsyncIterator[Any]:
         """The messages of a server stream, with typed errors. Leaving the loop ends the call."""
@@ -135,6 +164,11 @@ class AsyncConnection:
             raise
         finally:
             call.cancel()
+
+    def not_closed(self) -> None:
+        """Raises ClientClosed where it is the client's end that has cancelled the running task's call."""
+        if self._cancelled_by_close():
+            raise ClientClosed("the client was closed while the call was in flight") from None
 
     def _cancelled_by_close(self) -> bool:
         """Closing the channel cancels its calls; a cancel of the caller's own task must stay what it is."""

@@ -78,11 +78,15 @@ class Connection:
             return method(
                 request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
             )
-        except grpc.RpcError as failure:
-            error = request_error(failure, model, request_id)
-        except ValueError as failure:
-            raise self._unusable(failure) from None
+        except (grpc.RpcError, ValueError) as failure:
+            error = self.failed(failure, model, request_id)
         return self.again(error, method, request, deadline=deadline, metadata=metadata, may_repeat=may_repeat)
+
+    def failed(self, failure: grpc.RpcError | ValueError, model: str, request_id: str) -> RequestError:
+        """The error of a first attempt. Raises ClientClosed, and a ValueError that is not gRPC's."""
+        if isinstance(failure, grpc.RpcError):
+            return request_error(failure, model, request_id)
+        raise self._unusable(failure) from None
 
     def again(
         self,
@@ -116,14 +120,18 @@ class Connection:
         """Sends a request and returns; `pending` gets the answer. Raises ClientClosed."""
         self.check()
         try:
-            call = method.future(request, timeout=pending.deadline.left(), metadata=self.metadata(metadata))
+            call = method.future(request, timeout=pending.deadline.whole, metadata=self.metadata(metadata))
         except ValueError as failure:
             raise self._unusable(failure) from None
         pending.call = call
 
         def finished(done: Any) -> None:
-            if done.code() is grpc.StatusCode.OK:
-                pending.answer(done.result())
+            try:
+                message = done.result()
+            except (grpc.RpcError, grpc.FutureCancelledError):
+                pass
+            else:
+                pending.answer(message)
                 return
             error = request_error(done, pending.model, pending.request_id)
             if self.closing:

@@ -130,13 +130,15 @@ def _pushback(value: str | bytes) -> float:
 class Deadline:
     """A timeout that runs over all attempts of one call."""
 
-    __slots__ = ("_at", "_clock")
+    __slots__ = ("_at", "_clock", "whole")
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
-        if math.isnan(timeout) or timeout < 0:
+        if not timeout >= 0:
             raise InvalidInput(f"timeout is {timeout}; expected seconds of 0 or more, math.inf for none")
         self._clock = clock
         self._at = clock() + timeout
+        self.whole = None if timeout == math.inf else timeout
+        """What `left` says at the beginning, for the first attempt: no second look at the clock."""
 
     def left(self) -> float | None:
         """Seconds left, 0 or more; None without a deadline. What gRPC takes as a timeout."""

@@ -8,11 +8,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
+import grpc
+
 from ._admin import AdminCalls
 from ._channel import Compression, LoadBalancing, plan_channel
 from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
 from ._connection import Connection, PendingPrediction
-from ._core import PREDICT, PREDICT_STREAM, Call, Deadline, MetadataLike, decode, metadata_pairs
+from ._core import PREDICT, PREDICT_STREAM, Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs
 from ._describe import Describer
 from ._errors import DeadlineExceeded, InferdError, InvalidArgument, InvalidInput, NotFound, RequestError, Unavailable
 from ._health import CHECK, WATCH
@@ -131,20 +133,40 @@ class Client(AdminCalls):
             queue_timeout=queue_timeout,
         )
         deadline = Deadline(self.timeout if timeout is None else timeout)
+        extra = metadata_pairs(metadata) if metadata else ()
+        arrays = plain_arrays(inputs)
+        if arrays is None:
+            return self._predict_described(call, inputs, deadline, extra, stateful)
+        request = call.encode(arrays)
+        connection = self._connection
+        connection.check()
+        # The first attempt is made here: a layer less for the call that goes well.
+        try:
+            answer = self._predict(request, timeout=deadline.whole, metadata=connection.metadata(extra))
+        except (grpc.RpcError, ValueError) as failure:
+            error = connection.failed(failure, model, request_id)
+        else:
+            return decode(answer)
+        may_repeat = partial(self._describer.may_repeat, call, stateful)
+        return decode(
+            connection.again(error, self._predict, request, deadline=deadline, metadata=extra, may_repeat=may_repeat)
+        )
+
+    def _predict_described(
+        self, call: Call, inputs: object, deadline: Deadline, extra: Metadata, stateful: bool | None
+    ) -> Prediction:
+        """`predict` with inputs that take their element types or their name from the model's metadata."""
         invoke = partial(
             self._connection.invoke,
             self._predict,
             deadline=deadline,
-            metadata=metadata_pairs(metadata),
-            model=model,
-            request_id=request_id,
+            metadata=extra,
+            model=call.model,
+            request_id=call.request_id,
             may_repeat=partial(self._describer.may_repeat, call, stateful),
         )
-        arrays = plain_arrays(inputs)
-        if arrays is not None:
-            return decode(invoke(call.encode(arrays)))
         used = self._describer.describe(call, deadline)
-        request = call.encode(described_arrays(inputs, used, signature))
+        request = call.encode(described_arrays(inputs, used, call.signature))
         try:
             return decode(invoke(request))
         except InvalidArgument:

@@ -34,6 +34,7 @@ __all__ = [
 # name, version, label, signature; outputs, priority, queue timeout
 _Facts = tuple[str, int | None, str | None, str, tuple[str, ...], int, int]
 _forms: Forms[_Facts] = Forms(0x22)
+_answers: Forms[tuple[str, int, str]] = Forms(0x2A)  # name, version, signature
 
 
 def decode_request(message: bytes) -> DecodedRequest:
@@ -67,12 +68,23 @@ def decode_request(message: bytes) -> DecodedRequest:
 
 def decode_response(message: bytes) -> DecodedResponse:
     """A PredictResponse. Raises WireError."""
+    form = _answers.match(message)
+    if form is not None:
+        outputs = form.inputs(message)
+        request_id = form.request_id(message) if form.identified else ""
+        if outputs is not None and request_id is not None:
+            name, version, signature = form.facts
+            return DecodedResponse(name, version, signature, outputs, request_id)
     try:
-        return recognise_response(message, 0, len(message))
+        response = recognise_response(message, 0, len(message))
     except (Unrecognised, IndexError, WireError, ImportError):
         from inferd.wire import fallback
 
         return fallback.decode_response(message)
+    if form is None:
+        facts = (response.model_name, response.version, response.signature)
+        _answers.learn(message, response.outputs, response.request_id, facts)
+    return response
 
 
 def decode_stream_response(message: bytes) -> tuple[str, DecodedResponse | StreamFailure]:
