@@ -1,0 +1,49 @@
+"""Versions of the faulty backend in worker processes, loaded as the server loads them but without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faulty import TESTS, FaultyBackend, write
+
+from inferd.backends.registry import Registry
+from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.disk import VersionOnDisk
+from inferd.server.lifecycle.loader import Loader, LoadRequest
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.tree import read_tree
+
+Load = Callable[..., Servable]
+
+
+@pytest.fixture
+def loader(monkeypatch: pytest.MonkeyPatch) -> Loader:
+    """Knows the faulty backend, and lets workers find it."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    registry = Registry(plugins=[])
+    registry.add(FaultyBackend())
+    return Loader(registry, cpu_threads=1)
+
+
+@pytest.fixture
+def load(loader: Loader, tmp_path: Path) -> Iterator[Load]:
+    """Loads version 1 of a model with `isolation: process` and these settings of the worker; unloads it at the end."""
+    loaded: list[Servable] = []
+
+    def load(name: str = "m", text: str = "", isolation: str = "process", **settings: Any) -> Servable:
+        version = write(tmp_path / name / "1", text)
+        more = {key: settings.pop(key) for key in ("batching", "instances", "signatures", "warmup") if key in settings}
+        config = ModelConfig(isolation=isolation, worker=settings, **more)
+        disk = VersionOnDisk(1, version, read_tree(version))
+        servable = loader.load(LoadRequest(ServableId(name, 1), 1, disk, config), lambda: False)
+        loaded.append(servable)
+        return servable
+
+    yield load
+    for servable in loaded:
+        loader.unload(servable)

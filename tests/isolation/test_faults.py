@@ -1,0 +1,169 @@
+"""What a model does to its worker process, and what its callers see of it. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.faulty import Fault, ask_for
+from support.loading import ask
+from support.waiting import eventually
+
+from inferd.server.errors import ExecutionFailed, Unavailable
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.scheduling.request import InferRequest
+
+Load = Any
+
+
+def gone(pid: int) -> bool:
+    """Whether the process is gone, and buried."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def answers(servable: Servable) -> None:
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.testing.assert_array_equal(ask(servable, {"x": x})["y"], x + 1)
+
+
+def test_answers_come_from_another_process(load: Load) -> None:
+    servable = load()
+    assert servable.worker is not None
+    assert servable.worker.pid not in (0, os.getpid())
+    assert f"isolation: in process {servable.worker.pid}" in servable.notes
+    assert servable.max_batch_size == 32, "what the model does to its inputs is done to the shared memory"
+    answers(servable)
+    assert servable.worker.resident() > 2**20
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.CRASH, "was killed by signal 11 (SIGSEGV)"),
+        (Fault.EXIT, "ended with exit code 3"),
+        (Fault.HANG, "did not answer for 2 s and was killed"),
+        (Fault.STOP, "did not answer for 2 s and was killed"),
+        (Fault.PROTOCOL, "broke the connection"),
+    ],
+)
+def test_the_end_of_a_worker_fails_its_requests_and_nobody_elses(load: Load, fault: Fault, words: str) -> None:
+    servable, other = load("m", hang="2s"), load("other")
+    with pytest.raises(Unavailable) as failed:
+        ask(servable, ask_for(fault))
+    assert failed.value.message.startswith("model 'm' version 1: its worker process " + words)
+    assert failed.value.accepted, "it may have reached the model"
+    assert failed.value.retry_after is not None
+    assert servable.worker.lost
+    assert gone(servable.worker.pid)
+    assert not servable.serves
+    with pytest.raises(Unavailable) as refused:
+        ask(servable, ask_for(Fault.NONE))
+    assert not refused.value.accepted, "this one cannot have reached the model"
+    assert refused.value.retry_after is not None
+    answers(other)
+
+
+def test_memory_past_its_limit_ends_the_worker(load: Load) -> None:
+    servable = load("m", memory="300MiB")
+    answers(servable)
+    with pytest.raises(Unavailable, match=r"took \d+ MiB of memory, more than the 300 MiB of worker.memory"):
+        ask(servable, ask_for(Fault.EAT))
+    assert gone(servable.worker.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_an_idle_worker_that_is_killed_is_noticed_at_once(load: Load, number: signal.Signals) -> None:
+    servable = load()
+    told: list[str] = []
+    heard = threading.Event()
+    servable.worker.on_lost(lambda reason: (told.append(reason), heard.set()))
+    os.kill(servable.worker.pid, number)
+    assert heard.wait(30)
+    assert told[0].startswith(f"was killed by signal {int(number)} ({number.name})")
+
+
+def test_an_idle_worker_that_is_stopped_is_noticed(load: Load) -> None:
+    servable = load("m", hang="2s")
+    heard = threading.Event()
+    servable.worker.on_lost(lambda reason: heard.set())
+    os.kill(servable.worker.pid, signal.SIGSTOP)
+    assert heard.wait(30)
+    assert servable.worker.lost == "did not answer for 2 s and was killed"
+
+
+def test_a_drains_signals_are_the_servers_business(load: Load) -> None:
+    servable = load()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(servable.worker.pid, number)
+    answers(servable)
+
+
+def test_an_exception_is_the_same_as_in_process(load: Load) -> None:
+    words = []
+    for isolation in ("none", "process"):
+        servable = load(isolation, isolation=isolation)
+        with pytest.raises(ExecutionFailed) as failed:
+            ask(servable, ask_for(Fault.RAISE))
+        words.append(failed.value.message.replace(isolation, "m"))
+        with pytest.raises(ExecutionFailed):
+            ask(servable, ask_for(Fault.LEAVE))
+        answers(servable)
+    assert words[0] == words[1]
+    assert "unexpected KeyError" in words[0]
+
+
+def test_a_batch_is_lost_together_and_not_run_again(load: Load) -> None:
+    """The one that ended the worker is among them, and nobody knows which it is."""
+    servable = load("m", batching={"max_queue_delay": "10s", "preferred_batch_size": 3, "max_batch_size": 3})
+    done = threading.Semaphore(0)
+    batch = [InferRequest(servable.default_signature, ask_for(fault), lambda r: done.release()) for fault in _THREE]
+    for request in batch:
+        servable.scheduler.submit(request)
+    for _ in batch:
+        assert done.acquire(timeout=30)
+    assert [request.batch_rows for request in batch] == [3, 3, 3]
+    for request in batch:
+        assert isinstance(request.error, Unavailable)
+        assert request.error.accepted
+
+
+_THREE = (Fault.CRASH, Fault.NONE, Fault.NONE)
+
+
+def test_what_waits_behind_a_crash_is_refused_soon(load: Load) -> None:
+    servable = load("m", batching={"mode": "off"})
+    done = threading.Semaphore(0)
+    waiting = [
+        InferRequest(servable.default_signature, ask_for(fault), lambda r: done.release())
+        for fault in (Fault.CRASH, *[Fault.NONE] * 20)
+    ]
+    for request in waiting:
+        servable.scheduler.submit(request)
+    for _ in waiting:
+        assert done.acquire(timeout=30)
+    assert all(isinstance(request.error, Unavailable) for request in waiting)
+
+
+def test_a_model_that_hangs_while_it_is_unloaded_goes_with_its_process(
+    load: Load, loader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = load("m", hang="1h")
+    done = threading.Event()
+    request = InferRequest(servable.default_signature, ask_for(Fault.HANG), lambda r: done.set())
+    servable.scheduler.submit(request)
+    eventually(lambda: request.started_at, "the run has begun")
+    monkeypatch.setattr(servable.scheduler, "close", _close_soon(servable))
+    loader.unload(servable)
+    assert gone(servable.worker.pid)
+    assert done.wait(30)
+    assert isinstance(request.error, Unavailable)
+
+
+def _close_soon(servable: Servable) -> Any:
+    close = servable.scheduler.close
+    return lambda: close(0.1)

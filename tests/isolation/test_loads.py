@@ -1,0 +1,142 @@
+"""How an isolated version comes and goes: the same errors as in process, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faulty import Fault, write
+from support.waiting import eventually
+
+from inferd.backends.api import LoadError
+from inferd.backends.registry import Registry
+from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.disk import VersionOnDisk
+from inferd.server.lifecycle.loader import LoadCancelled, Loader, LoadRequest
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.tree import read_tree
+
+Load = Any
+
+
+def children() -> set[int]:
+    """Processes that this one has started and not yet buried."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def refusal(load: Load, text: str, **settings: Any) -> str:
+    with pytest.raises(LoadError) as refused:
+        load("m", text, **settings)
+    return str(refused.value)
+
+
+def test_what_a_backend_refuses_it_refuses_in_the_same_words(load: Load) -> None:
+    for fault in (Fault.REFUSE, Fault.RAISE):
+        before = children()
+        isolated = refusal(load, fault.name)
+        assert isolated == refusal(load, fault.name, isolation="none")
+        assert children() == before
+    assert isolated == "KeyError: 'nobody meant to raise this'"
+
+
+def test_an_artefact_that_cannot_be_read_is_refused_in_the_same_words(loader: Loader, tmp_path: Path) -> None:
+    version = write(tmp_path / "m" / "1")
+    (version / "model.faulty").write_bytes(b"\xff\xfe")
+    words = []
+    for isolation in ("process", "none"):
+        disk = VersionOnDisk(1, version, read_tree(version))
+        request = LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation=isolation))
+        with pytest.raises(LoadError) as refused:
+            loader.load(request, lambda: False)
+        words.append(str(refused.value))
+    assert words[0] == words[1]
+    assert words[0].startswith("UnicodeDecodeError")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.CRASH, "the worker process was killed by signal 11 (SIGSEGV)"),
+        (Fault.EXIT, "the worker process ended with exit code 3"),
+        (Fault.HANG, "the worker process did not answer for 2 s and was killed"),
+        (Fault.PROTOCOL, "the worker process broke the connection"),
+    ],
+)
+def test_a_worker_that_ends_while_it_loads_is_a_failed_load(load: Load, fault: Fault, words: str) -> None:
+    before = children()
+    assert refusal(load, fault.name, start="2s").startswith(words)
+    assert children() == before
+
+
+def test_a_worker_that_ends_in_the_warm_up_is_a_failed_load(load: Load) -> None:
+    """Data that the server made up may be refused; a process may not end of it."""
+    x = {"name": "x", "dtype": "FP32", "shape": [-1, 4], "sample": [float(Fault.CRASH), 1.0, 1.0, 1.0]}
+    signature = {"inputs": [x]}
+    assert "its worker process was killed by signal 11 (SIGSEGV)" in refusal(load, "", signatures=[signature])
+
+
+def test_a_load_that_is_cancelled_leaves_no_process(loader: Loader, tmp_path: Path) -> None:
+    version = write(tmp_path / "m" / "1")
+    before = children()
+    asked = iter([False, False, True])
+    disk = VersionOnDisk(1, version, read_tree(version))
+    with pytest.raises(LoadCancelled):
+        loader.load(LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation="process")), lambda: next(asked))
+    assert children() == before
+
+
+def test_check_opens_it_in_a_process_too(loader: Loader, tmp_path: Path) -> None:
+    version = write(tmp_path / "m" / "1")
+    before = children()
+    disk = VersionOnDisk(1, version, read_tree(version))
+    request = LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation="process"))
+    with loader.placed(request) as (model, backend):
+        assert backend.name == "faulty"
+        assert any(note.startswith("isolation: in process") for note in model.traits.notes)
+        assert children() != before
+    assert children() == before
+
+
+def test_a_backend_that_no_other_process_can_find_is_refused(tmp_path: Path) -> None:
+    from support.faulty import FaultyBackend
+
+    class Local(FaultyBackend):
+        pass
+
+    registry = Registry(plugins=[])
+    registry.add(Local())
+    version = write(tmp_path / "m" / "1")
+    disk = VersionOnDisk(1, version, read_tree(version))
+    request = LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation="process"))
+    with pytest.raises(LoadError, match="lives in this process only"):
+        Loader(registry, cpu_threads=1).load(request, lambda: False)
+
+
+def test_many_loads_leave_no_descriptor_process_or_thread(loader: Loader, tmp_path: Path) -> None:
+    import threading
+
+    version = write(tmp_path / "m" / "1")
+
+    def cycle(settings: ModelConfig) -> None:
+        disk = VersionOnDisk(1, version, read_tree(version))
+        loader.unload(loader.load(LoadRequest(ServableId("m", 1), 1, disk, settings), lambda: False))
+
+    def held() -> tuple[int, int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), len(children()), threading.active_count()
+
+    quick = ModelConfig(isolation="process", batching={"mode": "off"}, warmup={"mode": "off"}, instances={"count": 2})
+    cycle(quick)
+    before = held()
+    for _ in range(LOADS):
+        cycle(quick)
+    eventually(lambda: held() <= before, f"no more than {before}", held)
+
+
+LOADS = int(os.environ.get("INFERD_TEST_LOADS", "12"))

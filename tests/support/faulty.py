@@ -1,0 +1,166 @@
+"""A backend that does what backends must not do, when the first value of a request says so. Quick to start.
+
+`model.faulty` is a text: "" for a model y = x + 1 over FP32 [-1, 4], or the name of a Fault that happens while the
+version is opened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import (
+    DEFAULT_SIGNATURE,
+    LoadError,
+    OpenRequest,
+    Placement,
+    Signature,
+    TensorSpec,
+    Traits,
+)
+from inferd.wire.dtypes import DType
+
+Array = np.ndarray[Any, Any]
+TESTS = Path(__file__).parents[1]
+ENTRY_POINT = "[inferd.backends]\nfaulty = support.faulty:FaultyBackend\n"
+
+
+class Fault(enum.IntEnum):
+    """What happens. The number is the first value of the request."""
+
+    NONE = 0
+    CRASH = -1001
+    EXIT = -1002
+    EAT = -1003
+    HANG = -1004
+    STOP = -1005
+    RAISE = -1006
+    SPEAK = -1007
+    PROTOCOL = -1008
+    LEAVE = -1009
+    REFUSE = -1010
+
+
+class FaultyBackend:
+    name = "faulty"
+    platforms = ("faulty",)
+
+    def find(self, directory: Path) -> Path | None:
+        artefact = directory / "model.faulty"
+        return artefact if artefact.exists() else None
+
+    def complete(self, artefact: Path) -> str | None:
+        return None
+
+    def files(self, artefact: Path) -> Sequence[Path]:
+        return ()
+
+    def open(self, request: OpenRequest) -> FaultyModel:
+        text = request.artefact.read_text().strip()
+        if text:
+            happen(Fault[text])
+        return FaultyModel()
+
+    def devices(self) -> Sequence[str]:
+        return ("cpu",)
+
+
+class FaultyModel:
+    signatures = (
+        Signature(DEFAULT_SIGNATURE, (TensorSpec("x", DType.FP32, (-1, 4)),), (TensorSpec("y", DType.FP32, (-1, 4)),)),
+    )
+    traits = Traits(may_write_inputs=True, alignment=64, concurrent=True, bounded=True)
+
+    def instance(self, placement: Placement) -> FaultyInstance:
+        return FaultyInstance()
+
+    def close(self) -> None:
+        pass
+
+
+class FaultyInstance:
+    def run(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        x = inputs["x"]
+        assert x.flags.writeable
+        assert not x.ctypes.data % 64
+        if x.size and x[0, 0] <= -1000:
+            happen(Fault(int(x[0, 0])))
+        y = x + 1
+        x[:] = 0
+        return {"y": y}
+
+    def close(self) -> None:
+        pass
+
+
+def happen(fault: Fault) -> None:
+    """Does it."""
+    match fault:
+        case Fault.CRASH:
+            ctypes.string_at(0)
+        case Fault.EXIT:
+            os._exit(3)
+        case Fault.EAT:
+            eaten = []
+            while True:
+                eaten.append(np.ones(4 << 20, np.uint8))
+        case Fault.HANG:
+            threading.Event().wait()
+        case Fault.STOP:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            threading.Event().wait()  # this thread may run on for a moment
+        case Fault.RAISE:
+            raise KeyError("nobody meant to raise this")
+        case Fault.SPEAK:
+            print("a line on standard output", flush=True)
+            print("a line on standard error", file=sys.stderr, flush=True)
+        case Fault.PROTOCOL:
+            _babble()
+        case Fault.LEAVE:
+            sys.exit(7)
+        case Fault.REFUSE:
+            raise LoadError("model.faulty: expected something better")
+
+
+def _babble() -> None:
+    """Writes nonsense into every socket of the process."""
+    for number in range(3, 64):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
+                os.write(number, b"nonsense" * 4)
+        except OSError:
+            continue
+
+
+def write(directory: Path, text: str = "") -> Path:
+    """A version directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "model.faulty").write_text(text)
+    return directory
+
+
+def installed(place: Path) -> str:
+    """A distribution that announces the backend to other processes: the PYTHONPATH that they need."""
+    info = place / "faulty-1.0.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINT)
+    return os.pathsep.join([str(place), str(TESTS), os.environ.get("PYTHONPATH", "")])
+
+
+def ask_for(fault: Fault, rows: int = 1) -> dict[str, Array]:
+    """Inputs that make it happen."""
+    x = np.ones((rows, 4), np.float32)
+    x[0, 0] = fault
+    return {"x": x}
