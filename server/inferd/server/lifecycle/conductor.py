@@ -37,6 +37,7 @@ log = get("lifecycle")
 
 _LONGEST_REASON = 2000  # errors travel in gRPC's trailers, which are small
 _STABLE = 60.0  # seconds after which the loss of a worker process is the first in a row again
+_MARGIN = 1.25  # of the last load: what callers are told to wait until a lost worker is replaced
 _GONE_MODELS = 64  # models no longer on disk whose history is still told
 
 Post = Callable[[Callable[[], None]], None]
@@ -374,7 +375,7 @@ class Conductor:
         record.restarts += 1
         delay = self._backoff.after_loss(record.losses)
         record.lost = Loss(reason, now + delay)
-        servable.worker.back_at = now + delay + servable.load_seconds
+        servable.worker.back_at = now + delay + _MARGIN * servable.load_seconds
         self._say(logging.WARNING, "worker lost", record, servable.generation, reason=reason, next_in=round(delay, 3))
         self.board.move(model, record, State.AVAILABLE, f"its worker process {reason}; another one takes its place")
 
