@@ -199,13 +199,14 @@ def scheduler(
     batching: Mapping[str, Any] | None = None,
     queue: Mapping[str, Any] | None = None,
     proven: bool = True,
+    device: str = "cpu",
     **options: Any,
 ) -> Scheduler:
     """A started scheduler. Times in seconds and sizes in bytes are given as plain numbers."""
     made = Scheduler(
         "m:1",
         model,
-        [Placement() for _ in range(instances)],
+        [Placement(device) for _ in range(instances)],
         batching=Batching.model_construct(**{**Batching().model_dump(), **(batching or {})}),
         queue=Queue.model_construct(**{**Queue().model_dump(), **(queue or {})}),
         **options,

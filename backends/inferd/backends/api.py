@@ -126,6 +126,9 @@ class Traits:
     alignment          `run` needs input arrays aligned to this many bytes (1: any)
     bounded            a run cannot block on anything but the processor: short ones may run on the front end's loop
     concurrent         `run` may be called from several threads at once on one instance
+    overlaps           batches that an instance on a device other than the CPU may have in hand: while one computes, the
+                       next is put together and copied (see Ahead). `run` then comes from that many threads, one at a
+                       time
     max_batch          most rows the artefact itself allows, None: any
     stateful           answers depend on earlier calls (known from the artefact; the batch proof finds others)
     notes              what an operator should know: fallbacks taken, settings not honoured
@@ -135,6 +138,7 @@ class Traits:
     alignment: int = 1
     bounded: bool = False
     concurrent: bool = False
+    overlaps: int = 1
     max_batch: int | None = None
     stateful: bool = False
     notes: tuple[str, ...] = ()
@@ -158,6 +162,22 @@ class Instance(Protocol):
 
     def close(self) -> None:
         """Frees the instance's memory. Called once, on the thread that ran it."""
+        ...
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """What an instance may have besides `run`: the copy to its device can be made ahead, while `run` works on the batch
+    before. Looked for when serving starts."""
+
+    def staging(self, nbytes: int) -> Array:
+        """`nbytes` bytes of host memory (uint8) that the device copies from fastest. Batches are put together in it; it
+        is used again once the `run` that got it has returned. Freed with the last reference."""
+        ...
+
+    def upload(self, signature: str, inputs: Mapping[str, Array]) -> Mapping[str, Any]:
+        """Begins to copy the inputs of one `run` to the device. What it gives is passed to that `run` in their place.
+        May be called while another thread is in `run`. Raises what `run` raises."""
         ...
 
 

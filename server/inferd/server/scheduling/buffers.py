@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,10 @@ class Buffers:
     change it.
     """
 
-    def __init__(self, alignment: int = 1) -> None:
+    def __init__(self, alignment: int = 1, staging: Callable[[int], Array] | None = None) -> None:
+        """`staging(nbytes)` gives memory for large buffers (uint8); None: ordinary, aligned memory."""
         self._alignment = alignment
+        self._staging = staging
         self._flat: dict[str, Array] = {}
         self.lent: dict[str, Array] = {}
 
@@ -58,7 +60,8 @@ class Buffers:
         nbytes = count * dtype.itemsize
         flat = self._flat.get(name)
         if flat is None or flat.nbytes < nbytes:
-            flat = aligned_bytes(nbytes, max(self._alignment, _PAGE))
+            staging = self._staging
+            flat = aligned_bytes(nbytes, max(self._alignment, _PAGE)) if staging is None else staging(nbytes)
             if nbytes <= _KEPT:
                 self._flat[name] = flat
         self.lent[name] = flat

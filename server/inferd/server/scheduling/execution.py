@@ -63,7 +63,7 @@ class Executor:
         self._unbatch = unbatch
         self._pace = pace
         self._inline = inline
-        self._buffers = Buffers(traits.alignment)
+        self._buffers = Buffers(traits.alignment, getattr(instance, "staging", None))
         self._logged_at = 0.0
         self._unlogged = 0
 

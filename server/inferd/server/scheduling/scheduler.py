@@ -17,9 +17,11 @@ from inferd.server.scheduling.batcher import Batcher, Parking
 from inferd.server.scheduling.bucket import ALONE, BucketKeys, batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.execution import Executor
+from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.overlap import share
 from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding, unknown_names
 from inferd.server.scheduling.proof import Run, Verdict, detect_state, prove
@@ -28,6 +30,7 @@ from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.sample import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
+Take = Callable[[Parking], Batch | None]
 
 
 class Scheduler:
@@ -266,9 +269,10 @@ class Scheduler:
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
                 self._lane = self._batcher.lane = self._make_lane(self._loop, instance)
             for worker in self._group.workers:
-                parking = Parking()
-                self._parkings.append(parking)
-                worker.call(partial(self._serve, parking))
+                on_cpu = worker.placement.device == "cpu"
+                parkings = [Parking() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
+                self._parkings.extend(parkings)
+                worker.call(partial(self._serve, parkings))
             threading.Thread(target=self._batcher.watch, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
 
@@ -304,17 +308,26 @@ class Scheduler:
             inline=inline,
         )
 
-    def _serve(self, parking: Parking, instance: Instance) -> None:
+    def _serve(self, parkings: list[Parking], instance: Instance) -> None:
+        if len(parkings) > 1:
+            share(instance, parkings, lambda parking, seat: self._run_batches(parking, seat, seat.taking))
+        else:
+            self._run_batches(parkings[0], instance)
+        if self._lane is not None:
+            self._lane.close()  # before the instance that it shares is closed
+
+    def _run_batches(
+        self, parking: Parking, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
+    ) -> None:
         executor = self._executor(instance)
+        take = taking(self._batcher.next)
         while True:
             try:
-                batch = self._batcher.next(parking)
+                batch = take(parking)
             except Exception:  # an observer's, most likely: the instance must live on
                 _log.exception("%s: the queue failed", self._name)
                 continue
             if batch is None:
-                if self._lane is not None:
-                    self._lane.close()  # before the instance that it shares is closed
                 return
             executor.run(batch)
             del batch  # or an idle worker would keep the last requests' memory
