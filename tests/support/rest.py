@@ -24,6 +24,7 @@ from inferd.server.http.server import Limits
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.rpc.services import build_method_table
+from inferd.server.security.authority import make_authority
 from inferd.wire.dtypes import DType
 
 WAIT = 20
@@ -53,23 +54,34 @@ class Answer:
 class Rest:
     """A REST server on a free port; a context manager."""
 
-    def __init__(self, limits: Limits | None = None, **settings: Any) -> None:
+    def __init__(self, limits: Limits | None = None, *, manager: FakeManager | None = None, **settings: Any) -> None:
         self.config = ServerConfig.model_validate(settings)
-        self.manager = FakeManager()
+        self.manager = manager or FakeManager()
         self.metrics = CountingMetrics()
         self.inflight = Inflight(self.config.inflight)
         self.readiness = Readiness(True)
         add(self.manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
         regions = Regions(self.config.server.shared_memory, self.config.inflight.bytes)
+        authority = make_authority(self.config.auth)
         table = build_method_table(
-            self.manager, self.metrics, self.config, inflight=self.inflight, regions=regions, check=check_request
+            self.manager,
+            self.metrics,
+            self.config,
+            inflight=self.inflight,
+            regions=regions,
+            check=check_request,
+            authority=authority,
         )
-        core = Core(
-            self.manager, self.metrics, check_request, Gate(self.config.admin), regions, self.inflight, table.unary
-        )
+        gate = Gate(self.config.admin, authority)
+        core = Core(self.manager, self.metrics, check_request, gate, regions, self.inflight, table.unary, authority)
         self.rest = RestApi(core, self.config.http, lambda: self.readiness)
         self.server = RestServer(
-            ("127.0.0.1:0",), lambda: b"m 1\n", lambda: self.readiness, limits=limits, rest=self.rest
+            ("127.0.0.1:0",),
+            lambda: b"m 1\n",
+            lambda: self.readiness,
+            limits=limits,
+            rest=self.rest,
+            entrance=core.entrance,
         )
         self._opened: list[Any] = []
 

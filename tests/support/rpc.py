@@ -298,9 +298,10 @@ class Served:
         config: ServerConfig | None = None,
         addresses: Sequence[str] = ("127.0.0.1:0",),
         table: MethodTable | None = None,
+        metrics: FakeMetrics | None = None,
     ) -> None:
         self.manager = manager or FakeManager()
-        self.metrics = FakeMetrics()
+        self.metrics = metrics or FakeMetrics()
         self.config = config or ServerConfig()
         self.inflight = Inflight(self.config.inflight)
         self.health = Health(self.manager, SERVICES)

@@ -42,6 +42,8 @@ from inferd.server.rpc.services import build_method_table
 from inferd.server.rpc.tfs.warmup import recorded
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.security.authority import make_authority
+from inferd.server.security.file_watch import FileWatch
 
 _log = logging.getLogger("inferd.app")
 _NAMED = 5  # models named in the reason for not being ready
@@ -63,6 +65,10 @@ class App:
 
     def __init__(self, config: ServerConfig, registry: Registry | None = None) -> None:
         """Raises ConfigError or OverridesError; binds and starts nothing."""
+        self._files = FileWatch(config.auth.poll)
+        authority = make_authority(config.auth)
+        if authority is not None:
+            authority.watch(self._files)
         self._config = config
         self._failed = threading.Event()
         self._stopping = False
@@ -85,13 +91,26 @@ class App:
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self.manager)
         self.table = build_method_table(
-            self.manager, self.metrics, config, inflight=self._inflight, health=self._health, regions=regions
+            self.manager,
+            self.metrics,
+            config,
+            inflight=self._inflight,
+            health=self._health,
+            regions=regions,
+            authority=authority,
         )
         self._transport = make_transport(
             self.table, config, self._inflight, on_fatal=self._failed.set, loop=self.inline
         )
         core = Core(
-            self.manager, self.metrics, check_request, Gate(config.admin), regions, self._inflight, self.table.unary
+            self.manager,
+            self.metrics,
+            check_request,
+            Gate(config.admin, authority),
+            regions,
+            self._inflight,
+            self.table.unary,
+            authority,
         )
         self._http: HttpPort = make_http_server(
             config.server.http, self.metrics.render, self.readiness, core, config.http
@@ -107,6 +126,7 @@ class App:
         except BaseException:
             self._transport.stop(0.0)
             raise
+        self._files.start()
         self.manager.start()
         if self._models_file is not None:
             self._models_file.start()
@@ -119,6 +139,7 @@ class App:
         began = time.monotonic()
         event(_log, logging.INFO, "stopping", pre_stop=drain.pre_stop, grace=drain.grace, calls=self._inflight.calls)
         self._health.stop()
+        self._files.stop()
         if self._models_file is not None:
             self._models_file.stop()
         if drain.pre_stop:

@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
     _claim_state_dir(config)
     try:
         from inferd.server.app import App
+        from inferd.server.config.errors import ConfigError
         from inferd.server.lifecycle.overrides import OverridesError
         from inferd.server.observability import logs
     except ImportError as error:
@@ -123,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             app = App(config)
             started = app.start()
+        except ConfigError as error:
+            raise CommandError(str(error), exit_code=2) from None
         except (OSError, OverridesError) as error:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
 

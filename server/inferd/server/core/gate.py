@@ -8,19 +8,21 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from inferd.server.config.schema import Admin
-from inferd.server.errors import Forbidden
+from inferd.server.errors import Forbidden, Unauthenticated
+from inferd.server.security.authority import Authority
+from inferd.server.security.grants import Scope
+from inferd.server.security.identity import Credentials
 
 # A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
 # page can make call: it tells its origin.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address", "origin")
 
 
-class Caller(Protocol):
+class Caller(Credentials, Protocol):
     """What the gate looks at: both kinds of call."""
 
     @property
     def peer(self) -> str: ...
-    def metadata(self, key: str) -> str | None: ...
 
 
 def local_address(peer: str) -> bool:
@@ -37,11 +39,12 @@ def local_address(peer: str) -> bool:
 
 
 class Gate:
-    """The checks. Thread-safe."""
+    """The checks. Thread-safe. `authority` tells callers apart, None where nobody needs credentials."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, authority: Authority | None = None) -> None:
         self._admin = admin.allow
         self._uploads = admin.allow_upload
+        self._authority = authority
         # Unique across servers without asking the system for randomness on every request.
         self._prefix = secrets.token_hex(4)
         self._count = itertools.count(1)
@@ -51,13 +54,26 @@ class Gate:
         return local_address(call.peer) and not any(call.metadata(key) is not None for key in _FORWARDED)
 
     def admit_admin(self, call: Caller) -> str:
-        """Gives who asks, for the record. Raises Forbidden, which names the key that would allow it."""
+        """Gives who asks, for the record. Raises Forbidden, which names the key that would allow it, and
+        Unauthenticated. Which models are the caller's to operate is another question: see `core.view`."""
         if self._admin == "local_peer" and not self.local(call):
             raise Forbidden(
                 f"this call is open to callers on the server's own machine, without a proxy; got {call.peer}"
                 " (admin.allow: local_peer)"
             )
-        return call.peer
+        if self._authority is None:
+            return call.peer
+        caller = self._authority.identify(call)
+        if Scope.ADMIN not in caller.grants.scopes or (self._admin == "authenticated" and not caller.name):
+            raise caller.grants.refusal(Scope.ADMIN)
+        return caller.name or call.peer
+
+    def who(self, call: Caller) -> str | None:
+        """The name of the caller's identity, for the record; None where there is none."""
+        try:
+            return None if self._authority is None else self._authority.identify(call).name or None
+        except Unauthenticated:
+            return None
 
     def admit_upload(self) -> None:
         """For a caller who was admitted as an admin. Raises Forbidden, which names the key that would allow it."""

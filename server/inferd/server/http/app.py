@@ -17,9 +17,11 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
 from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.http.call import Methods
+from inferd.server.http.entrance import Entrance
 from inferd.server.http.exchange import Bounds, Door
 from inferd.server.http.pages import Readiness
 from inferd.server.http.work import Workers
+from inferd.server.security.authority import Authority
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -42,6 +44,12 @@ class Core:
     regions: Regions
     inflight: Inflight
     methods: Methods
+    authority: Authority | None = None
+
+    @property
+    def entrance(self) -> Entrance:
+        """What is asked of every caller."""
+        return Entrance(self.authority)
 
 
 class RestApi:
@@ -97,12 +105,9 @@ def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> Fas
     )
     inference = partial(Inference, core.manager, core.metrics)
     failures = FailureLog()
-    triton = Edge(
-        Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)), bounds, core.gate, failures
-    )
-    serving = Edge(
-        Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)), bounds, core.gate, failures
-    )
+    edge = partial(Edge, bounds=bounds, gate=core.gate, failures=failures, entrance=core.entrance)
+    triton = edge(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
+    serving = edge(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
     control = oip_control.Control(core.methods, triton, lambda: ready().ready)
     infer = Infer(core.manager, triton, core.regions, core.gate)
     app.include_router(oip_router(infer, control, System(control)))

@@ -31,12 +31,16 @@ class RestCall:
         self.peer = exchange.peer
         self.cancelled = False
         self._headers = exchange.headers
+        self._certificate = exchange.certificate()
         self._loop = asyncio.get_running_loop()
         self._on_cancel: Callable[[], None] | None = None
         self.outcome: asyncio.Future[bytes] = self._loop.create_future()
 
     def metadata(self, key: str) -> str | None:
         return self._headers.get(key)
+
+    def certificate(self) -> Sequence[str]:
+        return self._certificate
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
         self._on_cancel = fn

@@ -39,7 +39,8 @@ def make_http_server(
             _log.info(
                 "the HTTP port serves metrics and health; REST needs %s: pip install 'inferd[http]'", ", ".join(missing)
             )
-        return HttpServer(addresses, metrics, ready, limits=limits)
+        return HttpServer(addresses, metrics, ready, limits=limits, entrance=core.entrance)
     from inferd.server.http.rest_server import RestServer
 
-    return RestServer(addresses, metrics, ready, limits=limits, rest=RestApi(core, config, ready))
+    rest = RestApi(core, config, ready)
+    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, entrance=core.entrance)

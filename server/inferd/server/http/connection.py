@@ -15,6 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inferd.server.http.entrance import CERTIFICATE, names_in
 from inferd.server.http.message import MOST_HEAD, answer
 from inferd.server.http.pages import refusal
 from inferd.server.http.server import Limits
@@ -44,9 +45,11 @@ class Connection(HttpToolsProtocol):
         self._long = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._certificate: tuple[str, ...] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._certificate = names_in(transport.get_extra_info("peercert"))
         # `pause_writing` then comes whenever the kernel has not taken everything: who does not read is found out.
         transport.set_write_buffer_limits(high=0)
         self.bounds.count += 1
@@ -78,6 +81,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"][CERTIFICATE] = self._certificate
         self._parsed = 0
 
     def on_url(self, url: bytes) -> None:

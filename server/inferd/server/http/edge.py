@@ -18,8 +18,10 @@ from inferd.server.core.trace import trace_fields
 from inferd.server.errors import Code, ServingError
 from inferd.server.http.call import Failed
 from inferd.server.http.coding import chosen, deflate, worth
+from inferd.server.http.entrance import CHALLENGE, Entrance
 from inferd.server.http.exchange import BodyRefused, Bounds, Exchange, Gone
 from inferd.server.http.json_text import dumps
+from inferd.server.security.grants import Scope
 
 JSON = "application/json"
 
@@ -37,20 +39,35 @@ class Edge:
     """The wall around the handlers of one protocol. Used on the event loop."""
 
     def __init__(
-        self, protocol: Protocol, inference: Inference, bounds: Bounds, gate: Gate, failures: FailureLog
+        self,
+        protocol: Protocol,
+        inference: Inference,
+        bounds: Bounds,
+        gate: Gate,
+        failures: FailureLog,
+        entrance: Entrance,
     ) -> None:
         self.protocol = protocol
         self._inference = inference
         self._bounds = bounds
         self._gate = gate
         self._failures = failures
+        self.entrance = entrance
 
     async def answer(
-        self, request: Request, work: Callable[[Exchange], Awaitable[Response]], *, model: str = ""
+        self,
+        request: Request,
+        work: Callable[[Exchange], Awaitable[Response]],
+        *,
+        model: str = "",
+        scope: Scope | None = None,
     ) -> Response:
-        """What `work` gives, or what its failure looks like."""
+        """What `work` gives, or what its failure looks like. `scope` is what the caller must have for the model; None
+        where `work` calls a method of the gRPC port, which asks for itself."""
         exchange = Exchange(request.scope, request.receive, self._bounds)
         try:
+            if scope is not None:
+                self.entrance.need(exchange, scope, model)
             async with exchange:
                 return await work(exchange)
         except Gone:
@@ -58,13 +75,22 @@ class Edge:
         except asyncio.CancelledError:  # only the end of the server does that
             return self._told(self.protocol.status(CUT.code), CUT.text, close=True)
         except Failed as error:
-            return self._told(self.protocol.status(error.code), str(error))
+            return self.told(error)
         except Exception as error:
             return self._failed(request, exchange, error, model)
 
     def probe(self, request: Request) -> Exchange:
         """An exchange that is taken whatever the bounds say; it must not be entered."""
         return Exchange(request.scope, request.receive, self._bounds)
+
+    def told(self, error: Failed) -> Response:
+        """What the failure of a gRPC method's call looks like."""
+        return self._told(self.protocol.status(error.code), str(error))
+
+    def refused(self, error: Exception) -> Response:
+        """The refusal of a probe."""
+        failure = self.protocol.failure(error, "")
+        return self._told(self.protocol.status(failure.code), failure.text)
 
     @property
     def closed(self) -> bool:
@@ -122,5 +148,7 @@ class Edge:
         return self._told(self.protocol.status(failure.code), failure.text)
 
     def _told(self, status: int, text: str, *, close: bool = False) -> Response:
-        headers = {"Connection": "close"} if close else {}
+        headers = dict(CHALLENGE) if status == 401 else {}
+        if close:
+            headers["Connection"] = "close"
         return Response(dumps({"error": text}), status, headers, JSON)

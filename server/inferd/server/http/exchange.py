@@ -6,7 +6,7 @@ What it holds counts with everything else in flight. When the client goes away w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock
 from time import monotonic
@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from inferd.server.http.coding import TooLong, inflate
+from inferd.server.http.entrance import CERTIFICATE
 from inferd.server.http.work import Workers
 
 _T = TypeVar("_T")
@@ -83,6 +84,7 @@ class Exchange:
         self.deadline: float | None = self.started + bounds.timeout
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self.peer = _peer(scope.get("client"))
+        self._certificate: Sequence[str] = scope.get("state", {}).get(CERTIFICATE, ())
         self.counted = False  # whether metrics have this request
         self.nbytes = 0
         self._receive = receive
@@ -109,6 +111,10 @@ class Exchange:
     def metadata(self, key: str) -> str | None:
         """A header, as the gate asks for it."""
         return self.headers.get(key)
+
+    def certificate(self) -> Sequence[str]:
+        """Names of the client's verified certificate, for the authority."""
+        return self._certificate
 
     def take_its_time(self) -> None:
         """What is done for this request ends when it ends, however long that is."""

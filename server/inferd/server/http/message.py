@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ class Request:
     method: str
     path: str
     close: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_head(head: bytes) -> Request:
@@ -50,7 +51,7 @@ def read_head(head: bytes) -> Request:
     target = match[2]
     if "://" in target:
         target = "/" + target.split("://", 1)[1].partition("/")[2]
-    return Request(match[1], target.partition("?")[0], close=body or not keep)
+    return Request(match[1], target.partition("?")[0], close=body or not keep, headers=headers)
 
 
 def answer(

@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.oip.v1 import control_pb2 as pb
-from inferd.server.errors import InvalidRequest, Unsupported
+from inferd.server.errors import Code, InvalidRequest, ServingError, Unsupported
 from inferd.server.http.call import Failed, Methods, call
 from inferd.server.http.edge import JSON, Edge
 from inferd.server.http.exchange import Exchange
 from inferd.server.http.json_text import dumps, loads
 from inferd.server.http.message_json import plain
+from inferd.server.security.grants import Scope
 
 _PATH = "/inference.GRPCInferenceService/"
 _EXTENSIONS = ("binary_tensor_data",)  # what only REST has
@@ -34,11 +35,13 @@ class Control:
 
     async def live(self, request: Request) -> Response:
         """200: a server that answers is alive."""
-        return Response(status_code=200)
+        return self._probed(request) or Response(status_code=200)
 
     async def ready(self, request: Request) -> Response:
         """200, or 400 while the server is not ready, 503 once it shuts down."""
-        return Response(status_code=503 if self.edge.closed else 200 if self._server_ready() else 400)
+        return self._probed(request) or Response(
+            status_code=503 if self.edge.closed else 200 if self._server_ready() else 400
+        )
 
     async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
         """200, or 400 while a request would not find the model."""
@@ -47,8 +50,9 @@ class Control:
         asked = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
         try:
             found = pb.ModelReadyResponse.FromString(await call(self._methods, f"{_PATH}ModelReady", asked, exchange))
-        except Failed:
-            return Response(status_code=400)
+        except Failed as error:
+            refused = error.code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
+            return self.edge.told(error) if refused else Response(status_code=400)
         return Response(status_code=200 if found.ready else 400)
 
     async def server_metadata(self, request: Request) -> Response:
@@ -96,7 +100,7 @@ class Control:
 
         async def work(exchange: Exchange) -> Response:
             asked = pb.RepositoryModelLoadRequest(model_name=model)
-            given = _typed(await read_object(exchange), "parameters", dict, {})
+            given = await self._parameters(exchange, model)
             size = sum(len(value) for value in given.values() if isinstance(value, str))
             await exchange.run(size, _take_load, asked, given)
             exchange.take_its_time()
@@ -109,7 +113,7 @@ class Control:
 
         async def work(exchange: Exchange) -> Response:
             asked = pb.RepositoryModelUnloadRequest(model_name=model)
-            for key, value in _typed(await read_object(exchange), "parameters", dict, {}).items():
+            for key, value in (await self._parameters(exchange, model)).items():
                 _set(asked.parameters[key], key, value)
             method = "RepositoryModelUnload"
             exchange.take_its_time()
@@ -117,14 +121,29 @@ class Control:
 
         return await self.edge.answer(request, work, model=model)
 
-    async def not_offered(self, request: Request) -> Response:
+    async def _parameters(self, exchange: Exchange, model: str) -> Mapping[str, Any]:
+        """What came with an operator's wish. Of whoever may not wish anything it is not read: the method refuses."""
+        if not self.edge.entrance.admits(exchange, Scope.ADMIN, model):
+            return {}
+        given: Mapping[str, Any] = _typed(await read_object(exchange), "parameters", dict, {})
+        return given
+
+    async def not_offered(self, request: Request, model: str) -> Response:
         """The generate extension."""
 
         async def work(exchange: Exchange) -> Response:
             exchange.counted = True
             raise Unsupported("the generate extension is not offered: use infer")
 
-        return await self.edge.answer(request, work)
+        return await self.edge.answer(request, work, model=model, scope=Scope.PREDICT)
+
+    def _probed(self, request: Request) -> Response | None:
+        """The refusal of a caller who may not ask how the server is."""
+        try:
+            self.edge.entrance.health(self.edge.probe(request))
+        except ServingError as error:
+            return self.edge.refused(error)
+        return None
 
     async def ask(
         self,

@@ -17,6 +17,7 @@ from inferd.server.http.edge import JSON, Edge
 from inferd.server.http.exchange import Exchange
 from inferd.server.http.oip_request import HEADER_LENGTH, RestRequest, read_raw_request, read_request
 from inferd.server.http.oip_response import write_response
+from inferd.server.security.grants import Scope
 
 _BINARY = "application/octet-stream"
 
@@ -42,7 +43,7 @@ class Infer:
                 asked = await exchange.run(_work(body, header), read_request, body, header, model, version)
             return await self._infer(exchange, asked, len(body))
 
-        return await self._edge.answer(request, work, model=model)
+        return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
 
     async def _infer(self, exchange: Exchange, asked: RestRequest, nbytes: int) -> Response:
         given = asked.request

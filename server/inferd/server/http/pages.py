@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from inferd.server.errors import ServingError
+from inferd.server.http.entrance import status_and_headers
 from inferd.server.http.message import as_json
 from inferd.server.observability.events import event, get
 from inferd.server.observability.metrics import CONTENT_TYPE
@@ -103,6 +105,12 @@ class Pages:
 def refusal(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> Page:
     """An answer that says what is wrong."""
     return Page(status, as_json({"error": text}), headers=headers or {})
+
+
+def turned_away(error: ServingError) -> Page:
+    """The answer to a caller who may not see a page."""
+    status, headers = status_and_headers(error)
+    return refusal(HTTPStatus(status), error.message, headers)
 
 
 def _look(future: asyncio.Future[bytes]) -> None:

@@ -16,9 +16,11 @@ from typing import Any, Final, Protocol
 
 import uvicorn
 
+from inferd.server.errors import ServingError
 from inferd.server.http.binding import listen, shown
 from inferd.server.http.connection import bounded
-from inferd.server.http.pages import Page, Pages, Readiness, refusal
+from inferd.server.http.entrance import CERTIFICATE, Entrance, Shown
+from inferd.server.http.pages import Page, Pages, Readiness, refusal, turned_away
 from inferd.server.http.server import Limits
 from inferd.server.observability.events import event, get
 
@@ -54,11 +56,13 @@ class RestServer:
         *,
         limits: Limits | None = None,
         rest: Rest | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._limits = limits or Limits()
         self._pages = Pages(metrics, ready, self._limits.page)
         self._rest = rest
+        self._entrance = entrance or Entrance(None)
         self._app: asyncio.Task[Asgi] | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -128,6 +132,11 @@ class RestServer:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        try:
+            self._entrance.page(path, _shown(scope))
+        except ServingError as error:
+            await write(turned_away(error), send)
+            return
         if self._rest is None or not path.startswith(_BEGINNINGS):
             await write(await self._pages.answer(scope["method"], path), send)
             return
@@ -147,6 +156,11 @@ class RestServer:
         if self._app is None or (self._app.done() and self._app.exception() is not None):
             self._app = asyncio.ensure_future(asyncio.to_thread(rest.app))
         return await asyncio.shield(self._app)
+
+
+def _shown(scope: Scope) -> Shown:
+    headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+    return Shown(headers, scope.get("state", {}).get(CERTIFICATE, ()))
 
 
 async def write(page: Page, send: Send) -> None:

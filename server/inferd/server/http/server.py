@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from inferd.server.errors import ServingError
 from inferd.server.http.binding import listen, shown
+from inferd.server.http.entrance import Entrance, Shown, names_in
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
-from inferd.server.http.pages import Pages, Readiness, refusal
+from inferd.server.http.pages import Pages, Readiness, refusal, turned_away
 from inferd.server.observability.events import event, get
 
 
@@ -46,9 +48,11 @@ class HttpServer:
         ready: Callable[[], Readiness],
         *,
         limits: Limits | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._limits = limits or Limits()
+        self._entrance = entrance or Entrance(None)
         self._pages = Pages(metrics, ready, self._limits.page)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -147,6 +151,7 @@ class HttpServer:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         patience = self._limits.head
+        certificate = names_in(writer.get_extra_info("peercert"))
         while self._stopping is not None and not self._stopping.is_set():
             self._waiting[writer] = None
             try:
@@ -164,7 +169,7 @@ class HttpServer:
                 return
             finally:
                 self._waiting.pop(writer, None)
-            await self._send(writer, await self._answer(request))
+            await self._send(writer, await self._answer(request, certificate))
             if request.close:
                 return
             patience = self._limits.idle
@@ -181,8 +186,12 @@ class HttpServer:
             writer.transport.abort()
             raise
 
-    async def _answer(self, request: Request) -> bytes:
-        page = await self._pages.answer(request.method, request.path)
+    async def _answer(self, request: Request, certificate: tuple[str, ...]) -> bytes:
+        try:
+            self._entrance.page(request.path, Shown(request.headers.items(), certificate))
+            page = await self._pages.answer(request.method, request.path)
+        except ServingError as error:
+            page = turned_away(error)
         return answer(
             page.status,
             page.body,

@@ -14,6 +14,7 @@ from inferd.server.http.edge import JSON, Edge
 from inferd.server.http.exchange import Exchange
 from inferd.server.http.tfs_request import read_document, read_inputs
 from inferd.server.http.tfs_response import write_response
+from inferd.server.security.grants import Scope
 
 
 class Predict:
@@ -55,7 +56,7 @@ class Predict:
             text = await exchange.run(size, lambda: write_response(answer.outputs, rows=rows))
             return await self._edge.coded(exchange, text, JSON, {})
 
-        return await self._edge.answer(request, work, model=model)
+        return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
 
     def _signature(self, model: str, version: int | None, label: str | None, name: str) -> tuple[Signature, int]:
         handle = acquire(self._manager, model, version, label)

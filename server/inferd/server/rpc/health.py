@@ -4,6 +4,7 @@ whether at least one of its versions is available."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 
 from grpc_health.v1 import health_pb2 as pb
@@ -13,7 +14,7 @@ from inferd.server.core.status import GONE, failure_of
 from inferd.server.errors import NotFound
 from inferd.server.lifecycle.state import StateChange
 from inferd.server.rpc.edge import parse
-from inferd.server.rpc.transport import StreamCall, UnaryCall
+from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -25,6 +26,10 @@ _UNKNOWN: int = pb.HealthCheckResponse.SERVICE_UNKNOWN
 _REPLIES = {
     status: pb.HealthCheckResponse(status=status).SerializeToString() for status in (_SERVING, _NOT_SERVING, _UNKNOWN)
 }
+
+
+def _anything(_service: str) -> None:
+    """Every name may be asked for."""
 
 
 class Health:
@@ -62,15 +67,25 @@ class Health:
         available = any(version.serves for version in model.versions)
         return _SERVING if available and not self._stopped else _NOT_SERVING
 
-    def check(self, call: UnaryCall) -> None:
+    def through(self, allow: Callable[[str], object]) -> tuple[UnaryHandler, StreamHandler]:
+        """Check and Watch for callers who may ask for some models only: `allow` raises for the name of another one."""
+
+        def look(service: str) -> None:
+            if service not in self._services:
+                allow(service)
+
+        return partial(self.check, look=look), partial(self.watch, look=look)
+
+    def check(self, call: UnaryCall, look: Callable[[str], None] = _anything) -> None:
         """Check: the status now, NOT_FOUND for an unknown service."""
         service = parse(pb.HealthCheckRequest, call.request).service
+        look(service)
         status = self.status(service)
         if status == _UNKNOWN:
             raise NotFound(f"there is no model {service!r}")
         call.reply(_REPLIES[status])
 
-    def watch(self, call: StreamCall) -> None:
+    def watch(self, call: StreamCall, look: Callable[[str], None] = _anything) -> None:
         """Watch: the status now, then every change, until the client goes or the server drains."""
 
         def start(message: bytes | None) -> None:
@@ -79,6 +94,7 @@ class Health:
                 return
             try:
                 service = parse(pb.HealthCheckRequest, message).service
+                look(service)
             except Exception as error:
                 failure = failure_of(error)
                 call.fail(failure.code, failure.text, failure.trailing)

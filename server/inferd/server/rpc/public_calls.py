@@ -12,14 +12,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
 from inferd.server.core.status import GONE, Failure
 from inferd.server.errors import Code
-from inferd.server.rpc.transport import Metadata
+from inferd.server.rpc.transport import Metadata, certificate_names
 
 _log = logging.getLogger("inferd.rpc")
 STATUS = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
@@ -76,6 +76,10 @@ class _Call:
             if found == key:
                 return value.decode("latin-1") if isinstance(value, bytes) else str(value)
         return None
+
+    def certificate(self) -> Sequence[str]:
+        """Names of the client's verified certificate."""
+        return certificate_names(self._context.auth_context())
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
         """Calls `fn` once when the call is cancelled; at once if it already is."""

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.audit import Audit
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
 from inferd.server.core.oip.shared_memory import Regions
+from inferd.server.core.view import View
 from inferd.server.errors import Code
 from inferd.server.lifecycle.check import check_request
+from inferd.server.rpc.audited import audited
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.foreign_names import real_names
+from inferd.server.rpc.guard import Guard, Handlers
 from inferd.server.rpc.health import CHECK, WATCH, Health
 from inferd.server.rpc.models import Models
 from inferd.server.rpc.oip import service as oip
 from inferd.server.rpc.predict import PROTOCOL, Predict
 from inferd.server.rpc.predict_stream import PredictStream
 from inferd.server.rpc.reflection import Reflection
+from inferd.server.rpc.rules import NEEDS
 from inferd.server.rpc.tfs import service as tfs
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
+from inferd.server.security.authority import Authority, make_authority
+from inferd.server.security.grants import Grants, Scope
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
@@ -38,33 +45,57 @@ def build_method_table(
     health: Health | None = None,
     check: Check = check_request,
     regions: Regions | None = None,
+    authority: Authority | None = None,
 ) -> MethodTable:
     """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
-    `regions` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with that)."""
-    gate, failures = Gate(config.admin), FailureLog()
+    `regions` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with that), and
+    so is the `authority` that `auth` asks for. Raises ConfigError."""
+    authority = authority or make_authority(config.auth)
+    gate, failures = Gate(config.admin, authority), FailureLog()
     edge = Edge(gate, failures)
-    inference = Inference(manager, metrics, check)
-    health = health or Health(manager, SERVICES)
+    shared = health or Health(manager, SERVICES)
     regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
-    triton = oip.Oip(manager, metrics, check, inflight, gate, failures, health.ready, config, regions)
-    serving = tfs.Tfs(manager, metrics, check, gate, failures)
-    models = Models(manager, edge)
     reflection = Reflection(SERVICES, edge, real_names())
-    unary: dict[str, UnaryHandler] = {PREDICT: Predict(inference, edge), CHECK: health.check, **models.unary()}
-    stream: dict[str, StreamHandler] = {
-        PREDICT_STREAM: PredictStream(inference, edge, inflight),
-        WATCH: health.watch,
-        **models.stream(),
-        **reflection.stream(),
-    }
 
     def refused(method: str, code: Code) -> None:
         protocol = next((name for start, name in _PROTOCOLS.items() if method.startswith(start)), PROTOCOL)
         metrics.unknown(protocol, code.name, 0.0)
 
+    def handlers(
+        manager: ManagerLike, predicting: ManagerLike, checking: UnaryHandler, watching: StreamHandler
+    ) -> Handlers:
+        """For callers who see the models so."""
+        inference = Inference(predicting, metrics, check)
+        triton = oip.Oip(manager, predicting, metrics, check, inflight, gate, failures, shared.ready, config, regions)
+        serving = tfs.Tfs(manager, predicting, metrics, check, gate, failures)
+        models = Models(manager, edge)
+        unary: dict[str, UnaryHandler] = {PREDICT: Predict(inference, edge), CHECK: checking, **models.unary()}
+        stream: dict[str, StreamHandler] = {
+            PREDICT_STREAM: PredictStream(inference, edge, inflight),
+            WATCH: watching,
+            **models.stream(),
+            **reflection.stream(),
+        }
+        return Handlers(
+            {path: edge.unary(handler) for path, handler in unary.items()} | {**triton.unary(), **serving.unary()},
+            {path: edge.stream(handler) for path, handler in stream.items()} | {**triton.stream()},
+        )
+
+    def seen_by(grants: Grants) -> Handlers:
+        seen = View(manager, grants, Scope.METADATA)
+        return handlers(seen, View(manager, grants, Scope.PREDICT), *shared.through(seen.allow))
+
+    if authority is None:
+        whole = handlers(manager, manager, shared.check, shared.watch)
+    else:
+        whole = Guard(authority, seen_by, edge, refused).handlers()
+    audit = Audit(gate)
     return MethodTable(
-        unary={path: edge.unary(handler) for path, handler in unary.items()} | {**triton.unary(), **serving.unary()},
-        stream={path: edge.stream(handler) for path, handler in stream.items()} | {**triton.stream()},
+        unary={
+            path: audited(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
+            for path, handler in whole.unary.items()
+        },
+        stream=whole.stream,
         hot=frozenset({PREDICT, oip.INFER, tfs.PREDICT}),
         exempt=frozenset({CHECK, *oip.PROBES}),
         refused=refused,

@@ -51,6 +51,10 @@ class UnaryCall(Protocol):
         """The value of a metadata key (lower case), None where it is absent."""
         ...
 
+    def certificate(self) -> Sequence[str]:
+        """Common name and alternative names of the client's verified certificate; none without one."""
+        ...
+
     def on_cancel(self, fn: Callable[[], None]) -> None:
         """Calls `fn` once when the call is cancelled, or cut off because the server stops; at once if it already is.
         Not called after an answer."""
@@ -79,6 +83,8 @@ class StreamCall(Protocol):
 
     def metadata(self, key: str) -> str | None: ...
 
+    def certificate(self) -> Sequence[str]: ...
+
     def on_cancel(self, fn: Callable[[], None]) -> None: ...
 
     def read(self, fn: Callable[[bytes | None], None]) -> None: ...
@@ -104,6 +110,15 @@ class StreamCall(Protocol):
         ...
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None: ...
+
+
+def certificate_names(context: Mapping[str | bytes, Sequence[bytes]] | None) -> tuple[str, ...]:
+    """The names in the core's account of how a connection was authenticated: the verified client's certificate."""
+    if not context:
+        return ()
+    found = {key.decode() if isinstance(key, bytes) else key: values for key, values in context.items()}
+    names = (*found.get("x509_common_name", ()), *found.get("x509_subject_alternative_name", ()))
+    return tuple(dict.fromkeys(name.decode("utf-8", "replace") for name in names if name))
 
 
 UnaryHandler = Callable[[UnaryCall], None]

@@ -13,7 +13,7 @@ from inferd.server.config.errors import ConfigError, Problem
 from inferd.server.errors import Unauthenticated
 from inferd.server.observability.events import event, get
 from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.grants import Grants
+from inferd.server.security.grants import NEEDED, Grants
 from inferd.server.security.identity import Credentials, Identity
 from inferd.server.security.jwt_tokens import JwtTokens
 from inferd.server.security.recent import Recent
@@ -24,7 +24,6 @@ _log = get("security")
 HEADER: Final = "authorization"
 _TOKENS: Final = 4096  # verified tokens that are remembered
 _LONGEST: Final = 8192  # characters of a token; a longer one is not looked into
-NEEDED: Final = "expected 'authorization: Bearer TOKEN'"
 
 
 class _State:
@@ -39,7 +38,7 @@ class _State:
 
 
 class Authority:
-    """Tells callers apart. Thread-safe.
+    """Tells callers apart. Thread-safe. `open` names what needs no credentials.
 
     A call costs one look-up by its `authorization`: a token that was verified is remembered until it expires or a file
     changes.
@@ -54,7 +53,9 @@ class Authority:
             name: Identity(f"certificate:{name}", self._granted(given.scopes, given.models))
             for name, given in config.certificates.items()
         }
-        self.anonymous: Final = Identity("", self._granted(config.anonymous.scopes, config.anonymous.models))
+        unknown = config.anonymous
+        self.anonymous: Final = Identity("", Grants(unknown.scopes, unknown.models, anonymous=True))
+        self.open: Final = frozenset(config.open)
         self._state = self._read()
 
     def identify(self, call: Credentials) -> Identity:
@@ -135,3 +136,8 @@ class Authority:
             found = Grants(*key)
             self._grants.put(key, found)
         return found
+
+
+def make_authority(config: Auth) -> Authority | None:
+    """None where nobody needs credentials. Raises ConfigError."""
+    return Authority(config) if config.enabled else None

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
-from inferd.server.errors import Forbidden
+from inferd.server.errors import Forbidden, ServingError, Unauthenticated
 from inferd.server.security.recent import Recent
 
 _MODELS: Final = 1024  # names whose answer is remembered, for each scope
 _SHOWN: Final = 100
+NEEDED: Final = "expected 'authorization: Bearer TOKEN'"
 
 
 class Scope(enum.Enum):
@@ -27,18 +28,23 @@ class Scope(enum.Enum):
 class Grants:
     """Scopes and patterns of models. Thread-safe. Compared by identity: equal ones are made once, see `Authority`."""
 
-    def __init__(self, scopes: Iterable[str], models: Iterable[str]) -> None:
-        """`scopes` by their names; `models` are shell patterns."""
+    def __init__(self, scopes: Iterable[str], models: Iterable[str], *, anonymous: bool = False) -> None:
+        """`scopes` by their names; `models` are shell patterns; `anonymous`: of callers without credentials."""
         given = {Scope(name) for name in scopes}
         if Scope.ADMIN in given:
             given.add(Scope.METADATA)
         self.scopes: Final = frozenset(given)
         self.models: Final = tuple(models)
+        self.anonymous: Final = anonymous
         self._known: Final = Recent[str, bool](_MODELS)
 
     def allows(self, scope: Scope, model: str) -> bool:
         """Whether this may be done with a model, whether or not there is one of this name."""
         return scope in self.scopes and self.covers(model)
+
+    def allows_all(self, scope: Scope) -> bool:
+        """Whether this may be done with every model."""
+        return scope in self.scopes and "*" in self.models
 
     def covers(self, model: str) -> bool:
         """Whether a model's name matches."""
@@ -48,8 +54,12 @@ class Grants:
             self._known.put(model, known)
         return known
 
-
-def denied(scope: Scope, model: str | None = None) -> Forbidden:
-    """The refusal: the same whether or not there is such a model."""
-    what = "" if model is None else f" for model {model[:_SHOWN]!r}"
-    return Forbidden(f"expected credentials with the scope {scope.value!r}{what}, got others")
+    def refusal(self, scope: Scope | None, model: str | None = None) -> ServingError:
+        """What a caller with these grants is told: the same whether or not there is such a model. `scope`: None where
+        any credentials will do."""
+        if self.anonymous:
+            return Unauthenticated(f"{NEEDED}, got none")
+        if scope is None:
+            return Forbidden("expected credentials, got none that count")
+        what = "" if model is None else f" for model {model[:_SHOWN]!r}"
+        return Forbidden(f"expected credentials with the scope {scope.value!r}{what}, got others")

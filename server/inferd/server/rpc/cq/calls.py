@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import RLock
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from grpc._cython import cygrpc
 
 from inferd.server.core.status import GONE, Failure, header_text, refusal
 from inferd.server.errors import Code
-from inferd.server.rpc.transport import Metadata
+from inferd.server.rpc.transport import Metadata, certificate_names
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +101,10 @@ class Call:
             if found == key:
                 return value.decode("latin-1") if isinstance(value, bytes) else str(value)
         return None
+
+    def certificate(self) -> Sequence[str]:
+        """Names of the client's verified certificate."""
+        return certificate_names(cygrpc.auth_context(self._call))
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
         """Calls `fn` once when the call is cancelled; at once if it already is."""

@@ -9,7 +9,7 @@ from inferd.oip.v1 import control_pb2 as pb
 from inferd.oip.v1 import model_config_pb2 as config_pb
 from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
 from inferd.server.core.oip.words import unknown, version_of
-from inferd.server.errors import ServingError
+from inferd.server.errors import Forbidden, ServingError, Unauthenticated
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import parse
 from inferd.server.rpc.transport import UnaryCall
@@ -51,6 +51,8 @@ class Describe:
             handle = self.acquire(request.name, request.version)
             ready = handle.servable.serves
             handle.release()
+        except (Forbidden, Unauthenticated):
+            raise
         except ServingError:
             ready = False
         call.reply(pb.ModelReadyResponse(ready=ready).SerializeToString())

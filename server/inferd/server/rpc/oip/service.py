@@ -45,6 +45,7 @@ class Oip:
     def __init__(
         self,
         manager: ManagerLike,
+        predicting: ManagerLike,
         metrics: MetricsLike,
         check: Check,
         inflight: Inflight,
@@ -54,15 +55,15 @@ class Oip:
         config: ServerConfig,
         regions: Regions,
     ) -> None:
-        """`ready` is the server's readiness."""
+        """`ready` is the server's readiness; `predicting` the manager as inference sees it."""
         extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
         self._edge = Edge(gate, failures, failure)
-        inference = Inference(manager, metrics, checked(check))
+        inference = Inference(predicting, metrics, checked(check))
         describe = Describe(manager, ready, __version__, extensions)
         repository = Repository(manager, self._edge)
         shared_memory = SharedMemory(regions, self._edge)
         settings = Settings(config.log, manager)
-        self._stream = StreamInfer(inference, manager, self._edge, inflight, regions)
+        self._stream = StreamInfer(inference, predicting, self._edge, inflight, regions)
         self._unary: dict[str, UnaryHandler] = {
             "ServerLive": describe.server_live,
             "ServerReady": describe.server_ready,
@@ -70,7 +71,7 @@ class Oip:
             "ServerMetadata": describe.server_metadata,
             "ModelMetadata": describe.model_metadata,
             "ModelConfig": describe.model_config,
-            "ModelInfer": Infer(inference, manager, self._edge, regions),
+            "ModelInfer": Infer(inference, predicting, self._edge, regions),
             "ModelStatistics": Statistics(manager, metrics, describe),
             "RepositoryIndex": repository.index,
             "RepositoryModelLoad": repository.load,

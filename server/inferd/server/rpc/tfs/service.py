@@ -27,10 +27,17 @@ class Tfs:
     """Both services. Thread-safe."""
 
     def __init__(
-        self, manager: ManagerLike, metrics: MetricsLike, check: Check, gate: Gate, failures: FailureLog
+        self,
+        manager: ManagerLike,
+        predicting: ManagerLike,
+        metrics: MetricsLike,
+        check: Check,
+        gate: Gate,
+        failures: FailureLog,
     ) -> None:
+        """`predicting` is the manager as inference sees it."""
         self._edge = Edge(gate, failures, failure)
-        calls = Calls(Inference(manager, metrics, checked(check)), manager, self._edge)
+        calls = Calls(Inference(predicting, metrics, checked(check)), predicting, self._edge)
         examples = Examples(calls)
         models = Models(manager)
         prediction, model = SERVICES

@@ -1,0 +1,307 @@
+"""Who calls, beyond the table of all methods: admin calls, health of models, streams that outlive their token, the
+audit log."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from support.access import STATIC, WatchedManager, guarded_config, header, settings, with_scopes
+from support.client import make_chain
+from support.rpc import PREDICT, PREDICT_STREAM, FakeMetrics, Served, refused, request
+from support.security import Keys, entry, write_tokens
+
+from inferd.oip.v1 import control_pb2 as oip
+from inferd.server.config.errors import ConfigError
+from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.observability.events import FIELDS
+from inferd.server.rpc.predict import Predict
+from inferd.server.rpc.services import build_method_table
+from inferd.server.security.authority import Authority
+from inferd.server.security.file_watch import FileWatch
+from inferd.tfs.v1 import model_service_pb2 as tfs
+from inferd.v1 import model_service_pb2 as pb
+
+LOAD = "/inferd.v1.ModelService/LoadModel"
+CHECK = "/grpc.health.v1.Health/Check"
+NOBODY, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.fixture(scope="module")
+def keys() -> Keys:
+    return Keys()
+
+
+def code_of(call: Callable[[], object]) -> grpc.StatusCode:
+    return refused(call).code()
+
+
+def load(server: Served, authorization: str | None, **more: str) -> Callable[[], object]:
+    metadata = [*header(authorization), *more.items()]
+    call = server.channel().unary_unary(LOAD)
+    return lambda: call(pb.LoadModelRequest(name="digits").SerializeToString(), metadata=metadata, timeout=20)
+
+
+class TestAdmin:
+    def test_a_scope_is_needed_on_the_servers_own_machine_too(self, serve, keys: Keys, tmp_path: Path):
+        server = serve(config=guarded_config(tmp_path, keys, admin={"allow": "local_peer"}))
+        assert code_of(load(server, None)) is NOBODY
+        assert code_of(load(server, with_scopes(keys, ["predict", "metadata"]))) is DENIED
+        assert load(server, f"Bearer {STATIC}")()
+        error = refused(load(server, f"Bearer {STATIC}", via="proxy"))
+        assert error.code() is DENIED
+        assert "admin.allow: local_peer" in error.details()
+
+    def test_authenticated_callers_may_come_from_anywhere(self, serve, keys: Keys, tmp_path: Path):
+        server = serve(config=guarded_config(tmp_path, keys))
+        assert load(server, f"Bearer {STATIC}", via="proxy")()
+
+    def test_nobody_is_not_authenticated(self, serve, keys: Keys, tmp_path: Path):
+        config = settings(tmp_path, keys)
+        config["auth"]["anonymous"] = {"scopes": ["admin"]}
+        assert code_of(load(serve(config=ServerConfig.model_validate(config)), None)) is NOBODY
+        config["admin"] = {"allow": "anyone"}
+        assert load(serve(config=ServerConfig.model_validate(config)), None)()
+
+    def test_without_credentials_nobody_could_be_authenticated(self):
+        with pytest.raises(ValueError, match=r"with admin\.allow: authenticated, got none"):
+            ServerConfig.model_validate({"admin": {"allow": "authenticated"}})
+
+    def test_an_admin_of_some_models_replaces_only_these(self, serve, keys: Keys, tmp_path: Path):
+        server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
+        call = server.channel().unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+
+        def reload(authorization: str, *models: str) -> None:
+            asked = tfs.ReloadConfigRequest()
+            for model in models:
+                (tmp_path / model / "1").mkdir(parents=True, exist_ok=True)
+                asked.config.model_config_list.config.add(name=model, base_path=str(tmp_path / model))
+            call(asked.SerializeToString(), metadata=header(authorization), timeout=20)
+
+        reload(f"Bearer {STATIC}", "mine-1", "theirs")
+        limited = with_scopes(keys, ["admin"], ["mine-*"])
+        reload(limited, "mine-2")
+        assert set(server.manager.named) == {"theirs", "mine-2"}
+        assert code_of(lambda: reload(limited, "mine-2", "theirs")) is DENIED
+        assert set(server.manager.named) == {"theirs", "mine-2"}
+
+
+class TestAnonymous:
+    def test_what_is_open_to_all(self, serve, keys: Keys, tmp_path: Path):
+        config = settings(tmp_path, keys)
+        config["auth"]["anonymous"] = {"scopes": ["predict"], "models": ["dig*"]}
+        server = serve(config=ServerConfig.model_validate(config), manager=WatchedManager())
+        call = server.channel().unary_unary(PREDICT)
+        assert call(request(), timeout=20)
+        assert code_of(lambda: call(request(name="secret"), timeout=20)) is NOBODY
+        assert code_of(lambda: call(request(), metadata=header("Bearer wrong"), timeout=20)) is NOBODY
+        assert call(request(name="secret"), metadata=header(f"Bearer {STATIC}"), timeout=20)
+
+    def test_health_and_reflection_may_be_closed_and_opened(self, serve, keys: Keys, tmp_path: Path):
+        config = settings(tmp_path, keys)
+        config["auth"]["open"] = ["reflection"]
+        channel = serve(config=ServerConfig.model_validate(config)).channel()
+        assert code_of(lambda: channel.unary_unary(CHECK)(b"", timeout=20)) is NOBODY
+        assert channel.unary_unary(CHECK)(b"", metadata=header(with_scopes(keys, [])), timeout=20)
+        reflection = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        assert list(reflection(iter([b"\x3a\x00"]), timeout=20))
+
+
+class TestHealthOfModels:
+    @pytest.mark.parametrize("model", ["secret", "nosuch"])
+    def test_it_tells_strangers_nothing(self, serve, keys: Keys, tmp_path: Path, model: str):
+        server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
+        asked = health_pb2.HealthCheckRequest(service=model).SerializeToString()
+        channel = server.channel()
+        check, watch = channel.unary_unary(CHECK), channel.stream_stream("/grpc.health.v1.Health/Watch")
+        mine = header(with_scopes(keys, ["metadata"], ["dig*"]))
+        for metadata, code in (([], NOBODY), (mine, DENIED)):
+            assert code_of(lambda m=metadata: check(asked, metadata=m, timeout=20)) is code
+            assert code_of(lambda m=metadata: next(watch(iter([asked]), metadata=m, timeout=20))) is code
+
+    def test_its_callers_see_it(self, serve, keys: Keys, tmp_path: Path):
+        server = serve(config=guarded_config(tmp_path, keys))
+        asked = health_pb2.HealthCheckRequest(service="digits").SerializeToString()
+        mine = header(with_scopes(keys, ["metadata"], ["dig*"]))
+        answer = server.channel().unary_unary(CHECK)(asked, metadata=mine, timeout=20)
+        assert health_pb2.HealthCheckResponse.FromString(answer).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def open_stream(server: Served, authorization: str) -> tuple[queue.Queue[bytes | None], Iterator[bytes]]:
+    messages: queue.Queue[bytes | None] = queue.Queue()
+    answers = server.channel().stream_stream(PREDICT_STREAM)(
+        iter(messages.get, None), metadata=header(authorization), timeout=30
+    )
+    return messages, answers
+
+
+class TestStreams:
+    def test_each_message_is_for_a_model_of_the_callers(self, serve, keys: Keys, tmp_path: Path):
+        server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
+        messages, answers = open_stream(server, with_scopes(keys, ["predict"], ["dig*"]))
+        for model, allowed in (("digits", True), ("secret", False), ("nosuch", False), ("digits", True)):
+            messages.put(request(name=model))
+            assert (b"expected credentials with the scope" not in next(answers)) is allowed
+        messages.put(None)
+        assert list(answers) == []
+        assert server.manager.touched == ["digits", "digits"]
+
+    def test_a_token_that_is_taken_back_ends_its_streams(self, serve, keys: Keys, tmp_path: Path):
+        config = guarded_config(tmp_path, keys)
+        authority, files = Authority(config.auth), FileWatch(3600)
+        authority.watch(files)
+        manager = WatchedManager()
+        table = build_method_table(
+            manager, FakeMetrics(), config, inflight=Inflight(config.inflight), authority=authority
+        )
+        server = serve(config=config, manager=manager, table=table)
+        messages, answers = open_stream(server, f"Bearer {STATIC}")
+        messages.put(request())
+        assert next(answers)
+        write_tokens(tmp_path / "tokens.yaml", {"everything": entry("another", ["predict"])})
+        files.look()
+        messages.put(request())
+        assert code_of(lambda: next(answers)) is NOBODY
+        assert manager.touched == ["digits"]
+
+    def test_a_token_that_expires_ends_its_streams(self, serve, keys: Keys, tmp_path: Path, monkeypatch):
+        server = serve(config=guarded_config(tmp_path, keys))
+        messages, answers = open_stream(server, with_scopes(keys, ["predict"]))
+        messages.put(request())
+        assert next(answers)
+        later = time.time() + 7200
+        monkeypatch.setattr("inferd.server.security.authority.time", lambda: later)
+        monkeypatch.setattr("jwt.api_jwt.datetime", _later(later))
+        messages.put(request())
+        assert code_of(lambda: next(answers)) is NOBODY
+
+
+def _later(moment: float) -> type:
+    from datetime import datetime, tzinfo
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.fromtimestamp(moment, tz)
+
+    return Later
+
+
+class TestCertificates:
+    def test_the_name_in_a_certificate_is_an_identity(self, serve, keys: Keys, tmp_path: Path):
+        chain = make_chain(tmp_path)
+        config = settings(tmp_path, keys)
+        config["auth"]["certificates"] = {"caller": {"scopes": ["predict"], "models": ["digits"]}}
+        config["server"] = {
+            "tls": {"certificate": str(chain["server.pem"]), "key": str(chain["server.key"]),
+                    "client_ca": str(chain["ca.pem"])}
+        }  # fmt: skip
+        server = serve(config=ServerConfig.model_validate(config), manager=WatchedManager())
+        trusted = grpc.ssl_channel_credentials(*(chain[n].read_bytes() for n in ("ca.pem", "client.key", "client.pem")))
+        channel = server.channel(trusted)
+        assert channel.unary_unary(PREDICT)(request(), timeout=20)
+        assert code_of(lambda: channel.unary_unary(PREDICT)(request(name="secret"), timeout=20)) is DENIED
+        assert code_of(lambda: channel.unary_unary("/inferd.v1.ModelService/ListModels")(b"", timeout=20)) is DENIED
+        # The server's own certificate is of the same authority, and nobody here.
+        others = grpc.ssl_channel_credentials(*(chain[n].read_bytes() for n in ("ca.pem", "server.key", "server.pem")))
+        assert code_of(lambda: server.channel(others).unary_unary(PREDICT)(request(), timeout=20)) is NOBODY
+        by_token = server.channel(others).unary_unary(PREDICT)
+        assert by_token(request(name="secret"), metadata=header(f"Bearer {STATIC}"), timeout=20)
+
+
+class TestAudit:
+    @pytest.fixture
+    def lines(self, caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, object]]]:
+        caplog.set_level(logging.INFO, "inferd.audit")
+
+        def found() -> list[dict[str, object]]:
+            return [
+                {k: v for k, v in record.__dict__[FIELDS].items() if v is not None}
+                for record in caplog.records
+                if record.name == "inferd.audit"
+            ]
+
+        return found
+
+    def test_what_was_done(self, serve, keys: Keys, tmp_path: Path, lines):
+        server = serve(config=guarded_config(tmp_path, keys))
+        channel = server.channel()
+        metadata = [*header(f"Bearer {STATIC}"), ("x-request-id", "r-1")]
+        asked = {
+            LOAD: pb.LoadModelRequest(name="digits", version=3),
+            "/inferd.v1.ModelService/UnloadModel": pb.UnloadModelRequest(name="digits"),
+            "/inferd.v1.ModelService/SetLabel": pb.SetLabelRequest(name="digits", label="stable", version=1),
+            "/inferd.v1.ModelService/Rollback": pb.RollbackRequest(name="digits", to_version=2),
+            "/inference.GRPCInferenceService/RepositoryModelLoad": oip.RepositoryModelLoadRequest(model_name="digits"),
+            "/inference.GRPCInferenceService/RepositoryModelUnload": oip.RepositoryModelUnloadRequest(model_name="x"),
+        }
+        for method, message in asked.items():
+            channel.unary_unary(method)(message.SerializeToString(), metadata=metadata, timeout=20)
+        told = [
+            {"model": "digits", "version": 3},
+            {"model": "digits"},
+            {"model": "digits", "version": 1, "label": "stable"},
+            {"model": "digits", "version": 2},
+            {"model": "digits"},
+            {"model": "x"},
+        ]
+        for line, method, what in zip(lines(), asked, told, strict=True):
+            assert str(line.pop("peer")).startswith(("ipv4:127.0.0.1:", "ipv6:"))
+            assert line == {"method": method, "who": "everything", "request_id": "r-1", "outcome": "OK", **what}
+
+    def test_what_failed_and_what_was_refused(self, serve, keys: Keys, tmp_path: Path, lines):
+        server = serve(config=guarded_config(tmp_path, keys))
+        call = server.channel().unary_unary(LOAD)
+        for name, authorization in (
+            ("nosuch\nadmin forged", f"Bearer {STATIC}"),
+            ("digits", with_scopes(keys, ["predict"])),
+            ("digits", "Bearer wrong"),
+        ):
+            refused(
+                lambda n=name, a=authorization: call(
+                    pb.LoadModelRequest(name=n).SerializeToString(), metadata=header(a), timeout=20
+                )
+            )
+        outcomes = [(line.get("who"), line["outcome"], line["model"]) for line in lines()]
+        assert outcomes == [
+            ("everything", "NOT_FOUND", "nosuch\\nadmin forged"),
+            ("jwt:user-1", "PERMISSION_DENIED", "digits"),
+            (None, "UNAUTHENTICATED", "digits"),
+        ]
+        assert STATIC not in str(lines())
+
+    def test_a_flood_of_refusals_is_counted(self, serve, keys: Keys, tmp_path: Path, lines):
+        server = serve(config=guarded_config(tmp_path, keys))
+        call = server.channel().unary_unary(LOAD)
+        for _ in range(200):
+            refused(lambda: call(b"", timeout=20))
+        assert 50 <= len(lines()) < 150
+
+    def test_without_credentials_the_peer_is_told(self, serve, lines):
+        server = serve()
+        load(server, None)()
+        refused(load(server, None, via="proxy"))
+        done, turned_away = lines()
+        assert (done["outcome"], done["model"], "who" in done) == ("OK", "digits", False)
+        assert turned_away["outcome"] == "PERMISSION_DENIED"
+
+
+def test_a_file_that_cannot_be_used_is_told_at_start(serve):
+    with pytest.raises(ConfigError, match=r"gone\.yaml: expected a readable file"):
+        serve(config=ServerConfig.model_validate({"auth": {"tokens_file": "gone.yaml"}}))
+
+
+def test_without_credentials_to_check_nothing_stands_before_a_prediction():
+    """Hot calls pass the wall and nothing else when nobody is asked who they are."""
+    config = ServerConfig()
+    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    (handler,) = (cell.cell_contents for cell in table.unary[PREDICT].__closure__ or () if callable(cell.cell_contents)
+                  and isinstance(cell.cell_contents, Predict))  # fmt: skip
+    assert isinstance(handler._inference._manager, WatchedManager)
