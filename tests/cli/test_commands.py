@@ -258,6 +258,28 @@ def test_tls_and_tokens_from_files(cli, tmp_path: Path):
         assert server.script.metadata[0]["authorization"] == "Bearer secret"
 
 
+def test_the_short_names_of_the_tls_flags_and_the_token_files_variable(cli, tmp_path: Path, monkeypatch):
+    chain = make_chain(tmp_path)
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("INFERD_TOKEN_FILE", str(tmp_path / "token"))
+    credentials = grpc.ssl_server_credentials(
+        [(chain["server.key"].read_bytes(), chain["server.pem"].read_bytes())], chain["ca.pem"].read_bytes(), True
+    )
+    with FakeServer(credentials=credentials) as server:
+        own = ("--cert", str(chain["client.pem"]), "--key", str(chain["client.key"]))
+        done = cli("predict", "m", "-i", "[[1, 2]]", "-a", server.address, "--ca", str(chain["ca.pem"]), *own)
+        assert done.code == 0, done.err
+        assert server.script.metadata[0]["authorization"] == "Bearer secret"
+
+
+def test_a_token_does_not_travel_in_clear(cli, tmp_path: Path):
+    (tmp_path / "token").write_text("canary-token\n")
+    done = cli("models", "-a", "models.example:8001", "--token-file", str(tmp_path / "token"))
+    assert done.code == 2
+    assert "would travel in clear" in done.err
+    assert "canary" not in done.err + done.out
+
+
 def test_the_client_commands_need_the_base_install_only(server: FakeServer):
     program = f"""
 import sys

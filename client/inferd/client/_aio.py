@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -18,6 +19,7 @@ from ._aio_window import async_in_flight_window
 from ._channel import Compression, LoadBalancing, plan_channel
 from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
 from ._core import Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs, request_error
+from ._credentials import token_source
 from ._errors import (
     DeadlineExceeded,
     InferdError,
@@ -59,6 +61,8 @@ class AsyncClient(AsyncAdminCalls):
         health_check: bool | None = None,
         compression: Compression | None = None,
         options: Mapping[str, Any] | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        allow_plaintext_token: bool = False,
     ) -> None:
         plan = plan_channel(
             address,
@@ -70,9 +74,11 @@ class AsyncClient(AsyncAdminCalls):
             options=options or {},
         )
         Deadline(timeout)
+        pairs = metadata_pairs(metadata)
+        source = token_source(token, token_file, plan, pairs, allow_plaintext=allow_plaintext_token)
         self.address = address
         self.timeout = timeout
-        super().__init__(AsyncConnection(plan, retry or RetryPolicy(), token, metadata_pairs(metadata)))
+        super().__init__(AsyncConnection(plan, retry or RetryPolicy(), source, pairs))
         self._describer = AsyncDescriber(self._connection)
 
     async def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,6 +16,7 @@ from ._channel import Compression, LoadBalancing, plan_channel
 from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
 from ._connection import Connection, PendingPrediction
 from ._core import PREDICT, PREDICT_STREAM, Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs
+from ._credentials import token_source
 from ._describe import Describer
 from ._errors import DeadlineExceeded, InferdError, InvalidArgument, InvalidInput, NotFound, RequestError, Unavailable
 from ._health import CHECK, WATCH
@@ -44,7 +46,10 @@ class Client(AdminCalls):
     retry           when a failed request is sent again; NO_RETRIES: never
     tls             Tls(...) for an encrypted connection
     keepalive       pings that notice a vanished server; None: none
-    token           sent as `authorization: Bearer`; a function is asked for every call. Use it with TLS only.
+    token           sent as `authorization: Bearer`; a function is asked for every call
+    token_file      a file with the token, read again when it changes
+    allow_plaintext_token
+                    a token may go to another machine without TLS; refused (InvalidInput) unless this is said
     metadata        sent with every call
     load_balancing  "round_robin": every request to the next server; "pick_first": one server until it fails
     health_check    leave out servers that say they are not ready (round_robin); None: only of a list
@@ -66,6 +71,8 @@ class Client(AdminCalls):
         health_check: bool | None = None,
         compression: Compression | None = None,
         options: Mapping[str, Any] | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        allow_plaintext_token: bool = False,
     ) -> None:
         plan = plan_channel(
             address,
@@ -77,9 +84,11 @@ class Client(AdminCalls):
             options=options or {},
         )
         Deadline(timeout)
+        pairs = metadata_pairs(metadata)
+        source = token_source(token, token_file, plan, pairs, allow_plaintext=allow_plaintext_token)
         self.address = address
         self.timeout = timeout
-        super().__init__(Connection(plan, retry or RetryPolicy(), token, metadata_pairs(metadata)))
+        super().__init__(Connection(plan, retry or RetryPolicy(), source, pairs))
         channel = self._connection.channel
         # `_registered_method` is what generated stubs pass: it saves looking the path up in every call.
         self._predict = channel.unary_unary(PREDICT, _registered_method=True)

@@ -11,6 +11,8 @@ from inferd.client import NO_RETRIES, Client, Tls
 
 from .errors import CommandError, usage
 
+TOKEN_FILE = "INFERD_TOKEN_FILE"
+"""The environment variable that stands for --token-file."""
 DEFAULT_ADDRESS = "localhost:8001"
 
 
@@ -23,11 +25,21 @@ def add_connection(parser: argparse.ArgumentParser, *, json: bool = True) -> Non
     group.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for each call (30, admin calls 300)")
     group.add_argument("--no-retries", action="store_true", help="fail at once instead of trying again")
     group.add_argument("--tls", action="store_true", help="encrypt; implied by the other --tls flags")
-    group.add_argument("--tls-ca", metavar="PEM", help="authorities that the server's certificate is checked against")
-    group.add_argument("--tls-cert", metavar="PEM", help="this client's certificate")
-    group.add_argument("--tls-key", metavar="PEM", help="and its key")
+    group.add_argument(
+        "--tls-ca", "--ca", metavar="PEM", help="authorities that the server's certificate is checked against"
+    )
+    group.add_argument("--tls-cert", "--cert", metavar="PEM", help="this client's certificate")
+    group.add_argument("--tls-key", "--key", metavar="PEM", help="and its key")
     group.add_argument("--tls-name", metavar="NAME", default="", help="name in the server's certificate")
-    group.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    group.add_argument(
+        "--token-file",
+        metavar="FILE",
+        default=os.environ.get(TOKEN_FILE),
+        help=f"file with the bearer token; without this flag the one that {TOKEN_FILE} names",
+    )
+    group.add_argument(
+        "--allow-plaintext-token", action="store_true", help="send it to another machine without TLS, too"
+    )
     group.add_argument(
         "--metadata", action="append", default=[], metavar="KEY=VALUE", help="sent with every call; repeatable"
     )
@@ -44,9 +56,11 @@ def client_options(args: argparse.Namespace) -> dict[str, Any]:
         options["tls"] = Tls(ca=args.tls_ca, cert=args.tls_cert, key=args.tls_key, override_name=args.tls_name)
     if args.token_file:
         try:
-            options["token"] = Path(args.token_file).read_text().strip()
+            Path(args.token_file).read_bytes()
         except OSError as error:
             raise CommandError(f"cannot read {args.token_file}: {error.strerror}") from None
+        options["token_file"] = args.token_file
+        options["allow_plaintext_token"] = args.allow_plaintext_token
     if args.timeout is not None:
         options["timeout"] = args.timeout
     if args.no_retries:
