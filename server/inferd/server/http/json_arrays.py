@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
@@ -21,6 +22,9 @@ from inferd.server.http.json_text import fragment
 from inferd.wire.dtypes import DType
 
 _DEEPEST: Final = 32
+_SLICE: Final = 4096  # elements of a list that are read at a time
+_FEW: Final = 16
+_RAGGED: Final = "expected lists of one length on each level, got ragged ones"
 _WORDS: Final = {"b": "true or false", "u": "whole numbers", "i": "whole numbers", "f": "numbers", "V": "numbers"}
 _TYPES: Final[dict[str, set[type]]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}, "V": {int, float}}
 
@@ -29,9 +33,11 @@ Text = Callable[[Any, str], bytes]
 
 def array_of(value: Any, dtype: DType, where: str, text: Text | None = None) -> Array:
     """An array with the shape of the nesting. `where` names the tensor in errors; `text` makes bytes of one element,
-    by default of strings only. Raises InvalidRequest."""
+    by default of strings only. A long list is emptied on the way. Raises InvalidRequest."""
     if isinstance(value, Numbers):
         return _narrow(value.array, dtype, where)
+    if isinstance(value, list) and (len(value) > _SLICE or _holds_long(value)):
+        return _in_slices(value, dtype, where, text)
     shape, items = _flat(value, where)
     if dtype is DType.STRING:
         make = text or utf8
@@ -41,6 +47,25 @@ def array_of(value: Any, dtype: DType, where: str, text: Text | None = None) -> 
     return _numbers(items, dtype, where).reshape(shape)
 
 
+def _holds_long(value: list[Any]) -> bool:
+    return len(value) <= _FEW and any(isinstance(item, list) and len(item) > _SLICE for item in value)
+
+
+def _in_slices(value: list[Any], dtype: DType, where: str, text: Text | None) -> Array:
+    """A few thousand elements at a time: the interpreter is given away in between, and what was read is freed, which
+    would hold it just as long at the end."""
+    long = len(value) > _SLICE
+    parts: list[Array] = []
+    for start in range(0, len(value), _SLICE if long else 1):
+        stop = min(len(value), start + _SLICE) if long else start + 1
+        parts.append(array_of(value[start:stop] if long else value[start], dtype, where, text))
+        value[start:stop] = [None] * (stop - start)
+        time.sleep(0)
+    if len({part.shape[long:] for part in parts}) != 1:
+        raise InvalidRequest(f"{where}: {_RAGGED}")
+    return np.concatenate(parts) if long else np.stack(parts)
+
+
 def _flat(value: Any, where: str) -> tuple[list[int], list[Any]]:
     """Shape and elements of nested lists, level by level and never element by element."""
     shape: list[int] = []
@@ -48,7 +73,7 @@ def _flat(value: Any, where: str) -> tuple[list[int], list[Any]]:
     while items and isinstance(items[0], list):
         lengths = set(map(len, items)) if set(map(type, items)) == {list} else {0, 1}
         if len(lengths) != 1:
-            raise InvalidRequest(f"{where}: expected lists of one length on each level, got ragged ones")
+            raise InvalidRequest(f"{where}: {_RAGGED}")
         shape.append(lengths.pop())
         if len(shape) > _DEEPEST:
             raise InvalidRequest(f"{where}: expected at most {_DEEPEST} levels of lists")

@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 
 from inferd.backends.api import Array
+from inferd.server.http.json_pieces import parse
 
-LONG: Final = 128 * 2**10  # bytes of text that are worth it
 _BLOCK: Final = 32 * 2**10
 _NUMERIC: Final = b"0123456789+-.eE,[] \t\r\n"
 _NOT_STRUCTURE: Final = b"0123456789+-.eE \t\r\n"
@@ -59,7 +59,7 @@ def loads_long(text: bytes) -> Any:
         done = end
     if not lists:
         raise ValueError("no long lists of numbers")
-    value = orjson.loads(b"".join((*parts, text[done:])))
+    value = parse(b"".join((*parts, text[done:])))
     _place(value, lists)
     return value
 

@@ -6,7 +6,6 @@ of the gRPC port get their turn.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, Final
 
@@ -15,7 +14,8 @@ import orjson
 
 from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.json_numbers import LONG, loads_long
+from inferd.server.http.json_numbers import loads_long
+from inferd.server.http.json_pieces import LONG, parse
 
 _PIECE: Final = 16384  # elements written at a time
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
@@ -29,14 +29,8 @@ def loads(text: bytes) -> Any:
         except ValueError:
             pass  # what is wrong, if anything, is said below
     try:
-        return orjson.loads(text)
+        return parse(text)
     except ValueError as error:
-        # Only what has the tokens goes the slow way, or every broken text would be read twice.
-        if b"NaN" not in text and b"Infinity" not in text:
-            raise InvalidRequest(f"failed to parse the request JSON buffer: {error}") from None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"failed to parse the request JSON buffer: {error}") from None
 
 

@@ -53,7 +53,7 @@ def _rows(rows: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
             if isinstance(row, dict) and not is_b64(row):
                 raise _odd_row(place, "a value as in the items before it", "an object")
         return {name: _tensor(rows, spec) for name, spec in _only(specs, "instances").items()}
-    names = rows[0].keys()
+    names = rows[0].keys()  # keeps the first row, which the list does not
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for place, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != names:
@@ -62,6 +62,7 @@ def _rows(rows: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
             raise _odd_row(place, wanted, came)
         for name, item in row.items():
             columns[name].append(item)
+        rows[place] = None  # millions of rows freed at once would hold the interpreter
     return {name: _tensor(column, _known(name, specs)) for name, column in columns.items()}
 
 
