@@ -243,6 +243,9 @@ def test_a_reload_of_labels_for_what_is_not_there(channel: Any, server: Served, 
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("new", base, canary=7)))
     assert error.code().name == "FAILED_PRECONDITION"
     assert error.details().startswith("Request to assign label to version 7 of model new, which is not currently")
+    server.manager.change(VersionStatus(ServableId("new", 7), State.END, notes=("removed from disk",)))
+    error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("new", base, canary=7)))
+    assert error.code().name == "FAILED_PRECONDITION"
     assert server.manager.named == before
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("other", base, canary=7)))
     assert error.code().name == "FAILED_PRECONDITION"

@@ -20,6 +20,7 @@ from inferd.server.core.tfs.words import named
 from inferd.server.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.model_server_config import ModelEntry, checked, latest
 from inferd.server.lifecycle.named import NamedModel
+from inferd.server.lifecycle.record import GONE
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import Edge, parse
 from inferd.server.rpc.transport import UnaryCall
@@ -113,7 +114,7 @@ class Reload:
             versions = self._manager.status(entry.name).versions
         except NotFound:
             return
-        there = {v.id.version for v in versions if v.state is not State.END or v.notes}
+        there = {v.id.version for v in versions if v.state is not State.END or (v.notes and GONE not in v.notes)}
         for label, number in entry.labels.items():
             if number not in there:
                 raise _unlabelled(label, entry.name, number)
