@@ -1,6 +1,7 @@
 """One way to call a server again and again, in a process of its own, so that its processor time is the client's alone.
 
-`program.py MODE ADDRESS IN_FLIGHT` prints "ready", then answers each "SECONDS" line with "CALLS SECONDS CPU_SECONDS".
+`program.py MODE ADDRESS IN_FLIGHT` prints "serving MODE", then answers each line of seconds with "CALLS SECONDS
+CPU_SECONDS".
 """
 
 from __future__ import annotations
@@ -282,7 +283,7 @@ def main(mode: str, address: str, in_flight: int) -> None:
     """Runs until its input ends."""
     run = WAYS[mode](address, in_flight)
     run(0.05)
-    print("ready", flush=True)
+    print("serving", mode, flush=True)
     for line in sys.stdin:
         cpu, began = time.process_time(), time.perf_counter()
         calls = run(float(line))

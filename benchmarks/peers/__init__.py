@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from benchmarks.processes import forget_peak, peak_mb
 from benchmarks.report import Table
 
 FULL, QUICK = Plan(7, 0.8, 75), Plan(3, 0.2, 9)
-QUICK_WORKS = ("tiny", "image", "compute")
+QUICK_WORKS, QUICK_IN_FLIGHT = ("tiny", "image"), (1, 32)
 COLUMNS = (
     "in flight",
     "server",
@@ -46,6 +47,7 @@ def measure(options: Options) -> list[Table]:
     if not available():
         raise LoadError("h2load is not installed; it comes with Debian's nghttp2-client")
     plan = QUICK if options.quick else FULL
+    in_flights = QUICK_IN_FLIGHT if options.quick else tuple(IN_FLIGHT)
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as folder, ExitStack() as stack:
         models, logs = Path(folder) / "models", Path(folder) / "logs"
         logs.mkdir()
@@ -59,7 +61,7 @@ def measure(options: Options) -> list[Table]:
             }
             runners[ALONE] = InProcess(alone, work.model)
             print(f"{work.title} ...", flush=True)
-            tables.append(_table(work, runners, missing, plan))
+            tables.append(_table(work, runners, missing, plan, in_flights))
     return tables
 
 
@@ -83,19 +85,21 @@ def _started(
     return running, missing
 
 
-def _table(work: Work, runners: dict[str, Runner], missing: dict[str, str], plan: Plan) -> Table:
+def _table(
+    work: Work, runners: dict[str, Runner], missing: dict[str, str], plan: Plan, in_flights: Sequence[int]
+) -> Table:
     table = Table(
         f"Peers: {work.title}",
         COLUMNS,
         how=f"Up to {plan.turns} alternating rounds of about {plan.seconds} s; medians; ratios are medians of paired "
         "rounds. Load by h2load on the same cores; every answer's bytes counted. One model thread; batches up to 64.",
     )
-    bars = Bars(f"Requests per second: {work.title}", [f"{n} in flight" for n in IN_FLIGHT])
+    bars = Bars(f"Requests per second: {work.title}", [f"{n} in flight" for n in in_flights])
     raw: dict[str, dict[str, Any]] = {}
     heights: dict[str, list[float | None]] = {name: [] for name in runners}
     for runner in runners.values():
         forget_peak(runner.pid)
-    for in_flight in IN_FLIGHT:
+    for in_flight in in_flights:
         seen = rounds(runners, in_flight, plan)
         raw[str(in_flight)] = {name: vars(values) for name, values in seen.items()}
         for name, values in seen.items():

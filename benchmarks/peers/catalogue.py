@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support.server import Served
 
-from benchmarks.peers.peer import PROGRAMS, NotStarted, Peer, Running, started
+from benchmarks.peers.peer import NotStarted, Peer, Running, started
 from benchmarks.peers.programs.sessions import free_port
 
 FIRST = "inferd"
@@ -45,8 +45,8 @@ class Prototype(Peer):
         pairs = [f"{path.parent.parent.name}={path}" for path in sorted(models.glob("*/1/model.onnx"))]
         env = dict(os.environ)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(logs), env.get("PYTHONPATH"))))
-        # It prints nothing: a word of ours takes the place of its first line.
-        code = "import runpy, sys; print('started', flush=True); sys.argv = sys.argv[1:]; "
+        # It prints nothing: a word of ours takes the place of that line.
+        code = "import runpy, sys; print('serving it', flush=True); sys.argv = sys.argv[1:]; "
         code += "runpy.run_path(sys.argv[0], run_name='__main__')"
         command = [sys.executable, "-c", code, str(script), str(port), *pairs]
         with started(command, env, log) as (process, _):
@@ -67,6 +67,3 @@ def catalogue(prototype: Path | None) -> list[Peer]:
     if prototype is not None:
         peers.insert(2, Prototype("prototype", str(prototype)))
     return peers
-
-
-__all__ = ["FIRST", "PROGRAMS", "Inferd", "Peer", "Prototype", "catalogue"]

@@ -17,6 +17,7 @@ from benchmarks.processes import end
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 START_LIMIT = 120.0
+SERVING = "serving "
 
 
 class NotStarted(Exception):
@@ -67,7 +68,7 @@ class Peer:
 def started(
     command: list[str], env: dict[str, str], log: Path, *, talks: bool = False
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process and the first line that it prints. Its tree is ended with the block. Raises NotStarted.
+    """A process and what it says that it serves ("serving WHAT"). Its tree is ended with the block. Raises NotStarted.
 
     talks   it is spoken with over its input and output; else it has no input, and what else it prints is dropped
     """
@@ -80,14 +81,16 @@ def started(
     watchdog = threading.Timer(START_LIMIT, process.kill)
     watchdog.start()
     try:
-        line = process.stdout.readline().strip()
-        watchdog.cancel()
-        if not line:
+        for line in process.stdout:
+            if line.startswith(SERVING):
+                break
+        else:
             process.wait(10)
             raise NotStarted(f"it ended before it was ready: {_last(log)}")
+        watchdog.cancel()
         if not talks:
             threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
-        yield process, line
+        yield process, line.removeprefix(SERVING).strip()
     finally:
         watchdog.cancel()
         end(process.pid)
@@ -106,7 +109,8 @@ def answered(ask: Callable[[], object]) -> None:
             return
         except Exception as error:
             if time.monotonic() > limit:
-                raise NotStarted(f"no right answer within {START_LIMIT:.0f} s: {error}") from error
+                words = " ".join(str(error).split())[:200]
+                raise NotStarted(f"no right answer within {START_LIMIT:.0f} s: {words}") from error
         pause.wait(0.2)
 
 

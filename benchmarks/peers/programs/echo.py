@@ -19,7 +19,7 @@ async def main() -> None:
     server.add_generic_rpc_handlers((generic,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
+    print(f"serving 127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
 
 

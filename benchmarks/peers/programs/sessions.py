@@ -39,5 +39,5 @@ def free_port() -> int:
 
 
 def say(address: str) -> None:
-    """Tells whoever started this where it will answer."""
-    print(address, flush=True)
+    """Tells whoever started this where it will answer; the word tells it from what a framework prints."""
+    print("serving", address, flush=True)
