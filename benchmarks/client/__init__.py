@@ -37,12 +37,13 @@ WAYS = {
         "inferd, predict on 32 threads": "inferd_sync",
         "inferd, predict_many": "inferd_many",
         "inferd, stream": "inferd_stream",
+        "inferd, stream shared by 32 threads": "inferd_shared_stream",
         "tritonclient, infer on 32 threads": "triton_sync",
         "tritonclient, async_infer": "triton_async",
         "bare grpc on 32 threads, bytes": "bare_sync",
         "inferd, async predict": "inferd_aio",
         "inferd, async predict_many": "inferd_aio_many",
-        "inferd, async stream": "inferd_aio_stream",
+        "inferd, async stream shared by 32 tasks": "inferd_aio_stream",
         "tritonclient.aio, infer": "triton_aio",
         "bare grpc.aio, bytes": "bare_aio",
     },
@@ -52,9 +53,10 @@ RIVALS = {
     "predict on 32 threads": "tritonclient, infer on 32 threads",
     "predict_many": "tritonclient, async_infer",
     "stream": "inferd, predict_many",
+    "stream shared by 32 threads": "inferd, predict on 32 threads",
     "async predict": "tritonclient.aio, infer",
     "async predict_many": "tritonclient.aio, infer",
-    "async stream": "inferd, async predict",
+    "async stream shared by 32 tasks": "inferd, async predict",
 }
 """What each way of ours is held against: the rival's way of the same kind; a stream must beat our own unary calls."""
 

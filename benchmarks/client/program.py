@@ -126,6 +126,15 @@ def inferd_stream(address: str, in_flight: int) -> Way:
     return run
 
 
+def inferd_shared_stream(address: str, in_flight: int) -> Way:
+    """Calls of many threads, coalesced into one stream."""
+    from inferd.client import Client
+
+    client = Client(address)
+    stream = client.stream(in_flight=2 * in_flight)
+    return blocking(lambda: checked(stream.submit(MODEL, INPUTS).result()["y"]), in_flight)
+
+
 def inferd_aio(address: str, in_flight: int) -> Way:
     from inferd.client import AsyncClient
 
@@ -153,6 +162,7 @@ def inferd_aio_many(address: str, in_flight: int) -> Way:
 
 
 def inferd_aio_stream(address: str, in_flight: int) -> Way:
+    """Calls of many tasks, coalesced into one stream."""
     from inferd.client import AsyncClient
 
     loop, client = asyncio.new_event_loop(), AsyncClient(address)
@@ -267,6 +277,7 @@ WAYS = {
         inferd_sync,
         inferd_many,
         inferd_stream,
+        inferd_shared_stream,
         inferd_aio,
         inferd_aio_many,
         inferd_aio_stream,

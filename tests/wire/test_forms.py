@@ -121,6 +121,20 @@ def test_a_repeated_form_means_what_the_class_says(decode: Any, oracle: Any, mes
     check()
 
 
+@settings(max_examples=100, deadline=None)
+@given(native_answers(), TEXT, st.booleans())
+def test_an_answer_of_a_stream_means_what_the_class_says(answer: bytes, request_id: str, large: bool):
+    if large:
+        x = np.arange(2000, dtype=np.float32)
+        answer = native.encode_response("m", 1, "s", {"x": x}, request_id)
+    message = native.encode_stream_response(request_id, answer)
+    for _ in range(2):
+        found, decoded = native.decode_stream_response(message)
+        expected, oracle = fallback.decode_stream_response(message)
+        assert found == expected == request_id
+        assert outcome(lambda _, said=decoded: said, b"") == outcome(lambda _, said=oracle: said, b"")
+
+
 def test_data_and_id_may_differ_and_all_else_may_not():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     first = native.decode_request(native.encode_request("f", {"x": x}, request_id="aa", outputs=("y",)))

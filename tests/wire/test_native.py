@@ -148,7 +148,12 @@ def test_a_recognised_stream_response_equals_the_class(message: bytes):
     def pair(function: Any) -> Any:
         return lambda m: dict(enumerate(function(m)))
 
-    check(message, pair(recognise.recognise_stream_response), pair(fallback.decode_stream_response))
+    def recognised(m: bytes) -> Any:
+        request_id, start = recognise.recognise_stream_head(m)
+        return request_id, recognise.recognise_response(m, start, len(m))
+
+    for function in (recognised, native.decode_stream_response):
+        check(message, pair(function), pair(fallback.decode_stream_response))
 
 
 @settings(max_examples=150)

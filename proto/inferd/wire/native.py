@@ -12,8 +12,8 @@ from __future__ import annotations
 from inferd.wire.compose import encode_request, encode_response, encode_stream_failure, encode_stream_response
 from inferd.wire.forms import Forms
 from inferd.wire.reader import Unrecognised
-from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_response
-from inferd.wire.tensors import WireError
+from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_head
+from inferd.wire.tensors import SMALL, WireError
 from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
 
 __all__ = [
@@ -68,6 +68,15 @@ def decode_request(message: bytes) -> DecodedRequest:
 
 def decode_response(message: bytes) -> DecodedResponse:
     """A PredictResponse. Raises WireError."""
+    try:
+        return _read_response(message)
+    except (Unrecognised, IndexError, WireError, ImportError):
+        from inferd.wire import fallback
+
+        return fallback.decode_response(message)
+
+
+def _read_response(message: bytes) -> DecodedResponse:
     form = _answers.match(message)
     if form is not None:
         outputs = form.inputs(message)
@@ -75,12 +84,7 @@ def decode_response(message: bytes) -> DecodedResponse:
         if outputs is not None and request_id is not None:
             name, version, signature = form.facts
             return DecodedResponse(name, version, signature, outputs, request_id)
-    try:
-        response = recognise_response(message, 0, len(message))
-    except (Unrecognised, IndexError, WireError, ImportError):
-        from inferd.wire import fallback
-
-        return fallback.decode_response(message)
+    response = recognise_response(message, 0, len(message))
     if form is None:
         facts = (response.model_name, response.version, response.signature)
         _answers.learn(message, response.outputs, response.request_id, facts)
@@ -90,7 +94,10 @@ def decode_response(message: bytes) -> DecodedResponse:
 def decode_stream_response(message: bytes) -> tuple[str, DecodedResponse | StreamFailure]:
     """A PredictStreamResponse: the id of its request, and the answer or the failure. Raises WireError."""
     try:
-        return recognise_stream_response(message)
+        request_id, start = recognise_stream_head(message)
+        if len(message) <= SMALL:  # a copy costs less than to read it all
+            return request_id, _read_response(message[start:])
+        return request_id, recognise_response(message, start, len(message))
     except (Unrecognised, IndexError, WireError, ImportError):
         from inferd.wire import fallback
 

@@ -16,7 +16,7 @@ import numpy as np
 from inferd.wire.dtypes import DType
 from inferd.wire.reader import Unrecognised, read_field, read_text, read_varint, signed
 from inferd.wire.tensors import Array, count_of, decode_strings, valid_bool, view
-from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
+from inferd.wire.values import DecodedRequest, DecodedResponse
 
 _CACHED = 1024
 _CACHE_KEY = 256  # longer heads are parsed each time: keys of any length would be a way to fill the memory
@@ -94,7 +94,8 @@ def recognise_response(message: bytes, i: int, end: int) -> DecodedResponse:
     return DecodedResponse(model or "", signed(version or 0), signature or "", outputs, request_id or "")
 
 
-def recognise_stream_response(message: bytes) -> tuple[str, DecodedResponse | StreamFailure]:
+def recognise_stream_head(message: bytes) -> tuple[str, int]:
+    """The id of a PredictStreamResponse, and where its PredictResponse begins, which goes on to the end."""
     # The order of the fields' numbers only, and failures not at all: they are rare and the class reads them.
     i, end = 0, len(message)
     request_id = ""
@@ -105,7 +106,7 @@ def recognise_stream_response(message: bytes) -> tuple[str, DecodedResponse | St
     i, stop = read_field(message, i + 1, end)
     if stop != end:
         raise Unrecognised
-    return request_id, recognise_response(message, i, stop)
+    return request_id, i
 
 
 def _spec(part: bytes) -> tuple[str, int | None, str | None, str]:
