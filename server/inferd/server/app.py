@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +23,7 @@ from inferd.server import __version__
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.gate import Gate
 from inferd.server.core.inflight import Inflight
+from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.errors import ServingError
 from inferd.server.http.app import Core
@@ -38,6 +41,7 @@ from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
 from inferd.server.rpc.health import Health
+from inferd.server.rpc.listeners import Listeners
 from inferd.server.rpc.services import build_method_table
 from inferd.server.rpc.tfs.warmup import recorded
 from inferd.server.scheduling.inline import InlineLoop
@@ -45,7 +49,13 @@ from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.security.authority import make_authority
 from inferd.server.security.file_watch import FileWatch
 
+if TYPE_CHECKING:
+    from inferd.server.group.seat import Seat
+
 _log = logging.getLogger("inferd.app")
+_AGE_SPREAD = 1.2  # gRPC ends connections at their age, more or less a tenth
+_LAST_CALLS = 1.0
+_LOOK = 0.05
 _NAMED = 5  # models named in the reason for not being ready
 
 
@@ -63,20 +73,31 @@ class App:
     `registry` finds the backends; the default one goes through the entry points.
     """
 
-    def __init__(self, config: ServerConfig, registry: Registry | None = None) -> None:
-        """Raises ConfigError or OverridesError; binds and starts nothing."""
+    def __init__(self, config: ServerConfig, registry: Registry | None = None, *, seat: Seat | None = None) -> None:
+        """Raises ConfigError or OverridesError; binds and starts nothing. `seat`: this is one worker of a group."""
+        if seat is None:  # alone: nobody else may listen where it does
+            config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
         authority = make_authority(config.auth)
         if authority is not None:
             authority.watch(self._files)
         self._config = config
+        self._started = Started((), ())
         self._failed = threading.Event()
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
         self.manager: Manager = build_manager(
-            config, registry or Registry(), observer_for=self._observer, loop=self.inline, recorded=recorded
+            config,
+            registry or Registry(),
+            observer_for=self._observer,
+            loop=self.inline,
+            recorded=recorded,
+            shared=seat.shared if seat is not None else None,
         )
+        # What the edges see: in a group, wishes and statuses are everybody's.
+        self._front: ManagerLike = self.manager if seat is None else seat.front(self.manager)
+
         self.manager.subscribe(StateMetrics(self.metrics))
         self.manager.subscribe(self._watch_queue)
         self._models_file: FollowedFile | None = None
@@ -89,9 +110,9 @@ class App:
             )
         self._inflight = Inflight(config.inflight)
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
-        self._health = Health(self.manager)
+        self._health = Health(self._front)
         self.table = build_method_table(
-            self.manager,
+            self._front,
             self.metrics,
             config,
             inflight=self._inflight,
@@ -103,7 +124,7 @@ class App:
             self.table, config, self._inflight, on_fatal=self._failed.set, loop=self.inline
         )
         core = Core(
-            self.manager,
+            self._front,
             self.metrics,
             check_request,
             Gate(config.admin, authority),
@@ -113,24 +134,54 @@ class App:
             authority,
         )
         self._http: HttpPort = make_http_server(
-            config.server.http, self.metrics.render, self.readiness, core, config.http
+            config.server.http,
+            self.metrics.render if seat is None else partial(seat.render, self.metrics),
+            self.readiness,
+            core,
+            config.http,
+            shared=config.server.workers > 1,
         )
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
-        self.metrics.watch_ready(self.manager.ready)
+        self.metrics.watch_ready(self._front.ready)
+        if seat is not None:
+            seat.watch(self.metrics)
 
     def start(self) -> Started:
         """Binds the ports, then begins to look at the repository; returns before models are loaded. Raises OSError."""
+        started = self.open()
+        self.begin()
+        return started
+
+    def open(self) -> Started:
+        """Binds the ports and takes calls. Raises OSError; then none is bound."""
         grpc = self._transport.start()
         try:
             http = self._http.start()
         except BaseException:
             self._transport.stop(0.0)
             raise
+        self._started = Started(tuple(grpc), tuple(http))
+        return self._started
+
+    def begin(self) -> None:
+        """Begins to look at the repository; returns before models are loaded."""
         self._files.start()
         self.manager.start()
         if self._models_file is not None:
             self._models_file.start()
-        return Started(tuple(grpc), tuple(http))
+
+    def leave(self, hurry: threading.Event) -> None:
+        """Of a worker among others: takes no new connections and waits until those that it has are gone, which their
+        age sees to; calls on them are served as ever. `stop` ends what remains. Cut short when `hurry` is set."""
+        event(_log, logging.INFO, "leaving", calls=self._inflight.calls)
+        self._http.unlisten()
+        listeners = Listeners(self._started.grpc)
+        listeners.close()
+        age = self._config.grpc.max_connection_age or 0.0
+        until = time.monotonic() + age * _AGE_SPREAD + _LAST_CALLS
+        while listeners.connections() and time.monotonic() < until and not self._failed.is_set():
+            if hurry.wait(_LOOK):
+                return
 
     def stop(self) -> bool:
         """Drains and ends everything. Gives whether every accepted request was answered within the grace."""
@@ -171,8 +222,10 @@ class App:
         """Whether traffic should come, and if not what is waited for. Thread-safe."""
         if self._stopping:
             return Readiness(False, "the server is shutting down")
-        if self.manager.ready():
+        if self._front.ready():
             return Readiness(True)
+        if self.manager.ready():
+            return Readiness(False, "waiting for the other workers")
         waiting = self._waiting()
         if not waiting:
             why = "; ".join(self.manager.repository_errors()) or "the repository is being scanned for the first time"

@@ -107,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
     _handle_signals(stop)
     config = configuration(args)
     _claim_state_dir(config)
+    if config.server.workers > 1:
+        from .group import serve_group
+
+        return serve_group(config)
     try:
         from inferd.server.app import App
         from inferd.server.config.errors import ConfigError

@@ -83,6 +83,9 @@ class Server(Section):
     """gRPC addresses, HOST:PORT or unix:PATH. Of these two defaults 8001 is required and 8500 only warns when taken."""
     http: HttpAddresses = ("0.0.0.0:8000",)
     """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: none."""
+    workers: Count = 1
+    """Serving processes on the same ports. Above 1 a supervisor starts them, restarts one that dies and keeps them in
+    step; they share cpu_threads."""
     transport: Literal["auto", "cq", "public"] = "auto"
     """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
     metrics: HttpAddresses = ()
@@ -113,6 +116,10 @@ class Grpc(Section):
     """Most calls at once on one connection."""
     max_connections: Count = 4096
     """Most connections."""
+    max_connection_age: Interval | None = None
+    """A connection is asked to end after about this time: its calls are finished, and the client connects anew. null:
+    never; 30s with server.workers above 1, so that connections spread and a worker can be replaced without a failed
+    call."""
     keepalive_time: Interval = 60.0
     """A silent connection is pinged after this time."""
     keepalive_timeout: Interval = 20.0

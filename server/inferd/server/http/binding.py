@@ -14,11 +14,12 @@ _BACKLOG: Final = 128
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
 
 
-def listen(address: str) -> list[socket.socket]:
+def listen(address: str, *, shared: bool = False) -> list[socket.socket]:
     """Sockets that listen at an address; several where the host's name has several (localhost).
 
     [::] takes IPv4 too, and is 0.0.0.0 on a machine without IPv6. Port 0 is one free port, the same for all sockets.
-    The port is never shared with another process. Raises OSError that names the address, ValueError for no HOST:PORT.
+    The port is shared with other processes only where all of them say `shared`. Raises OSError that names the address,
+    ValueError for no HOST:PORT.
     """
     host, port = split_host_port(address)
     try:
@@ -30,7 +31,7 @@ def listen(address: str) -> list[socket.socket]:
     for family, _, _, _, name in dict.fromkeys(found):
         place = name if not sockets else (name[0], sockets[0].getsockname()[1], *name[2:])
         try:
-            sockets.append(_bind(family, place, both=host == "::"))
+            sockets.append(_bind(family, place, both=host == "::", shared=shared))
         except OSError as error:
             failure = error
             if error.errno not in _NO_FAMILY:
@@ -40,7 +41,7 @@ def listen(address: str) -> list[socket.socket]:
     for each in sockets:
         each.close()
     if host == "::" and failure is not None and failure.errno in _NO_FAMILY:
-        return listen(f"0.0.0.0:{port}")
+        return listen(f"0.0.0.0:{port}", shared=shared)
     reason = failure.strerror if failure is not None else "the host has no address"
     raise OSError(
         failure.errno if failure is not None else errno.EADDRNOTAVAIL, f"cannot listen on {address}: {reason}"
@@ -53,12 +54,14 @@ def shown(sock: socket.socket) -> str:
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
 
-def _bind(family: int, place: Sequence[object], *, both: bool) -> socket.socket:
+def _bind(family: int, place: Sequence[object], *, both: bool, shared: bool) -> socket.socket:
     # Of this protocol by name: asyncio then turns off the delay that would hold back the second part of an answer.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A restart need not wait for old connections to time out; on Linux this shares no port that is listened on.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
         sock.bind(tuple(place))

@@ -19,6 +19,7 @@ class HttpPort(Protocol):
     """An HTTP port, used once. Thread-safe."""
 
     def start(self) -> tuple[str, ...]: ...
+    def unlisten(self) -> None: ...
     def refuse(self) -> None: ...
     def drain(self, grace: float) -> bool: ...
     def stop(self) -> None: ...
@@ -30,8 +31,10 @@ def make_http_server(
     ready: Callable[[], Readiness],
     core: Core,
     config: Http,
+    *,
+    shared: bool = False,
 ) -> HttpPort:
-    """The server, not yet started."""
+    """The server, not yet started. `shared`: other workers listen at the same addresses."""
     limits = Limits(connections=config.connections)
     missing = [name for name in ("fastapi", "httptools", "orjson", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -39,8 +42,8 @@ def make_http_server(
             _log.info(
                 "the HTTP port serves metrics and health; REST needs %s: pip install 'inferd[http]'", ", ".join(missing)
             )
-        return HttpServer(addresses, metrics, ready, limits=limits, entrance=core.entrance)
+        return HttpServer(addresses, metrics, ready, limits=limits, entrance=core.entrance, shared=shared)
     from inferd.server.http.rest_server import RestServer
 
     rest = RestApi(core, config, ready)
-    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, entrance=core.entrance)
+    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, entrance=core.entrance, shared=shared)

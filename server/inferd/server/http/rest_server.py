@@ -57,7 +57,9 @@ class RestServer:
         limits: Limits | None = None,
         rest: Rest | None = None,
         entrance: Entrance | None = None,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._addresses = tuple(addresses)
         self._limits = limits or Limits()
         self._pages = Pages(metrics, ready, self._limits.page)
@@ -67,6 +69,7 @@ class RestServer:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> tuple[str, ...]:
         """Binds every address and serves. Gives the bound ones, port 0 filled in. Raises OSError; then none is."""
@@ -76,7 +79,7 @@ class RestServer:
             sockets: list[socket.socket] = []
             try:
                 for address in self._addresses:
-                    sockets.extend(listen(address))
+                    sockets.extend(listen(address, shared=self._shared))
             except BaseException:
                 for sock in sockets:
                     sock.close()
@@ -101,6 +104,20 @@ class RestServer:
             self._thread.start()
             return bound
 
+    def unlisten(self) -> None:
+        """Takes no new connections; those that are open go on."""
+        with self._lock:
+            if self._server is None or self._loop is None:
+                return
+            try:
+                self._loop.call_soon_threadsafe(self._close_servers)
+            except RuntimeError:
+                pass  # its loop has ended
+
+    def _close_servers(self) -> None:
+        for server in getattr(self._server, "servers", ()):  # there are none until it has started
+            server.close()
+
     def refuse(self) -> None:
         """Takes no new requests over REST. The pages go on."""
         if self._rest is not None:
@@ -123,12 +140,16 @@ class RestServer:
     def _run(self, sockets: list[socket.socket]) -> None:
         assert self._server is not None
         try:
-            asyncio.run(self._server.serve(sockets))
+            asyncio.run(self._main(self._server, sockets))
         except Exception as error:
             event(get("http"), logging.ERROR, "the HTTP port has stopped", error=error)
         finally:
             for sock in sockets:
                 sock.close()
+
+    async def _main(self, server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        self._loop = asyncio.get_running_loop()
+        await server.serve(sockets)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -49,7 +49,9 @@ class HttpServer:
         *,
         limits: Limits | None = None,
         entrance: Entrance | None = None,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._addresses = tuple(addresses)
         self._limits = limits or Limits()
         self._entrance = entrance or Entrance(None)
@@ -58,6 +60,7 @@ class HttpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
+        self._servers: list[asyncio.Server] = []
         # Connections whose client has the turn to send, the one that has had it longest first.
         self._waiting: dict[asyncio.StreamWriter, None] = {}
         self._open: set[asyncio.Task[None]] = set()
@@ -70,7 +73,7 @@ class HttpServer:
             sockets: list[socket.socket] = []
             try:
                 for address in self._addresses:
-                    sockets.extend(listen(address))
+                    sockets.extend(listen(address, shared=self._shared))
             except BaseException:
                 for sock in sockets:
                     sock.close()
@@ -83,6 +86,18 @@ class HttpServer:
             if self._loop is None:
                 raise OSError(f"cannot serve on {', '.join(bound)}; the log says why")
             return bound
+
+    def unlisten(self) -> None:
+        """Takes no new connections; those that are open go on."""
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._close_servers)
+            except RuntimeError:
+                pass  # its loop has ended
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
 
     def refuse(self) -> None:
         """Takes no new inference. There is none on this port: see `RestServer`."""
@@ -113,12 +128,11 @@ class HttpServer:
 
     async def _serve(self, sockets: list[socket.socket], started: threading.Event) -> None:
         self._stopping = asyncio.Event()
-        servers = [await asyncio.start_server(self._connection, sock=sock, limit=MOST_HEAD) for sock in sockets]
+        self._servers = [await asyncio.start_server(self._connection, sock=sock, limit=MOST_HEAD) for sock in sockets]
         self._loop = asyncio.get_running_loop()
         started.set()
         await self._stopping.wait()
-        for server in servers:
-            server.close()
+        self._close_servers()
         for writer in list(self._waiting):
             writer.transport.abort()
         if self._open:

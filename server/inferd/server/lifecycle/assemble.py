@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inferd.server.config.load import model_config_and_notes
 from inferd.server.config.schema import ModelConfig, ServerConfig
+from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.cpu_budget import available_cpus
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.file_events import FileEvents
@@ -15,7 +17,8 @@ from inferd.server.lifecycle.layout import MODEL_FILE, TRITON_FILE
 from inferd.server.lifecycle.loader import Loader, Registry
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.memory import Memory
-from inferd.server.lifecycle.named import NamedModels
+from inferd.server.lifecycle.named import NamedModel, NamedModels
+from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.settings import Resolve
 from inferd.server.lifecycle.source import RepositoryScanner, Source
 from inferd.server.lifecycle.state import ServableId
@@ -26,6 +29,15 @@ from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What several workers have in common. `named` None: the models that the configuration names."""
+
+    overrides: Overrides
+    admission: Admission
+    named: Mapping[str, NamedModel] | None = None
+
+
 def build_manager(
     config: ServerConfig,
     registry: Registry,
@@ -33,21 +45,32 @@ def build_manager(
     observer_for: Callable[[ServableId], BatchObserver] | None = None,
     loop: InlineLoop | None = None,
     recorded: Recorded | None = None,
+    shared: Shared | None = None,
 ) -> Manager:
     """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer;
     `loop` is the front end's, for batches that are short enough to run there; `recorded` reads recorded warm-up
-    requests.
+    requests; `shared` is what a worker has in common with others.
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
     named = NamedModels.of(config)
+    if shared is not None and shared.named is not None:
+        named.replace(shared.named)
     scanner = RepositoryScanner(config.repository, resolver(config, named), named=named)
     source = Source(scanner, poll=config.repository.poll)
     places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
     loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded)
     substitution = Substitution(request_resolver(config, named), uploads_of(config))
-    manager = Manager(config, watched, loader, named=named, substitution=substitution)
+    manager = Manager(
+        config,
+        watched,
+        loader,
+        named=named,
+        substitution=substitution,
+        overrides=shared.overrides if shared is not None else None,
+        admission=shared.admission if shared is not None else None,
+    )
     loader.connect(manager.acquire)
     return manager
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from inferd.backends.api import LoadError
+from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.board import Board
 from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.desired import Desired, desired
@@ -58,6 +59,7 @@ class Conductor:
         explicit: bool = False,
         load_at_start: tuple[str, ...] = (),
         backoff: Backoff | None = None,
+        admission: Admission | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +77,7 @@ class Conductor:
         self._explicit = explicit
         self._load_at_start = set(load_at_start)
         self._backoff = backoff or Backoff()
+        self._admission = admission
         self._clock = clock
         self._wall_clock = wall_clock
         self._generation = 0
@@ -236,7 +239,7 @@ class Conductor:
         if obstacle is None:
             return
         if record.loading is not None:
-            record.loading.cancelled = True
+            record.loading.cancel()
         elif record.state is State.START:
             self.board.move(model, record, State.START, "" if obstacle.passing else obstacle.reason)
 
@@ -252,10 +255,12 @@ class Conductor:
                 if record.loading is not None:
                     # What is being loaded may be overtaken by other content; then it is dropped at its next step.
                     content = record.on_disk(model.settings)
-                    record.loading.cancelled = content is not None and content != record.loading.content
+                    record.loading.cancelled = False
+                    if content is not None and content != record.loading.content:
+                        record.loading.cancel()
                 self._hold_back(model, record, obstacles[number])
             elif record.loading is not None:
-                record.loading.cancelled = True
+                record.loading.cancel()
                 if record.state is State.LOADING and self._stopping:
                     self.board.move(model, record, State.END)
             elif record.state is State.START and not (record.disk is not None and record.disk.held):
@@ -308,11 +313,34 @@ class Conductor:
         except LoadCancelled:
             self._post(partial(self._not_loaded, model, record, loading, None))
         except LoadError as error:
-            self._post(partial(self._not_loaded, model, record, loading, str(error) or type(error).__name__))
+            self._post(partial(self._failed, model, record, loading, str(error) or type(error).__name__))
         except BaseException as error:
-            self._post(partial(self._not_loaded, model, record, loading, f"{type(error).__name__}: {error}"))
+            self._post(partial(self._failed, model, record, loading, f"{type(error).__name__}: {error}"))
         else:
-            self._post(partial(self._loaded, model, record, loading, servable))
+            arrived = self._loaded if self._admission is None else partial(self._wait_to_be_let_in, self._admission)
+            self._post(partial(arrived, model, record, loading, servable))
+
+    def _wait_to_be_let_in(
+        self, admission: Admission, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable
+    ) -> None:
+        def decided(refusal: str | None) -> None:
+            if loading.give_up is None:
+                return  # decided before
+            loading.give_up = None
+            if refusal is None and not loading.cancelled:
+                self._loaded(model, record, loading, servable)
+                return
+            self._closer.end(model, record, servable)
+            self._not_loaded(model, record, loading, refusal)
+
+        def give_up() -> None:
+            withdraw()
+            self._post(partial(decided, None))
+
+        loading.give_up = give_up
+        withdraw = admission.loaded(record.id, loading.content, lambda refusal: self._post(partial(decided, refusal)))
+        if loading.cancelled:
+            give_up()
 
     def _loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable) -> None:
         record.loading = None
@@ -340,6 +368,11 @@ class Conductor:
         if old is not None:
             self._closer.retire(model, record, old)
         self._fingerprints.remember(model, record)
+
+    def _failed(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
+        if self._admission is not None:
+            self._admission.failed(record.id, loading.content, reason)
+        self._not_loaded(model, record, loading, reason)
 
     def _not_loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str | None) -> None:
         record.loading = None

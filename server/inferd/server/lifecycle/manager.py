@@ -6,6 +6,7 @@ the source sees the disk → mailbox (latest wins) → Conductor decides → loa
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import queue
 import threading
@@ -17,13 +18,14 @@ from pathlib import Path
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, Unavailable, Unsupported
+from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.commands import Command, Commands, Outcome
 from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.loader import LoaderLike
 from inferd.server.lifecycle.named import NamedModel, NamedModels
-from inferd.server.lifecycle.overrides import Overrides
+from inferd.server.lifecycle.overrides import Overrides, Wishes
 from inferd.server.lifecycle.pool import LoadPool, PoolLike
 from inferd.server.lifecycle.readiness import Readiness
 from inferd.server.lifecycle.refusal import refusal, unknown_model
@@ -58,6 +60,8 @@ class Manager:
         *,
         named: NamedModels | None = None,
         substitution: Substitution | None = None,
+        overrides: Overrides | None = None,
+        admission: Admission | None = None,
         pool: PoolLike | None = None,
         spawn: Callable[[str, Callable[[], None]], None] = _spawn,
         clock: Callable[[], float] = time.monotonic,
@@ -78,8 +82,9 @@ class Manager:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailbox: Listing | None = None
         self._wake = threading.Event()
-        state_dir = config.server.state_dir
-        overrides = Overrides(Path(state_dir) if state_dir is not None else None)
+        if overrides is None:
+            state_dir = config.server.state_dir
+            overrides = Overrides(Path(state_dir) if state_dir is not None else None)
         self._conductor = Conductor(
             loader,
             self._pool,
@@ -90,6 +95,7 @@ class Manager:
             explicit=explicit,
             load_at_start=tuple(config.repository.load),
             backoff=Backoff(config.load.retry_min, config.load.retry_max),
+            admission=admission,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -266,6 +272,15 @@ class Manager:
         )
         return (*added, *removed)
 
+    def adopt_wishes(self, name: str, wishes: Wishes) -> None:
+        """Takes over the wishes for a model that somebody else keeps."""
+
+        def adopt() -> None:
+            self._conductor.overrides.adopt(name, wishes)
+            self._conductor.touch(name)
+
+        self._post(adopt)
+
     def _command(
         self,
         name: str,
@@ -274,7 +289,8 @@ class Manager:
         future: Future[ModelStatus] | None = None,
     ) -> Future[ModelStatus]:
         future = future or Future()
-        command = Command(name, begin, future, after)
+        # On the manager's thread, but for whoever asked: what it keeps is told apart by that.
+        command = Command(name, partial(contextvars.copy_context().run, begin), future, after)
 
         def add() -> None:
             self._commands.add(command)

@@ -110,9 +110,15 @@ class Overrides:
         return self._wishes.get(model, Wishes())
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """Models with wishes."""
-        return tuple(self._wishes)
+    def all(self) -> Mapping[str, Wishes]:
+        """By model. A copy."""
+        return dict(self._wishes)
+
+    def adopt(self, model: str, wishes: Wishes) -> None:
+        """Takes over wishes that somebody else keeps."""
+        self._wishes = {**self._wishes, model: wishes}
+        if not wishes.items:
+            del self._wishes[model]
 
     def change(self, model: str, wishes: Wishes) -> None:
         """Replaces the wishes for a model. Raises OverridesError, and then nothing has changed."""

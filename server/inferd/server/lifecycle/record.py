@@ -17,7 +17,7 @@ the time.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -64,6 +64,13 @@ class Loading:
     generation: int
     content: Content
     cancelled: bool = False
+    give_up: Callable[[], None] | None = None  # while it is loaded and waits to be let in
+
+    def cancel(self) -> None:
+        """Nobody wants it any more, or it is out of date."""
+        self.cancelled = True
+        if self.give_up is not None:
+            self.give_up()
 
 
 @dataclass(frozen=True, slots=True)

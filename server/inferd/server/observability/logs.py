@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from inferd.server.config.schema import Log
@@ -38,28 +39,35 @@ _LONGEST: Final = 16_384
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@%+,()-]+")
 
 
-def start(settings: Log, stream: TextIO | None = None) -> Logs:
+def start(settings: Log, stream: TextIO | None = None, *, worker: int | None = None) -> Logs:
     """Sends the server's events to their place until the `Logs` is closed. Raises OSError for a file it cannot open.
 
-    `stream` stands for standard error. With a file, lines go there and nowhere else.
+    `stream` stands for standard error. With a file, lines go there and nowhere else; a `worker` of several writes a
+    file of its own (server-2.log), since two cannot rotate one, and its number into every line.
     """
     if settings.file is None:
         handler: logging.Handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     else:
+        file = Path(settings.file)
         handler = logging.handlers.RotatingFileHandler(
-            settings.file, maxBytes=settings.max_size, backupCount=settings.backups, encoding="utf-8"
+            file if worker is None else file.with_name(f"{file.stem}-{worker}{file.suffix}"),
+            maxBytes=settings.max_size,
+            backupCount=settings.backups,
+            encoding="utf-8",
         )
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
-    return Logs(handler, getattr(logging, settings.level.upper()))
+    return Logs(handler, getattr(logging, settings.level.upper()), worker=worker)
 
 
 class Logs:
     """Logging that is on. `close` writes what waits, and leaves the logger as it was found. Thread-safe."""
 
-    def __init__(self, handler: logging.Handler, level: int, *, waiting: int = _WAITING) -> None:
+    def __init__(
+        self, handler: logging.Handler, level: int, *, waiting: int = _WAITING, worker: int | None = None
+    ) -> None:
         self._handler: Final = handler
         self._lines: Final[queue.Queue[logging.LogRecord | None]] = queue.Queue(waiting)
-        self._front: Final = _Front(self._lines)
+        self._front: Final = _Front(self._lines, worker)
         self._logger: Final = get()
         self._before: Final = (self._logger.level, self._logger.propagate)
         self._once = threading.Lock()
@@ -106,8 +114,9 @@ class Logs:
 class _Front(logging.Handler):
     """Hands lines over without waiting."""
 
-    def __init__(self, lines: queue.Queue[logging.LogRecord | None]) -> None:
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None], worker: int | None) -> None:
         super().__init__()
+        self._worker = worker
         self._lines = lines
         self.lost = 0
 
@@ -115,6 +124,8 @@ class _Front(logging.Handler):
         try:
             # The words are made here: arguments may change, and a traceback holds on to everything in its frames.
             record.msg, record.args = record.getMessage(), None
+            if self._worker is not None:
+                setattr(record, FIELDS, {"worker": self._worker, **(getattr(record, FIELDS, None) or {})})
             if record.exc_info:
                 record.exc_text = logging.Formatter().formatException(record.exc_info)
                 record.exc_info = None

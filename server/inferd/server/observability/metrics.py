@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
@@ -111,6 +111,10 @@ class Metrics:
     def render(self) -> bytes:
         """All series in Prometheus' text format (CONTENT_TYPE)."""
         return generate_latest(self._registry)
+
+    def everything(self) -> Iterable[Metric]:
+        """What `render` writes, as values."""
+        return self._registry.collect()
 
     def collect(self) -> Iterator[Metric]:
         """All series of this server, for the registry."""

@@ -71,5 +71,9 @@ INFLIGHT_CALLS: Final = Series("inferd_inflight_calls", "Calls between receipt a
 INFLIGHT_BYTES: Final = Series("inferd_inflight_bytes", "Bytes of the messages of these calls.")
 READY: Final = Series("inferd_ready", "1 when the server is ready.")
 BUILD: Final = Series("inferd_build_info", "Always 1; what runs.", ("version",))
-
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Series))
+
+# Of a group of workers, beside all of these:
+WORKERS: Final = Series("inferd_workers", "Worker processes that serve.")
+WORKER_RESTARTS: Final = Series("inferd_worker_restarts", "Workers started in the place of one that died or left.")
+WORKER_REQUESTS: Final = Series("inferd_worker_requests", "Requests answered, by worker.", ("worker",))

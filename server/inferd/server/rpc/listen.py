@@ -30,11 +30,14 @@ def addresses(config: Server) -> tuple[Address, ...]:
     return tuple(Address(text, required=asked or number == 0) for number, text in enumerate(config.listen))
 
 
-def options(config: Grpc) -> list[tuple[str, Any]]:
-    """Channel arguments of the core, the same for every transport."""
+def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
+    """Channel arguments of the core, the same for every transport. `shared`: other workers of a group listen at the
+    same addresses."""
+    age = config.max_connection_age
     return [
         # By default two servers share a port silently and each gets half of the calls.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
+        *([] if age is None else [("grpc.max_connection_age_ms", round(age * 1000))]),
         ("grpc.max_receive_message_length", config.max_message),
         ("grpc.max_send_message_length", config.max_message),
         ("grpc.max_concurrent_streams", config.max_streams_per_connection),

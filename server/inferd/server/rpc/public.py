@@ -105,7 +105,10 @@ class PublicTransport:
         self._mailbox = Mailbox(self._loop)
         self._grace: asyncio.Future[float] = self._loop.create_future()
         self._idle = asyncio.Event()
-        server = grpc.aio.server(handlers=(_Lookup(self._handlers()),), options=listen.options(self._config.grpc))
+        server = grpc.aio.server(
+            handlers=(_Lookup(self._handlers()),),
+            options=listen.options(self._config.grpc, shared=self._config.server.workers > 1),
+        )
         try:
             bound = self._bind(server)
             await server.start()

@@ -87,7 +87,8 @@ class CompletionQueueTransport:
         if self._thread is not None:
             raise RuntimeError("a transport is started once")
         self._queue = cygrpc.CompletionQueue()
-        self._server = cygrpc.Server(tuple(listen.options(self._config.grpc)), False)
+        shared = self._config.server.workers > 1
+        self._server = cygrpc.Server(tuple(listen.options(self._config.grpc, shared=shared)), False)
         self._server.register_completion_queue(self._queue)
         credentials = listen.credentials(self._config.server.tls)
         bound = []

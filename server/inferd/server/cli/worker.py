@@ -1,0 +1,109 @@
+"""One serving process of a group. Started by the supervisor only, never by hand: `python -m inferd.server.cli.worker`
+with the number of the link's descriptor and the supervisor's process id."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inferd.server.app import App
+    from inferd.server.group.seat import Seat
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, supervisor: int) -> int:
+    """Serves until told to stop. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
+    _die_with(supervisor)
+    os.set_inheritable(descriptor, False)
+    asked = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: asked.set())
+
+    from inferd.server.app import App
+    from inferd.server.config.errors import ConfigError
+    from inferd.server.group.link import Link
+    from inferd.server.group.messages import Impossible, Opened, Ready
+    from inferd.server.group.seat import Seat
+    from inferd.server.lifecycle.overrides import OverridesError
+    from inferd.server.observability import logs
+
+    end = socket.socket(fileno=descriptor)
+    seat = Seat(lambda received, lost: Link(end, received, lost, name="inferd-supervisor"))
+    begin = seat.begin
+    with logs.start(begin.config.log, worker=begin.number):
+        try:
+            app = App(begin.config, seat=seat)
+            if not begin.late:
+                started = app.open()
+                seat.tell(Opened(started.grpc, started.http))
+        except (OSError, OverridesError, ConfigError) as error:
+            seat.tell(Impossible(str(error.strerror or error) if isinstance(error, OSError) else str(error)))
+            return 1
+        app.begin()
+        orders = _Orders(seat, app)
+        orders.start()
+        threading.Thread(target=orders.ask_to_leave, args=(asked,), name="inferd-leave", daemon=True).start()
+        app.wait(orders.stop, lambda: seat.tell(Ready(app.summary())))
+        if orders.leaving:
+            app.leave(orders.hurry)
+        drained = app.stop()
+        seat.farewell()
+    return 0 if drained else 1
+
+
+class _Orders(threading.Thread):
+    """Does what the supervisor says. `stop` is set when the worker is to end; `leaving`: it lets its connections go to
+    the others first, unless `hurry` is set."""
+
+    def __init__(self, seat: Seat, app: App) -> None:
+        super().__init__(name="inferd-orders", daemon=True)
+        self._seat = seat
+        self._app = app
+        self.stop = threading.Event()
+        self.hurry = threading.Event()
+        self.leaving = False
+
+    def run(self) -> None:
+        from inferd.server.group.messages import Impossible, Leave, Open, Opened
+
+        while not self.hurry.is_set():
+            order = self._seat.next_order()
+            if isinstance(order, Open):
+                try:
+                    started = self._app.open()
+                except OSError as error:
+                    self._seat.tell(Impossible(str(error.strerror or error)))
+                    self.stop.set()
+                else:
+                    self._seat.tell(Opened(started.grpc, started.http))
+            elif isinstance(order, Leave):
+                self.leaving = True
+                self.stop.set()
+            else:
+                self.hurry.set()
+                self.stop.set()
+
+    def ask_to_leave(self, asked: threading.Event) -> None:
+        """Waits for a signal to this worker alone. Not for the signal's handler, which runs between any two lines."""
+        from inferd.server.group.messages import Leaving
+
+        asked.wait()
+        self._seat.tell(Leaving())
+
+
+def _die_with(supervisor: int) -> None:
+    """Ends this process when the supervisor ends, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != supervisor:  # it ended before
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,141 @@
+"""The ports of a group: proved free, then held for as long as the supervisor lives.
+
+A held port is bound and not listened on, so it takes no connection; workers of the same user may listen on it beside
+(SO_REUSEPORT), and nobody else may. While a worker is replaced the port stays ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Sequence
+
+from inferd.server.config.fields import split_host_port
+from inferd.server.config.schema import ServerConfig
+from inferd.server.observability.events import event, get
+
+_NO_FAMILY = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
+_TRIES = 20  # for a free port that is free at every address of a name
+
+
+class HeldPorts:
+    """The addresses at which workers listen, port 0 filled in. Closed by `close`."""
+
+    def __init__(self, grpc: Sequence[str], http: Sequence[str], held: Sequence[socket.socket]) -> None:
+        self.grpc = tuple(grpc)
+        self.http = tuple(http)
+        self._held = tuple(held)
+
+    @classmethod
+    def of(cls, config: ServerConfig) -> HeldPorts:
+        """Raises OSError that names the address which cannot be had. Of the two default gRPC addresses the second is
+        left out, with a warning, when it is taken."""
+        asked = "listen" in config.server.model_fields_set
+        held: list[socket.socket] = []
+        grpc: list[str] = []
+        try:
+            for number, text in enumerate(config.server.listen):
+                try:
+                    grpc.append(_hold(text, held))
+                except OSError as error:
+                    if asked or number == 0:
+                        raise
+                    reason = f"{error.strerror or error}; this default address is left out"
+                    event(get("group"), logging.WARNING, reason)
+            http = [_hold(text, held) for text in config.server.http]
+        except BaseException:
+            for sock in held:
+                sock.close()
+            raise
+        return cls(grpc, http, held)
+
+    def apply(self, config: ServerConfig) -> ServerConfig:
+        """The configuration with these addresses, all of them asked for."""
+        server = config.server.model_copy(update={"listen": self.grpc, "http": self.http})
+        return config.model_copy(update={"server": server})
+
+    def close(self) -> None:
+        """Lets go of the ports."""
+        for sock in self._held:
+            sock.close()
+
+
+def _hold(text: str, held: list[socket.socket]) -> str:
+    """Proves an address free and holds it. Gives it with its port."""
+    if text.startswith("unix:"):
+        raise OSError(
+            errno.EINVAL,
+            f"cannot listen on {text}: expected HOST:PORT while server.workers is above 1; a unix socket has one owner",
+        )
+    host, port = split_host_port(text)
+    for _ in range(_TRIES):
+        try:
+            found, chosen = _bind_all(text, host, port)
+        except OSError as error:
+            if port == 0 and error.errno == errno.EADDRINUSE:
+                continue  # free at the first address of the name, taken at the next
+            raise
+        held += found
+        return f"{text.rpartition(':')[0]}:{chosen}"
+    raise OSError(errno.EADDRINUSE, f"cannot listen on {text}: no port is free at every address of {host}")
+
+
+def _bind_all(text: str, host: str, port: int) -> tuple[list[socket.socket], int]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise OSError(f"cannot listen on {text}: {getattr(error, 'strerror', None) or error}") from None
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    try:
+        for family, _, _, _, name in dict.fromkeys(found):
+            try:
+                sock = _bind(family, str(name[0]), port, both=host == "::")
+            except OSError as error:
+                failure = error
+                if error.errno not in _NO_FAMILY:
+                    raise
+            else:
+                sockets.append(sock)
+                port = sock.getsockname()[1]
+        if not sockets:
+            if host == "::":  # a machine without IPv6
+                sockets.append(_bind(socket.AF_INET, "0.0.0.0", port, both=False))
+                port = sockets[0].getsockname()[1]
+            else:
+                raise failure or OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise OSError(error.errno, f"cannot listen on {text}: {(error.strerror or str(error)).lower()}") from None
+    return sockets, port
+
+
+def _bind(family: int, host: str, port: int, *, both: bool) -> socket.socket:
+    # Alone first: without SO_REUSEPORT the kernel refuses a port that anybody else listens on or holds.
+    with _socket(family, both) as proof:
+        proof.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier life may linger
+        proof.bind((host, port))
+        port = proof.getsockname()[1]
+    for linger in (False, True):
+        sock = _socket(family, both)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # Set, it would let a second supervisor hold the port, too: only where connections linger.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(linger))
+            sock.bind((host, port))
+        except BaseException as error:
+            sock.close()
+            if linger or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return sock
+    raise AssertionError("the last try returns or raises")
+
+
+def _socket(family: int, both: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+    return sock

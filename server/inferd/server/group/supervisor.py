@@ -1,0 +1,386 @@
+"""The supervisor: starts the workers, keeps them in number and in step, and ends when it is told to.
+
+Everything happens on the thread that calls `run`; links, signals and timers post functions to it. It serves nothing and
+imports neither gRPC nor a framework.
+
+    start    ports proved free and held → workers begin, open their ports and load → all ready → the server is ready
+    death    a worker is gone → another starts in its place, after a pause that grows with every early death; it opens
+             its ports when it has loaded what the others serve
+    leave    a worker is sent SIGTERM (or all are replaced in turn: SIGHUP to the supervisor) → its replacement starts,
+             loads and serves → its connections move to the others → it drains and ends
+    stop     SIGTERM, SIGINT → every worker drains → 0 when each had answered all that it accepted
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from inferd.server.config.schema import ServerConfig
+from inferd.server.group import messages as m
+from inferd.server.group.agreement import Agreement
+from inferd.server.group.child import Child, Phase
+from inferd.server.group.link import Answer
+from inferd.server.group.operations import Operations
+from inferd.server.group.ports import HeldPorts
+from inferd.server.group.scrapes import Scrapes
+from inferd.server.lifecycle.cpu_budget import available_cpus, share
+from inferd.server.lifecycle.overrides import Overrides
+from inferd.server.lifecycle.retry import Backoff
+from inferd.server.observability.events import event, get
+
+log = get("group")
+
+_PATIENCE = 60.0  # seconds for which a version that others have loaded waits for the last worker
+_EARLY = 30.0  # a worker that lives shorter than this has died early
+_MARGIN = 20.0  # seconds beyond all graces before a worker that stops is killed
+_LATE = 60.0  # seconds after which it is told why a worker does not serve yet
+CONNECTION_AGE = 30.0
+
+
+class CannotServe(Exception):
+    """A worker said that it cannot serve, and another try would end the same way."""
+
+
+class Supervisor:
+    """One group of workers. Used once: `run`. `stop`, `hasten` and `roll` may be called from a signal handler."""
+
+    def __init__(self, config: ServerConfig, *, backoff: Backoff | None = None) -> None:
+        """Raises OSError for a port that cannot be had, OverridesError for a state directory that cannot be used."""
+        self._size = config.server.workers
+        _check(config)
+        state_dir = config.server.state_dir
+        self._overrides = Overrides(Path(state_dir) if state_dir is not None else None)
+        self.ports = HeldPorts.of(config)
+        self._config = _for_workers(self.ports.apply(config))
+        self._backoff = backoff or Backoff(0.5, 30.0)
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count(1)
+        self._children: dict[int, Child] = {}
+        self._early = 0  # deaths in a row
+        self._agreement = Agreement(
+            self._decided, self._late, named=self._named, patience=_PATIENCE, clock=time.monotonic
+        )
+        self._operations = Operations(self._overrides, self._alive, self._post)
+        self._scrapes = Scrapes(self._alive, self._post, self._after)
+        self._rolling: deque[int] = deque()  # ids of workers to be replaced in turn
+        self._summary = ""
+        self._ready = False
+        self._stopping = False
+        self._failed = False
+        self._reason = ""
+        self._on_ready: Callable[[str], None] = lambda _summary: None
+
+    def run(self, on_ready: Callable[[str], None]) -> bool:
+        """Serves until told to stop. Calls `on_ready` once, with what is served. Gives whether every worker ended well.
+
+        Raises CannotServe when a worker cannot even begin.
+        """
+        self._on_ready = on_ready
+        try:
+            for number in range(1, self._size + 1):
+                self._spawn(number, late=False)
+            while not (self._stopping and not self._alive()):
+                self._turn()
+        finally:
+            for child in self._alive():
+                child.kill()
+            for child in self._alive():
+                child.reap(5.0)
+            self.ports.close()
+        if self._reason:
+            raise CannotServe(self._reason)
+        return not self._failed
+
+    def stop(self) -> None:
+        """Drains all workers and ends."""
+        self._post(self._stop)
+
+    def hasten(self) -> None:
+        """Ends all workers at once."""
+        self._post(self._kill)
+
+    def roll(self) -> None:
+        """Replaces every worker, one after the other."""
+        self._post(self._roll)
+
+    # The thread
+
+    def _post(self, job: Callable[[], None]) -> None:
+        self._inbox.put(job)
+
+    def _after(self, seconds: float, job: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), job))
+
+    def _turn(self) -> None:
+        due = [timer for timer in (self._timers[0][0] if self._timers else None, self._agreement.due) if timer]
+        try:
+            job = self._inbox.get(timeout=max(0.0, min(due) - time.monotonic()) if due else None)
+        except queue.Empty:
+            pass
+        else:
+            job()
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+        self._agreement.tick()
+
+    # Workers come
+
+    def _spawn(self, number: int, *, late: bool, replaces: Child | None = None) -> None:
+        if self._stopping:
+            return
+        child = Child(next(self._numbers), number, late=late)
+        child.began = time.monotonic()
+        child.replaces = replaces
+        self._children[child.id] = child
+        child.start(
+            lambda child, message, answer: self._post(partial(self._received, child, message, answer)),
+            lambda child: self._post(partial(self._lost, child)),
+        )
+        event(log, logging.INFO, "worker starting", worker=number, pid=child.pid)
+        child.link.tell(
+            m.Begin(
+                self._config,
+                number,
+                self._size,
+                late,
+                self._overrides.all,
+                self._overrides.persistent,
+                self._operations.named,
+            )
+        )
+        if late:
+            self._after(_LATE, partial(self._tell_missing, child))
+        else:
+            self._agreement.join(child.id)
+
+    def _alive(self) -> list[Child]:
+        return [child for child in self._children.values() if child.alive]
+
+    def _serving(self) -> list[Child]:
+        return [child for child in self._children.values() if child.phase is Phase.SERVING]
+
+    def _named(self, id: int) -> str:  # noqa: A002
+        return f"worker {self._children[id].number}" if id in self._children else "a worker"
+
+    def _received(self, child: Child, message: Any, answer: Answer | None) -> None:
+        match message:
+            case m.Ready():
+                self._summary = message.summary
+                if child.phase is Phase.STARTING:
+                    child.phase = Phase.READY
+                    self._advance()
+            case m.Opened():
+                if child.phase is Phase.OPENING:
+                    self._joined(child)
+            case m.States():
+                self._states(child, message)
+            case m.Loaded():
+                self._agreement.loaded(child.id, message.key, message.subject)
+            case m.NotLoaded():
+                self._agreement.failed(child.id, message.key, message.subject, message.reason)
+            case m.Withdrawn():
+                self._agreement.withdrawn(child.id, message.key)
+            case m.Leaving():
+                child.stopping = True
+                self._replace(child)
+            case m.Impossible():
+                self._impossible(child, message.reason)
+            case m.Farewell():
+                self._scrapes.farewell(child, message.families)
+            case m.Operation() if answer is not None:
+                self._operations.start(child, message, answer)
+            case m.Keep() if answer is not None:
+                self._operations.keep(child, message, answer)
+            case m.Scrape() if answer is not None:
+                self._scrapes.start(child, message.own, answer, len(self._serving()))
+
+    def _advance(self) -> None:
+        """Lets those in that have what they need."""
+        if not self._ready:
+            first = [child for child in self._children.values() if not child.late and child.alive]
+            if len(first) == self._size and all(child.phase is Phase.READY for child in first):
+                self._ready = True
+                for child in first:
+                    self._joined(child)
+                if not self._stopping:
+                    self._on_ready(self._summary)
+            return
+        for child in self._alive():
+            if child.phase is Phase.READY and not self._missing(child):
+                child.phase = Phase.OPENING
+                child.link.tell(m.GroupReady())
+                child.link.tell(m.Open())
+
+    def _missing(self, child: Child) -> set[tuple[str, int]]:
+        """What others serve and a late worker does not."""
+        if not child.late:
+            return set()
+        return {version for other in self._serving() for version in other.available} - child.available
+
+    def _joined(self, child: Child) -> None:
+        child.phase = Phase.SERVING
+        child.link.tell(m.GroupReady())
+        self._agreement.join(child.id)
+        for other in self._serving():
+            if other is not child:
+                _introduce(child, other)
+                _introduce(other, child)
+        event(log, logging.INFO, "worker serves", worker=child.number, pid=child.pid)
+        if child.replaces is not None and child.replaces.alive:
+            self._send_away(child.replaces)
+        child.replaces = None
+
+    def _states(self, child: Child, news: m.States) -> None:
+        if news.states is None:
+            before = child.states.pop(news.model, {})
+            ended = list(before)
+        else:
+            child.states[news.model] = news.states
+            ended = [version for version, (state, _) in news.states.items() if state in ("UNLOADING", "END")]
+        for version in ended:
+            self._agreement.ended(child.id, f"{news.model}:{version}")
+        if child.phase is Phase.SERVING:
+            for other in self._serving():
+                if other is not child:
+                    other.link.tell(m.PeerStates(child.number, news.model, news.states))
+        self._advance()
+
+    def _tell_missing(self, child: Child) -> None:
+        if child.phase in (Phase.STARTING, Phase.READY):
+            missing = ", ".join(f"{model}:{version}" for model, version in sorted(self._missing(child))[:5])
+            event(
+                log, logging.WARNING, "a worker does not serve yet", worker=child.number, missing=missing or "its start"
+            )
+
+    # Agreement
+
+    def _decided(self, id: int, key: str, refusal: str) -> None:  # noqa: A002
+        self._children[id].link.tell(m.Decided(key, refusal))
+
+    def _late(self, subject: str, workers: list[int]) -> None:
+        words = ", ".join(self._named(worker) for worker in workers)
+        event(log, logging.WARNING, "a version serves before every worker has it", servable=subject, missing=words)
+
+    # Workers go
+
+    def _lost(self, child: Child) -> None:
+        served = child.phase in (Phase.SERVING, Phase.OPENING)
+        leaving = child.phase is Phase.LEAVING
+        code = child.reap(_MARGIN if child.stopping or self._stopping else 1.0)
+        child.phase = Phase.GONE
+        self._agreement.leave(child.id)
+        self._scrapes.gone(child)
+        del self._children[child.id]
+        for other in self._serving():
+            other.link.tell(m.PeerGone(child.number))
+        if self._stopping:
+            self._failed |= code != 0 and child.stopping
+            return
+        if leaving:
+            event(log, logging.INFO, "worker left", worker=child.number, code=code)
+            self._next_to_roll()
+            return
+        lived = time.monotonic() - child.began
+        self._early = self._early + 1 if lived < _EARLY else 0
+        pause = self._backoff.delay(self._early) if self._early else 0.0
+        event(log, logging.ERROR, "worker died", worker=child.number, pid=child.pid, code=code, next_in=pause)
+        if any(other.replaces is child for other in self._alive()):
+            for other in self._alive():
+                other.replaces = None if other.replaces is child else other.replaces
+            return  # its replacement is on its way
+        self._scrapes.restarts += served or lived >= _EARLY or self._ready
+        replaced = child.replaces if child.replaces is not None and child.replaces.alive else None
+        self._after(pause, partial(self._respawn, child.number, replaced))
+
+    def _respawn(self, number: int, replaces: Child | None) -> None:
+        self._spawn(number, late=self._ready and bool(self._serving()), replaces=replaces)
+
+    def _impossible(self, child: Child, reason: str) -> None:
+        event(log, logging.ERROR, "a worker cannot serve", worker=child.number, reason=reason)
+        if not self._ready and not self._stopping:
+            self._reason = reason
+            self._stop()
+
+    def _replace(self, child: Child) -> None:
+        if self._stopping or child.phase is not Phase.SERVING:
+            return
+        if not any(other.replaces is child for other in self._alive()):
+            self._scrapes.restarts += 1
+            self._spawn(child.number, late=True, replaces=child)
+
+    def _send_away(self, child: Child) -> None:
+        child.phase = Phase.LEAVING
+        child.stopping = True
+        self._agreement.leave(child.id)
+        for other in self._serving():
+            other.link.tell(m.PeerGone(child.number))
+        child.link.tell(m.Leave())
+        event(log, logging.INFO, "worker leaving", worker=child.number, pid=child.pid)
+
+    def _roll(self) -> None:
+        if self._ready and not self._stopping and not self._rolling:
+            self._rolling.extend(child.id for child in self._serving())
+            event(log, logging.INFO, "replacing the workers one by one", workers=len(self._rolling))
+            self._next_to_roll()
+
+    def _next_to_roll(self) -> None:
+        while self._rolling:
+            child = self._children.get(self._rolling.popleft())
+            if child is not None and child.phase is Phase.SERVING:
+                self._replace(child)
+                return
+
+    # The end
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        drain = self._config.drain
+        event(log, logging.INFO, "stopping the workers", workers=len(self._alive()))
+        for child in self._alive():
+            if child.phase in (Phase.STARTING, Phase.READY) and (child.late or not self._ready):
+                child.kill()  # it serves nothing yet
+            else:
+                child.stopping = True
+                child.link.tell(m.Stop())
+        self._after(drain.pre_stop + 2 * drain.grace + _MARGIN, self._kill)
+
+    def _kill(self) -> None:
+        self._stopping = True
+        for child in self._alive():
+            self._failed = True
+            child.kill()
+
+
+def _introduce(child: Child, other: Child) -> None:
+    for model, states in other.states.items():
+        child.link.tell(m.PeerStates(other.number, model, states))
+
+
+def _for_workers(config: ServerConfig) -> ServerConfig:
+    """The machine is shared out; connections do not stay with one worker for ever."""
+    threads = share(config.server.cpu_threads or available_cpus(), config.server.workers)
+    server = config.server.model_copy(update={"cpu_threads": threads})
+    grpc = config.grpc
+    if grpc.max_connection_age is None:
+        grpc = grpc.model_copy(update={"max_connection_age": CONNECTION_AGE})
+    return config.model_copy(update={"server": server, "grpc": grpc})
+
+
+def _check(config: ServerConfig) -> None:
+    if config.server.shared_memory is not None:
+        raise OSError(
+            "server.shared_memory: expected null while server.workers is above 1: a region that one worker knows is "
+            "unknown to the others"
+        )
