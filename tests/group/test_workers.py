@@ -1,0 +1,182 @@
+"""Two workers under verified load: one is killed, one leaves, all are replaced, and nobody loses a request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from support.group import GROUP, by_worker, metrics, requests, running, whole, workers
+from support.marked import prepare_model, publish
+from support.server import Served
+from support.traffic import Seen, Traffic
+from support.waiting import eventually
+
+from inferd.client import Client, FailedPrecondition, NotFound, RetryPolicy, VersionState
+from inferd.v1 import predict_service_pb2, tensor_pb2
+
+pytestmark = pytest.mark.timeout(240)
+ONE = {"x": np.ones((1, 4), np.float32)}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("group") / "models"
+    publish("onnx", prepare_model("onnx", root, "m"), 1, marker=1)
+    with Served(root, sets=GROUP, limit=150) as server:
+        yield server
+
+
+def assert_clean(seen: Seen) -> None:
+    assert not seen.failures, seen.failures[:3]
+    assert not seen.wrong, seen.wrong[:3]
+
+
+def test_requests_reach_both(server: Served) -> None:
+    assert server.ready_line.endswith("; 2 workers")
+    whole(server)
+    with Traffic(server.address, "m") as traffic:
+        eventually(lambda: set(by_worker(server)) == {"1", "2"} and min(by_worker(server).values()) > 20, "both answer")
+        seen = traffic.end()
+    assert_clean(seen)
+    assert requests(server) == seen.answers, "the metrics of one worker are those of all"
+
+
+def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None:
+    before = whole(server)
+    victim = min(before)
+    restarts = metrics(server)["inferd_worker_restarts_total"]
+    with Traffic(server.address, "m", retry=RetryPolicy()) as traffic:
+        traffic.more(200)
+        counted = requests(server)
+        os.kill(victim, signal.SIGKILL)
+
+        def replaced() -> bool:
+            nonlocal counted
+            now = metrics(server)
+            total = sum(value for name, value in now.items() if name.startswith("inferd_requests_total{"))
+            assert total >= counted, "a counter went backwards"
+            counted = total
+            return now["inferd_workers"] == 2 and now["inferd_worker_restarts_total"] == restarts + 1
+
+        eventually(replaced, "another worker serves", server.tail)
+        traffic.more(200)
+        seen = traffic.end()
+    assert_clean(seen)
+    assert victim not in whole(server)
+
+
+def test_a_worker_that_leaves_fails_no_call_even_without_retries(server: Served) -> None:
+    before = whole(server)
+    leaver = max(before)
+    with Traffic(server.address, "m", threads=4) as traffic:
+        traffic.more(200)
+        counted = requests(server)
+        os.kill(leaver, signal.SIGTERM)
+        eventually(lambda: leaver not in workers(server), "the worker has left", server.tail)
+        assert whole(server) - before
+        traffic.more(200)
+        assert requests(server) >= counted
+        seen = traffic.end()
+    assert_clean(seen)
+    assert requests(server) >= seen.answers, "what the leaver counted stays counted"
+
+
+def test_all_workers_are_replaced_one_by_one_under_plain_grpc(server: Served) -> None:
+    """A client that knows nothing of inferd: no retry policy, one channel."""
+    before = whole(server)
+    request = _message()
+    stop = threading.Event()
+
+    def call() -> int:
+        answers = 0
+        with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            predict = channel.unary_unary("/inferd.v1.PredictService/Predict")
+            while not stop.is_set():
+                predict(request, timeout=20)
+                answers += 1
+        return answers
+
+    with ThreadPoolExecutor(3) as pool:
+        callers = [pool.submit(call) for _ in range(3)]
+        server.signal(signal.SIGHUP)
+        try:
+            eventually(lambda: not before & workers(server), "all workers are others", server.tail)
+            whole(server)
+        finally:
+            stop.set()
+    assert all(caller.result() > 0 for caller in callers)
+
+
+def test_a_new_version_serves_everywhere_and_never_goes_back(server: Served) -> None:
+    whole(server)
+    model = server.repository / "swapped"
+    publish("onnx", prepare_model("onnx", server.repository, "swapped"), 1, marker=1)
+    with Client(server.address) as client:
+        eventually(lambda: _available(client, "swapped") == (1,), "version 1 serves", server.tail)
+        with Traffic(server.address, "swapped", threads=6) as traffic:
+            traffic.more(100)
+            publish("onnx", model, 2, marker=2)
+            traffic.marker(2)
+            seen = traffic.end()
+        assert_clean(seen)
+        eventually(lambda: _available(client, "swapped") == (2,), "version 2 serves", server.tail)
+
+
+def test_operators_wishes_reach_all_and_stay_with_who_comes_later(server: Served) -> None:
+    publish("onnx", prepare_model("onnx", server.repository, "wished", "version_policy: {all: true}\n"), 1, marker=1)
+    publish("onnx", server.repository / "wished", 2, marker=2)
+    with Client(server.address) as client:
+        eventually(lambda: _available(client, "wished") == (2, 1), "both versions serve", server.tail)
+        assert client.set_label("wished", "stable", 1).model.labels == {"stable": 1}
+        assert set(_answers(server, label="stable")) == {2.0}, "every worker knows the label"
+        assert client.rollback("wished").model.available == (1,)
+        assert set(_answers(server)) == {2.0}
+        with pytest.raises(FailedPrecondition, match="is not available"):
+            client.set_label("wished", "canary", 2)
+        os.kill(min(whole(server)), signal.SIGKILL)
+        eventually(lambda: metrics(server)["inferd_workers"] == 1, "one is gone")
+        whole(server)
+        assert set(_answers(server)) == {2.0}, "the pin holds for the new worker"
+        assert set(_answers(server, label="stable")) == {2.0}
+        assert client.load("wished").model.available == (2, 1)
+        assert set(_answers(server)) == {3.0}
+        unloaded = client.unload("wished").model
+        assert {version.state for version in unloaded.versions} == {VersionState.END}
+        with pytest.raises(NotFound, match="unloaded by"):
+            client.predict("wished", ONE)
+        assert client.load("wished").model.available == (2, 1)
+
+
+def test_sigterm_ends_everything(server: Served) -> None:
+    before = whole(server)
+    assert server.stop() == 0
+    assert [pid for pid in before if running(pid)] == []
+
+
+def _available(client: Client, model: str) -> tuple[int, ...]:
+    try:
+        return client.status(model).available
+    except NotFound:
+        return ()
+
+
+def _answers(server: Served, label: str | None = None) -> list[float]:
+    """What eight connections are answered: by one worker or the other."""
+    answers = []
+    for _ in range(8):
+        with Client(server.address) as client:
+            answers.append(float(client.predict("wished", ONE, label=label)["y"][0, 0]))
+    return answers
+
+
+def _message() -> bytes:
+    x = tensor_pb2.Tensor(
+        name="x", dtype=tensor_pb2.DATA_TYPE_FP32, shape=[1, 4], data=np.ones(4, np.float32).tobytes()
+    )
+    return predict_service_pb2.PredictRequest(model={"name": "m"}, inputs=[x]).SerializeToString()
