@@ -12,6 +12,7 @@ from support.waiting import eventually
 
 # Connections are renewed often, so that a worker that leaves has none for long.
 GROUP = (*FAST, "server.workers=2", "grpc.max_connection_age=1s")
+LONG = 150.0  # seconds for a worker to start on a machine that is busy with other things
 
 
 def workers(server: Served) -> set[int]:
@@ -55,6 +56,8 @@ def by_worker(server: Served) -> dict[str, float]:
 
 def whole(server: Served, size: int = 2) -> set[int]:
     """Waits until every worker serves. Gives their process ids."""
-    eventually(lambda: metrics(server)["inferd_workers"] == size and len(workers(server)) == size, "all workers serve",
-               server.tail)  # fmt: skip
+    eventually(
+        lambda: metrics(server)["inferd_workers"] == size and len(workers(server)) == size, "all workers serve",
+        server.tail, LONG,
+    )  # fmt: skip
     return workers(server)

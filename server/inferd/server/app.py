@@ -83,6 +83,7 @@ class App:
             authority.watch(self._files)
         self._config = config
         self._started = Started((), ())
+        self._farewell = seat.farewell if seat is not None else lambda: None
         self._failed = threading.Event()
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
@@ -199,6 +200,7 @@ class App:
         self._http.refuse()
         drained = self._transport.stop(drain.grace)
         drained = self._http.drain(max(0.0, until - time.monotonic())) and drained
+        self._farewell()  # series go with their models
         self.manager.stop(max(1.0, until - time.monotonic()))
         self._http.stop()
         event(_log, logging.INFO, "stopped", all_answered=drained, seconds=time.monotonic() - began)

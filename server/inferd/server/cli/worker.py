@@ -53,9 +53,7 @@ def main(descriptor: int, supervisor: int) -> int:
         app.wait(orders.stop, lambda: seat.tell(Ready(app.summary())))
         if orders.leaving:
             app.leave(orders.hurry)
-        drained = app.stop()
-        seat.farewell()
-    return 0 if drained else 1
+        return 0 if app.stop() else 1
 
 
 class _Orders(threading.Thread):

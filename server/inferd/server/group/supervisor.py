@@ -371,7 +371,7 @@ def _introduce(child: Child, other: Child) -> None:
 def _for_workers(config: ServerConfig) -> ServerConfig:
     """The machine is shared out; connections do not stay with one worker for ever."""
     threads = share(config.server.cpu_threads or available_cpus(), config.server.workers)
-    server = config.server.model_copy(update={"cpu_threads": threads})
+    server = config.server.model_copy(update={"cpu_threads": threads, "state_dir": None})  # it has one writer
     grpc = config.grpc
     if grpc.max_connection_age is None:
         grpc = grpc.model_copy(update={"max_connection_age": CONNECTION_AGE})
