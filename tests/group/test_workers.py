@@ -59,7 +59,7 @@ def test_requests_reach_both(server: Served) -> None:
 def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None:
     before = whole(server)
     victim = min(before)
-    restarts = metrics(server)["inferd_worker_restarts_total"]
+    restarts = metrics(server)["inferd_group_restarts_total"]
     with Client(server.address) as client, Traffic(server.address, "m", retry=RetryPolicy()) as traffic:
         client.set_label("m", "stable", 1)
         traffic.more(200)
@@ -72,7 +72,7 @@ def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None
             total = sum(value for name, value in now.items() if name.startswith("inferd_requests_total{"))
             assert total >= counted, "a counter went backwards"
             counted = total
-            return now["inferd_workers"] == 2 and now["inferd_worker_restarts_total"] == restarts + 1
+            return now["inferd_group_workers"] == 2 and now["inferd_group_restarts_total"] == restarts + 1
 
         eventually(replaced, "another worker serves", server.tail, LONG)
         traffic.more(200)

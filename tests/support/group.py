@@ -50,14 +50,14 @@ def requests(server: Served) -> float:
 
 def by_worker(server: Served) -> dict[str, float]:
     """Requests answered, by worker."""
-    found = re.compile(r'inferd_worker_requests_total\{worker="(\d+)"\}')
+    found = re.compile(r'inferd_group_requests_total\{worker="(\d+)"\}')
     return {match[1]: value for name, value in metrics(server).items() if (match := found.fullmatch(name))}
 
 
 def whole(server: Served, size: int = 2) -> set[int]:
     """Waits until every worker serves. Gives their process ids."""
     eventually(
-        lambda: metrics(server)["inferd_workers"] == size and len(workers(server)) == size, "all workers serve",
+        lambda: metrics(server)["inferd_group_workers"] == size and len(workers(server)) == size, "all workers serve",
         server.tail, LONG,
     )  # fmt: skip
     return workers(server)

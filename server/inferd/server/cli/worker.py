@@ -3,7 +3,6 @@ with the number of the link's descriptor and the supervisor's process id."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -11,16 +10,17 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from inferd.server.lifeline import end_with
+
 if TYPE_CHECKING:
     from inferd.server.app import App
     from inferd.server.group.seat import Seat
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(descriptor: int, supervisor: int) -> int:
     """Serves until told to stop. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
-    _die_with(supervisor)
+    if not end_with(supervisor):
+        return 1
     os.set_inheritable(descriptor, False)
     asked = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -94,13 +94,6 @@ class _Orders(threading.Thread):
 
         asked.wait()
         self._seat.tell(Leaving())
-
-
-def _die_with(supervisor: int) -> None:
-    """Ends this process when the supervisor ends, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != supervisor:  # it ended before
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from inferd.server.group.link import Answer, Link
 from inferd.server.group.picture import States
 from inferd.server.group.totals import Families
 
-_COMMAND = (sys.executable, "-m", "inferd.server.cli.worker")
+_COMMAND = (sys.executable, "-P", "-m", "inferd.server.cli.worker")
 
 
 class Phase(enum.Enum):

@@ -101,11 +101,9 @@ def group(own: Families, number: int, others: Others) -> Families:
         workers[worker] = workers.get(worker, 0.0) + _answered(found)
     return (
         *added(*(found for _, found in live), *(found for _, found in past)),
-        _family(series.WORKERS, "gauge", [((), float(others.serving))]),
-        _family(series.WORKER_RESTARTS, "counter", [((), float(others.restarts))]),
-        _family(
-            series.WORKER_REQUESTS, "counter", [((("worker", str(one)),), count) for one, count in workers.items()]
-        ),
+        _family(series.GROUP_WORKERS, "gauge", [((), float(others.serving))]),
+        _family(series.GROUP_RESTARTS, "counter", [((), float(others.restarts))]),
+        _family(series.GROUP_REQUESTS, "counter", [((("worker", str(one)),), count) for one, count in workers.items()]),
     )
 
 

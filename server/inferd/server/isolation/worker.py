@@ -9,7 +9,6 @@ configuration, writes nothing but words on standard error, and imports as little
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import importlib
@@ -33,8 +32,8 @@ from inferd.server.isolation.description import (
     traits_to_plain,
 )
 from inferd.server.isolation.tensors import put, take
+from inferd.server.lifeline import end_with
 
-_PR_SET_PDEATHSIG = 1
 _BLAME = "500"  # added to the kernel's score when memory runs out: rather a worker than the server
 
 
@@ -200,8 +199,7 @@ def _stay_with(parent: int) -> None:
     business."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was quicker
+    if not end_with(parent):  # it was quicker
         os._exit(0)
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

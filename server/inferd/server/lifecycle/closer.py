@@ -3,7 +3,7 @@ given back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from inferd.server.lifecycle.loader import LoaderLike
@@ -55,6 +55,13 @@ class Closer:
             self._post(partial(self._closed, model, record, servable.generation))
 
         self._spawn(f"inferd-close-{record.id}", job)
+
+    def close_all(self, models: Iterable[ModelRecord]) -> None:
+        """Closes now whatever still has requests."""
+        for model in models:
+            for record in model.versions.values():
+                for servable in list(record.ending.values()):
+                    self.close(model, record, servable)
 
     def _closed(self, model: ModelRecord, record: VersionRecord, generation: int) -> None:
         record.ending.pop(generation, None)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from inferd.backends.api import LoadError
 from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.board import Board
 from inferd.server.lifecycle.closer import Closer
@@ -22,12 +21,12 @@ from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.ensemble import Obstacle, composing, held_by, models_of, obstacle
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.fingerprints import Fingerprints
-from inferd.server.lifecycle.layout import readable
-from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadRequest
+from inferd.server.lifecycle.loader import LoaderLike, LoadRequest
+from inferd.server.lifecycle.loads import Loads
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import PoolLike
 from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRecord
-from inferd.server.lifecycle.retry import Backoff, Failure, Loss
+from inferd.server.lifecycle.retry import Backoff, Loss
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
 from inferd.server.lifecycle.substitutes import Substitutes
@@ -36,12 +35,9 @@ from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
 
-_LONGEST_REASON = 2000  # errors travel in gRPC's trailers, which are small
 _STABLE = 60.0  # seconds after which the loss of a worker process is the first in a row again
 _MARGIN = 1.25  # of the last load: what callers are told to wait until a lost worker is replaced
 _GONE_MODELS = 64  # models no longer on disk whose history is still told
-
-Post = Callable[[Callable[[], None]], None]
 
 
 class Conductor:
@@ -54,7 +50,7 @@ class Conductor:
         overrides: Overrides,
         events: Events,
         *,
-        post: Post,
+        post: Callable[[Callable[[], None]], None],
         spawn: Callable[[str, Callable[[], None]], None],
         explicit: bool = False,
         load_at_start: tuple[str, ...] = (),
@@ -69,15 +65,16 @@ class Conductor:
         self.listing: Listing | None = None  # with the substitutes in force
         self._own = Listing()  # without them
         self.overrides = overrides
-        self._loader = loader
-        self._pool = pool
         self._fingerprints = Fingerprints(pool, post, self.board, self.touch)
         self._post = post
         self._closer = Closer(loader, post, spawn, self._closed)
         self._explicit = explicit
         self._load_at_start = set(load_at_start)
         self._backoff = backoff or Backoff()
-        self._admission = admission
+        self._loads = Loads(
+            loader, pool, self._closer, admission, post=post, loaded=self._loaded, ended=self._not_loaded,
+            backoff=self._backoff, clock=clock, wall_clock=wall_clock,
+        )  # fmt: skip
         self._clock = clock
         self._wall_clock = wall_clock
         self._generation = 0
@@ -192,11 +189,7 @@ class Conductor:
     @property
     def idle(self) -> bool:
         """Whether nothing is served or being closed."""
-        return not any(
-            record.servable is not None or record.ending
-            for model in self.records.values()
-            for record in model.versions.values()
-        )
+        return not any(model.in_use for model in self.records.values())
 
     def wanted(self, name: str) -> Desired:
         """What is wanted of a model, as of the last decision."""
@@ -304,43 +297,7 @@ class Conductor:
         if record.servable is None:
             self.board.move(model, record, State.LOADING, "" if model.config.ensemble else record.error)
         self._say(logging.INFO, "version loading", record, loading.generation)
-        self._pool.submit(model.name, partial(self._run_load, model, record, request, loading))
-
-    def _run_load(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
-        """On a thread of the load pool."""
-        try:
-            servable = self._loader.load(request, lambda: loading.cancelled)
-        except LoadCancelled:
-            self._post(partial(self._not_loaded, model, record, loading, None))
-        except LoadError as error:
-            self._post(partial(self._failed, model, record, loading, str(error) or type(error).__name__))
-        except BaseException as error:
-            self._post(partial(self._failed, model, record, loading, f"{type(error).__name__}: {error}"))
-        else:
-            arrived = self._loaded if self._admission is None else partial(self._wait_to_be_let_in, self._admission)
-            self._post(partial(arrived, model, record, loading, servable))
-
-    def _wait_to_be_let_in(
-        self, admission: Admission, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable
-    ) -> None:
-        def decided(refusal: str | None) -> None:
-            if loading.give_up is None:
-                return  # decided before
-            loading.give_up = None
-            if refusal is None and not loading.cancelled:
-                self._loaded(model, record, loading, servable)
-                return
-            self._closer.end(model, record, servable)
-            self._not_loaded(model, record, loading, refusal)
-
-        def give_up() -> None:
-            withdraw()
-            self._post(partial(decided, None))
-
-        loading.give_up = give_up
-        withdraw = admission.loaded(record.id, loading.content, lambda refusal: self._post(partial(decided, refusal)))
-        if loading.cancelled:
-            give_up()
+        self._loads.start(model, record, request, loading)
 
     def _loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable) -> None:
         record.loading = None
@@ -369,26 +326,9 @@ class Conductor:
             self._closer.retire(model, record, old)
         self._fingerprints.remember(model, record)
 
-    def _failed(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
-        if self._admission is not None:
-            self._admission.failed(record.id, loading.content, reason)
-        self._not_loaded(model, record, loading, reason)
-
     def _not_loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str | None) -> None:
         record.loading = None
         self.touch(model.name)
-        reason = readable(reason)[:_LONGEST_REASON] if reason is not None else None
-        if reason is not None:
-            before = record.failure
-            same = before is not None and before.content == loading.content
-            tries = before.tries + 1 if before is not None and same else 1
-            delay = self._backoff.delay(tries)
-            record.failure = Failure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
-            # The same failure again and again is no news.
-            level = logging.WARNING if tries == 1 else logging.DEBUG
-            self._say(
-                level, "version not loaded", record, loading.generation, reason=reason, tries=tries, next_in=delay
-            )
         if record.servable is not None:
             if reason is not None:
                 what = "files on disk differ" if record.lost is None else f"its worker process {record.lost.reason}"
@@ -431,10 +371,7 @@ class Conductor:
 
     def close_all(self) -> None:
         """Closes what still has requests: their grace is over."""
-        for model in self.records.values():
-            for record in model.versions.values():
-                for servable in list(record.ending.values()):
-                    self._closer.close(model, record, servable)
+        self._closer.close_all(self.records.values())
 
     def _end_if_done(self, model: ModelRecord, record: VersionRecord) -> None:
         if record.ended and (

@@ -236,6 +236,11 @@ class ModelRecord:
         """The servables in service, by version."""
         return {number: record.servable for number, record in self.versions.items() if record.servable is not None}
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anything of it is served or being closed."""
+        return any(record.servable is not None or record.ending for record in self.versions.values())
+
     def adopt(self, disk: ModelOnDisk | None) -> None:
         """Takes over what the source saw. None: the model is gone."""
         self.disk = disk

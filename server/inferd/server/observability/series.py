@@ -73,7 +73,7 @@ READY: Final = Series("inferd_ready", "1 when the server is ready.")
 BUILD: Final = Series("inferd_build_info", "Always 1; what runs.", ("version",))
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Series))
 
-# Of a group of workers, beside all of these:
-WORKERS: Final = Series("inferd_workers", "Worker processes that serve.")
-WORKER_RESTARTS: Final = Series("inferd_worker_restarts", "Workers started in the place of one that died or left.")
-WORKER_REQUESTS: Final = Series("inferd_worker_requests", "Requests answered, by worker.", ("worker",))
+# Of a group of serving processes (server.workers), beside all of these:
+GROUP_WORKERS: Final = Series("inferd_group_workers", "Processes that serve.")
+GROUP_RESTARTS: Final = Series("inferd_group_restarts", "Processes started in the place of one that died or left.")
+GROUP_REQUESTS: Final = Series("inferd_group_requests", "Requests answered, by process.", ("worker",))

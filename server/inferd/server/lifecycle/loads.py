@@ -1,0 +1,122 @@
+"""Loads under way: run in the load pool, held until they are let in, and remembered when they fail.
+
+Started and ended on the manager's thread; `post` brings results back to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from inferd.backends.api import LoadError
+from inferd.server.lifecycle.admission import Admission
+from inferd.server.lifecycle.closer import Closer
+from inferd.server.lifecycle.layout import readable
+from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadRequest
+from inferd.server.lifecycle.pool import PoolLike
+from inferd.server.lifecycle.record import Loading, ModelRecord, VersionRecord
+from inferd.server.lifecycle.retry import Backoff, Failure
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.observability.events import event, get
+
+log = get("lifecycle")
+
+_LONGEST_REASON = 2000  # errors travel in gRPC's trailers, which are small
+
+
+class Loads:
+    """`loaded` and `ended` are called with the outcome, on the manager's thread; `ended` with the reason of a failure,
+    or None for a load that was cancelled."""
+
+    def __init__(
+        self,
+        loader: LoaderLike,
+        pool: PoolLike,
+        closer: Closer,
+        admission: Admission | None,
+        *,
+        post: Callable[[Callable[[], None]], None],
+        loaded: Callable[[ModelRecord, VersionRecord, Loading, Servable], None],
+        ended: Callable[[ModelRecord, VersionRecord, Loading, str | None], None],
+        backoff: Backoff,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._loader = loader
+        self._pool = pool
+        self._closer = closer
+        self._admission = admission
+        self._post = post
+        self._loaded = loaded
+        self._ended = ended
+        self._backoff = backoff
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def start(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
+        """Queues a load."""
+        self._pool.submit(model.name, partial(self._run, model, record, request, loading))
+
+    def _run(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
+        """On a thread of the load pool."""
+        try:
+            servable = self._loader.load(request, lambda: loading.cancelled)
+        except LoadCancelled:
+            self._post(partial(self._ended, model, record, loading, None))
+        except LoadError as error:
+            self._post(partial(self._failed, model, record, loading, str(error) or type(error).__name__))
+        except BaseException as error:
+            self._post(partial(self._failed, model, record, loading, f"{type(error).__name__}: {error}"))
+        else:
+            arrived = self._loaded if self._admission is None else partial(self._wait_to_be_let_in, self._admission)
+            self._post(partial(arrived, model, record, loading, servable))
+
+    def _wait_to_be_let_in(
+        self, admission: Admission, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable
+    ) -> None:
+        def decided(refusal: str | None) -> None:
+            if loading.give_up is None:
+                return  # decided before
+            loading.give_up = None
+            if refusal is None and not loading.cancelled:
+                self._loaded(model, record, loading, servable)
+                return
+            self._closer.end(model, record, servable)
+            if refusal is not None:
+                self._remember(record, loading, refusal)
+            self._ended(model, record, loading, refusal)
+
+        def give_up() -> None:
+            withdraw()
+            self._post(partial(decided, None))
+
+        loading.give_up = give_up
+        withdraw = admission.loaded(record.id, loading.content, lambda refusal: self._post(partial(decided, refusal)))
+        if loading.cancelled:
+            give_up()
+
+    def _failed(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
+        reason = readable(reason)[:_LONGEST_REASON]
+        if self._admission is not None:
+            self._admission.failed(record.id, loading.content, reason)
+        self._remember(record, loading, reason)
+        self._ended(model, record, loading, reason)
+
+    def _remember(self, record: VersionRecord, loading: Loading, reason: str) -> None:
+        before = record.failure
+        same = before is not None and before.content == loading.content
+        tries = before.tries + 1 if before is not None and same else 1
+        delay = self._backoff.delay(tries)
+        record.failure = Failure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
+        event(
+            log,
+            logging.WARNING if tries == 1 else logging.DEBUG,  # the same failure again and again is no news
+            "version not loaded",
+            model=record.id.name,
+            version=record.id.version,
+            generation=loading.generation,
+            reason=reason,
+            tries=tries,
+            next_in=delay,
+        )
