@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -14,6 +13,7 @@ from inferd.server.group.messages import Operation
 from inferd.server.group.picture import Picture
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.named import NamedModel
+from inferd.server.lifecycle.ready_moment import ReadyMoment
 from inferd.server.lifecycle.state import ModelStatus, StateChange
 from inferd.server.lifecycle.substitutes import Replacement
 
@@ -29,18 +29,12 @@ class Front:
         self._manager = manager
         self._picture = picture
         self._ask = ask
-        self._lock = threading.Lock()
-        self._ready = False
-        self._waiting: list[Callable[[], None]] = []
+        self._moment = ReadyMoment()
         self.acquire: Callable[..., HandleLike] = manager.acquire
 
     def become_ready(self) -> None:
         """Every worker is ready."""
-        with self._lock:
-            self._ready = True
-            waiting, self._waiting = self._waiting, []
-        for listener in waiting:
-            listener()
+        self._moment.comes()
 
     @property
     def persistent(self) -> bool:
@@ -60,14 +54,10 @@ class Front:
         return self._manager.subscribe(fn)
 
     def ready(self) -> bool:
-        return self._ready and self._manager.ready()
+        return self._moment.come and self._manager.ready()
 
     def on_ready(self, fn: Callable[[], None]) -> None:
-        with self._lock:
-            if not self._ready:
-                self._waiting.append(fn)
-                return
-        fn()
+        self._moment.then(fn)
 
     def load(
         self, name: str, version: int | None = None, *, by: str, replacement: Replacement | None = None

@@ -21,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from inferd.server.config.schema import ServerConfig
@@ -57,8 +56,7 @@ class Supervisor:
         """Raises OSError for a port that cannot be had, OverridesError for a state directory that cannot be used."""
         self._size = config.server.workers
         _check(config)
-        state_dir = config.server.state_dir
-        self._overrides = Overrides(Path(state_dir) if state_dir is not None else None)
+        self._overrides = Overrides.of_config(config.server)
         self.ports = HeldPorts.of(config)
         self._config = _for_workers(self.ports.apply(config))
         self._backoff = backoff or Backoff(0.5, 30.0)

@@ -103,6 +103,11 @@ class Commands:
         # A caller that gave up cancels its future.
         self._waiting = [command for command in self._waiting if not command.future.done()]
 
+    def adopt(self, name: str, wishes: Wishes) -> None:
+        """Takes over wishes that somebody else keeps."""
+        self._conductor.overrides.adopt(name, wishes)
+        self._conductor.touch(name)
+
     # The commands
 
     def load(self, name: str, version: int | None, by: str, asked_at: float) -> Outcome | None:

@@ -76,7 +76,6 @@ class Conductor:
             backoff=self._backoff, clock=clock, wall_clock=wall_clock,
         )  # fmt: skip
         self._clock = clock
-        self._wall_clock = wall_clock
         self._generation = 0
         self._stopping = False
         self._acted_at = 0.0
@@ -396,7 +395,6 @@ class Conductor:
             self._drop(next(iter(self._gone)))
 
     def _drop(self, name: str) -> None:
-        self._gone.pop(name, None)
-        self.records.pop(name, None)
-        self._desired.pop(name, None)
+        for known in (self._gone, self.records, self._desired):
+            known.pop(name, None)
         self.board.forget(name)

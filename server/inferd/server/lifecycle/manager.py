@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, Unavailable, Unsupported
@@ -28,6 +27,7 @@ from inferd.server.lifecycle.named import NamedModel, NamedModels
 from inferd.server.lifecycle.overrides import Overrides, Wishes
 from inferd.server.lifecycle.pool import LoadPool, PoolLike
 from inferd.server.lifecycle.readiness import Readiness
+from inferd.server.lifecycle.ready_moment import ReadyMoment
 from inferd.server.lifecycle.refusal import refusal, unknown_model
 from inferd.server.lifecycle.retry import Backoff
 from inferd.server.lifecycle.servable import ServableHandle
@@ -82,9 +82,7 @@ class Manager:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailbox: Listing | None = None
         self._wake = threading.Event()
-        if overrides is None:
-            state_dir = config.server.state_dir
-            overrides = Overrides(Path(state_dir) if state_dir is not None else None)
+        overrides = overrides or Overrides.of_config(config.server)
         self._conductor = Conductor(
             loader,
             self._pool,
@@ -108,10 +106,7 @@ class Manager:
         self._readiness = Readiness(config.server.readiness, patience)
         self._replacing = threading.Lock()
         self._preloading = bool(config.server.preload)
-        self._ready = threading.Event()
-        self._ready_or_stopped = threading.Event()
-        self._on_ready: list[Callable[[], None]] = []
-        self._on_ready_lock = threading.Lock()
+        self._moment = ReadyMoment()
         self._stopping = False
         self._deadline: float | None = None  # when the grace of `stop` ends
         self._stopped = threading.Event()
@@ -179,20 +174,16 @@ class Manager:
 
     def ready(self) -> bool:
         """Whether the server has become ready and is not shutting down."""
-        return self._ready.is_set() and not self._stopping
+        return self._moment.come and not self._stopping
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Waits until the server is ready. False when it is not within `timeout` seconds, or shuts down."""
-        self._ready_or_stopped.wait(timeout)
+        self._moment.wait(timeout)
         return self.ready()
 
     def on_ready(self, listener: Callable[[], None]) -> None:
         """Calls `listener` once, when the server becomes ready: on the manager's thread, or at once if it is ready."""
-        with self._on_ready_lock:
-            if not self._ready.is_set():
-                self._on_ready.append(listener)
-                return
-        listener()
+        self._moment.then(listener)
 
     # Operators
 
@@ -274,12 +265,7 @@ class Manager:
 
     def adopt_wishes(self, name: str, wishes: Wishes) -> None:
         """Takes over the wishes for a model that somebody else keeps."""
-
-        def adopt() -> None:
-            self._conductor.overrides.adopt(name, wishes)
-            self._conductor.touch(name)
-
-        self._post(adopt)
+        self._post(partial(self._commands.adopt, name, wishes))
 
     def _command(
         self,
@@ -327,7 +313,7 @@ class Manager:
             self._source.stop()
             self._deadline = self._clock() + grace
             self._stopping = True
-            self._ready_or_stopped.set()
+            self._moment.give_up()
             self._post(self._begin_stop)
         if self._thread is None:
             return
@@ -362,7 +348,8 @@ class Manager:
             wanted = {name: self._conductor.wanted(name).wanted for name in self._conductor.listing.models}
             self._readiness.first_listing(self._conductor.listing, wanted, now)
         if not self._preloading and not self._stopping and self._readiness.check(self._conductor.records, now):
-            self._become_ready()
+            event(log, logging.INFO, "ready", models=len(self._board.serving))
+            self._moment.comes()
         self._commands.finish()
         self._remove_uploads()
         times = [time for time in (self._conductor.due, self._readiness.due(now), self._deadline) if time is not None]
@@ -408,15 +395,3 @@ class Manager:
             self._preloading = False
 
         self._post(done)
-
-    def _become_ready(self) -> None:
-        with self._on_ready_lock:
-            self._ready.set()
-            self._ready_or_stopped.set()
-            listeners, self._on_ready = self._on_ready, []
-        event(log, logging.INFO, "ready", models=len(self._board.serving))
-        for listener in listeners:
-            try:
-                listener()
-            except Exception as error:
-                event(log, logging.ERROR, "a listener failed when the server became ready", error=error)

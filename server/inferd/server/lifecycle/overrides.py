@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from inferd.server.config.schema import Server
 from inferd.server.lifecycle.state import Override
 
 Kind = Literal["unloaded", "pinned", "loaded", "label"]
@@ -99,6 +100,11 @@ class Overrides:
         if self._file is not None:
             _probe(self._file.parent)
             self._wishes = _read(self._file)
+
+    @classmethod
+    def of_config(cls, config: Server) -> Overrides:
+        """Those of server.state_dir. Raises OverridesError."""
+        return cls(Path(config.state_dir) if config.state_dir is not None else None)
 
     @property
     def persistent(self) -> bool:
