@@ -1,5 +1,7 @@
 """Messages over a pair of unix sockets: a kind, some bytes, at most one descriptor. Small: tensors go beside them.
 
+Each is answered before the next one is sent: what is read at once belongs to one message, and so does a descriptor.
+
 ChannelError
 ├── Closed       the other side is gone
 ├── Silent       nothing came within the time
@@ -48,6 +50,7 @@ class Kind(enum.IntEnum):
     FAILED = 3  # JSON: an error
     RUN = 4  # integers: inputs
     RAN = 5  # integers: outputs
+    STAGE = 6  # integers: the number of the shared memory that comes beside
 
 
 _KINDS = {int(kind): kind for kind in Kind}

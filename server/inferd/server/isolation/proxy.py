@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import SignatureTable
-from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
+from inferd.server.isolation.arena import ArenaError, Inbox, Outbox, Stages
 from inferd.server.isolation.channel import Channel, ChannelError, Garbled, Kind
 from inferd.server.isolation.description import (
     error_from_plain,
@@ -110,12 +109,9 @@ class IsolatedModel:
         self._instances: list[IsolatedInstance] = []
         inner = traits_from_plain(told["traits"])
         # What the model itself needs of its inputs, the shared memory gives: it is aligned, and the model's own.
-        self._traits = replace(
-            inner,
-            may_write_inputs=False,
-            alignment=1,
-            bounded=False,
-            concurrent=False,
+        self._traits = Traits(
+            max_batch=inner.max_batch,
+            stateful=inner.stateful,
             notes=(*inner.notes, f"isolation: in process {worker.pid}"),
         )
 
@@ -194,6 +190,7 @@ class IsolatedInstance:
         self._plans = {signature.name: _Plan(number, signature) for number, signature in enumerate(signatures)}
         self._outbox = Outbox()
         self._inbox = Inbox()
+        self._stages: Stages | None = None
         self._silence = worker.limits.start
 
     def patience(self, seconds: float) -> None:
@@ -221,6 +218,8 @@ class IsolatedInstance:
         told, descriptor = self._put(signature, plan, inputs)
         sent = False
         try:
+            if self._stages is not None:
+                self._send_stages(self._stages, told)
             self._channel.tell_integers(Kind.RUN, head + told, descriptor)
             sent = True
             return self._ran(plan)
@@ -231,6 +230,13 @@ class IsolatedInstance:
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+    def staging(self, nbytes: int) -> Array:
+        """`nbytes` bytes or more (uint8) of shared memory: inputs put together in it are not copied once more. It is
+        freed here with its last reference."""
+        if self._stages is None:
+            self._stages = Stages()
+        return self._stages.lend(nbytes)
 
     def close(self) -> None:
         """Closes the instance in the worker."""
@@ -243,10 +249,25 @@ class IsolatedInstance:
         finally:
             self._channel.close()
             self._outbox.forget()
+            if self._stages is not None:
+                self._stages.close()
+
+    def _send_stages(self, stages: Stages, told: Sequence[int]) -> None:
+        """Shows the worker the stages among these tensors that it has not seen."""
+        at = 0
+        while at < len(told):
+            descriptor = stages.unsent(told[at + 2])
+            if descriptor is not None:
+                try:
+                    self._channel.tell_integers(Kind.STAGE, [told[at + 2]], descriptor)
+                    answer_of(self._channel.receive())
+                finally:
+                    os.close(descriptor)
+            at += 6 + told[at + 5]
 
     def _put(self, signature: str, plan: _Plan, inputs: Mapping[str, Array]) -> tuple[list[int], int | None]:
         try:
-            return put(self._outbox, plan.inputs, inputs)
+            return put(self._outbox, plan.inputs, inputs, self._stages)
         except (KeyError, TypeError, TensorError) as error:
             self._table[signature].inputs(inputs)  # raises what the backend would, as a rule
             raise InvalidInput(str(error)) from None
@@ -260,7 +281,7 @@ class IsolatedInstance:
         if message.kind is not Kind.RAN:
             raise Garbled(f"a message of kind {message.kind.name} in place of outputs")
         told = message.integers()
-        found = take(self._inbox.arena, plan.outputs, told, copy=True) if told else {}
+        found = take(self._inbox, plan.outputs, told, copy=True)
         self._outbox.end()
         self._inbox.end()
         return found

@@ -1,6 +1,6 @@
-"""Arrays into an arena and out again: each is told by seven or so integers, its bytes lie in shared memory.
+"""Arrays into an arena and out again: each is told by eight or so integers, its bytes lie in shared memory.
 
-    index, element type, offset, bytes, rank, size, size, ...
+    index, element type, arena, offset, bytes, rank, size, size, ...
 
 `index` counts the inputs or outputs of a signature. STRING elements lie one after the other, each behind its length.
 """
@@ -12,15 +12,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from inferd.backends.api import Array
-from inferd.server.isolation.arena import Arena, ArenaError, Outbox, aligned
+from inferd.server.isolation.arena import Arena, ArenaError, Inbox, Outbox, Stages, aligned
 from inferd.wire.dtypes import DType, dtype_of
 from inferd.wire.tensors import TensorError, count_of, decode_strings, encode_strings
 
 _SMALL = 2048  # below this bytes are cheaper than a view
 
 
-def put(outbox: Outbox, numbers: Mapping[str, int], arrays: Mapping[str, Array]) -> tuple[list[int], int | None]:
-    """Copies the arrays into an arena. Gives what tells them, and the arena's descriptor when it is a new one.
+def put(
+    outbox: Outbox, numbers: Mapping[str, int], arrays: Mapping[str, Array], stages: Stages | None = None
+) -> tuple[list[int], int | None]:
+    """Copies the arrays into an arena, but for those that lie in a stage already. Gives what tells them, and the
+    arena's descriptor when it is a new one.
 
     Raises KeyError for a name without number, TypeError and TensorError for elements that cannot travel.
     """
@@ -29,11 +32,14 @@ def put(outbox: Outbox, numbers: Mapping[str, int], arrays: Mapping[str, Array])
     end = 0
     for name, array in arrays.items():
         dtype = dtype_of(array)
+        if stages is not None and (staged := stages.find(array)) is not None:
+            told += (numbers[name], dtype, *staged, array.nbytes, array.ndim, *array.shape)
+            continue
         if array.dtype.byteorder == ">":
             array = array.astype(dtype.numpy)  # noqa: PLW2901
         part: Array | bytes = encode_strings(name, array) if dtype is DType.STRING else array
         nbytes = len(part) if isinstance(part, bytes) else array.nbytes
-        told += (numbers[name], dtype, end, nbytes, array.ndim, *array.shape)
+        told += (numbers[name], dtype, 0, end, nbytes, array.ndim, *array.shape)
         parts.append((end, nbytes, part))
         end += aligned(nbytes)
     arena, descriptor = outbox.room(end)
@@ -47,17 +53,18 @@ def put(outbox: Outbox, numbers: Mapping[str, int], arrays: Mapping[str, Array])
     return told, descriptor
 
 
-def take(arena: Arena, names: Sequence[str], told: Sequence[int], *, copy: bool) -> dict[str, Array]:
-    """The arrays that `told` tells: writable views of the arena, or copies. STRING is always a new array.
+def take(inbox: Inbox, names: Sequence[str], told: Sequence[int], *, copy: bool) -> dict[str, Array]:
+    """The arrays that `told` tells: writable views of arenas, or copies. STRING is always a new array.
 
-    Raises ArenaError for what does not lie in the arena, and where types, shapes and bytes contradict each other.
+    Raises ArenaError for what does not lie in its arena, and where types, shapes and bytes contradict each other.
     """
     found: dict[str, Array] = {}
     at, end = 0, len(told)
     try:
         while at < end:
-            index, number, start, nbytes, rank = told[at : at + 5]
-            at += 5 + rank
+            index, number, where, start, nbytes, rank = told[at : at + 6]
+            at += 6 + rank
+            arena = inbox.arena(where)
             shape = tuple(told[at - rank : at])
             if index < 0 or rank < 0 or at > end or start < 0 or nbytes < 0 or start + nbytes > arena.size:
                 raise ArenaError("a tensor that lies outside of the shared memory")

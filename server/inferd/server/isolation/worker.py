@@ -74,9 +74,13 @@ class Session(threading.Thread):
             self._channel.tell(Kind.DONE, {})
             while True:
                 message = self._channel.receive()
-                if message.kind is not Kind.RUN:
+                if message.kind is Kind.RUN:
+                    self._run(instance, message)
+                elif message.kind is Kind.STAGE and message.descriptor is not None:
+                    self._inbox.adopt(message.descriptor, *message.integers())
+                    self._channel.tell(Kind.DONE, {})
+                else:
                     break
-                self._run(instance, message)
                 del message
         finally:
             try:
@@ -92,7 +96,7 @@ class Session(threading.Thread):
             signature, count, *rest = message.integers()
             wanted = None if count < 0 else [self._outputs[signature][number] for number in rest[:count]]
             told = rest[max(0, count) :]
-            inputs = take(self._inbox.arena, self._inputs[signature], told, copy=False) if told else {}
+            inputs = take(self._inbox, self._inputs[signature], told, copy=False)
             outputs = instance.run(self._names[signature], inputs, wanted)
             numbers = self._numbers[signature]
             known = outputs if outputs.keys() <= numbers.keys() else {n: a for n, a in outputs.items() if n in numbers}
