@@ -23,6 +23,9 @@ from typing import Any
 _HEAD = struct.Struct("<II")  # bytes that follow, kind
 _FIRST = 4096  # bytes asked for at once: most messages are shorter
 _LONGEST = 256 * 2**20
+# As plain numbers: the operations of an enum cost microseconds, and these are made for each run of a model.
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_CTRUNC)
 _SPACE = socket.CMSG_SPACE(4 * 4)
 
 
@@ -128,7 +131,7 @@ class Channel:
     def receive(self) -> Message:
         """The next message. Raises ChannelError."""
         try:
-            data, beside, flags, _ = self._socket.recvmsg(_FIRST, _SPACE, socket.MSG_CMSG_CLOEXEC)
+            data, beside, flags, _ = self._socket.recvmsg(_FIRST, _SPACE, _CLOSE_ON_EXEC)
             descriptor = _descriptor(beside) if beside else None
             try:
                 return self._message(data, descriptor, flags)
@@ -142,7 +145,7 @@ class Channel:
             raise Closed(error.strerror) from None
 
     def _message(self, data: bytes, descriptor: int | None, flags: int) -> Message:
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CUT:
             raise Garbled("too many descriptors")
         if len(data) < _HEAD.size:
             data += self._rest(_HEAD.size - len(data)) if data else b""
