@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
+
+from inferd.server.scheduling.request import InferRequest
 
 Load = Any
 
@@ -23,3 +26,34 @@ def test_an_instance_gives_memory_that_it_need_not_copy(load: Load) -> None:
             assert (x == 0).all(), "the model wrote into its inputs: this is the memory that it saw"
         plain = run(lambda i: i.run("serving_default", {"x": np.ones((2, 4), np.float32)}, None)).result(30)["y"]
         np.testing.assert_array_equal(plain, np.full((2, 4), 2, np.float32))
+
+
+def test_a_large_batch_is_put_together_in_shared_memory(load: Load) -> None:
+    rows = 20_000
+    servable = load(batching={"max_batch_size": 3 * rows, "preferred_batch_size": 3 * rows, "max_queue_delay": "10s"})
+    instance = servable.scheduler._group.workers[0].call(lambda instance: instance).result()
+    lent: list[int] = []
+    staging = instance.staging
+
+    def counted(nbytes: int) -> Any:
+        lent.append(nbytes)
+        return staging(nbytes)
+
+    instance.staging = counted
+    for _ in range(2):
+        done = threading.Semaphore(0)
+        batch = [
+            InferRequest(
+                servable.default_signature, {"x": np.full((rows, 4), n, np.float32)}, lambda r, d=done: d.release()
+            )
+            for n in range(3)
+        ]
+        for request in batch:
+            servable.scheduler.submit(request)
+        for request in batch:
+            assert done.acquire(timeout=60)
+            assert request.batch_rows == 3 * rows
+        for n, request in enumerate(batch):
+            assert request.outputs is not None, request.error
+            assert (request.outputs["y"] == n + 1).all()
+    assert lent == [3 * rows * 16], "asked for once, used again"
