@@ -7,6 +7,7 @@
     ├── Conflict                      FAILED_PRECONDITION  the version failed to load; a label to an unavailable version
     ├── Unavailable                   UNAVAILABLE          known, but loading or unloading; the server drains
     ├── Overloaded                    RESOURCE_EXHAUSTED   queue or memory budget is full; carries the retry pushback
+    │   └── TooLate                   RESOURCE_EXHAUSTED   too much waits before it: the deadline would pass
     ├── DeadlineExceeded              DEADLINE_EXCEEDED    the caller's deadline passed, in the queue too
     ├── QueueTimeout                  DEADLINE_EXCEEDED    the request's own queue timeout passed (OIP: UNAVAILABLE)
     ├── Cancelled                     CANCELLED            the caller went away
@@ -93,6 +94,12 @@ class Overloaded(ServingError):
     """Full: refused at once instead of buffered."""
 
     code = Code.RESOURCE_EXHAUSTED
+
+
+class TooLate(Overloaded):
+    """The deadline has not passed, but would before the answer. Not DEADLINE_EXCEEDED: the caller's time is not over, a
+    less busy replica may still make it, and whoever watches the codes should see an overload, not a slow model.
+    """
 
 
 class DeadlineExceeded(ServingError):

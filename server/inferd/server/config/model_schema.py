@@ -35,6 +35,9 @@ class Queue(Section):
     """Most bytes of input that wait."""
     timeout: Seconds | None = None
     """Longest time that a request waits when it names none itself. null: until its deadline."""
+    admission: Literal["deadline", "bounds"] = "deadline"
+    """deadline: a request is refused at once, too, when it could not be answered before its deadline, by what batches
+    have been taking; bounds: only these bounds refuse."""
 
 
 class Batching(Section):
@@ -44,6 +47,9 @@ class Batching(Section):
     """auto: batched when the model is proven safe to batch at load; trusted: batched without proof; off: never."""
     max_batch_size: Count = 32
     """Most rows in one run. A larger request is split where that was proven safe."""
+    size: Literal["auto", "largest"] = "auto"
+    """auto: what batches cost by their size is learned, and part of what waits stays for the next one where that is
+    next to free; largest: all that waits, up to max_batch_size."""
     max_queue_delay: Seconds = 0.0
     """Longest time a request waits for company while an instance is idle."""
     preferred_batch_size: Count | None = None

@@ -52,7 +52,9 @@ BATCH_ROWS: Final = Series("inferd_batch_rows", "Rows per run of the model.", _S
 BATCH_REQUESTS: Final = Series("inferd_batch_requests", "Requests that ran in batches.", _SERVABLE)
 BATCH_COMPUTE: Final = Series("inferd_batch_compute_seconds", "Time that batches ran.", _SERVABLE)
 DROPPED: Final = Series(
-    "inferd_dropped", "Requests dropped unserved: expired, cancelled, or the queue was full.", (*_SERVABLE, "reason")
+    "inferd_dropped",
+    "Requests dropped unserved: expired, cancelled, late, or the queue was full.",
+    (*_SERVABLE, "reason"),
 )
 QUEUE_REQUESTS: Final = Series("inferd_queue_requests", "Requests that wait.", _SERVABLE)
 QUEUE_BYTES: Final = Series("inferd_queue_bytes", "Bytes of input that wait.", _SERVABLE)

@@ -11,13 +11,14 @@ known to be short.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
-from inferd.server.errors import DeadlineExceeded, Overloaded, QueueTimeout, ServingError, Unavailable
+from inferd.server.errors import DeadlineExceeded, Overloaded, QueueTimeout, ServingError, TooLate, Unavailable
 from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.outlook import SPARE, Outlook
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 
@@ -54,12 +55,19 @@ class Batcher:
         *,
         delay: float,
         observer: BatchObserver,
+        outlook: Outlook | None = None,
+        cut: bool = False,
     ) -> None:
+        """`outlook` finds the requests that cannot be answered in time; None: only bounds refuse. `cut`: batches are no
+        larger than pays."""
         self._name = name
         self._queues = queues
         self._observer = observer
         self._lock = threading.Lock()
         self._forming = Forming(delay)
+        self._outlook = outlook
+        self._cut = cut
+        self._base = self._each = 0.0  # the outlook's bound
         self._running = 0
         self._idle: list[Parking] = []
         self._refusal: str | None = None
@@ -67,6 +75,7 @@ class Batcher:
         self._quiet = threading.Event()
         self._next_expiry = NEVER
         self.lane: Lane | None = None  # set before the first submit
+        self._answer: tuple[Callable[[], None], int] | None = None  # for `watch`, and how many requests it is
         self._expiry_kick = threading.Lock()  # released to wake `watch`
         self._expiry_kick.acquire()
         self._expiry_kicked = False
@@ -96,6 +105,7 @@ class Batcher:
         request.leaves_at = leaves_at
         request.enqueued_at = now
         wake = None
+        late = 0.0
         with self._lock:
             refused = self._stopped or (
                 not admitted
@@ -109,13 +119,18 @@ class Batcher:
                 bucket = queue.buckets.get(key)
                 if bucket is None:
                     bucket = queue.bucket(key, self._discard)
-                ready = self._forming.add(bucket, request, now)
-                queue.nbytes += extra
-                if leaves_at < self._next_expiry:
-                    self._next_expiry = leaves_at
-                    self._kick()
-                if ready and self._idle and (self.lane is None or not self.lane.defer()):
-                    wake = self._idle.pop()
+                if leaves_at - now < self._base + self._each * self._forming.count and not admitted:
+                    late = self._late(bucket, request, now)
+                if not late:
+                    ready = self._forming.add(bucket, request, now)
+                    queue.nbytes += extra
+                    if leaves_at < self._next_expiry:
+                        self._next_expiry = leaves_at
+                        self._kick()
+                    if ready and self._idle and (self.lane is None or not self.lane.defer()):
+                        wake = self._idle.pop()
+        if late:
+            raise self._too_late(request, late, now)
         if refused:
             raise self._refused(queue, request.nbytes + extra)
         if wake is not None:
@@ -144,6 +159,25 @@ class Batcher:
             f"the queue of {self._name} is full: {queue.requests} of {queue.max_requests} requests (queue.requests), "
             f"{queue.nbytes} of {queue.max_bytes} bytes (queue.bytes), this request needs {nbytes}",
             retry_after=queue.drain_seconds,
+        )
+
+    def _late(self, bucket: Bucket, request: InferRequest, now: float) -> float:
+        """In how many seconds the request would be answered if that is too late, else 0. Holds the lock. While a worker
+        is idle nothing is too late: what has been learned may be wrong, and only a run can show it.
+        """
+        outlook, deadline = self._outlook, request.deadline
+        if outlook is None or deadline is None or self._idle:
+            return 0.0
+        seconds = outlook.seconds(bucket, request, self._forming.count, now)
+        return seconds if now + seconds + SPARE * (deadline - now) > deadline else 0.0
+
+    def _too_late(self, request: InferRequest, seconds: float, now: float) -> ServingError:
+        self._observer.dropped("late")
+        left = (request.deadline or now) - now
+        return TooLate(
+            f"{self._name} would answer in about {seconds:.3f} s, the deadline is in {left:.3f} s "
+            f"(queue.admission: deadline)",
+            retry_after=min(5.0, max(0.05, seconds - left)),
         )
 
     def _discard(self, bucket: Bucket, request: InferRequest) -> None:
@@ -177,6 +211,21 @@ class Batcher:
             parking.requests = ()
             self._check_quiet()
 
+    def hand_off(self, parking: Parking, answer: Callable[[], None]) -> bool:
+        """Whether the thread of `watch` answers what the worker has just run, so that the worker can run the next
+        batch: not while it is busy with another.
+        """
+        with self._lock:
+            if self._answer is not None or self._stopped:
+                return False
+            self._answer = answer, parking.taken
+            if self._outlook is not None:
+                self._outlook.answered(parking.requests, monotonic())
+            parking.taken = 0
+            parking.requests = ()
+            self._kick()
+        return True
+
     def hand_over(self) -> None:
         """Wakes a worker for what waits."""
         with self._lock:
@@ -192,17 +241,26 @@ class Batcher:
         timeout = -1.0
         dropped: list[InferRequest] = []
         with self._lock:
+            outlook = self._outlook if park else None
+            if outlook is not None:
+                outlook.idle(parking)
+                if parking.requests:
+                    outlook.answered(parking.requests, monotonic())
+                self._base = self._each = 0.0
             self._running -= parking.taken
             parking.taken = 0
             parking.requests = ()
             if forming.count:
                 now = monotonic()
-                batch = forming.take(now, dropped)
+                batch = forming.take(now, dropped, cut=park and self._cut)
                 if batch is None and forming.count:
                     timeout = max(0.0, forming.next_ripe() - now)
             if batch is not None or dropped:
                 parking.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
                 self._running += parking.taken
+                if outlook is not None and batch is not None:
+                    outlook.busy(parking, batch.bucket, batch.rows, now, forming.active)
+                    self._base, self._each = outlook.base, outlook.each
                 if park and forming.count and self._idle:
                     wake = self._idle.pop()
             elif self._stopped:
@@ -232,15 +290,18 @@ class Batcher:
     # -- expiry --------------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Answers queued requests at their deadlines while every worker is busy. Runs on a thread of its own until
-        close.
+        """Answers queued requests at their deadlines while every worker is busy, and what workers hand off. Runs on a
+        thread of its own until close.
 
         It knows one time only, the earliest deadline in the queues, and looks through them then: queueing costs a
         comparison, and requests that are served in time leave nothing behind to clean up.
         """
         while True:
             expired: list[tuple[Bucket, InferRequest]] = []
+            self._answer_now()
             with self._lock:
+                if self._answer is not None:
+                    continue  # handed off since
                 if self._stopped:
                     return
                 if self._expiry_kicked:
@@ -266,6 +327,15 @@ class Batcher:
                     self._check_quiet()
             self._expiry_kick.acquire(timeout=-1 if timeout == NEVER else min(max(timeout, 0.0), 3600.0))
 
+    def _answer_now(self) -> None:
+        if self._answer is not None:
+            answer, requests = self._answer
+            answer()
+            with self._lock:
+                self._answer = None
+                self._running -= requests
+                self._check_quiet()
+
     def _kick(self) -> None:
         if not self._expiry_kicked:
             self._expiry_kicked = True
@@ -273,6 +343,9 @@ class Batcher:
 
     def _drop(self, requests: Sequence[InferRequest]) -> None:
         now = monotonic()
+        if self._outlook is not None and not all(request.finished for request in requests):
+            with self._lock:
+                self._outlook.expired()
         for request in requests:
             self._observer.dropped("cancelled" if request.finished else "expired")
             request.fail(expiry(request, now))

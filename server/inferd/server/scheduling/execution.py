@@ -26,6 +26,7 @@ from inferd.server.scheduling.batch import (
 )
 from inferd.server.scheduling.batcher import expiry
 from inferd.server.scheduling.buffers import Buffers
+from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
@@ -34,6 +35,7 @@ from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 
 _log = logging.getLogger("inferd.scheduling")
+_LONG, _MANY = 1e-3, 3  # seconds, requests: what such a batch costs more through another thread is next to nothing
 _LOG_EVERY = 10.0  # seconds between two logs of unexpected failures
 
 
@@ -51,9 +53,11 @@ class Executor:
         unbatch: Callable[[SignatureQueue, str], None],
         pace: Pace,
         inline: bool = False,
+        hand_off: Callable[[Callable[[], None]], bool] = lambda _answer: False,
     ) -> None:
         """`unbatch(queue, reason)` is called when a model breaks what its proof has shown. `pace` learns what the
-        model's runs cost; `inline`: they run on the front end's loop.
+        model's runs cost; `inline`: they run on the front end's loop. `hand_off` gives whether another thread calls
+        what it gets.
         """
         self._name = name
         self._instance = instance
@@ -63,6 +67,7 @@ class Executor:
         self._unbatch = unbatch
         self._pace = pace
         self._inline = inline
+        self._hand_off = hand_off
         self._buffers = Buffers(traits.alignment, getattr(instance, "staging", None))
         self._logged_at = 0.0
         self._unlogged = 0
@@ -72,7 +77,7 @@ class Executor:
         requests = batch.requests
         try:
             if len(requests) == 1:
-                self._run_alone(batch.queue, requests[0], batch.rows)
+                self._run_alone(batch.queue, requests[0], batch.rows, batch.bucket.cost)
             else:
                 self._run_together(batch)
         except BaseException as error:  # a defect of ours, or a model that exits: no request may hang for it
@@ -101,11 +106,20 @@ class Executor:
             return
         seconds = monotonic() - started
         queue.timed(seconds)
-        for request, share in zip(requests, shares, strict=True):
-            request.succeed(share)
-        self._observer.batch(queue.name, requests, rows, seconds)
+        batch.bucket.cost.ran(rows, seconds)
+        answer = partial(self._answer, batch, shares, seconds)
+        # Many answers take a while, in which the model would have nothing to do.
+        if seconds < _LONG or len(requests) < _MANY or not self._hand_off(answer):
+            answer()
 
-    def _run_alone(self, queue: SignatureQueue, request: InferRequest, rows: int) -> None:
+    def _answer(self, batch: Batch, shares: Sequence[dict[str, Array]], seconds: float) -> None:
+        for request, share in zip(batch.requests, shares, strict=True):
+            request.succeed(share)
+        self._observer.batch(batch.queue.name, batch.requests, batch.rows, seconds)
+
+    def _run_alone(
+        self, queue: SignatureQueue, request: InferRequest, rows: int, cost: CostCurve | None = None
+    ) -> None:
         request.started_at = started = monotonic()
         request.batch_rows = rows
         try:
@@ -121,6 +135,8 @@ class Executor:
             return
         seconds = monotonic() - started
         queue.timed(seconds)
+        if cost is not None:
+            cost.ran(rows, seconds)
         request.succeed(outputs)
         self._observer.batch(queue.name, (request,), rows, seconds)
 

@@ -3,7 +3,8 @@
 - A batch is ripe at once; with a delay, when its bucket holds `target` rows, when its oldest request has waited for
   the delay, or when the most urgent one in it needs the rest of its time for the run.
 - Among the ripe buckets the one with the oldest head goes first; priorities age (queue.py).
-- A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it.
+- A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it. It may be cut
+  shorter where that costs nothing and leaves work for the next one (queue.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Batch:
     queue: SignatureQueue
     requests: list[InferRequest]
     rows: int
+    bucket: Bucket
 
 
 class Forming:
@@ -28,19 +30,20 @@ class Forming:
 
     count   requests that wait
     delay   seconds that a batch may wait for company
+    active  the buckets in which something waits
     """
 
     def __init__(self, delay: float) -> None:
         self.count = 0
         self.delay = delay
-        self._active: dict[Bucket, None] = {}
+        self.active: dict[Bucket, None] = {}
 
     def add(self, bucket: Bucket, request: InferRequest, now: float) -> bool:
         """Puts a request in line. Whether a worker must look: there is a batch to run, or one that ripens earlier
         than all was known to.
         """
         if not bucket.count:
-            self._active[bucket] = None
+            self.active[bucket] = None
         lane = bucket.lanes[0]
         if lane.priority != request.priority:
             lane = bucket.lane(request.priority)
@@ -67,12 +70,14 @@ class Forming:
         if not bucket.count:
             self._emptied(bucket)
 
-    def take(self, now: float, dropped: list[InferRequest]) -> Batch | None:
-        """The next batch, None when none is ripe. Requests on its way that have expired or finished go to `dropped`."""
+    def take(self, now: float, dropped: list[InferRequest], *, cut: bool = False) -> Batch | None:
+        """The next batch, None when none is ripe. Requests on its way that have expired or finished go to `dropped`.
+        `cut`: no larger than pays.
+        """
         bucket = self._pick(now)
         if bucket is None:
             return None
-        room = bucket.room
+        room = bucket.cut if cut else bucket.room
         batch: list[InferRequest] = []
         rows = left = nbytes = weights = 0
         lane = bucket.next_lane()
@@ -107,11 +112,11 @@ class Forming:
             self._emptied(bucket)
         elif self.delay:
             bucket.ripe_at = min(self._patience(bucket, request, now) for request in bucket.waiting())
-        return Batch(bucket.queue, batch, rows if room else 1) if batch else None
+        return Batch(bucket.queue, batch, rows if room else 1, bucket) if batch else None
 
     def next_ripe(self) -> float:
         """When the first batch ripens."""
-        return min(bucket.ripe_at for bucket in self._active)
+        return min(bucket.ripe_at for bucket in self.active)
 
     def ripen(self, queue: SignatureQueue) -> None:
         """What waits for this signature waits no longer."""
@@ -121,10 +126,10 @@ class Forming:
 
     def everything(self) -> list[tuple[Bucket, InferRequest]]:
         """All that waits."""
-        return [(bucket, request) for bucket in self._active for request in bucket.waiting()]
+        return [(bucket, request) for bucket in self.active for request in bucket.waiting()]
 
     def _pick(self, now: float) -> Bucket | None:
-        active = self._active
+        active = self.active
         if self.delay:
             ripe = [bucket for bucket in active if bucket.ripe_at <= now]
             return min(ripe, key=_score) if ripe else None
@@ -145,7 +150,7 @@ class Forming:
         return min(came + self.delay, request.leaves_at - reserve)
 
     def _emptied(self, bucket: Bucket) -> None:
-        del self._active[bucket]
+        del self.active[bucket]
         bucket.ripe_at = NEVER
 
 

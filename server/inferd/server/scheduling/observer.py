@@ -16,7 +16,7 @@ class BatchObserver(Protocol):
         ...
 
     def dropped(self, reason: str) -> None:
-        """One request never ran. `reason`: "expired", "cancelled", "full"."""
+        """One request never ran. `reason`: "expired", "cancelled", "full", "late" (it would have expired)."""
         ...
 
 

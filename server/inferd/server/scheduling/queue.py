@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
+from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.request import InferRequest
 
 AGING = 1.0  # seconds that one step of priority is worth
 _KEPT_BUCKETS = 64  # empty buckets kept, so that steady traffic makes none anew
+_UNCUT = 64  # one batch in so many is as large as it may be, so that its cost stays known
 NEVER = float("inf")
 
 
@@ -36,15 +38,17 @@ class Lane:
 
 class Bucket:
     """Requests with one key. `rows` and `count` are those that wait; `ripe_at` is when the batch stops waiting for
-    company.
+    company; `cost` is what batches of them take.
     """
 
-    __slots__ = ("_discard", "count", "key", "lanes", "queue", "ripe_at", "rows")
+    __slots__ = ("_cuts", "_discard", "cost", "count", "key", "lanes", "queue", "ripe_at", "rows")
 
     def __init__(self, queue: SignatureQueue, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> None:
         self.queue = queue
         self.key = key
         self._discard = discard
+        self.cost = CostCurve()
+        self._cuts = 0
         self.lanes = [Lane(1)]
         self.rows = 0
         self.count = 0
@@ -54,6 +58,18 @@ class Bucket:
     def room(self) -> int:
         """Most rows in one batch; 0: one request at a time."""
         return 0 if self.key is ALONE else self.queue.limit
+
+    @property
+    def cut(self) -> int:
+        """Most rows in one batch that does not leave others idle: where all that waits fits into one batch, half of it
+        may stay for the next one (or for another instance) if that costs next to nothing. So the model has work while
+        those who were answered ask again.
+        """
+        room = self.room
+        if not room or self.rows > room:
+            return room
+        self._cuts = (self._cuts + 1) % _UNCUT
+        return max(self.cost.enough(room), -(-self.rows // 2)) if self._cuts else room
 
     def discard(self, request: InferRequest) -> None:
         """Lets a cancelled request go; the bucket is the `Place` of the requests in it. Thread-safe, unlike the

@@ -21,6 +21,7 @@ from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.outlook import Outlook
 from inferd.server.scheduling.overlap import share
 from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding, unknown_names
@@ -78,7 +79,12 @@ class Scheduler:
             for s in model.signatures
         }
         self._batcher = Batcher(
-            name, tuple(self._queues.values()), delay=batching.max_queue_delay, observer=self._observer
+            name,
+            tuple(self._queues.values()),
+            delay=batching.max_queue_delay,
+            observer=self._observer,
+            outlook=Outlook() if queue.admission == "deadline" else None,
+            cut=batching.size == "auto",
         )
         # Two copies of a stateful model would answer from two different pasts.
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
@@ -283,7 +289,8 @@ class Scheduler:
         return traits.bounded and traits.concurrent and on_cpu and not self.stateful
 
     def _make_lane(self, loop: InlineLoop, instance: Instance) -> Lane:
-        executor, parking, batcher = self._executor(instance, inline=True), Parking(), self._batcher
+        parking, batcher = Parking(), self._batcher
+        executor = self._executor(instance, parking, inline=True)
         self._parkings.append(parking)
 
         def take_and_run() -> bool:
@@ -296,7 +303,8 @@ class Scheduler:
 
         return Lane(loop, self._pace, take_and_run, batcher.hand_over)
 
-    def _executor(self, instance: Instance, *, inline: bool = False) -> Executor:
+    def _executor(self, instance: Instance, parking: Parking, *, inline: bool = False) -> Executor:
+        hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, parking)}
         return Executor(
             self._name,
             instance,
@@ -306,6 +314,7 @@ class Scheduler:
             unbatch=self._unbatch,
             pace=self._pace,
             inline=inline,
+            **hand_off,
         )
 
     def _serve(self, parkings: list[Parking], instance: Instance) -> None:
@@ -319,7 +328,7 @@ class Scheduler:
     def _run_batches(
         self, parking: Parking, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
     ) -> None:
-        executor = self._executor(instance)
+        executor = self._executor(instance, parking)
         take = taking(self._batcher.next)
         while True:
             try:

@@ -1,0 +1,108 @@
+"""What of the framework's own throughput the server passes on where the model, not the server, is the limit."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from support.server import Served
+
+from benchmarks.load import closed_loop, message
+from benchmarks.models import write_mlp
+from benchmarks.report import Table
+
+ROUNDS, SECONDS = 7, 3.0
+IN_FLIGHT = 32
+SIZES = (1, 2, 4, 8, 16, 32)
+SHAPE = (3, 32, 32)
+
+
+def write_convolutions(
+    path: Path, shape: tuple[int, int, int] = SHAPE, channels: int = 32, layers: int = 6, outputs: int = 10
+) -> None:
+    """x [n, *shape] -> y [n, outputs] through `layers` convolutions: much to compute on little data, and nearly as much
+    for a row alone as for one among many."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    rng = np.random.default_rng(0)
+    nodes, weights, last, depth = [], [], "x", shape[0]
+    for i in range(layers):
+        weight = (rng.normal(size=(channels, depth, 3, 3)) / np.sqrt(9 * depth)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{i}"))
+        nodes += [
+            helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{i}"], [f"h{i}"]),
+        ]
+        last, depth = f"h{i}", channels
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "out"], ["y"]),
+    ]
+    weights.append(numpy_helper.from_array(rng.normal(size=(channels, outputs)).astype(np.float32), "out"))
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", outputs])],
+        weights,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def measure() -> Table:
+    """Alternating rounds; medians of paired ratios."""
+    table = Table(
+        f"Compute-bound models, {IN_FLIGHT} requests of one row in flight",
+        ("model", "in process, rows/s", "at rows a batch", "server, rows/s", "ratio", "lowest–highest"),
+        how=f"{ROUNDS} alternating rounds of {SECONDS:.0f} s, medians; in process: one thread, the batch size that is "
+        f"best up to {IN_FLIGHT}; one instance with one thread; the load generator shares the cores.",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "models"
+        write_convolutions(root / "convolutions" / "1" / "model.onnx")
+        write_mlp(root / "wide" / "1" / "model.onnx", 2048, 4)
+        inputs = {"convolutions": np.ones((1, *SHAPE), np.float32), "wide": np.ones((1, 2048), np.float32)}
+        for name in inputs:
+            (root / name / "model.yaml").write_text("instances: {threads: 1}\n")
+        with Served(root) as server:
+            for name, x in inputs.items():
+                run = runner(root / name / "1" / "model.onnx")
+                rates = {size: rows_per_second(run, np.repeat(x, size, 0), 1.0) for size in SIZES}
+                best = max(rates, key=rates.__getitem__)
+                batch, body = np.repeat(x, best, 0), message(name, x)
+                bare, served = [], []
+                for _ in range(ROUNDS):
+                    bare.append(rows_per_second(run, batch, SECONDS))
+                    served.append(closed_loop(server.address, body, IN_FLIGHT, SECONDS).rate)
+                ratios = [s / b for s, b in zip(served, bare, strict=True)]
+                spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+                row = [statistics.median(bare), best, statistics.median(served), statistics.median(ratios), spread]
+                table.rows.append([name, *row])
+    return table
+
+
+def runner(path: Path) -> Callable[[np.ndarray], object]:
+    """The bare session on one thread, as the server's instance has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})
+
+
+def rows_per_second(run: Callable[[np.ndarray], object], x: np.ndarray, seconds: float) -> float:
+    """Of runs one after the other."""
+    run(x)
+    began = time.perf_counter()
+    count = 0
+    while (now := time.perf_counter()) < began + seconds:
+        run(x)
+        count += len(x)
+    return count / (now - began)

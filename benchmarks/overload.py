@@ -1,0 +1,200 @@
+"""Three times more requests than the model can answer: what is still answered in time, what refusals cost, what is left
+when the flood is over."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+import numpy as np
+from support.server import Served
+
+from benchmarks.compute_bound import write_convolutions
+from benchmarks.load import PREDICT, closed_loop, cpu_seconds, message
+from benchmarks.models import SIZES, write_mlp
+from benchmarks.open_loop import Arrivals, open_loop
+from benchmarks.report import Table
+
+ROUNDS, SECONDS = 2, 6.0
+TIMES = 3.0  # as much as the model can do
+DEADLINE = 1.0
+SMALL = (1, 8, 8)  # what goes in is as small as the tiny model's: the generator must not be what is measured
+MUCH = {"shape": SMALL, "channels": 256, "layers": 12}  # some 8 ms a row
+AT_ONCE = 64  # requests in flight that find out the maximum
+
+
+def measure() -> Sequence[Table]:
+    """A compute-bound model, then one that costs nothing, then what one refusal costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "models"
+        write_convolutions(root / "slow" / "1" / "model.onnx", **MUCH)
+        (root / "slow" / "model.yaml").write_text("instances: {threads: 1}\n")
+        write_convolutions(root / "full" / "1" / "model.onnx", **MUCH)
+        (root / "full" / "model.yaml").write_text("instances: {threads: 1}\nqueue: {requests: 1}\n")
+        write_mlp(root / "tiny" / "1" / "model.onnx", *SIZES["tiny"])
+        (root / "tiny" / "model.yaml").write_text("instances: {threads: 1}\n")
+        with Served(root) as server:
+            tables = [_flood(server)]
+            if shutil.which("h2load"):
+                tables += [_front_end(server, Path(folder)), _refusal(server, Path(folder))]
+    return tables
+
+
+def _flood(server: Served) -> Table:
+    table = Table(
+        f"Overload: {TIMES:g} times what a compute-bound model can do, deadline {DEADLINE:g} s",
+        ("", "median", "lowest–highest"),
+        how=f"{ROUNDS} rounds of {SECONDS:.0f} s, open loop, exponential gaps, each after a measurement of the maximum "
+        f"(closed loop, {AT_ONCE} in flight); one instance, one thread; the generator shares the cores. Goodput counts "
+        "answers before the deadline. Recovery: from the last arrival of the flood to the first single request that "
+        "takes at most twice as long as before it.",
+    )
+    body = message("slow", np.ones((1, *SMALL), np.float32))
+    rows: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        alone = statistics.median(_single(server, body) for _ in range(9))
+        most = closed_loop(server.address, body, AT_ONCE, SECONDS / 2).rate
+        before = server.memory()
+        saw = open_loop(server.address, body, TIMES * most, SECONDS, DEADLINE, channels=4)
+        ended = time.perf_counter()
+        while _single(server, body) > 2 * alone:
+            pass
+        recovered = time.perf_counter() - ended
+        for name, value in {
+            "maximum, requests/s": most,
+            "sent, requests/s": saw.sent / SECONDS,
+            "goodput, requests/s": saw.goodput,
+            "goodput / maximum": saw.goodput / most,
+            "refused, share": saw.codes["RESOURCE_EXHAUSTED"] / saw.sent,
+            "passed their deadline, share": saw.codes["DEADLINE_EXCEEDED"] / saw.sent,
+            "other failures": float(_others(saw)),
+            "refused after, p50 ms": saw.percentile("RESOURCE_EXHAUSTED", 50),
+            "refused after, p99 ms": saw.percentile("RESOURCE_EXHAUSTED", 99),
+            "answered after, p50 ms": saw.percentile("OK", 50),
+            "answered after, p99 ms": saw.percentile("OK", 99),
+            "recovery, ms": 1000 * recovered,
+            "memory grown, MiB": (server.memory() - before) / 2**20,
+            "generator behind its times, ms": saw.late,
+        }.items():
+            rows.setdefault(name, []).append(value)
+    table.rows += [[name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"] for name, seen in rows.items()]
+    return table
+
+
+def _others(saw: Arrivals) -> int:
+    return saw.sent - saw.codes["OK"] - saw.codes["RESOURCE_EXHAUSTED"] - saw.codes["DEADLINE_EXCEEDED"]
+
+
+def _single(server: Served, body: bytes) -> float:
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(PREDICT)
+        grpc.channel_ready_future(channel).result(30)
+        began = time.perf_counter()
+        try:
+            call(body, timeout=5)
+        except grpc.RpcError:
+            return 5.0
+        return time.perf_counter() - began
+
+
+def _front_end(server: Served, folder: Path) -> Table:
+    """Here the front end is the limit: it has to read what it refuses, so some of its capacity goes to that."""
+    table = Table(
+        f"Overload of the front end: {TIMES:g} times what it can do with a tiny model",
+        ("", "median", "lowest–highest"),
+        how=f"{ROUNDS} alternating rounds of {SECONDS / 2:.0f} s, h2load; the maximum with 256 in flight, the "
+        "flood with up to 4,096 and a deadline of 100 ms each; answers are counted by the server.",
+    )
+    body = _file(folder, message("tiny", np.ones((1, SIZES["tiny"][0]), np.float32)))
+    rows: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        answered, took = _h2load(server, body, 8, 32, SECONDS / 2)
+        most = answered / took
+        before = server.memory()
+        flags = ("-H", "grpc-timeout: 100m", f"--rps={TIMES * most / 16:.0f}")
+        answered, took = _h2load(server, body, 16, 256, SECONDS / 2, *flags)
+        for name, value in {
+            "maximum, requests/s": most,
+            "goodput, requests/s": answered / took,
+            "goodput / maximum": answered / took / most,
+            "memory grown, MiB": (server.memory() - before) / 2**20,
+        }.items():
+            rows.setdefault(name, []).append(value)
+    table.rows += [[name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"] for name, seen in rows.items()]
+    return table
+
+
+def _refusal(server: Served, folder: Path) -> Table:
+    table = Table(
+        "What a refusal costs",
+        ("", "server CPU µs, median", "lowest–highest"),
+        how=f"{ROUNDS} alternating rounds, h2load, 32 in flight; the processor time of all threads but the one that "
+        "computes. Refused: a queue for one request.",
+    )
+    tiny = _file(folder, message("tiny", np.ones((1, SIZES["tiny"][0]), np.float32)))
+    full = folder / "full"
+    data = message("full", np.ones((1, *SMALL), np.float32))
+    full.write_bytes(b"\0" + len(data).to_bytes(4, "big") + data)
+    costs: dict[str, list[float]] = {"tiny answer": [], "refusal": []}
+    for _ in range(ROUNDS):
+        for name, body in (("tiny answer", tiny), ("refusal", full)):
+            threads, before = _threads(server.pid), cpu_seconds(server.pid)
+            count, _ = _h2load(server, body, 4, 8, SECONDS / 2, codes=("OK", "RESOURCE_EXHAUSTED"))
+            spent = cpu_seconds(server.pid) - before
+            if name == "refusal":
+                spent -= max(after - threads.get(thread, 0.0) for thread, after in _threads(server.pid).items())
+            costs[name].append(1e6 * spent / count)
+    for name, seen in costs.items():
+        table.rows.append([name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"])
+    ratios = [r / t for r, t in zip(costs["refusal"], costs["tiny answer"], strict=True)]
+    table.rows.append(["ratio", statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"])
+    return table
+
+
+def _file(folder: Path, body: bytes) -> Path:
+    file = folder / "body"
+    file.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
+    return file
+
+
+def _h2load(
+    server: Served,
+    body: Path,
+    connections: int,
+    streams: int,
+    seconds: float,
+    *flags: str,
+    codes: Sequence[str] = ("OK",),
+) -> tuple[int, float]:
+    """How many requests got one of the codes, by the server's own count, and in how many seconds."""
+    shape = ["-c", str(connections), "-m", str(streams), "-t", "1", "-D", f"{seconds:.0f}", "-d", str(body)]
+    headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    before, began = _counted(server.http, codes), time.perf_counter()
+    subprocess.run(
+        ["h2load", *shape, *headers, *flags, f"http://{server.address}{PREDICT}"], capture_output=True, check=True
+    )
+    return _counted(server.http, codes) - before, time.perf_counter() - began
+
+
+def _counted(http: str, codes: Sequence[str]) -> int:
+    with urllib.request.urlopen(f"http://{http}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'^inferd_requests_total\{code="(\w+)".*\} (\S+)$', text, re.M)
+    return sum(int(float(count)) for code, count in found if code in codes)
+
+
+def _threads(pid: int) -> dict[str, float]:
+    """Processor seconds by thread."""
+    seconds = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        seconds[task.name] = (int(fields[11]) + int(fields[12])) / 100
+    return seconds
