@@ -22,9 +22,12 @@ _TRIES = 20  # for a free port that is free at every address of a name
 class HeldPorts:
     """The addresses at which workers listen, port 0 filled in. Closed by `close`."""
 
-    def __init__(self, grpc: Sequence[str], http: Sequence[str], held: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, grpc: Sequence[str], http: Sequence[str], metrics: Sequence[str], held: Sequence[socket.socket]
+    ) -> None:
         self.grpc = tuple(grpc)
         self.http = tuple(http)
+        self.metrics = tuple(metrics)
         self._held = tuple(held)
 
     @classmethod
@@ -44,15 +47,17 @@ class HeldPorts:
                     reason = f"{error.strerror or error}; this default address is left out"
                     event(get("group"), logging.WARNING, reason)
             http = [_hold(text, held) for text in config.server.http]
+            metrics = [_hold(text, held) for text in config.server.metrics]
         except BaseException:
             for sock in held:
                 sock.close()
             raise
-        return cls(grpc, http, held)
+        return cls(grpc, http, metrics, held)
 
     def apply(self, config: ServerConfig) -> ServerConfig:
         """The configuration with these addresses, all of them asked for."""
-        server = config.server.model_copy(update={"listen": self.grpc, "http": self.http})
+        addresses = {"listen": self.grpc, "http": self.http, "metrics": self.metrics}
+        server = config.server.model_copy(update=addresses)
         return config.model_copy(update={"server": server})
 
     def close(self) -> None:
