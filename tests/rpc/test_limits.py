@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.rpc import PREDICT, PREDICT_STREAM, Served, eventually, refused, request, trailing
 
 from inferd.server.config.schema import Grpc, Inflight, ServerConfig
+from inferd.server.rpc.cq.sweep import Sweep
 from inferd.wire.native import decode_response
 
 LIST = "/inferd.v1.ModelService/ListModels"
@@ -159,6 +160,32 @@ def test_a_half_open_call_is_answered_when_its_message_comes(server: Served):
     eventually(lambda: server.transport.open_calls == 1)
     release.set()
     assert call.result()
+
+
+def test_a_call_whose_message_never_comes_is_ended(serve):
+    server = serve(config=ServerConfig(grpc=Grpc(receive_timeout="200ms"), inflight=Inflight(calls=1)))
+    release = threading.Event()
+
+    def never():
+        release.wait(60)
+        yield request()
+
+    try:
+        error = refused(lambda: server.channel().stream_unary(PREDICT)(never(), timeout=60))
+    finally:
+        release.set()
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "the request did not come within 0.2 s (grpc.receive_timeout)" in error.details()
+    eventually(lambda: (server.inflight.calls, server.transport.open_calls) == (0, 0))
+    server.scheduler.holding = True  # one that has sent its message may wait as long as it likes
+    waiting = server.channel().unary_unary(PREDICT).future(request(), timeout=60)
+    server.scheduler.wait_for(1)
+    sweep = Sweep(server.transport._calls, 0.0, threading.Event())
+    sweep.look(1.0)
+    sweep.look(2.0)
+    assert not waiting.done()
+    server.scheduler.release()
+    assert waiting.result()
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,8 @@ class Grpc(Section):
     """A connection that does not answer a ping for this time is closed."""
     max_metadata: Room = 16 * 2**10
     """Most metadata (headers) of a call."""
+    receive_timeout: Interval = 60.0
+    """A call whose message has not come after this time fails (streams may be silent)."""
 
 
 class Http(Section):

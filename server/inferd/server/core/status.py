@@ -68,3 +68,9 @@ GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
 """For calls that come while the server drains."""
 CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
 """For calls that are still running when the drain's grace is over."""
+
+
+def late(seconds: float) -> Failure:
+    """For a call whose request has not come in this time."""
+    text = f"the request did not come within {seconds:g} s (grpc.receive_timeout)"
+    return refusal(Code.DEADLINE_EXCEEDED, text)

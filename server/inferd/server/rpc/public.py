@@ -19,7 +19,7 @@ import grpc.aio
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import CUT, GONE, Failure, failure_of, refusal
+from inferd.server.core.status import CUT, GONE, Failure, failure_of, late, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
@@ -165,6 +165,7 @@ class PublicTransport:
 
     def _unary(self, method: str, handler: UnaryHandler) -> Callable[[Any, Any], Awaitable[bytes]]:
         exempt = method in self._table.exempt
+        patience = self._config.grpc.receive_timeout
 
         async def serve(_requests: Any, context: Any) -> bytes:
             if not exempt:
@@ -176,7 +177,11 @@ class PublicTransport:
             self._calls.add(call)
             held = 0
             try:
-                message = await context.read()
+                try:
+                    async with asyncio.timeout(patience):
+                        message = await context.read()
+                except TimeoutError:
+                    return await self._refuse(method, context, late(patience))
                 if message is grpc.aio.EOF:
                     return await self._refuse(method, context, _NO_MESSAGE)
                 if not exempt:

@@ -219,6 +219,12 @@ class UnaryCall(Call):
             )
 
     @property
+    def unheard(self) -> bool:
+        """Whether the request has not come, of a call that is older than a turn of the loop: with the request it would
+        have been answered or watched by then."""
+        return bool(self._answer and self._watched)
+
+    @property
     def answered(self) -> bool:
         """Whether somebody has answered, or nobody needs to any more."""
         return not self._answer

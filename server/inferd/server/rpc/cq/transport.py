@@ -23,6 +23,7 @@ from inferd.server.core.status import CUT, GONE, Failure, failure_of, header_tex
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq.calls import NO_FLAGS, StreamCall, UnaryCall
+from inferd.server.rpc.cq.sweep import Sweep
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
 
@@ -104,6 +105,7 @@ class CompletionQueueTransport:
             self._arm()
         self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
         self._thread.start()
+        Sweep(self._calls, self._config.grpc.receive_timeout, self._ended).start()
         return bound
 
     def _bind(self, text: str, credentials: grpc.ServerCredentials | None) -> str:
