@@ -11,17 +11,14 @@ from typing import Any
 
 from inferd.backends import torch_archive
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
-from inferd.backends.checks import check_options
 from inferd.backends.torch_archive import Kind
+from inferd.backends.torch_options import TorchOptions
 
 _PICKLED = ("model.pth", "model.ckpt", "model.bin", "model.pkl")
 
 
 class TorchBackend:
-    """Opens torch models. Thread-safe; imports torch only in `open` and `devices`.
-
-    Options: `freeze` (TorchScript only) folds weights and attributes into the code, which runs faster.
-    """
+    """Opens torch models. Thread-safe; imports torch only in `open` and `devices`. torch_options.py has the options."""
 
     name = "torch"
     platforms = ("pytorch", "pytorch_libtorch", "libtorch", "torch_aoti")
@@ -49,19 +46,17 @@ class TorchBackend:
         return ()
 
     def open(self, request: OpenRequest) -> Model:
-        check_options(self.name, request.options, {"freeze": bool})
         archive = torch_archive.classify(request.artefact)
+        options = TorchOptions.read(request.options, archive.kind, request.artefact.name)
         torch = _torch()
         if archive.kind is Kind.TORCHSCRIPT:
             from inferd.backends.torch_script import ScriptModel
 
-            return ScriptModel(torch, request, archive, freeze=request.options.get("freeze", False))
-        if "freeze" in request.options:
-            raise LoadError(f"option 'freeze' is for TorchScript; {request.artefact.name} is a {archive.kind.value}")
+            return ScriptModel(torch, request, archive, options)
         if archive.kind is Kind.EXPORTED:
             from inferd.backends.torch_export import ExportedModel
 
-            return ExportedModel(torch, request)
+            return ExportedModel(torch, request, options)
         from inferd.backends.torch_aoti import AotiModel
 
         return AotiModel(torch, request)

@@ -15,6 +15,7 @@ from typing import Any
 
 from inferd.backends.api import LoadError, OpenRequest, Placement, Signature, Traits
 from inferd.backends.checks import SignatureTable
+from inferd.backends.torch_device import instance_type
 from inferd.backends.torch_errors import reason
 from inferd.backends.torch_export import arrange_by
 from inferd.backends.torch_instance import TorchInstance, use_device
@@ -67,7 +68,7 @@ class AotiModel:
         compiled = self._load(int(number) if number else -1)
         function = dict.fromkeys(self._plans, compiled)
         # Constants live in the library, where no address can be told: everything is copied out.
-        return TorchInstance(self._torch, placement, self._checks, self._plans, function, copy_all=True)
+        return instance_type(placement)(self._torch, placement, self._checks, self._plans, function, copy_all=True)
 
     def close(self) -> None:
         self._remove_copy()

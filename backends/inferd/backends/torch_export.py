@@ -17,6 +17,7 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import SignatureTable, agree
+from inferd.backends.torch_device import instance_type
 from inferd.backends.torch_effects import program_effects
 from inferd.backends.torch_errors import reason
 from inferd.backends.torch_instance import TorchInstance, dtype_text, use_device, verify_device
@@ -31,6 +32,7 @@ from inferd.backends.torch_io import (
     index_in,
     place_outputs,
 )
+from inferd.backends.torch_options import TorchOptions
 from inferd.wire.dtypes import DType
 
 _SCALARS = {"SymInt": (int, DType.INT64), "SymFloat": (float, DType.FP64), "SymBool": (bool, DType.BOOL)}
@@ -39,8 +41,9 @@ _SCALARS = {"SymInt": (int, DType.INT64), "SymFloat": (float, DType.FP64), "SymB
 class ExportedModel:
     """An opened torch.export program. It lives on the CPU and is never run itself when it keeps state."""
 
-    def __init__(self, torch: Any, request: OpenRequest) -> None:
+    def __init__(self, torch: Any, request: OpenRequest, options: TorchOptions) -> None:
         self._torch = torch
+        self._options = options
         name = request.artefact.name
         data = request.artefact.read_bytes()
         _refuse_pickled_samples(torch, data, name)
@@ -60,6 +63,7 @@ class ExportedModel:
             may_write_inputs=effects.writes_inputs,
             bounded=True,
             concurrent=not effects.keeps_state,
+            overlaps=2,
             max_batch=largest,
             stateful=effects.keeps_state,
             notes=(f"exported for batches of {smallest} rows or more",) if smallest > 1 else (),
@@ -76,6 +80,7 @@ class ExportedModel:
     def instance(self, placement: Placement) -> TorchInstance:
         torch = self._torch
         use_device(torch, placement.device)
+        self._options.check(torch, placement.device)
         program = self._program
         if placement.device != "cpu":
             from torch.export.passes import move_to_device_pass
@@ -85,6 +90,7 @@ class ExportedModel:
         elif self._traits.stateful:
             program = _copied(torch, program)
         module = program.module()
+        self._options.lay_out(torch, module)
         tensors = [*module.parameters(), *module.buffers(), *_constants(torch, module)]
         if placement.device != "cpu":
             verify_device(placement.device, tensors)
@@ -93,7 +99,7 @@ class ExportedModel:
             # Past torch.fx's own wrapper, which prints every failing call to standard error.
             return torch.nn.Module.__call__(module, *args, **kwargs)
 
-        return TorchInstance(
+        return instance_type(placement)(
             torch,
             placement,
             self._checks,
@@ -101,6 +107,7 @@ class ExportedModel:
             dict.fromkeys(self._plans, call),
             owned=[t.untyped_storage().data_ptr() for t in tensors],
             copy_all=self._traits.stateful,
+            options=self._options,
         )
 
     def close(self) -> None:

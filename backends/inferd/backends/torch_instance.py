@@ -9,6 +9,10 @@ from inferd.backends.api import Array, BackendError, LoadError, Placement
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch_errors import reason, translated
 from inferd.backends.torch_io import Output, Plan, array_maker, dtype_from_torch, flat, tensor_maker
+from inferd.backends.torch_options import TorchOptions
+from inferd.wire.dtypes import DType
+
+_PLAIN = TorchOptions()
 
 
 class TorchInstance:
@@ -31,16 +35,18 @@ class TorchInstance:
         *,
         owned: Collection[int] = (),
         copy_all: bool = False,
+        options: TorchOptions = _PLAIN,
     ) -> None:
         self._torch = torch
         self._device = placement.device
         self._threads = placement.threads
         self._checks = checks
         self._plans = plans
-        self._functions: Mapping[str, Callable[..., Any]] = functions
+        self._functions = {name: options.call(torch, fn, placement.device) for name, fn in functions.items()}
+        self._narrow = (torch.bfloat16, torch.float16) if options.autocast else ()
         self._owned = frozenset(owned)
         self._copy_all = copy_all
-        self._tensor = tensor_maker(torch, placement.device)
+        self._tensor = options.argument(torch, tensor_maker(torch, placement.device))
         self._array = array_maker(torch)
         self._dtypes = {
             (name, o.name): o.dtype.numpy for name, plan in plans.items() for o in plan.outputs if o.dtype is not None
@@ -56,9 +62,11 @@ class TorchInstance:
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
-        check = self._checks[signature]
-        check.inputs(inputs)
-        wanted = check.wanted(outputs)
+        self._checks[signature].inputs(inputs)
+        return self._compute(signature, inputs, outputs)
+
+    def _compute(self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, Array]:
+        wanted = self._checks[signature].wanted(outputs)
         function = self._functions.get(signature)
         if function is None:
             raise BackendError("the instance is closed")
@@ -101,7 +109,10 @@ class TorchInstance:
         if output.place not in result:
             there = ", ".join(map(str, result)) or "nothing"
             raise BackendError(f"the model gave no output {output.name!r} (place {output.place}); it gave {there}")
-        array = self._array(result[output.place], output.name, borrowed)
+        value = result[output.place]
+        if self._narrow and getattr(value, "dtype", None) in self._narrow and output.dtype in (None, DType.FP32):
+            value = value.float()  # autocast is about how it is computed, not about what is answered
+        array = self._array(value, output.name, borrowed)
         if output.dtype is not None and array.dtype != self._dtypes[signature, output.name]:
             raise BackendError(
                 f"output {output.name!r} is declared as {output.dtype.name}, but the model gives {array.dtype}"

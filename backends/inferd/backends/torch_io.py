@@ -81,7 +81,8 @@ def tensor_maker(torch: Any, device: str) -> ToTensor:
         return tensor.view(torch.bfloat16) if brain else tensor
 
     def on_device(array: Array) -> Tensor:
-        return on_cpu(array).to(device)
+        # From page-locked memory the copy goes on by itself, and ends before what is queued behind it.
+        return on_cpu(array).to(device, non_blocking=True)
 
     return on_cpu if device == "cpu" else on_device
 

@@ -14,25 +14,29 @@ from typing import Any
 from inferd.backends.api import DEFAULT_SIGNATURE, LoadError, OpenRequest, Placement, Signature, Traits
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch_archive import Archive
+from inferd.backends.torch_device import instance_type
 from inferd.backends.torch_effects import inlined, nodes_of, script_effects
 from inferd.backends.torch_errors import reason
 from inferd.backends.torch_instance import TorchInstance, use_device, verify_device
 from inferd.backends.torch_io import Plan
+from inferd.backends.torch_options import TorchOptions
 from inferd.backends.torch_script_plan import Example, plan_method
 
 
 class ScriptModel:
     """An opened TorchScript module. It lives on the CPU and is never run itself when it keeps state."""
 
-    def __init__(self, torch: Any, request: OpenRequest, archive: Archive, *, freeze: bool) -> None:
+    def __init__(self, torch: Any, request: OpenRequest, archive: Archive, options: TorchOptions) -> None:
         self._torch = torch
+        self._options = options
         # Through memory and never mapped: the file may be cut or replaced while its weights are in use.
         data = request.artefact.read_bytes()
         module = _load(torch, io.BytesIO(data), request.artefact.name, "cpu")
         training = any(getattr(m, "training", False) is True for m in module.modules())
         module.eval()
-        if freeze:
+        if options.freeze:
             module = _frozen(torch, module)
+        options.lay_out(torch, module)
         methods = _methods(module)
         served = _served(request.signatures, methods)
         effects = [script_effects(torch, module, methods[name]) for name in served]
@@ -58,6 +62,7 @@ class ScriptModel:
             may_write_inputs=any(e.writes_inputs for e in effects),
             bounded=True,
             concurrent=not stateful,
+            overlaps=2,
             stateful=stateful,
             notes=tuple(notes),
         )
@@ -73,6 +78,7 @@ class ScriptModel:
     def instance(self, placement: Placement) -> TorchInstance:
         torch = self._torch
         use_device(torch, placement.device)
+        self._options.check(torch, placement.device)
         module = self._module
         if placement.device != "cpu":
             # Saved and loaded again, not moved: constants inside the code move only when they are loaded.
@@ -83,7 +89,7 @@ class ScriptModel:
             verify_device(placement.device, [*module.parameters(), *module.buffers()])
         elif self._traits.stateful:
             module = copy.deepcopy(module)
-        return TorchInstance(
+        return instance_type(placement)(
             torch,
             placement,
             self._checks,
@@ -91,6 +97,7 @@ class ScriptModel:
             {name: getattr(module, method) for name, method in self._methods.items()},
             owned=[t.untyped_storage().data_ptr() for t in _tensors(torch, module, self._methods.values())],
             copy_all=self._traits.stateful,
+            options=self._options,
         )
 
     def close(self) -> None:

@@ -1,0 +1,75 @@
+"""An executable torch model on a CUDA device: inputs can be copied there ahead, on a stream of their own.
+
+Not run on a GPU so far: covered with a stand-in for torch.cuda.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from inferd.backends.api import Array, Placement
+from inferd.backends.torch_errors import translated
+from inferd.backends.torch_instance import TorchInstance
+
+
+class Uploaded(dict[str, Any]):
+    """Inputs on their way to the device: tensors by name, numbers as the arrays that they were. `arrived` is the event
+    after which the tensors may be read and the memory that they came from written to.
+    """
+
+    __slots__ = ("arrived",)
+
+    arrived: Any
+
+
+class DeviceTorchInstance(TorchInstance):
+    """As TorchInstance. One thread may upload while another runs."""
+
+    def __init__(self, torch: Any, placement: Placement, *args: Any, **options: Any) -> None:
+        super().__init__(torch, placement, *args, **options)
+        self._copies = torch.cuda.Stream(placement.device)
+        make, tensor = self._tensor, torch.Tensor
+        self._tensor = lambda value: value if isinstance(value, tensor) else make(value)
+        self._make = make
+
+    def staging(self, nbytes: int) -> Array:
+        """Page-locked memory: the device reads it by itself."""
+        array: Array = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()
+        return array
+
+    def upload(self, signature: str, inputs: Mapping[str, Array]) -> Uploaded:
+        """Copies on the instance's second stream."""
+        self._checks[signature].inputs(inputs)
+        torch = self._torch
+        uploaded = Uploaded()
+        try:
+            with torch.inference_mode(), torch.cuda.stream(self._copies):
+                for name, array in inputs.items():
+                    # What has one element may be a number to the model, and those are read on the host.
+                    uploaded[name] = array if array.size == 1 or array.dtype.hasobject else self._make(array)
+                uploaded.arrived = torch.cuda.Event()
+                uploaded.arrived.record(self._copies)
+        except Exception as error:
+            self._copies.synchronize()
+            raise translated(error, self._device) from None
+        return uploaded
+
+    def run(self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        if not isinstance(inputs, Uploaded):
+            return super().run(signature, inputs, outputs)
+        torch = self._torch
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(inputs.arrived)
+        for value in inputs.values():
+            if isinstance(value, torch.Tensor) and value.is_cuda:
+                value.record_stream(current)  # or its memory could be given to another while this stream reads it
+        try:
+            return self._compute(signature, inputs, outputs)
+        finally:
+            inputs.arrived.synchronize()
+
+
+def instance_type(placement: Placement) -> type[TorchInstance]:
+    """The kind of instance for a device."""
+    return TorchInstance if placement.device == "cpu" else DeviceTorchInstance
