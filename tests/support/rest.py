@@ -25,6 +25,7 @@ from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.rpc.services import build_method_table
 from inferd.server.security.authority import make_authority
+from inferd.server.security.tls import tls_files
 from inferd.wire.dtypes import DType
 
 WAIT = 20
@@ -74,6 +75,7 @@ class Rest:
         )
         gate = Gate(self.config.admin, authority)
         core = Core(self.manager, self.metrics, check_request, gate, regions, self.inflight, table.unary, authority)
+        self.tls = tls_files(self.config.http.tls, "http.tls")
         self.rest = RestApi(core, self.config.http, lambda: self.readiness)
         self.server = RestServer(
             ("127.0.0.1:0",),
@@ -82,6 +84,7 @@ class Rest:
             limits=limits,
             rest=self.rest,
             entrance=core.entrance,
+            tls=self.tls,
         )
         self._opened: list[Any] = []
 

@@ -27,6 +27,7 @@ from inferd.server.rpc.public import PublicTransport
 from inferd.server.rpc.services import SERVICES, build_method_table
 from inferd.server.rpc.transport import MethodTable, Transport
 from inferd.server.scheduling.request import InferRequest
+from inferd.server.security.tls import TlsFiles
 from inferd.wire.dtypes import DType
 from inferd.wire.native import DecodedResponse, decode_response, encode_request
 
@@ -299,6 +300,7 @@ class Served:
         addresses: Sequence[str] = ("127.0.0.1:0",),
         table: MethodTable | None = None,
         metrics: FakeMetrics | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.manager = manager or FakeManager()
         self.metrics = metrics or FakeMetrics()
@@ -309,7 +311,7 @@ class Served:
             self.manager, self.metrics, self.config, inflight=self.inflight, health=self.health, check=check
         )
         wanted = [Address(text) for text in addresses]
-        self.transport = TRANSPORTS[kind](self.table, self.config, self.inflight, wanted)
+        self.transport = TRANSPORTS[kind](self.table, self.config, self.inflight, wanted, tls=tls)
         self.addresses = self.transport.start()
         self.address = self.addresses[0]
         self._channels: list[grpc.Channel] = []

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from inferd.backends.registry import Registry
 from inferd.server import __version__
-from inferd.server.config.schema import ServerConfig
+from inferd.server.config.schema import ServerConfig, Tls
 from inferd.server.core.gate import Gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike
@@ -29,6 +29,7 @@ from inferd.server.errors import ServingError
 from inferd.server.http.app import Core
 from inferd.server.http.choice import HttpPort, make_http_server
 from inferd.server.http.pages import Readiness
+from inferd.server.http.server import HttpServer
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.manager import Manager
@@ -42,12 +43,13 @@ from inferd.server.observability.state_metrics import StateMetrics
 from inferd.server.rpc.choice import make_transport
 from inferd.server.rpc.health import Health
 from inferd.server.rpc.listeners import Listeners
-from inferd.server.rpc.services import build_method_table
+from inferd.server.rpc.services import SERVICES, build_method_table
 from inferd.server.rpc.tfs.warmup import recorded
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.security.authority import make_authority
 from inferd.server.security.file_watch import FileWatch
+from inferd.server.security.tls import TlsFiles, tls_files
 
 if TYPE_CHECKING:
     from inferd.server.group.seat import Seat
@@ -65,6 +67,7 @@ class Started:
 
     grpc: tuple[str, ...]
     http: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
 
 
 class App:
@@ -74,7 +77,8 @@ class App:
     """
 
     def __init__(self, config: ServerConfig, registry: Registry | None = None, *, seat: Seat | None = None) -> None:
-        """Raises ConfigError or OverridesError; binds and starts nothing. `seat`: this is one worker of a group."""
+        """Raises ConfigError, OverridesError, or OSError for files of TLS; binds and starts nothing. `seat`: this is
+        one worker of a group."""
         if seat is None:  # alone: nobody else may listen where it does
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
@@ -111,7 +115,7 @@ class App:
             )
         self._inflight = Inflight(config.inflight)
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
-        self._health = Health(self._front)
+        self._health = Health(self._front, SERVICES)
         self.table = build_method_table(
             self._front,
             self.metrics,
@@ -122,7 +126,12 @@ class App:
             authority=authority,
         )
         self._transport = make_transport(
-            self.table, config, self._inflight, on_fatal=self._failed.set, loop=self.inline
+            self.table,
+            config,
+            self._inflight,
+            on_fatal=self._failed.set,
+            loop=self.inline,
+            tls=self._followed(config.server.tls, "server.tls"),
         )
         core = Core(
             self._front,
@@ -134,14 +143,17 @@ class App:
             self.table.unary,
             authority,
         )
+        render = self.metrics.render if seat is None else partial(seat.render, self.metrics)
         self._http: HttpPort = make_http_server(
             config.server.http,
-            self.metrics.render if seat is None else partial(seat.render, self.metrics),
+            render,
             self.readiness,
             core,
             config.http,
             shared=config.server.workers > 1,
+            tls=self._followed(config.http.tls, "http.tls"),
         )
+        self._pages = HttpServer(config.server.metrics, render, self.readiness, shared=config.server.workers > 1)
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
         self.metrics.watch_ready(self._front.ready)
         if seat is not None:
@@ -158,10 +170,12 @@ class App:
         grpc = self._transport.start()
         try:
             http = self._http.start()
+            metrics = self._pages.start() if self._config.server.metrics else ()
         except BaseException:
+            self._http.stop()
             self._transport.stop(0.0)
             raise
-        self._started = Started(tuple(grpc), tuple(http))
+        self._started = Started(tuple(grpc), tuple(http), tuple(metrics))
         return self._started
 
     def begin(self) -> None:
@@ -176,6 +190,7 @@ class App:
         age sees to; calls on them are served as ever. `stop` ends what remains. Cut short when `hurry` is set."""
         event(_log, logging.INFO, "leaving", calls=self._inflight.calls)
         self._http.unlisten()
+        self._pages.unlisten()
         listeners = Listeners(self._started.grpc)
         listeners.close()
         age = self._config.grpc.max_connection_age or 0.0
@@ -203,6 +218,7 @@ class App:
         self._farewell()  # series go with their models
         self.manager.stop(max(1.0, until - time.monotonic()))
         self._http.stop()
+        self._pages.stop()
         event(_log, logging.INFO, "stopped", all_answered=drained, seconds=time.monotonic() - began)
         return drained and not self._failed.is_set()
 
@@ -282,6 +298,13 @@ class App:
         self.metrics.watch_queue(servable.name, servable.version, lambda: scheduler.queue_depth)
         if worker is not None:
             self.metrics.watch_worker(servable.name, servable.version, worker.resident)
+
+    def _followed(self, config: Tls | None, where: str) -> TlsFiles | None:
+        """The files of a port's TLS, read again when they change."""
+        found = tls_files(config, where)
+        if found is not None:
+            found.watch(self._files)
+        return found
 
     def _observer(self, servable: ServableId) -> BatchObserver:
         return self.metrics.model(servable.name, servable.version)

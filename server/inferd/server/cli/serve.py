@@ -135,8 +135,9 @@ def run(args: argparse.Namespace) -> int:
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc), ", ".join(started.http) or "off"
+            metrics = f"; metrics {', '.join(started.metrics)}" if started.metrics else ""
             # One write: unbuffered, print() writes the end of the line apart, and a log line may come between.
-            sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}; {app.summary()}\n")
+            sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}{metrics}; {app.summary()}\n")
             sys.stdout.flush()
 
         app.wait(stop, ready)

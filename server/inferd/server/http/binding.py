@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Sequence
@@ -52,6 +53,12 @@ def shown(sock: socket.socket) -> str:
     """HOST:PORT of a bound socket."""
     name = sock.getsockname()
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+
+def watch_writes(transport: asyncio.WriteTransport) -> None:
+    """Makes a connection tell its protocol whenever not everything has been taken that was written."""
+    # Behind TLS a limit of 0 pauses an empty connection, and nothing would let it go on.
+    transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
 
 
 def _bind(family: int, place: Sequence[object], *, both: bool, shared: bool) -> socket.socket:

@@ -11,6 +11,7 @@ from inferd.server.config.schema import Http
 from inferd.server.http.app import Core, RestApi
 from inferd.server.http.pages import Readiness
 from inferd.server.http.server import HttpServer, Limits
+from inferd.server.security.tls import TlsFiles
 
 _log = logging.getLogger("inferd.http")
 
@@ -33,6 +34,7 @@ def make_http_server(
     config: Http,
     *,
     shared: bool = False,
+    tls: TlsFiles | None = None,
 ) -> HttpPort:
     """The server, not yet started. `shared`: other workers listen at the same addresses."""
     limits = Limits(connections=config.connections)
@@ -42,8 +44,10 @@ def make_http_server(
             _log.info(
                 "the HTTP port serves metrics and health; REST needs %s: pip install 'inferd[http]'", ", ".join(missing)
             )
-        return HttpServer(addresses, metrics, ready, limits=limits, entrance=core.entrance, shared=shared)
+        return HttpServer(addresses, metrics, ready, limits=limits, entrance=core.entrance, shared=shared, tls=tls)
     from inferd.server.http.rest_server import RestServer
 
     rest = RestApi(core, config, ready)
-    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, entrance=core.entrance, shared=shared)
+    return RestServer(
+        addresses, metrics, ready, limits=limits, rest=rest, entrance=core.entrance, shared=shared, tls=tls
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inferd.server.http.binding import watch_writes
 from inferd.server.http.entrance import CERTIFICATE, names_in
 from inferd.server.http.message import MOST_HEAD, answer
 from inferd.server.http.pages import refusal
@@ -51,7 +52,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._certificate = names_in(transport.get_extra_info("peercert"))
         # `pause_writing` then comes whenever the kernel has not taken everything: who does not read is found out.
-        transport.set_write_buffer_limits(high=0)
+        watch_writes(transport)
         self.bounds.count += 1
         self._wait_for_head()
         if self.bounds.count > self._limits.connections:

@@ -19,10 +19,12 @@ import uvicorn
 from inferd.server.errors import ServingError
 from inferd.server.http.binding import listen, shown
 from inferd.server.http.connection import bounded
+from inferd.server.http.encrypted import Encrypted
 from inferd.server.http.entrance import CERTIFICATE, Entrance, Shown
 from inferd.server.http.pages import Page, Pages, Readiness, refusal, turned_away
 from inferd.server.http.server import Limits
 from inferd.server.observability.events import event, get
+from inferd.server.security.tls import TlsFiles
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -58,12 +60,14 @@ class RestServer:
         rest: Rest | None = None,
         entrance: Entrance | None = None,
         shared: bool = False,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._shared = shared
         self._addresses = tuple(addresses)
         self._limits = limits or Limits()
         self._pages = Pages(metrics, ready, self._limits.page)
         self._rest = rest
+        self._tls = tls
         self._entrance = entrance or Entrance(None)
         self._app: asyncio.Task[Asgi] | None = None
         self._lock = threading.Lock()
@@ -98,7 +102,9 @@ class RestServer:
                 server_header=False,
                 timeout_graceful_shutdown=1,
             )
-            self._server = uvicorn.Server(config)
+            self._server = (
+                uvicorn.Server(config) if self._tls is None else Encrypted(config, self._tls, self._limits.head)
+            )
             # Sockets listen already: whoever comes before the loop runs waits in their backlog.
             self._thread = threading.Thread(target=self._run, args=(sockets,), name="inferd-http", daemon=True)
             self._thread.start()

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from inferd.server.errors import ServingError
-from inferd.server.http.binding import listen, shown
+from inferd.server.http.binding import listen, shown, watch_writes
 from inferd.server.http.entrance import Entrance, Shown, names_in
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
 from inferd.server.http.pages import Pages, Readiness, refusal, turned_away
 from inferd.server.observability.events import event, get
+from inferd.server.security.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,12 @@ class HttpServer:
         limits: Limits | None = None,
         entrance: Entrance | None = None,
         shared: bool = False,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._shared = shared
         self._addresses = tuple(addresses)
         self._limits = limits or Limits()
+        self._tls = tls
         self._entrance = entrance or Entrance(None)
         self._pages = Pages(metrics, ready, self._limits.page)
         self._lock = threading.Lock()
@@ -128,7 +131,14 @@ class HttpServer:
 
     async def _serve(self, sockets: list[socket.socket], started: threading.Event) -> None:
         self._stopping = asyncio.Event()
-        self._servers = [await asyncio.start_server(self._connection, sock=sock, limit=MOST_HEAD) for sock in sockets]
+        context = None if self._tls is None else self._tls.server_context()
+        patience = None if context is None else self._limits.head
+        self._servers = [
+            await asyncio.start_server(
+                self._connection, sock=sock, limit=MOST_HEAD, ssl=context, ssl_handshake_timeout=patience
+            )
+            for sock in sockets
+        ]
         self._loop = asyncio.get_running_loop()
         started.set()
         await self._stopping.wait()
@@ -146,7 +156,7 @@ class HttpServer:
         assert task is not None
         self._open.add(task)
         # `drain` then waits until the answer is with the kernel: whoever does not read is found out.
-        writer.transport.set_write_buffer_limits(high=0)
+        watch_writes(writer.transport)
         try:
             if len(self._open) > self._limits.connections:
                 self._make_room(writer)

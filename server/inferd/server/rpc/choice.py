@@ -9,6 +9,7 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
 from inferd.server.rpc.transport import MethodTable, Transport
 from inferd.server.scheduling.inline import InlineLoop
+from inferd.server.security.tls import TlsFiles
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -20,6 +21,7 @@ def make_transport(
     *,
     on_fatal: Callable[[], None],
     loop: InlineLoop | None = None,
+    tls: TlsFiles | None = None,
 ) -> Transport:
     """The transport that `server.transport` asks for. `auto` falls back with one line in the log, `cq` does not.
 
@@ -34,10 +36,10 @@ def make_transport(
         if reason is None:
             from inferd.server.rpc.cq.transport import CompletionQueueTransport
 
-            return CompletionQueueTransport(table, config, inflight, on_fatal=on_fatal, loop=loop)
+            return CompletionQueueTransport(table, config, inflight, on_fatal=on_fatal, loop=loop, tls=tls)
         if asked == "cq":
             raise OSError(f"server.transport is cq, but the completion queue cannot be used: {reason}")
         _log.warning("serving on grpcio's public API, which is slower: %s", reason)
     from inferd.server.rpc.public import PublicTransport
 
-    return PublicTransport(table, config, inflight)
+    return PublicTransport(table, config, inflight, tls=tls)

@@ -6,14 +6,16 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
-from inferd.server.config.schema import Grpc, Server, Tls
+from inferd.server.config.schema import Grpc, Server
+from inferd.server.security.tls import Material, TlsFiles
+
+TLS: Final = "server.tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,24 @@ def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
     ]
 
 
-def credentials(tls: Tls | None) -> grpc.ServerCredentials | None:
-    """Server credentials, None for plain text. Raises OSError that names the file and its key."""
+def credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
+    """Server credentials for one address, None for plain text. Each new connection is given the newest certificate."""
     if tls is None:
         return None
-    key = _pem(tls.key, "server.tls.key", b"PRIVATE KEY-----")
-    chain = _pem(tls.certificate, "server.tls.certificate", b"-----BEGIN CERTIFICATE")
-    ca = None if tls.client_ca is None else _pem(tls.client_ca, "server.tls.client_ca", b"-----BEGIN CERTIFICATE")
-    _usable(tls)
-    return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=ca is not None)
+    given = [tls.material]
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        now = tls.material
+        if now is given[0]:
+            return None
+        given[0] = now
+        return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(_configuration(given[0]), newest, tls.mutual)
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], material.ca)
 
 
 def bindable(text: str) -> str:
@@ -123,25 +134,3 @@ def _answers(path: str) -> bool:
         probe.connect(path)
         return True
     return False
-
-
-def _usable(tls: Tls) -> None:
-    # The core writes what is wrong to stderr and says only that it could not bind.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.client_ca is not None:
-            context.load_verify_locations(tls.client_ca)
-    except ssl.SSLError as error:
-        reason = error.reason or str(error)
-        raise OSError(errno.EINVAL, f"server.tls: {reason.replace('_', ' ').lower()}: {tls.certificate}") from None
-
-
-def _pem(path: str, key: str, mark: bytes) -> bytes:
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise OSError(error.errno, f"{key}: cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    if mark not in content:
-        raise OSError(errno.EINVAL, f"{key}: expected PEM with {mark.decode().strip('-')!r} in {path}, found none")
-    return content

@@ -24,6 +24,7 @@ from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable, StreamHandler, UnaryHandler
+from inferd.server.security.tls import TlsFiles, tls_files
 
 _log = logging.getLogger("inferd.rpc")
 _NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
@@ -38,9 +39,11 @@ class PublicTransport:
         config: ServerConfig,
         inflight: Inflight,
         addresses: Sequence[listen.Address] | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._table = table
         self._config = config
+        self._tls = tls
         self._inflight = inflight
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._calls: set[PublicUnaryCall | PublicStreamCall] = set()
@@ -120,11 +123,11 @@ class PublicTransport:
         self._stopped.set_result(await self._drain(server, grace))
 
     def _bind(self, server: grpc.aio.Server) -> list[str]:
-        credentials = listen.credentials(self._config.server.tls)
+        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
         bound: list[str] = []
         for address in self._addresses:
             try:
-                bound.append(_bind_one(server, address.text, credentials))
+                bound.append(_bind_one(server, address.text, listen.credentials(tls)))
             except OSError as error:
                 if address.required:
                     raise

@@ -26,6 +26,7 @@ from inferd.server.rpc.cq.calls import NO_FLAGS, StreamCall, UnaryCall
 from inferd.server.rpc.cq.sweep import Sweep
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
+from inferd.server.security.tls import TlsFiles, tls_files
 
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
@@ -45,7 +46,7 @@ class CompletionQueueTransport:
     """A gRPC server. Used once: start, then stop. Thread-safe.
 
     `on_fatal` is called when the loop itself has failed: every open call has then been failed, and the process
-    should end.
+    should end. `tls` are the files of `server.tls` where somebody follows them; else they are read once.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class CompletionQueueTransport:
         addresses: Sequence[listen.Address] | None = None,
         on_fatal: Callable[[], None] = lambda: os._exit(70),
         loop: InlineLoop | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._unary = {method.encode(): (method, handler) for method, handler in table.unary.items()}
         self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
         self._exempt = frozenset(method.encode() for method in table.exempt)
         self._refused = table.refused
         self._config = config
+        self._tls = tls
         self._inflight = inflight
         self._desk = inflight.desk
         self._waiting: list[UnaryCall] = []  # may be answered in the coming turn: not watched yet
@@ -91,11 +94,11 @@ class CompletionQueueTransport:
         shared = self._config.server.workers > 1
         self._server = cygrpc.Server(tuple(listen.options(self._config.grpc, shared=shared)), False)
         self._server.register_completion_queue(self._queue)
-        credentials = listen.credentials(self._config.server.tls)
+        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
         bound = []
         for address in self._addresses:
             try:
-                bound.append(self._bind(address.text, credentials))
+                bound.append(self._bind(address.text, listen.credentials(tls)))
             except OSError as error:
                 if address.required:
                     raise
