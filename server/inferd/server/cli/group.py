@@ -47,7 +47,7 @@ def serve_group(config: ServerConfig) -> int:
             supervisor.stop()
 
         def ready(summary: str) -> None:
-            grpc, http = ", ".join(supervisor.ports.grpc), ", ".join(supervisor.ports.http)
+            grpc, http = ", ".join(supervisor.ports.grpc), ", ".join(supervisor.ports.http) or "off"
             workers = f"{config.server.workers} workers"
             sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}; {summary}; {workers}\n")
             sys.stdout.flush()
