@@ -11,12 +11,15 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from inferd.oip.v1 import infer_pb2 as oip_pb
+from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.v1 import predict_service_pb2 as pb
-from inferd.wire import fallback, native, oip
+from inferd.wire import fallback, native, oip, tfs
 from inferd.wire.dtypes import DType
 from inferd.wire.forms import Form, Forms
 from inferd.wire.oip import fallback as oip_fallback
 from inferd.wire.tensors import WireError
+from inferd.wire.tfs import fallback as tfs_fallback
+from inferd.wire.tfs.dtypes import NUMBER
 from inferd.wire.values import DecodedResponse
 
 DTYPES = [DType.BOOL, DType.FP32, DType.INT64, DType.UINT8, DType.BF16, DType.STRING]
@@ -79,18 +82,36 @@ def oip_messages(draw: st.DrawFn) -> bytes:
     return request.SerializeToString()
 
 
+@st.composite
+def tfs_messages(draw: st.DrawFn) -> bytes:
+    spec: dict[str, Any] = {"name": draw(TEXT), "signature_name": draw(TEXT)}
+    if draw(st.booleans()):
+        spec["version"] = {"value": draw(st.integers(0, 300))}
+    request = tfs_pb.PredictRequest(model_spec=spec, output_filter=draw(st.lists(TEXT, max_size=2)))
+    for name, dtype, shape, data in draw(tensors()):
+        tensor = request.inputs[name]
+        tensor.dtype = NUMBER[dtype]
+        for size in shape:
+            tensor.tensor_shape.dim.add(size=size)
+        if dtype is DType.FP32 and draw(st.booleans()):
+            tensor.float_val.extend(np.frombuffer(data, np.float32).tolist())
+        else:
+            tensor.tensor_content = data
+    return request.SerializeToString()
+
+
 def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
     """Everything that a decoder says, comparable."""
     try:
         decoded = decode(message)
     except WireError as error:
         return type(error), str(error), error.request_id
-    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("form", "inputs", "outputs")}
+    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("kind", "inputs", "outputs")}
     tensors = decoded.outputs if isinstance(decoded, DecodedResponse) else decoded.inputs
     arrays = [(n, a.dtype, a.shape, a.tolist() if a.dtype == object else a.tobytes()) for n, a in tensors.items()]
     if not isinstance(decoded, DecodedResponse):
         said["outputs"] = decoded.outputs
-    return said, arrays
+    return said, sorted(arrays, key=lambda array: array[0])  # a map has no order
 
 
 @pytest.mark.parametrize(
@@ -99,8 +120,9 @@ def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
         (native.decode_request, fallback.decode_request, native_messages()),
         (native.decode_response, fallback.decode_response, native_answers()),
         (oip.decode_request, oip_fallback.decode_request, oip_messages()),
+        (tfs.decode_request, tfs_fallback.decode_request, tfs_messages()),
     ],
-    ids=["native", "native answer", "oip"],
+    ids=["native", "native answer", "oip", "tfs"],
 )
 def test_a_repeated_form_means_what_the_class_says(decode: Any, oracle: Any, messages: st.SearchStrategy[bytes]):
     @settings(max_examples=150, deadline=None)
@@ -139,8 +161,8 @@ def test_data_and_id_may_differ_and_all_else_may_not():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     first = native.decode_request(native.encode_request("f", {"x": x}, request_id="aa", outputs=("y",)))
     again = native.decode_request(native.encode_request("f", {"x": x + 1}, request_id="bb", outputs=("y",)))
-    assert first.form is not None
-    assert again.form is first.form
+    assert first.kind is not None
+    assert again.kind is first.kind
     assert (again.request_id, again.outputs) == ("bb", ("y",))
     np.testing.assert_array_equal(again.inputs["x"], x + 1)
     assert not again.inputs["x"].flags.writeable
@@ -149,9 +171,31 @@ def test_data_and_id_may_differ_and_all_else_may_not():
         native.encode_request("f", {"x": x}, request_id="aa", outputs=("z",)),
         native.encode_request("f", {"x": x.reshape(3, 2)}, request_id="aa", outputs=("y",)),
         native.encode_request("f", {"x": x.view(np.int32)}, request_id="aa", outputs=("y",)),
-        native.encode_request("f", {"x": x}, request_id="aaa", outputs=("y",)),
     ):
-        assert native.decode_request(other).form is not first.form
+        assert native.decode_request(other).kind is not first.kind
+
+
+def test_ids_of_other_lengths_are_of_the_same_kind_and_read_together():
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    messages = [native.encode_request("k", {"x": x + n, "i": x}, request_id="a" * n) for n in (1, 3, 0)]
+    kinds = [native.decode_request(message).kind for message in messages]
+    assert kinds[0] is kinds[1]
+    assert kinds[0] is kinds[2]
+    forms = [native.FORMS.match(message) for message in messages]
+    assert len({id(form) for form in forms}) == 3
+    joined = forms[0].kind.joined(list(zip(forms, messages, strict=True)))
+    assert list(joined) == ["x", "i"]
+    np.testing.assert_array_equal(joined["x"], np.concatenate([x + 1, x + 3, x]))
+    np.testing.assert_array_equal(joined["i"], np.concatenate([x] * 3))
+    assert not joined["x"].flags.writeable
+
+
+def test_a_bool_that_is_neither_is_not_read_together():
+    yes = native.encode_request("b", {"x": np.ones(3, np.bool_)})
+    assert native.decode_request(yes).kind is not None
+    form = native.FORMS.match(yes)
+    assert form.kind.joined([(form, yes), (form, yes)])["x"].all()
+    assert form.kind.joined([(form, yes), (form, yes[:-1] + b"\x02")]) is None
 
 
 def test_no_input_is_copied():
@@ -168,7 +212,7 @@ def test_an_id_that_stands_in_the_data_too_is_no_form():
         native.decode_request(native.encode_request("twice", {"x": np.frombuffer(data, np.uint8)}, request_id="a"))
         for _ in range(2)
     ]
-    assert [d.form for d in decoded] == [None, None]
+    assert [d.kind for d in decoded] == [None, None]
     assert decoded[1].request_id == "a"
 
 

@@ -15,7 +15,17 @@ import numpy as np
 
 from inferd.wire.dtypes import DType, dtype_of
 from inferd.wire.reader import field, varint
-from inferd.wire.tensors import SMALL, Array, Buffer, WireError, count_of, encodable_dtype, raw
+from inferd.wire.tensors import (
+    SMALL,
+    Array,
+    Buffer,
+    WireError,
+    count_of,
+    encodable_dtype,
+    parts_of,
+    raw,
+    shares_of,
+)
 from inferd.wire.values import StreamFailure
 
 _CACHED = 1024
@@ -68,6 +78,26 @@ def encode_response(
     if request_id:
         parts.append(field(0x2A, _utf8(request_id)))
     return b"".join(parts)
+
+
+def encode_responses(
+    model_name: str, version: int, signature: str, outputs: Mapping[str, Array], rows: int, request_ids: Sequence[str]
+) -> list[bytes]:
+    """PredictResponses of requests that share `outputs`, `rows` rows each. Raises WireError for what cannot be sent."""
+    if len(outputs) == 1:
+        for key, array in outputs.items():
+            shape = (rows, *array.shape[1:])
+            head, as_it_is = _lone_head(model_name, version, signature, key, array.dtype, shape)
+            if as_it_is:
+                shares = shares_of(array, len(request_ids))
+                return [
+                    head + share + field(0x2A, _utf8(request_id)) if request_id else head + share
+                    for share, request_id in zip(shares, request_ids, strict=True)
+                ]
+    return [
+        encode_response(model_name, version, signature, part, request_id)
+        for part, request_id in zip(parts_of(outputs, rows), request_ids, strict=False)
+    ]
 
 
 def encode_stream_response(request_id: str, response: bytes) -> bytes:

@@ -3,11 +3,14 @@
 A form is what such messages share. Once a recogniser has taken a message, the next one of its form is read by comparing
 the shared bytes and viewing the data; every byte is either compared or part of what may vary, so the result is what the
 recogniser would have said. Messages with strings, or with no data at all, have no form.
+
+Forms that mean the same (their ids differ in length, say) are of one kind: what is known of a request by its kind needs
+no second look, and messages of one kind can be read together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -24,21 +27,54 @@ F = TypeVar("F")
 _ndarray = np.ndarray
 
 
+class Kind(Generic[F]):
+    """What messages say besides their data and id. Two messages say the same exactly if their kind is one object, as
+    long as it is remembered.
+
+    facts     as whoever has learned the first form put it
+    tensors   name, shape, element type; in the order of the inputs
+    """
+
+    __slots__ = ("_bools", "facts", "tensors")
+
+    def __init__(self, facts: F, tensors: tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]) -> None:
+        self.facts = facts
+        self.tensors = tensors
+        self._bools = tuple(name for name, _, dtype in tensors if dtype == np.bool_)
+
+    def valid(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether every BOOL is 0 or 1."""
+        for name in self._bools:  # noqa: SIM110 - a generator would cost more than the check
+            if not valid_bool(inputs[name]):
+                return False
+        return True
+
+    def joined(self, messages: Sequence[tuple[Form[F], bytes]]) -> dict[str, Array] | None:
+        """The arrays of several messages of this kind, each with its form: rows one after the other, aligned and
+        read-only. None where a BOOL is neither 0 nor 1. The tensors have a first dimension."""
+        inputs: dict[str, Array] = {}
+        for index, (name, shape, dtype) in enumerate(self.tensors):
+            data = b"".join([message[form.cuts[index]] for form, message in messages])
+            inputs[name] = _ndarray((len(messages) * shape[0], *shape[1:]), dtype, data)
+        return inputs if self.valid(inputs) else None
+
+
 class Form(Generic[F]):
     """What messages of one size share: every byte outside the tensors' data and the id.
 
-    facts        what they say besides, as whoever has learned the form put it
+    kind         what they say
+    cuts         where the data of each tensor lies
     nbytes       their size
     start        what they begin with; `parts` are the other bytes that they share, each with its place
     identified   whether they have an id
     """
 
-    __slots__ = ("_bools", "_id", "_only", "_tensors", "facts", "identified", "nbytes", "parts", "start")
+    __slots__ = ("_id", "_only", "_tensors", "cuts", "identified", "kind", "nbytes", "parts", "start")
 
     def __init__(
         self,
         message: bytes,
-        facts: F,
+        kind: Kind[F],
         tensors: list[tuple[int, str, Array]],
         id_at: tuple[int, int] | None,
     ) -> None:
@@ -52,7 +88,8 @@ class Form(Generic[F]):
             parts.append((end, message[end:start]))
             end = stop
         parts.append((end, message[end:]))
-        self.facts = facts
+        self.kind = kind
+        self.cuts = tuple(slice(at, at + array.nbytes) for at, _, array in tensors)
         self.nbytes = len(message)
         self.start = parts[0][1]
         self.parts = tuple((at, part) for at, part in parts[1:] if part)
@@ -60,7 +97,6 @@ class Form(Generic[F]):
         self.identified = id_at is not None
         self._tensors = tuple((name, array.shape, array.dtype, at) for at, name, array in tensors)
         self._only = self._tensors[0] if len(tensors) == 1 else None
-        self._bools = tuple(name for _, name, array in tensors if array.dtype == np.bool_)
 
     def fits(self, message: bytes) -> bool:
         """Whether a message of this size has this form."""
@@ -79,10 +115,7 @@ class Form(Generic[F]):
             inputs: dict[str, Array] = {name: _ndarray(shape, dtype, message, at)}
         else:
             inputs = {name: _ndarray(shape, dtype, message, at) for name, shape, dtype, at in self._tensors}
-        for name in self._bools:
-            if not valid_bool(inputs[name]):
-                return None
-        return inputs
+        return inputs if self.kind.valid(inputs) else None
 
     def request_id(self, message: bytes) -> str | None:
         """The id of a message that fits. None where it is not UTF-8."""
@@ -139,8 +172,9 @@ class Forms(Generic[F]):
                 return None
             at += len(head)
             id_at = (at, at + len(text))
-        form = Form(message, facts, tensors, id_at)
+        shapes = tuple((name, array.shape, array.dtype) for _, name, array in tensors)
         with self._lock:
+            form = Form(message, self._kind(facts, shapes), tensors, id_at)
             if self._count >= _KEPT:
                 oldest = next(iter(self._by_size))
                 self._count -= len(self._by_size.pop(oldest))
@@ -148,6 +182,13 @@ class Forms(Generic[F]):
             self._count += len(known) + 1 - len(self._by_size.get(form.nbytes, ()))
             self._by_size[form.nbytes] = (form, *known)
         return form
+
+    def _kind(self, facts: F, tensors: tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]) -> Kind[F]:
+        for forms in self._by_size.values():
+            for form in forms:
+                if form.kind.tensors == tensors and form.kind.facts == facts:
+                    return form.kind
+        return Kind(facts, tensors)
 
 
 def _address(array: Array) -> int:

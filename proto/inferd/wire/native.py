@@ -9,7 +9,13 @@ Arrays that come out are read-only views of the message. All functions are threa
 
 from __future__ import annotations
 
-from inferd.wire.compose import encode_request, encode_response, encode_stream_failure, encode_stream_response
+from inferd.wire.compose import (
+    encode_request,
+    encode_response,
+    encode_responses,
+    encode_stream_failure,
+    encode_stream_response,
+)
 from inferd.wire.forms import Forms
 from inferd.wire.reader import Unrecognised
 from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_head
@@ -17,8 +23,10 @@ from inferd.wire.tensors import SMALL, WireError
 from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
 
 __all__ = [
+    "FORMS",
     "DecodedRequest",
     "DecodedResponse",
+    "Facts",
     "StreamFailure",
     "WireError",
     "decode_request",
@@ -26,26 +34,29 @@ __all__ = [
     "decode_stream_response",
     "encode_request",
     "encode_response",
+    "encode_responses",
     "encode_stream_failure",
     "encode_stream_response",
 ]
 
 
 # name, version, label, signature; outputs, priority, queue timeout
-_Facts = tuple[str, int | None, str | None, str, tuple[str, ...], int, int]
-_forms: Forms[_Facts] = Forms(0x22)
+Facts = tuple[str, int | None, str | None, str, tuple[str, ...], int, int]
+FORMS: Forms[Facts] = Forms(0x22)
 _answers: Forms[tuple[str, int, str]] = Forms(0x2A)  # name, version, signature
 
 
 def decode_request(message: bytes) -> DecodedRequest:
     """A PredictRequest. Raises WireError, worded for the caller."""
-    form = _forms.match(message)
+    form = FORMS.match(message)
     if form is not None:
         inputs = form.inputs(message)
         request_id = form.request_id(message) if form.identified else ""
         if inputs is not None and request_id is not None:
-            name, version, label, signature, outputs, priority, timeout = form.facts
-            return DecodedRequest(name, version, label, signature, inputs, outputs, request_id, priority, timeout, form)
+            name, version, label, signature, outputs, priority, timeout = form.kind.facts
+            return DecodedRequest(
+                name, version, label, signature, inputs, outputs, request_id, priority, timeout, form.kind
+            )
     try:
         request = recognise_request(message)
     except (Unrecognised, IndexError, WireError, ImportError):
@@ -62,7 +73,8 @@ def decode_request(message: bytes) -> DecodedRequest:
             request.priority,
             request.queue_timeout_us,
         )
-        request.form = _forms.learn(message, request.inputs, request.request_id, facts)
+        learned = FORMS.learn(message, request.inputs, request.request_id, facts)
+        request.kind = None if learned is None else learned.kind
     return request
 
 
@@ -82,7 +94,7 @@ def _read_response(message: bytes) -> DecodedResponse:
         outputs = form.inputs(message)
         request_id = form.request_id(message) if form.identified else ""
         if outputs is not None and request_id is not None:
-            name, version, signature = form.facts
+            name, version, signature = form.kind.facts
             return DecodedResponse(name, version, signature, outputs, request_id)
     response = recognise_response(message, 0, len(message))
     if form is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,3 +181,17 @@ def encode_strings(name: str, array: Array) -> bytes:
 
 def _show(shape: Sequence[int]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def shares_of(array: Array, count: int) -> list[bytes]:
+    """The elements of a batch as they lie in memory, in `count` equal shares."""
+    data = array.tobytes()
+    size = len(data) // count
+    return [data[start : start + size] for start in range(0, count * size, size)] if size else [b""] * count
+
+
+def parts_of(outputs: Mapping[str, Array], rows: int) -> Iterator[dict[str, Array]]:
+    """A batch's outputs, `rows` rows at a time, as views."""
+    total = next(iter(outputs.values())).shape[0]
+    for start in range(0, total, rows):
+        yield {name: array[start : start + rows] for name, array in outputs.items()}

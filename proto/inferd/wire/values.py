@@ -11,7 +11,7 @@ from inferd.wire.tensors import Array
 class DecodedRequest:
     """A PredictRequest. `version` and `label` are None where they were not given; `outputs` is empty for all.
 
-    `form` is the same object for requests that differ in their tensors' data and their id only; None where that is not
+    `kind` is the same object for requests that differ in their tensors' data and their id only; None where that is not
     known.
     """
 
@@ -24,7 +24,7 @@ class DecodedRequest:
     request_id: str
     priority: int
     queue_timeout_us: int
-    form: object = None
+    kind: object = None
 
 
 @dataclass(slots=True, eq=False)

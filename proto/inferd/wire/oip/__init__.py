@@ -14,13 +14,15 @@ Arrays that come out are read-only views of the message. All functions are threa
 from __future__ import annotations
 
 from inferd.wire.forms import Forms
-from inferd.wire.oip.compose import encode_response, encode_stream_failure, encode_stream_response
+from inferd.wire.oip.compose import encode_response, encode_responses, encode_stream_failure, encode_stream_response
 from inferd.wire.oip.recognise import recognise_request
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
 from inferd.wire.reader import Unrecognised
 from inferd.wire.tensors import WireError
 
 __all__ = [
+    "FORMS",
+    "Facts",
     "OipRequest",
     "Parameter",
     "Parameters",
@@ -29,24 +31,25 @@ __all__ = [
     "WireError",
     "decode_request",
     "encode_response",
+    "encode_responses",
     "encode_stream_failure",
     "encode_stream_response",
 ]
 
 
-_Facts = tuple[str, str, Parameters, tuple[WantedOutput, ...]]
-_forms: Forms[_Facts] = Forms(0x1A)
+Facts = tuple[str, str, Parameters, tuple[WantedOutput, ...]]
+FORMS: Forms[Facts] = Forms(0x1A)
 
 
 def decode_request(message: bytes) -> OipRequest:
     """A ModelInferRequest. Raises WireError, worded as Triton words it."""
-    form = _forms.match(message)
+    form = FORMS.match(message)
     if form is not None:
         inputs = form.inputs(message)
         request_id = form.request_id(message) if form.identified else ""
         if inputs is not None and request_id is not None:
-            name, version, parameters, outputs = form.facts
-            return OipRequest(name, version, request_id, parameters, inputs, outputs, {}, form)
+            name, version, parameters, outputs = form.kind.facts
+            return OipRequest(name, version, request_id, parameters, inputs, outputs, {}, form.kind)
     try:
         request = recognise_request(message)
     except (Unrecognised, IndexError, WireError, ImportError):
@@ -55,5 +58,6 @@ def decode_request(message: bytes) -> OipRequest:
         return fallback.decode_request(message)
     if form is None:
         facts = (request.model_name, request.model_version, request.parameters, request.outputs)
-        request.form = _forms.learn(message, request.inputs, request.request_id, facts)
+        learned = FORMS.learn(message, request.inputs, request.request_id, facts)
+        request.kind = None if learned is None else learned.kind
     return request

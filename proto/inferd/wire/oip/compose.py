@@ -7,7 +7,7 @@ caches are bounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from inferd.wire.dtypes import DType, dtype_of
 from inferd.wire.oip.values import Parameter, Parameters
 from inferd.wire.reader import field, varint
-from inferd.wire.tensors import SMALL, Array, Buffer, encodable_dtype, raw
+from inferd.wire.tensors import SMALL, Array, Buffer, encodable_dtype, parts_of, raw, shares_of
 
 _CACHED = 1024
 
@@ -67,6 +67,27 @@ def encode_response(
         raws.append(data)
     parts += raws
     return b"".join(parts)
+
+
+def encode_responses(
+    model_name: str, version: int, outputs: Mapping[str, Array], rows: int, request_ids: Sequence[str]
+) -> list[bytes]:
+    """ModelInferResponses of requests that share `outputs`, `rows` rows each. Raises WireError for what cannot be
+    sent."""
+    if len(outputs) == 1:
+        for name, array in outputs.items():
+            shape = (rows, *array.shape[1:])
+            head, tail, as_it_is = _lone_head(model_name, version, name, array.dtype, shape)
+            if as_it_is:
+                whole = head + tail
+                return [
+                    b"".join((head, field(0x1A, request_id.encode()), tail, share)) if request_id else whole + share
+                    for share, request_id in zip(shares_of(array, len(request_ids)), request_ids, strict=True)
+                ]
+    return [
+        encode_response(model_name, version, part, request_id)
+        for part, request_id in zip(parts_of(outputs, rows), request_ids, strict=False)
+    ]
 
 
 def encode_stream_response(response: bytes) -> bytes:

@@ -41,7 +41,7 @@ class SharedInput:
 class OipRequest:
     """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all.
 
-    `form` is the same object for requests that differ in their tensors' data and their id only; None where that is not
+    `kind` is the same object for requests that differ in their tensors' data and their id only; None where that is not
     known.
     """
 
@@ -52,4 +52,4 @@ class OipRequest:
     inputs: dict[str, Array]
     outputs: tuple[WantedOutput, ...]
     shared: dict[str, SharedInput]
-    form: object = None
+    kind: object = None

@@ -14,7 +14,7 @@ import numpy as np
 
 from inferd.wire.dtypes import DType
 from inferd.wire.reader import field, varint
-from inferd.wire.tensors import Array, Buffer, TensorError, encodable_dtype, raw
+from inferd.wire.tensors import Array, Buffer, TensorError, encodable_dtype, parts_of, raw, shares_of
 from inferd.wire.tfs.dtypes import FIELD, NUMBER
 from inferd.wire.varints import packed_varints
 
@@ -51,6 +51,23 @@ def encode_response(
         parts.append(data)
     parts.append(_spec(model_name, version, signature))
     return b"".join(parts)
+
+
+def encode_responses(
+    model_name: str, version: int, signature: str, outputs: Mapping[str, Array], rows: int, count: int
+) -> list[bytes]:
+    """PredictResponses of `count` requests that share `outputs`, `rows` rows each. Raises WireError for what cannot be
+    sent."""
+    if len(outputs) == 1:
+        for name, array in outputs.items():
+            dtype = encodable_dtype(name, array)
+            if dtype in _RAW and array.dtype.byteorder != ">":
+                shares = shares_of(array, count)
+                shape = (rows, *array.shape[1:])
+                head = _entry(name, dtype, shape, _TAGS[FIELD[dtype]], len(shares[0]))
+                tail = _spec(model_name, version, signature)
+                return [b"".join((head, share, tail)) for share in shares]
+    return [encode_response(model_name, version, signature, part) for part in parts_of(outputs, rows)]
 
 
 def _typed(name: str, array: Array, dtype: DType) -> Buffer:

@@ -33,10 +33,10 @@ class Query(InferRequest):
     nbytes           bytes that it keeps in memory
     started          monotonic seconds at which it was received
     owned            the arrays belong to this request alone and may be written to
-    form             an object that says: same model, signature, outputs, and inputs of the same names, types and shapes
+    kind             an object that says: same model, signature, outputs, and inputs of the same names, types and shapes
     """
 
-    __slots__ = ("done", "form", "handle", "label", "model", "plan", "protocol", "started", "version")
+    __slots__ = ("done", "handle", "kind", "label", "model", "plan", "protocol", "started", "version")
     handle: HandleLike  # this and the next two are set by Inference
     plan: Plan
     done: Done
@@ -56,7 +56,7 @@ class Query(InferRequest):
         nbytes: int,
         started: float,
         owned: bool = False,
-        form: object = None,
+        kind: object = None,
     ) -> None:
         # As InferRequest's own, written out: this is made for every request.
         self.signature = signature
@@ -86,7 +86,7 @@ class Query(InferRequest):
         self.version = version
         self.label = label
         self.started = started
-        self.form = form
+        self.kind = kind
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a request
@@ -105,7 +105,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Plan:
-    """What one servable has found out about one form of request: that it passes the check, and where it goes. Kept with
+    """What one servable has found out about one kind of request: that it passes the check, and where it goes. Kept with
     the servable, and gone with it: so are the metrics of a version that is forgotten.
 
     names   of the outputs, in the order in which they are answered
@@ -142,7 +142,7 @@ class Inference:
             self._metrics.unknown(query.protocol, _code(error), monotonic() - query.started)
             raise
         servable = handle.servable
-        plan = servable.plans.get(query.form)
+        plan = servable.plans.get(query.kind)
         if plan is None:
             metrics = self._metrics.model(servable.id.name, servable.id.version)
             try:
@@ -169,13 +169,13 @@ class Inference:
         wanted = query.wanted or ()
         self._check(servable.id, signature, query.inputs, wanted)
         names = list(wanted or (spec.name for spec in signature.outputs))
-        if query.form is None:
+        if query.kind is None:
             return Plan(signature, names, metrics, None)
         plan = Plan(signature, names, metrics, Route())
         plans = servable.plans
         if len(plans) >= _KEPT_PLANS:
             plans.clear()
-        plans[query.form] = plan
+        plans[query.kind] = plan
         return plan
 
     def refused(self, protocol: str, code: str, seconds: float) -> None:
@@ -199,7 +199,7 @@ def _ended(request: Any) -> None:
     if error is None and outputs is not None:
         try:
             if list(outputs) != plan.names:
-                outputs = _ordered(outputs, plan.names)
+                outputs = ordered(outputs, plan.names)
             id_, signature = servable.id, plan.signature.name
             outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size, servable.labels)
         except ServingError as failed:
@@ -229,7 +229,8 @@ def _signature(servable: ServableLike, name: str) -> Signature:
     return found
 
 
-def _ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]:
+def ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """The outputs in this order. Raises ExecutionFailed where one is missing."""
     try:
         return {name: outputs[name] for name in names}
     except KeyError as error:

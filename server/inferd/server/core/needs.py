@@ -86,6 +86,9 @@ class ModelMetricsLike(Protocol):
     def request(
         self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
     ) -> None: ...
+    def requests(
+        self, protocol: str, count: int, seconds: float, queue_seconds: float, compute_seconds: float
+    ) -> None: ...
     def snapshot(self) -> Snapshot: ...
 
 

@@ -75,14 +75,21 @@ class ModelMetrics:
         self._batch_seconds = self._failed_sum = self._last_batch = 0.0
         self._batches: dict[int, list[float]] = {}  # bounded: a batch has at most max_batch_size rows
         self._dropped: dict[str, int] = {}
-        self._noted: list[tuple[str, str, float, float, float]] = []
+        self._noted: list[tuple[str, str, float, float, float, int]] = []
 
     def request(
         self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
     ) -> None:
         """A request was answered. 0 for the queue or the run says that it never got there."""
+        self._note((protocol, code, seconds, queue_seconds, compute_seconds, 1))
+
+    def requests(self, protocol: str, count: int, seconds: float, queue_seconds: float, compute_seconds: float) -> None:
+        """So many requests that came and ran together were answered with OK. The seconds are those of the first."""
+        self._note((protocol, "OK", seconds, queue_seconds, compute_seconds, count))
+
+    def _note(self, entry: tuple[str, str, float, float, float, int]) -> None:
         noted = self._noted
-        noted.append((protocol, code, seconds, queue_seconds, compute_seconds))
+        noted.append(entry)
         if len(noted) >= _NOTED:
             with self._lock:
                 self._add_up()
@@ -93,19 +100,19 @@ class ModelMetrics:
         taken = noted[:]
         del noted[: len(taken)]
         requests = self._requests
-        for protocol, code, seconds, queued, computed in taken:
+        for protocol, code, seconds, queued, computed, count in taken:
             key = (protocol, code)
-            requests[key] = requests.get(key, 0) + 1
-            self._seconds[bisect_left(SECONDS, seconds)] += 1
-            self._seconds_sum += seconds
+            requests[key] = requests.get(key, 0) + count
+            self._seconds[bisect_left(SECONDS, seconds)] += count
+            self._seconds_sum += count * seconds
             if code != "OK":
-                self._failed_sum += seconds
+                self._failed_sum += count * seconds
             if queued > 0.0:
-                self._queue[bisect_left(SECONDS, queued)] += 1
-                self._queue_sum += queued
+                self._queue[bisect_left(SECONDS, queued)] += count
+                self._queue_sum += count * queued
             if computed > 0.0:
-                self._compute[bisect_left(SECONDS, computed)] += 1
-                self._compute_sum += computed
+                self._compute[bisect_left(SECONDS, computed)] += count
+                self._compute_sum += count * computed
 
     def batch(self, signature: str, requests: Sequence[Any], rows: int, compute_seconds: float) -> None:
         """A batch has run."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 
+from inferd.server.core.burst import Share, Target
 from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
-from inferd.wire.native import DecodedRequest, decode_request, encode_response
+from inferd.wire.forms import Form
+from inferd.wire.native import FORMS, DecodedRequest, Facts, decode_request, encode_response, encode_responses
 from inferd.wire.tensors import WireError
 
 PROTOCOL = "grpc"
@@ -55,6 +58,35 @@ class Predict:
         call.on_cancel(cancel)
 
 
+class Speech:
+    """How bursts of Predict are read and written (`rpc.burst`)."""
+
+    protocol = PROTOCOL
+    forms = FORMS
+
+    def __init__(self, edge: Edge) -> None:
+        self._gate = edge.gate
+
+    def target(self, facts: Facts) -> Target | None:
+        name, version, label, _, outputs, priority, timeout = facts
+        return None if priority or timeout else Target(name, version, label, outputs or None)
+
+    def request_ids(
+        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
+    ) -> Sequence[str | None]:
+        new = self._gate.request_id
+        return [
+            form.request_id(message) if form.identified else new(call, "")
+            for call, (form, message) in zip(calls, messages, strict=True)
+        ]
+
+    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+        id_ = share.handle.servable.id
+        return encode_responses(
+            id_.name, id_.version, share.plan.signature.name, share.outputs, share.rows, request_ids
+        )
+
+
 def query(decoded: DecodedRequest, deadline: float | None, nbytes: int, started: float) -> Query:
     """A native request in no protocol's words."""
     return Query(
@@ -71,7 +103,7 @@ def query(decoded: DecodedRequest, deadline: float | None, nbytes: int, started:
         nbytes,
         started,
         False,
-        decoded.form,
+        decoded.kind,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.audit import Audit
+from inferd.server.core.burst import Bursts
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Check, Inference
@@ -13,17 +14,20 @@ from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.core.view import View
 from inferd.server.errors import Code
 from inferd.server.lifecycle.check import check_request
+from inferd.server.rpc import burst, predict
 from inferd.server.rpc.audited import audited
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.foreign_names import real_names
 from inferd.server.rpc.guard import Guard, Handlers
 from inferd.server.rpc.health import CHECK, WATCH, Health
 from inferd.server.rpc.models import Models
+from inferd.server.rpc.oip import infer
 from inferd.server.rpc.oip import service as oip
 from inferd.server.rpc.predict import PROTOCOL, Predict
 from inferd.server.rpc.predict_stream import PredictStream
 from inferd.server.rpc.reflection import Reflection
 from inferd.server.rpc.rules import NEEDS
+from inferd.server.rpc.tfs import predict as tfs_predict
 from inferd.server.rpc.tfs import service as tfs
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
 from inferd.server.security.authority import Authority, make_authority
@@ -90,6 +94,12 @@ def build_method_table(
     else:
         whole = Guard(authority, seen_by, edge, refused).handlers()
     audit = Audit(gate)
+    speeches: dict[str, burst.Speech] = {
+        PREDICT: predict.Speech(edge),
+        oip.INFER: infer.Speech(),
+        tfs.PREDICT: tfs_predict.Speech(),
+    }
+    bursts = Bursts(manager)
     return MethodTable(
         unary={
             path: audited(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
@@ -98,5 +108,9 @@ def build_method_table(
         stream=whole.stream,
         hot=frozenset({PREDICT, oip.INFER, tfs.PREDICT}),
         exempt=frozenset({CHECK, *oip.PROBES}),
+        # Who asks is looked at call by call: with an authority, nothing is taken together.
+        bursts={path: burst.Burst(speech, bursts, whole.unary[path]) for path, speech in speeches.items()}
+        if authority is None
+        else {},
         refused=refused,
     )

@@ -123,6 +123,9 @@ def certificate_names(context: Mapping[str | bytes, Sequence[bytes]] | None) -> 
 
 UnaryHandler = Callable[[UnaryCall], None]
 StreamHandler = Callable[[StreamCall], None]
+BurstHandler = Callable[[Sequence[UnaryCall], float], Sequence[UnaryCall]]
+"""Takes calls that came in one turn of a loop, the first of them at this monotonic time, on the loop's thread. Gives
+those that it has left unanswered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ class MethodTable:
     hot       unary methods that a transport should make cheapest
     exempt    methods that are taken even when the bounds on calls and bytes are reached, and while the server drains:
               health must not fail because the server is busy
+    bursts    for hot methods: who takes calls that came together. A transport without turns uses `unary`
     refused   told of every call that the transport itself turned away, before any handler saw it
     """
 
@@ -139,6 +143,7 @@ class MethodTable:
     stream: Mapping[str, StreamHandler]
     hot: frozenset[str] = field(default_factory=frozenset)
     exempt: frozenset[str] = field(default_factory=frozenset)
+    bursts: Mapping[str, BurstHandler] = field(default_factory=dict)
     refused: Callable[[str, Code], None] = lambda _method, _code: None
 
 

@@ -228,6 +228,8 @@ class Batcher:
 
     def hand_over(self) -> None:
         """Wakes a worker for what waits."""
+        if not self._forming.count:
+            return
         with self._lock:
             wake = self._idle.pop() if self._idle and self._forming.count else None
         if wake is not None:

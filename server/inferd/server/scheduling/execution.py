@@ -32,7 +32,7 @@ from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import SignatureQueue
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferRequest, Ran
 
 _log = logging.getLogger("inferd.scheduling")
 _LONG, _MANY = 1e-3, 3  # seconds, requests: what such a batch costs more through another thread is next to nothing
@@ -139,6 +139,28 @@ class Executor:
             cost.ran(rows, seconds)
         request.succeed(outputs)
         self._observer.batch(queue.name, (request,), rows, seconds)
+
+    def run_now(
+        self, queue: SignatureQueue, inputs: dict[str, Array], count: int, wanted: tuple[str, ...] | None
+    ) -> Ran:
+        """Runs the joined inputs of `count` requests. Raises BackendError: then the requests may run one at a time
+        (`run`), where the culprit is found."""
+        queue = bucket.queue
+        started = monotonic()
+        rows = next(iter(inputs.values())).shape[0]
+        try:
+            outputs = pick(self._timed(queue, inputs, wanted), wanted)
+            check_rows(outputs, rows)
+        except BackendError:
+            raise
+        except BaseException as error:
+            self._log_failure("requests that came together failed and are run again", error)
+            raise BackendError("the model failed") from error
+        finished = monotonic()
+        queue.timed(finished - started)
+        bucket.cost.ran(rows, finished - started)
+        self._observer.batch(queue.name, range(count), rows, finished - started)
+        return Ran(outputs, count, started, finished)
 
     def _timed(self, queue: SignatureQueue, inputs: dict[str, Array], wanted: Sequence[str] | None) -> dict[str, Array]:
         clock = self._pace.clock

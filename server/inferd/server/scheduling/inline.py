@@ -21,8 +21,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, thread_time
+from typing import TypeVar
 
 _log = logging.getLogger("inferd.scheduling")
+R = TypeVar("R")
 
 SHORT = 500e-6  # seconds: the most that all but one in a hundred batches may cost
 TOO_LONG = 5e-3  # seconds: once is enough
@@ -115,10 +117,11 @@ class InlineLoop:
     The transport handles every event that is ready, then takes a turn: what has arrived by then is the batch.
     """
 
-    __slots__ = ("_lanes", "_thread", "asked")
+    __slots__ = ("_lanes", "_thread", "asked", "spent")
 
     def __init__(self) -> None:
         self._thread = 0
+        self.spent = 0.0  # seconds of the coming turn that batches have had already
         self._lanes: dict[Lane, None] = {}
         self.asked = 0  # requests deferred to the coming turn; the transport looks at it after every event
 
@@ -142,7 +145,8 @@ class InlineLoop:
         """Runs what was deferred, for at most TURN seconds; the rest goes to the workers."""
         self.asked = 0
         lanes, self._lanes = self._lanes, {}
-        until = monotonic() + TURN
+        until = monotonic() + TURN - self.spent
+        self.spent = 0.0
         for lane in lanes:
             lane.run(until)
 
@@ -184,6 +188,21 @@ class Lane:
                 if monotonic() >= until:
                     break
         self._hand_over()
+
+    def run_now(self, run: Callable[[], R]) -> R | None:
+        """The same for one batch before the turn; None where that may not be: the servable is not short, or the turn is
+        used up. On the loop's thread."""
+        loop = self._loop
+        if loop.spent >= TURN or not self.pace.short:
+            return None
+        with self._busy:
+            if self._closed:
+                return None
+            began = monotonic()
+            try:
+                return run()
+            finally:
+                loop.spent += monotonic() - began
 
     def close(self) -> None:
         """No batch runs here any more once this returns; what waits is for the workers."""

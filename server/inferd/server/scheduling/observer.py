@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from inferd.server.scheduling.request import InferRequest
-
 
 class BatchObserver(Protocol):
     """Counts. Called on the scheduler's threads and on those of its callers: quick, thread-safe, must not raise."""
 
-    def batch(self, signature: str, requests: Sequence[InferRequest], rows: int, compute_seconds: float) -> None:
+    def batch(self, signature: str, requests: Sequence[object], rows: int, compute_seconds: float) -> None:
         """One execution of the model, after its requests were answered. `rows` is 1 for a model that is not batched."""
         ...
 
@@ -23,7 +21,7 @@ class BatchObserver(Protocol):
 class NullObserver:
     """Looks away."""
 
-    def batch(self, signature: str, requests: Sequence[InferRequest], rows: int, compute_seconds: float) -> None:
+    def batch(self, signature: str, requests: Sequence[object], rows: int, compute_seconds: float) -> None:
         pass
 
     def dropped(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
@@ -28,14 +29,27 @@ def _answered(_request: InferRequest) -> None:
 class Route:
     """Where requests with equal inputs but for their values go, found out with the first of them: the scheduler's own
     notes, kept by the caller between such requests. Empty until then, and for ever where the values decide.
+
+    run_now    `Express.run_now`, where the rows of such requests make a batch as they are, one after the other
     """
 
-    __slots__ = ("key", "queue", "rows")
+    __slots__ = ("key", "queue", "rows", "run_now")
 
     def __init__(self) -> None:
         self.queue: Any = None  # a SignatureQueue
         self.key: Hashable = None
         self.rows = 0
+        self.run_now: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One batch of requests that ran at once: `count` of them share `outputs`. Monotonic seconds."""
+
+    outputs: dict[str, Array]
+    count: int
+    started_at: float
+    finished_at: float
 
 
 class InferRequest:

@@ -17,6 +17,7 @@ from inferd.server.scheduling.batcher import Batcher, Parking
 from inferd.server.scheduling.bucket import ALONE, BucketKeys, batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.execution import Executor
+from inferd.server.scheduling.express import Express, fits, make_lane
 from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
@@ -91,6 +92,7 @@ class Scheduler:
         self._lock = threading.Lock()
         self._loop = loop
         self._lane: Lane | None = None
+        self._express: Express | None = None
         self._pace = Pace(name, max(placement.threads for placement in placements) if placements else 1)
         self._serving = False
         self._closed = False
@@ -256,6 +258,8 @@ class Scheduler:
                 key = ALONE
             elif route is not None and queue.keys.by_shape(request.inputs):
                 route.key, route.rows, route.queue = key, request.rows, queue
+                if self._express is not None and not self._paddings[queue.name]:
+                    route.run_now = self._express.run_now
             self._batcher.submit(request, queue, key)
         elif queue.splits:
             Reassembly(request, queue, key, self._batcher).start(len(self._group.workers))
@@ -273,7 +277,12 @@ class Scheduler:
                 return
             if self._loop is not None and self._may_run_inline:
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
-                self._lane = self._batcher.lane = self._make_lane(self._loop, instance)
+                parking = Parking()
+                self._parkings.append(parking)
+                executor = self._executor(instance, parking, inline=True)
+                self._lane = self._batcher.lane = make_lane(self._loop, self._pace, self._batcher, parking, executor)
+                if fits(self._model.traits) and not self._batching.max_queue_delay:
+                    self._express = Express(self._lane, executor)
             for worker in self._group.workers:
                 on_cpu = worker.placement.device == "cpu"
                 parkings = [Parking() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
@@ -287,21 +296,6 @@ class Scheduler:
         traits = self._model.traits
         on_cpu = all(device == "cpu" for device in self._group.devices)
         return traits.bounded and traits.concurrent and on_cpu and not self.stateful
-
-    def _make_lane(self, loop: InlineLoop, instance: Instance) -> Lane:
-        parking, batcher = Parking(), self._batcher
-        executor = self._executor(instance, parking, inline=True)
-        self._parkings.append(parking)
-
-        def take_and_run() -> bool:
-            batch = batcher.look(parking)
-            if batch is None:
-                return False
-            executor.run(batch)
-            batcher.done(parking)
-            return True
-
-        return Lane(loop, self._pace, take_and_run, batcher.hand_over)
 
     def _executor(self, instance: Instance, parking: Parking, *, inline: bool = False) -> Executor:
         hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, parking)}

@@ -32,5 +32,5 @@ def query(
         deadline,
         nbytes,
         started,
-        form=request.form,
+        kind=request.kind,
     )

@@ -1,8 +1,9 @@
 """Calls on the completion queue: the seam's UnaryCall and StreamCall over batches of core operations.
 
-Every operation object is used once (sharing one between calls is a double free in the core), and every batch has a
-bound method as its tag, which the loop calls with the finished event. What must happen once (the answer) is guarded
-by popping from a list of one: atomic without a lock.
+Every operation object is used once (sharing one between calls is a double free in the core). Every batch has a tag,
+which the loop calls with the finished event; the two batches that every unary call has are tagged with the call itself,
+so that the loop knows them without a bound method for each. What must happen once (the answer, the watch) is guarded by
+deleting a slot: one step of the interpreter, which fails for everyone but the first, so it needs no lock.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from grpc._cython import cygrpc
 
 from inferd.server.core.status import GONE, Failure, header_text, refusal
 from inferd.server.errors import Code
-from inferd.server.rpc.transport import Metadata, certificate_names
+from inferd.server.rpc.transport import BurstHandler, Metadata, UnaryHandler, certificate_names
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +29,28 @@ _OK = 0
 NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 
 
+class Service:
+    """A unary method as the transport serves it.
+
+    handle     takes a call whose request is there
+    together   takes several that came in one turn of the loop, gives those that it has left unanswered; None: there is
+               no such thing
+    arrived    calls kept for it until the turn
+    exempt     taken even when the bounds are reached, and while the server drains
+    """
+
+    __slots__ = ("arrived", "exempt", "handle", "method", "together")
+
+    def __init__(self, method: str, handle: UnaryHandler, together: BurstHandler | None, *, exempt: bool) -> None:
+        self.method = method
+        self.handle = handle
+        self.together = together
+        self.arrived: list[UnaryCall] = []
+        self.exempt = exempt
+
+
 class Home(Protocol):
     """What a call needs of its transport."""
-
-    def received(self, call: UnaryCall, message: bytes) -> None:
-        """The request of a unary call has come."""
-        ...
 
     def gone(self, call: UnaryCall | StreamCall) -> None:
         """The call is over: nothing of it is left to be sent."""
@@ -51,43 +68,32 @@ class Call:
     """What unary calls and streams share: identity, metadata, the close, cancellation."""
 
     __slots__ = (
-        "_answer", "_call", "_cancel_fns", "_deadline", "_details", "_home", "_metadata", "_watched",
-        "cancelled", "entered", "held", "method",
+        "_call", "_cancel_fns", "_home", "_unanswered", "_unwatched", "cancelled", "entered", "event", "held", "method",
     )  # fmt: skip
 
     def __init__(self, home: Home, event: Any, method: str) -> None:
         self._home = home
+        self.event = event  # that brought the call: metadata and deadline are read when somebody asks
         self._call = event.call
-        self._details = event.call_details
-        self._metadata = event.invocation_metadata
-        self._answer = [None]
+        self._unanswered = self._unwatched = True  # deleted by the first who answers, or watches
         self._cancel_fns: list[Callable[[], None]] = []
-        self._deadline: float | None = None
         self.method = method
         self.cancelled = False
         self.entered = False  # what the transport has counted for this call, and takes back when it is gone
         self.held = 0
-        self._watched = [None]
 
     def watch(self) -> None:
         """Asks to be told when the client goes away, unless that is asked already. Thread-safe."""
-        if self._first_watch():
-            self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
-
-    def _first_watch(self) -> bool:
         try:
-            self._watched.pop()
-        except IndexError:
-            return False
-        return True
+            del self._unwatched
+        except AttributeError:
+            return
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
 
     @property
     def deadline(self) -> float | None:
         """Monotonic seconds, None where the client set none."""
-        if self._details is not None:
-            self._deadline = monotonic(self._details.deadline)
-            self._details = None
-        return self._deadline
+        return monotonic(self.event.call_details.deadline)
 
     @property
     def peer(self) -> str:
@@ -97,7 +103,7 @@ class Call:
 
     def metadata(self, key: str) -> str | None:
         """The value of a metadata key (lower case), None where it is absent."""
-        for found, value in self._metadata:
+        for found, value in self.event.invocation_metadata:
             if found == key:
                 return value.decode("latin-1") if isinstance(value, bytes) else str(value)
         return None
@@ -148,95 +154,97 @@ class Call:
     def _claim(self) -> bool:
         """Whether the caller may answer: True for exactly one."""
         try:
-            self._answer.pop()
-        except IndexError:
+            del self._unanswered
+        except AttributeError:
             return False
         return True
 
 
 class UnaryCall(Call):
-    """One request, one answer.
+    """One request, one answer. The transport fills it in, asks for the request and hears of both batches' ends: the
+    call is their tag, and `waits` says which one it is.
 
-    A call that is answered at once asks for its close together with the answer: one batch and one event less. One that
+    A call that is answered at once asks for its close together with its answer: one batch and one event less. One that
     has to wait for its answer is watched meanwhile.
+
+    service     who answers it
+    request     the message, b"" until it is there
+    waits       for its message
     """
 
-    __slots__ = ("handler", "request")
+    __slots__ = ("request", "service", "waits")
 
-    def __init__(self, home: Home, event: Any, method: str, handler: Callable[[UnaryCall], None]) -> None:
-        # As Call's own, written out: this is made for every request.
+    def __init__(self, home: Home, event: Any, service: Service) -> None:
+        # As Call's own, written out, and the first batch begun: this is made for every request.
         self._home = home
-        self._call = event.call
-        self._details = event.call_details
-        self._metadata = event.invocation_metadata
-        self._answer = [None]
+        self.event = event
+        self._call = call = event.call
+        self._unanswered = self._unwatched = self.waits = True
         self._cancel_fns = []
-        self._deadline = None
-        self.method = method
+        self.method = service.method
         self.cancelled = False
         self.entered = False
         self.held = 0
-        self._watched = [None]
-        self.handler = handler
+        self.service = service
         self.request = b""
-
-    def receive(self) -> None:
-        """Asks for the request."""
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
-
-    def _received(self, event: Any) -> None:
-        message = event.batch_operations[0].message()
-        if message is not None:
-            if not self.cancelled:
-                self._home.received(self, message)
-        elif not self.cancelled:  # half-closed without a message; one that was too large cancels the call instead
-            self.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
+        call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self)
 
     def reply(self, message: bytes) -> None:
         """Answers with OK. Thread-safe; the first answer counts."""
-        try:
-            self._answer.pop()
-        except IndexError:
+        try:  # as `_claim` and `_send`, written out: most calls end here
+            del self._unanswered
+        except AttributeError:
             return
-        self._send(
-            (
+        if self._cancel_fns:
+            self._cancel_fns.clear()
+        operations: tuple[Any, ...]
+        try:
+            del self._unwatched
+        except AttributeError:
+            operations = (
                 cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
                 cygrpc.SendMessageOperation(message, NO_FLAGS),
                 cygrpc.SendStatusFromServerOperation((), _OK, b"", NO_FLAGS),
             )
-        )
+        else:
+            operations = (
+                cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
+                cygrpc.SendMessageOperation(message, NO_FLAGS),
+                cygrpc.SendStatusFromServerOperation((), _OK, b"", NO_FLAGS),
+                cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),
+            )
+        self._call.start_server_batch(operations, self)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         """Answers with an error. Thread-safe; the first answer counts."""
-        if self._claim():
-            self._send(
-                (
-                    cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
-                    cygrpc.SendStatusFromServerOperation(
-                        tuple(trailing), code.value, header_text(text).encode(), NO_FLAGS
-                    ),
-                )
-            )
+        if not self._claim():
+            return
+        self._cancel_fns.clear()
+        operations: tuple[Any, ...] = (
+            cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(tuple(trailing), code.value, header_text(text).encode(), NO_FLAGS),
+        )
+        try:
+            del self._unwatched
+        except AttributeError:  # it is watched already
+            pass
+        else:
+            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
+        # While it waits for its message, the call is the tag of that.
+        self._call.start_server_batch(operations, self._sent if self.waits else self)
+
+    def _sent(self, _event: Any) -> None:
+        self._home.gone(self)
 
     @property
     def unheard(self) -> bool:
-        """Whether the request has not come, of a call that is older than a turn of the loop: with the request it would
-        have been answered or watched by then."""
-        return bool(self._answer and self._watched)
+        """Whether the request has not come, and nobody has answered without it."""
+        return self.waits and not self.answered
 
     @property
     def answered(self) -> bool:
         """Whether somebody has answered, or nobody needs to any more."""
-        return not self._answer
-
-    def _send(self, operations: tuple[Any, ...]) -> None:
-        self._cancel_fns.clear()
-        if self._watched and self._first_watch():  # else it is watched already
-            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
-        self._call.start_server_batch(operations, self._sent)
-
-    def _sent(self, _event: Any) -> None:
-        self._home.gone(self)
+        return not hasattr(self, "_unanswered")
 
     def _abandon(self) -> None:
         if self._claim():

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc._cython import cygrpc
@@ -22,7 +22,7 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import CUT, GONE, Failure, failure_of, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
-from inferd.server.rpc.cq.calls import NO_FLAGS, StreamCall, UnaryCall
+from inferd.server.rpc.cq.calls import NO_FLAGS, NO_MESSAGE, Service, StreamCall, UnaryCall
 from inferd.server.rpc.cq.sweep import Sweep
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
@@ -31,6 +31,7 @@ from inferd.server.security.tls import TlsFiles, tls_files
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
 _TURN_AFTER = 64  # deferred requests after which batches run even when more events are ready
+_SMALL = 16 * 2**10  # bytes: larger messages are not kept until the turn, so that their copies overlap with the model
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
 _NEW_CALL = object()
@@ -59,9 +60,14 @@ class CompletionQueueTransport:
         loop: InlineLoop | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
-        self._unary = {method.encode(): (method, handler) for method, handler in table.unary.items()}
+        self._unary = {
+            method.encode(): Service(method, handler, table.bursts.get(method), exempt=method in table.exempt)
+            for method, handler in table.unary.items()
+        }
+        self._bursting = [service for service in self._unary.values() if service.together is not None]
+        self._arrived = 0  # calls that wait for the turn, and since when the first of them
+        self._arrived_at = 0.0
         self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
-        self._exempt = frozenset(method.encode() for method in table.exempt)
         self._refused = table.refused
         self._config = config
         self._tls = tls
@@ -185,10 +191,15 @@ class CompletionQueueTransport:
         poll, inline, shut_down = self._queue.poll, self._inline, False
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
-            # With batches waiting for their turn, only what is ready is taken; else the thread sleeps.
-            event = poll(0 if inline.asked else None)
+            # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
+            event = poll(0 if self._arrived or inline.asked else None)
             tag = event.tag
-            if tag is _NEW_CALL:
+            if type(tag) is UnaryCall:
+                if tag.waits:
+                    self._received(tag, event.batch_operations[0].message())
+                else:
+                    self.gone(tag)
+            elif tag is _NEW_CALL:
                 self._armed -= 1
                 if event.success:
                     self._arm()
@@ -197,46 +208,66 @@ class CompletionQueueTransport:
                 shut_down = True
             elif tag is not None:
                 tag(event)
-            elif inline.asked and event.completion_type == _TIMEOUT:
+            elif event.completion_type == _TIMEOUT:
                 self._turn()
             event = tag = None  # a reference to a finished call can keep the core spinning
-            if inline.asked >= _TURN_AFTER:
+            if self._arrived + inline.asked >= _TURN_AFTER:
                 self._turn()
         inline.leave()
         self._turn()
 
     def _turn(self) -> None:
+        """Answers what has arrived, as far as that can be done at once; watches the calls that have to wait."""
+        waiting, self._waiting = self._waiting, []
+        if self._arrived:
+            self._arrived = 0
+            now = time.time()
+            for service in self._bursting:
+                calls = service.arrived
+                if calls:
+                    service.arrived = []
+                    waiting.extend(self._together(service, calls, now))
         self._inline.turn()
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for call in waiting:
-                if not call.answered:
-                    call.watch()
+        for call in waiting:
+            if not call.answered:
+                call.watch()
+
+    def _together(self, service: Service, calls: list[UnaryCall], now: float) -> Sequence[UnaryCall]:
+        assert service.together is not None
+        late = [call for call in calls if call.event.call_details.deadline <= now]
+        for call in late:  # refused in its protocol's words
+            self._guarded(service.handle, call)
+        if late:
+            calls = [call for call in calls if call not in late]
+        try:
+            left = service.together(calls, self._arrived_at)
+        except Exception as error:
+            for call in calls:
+                self._raised(call, error)  # does nothing to those that are answered
+            return ()
+        return cast(Sequence[UnaryCall], left)
 
     def _arm(self) -> None:
-        if not self._ended.is_set():
-            try:
-                self._server.request_call(self._queue, self._queue, _NEW_CALL)
-            except ValueError:  # shut down meanwhile
-                return
-            self._armed += 1
+        try:
+            self._server.request_call(self._queue, self._queue, _NEW_CALL)
+        except ValueError:  # shut down meanwhile
+            return
+        self._armed += 1
 
     def _accept(self, event: Any) -> None:
         method = event.call_details.method
-        unary = self._unary.get(method)
-        if unary is not None:
-            exempt = method in self._exempt
-            if self._draining and not exempt:
-                self._refuse(event, unary[0], GONE)
+        service = self._unary.get(method)
+        if service is not None:
+            if self._draining and not service.exempt:
+                self._refuse(event, service.method, GONE)
                 return
             entered = self._desk.enter()
-            if not entered and not exempt:
-                self._refuse(event, unary[0], refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
+            if not entered and not service.exempt:
+                self._refuse(event, service.method, refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
                 return
-            call = UnaryCall(self, event, *unary)
+            call = UnaryCall(self, event, service)
             call.entered = entered
             self._calls.add(call)
-            call.receive()
             return
         stream = self._stream.get(method)
         if stream is None:
@@ -268,22 +299,31 @@ class CompletionQueueTransport:
             _ignore,
         )
 
-    def received(self, call: UnaryCall, message: bytes) -> None:
-        """The request of a unary call has come."""
+    def _received(self, call: UnaryCall, message: bytes | None) -> None:
+        """The request of a unary call has come, or what came instead."""
+        call.waits = False
+        if message is None:  # half-closed or gone without a message, or cut off
+            call.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
+            return
+        size = len(message)
         if call.entered:
-            if not self._desk.hold(len(message)):
+            if not self._desk.hold(size):
                 failure = refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
                 self._refused(call.method, failure.code)
                 call.fail(failure.code, failure.text, failure.trailing)
                 return
-            call.held = len(message)
+            call.held = size
         call.request = message
-        try:
-            call.handler(call)
-        except Exception as error:
-            self._raised(call, error)
+        service = call.service
+        if service.together is not None and size <= _SMALL:
+            if not self._arrived:
+                self._arrived_at = time.monotonic()
+            self._arrived += 1
+            service.arrived.append(call)
+            return
+        self._guarded(service.handle, call)
         if not call.answered:
-            if self._inline.asked:
+            if self._arrived or self._inline.asked:
                 self._waiting.append(call)
             else:
                 call.watch()

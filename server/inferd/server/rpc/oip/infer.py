@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 
+from inferd.server.core.burst import Share, Target
 from inferd.server.core.inference import Answer, Inference
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.classification import classified
@@ -11,11 +13,12 @@ from inferd.server.core.oip.options import Options, options
 from inferd.server.core.oip.query import query
 from inferd.server.core.oip.shared_memory import Regions, admit_shared
 from inferd.server.core.oip.status import in_hand
-from inferd.server.core.oip.words import unknown
-from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.core.oip.words import unknown, version_of
+from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
-from inferd.wire.oip import OipRequest, decode_request, encode_response
+from inferd.wire.forms import Form
+from inferd.wire.oip import FORMS, Facts, OipRequest, decode_request, encode_response, encode_responses
 from inferd.wire.tensors import WireError
 
 PROTOCOL = "oip"
@@ -65,6 +68,32 @@ class Infer:
 
     def _fail(self, call: UnaryCall, error: Exception, request: OipRequest) -> None:
         self._edge.fail(call, error, request_id=request.request_id, model=request.model_name)
+
+
+class Speech:
+    """How bursts of ModelInfer are read and written (`rpc.burst`)."""
+
+    protocol = PROTOCOL
+    forms = FORMS
+
+    def target(self, facts: Facts) -> Target | None:
+        name, number, parameters, outputs = facts
+        if parameters or any(output.parameters for output in outputs):
+            return None
+        try:
+            version, label = version_of(number)
+        except InvalidRequest:
+            return None
+        return Target(name, version, label, tuple(dict.fromkeys(output.name for output in outputs)) or None)
+
+    def request_ids(
+        self, _calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
+    ) -> Sequence[str | None]:
+        return [form.request_id(message) if form.identified else "" for form, message in messages]
+
+    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+        id_ = share.handle.servable.id
+        return encode_responses(id_.name, id_.version, share.outputs, share.rows, request_ids)
 
 
 def encode(answer: Answer, request: OipRequest, asked: Options, *, final: bool | None = None) -> bytes:

@@ -14,8 +14,8 @@ from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.tensors import WireError
 
 PROTOCOL = "tfs"
-_PRIORITY = "inferd-priority"
-_MAX_PRIORITY = 2**32 - 1
+PRIORITY = "inferd-priority"
+_MAXPRIORITY = 2**32 - 1
 
 
 class Calls:
@@ -60,11 +60,9 @@ class Calls:
 def checked_name(name: str, call: UnaryCall) -> tuple[str, int]:
     """The model's name and the request's priority, which TensorFlow Serving's messages have no field for: metadata
     `inferd-priority`. Raises InvalidRequest."""
-    text = call.metadata(_PRIORITY)
+    text = call.metadata(PRIORITY)
     if text is None:
         return named(name), 0
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MAX_PRIORITY):
-        raise InvalidRequest(
-            f"metadata {_PRIORITY}: expected a whole number from 0 to {_MAX_PRIORITY}, got {text!r:.50}"
-        )
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MAXPRIORITY):
+        raise InvalidRequest(f"metadata {PRIORITY}: expected a whole number from 0 to {_MAXPRIORITY}, got {text!r:.50}")
     return named(name), int(text)

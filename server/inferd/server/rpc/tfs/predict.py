@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 
+from inferd.server.core.burst import Share, Target
 from inferd.server.core.inference import Answer, Query
 from inferd.server.errors import ExecutionFailed, ServingError
-from inferd.server.rpc.tfs.calls import PROTOCOL, Calls, checked_name
+from inferd.server.rpc.tfs.calls import PRIORITY, PROTOCOL, Calls, checked_name
 from inferd.server.rpc.transport import UnaryCall
+from inferd.wire.forms import Form
 from inferd.wire.tensors import WireError
-from inferd.wire.tfs import decode_request, encode_response
+from inferd.wire.tfs import FORMS, Facts, decode_request, encode_response, encode_responses
 
 
 class Predict:
@@ -41,8 +44,30 @@ class Predict:
             call.deadline,
             len(message),
             started,
+            kind=request.kind,
         )
         self._calls.run(call, query, encode)
+
+
+class Speech:
+    """How bursts of Predict are read and written (`rpc.burst`)."""
+
+    protocol = PROTOCOL
+    forms = FORMS
+
+    def target(self, facts: Facts) -> Target | None:
+        name, version, label, _, outputs = facts
+        return Target(name, version, label, outputs or None) if name else None
+
+    def request_ids(
+        self, calls: Sequence[UnaryCall], _messages: Sequence[tuple[Form[Facts], bytes]]
+    ) -> Sequence[str | None]:
+        return ["" if call.metadata(PRIORITY) is None else None for call in calls]
+
+    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+        id_ = share.handle.servable.id
+        signature = share.plan.signature.name
+        return encode_responses(id_.name, id_.version, signature, share.outputs, share.rows, len(request_ids))
 
 
 def encode(answer: Answer) -> bytes:

@@ -1,0 +1,97 @@
+"""Requests of one kind that came together, run as one: one look at the serving map, one handle, one batch on the loop,
+one note in the metrics. What a request costs alone is then shared by all of them.
+
+This is a short cut of `core.inference` and of the scheduler's queue, for what nothing stands in the way of. Whatever
+is not so is left to them: the first of its kind, what asks for something special, a model that is busy, slow, unknown
+or failing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.backends.api import Array, BackendError
+from inferd.server.core.inference import Plan, ordered
+from inferd.server.core.needs import HandleLike, ManagerLike
+from inferd.server.errors import ServingError
+from inferd.wire.forms import Form, Kind
+from inferd.wire.tensors import WireError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What requests of one kind want of which model, none of them anything special. `wanted`: outputs, None for all."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+    wanted: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the first `count` of the requests get. `outputs` are theirs together, `rows` of them each one's."""
+
+    handle: HandleLike
+    plan: Plan
+    outputs: dict[str, Array]
+    count: int
+    rows: int
+
+
+class Bursts:
+    """Runs requests together. Called on the loop's thread only."""
+
+    def __init__(self, manager: ManagerLike) -> None:
+        self._manager = manager
+
+    def run(
+        self,
+        protocol: str,
+        target: Target,
+        kind: Kind[Any],
+        messages: Sequence[tuple[Form[Any], bytes]],
+        arrived_at: float,
+        answer: Callable[[Share, int], None],
+    ) -> int:
+        """Runs requests from the front, in batches, as far as they may run here and now; gives how many. `answer` gets
+        each batch and the number of its first request. What it raises ends the run, and its batch counts as not run:
+        an inference may be repeated, since what is stateful is never batched."""
+        try:
+            handle = self._manager.acquire(target.model, target.version, target.label)
+        except ServingError:
+            return 0
+        done = 0
+        try:
+            plan: Plan | None = handle.servable.plans.get(kind)
+            if plan is None or plan.route is None:
+                return 0
+            route = plan.route
+            while route.run_now is not None and done < len(messages):
+                ran = route.run_now(route, target.wanted, messages[done:] if done else messages, kind.joined)
+                if ran is None:
+                    break
+                outputs = ran.outputs
+                if list(outputs) != plan.names:
+                    outputs = ordered(outputs, plan.names)
+                answer(Share(handle, plan, outputs, ran.count, route.rows), done)
+                plan.metrics.requests(
+                    protocol,
+                    ran.count,
+                    ran.finished_at - arrived_at,
+                    ran.started_at - arrived_at,
+                    ran.finished_at - ran.started_at,
+                )
+                done += ran.count
+        except (ServingError, BackendError, WireError):
+            pass  # whose fault it is shows when they run one at a time
+        except Exception:
+            _log.exception("requests to %s could not be run together", target.model)
+        finally:
+            handle.release()
+        return done

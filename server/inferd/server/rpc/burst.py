@@ -1,0 +1,123 @@
+"""Calls of one hot method that came in one turn of the loop: those of one kind are read, run and answered together.
+
+A protocol says how its messages are read and written (`Speech`); everything that is not usual goes to the method's own
+handler, call by call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from inferd.server.core.burst import Bursts, Share, Target
+from inferd.server.rpc.transport import UnaryCall, UnaryHandler
+from inferd.wire.forms import Form, Forms, Kind
+
+_log = logging.getLogger(__name__)
+_KEPT_TARGETS = 256
+_Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
+
+
+class Speech(Protocol):
+    """What one protocol's messages say. Thread-safe.
+
+    protocol   name in the metrics
+    forms      of the requests
+    """
+
+    protocol: str
+
+    @property
+    def forms(self) -> Forms[Any]: ...
+
+    def target(self, facts: Any) -> Target | None:
+        """What requests of this kind want; None where it is something special."""
+        ...
+
+    def request_ids(
+        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Any], bytes]]
+    ) -> Sequence[str | None]:
+        """What is echoed in the answers; None where a call has to be looked at alone."""
+        ...
+
+    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+        """The answers. Raises WireError for outputs that cannot travel."""
+        ...
+
+
+class Burst:
+    """The handler of bursts of one method. On the loop's thread only."""
+
+    def __init__(self, speech: Speech, bursts: Bursts, alone: UnaryHandler) -> None:
+        """`alone` handles one call, and never raises."""
+        self._speech = speech
+        self._bursts = bursts
+        self._alone = alone
+        self._targets: dict[Kind[Any], Target | None] = {}
+
+    def __call__(self, calls: Sequence[UnaryCall], arrived_at: float) -> Sequence[UnaryCall]:
+        """Answers what can be answered at once, starts the rest and gives it."""
+        match = self._speech.forms.match
+        kinds: dict[Kind[Any], _Group] = {}
+        left: list[UnaryCall] = []
+        for call in calls:
+            message = call.request
+            form = match(message)
+            if form is None:
+                left.append(call)
+                continue
+            group = kinds.get(form.kind)
+            if group is None:
+                group = kinds[form.kind] = ([], [])
+            group[0].append(call)
+            group[1].append((form, message))
+        models = Counter(kind.facts[0] for kind in kinds) if len(kinds) > 1 else {}
+        for kind, (callers, messages) in kinds.items():
+            target = self._target(kind)
+            # Several kinds for one model would be batches of their own here; in its queue they may share one.
+            if target is None or models.get(target.model, 1) > 1:
+                left += callers
+            else:
+                left += self._run(kind, target, messages, callers, arrived_at)
+        if left and len(kinds) > 1:  # first come, first served
+            ids = set(map(id, left))
+            left = [call for call in calls if id(call) in ids]
+        for call in left:
+            self._alone(call)
+        return left
+
+    def _run(
+        self,
+        kind: Kind[Any],
+        target: Target,
+        messages: list[tuple[Form[Any], bytes]],
+        calls: list[UnaryCall],
+        arrived_at: float,
+    ) -> list[UnaryCall]:
+        speech = self._speech
+        request_ids = speech.request_ids(calls, messages)
+        if None in request_ids:
+            return calls
+
+        def answer(share: Share, first: int) -> None:
+            end = first + share.count
+            answers = speech.encode(share, request_ids[first:end])  # type: ignore[arg-type]
+            for call, message in zip(calls[first:end], answers, strict=True):
+                try:
+                    call.reply(message)
+                except Exception:
+                    _log.exception("a call could not be answered")
+
+        done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer)
+        return calls[done:]
+
+    def _target(self, kind: Kind[Any]) -> Target | None:
+        try:
+            return self._targets[kind]
+        except KeyError:
+            if len(self._targets) >= _KEPT_TARGETS:
+                self._targets.clear()
+            found = self._targets[kind] = self._speech.target(kind.facts)
+            return found

@@ -1,0 +1,72 @@
+"""A servable on the front end's loop: batches of its queue, and requests that came together and need no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from inferd.backends.api import Array, Traits
+from inferd.server.scheduling.batcher import Batcher, Parking
+from inferd.server.scheduling.execution import Executor
+from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
+from inferd.server.scheduling.request import Ran, Route
+
+T = TypeVar("T")
+
+
+def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor) -> Lane:
+    """The lane that runs the queue's batches on the loop."""
+
+    def take_and_run() -> bool:
+        batch = batcher.look(parking)
+        if batch is None:
+            batcher.hand_over()  # what waits for company is a worker's: the loop has no clock
+            return False
+        executor.run(batch)
+        batcher.done(parking)
+        return True
+
+    return Lane(loop, pace, take_and_run, batcher.hand_over)
+
+
+def fits(traits: Traits) -> bool:
+    """Whether a model takes inputs that are read-only, and aligned as memory usually is."""
+    return not traits.may_write_inputs and traits.alignment <= 16
+
+
+class Express:
+    """Requests of one route that came together, run as one batch at once. On the loop's thread only."""
+
+    def __init__(self, lane: Lane, executor: Executor) -> None:
+        self._lane = lane
+        self._executor = executor
+
+    def run_now(
+        self,
+        route: Route,
+        wanted: tuple[str, ...] | None,
+        parts: Sequence[T],
+        join: Callable[[Sequence[T]], dict[str, Array] | None],
+    ) -> Ran | None:
+        """Runs requests from the front, as many as fit into a batch. To be called for routes that name it, by who keeps
+        the servable from being drained.
+
+        `parts` are the requests as the caller has them, and `join` makes inputs of some of them. None where nothing may
+        run: the model is not short enough, earlier requests wait, the queue would not take so many, `join` gave None.
+        Raises BackendError. Whatever was not run may be submitted as usual.
+        """
+        queue = route.queue
+        rows, limit = route.rows, queue.limit
+        if rows > limit or queue.requests or len(parts) > queue.max_requests:
+            return None
+        most = limit // rows
+        taken = parts if len(parts) <= most else parts[:most]
+
+        def run() -> Ran | None:
+            inputs = join(taken)
+            bucket = queue.buckets.get(route.key)
+            if inputs is None or bucket is None:
+                return None
+            return self._executor.run_now(bucket, inputs, len(taken), wanted)
+
+        return self._lane.run_now(run)

@@ -1,0 +1,438 @@
+"""Calls that came in one turn of the loop, answered together: on a real scheduler whose loop is this thread."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+from support import rpc
+from support.scheduling import PATIENCE, FakeModel, Recorder, scheduler
+
+from inferd.backends.api import Array, BackendError, InvalidInput, Signature, TensorSpec, Traits
+from inferd.oip.v1 import infer_pb2
+from inferd.server.config.schema import ServerConfig
+from inferd.server.core.inflight import Inflight
+from inferd.server.errors import Code
+from inferd.server.observability.model_metrics import ModelMetrics
+from inferd.server.rpc.services import PREDICT, build_method_table
+from inferd.server.scheduling.inline import TURN, InlineLoop
+from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
+from inferd.wire.dtypes import DType
+from inferd.wire.native import decode_response, encode_request
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+TFS_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+X = TensorSpec("x", DType.FP32, (-1, 2))
+DOUBLE = Signature("serving_default", (X,), (replace(X, name="y"),))
+LIMIT = 8
+
+
+class FakeCall:
+    """A call that has arrived, and what it was told."""
+
+    peer = "ipv4:127.0.0.1:5000"
+    cancelled = False
+
+    def __init__(self, request: bytes, method: str = PREDICT, **metadata: str) -> None:
+        self.method = method
+        self.request = request
+        self.deadline: float | None = None
+        self._metadata = metadata
+        self._told = threading.Event()
+        self.message: bytes | None = None
+        self.failed: tuple[Code, str] | None = None
+
+    def metadata(self, key: str) -> str | None:
+        return self._metadata.get(key.replace("-", "_"))
+
+    def on_cancel(self, fn: Callable[[], None]) -> None:
+        pass
+
+    def reply(self, message: bytes) -> None:
+        assert not self._told.is_set()
+        self.message = message
+        self._told.set()
+
+    def fail(self, code: Code, text: str, trailing: object = ()) -> None:
+        assert not self._told.is_set()
+        self.failed = (code, text)
+        self._told.set()
+
+    def wait(self) -> FakeCall:
+        assert self._told.wait(PATIENCE), "the call got no answer"
+        return self
+
+    @property
+    def y(self) -> list[float]:
+        """The first column of the answer."""
+        self.wait()
+        assert self.message is not None, self.failed
+        return list(decode_response(self.message).outputs["y"][:, 0])
+
+
+class Metrics(rpc.FakeMetrics):
+    """The real numbers of every model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: dict[str, ModelMetrics] = {}
+
+    def model(self, name: str, version: int) -> Any:
+        return self.models.setdefault(name, ModelMetrics(name, str(version)))
+
+
+class Server:
+    """One model behind the real table; this thread is the loop."""
+
+    def __init__(self, model: FakeModel, **options: Any) -> None:
+        self.model = model
+        self.recorder = Recorder()
+        self.loop = InlineLoop()
+        self.loop.enter()
+        batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
+        self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)
+        self.manager = rpc.FakeManager()
+        self.servable = self.manager.available("digits", 1)
+        self.servable.signatures = {DOUBLE.name: model.signatures[0]}
+        self.servable.scheduler = self.scheduler  # type: ignore[assignment]
+        self.metrics = Metrics()
+        self.table = build_method_table(
+            self.manager,  # type: ignore[arg-type]
+            self.metrics,
+            ServerConfig(),
+            inflight=Inflight(ServerConfig().inflight),
+            check=rpc.check,
+        )
+
+    def trust(self, method: str = PREDICT, request: bytes | None = None) -> None:
+        """Runs as many batches as it takes for the model to come on the loop."""
+        request = encode_request("digits", {"x": rows(0)}) if request is None else request
+        for _ in range(17):
+            call = FakeCall(request, method)
+            self.table.unary[method](call)
+            self.loop.turn()
+            call.wait()
+        self.model.forget()
+        self.recorder.batches.clear()
+
+    def burst(self, *calls: FakeCall) -> list[FakeCall]:
+        """Hands the calls over as the transport does, and takes the turn. Gives those not answered at once."""
+        left = self.table.bursts[calls[0].method](calls, monotonic())
+        self.loop.turn()
+        return list(left)  # type: ignore[arg-type]
+
+    def count(self, protocol: str = "grpc", code: str = "OK") -> int:
+        return self.metrics.models["digits"].snapshot().requests.get((protocol, code), 0)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    made: list[Server] = []
+
+    def start(function: Callable[..., dict[str, Array]] | None = None, **options: Any) -> Server:
+        signature = options.pop("signature", DOUBLE)
+        traits = options.pop("traits", Traits(bounded=True, concurrent=True))
+        model = FakeModel(function or double, (signature,), traits)
+        made.append(Server(model, **options))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.loop.leave()
+        server.scheduler.close()
+
+
+def double(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {"y": inputs["x"] * 2}
+
+
+def rows(*values: float) -> Array:
+    return np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
+
+
+def ask(*values: float, **options: Any) -> FakeCall:
+    return FakeCall(encode_request("digits", {"x": rows(*values)}, **options))
+
+
+def test_calls_of_one_kind_are_one_batch_and_one_handle(serve):
+    server = serve()
+    server.trust()
+    before = server.count()
+    calls = [ask(n) for n in range(5)]
+    assert server.burst(*calls) == []
+    assert [call.y for call in calls] == [[2 * n] for n in range(5)]
+    assert server.recorder.batches == [(DOUBLE.name, 5, 5)]
+    assert server.servable.handles == 0
+    snapshot = server.metrics.models["digits"].snapshot()
+    assert server.count() == before + 5
+    assert sum(snapshot.seconds.counts) == sum(snapshot.queue.counts) == sum(snapshot.compute.counts) == before + 5
+
+
+def test_every_caller_gets_its_own_rows_and_its_own_id(serve):
+    server = serve()
+    server.trust(request=ask(0, 0, request_id="learn").request)
+    server.trust(request=ask(0, 0, request_id="").request)
+    metadata = FakeCall(ask(7, 8).request, x_request_id="of-metadata")
+    calls = [ask(1, 2, request_id="first"), ask(3, 4, request_id="other"), ask(5, 6), metadata]
+    assert server.burst(*calls) == []
+    assert [call.y for call in calls] == [[2, 4], [6, 8], [10, 12], [14, 16]]
+    ids = [decode_response(call.message).request_id for call in calls]
+    assert ids[:2] == ["first", "other"]
+    assert ids[2]
+    assert ids[3] == "of-metadata"
+    assert [rows for *_, rows in server.recorder.batches] == [LIMIT]
+
+
+def test_more_than_fits_into_a_batch_are_several(serve):
+    server = serve()
+    server.trust()
+    calls = [ask(n) for n in range(LIMIT + 3)]
+    assert server.burst(*calls) == []
+    assert [call.y for call in calls] == [[2 * n] for n in range(LIMIT + 3)]
+    assert server.model.batches == [LIMIT, 3]
+
+
+def test_the_first_of_a_kind_is_looked_at_alone(serve):
+    server = serve()
+    server.trust()
+    calls = [ask(1, 2, 3), ask(4, 5, 6)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[2, 4, 6], [8, 10, 12]]
+    again = [ask(1, 2, 3), ask(4, 5, 6)]
+    assert server.burst(*again) == []
+    assert [call.y for call in again] == [[2, 4, 6], [8, 10, 12]]
+
+
+def test_other_kinds_for_the_same_model_share_a_batch_in_its_queue(serve):
+    server = serve()
+    server.trust()
+    server.trust(request=ask(0, 0).request)
+    calls = [ask(1), ask(2, 3), ask(4)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[2], [4, 6], [8]]
+    assert server.model.batches == [4]
+
+
+@pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
+def test_what_asks_for_something_special_goes_the_usual_way(serve, options: dict[str, int]):
+    server = serve()
+    server.trust()
+    server.trust(request=ask(0, **options).request)
+    calls = [ask(1, **options), ask(2, **options)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[2], [4]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"traits": Traits(bounded=True, concurrent=True, may_write_inputs=True)},
+        {"traits": Traits(bounded=True, concurrent=True, alignment=64)},
+        {"batching": {"max_queue_delay": 0.001}},
+        {"batching": {"mode": "off"}},
+        {"batching": {"padding": {"x": [4]}}, "signature": replace(DOUBLE, inputs=(replace(X, shape=(-1, -1)),))},
+        {"traits": Traits()},
+    ],
+    ids=["writes", "aligned", "delay", "unbatched", "padded", "not bounded"],
+)
+def test_a_model_that_needs_more_than_rows_in_a_row_goes_the_usual_way(serve, options: dict[str, Any]):
+    server = serve(**options)
+    server.trust()
+    calls = [ask(1), ask(2)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[2], [4]]
+
+
+def test_only_the_culprit_fails(serve):
+    def picky(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if (inputs["x"] == 13).any():
+            raise InvalidInput("13 is not served here")
+        return double("", inputs)
+
+    server = serve(picky)
+    server.trust()
+    calls = [ask(1), ask(13), ask(3)]
+    assert server.burst(*calls) == calls
+    assert (calls[0].y, calls[2].y) == ([2], [6])
+    assert calls[1].wait().failed == (Code.INVALID_ARGUMENT, "13 is not served here")
+    assert server.count(code="INVALID_ARGUMENT") == 1
+    assert server.servable.handles == 0
+
+
+@pytest.mark.parametrize("error", [BackendError("it broke"), RuntimeError("secret"), SystemExit(3)], ids=repr)
+def test_a_model_that_fails_later_answers_each_call_once(serve, error: BaseException):
+    fails = itertools.count()
+
+    def once(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if (inputs["x"] == 5).any() and not next(fails):
+            raise error
+        return double("", inputs)
+
+    server = serve(once)
+    server.trust()
+    calls = [ask(5), ask(6)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[10], [12]]
+
+
+def test_wrong_rows_are_nobodys(serve):
+    def loses_one(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        x = inputs["x"]
+        return double("", {"x": x[1:] if (x == 5).any() and len(x) > 1 else x})
+
+    server = serve(loses_one)
+    server.trust()
+    calls = [ask(5), ask(6)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[10], [12]]
+
+
+def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve):
+    server = serve()
+    server.trust()
+    waiting = [ask(1), ask(2)]
+    for call in waiting:
+        server.table.unary[PREDICT](call)
+    calls = [ask(3)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in waiting + calls] == [[2], [4], [6]]
+    assert server.model.batches == [3]
+
+
+def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve):
+    server = serve(queue={"requests": 2})
+    server.trust()
+    calls = [ask(n) for n in range(4)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls[:2]] == [[0], [2]]
+    for call in calls[2:]:
+        assert call.wait().failed[0] is Code.RESOURCE_EXHAUSTED
+
+
+def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve):
+    server = serve()
+    server.trust()
+    server.loop.spent = TURN
+    calls = [ask(1), ask(2)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[2], [4]]
+
+
+def test_a_model_that_has_gone_is_not_found(serve):
+    server = serve()
+    server.trust()
+    server.manager.servables.clear()
+    calls = [ask(1), ask(2)]
+    assert server.burst(*calls) == calls
+    assert {call.wait().failed[0] for call in calls} == {Code.NOT_FOUND}
+
+
+def test_a_closed_scheduler_runs_nothing(serve):
+    server = serve()
+    server.trust()
+    server.scheduler.close()
+    calls = [ask(1), ask(2)]
+    assert server.burst(*calls) == calls
+    assert {call.wait().failed[0] for call in calls} == {Code.UNAVAILABLE}
+    assert server.model.batches == []
+
+
+def test_what_is_no_request_fails_alone(serve):
+    server = serve()
+    server.trust()
+    broken = FakeCall(b"\xff\xff")
+    calls = [ask(1), broken, ask(2)]
+    assert server.burst(*calls) == [broken]
+    assert (calls[0].y, calls[2].y) == ([2], [4])
+    assert broken.wait().failed[0] is Code.INVALID_ARGUMENT
+
+
+def test_outputs_that_cannot_travel_are_the_models_failure(serve):
+    def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        y = inputs["x"].astype(np.complex64) if (inputs["x"] == 5).any() else inputs["x"]
+        return {"y": y}
+
+    server = serve(strange, batching={"mode": "trusted"})
+    server.trust()
+    calls = [ask(5), ask(5)]
+    assert server.burst(*calls) == calls
+    assert {call.wait().failed[0] for call in calls} == {Code.INTERNAL}
+
+
+def test_several_outputs_go_out_in_the_order_asked_for(serve):
+    signature = replace(DOUBLE, outputs=(replace(X, name="y"), replace(X, name="z")))
+
+    def two(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": inputs["x"] * 2, "z": inputs["x"] * 3}
+
+    server = serve(two, signature=signature)
+    server.trust(request=ask(0, outputs=("z", "y")).request)
+    calls = [ask(n, outputs=("z", "y")) for n in range(3)]
+    assert server.burst(*calls) == []
+    for n, call in enumerate(calls):
+        outputs = decode_response(call.message).outputs
+        assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 3 * n), ("y", 2 * n)]
+
+
+def infer(*values: float, request_id: str = "", **fields: Any) -> FakeCall:
+    x = rows(*values)
+    request = infer_pb2.ModelInferRequest(model_name="digits", id=request_id, **fields)
+    request.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    request.raw_input_contents.append(x.tobytes())
+    return FakeCall(request.SerializeToString(), INFER)
+
+
+def test_the_open_inference_protocol_gains_alike(serve):
+    server = serve()
+    server.trust(INFER, infer(0).request)
+    server.trust(INFER, infer(0, request_id="ab").request)
+    calls = [infer(1), infer(2, request_id="cd"), infer(3, request_id="ef")]
+    assert server.burst(*calls) == []
+    for n, (call, request_id) in enumerate(zip(calls, ("", "cd", "ef"), strict=True), 1):
+        answer = infer_pb2.ModelInferResponse.FromString(call.message)
+        assert (answer.model_name, answer.model_version, answer.id) == ("digits", "1", request_id)
+        assert [(o.name, o.datatype, list(o.shape)) for o in answer.outputs] == [("y", "FP32", [1, 2])]
+        assert list(np.frombuffer(answer.raw_output_contents[0], np.float32)) == [2 * n, 2 * n]
+    assert server.count("oip") == 2 * 17 + 3
+
+
+def test_parameters_of_the_open_inference_protocol_go_the_usual_way(serve):
+    server = serve()
+    priority = {"priority": infer_pb2.InferParameter(int64_param=1)}
+    request = infer(1, parameters=priority).request
+    server.trust(INFER, request)
+    calls = [infer(1, parameters=priority), infer(2, parameters=priority)]
+    assert server.burst(*calls) == calls
+    assert all(call.wait().message for call in calls)
+
+
+def classic(*values: float, **metadata: str) -> FakeCall:
+    x = rows(*values)
+    request = tfs_pb.PredictRequest(model_spec={"name": "digits", "signature_name": DOUBLE.name})
+    tensor = request.inputs["x"]
+    tensor.dtype = 1
+    for size in x.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = x.tobytes()
+    return FakeCall(request.SerializeToString(), TFS_PREDICT, **metadata)
+
+
+def test_tensorflow_servings_predict_gains_alike(serve):
+    server = serve()
+    server.trust(TFS_PREDICT, classic(0).request)
+    calls = [classic(n) for n in range(3)]
+    assert server.burst(*calls) == []
+    for n, call in enumerate(calls):
+        answer = tfs_pb.PredictResponse.FromString(call.message)
+        assert (answer.model_spec.name, answer.model_spec.version.value) == ("digits", 1)
+        assert answer.model_spec.signature_name == DOUBLE.name
+        assert [dim.size for dim in answer.outputs["y"].tensor_shape.dim] == [1, 2]
+        assert list(answer.outputs["y"].float_val) == [2 * n, 2 * n]
+    special = [classic(1), classic(2, inferd_priority="2")]
+    assert server.burst(*special) == special
