@@ -31,7 +31,7 @@ from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
-from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest, Ran
 
 _log = logging.getLogger("inferd.scheduling")
@@ -140,9 +140,7 @@ class Executor:
         request.succeed(outputs)
         self._observer.batch(queue.name, (request,), rows, seconds)
 
-    def run_now(
-        self, queue: SignatureQueue, inputs: dict[str, Array], count: int, wanted: tuple[str, ...] | None
-    ) -> Ran:
+    def run_now(self, bucket: Bucket, inputs: dict[str, Array], count: int, wanted: tuple[str, ...] | None) -> Ran:
         """Runs the joined inputs of `count` requests. Raises BackendError: then the requests may run one at a time
         (`run`), where the culprit is found."""
         queue = bucket.queue

@@ -14,6 +14,11 @@ from inferd.server.scheduling.request import Ran, Route
 T = TypeVar("T")
 
 
+def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
+    """Whether a model that keeps no state may be on the loop at all, as far as its backend knows."""
+    return traits.bounded and traits.concurrent and all(device == "cpu" for device in devices)
+
+
 def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor) -> Lane:
     """The lane that runs the queue's batches on the loop."""
 

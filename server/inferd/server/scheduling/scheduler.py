@@ -17,7 +17,7 @@ from inferd.server.scheduling.batcher import Batcher, Parking
 from inferd.server.scheduling.bucket import ALONE, BucketKeys, batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.express import Express, fits, make_lane
+from inferd.server.scheduling.express import Express, fits, make_lane, may_run_inline
 from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
@@ -275,7 +275,7 @@ class Scheduler:
                 raise Unavailable(f"{self._name} is closed")
             if self._serving:
                 return
-            if self._loop is not None and self._may_run_inline:
+            if self._loop is not None and not self.stateful and may_run_inline(self._model.traits, self.devices):
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
                 parking = Parking()
                 self._parkings.append(parking)
@@ -290,12 +290,6 @@ class Scheduler:
                 worker.call(partial(self._serve, parkings))
             threading.Thread(target=self._batcher.watch, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
-
-    @property
-    def _may_run_inline(self) -> bool:
-        traits = self._model.traits
-        on_cpu = all(device == "cpu" for device in self._group.devices)
-        return traits.bounded and traits.concurrent and on_cpu and not self.stateful
 
     def _executor(self, instance: Instance, parking: Parking, *, inline: bool = False) -> Executor:
         hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, parking)}
