@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from inferd.backends import onnx_session
+from inferd.backends import onnx_device, onnx_session
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
     IncompleteArtefact,
@@ -131,7 +132,7 @@ class OnnxModel:
         session = onnx_session.make_session(
             self._content, placement.device, placement.threads, self._options, fixed_shapes=fixed
         )
-        return onnx_session.OnnxInstance(session, self._signature)
+        return _instance(session, self._signature, placement.device, graph=self._options.cuda_graph)
 
     def close(self) -> None:
         self._content.close()
@@ -238,6 +239,17 @@ def _narrowed(role: str, found: Sequence[TensorSpec], declared: Sequence[TensorS
     return tuple(specs.values())
 
 
+def _instance(session: Any, signature: Signature, device: str, *, graph: bool) -> Instance:
+    if device == "cpu":
+        return onnx_session.OnnxInstance(session, signature)
+    if not graph:
+        return onnx_device.DeviceInstance(session, signature, device)
+    odd = [spec.name for spec in (*signature.inputs, *signature.outputs) if spec.dtype in (DType.STRING, DType.BF16)]
+    if odd:
+        raise LoadError(f"option 'cuda_graph': {odd[0]!r} is of a type that is translated on the host; leave it out")
+    return onnx_device.GraphInstance(session, signature, device)
+
+
 def _traits(signature: Signature) -> Traits:
     """Facts of ONNX Runtime's sessions: graph inputs are never written to, and a run may go on beside another.
 
@@ -250,5 +262,6 @@ def _traits(signature: Signature) -> Traits:
         alignment=max((spec.dtype.itemsize for spec in signature.inputs), default=1) or 1,
         bounded=True,
         concurrent=True,
+        overlaps=2,
         max_batch=min(fixed) if fixed and len(fixed) == len(leading) else None,
     )

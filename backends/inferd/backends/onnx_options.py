@@ -12,6 +12,8 @@ allow_spinning        idle worker threads spin instead of sleeping: a little fas
 log_severity          0 (all) to 4 (fatal only); default 4, as errors reach the caller and the log of the server anyway
 session_config        mapping of ONNX Runtime's own session configuration entries
 provider_options      mapping of options of the CUDA provider (gpu_mem_limit, cudnn_conv_algo_search, ...)
+cuda_graph            CUDA only: runs of shapes seen before are replayed as one graph, for models whose kernels all run
+                      on the device; at most 16 sets of shapes have one; default false
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class OnnxOptions:
     log_severity: int = 4
     session_config: Mapping[str, str] = field(default_factory=dict)
     provider_options: Mapping[str, str] = field(default_factory=dict)
+    cuda_graph: bool = False
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> OnnxOptions:
@@ -54,7 +57,12 @@ class OnnxOptions:
         unknown = [str(key) for key in options if key not in known]
         if unknown:
             raise LoadError(f"unknown option {unknown[0]!r} of the onnx backend; known are: {', '.join(known)}")
-        return cls(**{key: _READERS[key](key, value) for key, value in options.items()})
+        read = cls(**{key: _READERS[key](key, value) for key, value in options.items()})
+        if "enable_cuda_graph" in read.provider_options:
+            raise LoadError(
+                "option 'provider_options' of the onnx backend: set cuda_graph instead of enable_cuda_graph"
+            )
+        return read
 
     def session_options(self, runtime: Any, *, threads: int, fixed_shapes: bool) -> Any:
         """onnxruntime.SessionOptions for an instance with so many threads. Raises LoadError."""
@@ -120,4 +128,5 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "log_severity": _whole(0, 4),
     "session_config": _texts,
     "provider_options": _texts,
+    "cuda_graph": _flag,
 }

@@ -103,6 +103,8 @@ def _load(ort: Any, content: ModelContent, settings: Any, providers: list[Any]) 
 
 def _providers(ort: Any, device: str, options: OnnxOptions) -> list[Any]:
     if device == "cpu":
+        if options.cuda_graph:
+            raise LoadError("option 'cuda_graph' needs a CUDA device, and the model is placed on cpu: instances.device")
         return [CPU]
     kind, _, index = device.partition(":")
     if kind != "cuda" or not index.isdigit():
@@ -117,7 +119,8 @@ def _providers(ort: Any, device: str, options: OnnxOptions) -> list[Any]:
         raise LoadError(f"device {device!r} was asked for, but the driver shows {count} CUDA devices")
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA and cuDNN where pip put them
-    return [(CUDA, {**options.provider_options, "device_id": index}), CPU]
+    graph = {"enable_cuda_graph": "1"} if options.cuda_graph else {}
+    return [(CUDA, {**options.provider_options, **graph, "device_id": index}), CPU]
 
 
 def _check_device(session: Any, device: str) -> None:
@@ -178,12 +181,12 @@ class OnnxInstance:
         try:
             if self._translated:
                 return self._run_translated(session, inputs, wanted)
-            return dict(zip(wanted, session.run(wanted, inputs, self._quiet), strict=True))
+            return dict(zip(wanted, self._execute(session, wanted, inputs), strict=True))
         except BackendError:
             raise
         except Exception as error:  # pybind raises classes of its own that share no base
             # ONNX Runtime checks everything, but names no tensor: the own check costs only the runs that failed.
-            self._check.inputs(inputs)
+            self._explain(inputs)
             text = clean(error)
             if type(error).__name__ == "InvalidArgument":
                 raise InvalidInput(text) from None
@@ -191,6 +194,14 @@ class OnnxInstance:
 
     def close(self) -> None:
         self.session = None
+
+    def _execute(self, session: Any, wanted: list[str], inputs: Mapping[str, Array]) -> list[Array]:
+        outputs: list[Array] = session.run(wanted, inputs, self._quiet)
+        return outputs
+
+    def _explain(self, inputs: Mapping[str, Array]) -> None:
+        """Raises InvalidInput when the inputs are why a run failed."""
+        self._check.inputs(inputs)
 
     def _run_translated(self, session: Any, inputs: Mapping[str, Array], wanted: list[str]) -> dict[str, Array]:
         """Strings are `str` to ONNX Runtime, `bytes` to us; bfloat16 is known to its tensors, not to its arrays."""
