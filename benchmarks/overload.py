@@ -144,14 +144,16 @@ def _refusal(server: Served, folder: Path) -> Table:
     data = message("full", np.ones((1, *SMALL), np.float32))
     full.write_bytes(b"\0" + len(data).to_bytes(4, "big") + data)
     costs: dict[str, list[float]] = {"tiny answer": [], "refusal": []}
+    before = _threads(server.pid)
+    closed_loop(server.address, data, 1, 2.0)
+    spent = {thread: after - before.get(thread, 0.0) for thread, after in _threads(server.pid).items()}
+    computes = max(spent, key=spent.__getitem__)
     for _ in range(ROUNDS):
         for name, body in (("tiny answer", tiny), ("refusal", full)):
-            threads, before = _threads(server.pid), cpu_seconds(server.pid)
+            began, model = cpu_seconds(server.pid), _threads(server.pid)[computes]
             count, _ = _h2load(server, body, 4, 8, SECONDS / 2, codes=("OK", "RESOURCE_EXHAUSTED"))
-            spent = cpu_seconds(server.pid) - before
-            if name == "refusal":
-                spent -= max(after - threads.get(thread, 0.0) for thread, after in _threads(server.pid).items())
-            costs[name].append(1e6 * spent / count)
+            own = cpu_seconds(server.pid) - began - (_threads(server.pid)[computes] - model)
+            costs[name].append(1e6 * own / count)
     for name, seen in costs.items():
         table.rows.append([name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"])
     ratios = [r / t for r, t in zip(costs["refusal"], costs["tiny answer"], strict=True)]
@@ -195,6 +197,9 @@ def _threads(pid: int) -> dict[str, float]:
     """Processor seconds by thread."""
     seconds = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        try:
+            fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+        except FileNotFoundError:  # it has just ended
+            continue
         seconds[task.name] = (int(fields[11]) + int(fields[12])) / 100
     return seconds
