@@ -51,6 +51,7 @@ __all__ = [
     "Limits",
     "Load",
     "Log",
+    "Memory",
     "ModelConfig",
     "Policy",
     "Queue",
@@ -152,6 +153,14 @@ class Inflight(Section):
     """Most bytes of their messages."""
 
 
+class Memory(Section):
+    """What the process may keep in memory. For requests there are `inflight.bytes` and `queue.bytes`."""
+
+    models: Room | None = None
+    """Most bytes of host memory that the loaded models take together, by their files and what loads have shown. A
+    version that does not fit is not loaded, and the one before it stays. null: no such bound."""
+
+
 class Repository(Section):
     """Where models come from."""
 
@@ -237,6 +246,7 @@ class ServerConfig(Section):
     grpc: Grpc = Grpc()
     http: Http = Http()
     inflight: Inflight = Inflight()
+    memory: Memory = Memory()
     repository: Repository = Repository()
     load: Load = Load()
     drain: Drain = Drain()

@@ -17,6 +17,7 @@ from inferd.server.lifecycle.layout import MODEL_FILE, TRITON_FILE
 from inferd.server.lifecycle.loader import Loader, Registry
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.memory import Memory
+from inferd.server.lifecycle.memory_budget import MemoryBudget
 from inferd.server.lifecycle.named import NamedModel, NamedModels
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.settings import Resolve
@@ -91,6 +92,7 @@ def build_loader(
         observer_for=observer_for,
         loop=loop,
         recorded=recorded,
+        budget=MemoryBudget(config.memory.models) if config.memory.models else None,
     )
 
 

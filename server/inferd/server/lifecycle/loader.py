@@ -36,6 +36,7 @@ from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.layout import LayoutError
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.memory import Memory
+from inferd.server.lifecycle.memory_budget import ESTIMATE, MemoryBudget
 from inferd.server.lifecycle.placement import placements
 from inferd.server.lifecycle.reshape import own_signatures, reshaped
 from inferd.server.lifecycle.servable import Servable
@@ -51,8 +52,6 @@ from inferd.server.scheduling.scheduler import Scheduler
 __all__ = ["LoadCancelled", "LoadRequest", "Loader", "LoaderLike", "Registry"]
 
 log = get("lifecycle")
-
-_ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
 
 
 class LoadCancelled(Exception):
@@ -126,8 +125,11 @@ class Loader:
         observer_for: Callable[[ServableId], BatchObserver] | None = None,
         loop: InlineLoop | None = None,
         recorded: Recorded | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
-        """`recorded` reads the requests that TensorFlow Serving's users record beside a version."""
+        """`recorded` reads the requests that TensorFlow Serving's users record beside a version. `budget`: what does
+        not fit into it is not loaded."""
+        self._budget = budget
         self._registry = registry
         self._cpu_threads = cpu_threads
         self._memory = memory or Memory()
@@ -142,7 +144,7 @@ class Loader:
 
     def estimate(self, version: VersionOnDisk) -> int:
         """Bytes of memory that the version will take, guessed from its files."""
-        return int(version.tree.size * _ESTIMATE)
+        return int(version.tree.size * ESTIMATE)
 
     def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
         """See LoaderLike."""
@@ -150,7 +152,16 @@ class Loader:
             if request.config.ensemble:
                 assert self._acquire is not None
                 return compose(request, self._acquire, self._observer(request.id))
-            return self._load(request, cancelled)
+            if self._budget is None:
+                return self._load(request, cancelled)
+            self._budget.reserve(request)
+            try:
+                servable = self._load(request, cancelled)
+                self._budget.loaded(request)
+            except BaseException:
+                self._budget.release(request.id, request.generation)
+                raise
+            return servable
 
     def _load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
         began = time.monotonic()
@@ -306,6 +317,8 @@ class Loader:
         if servable.worker is not None:
             servable.worker.end()  # also when the model hangs: no thread waits for it any more then
         self._memory.after_unload()
+        if self._budget is not None:
+            self._budget.release(servable.id, servable.generation)
 
     def preload(self, backends: Sequence[str]) -> None:
         """See LoaderLike."""
