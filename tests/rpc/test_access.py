@@ -20,11 +20,11 @@ from support.security import Keys, entry, write_tokens
 from inferd.oip.v1 import control_pb2 as oip
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.gate import make_gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.observability.events import FIELDS
 from inferd.server.rpc.predict import Predict
 from inferd.server.rpc.services import build_method_table
-from inferd.server.security.authority import Authority
 from inferd.server.security.file_watch import FileWatch
 from inferd.tfs.v1 import model_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as pb
@@ -155,12 +155,10 @@ class TestStreams:
 
     def test_a_token_that_is_taken_back_ends_its_streams(self, serve, keys: Keys, tmp_path: Path):
         config = guarded_config(tmp_path, keys)
-        authority, files = Authority(config.auth), FileWatch(3600)
-        authority.watch(files)
+        gate, files = make_gate(config), FileWatch(3600)
+        gate.authority.watch(files)
         manager = WatchedManager()
-        table = build_method_table(
-            manager, FakeMetrics(), config, inflight=Inflight(config.inflight), authority=authority
-        )
+        table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), gate=gate)
         server = serve(config=config, manager=manager, table=table)
         messages, answers = open_stream(server, f"Bearer {STATIC}")
         messages.put(request())
@@ -305,3 +303,10 @@ def test_without_credentials_to_check_nothing_stands_before_a_prediction():
     (handler,) = (cell.cell_contents for cell in table.unary[PREDICT].__closure__ or () if callable(cell.cell_contents)
                   and isinstance(cell.cell_contents, Predict))  # fmt: skip
     assert isinstance(handler._inference._manager, WatchedManager)
+
+
+def test_no_call_is_taken_together_with_others_past_the_question_who_calls(keys: Keys, tmp_path: Path):
+    limits = {"clients": {"rate": 5.0}}
+    for config in (guarded_config(tmp_path, keys), ServerConfig.model_validate({"limits": limits})):
+        table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+        assert not table.bursts

@@ -14,7 +14,7 @@ from support.rpc import FakeManager, FakeScheduler
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.gate import Gate
+from inferd.server.core.gate import make_gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.http.app import Core, RestApi
@@ -24,7 +24,6 @@ from inferd.server.http.server import Limits
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.rpc.services import build_method_table
-from inferd.server.security.authority import make_authority
 from inferd.server.security.tls import tls_files
 from inferd.wire.dtypes import DType
 
@@ -55,15 +54,24 @@ class Answer:
 class Rest:
     """A REST server on a free port; a context manager."""
 
-    def __init__(self, limits: Limits | None = None, *, manager: FakeManager | None = None, **settings: Any) -> None:
-        self.config = ServerConfig.model_validate(settings)
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        manager: FakeManager | None = None,
+        clients: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """`limits` are those of connections, `clients` the settings limits.clients."""
+        bounds = {} if clients is None else {"limits": {"clients": clients}}
+        self.config = ServerConfig.model_validate({**settings, **bounds})
         self.manager = manager or FakeManager()
         self.metrics = CountingMetrics()
         self.inflight = Inflight(self.config.inflight)
         self.readiness = Readiness(True)
         add(self.manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
         regions = Regions(self.config.server.shared_memory, self.config.inflight.bytes)
-        authority = make_authority(self.config.auth)
+        gate = make_gate(self.config)
         table = build_method_table(
             self.manager,
             self.metrics,
@@ -71,10 +79,11 @@ class Rest:
             inflight=self.inflight,
             regions=regions,
             check=check_request,
-            authority=authority,
+            gate=gate,
         )
-        gate = Gate(self.config.admin, authority)
-        core = Core(self.manager, self.metrics, check_request, gate, regions, self.inflight, table.unary, authority)
+        core = Core(
+            self.manager, self.metrics, check_request, gate, regions, self.inflight, table.unbounded or table.unary
+        )
         self.tls = tls_files(self.config.http.tls, "http.tls")
         self.rest = RestApi(core, self.config.http, lambda: self.readiness)
         self.server = RestServer(

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from inferd.backends.registry import Registry
 from inferd.server import __version__
 from inferd.server.config.schema import ServerConfig, Tls
-from inferd.server.core.gate import Gate
+from inferd.server.core.gate import make_gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.oip.shared_memory import Regions
@@ -47,7 +47,6 @@ from inferd.server.rpc.services import SERVICES, build_method_table
 from inferd.server.rpc.tfs.warmup import recorded
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
-from inferd.server.security.authority import make_authority
 from inferd.server.security.file_watch import FileWatch
 from inferd.server.security.tls import TlsFiles, tls_files
 
@@ -82,9 +81,9 @@ class App:
         if seat is None:  # alone: nobody else may listen where it does
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
-        authority = make_authority(config.auth)
-        if authority is not None:
-            authority.watch(self._files)
+        gate = make_gate(config)
+        if gate.authority is not None:
+            gate.authority.watch(self._files)
         self._config = config
         self._started = Started((), ())
         self._farewell = seat.farewell if seat is not None else lambda: None
@@ -123,7 +122,7 @@ class App:
             inflight=self._inflight,
             health=self._health,
             regions=regions,
-            authority=authority,
+            gate=gate,
         )
         self._transport = make_transport(
             self.table,
@@ -137,11 +136,10 @@ class App:
             self._front,
             self.metrics,
             check_request,
-            Gate(config.admin, authority),
+            gate,
             regions,
             self._inflight,
-            self.table.unary,
-            authority,
+            self.table.unbounded or self.table.unary,
         )
         render = self.metrics.render if seat is None else partial(seat.render, self.metrics)
         self._http: HttpPort = make_http_server(
@@ -155,6 +153,9 @@ class App:
         )
         self._pages = HttpServer(config.server.metrics, render, self.readiness, shared=config.server.workers > 1)
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
+        if gate.limiter is not None:
+            limiter = gate.limiter
+            self.metrics.watch_refusals(lambda: limiter.refused)
         self.metrics.watch_ready(self._front.ready)
         if seat is not None:
             seat.watch(self.metrics)

@@ -8,6 +8,7 @@
     ├── Unavailable                   UNAVAILABLE          known, but loading or unloading; the server drains
     ├── Overloaded                    RESOURCE_EXHAUSTED   queue or memory budget is full; carries the retry pushback
     │   └── TooLate                   RESOURCE_EXHAUSTED   too much waits before it: the deadline would pass
+    ├── RateLimited                   RESOURCE_EXHAUSTED   this client asks for too much; so on every protocol
     ├── DeadlineExceeded              DEADLINE_EXCEEDED    the caller's deadline passed, in the queue too
     ├── QueueTimeout                  DEADLINE_EXCEEDED    the request's own queue timeout passed (OIP: UNAVAILABLE)
     ├── Cancelled                     CANCELLED            the caller went away
@@ -100,6 +101,12 @@ class TooLate(Overloaded):
     """The deadline has not passed, but would before the answer. Not DEADLINE_EXCEEDED: the caller's time is not over, a
     less busy replica may still make it, and whoever watches the codes should see an overload, not a slow model.
     """
+
+
+class RateLimited(ServingError):
+    """This client asks for more than is its own: others are served."""
+
+    code = Code.RESOURCE_EXHAUSTED
 
 
 class DeadlineExceeded(ServingError):

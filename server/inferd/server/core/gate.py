@@ -7,11 +7,12 @@ import secrets
 from typing import Protocol
 from urllib.parse import unquote
 
-from inferd.server.config.schema import Admin
+from inferd.server.config.schema import Admin, ServerConfig
 from inferd.server.errors import Forbidden, Unauthenticated
-from inferd.server.security.authority import Authority
+from inferd.server.security.authority import Authority, make_authority
 from inferd.server.security.grants import Scope
 from inferd.server.security.identity import Credentials
+from inferd.server.security.limiter import Limiter, address_of
 
 # A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
 # page can make call: it tells its origin.
@@ -39,12 +40,14 @@ def local_address(peer: str) -> bool:
 
 
 class Gate:
-    """The checks. Thread-safe. `authority` tells callers apart, None where nobody needs credentials."""
+    """The checks. Thread-safe. `authority` tells callers apart, None where nobody needs credentials; `limiter` bounds
+    what one client may ask for, None where nothing is bounded."""
 
-    def __init__(self, admin: Admin, authority: Authority | None = None) -> None:
+    def __init__(self, admin: Admin, authority: Authority | None = None, limiter: Limiter | None = None) -> None:
         self._admin = admin.allow
         self._uploads = admin.allow_upload
-        self._authority = authority
+        self.authority = authority
+        self.limiter = limiter
         # Unique across servers without asking the system for randomness on every request.
         self._prefix = secrets.token_hex(4)
         self._count = itertools.count(1)
@@ -61,9 +64,9 @@ class Gate:
                 f"this call is open to callers on the server's own machine, without a proxy; got {call.peer}"
                 " (admin.allow: local_peer)"
             )
-        if self._authority is None:
+        if self.authority is None:
             return call.peer
-        caller = self._authority.identify(call)
+        caller = self.authority.identify(call)
         if Scope.ADMIN not in caller.grants.scopes or (self._admin == "authenticated" and not caller.name):
             raise caller.grants.refusal(Scope.ADMIN)
         return caller.name or call.peer
@@ -71,9 +74,13 @@ class Gate:
     def who(self, call: Caller) -> str | None:
         """The name of the caller's identity, for the record; None where there is none."""
         try:
-            return None if self._authority is None else self._authority.identify(call).name or None
+            return None if self.authority is None else self.authority.identify(call).name or None
         except Unauthenticated:
             return None
+
+    def client(self, call: Caller) -> str:
+        """What a client is bounded by: its identity, else its address."""
+        return self.who(call) or f"address {address_of(call.peer)}"
 
     def admit_upload(self) -> None:
         """For a caller who was admitted as an admin. Raises Forbidden, which names the key that would allow it."""
@@ -87,3 +94,9 @@ class Gate:
     def new_id(self) -> str:
         """An id that no other request has."""
         return f"{self._prefix}-{next(self._count):x}"
+
+
+def make_gate(config: ServerConfig) -> Gate:
+    """With all that the settings ask for. Raises ConfigError."""
+    clients = config.limits.clients
+    return Gate(config.admin, make_authority(config.auth), Limiter(clients) if clients.enabled else None)

@@ -64,6 +64,11 @@ def header_text(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
+def pushback(failure: Failure) -> float | None:
+    """The seconds after which a refused request may come again, None where nothing is said."""
+    return next((int(value) / 1000 for key, value in failure.trailing if key == PUSHBACK), None)
+
+
 GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
 """For calls that come while the server drains."""
 CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))

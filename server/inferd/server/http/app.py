@@ -21,7 +21,6 @@ from inferd.server.http.entrance import Entrance
 from inferd.server.http.exchange import Bounds, Door
 from inferd.server.http.pages import Readiness
 from inferd.server.http.work import Workers
-from inferd.server.security.authority import Authority
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -44,12 +43,11 @@ class Core:
     regions: Regions
     inflight: Inflight
     methods: Methods
-    authority: Authority | None = None
 
     @property
     def entrance(self) -> Entrance:
         """What is asked of every caller."""
-        return Entrance(self.authority)
+        return Entrance(self.gate.authority)
 
 
 class RestApi:

@@ -15,7 +15,7 @@ OIP: Final = {
     # Triton has no such errors of its own and would say 400: these tell a client what it can do.
     Code.PERMISSION_DENIED: 403,
     Code.UNAUTHENTICATED: 401,
-    Code.RESOURCE_EXHAUSTED: 503,
+    Code.RESOURCE_EXHAUSTED: 429,  # a client's own bounds; a full server is UNAVAILABLE on this protocol
     Code.DEADLINE_EXCEEDED: 504,
     Code.CANCELLED: 499,
 }

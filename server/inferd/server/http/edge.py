@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from inferd.server.core.failures import FailureLog
 from inferd.server.core.gate import Gate
 from inferd.server.core.inference import Answer, Inference, Query
-from inferd.server.core.status import CUT, Failure
+from inferd.server.core.status import CUT, Failure, pushback
 from inferd.server.core.trace import trace_fields
 from inferd.server.errors import Code, ServingError
 from inferd.server.http.call import Failed
@@ -66,10 +67,13 @@ class Edge:
         where `work` calls a method of the gRPC port, which asks for itself."""
         exchange = Exchange(request.scope, request.receive, self._bounds)
         try:
-            if scope is not None:
-                self.entrance.need(exchange, scope, model)
-            async with exchange:
-                return await work(exchange)
+            if self._gate.limiter is None:
+                return await self._admitted(exchange, work, model, scope)
+            lease = self._gate.limiter.enter(self._gate.client(exchange))
+            try:
+                return await self._admitted(exchange, work, model, scope)
+            finally:
+                lease.release()
         except Gone:
             return Response(status_code=499)
         except asyncio.CancelledError:  # only the end of the server does that
@@ -78,6 +82,14 @@ class Edge:
             return self.told(error)
         except Exception as error:
             return self._failed(request, exchange, error, model)
+
+    async def _admitted(
+        self, exchange: Exchange, work: Callable[[Exchange], Awaitable[Response]], model: str, scope: Scope | None
+    ) -> Response:
+        if scope is not None:
+            self.entrance.need(exchange, scope, model)
+        async with exchange:
+            return await work(exchange)
 
     def probe(self, request: Request) -> Exchange:
         """An exchange that is taken whatever the bounds say; it must not be entered."""
@@ -145,10 +157,12 @@ class Edge:
         )
         if isinstance(error, BodyRefused):
             return self._told(error.status, failure.text, close=True)
-        return self._told(self.protocol.status(failure.code), failure.text)
+        return self._told(self.protocol.status(failure.code), failure.text, wait=pushback(failure))
 
-    def _told(self, status: int, text: str, *, close: bool = False) -> Response:
+    def _told(self, status: int, text: str, *, close: bool = False, wait: float | None = None) -> Response:
         headers = dict(CHALLENGE) if status == 401 else {}
+        if status == 429 and wait is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(wait)))  # whole seconds is all that it knows
         if close:
             headers["Connection"] = "close"
         return Response(dumps({"error": text}), status, headers, JSON)

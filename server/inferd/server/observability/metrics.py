@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
@@ -40,6 +40,7 @@ class Metrics:
         self._workers: dict[_Key, Callable[[], int]] = {}
         self._inflight: Callable[[], tuple[int, int]] | None = None
         self._ready: Callable[[], bool] | None = None
+        self._refusals: Callable[[], Mapping[str, int]] | None = None
         registry.register(_Exporter(self))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -79,6 +80,10 @@ class Metrics:
     def watch_inflight(self, inflight: Callable[[], tuple[int, int]]) -> None:
         """Asks for (calls, bytes) between receipt and reply at each scrape."""
         self._inflight = inflight
+
+    def watch_refusals(self, refused: Callable[[], Mapping[str, int]]) -> None:
+        """Asks at each scrape how many requests were refused for their clients' sake, by reason."""
+        self._refusals = refused
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         """Asks for the server's readiness at each scrape."""
@@ -155,6 +160,11 @@ class Metrics:
                 ready = series.READY.gauge()
                 ready.add_metric([], float(self._ready()))
                 yield ready
+        if self._refusals is not None:
+            refused = series.CLIENT_REFUSALS.counter()
+            for reason, count in self._refusals().items():
+                refused.add_metric([reason], count)
+            yield refused
         build = series.BUILD.gauge()
         build.add_metric([self._version], 1)
         yield build

@@ -71,6 +71,9 @@ LOAD_SECONDS: Final = Series("inferd_servable_load_seconds", "Last load, with it
 LOADS: Final = Series("inferd_loads", "Loads that ended, by result: ok, failed.", ("model", "result"))
 INFLIGHT_CALLS: Final = Series("inferd_inflight_calls", "Calls between receipt and reply.")
 INFLIGHT_BYTES: Final = Series("inferd_inflight_bytes", "Bytes of the messages of these calls.")
+CLIENT_REFUSALS: Final = Series(
+    "inferd_client_refusals", "Requests refused by limits.clients, by reason: rate, concurrency.", ("reason",)
+)
 READY: Final = Series("inferd_ready", "1 when the server is ready.")
 BUILD: Final = Series("inferd_build_info", "Always 1; what runs.", ("version",))
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Series))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.audit import Audit
 from inferd.server.core.burst import Bursts
 from inferd.server.core.failures import FailureLog
-from inferd.server.core.gate import Gate
+from inferd.server.core.gate import Gate, make_gate
 from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
@@ -16,6 +18,7 @@ from inferd.server.errors import Code
 from inferd.server.lifecycle.check import check_request
 from inferd.server.rpc import burst, predict
 from inferd.server.rpc.audited import audited
+from inferd.server.rpc.bounded import Bounded
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.foreign_names import real_names
 from inferd.server.rpc.guard import Guard, Handlers
@@ -30,7 +33,6 @@ from inferd.server.rpc.rules import NEEDS
 from inferd.server.rpc.tfs import predict as tfs_predict
 from inferd.server.rpc.tfs import service as tfs
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
-from inferd.server.security.authority import Authority, make_authority
 from inferd.server.security.grants import Grants, Scope
 
 PREDICT = "/inferd.v1.PredictService/Predict"
@@ -49,13 +51,12 @@ def build_method_table(
     health: Health | None = None,
     check: Check = check_request,
     regions: Regions | None = None,
-    authority: Authority | None = None,
+    gate: Gate | None = None,
 ) -> MethodTable:
     """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
-    `regions` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with that), and
-    so is the `authority` that `auth` asks for. Raises ConfigError."""
-    authority = authority or make_authority(config.auth)
-    gate, failures = Gate(config.admin, authority), FailureLog()
+    `regions` and `gate` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with
+    that). Raises ConfigError."""
+    gate, failures = gate or make_gate(config), FailureLog()
     edge = Edge(gate, failures)
     shared = health or Health(manager, SERVICES)
     regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
@@ -89,10 +90,10 @@ def build_method_table(
         seen = View(manager, grants, Scope.METADATA)
         return handlers(seen, View(manager, grants, Scope.PREDICT), *shared.through(seen.allow))
 
-    if authority is None:
+    if gate.authority is None:
         whole = handlers(manager, manager, shared.check, shared.watch)
     else:
-        whole = Guard(authority, seen_by, edge, refused).handlers()
+        whole = Guard(gate.authority, seen_by, edge, refused).handlers()
     audit = Audit(gate)
     speeches: dict[str, burst.Speech] = {
         PREDICT: predict.Speech(edge),
@@ -100,7 +101,7 @@ def build_method_table(
         tfs.PREDICT: tfs_predict.Speech(),
     }
     bursts = Bursts(manager)
-    return MethodTable(
+    table = MethodTable(
         unary={
             path: audited(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
             for path, handler in whole.unary.items()
@@ -108,9 +109,21 @@ def build_method_table(
         stream=whole.stream,
         hot=frozenset({PREDICT, oip.INFER, tfs.PREDICT}),
         exempt=frozenset({CHECK, *oip.PROBES}),
-        # Who asks is looked at call by call: with an authority, nothing is taken together.
+        # Who asks, and for how much, is looked at call by call: then nothing is taken together.
         bursts={path: burst.Burst(speech, bursts, whole.unary[path]) for path, speech in speeches.items()}
-        if authority is None
+        if gate.authority is None and gate.limiter is None
         else {},
         refused=refused,
+    )
+    return table if gate.limiter is None else _bounded(table, Bounded(gate.limiter, edge, refused))
+
+
+def _bounded(table: MethodTable, bounded: Bounded) -> MethodTable:
+    """The table within the bounds of clients. Health is never counted."""
+    free = {path for path, need in NEEDS.items() if need == "health"}
+    return replace(
+        table,
+        unary={path: fn if path in free else bounded.unary(fn) for path, fn in table.unary.items()},
+        stream={path: fn if path in free else bounded.stream(fn) for path, fn in table.stream.items()},
+        unbounded=table.unary,
     )

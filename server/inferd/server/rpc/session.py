@@ -17,7 +17,7 @@ from inferd.server.core.inference import Answer, Inference, Query
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import GONE, Failure
 from inferd.server.core.trace import trace_fields
-from inferd.server.errors import Overloaded, ServingError
+from inferd.server.errors import Overloaded, RateLimited, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import StreamCall
 from inferd.wire.tensors import WireError
@@ -95,6 +95,9 @@ class Session:
         self._edge = edge
         self._inflight = inflight
         self._bound = bound
+        self._limiter = edge.gate.limiter
+        self._client = "" if self._limiter is None else edge.gate.client(call)
+        self._decode = dialect.decode if self._limiter is None else self._decode_bounded
         self._lock = Lock()
         self._pending: set[_Pending] = set()
         self._turns: deque[_Pending] = deque()  # of an ordered stream: whose answer is next
@@ -140,7 +143,7 @@ class Session:
         exchange: Exchange | None = None
         try:
             self._admit(pending, len(message))
-            found = exchange = self._dialect.decode(self._call, message, started)
+            found = exchange = self._decode(self._call, message, started)
 
             def answer(outcome: Answer | ServingError) -> None:
                 self._answer(pending, outcome, found)
@@ -154,6 +157,17 @@ class Session:
             self._fail(pending, error, exchange)
         if self._call.cancelled:  # while it was being started
             self._abandon()
+
+    def _decode_bounded(self, call: StreamCall, message: bytes, started: float) -> Exchange:
+        """A message counts as a request of its client's. Decoded first: the refusal names the request."""
+        exchange = self._dialect.decode(call, message, started)
+        if self._limiter is not None:
+            try:
+                self._limiter.take(self._client)
+            except RateLimited as error:
+                error.request_id = exchange.request_id  # type: ignore[attr-defined]
+                raise
+        return exchange
 
     def _admit(self, pending: _Pending, nbytes: int) -> None:
         pending.entered = self._inflight.enter()

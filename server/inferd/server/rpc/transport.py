@@ -137,6 +137,7 @@ class MethodTable:
               health must not fail because the server is busy
     bursts    for hot methods: who takes calls that came together. A transport without turns uses `unary`
     refused   told of every call that the transport itself turned away, before any handler saw it
+    unbounded the unary methods for callers that were counted before (REST); empty: these are the same
     """
 
     unary: Mapping[str, UnaryHandler]
@@ -145,6 +146,7 @@ class MethodTable:
     exempt: frozenset[str] = field(default_factory=frozenset)
     bursts: Mapping[str, BurstHandler] = field(default_factory=dict)
     refused: Callable[[str, Code], None] = lambda _method, _code: None
+    unbounded: Mapping[str, UnaryHandler] = field(default_factory=dict)
 
 
 class Transport(Protocol):
