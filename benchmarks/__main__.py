@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: runs the measurements and prints them; JSON goes to var/bench.json."""
+"""`python -m benchmarks [NAME...]`: runs the measurements and prints them; JSON goes to var/bench[-NAME...].json."""
 
 from __future__ import annotations
 
@@ -14,18 +14,7 @@ from benchmarks.options import Options
 from benchmarks.pages import write
 from benchmarks.report import Table, machine, save
 
-NAMES = (
-    "startup",
-    "overhead",
-    "batching",
-    "reloads",
-    "swap",
-    "hot_path",
-    "isolation",
-    "compute_bound",
-    "overload",
-    "frontend",
-)
+NAMES = ("startup", "overhead", "batching", "reloads", "swap", "hot_path", "isolation", "compute_bound", "overload")
 WITH_OPTIONS = ("peers", "client", "memory")
 LONG = ("memory",)
 """Only when they are named."""
@@ -62,9 +51,21 @@ def main(arguments: list[str]) -> int:
             print(table.markdown(), flush=True)
         if said.docs and name in WITH_OPTIONS:
             found = [result] if isinstance(result, Table) else list(result)
-            write(ROOT / "docs" / "performance.md", name, found, f"python -m benchmarks {name}")
-    save(tables, ROOT / "var" / "bench.json")
+            write(ROOT / "docs" / "performance.md", name, found, _command(name, options))
+    save(tables, ROOT / "var" / f"{'-'.join(['bench', *said.names])}.json")
     return 0
+
+
+def _command(name: str, options: Options) -> str:
+    """The command as the document says it."""
+    words = ["python -m benchmarks", name]
+    if options.quick:
+        words.append("--quick")
+    if name == "peers" and options.prototype is not None:
+        words.append("--prototype PATH")
+    if name == "memory" and options.requests != Options.requests:
+        words.append(f"--requests {options.requests}")
+    return " ".join(words)
 
 
 if __name__ == "__main__":

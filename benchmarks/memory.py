@@ -73,11 +73,15 @@ def _bare(model: Path) -> float:
 def _base(bare: float, base: float) -> Table:
     table = Table("Memory: base", ("process", "resident MB"), how="One tiny model, one request made, Linux's VmRSS.")
     table.rows = [
-        ["Python with grpc, numpy, onnxruntime and the model", bare],
-        ["inferd, default configuration, the same model", base],
-        ["what inferd adds", base - bare],
+        ["Python with grpc, numpy, onnxruntime and the model", _mb(bare)],
+        ["inferd, default configuration, the same model", _mb(base)],
+        ["what inferd adds", _mb(base - bare)],
     ]
     return table
+
+
+def _mb(value: float) -> str:
+    return f"{value:.1f}"
 
 
 def _course(course: list[tuple[int, float]], rate: float) -> Table:
@@ -89,6 +93,6 @@ def _course(course: list[tuple[int, float]], rate: float) -> Table:
     settled = course[CHUNKS // 10][1]
     for percent in SHOWN:
         made, resident = course[max(1, percent * CHUNKS // 100)]
-        table.rows.append([made, resident, resident - settled if percent >= 10 else ""])
+        table.rows.append([f"{made:,}", _mb(resident), _mb(resident - settled) if percent >= 10 else ""])
     table.rounds = {"course": course}
     return table

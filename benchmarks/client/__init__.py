@@ -15,6 +15,7 @@ from pathlib import Path
 
 from support.server import Served
 
+from benchmarks.client.own import measure_own
 from benchmarks.h2load import LoadError, Round
 from benchmarks.models import repository
 from benchmarks.options import Options
@@ -86,12 +87,13 @@ class Caller:
 
 
 def measure(options: Options) -> list[Table]:
-    """A table for 1 and for 32 calls in flight."""
+    """A table for 1 and for 32 calls in flight, and the client's own part."""
     plan = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as folder:
         models = repository(Path(folder) / "models", "instances: {threads: 1}\n", ("tiny",))
         with Served(models) as server:
-            return [_table(in_flight, ways, server.address, Path(folder), plan) for in_flight, ways in WAYS.items()]
+            tables = [_table(in_flight, ways, server.address, Path(folder), plan) for in_flight, ways in WAYS.items()]
+    return [*tables, measure_own()]
 
 
 def _table(in_flight: int, ways: dict[str, str], address: str, folder: Path, plan: Plan) -> Table:
