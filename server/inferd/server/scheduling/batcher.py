@@ -14,13 +14,13 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
-from inferd.server.errors import DeadlineExceeded, Overloaded, QueueTimeout, ServingError, TooLate, Unavailable
+from inferd.server.errors import Overloaded, ServingError, TooLate, Unavailable
 from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.outlook import SPARE, Outlook
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferRequest, expiry
 
 _TICK = 0.001  # expiries closer together than this are answered together
 
@@ -35,14 +35,6 @@ class Parking:
         self.wake.acquire()
         self.taken = 0
         self.requests: Sequence[InferRequest] = ()
-
-
-def expiry(request: InferRequest, now: float) -> ServingError:
-    """Why a request that has expired was not served."""
-    waited = f"after {max(0.0, now - request.enqueued_at):.3f} s in the queue" if request.enqueued_at else "on arrival"
-    if request.deadline is not None and now >= request.deadline:
-        return DeadlineExceeded(f"the deadline passed {waited}")
-    return QueueTimeout(f"the request's queue timeout passed {waited}")
 
 
 class Batcher:

@@ -24,7 +24,6 @@ from inferd.server.scheduling.batch import (
     split,
     wanted_outputs,
 )
-from inferd.server.scheduling.batcher import expiry
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.forming import Batch
@@ -32,7 +31,7 @@ from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
-from inferd.server.scheduling.request import InferRequest, Ran
+from inferd.server.scheduling.request import InferRequest, Ran, expiry
 
 _log = logging.getLogger("inferd.scheduling")
 _LONG, _MANY = 1e-3, 3  # seconds, requests: what such a batch costs more through another thread is next to nothing

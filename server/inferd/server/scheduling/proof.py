@@ -11,15 +11,18 @@ Three distinct rows run alone, as pairs in both orders, as three, and at the lar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
-from inferd.backends.api import Array, Signature
+from inferd.backends.api import Array, BackendError, Instance, Signature
 from inferd.server.scheduling.sample import ROWS, Case, NoSample, Samples
 from inferd.wire.dtypes import DType
 
+_log = logging.getLogger("inferd.scheduling")
 Outputs = Mapping[str, Array]
 Run = Callable[[dict[str, Array]], Outputs]
 
@@ -191,3 +194,20 @@ def _tolerance(signature: Signature) -> float:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def run_often(run: Callable[[Instance], object], runs: int, instance: Instance) -> Exception | None:
+    """Runs something on an instance so many times; what went wrong the first time that something did."""
+    return try_runs(lambda _: cast(Any, run(instance)), {}, runs)
+
+
+def try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:
+    """Runs the same inputs so many times; what went wrong the first time that something did."""
+    try:
+        for _ in range(runs):
+            run(inputs)
+    except Exception as error:
+        if not isinstance(error, BackendError):
+            _log.warning("warm-up: unexpected %s: %s", type(error).__name__, error)
+        return error
+    return None

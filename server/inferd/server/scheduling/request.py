@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from inferd.backends.api import Array
-from inferd.server.errors import Cancelled, ServingError
+from inferd.server.errors import Cancelled, DeadlineExceeded, QueueTimeout, ServingError
 
 _log = logging.getLogger("inferd.scheduling")
 
@@ -42,7 +42,7 @@ class Route:
         self.run_now: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost a microsecond a batch
 class Ran:
     """One batch of requests that ran at once: `count` of them share `outputs`. Monotonic seconds."""
 
@@ -170,3 +170,11 @@ class InferRequest:
             on_done(self)
         except Exception:
             _log.exception("on_done of a request raised")  # the neighbours in the batch must still get their answers
+
+
+def expiry(request: InferRequest, now: float) -> ServingError:
+    """Why a request that has expired was not served."""
+    waited = f"after {max(0.0, now - request.enqueued_at):.3f} s in the queue" if request.enqueued_at else "on arrival"
+    if request.deadline is not None and now >= request.deadline:
+        return DeadlineExceeded(f"the deadline passed {waited}")
+    return QueueTimeout(f"the request's queue timeout passed {waited}")

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from inferd.server.scheduling.outlook import Outlook
 from inferd.server.scheduling.overlap import share
 from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding, unknown_names
-from inferd.server.scheduling.proof import Run, Verdict, detect_state, prove
+from inferd.server.scheduling.proof import Verdict, detect_state, prove, run_often, try_runs
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.sample import NoSample, Samples
@@ -127,7 +127,7 @@ class Scheduler:
         for the first that fails.
         """
         for name, signature, inputs, runs in requests:
-            run = partial(_run_often, partial(self._run_sample, signature=signature, inputs=dict(inputs)), runs)
+            run = partial(run_often, partial(self._run_sample, signature=signature, inputs=dict(inputs)), runs)
             for future in [worker.call(run) for worker in self._group.workers]:
                 error = future.result()
                 if error is not None:
@@ -210,7 +210,7 @@ class Scheduler:
         for name, samples in self._samples.items():
             try:
                 for group in samples.groups():
-                    error = _try_runs(partial(self._run_sample, instance, name), next(group).stack([0]), runs)
+                    error = try_runs(partial(self._run_sample, instance, name), next(group).stack([0]), runs)
                     if error is None:
                         break
                     if samples.declared:
@@ -389,18 +389,3 @@ def _describe(queue: SignatureQueue) -> str:
     if not queue.limit:
         return f"unbatched: {queue.reason}"
     return f"up to {queue.limit} rows" + (f" ({queue.reason})" if queue.reason else "")
-
-
-def _run_often(run: Callable[[Instance], object], runs: int, instance: Instance) -> Exception | None:
-    return _try_runs(lambda _: cast(Any, run(instance)), {}, runs)
-
-
-def _try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:
-    try:
-        for _ in range(runs):
-            run(inputs)
-    except Exception as error:
-        if not isinstance(error, BackendError):
-            _log.warning("warm-up: unexpected %s: %s", type(error).__name__, error)
-        return error
-    return None
