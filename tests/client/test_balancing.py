@@ -38,6 +38,15 @@ def test_requests_go_round(connect, two, form):
     assert answered.count(1) == answered.count(2) == 10
 
 
+def test_calls_take_the_channels_in_turn(connect, server):
+    client = connect(server.address, channels=3)
+    for _ in range(9):
+        client.predict("m", {"x": rows()})
+    peers = server.script.peers
+    assert len(set(peers)) == 3, "a connection each"
+    assert peers == peers[:3] * 3
+
+
 def test_names_are_looked_up(connect, two):
     client = connect([f"localhost:{server.port}" for server in two])
     until_both(client)

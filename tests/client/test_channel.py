@@ -89,7 +89,11 @@ def test_the_service_config_names_the_policy():
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"load_balancing": "random"}, "'round_robin' or 'pick_first'"), ({"compression": "zip"}, "'gzip', 'deflate'")],
+    [
+        ({"load_balancing": "random"}, "'round_robin' or 'pick_first'"),
+        ({"compression": "zip"}, "'gzip', 'deflate'"),
+        ({"channels": 0}, "channels is 0; expected 1 or more"),
+    ],
 )
 def test_wrong_settings_are_refused(wrong, told):
     with pytest.raises(InvalidInput, match=told):

@@ -60,6 +60,7 @@ class Script:
     requests: list[ps.PredictRequest] = field(default_factory=list)
     metadata: list[dict[str, Any]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)  # of predictions
     admin: list[Any] = field(default_factory=list)
     admin_failures: deque[Failure] = field(default_factory=deque)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -77,6 +78,7 @@ class _Predict(predict_service_pb2_grpc.PredictServiceServicer):
         script.requests.append(request)
         script.metadata.append(dict(context.invocation_metadata()))
         script.calls.append("Predict")
+        script.peers.append(context.peer())
         failure = script.failures.popleft() if script.failures else script.refuse(request)
         if failure is not None:
             if failure.drop:

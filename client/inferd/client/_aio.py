@@ -63,6 +63,7 @@ class AsyncClient(AsyncAdminCalls):
         options: Mapping[str, Any] | None = None,
         token_file: str | os.PathLike[str] | None = None,
         allow_plaintext_token: bool = False,
+        channels: int = 1,
     ) -> None:
         plan = plan_channel(
             address,
@@ -72,6 +73,7 @@ class AsyncClient(AsyncAdminCalls):
             health_check=health_check,
             compression=compression,
             options=options or {},
+            channels=channels,
         )
         Deadline(timeout)
         pairs = metadata_pairs(metadata)

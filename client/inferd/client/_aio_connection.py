@@ -16,6 +16,7 @@ from ._config import RetryPolicy
 from ._core import PREDICT, PREDICT_STREAM, Attempts, Deadline, Metadata, authorization, request_error
 from ._errors import ClientClosed, RequestError
 from ._health import CHECK, WATCH
+from ._rotation import rotation
 
 AsyncMayRepeat = Callable[[RequestError, Deadline], Awaitable[bool]] | None
 
@@ -47,7 +48,7 @@ class AsyncConnection:
         self._token = token
         self._metadata = metadata
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: Any = None
+        self._channels: list[Any] = []
         self._methods: Methods | None = None
         self._closing = False
 
@@ -63,13 +64,14 @@ class AsyncConnection:
         loop = asyncio.get_running_loop()
         if self._methods is None:
             plan = self._plan
-            self._channel = (
+            self._channels = [
                 grpc.aio.insecure_channel(plan.target, plan.options, plan.compression)
                 if plan.credentials is None
                 else grpc.aio.secure_channel(plan.target, plan.credentials, plan.options, plan.compression)
-            )
+                for _ in range(plan.channels)
+            ]
             self._loop = loop
-            self._methods = Methods(self._channel)
+            self._methods = Methods(rotation(self._channels))
         elif loop is not self._loop:
             raise ClientClosed(
                 "the client belongs to another event loop (and does not survive a fork); make one per loop"
@@ -178,5 +180,5 @@ class AsyncConnection:
     async def close(self) -> None:
         if not self.closing:
             self._closing = True
-            if self._channel is not None:
-                await self._channel.close()
+            for channel in self._channels:
+                await channel.close()

@@ -31,6 +31,7 @@ class ChannelPlan:
     options: Options
     credentials: grpc.ChannelCredentials | None
     compression: grpc.Compression | None
+    channels: int = 1
 
 
 def plan_channel(
@@ -42,10 +43,13 @@ def plan_channel(
     health_check: bool | None,
     compression: Compression | None,
     options: Mapping[str, Any],
+    channels: int = 1,
 ) -> ChannelPlan:
     """Raises InvalidInput for an address, a file or a setting that cannot be used. Several names are looked up here."""
     if load_balancing not in ("round_robin", "pick_first"):
         raise InvalidInput(f"load_balancing is {load_balancing!r}; expected 'round_robin' or 'pick_first'")
+    if channels < 1:
+        raise InvalidInput(f"channels is {channels}; expected 1 or more")
     if compression not in _COMPRESSION:
         raise InvalidInput(f"compression is {compression!r}; expected 'gzip', 'deflate' or None")
     target, authority = parse_address(address)
@@ -79,7 +83,7 @@ def plan_channel(
         if tls.override_name:
             arguments["grpc.ssl_target_name_override"] = tls.override_name
     arguments.update(options)
-    return ChannelPlan(target, tuple(arguments.items()), credentials, _COMPRESSION[compression])
+    return ChannelPlan(target, tuple(arguments.items()), credentials, _COMPRESSION[compression], channels)
 
 
 def parse_address(address: str | Sequence[str]) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from ._config import RetryPolicy
 from ._core import Attempts, Deadline, Metadata, authorization, decode, request_error
 from ._errors import ClientClosed, InferdError, RequestError
 from ._prediction import Prediction
+from ._rotation import rotation
 
 # Whether a request that failed so may be sent again; None: never.
 MayRepeat = Callable[[RequestError, Deadline], bool] | None
@@ -30,11 +31,13 @@ class Connection:
     def __init__(
         self, plan: ChannelPlan, retry: RetryPolicy, token: str | Callable[[], str] | None, metadata: Metadata
     ) -> None:
-        self.channel = (
+        self._channels = [
             grpc.insecure_channel(plan.target, plan.options, plan.compression)
             if plan.credentials is None
             else grpc.secure_channel(plan.target, plan.credentials, plan.options, plan.compression)
-        )
+            for _ in range(plan.channels)
+        ]
+        self.channel = rotation(self._channels)
         self._retry = retry
         self._token = token
         self._metadata = metadata
@@ -203,7 +206,8 @@ class Connection:
         if not self._closing.is_set():
             self._closing.set()
             if self._pid == os.getpid():
-                self.channel.close()
+                for channel in self._channels:
+                    channel.close()
 
 
 class PendingPrediction(Future[Prediction]):

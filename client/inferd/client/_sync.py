@@ -55,6 +55,8 @@ class Client(AdminCalls):
     health_check    leave out servers that say they are not ready (round_robin); None: only of a list
     compression     of requests: "gzip" or "deflate"; tensors seldom shrink
     options         gRPC channel arguments that override those set here
+    channels        connections to each server, which calls take in turn; a server with several workers
+                    (server.workers) gives each connection to one of them
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Client(AdminCalls):
         options: Mapping[str, Any] | None = None,
         token_file: str | os.PathLike[str] | None = None,
         allow_plaintext_token: bool = False,
+        channels: int = 1,
     ) -> None:
         plan = plan_channel(
             address,
@@ -82,6 +85,7 @@ class Client(AdminCalls):
             health_check=health_check,
             compression=compression,
             options=options or {},
+            channels=channels,
         )
         Deadline(timeout)
         pairs = metadata_pairs(metadata)
