@@ -27,11 +27,12 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.group import messages as m
 from inferd.server.group.agreement import Agreement
 from inferd.server.group.child import Child, Phase
+from inferd.server.group.deaths import Deaths
 from inferd.server.group.link import Answer
 from inferd.server.group.operations import Operations
 from inferd.server.group.ports import HeldPorts
 from inferd.server.group.scrapes import Scrapes
-from inferd.server.lifecycle.cpu_budget import available_cpus, share
+from inferd.server.group.shares import check, for_workers
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.retry import Backoff
 from inferd.server.observability.events import event, get
@@ -39,10 +40,8 @@ from inferd.server.observability.events import event, get
 log = get("group")
 
 _PATIENCE = 60.0  # seconds for which a version that others have loaded waits for the last worker
-_EARLY = 30.0  # a worker that lives shorter than this has died early
 _MARGIN = 20.0  # seconds beyond all graces before a worker that stops is killed
 _LATE = 60.0  # seconds after which it is told why a worker does not serve yet
-CONNECTION_AGE = 30.0
 
 
 class CannotServe(Exception):
@@ -55,16 +54,15 @@ class Supervisor:
     def __init__(self, config: ServerConfig, *, backoff: Backoff | None = None) -> None:
         """Raises OSError for a port that cannot be had, OverridesError for a state directory that cannot be used."""
         self._size = config.server.workers
-        _check(config)
+        check(config)
         self._overrides = Overrides.of_config(config.server)
         self.ports = HeldPorts.of(config)
-        self._config = _for_workers(self.ports.apply(config))
-        self._backoff = backoff or Backoff(0.5, 30.0)
+        self._config = for_workers(self.ports.apply(config))
+        self._deaths = Deaths(backoff or Backoff(0.5, 30.0))
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         self._children: dict[int, Child] = {}
-        self._early = 0  # deaths in a row
         self._agreement = Agreement(
             self._decided, self._late, named=self._named, patience=_PATIENCE, clock=time.monotonic
         )
@@ -288,15 +286,13 @@ class Supervisor:
             event(log, logging.INFO, "worker left", worker=child.number, code=code)
             self._next_to_roll()
             return
-        lived = time.monotonic() - child.began
-        self._early = self._early + 1 if lived < _EARLY else 0
-        pause = self._backoff.delay(self._early) if self._early else 0.0
+        pause = self._deaths.pause(time.monotonic() - child.began)
         event(log, logging.ERROR, "worker died", worker=child.number, pid=child.pid, code=code, next_in=pause)
         if any(other.replaces is child for other in self._alive()):
             for other in self._alive():
                 other.replaces = None if other.replaces is child else other.replaces
             return  # its replacement is on its way
-        self._scrapes.restarts += served or lived >= _EARLY or self._ready
+        self._scrapes.restarts += served or self._ready
         replaced = child.replaces if child.replaces is not None and child.replaces.alive else None
         self._after(pause, partial(self._respawn, child.number, replaced))
 
@@ -364,21 +360,3 @@ class Supervisor:
 def _introduce(child: Child, other: Child) -> None:
     for model, states in other.states.items():
         child.link.tell(m.PeerStates(other.number, model, states))
-
-
-def _for_workers(config: ServerConfig) -> ServerConfig:
-    """The machine is shared out; connections do not stay with one worker for ever."""
-    threads = share(config.server.cpu_threads or available_cpus(), config.server.workers)
-    server = config.server.model_copy(update={"cpu_threads": threads, "state_dir": None})  # it has one writer
-    grpc = config.grpc
-    if grpc.max_connection_age is None:
-        grpc = grpc.model_copy(update={"max_connection_age": CONNECTION_AGE})
-    return config.model_copy(update={"server": server, "grpc": grpc})
-
-
-def _check(config: ServerConfig) -> None:
-    if config.server.shared_memory is not None:
-        raise OSError(
-            "server.shared_memory: expected null while server.workers is above 1: a region that one worker knows is "
-            "unknown to the others"
-        )
