@@ -67,6 +67,8 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         text = values[dotted]
     elif isinstance(key.written, str):
         text = key.written.replace("0s", "3s").replace("1s", "1500ms").replace("2s", "4s").replace("iB", "B")
+    elif isinstance(key.written, bool):
+        text = str(not key.written).lower()
     elif isinstance(key.written, int):
         text = str(key.written + 1)
     else:

@@ -174,7 +174,7 @@ def test_a_version_is_loaded_whole(tmp_path: Path, loader: Loader, backend: Doub
     assert servable.max_batch_size == 32
     assert servable.nbytes == int(1.2 * len("fine"))
     assert servable.load_seconds > 0
-    assert backend.instances == [Placement("cpu", 2)] * 2
+    assert backend.instances == [Placement("cpu", 2, 5)] * 2
     assert backend.requests[0].options == {"a": 1}
     x = np.array([[1, 2]], np.float32)
     assert ask(servable, x).tolist() == [[2, 4]]
