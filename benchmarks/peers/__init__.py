@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.charts import Bars
 from benchmarks.h2load import IN_FLIGHT, LoadError, available
 from benchmarks.options import Options
-from benchmarks.peers.catalogue import FIRST, catalogue
+from benchmarks.peers.catalogue import ECHO, FIRST, catalogue
 from benchmarks.peers.compare import Loaded, Plan, Runner, Seen, paired, rounds
 from benchmarks.peers.environments import NotInstalled
 from benchmarks.peers.in_process import NAME as ALONE
@@ -28,7 +28,7 @@ from benchmarks.peers.points import Work, prepare
 from benchmarks.processes import forget_peak, peak_mb
 from benchmarks.report import Table
 
-FULL, QUICK = Plan(7, 0.8, 75), Plan(3, 0.2, 9)
+FULL, QUICK = Plan(7, 0.8, 100), Plan(3, 0.2, 9)
 QUICK_WORKS, QUICK_IN_FLIGHT = ("tiny", "image"), (1, 32)
 COLUMNS = (
     "in flight",
@@ -75,9 +75,11 @@ def _started(
         if options.only and peer.name != FIRST and not any(word in peer.name.lower() for word in options.only):
             continue
         try:
-            process = stack.enter_context(peer.start(models, logs))
-            for work in works:
-                answered(partial(work.ask, peer, process))
+            with ExitStack() as trial:
+                process = trial.enter_context(peer.start(models, logs))
+                for work in works:
+                    answered(partial(work.ask, peer, process))
+                stack.enter_context(trial.pop_all())
         except (NotInstalled, NotStarted) as error:
             missing[peer.name] = str(error)
         else:
@@ -106,11 +108,19 @@ def _table(
             table.rows.append(_row(in_flight, name, values, seen[FIRST], runners[name]))
             heights[name].append(statistics.median(values.rates) if values.rates else None)
     table.rows += [["", name, f"not measured: {why}", "", "", "", "", ""] for name, why in missing.items()]
-    for name, values_ in heights.items():
-        bars.add(name, values_)
+    for name in drawn(heights):
+        bars.add(name, heights[name])
     table.rounds = raw
     table.plots = {work.model: bars.svg()}
     return table
+
+
+def drawn(heights: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """What the plot shows: every server, and the two that do less than serve the model only where their bars would not
+    dwarf those of the servers."""
+    others = [name for name in heights if name not in (ALONE, ECHO)]
+    most = max((value for name in others for value in heights[name] if value is not None), default=0.0)
+    return [name for name in heights if name in others or max((v or 0.0) for v in heights[name]) <= 2 * most]
 
 
 def _row(in_flight: int, name: str, seen: Seen, first: Seen, runner: Runner) -> list[Any]:

@@ -14,8 +14,8 @@ from support.server import Served
 from benchmarks.peers.peer import NotStarted, Peer, Running, started
 from benchmarks.peers.programs.sessions import free_port
 
-FIRST = "inferd"
-"""Every other row is compared with this one."""
+FIRST, ECHO = "inferd", "grpc.aio echo, no model"
+"""The row that every other one is compared with, and the one without a model."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def catalogue(prototype: Path | None) -> list[Peer]:
     peers: list[Peer] = [
         Inferd(FIRST, ""),
         Inferd("inferd, public API", "", transport="public"),
-        Peer("grpc.aio echo, no model", "echo.py", echo=True),
+        Peer(ECHO, "echo.py", echo=True),
         Peer("grpcio servicer, sync", "servicer.py"),
         Peer("MLServer", "with_mlserver.py", "requirements-mlserver.txt"),
         Peer("PyTriton (Triton)", "with_pytriton.py", "requirements-pytriton.txt"),

@@ -78,6 +78,7 @@ def started(
             command, env=env, stdin=given, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=log.parent
         )
     assert process.stdout is not None
+    drain = threading.Thread(target=_drain, args=(process.stdout,), daemon=True)
     watchdog = threading.Timer(START_LIMIT, process.kill)
     watchdog.start()
     try:
@@ -89,7 +90,7 @@ def started(
             raise NotStarted(f"it ended before it was ready: {_last(log)}")
         watchdog.cancel()
         if not talks:
-            threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
+            drain.start()
         yield process, line.removeprefix(SERVING).strip()
     finally:
         watchdog.cancel()
@@ -97,6 +98,9 @@ def started(
         process.wait(10)
         if process.stdin is not None:
             process.stdin.close()
+        if drain.is_alive():
+            drain.join(10)
+        process.stdout.close()
 
 
 def answered(ask: Callable[[], object]) -> None:
