@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -28,7 +29,7 @@ ONE = {"x": np.ones((1, 4), np.float32)}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("group") / "models"
     publish("onnx", prepare_model("onnx", root, "m"), 1, marker=1)
-    with Served(root, sets=GROUP, limit=150) as server:
+    with Served(root, "--state-dir", str(root.parent / "state"), sets=GROUP, limit=150) as server:
         yield server
 
 
@@ -136,7 +137,10 @@ def test_operators_wishes_reach_all(server: Served) -> None:
     publish("onnx", server.repository / "wished", 2, marker=2)
     with Client(server.address) as client:
         eventually(lambda: _available(client, "wished") == (2, 1), "both versions serve", server.tail)
-        assert client.set_label("wished", "stable", 1).model.labels == {"stable": 1}
+        labelled = client.set_label("wished", "stable", 1)
+        assert (labelled.model.labels, labelled.persistent) == ({"stable": 1}, True)
+        kept = json.loads((server.repository.parent / "state" / "overrides.json").read_text())["models"]["wished"]
+        assert [(wish["label"], wish["version"]) for wish in kept] == [("stable", 1)]
         assert set(answers(server, "wished", label="stable")) == {2.0}, "every worker knows the label"
         assert client.rollback("wished").model.available == (1,)
         assert set(answers(server, "wished")) == {2.0}

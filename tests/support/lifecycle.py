@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig, ServerConfig
+from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.assemble import request_resolver, resolver, uploads_of
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.loader import LoadCancelled, LoadRequest
@@ -163,7 +164,7 @@ class FakeSource:
 class House:
     """A manager over a real directory, stepped by hand: no thread but the test's, no time but the clock's."""
 
-    def __init__(self, root: Path, **sections: Any) -> None:
+    def __init__(self, root: Path, admission: Admission | None = None, **sections: Any) -> None:
         self.root = root
         self.root.mkdir(exist_ok=True)
         repository = {"roots": (str(root),), "settle": 2.0, "poll": 1.0} | sections.pop("repository", {})
@@ -189,6 +190,7 @@ class House:
             self.loader,
             named=self.named,
             substitution=Substitution(request_resolver(self.config, self.named), self.uploads),
+            admission=admission,
             pool=self.pool,
             spawn=lambda name, job: self.spawned.append(job),
             clock=self.clock,

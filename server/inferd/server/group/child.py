@@ -99,11 +99,16 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
 
-    def reap(self, patience: float) -> int:
-        """Waits for its end, kills it when that takes longer than `patience` seconds. Gives the exit code."""
+    def exit_code(self, *, kill: bool) -> int | None:
+        """The code with which it has ended, None while it has not; `kill`: it ends now."""
         assert self.process is not None
-        try:
-            return self.process.wait(patience)
-        except subprocess.TimeoutExpired:
+        code = self.process.poll()
+        if code is None and kill:
             self.kill()
-            return self.process.wait()
+            code = self.process.wait()
+        return code
+
+    def wait(self) -> None:
+        """Waits for the end of one that was killed."""
+        if self.process is not None:
+            self.process.wait()

@@ -47,6 +47,7 @@ class Seat:
         self._manager: Manager | None = None
         self._front: Front | None = None
         self._metrics: Metrics | None = None
+        self._others = Others()  # as last heard
         self._undecided: dict[str, Decided] = {}
         self._lock = threading.Lock()
         # The operation of the supervisor's for which the manager changes wishes; 0: none.
@@ -76,7 +77,8 @@ class Seat:
         try:
             others: Others = self._link.ask(m.Scrape(own)).result(_SCRAPE)
         except (LinkLost, FutureTimeoutError):
-            others = Others()
+            others = self._others.as_past()
+        self._others = others
         return text(group(own, self.begin.number, others))
 
     def watch(self, metrics: Metrics) -> None:

@@ -41,6 +41,7 @@ log = get("group")
 
 _PATIENCE = 60.0  # seconds for which a version that others have loaded waits for the last worker
 _MARGIN = 20.0  # seconds beyond all graces before a worker that stops is killed
+_LOOK = 0.05
 _LATE = 60.0  # seconds after which it is told why a worker does not serve yet
 
 
@@ -91,7 +92,7 @@ class Supervisor:
             for child in self._alive():
                 child.kill()
             for child in self._alive():
-                child.reap(5.0)
+                child.wait()
             self.ports.close()
         if self._reason:
             raise CannotServe(self._reason)
@@ -269,10 +270,15 @@ class Supervisor:
 
     # Workers go
 
-    def _lost(self, child: Child) -> None:
+    def _lost(self, child: Child, until: float | None = None) -> None:
+        """The link is gone, and the process soon: others are not kept waiting for that."""
+        until = until or time.monotonic() + (_MARGIN if child.stopping or self._stopping else 1.0)
+        code = child.exit_code(kill=time.monotonic() >= until)
+        if code is None:
+            self._after(_LOOK, partial(self._lost, child, until))
+            return
         served = child.phase in (Phase.SERVING, Phase.OPENING)
         leaving = child.phase is Phase.LEAVING
-        code = child.reap(_MARGIN if child.stopping or self._stopping else 1.0)
         child.phase = Phase.GONE
         self._agreement.leave(child.id)
         self._scrapes.gone(child)

@@ -49,6 +49,10 @@ class Others:
     restarts: int = 0
     serving: int = 1
 
+    def as_past(self) -> Others:
+        """When there is nothing newer: what was counted stays counted."""
+        return Others((), (*self.live, *self.past), self.restarts, self.serving)
+
 
 _SERVABLE: Final = ("model", "version")
 _COUNTED: Final = ("counter", "histogram", "summary")
