@@ -15,7 +15,7 @@ CONSTRAINTS := constraints/cpu.txt
 PYTEST_ARGS ?=
 BENCH ?= peers client
 
-.PHONY: setup demo serve test lint bench proto clean
+.PHONY: setup demo serve test lint bench isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -51,6 +51,10 @@ $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
 	$(PYTHON) -m venv $(PROTO_VENV)
 	$(PROTO_VENV)/bin/python -m pip install -q grpcio-tools==$(GRPCIO_TOOLS) setuptools
 	touch $@
+
+# The conformance suite with every framework in worker processes (half an hour), and fifty loads that leave nothing.
+isolation: setup
+	INFERD_TEST_ISOLATED=all INFERD_TEST_LOADS=50 $(BIN)/python -m pytest tests/isolation tests/backends -k isolat
 
 proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto

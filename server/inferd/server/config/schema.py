@@ -101,7 +101,8 @@ class Server(Section):
     """How names of POSIX shared memory must begin that clients on this machine may register for tensors ("/" for any).
     null: none may."""
     preload: Texts = ()
-    """Backends whose frameworks are imported at start, such as [tensorflow]."""
+    """Backends whose frameworks are imported at start, such as [tensorflow]. None where `isolation` is process for
+    all models."""
     # No `Texts`: a misspelt "strict" must not become a list of one model.
     readiness: Literal["settled", "strict"] | tuple[Text, ...] = "settled"
     """settled: ready when every version of the first scan is served or has failed once; strict: when all are served;

@@ -105,7 +105,9 @@ class Manager:
         )
         self._readiness = Readiness(config.server.readiness, patience)
         self._replacing = threading.Lock()
-        self._preloading = bool(config.server.preload)
+        # Where all models live in processes of their own, the server's would only grow by the frameworks.
+        self._preload_names = config.server.preload if config.isolation == "none" else ()
+        self._preloading = bool(self._preload_names)
         self._moment = ReadyMoment()
         self._stopping = False
         self._deadline: float | None = None  # when the grace of `stop` ends
@@ -389,7 +391,7 @@ class Manager:
         self._conductor.stop()
 
     def _preload(self) -> None:
-        self._loader.preload(self._config.server.preload)
+        self._loader.preload(self._preload_names)
 
         def done() -> None:
             self._preloading = False
