@@ -14,7 +14,18 @@ from benchmarks.options import Options
 from benchmarks.pages import write
 from benchmarks.report import Table, machine, save
 
-NAMES = ("startup", "overhead", "batching", "reloads", "swap", "hot_path", "isolation", "compute_bound", "overload")
+NAMES = (
+    "startup",
+    "overhead",
+    "batching",
+    "reloads",
+    "swap",
+    "hot_path",
+    "isolation",
+    "isolated",
+    "compute_bound",
+    "overload",
+)
 WITH_OPTIONS = ("peers", "client", "memory")
 LONG = ("memory",)
 """Only when they are named."""
