@@ -29,10 +29,21 @@ def run(args: argparse.Namespace) -> int:
     config = configuration(args)
     try:
         from inferd.backends.registry import Registry
+        from inferd.server.config.errors import ConfigError
         from inferd.server.lifecycle.inspect import inspect_repository
         from inferd.server.rpc.tfs.warmup import recorded
+        from inferd.server.security.authority import make_authority
+        from inferd.server.security.tls import tls_files
     except ImportError as error:
         raise CommandError(missing(error)) from None
+    try:
+        make_authority(config.auth)
+        tls_files(config.server.tls, "server.tls")
+        tls_files(config.http.tls, "http.tls")
+    except ConfigError as error:
+        raise CommandError(str(error), exit_code=2) from None
+    except OSError as error:
+        raise CommandError(str(error.strerror or error), exit_code=2) from None
     findings = inspect_repository(config, Registry(), recorded)
     problems = sum(not finding.ok for finding in findings)
     if args.json:
