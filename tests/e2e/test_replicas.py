@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 from support.marked import prepare_model, publish
-from support.server import Served
+from support.server import FAST, Served
 from support.traffic import Traffic
 from support.waiting import eventually
 
@@ -37,8 +37,9 @@ def free_port() -> int:
 class Replica:
     """One of the two servers: always on the same ports, whatever happens to its process."""
 
-    def __init__(self, models: Path, number: int) -> None:
+    def __init__(self, models: Path, number: int, sets: Sequence[str] = ()) -> None:
         self._models = models
+        self._sets = sets
         self._number = number
         self.grpc = f"127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
@@ -46,7 +47,8 @@ class Replica:
 
     def start(self) -> None:
         log = self._models.parent / f"replica-{self._number}.log"
-        self._server = Served(self._models, "--listen", self.grpc, "--http", self.http, log=log)
+        sets = (*FAST, *self._sets)
+        self._server = Served(self._models, "--listen", self.grpc, "--http", self.http, log=log, sets=sets)
         self._server.__enter__()
 
     def kill(self) -> None:
@@ -72,10 +74,11 @@ class Replica:
 
 
 @pytest.fixture
-def replicas(tmp_path: Path) -> Iterator[tuple[Replica, Replica]]:
+def replicas(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Replica, Replica]]:
     models = tmp_path / "models"
     publish("onnx", prepare_model("onnx", models, "m"), 1, marker=MARKER)
-    pair = Replica(models, 0), Replica(models, 1)
+    sets = getattr(request, "param", ("server.open=when_ready",))
+    pair = Replica(models, 0, sets), Replica(models, 1, sets)
     with ExitStack() as stack:
         for replica in pair:
             stack.callback(replica.end)
@@ -150,6 +153,7 @@ def test_behind_nginx_nothing_is_lost(replicas: tuple[Replica, Replica], tmp_pat
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("replicas", [()], indirect=True, ids=["as_by_default"])
 def test_behind_the_clients_round_robin_nothing_is_lost(replicas: tuple[Replica, Replica]) -> None:
     survive(",".join(replica.grpc for replica in replicas), replicas)
 

@@ -179,6 +179,19 @@ class App:
         self._started = Started(tuple(grpc), tuple(http), tuple(metrics))
         return self._started
 
+    def start_late(self, stop: threading.Event) -> Started | None:
+        """As `start`, but takes calls only once the server is ready; None when `stop` is set before. Raises OSError."""
+        self.begin()
+        event(_log, logging.INFO, "the ports open when the server is ready")
+        while not self.manager.wait_ready(_LOOK):
+            if stop.is_set():
+                return None
+        try:
+            return self.open()
+        except BaseException:
+            self.stop()
+            raise
+
     def begin(self) -> None:
         """Begins to look at the repository; returns before models are loaded."""
         self._files.start()

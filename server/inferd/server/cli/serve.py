@@ -127,11 +127,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         try:
             app = App(config)
-            started = app.start()
+            started = app.start() if config.server.open == "at_start" else app.start_late(stop)
         except ConfigError as error:
             raise CommandError(str(error), exit_code=2) from None
         except (OSError, OverridesError) as error:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
+
+        if started is None:  # told to stop before a port was open
+            return 0 if app.stop() else 1
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc), ", ".join(started.http) or "off"

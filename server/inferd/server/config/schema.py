@@ -107,6 +107,9 @@ class Server(Section):
     readiness: Literal["settled", "strict"] | tuple[Text, ...] = "settled"
     """settled: ready when every version of the first scan is served or has failed once; strict: when all are served;
     or a list of models that must be served."""
+    open: Literal["at_start", "when_ready"] = "at_start"
+    """When the ports open. when_ready: for proxies that ask nobody's health, such as nginx; until then nothing answers,
+    /healthz neither, and a port that is taken is noticed only then. Workers of a group start together in any case."""
 
 
 class Grpc(Section):
