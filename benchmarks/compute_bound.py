@@ -6,6 +6,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from support.server import Served
 
 from benchmarks.load import closed_loop, message
 from benchmarks.models import write_mlp
+from benchmarks.open_loop import open_loop
 from benchmarks.report import Table
 
 ROUNDS, SECONDS = 7, 3.0
@@ -59,31 +62,48 @@ def measure() -> Table:
     """Alternating rounds; medians of paired ratios."""
     table = Table(
         f"Compute-bound models, {IN_FLIGHT} requests of one row in flight",
-        ("model", "in process, rows/s", "at rows a batch", "server, rows/s", "ratio", "lowest–highest"),
+        (
+            "model",
+            "in process, rows/s",
+            "at rows a batch",
+            "server, rows/s",
+            "ratio",
+            "lowest–highest",
+            "ratio to in process beside a like front end",
+            "lowest–highest",
+        ),
         how=f"{ROUNDS} alternating rounds of {SECONDS:.0f} s, medians; in process: one thread, the batch size that is "
-        f"best up to {IN_FLIGHT}; one instance with one thread; the load generator shares the cores.",
+        f"best up to {IN_FLIGHT}; one instance with one thread; the load generator shares the cores. Beside a like "
+        "front end: the same, while a server answers as many requests of that size with a model that computes nothing.",
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "models"
         write_convolutions(root / "convolutions" / "1" / "model.onnx")
         write_mlp(root / "wide" / "1" / "model.onnx", 2048, 4)
+        write_convolutions(root / "convolutions-light" / "1" / "model.onnx", channels=1, layers=1)
+        write_mlp(root / "wide-light" / "1" / "model.onnx", 2048, 0)
         inputs = {"convolutions": np.ones((1, *SHAPE), np.float32), "wide": np.ones((1, 2048), np.float32)}
         for name in inputs:
             (root / name / "model.yaml").write_text("instances: {threads: 1}\n")
-        with Served(root) as server:
+        with Served(root) as server, ProcessPoolExecutor(1, get_context("spawn")) as other:
             for name, x in inputs.items():
-                run = runner(root / name / "1" / "model.onnx")
+                path = root / name / "1" / "model.onnx"
+                run = runner(path)
                 rates = {size: rows_per_second(run, np.repeat(x, size, 0), 1.0) for size in SIZES}
                 best = max(rates, key=rates.__getitem__)
-                batch, body = np.repeat(x, best, 0), message(name, x)
-                bare, served = [], []
+                batch, body, light = np.repeat(x, best, 0), message(name, x), message(f"{name}-light", x)
+                bare, served, beside = [], [], []
                 for _ in range(ROUNDS):
                     bare.append(rows_per_second(run, batch, SECONDS))
                     served.append(closed_loop(server.address, body, IN_FLIGHT, SECONDS).rate)
-                ratios = [s / b for s, b in zip(served, bare, strict=True)]
-                spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-                row = [statistics.median(bare), best, statistics.median(served), statistics.median(ratios), spread]
-                table.rows.append([name, *row])
+                    running = other.submit(alone, path, batch, SECONDS)
+                    open_loop(server.address, light, served[-1], SECONDS + 1.0)
+                    beside.append(running.result())
+                row: list[object] = [name, statistics.median(bare), best, statistics.median(served)]
+                for base in (bare, beside):
+                    ratios = [s / b for s, b in zip(served, base, strict=True)]
+                    row += [statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"]
+                table.rows.append(row)
     return table
 
 
@@ -95,6 +115,11 @@ def runner(path: Path) -> Callable[[np.ndarray], object]:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x})
+
+
+def alone(path: Path, x: np.ndarray, seconds: float) -> float:
+    """Rows a second of the bare session, for a process of its own."""
+    return rows_per_second(runner(path), x, seconds)
 
 
 def rows_per_second(run: Callable[[np.ndarray], object], x: np.ndarray, seconds: float) -> float:

@@ -25,7 +25,7 @@ from benchmarks.models import SIZES, write_mlp
 from benchmarks.open_loop import Arrivals, open_loop
 from benchmarks.report import Table
 
-ROUNDS, SECONDS = 2, 6.0
+ROUNDS, SECONDS = 5, 8.0
 TIMES = 3.0  # as much as the model can do
 DEADLINE = 1.0
 SMALL = (1, 8, 8)  # what goes in is as small as the tiny model's: the generator must not be what is measured

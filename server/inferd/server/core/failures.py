@@ -54,15 +54,35 @@ class FailureLog:
         trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """A request has failed. The traceback is written for unexpected errors only. `trace`: core.trace."""
-        level = _LEVELS.get(failure.code, logging.INFO)
-        if not self._logger.isEnabledFor(level):
-            return
-        left_out = self._admit((method, failure.code))
-        if left_out is None:
-            return
+        left_out = self.admit(method, failure.code)
+        if left_out is not None:
+            self.write_admitted(
+                method,
+                failure,
+                left_out,
+                model=model,
+                request_id=request_id,
+                peer=peer,
+                error=error,
+                trace=trace,
+            )
+
+    def write_admitted(
+        self,
+        method: str,
+        failure: Failure,
+        left_out: int,
+        *,
+        model: str = "",
+        request_id: str = "",
+        peer: str = "",
+        error: BaseException | None = None,
+        trace: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """The same for a failure that `admit` has let through: for callers to whom the rest is dear."""
         event(
             self._logger,
-            level,
+            _LEVELS.get(failure.code, logging.INFO),
             "request failed",
             error=error if failure.unexpected else None,
             method=method,
@@ -75,8 +95,11 @@ class FailureLog:
             **trace,
         )
 
-    def _admit(self, key: tuple[str, Code]) -> int | None:
-        """None: leave this line out. Else the number of lines left out before it."""
+    def admit(self, method: str, code: Code) -> int | None:
+        """Counts a failure. None: leave its line out. Else the number of lines left out before it."""
+        if not self._logger.isEnabledFor(_LEVELS.get(code, logging.INFO)):
+            return None
+        key = method, code
         now = self._clock()
         with self._lock:
             since, count = self._seen.get(key, (now, 0))

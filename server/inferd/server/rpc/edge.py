@@ -67,15 +67,18 @@ class Edge:
         """Fails a call with the status for `error`, and logs it."""
         request_id = request_id or self.gate.request_id(call, "")
         failure = self.status(error, request_id)
-        self.failures.write(
-            call.method,
-            failure,
-            model=model,
-            request_id=request_id,
-            peer=call.peer,
-            error=error,
-            trace=trace_fields(call),
-        )
+        left_out = self.failures.admit(call.method, failure.code)
+        if left_out is not None:  # in a flood of refusals most lines are left out: then nobody asks who called
+            self.failures.write_admitted(
+                call.method,
+                failure,
+                left_out,
+                model=model,
+                request_id=request_id,
+                peer=call.peer,
+                error=error,
+                trace=trace_fields(call),
+            )
         call.fail(failure.code, failure.text, failure.trailing)
 
 

@@ -1,0 +1,105 @@
+"""A flooded model keeps no other waiting: neither on the front end's loop nor on threads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from support.scheduling import PATIENCE, FakeModel, vector
+from support.server import Served
+
+from inferd.server.scheduling.inline import SHORT, TURN, InlineLoop, Lane, Pace
+from inferd.wire.native import encode_request
+
+PREDICT = "/inferd.v1.PredictService/Predict"
+
+
+def trusted() -> Pace:
+    pace = Pace("m:1", 1)
+    for _ in range(16):
+        pace.ran(SHORT / 2)
+    return pace
+
+
+def test_in_each_turn_every_model_runs_whatever_the_first_one_has_to_do() -> None:
+    loop = InlineLoop()
+    loop.enter()
+    ran: list[str] = []
+    handed: list[str] = []
+
+    def flooded() -> bool:
+        ran.append("flooded")
+        threading.Event().wait(TURN / 4)
+        return True
+
+    def quiet() -> bool:
+        ran.append("quiet")
+        return ran.count("quiet") % 2 == 1  # one batch a turn
+
+    lanes = [
+        Lane(loop, trusted(), flooded, lambda: handed.append("flooded")),
+        Lane(loop, trusted(), quiet, lambda: handed.append("quiet")),
+    ]
+    for turn in range(1, 4):
+        for lane in lanes:
+            assert lane.defer()
+        loop.turn()
+        assert ran.count("quiet") >= turn, "the flooded model has used up the turn"
+        assert handed.count("flooded") == turn, "what is left of it is for its own thread"
+
+
+def test_a_model_whose_queue_is_full_refuses_for_itself_only(serve) -> None:
+    flooded, quiet = FakeModel(), FakeModel()
+    first, second = serve(flooded, queue={"requests": 4}), serve(quiet, queue={"requests": 4})
+    flooded.gate.close()
+    first.submit(vector(0))
+    flooded.gate.wait_for_arrivals()
+    for i in range(4):
+        first.submit(vector(i))
+    with pytest.raises(Exception, match=r"queue .* is full"):
+        first.submit(vector(5))
+    for i in range(8):
+        second.submit(call := vector(i))
+        assert call.result()["y"][0, 0] == 2 * i
+    flooded.gate.open()
+
+
+def test_a_flood_on_one_model_does_not_keep_another_from_answering(tmp_path: Path) -> None:
+    """On a real server: the flood never pauses until the other model has given all its answers."""
+    from benchmarks.models import write_mlp
+
+    root = tmp_path / "models"
+    for name in ("flooded", "quiet"):
+        write_mlp(root / name / "1" / "model.onnx", 64, 1)
+    x = np.ones((1, 64), np.float32)
+    enough, answered = threading.Event(), []
+
+    def flood(address: str) -> None:
+        with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            call = channel.unary_unary(PREDICT)
+            body = encode_request("flooded", {"x": x})
+            pending = [call.future(body, timeout=PATIENCE) for _ in range(64)]
+            while not enough.is_set():
+                answered.append(pending.pop(0).result())
+                pending.append(call.future(body, timeout=PATIENCE))
+            for future in pending:
+                future.result()
+
+    with Served(root) as server:
+        flooding = threading.Thread(target=flood, args=(server.address,))
+        flooding.start()
+        try:
+            with grpc.insecure_channel(server.address) as channel:
+                call = channel.unary_unary(PREDICT)
+                body = encode_request("quiet", {"x": x})
+                for _ in range(200):
+                    before = len(answered)
+                    call(body, timeout=PATIENCE)
+                    assert len(answered) - before < 5000, "thousands were served before one"
+        finally:
+            enough.set()
+            flooding.join(PATIENCE)
+    assert answered
