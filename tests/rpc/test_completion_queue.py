@@ -13,6 +13,7 @@ import pytest
 
 from inferd.server.config.schema import Server, ServerConfig
 from inferd.server.core.inflight import Inflight
+from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.choice import make_transport
 from inferd.server.rpc.cq import usable
@@ -86,6 +87,7 @@ import faulthandler, grpc
 faulthandler.enable()
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
+from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq import transport as cq
 from inferd.server.rpc.transport import MethodTable
@@ -174,3 +176,35 @@ def test_a_loop_that_fails_fails_its_calls_and_says_so(caplog: pytest.LogCapture
         for call in (first, second):
             assert call.exception() is not None
     assert "gRPC loop failed" in caplog.text
+
+
+def test_a_call_whose_deadline_has_passed_before_it_is_looked_at_is_not_read() -> None:
+    held, free, seen = threading.Event(), threading.Event(), []
+    refused: list[tuple[str, object]] = []
+
+    def handler(call: UnaryCall) -> None:
+        seen.append(call.request)
+        held.set()
+        assert free.wait(20)
+        call.reply(b"done")
+
+    config = ServerConfig()
+    table = MethodTable({ECHO: handler}, {}, refused=lambda method, code: refused.append((method, code)))
+    server = CompletionQueueTransport(table, config, Inflight(config.inflight), ANYWHERE, lambda: None)
+    (address,) = server.start()
+    try:
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary(ECHO)
+            first = call.future(b"first", timeout=20)
+            assert held.wait(20)
+            with pytest.raises(grpc.RpcError) as late:
+                call(b"late", timeout=0.3)
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            free.set()
+            assert first.result() == b"done"
+            assert call(b"next", timeout=20) == b"done"
+    finally:
+        free.set()
+        assert server.stop(5.0)
+    assert seen == [b"first", b"next"]
+    assert refused == [(ECHO, Code.DEADLINE_EXCEEDED)]

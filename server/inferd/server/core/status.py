@@ -71,6 +71,8 @@ def pushback(failure: Failure) -> float | None:
 
 GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
 """For calls that come while the server drains."""
+LATE = refusal(Code.DEADLINE_EXCEEDED, "the deadline passed before the call was read")
+"""For calls that waited too long to be looked at."""
 CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
 """For calls that are still running when the drain's grace is over."""
 

@@ -19,7 +19,7 @@ from grpc._cython import cygrpc
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import CUT, GONE, Failure, failure_of, header_text, refusal
+from inferd.server.core.status import CUT, GONE, LATE, Failure, failure_of, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq.calls import NO_FLAGS, NO_MESSAGE, Service, StreamCall, UnaryCall
@@ -260,6 +260,9 @@ class CompletionQueueTransport:
         if service is not None:
             if self._draining and not service.exempt:
                 self._refuse(event, service.method, GONE)
+                return
+            if event.call_details.deadline <= time.time():  # nobody waits for it: it is not read
+                self._refuse(event, service.method, LATE)
                 return
             entered = self._desk.enter()
             if not entered and not service.exempt:
