@@ -57,6 +57,7 @@ _log = logging.getLogger("inferd.app")
 _AGE_SPREAD = 1.2  # gRPC ends connections at their age, more or less a tenth
 _LAST_CALLS = 1.0
 _LOOK = 0.05
+_TEND = 5.0  # seconds between two looks at what only an idle server does
 _NAMED = 5  # models named in the reason for not being ready
 
 
@@ -88,6 +89,7 @@ class App:
         self._started = Started((), ())
         self._farewell = seat.farewell if seat is not None else lambda: None
         self._failed = threading.Event()
+        self._stop: threading.Event | None = None  # of who waits for the end
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
@@ -128,7 +130,7 @@ class App:
             self.table,
             config,
             self._inflight,
-            on_fatal=self._failed.set,
+            on_fatal=self._fail,
             loop=self.inline,
             tls=self._followed(config.server.tls, "server.tls"),
         )
@@ -237,18 +239,26 @@ class App:
         return drained and not self._failed.is_set()
 
     def wait(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
-        """Calls `on_ready` once the server is ready, and returns when `stop` is set or the front end has failed."""
+        """Calls `on_ready` once the server is ready, and returns when `stop` is set. It is set here when the front end
+        has failed."""
         self.manager.on_ready(self._tell_missing)
         self.manager.on_ready(on_ready)
         collector = IdleCollector(lambda: self._inflight.calls > 0)
         collector.start()
+        self._stop = stop
         try:
-            while not stop.wait(0.5):
-                if self._failed.is_set():
-                    return
+            while not self._failed.is_set() and not stop.wait(_TEND):
                 collector.tend()
         finally:
+            self._stop = None
             collector.stop()
+
+    def _fail(self) -> None:
+        """The front end has failed. On its thread."""
+        self._failed.set()
+        stop = self._stop
+        if stop is not None:
+            stop.set()
 
     def readiness(self) -> Readiness:
         """Whether traffic should come, and if not what is waited for. Thread-safe."""

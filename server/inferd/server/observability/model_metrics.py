@@ -1,7 +1,7 @@
 """What one servable's requests add up to, in plain numbers: cheap to add to, read when somebody scrapes.
 
-A bound prometheus_client child costs 1 to 2 µs an update and a request needs four; here a request is noted in a list,
-and the list is added up when it is long enough or when somebody asks: one lock in a hundred requests.
+A bound prometheus_client child costs 1 to 2 µs an update and a request needs four; here requests and batches are noted
+in lists, which are added up when they are long enough or when somebody asks: one lock in a hundred.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inferd.server.observability.series import ROWS, SECONDS
 
 _SECONDS: Final = (*map(repr, SECONDS), "+Inf")
 _ROWS: Final = (*map(repr, ROWS), "+Inf")
-_NOTED = 100  # requests noted before they are added up
+_NOTED = 100  # requests, and batches, noted before they are added up
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class ModelMetrics:
 
     __slots__ = (
         "_batch_seconds", "_batched", "_batches", "_compute", "_compute_sum", "_dropped", "_failed_sum", "_last_batch",
-        "_lock", "_noted", "_queue", "_queue_sum", "_requests", "_rows", "_rows_sum", "_seconds", "_seconds_sum",
-        "depth", "name", "version",
+        "_lock", "_noted", "_queue", "_queue_sum", "_ran", "_requests", "_rows", "_rows_sum", "_seconds",
+        "_seconds_sum", "depth", "name", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, version: str) -> None:
@@ -76,6 +76,7 @@ class ModelMetrics:
         self._batches: dict[int, list[float]] = {}  # bounded: a batch has at most max_batch_size rows
         self._dropped: dict[str, int] = {}
         self._noted: list[tuple[str, str, float, float, float, int]] = []
+        self._ran: list[tuple[int, int, float]] = []
 
     def request(
         self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
@@ -113,21 +114,29 @@ class ModelMetrics:
             if computed > 0.0:
                 self._compute[bisect_left(SECONDS, computed)] += count
                 self._compute_sum += count * computed
+        ran = self._ran
+        batches = ran[:]
+        del ran[: len(batches)]
+        for rows, count, seconds in batches:
+            self._rows[bisect_left(ROWS, rows)] += 1
+            self._rows_sum += rows
+            self._batched += count
+            self._batch_seconds += seconds
+            runs = self._batches.get(rows)
+            if runs is None:
+                self._batches[rows] = [1, seconds]
+            else:
+                runs[0] += 1
+                runs[1] += seconds
 
     def batch(self, signature: str, requests: Sequence[Any], rows: int, compute_seconds: float) -> None:
         """A batch has run."""
-        with self._lock:
-            self._rows[bisect_left(ROWS, rows)] += 1
-            self._rows_sum += rows
-            self._batched += len(requests)
-            self._batch_seconds += compute_seconds
-            self._last_batch = time.time()
-            runs = self._batches.get(rows)
-            if runs is None:
-                self._batches[rows] = [1, compute_seconds]
-            else:
-                runs[0] += 1
-                runs[1] += compute_seconds
+        ran = self._ran
+        ran.append((rows, len(requests), compute_seconds))
+        self._last_batch = time.time()
+        if len(ran) >= _NOTED:
+            with self._lock:
+                self._add_up()
 
     def dropped(self, reason: str) -> None:
         """A request was dropped unserved: "expired", "cancelled" or "full"."""

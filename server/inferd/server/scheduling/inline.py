@@ -21,10 +21,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, thread_time
-from typing import TypeVar
+
+from inferd.server.scheduling.request import Ran
 
 _log = logging.getLogger("inferd.scheduling")
-R = TypeVar("R")
 
 SHORT = 500e-6  # seconds: the most that all but one in a hundred batches may cost
 TOO_LONG = 5e-3  # seconds: once is enough
@@ -189,20 +189,17 @@ class Lane:
                     break
         self._hand_over()
 
-    def run_now(self, run: Callable[[], R]) -> R | None:
+    def run_now(self, run: Callable[[], Ran | None]) -> Ran | None:
         """The same for one batch before the turn; None where that may not be: the servable is not short, or the turn is
         used up. On the loop's thread."""
         loop = self._loop
         if loop.spent >= TURN or not self.pace.short:
             return None
         with self._busy:
-            if self._closed:
-                return None
-            began = monotonic()
-            try:
-                return run()
-            finally:
-                loop.spent += monotonic() - began
+            ran = None if self._closed else run()
+        if ran is not None:
+            loop.spent += ran.finished_at - ran.started_at
+        return ran
 
     def close(self) -> None:
         """No batch runs here any more once this returns; what waits is for the workers."""

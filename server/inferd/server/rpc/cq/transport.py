@@ -227,7 +227,10 @@ class CompletionQueueTransport:
                 if calls:
                     service.arrived = []
                     waiting.extend(self._together(service, calls, now))
-        self._inline.turn()
+        if self._inline.asked:
+            self._inline.turn()
+        else:
+            self._inline.spent = 0.0  # that turn is over, too
         for call in waiting:
             if not call.answered:
                 call.watch()
