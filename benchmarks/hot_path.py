@@ -77,10 +77,10 @@ def measure() -> Table:
         loop.enter()  # this thread plays the loop; the real one gets no calls
         x = np.ones((1, 64), np.float32)
         message = encode_request("tiny", {"x": x})
-        handler = app.table.unary[FakeCall.method]
+        handler, burst = app.table.unary[FakeCall.method], app.table.bursts[FakeCall.method]
         deadline = time.monotonic() + 3600
 
-        def journey(turns: int = TURNS) -> None:
+        def alone(turns: int = TURNS) -> None:
             for _ in range(turns):
                 calls = [FakeCall(message, deadline) for _ in range(BATCH)]
                 for call in calls:
@@ -88,11 +88,20 @@ def measure() -> Table:
                 while not all(call.answer for call in calls):
                     loop.turn()
 
+        def together(turns: int = TURNS) -> None:
+            for _ in range(turns):
+                calls = [FakeCall(message, deadline) for _ in range(BATCH)]
+                burst(calls, time.monotonic())
+                while not all(call.answer for call in calls):
+                    loop.turn()
+                loop.spent = 0.0
+
         settled = threading.Event()
         for _ in range(100):  # the first batches after a load run on the worker
-            journey(1)
+            alone(1)
             settled.wait(0.002)
-        whole = per_request(journey, TURNS * BATCH)
+        one_by_one = per_request(alone, TURNS * BATCH)
+        whole = per_request(together, TURNS * BATCH)
         y = {"y": np.ones((1, 10), np.float32)}
         many = TURNS * BATCH
         table.rows.append(
@@ -104,6 +113,7 @@ def measure() -> Table:
                 per_request(lambda: [encode_response("tiny", 1, "s", y, "id") for _ in range(many)] and None, many),
             ]
         )
-        table.rows.append(["the whole journey, model included", whole])
+        table.rows.append(["the whole journey, model included, together", whole])
+        table.rows.append(["the same, call by call", one_by_one])
         app.stop()
     return table

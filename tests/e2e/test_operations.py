@@ -140,6 +140,15 @@ def test_a_setting_for_a_model_that_is_not_there_is_told(models: Path, caplog: p
     assert found == [{"setting": "repository.load", "model": "ghost"}, {"setting": "models", "model": "n"}]
 
 
+def test_a_front_end_that_has_failed_ends_the_wait(models: Path) -> None:
+    stop = threading.Event()
+    with running(models, "settled") as app:
+        app.start()
+        app.wait(stop, app._fail)  # once it is ready
+        assert stop.is_set()
+        assert not app.stop()
+
+
 def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
     with running(tmp_path / "unmounted", "settled") as app:
         app.start()

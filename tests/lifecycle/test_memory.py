@@ -55,6 +55,17 @@ def test_an_unload_collects_what_hangs_together() -> None:
         gc.enable()
 
 
+def test_a_collection_waits_for_a_moment_without_requests_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, collected = iter([True, True, False]), []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(next(done, None)))
+    Memory(lambda: next(done)).after_unload()
+    assert collected == [None], "it came after the last request"
+    clock = iter(range(100))
+    monkeypatch.setattr("inferd.server.lifecycle.memory.time.monotonic", lambda: float(next(clock)))
+    Memory(lambda: True).after_unload()
+    assert len(collected) == 2
+
+
 def test_full_collections_wait_until_nothing_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     now, busy, collected = 0.0, True, []
     monkeypatch.setattr(gc, "collect", lambda: collected.append(now))

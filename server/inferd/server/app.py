@@ -93,6 +93,7 @@ class App:
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
+        self._inflight = Inflight(config.inflight)
         self.manager: Manager = build_manager(
             config,
             registry or Registry(),
@@ -100,6 +101,7 @@ class App:
             loop=self.inline,
             recorded=recorded,
             shared=seat.shared if seat is not None else None,
+            busy=self._busy,
         )
         # What the edges see: in a group, wishes and statuses are everybody's.
         self._front: ManagerLike = self.manager if seat is None else seat.front(self.manager)
@@ -114,7 +116,6 @@ class App:
                 fixed_models(config),
                 self.manager,
             )
-        self._inflight = Inflight(config.inflight)
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self._front, SERVICES)
         self.table = build_method_table(
@@ -243,7 +244,7 @@ class App:
         has failed."""
         self.manager.on_ready(self._tell_missing)
         self.manager.on_ready(on_ready)
-        collector = IdleCollector(lambda: self._inflight.calls > 0)
+        collector = IdleCollector(self._busy)
         collector.start()
         self._stop = stop
         try:
@@ -252,6 +253,9 @@ class App:
         finally:
             self._stop = None
             collector.stop()
+
+    def _busy(self) -> bool:
+        return self._inflight.calls > 0
 
     def _fail(self) -> None:
         """The front end has failed. On its thread."""

@@ -47,10 +47,11 @@ def build_manager(
     loop: InlineLoop | None = None,
     recorded: Recorded | None = None,
     shared: Shared | None = None,
+    busy: Callable[[], bool] = lambda: False,
 ) -> Manager:
     """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer;
     `loop` is the front end's, for batches that are short enough to run there; `recorded` reads recorded warm-up
-    requests; `shared` is what a worker has in common with others.
+    requests; `shared` is what a worker has in common with others; `busy` is whether requests are in flight.
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
@@ -61,7 +62,7 @@ def build_manager(
     source = Source(scanner, poll=config.repository.poll)
     places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
-    loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded)
+    loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy)
     substitution = Substitution(request_resolver(config, named), uploads_of(config))
     manager = Manager(
         config,
@@ -83,12 +84,13 @@ def build_loader(
     observer_for: Callable[[ServableId], BatchObserver] | None = None,
     loop: InlineLoop | None = None,
     recorded: Recorded | None = None,
+    busy: Callable[[], bool] = lambda: False,
 ) -> Loader:
     """A loader with the configured share of the machine."""
     return Loader(
         registry,
         cpu_threads=config.server.cpu_threads or available_cpus(),
-        memory=Memory(),
+        memory=Memory(busy),
         observer_for=observer_for,
         loop=loop,
         recorded=recorded,

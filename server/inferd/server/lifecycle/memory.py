@@ -17,14 +17,21 @@ from collections.abc import Callable
 _MANY_MODULES = 50  # an import of this many is a framework's
 _YOUNG = 10_000  # objects between two looks at the young ones: a batch makes a thousand, and frees them by itself
 _NEVER = 1_000_000_000
+_PATIENCE = 1.0  # seconds that a collection waits for a moment without requests, looking every _GAP
+_GAP = 0.5e-3
 _IDLE = 10.0  # seconds between full collections while nothing is in flight
 _AT_MOST = 3600.0  # seconds without one on a server that is never idle
 
 
 class Memory:
-    """Keeps the process's memory tidy around loads. Thread-safe. One per process is enough."""
+    """Keeps the process's memory tidy around loads. Thread-safe. One per process is enough.
 
-    def __init__(self) -> None:
+    A full collection stops every thread. So it waits for a moment without requests (`busy`), but not for long: the
+    memory of what was unloaded has to come back on a server that is never idle, too, and what is frozen makes it short.
+    """
+
+    def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
+        self._busy = busy
         self._lock = threading.Lock()
         self._modules = 0
         self._trim = _malloc_trim()
@@ -36,15 +43,21 @@ class Memory:
             if modules - self._modules < _MANY_MODULES:
                 return
             self._modules = modules
-            gc.collect()
+            self._collect()
             gc.freeze()
 
     def after_unload(self) -> None:
         """Collects what an unloaded model left in cycles and gives freed pages back to the system."""
         with self._lock:
-            gc.collect()
+            self._collect()
             if self._trim is not None:
                 self._trim()
+
+    def _collect(self) -> None:
+        end = time.monotonic() + _PATIENCE
+        while self._busy() and time.monotonic() < end:
+            time.sleep(_GAP)
+        gc.collect()
 
 
 class IdleCollector:

@@ -188,7 +188,7 @@ class CompletionQueueTransport:
                 self._ended.set()
 
     def _loop(self) -> None:
-        poll, inline, shut_down = self._queue.poll, self._inline, False
+        poll, inline, desk, shut_down = self._queue.poll, self._inline, self._desk, False
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
             # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
@@ -211,7 +211,8 @@ class CompletionQueueTransport:
             elif event.completion_type == _TIMEOUT:
                 self._turn()
             event = tag = None  # a reference to a finished call can keep the core spinning
-            if self._arrived + inline.asked >= _TURN_AFTER:
+            # The only call there is has no company to wait for: that saves a look at the queue.
+            if self._arrived + inline.asked >= _TURN_AFTER or (self._arrived == 1 and desk.calls == 1):
                 self._turn()
         inline.leave()
         self._turn()
