@@ -55,6 +55,8 @@ $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
 # The conformance suite with every framework in worker processes (half an hour), and fifty loads that leave nothing.
 isolation: setup
 	INFERD_TEST_ISOLATED=all INFERD_TEST_LOADS=50 $(BIN)/python -m pytest tests/isolation tests/backends -k isolat
+	INFERD_ISOLATION=process $(BIN)/python -m pytest tests/e2e/test_hot_reload.py tests/e2e/test_triton_behaviours.py tests/e2e/test_operations.py \
+	    tests/e2e/test_shutdown.py tests/e2e/test_ensemble.py
 
 proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto

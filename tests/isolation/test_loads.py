@@ -118,6 +118,7 @@ def test_a_backend_that_no_other_process_can_find_is_refused(tmp_path: Path) -> 
         Loader(registry, cpu_threads=1).load(request, lambda: False)
 
 
+@pytest.mark.timeout(600)
 def test_many_loads_leave_no_descriptor_process_or_thread(loader: Loader, tmp_path: Path) -> None:
     import threading
 
