@@ -50,21 +50,29 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{machine()}\n", flush=True)
     tables: list[Table] = []
-    for name in said.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:
-        module = importlib.import_module(f"benchmarks.{name}")
-        try:
-            result = module.measure(options) if name in WITH_OPTIONS else module.measure()
-        except LoadError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return 1
-        for table in [result] if isinstance(result, Table) else result:
-            tables.append(table)
-            print(table.markdown(), flush=True)
-        if said.docs and name in WITH_OPTIONS:
-            found = [result] if isinstance(result, Table) else list(result)
-            write(ROOT / "docs" / "performance.md", name, found, _command(name, options))
-    save(tables, ROOT / "var" / f"{'-'.join(['bench', *said.names])}.json")
+    try:
+        for name in said.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:
+            found = _measured(name, options, tables)
+            if said.docs and name in WITH_OPTIONS:
+                write(ROOT / "docs" / "performance.md", name, found, _command(name, options))
+    except LoadError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:  # what stands is not lost with what fails after it
+        save(tables, ROOT / "var" / f"{'-'.join(['bench', *said.names])}.json")
     return 0
+
+
+def _measured(name: str, options: Options, tables: list[Table]) -> list[Table]:
+    """One measurement's tables, printed as they come and added to all."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    result = module.measure(options) if name in WITH_OPTIONS else module.measure()
+    found = []
+    for table in [result] if isinstance(result, Table) else result:
+        found.append(table)
+        tables.append(table)
+        print(table.markdown(), flush=True)
+    return found
 
 
 def _command(name: str, options: Options) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,11 @@ COLUMNS = (
 )
 
 
-def measure(options: Options) -> list[Table]:
-    """Every peer runs all the time; the rounds alternate between them. Raises LoadError where there is no h2load."""
+def measure(options: Options) -> Iterator[Table]:
+    """Every peer runs all the time; the rounds alternate between them. Gives a table as soon as it stands.
+
+    Raises LoadError where there is no h2load.
+    """
     if not available():
         raise LoadError("h2load is not installed; it comes with Debian's nghttp2-client")
     plan = QUICK if options.quick else FULL
@@ -54,15 +57,13 @@ def measure(options: Options) -> list[Table]:
         works = [work for work in prepare(models) if not options.quick or work.model in QUICK_WORKS]
         running, missing = _started(stack, options, models, logs, works)
         alone = stack.enter_context(in_process(models, logs))
-        tables = []
         for work in works:
             runners: dict[str, Runner] = {
                 peer.name: Loaded(work.target(peer, process, Path(folder)), process.pid) for peer, process in running
             }
             runners[ALONE] = InProcess(alone, work.model)
             print(f"{work.title} ...", flush=True)
-            tables.append(_table(work, runners, missing, plan, in_flights))
-    return tables
+            yield _table(work, runners, missing, plan, in_flights)
 
 
 def _started(
