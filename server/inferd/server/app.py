@@ -208,11 +208,12 @@ class App:
         event(_log, logging.INFO, "leaving", calls=self._inflight.calls)
         self._http.unlisten()
         self._pages.unlisten()
-        listeners = Listeners(self._started.grpc)
-        listeners.close()
+        grpc = Listeners(self._started.grpc)
+        grpc.close()
+        http = Listeners((*self._started.http, *self._started.metrics))
         age = self._config.grpc.max_connection_age or 0.0
         until = time.monotonic() + age * _AGE_SPREAD + _LAST_CALLS
-        while listeners.connections() and time.monotonic() < until and not self._failed.is_set():
+        while (grpc.connections() or http.connections()) and time.monotonic() < until and not self._failed.is_set():
             if hurry.wait(_LOOK):
                 return
 

@@ -111,7 +111,7 @@ class RestServer:
             return bound
 
     def unlisten(self) -> None:
-        """Takes no new connections; those that are open go on."""
+        """Takes no new connections; each that is open ends with its next answer."""
         with self._lock:
             if self._server is None or self._loop is None:
                 return
@@ -121,8 +121,11 @@ class RestServer:
                 pass  # its loop has ended
 
     def _close_servers(self) -> None:
+        assert self._server is not None
         for server in getattr(self._server, "servers", ()):  # there are none until it has started
             server.close()
+        for connection in list(self._server.server_state.connections):
+            connection.app = _last(self._serve)  # type: ignore[union-attr]
 
     def refuse(self) -> None:
         """Takes no new requests over REST. The pages go on."""
@@ -188,6 +191,20 @@ class RestServer:
 def _shown(scope: Scope) -> Shown:
     headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
     return Shown(headers, scope.get("state", {}).get(CERTIFICATE, ()))
+
+
+def _last(app: Asgi) -> Asgi:
+    """The application for connections that end with their next answer."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, closing)
+
+    return serve
 
 
 async def write(page: Page, send: Send) -> None:

@@ -64,6 +64,7 @@ class HttpServer:
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
         self._servers: list[asyncio.Server] = []
+        self._leaving = False
         # Connections whose client has the turn to send, the one that has had it longest first.
         self._waiting: dict[asyncio.StreamWriter, None] = {}
         self._open: set[asyncio.Task[None]] = set()
@@ -91,7 +92,8 @@ class HttpServer:
             return bound
 
     def unlisten(self) -> None:
-        """Takes no new connections; those that are open go on."""
+        """Takes no new connections; each that is open ends with its next answer."""
+        self._leaving = True
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._close_servers)
@@ -193,8 +195,9 @@ class HttpServer:
                 return
             finally:
                 self._waiting.pop(writer, None)
-            await self._send(writer, await self._answer(request, certificate))
-            if request.close:
+            last = request.close or self._leaving  # one word for the answer and for what follows it
+            await self._send(writer, await self._answer(request, certificate, last=last))
+            if last:
                 return
             patience = self._limits.idle
 
@@ -210,7 +213,7 @@ class HttpServer:
             writer.transport.abort()
             raise
 
-    async def _answer(self, request: Request, certificate: tuple[str, ...]) -> bytes:
+    async def _answer(self, request: Request, certificate: tuple[str, ...], *, last: bool) -> bytes:
         try:
             self._entrance.page(request.path, Shown(request.headers.items(), certificate))
             page = await self._pages.answer(request.method, request.path)
@@ -221,7 +224,7 @@ class HttpServer:
             page.body,
             page.kind,
             head_only=request.method == "HEAD",
-            close=request.close,
+            close=last,
             headers=page.headers,
         )
 

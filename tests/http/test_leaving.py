@@ -1,0 +1,46 @@
+"""A port that its worker leaves: no new connections, and each that is open ends with its next answer."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+
+import pytest
+from support.waiting import eventually
+
+from inferd.server.http.pages import Readiness
+from inferd.server.http.rest_server import RestServer
+from inferd.server.http.server import HttpServer
+
+
+@pytest.mark.parametrize("kind", [HttpServer, RestServer])
+def test_connections_end_with_their_next_answer(kind: Callable[..., HttpServer | RestServer]) -> None:
+    server = kind(["127.0.0.1:0"], lambda: b"metrics", lambda: Readiness(True), shared=True)
+    [address] = server.start()
+    successor = kind([address], lambda: b"metrics", lambda: Readiness(False, "another"), shared=True)
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        assert (answer.read(), answer.will_close) == (b'{"ready": true}\n', False)
+        server.unlisten()
+        successor.start()
+
+        def new_ones_go_to_the_other() -> bool:
+            fresh = http.client.HTTPConnection(address, timeout=10)
+            try:
+                fresh.request("GET", "/readyz")
+                return fresh.getresponse().status == 503
+            except ConnectionError:  # it waited in the queue of a port that was just closed
+                return False
+            finally:
+                fresh.close()
+
+        eventually(new_ones_go_to_the_other, "the port is the successor's")
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read(), answer.will_close) == (200, b'{"ready": true}\n', True)
+    finally:
+        connection.close()
+        server.stop()
+        successor.stop()
