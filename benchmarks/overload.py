@@ -39,6 +39,7 @@ def measure() -> Sequence[Table]:
         root = Path(folder) / "models"
         write_convolutions(root / "slow" / "1" / "model.onnx", **MUCH)
         (root / "slow" / "model.yaml").write_text("instances: {threads: 1}\n")
+        write_convolutions(root / "light" / "1" / "model.onnx", shape=SMALL, channels=1, layers=1)
         write_convolutions(root / "full" / "1" / "model.onnx", **MUCH)
         (root / "full" / "model.yaml").write_text("instances: {threads: 1}\nqueue: {requests: 1}\n")
         write_mlp(root / "tiny" / "1" / "model.onnx", *SIZES["tiny"])
@@ -60,10 +61,15 @@ def _flood(server: Served) -> Table:
         "takes at most twice as long as before it.",
     )
     body = message("slow", np.ones((1, *SMALL), np.float32))
+    light = message("light", np.ones((1, *SMALL), np.float32))
     rows: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         alone = statistics.median(_single(server, body) for _ in range(9))
         most = closed_loop(server.address, body, AT_ONCE, SECONDS / 2).rate
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:
+            answering = other.submit(closed_loop, server.address, body, AT_ONCE, SECONDS / 2)
+            open_loop(server.address, light, TIMES * most, SECONDS / 2 + 1.0, DEADLINE, channels=4)
+            beside = answering.result().rate
         before = server.memory()
         saw = open_loop(server.address, body, TIMES * most, SECONDS, DEADLINE, channels=4)
         ended = time.perf_counter()
@@ -75,6 +81,8 @@ def _flood(server: Served) -> Table:
             "sent, requests/s": saw.sent / SECONDS,
             "goodput, requests/s": saw.goodput,
             "goodput / maximum": saw.goodput / most,
+            "maximum beside as many requests to a light model": beside,
+            "goodput / that": saw.goodput / beside,
             "refused, share": saw.codes["RESOURCE_EXHAUSTED"] / saw.sent,
             "passed their deadline, share": saw.codes["DEADLINE_EXCEEDED"] / saw.sent,
             "other failures": float(_others(saw)),
