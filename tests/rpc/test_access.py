@@ -275,6 +275,18 @@ class TestAudit:
         ]
         assert STATIC not in str(lines())
 
+    def test_an_upload_is_told_by_the_names_of_what_it_brings(self, serve, keys: Keys, tmp_path: Path, lines):
+        server = serve(config=guarded_config(tmp_path, keys))
+        asked = oip.RepositoryModelLoadRequest(model_name="digits")
+        asked.parameters["config"].string_param = "{}"
+        asked.parameters["file:1/model.onnx"].bytes_param = b"canary content"
+        call = server.channel().unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
+        refused(lambda: call(asked.SerializeToString(), metadata=header(f"Bearer {STATIC}"), timeout=20))
+        (line,) = lines()
+        assert (line["who"], line["model"], line["outcome"]) == ("everything", "digits", "PERMISSION_DENIED")
+        assert set(str(line["parameters"]).split(", ")) == {"config", "file:1/model.onnx"}
+        assert "canary" not in str(line)
+
     def test_a_flood_of_refusals_is_counted(self, serve, keys: Keys, tmp_path: Path, lines):
         server = serve(config=guarded_config(tmp_path, keys))
         call = server.channel().unary_unary(LOAD)

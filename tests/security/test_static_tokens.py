@@ -89,6 +89,17 @@ def test_rotation_needs_no_restart(file: Path):
         who.identify(bearer("one"))  # although it was remembered
 
 
+def test_an_empty_file_takes_everything_back(file: Path):
+    write_tokens(file, {"a": entry(TOKEN, ["predict"])})
+    who, files = authority(file), FileWatch(3600)
+    who.watch(files)
+    assert who.identify(bearer(TOKEN)).name == "a"
+    file.write_text("")
+    files.look()
+    with pytest.raises(Unauthenticated):
+        who.identify(bearer(TOKEN))
+
+
 def test_a_broken_file_keeps_what_was(file: Path, caplog: pytest.LogCaptureFixture):
     write_tokens(file, {"a": entry(TOKEN, ["predict"])})
     who, files = authority(file), FileWatch(3600)
