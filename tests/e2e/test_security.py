@@ -17,7 +17,7 @@ from support.security import AUDIENCE, ISSUER, SECRET, Keys, entry, write_tokens
 from support.server import FAST, INFERD, Served
 from support.waiting import eventually
 
-from inferd.client import Client, InvalidInput, NotFound, PermissionDenied, Tls, Unauthenticated
+from inferd.client import Client, NotFound, PermissionDenied, Tls, Unauthenticated
 
 CANARY = "canary-9f8b7c6d5e4f3a2b1c0d"
 ONE = {"x": np.ones((1, 4), np.float32)}
@@ -56,6 +56,7 @@ def fetch(url: str, ca: Path, token: str = "") -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+@pytest.mark.timeout(300)  # six processes, one after the other
 def test_tokens_over_tls_from_set_up_to_rotation(models: Path, tmp_path: Path) -> None:
     chain = make_chain(tmp_path)
     keys = Keys()
@@ -155,27 +156,24 @@ def _works(client: Client) -> bool:
     return True
 
 
-def test_a_token_is_not_sent_in_clear_to_another_machine() -> None:
-    with pytest.raises(InvalidInput, match="would travel in clear"):
-        Client("models.example:8001", token=CANARY)
-
-
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("command", "settings", "told"),
     [
-        ("auth.tokens_file=gone.yaml", "gone.yaml: expected a readable file"),
-        ("auth.jwt={jwks_file: gone.json, issuer: i, audience: a}", "gone.json: expected a readable file"),
-        ("server.tls={certificate: gone.pem, key: gone.key}", "server.tls.key: cannot read gone.key"),
-        ("http.tls={certificate: gone.pem, key: gone.key}", "http.tls.key: cannot read gone.key"),
-        ("admin.allow=authenticated", "expected auth.tokens_file, auth.jwt or auth.certificates"),
+        (
+            "check",
+            ("auth.tokens_file=gone.yaml", "auth.jwt={jwks_file: gone.json, issuer: i, audience: a}"),
+            ("gone.yaml: expected a readable file", "gone.json: expected a readable file"),
+        ),
+        ("serve", ("auth.tokens_file=gone.yaml",), ("gone.yaml: expected a readable file",)),
+        ("serve", ("http.tls={certificate: gone.pem, key: gone.key}",), ("http.tls.key: cannot read gone.key",)),
     ],
 )
-@pytest.mark.parametrize("command", ["check", "serve"])
 def test_what_cannot_be_used_is_told_before_anything_is_served(
-    models: Path, command: str, setting: str, told: str
+    models: Path, command: str, settings: tuple[str, ...], told: tuple[str, ...]
 ) -> None:
     listen = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") if command == "serve" else ()
-    done = run(command, "--model-repository", str(models), *listen, "--set", setting)
+    sets = [part for setting in settings for part in ("--set", setting)]
+    done = run(command, "--model-repository", str(models), *listen, *sets)
     assert done.returncode in (1, 2)
-    assert told in done.stderr
+    assert [text for text in told if text not in done.stderr] == []
     assert "Traceback" not in done.stderr
