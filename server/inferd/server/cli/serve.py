@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
+from .signals import ends_with_signals
 from .tfs_flags import add_flags, tfs_settings
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
     # First of all: as a container's process 1, it would not even notice a SIGTERM that came while modules are imported.
     stop = threading.Event()
-    _handle_signals(stop)
+    ends_with_signals(stop)
     config = configuration(args)
     _claim_state_dir(config)
     if config.server.workers > 1:
@@ -159,17 +159,6 @@ def _claim_state_dir(config: ServerConfig) -> None:
             claim(Path(config.server.state_dir))
         except OverridesError as error:
             raise CommandError(str(error)) from None
-
-
-def _handle_signals(stop: threading.Event) -> None:
-    def asked(number: int, _frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            print("inferd: interrupted again, ending at once", file=sys.stderr, flush=True)
-            os._exit(130)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)
 
 
 def missing(error: ImportError) -> str:

@@ -1,0 +1,35 @@
+"""Signals that ask the server to end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import Any
+
+
+def ends_with_signals(stop: threading.Event) -> None:
+    """From now on SIGTERM and SIGINT set `stop`, and a second interrupt ends the process at once. Main thread only.
+
+    The event is set by a thread of its own: a handler runs between any two lines of the main thread, also between those
+    of `stop.wait` that hold the lock which `stop.set` takes, and would wait there for ever. A SimpleQueue may be put to
+    from anywhere.
+    """
+    came: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def asked(number: int, _frame: Any) -> None:
+        came.put(number)
+
+    def follow() -> None:
+        while True:
+            number = came.get()
+            if stop.is_set() and number == signal.SIGINT:
+                print("inferd: interrupted again, ending at once", file=sys.stderr, flush=True)
+                os._exit(130)
+            stop.set()
+
+    threading.Thread(target=follow, name="inferd-signals", daemon=True).start()
+    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGINT, asked)
