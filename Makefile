@@ -15,7 +15,7 @@ CONSTRAINTS := constraints/cpu.txt
 PYTEST_ARGS ?=
 BENCH ?= peers client
 
-.PHONY: setup demo serve test lint bench isolation proto clean
+.PHONY: setup demo serve test lint bench fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -51,6 +51,12 @@ $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
 	$(PYTHON) -m venv $(PROTO_VENV)
 	$(PROTO_VENV)/bin/python -m pip install -q grpcio-tools==$(GRPCIO_TOOLS) setuptools
 	touch $@
+
+# Coverage-guided fuzzing of every reader, SECONDS for each.
+SECONDS ?= 600
+fuzz: setup
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) --group fuzz
+	cd tests && ../$(BIN)/python -m fuzz --seconds $(SECONDS) --keep ../var/fuzz $(TARGETS)
 
 # The conformance suite with every framework in worker processes (half an hour), and fifty loads that leave nothing.
 isolation: setup

@@ -1,0 +1,120 @@
+"""Where the fuzzing begins: for each target, inputs as their usual writers make them."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from inferd.oip.v1 import infer_pb2 as oip_pb
+from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
+from inferd.v1 import predict_service_pb2 as pb
+from inferd.wire import native
+
+_X = np.arange(4, dtype=np.float32).reshape(2, 2)
+_TEXT = np.array([b"a", b"", "ü".encode()], object)
+
+
+def _native_requests() -> list[bytes]:
+    return [
+        native.encode_request("m", {"x": _X}),
+        native.encode_request("m", {"x": _X, "text": _TEXT}, version=3, signature="s", outputs=("y",), request_id="r"),
+        native.encode_request("m", {"x": np.ones((0, 3), bool)}, label="stable", priority=2, queue_timeout_us=10),
+        pb.PredictRequest(inputs=[pb.PredictRequest().inputs.add(name="x", dtype=11, shape=[2**62, 2**62])])
+        .SerializeToString(),
+    ]  # fmt: skip
+
+
+def _native_responses() -> list[bytes]:
+    return [
+        native.encode_response("m", 3, "serving_default", {"y": _X, "text": _TEXT}, "r"),
+        native.encode_response("m", 1, "", {}, ""),
+    ]
+
+
+def _oip() -> list[bytes]:
+    raw = oip_pb.ModelInferRequest(model_name="m", model_version="1", id="r")
+    raw.inputs.add(name="x", datatype="FP32", shape=[2, 2])
+    raw.raw_input_contents.append(_X.tobytes())
+    raw.inputs.add(name="text", datatype="BYTES", shape=[1])
+    raw.raw_input_contents.append(struct.pack("<I", 2) + b"ab")
+    raw.outputs.add(name="y").parameters["classification"].int64_param = 2
+    typed = oip_pb.ModelInferRequest(model_name="m")
+    typed.inputs.add(name="x", datatype="FP32", shape=[2]).contents.fp32_contents.extend([1, 2])
+    typed.inputs.add(name="b", datatype="BOOL", shape=[1]).contents.bool_contents.append(True)
+    typed.parameters["priority"].uint64_param = 1
+    shared = oip_pb.ModelInferRequest(model_name="m")
+    tensor = shared.inputs.add(name="x", datatype="FP32", shape=[2])
+    tensor.parameters["shared_memory_region"].string_param = "r"
+    tensor.parameters["shared_memory_byte_size"].int64_param = 8
+    return [message.SerializeToString() for message in (raw, typed, shared)]
+
+
+def _tfs() -> list[bytes]:
+    content, listed = tfs_pb.PredictRequest(), tfs_pb.PredictRequest(output_filter=["y"])
+    for request in (content, listed):
+        request.model_spec.name = "m"
+        request.model_spec.signature_name = "serving_default"
+    content.model_spec.version.value = 1
+    tensor = content.inputs["x"]
+    tensor.dtype = 1
+    for size in (2, 2):
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = _X.tobytes()
+    tensor = listed.inputs["x"]
+    tensor.dtype = 1
+    tensor.tensor_shape.dim.add(size=5)
+    tensor.float_val.extend([1, 2])
+    text = listed.inputs["text"]
+    text.dtype = 7
+    text.tensor_shape.dim.add(size=1)
+    text.string_val.append(b"a")
+    return [message.SerializeToString() for message in (content, listed)]
+
+
+_PBTXT = b"""
+name: "m" platform: "onnxruntime_onnx" max_batch_size: 8
+input [{ name: "x" data_type: TYPE_FP32 dims: [ -1, 2 ] reshape: { shape: [ 2 ] } }]
+output { name: "y", data_type: TYPE_FP32; dims: 1 } # a comment
+instance_group [{ count: 2 kind: KIND_CPU }]
+dynamic_batching { preferred_batch_size: [4, 8] max_queue_delay_microseconds: 100 }
+version_policy: { specific { versions: 1 versions: 2 } }
+parameters { key: "k" value: { string_value: 'v\\n\\x41\\101' } }
+"""
+_MODELS = b"""
+model_config_list { config { name: "m" base_path: "/models/m" model_platform: "tensorflow"
+  model_version_policy { specific { versions: 1 } } version_labels { key: "stable" value: 1 } } }
+"""
+_BINARY = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"parameters":{"binary_data_size":8}}]}'
+
+SEEDS: dict[str, list[bytes]] = {
+    "native_request": _native_requests(),
+    "native_response": _native_responses(),
+    "oip_request": _oip(),
+    "tfs_request": _tfs(),
+    "config_yaml": [
+        b"server: {listen: ['0.0.0.0:8001'], workers: 2}\nmodels:\n  m: {batching: {max_batch_size: 8}}\n",
+        b"queue.requests=10",
+        b"a: &a [1, 2]\nb: [*a, *a]\n",
+        b"grpc.max_message=64MiB",
+    ],
+    "pbtxt": [_PBTXT],
+    "triton_json": [b'{"name": "m", "maxBatchSize": "4", "input": [{"name": "x", "dims": ["-1"], "data_type": 11}]}'],
+    "models_file": [_MODELS, b"max_batch_size { value: 32 } batch_timeout_micros { value: 100 } thread_pool_name: 'p'"],
+    "http_head": [b"GET /metrics?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n"],
+    "rest_oip": [
+        b'\x00{"id": "r", "inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}],'
+        b' "outputs": [{"name": "y", "parameters": {"binary_data": true}}]}',
+        bytes([len(_BINARY)]) + _BINARY + _X.tobytes()[:8],
+    ],
+    "rest_tfs": [
+        b'{"signature_name": "s", "instances": [{"x": [1, 2], "text": {"b64": "YQ=="}}]}',
+        b'{"inputs": {"x": [[1, 2.5]], "text": ["a"]}}',
+    ],
+    "json": [
+        b'{"a": [1, -2.5e3, true, null, "\\u00fc\\ud83d\\ude00"], "b": {"c": []}}',
+        b"[1e400]",
+        b"[NaN, Infinity]",
+    ],
+}
+"""Inputs by target."""

@@ -1,0 +1,172 @@
+"""What is fuzzed: everything that reads bytes which a stranger, or a careless colleague, wrote.
+
+A target takes bytes and returns, whatever they are. It raises for anything but the reader's own documented errors, and
+for a decoder that means something else than the generated class does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.api import Signature, TensorSpec
+from inferd.server.config.document import parse_document
+from inferd.server.config.errors import ConfigError
+from inferd.server.config.load import load_config
+from inferd.server.errors import ServingError
+from inferd.server.http.json_text import dumps, loads
+from inferd.server.http.message import BadRequest, read_head
+from inferd.server.http.oip_request import read_request
+from inferd.server.http.tfs_request import read_document, read_inputs
+from inferd.server.lifecycle.batching_parameters import parse_batching_parameters
+from inferd.server.lifecycle.model_server_config import parse_models
+from inferd.server.lifecycle.pbtxt import triton_config
+from inferd.server.lifecycle.text_format import TextFormatError
+from inferd.server.lifecycle.triton_json import read_triton_json
+from inferd.wire import fallback, native, oip, tfs
+from inferd.wire.dtypes import DType
+from inferd.wire.oip import fallback as oip_fallback
+from inferd.wire.tensors import WireError
+from inferd.wire.tfs import fallback as tfs_fallback
+
+Target = Callable[[bytes], None]
+
+_SIGNATURE = Signature(
+    "serving_default",
+    (TensorSpec("x", DType.FP32, (-1, 2)), TensorSpec("text", DType.STRING, (-1,))),
+    (TensorSpec("y", DType.FP32, (-1, 1)),),
+)
+
+
+def native_request(data: bytes) -> None:
+    """Read by hand, and again by comparison with what was read before: as the generated class reads it."""
+    _as_the_class(native.decode_request, fallback.decode_request, data)
+
+
+def native_response(data: bytes) -> None:
+    """What the Python client reads."""
+    _as_the_class(native.decode_response, fallback.decode_response, data)
+
+
+def oip_request(data: bytes) -> None:
+    """Triton's ModelInferRequest."""
+    _as_the_class(oip.decode_request, oip_fallback.decode_request, data)
+
+
+def tfs_request(data: bytes) -> None:
+    """TensorFlow Serving's PredictRequest."""
+    _as_the_class(tfs.decode_request, tfs_fallback.decode_request, data)
+
+
+def config_yaml(data: bytes) -> None:
+    """config.yaml: the document, and what it says as settings."""
+    text = _text(data)
+    with contextlib.suppress(ConfigError):
+        parse_document(text, "config.yaml")
+    if "\0" not in text:
+        with contextlib.suppress(ConfigError):
+            load_config(None, {}, [text])
+
+
+def pbtxt(data: bytes) -> None:
+    """Triton's config.pbtxt."""
+    with contextlib.suppress(TextFormatError):
+        triton_config(_text(data))
+
+
+def triton_json(data: bytes) -> None:
+    """The `config` of a Triton load."""
+    with contextlib.suppress(ServingError, TextFormatError):
+        read_triton_json(_text(data))
+
+
+def models_file(data: bytes) -> None:
+    """TensorFlow Serving's models.config and batching parameters."""
+    for parse in (parse_models, parse_batching_parameters):
+        with contextlib.suppress(ConfigError):
+            parse(_text(data), "models.config")
+
+
+def http_head(data: bytes) -> None:
+    """The head of an HTTP request on the small port."""
+    with contextlib.suppress(BadRequest):
+        read_head(data)
+
+
+def rest_oip(data: bytes) -> None:
+    """/v2/.../infer, with the binary extension where the first byte says so."""
+    header_length = str(data[0]) if data[:1] else None
+    for length in (None, header_length):
+        with contextlib.suppress(ServingError, WireError):
+            read_request(data[1:], length, "m", "")
+
+
+def rest_tfs(data: bytes) -> None:
+    """/v1/...:predict, rows and columns."""
+    with contextlib.suppress(ServingError, WireError):
+        document, _ = read_document(data)
+        read_inputs(document, _SIGNATURE)
+
+
+def json(data: bytes) -> None:
+    """What is read and written comes back the same."""
+    try:
+        value = loads(data)
+    except ServingError:
+        return
+    try:
+        text = dumps(value)
+    except ServingError:
+        return
+    # JSON has no word for what is not finite; tensors, which do, are written elsewhere.
+    assert _plain(loads(text)) == _plain(value, unfinite=None), (data, text)
+
+
+TARGETS: dict[str, Target] = {
+    target.__name__: target
+    for target in (
+        native_request, native_response, oip_request, tfs_request, config_yaml, pbtxt, triton_json, models_file,
+        http_head, rest_oip, rest_tfs, json,
+    )
+}  # fmt: skip
+
+
+def _as_the_class(decode: Callable[[bytes], Any], oracle: Callable[[bytes], Any], data: bytes) -> None:
+    expected = _outcome(oracle, data)
+    for turn in ("at first", "by comparison"):
+        found = _outcome(decode, data)
+        assert found == expected, f"{turn}: {found!r}; the class says {expected!r}"
+
+
+def _outcome(decode: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return _plain(decode(data))
+    except WireError as error:
+        return type(error).__name__
+
+
+def _plain(value: Any, **changed: Any) -> Any:
+    """What can be compared: arrays by type, shape and bytes, messages by their fields, floats by their text (those that
+    are not finite by what is given as `unfinite`)."""
+    if isinstance(value, np.ndarray):
+        assert not value.flags.writeable, "a request must not be written to"
+        return str(value.dtype), value.shape, value.tolist() if value.dtype == object else value.tobytes()
+    if isinstance(value, dict):
+        return [(key, _plain(item, **changed)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(item, **changed) for item in value]
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else changed.get("unfinite", repr(value))
+    slots = getattr(type(value), "__slots__", None)
+    if slots is not None and type(value).__module__.startswith("inferd."):
+        # `form` and `kind` say how it was read.
+        return [(slot, _plain(getattr(value, slot))) for slot in slots if slot not in ("form", "kind")]
+    return value
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
