@@ -48,6 +48,10 @@ class Fault(enum.IntEnum):
     PROTOCOL = -1008
     LEAVE = -1009
     REFUSE = -1010
+    LEAK = -1011
+    ROWS = -1012
+    MISSING = -1013
+    NOTHING = -1014
 
 
 class FaultyBackend:
@@ -97,7 +101,15 @@ class FaultyInstance:
         if x.size and x[0, 0] <= -1000:
             happen(Fault(int(x[0, 0])))
         y = x + 1
+        fault = int(x[0, 0]) if x.size and x[0, 0] <= -1000 else 0
         x[:] = 0
+        match fault:
+            case Fault.ROWS:
+                return {"y": np.concatenate([y, y])}
+            case Fault.MISSING:
+                return {"z": y}
+            case Fault.NOTHING:
+                return None  # type: ignore[return-value]
         return {"y": y}
 
     def close(self) -> None:
@@ -115,6 +127,8 @@ def happen(fault: Fault) -> None:
             eaten = []
             while True:
                 eaten.append(np.ones(4 << 20, np.uint8))
+        case Fault.LEAK:
+            _kept.append(np.ones(4 << 20, np.uint8))
         case Fault.HANG:
             threading.Event().wait()
         case Fault.STOP:
@@ -141,6 +155,9 @@ def _babble() -> None:
                 os.write(number, b"nonsense" * 4)
         except OSError:
             continue
+
+
+_kept: list[Array] = []
 
 
 def write(directory: Path, text: str = "") -> Path:

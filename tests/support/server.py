@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -27,14 +28,18 @@ class Served:
         sets: Sequence[str] = FAST,
         log: Path | None = None,
         limit: float = 90.0,
+        prefix: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        """`prefix`: a command that starts it; `env`: variables over those of this process."""
         if log is None:
             assert repository is not None
             log = repository.parent / f"{repository.name}-server.log"
         self.log = log
         self.repository = repository or log.parent
         self.limit = limit
-        command = [str(INFERD), "serve"]
+        command = [*prefix, str(INFERD), "serve"]
+        self.env = {**os.environ, **(env or {})}
         if repository is not None:
             command += ["--model-repository", str(repository)]
         if "--listen" not in flags:
@@ -48,7 +53,7 @@ class Served:
 
     def __enter__(self) -> Served:
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.env)
         assert self.process.stdout is not None
         watchdog = threading.Timer(self.limit, self.process.kill)
         watchdog.start()

@@ -1,0 +1,93 @@
+"""A backend plug-in that throws, exits, returns nonsense, crashes, hangs or leaks when a request asks for it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from chaos.scenario import ANY, UNAVAILABLE, Scenario
+from chaos.stage import LIMIT, Setup, Stage
+from support.faulty import Fault, ask_for
+from support.waiting import eventually
+
+from inferd.client import NO_RETRIES, Client, InferdError, RequestError
+
+_FAULTY = Setup(faulty=True)
+
+
+def _provoke(stage: Stage, model: str, *faults: Fault) -> None:
+    """One request each, whose own end is counted by its code; what it says must be for the eyes of a caller."""
+    with Client(stage.grpc, retry=NO_RETRIES, timeout=30.0) as client:
+        for fault in faults:
+            try:
+                client.predict(model, ask_for(fault))
+            except InferdError as error:
+                code = error.code.name if isinstance(error, RequestError) else type(error).__name__
+                assert code != "DEADLINE_EXCEEDED", f"{fault.name} hangs its caller: {error}"
+                assert "Traceback" not in str(error), error
+                stage.notes[f"{fault.name}: {code}"] += 1
+            else:
+                stage.notes[f"{fault.name}: answered"] += 1
+
+
+class PluginThrows(Scenario):
+    name = "plugin-throws"
+    fault = "a plug-in in the server's process raises what no backend should, and calls sys.exit"
+    promise = "only the request that causes it fails (INTERNAL); those in the same batch are answered"
+    model = "loose"
+    setup = _FAULTY
+
+    def strike(self, stage: Stage) -> None:
+        _provoke(stage, "loose", *[Fault.RAISE, Fault.LEAVE] * 10)
+
+
+class PluginWrongShapes(Scenario):
+    name = "plugin-wrong-shapes"
+    fault = "a plug-in returns too many rows, other outputs, or nothing at all"
+    promise = "the batch is never split wrongly: its requests run again alone; the model is served unbatched from then on"
+    model = "loose"
+    setup = _FAULTY
+
+    def strike(self, stage: Stage) -> None:
+        _provoke(stage, "loose", *[Fault.MISSING, Fault.NOTHING, Fault.ROWS] * 7)
+
+
+class _Ends(Scenario):
+    model = "shaky"
+    setup = _FAULTY
+    may_fail: ClassVar = {ANY: UNAVAILABLE}
+    provoked: ClassVar[Fault]
+
+    def strike(self, stage: Stage) -> None:
+        before = eventually(lambda: stage.worker("shaky"), "shaky has a worker", stage.tail, LIMIT)
+
+        def ended() -> bool:
+            if stage.worker("shaky") == before:
+                _provoke(stage, "shaky", self.provoked)
+            return stage.worker("shaky") not in (None, before)
+
+        eventually(ended, f"{self.provoked.name} ends the worker and there is another", stage.tail, LIMIT)
+        stage.available("shaky", 1)
+
+
+class PluginCrashes(_Ends):
+    name = "plugin-crashes"
+    fault = "an isolated plug-in reads address 0 (SIGSEGV)"
+    promise = "calls in its process fail UNAVAILABLE, it is started again; other models' callers notice nothing"
+    provoked = Fault.CRASH
+
+
+class PluginHangs(_Ends):
+    name = "plugin-hangs"
+    fault = "an isolated plug-in never returns"
+    promise = "past `worker.hang` (here 2 s) its process is killed and started again; as above otherwise"
+    provoked = Fault.HANG
+
+
+class PluginLeaks(_Ends):
+    name = "plugin-leaks"
+    fault = "an isolated plug-in keeps 4 MiB of each request that asks for it"
+    promise = "past `worker.memory` (here 500 MiB) its process is ended and started again; the server does not grow"
+    provoked = Fault.LEAK
+
+
+SCENARIOS = (PluginThrows, PluginWrongShapes, PluginCrashes, PluginHangs, PluginLeaks)

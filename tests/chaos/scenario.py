@@ -1,0 +1,126 @@
+"""What a scenario is, and how one is played: steady verified load, the fault again and again, and a report line."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from chaos.callers import ALL, Target, beside
+from chaos.load import Load
+from chaos.stage import Setup, Stage
+from chaos.tally import Tally
+
+from inferd.client import RetryPolicy
+
+NOBODY_FAILS: Mapping[str, frozenset[str]] = {}
+ANY = "any"
+UNAVAILABLE = frozenset({"UNAVAILABLE"})
+PATIENT = RetryPolicy(attempts=60, max_backoff=1.0)
+
+
+class Scenario(ABC):
+    """One fault. `strike` does it once and returns when it is over; `settle` says what must hold at the end.
+
+    fault    what happens, in a few words
+    promise  what callers may rely on meanwhile
+    model    who is struck; beside it `m` is called, where it is another, and nothing of that may fail
+    may_fail by kind of client (or ANY): the codes that callers of the struck model may be told. Never lost, never wrong.
+    retry    of the native client; the default policy unless the promise speaks of more patience
+    """
+
+    name: ClassVar[str]
+    fault: ClassVar[str]
+    promise: ClassVar[str]
+    model: ClassVar[str] = "m"
+    setup: ClassVar[Setup] = Setup()
+    may_fail: ClassVar[Mapping[str, frozenset[str]]] = NOBODY_FAILS
+    retry: ClassVar[RetryPolicy] = RetryPolicy()
+
+    @abstractmethod
+    def strike(self, stage: Stage) -> None:
+        """Does it once."""
+
+    def settle(self, stage: Stage) -> None:  # noqa: B027 - most have nothing to add
+        """Checks what must hold when all is over, while the load still runs."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The report line of one scenario. Times in seconds; `notes`: what the strikes counted; `faults`: broken promises."""
+
+    name: str
+    strikes: int
+    seconds: float
+    sent: int
+    answered: int
+    refused: Mapping[str, int]
+    lost: int
+    wrong: int
+    gap: float
+    gap_beside: float | None
+    notes: Mapping[str, int] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+def play(scenario: Scenario, stage: Stage, answers: int = 300, seconds: float = 20.0) -> Result:
+    """Strikes at least once, and then until there are so many answers or so many seconds have passed."""
+    began = time.monotonic()
+    stage.notes.clear()
+    faults: list[str] = []
+    strikes = 0
+    target = Load(Target(stage.grpc, stage.http, scenario.model, scenario.retry), ALL)
+    others = Load(Target(stage.grpc, stage.http, "m", RetryPolicy()), (beside,)) if scenario.model != "m" else None
+    try:
+        with ExitStack() as stack:
+            stage.target = stack.enter_context(target)
+            stage.beside = stack.enter_context(others) if others is not None else None
+            stage.more(50)
+            while not strikes or (target.tally.answered < answers and time.monotonic() - began < seconds):
+                scenario.strike(stage)
+                strikes += 1
+                stage.more(min(100 * strikes, max(100, answers // 20)))
+            scenario.settle(stage)
+            stage.more(50)
+            if not stage.alive():
+                faults.append("the server ended")
+    except Exception as error:  # a strike that fails is a finding like any other; the next scenario still plays
+        faults.append(f"{type(error).__name__}: {error}")
+    finally:
+        stage.target = stage.beside = None
+    tallies = [load.tally for load in (target, others) if load is not None]
+    faults += _broken(target.tally, scenario.may_fail)
+    if others is not None:
+        faults += [f"beside: {fault}" for fault in _broken(others.tally, NOBODY_FAILS)]
+    refused: dict[str, int] = {}
+    for tally in tallies:
+        for (kind, code), count in sorted(tally.refused.items()):
+            refused[f"{kind} {code}"] = refused.get(f"{kind} {code}", 0) + count
+    return Result(
+        name=scenario.name,
+        strikes=strikes,
+        seconds=time.monotonic() - began,
+        sent=sum(tally.sent for tally in tallies),
+        answered=sum(tally.answered for tally in tallies),
+        refused=refused,
+        lost=sum(tally.lost for tally in tallies),
+        wrong=sum(tally.wrong for tally in tallies),
+        gap=target.tally.gap,
+        gap_beside=others.tally.gap if others is not None else None,
+        notes=dict(stage.notes),
+        faults=tuple(faults),
+    )
+
+
+def _broken(tally: Tally, may_fail: Mapping[str, frozenset[str]]) -> list[str]:
+    """The promises that this tally breaks."""
+    found = []
+    if tally.lost or tally.wrong:
+        found.append(f"{tally.lost} lost, {tally.wrong} wrong; {tally.examples}")
+    for (kind, code), count in sorted(tally.refused.items()):
+        if code not in may_fail.get(kind, may_fail.get(ANY, frozenset())):
+            found.append(f"{count} calls of {kind} failed with {code}, which was not to be; {tally.examples}")
+    return found

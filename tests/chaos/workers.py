@@ -1,0 +1,76 @@
+"""Processes that serve are killed and stopped: the worker of an isolated model, a worker of the server's group."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import ClassVar
+
+from chaos.scenario import ANY, UNAVAILABLE, Scenario
+from chaos.stage import LIMIT, Setup, Stage
+from support.group import whole, workers
+from support.waiting import eventually
+
+_GROUP = Setup(sets=("server.workers=2", "grpc.max_connection_age=1s"))
+
+
+def _replaced(stage: Stage, number: signal.Signals) -> None:
+    """Does it to the worker of `walled` and waits for its successor."""
+    before = eventually(lambda: stage.worker("walled"), "walled has a worker", stage.tail, LIMIT)
+    os.kill(before, number)
+    eventually(lambda: stage.worker("walled") not in (None, before), "a new worker", stage.tail, LIMIT)
+    stage.available("walled", 1)
+
+
+class IsolatedWorkerKilled(Scenario):
+    name = "isolated-worker-killed"
+    fault = "kill -9 of an isolated model's worker process"
+    promise = "its own calls in flight fail UNAVAILABLE, it is started again; other models' callers notice nothing"
+    model = "walled"
+    may_fail: ClassVar = {ANY: UNAVAILABLE}
+
+    def strike(self, stage: Stage) -> None:
+        _replaced(stage, signal.SIGKILL)
+
+
+class IsolatedWorkerStopped(Scenario):
+    name = "isolated-worker-stopped"
+    fault = "SIGSTOP of an isolated model's worker process"
+    promise = "past `worker.hang` (here 2 s) it is killed and started again; as above otherwise"
+    model = "walled"
+    may_fail: ClassVar = {ANY: UNAVAILABLE}
+
+    def strike(self, stage: Stage) -> None:
+        _replaced(stage, signal.SIGSTOP)
+
+
+class _GroupWorker(Scenario):
+    setup = _GROUP
+    number: ClassVar[signal.Signals]
+
+    def strike(self, stage: Stage) -> None:
+        assert stage.server is not None
+        victim = min(whole(stage.server))
+        os.kill(victim, self.number)
+        server = stage.server
+        eventually(lambda: victim not in workers(server), "it is gone", stage.tail, LIMIT)
+        whole(server)
+
+
+class GroupWorkerKilled(_GroupWorker):
+    name = "group-worker-killed"
+    fault = "kill -9 of one of the server's two workers (`server.workers: 2`)"
+    promise = "the default policy of the client hides it; who does not repeat may be told UNAVAILABLE; a new one starts"
+    number = signal.SIGKILL
+    may_fail: ClassVar = {"stream": UNAVAILABLE, "oip": UNAVAILABLE, "rest": UNAVAILABLE}
+
+
+class GroupWorkerDrained(_GroupWorker):
+    name = "group-worker-drained"
+    fault = "SIGTERM to one of the server's two workers"
+    promise = "what it accepted is answered; nobody fails but who keeps one stream or one HTTP connection for ever"
+    number = signal.SIGTERM
+    may_fail: ClassVar = {"stream": UNAVAILABLE, "rest": UNAVAILABLE}
+
+
+SCENARIOS = (IsolatedWorkerKilled, IsolatedWorkerStopped, GroupWorkerKilled, GroupWorkerDrained)
