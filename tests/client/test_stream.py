@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.client import LONG, Failure, FakeServer, Script, rows
 
-from inferd.client import Client, ClientClosed, InvalidArgument, InvalidInput, NotFound, Unavailable
+from inferd.client import Client, ClientClosed, InvalidArgument, InvalidInput, NotFound, Overloaded, Unavailable
 
 
 def test_every_answer_belongs_to_its_request(client, script: Script):
@@ -39,6 +39,15 @@ def test_when_the_stream_breaks_everything_in_flight_fails_and_submits_say_why(c
         assert caught.value.request_id == "r"
         with pytest.raises(Unavailable, match="draining"):
             stream.submit("m", {"x": rows()})
+
+
+def test_a_failure_of_nobody_ends_the_stream_for_somebody_waits_for_it(client, script: Script):
+    script.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", nameless=True))
+    with client.stream() as stream:
+        future = stream.submit("m", {"x": rows()}, request_id="r")
+        with pytest.raises(Overloaded, match="full") as caught:
+            future.result(LONG)
+        assert caught.value.request_id == "r"
 
 
 def test_lists_and_lone_arrays_work_as_in_predict(client):

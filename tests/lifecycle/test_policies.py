@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_availability_preserving(snapshots: list[Snapshot], action: Action | Non
     assert next_action("availability", snapshots) == action
 
 
+def test_what_is_awaited_keeps_what_serves_but_not_against_an_operator() -> None:
+    serving = [snap(1, AVAILABLE, False), snap(2, IDLE, False)]
+    assert next_action("availability", serving) == Unload(1)
+    assert next_action("availability", serving, awaited=True) is None
+    assert next_action("availability", [snap(1, AVAILABLE, False, forced=True)], awaited=True) == Unload(1)
+    assert next_action("resource", serving, awaited=True) == Unload(1)
+
+
 @pytest.mark.parametrize(
     ("snapshots", "action"),
     [
@@ -111,6 +120,22 @@ def wishes(*items: tuple[Kind, int | None]) -> Wishes:
 def test_desired(wish: Wishes, by_default: bool, wanted: set[int], preferred: set[int], forced: set[int]) -> None:
     found = desired(ModelConfig(), wish, {1, 2, 3}, (), served_by_default=by_default)
     assert (found.wanted, found.preferred, found.forced) == (wanted, preferred, forced)
+
+
+@pytest.mark.parametrize(
+    ("wish", "candidates", "settling", "awaited"),
+    [
+        (wishes(), (), (2,), True),
+        (wishes(), (), (), False),
+        (wishes(), (1,), (2,), False),
+        (wishes(("unloaded", None)), (), (2,), False),
+        (wishes(("pinned", 1)), (), (2,), False),
+    ],
+)
+def test_what_settles_is_awaited_where_it_will_be_wanted(
+    wish: Wishes, candidates: Sequence[int], settling: Sequence[int], awaited: bool
+) -> None:
+    assert desired(ModelConfig(), wish, candidates, (), served_by_default=True, settling=settling).awaited is awaited
 
 
 def test_backoff() -> None:

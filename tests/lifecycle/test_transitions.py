@@ -251,6 +251,21 @@ def test_a_deleted_version_gives_way_to_the_next_one_without_a_gap(house: House)
     assert house.version(2).state is E
 
 
+def test_a_deleted_version_serves_on_while_its_successor_is_still_being_written(house: House) -> None:
+    """Deleted too early, with nothing else to answer: there is no gap, and it goes when the other one serves."""
+    house.write("m/1/model", "one")
+    house.see()
+    house.write("m/2/model", "two")
+    shutil.rmtree(house.root / "m/1")
+    house.see()
+    assert house.serves() == {1: "one"}
+    serving: list[int] = []
+    house.loader.on_load = lambda request: serving.append(house.default())
+    house.settle()
+    assert serving == [1]
+    assert house.serves() == {2: "two"}
+
+
 def test_a_deleted_model_is_unloaded_and_remembered(house: House) -> None:
     house.write("m/1/model")
     house.write("other/1/model")

@@ -37,6 +37,7 @@ class Failure:
     text: str = "scripted"
     trailing: tuple[tuple[str, str], ...] = ()
     drop: bool = False  # end the connection in the middle of the call instead of answering
+    nameless: bool = False  # on a stream: without saying which request it is about
 
 
 def f32_signature(name: str = "serving_default", dtype: int = tensor_pb2.DATA_TYPE_FP32) -> tensor_pb2.Signature:
@@ -103,7 +104,7 @@ class _Predict(predict_service_pb2_grpc.PredictServiceServicer):
             failure = script.failures.popleft() if script.failures else script.refuse(request)
             if failure is not None:
                 yield ps.PredictStreamResponse(
-                    request_id=request.request_id,
+                    request_id="" if failure.nameless else request.request_id,
                     error=ps.StreamError(code=failure.code.value[0], message=failure.text),
                 )
                 continue

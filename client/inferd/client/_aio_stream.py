@@ -114,6 +114,9 @@ class AsyncPredictStream:
                 request_id, outcome = read_outcome(message, self._model_of)
                 _, future = self._open.pop(request_id, ("", None))
                 if future is None:
+                    if isinstance(outcome, InferdError):
+                        self._call.cancel()
+                        raise outcome  # somebody waits for it, and nobody can tell who
                     continue
                 self._room.release()
                 if future.done():

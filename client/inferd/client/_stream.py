@@ -163,6 +163,8 @@ class PredictStream:
                 if future is not None:
                     self._room.release()
                     settle(future, outcome)
+                elif isinstance(outcome, InferdError):
+                    raise outcome  # somebody waits for it, and nobody can tell who
         except grpc.RpcError as failure:
             end = request_error(failure)
         except InferdError as failure:

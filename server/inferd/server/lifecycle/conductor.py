@@ -218,7 +218,8 @@ class Conductor:
         by_default = not self._explicit or (
             (model.name in self._load_at_start or "*" in self._load_at_start) and model.frozen is not None
         )
-        return desired(model.config, self.overrides.of(model.name), candidates, failed, served_by_default=by_default)
+        wishes = self.overrides.of(model.name)
+        return desired(model.config, wishes, candidates, failed, served_by_default=by_default, settling=model.settling)
 
     def _obstacle(self, model: ModelRecord, served: Servable | None) -> Obstacle | None:
         """What keeps an ensemble from being served; None for every other model."""
@@ -269,7 +270,7 @@ class Conductor:
                 )
                 for number, record in model.versions.items()
             ]
-            action = next_action("availability" if self._stopping else transition, snapshots)
+            action = next_action("availability" if self._stopping else transition, snapshots, awaited=want.awaited)
             match action:
                 case Load(version):
                     self._load(model, model.versions[version])
@@ -301,11 +302,10 @@ class Conductor:
     def _loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable) -> None:
         record.loading = None
         self.touch(model.name)
-        wanted = record.id.version in self._want(model).wanted
         held_back = self._obstacle(model, servable) is not None
         if held_back and record.state is State.LOADING:
             self.board.move(model, record, State.START)
-        if not wanted or held_back:
+        if held_back or record.id.version not in self._want(model).wanted:
             self._say(logging.INFO, "version loaded but no longer wanted", record, loading.generation)
             self._closer.end(model, record, servable)
             return

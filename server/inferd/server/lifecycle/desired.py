@@ -20,6 +20,7 @@ class Desired:
     forced      versions that an operator wants gone, whatever that leaves
     labels      label to version
     asked       whether the model is served at all: in explicit mode only what was named at start or by an operator is
+    awaited     nothing is wanted, but something will be once its files have settled
     """
 
     wanted: frozenset[int] = frozenset()
@@ -27,6 +28,7 @@ class Desired:
     forced: frozenset[int] = frozenset()
     labels: dict[str, int] = field(default_factory=dict)
     asked: bool = True
+    awaited: bool = False
 
 
 def desired(
@@ -36,11 +38,13 @@ def desired(
     failed: Collection[int],
     *,
     served_by_default: bool,
+    settling: Collection[int] = (),
 ) -> Desired:
     """The desired state of one model.
 
     `candidates` are the versions on disk that may be loaded or are; `failed` those of them that could not be loaded.
     `served_by_default`: whether a model is served without an operator's word (watch mode, or named at start).
+    `settling`: versions that will be candidates soon.
 
     An unload stands above a pin, a pin above the policy. A label keeps its version served, for requests name it; so
     does a load of a version that the policy would leave out. Neither makes it the version of requests that name none.
@@ -59,4 +63,7 @@ def desired(
         wanted |= frozenset(labels.values())
     wanted = (wanted & everything) - gone
     forced = (everything - wanted) if wishes.get("unloaded") is not None else gone
-    return Desired(wanted, base & wanted, forced, labels, asked)
+    awaited = False
+    if settling and not wanted:
+        awaited = bool(desired(config, wishes, settling, (), served_by_default=served_by_default).wanted)
+    return Desired(wanted, base & wanted, forced, labels, asked, awaited)

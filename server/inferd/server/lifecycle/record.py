@@ -237,6 +237,11 @@ class ModelRecord:
         return {number: record.servable for number, record in self.versions.items() if record.servable is not None}
 
     @property
+    def settling(self) -> list[int]:
+        """The versions on disk that may be loaded as soon as their files have settled."""
+        return [n for n, record in self.versions.items() if record.disk is not None and record.disk.settling]
+
+    @property
     def in_use(self) -> bool:
         """Whether anything of it is served or being closed."""
         return any(record.servable is not None or record.ending for record in self.versions.values())

@@ -2,7 +2,7 @@
 
 Availability-preserving: the new one is loaded beside the old one, which goes when nothing that is wanted is still to
 come and something wanted serves. A model that has an available version never loses its last one, unless nothing is
-wanted any more or an operator said so.
+wanted any more or an operator said so; not even one that is gone from disk, while a successor is still being written.
 
 Resource-preserving: the old one goes first, to its end, and then the new one is loaded: no memory for two, a gap in
 service.
@@ -63,22 +63,27 @@ class Unload:
 Action = Load | Unload
 
 
-def next_action(transition: Literal["availability", "resource"], snapshots: Sequence[Snapshot]) -> Action | None:
-    """The next thing to do for a model, None when there is nothing to do now. New versions first, old ones go first."""
+def next_action(
+    transition: Literal["availability", "resource"], snapshots: Sequence[Snapshot], *, awaited: bool = False
+) -> Action | None:
+    """The next thing to do for a model, None when there is nothing to do now. New versions first, old ones go first.
+
+    `awaited`: nothing is wanted, but something will be as soon as its files have settled.
+    """
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.version, reverse=True)
     for snapshot in reversed(newest_first):
         if snapshot.forced and snapshot.serves:
             return Unload(snapshot.version)
-    return (_availability if transition == "availability" else _resource)(newest_first)
+    return _availability(newest_first, awaited) if transition == "availability" else _resource(newest_first)
 
 
-def _availability(newest_first: Sequence[Snapshot]) -> Action | None:
+def _availability(newest_first: Sequence[Snapshot], awaited: bool) -> Action | None:
     for snapshot in newest_first:
         if snapshot.wanted and snapshot.phase in (Phase.NEW, Phase.STALE):
             return Load(snapshot.version)
     wanted = [snapshot for snapshot in newest_first if snapshot.wanted]
     to_come = any(snapshot.phase is Phase.LOADING for snapshot in wanted)
-    if not wanted or (not to_come and any(snapshot.serves for snapshot in wanted)):
+    if (not wanted and not awaited) or (not to_come and any(snapshot.serves for snapshot in wanted)):
         for snapshot in reversed(newest_first):
             if not snapshot.wanted and snapshot.serves:
                 return Unload(snapshot.version)

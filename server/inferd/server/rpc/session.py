@@ -141,17 +141,20 @@ class Session:
             if self._dialect.ordered:
                 self._turns.append(pending)
         exchange: Exchange | None = None
+        asked = False
         try:
-            self._admit(pending, len(message))
+            # Decoded first: whoever is refused must be able to tell which of its requests that was.
             found = exchange = self._decode(self._call, message, started)
+            self._admit(pending, len(message))
+            asked = True
 
             def answer(outcome: Answer | ServingError) -> None:
                 self._answer(pending, outcome, found)
 
             pending.cancel = self._inference.start(exchange.query, answer)
         except Exception as error:
-            if exchange is None and isinstance(error, WireError | ServingError):
-                # Without an exchange there was no query: the journey has not counted it.
+            if not asked and isinstance(error, WireError | ServingError):
+                # There was no query: the journey has not counted it.
                 code = self._edge.status(error, "").code
                 self._inference.refused(self._dialect.protocol, code.name, monotonic() - started)
             self._fail(pending, error, exchange)
