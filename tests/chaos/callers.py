@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from chaos.tally import Tally
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
 
 from inferd.client import AsyncClient, Client, InferdError, Prediction, RequestError, RetryPolicy
 
@@ -106,9 +108,6 @@ def stream(target: Target, tally: Tally, stop: threading.Event, in_flight: int =
 
 def oip(target: Target, tally: Tally, stop: threading.Event) -> None:
     """Triton's own client over gRPC, one request at a time; it repeats nothing."""
-    from tritonclient.grpc import InferenceServerClient, InferInput
-    from tritonclient.utils import InferenceServerException
-
     i = 0
     with InferenceServerClient(target.grpc) as client:
         while not stop.is_set():

@@ -14,7 +14,7 @@ from chaos.load import Load
 from chaos.stage import Setup, Stage
 from chaos.tally import Tally
 
-from inferd.client import RetryPolicy
+from inferd.client import InferdError, RequestError, RetryPolicy
 
 NOBODY_FAILS: Mapping[str, frozenset[str]] = {}
 ANY = "any"
@@ -28,7 +28,7 @@ class Scenario(ABC):
     fault    what happens, in a few words
     promise  what callers may rely on meanwhile
     model    who is struck; beside it `m` is called, where it is another, and nothing of that may fail
-    may_fail by kind of client (or ANY): the codes that callers of the struck model may be told. Never lost, never wrong.
+    may_fail by kind of client (or ANY): the codes that callers of the struck model may be told
     retry    of the native client; the default policy unless the promise speaks of more patience
     """
 
@@ -48,9 +48,17 @@ class Scenario(ABC):
         """Checks what must hold when all is over, while the load still runs."""
 
 
+def told(error: InferdError) -> str:
+    """The code of a failure that was provoked: it must come in time, and be for the eyes of a caller."""
+    code = error.code.name if isinstance(error, RequestError) else type(error).__name__
+    assert code != "DEADLINE_EXCEEDED", f"the caller hangs: {error}"
+    assert "Traceback" not in str(error), error
+    return code
+
+
 @dataclass(frozen=True)
 class Result:
-    """The report line of one scenario. Times in seconds; `notes`: what the strikes counted; `faults`: broken promises."""
+    """The report line of one scenario. In seconds; `notes`: what strikes counted; `faults`: broken promises."""
 
     name: str
     strikes: int

@@ -203,7 +203,10 @@ def _mount(place: Path, size: int) -> None:
     if os.geteuid() or shutil.which("mount") is None:
         raise CannotPlay("a small disk is mounted, which needs root")
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "none", str(place)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "none", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise CannotPlay(f"a small disk cannot be mounted here: {done.stderr.strip()}")
@@ -218,7 +221,7 @@ def _unprivileged(prefix: Sequence[str], place: Path) -> None:
                 raise CannotPlay(f"{parent} cannot be entered by other users")
             parent.chmod(parent.stat().st_mode | 0o011)
     code = "import inferd.server.app"
-    done = subprocess.run([*prefix, shutil.which("python3", path=str(_bin())) or "python3", "-c", code])
+    done = subprocess.run([*prefix, shutil.which("python3", path=str(_bin())) or "python3", "-c", code], check=False)
     if done.returncode:
         raise CannotPlay("the server's files cannot be read by other users")
 
