@@ -127,7 +127,7 @@ class DiskFullForLog(Scenario):
         log = stage.disk / "inferd.log"
         with stage.client() as client:
             with _full(stage):
-                for _ in range(5):
+                for _ in range(2):
                     client.unload("walled")
                     client.load("walled")
                 stage.more(50)

@@ -55,13 +55,14 @@ class _Ends(Scenario):
     setup = _FAULTY
     may_fail: ClassVar = {ANY: UNAVAILABLE}
     provoked: ClassVar[Fault]
+    times: ClassVar[int] = 1
 
     def strike(self, stage: Stage) -> None:
         before = eventually(lambda: stage.worker("shaky"), "shaky has a worker", stage.tail, LIMIT)
 
         def ended() -> bool:
             if stage.worker("shaky") == before:
-                _provoke(stage, "shaky", self.provoked)
+                _provoke(stage, "shaky", *[self.provoked] * self.times)
             return stage.worker("shaky") not in (None, before)
 
         eventually(ended, f"{self.provoked.name} ends the worker and there is another", stage.tail, LIMIT)
@@ -84,9 +85,10 @@ class PluginHangs(_Ends):
 
 class PluginLeaks(_Ends):
     name = "plugin-leaks"
-    fault = "an isolated plug-in keeps 4 MiB of each request that asks for it"
+    fault = "an isolated plug-in keeps 32 MiB of each request that asks for it"
     promise = "past `worker.memory` (here 500 MiB) its process is ended and started again; the server does not grow"
     provoked = Fault.LEAK
+    times = 10
 
 
 SCENARIOS = (PluginThrows, PluginWrongShapes, PluginCrashes, PluginHangs, PluginLeaks)

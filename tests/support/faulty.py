@@ -128,7 +128,7 @@ def happen(fault: Fault) -> None:
             while True:
                 eaten.append(np.ones(4 << 20, np.uint8))
         case Fault.LEAK:
-            _kept.append(np.ones(4 << 20, np.uint8))
+            _kept.append(np.ones(32 << 20, np.uint8))
         case Fault.HANG:
             threading.Event().wait()
         case Fault.STOP:
