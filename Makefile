@@ -4,6 +4,8 @@
 #   make serve   serve model_repository/ until stopped
 #   make test    the whole test suite          make lint   style, types, floors, freshness of generated code
 #   make bench   measurements with ratios      make proto  regenerate the stubs with the pinned toolchain
+#   make chaos   real servers, broken on purpose under verified load, until ANSWERS are verified
+#   make soak    MINUTES of load and reloads, and whether the server grows
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,8 +16,11 @@ GRPCIO_TOOLS := 1.75.1
 CONSTRAINTS := constraints/cpu.txt
 PYTEST_ARGS ?=
 BENCH ?= peers client
+ANSWERS ?= 1000000
+CHAOS ?=
+MINUTES ?= 20
 
-.PHONY: setup demo serve test lint bench fuzz isolation proto clean
+.PHONY: setup demo serve test lint bench chaos soak fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -46,6 +51,14 @@ lint: setup
 # Needs h2load (Debian: nghttp2-client). All measurements: BENCH=; a look in three minutes: BENCH="peers --quick".
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Needs root for the small disk and the user without rights, and Debian's faketime for the clock: says what it leaves out.
+# CHAOS: names of scenarios, and options of `python -m chaos --help`.
+chaos: setup
+	PYTHONPATH=tests $(BIN)/python -m chaos --answers $(ANSWERS) $(CHAOS)
+
+soak: setup
+	PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(MINUTES)
 
 $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
 	$(PYTHON) -m venv $(PROTO_VENV)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from chaos import document
 from chaos.catalogue import SCENARIOS
 from chaos.report import COLUMNS, machine, markdown, row, save, together
 from chaos.scenario import Result, Scenario, play
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="begin no strike after this in one scenario")
     parser.add_argument("--json", type=Path, default=ROOT / "var" / "chaos.json")
+    parser.add_argument("--docs", action="store_true", help="write the figures into docs/reliability.md")
     said = parser.parse_args(arguments)
     unknown = set(said.names) - {scenario.name for scenario in SCENARIOS}
     if unknown:
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     for name, why in skipped.items():
         print(f"not played: {name}: {why}")
     save(summary, skipped, said.json)
+    if said.docs:
+        document.write(summary, skipped)
     answered = sum(result.answered for result in results)
     faults = [f"{result.name}: {fault}" for result in results for fault in result.faults]
     for fault in faults:

@@ -1,0 +1,31 @@
+"""docs/reliability.md says of every scenario what its class says, and names none that is not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from chaos.catalogue import SCENARIOS
+from chaos.document import PAGE, lines
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def test_every_scenario_is_in_the_table_and_no_other() -> None:
+    table = lines()
+    assert list(table) == [scenario.name for scenario in SCENARIOS]
+    for scenario in SCENARIOS:
+        assert table[scenario.name][1:3] == (scenario.fault, scenario.promise)
+
+
+def test_what_was_measured_lost_nothing() -> None:
+    for name, row in lines().items():
+        if re.fullmatch(r"[\d,]+", row[3]):
+            assert row[6:8] == ("0", "0"), name
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE.read_text())
+    assert named
+    for file, name in named:
+        assert re.search(rf"def {name}\(", (TESTS / file).read_text()), f"{file}::{name}"
