@@ -29,12 +29,16 @@ INPUTS = [
 
 @dataclass(frozen=True)
 class Target:
-    """Where to call, and how the native client repeats. `grpc` and `http` are HOST:PORT."""
+    """Where to call, and how the native client repeats. `grpc` and `http` are HOST:PORT.
+
+    `stateful`: as in `Client.predict`; None: the client asks the server before it repeats, which takes a server.
+    """
 
     grpc: str
     http: str
     model: str
     retry: RetryPolicy
+    stateful: bool | None = None
 
 
 class Caller(Protocol):
@@ -52,7 +56,7 @@ def native(target: Target, tally: Tally, stop: threading.Event, in_flight: int =
             i += in_flight
             tally.send()
             try:
-                answer = await client.predict(target.model, {"x": x})
+                answer = await client.predict(target.model, {"x": x}, stateful=target.stateful)
             except InferdError as error:
                 _refused(tally, "native", error)
                 await asyncio.sleep(PAUSE)

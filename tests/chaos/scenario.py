@@ -80,7 +80,8 @@ def play(scenario: Scenario, stage: Stage, answers: int = 300, seconds: float = 
     stage.notes.clear()
     faults: list[str] = []
     strikes = 0
-    target = Load(Target(stage.grpc, stage.http, scenario.model, scenario.retry), ALL)
+    stateful = False if scenario.retry is PATIENT else None
+    target = Load(Target(stage.grpc, stage.http, scenario.model, scenario.retry, stateful), ALL)
     others = Load(Target(stage.grpc, stage.http, "m", RetryPolicy()), (beside,)) if scenario.model != "m" else None
     try:
         with ExitStack() as stack:
