@@ -29,6 +29,7 @@ class Scenario(ABC):
     promise  what callers may rely on meanwhile
     model    who is struck; beside it `m` is called, where it is another, and nothing of that may fail
     may_fail by kind of client (or ANY): the codes that callers of the struck model may be told
+    shown    the test elsewhere that shows it in the suite already: here it is in the long form only
     retry    of the native client; the default policy unless the promise speaks of more patience
     """
 
@@ -36,6 +37,7 @@ class Scenario(ABC):
     fault: ClassVar[str]
     promise: ClassVar[str]
     model: ClassVar[str] = "m"
+    shown: ClassVar[str] = ""
     setup: ClassVar[Setup] = Setup()
     may_fail: ClassVar[Mapping[str, frozenset[str]]] = NOBODY_FAILS
     retry: ClassVar[RetryPolicy] = RetryPolicy()

@@ -27,5 +27,6 @@ def test_what_was_measured_lost_nothing() -> None:
 def test_every_test_that_is_named_is_there() -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE.read_text())
     assert named
+    named += [tuple(scenario.shown.split("::")) for scenario in SCENARIOS if scenario.shown]
     for file, name in named:
         assert re.search(rf"def {name}\(", (TESTS / file).read_text()), f"{file}::{name}"

@@ -1,4 +1,4 @@
-"""Every scenario once, briefly: nothing lost, nothing wrong, nobody told more than was promised."""
+"""Every scenario that no other test shows, once, briefly: nothing lost, nothing wrong, nobody told more than was promised."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house.leave()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not s.shown], ids=lambda scenario: scenario.name)
 def test_nothing_is_lost_and_nothing_wrong(scenario: type[Scenario], house: House) -> None:
     try:
         stage = house.stage(scenario.setup)

@@ -38,11 +38,11 @@ def test_too_short_is_said() -> None:
     assert "too short" in growth(steady(2))[0]
 
 
-def test_twenty_reloads_leave_nothing_behind(tmp_path: Path) -> None:
-    """One framework here, all three in the long form; the ends are compared, for this is all warm-up."""
-    found = soak(tmp_path / "stage", seconds=0.0, pause=0.0, reloads=20, backends=("onnx",))
+def test_a_dozen_reloads_fail_nobody_and_leave_no_descriptor_and_no_thread(tmp_path: Path) -> None:
+    """One framework here, all three in the long form. Memory is not judged: this is all warm-up."""
+    found = soak(tmp_path / "stage", seconds=0.0, pause=0.0, reloads=12, backends=("onnx",))
     faults = [fault for fault in found.faults if not fault.startswith("resident grew")]
     assert not faults, faults
-    assert found.reloads == 20
-    assert found.isolated == 6
-    assert found.answered > 400
+    assert found.reloads == 12
+    assert found.isolated == 4
+    assert found.answered > 200

@@ -24,6 +24,7 @@ def _replaced(stage: Stage, number: signal.Signals) -> None:
 
 class IsolatedWorkerKilled(Scenario):
     name = "isolated-worker-killed"
+    shown = "isolation/test_server.py::test_a_worker_ends_under_load"
     fault = "kill -9 of an isolated model's worker process"
     promise = "its own calls in flight fail UNAVAILABLE, it is started again; other models' callers notice nothing"
     model = "walled"
@@ -35,6 +36,7 @@ class IsolatedWorkerKilled(Scenario):
 
 class IsolatedWorkerStopped(Scenario):
     name = "isolated-worker-stopped"
+    shown = "isolation/test_server.py::test_a_worker_ends_under_load"
     fault = "SIGSTOP of an isolated model's worker process"
     promise = "past `worker.hang` (here 2 s) it is killed and started again; as above otherwise"
     model = "walled"
@@ -59,6 +61,7 @@ class _GroupWorker(Scenario):
 
 class GroupWorkerKilled(_GroupWorker):
     name = "group-worker-killed"
+    shown = "group/test_workers.py::test_a_killed_worker_costs_no_request_and_comes_back"
     fault = "kill -9 of one of the server's two workers (`server.workers: 2`)"
     promise = "the default policy of the client hides it; who does not repeat may be told UNAVAILABLE; a new one starts"
     number = signal.SIGKILL
@@ -67,6 +70,7 @@ class GroupWorkerKilled(_GroupWorker):
 
 class GroupWorkerDrained(_GroupWorker):
     name = "group-worker-drained"
+    shown = "group/test_workers.py::test_workers_leave_one_by_one_and_no_call_fails_even_without_retries"
     fault = "SIGTERM to one of the server's two workers"
     promise = "what it accepted is answered; nobody fails but who keeps one stream or one HTTP connection for ever"
     number = signal.SIGTERM
