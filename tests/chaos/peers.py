@@ -90,7 +90,9 @@ class Resets(Scenario):
 class HalfOpenPeers(Scenario):
     name = "half-open-peers"
     fault = "100 peers on each port vanish without a word, in the middle of a request"
-    promise = "nobody else notices; past keep-alive (here 2 s and 2 s; HTTP: TCP's own) their descriptors are free"
+    promise = (
+        "nobody else notices; past keep-alive (here 2 s and 2 s; HTTP: 10 s within a body) their descriptors are free"
+    )
     setup = Setup(sets=("grpc.keepalive_time=2s", "grpc.keepalive_timeout=2s"))
 
     def strike(self, stage: Stage) -> None:

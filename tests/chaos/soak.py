@@ -3,8 +3,8 @@
 Steady verified load on a model of each framework; every few seconds one of them gets a new version and loses an old
 one, and an isolated model is loaded and unloaded. Resident memory, descriptors and threads of the server are looked at
 each second. The first third is warm-up: allocators and caches fill. Then the medians of the second and the last third
-must agree: memory to within 5 % or 24 MiB, descriptors and threads to within 3. Ends with 1 where they do not, and on
-anything lost, wrong or failed.
+must agree: memory to within 5 % or 24 MiB, descriptors and threads to within 8 (a leak at each reload is far more).
+Ends with 1 where they do not, and on anything lost, wrong or failed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from support.marked import BACKENDS, prepare_model, publish
 from inferd.client import RetryPolicy
 
 MIB = 2**20
-MEMORY, SHARE, COUNT = 24 * MIB, 0.05, 3
+MEMORY, SHARE, COUNT = 24 * MIB, 0.05, 8
 CALLERS: tuple[Caller, ...] = (beside, stream, oip, rest)
 
 

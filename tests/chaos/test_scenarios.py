@@ -1,4 +1,4 @@
-"""Every scenario that no other test shows, once, briefly: nothing lost, nothing wrong, nobody told more than was promised."""
+"""What no other test shows, once, briefly: nothing lost, nothing wrong, nobody told more than was promised."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def steady(count: int = 30, **slopes: int) -> list[Sample]:
 def test_growth_is_seen() -> None:
     assert growth(steady()) == []
     assert "resident grew from" in growth(steady(resident=3 * MIB))[0]
-    assert "more than 3" in growth(steady(descriptors=1))[0]
+    assert "more than 8" in growth(steady(descriptors=1))[0]
     assert "threads grew" in growth(steady(threads=1))[0]
 
 
