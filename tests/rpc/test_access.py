@@ -15,16 +15,19 @@ from grpc_health.v1 import health_pb2
 from support.access import STATIC, WatchedManager, guarded_config, header, settings, with_scopes
 from support.client import make_chain
 from support.rpc import PREDICT, PREDICT_STREAM, FakeMetrics, Served, refused, request
-from support.security import Keys, entry, write_tokens
+from support.security import OTHER_SECRET, Call, Keys, entry, write_tokens
 
 from inferd.oip.v1 import control_pb2 as oip
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.gate import make_gate
+from inferd.server.core.gate import Gate, make_gate
 from inferd.server.core.inflight import Inflight
+from inferd.server.errors import Unauthenticated
 from inferd.server.observability.events import FIELDS
 from inferd.server.rpc.predict import Predict
 from inferd.server.rpc.services import build_method_table
+from inferd.server.security.attempts import BURST
+from inferd.server.security.authority import Authority
 from inferd.server.security.file_watch import FileWatch
 from inferd.tfs.v1 import model_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as pb
@@ -322,3 +325,24 @@ def test_no_call_is_taken_together_with_others_past_the_question_who_calls(keys:
     for config in (guarded_config(tmp_path, keys), ServerConfig.model_validate({"limits": limits})):
         table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
         assert not table.bursts
+
+
+def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys, tmp_path: Path):
+    config = guarded_config(tmp_path, keys)
+    authority = Authority(config.auth, lambda: 0.0)
+    manager = WatchedManager()
+    gate = Gate(config.admin, authority)
+    table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), gate=gate)
+    server = serve(config=config, manager=manager, table=table)
+    call = server.channel().unary_unary(PREDICT)
+    good = header(with_scopes(keys, ["predict"]))
+    assert call(request(), metadata=good, timeout=20)
+    for number in range(BURST):
+        bad = Call(f"Bearer {keys.token(key=OTHER_SECRET, sub=str(number))}", peer="ipv4:127.0.0.1:1")
+        with pytest.raises(Unauthenticated):
+            authority.identify(bad)
+    new = header(f"Bearer {keys.token(sub='new')}")
+    error = refused(lambda: call(request(), metadata=new, timeout=20))
+    assert error.code() is NOBODY
+    assert "too many came" in error.details()
+    assert call(request(), metadata=good, timeout=20)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from inferd.server.core.gate import Caller, Gate
+from inferd.server.core.gate import Gate
 from inferd.server.errors import Code
 from inferd.server.observability.events import event, get
 from inferd.server.observability.rate_limit import RateLimit
+from inferd.server.security.identity import Credentials
 
 _REFUSED: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 _LONGEST: Final = 256
@@ -24,7 +25,7 @@ class Audit:
         self._rate: Final = RateLimit(per_second=10.0, burst=50)
 
     def write(
-        self, call: Caller, method: str, outcome: Code | None, reason: str, request_id: str, **asked: object
+        self, call: Credentials, method: str, outcome: Code | None, reason: str, request_id: str, **asked: object
     ) -> None:
         """`outcome`: None for done. `asked`: what was asked for, from the request itself."""
         fields: dict[str, Any] = {

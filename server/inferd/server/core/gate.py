@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from typing import Protocol
 from urllib.parse import unquote
 
 from inferd.server.config.schema import Admin, ServerConfig
@@ -17,13 +16,6 @@ from inferd.server.security.limiter import Limiter, address_of
 # A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
 # page can make call: it tells its origin.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address", "origin")
-
-
-class Caller(Credentials, Protocol):
-    """What the gate looks at: both kinds of call."""
-
-    @property
-    def peer(self) -> str: ...
 
 
 def local_address(peer: str) -> bool:
@@ -52,11 +44,11 @@ class Gate:
         self._prefix = secrets.token_hex(4)
         self._count = itertools.count(1)
 
-    def local(self, call: Caller) -> bool:
+    def local(self, call: Credentials) -> bool:
         """Whether the caller is on this machine and not behind a proxy, as far as it can be told."""
         return local_address(call.peer) and not any(call.metadata(key) is not None for key in _FORWARDED)
 
-    def admit_admin(self, call: Caller) -> str:
+    def admit_admin(self, call: Credentials) -> str:
         """Gives who asks, for the record. Raises Forbidden, which names the key that would allow it, and
         Unauthenticated. Which models are the caller's to operate is another question: see `core.view`."""
         if self._admin == "local_peer" and not self.local(call):
@@ -71,14 +63,14 @@ class Gate:
             raise caller.grants.refusal(Scope.ADMIN)
         return caller.name or call.peer
 
-    def who(self, call: Caller) -> str | None:
+    def who(self, call: Credentials) -> str | None:
         """The name of the caller's identity, for the record; None where there is none."""
         try:
             return None if self.authority is None else self.authority.identify(call).name or None
         except Unauthenticated:
             return None
 
-    def client(self, call: Caller) -> str:
+    def client(self, call: Credentials) -> str:
         """What a client is bounded by: its identity, else its address."""
         return self.who(call) or f"address {address_of(call.peer)}"
 
@@ -87,7 +79,7 @@ class Gate:
         if not self._uploads:
             raise Forbidden("files of a model are not taken with a load (admin.allow_upload: false)")
 
-    def request_id(self, call: Caller, given: str) -> str:
+    def request_id(self, call: Credentials, given: str) -> str:
         """The request's own id, else the one in metadata, else a new one."""
         return given or call.metadata("x-request-id") or f"{self._prefix}-{next(self._count):x}"
 

@@ -22,7 +22,8 @@ _DESCRIBING: Final = ("/docs", "/openapi.json")
 class Shown:
     """What a request shows of its caller: credentials for the authority."""
 
-    def __init__(self, headers: Iterable[tuple[str, str]], certificate: Sequence[str] = ()) -> None:
+    def __init__(self, headers: Iterable[tuple[str, str]], certificate: Sequence[str], peer: str) -> None:
+        self.peer = peer
         self._headers = dict(headers)
         self._certificate = certificate
 
@@ -84,6 +85,14 @@ def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:
     """How a refusal is said outside of any protocol."""
     status = oip_status(error.code)
     return status, CHALLENGE if status == 401 else {}
+
+
+def peer_of(client: Any) -> str:
+    """An address of the socket (host, port, ...) in gRPC's form; "" where there is none."""
+    if not client:
+        return ""
+    host, port = client[0], client[1]
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def names_in(peer: Any) -> tuple[str, ...]:

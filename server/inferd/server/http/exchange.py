@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from inferd.server.http.coding import TooLong, inflate
-from inferd.server.http.entrance import CERTIFICATE
+from inferd.server.http.entrance import CERTIFICATE, peer_of
 from inferd.server.http.work import Workers
 
 _T = TypeVar("_T")
@@ -83,7 +83,7 @@ class Exchange:
         self.started = monotonic()
         self.deadline: float | None = self.started + bounds.timeout
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        self.peer = _peer(scope.get("client"))
+        self.peer = peer_of(scope.get("client"))
         self._certificate: Sequence[str] = scope.get("state", {}).get(CERTIFICATE, ())
         self.counted = False  # whether metrics have this request
         self.nbytes = 0
@@ -210,11 +210,3 @@ class Exchange:
     def _refused_size(self) -> BodyRefused:
         most = self._bounds.max_body
         return BodyRefused(413, f"expected a body of at most {most} bytes, decoded too (http.max_body)")
-
-
-def _peer(client: Any) -> str:
-    """In gRPC's form."""
-    if not client:
-        return ""
-    host, port = client[0], client[1]
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

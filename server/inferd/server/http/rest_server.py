@@ -20,7 +20,7 @@ from inferd.server.errors import ServingError
 from inferd.server.http.binding import listen, shown
 from inferd.server.http.connection import bounded
 from inferd.server.http.encrypted import Encrypted
-from inferd.server.http.entrance import CERTIFICATE, Entrance, Shown
+from inferd.server.http.entrance import CERTIFICATE, Entrance, Shown, peer_of
 from inferd.server.http.pages import Page, Pages, Readiness, refusal, turned_away
 from inferd.server.http.server import Limits
 from inferd.server.observability.events import event, get
@@ -190,7 +190,7 @@ class RestServer:
 
 def _shown(scope: Scope) -> Shown:
     headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-    return Shown(headers, scope.get("state", {}).get(CERTIFICATE, ()))
+    return Shown(headers, scope.get("state", {}).get(CERTIFICATE, ()), peer_of(scope.get("client")))
 
 
 def _last(app: Asgi) -> Asgi:

@@ -17,7 +17,7 @@ from http import HTTPStatus
 
 from inferd.server.errors import ServingError
 from inferd.server.http.binding import listen, shown, watch_writes
-from inferd.server.http.entrance import Entrance, Shown, names_in
+from inferd.server.http.entrance import Entrance, Shown, names_in, peer_of
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
 from inferd.server.http.pages import Pages, Readiness, refusal, turned_away
 from inferd.server.observability.events import event, get
@@ -178,6 +178,7 @@ class HttpServer:
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         patience = self._limits.head
         certificate = names_in(writer.get_extra_info("peercert"))
+        peer = peer_of(writer.get_extra_info("peername"))
         while self._stopping is not None and not self._stopping.is_set():
             self._waiting[writer] = None
             try:
@@ -196,7 +197,9 @@ class HttpServer:
             finally:
                 self._waiting.pop(writer, None)
             last = request.close or self._leaving  # one word for the answer and for what follows it
-            await self._send(writer, await self._answer(request, certificate, last=last))
+            await self._send(
+                writer, await self._answer(Shown(request.headers.items(), certificate, peer), request, last=last)
+            )
             if last:
                 return
             patience = self._limits.idle
@@ -213,9 +216,9 @@ class HttpServer:
             writer.transport.abort()
             raise
 
-    async def _answer(self, request: Request, certificate: tuple[str, ...], *, last: bool) -> bytes:
+    async def _answer(self, caller: Shown, request: Request, *, last: bool) -> bytes:
         try:
-            self._entrance.page(request.path, Shown(request.headers.items(), certificate))
+            self._entrance.page(request.path, caller)
             page = await self._pages.answer(request.method, request.path)
         except ServingError as error:
             page = turned_away(error)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Final
 
 from inferd.server.config.access_schema import Auth
 from inferd.server.config.errors import ConfigError, Problem
 from inferd.server.errors import Unauthenticated
 from inferd.server.observability.events import event, get
+from inferd.server.security.attempts import Attempts
 from inferd.server.security.file_watch import FileWatch
 from inferd.server.security.grants import NEEDED, Grants
 from inferd.server.security.identity import Credentials, Identity
 from inferd.server.security.jwt_tokens import JwtTokens
 from inferd.server.security.recent import Recent
+from inferd.server.security.signed_tokens import SignedTokens
 from inferd.server.security.static_tokens import StaticTokens
 
 _log = get("security")
@@ -31,7 +33,7 @@ class _State:
 
     __slots__ = ("known", "signed", "static")
 
-    def __init__(self, static: StaticTokens | None, signed: JwtTokens | None) -> None:
+    def __init__(self, static: StaticTokens | None, signed: SignedTokens | None) -> None:
         self.static: Final = static
         self.signed: Final = signed
         self.known: Final = Recent[str, Identity](_TOKENS)
@@ -41,12 +43,14 @@ class Authority:
     """Tells callers apart. Thread-safe. `open` names what needs no credentials.
 
     A call costs one look-up by its `authorization`: a token that was verified is remembered until it expires or a file
-    changes.
+    changes. `clock` gives seconds for what bad tokens may cost.
     """
 
-    def __init__(self, config: Auth) -> None:
+    def __init__(self, config: Auth, clock: Callable[[], float] = monotonic) -> None:
         """Reads the files. Raises ConfigError."""
         self._config: Final = config
+        self._clock: Final = clock
+        self._attempts: Final = Attempts(clock)
         self._grants: Final = Recent[object, Grants](_TOKENS)
         self._certified: Final = Recent[tuple[str, ...], Identity](_TOKENS)
         self._certificates: Final = {
@@ -68,7 +72,7 @@ class Authority:
         known = state.known.get(given)
         if known is not None and time() < known.until:
             return known
-        return self._verified(state, given)
+        return self._verified(state, given, call)
 
     def watch(self, files: FileWatch) -> None:
         """Takes over what changes in the files, and keeps what was where that cannot be used."""
@@ -83,17 +87,18 @@ class Authority:
     def _read(self) -> _State:
         config = self._config
         problems: list[Problem] = []
-        static, signed = None, None
+        static, tokens = None, None
         try:
             static = None if config.tokens_file is None else StaticTokens(Path(config.tokens_file), self._granted)
         except ConfigError as error:
             problems.extend(error.problems)
         try:
-            signed = None if config.jwt is None else JwtTokens(config.jwt, self._granted)
+            tokens = None if config.jwt is None else JwtTokens(config.jwt, self._granted)
         except ConfigError as error:
             problems.extend(error.problems)
         if problems:
             raise ConfigError(problems)
+        signed = None if tokens is None else SignedTokens(tokens, self._attempts, self._clock)
         return _State(static, signed)
 
     def _again(self) -> None:
@@ -101,7 +106,7 @@ class Authority:
         static = self._state.static
         event(_log, logging.INFO, "credentials read again", entries=None if static is None else len(static))
 
-    def _verified(self, state: _State, given: str) -> Identity:
+    def _verified(self, state: _State, given: str, call: Credentials) -> Identity:
         kind, _, token = given.partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
@@ -110,7 +115,7 @@ class Authority:
             raise Unauthenticated(f"expected a token of at most {_LONGEST} characters, got more")
         identity = None if state.static is None else state.static.find(token.encode())
         if identity is None and state.signed is not None and token.count(".") == 2:
-            identity = state.signed.verify(token)
+            identity = state.signed.verify(token, call)
         if identity is None:
             raise Unauthenticated("expected a token that is known here, got another")
         if time() >= identity.until:

@@ -23,6 +23,11 @@ class Identity:
 class Credentials(Protocol):
     """What a call shows of its caller, on every transport."""
 
+    @property
+    def peer(self) -> str:
+        """The client's address in gRPC's form: "ipv4:127.0.0.1:5000", "ipv6:[::1]:5000", "unix:..."."""
+        ...
+
     def metadata(self, key: str) -> str | None:
         """The value of a metadata key or header (lower case)."""
         ...

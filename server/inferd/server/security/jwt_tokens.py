@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any, Final
 
 from inferd.server.config.access_schema import Jwt
@@ -29,11 +31,14 @@ _MOST_KEYS: Final = 256
 _SHORTEST: Final = {"oct": 256, "RSA": 2048}  # bits
 _LONGEST_NAME: Final = 128
 _MOST_PATTERNS: Final = 64
+_REQUIRED: Final = ("exp", "iss", "aud", "sub")
 _SCOPES: Final = frozenset(scope.value for scope in Scope)
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class Key:
+    """One key of the set, and the only algorithm for which it is used."""
+
     id: str
     algorithm: str
     key: Any
@@ -52,40 +57,70 @@ class JwtTokens:
         self._jwt: Final = jwt
         self._config: Final = config
         self._grants: Final = grants
+        self._wrong: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
         self._keys: Final = _read(Path(config.jwks_file), jwt)
 
-    def verify(self, token: str) -> Identity:
-        """Who the token is for. Raises Unauthenticated, whose text shows nothing of the token."""
-        jwt, config = self._jwt, self._config
+    def look(self, token: str) -> Key:
+        """The key with which a token says that it is signed. Raises Unauthenticated for one that cannot count whatever
+        its signature is. Cheap; nothing that the token says is believed."""
         try:
-            key = self._key(jwt.get_unverified_header(token))
-            claims = jwt.decode(
+            head, body, _ = token.split(".")
+            key = self._key(_object(head))
+            self._plausible(_object(body))
+            return key
+        except self._wrong as error:
+            raise Unauthenticated(self._told(error)) from None
+
+    def verify(self, token: str, key: Key) -> Identity:
+        """Who the token is for, by all that it must have. Raises Unauthenticated, whose text shows nothing of it."""
+        config = self._config
+        try:
+            claims = self._jwt.decode(
                 token,
                 key.key,
                 algorithms=[key.algorithm],
                 audience=config.audience,
                 issuer=config.issuer,
                 leeway=config.leeway,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options={"require": list(_REQUIRED)},
             )
             return self._identity(claims)
-        except jwt.InvalidSignatureError:
-            text = "expected a token signed with a key of auth.jwt.jwks_file, got another signature"
-        except jwt.ExpiredSignatureError:
-            text = "expected a token that has not expired, got one that has"
-        except jwt.ImmatureSignatureError:
-            text = "expected a token that counts already, got one for later"
-        except jwt.InvalidAudienceError:
-            text = f"expected a token for the audience {' or '.join(config.audience)}, got one for another"
-        except jwt.InvalidIssuerError:
-            text = f"expected a token of the issuer {config.issuer}, got one of another"
-        except jwt.MissingRequiredClaimError as error:
-            text = f"expected a token with the claim {error.claim!r}, got one without"
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            text = "expected a JSON web token, got something else"
-        raise Unauthenticated(text)
+        except self._wrong as error:
+            raise Unauthenticated(self._told(error)) from None
 
-    def _key(self, header: Mapping[str, Any]) -> _Key:
+    def _plausible(self, claims: Mapping[str, Any]) -> None:
+        jwt, config, now = self._jwt, self._config, time()
+        for claim in _REQUIRED:
+            if claims.get(claim) is None:
+                raise jwt.MissingRequiredClaimError(claim)
+        if any(int(claims[claim]) > now + config.leeway for claim in ("iat", "nbf") if claim in claims):
+            raise jwt.ImmatureSignatureError
+        if int(claims["exp"]) <= now - config.leeway:
+            raise jwt.ExpiredSignatureError
+        if claims["iss"] != config.issuer:
+            raise jwt.InvalidIssuerError
+        audience = [claims["aud"]] if isinstance(claims["aud"], str) else claims["aud"]
+        if not (isinstance(audience, list) and any(each in audience for each in config.audience)):
+            raise jwt.InvalidAudienceError
+
+    def _told(self, error: Exception) -> str:
+        jwt, config = self._jwt, self._config
+        match error:
+            case jwt.InvalidSignatureError():
+                return "expected a token signed with a key of auth.jwt.jwks_file, got another signature"
+            case jwt.ExpiredSignatureError():
+                return "expected a token that has not expired, got one that has"
+            case jwt.ImmatureSignatureError():
+                return "expected a token that counts already, got one for later"
+            case jwt.InvalidAudienceError():
+                return f"expected a token for the audience {' or '.join(config.audience)}, got one for another"
+            case jwt.InvalidIssuerError():
+                return f"expected a token of the issuer {config.issuer}, got one of another"
+            case jwt.MissingRequiredClaimError():
+                return f"expected a token with the claim {error.claim!r}, got one without"
+        return "expected a JSON web token, got something else"
+
+    def _key(self, header: Mapping[str, Any]) -> Key:
         algorithm, wanted = header.get("alg"), header.get("kid")
         fitting = [key for key in self._keys if key.algorithm == algorithm and wanted in (None, key.id)]
         if len(fitting) == 1:
@@ -105,6 +140,13 @@ class JwtTokens:
         return Identity(f"jwt:{subject}", self._grants(known, models), float(claims["exp"]) + config.leeway)
 
 
+def _object(part: str) -> Mapping[str, Any]:
+    found = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
+
+
 def _words(value: Any, claim: str, *, apart: bool) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.split()) if apart else (value,)
@@ -117,7 +159,7 @@ def _words(value: Any, claim: str, *, apart: bool) -> tuple[str, ...]:
     raise Unauthenticated(f"expected text or a list of at most {_MOST_PATTERNS} texts in the claim {claim!r}")
 
 
-def _read(file: Path, jwt: Any) -> tuple[_Key, ...]:
+def _read(file: Path, jwt: Any) -> tuple[Key, ...]:
     """The keys of a file. Keys for encryption and of kinds that are not used here are passed over."""
 
     def problem(expected: str, got: str = "") -> ConfigError:
@@ -135,7 +177,7 @@ def _read(file: Path, jwt: Any) -> tuple[_Key, ...]:
         given = None
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given) or len(given) > _MOST_KEYS:
         raise problem(f'a key set: {{"keys": [...]}} with at most {_MOST_KEYS} keys', "something else")
-    keys: list[_Key] = []
+    keys: list[Key] = []
     passed_over = 0
     for number, each in enumerate(given):
         kind = each.get("kty")
@@ -162,7 +204,7 @@ def _read(file: Path, jwt: Any) -> tuple[_Key, ...]:
         bits = len(found.key) * 8 if kind == "oct" else found.key.key_size
         if bits < least:
             raise problem(f"at least {least} bits in a key for {algorithm}", f"{bits} in keys[{number}]")
-        keys.append(_Key(name, algorithm, found))
+        keys.append(Key(name, algorithm, found))
     if not keys:
         raise problem("at least one key for HS256, RS256 or ES256", "none")
     if passed_over:

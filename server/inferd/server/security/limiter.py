@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from inferd.server.config.access_schema import Clients
 from inferd.server.errors import RateLimited
+from inferd.server.security.bucket import Bucket
 from inferd.server.security.recent import Recent
 
 _CLIENTS: Final = 4096  # that are remembered; one that is forgotten begins anew
@@ -51,14 +52,9 @@ class Limiter:
         return Lease(found if self._most is not None else None)
 
     def _take(self, client: _Client) -> None:
-        now = self._clock()
         with client.lock:
-            client.tokens = min(self._burst, client.tokens + (now - client.at) * self._rate)
-            client.at = now
-            enough = client.tokens >= 1.0
-            client.tokens -= enough
-            pause = (1.0 - client.tokens) / self._rate
-        if not enough:
+            pause = client.left.take(self._clock())
+        if pause:
             self.refused["rate"] += 1
             raise RateLimited(
                 f"expected at most {self._rate:g} requests per second of one client (limits.clients.rate)",
@@ -68,18 +64,17 @@ class Limiter:
     def _client(self, name: str) -> _Client:
         found = self._known.get(name)
         if found is None:
-            found = _Client(self._burst, self._clock())
+            found = _Client(Bucket(self._rate, self._burst, self._clock()))
             self._known.put(name, found)
         return found
 
 
 class _Client:
-    __slots__ = ("at", "lock", "running", "tokens")
+    __slots__ = ("left", "lock", "running")
 
-    def __init__(self, tokens: float, at: float) -> None:
+    def __init__(self, left: Bucket) -> None:
         self.lock = Lock()
-        self.tokens = tokens
-        self.at = at
+        self.left = left
         self.running = 0
 
 

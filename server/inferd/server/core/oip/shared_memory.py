@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from threading import Lock
 from weakref import finalize
 
-from inferd.server.core.gate import Caller, Gate
+from inferd.server.core.gate import Gate
 from inferd.server.errors import AlreadyExists, ExecutionFailed, Forbidden, InvalidRequest, NotFound, Unsupported
+from inferd.server.security.identity import Credentials
 from inferd.wire.oip import Parameter, Parameters
 
 REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
@@ -202,7 +203,7 @@ class Regions:
         return region
 
 
-def admit_shared(gate: Gate, call: Caller) -> None:
+def admit_shared(gate: Gate, call: Credentials) -> None:
     """Raises Forbidden for a caller on another machine: the memory is not theirs."""
     if not gate.local(call):
         raise Forbidden(

@@ -1,0 +1,30 @@
+"""What is left of a rate with a burst."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class Bucket:
+    """Begins with the whole burst. Times are seconds of one clock. Not thread-safe: its owner locks."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate: Final = rate
+        self._burst: Final = burst
+        self._left = burst
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """Takes one and gives 0; where there is none, takes nothing and gives the seconds until there is."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left >= 1.0:
+            self._left -= 1.0
+            return 0.0
+        return (1.0 - self._left) / self._rate
+
+    def give_back(self) -> None:
+        """What was taken has not been used."""
+        self._left = min(self._burst, self._left + 1.0)

@@ -1,0 +1,65 @@
+"""What bad tokens may cost over HTTP, on the port with REST and on that without."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.access import guarded_config
+from support.security import OTHER_SECRET, Call, Keys
+
+from inferd.server.errors import Unauthenticated
+from inferd.server.http.entrance import Entrance
+from inferd.server.http.pages import Readiness
+from inferd.server.http.rest_server import RestServer
+from inferd.server.http.server import HttpServer
+from inferd.server.security.attempts import BURST
+from inferd.server.security.authority import Authority
+
+
+def metrics(address: str, token: str, source: str) -> tuple[int, str]:
+    """Status and error of /metrics, asked for from an address of this machine."""
+    connection = http.client.HTTPConnection(address, timeout=20, source_address=(source, 0))
+    try:
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status, "" if answer.status == 200 else json.loads(body)["error"]
+    finally:
+        connection.close()
+
+
+@pytest.fixture(params=[HttpServer, RestServer])
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Authority], str]]:
+    running = []
+
+    def begin(authority: Authority) -> str:
+        server = request.param(
+            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: Readiness(True), entrance=Entrance(authority)
+        )  # fmt: skip
+        running.append(server)
+        return str(server.start()[0])
+
+    yield begin
+    for server in running:
+        server.stop()
+
+
+def test_they_are_counted_for_the_address_they_come_from(start: Callable[[Authority], str], tmp_path: Path):
+    keys = Keys()
+    authority = Authority(guarded_config(tmp_path, keys).auth, lambda: 0.0)
+    address = start(authority)
+    for number in range(BURST - 1):
+        bad = f"Bearer {keys.token(key=OTHER_SECRET, sub=str(number))}"
+        with pytest.raises(Unauthenticated):
+            authority.identify(Call(bad, peer="ipv4:127.0.0.1:1"))
+    status, told = metrics(address, keys.token(key=OTHER_SECRET), "127.0.0.1")
+    assert (status, "another signature" in told) == (401, True)
+    good = keys.token(scope="metadata")
+    status, told = metrics(address, good, "127.0.0.1")
+    assert (status, "too many came" in told) == (401, True)
+    assert metrics(address, good, "127.0.0.2") == (200, "")
+    assert metrics(address, good, "127.0.0.1") == (200, "")  # it is known by now

@@ -1,0 +1,224 @@
+"""What bad signatures cost: each token once, each address so many, and nobody who was let in before."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.security import AUDIENCE, ISSUER, OTHER_SECRET, Call, Keys
+
+from inferd.server.config.schema import Admin, Auth, Clients
+from inferd.server.core.gate import Gate
+from inferd.server.errors import Unauthenticated
+from inferd.server.security.attempts import BURST, RATE, Attempts
+from inferd.server.security.authority import Authority
+from inferd.server.security.bucket import Bucket
+from inferd.server.security.file_watch import FileWatch
+from inferd.server.security.grants import Grants
+from inferd.server.security.identity import Identity
+from inferd.server.security.jwt_tokens import JwtTokens
+from inferd.server.security.limiter import Limiter
+from inferd.server.security.signed_tokens import MEMORY
+
+MANY = "too many came"
+HERE = "ipv4:10.0.0.1:5"
+THERE = "ipv4:10.0.0.2:5"
+
+
+class Server:
+    """An authority with a clock that is stepped; `verified` counts signatures that were looked at."""
+
+    def __init__(self, file: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.verified = 0
+        self.keys = keys
+        self.file = keys.write(file)
+        self.files = FileWatch(3600)
+        settings = {"jwks_file": str(file), "issuer": ISSUER, "audience": AUDIENCE}
+        self.authority = Authority(Auth.model_validate({"jwt": settings}), lambda: self.now)
+        self.authority.watch(self.files)
+        real = jwt.decode
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.verified += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(jwt, "decode", counted)
+        self._names = iter(range(10**9))
+
+    def bad(self) -> str:
+        """A token that only its signature gives away; another each time."""
+        return self.keys.token(key=OTHER_SECRET, sub=f"stranger-{next(self._names)}")
+
+    def call(self, token: str, peer: str = HERE) -> Identity:
+        return self.authority.identify(Call(f"Bearer {token}", peer=peer))
+
+    def refusal(self, token: str, peer: str = HERE) -> str:
+        with pytest.raises(Unauthenticated, match=r"^expected") as caught:
+            self.call(token, peer)
+        return str(caught.value)
+
+    def use_up(self, peer: str = HERE) -> None:
+        """All that an address may try at once."""
+        for _ in range(BURST):
+            assert "another signature" in self.refusal(self.bad(), peer)
+
+
+@pytest.fixture
+def server(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Server:
+    return Server(tmp_path / "jwks.json", keys, monkeypatch)
+
+
+def test_the_same_bad_token_is_verified_once_in_a_while(server: Server):
+    bad = server.bad()
+    told = {server.refusal(bad, f"ipv4:10.0.0.{number}:1") for number in range(100)}
+    assert server.verified == 1
+    assert len(told) == 1
+    server.now = MEMORY
+    server.refusal(bad)
+    assert server.verified == 2
+
+
+def test_new_keys_forget_what_was_refused(server: Server, keys: Keys):
+    bad = server.bad()
+    server.refusal(bad)
+    server.refusal(bad)
+    assert server.verified == 1
+    keys.write(server.file, "hs", "es")
+    server.files.look()
+    server.refusal(bad)
+    assert server.verified == 2
+
+
+def test_an_address_has_so_many_failures(server: Server):
+    server.use_up()
+    assert server.verified == BURST
+    for _ in range(100):
+        assert MANY in server.refusal(server.bad())
+    assert MANY in server.refusal(server.keys.token())  # never seen: it cannot be told from the others
+    assert server.verified == BURST
+    assert server.call(server.keys.token(sub="a"), THERE).name == "jwt:a"  # another address's own
+    server.now = 1.0
+    for _ in range(int(RATE)):
+        assert "another signature" in server.refusal(server.bad())
+    assert MANY in server.refusal(server.bad())
+    server.now = 2.0
+    assert server.call(server.keys.token(sub="b")).name == "jwt:b"
+
+
+def test_good_tokens_use_nothing_up(server: Server):
+    for number in range(2 * BURST):
+        assert server.call(server.keys.token(sub=f"user-{number}"))
+    server.use_up()
+
+
+def test_a_token_that_was_good_is_not_locked_out_by_others(server: Server, keys: Keys):
+    good = keys.token("es")
+    server.call(good)
+    server.use_up()
+    assert server.call(good)
+    keys.write(server.file, "es", "rs")  # new keys: it has to be verified again
+    server.files.look()
+    before = server.verified
+    assert server.call(good)
+    assert server.verified == before + 1
+    assert MANY in server.refusal(keys.token("es", sub="somebody else"))
+
+
+def test_a_token_that_was_good_and_is_no_longer_has_no_privilege(server: Server, keys: Keys):
+    good = keys.token("es")
+    server.call(good)
+    server.use_up()
+    Keys().write(server.file, "es")
+    server.files.look()
+    assert "another signature" in server.refusal(good)
+    server.now = MEMORY
+    for number in range(BURST):
+        server.refusal(keys.token("es", sub=str(number)))
+    assert MANY in server.refusal(good)
+
+
+@pytest.mark.parametrize(
+    "claims", [{"exp": 1000}, {"exp": None}, {"aud": "x"}, {"aud": [7]}, {"iss": "x"}, {"nbf": 2**35}, {"iat": "x"}]
+)
+def test_what_a_token_says_of_itself_comes_first(server: Server, keys: Keys, claims: dict[str, Any]):
+    for _ in range(2 * BURST):
+        assert MANY not in server.refusal(keys.token(key=OTHER_SECRET, **claims))
+    assert server.verified == 0
+    assert server.call(keys.token())
+
+
+@pytest.mark.parametrize(
+    "head", [{"alg": "none"}, {"alg": "HS256", "kid": "nobody"}, {"alg": "RS256", "kid": "hs"}, []]
+)
+def test_a_header_that_names_no_key_comes_first(server: Server, keys: Keys, head: Any):
+    text = base64.urlsafe_b64encode(json.dumps(head).encode()).decode().rstrip("=")
+    for _ in range(2 * BURST):
+        server.refusal(".".join([text, *server.bad().split(".")[1:]]))
+    assert server.verified == 0
+
+
+def test_bounds_of_clients_do_not_ask_twice(server: Server):
+    gate = Gate(Admin(), server.authority, Limiter(Clients(rate=1000.0)))
+    bad, good = Call(f"Bearer {server.bad()}"), Call(f"Bearer {server.keys.token()}")
+    assert gate.client(bad) == "address 10.0.0.1"
+    with pytest.raises(Unauthenticated, match="another signature"):
+        server.authority.identify(bad)
+    assert server.verified == 1
+    assert gate.client(good) == server.authority.identify(good).name == "jwt:user-1"
+    assert server.verified == 2
+
+
+claim = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(ISSUER), st.just(AUDIENCE),
+    st.lists(st.one_of(st.just(AUDIENCE), st.integers(), st.text(max_size=5)), max_size=3), st.just("9" * 5000),
+    st.integers(1_500_000_000, 4_000_000_000), st.integers(1_500_000_000, 4_000_000_000).map(str),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokens(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> JwtTokens:
+    file = keys.write(tmp_path_factory.mktemp("jwks") / "jwks.json")
+    settings = Auth.model_validate({"jwt": {"jwks_file": str(file), "issuer": ISSUER, "audience": AUDIENCE}}).jwt
+    assert settings is not None
+    return JwtTokens(settings, Grants)
+
+
+@example({"aud": ["another", AUDIENCE]})
+@example({"exp": "4000000000", "iat": "1500000000", "nbf": True})
+@example({"exp": 4e9, "iat": 1.5e9, "nbf": False})
+@given(st.dictionaries(st.sampled_from(["exp", "iss", "aud", "sub", "nbf", "iat"]), claim, max_size=3))
+def test_nothing_is_refused_early_that_would_count(tokens: JwtTokens, keys: Keys, claims: dict[str, Any]):
+    whole = {"iss": ISSUER, "aud": AUDIENCE, "sub": "a", "exp": 2**33} | claims
+    token = jwt.PyJWS().encode(json.dumps(whole).encode(), keys.signing["hs"][0], "HS256", headers={"kid": "hs"})
+    key = tokens.look(keys.token("hs"))
+    try:
+        tokens.verify(token, key)
+    except Unauthenticated:
+        return
+    assert tokens.look(token) is key
+
+
+def test_what_is_remembered_of_strangers_is_bounded(server: Server):
+    attempts = Attempts(lambda: 0.0)
+    who = Identity("a", Grants((), ()))
+    for number in range(20_000):
+        attempts.verified(number.to_bytes(8), Call(peer=f"ipv4:address {number}:1"), lambda: who)
+    assert len(attempts._left) <= 8192
+    assert len(attempts._good) <= 8192
+
+
+def test_a_bucket_never_holds_more_than_its_burst():
+    bucket = Bucket(2.0, 1, 0.0)
+    bucket.give_back()
+    assert bucket.take(0.0) == 0.0
+    assert bucket.take(0.25) == pytest.approx(0.25)
+    assert bucket.take(0.5) == 0.0
+    assert bucket.take(100.0) == 0.0
+    assert bucket.take(100.0) == pytest.approx(0.5)
