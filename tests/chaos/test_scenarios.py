@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,10 +38,12 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("chaos"))
-    yield house
-    house.leave()
+def house() -> Iterator[House]:
+    # Not below pytest's own directory: each run of pytest closes that to other users again.
+    with tempfile.TemporaryDirectory(prefix="inferd-chaos-") as place:
+        house = House(Path(place))
+        yield house
+        house.leave()
 
 
 @pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not s.shown], ids=lambda scenario: scenario.name)
