@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,8 @@ import grpc
 
 from inferd.server.config.schema import Grpc, Server
 from inferd.server.security.tls import Material, TlsFiles
+
+_log = logging.getLogger("inferd.rpc")
 
 TLS: Final = "server.tls"
 
@@ -77,6 +81,37 @@ def credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], material.ca)
+
+
+def bind(
+    wanted: Sequence[Address], tls: TlsFiles | None, add: Callable[[str, grpc.ServerCredentials | None], int]
+) -> list[str]:
+    """Binds every address and gives those that are bound, with their ports. Raises OSError for a required one.
+
+    `add` has the server listen at one, and gives the port; 0 or RuntimeError: it could not.
+    """
+    bound = []
+    for address in wanted:
+        try:
+            bound.append(_bind_one(address.text, credentials(tls), add))
+        except OSError as error:
+            if address.required:
+                raise
+            _log.warning("%s; this default address is left out", error.strerror or error)
+    return bound
+
+
+def _bind_one(
+    text: str, given: grpc.ServerCredentials | None, add: Callable[[str, grpc.ServerCredentials | None], int]
+) -> str:
+    target = bindable(text)
+    try:
+        port = add(target, given)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise why_not(target)
+    return target if target.startswith("unix:") else f"{target.rpartition(':')[0]}:{port}"
 
 
 def bindable(text: str) -> str:

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -113,7 +114,8 @@ class PublicTransport:
             options=listen.options(self._config.grpc, shared=self._config.server.workers > 1),
         )
         try:
-            bound = self._bind(server)
+            tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
+            bound = listen.bind(self._addresses, tls, partial(_add, server))
             await server.start()
         except BaseException:
             await server.stop(None)
@@ -121,18 +123,6 @@ class PublicTransport:
         self._started.set_result(bound)
         grace = await self._grace
         self._stopped.set_result(await self._drain(server, grace))
-
-    def _bind(self, server: grpc.aio.Server) -> list[str]:
-        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
-        bound: list[str] = []
-        for address in self._addresses:
-            try:
-                bound.append(_bind_one(server, address.text, listen.credentials(tls)))
-            except OSError as error:
-                if address.required:
-                    raise
-                _log.warning("%s; this default address is left out", error.strerror or error)
-        return bound
 
     async def _drain(self, server: grpc.aio.Server, grace: float) -> bool:
         self._draining = True
@@ -266,13 +256,8 @@ async def _abort(context: Any, failure: Failure) -> bytes:
     raise AssertionError("abort raises")
 
 
-def _bind_one(server: grpc.aio.Server, text: str, credentials: grpc.ServerCredentials | None) -> str:
-    target = listen.bindable(text)
-    try:
-        port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
-    except RuntimeError:
-        raise listen.why_not(target) from None
-    return target if target.startswith("unix:") else f"{target.rpartition(':')[0]}:{port}"
+def _add(server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentials | None) -> int:
+    return int(server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target))
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable
 
 from inferd.server.core.status import late
-from inferd.server.rpc.cq.calls import StreamCall, UnaryCall
+from inferd.server.rpc.cq.call import Call
+from inferd.server.rpc.cq.unary_call import UnaryCall
 
 _LOOKS = 4  # in the time that a message may take
 
@@ -15,13 +16,13 @@ _LOOKS = 4  # in the time that a message may take
 class Sweep:
     """Looks at the open calls now and then, on a thread of its own: no call pays for it."""
 
-    def __init__(self, calls: Iterable[UnaryCall | StreamCall], patience: float, ended: threading.Event) -> None:
+    def __init__(self, calls: Iterable[Call], patience: float, ended: threading.Event) -> None:
         """`calls`: the transport's own set, which may change meanwhile; `patience`: seconds, kept to within a quarter;
         `ended` ends the thread."""
         self._calls = calls
         self._patience = patience
         self._ended = ended
-        self._since: dict[UnaryCall | StreamCall, float] = {}
+        self._since: dict[Call, float] = {}
         self._failure = late(patience)
 
     def start(self) -> None:
@@ -41,5 +42,5 @@ class Sweep:
             self.look(time.monotonic())
 
 
-def _waits(call: UnaryCall | StreamCall) -> bool:
+def _waits(call: Call) -> bool:
     return type(call) is UnaryCall and call.unheard

@@ -22,8 +22,10 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import CUT, GONE, LATE, Failure, failure_of, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
-from inferd.server.rpc.cq.calls import NO_FLAGS, NO_MESSAGE, Service, StreamCall, UnaryCall
+from inferd.server.rpc.cq.call import NO_FLAGS, Call
+from inferd.server.rpc.cq.stream_call import StreamCall
 from inferd.server.rpc.cq.sweep import Sweep
+from inferd.server.rpc.cq.unary_call import Service, UnaryCall
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.security.tls import TlsFiles, tls_files
@@ -36,6 +38,7 @@ _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
 _NEW_CALL = object()
 _SHUT_DOWN = object()
+_NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 _UNKNOWN = "there is no method {}"
 
 
@@ -77,7 +80,7 @@ class CompletionQueueTransport:
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
         self._inline = loop or InlineLoop()
-        self._calls: set[UnaryCall | StreamCall] = set()
+        self._calls: set[Call] = set()
         self._draining = False
         self._lock = threading.Lock()
         self._idle = threading.Event()
@@ -100,15 +103,7 @@ class CompletionQueueTransport:
         shared = self._config.server.workers > 1
         self._server = cygrpc.Server(tuple(listen.options(self._config.grpc, shared=shared)), False)
         self._server.register_completion_queue(self._queue)
-        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
-        bound = []
-        for address in self._addresses:
-            try:
-                bound.append(self._bind(address.text, listen.credentials(tls)))
-            except OSError as error:
-                if address.required:
-                    raise
-                _log.warning("%s; this default address is left out", error.strerror or error)
+        bound = listen.bind(self._addresses, self._tls or tls_files(self._config.server.tls, listen.TLS), self._add)
         self._server.start()
         for _ in range(_ARMED):
             self._arm()
@@ -117,16 +112,9 @@ class CompletionQueueTransport:
         Sweep(self._calls, self._config.grpc.receive_timeout, self._ended).start()
         return bound
 
-    def _bind(self, text: str, credentials: grpc.ServerCredentials | None) -> str:
-        target = listen.bindable(text)
+    def _add(self, target: str, credentials: grpc.ServerCredentials | None) -> int:
         args = (target.encode(),) if credentials is None else (target.encode(), credentials._credentials)
-        try:
-            port = self._server.add_http2_port(*args)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise listen.why_not(target)
-        return target if target.startswith("unix:") else f"{target.rpartition(':')[0]}:{port}"
+        return int(self._server.add_http2_port(*args))
 
     def stop(self, grace: float) -> bool:
         """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest. Gives whether all had
@@ -310,7 +298,7 @@ class CompletionQueueTransport:
         """The request of a unary call has come, or what came instead."""
         call.waits = False
         if message is None:  # half-closed or gone without a message, or cut off
-            call.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
+            call.fail(_NO_MESSAGE.code, _NO_MESSAGE.text, _NO_MESSAGE.trailing)
             return
         size = len(message)
         if call.entered:
@@ -335,19 +323,19 @@ class CompletionQueueTransport:
             else:
                 call.watch()
 
-    def _guarded(self, handler: Callable[[Any], None], call: UnaryCall | StreamCall) -> None:
+    def _guarded(self, handler: Callable[[Any], None], call: Call) -> None:
         try:
             handler(call)
         except Exception as error:
             self._raised(call, error)
 
-    def _raised(self, call: UnaryCall | StreamCall, error: Exception) -> None:
+    def _raised(self, call: Call, error: Exception) -> None:
         # Services have a wall of their own; this one is for those that forgot.
         _log.error("the handler of %s raised", call.method, exc_info=error)
         failure = failure_of(error)
         call.fail(failure.code, failure.text, failure.trailing)
 
-    def gone(self, call: UnaryCall | StreamCall) -> None:
+    def gone(self, call: Call) -> None:
         """A call is over."""
         if call.entered:
             call.entered = False
