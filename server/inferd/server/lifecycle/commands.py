@@ -16,14 +16,12 @@ from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.ensemble import composing
 from inferd.server.lifecycle.labels import check_label, effective_labels
 from inferd.server.lifecycle.load_with import LoadWith
+from inferd.server.lifecycle.outcome import Outcome, model_loaded, version_loaded
 from inferd.server.lifecycle.overrides import Kind, OverridesError, Wish, Wishes
 from inferd.server.lifecycle.record import ModelRecord, VersionRecord
 from inferd.server.lifecycle.refusal import unknown_model
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.lifecycle.substitutes import Substitute
-
-Outcome = Callable[[], bool]
-"""Whether the wish has come true. Raises ServingError when it will not."""
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ class Commands:
 
     def begin(self) -> None:
         """Begins what can begin."""
-        listing = self._conductor.listing
+        listing = self._conductor.intake.listing
         for command in self._waiting:
             if command.outcome is None and not command.future.cancelled():
                 if listing is None or listing.sequence < command.after:
@@ -118,8 +116,8 @@ class Commands:
         loaded with it. A load of the whole model ends what came with an earlier one.
         """
         if version is None:
-            uploaded = self._conductor.substitutes.get(name)
-            if uploaded is not None and not self._conductor.in_repository(name):
+            uploaded = self._conductor.intake.substitutes.get(name)
+            if uploaded is not None and not self._conductor.intake.in_repository(name):
                 raise NotFound(f"model {name!r} was uploaded, and the repository has none of that name; it stays")
             self._drop_substitute(name)
         return self._load(name, version, by, asked_at)
@@ -132,8 +130,8 @@ class Commands:
         return LoadWith(self._conductor, load, self._with, future, name, substitute).begin
 
     def _drop_substitute(self, name: str) -> None:
-        if self._conductor.substitutes.drop(name):
-            self._conductor.substitute()
+        if self._conductor.intake.substitutes.drop(name):
+            self._conductor.intake.substitute()
 
     def _load(self, name: str, version: int | None, by: str, asked_at: float) -> Outcome | None:
         for part in self._parts(self._model(name)):
@@ -158,7 +156,7 @@ class Commands:
         if version is None and self._settling(model) and self._clock() < asked_at + self._patience:
             return None
         conductor = self._conductor
-        conductor.refresh(model)
+        conductor.intake.refresh(model)
         wishes = conductor.overrides.of(name).only(lambda wish: wish.kind != "pinned")
         if version is None:
             wishes = wishes.only(lambda wish: wish.kind != "unloaded")
@@ -174,8 +172,8 @@ class Commands:
             if version in (None, number):
                 record.failure = None  # an operator's word is as good as a change on disk
         if version is not None:
-            return lambda: self._loaded(model, version)
-        return lambda: self._all_loaded(model)
+            return partial(version_loaded, conductor, model, version)
+        return partial(model_loaded, conductor, model)
 
     def unload(self, name: str, version: int | None, by: str) -> Outcome:
         """Takes the model or the version out of service until it is loaded again."""
@@ -206,11 +204,11 @@ class Commands:
         """A named model is no longer asked for. One that also lies in a root stays."""
         conductor = self._conductor
         model = conductor.records.get(name)
-        if model is None or (conductor.listing is not None and name in conductor.listing.models):
+        if model is None or (conductor.intake.listing is not None and name in conductor.intake.listing.models):
             return lambda: True
         conductor.overrides.change(name, Wishes())
         model.frozen = None
-        conductor.substitutes.drop(name)
+        conductor.intake.substitutes.drop(name)
         model.adopt(None)
         return lambda: all(record.ended for record in model.versions.values())
 
@@ -263,67 +261,12 @@ class Commands:
             )
         )
         if self._explicit:
-            self._conductor.refresh(model)
+            self._conductor.intake.refresh(model)
         self._conductor.overrides.change(name, self._plus(wishes, "pinned", target, by))
         record = model.versions.get(target)
         if record is not None:
             record.failure = None
-        return lambda: self._loaded(model, target)
-
-    # When they have come true
-
-    def _loaded(self, model: ModelRecord, version: int) -> bool:
-        record = model.versions.get(version)
-        subject = f"version {version} of model {model.name!r}"
-        if record is None or record.disk is None:
-            raise NotFound(f"{subject} is gone from the repository")
-        if record.loading is not None:
-            return False
-        if model.disk is not None and model.disk.config is None and model.disk.error:
-            raise Conflict(f"model {model.name!r}: {model.disk.error}")
-        if record.failure is not None:
-            raise Conflict(f"{subject} failed to load: {record.failure.reason}")
-        if record.disk.error:
-            raise Conflict(f"{subject}: {record.disk.error}")
-        if composing(model) and record.state is State.START and record.error:
-            raise Conflict(f"{subject} cannot be served: {record.error}")
-        if record.disk.held and not record.disk.settling:
-            raise Unavailable(f"{subject} is held back: {record.disk.held}")
-        if record.servable is not None:
-            return not record.disk.settling and record.is_stale(model.settings) is False
-        if not record.disk.settling and version not in self._conductor.wanted(model.name).wanted:
-            raise Conflict(f"{subject} is not wanted any more")
-        return False
-
-    def _all_loaded(self, model: ModelRecord) -> bool:
-        disk = model.disk
-        if disk is None:
-            raise NotFound(f"model {model.name!r} is gone from the repository")
-        if disk.config is None:
-            if disk.held:
-                return False
-            raise Conflict(f"model {model.name!r}: {disk.error}")
-        wanted = self._conductor.wanted(model.name).wanted
-        # A version that settles may be the one that is meant.
-        newest = max(wanted, default=-1)
-        if any(version.settling and version.number >= newest for version in disk.versions):
-            return False
-        if not wanted:
-            reasons = [f"version {version.number}: {version.error or version.held}" for version in disk.versions]
-            reason = "; ".join(reasons) or disk.error
-            raise Conflict(
-                f"model {model.name!r} has no version that could be loaded: {reason or 'the policy wants none'}"
-            )
-        failures = []
-        done = True
-        for number in sorted(wanted, reverse=True):
-            try:
-                done &= self._loaded(model, number)
-            except Conflict as error:
-                failures.append(str(error))
-        if done and failures:
-            raise Conflict("; ".join(failures))
-        return done
+        return partial(version_loaded, self._conductor, model, target)
 
     # Small parts
 
@@ -335,7 +278,7 @@ class Commands:
 
     def _settling(self, model: ModelRecord) -> bool:
         """Whether the newest version on disk is new and about to settle."""
-        listing = self._conductor.listing
+        listing = self._conductor.intake.listing
         disk = listing.models.get(model.name) if listing is not None else None
         if disk is None or not disk.versions:
             return False

@@ -17,10 +17,10 @@ from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.board import Board
 from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.desired import Desired, desired
-from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.ensemble import Obstacle, composing, held_by, models_of, obstacle
+from inferd.server.lifecycle.ensemble import Obstacle, composing, held_by, obstacle
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.fingerprints import Fingerprints
+from inferd.server.lifecycle.intake import Intake
 from inferd.server.lifecycle.loader import LoaderLike, LoadRequest
 from inferd.server.lifecycle.loads import Loads
 from inferd.server.lifecycle.overrides import Overrides
@@ -29,7 +29,6 @@ from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRe
 from inferd.server.lifecycle.retry import Backoff, Loss
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
-from inferd.server.lifecycle.substitutes import Substitutes
 from inferd.server.lifecycle.transition_policy import Load, Phase, Snapshot, Unload, next_action
 from inferd.server.observability.events import event, get
 
@@ -59,17 +58,13 @@ class Conductor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.substitutes = Substitutes()
-        self.board = Board(overrides, events, self.wanted, wall_clock, self.substitutes.shown)
         self.records: dict[str, ModelRecord] = {}
-        self.listing: Listing | None = None  # with the substitutes in force
-        self._own = Listing()  # without them
+        self.intake = Intake(self.records, overrides, self.touch, explicit=explicit, load_at_start=load_at_start)
+        self.board = Board(overrides, events, self.wanted, wall_clock, self.intake.substitutes.shown)
         self.overrides = overrides
         self._fingerprints = Fingerprints(pool, post, self.board, self.touch)
         self._post = post
         self._closer = Closer(loader, post, spawn, self._closed)
-        self._explicit = explicit
-        self._load_at_start = set(load_at_start)
         self._backoff = backoff or Backoff()
         self._loads = Loads(
             loader, pool, self._closer, admission, post=post, loaded=self._loaded, ended=self._not_loaded,
@@ -84,62 +79,6 @@ class Conductor:
         self._dirty: set[str] = set()
 
     # What comes in
-
-    def adopt(self, listing: Listing) -> None:
-        """Takes over what the source saw."""
-        first = self.listing is None
-        self._own = listing
-        self.listing = listing = self.substitutes.over(listing)
-        self._name_parts(listing)
-        for name, found in listing.models.items():
-            record = self.records.get(name)
-            new = record is None
-            if record is None:
-                record = self.records[name] = ModelRecord(name)
-            self._gone.pop(name, None)
-            disk = found
-            if self._explicit:
-                named = (new and name in self._load_at_start) or (first and "*" in self._load_at_start)
-                wishes = self.overrides.of(name)
-                wished = new and (
-                    wishes.get("loaded") is not None or wishes.versions("loaded") or wishes.pin is not None
-                )
-                if named or wished:
-                    record.frozen = frozenset(version.number for version in disk.versions)
-                disk = record.as_frozen(disk)
-            if new or disk != record.disk:
-                record.adopt(disk)
-                self.touch(name)
-        for name, record in self.records.items():
-            # In explicit mode what is gone from disk stays served until an operator unloads it.
-            if name not in listing.models and record.disk is not None and record.frozen is None:
-                record.adopt(None)
-                self.touch(name)
-
-    def in_repository(self, name: str) -> bool:
-        """Whether the repository itself holds the model."""
-        return name in self._own.models
-
-    def substitute(self) -> None:
-        """The substitutes have changed: what was seen last counts differently now."""
-        self.adopt(self._own)
-
-    def _name_parts(self, listing: Listing) -> None:
-        """Who names an ensemble to be loaded at the start means the models in it, too."""
-        named = [name for name in self._load_at_start if name in listing.models]
-        while named:
-            disk = listing.models.get(named.pop())
-            parts = models_of(disk.config) if disk is not None and disk.config is not None else ()
-            named.extend(part for part in parts if part not in self._load_at_start)
-            self._load_at_start.update(parts)
-
-    def refresh(self, record: ModelRecord) -> None:
-        """Explicit mode: an operator's load looks at the disk anew; between loads it counts as unchanged."""
-        disk = self.listing.models.get(record.name) if self.listing is not None else None
-        if disk is not None and self._explicit:
-            record.frozen = frozenset(version.number for version in disk.versions)
-            record.adopt(disk)
-        self.touch(record.name)
 
     def touch(self, name: str) -> None:
         """Marks a model for the next decision."""
@@ -215,9 +154,7 @@ class Conductor:
             for number in candidates
             if model.versions[number].servable is None and model.versions[number].has_failed(model.settings)
         }
-        by_default = not self._explicit or (
-            (model.name in self._load_at_start or "*" in self._load_at_start) and model.frozen is not None
-        )
+        by_default = self.intake.served_by_default(model)
         wishes = self.overrides.of(model.name)
         return desired(model.config, wishes, candidates, failed, served_by_default=by_default, settling=model.settling)
 
@@ -391,6 +328,8 @@ class Conductor:
                     self._drop(name)
                 elif name not in self._gone:
                     self._gone[name] = None
+            else:
+                self._gone.pop(name, None)
         while len(self._gone) > _GONE_MODELS:
             self._drop(next(iter(self._gone)))
 

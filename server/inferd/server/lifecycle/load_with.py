@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from inferd.server.errors import Conflict, ServingError
 from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.disk import ModelOnDisk
+from inferd.server.lifecycle.outcome import Outcome
 from inferd.server.lifecycle.overrides import OverridesError, Wishes
 from inferd.server.lifecycle.state import ModelStatus
 from inferd.server.lifecycle.substitutes import Substitute
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
-
-Outcome = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +58,14 @@ class LoadWith:
         conductor, name = self._conductor, self._name
         record = conductor.records.get(name)
         before = _Before(
-            conductor.substitutes.get(name),
+            conductor.intake.substitutes.get(name),
             conductor.overrides.of(name),
             record.frozen if record is not None else None,
             record.disk if record is not None else None,
         )
-        conductor.substitutes.put(name, self._substitute)
+        conductor.intake.substitutes.put(name, self._substitute)
         try:
-            conductor.substitute()
+            conductor.intake.substitute()
             outcome = self._load()
             # Without this, what is served would go before anyone knows that nothing comes.
             if outcome is not None and not conductor.decide(name).wanted:
@@ -83,7 +82,7 @@ class LoadWith:
 
     def _outcome(self, outcome: Outcome, before: _Before) -> bool:
         conductor, name = self._conductor, self._name
-        if conductor.substitutes.get(name) is not self._substitute:
+        if conductor.intake.substitutes.get(name) is not self._substitute:
             self._end(before.substitute)
             raise Conflict(f"model {name!r}: another load or unload came before this one had ended")
         try:
@@ -98,7 +97,7 @@ class LoadWith:
 
     def _undo(self, before: _Before) -> None:
         conductor, name = self._conductor, self._name
-        conductor.substitutes.put(name, before.substitute)
+        conductor.intake.substitutes.put(name, before.substitute)
         try:
             conductor.overrides.change(name, before.wishes)
         except OverridesError as error:
@@ -109,9 +108,9 @@ class LoadWith:
             record.adopt(before.disk)
             for version in record.versions.values():
                 version.failure = None
-        conductor.substitute()
+        conductor.intake.substitute()
         conductor.touch(name)
 
     def _end(self, unused: Substitute | None) -> None:
         self._busy.pop(self._name, None)
-        self._conductor.substitutes.forsake(self._name, unused)
+        self._conductor.intake.substitutes.forsake(self._name, unused)

@@ -18,7 +18,6 @@ from typing import Protocol
 from inferd.backends.api import (
     Array,
     Backend,
-    BackendError,
     IncompleteArtefact,
     LoadError,
     Model,
@@ -26,14 +25,13 @@ from inferd.backends.api import (
     Placement,
 )
 from inferd.server.config.schema import ModelConfig
-from inferd.server.errors import ServingError
 from inferd.server.isolation.process import Limits, WorkerProcess
 from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
 from inferd.server.lifecycle.compose import compose
 from inferd.server.lifecycle.declared import declared_samples
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.label_files import labels_of
-from inferd.server.lifecycle.layout import LayoutError
+from inferd.server.lifecycle.load_errors import LoadCancelled, first_line, load_errors
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.memory import Memory
 from inferd.server.lifecycle.memory_budget import ESTIMATE, MemoryBudget
@@ -52,10 +50,6 @@ from inferd.server.scheduling.scheduler import Scheduler
 __all__ = ["LoadCancelled", "LoadRequest", "Loader", "LoaderLike", "Registry"]
 
 log = get("lifecycle")
-
-
-class LoadCancelled(Exception):
-    """The version is no longer wanted; what was loaded of it is closed again."""
 
 
 class Registry(Protocol):
@@ -148,7 +142,7 @@ class Loader:
 
     def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
         """See LoaderLike."""
-        with _load_errors(request):
+        with load_errors(request):
             if request.config.ensemble:
                 assert self._acquire is not None
                 return compose(request, self._acquire, self._observer(request.id))
@@ -240,7 +234,7 @@ class Loader:
     def placed(self, request: LoadRequest) -> Iterator[tuple[Model, Backend]]:
         """The version opened, its settings held against it, and one instance on each of its devices: all that a load
         does before the model runs. Raises LoadError, also for one that is raised within."""
-        with _load_errors(request):
+        with load_errors(request):
             opened = self._open(request)
             scheduler = self._scheduler(request, opened, tuple(dict.fromkeys(opened.where)))
             try:
@@ -326,27 +320,5 @@ class Loader:
             try:
                 self._registry.get(name).devices()
             except Exception as error:
-                event(log, logging.ERROR, "preload failed", backend=name, reason=_first_line(error))
+                event(log, logging.ERROR, "preload failed", backend=name, reason=first_line(error))
         self._memory.settle_imports()
-
-
-@contextmanager
-def _load_errors(request: LoadRequest) -> Iterator[None]:
-    """Whatever goes wrong becomes a LoadError that an operator can read."""
-    try:
-        yield
-    except (LoadCancelled, LoadError):
-        raise
-    except (BackendError, LayoutError, ServingError) as error:
-        raise LoadError(str(error)) from error
-    except MemoryError:
-        raise LoadError("not enough memory to load it") from None
-    except OSError as error:
-        raise LoadError(f"{error.filename or request.version.path}: {error.strerror or error}") from error
-    except Exception as error:
-        event(log, logging.ERROR, "a load failed in an unforeseen way", error=error, servable=str(request.id))
-        raise LoadError(f"{type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:500]

@@ -6,7 +6,6 @@ the source sees the disk → mailbox (latest wins) → Conductor decides → loa
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import queue
 import threading
@@ -16,14 +15,15 @@ from concurrent.futures import Future
 from functools import partial
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.errors import InvalidRequest, Unavailable, Unsupported
+from inferd.server.errors import InvalidRequest, Unavailable
 from inferd.server.lifecycle.admission import Admission
-from inferd.server.lifecycle.commands import Command, Commands, Outcome
+from inferd.server.lifecycle.commands import Commands
 from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.loader import LoaderLike
 from inferd.server.lifecycle.named import NamedModel, NamedModels
+from inferd.server.lifecycle.operators import Operators
 from inferd.server.lifecycle.overrides import Overrides, Wishes
 from inferd.server.lifecycle.pool import LoadPool, PoolLike
 from inferd.server.lifecycle.readiness import Readiness
@@ -104,7 +104,6 @@ class Manager:
             self._conductor, explicit=explicit, patience=patience, clock=clock, wall_clock=wall_clock
         )
         self._readiness = Readiness(config.server.readiness, patience)
-        self._replacing = threading.Lock()
         # Where all models live in processes of their own, the server's would only grow by the frameworks.
         self._preload_names = config.server.preload if config.isolation == "none" else ()
         self._preloading = bool(self._preload_names)
@@ -112,6 +111,10 @@ class Manager:
         self._stopping = False
         self._deadline: float | None = None  # when the grace of `stop` ends
         self._stopped = threading.Event()
+        self._operators = Operators(
+            self._commands, self._named, substitution, scan=source.request_scan, post=self._post, spawn=spawn,
+            stopping=lambda: self._stopping, stopped=self._stopped, clock=clock, wall_clock=wall_clock,
+        )  # fmt: skip
         self._thread: threading.Thread | None = None
 
     # Requests
@@ -140,7 +143,7 @@ class Manager:
                 raise InvalidRequest(f"model {name!r}: expected a version or a label, got both ({version}, {label!r})")
             if self._stopping:
                 raise Unavailable("the server is shutting down")
-            scanned = self._conductor.listing is not None
+            scanned = self._conductor.intake.listing is not None
             raise refusal(self._board.statuses, name, version, label, scanned=scanned)
 
     # The picture
@@ -160,7 +163,7 @@ class Manager:
 
     def repository_errors(self) -> tuple[str, ...]:
         """What is wrong with the repository roots themselves."""
-        listing = self._conductor.listing
+        listing = self._conductor.intake.listing
         return listing.errors if listing is not None else ()
 
     def subscribe(self, listener: Callable[[StateChange], None]) -> Callable[[], None]:
@@ -201,45 +204,23 @@ class Manager:
         is loaded without one or unloaded. When it fails everything is as it was; then also: InvalidRequest,
         Overloaded (no room for the files).
         """
-        after = self._source.request_scan()
-        asked_at = self._clock()
         if replacement is not None:
-            return self._load_with(name, replacement, by, after, asked_at)
-        return self._command(name, lambda: self._commands.load(name, version, by, asked_at), after)
-
-    def _load_with(
-        self, name: str, replacement: Replacement, by: str, after: int, asked_at: float
-    ) -> Future[ModelStatus]:
-        if self._substitution is None:
-            raise Unsupported("this manager takes no settings or files with a load")
-        make = partial(self._substitution.make, name, replacement, by, self._wall_clock())
-        future: Future[ModelStatus] = Future()
-
-        def job() -> None:  # writes files: not for a thread that others wait for
-            try:
-                begin = self._commands.load_with(name, make(), future, asked_at)
-            except Exception as error:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
-            else:
-                self._command(name, begin, after, future)
-
-        self._spawn("inferd-load-with", job)
-        return future
+            return self._operators.load_with(name, replacement, by)
+        return self._operators.load(name, version, by)
 
     def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
         """Takes a model or one version out of service until it is loaded again. Done when its last request is
         answered."""
-        return self._command(name, lambda: self._commands.unload(name, version, by))
+        return self._operators.ask(name, lambda: self._commands.unload(name, version, by))
 
     def set_label(self, name: str, label: str, version: int | None, *, by: str) -> Future[ModelStatus]:
         """Points a label to an available version, or removes it (None). Raises Conflict for one that is not
         available."""
-        return self._command(name, lambda: self._commands.set_label(name, label, version, by))
+        return self._operators.ask(name, lambda: self._commands.set_label(name, label, version, by))
 
     def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
         """Pins `to`, or the newest version below the one served now. Done when it serves; `load` lifts the pin."""
-        return self._command(name, lambda: self._commands.rollback(name, to, by))
+        return self._operators.ask(name, lambda: self._commands.rollback(name, to, by))
 
     @property
     def named(self) -> Mapping[str, NamedModel]:
@@ -252,45 +233,11 @@ class Manager:
         One future per model that is new, asked for differently or removed: as of `load`, or done when it is unloaded.
         What cannot be loaded stays asked for. Operators' wishes about the models that change are dropped.
         """
-        with self._replacing:
-            change = self._named.replace(models)
-            after = self._source.request_scan()
-        asked_at = self._clock()
-        added = (
-            self._command(name, partial(self._commands.adopt_named, name, by, asked_at), after)
-            for name in sorted(change.changed)
-        )
-        removed = (
-            self._command(name, partial(self._commands.withdraw_named, name), after) for name in sorted(change.removed)
-        )
-        return (*added, *removed)
+        return self._operators.replace_named(models, by)
 
     def adopt_wishes(self, name: str, wishes: Wishes) -> None:
         """Takes over the wishes for a model that somebody else keeps."""
         self._post(partial(self._commands.adopt, name, wishes))
-
-    def _command(
-        self,
-        name: str,
-        begin: Callable[[], Outcome | None],
-        after: int = 0,
-        future: Future[ModelStatus] | None = None,
-    ) -> Future[ModelStatus]:
-        future = future or Future()
-        # On the manager's thread, but for whoever asked: what it keeps is told apart by that.
-        command = Command(name, partial(contextvars.copy_context().run, begin), future, after)
-
-        def add() -> None:
-            self._commands.add(command)
-
-        if self._stopping:
-            future.set_exception(Unavailable("the server is shutting down"))
-        else:
-            self._post(add)
-            if self._stopped.is_set():  # the thread ended between the two lines
-                add()
-                self._commands.stop()
-        return future
 
     # Life
 
@@ -333,7 +280,7 @@ class Manager:
         for none. For the manager's thread, and for tests that step it."""
         if self._mailbox is not None and not self._stopping:
             listing, self._mailbox = self._mailbox, None
-            self._conductor.adopt(listing)
+            self._conductor.intake.adopt(listing)
         while True:
             try:
                 job = self._inbox.get_nowait()
@@ -346,9 +293,9 @@ class Manager:
             self._commands.begin()
         self._conductor.act()
         now = self._clock()
-        if self._conductor.listing is not None:
-            wanted = {name: self._conductor.wanted(name).wanted for name in self._conductor.listing.models}
-            self._readiness.first_listing(self._conductor.listing, wanted, now)
+        if self._conductor.intake.listing is not None:
+            wanted = {name: self._conductor.wanted(name).wanted for name in self._conductor.intake.listing.models}
+            self._readiness.first_listing(self._conductor.intake.listing, wanted, now)
         if not self._preloading and not self._stopping and self._readiness.check(self._conductor.records, now):
             event(log, logging.INFO, "ready", models=len(self._board.serving))
             self._moment.comes()
@@ -360,7 +307,7 @@ class Manager:
         return max(0.0, min(times) - self._clock()) if times else None
 
     def _remove_uploads(self) -> None:
-        for directory in self._conductor.substitutes.unused(self._conductor.records):
+        for directory in self._conductor.intake.substitutes.unused(self._conductor.records):
             assert self._substitution is not None
             self._spawn("inferd-upload-gone", partial(self._substitution.uploads.remove, directory))
 
