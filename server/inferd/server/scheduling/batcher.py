@@ -14,27 +14,17 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
-from inferd.server.errors import Overloaded, ServingError, TooLate, Unavailable
+from inferd.server.errors import Unavailable
 from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
-from inferd.server.scheduling.outlook import SPARE, Outlook
+from inferd.server.scheduling.outlook import Outlook
+from inferd.server.scheduling.parking import Alarm, Parking
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
+from inferd.server.scheduling.refusals import full, too_late
 from inferd.server.scheduling.request import InferRequest, expiry
 
 _TICK = 0.001  # expiries closer together than this are answered together
-
-
-class Parking:
-    """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch."""
-
-    __slots__ = ("requests", "taken", "wake")
-
-    def __init__(self) -> None:
-        self.wake = threading.Lock()
-        self.wake.acquire()
-        self.taken = 0
-        self.requests: Sequence[InferRequest] = ()
 
 
 class Batcher:
@@ -68,9 +58,7 @@ class Batcher:
         self._next_expiry = NEVER
         self.lane: Lane | None = None  # set before the first submit
         self._answer: tuple[Callable[[], None], int] | None = None  # for `watch`, and how many requests it is
-        self._expiry_kick = threading.Lock()  # released to wake `watch`
-        self._expiry_kick.acquire()
-        self._expiry_kicked = False
+        self._alarm = Alarm()  # wakes `watch`
 
     # -- callers -------------------------------------------------------------------------------------------------------
 
@@ -111,20 +99,25 @@ class Batcher:
                 bucket = queue.buckets.get(key)
                 if bucket is None:
                     bucket = queue.bucket(key, self._discard)
-                if leaves_at - now < self._base + self._each * self._forming.count and not admitted:
-                    late = self._late(bucket, request, now)
+                # While a worker is idle nothing is too late: only a run can show that what was learned is wrong.
+                if leaves_at - now < self._base + self._each * self._forming.count and not admitted and not self._idle:
+                    late = self._outlook.late(bucket, request, self._forming.count, now) if self._outlook else 0.0
                 if not late:
                     ready = self._forming.add(bucket, request, now)
                     queue.nbytes += extra
                     if leaves_at < self._next_expiry:
                         self._next_expiry = leaves_at
-                        self._kick()
+                        self._alarm.ring()
                     if ready and self._idle and (self.lane is None or not self.lane.defer()):
                         wake = self._idle.pop()
         if late:
-            raise self._too_late(request, late, now)
+            self._observer.dropped("late")
+            raise too_late(self._name, request, late, now)
         if refused:
-            raise self._refused(queue, request.nbytes + extra)
+            if (refusal := self._refusal) is not None:
+                raise Unavailable(refusal)
+            self._observer.dropped("full")
+            raise full(self._name, queue, request.nbytes + extra)
         if wake is not None:
             wake.wake.release()
         if request.cancelled:  # meanwhile: whoever did it may have looked for its place too early
@@ -136,41 +129,6 @@ class Batcher:
         """Gives back the `extra` of `submit`."""
         with self._lock:
             queue.nbytes -= nbytes
-
-    def _refused(self, queue: SignatureQueue, nbytes: int) -> ServingError:
-        refusal = self._refusal
-        if refusal is not None:
-            return Unavailable(refusal)
-        self._observer.dropped("full")
-        if nbytes > queue.max_bytes:
-            return Overloaded(
-                f"the request holds {nbytes} bytes, the whole queue of {self._name} takes {queue.max_bytes} "
-                f"(queue.bytes)"
-            )
-        return Overloaded(
-            f"the queue of {self._name} is full: {queue.requests} of {queue.max_requests} requests (queue.requests), "
-            f"{queue.nbytes} of {queue.max_bytes} bytes (queue.bytes), this request needs {nbytes}",
-            retry_after=queue.drain_seconds,
-        )
-
-    def _late(self, bucket: Bucket, request: InferRequest, now: float) -> float:
-        """In how many seconds the request would be answered if that is too late, else 0. Holds the lock. While a worker
-        is idle nothing is too late: what has been learned may be wrong, and only a run can show it.
-        """
-        outlook, deadline = self._outlook, request.deadline
-        if outlook is None or deadline is None or self._idle:
-            return 0.0
-        seconds = outlook.seconds(bucket, request, self._forming.count, now)
-        return seconds if now + seconds + SPARE * (deadline - now) > deadline else 0.0
-
-    def _too_late(self, request: InferRequest, seconds: float, now: float) -> ServingError:
-        self._observer.dropped("late")
-        left = (request.deadline or now) - now
-        return TooLate(
-            f"{self._name} would answer in about {seconds:.3f} s, the deadline is in {left:.3f} s "
-            f"(queue.admission: deadline)",
-            retry_after=min(5.0, max(0.05, seconds - left)),
-        )
 
     def _discard(self, bucket: Bucket, request: InferRequest) -> None:
         with self._lock:
@@ -215,7 +173,7 @@ class Batcher:
                 self._outlook.answered(parking.requests, monotonic())
             parking.taken = 0
             parking.requests = ()
-            self._kick()
+            self._alarm.ring()
         return True
 
     def hand_over(self) -> None:
@@ -298,9 +256,7 @@ class Batcher:
                     continue  # handed off since
                 if self._stopped:
                     return
-                if self._expiry_kicked:
-                    self._expiry_kicked = False
-                    self._expiry_kick.acquire(blocking=False)
+                self._alarm.hush()
                 now = monotonic()
                 if now >= self._next_expiry:
                     earliest = NEVER
@@ -319,7 +275,7 @@ class Batcher:
                 with self._lock:
                     self._running -= len(expired)
                     self._check_quiet()
-            self._expiry_kick.acquire(timeout=-1 if timeout == NEVER else min(max(timeout, 0.0), 3600.0))
+            self._alarm.wait(-1 if timeout == NEVER else min(max(timeout, 0.0), 3600.0))
 
     def _answer_now(self) -> None:
         if self._answer is not None:
@@ -329,11 +285,6 @@ class Batcher:
                 self._answer = None
                 self._running -= requests
                 self._check_quiet()
-
-    def _kick(self) -> None:
-        if not self._expiry_kicked:
-            self._expiry_kicked = True
-            self._expiry_kick.release()
 
     def _drop(self, requests: Sequence[InferRequest]) -> None:
         now = monotonic()
@@ -381,7 +332,7 @@ class Batcher:
             for bucket, request in queued:
                 self._forming.remove(bucket, request)
             self._running += len(queued)
-            self._kick()
+            self._alarm.ring()
             self._wake_all()
         for _, request in queued:
             request.fail(Unavailable(refusal))

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from inferd.backends.api import Array, Traits
-from inferd.server.scheduling.batcher import Batcher, Parking
+from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.execution import Executor
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
+from inferd.server.scheduling.parking import Parking
 from inferd.server.scheduling.request import Ran, Route
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from inferd.server.scheduling.request import InferRequest
 _DOUBT = 2.0  # the bound is that many times the prediction: the queue's content changes before the next look
 _MARGIN, _WIDEST = 1.05, 2.0  # times what is predicted, at least and at most
 _WIDER, _NARROWER = 0.05, 0.002
-SPARE = 0.05  # of a request's time that must be left at its answer: it has yet to travel
+_SPARE = 0.05  # of a request's time that must be left at its answer: it has yet to travel
 _WINDOW = 0.05  # seconds at least over which arrivals are counted
 _LOOKED_AT = 16  # buckets that one look adds up; the others are taken to be like these
 
@@ -51,7 +51,7 @@ class Outlook:
         for request in requests:
             given = request.leaves_at - request.enqueued_at
             # One that never had the time for more than its own run says nothing of the queue.
-            if request.leaves_at - now < SPARE * given and given > 2 * (now - request.started_at):
+            if request.leaves_at - now < _SPARE * given and given > 2 * (now - request.started_at):
                 self._margin = min(_WIDEST, self._margin + _WIDER)
                 return
         self._margin = max(_MARGIN, self._margin - _NARROWER)
@@ -100,6 +100,14 @@ class Outlook:
         # Until that one starts it fills up with those who come later.
         last = min(room, rows + own - full * room + int(self._rate * before))
         return self._margin * (before + bucket.cost.seconds(last))
+
+    def late(self, bucket: Bucket, request: InferRequest, waiting: int, now: float) -> float:
+        """As `seconds` if that is too late for the request's deadline, else 0."""
+        deadline = request.deadline
+        if deadline is None:
+            return 0.0
+        seconds = self.seconds(bucket, request, waiting, now)
+        return seconds if now + seconds + _SPARE * (deadline - now) > deadline else 0.0
 
 
 def _work(bucket: Bucket, rows: int, count: int) -> float:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.api import Array, BackendError, Instance, LoadError, Model, Placement, Signature
+from inferd.backends.api import Array, Instance, LoadError, Model, Placement, Signature
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.errors import InvalidRequest, Unavailable
-from inferd.server.scheduling.batcher import Batcher, Parking
-from inferd.server.scheduling.bucket import ALONE, BucketKeys, batched_inputs
-from inferd.server.scheduling.buffers import Buffers
+from inferd.server.scheduling.batcher import Batcher
+from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.execution import Executor
 from inferd.server.scheduling.express import Express, fits, make_lane, may_run_inline
 from inferd.server.scheduling.forming import Batch
@@ -26,10 +25,12 @@ from inferd.server.scheduling.outlook import Outlook
 from inferd.server.scheduling.overlap import share
 from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding, unknown_names
-from inferd.server.scheduling.proof import Verdict, detect_state, prove, run_often, try_runs
+from inferd.server.scheduling.parking import Parking
+from inferd.server.scheduling.proof import Verdict, run_often
 from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.rehearsal import Rehearsal
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.scheduling.sample import NoSample, Samples
+from inferd.server.scheduling.sample import Samples
 
 _log = logging.getLogger("inferd.scheduling")
 Take = Callable[[Parking], Batch | None]
@@ -66,9 +67,8 @@ class Scheduler:
         for unknown in unknown_names(batching.padding, model.signatures):
             _log.warning("%s: batching.padding names %r, which is no input of the model", name, unknown)
         self._paddings = {s.name: Padding(s, batching.padding) for s in model.signatures}
-        self._samples = {
-            s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures
-        }
+        tried = {s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures}
+        self._rehearsal = Rehearsal(name, model, batching, tried, stateful=self.stateful)
         self._queues = {
             s.name: SignatureQueue(
                 s.name,
@@ -98,7 +98,7 @@ class Scheduler:
         self._closed = False
         self._parkings: list[Parking] = []
         for signature in model.signatures:
-            self._settle(signature, self._without_proof(signature) or Verdict(0, "not proven"))
+            self._settle(signature, self._rehearsal.without_proof(signature) or Verdict(0, "not proven"))
         if batching.mode == "trusted" and self.max_batch_size:
             _log.warning("%s: batched without proof (batching.mode: trusted)", name)
 
@@ -116,7 +116,7 @@ class Scheduler:
         """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails; seeded
         data may.
         """
-        futures = [worker.call(partial(self._warm, runs)) for worker in self._group.workers]
+        futures = [worker.call(partial(self._rehearsal.warm, runs)) for worker in self._group.workers]
         for future in futures:
             future.result()
         if self.stateful:
@@ -127,7 +127,9 @@ class Scheduler:
         for the first that fails.
         """
         for name, signature, inputs, runs in requests:
-            run = partial(run_often, partial(self._run_sample, signature=signature, inputs=dict(inputs)), runs)
+            run = partial(
+                run_often, partial(self._rehearsal.run_sample, signature=signature, inputs=dict(inputs)), runs
+            )
             for future in [worker.call(run) for worker in self._group.workers]:
                 error = future.result()
                 if error is not None:
@@ -143,7 +145,7 @@ class Scheduler:
             return
         worker = self._group.workers[0]
         for signature in self._signatures.values():
-            verdict = worker.call(partial(self._examine, signature)).result()
+            verdict = worker.call(partial(self._rehearsal.examine, signature)).result()
             self._settle(signature, verdict)
             if verdict.stateful:
                 self.stateful = True
@@ -154,43 +156,6 @@ class Scheduler:
                 self._settle(other, Verdict(0, reason, stateful=True))
             self._group.keep_one()
             self._renew()
-
-    def _examine(self, signature: Signature, instance: Instance) -> Verdict:
-        verdict = self._without_proof(signature)
-        samples = self._samples[signature.name]
-        run = partial(self._run_sample, instance, signature.name)
-        if verdict is None:
-            return prove(signature, run, samples, self._limit)
-        if verdict.limit == 0 and detect_state(signature, run, samples):
-            return Verdict(0, "stateful: the same row gets a different output", stateful=True)
-        return verdict
-
-    def _run_sample(self, instance: Instance, signature: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        buffers = Buffers(self._model.traits.alignment)
-        try:
-            outputs = instance.run(signature, {name: buffers.copy(name, array) for name, array in inputs.items()})
-        except SystemExit as error:
-            raise BackendError("the model tried to end the process") from error
-        # An output may be a view of the inputs; what is compared later must not change.
-        return {name: array.copy() for name, array in outputs.items()}
-
-    @property
-    def _limit(self) -> int:
-        wanted, most = self._batching.max_batch_size, self._model.traits.max_batch
-        return wanted if most is None else min(wanted, most)
-
-    def _without_proof(self, signature: Signature) -> Verdict | None:
-        """How a signature is batched as far as settings and shapes decide it; None: the proof decides."""
-        if self.stateful:
-            return Verdict(0, "stateful", stateful=True)
-        if self._batching.mode == "off":
-            return Verdict(0, "batching.mode is off")
-        if not batched_inputs(signature):
-            return Verdict(0, "no input has a variable first dimension")
-        if self._limit < 2:
-            of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
-            return Verdict(0, f"{of} is {self._limit}")
-        return Verdict(self._limit, "trusted") if self._batching.mode == "trusted" else None
 
     def _settle(self, signature: Signature, verdict: Verdict) -> None:
         limit = verdict.limit
@@ -205,22 +170,6 @@ class Scheduler:
 
     def _unbatch(self, queue: SignatureQueue, reason: str) -> None:
         self._batcher.change(queue, limit=0, target=1, splits=False, reason=reason)
-
-    def _warm(self, runs: int, instance: Instance) -> None:
-        for name, samples in self._samples.items():
-            try:
-                for group in samples.groups():
-                    error = try_runs(partial(self._run_sample, instance, name), next(group).stack([0]), runs)
-                    if error is None:
-                        break
-                    if samples.declared:
-                        raise LoadError(
-                            f"{self._name}: the declared sample of signature {name!r} failed: {error}"
-                        ) from error
-                else:
-                    _log.info("%s: no warm-up of signature %s: it refuses seeded data", self._name, name)
-            except NoSample as missing:
-                _log.info("%s: no warm-up of signature %s: %s", self._name, name, missing)
 
     def _renew(self) -> None:
         for worker in self._group.workers:

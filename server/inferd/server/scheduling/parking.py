@@ -1,0 +1,48 @@
+"""Where threads sleep until there is something for them: a worker until it gets a batch, the watcher until a time or a
+bell."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from inferd.server.scheduling.request import InferRequest
+
+
+class Parking:
+    """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch."""
+
+    __slots__ = ("requests", "taken", "wake")
+
+    def __init__(self) -> None:
+        self.wake = threading.Lock()
+        self.wake.acquire()
+        self.taken = 0
+        self.requests: Sequence[InferRequest] = ()
+
+
+class Alarm:
+    """Wakes one thread that waits. Whoever rings or hushes holds the batcher's lock."""
+
+    __slots__ = ("_bell", "_rung")
+
+    def __init__(self) -> None:
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._rung = False
+
+    def ring(self) -> None:
+        """Ends the wait, or the next one."""
+        if not self._rung:
+            self._rung = True
+            self._bell.release()
+
+    def hush(self) -> None:
+        """Forgets what has rung: the waiting thread is about to look."""
+        if self._rung:
+            self._rung = False
+            self._bell.acquire(blocking=False)
+
+    def wait(self, timeout: float) -> None:
+        """Until it rings, or for `timeout` seconds; -1: without an end. The waiting thread only, without the lock."""
+        self._bell.acquire(timeout=timeout)

@@ -1,0 +1,29 @@
+"""Why a queue does not take a request, for who sent it: it is full, or the answer would come too late."""
+
+from __future__ import annotations
+
+from inferd.server.errors import Overloaded, TooLate
+from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.request import InferRequest
+
+
+def full(name: str, queue: SignatureQueue, nbytes: int) -> Overloaded:
+    """The queue of servable `name` has no room for a request of so many bytes."""
+    if nbytes > queue.max_bytes:
+        return Overloaded(
+            f"the request holds {nbytes} bytes, the whole queue of {name} takes {queue.max_bytes} (queue.bytes)"
+        )
+    return Overloaded(
+        f"the queue of {name} is full: {queue.requests} of {queue.max_requests} requests (queue.requests), "
+        f"{queue.nbytes} of {queue.max_bytes} bytes (queue.bytes), this request needs {nbytes}",
+        retry_after=queue.drain_seconds,
+    )
+
+
+def too_late(name: str, request: InferRequest, seconds: float, now: float) -> TooLate:
+    """Servable `name` would answer in `seconds`, after the request's deadline. `now`: monotonic seconds."""
+    left = (request.deadline or now) - now
+    return TooLate(
+        f"{name} would answer in about {seconds:.3f} s, the deadline is in {left:.3f} s (queue.admission: deadline)",
+        retry_after=min(5.0, max(0.05, seconds - left)),
+    )
