@@ -13,10 +13,8 @@ imports neither gRPC nor a framework.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
-import queue
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from typing import Any
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.group import messages as m
+from inferd.server.group.agenda import Agenda
 from inferd.server.group.agreement import Agreement
 from inferd.server.group.child import Child, Phase
 from inferd.server.group.deaths import Deaths
@@ -60,15 +59,14 @@ class Supervisor:
         self.ports = HeldPorts.of(config)
         self._config = for_workers(self.ports.apply(config))
         self._deaths = Deaths(backoff or Backoff(0.5, 30.0))
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._agenda = Agenda()
         self._numbers = itertools.count(1)
         self._children: dict[int, Child] = {}
         self._agreement = Agreement(
             self._decided, self._late, named=self._named, patience=_PATIENCE, clock=time.monotonic
         )
-        self._operations = Operations(self._overrides, self._alive, self._post)
-        self._scrapes = Scrapes(self._alive, self._post, self._after)
+        self._operations = Operations(self._overrides, self._alive, self._agenda.post)
+        self._scrapes = Scrapes(self._alive, self._agenda.post, self._agenda.after)
         self._rolling: deque[int] = deque()  # ids of workers to be replaced in turn
         self._summary = ""
         self._ready = False
@@ -87,7 +85,8 @@ class Supervisor:
             for number in range(1, self._size + 1):
                 self._spawn(number, late=False)
             while not (self._stopping and not self._alive()):
-                self._turn()
+                self._agenda.turn(self._agreement.due)
+                self._agreement.tick()
         finally:
             for child in self._alive():
                 child.kill()
@@ -100,35 +99,15 @@ class Supervisor:
 
     def stop(self) -> None:
         """Drains all workers and ends."""
-        self._post(self._stop)
+        self._agenda.post(self._stop)
 
     def hasten(self) -> None:
         """Ends all workers at once."""
-        self._post(self._kill)
+        self._agenda.post(self._kill)
 
     def roll(self) -> None:
         """Replaces every worker, one after the other."""
-        self._post(self._roll)
-
-    # The thread
-
-    def _post(self, job: Callable[[], None]) -> None:
-        self._inbox.put(job)
-
-    def _after(self, seconds: float, job: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), job))
-
-    def _turn(self) -> None:
-        due = [timer for timer in (self._timers[0][0] if self._timers else None, self._agreement.due) if timer]
-        try:
-            job = self._inbox.get(timeout=max(0.0, min(due) - time.monotonic()) if due else None)
-        except queue.Empty:
-            pass
-        else:
-            job()
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
-        self._agreement.tick()
+        self._agenda.post(self._roll)
 
     # Workers come
 
@@ -140,8 +119,8 @@ class Supervisor:
         child.replaces = replaces
         self._children[child.id] = child
         child.start(
-            lambda child, message, answer: self._post(partial(self._received, child, message, answer)),
-            lambda child: self._post(partial(self._lost, child)),
+            lambda child, message, answer: self._agenda.post(partial(self._received, child, message, answer)),
+            lambda child: self._agenda.post(partial(self._lost, child)),
         )
         event(log, logging.INFO, "worker starting", worker=number, pid=child.pid)
         child.link.tell(
@@ -156,7 +135,7 @@ class Supervisor:
             )
         )
         if late:
-            self._after(_LATE, partial(self._tell_missing, child))
+            self._agenda.after(_LATE, partial(self._tell_missing, child))
         else:
             self._agreement.join(child.id)
 
@@ -275,7 +254,7 @@ class Supervisor:
         until = until or time.monotonic() + (_MARGIN if child.stopping or self._stopping else 1.0)
         code = child.exit_code(kill=time.monotonic() >= until)
         if code is None:
-            self._after(_LOOK, partial(self._lost, child, until))
+            self._agenda.after(_LOOK, partial(self._lost, child, until))
             return
         served = child.phase in (Phase.SERVING, Phase.OPENING)
         leaving = child.phase is Phase.LEAVING
@@ -300,7 +279,7 @@ class Supervisor:
             return  # its replacement is on its way
         self._scrapes.restarts += served or self._ready
         replaced = child.replaces if child.replaces is not None and child.replaces.alive else None
-        self._after(pause, partial(self._respawn, child.number, replaced))
+        self._agenda.after(pause, partial(self._respawn, child.number, replaced))
 
     def _respawn(self, number: int, replaces: Child | None) -> None:
         self._spawn(number, late=self._ready and bool(self._serving()), replaces=replaces)
@@ -354,7 +333,7 @@ class Supervisor:
             else:
                 child.stopping = True
                 child.link.tell(m.Stop())
-        self._after(drain.pre_stop + 2 * drain.grace + _MARGIN, self._kill)
+        self._agenda.after(drain.pre_stop + 2 * drain.grace + _MARGIN, self._kill)
 
     def _kill(self) -> None:
         self._stopping = True
