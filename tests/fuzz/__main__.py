@@ -55,7 +55,7 @@ def fuzz(name: str, seconds: int, keep: Path) -> bool:
     ran = re.findall(r"^#(\d+)", done.stderr, re.MULTILINE)
     covered = re.findall(r"cov: (\d+)", done.stderr)
     print(f"{name}: {ran[-1] if ran else 0} inputs, {covered[-1] if covered else 0} branches, ", end="")
-    print("ok" if done.returncode == 0 else f"FAILED\n{done.stderr[-4000:]}", flush=True)
+    print("ok" if done.returncode == 0 else f"FAILED\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}", flush=True)
     return done.returncode == 0
 
 

@@ -156,7 +156,8 @@ def _plain(value: Any, **changed: Any) -> Any:
         assert not value.flags.writeable, "a request must not be written to"
         return str(value.dtype), value.shape, value.tolist() if value.dtype == object else value.tobytes()
     if isinstance(value, dict):
-        return [(key, _plain(item, **changed)) for key, item in value.items()]
+        # Tensors go by name: protobuf's maps, where TensorFlow Serving has them, keep no order.
+        return sorted((key, _plain(item, **changed)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return [_plain(item, **changed) for item in value]
     if isinstance(value, float):
