@@ -75,7 +75,6 @@ PAGES = {
     ("GET", "/readyz"): Asked("health"),
     ("GET", "/metrics"): Asked("metadata"),
     ("GET", "/docs"): Asked("metadata"),
-    ("GET", "/docs/oauth2-redirect"): Asked("metadata"),
     ("GET", "/openapi.json"): Asked("metadata"),
 }
 EVERYTHING = {**ROUTES, **PAGES}
@@ -113,7 +112,7 @@ def ids(where: Any) -> str:
 def test_the_table_leaves_no_route_out(guarded: Rest):
     app = guarded.rest.app()
     found = _routes(app.router.routes)
-    assert found - {("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/docs/oauth2-redirect")} == set(ROUTES)
+    assert found - {("GET", "/openapi.json"), ("GET", "/docs")} == set(ROUTES)
 
 
 def _routes(routes: Any, prefix: str = "") -> set[tuple[str, str]]:
@@ -202,7 +201,7 @@ def test_what_is_opened_needs_nothing(keys: Keys, tmp_path):
     with Rest(**config) as rest:
         opened = {where: ask(rest, where, None)[0] for where in PAGES}
         assert {where[1] for where, status in opened.items() if status == 200} == {
-            "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json",
+            "/metrics", "/docs", "/openapi.json",
         }  # fmt: skip
         assert rest.get("/v2/health/live").status == 401
         assert rest.get("/healthz", **headers(with_scopes(keys, []))).status == 200
