@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.marked import prepare_model, publish
 from support.server import FAST, Served
 from support.waiting import eventually
@@ -21,6 +23,7 @@ from inferd.server.app import App
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.trace import trace_of
 from inferd.server.observability.events import FIELDS
+from inferd.server.rpc.services import SERVICES
 
 ONE = {"x": np.ones((1, 4), np.float32)}
 
@@ -154,6 +157,23 @@ def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
         app.start()
         eventually(app.manager.repository_errors, "the repository is looked at")
         assert "unmounted cannot be read" in app.readiness().reason
+
+
+def test_a_health_check_by_the_name_of_a_service_is_answered(tmp_path: Path) -> None:
+    with running(tmp_path, "settled") as app:
+        address = app.start().grpc[0]
+        with grpc.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+
+            def status(service: str) -> int:
+                return int(health.Check(health_pb2.HealthCheckRequest(service=service), timeout=20).status)
+
+            eventually(lambda: status("") == health_pb2.HealthCheckResponse.SERVING, "the server is ready")
+            for service in SERVICES:
+                assert status(service) == health_pb2.HealthCheckResponse.SERVING, service
+            with pytest.raises(grpc.RpcError) as caught:
+                status("inferd.v1.NoService")
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @contextmanager

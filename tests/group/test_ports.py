@@ -59,6 +59,16 @@ def test_a_taken_port_is_refused_by_name(reuse: bool) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
             HeldPorts.of(config(http=[f"127.0.0.1:{port}"], listen=["127.0.0.1:0"]))
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
+            HeldPorts.of(config(metrics=[f"127.0.0.1:{port}"], listen=["127.0.0.1:0"]))
+
+
+def test_the_address_of_metrics_is_one_for_all_too() -> None:
+    given = config(listen=["127.0.0.1:0"], metrics=["127.0.0.1:0"])
+    ports = HeldPorts.of(given)
+    assert int(ports.metrics[0].rpartition(":")[2]) > 0
+    assert ports.apply(given).server.metrics == ports.metrics
+    ports.close()
 
 
 def test_a_port_is_had_again_while_old_connections_linger() -> None:

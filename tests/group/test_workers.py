@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,7 +31,8 @@ ONE = {"x": np.ones((1, 4), np.float32)}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("group") / "models"
     publish("onnx", prepare_model("onnx", root, "m"), 1, marker=1)
-    with Served(root, "--state-dir", str(root.parent / "state"), sets=GROUP, limit=150) as server:
+    sets = (*GROUP, "server.metrics=127.0.0.1:0")
+    with Served(root, "--state-dir", str(root.parent / "state"), sets=sets, limit=150) as server:
         yield server
 
 
@@ -50,6 +53,10 @@ def answers(server: Served, model: str, label: str | None = None) -> list[float]
 def test_requests_reach_both(server: Served) -> None:
     assert server.ready_line.endswith("; 2 workers")
     whole(server)
+    of_metrics = re.search(r"; metrics (127\.0\.0\.1:\d+);", server.ready_line)
+    assert of_metrics is not None, server.ready_line
+    with urllib.request.urlopen(f"http://{of_metrics[1]}/metrics", timeout=10) as answer:
+        assert b"inferd_group_workers 2.0" in answer.read()
     with Traffic(server.address, "m") as traffic:
         eventually(lambda: set(by_worker(server)) == {"1", "2"} and min(by_worker(server).values()) > 20, "both answer")
         seen = traffic.end()

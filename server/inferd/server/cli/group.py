@@ -48,8 +48,9 @@ def serve_group(config: ServerConfig) -> int:
 
         def ready(summary: str) -> None:
             grpc, http = ", ".join(supervisor.ports.grpc), ", ".join(supervisor.ports.http) or "off"
+            metrics = f"; metrics {', '.join(supervisor.ports.metrics)}" if supervisor.ports.metrics else ""
             workers = f"{config.server.workers} workers"
-            sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}; {summary}; {workers}\n")
+            sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}{metrics}; {summary}; {workers}\n")
             sys.stdout.flush()
 
         try:
