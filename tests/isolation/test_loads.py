@@ -24,10 +24,12 @@ Load = Any
 
 def children() -> set[int]:
     """Processes that this one has started and not yet buried."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return found
+    while True:
+        try:
+            lists = [(task / "children").read_text() for task in Path("/proc/self/task").iterdir()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread ended meanwhile: its children are another's now
+        return {int(pid) for pids in lists for pid in pids.split()}
 
 
 def refusal(load: Load, text: str, **settings: Any) -> str:
