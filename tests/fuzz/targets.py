@@ -154,6 +154,8 @@ def _plain(value: Any, **changed: Any) -> Any:
     are not finite by what is given as `unfinite`)."""
     if isinstance(value, np.ndarray):
         assert not value.flags.writeable, "a request must not be written to"
+        if value.dtype.kind == "f":  # the class reads through Python's floats, which makes signalling NaN quiet
+            value = np.where(np.isnan(value), value.dtype.type(np.nan), value)
         return str(value.dtype), value.shape, value.tolist() if value.dtype == object else value.tobytes()
     if isinstance(value, dict):
         # Tensors go by name: protobuf's maps, where TensorFlow Serving has them, keep no order.
