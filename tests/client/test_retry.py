@@ -238,6 +238,13 @@ def test_pauses_grow_are_drawn_at_random_and_bounded():
     assert attempts.count == 6
 
 
+def test_an_attempt_that_would_begin_at_the_deadlines_edge_is_not_begun():
+    """It would end as DEADLINE_EXCEEDED, which says nothing of why the first one was refused."""
+    attempts = Attempts(RetryPolicy(), Deadline(30.0, lambda: 0.0))
+    assert attempts.pause_after(failure(retry_after=29.998)) is None
+    assert attempts.pause_after(failure(retry_after=28.0)) == 28.0
+
+
 def test_a_pause_that_would_outlast_the_deadline_is_not_begun():
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(1.0, clock), rand=lambda: 0.0)
