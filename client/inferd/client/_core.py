@@ -170,7 +170,7 @@ class Attempts:
             # Never near 0: gRPC itself needs a moment before it connects again.
             pause = bound * (0.5 + 0.5 * self._random())
         left = self._deadline.left()
-        # An attempt needs time, too: one that begins at the deadline's edge would hide the reason behind DEADLINE_EXCEEDED.
+        # An attempt needs time, too: at the deadline's edge its end would hide the reason behind DEADLINE_EXCEEDED.
         if pause == math.inf or (left is not None and 1.05 * pause + 0.01 >= left):
             return None
         self.count += 1
