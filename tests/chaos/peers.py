@@ -91,8 +91,8 @@ class HalfOpenPeers(Scenario):
     name = "half-open-peers"
     fault = "100 peers on each port vanish without a word, in the middle of a request"
     promise = (
-        "nobody else notices; past keep-alive (here 2 s and 2 s; HTTP: 10 s within a body) their descriptors are free; at"
-        " the bound of `http.connections` one that is kept between two requests may be closed to make room"
+        "nobody else notices; past keep-alive (here 2 s and 2 s; HTTP: 10 s within a body) their descriptors are free;"
+        " at the bound of `http.connections` one that is kept between two requests may be closed to make room"
     )
     setup = Setup(sets=("grpc.keepalive_time=2s", "grpc.keepalive_timeout=2s"))
     may_fail: ClassVar = {"rest": UNAVAILABLE}
