@@ -42,7 +42,8 @@ class Child:
         self.phase = Phase.STARTING
         self.replaces: Child | None = None
         self.states: dict[str, States] = {}
-        self.families: Families = ()
+        self.families: Families = ()  # what it has counted, as last heard
+        self._final = False
         self.began = 0.0  # monotonic
         self.stopping = False  # it was told to end, or has asked to
         self.process: subprocess.Popen[bytes] | None = None
@@ -66,6 +67,13 @@ class Child:
             name=f"inferd-worker-{self.number}",
         )
         self._link.start()
+
+    def count(self, families: Families, *, final: bool = False) -> None:
+        """Keeps what it has counted. Nothing that comes after its `final` word does: the series of a worker that ends
+        go with its models, while it still answers."""
+        if final or not self._final:
+            self.families = families
+        self._final |= final
 
     @property
     def link(self) -> Link:

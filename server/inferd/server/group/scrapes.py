@@ -33,7 +33,7 @@ class Scrapes:
 
     def start(self, asker: Child, own: Families, answer: Answer, serving: int) -> None:
         """A worker is asked for the metrics of the group."""
-        asker.families = own
+        asker.count(own)
         others = [child for child in self._everyone() if child is not asker and child.phase in _ASKED]
         left = {child.id for child in others}
         answered: set[int] = set()
@@ -50,7 +50,7 @@ class Scrapes:
         def told(child: Child, found: Future[Any]) -> None:
             left.discard(child.id)
             if found.exception() is None and child.alive:
-                child.families = found.result()
+                child.count(found.result())
                 answered.add(child.id)
             if not left:
                 finish()
@@ -68,7 +68,7 @@ class Scrapes:
 
     def farewell(self, child: Child, last: Families) -> None:
         """What a worker that ends has counted."""
-        child.families = last
+        child.count(last, final=True)
 
     def gone(self, child: Child) -> None:
         """Keeps the totals of a worker that is gone, as last seen."""

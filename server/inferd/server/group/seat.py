@@ -48,6 +48,7 @@ class Seat:
         self._front: Front | None = None
         self._metrics: Metrics | None = None
         self._others = Others()  # as last heard
+        self._last: Families = ()  # what the farewell said
         self._undecided: dict[str, Decided] = {}
         self._lock = threading.Lock()
         # The operation of the supervisor's for which the manager changes wishes; 0: none.
@@ -73,7 +74,7 @@ class Seat:
     def render(self, metrics: Metrics) -> bytes:
         """The metrics of the whole group in Prometheus' text format. Waits for the other workers, not for long."""
         self._metrics = metrics
-        own = families(metrics.everything())
+        own = self._counted()
         try:
             others: Others = self._link.ask(m.Scrape(own)).result(_SCRAPE)
         except (LinkLost, FutureTimeoutError):
@@ -101,8 +102,8 @@ class Seat:
 
     def farewell(self) -> None:
         """The last word: what was counted here stays counted."""
-        if self._metrics is not None:
-            self._link.tell(m.Farewell(families(self._metrics.everything())))
+        self._last = self._counted()
+        self._link.tell(m.Farewell(self._last))
 
     # Admission (see lifecycle.admission)
 
@@ -151,8 +152,11 @@ class Seat:
                 threading.Thread(target=self._collect, args=(answer,), name="inferd-collect", daemon=True).start()
 
     def _collect(self, answer: Answer) -> None:
-        found: Families = families(self._metrics.everything()) if self._metrics is not None else ()
-        answer(found)
+        answer(self._counted())
+
+    def _counted(self) -> Families:
+        # After the farewell the series go with their models, and a page may still be asked for.
+        return self._last or (families(self._metrics.everything()) if self._metrics is not None else ())
 
     def _operate(self, operation: m.Operation, answer: Answer) -> None:
         manager = self._manager

@@ -33,9 +33,14 @@ class Listeners:
         for name in os.listdir("/proc/self/fd"):
             try:
                 # A copy, since the number may be closed and given to another at any time.
-                sock = socket.socket(fileno=os.dup(int(name)))
+                copy = os.dup(int(name))
             except OSError:
-                continue  # no socket, or closed meanwhile
+                continue  # closed meanwhile
+            try:
+                sock = socket.socket(fileno=copy)
+            except OSError:
+                os.close(copy)
+                continue  # no socket
             with sock:
                 try:
                     here = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in self._ports
