@@ -336,6 +336,28 @@ class FakeSession:
         return [SimpleNamespace(ep_name=name) for name in self.used]
 
 
+def test_a_core_that_wants_other_arguments_is_run_through_its_session(version: Path, write_onnx: Any) -> None:
+    write_onnx(
+        version / "model.onnx",
+        [node("Identity", ["x"], ["y"])],
+        [("x", T.FLOAT, ["n"])],
+        [("y", T.FLOAT, ["n"])],
+    )
+    instance: Any = open_model(version).instance(Placement())
+    x = np.ones(3, np.float32)
+    ran: list[list[str]] = []
+
+    def other(names: list[str]) -> None:
+        ran.append(names)
+
+    instance._run, core = other, instance._run
+    assert instance.run("serving_default", {"x": x})["y"].tolist() == [1, 1, 1]
+    instance._run = lambda *args: [ran.append(args[0]), core(*args)][1]
+    assert instance.run("serving_default", {"x": x})["y"].tolist() == [1, 1, 1]
+    assert ran == [["y"]]
+    instance.close()
+
+
 def test_another_device_than_asked_for_is_never_taken_silently() -> None:
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     _check_device(FakeSession(both), "cuda:0")

@@ -3,162 +3,40 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 import numpy as np
 import pytest
-from support import rpc
-from support.scheduling import PATIENCE, FakeModel, Recorder, scheduler
+from support.hot_calls import (
+    DOUBLE,
+    INFER,
+    LIMIT,
+    TFS_PREDICT,
+    FakeCall,
+    Server,
+    X,
+    ask,
+    classic,
+    double,
+    infer,
+    servers,
+)
 
-from inferd.backends.api import Array, BackendError, InvalidInput, Signature, TensorSpec, Traits
+from inferd.backends.api import Array, BackendError, InvalidInput, Traits
 from inferd.oip.v1 import infer_pb2
-from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Code
-from inferd.server.observability.model_metrics import ModelMetrics
-from inferd.server.rpc.services import PREDICT, build_method_table
-from inferd.server.scheduling.inline import TURN, InlineLoop
+from inferd.server.rpc.services import PREDICT
+from inferd.server.scheduling.inline import TURN
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
-from inferd.wire.dtypes import DType
-from inferd.wire.native import decode_response, encode_request
-
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-TFS_PREDICT = "/tensorflow.serving.PredictionService/Predict"
-X = TensorSpec("x", DType.FP32, (-1, 2))
-DOUBLE = Signature("serving_default", (X,), (replace(X, name="y"),))
-LIMIT = 8
-
-
-class FakeCall:
-    """A call that has arrived, and what it was told."""
-
-    peer = "ipv4:127.0.0.1:5000"
-    cancelled = False
-
-    def __init__(self, request: bytes, method: str = PREDICT, **metadata: str) -> None:
-        self.method = method
-        self.request = request
-        self.deadline: float | None = None
-        self._metadata = metadata
-        self._told = threading.Event()
-        self.message: bytes | None = None
-        self.failed: tuple[Code, str] | None = None
-
-    def metadata(self, key: str) -> str | None:
-        return self._metadata.get(key.replace("-", "_"))
-
-    def on_cancel(self, fn: Callable[[], None]) -> None:
-        pass
-
-    def reply(self, message: bytes) -> None:
-        assert not self._told.is_set()
-        self.message = message
-        self._told.set()
-
-    def fail(self, code: Code, text: str, trailing: object = ()) -> None:
-        assert not self._told.is_set()
-        self.failed = (code, text)
-        self._told.set()
-
-    def wait(self) -> FakeCall:
-        assert self._told.wait(PATIENCE), "the call got no answer"
-        return self
-
-    @property
-    def y(self) -> list[float]:
-        """The first column of the answer."""
-        self.wait()
-        assert self.message is not None, self.failed
-        return list(decode_response(self.message).outputs["y"][:, 0])
-
-
-class Metrics(rpc.FakeMetrics):
-    """The real numbers of every model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.models: dict[str, ModelMetrics] = {}
-
-    def model(self, name: str, version: int) -> Any:
-        return self.models.setdefault(name, ModelMetrics(name, str(version)))
-
-
-class Server:
-    """One model behind the real table; this thread is the loop."""
-
-    def __init__(self, model: FakeModel, **options: Any) -> None:
-        self.model = model
-        self.recorder = Recorder()
-        self.loop = InlineLoop()
-        self.loop.enter()
-        batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
-        self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)
-        self.scheduler._pace.clock = lambda: 0.0  # a busy machine must not take the model off the loop
-        self.manager = rpc.FakeManager()
-        self.servable = self.manager.available("digits", 1)
-        self.servable.signatures = {DOUBLE.name: model.signatures[0]}
-        self.servable.scheduler = self.scheduler  # type: ignore[assignment]
-        self.metrics = Metrics()
-        self.table = build_method_table(
-            self.manager,  # type: ignore[arg-type]
-            self.metrics,
-            ServerConfig(),
-            inflight=Inflight(ServerConfig().inflight),
-            check=rpc.check,
-        )
-
-    def trust(self, method: str = PREDICT, request: bytes | None = None) -> None:
-        """Runs as many batches as it takes for the model to come on the loop."""
-        request = encode_request("digits", {"x": rows(0)}) if request is None else request
-        for _ in range(17):
-            call = FakeCall(request, method)
-            self.table.unary[method](call)
-            self.loop.turn()
-            call.wait()
-        self.model.forget()
-        self.recorder.batches.clear()
-
-    def burst(self, *calls: FakeCall) -> list[FakeCall]:
-        """Hands the calls over as the transport does, and takes the turn. Gives those not answered at once."""
-        left = self.table.bursts[calls[0].method](calls, monotonic())
-        self.loop.turn()
-        return list(left)  # type: ignore[arg-type]
-
-    def count(self, protocol: str = "grpc", code: str = "OK") -> int:
-        return self.metrics.models["digits"].snapshot().requests.get((protocol, code), 0)
+from inferd.wire.native import decode_response
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    made: list[Server] = []
-
-    def start(function: Callable[..., dict[str, Array]] | None = None, **options: Any) -> Server:
-        signature = options.pop("signature", DOUBLE)
-        traits = options.pop("traits", Traits(bounded=True, concurrent=True))
-        model = FakeModel(function or double, (signature,), traits)
-        made.append(Server(model, **options))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.loop.leave()
-        server.scheduler.close()
-
-
-def double(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {"y": inputs["x"] * 2}
-
-
-def rows(*values: float) -> Array:
-    return np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
-
-
-def ask(*values: float, **options: Any) -> FakeCall:
-    return FakeCall(encode_request("digits", {"x": rows(*values)}, **options))
+    with servers() as start:
+        yield start
 
 
 def test_calls_of_one_kind_are_one_batch_and_one_handle(serve):
@@ -381,14 +259,6 @@ def test_several_outputs_go_out_in_the_order_asked_for(serve):
         assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 3 * n), ("y", 2 * n)]
 
 
-def infer(*values: float, request_id: str = "", **fields: Any) -> FakeCall:
-    x = rows(*values)
-    request = infer_pb2.ModelInferRequest(model_name="digits", id=request_id, **fields)
-    request.inputs.add(name="x", datatype="FP32", shape=x.shape)
-    request.raw_input_contents.append(x.tobytes())
-    return FakeCall(request.SerializeToString(), INFER)
-
-
 def test_the_open_inference_protocol_gains_alike(serve):
     server = serve()
     server.trust(INFER, infer(0).request)
@@ -411,17 +281,6 @@ def test_parameters_of_the_open_inference_protocol_go_the_usual_way(serve):
     calls = [infer(1, parameters=priority), infer(2, parameters=priority)]
     assert server.burst(*calls) == calls
     assert all(call.wait().message for call in calls)
-
-
-def classic(*values: float, **metadata: str) -> FakeCall:
-    x = rows(*values)
-    request = tfs_pb.PredictRequest(model_spec={"name": "digits", "signature_name": DOUBLE.name})
-    tensor = request.inputs["x"]
-    tensor.dtype = 1
-    for size in x.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = x.tobytes()
-    return FakeCall(request.SerializeToString(), TFS_PREDICT, **metadata)
 
 
 def test_tensorflow_servings_predict_gains_alike(serve):

@@ -182,6 +182,14 @@ class FakeManager:
             raise Unavailable(f"{status.id} is loading")
         raise NotFound(f"model {name!r} version {version} is not served")
 
+    def serving(self, name: str, version: int | None = None, label: str | None = None) -> FakeServable | None:
+        try:
+            handle = self.acquire(name, version, label)
+        except NotFound:
+            return None
+        handle.release()
+        return handle.servable
+
     def models(self) -> tuple[ModelStatus, ...]:
         return tuple(self.status(name) for name in sorted({key.name for key in self.states}))
 

@@ -190,12 +190,28 @@ def test_ids_of_other_lengths_are_of_the_same_kind_and_read_together():
     assert not joined["x"].flags.writeable
 
 
+@pytest.mark.parametrize("length", range(9))
+def test_arrays_are_aligned_wherever_the_data_begins(length: int):
+    x, i = np.arange(6, dtype=np.float64).reshape(2, 3), np.arange(2, dtype=np.int16)
+    message = native.encode_request("m" * length, {"x": x, "i": i}, request_id="a")
+    assert native.decode_request(message).kind is not None
+    form = native.FORMS.match(message)
+    inputs = form.aligned(message)
+    assert list(inputs) == ["x", "i"]
+    for name, array in (("x", x), ("i", i)):
+        np.testing.assert_array_equal(inputs[name], array)
+        assert inputs[name].flags.aligned
+        assert not inputs[name].flags.writeable
+
+
 def test_a_bool_that_is_neither_is_not_read_together():
     yes = native.encode_request("b", {"x": np.ones(3, np.bool_)})
     assert native.decode_request(yes).kind is not None
     form = native.FORMS.match(yes)
     assert form.kind.joined([(form, yes), (form, yes)])["x"].all()
     assert form.kind.joined([(form, yes), (form, yes[:-1] + b"\x02")]) is None
+    assert form.aligned(yes)["x"].all()
+    assert form.aligned(yes[:-1] + b"\x02") is None
 
 
 def test_no_input_is_copied():

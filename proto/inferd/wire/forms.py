@@ -24,6 +24,7 @@ _SAME_SIZE = 8  # forms of one size: they are tried in turn
 _SHARED = 4096  # longest shared part: forms of any length would be a way to fill the memory
 
 F = TypeVar("F")
+_HEAD = bytes.__basicsize__ - 1  # where the bytes of a `bytes` lie in its memory, which begins at a multiple of 16
 _ndarray = np.ndarray
 
 
@@ -69,7 +70,7 @@ class Form(Generic[F]):
     identified   whether they have an id
     """
 
-    __slots__ = ("_id", "_only", "_tensors", "cuts", "identified", "kind", "nbytes", "parts", "start")
+    __slots__ = ("_aligned", "_id", "_only", "_tensors", "cuts", "identified", "kind", "nbytes", "parts", "start")
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Form(Generic[F]):
         self.identified = id_at is not None
         self._tensors = tuple((name, array.shape, array.dtype, at) for at, name, array in tensors)
         self._only = self._tensors[0] if len(tensors) == 1 else None
+        self._aligned = all((_HEAD + at) % array.itemsize == 0 for at, _, array in tensors)
 
     def fits(self, message: bytes) -> bool:
         """Whether a message of this size has this form."""
@@ -115,6 +117,16 @@ class Form(Generic[F]):
             inputs: dict[str, Array] = {name: _ndarray(shape, dtype, message, at)}
         else:
             inputs = {name: _ndarray(shape, dtype, message, at) for name, shape, dtype, at in self._tensors}
+        return inputs if self.kind.valid(inputs) else None
+
+    def aligned(self, message: bytes) -> dict[str, Array] | None:
+        """As `inputs`, each array aligned as its type asks: a view where it lies so in the message, else a copy."""
+        if self._aligned:
+            return self.inputs(message)
+        inputs: dict[str, Array] = {
+            name: _ndarray(shape, dtype, message[cut])
+            for (name, shape, dtype, _), cut in zip(self._tensors, self.cuts, strict=True)
+        }
         return inputs if self.kind.valid(inputs) else None
 
     def request_id(self, message: bytes) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
-from inferd.server.core.needs import HandleLike, ManagerLike
+from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
 from inferd.server.lifecycle.named import NamedModel
 from inferd.server.lifecycle.state import ModelStatus, StateChange
 from inferd.server.lifecycle.substitutes import Replacement
@@ -35,6 +35,10 @@ class View:
         if not self._sees(name):
             raise self._grants.refusal(self._scope, name)
         return self._manager.acquire(name, version, label)
+
+    def serving(self, name: str, version: int | None = None, label: str | None = None) -> ServableLike | None:
+        self.allow(name)
+        return self._manager.serving(name, version, label)
 
     def status(self, name: str) -> ModelStatus:
         self.allow(name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from inferd.server.core.needs import HandleLike
+from inferd.server.core.needs import HandleLike, ServableLike
 from inferd.server.errors import ServingError, Unavailable, Unsupported
 from inferd.server.group.link import LinkLost
 from inferd.server.group.messages import Operation
@@ -21,8 +21,8 @@ from inferd.server.lifecycle.substitutes import Replacement
 class Front:
     """See `core.needs.ManagerLike`. Thread-safe.
 
-    `ask` puts an operation to the supervisor. `acquire` is the manager's own method: a request costs what it costs
-    without a group.
+    `ask` puts an operation to the supervisor. `acquire` and `serving` are the manager's own methods: a request costs
+    what it costs without a group.
     """
 
     def __init__(self, manager: Manager, picture: Picture, ask: Callable[[Operation], Future[Any]]) -> None:
@@ -31,6 +31,7 @@ class Front:
         self._ask = ask
         self._moment = ReadyMoment()
         self.acquire: Callable[..., HandleLike] = manager.acquire
+        self.serving: Callable[..., ServableLike | None] = manager.serving
 
     def become_ready(self) -> None:
         """Every worker is ready."""

@@ -30,7 +30,7 @@ from inferd.server.lifecycle.readiness import Readiness
 from inferd.server.lifecycle.ready_moment import ReadyMoment
 from inferd.server.lifecycle.refusal import refusal, unknown_model
 from inferd.server.lifecycle.retry import Backoff
-from inferd.server.lifecycle.servable import ServableHandle
+from inferd.server.lifecycle.servable import Servable, ServableHandle
 from inferd.server.lifecycle.source import SourceLike
 from inferd.server.lifecycle.state import ModelStatus, StateChange
 from inferd.server.lifecycle.substitutes import Replacement, Substitution
@@ -145,6 +145,16 @@ class Manager:
                 raise Unavailable("the server is shutting down")
             scanned = self._conductor.intake.listing is not None
             raise refusal(self._board.statuses, name, version, label, scanned=scanned)
+
+    def serving(self, name: str, version: int | None = None, label: str | None = None) -> Servable | None:
+        """What serves this model, version or label, None where that takes more than a look. Nothing holds on to it: it
+        may be drained and closed at any moment, so it is for who can tell when that has happened."""
+        entry = self._board.serving.get(name)
+        if entry is None:
+            return None
+        if version is None:
+            return entry.default if label is None else entry.labels.get(label)
+        return entry.versions.get(version) if label is None else None
 
     # The picture
 

@@ -86,7 +86,11 @@ class ModelMetrics:
 
     def requests(self, protocol: str, count: int, seconds: float, queue_seconds: float, compute_seconds: float) -> None:
         """So many requests that came and ran together were answered with OK. The seconds are those of the first."""
-        self._note((protocol, "OK", seconds, queue_seconds, compute_seconds, count))
+        noted = self._noted  # as `_note`, written out
+        noted.append((protocol, "OK", seconds, queue_seconds, compute_seconds, count))
+        if len(noted) >= _NOTED:
+            with self._lock:
+                self._add_up()
 
     def _note(self, entry: tuple[str, str, float, float, float, int]) -> None:
         noted = self._noted

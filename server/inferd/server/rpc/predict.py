@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from inferd.backends.api import Array
 from inferd.server.core.burst import Share, Target
 from inferd.server.core.inference import Answer, Inference, Query
+from inferd.server.core.needs import ServableLike
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
@@ -79,6 +81,13 @@ class Speech:
             form.request_id(message) if form.identified else new(call, "")
             for call, (form, message) in zip(calls, messages, strict=True)
         ]
+
+    def request_id(self, call: UnaryCall, form: Form[Facts], message: bytes) -> str | None:
+        return form.request_id(message) if form.identified else self._gate.request_id(call, "")
+
+    def encode_one(self, servable: ServableLike, signature: str, outputs: dict[str, Array], request_id: str) -> bytes:
+        id_ = servable.id
+        return encode_response(id_.name, id_.version, signature, outputs, request_id)
 
     def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
         id_ = share.handle.servable.id

@@ -23,6 +23,7 @@ from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.foreign_names import real_names
 from inferd.server.rpc.guard import Guard, Handlers
 from inferd.server.rpc.health import CHECK, WATCH, Health
+from inferd.server.rpc.lone import Lone
 from inferd.server.rpc.models import Models
 from inferd.server.rpc.oip import infer
 from inferd.server.rpc.oip import service as oip
@@ -39,6 +40,7 @@ PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 MODEL_SERVICE = "inferd.v1.ModelService"
 SERVICES = ("inferd.v1.PredictService", MODEL_SERVICE, "grpc.health.v1.Health", oip.SERVICE, *tfs.SERVICES)
+Speech = predict.Speech | infer.Speech | tfs_predict.Speech
 _PROTOCOLS = {"/inference.": "oip", "/tensorflow.": "tfs"}
 
 
@@ -95,11 +97,13 @@ def build_method_table(
     else:
         whole = Guard(gate.authority, seen_by, edge, refused).handlers()
     audit = Audit(gate)
-    speeches: dict[str, burst.Speech] = {
+    speeches: dict[str, Speech] = {
         PREDICT: predict.Speech(edge),
         oip.INFER: infer.Speech(),
         tfs.PREDICT: tfs_predict.Speech(),
     }
+    if gate.authority is not None or gate.limiter is not None:
+        speeches = {}  # who asks, and for how much, is looked at call by call: then nothing takes a short cut
     bursts = Bursts(manager)
     table = MethodTable(
         unary={
@@ -109,10 +113,8 @@ def build_method_table(
         stream=whole.stream,
         hot=frozenset({PREDICT, oip.INFER, tfs.PREDICT}),
         exempt=frozenset({CHECK, *oip.PROBES}),
-        # Who asks, and for how much, is looked at call by call: then nothing is taken together.
-        bursts={path: burst.Burst(speech, bursts, whole.unary[path]) for path, speech in speeches.items()}
-        if gate.authority is None and gate.limiter is None
-        else {},
+        bursts={path: burst.Burst(speech, bursts, whole.unary[path]) for path, speech in speeches.items()},
+        lone={path: Lone(speech, manager.serving) for path, speech in speeches.items()},
         refused=refused,
     )
     return table if gate.limiter is None else _bounded(table, Bounded(gate.limiter, edge, refused))

@@ -126,6 +126,9 @@ StreamHandler = Callable[[StreamCall], None]
 BurstHandler = Callable[[Sequence[UnaryCall], float], Sequence[UnaryCall]]
 """Takes calls that came in one turn of a loop, the first of them at this monotonic time, on the loop's thread. Gives
 those that it has left unanswered."""
+LoneHandler = Callable[[UnaryCall, float], bool]
+"""Takes the only call in flight, which came at this monotonic time, on the loop's thread. Gives whether it has been
+answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ class MethodTable:
     exempt    methods that are taken even when the bounds on calls and bytes are reached, and while the server drains:
               health must not fail because the server is busy
     bursts    for hot methods: who takes calls that came together. A transport without turns uses `unary`
+    lone      for the same methods: who takes a call that is the only one in flight
     refused   told of every call that the transport itself turned away, before any handler saw it
     unbounded the unary methods for callers that were counted before (REST); empty: these are the same
     """
@@ -145,6 +149,7 @@ class MethodTable:
     hot: frozenset[str] = field(default_factory=frozenset)
     exempt: frozenset[str] = field(default_factory=frozenset)
     bursts: Mapping[str, BurstHandler] = field(default_factory=dict)
+    lone: Mapping[str, LoneHandler] = field(default_factory=dict)
     refused: Callable[[str, Code], None] = lambda _method, _code: None
     unbounded: Mapping[str, UnaryHandler] = field(default_factory=dict)
 

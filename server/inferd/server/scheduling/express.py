@@ -73,6 +73,16 @@ class Express:
             bucket = queue.buckets.get(route.key)
             if inputs is None or bucket is None:
                 return None
-            return self._executor.run_now(bucket, inputs, len(taken), wanted)
+            return self._executor.run_now(bucket, inputs, rows * len(taken), len(taken), wanted)
 
         return self._lane.run_now(run)
+
+    def run_one(self, route: Route, wanted: tuple[str, ...] | None, inputs: dict[str, Array]) -> Ran | None:
+        """The same for one request that has no company: its turn is its own. The servable may be drained or closed
+        meanwhile; where it is closed nothing runs."""
+        queue, lane = route.queue, self._lane
+        bucket = queue.buckets.get(route.key)
+        if bucket is None or queue.requests or route.rows > queue.limit or not lane.pace.short:
+            return None
+        with lane.busy:
+            return None if lane.closed else self._executor.run_now(bucket, inputs, route.rows, 1, wanted)

@@ -153,9 +153,13 @@ class InlineLoop:
 
 class Lane:
     """A servable on the loop. `take_and_run` runs one batch and gives whether there was one; `hand_over` wakes a
-    worker."""
+    worker.
 
-    __slots__ = ("_busy", "_closed", "_deferred", "_hand_over", "_loop", "_take_and_run", "pace")
+    busy     held while a batch runs
+    closed   no batch may be begun; to be read while `busy` is held
+    """
+
+    __slots__ = ("_deferred", "_hand_over", "_loop", "_take_and_run", "busy", "closed", "pace")
 
     def __init__(
         self, loop: InlineLoop, pace: Pace, take_and_run: Callable[[], bool], hand_over: Callable[[], None]
@@ -164,8 +168,8 @@ class Lane:
         self._loop = loop
         self._take_and_run = take_and_run
         self._hand_over = hand_over
-        self._busy = threading.Lock()
-        self._closed = False
+        self.busy = threading.Lock()
+        self.closed = False
         self._deferred = False  # the coming turn will look here
 
     def defer(self) -> bool:
@@ -181,8 +185,8 @@ class Lane:
     def run(self, until: float) -> None:
         """Runs batches until none waits, the servable is no longer short, or the turn is over."""
         self._deferred = False  # before the look: what comes later asks anew
-        with self._busy:
-            while not self._closed and self.pace.short:
+        with self.busy:
+            while not self.closed and self.pace.short:
                 if not self._take_and_run():
                     return
                 if monotonic() >= until:
@@ -195,15 +199,15 @@ class Lane:
         loop = self._loop
         if loop.spent >= TURN or not self.pace.short:
             return None
-        with self._busy:
-            ran = None if self._closed else run()
+        with self.busy:
+            ran = None if self.closed else run()
         if ran is not None:
             loop.spent += ran.finished_at - ran.started_at
         return ran
 
     def close(self) -> None:
         """No batch runs here any more once this returns; what waits is for the workers."""
-        with self._busy:
-            self._closed = True
+        with self.busy:
+            self.closed = True
         self.pace.settle()
         self._hand_over()

@@ -31,15 +31,17 @@ class Route:
     notes, kept by the caller between such requests. Empty until then, and for ever where the values decide.
 
     run_now    `Express.run_now`, where the rows of such requests make a batch as they are, one after the other
+    run_one    `Express.run_one`, likewise
     """
 
-    __slots__ = ("key", "queue", "rows", "run_now")
+    __slots__ = ("key", "queue", "rows", "run_now", "run_one")
 
     def __init__(self) -> None:
         self.queue: Any = None  # a SignatureQueue
         self.key: Hashable = None
         self.rows = 0
         self.run_now: Any = None
+        self.run_one: Any = None
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a batch

@@ -208,7 +208,7 @@ class Scheduler:
             elif route is not None and queue.keys.by_shape(request.inputs):
                 route.key, route.rows, route.queue = key, request.rows, queue
                 if self._express is not None and not self._paddings[queue.name]:
-                    route.run_now = self._express.run_now
+                    route.run_now, route.run_one = self._express.run_now, self._express.run_one
             self._batcher.submit(request, queue, key)
         elif queue.splits:
             Reassembly(request, queue, key, self._batcher).start(len(self._group.workers))

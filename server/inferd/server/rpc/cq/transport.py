@@ -64,7 +64,9 @@ class CompletionQueueTransport:
         tls: TlsFiles | None = None,
     ) -> None:
         self._unary = {
-            method.encode(): Service(method, handler, table.bursts.get(method), exempt=method in table.exempt)
+            method.encode(): Service(
+                method, handler, table.bursts.get(method), table.lone.get(method), exempt=method in table.exempt
+            )
             for method, handler in table.unary.items()
         }
         self._bursting = [service for service in self._unary.values() if service.together is not None]
@@ -199,8 +201,9 @@ class CompletionQueueTransport:
             elif event.completion_type == _TIMEOUT:
                 self._turn()
             event = tag = None  # a reference to a finished call can keep the core spinning
+            waiting = self._arrived + inline.asked
             # The only call there is has no company to wait for: that saves a look at the queue.
-            if self._arrived + inline.asked >= _TURN_AFTER or (self._arrived == 1 and desk.calls == 1):
+            if waiting >= _TURN_AFTER or (waiting and desk.calls == 1):
                 self._turn()
         inline.leave()
         self._turn()
@@ -310,7 +313,11 @@ class CompletionQueueTransport:
             call.held = size
         call.request = message
         service = call.service
-        if service.together is not None and size <= _SMALL:
+        alone = self._desk.calls == 1  # no company to wait for
+        if alone and service.lone is not None and call.event.call_details.deadline > time.time():
+            if service.lone(call, time.monotonic()):
+                return
+        elif service.together is not None and size <= _SMALL:
             if not self._arrived:
                 self._arrived_at = time.monotonic()
             self._arrived += 1

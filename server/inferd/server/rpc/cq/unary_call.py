@@ -13,7 +13,7 @@ from grpc._cython import cygrpc
 from inferd.server.core.status import header_text
 from inferd.server.errors import Code
 from inferd.server.rpc.cq.call import NO_FLAGS, OK, Call, Home
-from inferd.server.rpc.transport import BurstHandler, Metadata, UnaryHandler
+from inferd.server.rpc.transport import BurstHandler, LoneHandler, Metadata, UnaryHandler
 
 
 class Service:
@@ -22,16 +22,26 @@ class Service:
     handle     takes a call whose request is there
     together   takes several that came in one turn of the loop, gives those that it has left unanswered; None: there is
                no such thing
+    lone       takes the only call in flight, gives whether it has answered it; None: there is no such thing
     arrived    calls kept for it until the turn
     exempt     taken even when the bounds are reached, and while the server drains
     """
 
-    __slots__ = ("arrived", "exempt", "handle", "method", "together")
+    __slots__ = ("arrived", "exempt", "handle", "lone", "method", "together")
 
-    def __init__(self, method: str, handle: UnaryHandler, together: BurstHandler | None, *, exempt: bool) -> None:
+    def __init__(
+        self,
+        method: str,
+        handle: UnaryHandler,
+        together: BurstHandler | None,
+        lone: LoneHandler | None = None,
+        *,
+        exempt: bool,
+    ) -> None:
         self.method = method
         self.handle = handle
         self.together = together
+        self.lone = lone
         self.arrived: list[UnaryCall] = []
         self.exempt = exempt
 

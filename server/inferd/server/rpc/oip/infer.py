@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from inferd.backends.api import Array
 from inferd.server.core.burst import Share, Target
 from inferd.server.core.inference import Answer, Inference
-from inferd.server.core.needs import ManagerLike
+from inferd.server.core.needs import ManagerLike, ServableLike
 from inferd.server.core.oip.classification import classified
 from inferd.server.core.oip.options import Options, options
 from inferd.server.core.oip.query import query
@@ -90,6 +91,13 @@ class Speech:
         self, _calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
     ) -> Sequence[str | None]:
         return [form.request_id(message) if form.identified else "" for form, message in messages]
+
+    def request_id(self, _call: UnaryCall, form: Form[Facts], message: bytes) -> str | None:
+        return form.request_id(message) if form.identified else ""
+
+    def encode_one(self, servable: ServableLike, _signature: str, outputs: dict[str, Array], request_id: str) -> bytes:
+        id_ = servable.id
+        return encode_response(id_.name, id_.version, outputs, request_id)
 
     def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
         id_ = share.handle.servable.id

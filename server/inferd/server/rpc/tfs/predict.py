@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from inferd.backends.api import Array
 from inferd.server.core.burst import Share, Target
 from inferd.server.core.inference import Answer, Query
+from inferd.server.core.needs import ServableLike
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.tfs.calls import PRIORITY, PROTOCOL, Calls, checked_name
 from inferd.server.rpc.transport import UnaryCall
@@ -63,6 +65,13 @@ class Speech:
         self, calls: Sequence[UnaryCall], _messages: Sequence[tuple[Form[Facts], bytes]]
     ) -> Sequence[str | None]:
         return ["" if call.metadata(PRIORITY) is None else None for call in calls]
+
+    def request_id(self, call: UnaryCall, _form: Form[Facts], _message: bytes) -> str | None:
+        return "" if call.metadata(PRIORITY) is None else None
+
+    def encode_one(self, servable: ServableLike, signature: str, outputs: dict[str, Array], _request_id: str) -> bytes:
+        id_ = servable.id
+        return encode_response(id_.name, id_.version, signature, outputs)
 
     def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
         id_ = share.handle.servable.id

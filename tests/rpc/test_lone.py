@@ -1,0 +1,212 @@
+"""The only call in flight, answered in one go: on a real scheduler whose loop is this thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.hot_calls import (
+    DOUBLE,
+    INFER,
+    LIMIT,
+    TFS_PREDICT,
+    FakeCall,
+    Server,
+    X,
+    ask,
+    classic,
+    double,
+    infer,
+    servers,
+)
+
+from inferd.backends.api import Array, BackendError, InvalidInput, Traits
+from inferd.oip.v1 import infer_pb2
+from inferd.server.rpc.services import PREDICT
+from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
+from inferd.wire.native import decode_response
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    with servers() as start:
+        yield start
+
+
+def usual(server: Server, call: FakeCall) -> FakeCall:
+    """The way of a call that was not answered at once."""
+    server.table.unary[call.method](call)  # type: ignore[arg-type]
+    server.loop.turn()
+    return call.wait()
+
+
+def test_a_call_without_company_is_one_batch_and_one_note(serve):
+    server = serve()
+    server.trust()
+    before = server.count()
+    call = ask(3)
+    assert server.lone(call)
+    assert call.y == [6]
+    assert server.recorder.batches == [(DOUBLE.name, 1, 1)]
+    snapshot = server.metrics.models["digits"].snapshot()
+    assert server.count() == before + 1
+    assert sum(snapshot.seconds.counts) == sum(snapshot.queue.counts) == sum(snapshot.compute.counts) == before + 1
+    assert server.servable.handles == 0
+
+
+def test_its_own_rows_and_id_go_back(serve):
+    server = serve()
+    server.trust(request=ask(0, 0, request_id="learn").request)
+    server.trust(request=ask(0, 0).request)
+    named, metadata = ask(1, 2, request_id="first"), FakeCall(ask(7, 8).request, x_request_id="of-metadata")
+    assert server.lone(named)
+    assert server.lone(metadata)
+    assert (named.y, metadata.y) == ([2, 4], [14, 16])
+    assert [decode_response(call.message).request_id for call in (named, metadata)] == ["first", "of-metadata"]
+
+
+def test_inputs_are_aligned_whatever_stands_before_them(serve):
+    seen: list[bool] = []
+
+    def look(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        seen.append(inputs["x"].flags.aligned)
+        return double("", inputs)
+
+    server = serve(look)
+    for n in range(4):  # the id stands before the data of the Open Inference Protocol
+        server.trust(INFER, infer(0, request_id="i" * n).request)
+        seen.clear()
+        call = infer(5, request_id="o" * n)
+        assert server.lone(call)
+        answer = infer_pb2.ModelInferResponse.FromString(call.message)
+        assert (answer.id, answer.model_name, answer.model_version) == ("o" * n, "digits", "1")
+        assert list(np.frombuffer(answer.raw_output_contents[0], np.float32)) == [10, 10]
+        assert seen == [True]
+
+
+def test_tensorflow_servings_predict_gains_alike(serve):
+    server = serve()
+    server.trust(TFS_PREDICT, classic(0).request)
+    call = classic(4)
+    assert server.lone(call)
+    answer = tfs_pb.PredictResponse.FromString(call.message)
+    assert (answer.model_spec.name, answer.model_spec.version.value) == ("digits", 1)
+    assert list(answer.outputs["y"].float_val) == [8, 8]
+    assert not server.lone(classic(1, inferd_priority="2"))
+
+
+@pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
+def test_what_asks_for_something_special_goes_the_usual_way(serve, options: dict[str, int]):
+    server = serve()
+    server.trust(request=ask(0, **options).request)
+    assert not server.lone(ask(1, **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"traits": Traits(bounded=True, concurrent=True, may_write_inputs=True)},
+        {"traits": Traits(bounded=True, concurrent=True, alignment=64)},
+        {"batching": {"max_queue_delay": 0.001}},
+        {"batching": {"mode": "off"}},
+        {"batching": {"padding": {"x": [4]}}, "signature": replace(DOUBLE, inputs=(replace(X, shape=(-1, -1)),))},
+        {"traits": Traits()},
+    ],
+    ids=["writes", "aligned", "delay", "unbatched", "padded", "not bounded"],
+)
+def test_a_model_that_needs_more_goes_the_usual_way(serve, options: dict[str, Any]):
+    server = serve(**options)
+    server.trust()
+    call = ask(1)
+    assert not server.lone(call)
+    assert usual(server, call).y == [2]
+
+
+def test_the_first_of_a_kind_and_what_no_batch_holds_go_the_usual_way(serve):
+    server = serve()
+    server.trust()
+    large = ask(*range(LIMIT + 1))
+    for call in (ask(1, 2, 3), large, large):
+        assert not server.lone(call)
+        usual(server, FakeCall(call.request))
+    assert server.lone(ask(1, 2, 3))
+
+
+def test_earlier_requests_that_wait_go_first(serve):
+    server = serve()
+    server.trust()
+    waiting, call = ask(1), ask(2)
+    server.table.unary[PREDICT](waiting)
+    assert not server.lone(call)
+    assert usual(server, call).y == [4]
+    assert waiting.y == [2]
+
+
+def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve):
+    server = serve()
+    server.trust()
+    server.scheduler._pace.suspected = True
+    assert not server.lone(ask(1))
+    server.scheduler._pace.suspected = False
+    assert server.lone(ask(1))
+    server.scheduler.close()
+    server.model.forget()
+    assert not server.lone(ask(1))
+    assert server.model.batches == []
+    server.manager.servables.clear()
+    assert not server.lone(ask(1))
+
+
+@pytest.mark.parametrize("error", [InvalidInput("no"), BackendError("it broke"), RuntimeError("secret"), SystemExit(3)])
+def test_a_run_that_fails_is_left_to_the_usual_way(serve, error: BaseException):
+    def fails(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if (inputs["x"] == 5).any():
+            raise error
+        return double("", inputs)
+
+    server = serve(fails)
+    server.trust()
+    call = ask(5)
+    assert not server.lone(call)
+    assert (call.message, call.failed) == (None, None)
+    assert server.lone(ask(6))
+
+
+def test_wrong_rows_and_outputs_that_cannot_travel_are_left_to_the_usual_way(serve):
+    def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        x = inputs["x"]
+        if (x == 5).any():
+            return {"y": np.concatenate([x, x])}
+        return {"y": x.astype(np.complex64) if (x == 6).any() else x}
+
+    server = serve(strange, batching={"mode": "trusted"})
+    server.trust()
+    for call in (ask(5), ask(6)):
+        assert not server.lone(call)
+        assert (call.message, call.failed) == (None, None)
+
+
+def test_several_outputs_go_out_in_the_order_asked_for(serve):
+    signature = replace(DOUBLE, outputs=(replace(X, name="y"), replace(X, name="z")))
+
+    def two(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": inputs["x"] * 2, "z": inputs["x"] * 3}
+
+    server = serve(two, signature=signature)
+    server.trust(request=ask(0, outputs=("z", "y")).request)
+    call = ask(4, outputs=("z", "y"))
+    assert server.lone(call)
+    outputs = decode_response(call.message).outputs
+    assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 12), ("y", 8)]
+
+
+def test_a_defect_of_the_short_cut_leaves_the_call_to_the_usual_way(serve):
+    server = serve()
+    server.trust()
+    server.manager.crash = RuntimeError("a defect")
+    assert not server.lone(ask(1))
+    server.manager.crash = None
+    assert server.lone(ask(1))
