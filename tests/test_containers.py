@@ -41,7 +41,9 @@ def test_the_final_stage_is_small_and_not_root(name: str) -> None:
     words = instructions(name)
     last = max(i for i, (word, _) in enumerate(words) if word == "FROM")
     final = words[last:]
-    assert ("USER", "inferd") in final
+    user = next(rest for word, rest in final if word == "USER")
+    assert int(user) > 0, "a number: Kubernetes refuses to start a name where the manifest says runAsNonRoot"
+    assert f"useradd --system --uid {user} --create-home inferd" in runs(name)
     assert any(word == "HEALTHCHECK" for word, _ in final)
     assert ("COPY", "--from=build /opt/inferd /opt/inferd") in final
     assert not any("pip" in rest or "apt" in rest for word, rest in final if word == "RUN")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,17 +46,28 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield server
 
 
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "-q", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `pip install inferd` would bring."""
+    place = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place), str(ROOT))
+    (found,) = place.glob("inferd-*.whl")
+    return str(found)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("end", ENDS)
-def test_the_client_at_the_ends_of_its_range(end: str, served: Served, tmp_path: Path) -> None:
+def test_the_client_at_the_ends_of_its_range(end: str, wheel: str, served: Served, tmp_path: Path) -> None:
     home = tmp_path / end
-    venv.create(home, with_pip=True)
+    venv.create(home, with_pip=False)
     python = str(home / "bin" / "python")
-    for packages in (ENDS[end], ["--no-deps", str(ROOT)]):
-        done = subprocess.run(
-            [python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+    pip("--python", python, "install", "--no-compile", wheel, *ENDS[end])
     ran = subprocess.run(
         [python, "-W", "error", "-c", PROGRAM, served.address],
         cwd=tmp_path,

@@ -35,15 +35,18 @@ def test_config_yaml_says_the_defaults():
 
 def test_what_is_commented_out_works_when_it_is_not():
     text = (ROOT / render.CONFIG_FILE).read_text()
-    tls = (
-        text.replace("  tls: null\n", "  tls:\n")
-        .replace("  #   ", "    ")
-        .replace("certificate:", "certificate: c")
-        .replace(" key:", " key: k")
-    )
+    lines, inside = [], False
+    for line in text.splitlines():
+        if line in ("  tls: null", "  jwt: null"):
+            inside = True
+            lines.append(line.removesuffix(" null"))
+        else:
+            inside = inside and line.startswith("  #   ")
+            lines.append("    " + line.removeprefix("  #   ") if inside else line)
+    tls = "\n".join(lines).replace("certificate:", "certificate: c").replace(" key:", " key: k") + "\n"
     for name in ("jwks_file", "issuer", "audience"):
         tls = tls.replace(f"{name}:\n", f"{name}: x\n")
-    config = load_config_text(tls.replace("  jwt: null\n", "  jwt:\n"))
+    config = load_config_text(tls)
     assert config.server.tls.certificate == config.http.tls.certificate == "c"
     assert config.auth.jwt.audience == ("x",)
     head, _, model = text.partition("\nmodels: {}\n")
@@ -70,8 +73,14 @@ def test_the_documentation_shows_every_key():
     for model in (ServerConfig, ModelConfig):
         for key in all_keys(model):
             assert f"| `{'.'.join(key.path)}` |" in document
-            for name, _ in item_keys(key):
+            for name, _ in item_keys(key, ".".join(key.path)):
                 assert f"| `{name}` |" in document
+    for name in (
+        "signatures[].inputs[].dtype",
+        "warmup.samples[].inputs.<name>.file",
+        "auth.certificates.<name>.models",
+    ):
+        assert f"| `{name}` |" in document
 
 
 def test_the_documentations_example_is_a_model_yaml():
@@ -84,7 +93,7 @@ def test_every_key_says_what_it_means():
     for model in (ServerConfig, ModelConfig):
         for key in all_keys(model):
             assert len(key.meaning) > 10, key.path
-            assert all(inner.meaning for _, inner in item_keys(key)), key.path
+            assert all(inner.meaning for _, inner in item_keys(key, key.path[-1])), key.path
 
 
 def test_the_json_schema_knows_the_keys_and_their_defaults():

@@ -17,7 +17,7 @@ Opened = Annotated[
 
 
 class Granted(Section):
-    """Scopes, and models by the patterns of their names."""
+    """Scopes, and the models that they are for."""
 
     scopes: Scopes = ()
     """predict; metadata: see what is served; admin: load, unload, label, roll back (metadata comes with it)."""
@@ -26,33 +26,33 @@ class Granted(Section):
 
 
 class Jwt(Section):
-    """JSON web tokens (JWT): HS256, RS256 or ES256, as the key says that a token names."""
+    """JSON web tokens (JWT). The key that a token names decides on the algorithm: HS256, RS256 or ES256."""
 
     jwks_file: Text
     """File with the key set (JWKS). It is read again when it changes."""
     issuer: Text
     """A token's `iss` must be this."""
     audience: Texts
-    """A token's `aud` must hold one of these."""
+    """A token's `aud` must contain one of these."""
     leeway: Seconds = 30.0
-    """By how much the clocks may differ for `exp`, `nbf` and `iat`."""
+    """By how much clocks may differ when `exp`, `nbf` and `iat` are checked."""
     scopes_claim: Text = "scope"
-    """The claim with the scopes: a list, or text with spaces between. Other words in it mean nothing."""
+    """The claim with the scopes: a list, or text separated by spaces. Words that are no scopes are ignored."""
     models_claim: Text = "models"
-    """The claim with patterns of model names: a list, or one text. A token without it is for all models."""
+    """The claim with patterns of model names: a list, or one text. A token without it is good for all models."""
 
 
 class Auth(Section):
-    """Who may call. Without any of tokens_file, jwt and certificates everybody may."""
+    """Who may call. Everybody, unless tokens_file, jwt or certificates is set."""
 
     tokens_file: Text | None = None
     """YAML file of bearer tokens, each `name: {sha256, scopes, models, expires}`. It is read again when it changes."""
     jwt: Jwt | None = None
-    """null: none are taken."""
+    """null: none are accepted."""
     certificates: dict[Text, Granted] = Field(default_factory=dict)
-    """By common name or alternative name of a client's certificate: its `scopes` and `models` (needs tls.client_ca)."""
+    """By common name or alternative name of a client's certificate: its `scopes` and `models`. Needs tls.client_ca."""
     anonymous: Granted = Granted()
-    """What a caller without credentials may do, once anybody has any."""
+    """What callers without credentials may do, once credentials are set up at all."""
     open: Opened = ("health",)
     """What needs no credentials: health (of the server, not of models), metrics, reflection (and /docs)."""
     poll: Interval = 1.0
@@ -68,11 +68,11 @@ class Clients(Section):
     """Bounds for each client: each identity, or each address where there are no credentials. Health is not counted."""
 
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Requests per second, messages of streams too. null: any."""
+    """Requests per second; messages of streams count, too. null: no bound."""
     burst: Count | None = None
-    """Requests at once after a pause. null: as many as a second has."""
+    """Requests at once after a pause. null: as many as in one second."""
     concurrency: Count | None = None
-    """Requests and streams at once. null: any."""
+    """Requests and streams at the same time. null: no bound."""
 
     @model_validator(mode="after")
     def _burst_of_a_rate(self) -> Self:
@@ -87,6 +87,6 @@ class Clients(Section):
 
 
 class Limits(Section):
-    """What one client may ask for."""
+    """Limits on callers."""
 
     clients: Clients = Clients()

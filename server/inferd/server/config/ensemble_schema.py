@@ -15,11 +15,11 @@ class Step(Section):
     model: Text
     """Name of a model of this server."""
     version: Version | None = None
-    """Its version. null: the one that answers requests which name none."""
+    """Its version. null: the one that answers requests without a version."""
     inputs: Annotated[dict[Text, Text], Field(min_length=1)]
-    """By input of the model: the tensor of the ensemble that it gets."""
+    """By input of the model: the ensemble's tensor that it gets."""
     outputs: Annotated[dict[Text, Text], Field(min_length=1)]
-    """By output of the model: the name that it has in the ensemble. Outputs that are not named are not used."""
+    """By output of the model: the name that it has in the ensemble. Outputs that are not listed are not used."""
 
     @property
     def target(self) -> str:

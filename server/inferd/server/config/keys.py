@@ -50,15 +50,18 @@ def all_keys(model: type[Section], above: KeyPath = ()) -> Iterator[Key]:
             yield from all_keys(section, path)
 
 
-def item_keys(key: Key, above: str = "") -> Iterator[tuple[str, Key]]:
-    """The keys of the sections that a list holds, as `inputs[].name`, lists in lists included."""
+def item_keys(key: Key, at: str) -> Iterator[tuple[str, Key]]:
+    """The keys of the sections that a list or a mapping by free names holds, as `at[].key` and `at.<name>.key`, those
+    further down included. `at`: what the key itself is called."""
     for kind in _choices(key.annotation):
-        if typing.get_origin(kind) is not tuple or not _is_section(typing.get_args(kind)[0]):
+        held = typing.get_args(kind)[-1:] if typing.get_origin(kind) is dict else typing.get_args(kind)[:1]
+        if not held or not _is_section(held[0]):
             continue
-        for inner in all_keys(typing.get_args(kind)[0]):
-            name = f"{above}{key.path[-1]}[].{dotted(inner.path)}"
+        item = f"{at}.<name>" if typing.get_origin(kind) is dict else f"{at}[]"
+        for inner in all_keys(held[0]):
+            name = f"{item}.{dotted(inner.path)}"
             yield name, inner
-            yield from item_keys(inner, f"{above}{key.path[-1]}[].")
+            yield from item_keys(inner, name)
 
 
 def annotations_at(path: Sequence[str | int], root: type[Section] = ServerConfig) -> tuple[Any, ...]:

@@ -27,35 +27,37 @@ PARTIAL: Final = "partial"
 
 
 class Queue(Section):
-    """One bounded queue per servable and signature. Full means refused at once."""
+    """One bounded queue per loaded version and signature. When it is full, requests are refused at once."""
 
     requests: Count = 1024
-    """Most requests that wait."""
+    """Largest number of requests that wait."""
     bytes: Room = 256 * 2**20
-    """Most bytes of input that wait."""
+    """Largest total size of their inputs."""
     timeout: Seconds | None = None
-    """Longest time that a request waits when it names none itself. null: until its deadline."""
+    """Longest time that a request waits if it names none itself. null: until its deadline."""
     admission: Literal["deadline", "bounds"] = "deadline"
-    """deadline: a request is refused at once, too, when it could not be answered before its deadline, by what batches
-    have been taking; bounds: only these bounds refuse."""
+    """deadline: a request is also refused at once when, by what batches have been taking, it could not be answered
+    before its deadline; bounds: only the bounds above refuse."""
 
 
 class Batching(Section):
     """How requests share batches."""
 
     mode: Literal["auto", "trusted", "off"] = "auto"
-    """auto: batched when the model is proven safe to batch at load; trusted: batched without proof; off: never."""
+    """auto: requests share batches if that is proven safe when the model is loaded; trusted: they do without proof;
+    off: never."""
     max_batch_size: Count = 32
-    """Most rows in one run. A larger request is split where that was proven safe."""
+    """Most rows in one run. A larger request is split where batching was proven safe."""
     size: Literal["auto", "largest"] = "auto"
-    """auto: what batches cost by their size is learned, and part of what waits stays for the next one where that is
-    next to free; largest: all that waits, up to max_batch_size."""
+    """auto: the cost of batches of each size is learned, and part of what waits is left for the next batch where that
+    costs next to nothing; largest: a batch takes all that waits, up to max_batch_size."""
     max_queue_delay: Seconds = 0.0
-    """Longest time a request waits for company while an instance is idle."""
+    """Longest time that a request waits for others to share its batch while an instance is idle."""
     preferred_batch_size: Count | None = None
-    """An idle instance waits, up to max_queue_delay, only while fewer rows are queued. null: max_batch_size."""
+    """An idle instance waits, up to max_queue_delay, only while fewer rows than this are queued. null:
+    max_batch_size."""
     padding: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
-    """By input: the sizes to which its variable dimension is padded up with zeros; outputs keep the padded size."""
+    """By input: the sizes to which its variable dimension is padded with zeros. Outputs keep the padded size."""
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
@@ -79,8 +81,8 @@ class Instances(Section):
     threads: Count | None = None
     """CPU threads of each copy. null: an equal share of server.cpu_threads."""
     nice: Annotated[int, Strict(), Field(ge=0, le=19)] = 5
-    """How far CPU copies stand behind the front end when both want the processor, so that a slow model delays neither a
-    fast one nor a health check. 0: they are equals."""
+    """By how much copies on the CPU give way to the front end (Linux's nice), so that a slow model delays neither a
+    fast one nor a health check. 0: not at all."""
 
 
 def _given(value: Any) -> bool:
@@ -88,7 +90,7 @@ def _given(value: Any) -> bool:
 
 
 class Policy(Section):
-    """Which versions are served: exactly one of these. Nothing given: the newest one."""
+    """Which versions are served: exactly one of these keys. Without any: the newest version."""
 
     KINDS: ClassVar = ("latest", "all", "specific")
 
@@ -125,13 +127,13 @@ class Tensor(Section):
     shape: tuple[Dimension, ...] | None = None
     """Sizes, the batch axis included; -1: any size. null: even the rank is open."""
     reshape: tuple[Dimension, ...] | None = None
-    """The shape that the model itself has, the batch axis included, where requests use another. null: the same."""
+    """The shape that the model itself uses, the batch axis included, where requests use another. null: the same."""
     optional: Flag = False
-    """Requests may leave this input out."""
+    """Of an input: requests may leave it out."""
     labels: Text | None = None
-    """For an output of classes: a file in the model's directory with the name of one class a line."""
+    """Of an output with classes: a file in the model's directory with one class name per line."""
     sample: Any = None
-    """One row of real data for an input (nested lists), used in warm-up and batch proof."""
+    """Of an input: one row of real data (nested lists), used in warm-up and batch proof."""
 
 
 class DeclaredSignature(Section):
@@ -162,31 +164,32 @@ class SampleInput(Section):
     shape: tuple[Annotated[int, Strict(), Field(ge=0)], ...] = ()
     """The whole shape, the batch axis included."""
     fill: Literal["zero", "random"] = "zero"
-    """The values, where there is no file."""
+    """The values, where no file is given."""
     file: Text | None = None
-    """Values as raw bytes (STRING: each with four bytes of length before it), in the model's directory `warmup`."""
+    """A file in the model's directory `warmup` with the values as raw bytes (STRING: four bytes of length before
+    each)."""
 
 
 class WarmupSample(Section):
     """A request that every instance answers before the version takes traffic. One that fails is a failed load."""
 
     name: str = ""
-    """For messages."""
+    """What error messages call it."""
     inputs: Annotated[dict[Text, SampleInput], Field(min_length=1)]
-    """By input."""
+    """By input: what is sent."""
     runs: Count = 1
-    """How often it is answered."""
+    """How often it is sent."""
 
 
 class Warmup(Section):
-    """Runs before a version takes traffic."""
+    """What runs before a version takes traffic."""
 
     mode: Literal["auto", "off"] = "auto"
-    """auto: every signature, with its samples or with seeded data; off: none."""
+    """auto: every signature is run, with its samples or with seeded data; off: none is."""
     runs: Count = 1
     """Runs per signature."""
     samples: tuple[WarmupSample, ...] = ()
-    """Further requests, to the default signature."""
+    """Further requests to the default signature."""
 
 
 class Worker(Section):
@@ -197,29 +200,31 @@ class Worker(Section):
     start: Interval = 600.0
     """Longest time that each step of a load may take: opening the version, making an instance, a run of the warm-up."""
     memory: Room | None = None
-    """The process is ended when it takes more resident memory than this. null: any amount."""
+    """The process is ended when it takes more resident memory than this. null: no bound."""
 
 
 class ModelConfig(Section):
     """One model. Everything is optional and otherwise inferred."""
 
     backend: Text | None = None
-    """onnx, torch, tensorflow or a plug-in's name. null: told by the files of the version."""
+    """onnx, torch, tensorflow or a plug-in's name. null: found out from the files of the version."""
     artefact: Text | None = None
-    """The file or directory to serve in each version, where it has not its usual name. null: told by the names."""
+    """The file or directory to serve in each version, where it does not have its usual name. null: found by its
+    name."""
     version_policy: Policy = Policy(latest=1)
     transition: Literal["availability", "resource"] = "availability"
     """availability: the new version is loaded before the old one goes; resource: the old one goes first."""
     labels: dict[Label, Version] = Field(default_factory=dict)
     """Names for versions, such as stable: 3."""
     signatures: tuple[DeclaredSignature, ...] = ()
-    """For artefacts that do not tell them (TorchScript), or to add samples. The first one is the default."""
+    """For artefacts that do not tell their signatures (TorchScript), or to add samples. The first one is the
+    default."""
     batching: Batching = Batching()
     queue: Queue = Queue()
     instances: Instances = Instances()
     isolation: Literal["none", "process"] = "none"
-    """none: in the server's process; process: in a worker process of its own for each version, whose end or hang fails
-    nothing else."""
+    """none: the model runs in the server's process; process: each loaded version runs in a worker process of its own,
+    whose crash or hang fails nothing else."""
     worker: Worker = Worker()
     warmup: Warmup = Warmup()
     stateful: Flag = False
@@ -227,10 +232,10 @@ class ModelConfig(Section):
     default_priority: Annotated[int, Strict(), Field(ge=1, le=1000)] = 1
     """Priority of requests that name none; 1 is served before 2."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The backend's own settings; its documentation lists them."""
+    """The backend's own settings."""
     ensemble: tuple[Step, ...] = ()
-    """Steps: other models of this server, wired to each other, instead of an artefact. In any order: what a step needs
-    decides when it runs. `signatures` says what the whole takes and gives."""
+    """Instead of an artefact: steps, which are other models of this server wired to each other. Their order does not
+    matter: a step runs when its inputs are there. `signatures` says what the whole takes and gives."""
 
     @model_validator(mode="after")
     def _signatures_differ(self) -> Self:

@@ -59,7 +59,7 @@ def key_table(model: type[Section]) -> str:
     rows = ["| Key | Default | Meaning |", "| --- | --- | --- |"]
     for key in all_keys(model):
         rows.append(_row(dotted(key.path), key))
-        rows.extend(_row(name, inner) for name, inner in item_keys(key))
+        rows.extend(_row(name, inner) for name, inner in item_keys(key, dotted(key.path)))
     return "\n".join(rows) + "\n"
 
 
@@ -102,7 +102,7 @@ def _entry(key: Key, indent: str) -> Iterator[str]:
     yield from textwrap.wrap(
         key.meaning, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
     )
-    for name, inner in item_keys(key):
+    for name, inner in item_keys(key, key.path[-1]):
         first, further = f"{indent}#   {name}: ", f"{indent}#     "
         yield from textwrap.wrap(inner.meaning, _WIDTH, initial_indent=first, subsequent_indent=further)
     name = key.path[-1]

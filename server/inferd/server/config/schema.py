@@ -67,7 +67,7 @@ __all__ = [
 
 
 class Tls(Section):
-    """TLS; its files are read again when they change."""
+    """TLS. Its files are read again when they change."""
 
     certificate: Text
     """PEM file of the certificate chain."""
@@ -81,99 +81,104 @@ class Server(Section):
     """Where the process listens, and what it may use."""
 
     listen: ListenAddresses = ("0.0.0.0:8001", "0.0.0.0:8500")
-    """gRPC addresses, HOST:PORT or unix:PATH. Of these two defaults 8001 is required and 8500 only warns when taken."""
+    """gRPC addresses, HOST:PORT or unix:PATH. Of the two defaults 8001 is required; 8500 is left out, with a warning,
+    when it is taken."""
     http: HttpAddresses = ("0.0.0.0:8000",)
-    """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: none."""
+    """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: no HTTP."""
     workers: Count = 1
-    """Serving processes on the same ports. Above 1 a supervisor starts them, restarts one that dies and keeps them in
-    step; they share cpu_threads."""
+    """How many processes serve on the same ports. Above 1 a supervisor starts them, replaces one that dies and keeps
+    them in step; they share cpu_threads."""
     transport: Literal["auto", "cq", "public"] = "auto"
-    """auto: the fastest gRPC front end that passes its self-check; public: grpcio's public API."""
+    """auto: the fastest gRPC front end that passes its self-check; cq: the completion queue or no start; public:
+    grpcio's public API."""
     metrics: HttpAddresses = ()
     """Addresses of /metrics, /healthz and /readyz alone, HOST:PORT, in plain text and without credentials."""
     tls: Tls | None = None
-    """Of the gRPC port. null: plain text."""
+    """This one is for the gRPC port; null means plain text."""
     state_dir: Text | None = None
-    """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory."""
+    """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory
+    only."""
     cpu_threads: Count | None = None
     """CPU threads that the instances share. null: what the machine or the container allows."""
     shared_memory: Text | None = None
-    """How names of POSIX shared memory must begin that clients on this machine may register for tensors ("/" for any).
-    null: none may."""
+    """Prefix of the names of POSIX shared memory that clients on this machine may register for tensors ("/": any name).
+    null: shared memory is off."""
     preload: Texts = ()
-    """Backends whose frameworks are imported at start, such as [tensorflow]. None where `isolation` is process for
-    all models."""
+    """Backends whose frameworks are imported at start, such as [tensorflow]. Without effect where `isolation` is
+    process for all models."""
     # No `Texts`: a misspelt "strict" must not become a list of one model.
     readiness: Literal["settled", "strict"] | tuple[Text, ...] = "settled"
     """settled: ready when every version of the first scan is served or has failed once; strict: when all are served;
     or a list of models that must be served."""
     open: Literal["at_start", "when_ready"] = "at_start"
-    """When the ports open. when_ready: for proxies that ask nobody's health, such as nginx; until then nothing answers,
-    /healthz neither, and a port that is taken is noticed only then. Workers of a group start together in any case."""
+    """When the ports open. when_ready is for proxies that do not check health, such as nginx: until the server is ready
+    nothing answers, not even /healthz, and a port that is taken is noticed only then. It has no effect with
+    server.workers above 1."""
 
 
 class Grpc(Section):
     """Limits of the gRPC port."""
 
     max_message: Room = 64 * 2**20
-    """Largest message, both ways."""
+    """Largest message, in either direction."""
     max_streams_per_connection: Count = 1024
-    """Most calls at once on one connection."""
+    """Largest number of calls at the same time on one connection."""
     max_connections: Count = 4096
-    """Most connections."""
+    """Largest number of connections."""
     max_connection_age: Interval | None = None
-    """A connection is asked to end after about this time: its calls are finished, and the client connects anew. null:
-    never; 30s with server.workers above 1, so that connections spread and a worker can be replaced without a failed
-    call."""
+    """A connection is asked to end at about this age: its calls are finished, and the client connects again. null:
+    never, or 30s with server.workers above 1, so that connections spread over the workers and a worker can be replaced
+    without a failed call."""
     keepalive_time: Interval = 60.0
-    """A silent connection is pinged after this time."""
+    """A connection that has been silent for this time is pinged."""
     keepalive_timeout: Interval = 20.0
-    """A connection that does not answer a ping for this time is closed."""
+    """A connection that does not answer a ping within this time is closed."""
     max_metadata: Room = 16 * 2**10
-    """Most metadata (headers) of a call."""
+    """Largest metadata (headers) of a call."""
     receive_timeout: Interval = 60.0
-    """A call whose message has not come after this time fails (streams may be silent)."""
+    """A call whose message has not arrived after this time fails. Streams may be silent."""
 
 
 class Http(Section):
     """Limits of the HTTP port."""
 
     max_body: Room = 64 * 2**20
-    """Largest body of a request over REST, compressed and decompressed."""
+    """Largest body of a REST request, as it is sent and decompressed."""
     timeout: Interval = 60.0
-    """A request over REST that is not answered after this time fails."""
+    """A REST request that is not answered within this time fails."""
     connections: Count = 1024
-    """Most connections. Past these the one that has been silent longest is cut off."""
+    """Largest number of connections. Past it, the connection that has been silent longest is closed."""
     tls: Tls | None = None
-    """Of the HTTP port. null: plain text."""
+    """This one is for the HTTP port; null means plain text."""
 
 
 class Inflight(Section):
-    """Requests between receipt and reply, over all models. Past these a call is refused."""
+    """Bounds of what is between receipt and reply, over all models. Past them a call is refused."""
 
     calls: Count = 8192
-    """Most calls."""
+    """Largest number of calls."""
     bytes: Room = 1024 * 2**20
-    """Most bytes of their messages."""
+    """Largest total size of their messages."""
 
 
 class Memory(Section):
-    """What the process may keep in memory. For requests there are `inflight.bytes` and `queue.bytes`."""
+    """What the process may keep in memory. Requests are bounded by `inflight.bytes` and `queue.bytes`."""
 
     models: Room | None = None
-    """Most bytes of host memory that the loaded models take together, by their files and what loads have shown. A
-    version that does not fit is not loaded, and the one before it stays. null: no such bound."""
+    """Host memory that all loaded models may take together, estimated from their files and from what earlier loads have
+    shown. A version that does not fit is not loaded, and the one before it stays. null: no bound."""
 
 
 class Repository(Section):
     """Where models come from."""
 
     roots: Texts = ("model_repository",)
-    """Directories that hold models; relative ones start at the working directory."""
+    """Directories that hold models. Relative paths start at the working directory."""
     models: dict[Text, Text] = Field(default_factory=dict)
-    """Models by name, each with its own directory of versions wherever that lies: a TensorFlow Serving base path."""
+    """Models by name, each with the directory of its versions, wherever that is: TensorFlow Serving's base path."""
     models_file: Text | None = None
-    """A file in the format of TensorFlow Serving's model_config_file: more such models, their policies and labels."""
+    """A file in the format of TensorFlow Serving's model_config_file, with more such models, their policies and
+    labels."""
     models_file_poll: Seconds = 0.0
     """Time between two looks at models_file. 0s: it is read at start only."""
     mode: Literal["watch", "explicit"] = "watch"
@@ -185,7 +190,7 @@ class Repository(Section):
     settle: Seconds = 2.0
     """A version is loaded when its files have not changed for this time. On NFS: 65s."""
     ready_file: Text | None = None
-    """A version counts only when its directory holds a file of this name."""
+    """A version counts only once its directory holds a file of this name. null: no such file is needed."""
     allowed_link_targets: Texts = ()
     """Directories outside the roots into which symbolic links may point."""
 
@@ -194,11 +199,11 @@ class Load(Section):
     """How versions are loaded."""
 
     threads: Count = 2
-    """Versions that load at the same time."""
+    """How many versions may load at the same time."""
     retry_min: Interval = 1.0
     """Pause before a failed load is tried again; it doubles with each failure."""
     retry_max: Interval = 60.0
-    """Longest pause between two tries."""
+    """Longest pause between two attempts."""
 
     @model_validator(mode="after")
     def _grows(self) -> Self:
@@ -211,21 +216,21 @@ class Drain(Section):
     """How the server stops."""
 
     pre_stop: Seconds = 0.0
-    """Time between saying NOT_SERVING and taking no more calls: what a load balancer needs to notice."""
+    """Time between reporting NOT_SERVING and refusing new calls: as long as a load balancer takes to notice."""
     grace: Seconds = 30.0
-    """Calls that still run after this time are cut off."""
+    """Calls that are still running after this time are cut off."""
 
 
 class Admin(Section):
     """Who may load, unload, label and roll back."""
 
     allow: Literal["local_peer", "authenticated", "anyone"] = "local_peer"
-    """local_peer: callers on this machine, not through a proxy; authenticated: from anywhere, but only with
-    credentials; anyone. Where `auth` is set, the scope admin is needed as well."""
+    """local_peer: callers on this machine, not through a proxy; authenticated: callers from anywhere, but only with
+    credentials; anyone: everybody. Where `auth` is set, the scope admin is needed as well."""
     allow_upload: Flag = False
-    """Whether those may send a model's files with a load (Triton's `file:` parameters)."""
+    """Whether they may also send a model's files with a load (Triton's `file:` parameters)."""
     max_upload: Room = 1024 * 2**20
-    """Most bytes of uploaded models, all together."""
+    """Largest total size of uploaded models."""
 
 
 class Log(Section):
@@ -240,7 +245,7 @@ class Log(Section):
     max_size: Room = 50 * 2**20
     """The file is rotated at this size."""
     backups: Annotated[int, Strict(), Field(ge=1, le=1000)] = 5
-    """Rotated files that are kept."""
+    """How many rotated files are kept."""
 
 
 class ServerConfig(Section):
@@ -259,17 +264,18 @@ class ServerConfig(Section):
     limits: Limits = Limits()
     log: Log = Log()
     queue: Queue = Queue()
-    """Default for every model, over which the model's own settings are laid."""
+    """Default for every model; a model's own settings are laid over it."""
     batching: Batching = Batching()
-    """Default for every model, over which the model's own settings are laid."""
+    """Default for every model; a model's own settings are laid over it."""
     instances: Instances = Instances()
-    """Default for every model, over which the model's own settings are laid."""
+    """Default for every model; a model's own settings are laid over it."""
     isolation: Literal["none", "process"] = "none"
-    """Default for every model."""
+    """Default for every model. none: it runs in the server's process; process: in a worker process of its own."""
     worker: Worker = Worker()
-    """Default for every model, over which the model's own settings are laid."""
+    """Default for every model; a model's own settings are laid over it."""
     models: dict[Text, dict[str, Any]] = Field(default_factory=dict)
-    """By model name: any key of model.yaml, over what its model.yaml and config.pbtxt say."""
+    """By model name: any key of model.yaml. What is set here counts more than the model's own model.yaml and
+    config.pbtxt."""
 
     @model_validator(mode="after")
     def _credentials(self) -> Self:
