@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from support.lifecycle import House, fake_servable
 
 from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import State
 
 
 def test_a_retired_servable_gives_no_handles_and_is_idle_at_once() -> None:
@@ -55,6 +57,25 @@ def test_coinciding_releases_close_once(house: House) -> None:
     assert handles[0].servable.acquire() is None
     house.run()
     assert house.loader.unloads == [("m", 1, 1)]
+
+
+def test_a_version_whose_closing_fails_is_gone_all_the_same(house: House) -> None:
+    house.write("m/1/model")
+    house.see()
+    unload = house.loader.unload
+
+    def fails(servable: Servable) -> None:
+        unload(servable)
+        raise RuntimeError("the framework's last word")
+
+    house.loader.unload = fails  # type: ignore[method-assign]
+    gone = house.manager.unload("m", by="me")
+    house.run()
+    assert gone.result(timeout=0).versions[0].state is State.END
+    house.loader.unload = unload  # type: ignore[method-assign]
+    house.manager.load("m", by="me")
+    house.see()
+    assert list(house.serves()) == [1]
 
 
 def test_threads_never_lose_count() -> None:
@@ -106,14 +127,19 @@ def test_acquire_under_swaps_never_gives_what_is_closed(house: House) -> None:
             handle.release()
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for turn in range(1, 40):
-        house.write("m/1/model", str(turn))
-        house.settle()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # they take turns five hundred times as often as usual
+    try:
+        for thread in threads:
+            thread.start()
+        for turn in range(1, 40):
+            house.write("m/1/model", str(turn))
+            house.settle()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
     house.run()
     assert wrong == []
     assert all(count)

@@ -3,13 +3,16 @@ given back."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from inferd.server.lifecycle.loader import LoaderLike
 from inferd.server.lifecycle.record import ModelRecord, VersionRecord
 from inferd.server.lifecycle.servable import Servable
+from inferd.server.observability.events import event, get
 
+log = get("lifecycle")
 Job = Callable[[], None]
 
 
@@ -51,7 +54,10 @@ class Closer:
         self._closing.add(servable.generation)
 
         def job() -> None:
-            self._loader.unload(servable)
+            try:
+                self._loader.unload(servable)
+            except Exception as error:  # the version is gone in any case: nobody must wait for it for ever
+                event(log, logging.ERROR, "closing failed", error=error, servable=str(servable.id))
             self._post(partial(self._closed, model, record, servable.generation))
 
         self._spawn(f"inferd-close-{record.id}", job)

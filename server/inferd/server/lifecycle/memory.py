@@ -33,6 +33,7 @@ class Memory:
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
         self._busy = busy
         self._lock = threading.Lock()
+        self._never = threading.Event()
         self._modules = 0
         self._trim = _malloc_trim()
 
@@ -56,7 +57,7 @@ class Memory:
     def _collect(self) -> None:
         end = time.monotonic() + _PATIENCE
         while self._busy() and time.monotonic() < end:
-            time.sleep(_GAP)
+            self._never.wait(_GAP)
         gc.collect()
 
 
