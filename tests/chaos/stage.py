@@ -240,7 +240,7 @@ def _fake_clock(file: Path) -> Mapping[str, str]:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
-            # Else waits on the monotonic clock, those of the interpreter for its lock too, are taken for such on the wall clock.
+            # Else monotonic waits, the interpreter's own for its lock too, are taken for waits on the wall clock.
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
     raise CannotPlay("libfaketime (Debian: faketime) is not installed")
