@@ -77,6 +77,11 @@ def test_outputs() -> None:
     assert refused(inputs(), ("y", "y")) == WHERE + "output 'y' is asked for more than once"
 
 
+def test_many_outputs_asked_for_twice_are_counted_once() -> None:
+    # 300,000 names come in a message of a megabyte: looking each up among all the others would take for ever.
+    assert refused(inputs(), ("y", "z") * 150_000) == WHERE + "output 'y', 'z' is asked for more than once"
+
+
 def test_long_lists_and_names_are_cut() -> None:
     text = refused(inputs(**{f"n{number}" + "x" * 1000: np.zeros(1) for number in range(50)}))
     assert "and 40 more" in text

@@ -409,6 +409,7 @@ def test_multi_inference(channel: Any) -> None:
             "Duplicate evaluation of signature: a",
         ),
         ([("people", "regression", "x")], "INVALID_ARGUMENT", "Unsupported method: 'x'"),
+        ([("people", f"s{n}", REGRESS) for n in range(257)], "INVALID_ARGUMENT", "expected at most 256 tasks"),
         ([("people", "regression", REGRESS), ("people", "no", REGRESS)], "FAILED_PRECONDITION", '"no" not found'),
     ],
 )

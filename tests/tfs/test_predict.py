@@ -81,6 +81,20 @@ def test_a_last_value_stands_for_the_rest(channel: Any) -> None:
     assert tf.make_ndarray(answer.outputs["out_FP32"]).tolist() == [[7, 7], [7, 7]]
 
 
+def test_what_a_last_value_stands_for_counts_while_it_waits(channel: Any, server: Served) -> None:
+    scheduler = scheduler_of(server, "digits")
+    scheduler.holding = True
+    asked = request(x=np.zeros((1, 1), np.float32))
+    tensor = asked.inputs["x"]
+    tensor.ClearField("tensor_content")
+    tensor.tensor_shape.dim[1].size = 2**17
+    pending = stub(channel).Predict.future(asked)
+    scheduler.wait_for(1)
+    assert scheduler.held[0].nbytes == 4 * 2**17
+    scheduler.release()
+    pending.result(timeout=20)
+
+
 def test_output_filter(channel: Any) -> None:
     asked = request()
     asked.output_filter.append("z")

@@ -20,7 +20,7 @@ from inferd.wire.tensors import WireError
 from inferd.wire.tfs import fallback
 from inferd.wire.tfs.dtypes import DTYPE, FIELD, NUMBER
 from inferd.wire.tfs.recognise import recognise_request
-from inferd.wire.tfs.tensor import array_of
+from inferd.wire.tfs.tensor import MAX_FILLED, array_of
 from inferd.wire.varints import packed_varints
 
 TEXT = st.text(max_size=6)
@@ -250,6 +250,14 @@ def test_refusals(tensor: tensor_pb2.TensorProto, text: str) -> None:
         tfs.decode_request(_request(x=tensor))
     assert str(caught.value).startswith("tensor parsing error: x: ")
     assert text in str(caught.value)
+
+
+def test_what_is_filled_up_is_bounded_in_all_tensors_together() -> None:
+    large = _tensor(DType.FP64, [MAX_FILLED // 16])
+    whole = tfs.decode_request(_request(a=large, b=large))
+    assert sum(array.nbytes for array in whole.inputs.values()) == MAX_FILLED
+    with pytest.raises(WireError, match=r"what is filled up may take .* in all tensors of a message"):
+        tfs.decode_request(_request(a=large, b=large, c=_tensor(DType.FP64, [1])))
 
 
 @pytest.mark.parametrize("content", [False, True])

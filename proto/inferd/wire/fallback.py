@@ -13,7 +13,16 @@ from google.protobuf.message import DecodeError, Message
 
 from inferd.v1 import predict_service_pb2 as pb
 from inferd.v1 import tensor_pb2
-from inferd.wire.tensors import Array, MessageError, TensorError, WireError, decode, known_dtype
+from inferd.wire.tensors import (
+    Array,
+    MessageError,
+    TensorError,
+    WireError,
+    check_fields,
+    check_rank,
+    decode,
+    known_dtype,
+)
 from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
 
 _M = TypeVar("_M", bound=Message)
@@ -23,6 +32,8 @@ def decode_request(message: bytes) -> DecodedRequest:
     """A PredictRequest. Raises WireError."""
     parsed = _parse(pb.PredictRequest, message)
     try:
+        check_fields("inputs", len(parsed.inputs))
+        check_fields("outputs", len(parsed.outputs))
         inputs = _tensors("input", parsed.inputs)
     except WireError as error:
         error.request_id = parsed.request_id
@@ -80,6 +91,7 @@ def _tensors(kind: str, tensors: Iterable[tensor_pb2.Tensor]) -> dict[str, Array
         if name in arrays:
             raise TensorError(f"{kind} {name!r} is given more than once")
         dtype = known_dtype(tensor.dtype, name)
+        check_rank(len(tensor.shape), name)
         try:
             arrays[name] = decode(name, dtype, tuple(tensor.shape), tensor.data)
         except ImportError as error:

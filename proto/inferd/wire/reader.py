@@ -6,6 +6,8 @@ the generated class, which alone decides. So these readers never have to judge a
 
 from __future__ import annotations
 
+# Fields of a message that are walked by hand; one with more is left to the class.
+FIELDS = range(4096)
 _INT64_SIGN = 1 << 63
 _UINT64 = 1 << 64
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from inferd.wire.dtypes import DType
-from inferd.wire.reader import Unrecognised, read_field, read_text, read_varint, signed
-from inferd.wire.tensors import Array, count_of, decode_strings, valid_bool, view
+from inferd.wire.reader import FIELDS, Unrecognised, read_field, read_text, read_varint, signed
+from inferd.wire.tensors import MAX_RANK, Array, count_of, decode_strings, valid_bool, view
 from inferd.wire.values import DecodedRequest, DecodedResponse
 
 _CACHED = 1024
@@ -29,7 +29,9 @@ def recognise_request(message: bytes) -> DecodedRequest:
     outputs: list[str] = []
     request_id: str | None = None
     priority = timeout = -1
-    while i < end:
+    for _ in FIELDS:
+        if i >= end:
+            break
         tag = message[i]
         if tag == 0x12:
             i, stop = read_field(message, i + 1, end)
@@ -181,7 +183,7 @@ def _head(part: bytes) -> tuple[str, DType, tuple[int, ...], int, int, np.dtype[
     i += 2
     if i < end and part[i] == 0x1A:
         i, end = read_field(part, i + 1, end)
-        while i < end:
+        while i < end and len(shape) <= MAX_RANK:
             size, i = read_varint(part, i)
             shape.append(signed(size))
     if i != len(part):

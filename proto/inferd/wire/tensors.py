@@ -24,6 +24,10 @@ from inferd.wire.dtypes import DType, dtype_of
 Array = np.ndarray[Any, Any]
 Buffer = bytes | memoryview
 MAX_RANK = 32  # numpy 1.26's own limit; newer ones allow 64
+# Of inputs and of outputs in a message, and of parameters in a place. Nobody has as many; without a bound a message of
+# two-byte fields would keep whoever reads it busy for half a minute.
+MOST_FIELDS = 4096
+MOST_PARAMETERS = 256
 _MAX_BYTES = 2**63 - 1
 SMALL = 4096  # below this a copy is cheaper than a view
 _LENGTH = struct.Struct("<I")
@@ -53,11 +57,22 @@ def known_dtype(number: int, name: str) -> DType:
         raise TensorError(f"tensor {name!r}: unknown element type {number}; expected one of {known}") from None
 
 
+def check_rank(rank: int, name: str) -> None:
+    """Raises TensorError for more than MAX_RANK dimensions."""
+    if rank > MAX_RANK:
+        raise TensorError(f"tensor {name!r}: expected at most {MAX_RANK} dimensions, got {rank}")
+
+
+def check_fields(what: str, count: int, most: int = MOST_FIELDS) -> None:
+    """Raises MessageError for more of something than a message may have."""
+    if count > most:
+        raise MessageError(f"expected at most {most} {what}, got {count}")
+
+
 def count_of(shape: Sequence[int], itemsize: int, name: str) -> int:
     """Number of elements of a tensor of this shape. Raises TensorError for a negative dimension, for more than MAX_RANK
     dimensions, and where the size in bytes, zeros left aside, passes int64 (numpy could not even view it)."""
-    if len(shape) > MAX_RANK:
-        raise TensorError(f"tensor {name!r}: expected at most {MAX_RANK} dimensions, got {len(shape)}")
+    check_rank(len(shape), name)
     if shape and min(shape) < 0:
         raise TensorError(f"tensor {name!r}: expected every dimension to be 0 or more, got shape {_show(shape)}")
     count = math.prod(shape)

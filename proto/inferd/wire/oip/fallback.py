@@ -6,7 +6,7 @@ It alone decides what such a message means, and words the errors, as Triton does
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,17 @@ from google.protobuf.message import DecodeError
 from inferd.oip.v1 import infer_pb2 as pb
 from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
-from inferd.wire.tensors import Array, MessageError, TensorError, WireError, count_of, decode
+from inferd.wire.tensors import (
+    MOST_PARAMETERS,
+    Array,
+    MessageError,
+    TensorError,
+    WireError,
+    check_fields,
+    check_rank,
+    count_of,
+    decode,
+)
 
 SHARED_MEMORY = "shared_memory_region"
 _LENGTH = struct.Struct("<I")
@@ -51,6 +61,8 @@ def decode_request(message: bytes) -> OipRequest:
 
 
 def _request(parsed: pb.ModelInferRequest) -> OipRequest:
+    check_fields("inputs", len(parsed.inputs))
+    check_fields("outputs", len(parsed.outputs))
     inputs: dict[str, Array] = {}
     shared: dict[str, SharedInput] = {}
     raws = iter(parsed.raw_input_contents)
@@ -60,6 +72,7 @@ def _request(parsed: pb.ModelInferRequest) -> OipRequest:
             raise TensorError(f"input '{name}' already exists in request for model '{parsed.model_name}'")
         where = f"input '{name}' for model '{parsed.model_name}'"
         dtype = _dtype(tensor.datatype, where)
+        check_rank(len(tensor.shape), name)
         shape = tuple(tensor.shape)
         if SHARED_MEMORY in tensor.parameters:
             if tensor.HasField("contents"):
@@ -174,8 +187,9 @@ def _narrow(values: Sequence[Any], dtype: DType) -> Array:
     return np.fromiter(values, dtype.numpy, len(values))
 
 
-def _parameters(given: Mapping[str, pb.InferParameter] | Iterable[Any]) -> Parameters:
+def _parameters(given: Mapping[str, pb.InferParameter]) -> Parameters:
     found: Parameters = {}
+    check_fields("parameters", len(given), MOST_PARAMETERS)
     for key, parameter in dict(given).items():
         kind = parameter.WhichOneof("parameter_choice") or ""
         found[key] = Parameter(kind, getattr(parameter, kind) if kind else "")

@@ -14,8 +14,8 @@ import numpy as np
 
 from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, WantedOutput
-from inferd.wire.reader import Unrecognised, read_field, read_text, read_varint, signed
-from inferd.wire.tensors import Array, count_of, decode_strings, valid_bool, view
+from inferd.wire.reader import FIELDS, Unrecognised, read_field, read_text, read_varint, signed
+from inferd.wire.tensors import MAX_RANK, MOST_PARAMETERS, Array, count_of, decode_strings, valid_bool, view
 
 _CACHED = 1024
 _CACHE_KEY = 256  # longer heads are parsed each time: keys of any length would be a way to fill the memory
@@ -33,7 +33,9 @@ def recognise_request(message: bytes) -> OipRequest:
     heads: list[_Head] = []
     outputs: list[WantedOutput] = []
     raws: list[tuple[int, int]] = []
-    while i < end:
+    for _ in FIELDS:
+        if i >= end:
+            break
         tag = message[i]
         if tag == 0x3A:
             i, stop = read_field(message, i + 1, end)
@@ -93,7 +95,7 @@ def _input(part: bytes) -> _Head:
         elif tag == 0x1A and shape is None:
             i, stop = read_field(part, i + 1, end)
             shape = []
-            while i < stop:
+            while i < stop and len(shape) <= MAX_RANK:
                 size, i = read_varint(part, i)
                 shape.append(signed(size))
             if i != stop:
@@ -140,7 +142,7 @@ def _parameter(message: bytes, i: int, end: int, parameters: Parameters) -> None
     if i >= end or message[i] != 0x0A:
         raise Unrecognised
     key, i = read_text(message, i + 1, end)
-    if key in parameters or i >= end or message[i] != 0x12:
+    if key in parameters or len(parameters) >= MOST_PARAMETERS or i >= end or message[i] != 0x12:
         raise Unrecognised
     i, stop = read_field(message, i + 1, end)
     if stop != end or i >= end:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from inferd.tfs.v1 import prediction_service_pb2 as pb
-from inferd.wire.tensors import Array, MessageError, TensorError
-from inferd.wire.tfs.tensor import array_of
+from inferd.wire.tensors import Array, MessageError, TensorError, check_fields
+from inferd.wire.tfs.tensor import Filling, array_of
 from inferd.wire.values import DecodedRequest
 
 
@@ -20,10 +20,13 @@ def decode_request(message: bytes) -> DecodedRequest:
         parsed.ParseFromString(message)
     except DecodeError:
         raise MessageError(f"expected a PredictRequest, got {len(message)} bytes that are not one") from None
+    check_fields("inputs", len(parsed.inputs))
+    check_fields("outputs", len(parsed.output_filter))
     inputs: dict[str, Array] = {}
+    filling = Filling()
     for name, tensor in parsed.inputs.items():
         try:
-            inputs[name] = array_of(name, tensor)
+            inputs[name] = array_of(name, tensor, filling)
         except TensorError as error:
             raise TensorError(f"tensor parsing error: {name}: {error}") from None
     name, version, label, signature = spec_of(parsed.model_spec)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from inferd.wire.dtypes import DType
-from inferd.wire.reader import Unrecognised, read_field, read_text, read_varint, signed
-from inferd.wire.tensors import Array, count_of, valid_bool, view
+from inferd.wire.reader import FIELDS, Unrecognised, read_field, read_text, read_varint, signed
+from inferd.wire.tensors import MAX_RANK, Array, count_of, valid_bool, view
 from inferd.wire.tfs.dtypes import DTYPE
 from inferd.wire.values import DecodedRequest
 
@@ -31,7 +31,9 @@ def recognise_request(message: bytes) -> DecodedRequest:
     spec: _Spec | None = None
     inputs: dict[str, Array] = {}
     outputs: list[str] = []
-    while i < end:
+    for _ in FIELDS:
+        if i >= end:
+            break
         tag = message[i]
         if tag == 0x12:
             i, stop = read_field(message, i + 1, end)
@@ -134,7 +136,7 @@ def _head(part: bytes) -> _Head:
     shape: list[int] = []
     if i < end and part[i] == 0x12:
         i, stop = read_field(part, i + 1, end)
-        while i < stop:
+        while i < stop and len(shape) <= MAX_RANK:
             if part[i] != 0x12:  # unknown_rank among others
                 raise Unrecognised
             i, dim = read_field(part, i + 1, stop)

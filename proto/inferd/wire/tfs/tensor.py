@@ -9,7 +9,7 @@ import numpy as np
 from inferd.tfs.v1 import tensor_pb2 as pb
 from inferd.wire.dtypes import DType
 from inferd.wire.reader import Unrecognised, read_varint
-from inferd.wire.tensors import Array, TensorError, count_of, decode
+from inferd.wire.tensors import Array, TensorError, check_rank, count_of, decode
 from inferd.wire.tfs.dtypes import DTYPE, FIELD
 
 # A few bytes may stand for any number of elements: the last value, or zero, fills the rest. What a message can make the
@@ -17,7 +17,26 @@ from inferd.wire.tfs.dtypes import DTYPE, FIELD
 MAX_FILLED = 64 * 2**20
 
 
-def array_of(name: str, tensor: pb.TensorProto) -> Array:
+class Filling:
+    """What the tensors of one message may still be filled up with, in bytes."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_FILLED
+
+    def take(self, name: str, shape: tuple[int, ...], count: int, given: int, size: int) -> None:
+        """Tensor `name` of `count` elements takes `size` bytes; its message gives it `given` of them. Raises
+        TensorError."""
+        if size > self._left:
+            raise TensorError(
+                f"tensor {name!r}: expected {count} values for shape {list(shape)}, got {given}; what is filled up may "
+                f"take {MAX_FILLED} bytes at most, in all tensors of a message"
+            )
+        self._left -= size
+
+
+def array_of(name: str, tensor: pb.TensorProto, filling: Filling | None = None) -> Array:
     """The tensor as an array (strings: object array of bytes), read-only. Raises TensorError, naming the tensor.
 
     tensor_content counts alone where it is not empty and must fit exactly. Else the field of the element type: surplus
@@ -29,11 +48,8 @@ def array_of(name: str, tensor: pb.TensorProto) -> Array:
     if tensor.tensor_content:
         return _content(name, dtype, shape, count, tensor.tensor_content)
     values = getattr(tensor, FIELD[dtype])
-    if len(values) < count and count * max(dtype.itemsize, 8) > MAX_FILLED:
-        raise TensorError(
-            f"tensor {name!r}: expected {count} values for shape {list(shape)}, got {len(values)}; what is filled up "
-            f"may take {MAX_FILLED} bytes at most"
-        )
+    if len(values) < count:
+        (filling or Filling()).take(name, shape, count, len(values), count * max(dtype.itemsize, 8))
     try:
         array = _typed(dtype, values, count)
     except ImportError as error:
@@ -56,6 +72,7 @@ def _dtype(name: str, number: int) -> DType:
 def _shape(name: str, shape: pb.TensorShapeProto) -> tuple[int, ...]:
     if shape.unknown_rank:
         raise TensorError(f"tensor {name!r}: expected a shape, got one of unknown rank")
+    check_rank(len(shape.dim), name)
     return tuple(dim.size for dim in shape.dim)
 
 

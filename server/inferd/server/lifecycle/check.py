@@ -5,6 +5,7 @@ Nothing is converted: a client that sends FP64 where FP32 is expected has made a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -102,7 +103,7 @@ def _check_outputs(servable_id: ServableId, signature: Signature, wanted: Sequen
             f"{_where(servable_id, signature)}: unknown output {_listed(unknown)}: expected some of {_listed(names)}"
         )
     if len(set(wanted)) != len(wanted):
-        twice = sorted({name for name in wanted if list(wanted).count(name) > 1})
+        twice = sorted(name for name, times in Counter(wanted).items() if times > 1)
         raise InvalidRequest(f"{_where(servable_id, signature)}: output {_listed(twice)} is asked for more than once")
 
 

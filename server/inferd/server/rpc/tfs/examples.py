@@ -24,6 +24,7 @@ from inferd.wire.tfs.fallback import spec_of
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
+_MOST_TASKS = 256  # each is a signature of its own: no model has as many
 
 
 class Examples:
@@ -203,9 +204,11 @@ def _query(call: UnaryCall, model_spec: tuple[str, int | None, str | None, str],
 
 
 def _tasks(request: pb.MultiInferenceRequest) -> list[pb.InferenceTask]:
-    tasks = list(request.tasks)
+    tasks = list(request.tasks[:_MOST_TASKS])
     if not tasks:
         raise InvalidRequest("Inference request must have at least one task.")
+    if len(request.tasks) > _MOST_TASKS:
+        raise InvalidRequest(f"expected at most {_MOST_TASKS} tasks in a request, got {len(request.tasks)}")
     names = {task.model_spec.name for task in tasks}
     if len(names) > 1:
         raise InvalidRequest(f"All ModelSpecs in a MultiInferenceRequest must access the same model name, got {names}")

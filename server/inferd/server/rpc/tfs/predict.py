@@ -33,6 +33,9 @@ class Predict:
         except (WireError, ServingError) as error:
             self._calls.refuse(call, error, monotonic() - started)
             return
+        nbytes = len(message)
+        if request.kind is None:  # maybe a last value that stands for many: what waits is what was made of it
+            nbytes = max(nbytes, sum(array.nbytes for array in request.inputs.values()))
         query = Query(
             PROTOCOL,
             model,
@@ -44,7 +47,7 @@ class Predict:
             priority,
             None,
             call.deadline,
-            len(message),
+            nbytes,
             started,
             kind=request.kind,
         )
