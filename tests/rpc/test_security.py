@@ -10,7 +10,7 @@ from support.client import make_chain
 from support.rpc import PREDICT, Served, refused, request
 
 from inferd.server.config.schema import Admin, Server, ServerConfig, Tls
-from inferd.server.core.gate import local_address
+from inferd.server.core.gate import local_address, readable
 from inferd.v1 import model_service_pb2 as pb
 
 SERVICE = "/inferd.v1.ModelService/"
@@ -132,3 +132,9 @@ def test_everything_else_is_open(server: Served):
 )
 def test_local_addresses(peer: str, local: bool):
     assert local_address(peer) is local
+
+
+def test_peers_are_shown_as_people_write_them():
+    assert readable("ipv6:%5B::1%5D:5000") == "ipv6:[::1]:5000"
+    assert readable("ipv4:127.0.0.1:5000") == "ipv4:127.0.0.1:5000"
+    assert readable("ipv6:%0A") == "ipv6:%0A", "nothing else is decoded: it could forge lines"

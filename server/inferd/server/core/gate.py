@@ -31,6 +31,11 @@ def local_address(peer: str) -> bool:
     return kind in {"ipv4", "ipv6"} and host.startswith("127.") and host.count(".") == 3
 
 
+def readable(peer: str) -> str:
+    """A peer for people: gRPC writes the brackets of an IPv6 address as %5B and %5D."""
+    return peer.replace("%5B", "[").replace("%5D", "]")
+
+
 class Gate:
     """The checks. Thread-safe. `authority` tells callers apart, None where nobody needs credentials; `limiter` bounds
     what one client may ask for, None where nothing is bounded."""
@@ -53,15 +58,15 @@ class Gate:
         Unauthenticated. Which models are the caller's to operate is another question: see `core.view`."""
         if self._admin == "local_peer" and not self.local(call):
             raise Forbidden(
-                f"this call is open to callers on the server's own machine, without a proxy; got {call.peer}"
+                f"this call is open to callers on the server's own machine, without a proxy; got {readable(call.peer)}"
                 " (admin.allow: local_peer)"
             )
         if self.authority is None:
-            return call.peer
+            return readable(call.peer)
         caller = self.authority.identify(call)
         if Scope.ADMIN not in caller.grants.scopes or (self._admin == "authenticated" and not caller.name):
             raise caller.grants.refusal(Scope.ADMIN)
-        return caller.name or call.peer
+        return caller.name or readable(call.peer)
 
     def who(self, call: Credentials) -> str | None:
         """The name of the caller's identity, for the record; None where there is none."""

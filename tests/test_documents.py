@@ -1,0 +1,85 @@
+"""README.md and docs/: what they name is there. Links, settings, targets of make, commands and flags of `inferd`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inferd.server.cli.main import build_parser
+from inferd.server.config.keys import annotations_at
+from inferd.server.config.schema import ModelConfig, ServerConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+)
+# Both its subcommands and theirs.
+COMMANDS = next(action.choices for action in build_parser()._actions if action.dest == "command" or action.choices)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as they are made for Markdown on the web."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Each `inferd COMMAND ...` of the code blocks, comments left out."""
+    for block in re.findall(r"^```(?:console|sh)?\n(.*?)^```|^((?:    .*\n)+)", text, re.MULTILINE | re.DOTALL):
+        for line in "".join(block).replace("\\\n", " ").splitlines():
+            found = re.match(r"\s*(?:\$ )?(?:\w+=\S+ )?(?:\.venv/bin/)?inferd ([a-z]\S*.*)", line)
+            if found:
+                yield shlex.split(found[1], comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", (ROOT / page).read_text()):
+        linked = (ROOT / page).parent / target if target else ROOT / page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_exist(page: str) -> None:
+    sections = "|".join({*ServerConfig.model_fields, *ModelConfig.model_fields} - {"models"})
+    for key in re.findall(rf"`((?:{sections})(?:\.[a-z][a-z_]*)+)(?:: [^`]*)?`", (ROOT / page).read_text()):
+        if key.rpartition(".")[2] in ("config", "yaml", "pbtxt", "py", "md"):
+            continue  # a file
+        path = key.split(".")
+        assert annotations_at(path) or annotations_at(path, ModelConfig), key
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_targets_of_make_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^\$ |^    )make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_flags_exist(page: str) -> None:
+    for words in commands((ROOT / page).read_text()):
+        names = [name for name in words[0].split("|") if name] if "|" in words[0] else [words[0]]
+        if len(words) > 2 and words[1] == "|":
+            names.append(words[2])
+        for name in names:
+            assert name in COMMANDS, words
+            known = COMMANDS[name]._option_string_actions
+            for word in words[1:]:
+                flag = word.strip("[]").partition("=")[0]
+                if re.fullmatch(r"--?[a-z][\w-]*", flag):
+                    assert flag in known, f"inferd {' '.join(words)}: {flag}"
+
+
+def test_there_are_commands_to_look_at() -> None:
+    found = [words for page in PAGES for words in commands((ROOT / page).read_text())]
+    assert {"serve", "check", "models", "predict", "bench", "publish", "load", "label"} <= {words[0] for words in found}
