@@ -17,6 +17,7 @@ from grpc._cython import cygrpc
 
 from inferd.server.core.status import Failure
 from inferd.server.errors import Code
+from inferd.server.rpc.cq.statuses import Statuses
 from inferd.server.rpc.transport import Metadata, certificate_names
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ OK = 0
 
 class Home(Protocol):
     """What a call needs of its transport."""
+
+    @property
+    def statuses(self) -> Statuses: ...
 
     def gone(self, call: Call) -> None:
         """The call is over: nothing of it is left to be sent."""

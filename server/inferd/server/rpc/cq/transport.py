@@ -22,7 +22,8 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.core.status import CUT, GONE, LATE, Failure, failure_of, header_text, refusal
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
-from inferd.server.rpc.cq.call import NO_FLAGS, Call
+from inferd.server.rpc.cq.call import Call
+from inferd.server.rpc.cq.statuses import Statuses
 from inferd.server.rpc.cq.stream_call import StreamCall
 from inferd.server.rpc.cq.sweep import Sweep
 from inferd.server.rpc.cq.unary_call import Service, UnaryCall
@@ -82,6 +83,8 @@ class CompletionQueueTransport:
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
         self._inline = loop or InlineLoop()
+        self.statuses = Statuses()
+        self._full = refusal(Code.RESOURCE_EXHAUSTED, inflight.full)
         self._calls: set[Call] = set()
         self._draining = False
         self._lock = threading.Lock()
@@ -166,6 +169,7 @@ class CompletionQueueTransport:
             self._loop()
         except BaseException:
             _log.critical("the gRPC loop failed; every open call is failed", exc_info=True)
+            self.statuses.leave()
             for call in list(self._calls):
                 call.fail(Code.INTERNAL, "the server failed and ends", (("inferd-accepted", "1"),))
             self._ended.set()
@@ -179,10 +183,13 @@ class CompletionQueueTransport:
 
     def _loop(self) -> None:
         poll, inline, desk, shut_down = self._queue.poll, self._inline, self._desk, False
+        statuses = self.statuses
+        kept = statuses.kept
+        statuses.enter()
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
             # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
-            event = poll(0 if self._arrived or inline.asked else None)
+            event = poll(0 if self._arrived or inline.asked or kept else None)
             tag = event.tag
             if type(tag) is UnaryCall:
                 if tag.waits:
@@ -205,8 +212,11 @@ class CompletionQueueTransport:
             # The only call there is has no company to wait for: that saves a look at the queue.
             if waiting >= _TURN_AFTER or (waiting and desk.calls == 1):
                 self._turn()
+            elif kept and statuses.due():
+                statuses.send()
         inline.leave()
         self._turn()
+        statuses.leave()
 
     def _turn(self) -> None:
         """Answers what has arrived, as far as that can be done at once; watches the calls that have to wait."""
@@ -226,6 +236,8 @@ class CompletionQueueTransport:
         for call in waiting:
             if not call.answered:
                 call.watch()
+        if self.statuses.kept:
+            self.statuses.send()
 
     def _together(self, service: Service, calls: list[UnaryCall], now: float) -> Sequence[UnaryCall]:
         assert service.together is not None
@@ -261,7 +273,7 @@ class CompletionQueueTransport:
                 return
             entered = self._desk.enter()
             if not entered and not service.exempt:
-                self._refuse(event, service.method, refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
+                self._refuse(event, service.method, self._full)
                 return
             call = UnaryCall(self, event, service)
             call.entered = entered
@@ -276,7 +288,7 @@ class CompletionQueueTransport:
         if self._draining:
             self._refuse(event, name, GONE)
         elif not self._inflight.open_stream():
-            self._refuse(event, name, refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full))
+            self._refuse(event, name, self._full)
         else:
             opened = StreamCall(self, event, name)
             opened.entered = True
@@ -286,16 +298,7 @@ class CompletionQueueTransport:
     def _refuse(self, event: Any, method: str, failure: Failure) -> None:
         """Answers a call whose message was never read."""
         self._refused(method, failure.code)
-        event.call.start_server_batch(
-            (
-                cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
-                cygrpc.SendStatusFromServerOperation(
-                    tuple(failure.trailing), failure.code.value, failure.text.encode(), NO_FLAGS
-                ),
-                cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),
-            ),
-            _ignore,
-        )
+        self.statuses.give(event.call, _ignore, failure.code.value, failure.text.encode(), failure.trailing, close=True)
 
     def _received(self, call: UnaryCall, message: bytes | None) -> None:
         """The request of a unary call has come, or what came instead."""
@@ -306,7 +309,7 @@ class CompletionQueueTransport:
         size = len(message)
         if call.entered:
             if not self._desk.hold(size):
-                failure = refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
+                failure = self._full
                 self._refused(call.method, failure.code)
                 call.fail(failure.code, failure.text, failure.trailing)
                 return

@@ -106,18 +106,14 @@ class UnaryCall(Call):
         if not self._claim():
             return
         self._cancel_fns.clear()
-        operations: tuple[Any, ...] = (
-            cygrpc.SendInitialMetadataOperation(None, NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation(tuple(trailing), code.value, header_text(text).encode(), NO_FLAGS),
-        )
         try:
             del self._unwatched
+            close = True
         except AttributeError:  # it is watched already
-            pass
-        else:
-            operations = (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
+            close = False
         # While it waits for its message, the call is the tag of that.
-        self._call.start_server_batch(operations, self._sent if self.waits else self)
+        tag = self._sent if self.waits else self
+        self._home.statuses.give(self._call, tag, code.value, header_text(text).encode(), tuple(trailing), close=close)
 
     def _sent(self, _event: Any) -> None:
         self._home.gone(self)
