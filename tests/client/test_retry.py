@@ -245,6 +245,23 @@ def test_an_attempt_that_would_begin_at_the_deadlines_edge_is_not_begun():
     assert attempts.pause_after(failure(retry_after=28.0)) == 28.0
 
 
+def test_an_attempt_has_time_for_what_the_last_one_took():
+    """A server that needs two seconds to find out that its model hangs is not asked when there is one left."""
+    clock = Clock()
+    attempts = Attempts(RetryPolicy(), Deadline(30.0, clock))
+    clock.now = 2.0
+    assert attempts.pause_after(failure(retry_after=24.0)) == 24.0
+    attempts = Attempts(RetryPolicy(), Deadline(30.0, clock))
+    clock.now = 4.0
+    assert attempts.pause_after(failure(retry_after=25.2)) is None
+    clock.now = 32.0 - 3.0
+    late = Attempts(RetryPolicy(), Deadline(30.0, lambda: clock.now))
+    clock.now += 26.0
+    assert late.pause_after(failure(retry_after=0.5)) == 0.5, "a tenth of the timeout is enough after a long attempt"
+    clock.now += 0.5
+    assert late.pause_after(failure(retry_after=0.1)) == 0.1, "it was refused at once: the next may be as well"
+
+
 def test_a_pause_that_would_outlast_the_deadline_is_not_begun():
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(1.0, clock), rand=lambda: 0.0)

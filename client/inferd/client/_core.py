@@ -127,6 +127,9 @@ def _pushback(value: str | bytes) -> float:
     return wait / 1000 if wait >= 0 else math.inf
 
 
+_LEAST = 0.01  # seconds that an attempt needs at least
+
+
 class Deadline:
     """A timeout that runs over all attempts of one call."""
 
@@ -151,12 +154,13 @@ class Attempts:
     `pause_after` gives the seconds to wait before the next attempt, None when the error is final.
     """
 
-    __slots__ = ("_deadline", "_policy", "_random", "count")
+    __slots__ = ("_deadline", "_left", "_policy", "_random", "count")
 
     def __init__(self, policy: RetryPolicy, deadline: Deadline, rand: Callable[[], float] = random.random) -> None:
         self._policy = policy
         self._deadline = deadline
         self._random = rand
+        self._left = deadline.whole  # when the last attempt began
         self.count = 1
 
     def pause_after(self, error: RequestError) -> float | None:
@@ -170,11 +174,20 @@ class Attempts:
             # Never near 0: gRPC itself needs a moment before it connects again.
             pause = bound * (0.5 + 0.5 * self._random())
         left = self._deadline.left()
-        # An attempt needs time, too: at the deadline's edge its end would hide the reason behind DEADLINE_EXCEEDED.
-        if pause == math.inf or (left is not None and 1.05 * pause + 0.01 >= left):
+        if pause == math.inf or (left is not None and 1.05 * pause + self._needs(left) >= left):
             return None
+        if left is not None:
+            self._left = left - pause
         self.count += 1
         return pause
+
+    def _needs(self, left: float) -> float:
+        """Seconds that an attempt must have: as many as the last one took, up to a tenth of the whole timeout. At the
+        deadline's edge its end would hide the last one's reason behind DEADLINE_EXCEEDED."""
+        whole, began = self._deadline.whole, self._left
+        if whole is None or began is None:
+            return _LEAST
+        return max(_LEAST, min(began - left, whole / 10))
 
 
 class MetadataCache:
