@@ -6,12 +6,11 @@ import threading
 from time import monotonic
 
 import pytest
-from support.scheduling import PATIENCE, VECTOR, FakeModel, Recorder, vector
+from support.scheduling import PATIENCE, VECTOR, FakeModel, Recorder, learn, vector
 from support.waiting import eventually
 
 from inferd.server.errors import Code, Overloaded, TooLate
 from inferd.server.scheduling.bucket import BucketKeys
-from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.outlook import Outlook
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
@@ -23,14 +22,6 @@ def bucket(limit=8, per_row=0.01, fixed=0.0):
     made = queue.bucket((2,), lambda bucket, request: None)
     learn(made, per_row, fixed)
     return made
-
-
-def learn(bucket: Bucket, per_row, fixed=0.0):
-    """Forgets what was measured: so the test knows what is predicted."""
-    bucket.cost = CostCurve()
-    for _ in range(10):
-        for rows in (1, 4, 8):
-            bucket.cost.ran(rows, per_row * rows + fixed)
 
 
 def waiting(bucket: Bucket, rows: int) -> Bucket:

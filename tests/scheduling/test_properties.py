@@ -38,6 +38,7 @@ submits = st.tuples(
     st.sampled_from([None, None, "deadline", "queue_deadline"]),
     st.integers(1, 3),  # priority
     st.booleans(),  # poisoned
+    st.sampled_from([None, "a", "a", "b"]),  # whose
 )
 steps = st.one_of(
     submits,
@@ -77,6 +78,7 @@ def test_exactly_ones_rows_or_one_error(instances, plan, delay):
         instances=instances,
         batching={"max_batch_size": LARGEST, "max_queue_delay": delay},
         queue={"requests": MOST_REQUESTS, "bytes": MOST_BYTES},
+        who=str,
     )
     assert served.max_batch_size == LARGEST
     model.gate.close()
@@ -84,9 +86,9 @@ def test_exactly_ones_rows_or_one_error(instances, plan, delay):
     try:
         for tag, (what, *details) in enumerate(plan, 1):
             if what == "submit":
-                rows, width, expiry, priority, poison = details
+                rows, width, expiry, priority, poison, caller = details
                 options = {expiry: time.monotonic() + 0.001} if expiry else {}
-                call = tagged(tag, rows, width, poison and rows, priority=priority, **options)
+                call = tagged(tag, rows, width, poison and rows, priority=priority, caller=caller, **options)
                 # `inputs` is given up when a request is dropped: keep what it should get
                 call.expected = call.inputs["x"] * 2
                 try:
@@ -120,6 +122,9 @@ def test_exactly_ones_rows_or_one_error(instances, plan, delay):
                 assert call.queue_deadline is not None
             elif isinstance(error, DeadlineExceeded):
                 assert call.deadline is not None
+            elif isinstance(error, Overloaded):
+                assert call.caller is not None
+                assert "gave way" in str(error)
             else:
                 assert isinstance(error, ExecutionFailed)
                 assert (call.expected < 0).any()

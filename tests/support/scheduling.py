@@ -10,6 +10,8 @@ import numpy as np
 
 from inferd.backends.api import Array, LoadError, Placement, Signature, TensorSpec, Traits
 from inferd.server.config.schema import Batching, Queue
+from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.scheduler import Scheduler
 from inferd.wire.dtypes import DType
@@ -217,3 +219,11 @@ def scheduler(
     if isinstance(model, FakeModel):
         model.forget()
     return made
+
+
+def learn(bucket: Bucket, per_row: float, fixed: float = 0.0) -> None:
+    """Forgets what was measured: so the test knows what is predicted."""
+    bucket.cost = CostCurve()
+    for _ in range(10):
+        for rows in (1, 4, 8):
+            bucket.cost.ran(rows, per_row * rows + fixed)

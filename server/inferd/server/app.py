@@ -102,6 +102,7 @@ class App:
             recorded=recorded,
             shared=seat.shared if seat is not None else None,
             busy=self._busy,
+            who=gate.client,
         )
         # What the edges see: in a group, wishes and statuses are everybody's.
         self._front: ManagerLike = self.manager if seat is None else seat.front(self.manager)

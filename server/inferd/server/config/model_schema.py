@@ -38,6 +38,10 @@ class Queue(Section):
     admission: Literal["deadline", "bounds"] = "deadline"
     """deadline: a request is also refused at once when, by what batches have been taking, it could not be answered
     before its deadline; bounds: only the bounds above refuse."""
+    fair: Flag = True
+    """When the queue is full, the newest request of the client that has most in it is refused to make room for another
+    client's, as long as that client has less in it. Clients are told apart as for limits.clients: by identity, else by
+    address. false: first come, first served."""
 
 
 class Batching(Section):

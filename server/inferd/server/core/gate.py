@@ -12,10 +12,13 @@ from inferd.server.security.authority import Authority, make_authority
 from inferd.server.security.grants import Scope
 from inferd.server.security.identity import Credentials
 from inferd.server.security.limiter import Limiter, address_of
+from inferd.server.security.recent import Recent
 
 # A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
 # page can make call: it tells its origin.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address", "origin")
+
+_PEERS = 4096  # whose addresses are remembered
 
 
 def local_address(peer: str) -> bool:
@@ -47,6 +50,7 @@ class Gate:
         self.limiter = limiter
         # Unique across servers without asking the system for randomness on every request.
         self._prefix = secrets.token_hex(4)
+        self._addresses: Recent[str, str] = Recent(_PEERS)
         self._count = itertools.count(1)
 
     def local(self, call: Credentials) -> bool:
@@ -76,8 +80,16 @@ class Gate:
             return None
 
     def client(self, call: Credentials) -> str:
-        """What a client is bounded by: its identity, else its address."""
-        return self.who(call) or f"address {address_of(call.peer)}"
+        """What clients are told apart by, for their bounds and their shares: the identity, else the address."""
+        name = self.who(call)
+        if name is not None:
+            return name
+        peer = call.peer
+        found = self._addresses.get(peer)
+        if found is None:
+            found = f"address {address_of(peer)}"
+            self._addresses.put(peer, found)
+        return found
 
     def admit_upload(self) -> None:
         """For a caller who was admitted as an admin. Raises Forbidden, which names the key that would allow it."""

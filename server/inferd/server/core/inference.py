@@ -69,6 +69,7 @@ class Query(InferRequest):
         self.priority = priority
         self.nbytes = nbytes
         self.owned = owned
+        self.caller = None
         self.outputs = None
         self.error = None
         self.finished = False
@@ -132,10 +133,11 @@ class Inference:
         self._metrics = metrics
         self._check = check
 
-    def start(self, query: Query, done: Done) -> Callable[[], None]:
+    def start(self, query: Query, done: Done, caller: object = None) -> Callable[[], None]:
         """Starts a query and gives the function that cancels it. `done` is called exactly once, from any thread, maybe
         before this returns; it must be quick and must not raise. Raises ServingError for what is refused: then `done`
-        is not called. A query is started once."""
+        is not called. A query is started once. `caller` is who asks, as `Gate.client` takes it: clients share a full
+        queue."""
         try:
             handle = self._manager.acquire(query.model, query.version, query.label)
         except BaseException as error:
@@ -156,10 +158,12 @@ class Inference:
         query.handle = handle
         query.plan = plan
         query.done = done
+        query.caller = caller
         try:
             servable.scheduler.submit(query)
         except BaseException as error:
             query.done = _nobody
+            query.caller = None
             _refused(query, handle, plan.metrics, error)
             raise
         return query.cancel
@@ -187,6 +191,7 @@ def _ended(request: Any) -> None:
     """The end of the journey: the scheduler calls it when the query has its outcome."""
     handle, plan, done = request.handle, request.plan, request.done
     request.done = _nobody
+    request.caller = None  # who may hold on to this request: neither may keep the other
     servable = handle.servable
     handle.release()
     outcome: Answer | ServingError

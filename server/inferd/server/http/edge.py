@@ -125,7 +125,7 @@ class Edge:
                 pass  # the port has closed: nobody waits
 
         exchange.counted = True
-        cancel = self._inference.start(query, done)
+        cancel = self._inference.start(query, done, exchange)
         outcome = await exchange.wait(future, cancel)
         if isinstance(outcome, ServingError):
             raise outcome

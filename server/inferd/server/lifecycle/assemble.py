@@ -26,6 +26,7 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.substitutes import SOURCE, ResolveRequest, Substitution
 from inferd.server.lifecycle.uploads import Uploads
 from inferd.server.lifecycle.warmup import Recorded
+from inferd.server.scheduling.crowd import Who
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 
@@ -48,10 +49,12 @@ def build_manager(
     recorded: Recorded | None = None,
     shared: Shared | None = None,
     busy: Callable[[], bool] = lambda: False,
+    who: Who | None = None,
 ) -> Manager:
     """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer;
     `loop` is the front end's, for batches that are short enough to run there; `recorded` reads recorded warm-up
-    requests; `shared` is what a worker has in common with others; `busy` is whether requests are in flight.
+    requests; `shared` is what a worker has in common with others; `busy` is whether requests are in flight;
+    `who` tells the clients of a queue apart.
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
@@ -62,7 +65,7 @@ def build_manager(
     source = Source(scanner, poll=config.repository.poll)
     places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
-    loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy)
+    loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy, who=who)
     substitution = Substitution(request_resolver(config, named), uploads_of(config))
     manager = Manager(
         config,
@@ -85,6 +88,7 @@ def build_loader(
     loop: InlineLoop | None = None,
     recorded: Recorded | None = None,
     busy: Callable[[], bool] = lambda: False,
+    who: Who | None = None,
 ) -> Loader:
     """A loader with the configured share of the machine."""
     return Loader(
@@ -95,6 +99,7 @@ def build_loader(
         loop=loop,
         recorded=recorded,
         budget=MemoryBudget(config.memory.models) if config.memory.models else None,
+        who=who,
     )
 
 

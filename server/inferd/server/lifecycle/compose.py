@@ -12,12 +12,14 @@ from inferd.server.lifecycle.ensemble import BACKEND, misfit, wiring_of
 from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.servable import Servable
+from inferd.server.scheduling.crowd import Who
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.pipeline import Acquire, Pipeline
 
 
-def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver) -> Servable:
-    """An ensemble of what `acquire` finds now; each request acquires anew. Raises LoadError."""
+def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who: Who | None = None) -> Servable:
+    """An ensemble of what `acquire` finds now; each request acquires anew; `who` tells callers apart. Raises
+    LoadError."""
     began = time.monotonic()
     config = request.config
     signature, wiring = wiring_of(config)
@@ -50,6 +52,7 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver) -> 
         stateful=stateful,
         devices=devices,
         observer=observer,
+        who=who,
     )
     notes = [f"steps: {', '.join(f'{stage.model}' for stage in wiring.stages)}"]
     if wiring.unused:

@@ -42,6 +42,7 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
 from inferd.server.lifecycle.warmup import Recorded, checked, warmup_requests
 from inferd.server.observability.events import event, get
+from inferd.server.scheduling.crowd import Who
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.pipeline import Acquire
@@ -120,9 +121,11 @@ class Loader:
         loop: InlineLoop | None = None,
         recorded: Recorded | None = None,
         budget: MemoryBudget | None = None,
+        who: Who | None = None,
     ) -> None:
         """`recorded` reads the requests that TensorFlow Serving's users record beside a version. `budget`: what does
-        not fit into it is not loaded."""
+        not fit into it is not loaded. `who` tells the clients of a queue apart."""
+        self._who = who
         self._budget = budget
         self._registry = registry
         self._cpu_threads = cpu_threads
@@ -145,7 +148,7 @@ class Loader:
         with load_errors(request):
             if request.config.ensemble:
                 assert self._acquire is not None
-                return compose(request, self._acquire, self._observer(request.id))
+                return compose(request, self._acquire, self._observer(request.id), self._who)
             if self._budget is None:
                 return self._load(request, cancelled)
             self._budget.reserve(request)
@@ -225,6 +228,7 @@ class Loader:
                 samples=declared_samples(config),
                 observer=self._observer(request.id),
                 loop=self._loop,
+                who=self._who,
             )
         except BaseException:
             opened.model.close()

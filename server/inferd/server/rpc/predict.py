@@ -53,7 +53,7 @@ class Predict:
 
         try:
             asked = query(decoded, call.deadline, len(message), started)
-            cancel = self._inference.start(asked, answer)
+            cancel = self._inference.start(asked, answer, call)
         except Exception as error:
             self._edge.fail(call, error, request_id=request_id, model=decoded.model_name)
             return

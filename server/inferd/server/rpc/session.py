@@ -151,7 +151,7 @@ class Session:
             def answer(outcome: Answer | ServingError) -> None:
                 self._answer(pending, outcome, found)
 
-            pending.cancel = self._inference.start(exchange.query, answer)
+            pending.cancel = self._inference.start(exchange.query, answer, self._call)
         except Exception as error:
             if not asked and isinstance(error, WireError | ServingError):
                 # There was no query: the journey has not counted it.

@@ -21,7 +21,7 @@ from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.outlook import Outlook
 from inferd.server.scheduling.parking import Alarm, Parking
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
-from inferd.server.scheduling.refusals import full, too_late
+from inferd.server.scheduling.refusals import full, gave_way, too_late
 from inferd.server.scheduling.request import InferRequest, expiry
 
 _TICK = 0.001  # expiries closer together than this are answered together
@@ -63,13 +63,19 @@ class Batcher:
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def submit(
-        self, request: InferRequest, queue: SignatureQueue, key: Hashable, *, extra: int = 0, admitted: bool = False
+        self,
+        request: InferRequest,
+        queue: SignatureQueue,
+        key: Hashable,
+        *,
+        whole: InferRequest | None = None,
+        admitted: bool = False,
     ) -> None:
         """Queues a request whose `rows` are set. Raises Overloaded, DeadlineExceeded or Unavailable; then it is not
         queued.
 
-        `extra` bytes are charged to the queue until `refund`. An `admitted` request belongs to one that was let in
-        before: it is refused only when the batcher is closed.
+        `whole` is the request whose first part this is: its bytes are charged to the queue until `refund`. An
+        `admitted` request belongs to one that was let in before: it is refused only when the batcher is closed.
         """
         now = monotonic()
         leaves_at = request.deadline
@@ -86,15 +92,22 @@ class Batcher:
         request.enqueued_at = now
         wake = None
         late = 0.0
+        asker = whole or request
+        if whole is not None:
+            whole.leaves_at, whole.enqueued_at = leaves_at, now
+        gone: Sequence[InferRequest] = ()  # who give way to it
         with self._lock:
             refused = self._stopped or (
                 not admitted
                 and (
                     self._refusal is not None
                     or queue.requests >= queue.max_requests
-                    or queue.nbytes + request.nbytes + extra > queue.max_bytes
+                    or queue.nbytes + asker.nbytes > queue.max_bytes
                 )
             )
+            if refused and queue.who is not None and self._refusal is None:
+                gone = queue.yielding(asker)
+                refused = not gone
             if not refused:
                 bucket = queue.buckets.get(key)
                 if bucket is None:
@@ -102,9 +115,17 @@ class Batcher:
                 # While a worker is idle nothing is too late: only a run can show that what was learned is wrong.
                 if leaves_at - now < self._base + self._each * self._forming.count and not admitted and not self._idle:
                     late = self._outlook.late(bucket, request, self._forming.count, now) if self._outlook else 0.0
+                    if late and queue.who is not None:
+                        gone, late = queue.instead(asker, gone, late)
                 if not late:
+                    if gone:
+                        self._forming.clear(gone)
+                        self._running += len(gone)
                     ready = self._forming.add(bucket, request, now)
-                    queue.nbytes += extra
+                    if whole is not None:
+                        queue.charge(whole)
+                    if queue.crowd is not None:
+                        queue.crowd.join(asker)
                     if leaves_at < self._next_expiry:
                         self._next_expiry = leaves_at
                         self._alarm.ring()
@@ -117,18 +138,31 @@ class Batcher:
             if (refusal := self._refusal) is not None:
                 raise Unavailable(refusal)
             self._observer.dropped("full")
-            raise full(self._name, queue, request.nbytes + extra)
+            raise full(self._name, queue, asker.nbytes)
         if wake is not None:
             wake.wake.release()
+        if gone:
+            self._give_way(queue, gone)
         if request.cancelled:  # meanwhile: whoever did it may have looked for its place too early
             place = request.place
             if place is not None:
                 place.discard(request)
 
-    def refund(self, queue: SignatureQueue, nbytes: int) -> None:
-        """Gives back the `extra` of `submit`."""
+    def _give_way(self, queue: SignatureQueue, requests: Sequence[InferRequest]) -> None:
+        for request in requests:
+            self._observer.dropped("cancelled" if request.finished else "full")
+            place = request.place
+            request.fail(gave_way(self._name, queue.drain_seconds, accepted=place is not None))
+            if place is not None:  # it is under way in parts
+                place.discard(request)
         with self._lock:
-            queue.nbytes -= nbytes
+            self._running -= len(requests)
+            self._check_quiet()
+
+    def refund(self, queue: SignatureQueue, whole: InferRequest) -> None:
+        """Gives back what was charged for the `whole` of `submit`."""
+        with self._lock:
+            queue.refund(whole)
 
     def _discard(self, bucket: Bucket, request: InferRequest) -> None:
         with self._lock:

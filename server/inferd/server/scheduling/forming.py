@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
@@ -70,6 +71,12 @@ class Forming:
         if not bucket.count:
             self._emptied(bucket)
 
+    def clear(self, requests: Iterable[InferRequest]) -> None:
+        """Takes out those that gave way, but for the parts of such as are under way so: who fails them does that."""
+        for request in requests:
+            if isinstance(request.place, Bucket):
+                self.remove(request.place, request)
+
     def take(self, now: float, dropped: list[InferRequest], *, cut: bool = False) -> Batch | None:
         """The next batch, None when none is ripe. Requests on its way that have expired or finished go to `dropped`.
         `cut`: no larger than pays.
@@ -106,6 +113,8 @@ class Forming:
             if not single:
                 lane = bucket.next_lane()
         bucket.left(left, weights, nbytes)
+        if bucket.queue.crowd is not None:
+            bucket.queue.gone((*batch, *dropped))
         self.count -= left
         bucket.tidy()
         if not bucket.count:

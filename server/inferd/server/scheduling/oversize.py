@@ -46,14 +46,14 @@ class Reassembly:
         first = self._next_part()
         if first is None:
             return
-        self._batcher.submit(first, self._queue, self._key, extra=request.nbytes)
+        self._batcher.submit(first, self._queue, self._key, whole=request)
         request.enqueued_at = first.enqueued_at
         with self._lock:
             if self._charged:  # nothing to give back before; nothing left when it is done by now
                 request.place = self
         for _ in range(parallel - 1):
             self._advance()
-        if request.cancelled:
+        if request.finished:  # meanwhile: whoever did it may have looked for its place too early
             self.discard(request)
 
     def discard(self, request: InferRequest) -> None:
@@ -141,7 +141,7 @@ class Reassembly:
             self._charged = False
             under_way = list(self._under_way.values())
             self._under_way.clear()
-        self._batcher.refund(self._queue, self._request.nbytes)
+        self._batcher.refund(self._queue, self._request)
         self._request.place = None
         for part in under_way:
             part.cancel()

@@ -15,8 +15,10 @@ from typing import Any
 from inferd.backends.api import Array, Signature
 from inferd.server.config.schema import Queue
 from inferd.server.errors import InvalidRequest, Overloaded, Unavailable
+from inferd.server.scheduling.crowd import Crowd, Who
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.pipeline_run import Held, Run
+from inferd.server.scheduling.refusals import gave_way
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.wiring import Wiring
 
@@ -48,9 +50,10 @@ class Pipeline:
         stateful: bool = False,
         devices: tuple[str, ...] = (),
         observer: BatchObserver | None = None,
+        who: Who | None = None,
     ) -> None:
         """`max_batch_size`: most rows of a request, 0 for no limit and no batch axis. `queue.requests` bounds the
-        requests in flight here; the steps' own queues bound theirs."""
+        requests in flight here; the steps' own queues bound theirs. `who` tells callers apart."""
         self.name = name
         self.signature = signature
         self.wiring = wiring
@@ -63,8 +66,10 @@ class Pipeline:
         self._most = queue.requests
         self._most_bytes = queue.bytes
         self._lock = threading.Condition(threading.Lock())
-        self._runs: set[Run] = set()
+        self._runs: dict[InferRequest, Run] = {}
         self._nbytes = 0
+        self._who = who if queue.fair else None
+        self._crowd: Crowd | None = None
         self._refusal = ""
         self._needed: dict[tuple[str, ...] | None, frozenset[int]] = {None: wiring.only(wiring.outputs)}
 
@@ -90,6 +95,11 @@ class Pipeline:
         except BaseException:
             self.leave(run)
             raise
+        run.started = True  # from now on it may have to give way
+        if self._crowd is not None:
+            with self._lock:
+                if self._crowd is not None and request in self._runs:
+                    self._crowd.join(request)
 
     def _rows(self, inputs: Mapping[str, Array]) -> int:
         sizes = {
@@ -116,25 +126,49 @@ class Pipeline:
         return found
 
     def _enter(self, run: Run) -> None:
+        request = run.request
+        gone: list[Run] = []
         with self._lock:
             if self._refusal:
                 raise Unavailable(self._refusal)
-            if len(self._runs) >= self._most or self._nbytes + run.request.nbytes > self._most_bytes:
-                self.observer.dropped("full")
-                raise Overloaded(
-                    f"{self.name} is full: {len(self._runs)} of {self._most} requests in flight (queue.requests), "
-                    f"{self._nbytes} of {self._most_bytes} bytes (queue.bytes)",
-                    retry_after=_RETRY,
-                )
-            self._runs.add(run)
-            self._nbytes += run.request.nbytes
+            if len(self._runs) >= self._most or self._nbytes + request.nbytes > self._most_bytes:
+                gone = self._yielding(request)
+                if not gone:
+                    self.observer.dropped("full")
+                    raise Overloaded(
+                        f"{self.name} is full: {len(self._runs)} of {self._most} requests in flight (queue.requests), "
+                        f"{self._nbytes} of {self._most_bytes} bytes (queue.bytes)",
+                        retry_after=_RETRY,
+                    )
+            self._runs[request] = run
+            self._nbytes += request.nbytes
+        for other in gone:
+            self.observer.dropped("full")
+            other.fail(gave_way(self.name, _RETRY, accepted=True))
+
+    def _yielding(self, request: InferRequest) -> list[Run]:
+        """The runs that give way to a request, so that it fits; they are no longer counted."""
+        if self._who is None:
+            return []
+        if self._crowd is None:
+            self._crowd = Crowd(self._who, (one for one, run in self._runs.items() if run.started))
+        places = len(self._runs) + 1 - self._most
+        gone = self._crowd.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
+        return [self._left(other) for other in gone]
+
+    def _left(self, request: InferRequest) -> Run:
+        self._nbytes -= request.nbytes
+        return self._runs.pop(request)
 
     def leave(self, run: Run) -> None:
         """A run is over. Idempotent."""
         with self._lock:
-            if run in self._runs:
-                self._runs.remove(run)
-                self._nbytes -= run.request.nbytes
+            if run.request in self._runs:
+                self._left(run.request)
+                if self._crowd is not None:
+                    self._crowd.leave((run.request,))
+                    if self._crowd.dispersed:
+                        self._crowd = None
                 if not self._runs:
                     self._lock.notify_all()
 
@@ -163,6 +197,6 @@ class Pipeline:
         """Fails what is in flight with Unavailable. Idempotent; no model is closed, they are not this ensemble's."""
         with self._lock:
             self._refusal = f"{self.name} is closed"
-            left = list(self._runs)
+            left = list(self._runs.values())
         for run in left:
             run.fail(Unavailable(self._refusal, accepted=True))

@@ -46,7 +46,7 @@ class Run:
 
     __slots__ = (
         "_handles", "_inner", "_left", "_lock", "_missing", "_needed", "_over", "_pipeline", "_ran", "_readers",
-        "_tensors", "request",
+        "_tensors", "request", "started",
     )  # fmt: skip
 
     def __init__(self, pipeline: Pipeline, request: InferRequest, needed: frozenset[int]) -> None:
@@ -55,6 +55,7 @@ class Run:
         self._pipeline = pipeline
         self._needed = needed
         self._lock = threading.Lock()
+        self.started = False  # all of `start` is done
         self._over = False
         self._ran = False
         self._left = len(needed)
@@ -171,6 +172,7 @@ class Run:
                 ),
                 priority=request.priority,
                 nbytes=sum(array.nbytes for array in inputs.values()),
+                caller=request.caller,
             )
         return inner
 

@@ -12,10 +12,11 @@ before an older one. So nobody starves, however long the rush of more important 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.crowd import Crowd, Who
 from inferd.server.scheduling.request import InferRequest
 
 AGING = 1.0  # seconds that one step of priority is worth
@@ -113,6 +114,8 @@ class Bucket:
         request.place = None
         self.left(1, request.rows or 1, request.nbytes)
         request.inputs = {}
+        if self.queue.crowd is not None:
+            self.queue.gone((request,))
         lane = self.lane(request.priority)
         lane.dead += 1
         requests = lane.requests
@@ -147,15 +150,25 @@ class SignatureQueue:
     requests   waiting now; `nbytes` what they hold, and what split requests hold that are under way
     seconds    how long a batch takes, smoothed
     timeout    seconds that a request waits at most when it does not say so itself, None: until its deadline
+    who        tells clients apart, None: first come, first served
+    crowd      the clients of those that wait, while there is not room for all
+    wholes     requests under way in parts, which wait without standing in a bucket
     """
 
     __slots__ = (
-        "buckets", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "reason", "requests", "seconds",
-        "splits", "target", "timeout",
+        "buckets", "crowd", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "reason", "requests",
+        "seconds", "splits", "target", "timeout", "who", "wholes",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, keys: BucketKeys, *, max_requests: int, max_bytes: int, timeout: float | None = None
+        self,
+        name: str,
+        keys: BucketKeys,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        timeout: float | None = None,
+        who: Who | None = None,
     ) -> None:
         self.name = name
         self.timeout = timeout
@@ -170,6 +183,9 @@ class SignatureQueue:
         self.nbytes = 0
         self.seconds = 0.0
         self.buckets: dict[Hashable, Bucket] = {}
+        self.who = who
+        self.crowd: Crowd | None = None
+        self.wholes: dict[InferRequest, None] = {}
 
     def bucket(self, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> Bucket:
         """The bucket of a key, made when it is not there."""
@@ -180,6 +196,51 @@ class SignatureQueue:
                     del self.buckets[old]
             found = self.buckets[key] = Bucket(self, key, discard)
         return found
+
+    def yielding(self, request: InferRequest) -> Sequence[InferRequest]:
+        """Who gives way to a request, so that it fits; at least one. They have left the crowd and wait still. Empty: it
+        has no claim.
+        """
+        if self.who is None or request.caller is None:
+            return ()
+        if self.crowd is None:
+            standing = [one for bucket in self.buckets.values() for one in bucket.waiting()]
+            self.crowd = Crowd(self.who, (*self.wholes, *standing))
+        places = self.requests + 1 - self.max_requests
+        short = self.nbytes + request.nbytes - self.max_bytes
+        return self.crowd.give_way(request, places if short > 0 else max(places, 1), short)
+
+    def instead(
+        self, request: InferRequest, yielding: Sequence[InferRequest], late: float
+    ) -> tuple[Sequence[InferRequest], float]:
+        """For a request that would be `late` at the end of the line: who gives way, and 0 where they would have been in
+        time, and have no more time than it has; else nobody, and `late`.
+        """
+        yielding = yielding or self.yielding(request)
+        if not yielding or max(one.leaves_at for one in yielding) <= request.leaves_at:
+            return yielding, 0.0 if yielding else late
+        if self.crowd is not None:
+            self.crowd.come_back(yielding)
+        return (), late
+
+    def charge(self, whole: InferRequest) -> None:
+        """A request under way in parts holds its bytes until `refund`."""
+        self.wholes[whole] = None
+        self.nbytes += whole.nbytes
+
+    def refund(self, whole: InferRequest) -> None:
+        """It is over. Idempotent."""
+        if whole in self.wholes:
+            del self.wholes[whole]
+            self.nbytes -= whole.nbytes
+            self.gone((whole,))
+
+    def gone(self, requests: Iterable[InferRequest]) -> None:
+        """These wait no longer."""
+        if self.crowd is not None:
+            self.crowd.leave(requests)
+            if self.crowd.dispersed:
+                self.crowd = None
 
     def timed(self, seconds: float) -> None:
         """Learns from a batch that took `seconds`."""

@@ -1,4 +1,4 @@
-"""Why a queue does not take a request, for who sent it: it is full, or the answer would come too late."""
+"""Why a queue does not take a request, or keep it, for who sent it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def full(name: str, queue: SignatureQueue, nbytes: int) -> Overloaded:
         f"the queue of {name} is full: {queue.requests} of {queue.max_requests} requests (queue.requests), "
         f"{queue.nbytes} of {queue.max_bytes} bytes (queue.bytes), this request needs {nbytes}",
         retry_after=queue.drain_seconds,
+    )
+
+
+def gave_way(name: str, retry_after: float, *, accepted: bool) -> Overloaded:
+    """A request that waited in the queue of servable `name` makes room for another client's."""
+    return Overloaded(
+        f"the queue of {name} is full, and this client had most in it: the request gave way to another client's "
+        f"(queue.fair)",
+        accepted=accepted,
+        retry_after=retry_after,
     )
 
 

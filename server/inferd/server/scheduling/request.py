@@ -72,12 +72,13 @@ class InferRequest:
     leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler
     route           notes shared by requests like this one, None: there are none
     place           where it waits, None once it is taken, dropped or done; the scheduler's own
+    caller          what tells whose request this is, for who needs to know (`crowd.Who`); None: nobody's
     """
 
     __slots__ = (
-        "_unanswered", "batch_rows", "cancelled", "deadline", "enqueued_at", "error", "finished", "finished_at",
-        "inputs", "leaves_at", "nbytes", "on_done", "outputs", "owned", "place", "priority", "queue_deadline", "route",
-        "rows", "signature", "started_at", "wanted",
+        "_unanswered", "batch_rows", "caller", "cancelled", "deadline", "enqueued_at", "error", "finished",
+        "finished_at", "inputs", "leaves_at", "nbytes", "on_done", "outputs", "owned", "place", "priority",
+        "queue_deadline", "route", "rows", "signature", "started_at", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +94,7 @@ class InferRequest:
         priority: int = 1,
         nbytes: int = 0,
         owned: bool = False,
+        caller: Any = None,
     ) -> None:
         self.signature = signature
         self.inputs = inputs
@@ -104,6 +106,7 @@ class InferRequest:
         self.priority = priority
         self.nbytes = nbytes
         self.owned = owned
+        self.caller = caller
         self.outputs: dict[str, Array] | None = None
         self.error: ServingError | None = None
         self.finished = False

@@ -15,6 +15,7 @@ from inferd.server.config.schema import Batching, Queue
 from inferd.server.errors import InvalidRequest, Unavailable
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
+from inferd.server.scheduling.crowd import Who
 from inferd.server.scheduling.execution import Executor
 from inferd.server.scheduling.express import Express, fits, make_lane, may_run_inline
 from inferd.server.scheduling.forming import Batch
@@ -54,9 +55,11 @@ class Scheduler:
         samples: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] | None = None,
         observer: BatchObserver | None = None,
         loop: InlineLoop | None = None,
+        who: Who | None = None,
     ) -> None:
-        """`samples` by signature and input; `loop`: the front end's, for batches that are short enough. Takes the model
-        over: `close` closes it. Raises LoadError for settings that do not fit the model.
+        """`samples` by signature and input; `loop`: the front end's, for batches that are short enough; `who` tells the
+        callers of requests apart, None: nobody does. Takes the model over: `close` closes it. Raises LoadError for
+        settings that do not fit the model.
         """
         self._name = name
         self._model = model
@@ -76,6 +79,7 @@ class Scheduler:
                 max_requests=queue.requests,
                 max_bytes=queue.bytes,
                 timeout=queue.timeout,
+                who=who if queue.fair else None,
             )
             for s in model.signatures
         }

@@ -60,7 +60,7 @@ class Infer:
             self._fail(call, in_hand(error, request.request_id), request)
 
         try:
-            cancel = self._inference.start(wanted, answer)
+            cancel = self._inference.start(wanted, answer, call)
         except Exception as error:
             refused = unknown(error, self._manager, request.model_name, request.model_version)
             self._fail(call, in_hand(refused, request.request_id), request)

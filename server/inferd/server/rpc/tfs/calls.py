@@ -49,7 +49,7 @@ class Calls:
             self._edge.fail(call, error, model=query.model)
 
         try:
-            cancel = self._inference.start(query, outcome_is)
+            cancel = self._inference.start(query, outcome_is, call)
         except Exception as refused:
             error = unknown(refused, self._manager, query.model, query.version, query.label, query.signature)
             self._edge.fail(call, error, model=query.model)
