@@ -256,6 +256,48 @@ def test_a_step_that_gives_too_little_is_an_error(house: House) -> None:
     assert "it gave no output 'y'" in str(request.error)
 
 
+class TestClients:
+    def full(self, who: str = "greedy", **options: Any) -> tuple[House, list[InferRequest]]:
+        house = House(queue=Queue(requests=3), who=str, **options)
+        return house, [house.ask(caller=who) for _ in range(3)]
+
+    def test_the_newest_run_of_who_has_most_gives_way(self) -> None:
+        house, greedy = self.full()
+        modest = house.ask(caller="modest")
+        assert [request.finished for request in greedy] == [False, False, True]
+        assert isinstance(greedy[2].error, Overloaded)
+        assert greedy[2].error.accepted, "a step of it may have begun"
+        assert greedy[2].error.retry_after
+        assert house.drops == ["full"]
+        assert [len(house.held(name)) for name in "ab"] == [3, 3], "its steps are gone from their queues"
+        with pytest.raises(Overloaded, match="3 of 3 requests"):
+            house.ask(caller="greedy")
+        house.step("a", "a", "a", "b", "b", "b", "c", "c", "c")
+        assert modest.outputs is not None
+        assert all(request.outputs is not None for request in greedy[:2])
+        assert len(house.done) == 4
+        assert idle(house)
+
+    def test_a_step_says_whose_it_is(self) -> None:
+        house, _ = self.full()
+        assert [inner.caller for inner in house.held("a")] == ["greedy"] * 3
+
+    def test_a_run_that_is_over_is_forgotten(self) -> None:
+        house, greedy = self.full()
+        house.ask(caller="modest")
+        greedy[0].cancel()
+        house.ask(caller="other")
+        with pytest.raises(Overloaded):
+            house.ask(caller="one more")
+        assert not greedy[1].finished
+
+    def test_off_it_is_first_come_first_served(self) -> None:
+        house = House(queue=Queue(requests=1, fair=False), who=str)
+        house.ask(caller="a")
+        with pytest.raises(Overloaded):
+            house.ask(caller="b")
+
+
 def test_full_is_refused_at_once() -> None:
     house = House(queue=Queue(requests=1))
     first = house.ask()
