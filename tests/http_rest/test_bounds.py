@@ -293,6 +293,37 @@ def test_a_connection_is_used_again_after_any_answer_but_the_worst(rest: Rest) -
     connection.close()
 
 
+@pytest.mark.parametrize("path", ["/v2/nowhere", "/v2", "/healthz"])
+def test_what_is_left_of_a_body_that_nobody_reads_is_no_head(rest: Rest, path: str) -> None:
+    """A request may be refused before its body has come; what follows on the connection is the next request."""
+    connection = http.client.HTTPConnection(rest.host, rest.port, timeout=WAIT)
+    connection.connect()
+    local = connection.sock.getsockname()
+    for _ in range(2):
+        assert rest.on(connection, "POST", path, b"x" * 2**20).status in (404, 405)
+        assert rest.on(connection, "POST", INFER, X).status == 200
+    assert connection.sock.getsockname() == local
+    connection.close()
+
+
+def test_a_body_that_nobody_reads_must_end() -> None:
+    with Rest(limits=Limits(idle=0.2)) as rest:
+        sock = rest.raw()
+        sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx")
+        assert read_all(sock).startswith(b"HTTP/1.1 404")
+
+
+def test_a_client_is_waited_for_behind_a_body_that_nobody_read() -> None:
+    with Rest(limits=Limits(head=0.2)) as rest:
+        sock = rest.raw()
+        sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'"}'):
+            answer += sock.recv(1000)
+        sock.sendall(b"x" * 10 + b"GET /v2 HT")
+        assert read_all(sock) == b""  # the head that has begun is one of those that must come soon
+
+
 def test_fastapi_comes_with_the_first_request_for_it() -> None:
     """In a process of its own, where nothing else has imported it."""
     code = """

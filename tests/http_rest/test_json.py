@@ -233,3 +233,15 @@ def test_long_arrays_are_written_in_pieces_with_the_same_result(shape: tuple[int
         array.flat[7] = np.nan
         array.flat[-1] = -np.inf
     assert json.dumps(json.loads(array_text(array))) == json.dumps(array.tolist())
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud800", "b": NaN}', '{"\\uDFFF": NaN}', '["\\ud83dx", -Infinity]'])
+def test_half_a_character_is_refused_beside_nan_too(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="failed to parse"):
+        loads(text.encode())
+    with pytest.raises(InvalidRequest, match="failed to parse"):
+        loads(text.encode("utf-16"))
+
+
+def test_whole_characters_beside_nan() -> None:
+    assert loads(b'["\\ud83d\\ude00", Infinity]') == ["\N{GRINNING FACE}", math.inf]

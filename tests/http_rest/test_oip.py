@@ -170,6 +170,27 @@ def test_what_is_not_compressed_as_said_is_refused(rest: Rest) -> None:
         assert refused.error
 
 
+@pytest.mark.parametrize(
+    ("encoding", "body", "words"),
+    [
+        ("gzip, gzip, gzip", gzip.compress(b"{}"), "expected at most 2 codings, got 3"),
+        ("gzip", gzip.compress(b"") * 50_000, "expected at most 16384 parts in a body of gzip"),
+    ],
+    ids=["codings", "parts"],
+)
+def test_what_would_be_decoded_again_and_again_is_refused(rest: Rest, encoding: str, body: bytes, words: str) -> None:
+    refused = rest.post("/v2/models/digits/infer", body, Content_Encoding=encoding)
+    assert refused.status == 400
+    assert words in refused.error
+
+
+def test_a_body_of_several_parts_and_two_codings(rest: Rest) -> None:
+    text = json.dumps({"inputs": [tensor("x", [[1.0, 2.0]])]}).encode()
+    parts = b"".join(gzip.compress(text[n : n + 7]) for n in range(0, len(text), 7))
+    answer = rest.post("/v2/models/digits/infer", zlib.compress(parts), Content_Encoding="gzip, deflate")
+    assert answer.status == 200
+
+
 def test_versions_and_labels_in_the_path(rest: Rest) -> None:
     rest.manager.available("digits", 2)
     rest.manager.labels["digits"] = {"stable": 1}

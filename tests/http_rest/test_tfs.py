@@ -119,7 +119,9 @@ def test_versions_labels_and_signatures(rest: Rest) -> None:
         ("/v1/models/digits/versions/9:predict", 404, "Servable not found for request: Specific(digits, 9)"),
         ("/v1/models/digits/labels/x:predict", 400, "Unrecognized servable version label: x"),
         ("/v1/models/digits/versions/x:predict", 400, "Malformed request: POST /v1/models/digits/versions/x:predict"),
-        ("/v1/models/digits:guess", 405, "expected GET"),
+        ("/v1/models/digits:guess", 400, "Malformed request: POST /v1/models/digits:guess"),
+        ("/v1/models/digits", 400, "Malformed request: POST /v1/models/digits"),
+        ("/v1/models/digits/labels/x:guess", 400, "Malformed request"),
         ("/v1/other", 400, "Malformed request: POST /v1/other"),
         ("/v1/models/", 400, "Malformed request"),
     ],
@@ -127,6 +129,20 @@ def test_versions_labels_and_signatures(rest: Rest) -> None:
 def test_paths_that_lead_nowhere(rest: Rest, path: str, status: int, words: str) -> None:
     refused = rest.post(path, {"inputs": [[1]]})
     assert refused.status == status
+    assert words in refused.error
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1/models/digits:predict", "Malformed request: GET /v1/models/digits:predict"),
+        ("/v1/models/digits/labels/x:predict", "Malformed request"),
+        ("/v1/models", "Missing model name in request."),
+    ],
+)
+def test_what_cannot_be_got(rest: Rest, path: str, words: str) -> None:
+    refused = rest.get(path)
+    assert refused.status == 400
     assert words in refused.error
 
 

@@ -144,10 +144,11 @@ def test_outputs_that_cannot_travel_are_the_models_failure(server: Served):
     assert "'z'" in refused(server.predict).details()
 
 
-def test_long_and_odd_texts_arrive(server: Served):
-    error = refused(lambda: server.predict(name="ü" * 5000))
+@pytest.mark.parametrize("letter", ["ü", "中", "\N{GRINNING FACE}", "%", "\n"])
+def test_long_and_odd_texts_arrive(server: Served, letter: str):
+    error = refused(lambda: server.predict(name=letter * 5000))
     assert error.code() is grpc.StatusCode.NOT_FOUND
-    assert error.details().startswith("model 'üüü")
+    assert error.details().startswith(f"model '{repr(letter * 3)[1:-1]}")
 
 
 def test_the_deadline_reaches_the_request(server: Served):

@@ -17,6 +17,7 @@ PUSHBACK = "grpc-retry-pushback-ms"
 ACCEPTED = "inferd-accepted"
 DEFAULT_PUSHBACK = 0.1  # seconds, for refusals that name none
 _MAX_TEXT = 1024  # the text travels in a header, and clients take 8 KiB of those
+_MAX_ENCODED = 6144
 _RETRIED = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 
 
@@ -60,8 +61,20 @@ def _failure(
 
 def header_text(text: str) -> str:
     """Text that fits into gRPC's status message: not too long, and encodable."""
-    text = text.encode(errors="replace").decode()
-    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
+    cut = text[: _MAX_TEXT + 1].encode(errors="replace").decode()
+    if len(cut) > _MAX_TEXT:
+        cut = f"{cut[: _MAX_TEXT - 1]}…"
+    return cut if cut.isascii() else _fitting(cut)
+
+
+def _fitting(text: str) -> str:
+    # Every byte outside of ASCII takes three.
+    room = _MAX_ENCODED
+    for place, char in enumerate(text):
+        room -= 1 if char.isascii() else 3 * len(char.encode())
+        if room < 0:
+            return f"{text[:place]}…"
+    return text
 
 
 def pushback(failure: Failure) -> float | None:

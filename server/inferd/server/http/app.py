@@ -143,7 +143,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     path = request.scope["path"]
     # Parameters of a path are all that is validated: one that is not valid is no path either.
     status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
-    if path.startswith("/v1/") and status == 404:
+    if path.startswith("/v1/"):
         return malformed(request)
     text = f"no such path: {path[:200]}"
     if status == 405:

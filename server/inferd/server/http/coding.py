@@ -10,7 +10,10 @@ from inferd.server.errors import InvalidRequest
 
 _WORTH: Final = 1024  # shorter answers gain nothing
 _STEP: Final = 2**20
-_QUALITY: Final = re.compile(r"\s*([a-z0-9*-]+)\s*(?:;\s*q\s*=\s*([0-9.]+))?\s*", re.IGNORECASE)
+_SLICE: Final = 64 * 2**10
+_MOST_CODINGS: Final = 2  # each may make as much of a body as it may be long
+_MOST_MEMBERS: Final = 16384  # of a gzip file: one after the other
+_NUMBER: Final = re.compile(r"[0-9]{1,8}(?:\.[0-9]{0,8})?")
 
 
 class TooLong(Exception):
@@ -19,9 +22,10 @@ class TooLong(Exception):
 
 def inflate(data: bytes, encoding: str, most: int) -> bytes:
     """The decoded body. `encoding` is the value of Content-Encoding. Raises InvalidRequest, TooLong."""
-    for name in reversed([part.strip().lower() for part in encoding.split(",") if part.strip()]):
-        if name in ("identity", ""):
-            continue
+    names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    if len(names) > _MOST_CODINGS:
+        raise InvalidRequest(f"Content-Encoding: expected at most {_MOST_CODINGS} codings, got {len(names)}")
+    for name in reversed(names):
         if name not in ("gzip", "x-gzip", "deflate"):
             raise InvalidRequest(f"Content-Encoding: expected gzip, deflate or identity, got {name!r:.40}")
         data = _inflated(data, name, most)
@@ -32,36 +36,42 @@ def _inflated(data: bytes, name: str, most: int) -> bytes:
     # Some send deflate without zlib's header; its first byte tells.
     raw = name == "deflate" and not (data[:1] and data[0] & 0x0F == 8)
     parts: list[bytes] = []
-    size = 0
-    while True:
+    size = at = 0
+    tail = b""  # taken from the data and not decoded yet: short, since it is copied at every step
+    for _ in range(_MOST_MEMBERS):
         stream = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32)
         while not stream.eof:
+            if not tail:
+                tail = data[at : at + _SLICE]
+                at += len(tail)
+            last = not tail
             try:
-                piece = stream.decompress(data, _STEP)
+                piece = stream.decompress(tail, _STEP)
             except zlib.error as error:
                 raise InvalidRequest(f"the body is not {name}: {error}") from None
-            data = stream.unconsumed_tail
+            tail = stream.unconsumed_tail
             size += len(piece)
             if size > most:
                 raise TooLong
             parts.append(piece)
-            if not piece and not data and not stream.eof:
+            if last and not piece and not stream.eof:
                 raise InvalidRequest(f"the body is not {name}: it is cut short")
-        data = stream.unused_data
-        if not data or name == "deflate":
+        tail = stream.unused_data
+        if name == "deflate" or (not tail and at >= len(data)):
             return b"".join(parts)
+    raise InvalidRequest(f"expected at most {_MOST_MEMBERS} parts in a body of {name}, got more")
 
 
 def chosen(accept: str) -> str:
     """The encoding to answer in, by Accept-Encoding: "gzip", "deflate" or "" for none."""
     found: dict[str, float] = {}
     for part in accept.split(","):
-        match = _QUALITY.fullmatch(part)
-        if match:
-            try:
-                found[match[1].lower()] = float(match[2]) if match[2] else 1.0
-            except ValueError:
-                continue
+        name, more, weight = part.partition(";")
+        key, _, number = weight.partition("=")
+        if not more:
+            found[name.strip().lower()] = 1.0
+        elif key.strip().lower() == "q" and _NUMBER.fullmatch(number.strip()):
+            found[name.strip().lower()] = float(number)
     offered = {name: found.get(name, found.get("*", 0.0)) for name in ("gzip", "deflate")}
     best = max(offered, key=lambda name: offered[name])
     return best if offered[best] > 0 else ""

@@ -2,7 +2,8 @@
 
 uvicorn itself waits forever for the head of a request and for a client that does not read. Here a silent client is cut
 off, one that stops reading is reset, a head that is too long is refused, and when connections run out the one that has
-been silent longest makes room.
+been silent longest makes room. A wish for another protocol (h2c: Java's and curl's clients have it) is not heard, and
+its request answered as what it is.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import asyncio
 import socket
 import struct
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from inferd.server.http.binding import watch_writes
@@ -20,6 +22,8 @@ from inferd.server.http.entrance import CERTIFICATE, names_in
 from inferd.server.http.message import MOST_HEAD, answer
 from inferd.server.http.pages import refusal
 from inferd.server.http.server import Limits
+
+_WISHES: Final = (b"upgrade", b"http2-settings")
 
 
 class Bounds:
@@ -47,6 +51,8 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._certificate: tuple[str, ...] = ()
+        self._body = False  # of the newest request more is to come
+        self._upgrade = False  # it asks for another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -75,12 +81,42 @@ class Connection(HttpToolsProtocol):
             self._head += len(data)
             if self._head_timer is None:
                 self._wait_for_head()
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if waits and self._head > MOST_HEAD and not self.transport.is_closing():
             self._long = True
             self.send_400_response("")
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _stay(self, rest: bytes) -> None:
+        """Reads a head again without its wish for another protocol, of which the parser leaves out the body."""
+        self._upgrade = False
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            self.send_400_response("")
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version.encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [token for token in value.split(b",") if token.strip().lower() not in _WISHES]
+                lines.append(b"connection: " + b",".join(kept))
+            elif name not in _WISHES:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._feed(b"\r\n".join((*lines, b"", rest)))
+
     def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()  # what was silent begins to speak behind the rest of a body
+        if self._waits() and self._head_timer is None:
+            self._wait_for_head()
         super().on_message_begin()
         self.scope["state"][CERTIFICATE] = self._certificate
         self._parsed = 0
@@ -96,12 +132,32 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head = 0
         self._has_head()
-        super().on_headers_complete()
+        self._upgrade = self.parser.should_upgrade()
+        if not self._upgrade:
+            self._body = True
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self._upgrade:
+            return
+        self._body = False
+        super().on_message_complete()
+        if self._waits():  # it was answered before it had come
+            self._has_head()
+            self.bounds.waiting[self] = None
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and self._waits():
+        if self.transport.is_closing():
+            return
+        if self._waits():
             self.bounds.waiting[self] = None
+        elif self._body and self.cycle.response_complete:  # nobody reads the rest, which must not take for ever either
+            self.bounds.waiting[self] = None
+            self._head_timer = self.loop.call_later(self._limits.idle, self._took_too_long)
 
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
@@ -125,7 +181,7 @@ class Connection(HttpToolsProtocol):
             self._write_timer = None
 
     def _waits(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        return not self._body and (self.cycle is None or self.cycle.response_complete)
 
     def _wait_for_head(self) -> None:
         self.bounds.waiting[self] = None

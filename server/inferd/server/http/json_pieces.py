@@ -28,6 +28,7 @@ _DEEPEST: Final = 12  # levels that are looked at
 _OPEN: Final = np.zeros(256, np.int8)
 _OPEN[list(b"[{")] = 1
 _OPEN[list(b"]}")] = -1
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 
 
@@ -78,7 +79,10 @@ def _parse(text: bytes) -> Any:
         if b"NaN" not in text and b"Infinity" not in text:
             raise
     try:
-        return json.loads(text)
+        value = json.loads(text.decode())
+        if _SURROGATE.search(text) is not None:
+            json.dumps(value, ensure_ascii=False).encode()  # half a pair is no character, and cannot be sent back
+        return value
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

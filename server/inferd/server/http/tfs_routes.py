@@ -29,13 +29,20 @@ def tfs_router(predict: Predict, control: Control) -> APIRouter:
     _add(router, ":regress", "POST", "Regress", control.regress, examples)
     _add(router, "/metadata", "GET", "Signatures", control.metadata, {})
     _add(router, "", "GET", "Status", control.status, {})
+    router.add_api_route("/v1/models", _nameless, methods=["GET"], include_in_schema=False)
     return router
+
+
+async def _nameless(_: Request) -> Response:
+    return _refused("Missing model name in request.")
 
 
 def _add(
     router: APIRouter, ending: str, method: str, summary: str, handler: Handler, described: dict[str, Any]
 ) -> None:
     async def newest(request: Request, model: str) -> Response:
+        if method == "GET" and ":" in model:  # a verb that there is not, or not for this method
+            return malformed(request)
         return await handler(request, model, None, None)
 
     async def by_version(request: Request, model: str, version: str) -> Response:
@@ -44,6 +51,8 @@ def _add(
         return await handler(request, model, int(version), None)
 
     async def by_label(request: Request, model: str, label: str) -> Response:
+        if ":" in label:
+            return malformed(request)
         return await handler(request, model, None, label)
 
     for path, endpoint, which in (
@@ -58,8 +67,11 @@ def _add(
 
 def malformed(request: Request) -> Response:
     """The answer to a path that means nothing, in TensorFlow Serving's words."""
+    return _refused(f"Malformed request: {request.method} {request.scope['path'][:200]}")
+
+
+def _refused(text: str) -> Response:
     from inferd.server.http.edge import JSON
     from inferd.server.http.json_text import dumps
 
-    text = f"Malformed request: {request.method} {request.scope['path'][:200]}"
     return Response(dumps({"error": text}), 400, media_type=JSON)
