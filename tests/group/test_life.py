@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -70,3 +71,32 @@ def test_regions_of_shared_memory_are_refused() -> None:
     config = ServerConfig.model_validate({"server": {"workers": 2, "listen": "127.0.0.1:0", "shared_memory": "/"}})
     with pytest.raises(OSError, match=r"shared_memory: expected null while server\.workers is above 1"):
         Supervisor(config)
+
+
+def test_sigterm_before_the_configuration_is_read(root: Path, tmp_path: Path) -> None:
+    """As early as it can come: the server then does not even know that it will have workers."""
+    fifo = tmp_path / "config.yaml"
+    os.mkfifo(fifo)
+    server = Served(root, "--config", str(fifo), sets=GROUP)
+    with (
+        server.log.open("a") as log,
+        subprocess.Popen(server.command, stdout=subprocess.DEVNULL, stderr=log) as process,
+    ):
+
+        def reads() -> int | None:
+            try:
+                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                return None
+
+        try:
+            with os.fdopen(eventually(reads, "the configuration is read", server.tail), "w") as config:
+                process.send_signal(signal.SIGTERM)
+                status = Path(f"/proc/{process.pid}/status")
+                eventually(
+                    lambda: "ShdPnd:\t0000000000000000" in status.read_text(), "the signal has come", server.tail
+                )
+                config.write("{}\n")
+            assert process.wait(30) == 0, server.tail()
+        finally:
+            process.kill()

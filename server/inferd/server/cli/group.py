@@ -12,15 +12,14 @@ if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
 
 
-def serve_group(config: ServerConfig) -> int:
-    """Serves. Gives 0 after a clean drain, 1 when requests were cut off or the server failed, 130 when it was
-    interrupted twice."""
+def serve_group(config: ServerConfig, asked: list[int]) -> int:
+    """Serves. `asked`: signals that have come, and a place for those that will. Gives 0 after a clean drain, 1 when
+    requests were cut off or the server failed, 130 when it was interrupted twice."""
     from inferd.server import __version__
     from inferd.server.group.supervisor import CannotServe, Supervisor
     from inferd.server.lifecycle.overrides import OverridesError
     from inferd.server.observability import logs
 
-    asked: list[int] = []  # signals, as they come
     group: list[Supervisor] = []
 
     def signalled(number: int, _frame: Any) -> None:
@@ -30,8 +29,13 @@ def serve_group(config: ServerConfig) -> int:
             if len(asked) > 1:
                 supervisor.hasten()
 
+    def rolled(_number: int, _frame: Any) -> None:
+        for supervisor in group:
+            supervisor.roll()
+
     signal.signal(signal.SIGTERM, signalled)
     signal.signal(signal.SIGINT, signalled)
+    signal.signal(signal.SIGHUP, rolled)
     try:
         log = logs.start(config.log)
     except OSError as error:
@@ -42,7 +46,6 @@ def serve_group(config: ServerConfig) -> int:
         except (OSError, OverridesError) as error:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
         group.append(supervisor)
-        signal.signal(signal.SIGHUP, lambda _number, _frame: supervisor.roll())
         if asked:  # before anybody listened
             supervisor.stop()
 

@@ -104,13 +104,13 @@ def run(args: argparse.Namespace) -> int:
     """Serves. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
     # First of all: as a container's process 1, it would not even notice a SIGTERM that came while modules are imported.
     stop = threading.Event()
-    ends_with_signals(stop)
+    asked = ends_with_signals(stop)
     config = configuration(args)
     _claim_state_dir(config)
     if config.server.workers > 1:
         from .group import serve_group
 
-        return serve_group(config)
+        return serve_group(config, asked)
     try:
         from inferd.server.app import App
         from inferd.server.config.errors import ConfigError

@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from inferd.server.cli.signals import calls_with_signal
 from inferd.server.lifeline import end_with
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def main(descriptor: int, supervisor: int) -> int:
     os.set_inheritable(descriptor, False)
     asked = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: asked.set())
+    calls_with_signal(signal.SIGTERM, asked.set)
 
     from inferd.server.app import App
     from inferd.server.config.errors import ConfigError
@@ -76,8 +77,9 @@ class _Orders(threading.Thread):
             if isinstance(order, Open):
                 try:
                     started = self._app.open()
-                except OSError as error:
-                    self._seat.tell(Impossible(str(error.strerror or error)))
+                except Exception as error:  # whatever it is: a worker that never serves would be waited for
+                    words = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+                    self._seat.tell(Impossible(str(words or error)))
                     self.stop.set()
                 else:
                     self._seat.tell(Opened(started.grpc, started.http))

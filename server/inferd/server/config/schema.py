@@ -88,6 +88,9 @@ class Server(Section):
     workers: Count = 1
     """How many processes serve on the same ports. Above 1 a supervisor starts them, replaces one that dies and keeps
     them in step; they share cpu_threads."""
+    worker_hang: Interval = 30.0
+    """With several workers: one that does not answer its supervisor for this time is killed and replaced; one that
+    starts, or computes all the while, gets ten times as long."""
     transport: Literal["auto", "cq", "public"] = "auto"
     """auto: the fastest gRPC front end that passes its self-check; cq: the completion queue or no start; public:
     grpcio's public API."""

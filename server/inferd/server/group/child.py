@@ -46,27 +46,38 @@ class Child:
         self._final = False
         self.began = 0.0  # monotonic
         self.stopping = False  # it was told to end, or has asked to
+        self.replaced = False  # another one takes its place, or will
         self.process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
 
     def start(self, received: Callable[[Child, Any, Answer | None], None], lost: Callable[[Child], None]) -> None:
         """Starts the process. Call it on the thread that lives longest: workers die with the thread that started
-        them."""
+        them. Raises OSError or RuntimeError when the system gives no process or thread; then nothing is left of it."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(
-                [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # an interrupt from the terminal is for the supervisor
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,  # an interrupt from the terminal is for the supervisor
+                )
+            except BaseException:
+                ours.close()
+                raise
         self._link = Link(
             ours,
             lambda message, answer: received(self, message, answer),
             lambda: lost(self),
             name=f"inferd-worker-{self.number}",
         )
-        self._link.start()
+        try:
+            self._link.start()
+        except BaseException:
+            self._link.discard()
+            self.kill()
+            self.wait()
+            raise
 
     def count(self, families: Families, *, final: bool = False) -> None:
         """Keeps what it has counted. Nothing that comes after its `final` word does: the series of a worker that ends
@@ -102,18 +113,22 @@ class Child:
             if state == "AVAILABLE"
         }
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process has."""
+        return self.process is None or self.process.poll() is not None
+
     def kill(self) -> None:
         """Ends it at once."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
 
     def exit_code(self, *, kill: bool) -> int | None:
-        """The code with which it has ended, None while it has not; `kill`: it ends now."""
+        """The code with which it has ended, None while it has not; `kill`: it is to end now. Does not wait."""
         assert self.process is not None
         code = self.process.poll()
         if code is None and kill:
             self.kill()
-            code = self.process.wait()
         return code
 
     def wait(self) -> None:

@@ -7,6 +7,7 @@ one started by the other.
 from __future__ import annotations
 
 import itertools
+import logging
 import pickle
 import socket
 import struct
@@ -16,11 +17,14 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
 
+from inferd.server.observability.events import event, get
+
+log = get("group")
+
 Answer = Callable[[Any], None]
 """Answers a question, once: with a value, or with an exception that the asker's future then raises. Thread-safe."""
 
 _SEND = 10.0  # seconds after which an end that takes nothing is given up
-
 
 Receiver = Callable[[Any, Answer | None], None]
 """Takes what comes in, on the link's thread and in order. There is no answer to what was told."""
@@ -47,8 +51,12 @@ class Link:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begins to receive."""
+        """Begins to receive. Raises RuntimeError when the system gives no thread."""
         self._thread.start()
+
+    def discard(self) -> None:
+        """Gives the descriptor of a link back that could not be started."""
+        self._connection.close()
 
     def tell(self, message: object) -> None:
         """Sends a message. One to an end that has gone is lost, and `lost` has told so or will."""
@@ -91,6 +99,8 @@ class Link:
                 self._take(*pickle.loads(self._connection.recv_bytes()))
         except (EOFError, OSError):
             pass
+        except Exception as error:  # nothing that this program says: what comes next cannot be trusted either
+            event(log, logging.ERROR, "a link is given up", error=error, link=self._thread.name)
         with self._lock:
             self._closed = True
             left, self._asked = list(self._asked.values()), {}
@@ -102,11 +112,7 @@ class Link:
         self._lost()
 
     def _take(self, kind: str, number: int, content: Any) -> None:
-        if kind == "told":
-            self._received(content, None)
-        elif kind == "asked":
-            self._received(content, self._answer(number))
-        else:
+        if kind == "answer":
             with self._lock:
                 future = self._asked.pop(number, None)
             if future is not None and future.set_running_or_notify_cancel():
@@ -114,6 +120,21 @@ class Link:
                     future.set_exception(content)
                 else:
                     future.set_result(content)
+            return
+        answer = self._answer(number) if kind == "asked" else None
+        try:
+            self._received(content, answer)
+        except Exception as error:  # of one message: those that come after it are still heard
+            event(log, logging.ERROR, "a message came to nothing", error=error, message=type(content).__name__)
+            if answer is not None:
+                answer(RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _answer(self, number: int) -> Answer:
-        return lambda content: self._send(("answer", number, content))
+        def answer(content: Any) -> None:
+            try:
+                self._send(("answer", number, content))
+            except Exception as error:  # it cannot be pickled: who asked must not wait for ever
+                event(log, logging.ERROR, "an answer cannot be sent", error=error, answer=type(content).__name__)
+                self._send(("answer", number, RuntimeError(f"{type(content).__name__}: {error}")))
+
+        return answer

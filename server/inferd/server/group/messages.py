@@ -88,6 +88,11 @@ class Collect:
     """Asked: the worker's own metrics, as `totals.Families`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asked: anything at all, which shows that the worker still does."""
+
+
 # From a worker
 
 

@@ -47,6 +47,7 @@ class Operations:
         self._post = post
         self._running: dict[int, _Running] = {}
         self._last = 0
+        self._newest: dict[str, int] = {}  # by model: the last operation that made wishes
         self.named: Mapping[str, NamedModel] | None = None
 
     def start(self, asker: Child, operation: Operation, answer: Answer) -> None:
@@ -64,6 +65,11 @@ class Operations:
     def keep(self, child: Child, keep: Keep, answer: Answer) -> None:
         """A worker has worked out the wishes for a model."""
         running = self._running.get(keep.operation)
+        if keep.operation and (running is None or keep.operation < self._newest.get(keep.model, 0)):
+            # A worker that is behind the others: what came of this, or of a later operation, stands.
+            kept = None if running is None else running.kept.get(keep.model)
+            answer(self._overrides.of(keep.model) if kept is None else kept)
+            return
         wishes = keep.wishes if running is None else running.kept.get(keep.model, keep.wishes)
         try:
             self._overrides.change(keep.model, wishes)
@@ -72,6 +78,7 @@ class Operations:
             return
         if running is not None:
             running.kept[keep.model] = wishes
+            self._newest[keep.model] = keep.operation
         answer(wishes)
         if running is None:
             self._tell(keep.model)
@@ -93,6 +100,8 @@ class Operations:
         if running.waiting:
             return
         del self._running[number]
+        if not self._running:
+            self._newest.clear()
         for model in {running.operation.model, *running.kept}:
             self._tell(model)
         running.answer(_outcome(running))

@@ -11,12 +11,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import ContextVar
 from typing import Any
 
-from inferd.server.errors import ServingError, Unavailable
+from inferd.server.errors import ServingError
 from inferd.server.group import messages as m
 from inferd.server.group.front import Front
 from inferd.server.group.link import Answer, Link, LinkLost
@@ -25,6 +25,7 @@ from inferd.server.group.totals import Families, Others, families, group, text
 from inferd.server.group.wishes import SharedOverrides
 from inferd.server.lifecycle.assemble import Shared
 from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.operators import when_all
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.record import Content
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
@@ -51,6 +52,8 @@ class Seat:
         self._last: Families = ()  # what the farewell said
         self._undecided: dict[str, Decided] = {}
         self._lock = threading.Lock()
+        self._early: list[tuple[Any, Answer | None]] = []  # what came before there was a manager to do it
+        self._beginning = threading.Lock()
         # The operation of the supervisor's for which the manager changes wishes; 0: none.
         self._operation: ContextVar[int] = ContextVar("operation", default=0)
         self._link = link(self._received, _end)
@@ -66,9 +69,13 @@ class Seat:
         return Shared(self.overrides, self, self.begin.named)
 
     def front(self, manager: Manager) -> Front:
-        """The manager for the edges. Called once."""
-        self._manager, self._front = manager, Front(manager, self._picture, self._link.ask)
-        manager.subscribe(self._changed)
+        """The manager for the edges. Called once. What has been asked of this worker since it began is done now."""
+        with self._beginning:
+            self._manager, self._front = manager, Front(manager, self._picture, self._link.ask)
+            manager.subscribe(self._changed)
+            for message, answer in self._early:
+                self._do(manager, self._front, message, answer)
+            self._early.clear()
         return self._front
 
     def render(self, metrics: Metrics) -> bytes:
@@ -136,20 +143,29 @@ class Seat:
                     decided = self._undecided.pop(message.key, None)
                 if decided is not None:
                     decided(message.refusal or None)
-            case m.Wished():
-                if self._manager is not None:
-                    self._manager.adopt_wishes(message.model, message.wishes)
             case m.PeerStates():
                 self._picture.told(message)
             case m.PeerGone():
                 self._picture.gone(message.worker)
-            case m.GroupReady():
-                if self._front is not None:
-                    self._front.become_ready()
-            case m.Operation() if answer is not None:
-                self._operate(message, answer)
             case m.Collect() if answer is not None:
                 threading.Thread(target=self._collect, args=(answer,), name="inferd-collect", daemon=True).start()
+            case m.Ping() if answer is not None:
+                answer(None)
+            case _:
+                with self._beginning:
+                    if self._manager is None or self._front is None:
+                        self._early.append((message, answer))
+                        return
+                self._do(self._manager, self._front, message, answer)
+
+    def _do(self, manager: Manager, front: Front, message: Any, answer: Answer | None) -> None:
+        match message:
+            case m.Wished():
+                manager.adopt_wishes(message.model, message.wishes)
+            case m.GroupReady():
+                front.become_ready()
+            case m.Operation() if answer is not None:
+                self._operate(manager, message, answer)
 
     def _collect(self, answer: Answer) -> None:
         answer(self._counted())
@@ -158,27 +174,30 @@ class Seat:
         # After the farewell the series go with their models, and a page may still be asked for.
         return self._last or (families(self._metrics.everything()) if self._metrics is not None else ())
 
-    def _operate(self, operation: m.Operation, answer: Answer) -> None:
-        manager = self._manager
-        if manager is None:
-            answer(Unavailable("this worker has not begun"))
-            return
+    def _operate(self, manager: Manager, operation: m.Operation, answer: Answer) -> None:
         name, version, by = operation.model, operation.version, operation.by
         token = self._operation.set(operation.number)
         wishes: Sequence[Future[ModelStatus]]
-        match operation.kind:
-            case "load":
-                wishes = [manager.load(name, version, by=by)]
-            case "unload":
-                wishes = [manager.unload(name, version, by=by)]
-            case "label":
-                wishes = [manager.set_label(name, operation.label, version, by=by)]
-            case "rollback":
-                wishes = [manager.rollback(name, version, by=by)]
-            case "replace":
-                wishes = manager.replace_named(operation.models, by=by)
-        self._operation.reset(token)
-        _when_all(wishes, answer)
+        try:
+            match operation.kind:
+                case "load":
+                    wishes = [manager.load(name, version, by=by)]
+                case "unload":
+                    wishes = [manager.unload(name, version, by=by)]
+                case "label":
+                    wishes = [manager.set_label(name, operation.label, version, by=by)]
+                case "rollback":
+                    wishes = [manager.rollback(name, version, by=by)]
+                case "replace":
+                    wishes = manager.replace_named(operation.models, by=by)
+        finally:
+            self._operation.reset(token)
+
+        def done(error: BaseException | None) -> None:
+            # Of several models the last one's status says as much as any: nobody reads it.
+            answer(_sendable(error) if error is not None else wishes[-1].result() if wishes else None)
+
+        when_all(wishes, done)
 
     def _keep(self, model: str, wishes: Wishes) -> Future[Wishes]:
         return self._link.ask(m.Keep(self._operation.get(), model, wishes))
@@ -191,30 +210,6 @@ class Seat:
         except ServingError:
             states = None
         self._link.tell(m.States(name, states))
-
-
-def _when_all(wishes: Sequence[Future[ModelStatus]], answer: Answer) -> None:
-    """Answers with the outcome of the last one, or the first error."""
-    lock, left, errors = threading.Lock(), len(wishes), list[BaseException]()
-    if not wishes:
-        answer(None)
-
-    def done(wish: Future[ModelStatus]) -> None:
-        nonlocal left
-        try:
-            error = wish.exception()
-        except CancelledError:
-            error = Unavailable("the server is shutting down")
-        with lock:
-            left -= 1
-            if error is not None:
-                errors.append(error)
-            last = left == 0
-        if last:
-            answer(_sendable(errors[0]) if errors else wish.result())
-
-    for wish in wishes:
-        wish.add_done_callback(done)
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ imports neither gRPC nor a framework.
     start    ports proved free and held → workers begin, open their ports and load → all ready → the server is ready
     death    a worker is gone → another starts in its place, after a pause that grows with every early death; it opens
              its ports when it has loaded what the others serve
+    hang     a worker does not answer for `server.worker_hang` → it is killed, and that is its death
     leave    a worker is sent SIGTERM (or all are replaced in turn: SIGHUP to the supervisor) → its replacement starts,
              loads and serves → its connections move to the others → it drains and ends
     stop     SIGTERM, SIGINT → every worker drains → 0 when each had answered all that it accepted
@@ -16,7 +17,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,10 +28,13 @@ from inferd.server.group.agreement import Agreement
 from inferd.server.group.child import Child, Phase
 from inferd.server.group.deaths import Deaths
 from inferd.server.group.link import Answer
+from inferd.server.group.newcomers import introduce, missing, tell_missing
 from inferd.server.group.operations import Operations
 from inferd.server.group.ports import HeldPorts
+from inferd.server.group.rolling import Rolling
 from inferd.server.group.scrapes import Scrapes
 from inferd.server.group.shares import check, for_workers
+from inferd.server.group.watch import Watch
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.retry import Backoff
 from inferd.server.observability.events import event, get
@@ -67,7 +70,10 @@ class Supervisor:
         )
         self._operations = Operations(self._overrides, self._alive, self._agenda.post)
         self._scrapes = Scrapes(self._alive, self._agenda.post, self._agenda.after)
-        self._rolling: deque[int] = deque()  # ids of workers to be replaced in turn
+        self._watch = Watch(
+            self._alive, self._agenda.post, self._agenda.after, limit=config.server.worker_hang, clock=time.monotonic
+        )
+        self._rolling = Rolling(self._roll_one)
         self._summary = ""
         self._ready = False
         self._stopping = False
@@ -84,6 +90,7 @@ class Supervisor:
         try:
             for number in range(1, self._size + 1):
                 self._spawn(number, late=False)
+            self._watch.start()
             while not (self._stopping and not self._alive()):
                 self._agenda.turn(self._agreement.due)
                 self._agreement.tick()
@@ -117,11 +124,17 @@ class Supervisor:
         child = Child(next(self._numbers), number, late=late)
         child.began = time.monotonic()
         child.replaces = replaces
+        try:
+            child.start(
+                lambda child, message, answer: self._agenda.post(partial(self._received, child, message, answer)),
+                lambda child: self._agenda.post(partial(self._lost, child)),
+            )
+        except (OSError, RuntimeError) as error:  # no process, descriptor or thread to be had: those that serve go on
+            pause = self._deaths.pause(0.0)
+            event(log, logging.ERROR, "a worker cannot be started", worker=number, error=error, next_in=pause)
+            self._agenda.after(pause, partial(self._respawn, number, replaces))
+            return
         self._children[child.id] = child
-        child.start(
-            lambda child, message, answer: self._agenda.post(partial(self._received, child, message, answer)),
-            lambda child: self._agenda.post(partial(self._lost, child)),
-        )
         event(log, logging.INFO, "worker starting", worker=number, pid=child.pid)
         child.link.tell(
             m.Begin(
@@ -135,8 +148,8 @@ class Supervisor:
             )
         )
         if late:
-            self._agenda.after(_LATE, partial(self._tell_missing, child))
-        else:
+            self._agenda.after(_LATE, lambda: tell_missing(child, self._serving()))
+        if not late or not self._serving():
             self._agreement.join(child.id)
 
     def _alive(self) -> list[Child]:
@@ -192,29 +205,24 @@ class Supervisor:
                     self._on_ready(self._summary)
             return
         for child in self._alive():
-            if child.phase is Phase.READY and not self._missing(child):
+            if child.phase is Phase.READY and not child.late:  # its ports are open
+                self._joined(child)
+            elif child.phase is Phase.READY and not missing(child, self._serving()):
                 child.phase = Phase.OPENING
                 child.link.tell(m.GroupReady())
                 child.link.tell(m.Open())
-
-    def _missing(self, child: Child) -> set[tuple[str, int]]:
-        """What others serve and a late worker does not."""
-        if not child.late:
-            return set()
-        return {version for other in self._serving() for version in other.available} - child.available
 
     def _joined(self, child: Child) -> None:
         child.phase = Phase.SERVING
         child.link.tell(m.GroupReady())
         self._agreement.join(child.id)
-        for other in self._serving():
-            if other is not child:
-                _introduce(child, other)
-                _introduce(other, child)
+        introduce(child, self._serving())
         event(log, logging.INFO, "worker serves", worker=child.number, pid=child.pid)
         if child.replaces is not None and child.replaces.alive:
             self._send_away(child.replaces)
         child.replaces = None
+        if child.stopping:  # it was asked to leave while it came
+            self._replace(child)
 
     def _states(self, child: Child, news: m.States) -> None:
         if news.states is None:
@@ -230,13 +238,6 @@ class Supervisor:
                 if other is not child:
                     other.link.tell(m.PeerStates(child.number, news.model, news.states))
         self._advance()
-
-    def _tell_missing(self, child: Child) -> None:
-        if child.phase in (Phase.STARTING, Phase.READY):
-            missing = ", ".join(f"{model}:{version}" for model, version in sorted(self._missing(child))[:5])
-            event(
-                log, logging.WARNING, "a worker does not serve yet", worker=child.number, missing=missing or "its start"
-            )
 
     # Agreement
 
@@ -267,15 +268,20 @@ class Supervisor:
         if self._stopping:
             self._failed |= code != 0 and child.stopping
             return
-        if leaving:
+        self._gone(child, code, served=served, left=leaving)
+        if not self._serving():  # those that come have only each other to wait for
+            for other in self._alive():
+                self._agreement.join(other.id)
+        self._advance()
+        self._rolling.gone(child.id)
+
+    def _gone(self, child: Child, code: int, *, served: bool, left: bool) -> None:
+        if left:
             event(log, logging.INFO, "worker left", worker=child.number, code=code)
-            self._next_to_roll()
             return
         pause = self._deaths.pause(time.monotonic() - child.began)
         event(log, logging.ERROR, "worker died", worker=child.number, pid=child.pid, code=code, next_in=pause)
-        if any(other.replaces is child for other in self._alive()):
-            for other in self._alive():
-                other.replaces = None if other.replaces is child else other.replaces
+        if child.replaced:
             return  # its replacement is on its way
         self._scrapes.restarts += served or self._ready
         replaced = child.replaces if child.replaces is not None and child.replaces.alive else None
@@ -291,11 +297,11 @@ class Supervisor:
             self._stop()
 
     def _replace(self, child: Child) -> None:
-        if self._stopping or child.phase is not Phase.SERVING:
+        if self._stopping or child.phase is not Phase.SERVING or child.replaced:
             return
-        if not any(other.replaces is child for other in self._alive()):
-            self._scrapes.restarts += 1
-            self._spawn(child.number, late=True, replaces=child)
+        child.replaced = True
+        self._scrapes.restarts += 1
+        self._spawn(child.number, late=True, replaces=child)
 
     def _send_away(self, child: Child) -> None:
         child.phase = Phase.LEAVING
@@ -307,17 +313,17 @@ class Supervisor:
         event(log, logging.INFO, "worker leaving", worker=child.number, pid=child.pid)
 
     def _roll(self) -> None:
-        if self._ready and not self._stopping and not self._rolling:
-            self._rolling.extend(child.id for child in self._serving())
-            event(log, logging.INFO, "replacing the workers one by one", workers=len(self._rolling))
-            self._next_to_roll()
+        if self._ready and not self._stopping and not self._rolling.under_way:
+            workers = self._serving()
+            event(log, logging.INFO, "replacing the workers one by one", workers=len(workers))
+            self._rolling.begin(child.id for child in workers)
 
-    def _next_to_roll(self) -> None:
-        while self._rolling:
-            child = self._children.get(self._rolling.popleft())
-            if child is not None and child.phase is Phase.SERVING:
-                self._replace(child)
-                return
+    def _roll_one(self, id: int) -> bool:  # noqa: A002
+        child = self._children.get(id)
+        if child is None or child.phase is not Phase.SERVING:
+            return False
+        self._replace(child)
+        return child.replaced
 
     # The end
 
@@ -340,8 +346,3 @@ class Supervisor:
         for child in self._alive():
             self._failed = True
             child.kill()
-
-
-def _introduce(child: Child, other: Child) -> None:
-    for model, states in other.states.items():
-        child.link.tell(m.PeerStates(other.number, model, states))

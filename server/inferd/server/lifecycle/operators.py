@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from functools import partial
 
 from inferd.server.errors import Unavailable, Unsupported
@@ -115,3 +115,31 @@ class Operators:
                 add()
                 self._commands.stop()
         return future
+
+
+def when_all(wishes: Sequence[Future[ModelStatus]], done: Callable[[BaseException | None], None]) -> None:
+    """Calls `done` once all have ended, with the first error among them: on the thread that ends the last one, or at
+    once."""
+    if not wishes:
+        done(None)
+        return
+    lock = threading.Lock()
+    left = len(wishes)
+    errors: list[BaseException] = []
+
+    def ended(wish: Future[ModelStatus]) -> None:
+        nonlocal left
+        try:
+            error = wish.exception()
+        except CancelledError:
+            error = Unavailable("the server is shutting down")
+        with lock:
+            left -= 1
+            if error is not None:
+                errors.append(error)
+            last = left == 0
+        if last:
+            done(errors[0] if errors else None)
+
+    for wish in wishes:
+        wish.add_done_callback(ended)

@@ -8,18 +8,17 @@ the labels are moved.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 
 from inferd.server.config.errors import ConfigError
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.tfs.words import named
-from inferd.server.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
+from inferd.server.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from inferd.server.lifecycle.model_server_config import ModelEntry, checked, latest
 from inferd.server.lifecycle.named import NamedModel
+from inferd.server.lifecycle.operators import when_all
 from inferd.server.lifecycle.record import GONE
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.rpc.edge import Edge, parse
@@ -194,30 +193,3 @@ def _shown(policy: pb.ServableVersionPolicy) -> str:
     if kind == "specific":
         return f"specific({', '.join(map(str, policy.specific.versions))})"
     return kind or ""
-
-
-def when_all(wishes: Sequence[Future[ModelStatus]], done: Callable[[BaseException | None], None]) -> None:
-    """Calls `done` once all have ended, with the first error among them."""
-    if not wishes:
-        done(None)
-        return
-    lock = Lock()
-    left = len(wishes)
-    errors: list[BaseException] = []
-
-    def ended(wish: Future[ModelStatus]) -> None:
-        nonlocal left
-        try:
-            error = wish.exception()
-        except CancelledError:
-            error = Unavailable("the server is shutting down")
-        with lock:
-            left -= 1
-            if error is not None:
-                errors.append(error)
-            last = left == 0
-        if last:
-            done(errors[0] if errors else None)
-
-    for wish in wishes:
-        wish.add_done_callback(ended)

@@ -1,0 +1,157 @@
+"""A supervisor whose workers are puppets: real processes that do nothing, real links, and a test that says what the
+worker says."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pytest
+
+from inferd.server.config.schema import ServerConfig
+from inferd.server.group import messages as m
+from inferd.server.group.child import Child
+from inferd.server.group.link import Answer, Link
+from inferd.server.group.supervisor import Supervisor
+from inferd.server.lifecycle.retry import Backoff
+
+LIMIT = 20.0
+M = TypeVar("M")
+
+
+class Puppet:
+    """One worker as its supervisor knows it. Answers pings; `heard` is everything else that it was told or asked."""
+
+    def __init__(self, child: Child, end: socket.socket) -> None:
+        self.child = child
+        self.number = child.number
+        self.mute = False  # answers nothing any more
+        self.heard: queue.Queue[tuple[Any, Answer | None]] = queue.Queue()
+        self._link = Link(end, self._received, lambda: None, name="a puppet's end")
+        self._link.start()
+
+    def says(self, *messages: object) -> None:
+        for message in messages:
+            self._link.tell(message)
+
+    def asks(self, message: object) -> Any:
+        return self._link.ask(message)
+
+    def hears(self, kind: type[M]) -> M:
+        """The next message of this kind; those before it are dropped."""
+        return self.hears_question(kind)[0]
+
+    def hears_question(self, kind: type[M]) -> tuple[M, Answer | None]:
+        while True:
+            message, answer = self.heard.get(timeout=LIMIT)
+            if isinstance(message, kind):
+                return message, answer
+
+    def serves(self) -> None:
+        """Comes as far as a worker does."""
+        self.hears(m.Begin)
+        if not self.child.late:
+            self.says(m.Opened((), ()))
+        self.says(m.Ready("no models"))
+        if self.child.late:
+            self.hears(m.Open)
+            self.says(m.Opened((), ()))
+
+    def die(self) -> None:
+        """Ends as if killed."""
+        assert self.child.process is not None
+        self.child.process.kill()
+        self._link.close()
+
+    def leave(self) -> None:
+        """Does what it was told to: goes."""
+        self.hears(m.Leave)
+        self.die()
+
+    def _received(self, message: Any, answer: Answer | None) -> None:
+        if self.mute:
+            return
+        if isinstance(message, m.Ping):
+            assert answer is not None
+            answer(None)
+        else:
+            self.heard.put((message, answer))
+
+
+class Stage:
+    """A supervisor at work, and the puppets in the order in which it started them. `refusals`: so many of the next
+    starts fail as on a system without processes to give; `pause`: seconds before a worker that died is replaced."""
+
+    def __init__(self, *, pause: float = 0.01, **server: Any) -> None:
+        settings = {"workers": 2, "listen": "127.0.0.1:0", "http": [], **server}
+        self.supervisor = Supervisor(ServerConfig.model_validate({"server": settings}), backoff=Backoff(pause, pause))
+        self.refusals = 0
+        self.ready = threading.Event()
+        self.ended_well: bool | None = None
+        self._all: list[Puppet] = []
+        self._puppets: queue.Queue[Puppet] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def next(self) -> Puppet:
+        """The worker that is started next."""
+        return self._puppets.get(timeout=LIMIT)
+
+    def both_serve(self) -> tuple[Puppet, Puppet]:
+        """The first two, serving."""
+        first, second = self.next(), self.next()
+        for one in (first, second):
+            one.serves()
+        assert self.ready.wait(LIMIT)
+        return first, second
+
+    def nobody_comes(self) -> bool:
+        """Whether the supervisor has started nobody by the time at which it has done all that was asked of it."""
+        done = threading.Event()
+        self.supervisor._agenda.post(done.set)
+        assert done.wait(LIMIT)
+        return self._puppets.empty()
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self.supervisor.hasten()
+        for puppet in self._all:
+            puppet.die()
+        self._thread.join(LIMIT)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        self.ended_well = self.supervisor.run(lambda _summary: self.ready.set())
+
+    def start(self, child: Child, received: Callable[..., None], lost: Callable[[Child], None]) -> None:
+        """In the place of Child.start."""
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        ours, theirs = socket.socketpair()
+        child.process = subprocess.Popen(["sleep", "600"])
+        child._link = Link(
+            ours, lambda message, answer: received(child, message, answer), lambda: lost(child), name="supervisor's end"
+        )
+        child._link.start()
+        self._all.append(Puppet(child, theirs))
+        self._puppets.put(self._all[-1])
+
+
+@contextmanager
+def stage(monkeypatch: pytest.MonkeyPatch, *, refusals: int = 0, pause: float = 0.01, **server: Any) -> Iterator[Stage]:
+    """A stage whose supervisor has begun."""
+    made = Stage(pause=pause, **server)
+    made.refusals = refusals
+    monkeypatch.setattr(Child, "start", lambda *arguments: made.start(*arguments))  # noqa: PLW0108 (a function binds)
+    made.begin()
+    try:
+        yield made
+    finally:
+        made.end()
