@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -15,6 +17,8 @@ from support.loading import ask
 from support.waiting import eventually
 
 from inferd.server.errors import ExecutionFailed, Unavailable
+from inferd.server.isolation.output import Output
+from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.scheduling.request import InferRequest
 
@@ -87,6 +91,15 @@ def test_an_idle_worker_that_is_killed_is_noticed_at_once(load: Load, number: si
     assert told[0].startswith(f"was killed by signal {int(number)} ({number.name})")
 
 
+def test_a_verdict_that_came_too_late_is_not_told(load: Load) -> None:
+    """The connection ends before the process does, and on a busy machine long before that is seen."""
+    servable = load()
+    servable.worker._verdict = "broke the connection (end of stream) and was killed"
+    os.kill(servable.worker.pid, signal.SIGABRT)
+    eventually(lambda: servable.worker.lost, "it is seen")
+    assert servable.worker.lost == "was killed by signal 6 (SIGABRT)"
+
+
 def test_an_idle_worker_that_is_stopped_is_noticed(load: Load) -> None:
     servable = load("m", hang="2s")
     heard = threading.Event()
@@ -94,6 +107,50 @@ def test_an_idle_worker_that_is_stopped_is_noticed(load: Load) -> None:
     os.kill(servable.worker.pid, signal.SIGSTOP)
     assert heard.wait(30)
     assert servable.worker.lost == "did not answer for 2 s and was killed"
+
+
+@pytest.mark.parametrize("gently", [True, False])
+def test_what_a_model_has_started_goes_with_its_worker(
+    load: Load, loader: Loader, caplog: pytest.LogCaptureFixture, gently: bool
+) -> None:
+    """It holds memory, and a device."""
+    servable = load()
+    with caplog.at_level(logging.INFO, "inferd.isolation"):
+        ask(servable, ask_for(Fault.FORK))
+        found = eventually(lambda: re.search(r"helper (\d+)", str([r.__dict__ for r in caplog.records])), "its number")
+    helper = int(found[1])
+    assert not gone(helper)
+    assert servable.worker is not None
+    if gently:
+        loader.unload(servable)
+    else:
+        os.kill(servable.worker.pid, signal.SIGKILL)
+    eventually(lambda: gone(helper), "it is gone", limit=20)
+
+
+def test_who_never_stops_writing_does_not_keep_the_watch_from_its_work() -> None:
+    """Of the process's end, memory and silence: they are looked at between two reads."""
+    read, write = os.pipe()
+    stop = threading.Event()
+
+    def babble() -> None:
+        with os.fdopen(write, "wb", buffering=0) as pipe:
+            while not stop.is_set():
+                pipe.write(b"x" * 65536 + b"\n")
+
+    writer = threading.Thread(target=babble)
+    writer.start()
+    output = Output(read)
+    reader = threading.Thread(target=output.read, daemon=True)
+    reader.start()
+    reader.join(30)
+    returned = not reader.is_alive()
+    stop.set()
+    while writer.is_alive():
+        output.read()
+    reader.join(30)
+    output.close()
+    assert returned
 
 
 def test_a_drains_signals_are_the_servers_business(load: Load) -> None:

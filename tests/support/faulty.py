@@ -10,6 +10,7 @@ import ctypes
 import enum
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ class Fault(enum.IntEnum):
     ROWS = -1012
     MISSING = -1013
     NOTHING = -1014
+    FORK = -1015
 
 
 class FaultyBackend:
@@ -141,6 +143,9 @@ def happen(fault: Fault) -> None:
             print("a line on standard error", file=sys.stderr, flush=True)
         case Fault.PROTOCOL:
             _babble()
+        case Fault.FORK:  # a helper that outlives whoever started it, and holds on to all that it may
+            helper = subprocess.Popen(["sleep", "600"], close_fds=False)
+            print(f"helper {helper.pid}", flush=True)
         case Fault.LEAVE:
             sys.exit(7)
         case Fault.REFUSE:

@@ -13,6 +13,7 @@ log = get("isolation")
 
 _LONGEST = 2000  # of a line
 _READ = 2**16
+_READS = 16  # at a time: whoever reads has other things to watch
 
 
 class Output:
@@ -29,8 +30,8 @@ class Output:
         """The last line that was written."""
 
     def read(self) -> bool:
-        """Logs what has come. Whether more may come."""
-        while True:
+        """Logs what has come, of a process that never stops writing not all. Whether more may come."""
+        for _ in range(_READS):
             try:
                 data = os.read(self.descriptor, _READ)
             except BlockingIOError:
@@ -48,6 +49,7 @@ class Output:
                 self._say(rest)
                 rest = b""
             self._begun = rest
+        return True
 
     def close(self) -> None:
         """Logs what is there, waits for nothing, and gives the descriptor back."""

@@ -246,12 +246,18 @@ class WorkerProcess:
             self._asking.release()
 
     def _bury(self, process: subprocess.Popen[bytes], output: Output) -> None:
+        if process.returncode is None:  # not waited for yet: the number of its group is nobody else's
+            try:
+                os.killpg(process.pid, signal.SIGKILL)  # what the model has started goes with it
+            except OSError:
+                pass  # it has become a group of nobody
         if process.poll() is None:
             process.kill()
         code = process.wait()
         output.close()
         with self._lock:
-            self.lost = self._verdict or fate(code)
+            # A verdict that came when the process had ended by itself, unseen on a busy machine, is none.
+            self.lost = self._verdict if self._verdict and code == -signal.SIGKILL else fate(code)
             self.back_at = time.monotonic() + self._load_seconds
             listeners, self._listeners = self._listeners, []
         self._channel.shut()

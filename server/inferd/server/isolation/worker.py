@@ -186,6 +186,7 @@ def main(arguments: list[str]) -> None:
     descriptor, parent = map(int, arguments)
     code = 1
     try:
+        os.set_inheritable(descriptor, False)  # what the model starts must not hold it
         _stay_with(parent)
         faulthandler.enable()
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
