@@ -24,13 +24,12 @@ WISHES = Wishes((Wish("unloaded", None, "op", 1.0),))
 class Manager:
     """In the manager's place: says what it is asked for."""
 
+    acquire = serving = None
+
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
     def subscribe(self, _listener: object) -> None:
-        pass
-
-    def acquire(self) -> None:
         pass
 
     def adopt_wishes(self, name: str, wishes: Wishes) -> None:
