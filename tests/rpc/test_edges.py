@@ -22,7 +22,7 @@ from inferd.server.errors import Code, ExecutionFailed, InvalidRequest, QueueTim
 from inferd.server.observability.events import FIELDS
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS
-from inferd.server.rpc.services import PREDICT, build_method_table
+from inferd.server.rpc.services import build_method_table
 from inferd.v1 import model_service_pb2, predict_service_pb2
 from inferd.wire.tensors import TensorError
 
@@ -232,9 +232,8 @@ def test_models_in_isolation(isolated):
     assert isolated("models", "LoadModel", load, (("via", "x"),))[1] is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_hot_methods_are_in_the_table():
+def test_exempt_methods_are_in_the_table():
     config = ServerConfig()
     table = build_method_table(FakeManager(), FakeMetrics(), config, inflight=Inflight(config.inflight), check=check)
-    assert PREDICT in table.hot
-    assert table.hot <= set(table.unary)
+    assert table.exempt
     assert table.exempt <= {*table.unary, *table.stream}

@@ -89,7 +89,6 @@ class Exchange:
         self.nbytes = 0
         self._receive = receive
         self._bounds = bounds
-        self._complete = False  # the body has come
         self._inside = self._entered = False
 
     async def __aenter__(self) -> Exchange:
@@ -145,7 +144,6 @@ class Exchange:
             self.hold(len(piece))
             parts.append(piece)
             more = message.get("more_body", False)
-        self._complete = True
         body = b"".join(parts)
         encoding = self.headers.get("content-encoding", "")
         if not encoding or not body:

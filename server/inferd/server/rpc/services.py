@@ -111,7 +111,6 @@ def build_method_table(
             for path, handler in whole.unary.items()
         },
         stream=whole.stream,
-        hot=frozenset({PREDICT, oip.INFER, tfs.PREDICT}),
         exempt=frozenset({CHECK, *oip.PROBES}),
         bursts={path: burst.Burst(speech, bursts, whole.unary[path]) for path, speech in speeches.items()},
         lone={path: Lone(speech, manager.serving) for path, speech in speeches.items()},

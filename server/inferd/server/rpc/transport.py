@@ -135,10 +135,9 @@ answered."""
 class MethodTable:
     """Handlers by full method path.
 
-    hot       unary methods that a transport should make cheapest
     exempt    methods that are taken even when the bounds on calls and bytes are reached, and while the server drains:
               health must not fail because the server is busy
-    bursts    for hot methods: who takes calls that came together. A transport without turns uses `unary`
+    bursts    for the methods that predict: who takes calls that came together. A transport without turns uses `unary`
     lone      for the same methods: who takes a call that is the only one in flight
     refused   told of every call that the transport itself turned away, before any handler saw it
     unbounded the unary methods for callers that were counted before (REST); empty: these are the same
@@ -146,7 +145,6 @@ class MethodTable:
 
     unary: Mapping[str, UnaryHandler]
     stream: Mapping[str, StreamHandler]
-    hot: frozenset[str] = field(default_factory=frozenset)
     exempt: frozenset[str] = field(default_factory=frozenset)
     bursts: Mapping[str, BurstHandler] = field(default_factory=dict)
     lone: Mapping[str, LoneHandler] = field(default_factory=dict)
