@@ -1,8 +1,8 @@
 """Answers that are a status and nothing else: refusals and failures. The loop's thread keeps them until the end of its
 turn and sends them together.
 
-Sent one by one, each lets its client ask again at once and alone, and the core wakes a thread for every such request: that
-costs more than the refusal. A dozen at a time are followed by a dozen requests, read together.
+Sent one by one, each lets its client ask again at once and alone, and the core wakes a thread for every such request:
+that costs more than the refusal. A dozen at a time are followed by a dozen requests, read together.
 """
 
 from __future__ import annotations
