@@ -18,7 +18,7 @@ from support.marked import prepare_model, publish
 from support.server import FAST, Served
 from support.waiting import eventually
 
-from inferd.client import NO_RETRIES, Client, NotFound
+from inferd.client import NO_RETRIES, Client, FailedPrecondition, NotFound
 from inferd.server.app import App
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.trace import trace_of
@@ -154,9 +154,11 @@ def test_a_front_end_that_has_failed_ends_the_wait(models: Path) -> None:
 
 def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
     with running(tmp_path / "unmounted", "settled") as app:
-        app.start()
+        address = app.start().grpc[0]
         eventually(app.manager.repository_errors, "the repository is looked at")
         assert "unmounted cannot be read" in app.readiness().reason
+        with Client(address) as client, pytest.raises(FailedPrecondition, match=r"no models: .*unmounted cannot be"):
+            client.list_models()
 
 
 def test_a_health_check_by_the_name_of_a_service_is_answered(tmp_path: Path) -> None:

@@ -341,3 +341,31 @@ def test_a_followed_file(make_house: Callable[..., House], base: Path, tmp_path:
     house.manager.replace_named({}, by="a request")
     followed.look()  # unchanged: the request's word stands
     assert dict(house.manager.named) == {}
+
+
+def test_a_reload_before_the_first_look_at_the_file_stands(
+    make_house: Callable[..., House], base: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "models.config"
+    file.write_text(entry(base))
+    house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
+    followed = FollowedFile(file, 1.0, {}, house.manager)
+    house.manager.replace_named({}, by="a request")
+    followed.look()
+    assert dict(house.manager.named) == {}
+
+
+def test_a_worker_that_comes_later_does_not_undo_a_reload(
+    make_house: Callable[..., House], base: Path, tmp_path: Path
+) -> None:
+    """It is told what the reload named, and finds the file as it was before."""
+    file = tmp_path / "models.config"
+    file.write_text(entry(base))
+    house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
+    house.manager.replace_named({}, by="a request")
+    followed = FollowedFile(file, 1.0, {}, house.manager, known=True)
+    followed.look()
+    assert dict(house.manager.named) == {}
+    file.write_text(entry(base, "later"))
+    followed.look()
+    assert list(house.manager.named) == ["later"]

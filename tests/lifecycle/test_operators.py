@@ -376,3 +376,24 @@ def test_load_does_not_wait_for_ever_for_a_version_that_never_settles(house: Hou
     assert house.default() == 2
     house.settle()
     assert future.result(0).versions[0].state is State.AVAILABLE
+
+
+@pytest.mark.parametrize("where", ["begin", "outcome"])
+def test_a_request_that_nobody_foresaw_fails_alone(house: House, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """It would fail at every turn, and keep the loads and the other requests waiting for ever."""
+
+    def fails() -> bool:
+        raise KeyError("what?")
+
+    def begins(*_: object) -> Callable[[], bool]:
+        return fails() if where == "begin" else fails  # type: ignore[return-value]
+
+    house.write("m/1/model", "one")
+    house.see()
+    monkeypatch.setattr(house.manager._commands, "rollback", begins)
+    bad = house.manager.rollback("m", by="me")
+    good = house.manager.unload("m", by="me")
+    house.run()
+    with pytest.raises(ExecutionFailed, match="KeyError"):
+        bad.result(0)
+    assert house.do(good).versions[0].state is State.END

@@ -7,9 +7,11 @@ import pytest
 from support.rpc import Served, eventually, refused
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.core.view import View
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, VersionStatus
 from inferd.server.rpc import watch
+from inferd.server.security.grants import Grants, Scope
 from inferd.v1 import model_service_pb2 as pb
 from inferd.v1 import model_service_pb2_grpc
 from inferd.wire.dtypes import DType
@@ -185,3 +187,20 @@ def test_a_watcher_that_does_not_read_is_cut_off(server: Served, monkeypatch: py
     error = refused(lambda: list(stream))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "8 changes behind" in error.details()
+
+
+def test_an_empty_list_is_no_answer_where_the_repository_cannot_be_read(server: Served, stub) -> None:
+    server.manager.states.clear()
+    assert not stub.ListModels(pb.ListModelsRequest(), timeout=30).models
+    server.manager.errors = ("/models cannot be read: Permission denied",)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ListModels(pb.ListModelsRequest(), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.details() == "no models: /models cannot be read: Permission denied"
+
+
+def test_the_directories_of_models_that_a_caller_may_not_see_are_not_named(server: Served) -> None:
+    server.manager.errors = ("/models cannot be read: Permission denied",)
+    for models, told in ((["*"], server.manager.errors), (["digits"], ())):
+        view = View(server.manager, Grants(["metadata"], models), Scope.METADATA)  # type: ignore[arg-type]
+        assert view.repository_errors() == told

@@ -139,6 +139,7 @@ class FakeManager:
         self.asked: list[tuple[Any, ...]] = []
         self.hold_admin: Future[ModelStatus] | None = None
         self.crash: Exception | None = None
+        self.errors: tuple[str, ...] = ()
         self._ready = True
         self._ready_fns: list[Callable[[], None]] = []
         self.available("digits", 1)
@@ -233,6 +234,9 @@ class FakeManager:
 
     def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
         return self._admin(name, "rollback", name, to)
+
+    def repository_errors(self) -> tuple[str, ...]:
+        return self.errors
 
     def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> tuple[Future[ModelStatus], ...]:
         before, self.named = self.named, dict(models)

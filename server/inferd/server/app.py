@@ -110,13 +110,12 @@ class App:
         self.manager.subscribe(StateMetrics(self.metrics))
         self.manager.subscribe(self._watch_queue)
         self._models_file: FollowedFile | None = None
-        if config.repository.models_file is not None and config.repository.models_file_poll:
+        files = config.repository
+        if files.models_file is not None and files.models_file_poll:
             self._models_file = FollowedFile(
-                Path(config.repository.models_file),
-                config.repository.models_file_poll,
-                fixed_models(config),
-                self.manager,
-            )
+                Path(files.models_file), files.models_file_poll, fixed_models(config), self._front,
+                known=seat is not None and seat.begin.named is not None,
+            )  # fmt: skip
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self._front, SERVICES)
         self.table = build_method_table(

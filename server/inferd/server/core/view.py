@@ -47,6 +47,10 @@ class View:
     def models(self) -> tuple[ModelStatus, ...]:
         return tuple(model for model in self._manager.models() if self._sees(model.name))
 
+    def repository_errors(self) -> tuple[str, ...]:
+        # They name directories, of models that the caller may not look at, too.
+        return self._manager.repository_errors() if self._grants.allows_all(self._scope) else ()
+
     def subscribe(self, fn: Callable[[StateChange], None]) -> Callable[[], None]:
         def changed(change: StateChange) -> None:
             if self._sees(change.status.id.name):

@@ -48,6 +48,9 @@ class Front:
     def models(self) -> tuple[ModelStatus, ...]:
         return tuple(self._picture.over(model) for model in self._manager.models())
 
+    def repository_errors(self) -> tuple[str, ...]:
+        return self._manager.repository_errors()
+
     def status(self, name: str) -> ModelStatus:
         return self._picture.over(self._manager.status(name))
 

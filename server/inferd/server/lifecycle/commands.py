@@ -6,6 +6,7 @@ All of it runs on the manager's thread. A command is refused with a ServingError
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from inferd.server.lifecycle.record import ModelRecord, VersionRecord
 from inferd.server.lifecycle.refusal import unknown_model
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.lifecycle.substitutes import Substitute
+from inferd.server.observability.events import event, get
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class Commands:
                     _finish(command.future, error=error)
                 except OverridesError as error:
                     _finish(command.future, error=ExecutionFailed(str(error), accepted=False))
+                except Exception as error:
+                    _fail(command, error)
         self._drop()
 
     def finish(self) -> None:
@@ -89,6 +93,8 @@ class Commands:
                     _finish(command.future, self._status(command.model))
             except ServingError as error:
                 _finish(command.future, error=error)
+            except Exception as error:
+                _fail(command, error)
         self._drop()
 
     def stop(self) -> None:
@@ -306,6 +312,12 @@ class Commands:
 def _numbers(versions: Iterable[int]) -> str:
     numbers = sorted(versions, reverse=True)
     return (", ".join(map(str, numbers[:10])) or "none") + (" ..." if len(numbers) > 10 else "")
+
+
+def _fail(command: Command, error: Exception) -> None:
+    """Ends one that nobody foresaw: tried again it would fail again, and keep everything behind it waiting."""
+    event(get("lifecycle"), logging.ERROR, "an operator's request failed", error=error, model=command.model)
+    _finish(command.future, error=ExecutionFailed(f"{type(error).__name__}: {error}", accepted=False))
 
 
 def _finish(future: Future[ModelStatus], status: ModelStatus | None = None, error: ServingError | None = None) -> None:

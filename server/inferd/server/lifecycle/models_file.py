@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from inferd.server.config.errors import ConfigError
-from inferd.server.lifecycle.model_server_config import parse_models, read_text
+from inferd.server.lifecycle.model_server_config import ModelsFile, parse_models, read_text
 from inferd.server.lifecycle.named import NamedModel
 from inferd.server.observability.events import event, get
 
@@ -27,15 +27,18 @@ class Named(Protocol):
 class FollowedFile:
     """Looks at the file every `poll` seconds on a thread of its own. A file that cannot be read changes nothing.
 
-    `fixed` are named models of the settings themselves, which stay beside those of the file.
+    `fixed` are named models of the settings themselves, which stay beside those of the file. `known`: what the file
+    says now has been taken over or overruled before, as by a reload that a worker of a group was not there for.
     """
 
-    def __init__(self, file: Path, poll: float, fixed: Mapping[str, NamedModel], manager: Named) -> None:
+    def __init__(
+        self, file: Path, poll: float, fixed: Mapping[str, NamedModel], manager: Named, *, known: bool = False
+    ) -> None:
         self._file = file
         self._poll = poll
         self._fixed = dict(fixed)
         self._manager = manager
-        self._seen: str | None = None
+        self._seen = self._begun(known)
         self._problem = ""
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -65,7 +68,7 @@ class FollowedFile:
                 event(log, logging.ERROR, "models file not taken over; what is served stays", reason=self._problem)
             return
         self._seen, self._problem = text, ""
-        models = {**self._fixed, **{entry.name: NamedModel.of(entry) for entry in found.entries}}
+        models = self._models(found)
         if models == self._manager.named:
             return  # as at the first look
         for note in found.notes:
@@ -73,6 +76,20 @@ class FollowedFile:
         event(log, logging.INFO, "models file changed", models=len(found.entries))
         self._manager.replace_named(models, by=str(self._file))
 
+    def _begun(self, known: bool) -> str | None:
+        """The text that is in force. Without it the first look would undo a reload that came before."""
+        try:
+            text = read_text(self._file)
+            return text if known or self._models(parse_models(text, str(self._file))) == self._manager.named else None
+        except ConfigError:
+            return None
+
+    def _models(self, found: ModelsFile) -> dict[str, NamedModel]:
+        return {**self._fixed, **{entry.name: NamedModel.of(entry) for entry in found.entries}}
+
     def _run(self) -> None:
         while not self._stopped.wait(self._poll):
-            self.look()
+            try:
+                self.look()
+            except Exception as error:
+                event(log, logging.ERROR, "the models file could not be followed; it is looked at again", error=error)

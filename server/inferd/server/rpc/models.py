@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from inferd.server.core.needs import ManagerLike
-from inferd.server.errors import InvalidRequest
+from inferd.server.errors import Conflict, InvalidRequest
 from inferd.server.lifecycle.state import ModelStatus
 from inferd.server.rpc import messages
 from inferd.server.rpc.edge import Edge, parse
@@ -47,6 +47,8 @@ class Models:
     def _list(self, call: UnaryCall) -> None:
         parse(pb.ListModelsRequest, call.request)
         found = sorted(self._manager.models(), key=lambda model: model.name)
+        if not found and (errors := self._manager.repository_errors()):
+            raise Conflict(f"no models: {'; '.join(errors)}")  # "there are none" would be a guess
         _reply(call, pb.ListModelsResponse(models=map(messages.model_status, found)))
 
     def _status(self, call: UnaryCall) -> None:
