@@ -76,6 +76,14 @@ def test_a_watcher_that_leaves_is_forgotten(server: Served, stub):
     eventually(lambda: not server.health._watchers)
 
 
+@pytest.mark.parametrize("path", ["/grpc.health.v1.Health/Watch", "/inferd.v1.ModelService/WatchModels"])
+def test_a_name_of_any_length_is_not_kept(server: Served, path: str):
+    watch = server.channel().unary_stream(path)(asked("x" * 100_000).SerializeToString(), timeout=30)
+    error = refused(lambda: next(watch))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 1024 characters, got 100000" in error.details()
+
+
 def test_a_broken_watch_request(server: Served):
     error = refused(lambda: next(server.channel().unary_stream("/grpc.health.v1.Health/Watch")(b"\xff", timeout=30)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -220,7 +220,10 @@ def test_gzip_is_taken(server: Served):
 
 def test_an_unknown_method_is_unimplemented(server: Served):
     for method in ("/inferd.v1.PredictService/Nope", "/a.B/C"):
-        assert refused(lambda m=method: server.channel().unary_unary(m)(b"")).code() is grpc.StatusCode.UNIMPLEMENTED
+        error = refused(lambda m=method: server.channel().unary_unary(m)(b""))
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert error.details() == f"there is no method {method}"
+    assert server.metrics.counted.count(("", None, "grpc", "UNIMPLEMENTED")) == 2
 
 
 def test_several_addresses_and_a_unix_socket(serve, tmp_path):

@@ -188,6 +188,13 @@ def test_what_is_remembered_is_bounded():
     assert len(grants._known) <= 2048
 
 
+def test_names_of_any_length_are_not_remembered():
+    grants = Grants(["predict"], ["x*"])
+    assert grants.covers("x" * 100_000)
+    assert not grants.covers("y" * 100_000)
+    assert len(grants._known) == 0
+
+
 def test_what_is_asked_for_stays():
     recent = Recent[int, int](10)
     recent.put(-1, 1)

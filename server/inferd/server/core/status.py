@@ -90,6 +90,11 @@ CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait 
 """For calls that are still running when the drain's grace is over."""
 
 
+def unknown_method(name: str) -> Failure:
+    """For a call of a method that there is not."""
+    return Failure(Code.UNIMPLEMENTED, header_text(f"there is no method {name}"), ())
+
+
 def late(seconds: float) -> Failure:
     """For a call whose request has not come in this time."""
     text = f"the request did not come within {seconds:g} s (grpc.receive_timeout)"

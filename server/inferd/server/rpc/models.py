@@ -65,9 +65,10 @@ class Models:
             request.label if choice == "label" else None,
         )
         try:
-            _reply(call, messages.metadata(handle.servable))
+            found = messages.metadata(handle.servable)
         finally:
             handle.release()
+        _reply(call, found)  # who reads the answer finds nothing of the call left
 
     def _load(self, call: UnaryCall) -> None:
         by = self._edge.gate.admit_admin(call)

@@ -20,7 +20,7 @@ import grpc.aio
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import CUT, GONE, Failure, failure_of, late, refusal
+from inferd.server.core.status import CUT, GONE, Failure, failure_of, late, refusal, unknown_method
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
@@ -110,7 +110,7 @@ class PublicTransport:
         self._grace: asyncio.Future[float] = self._loop.create_future()
         self._idle = asyncio.Event()
         server = grpc.aio.server(
-            handlers=(_Lookup(self._handlers()),),
+            handlers=(_Lookup(self._handlers(), self._refuse),),
             options=listen.options(self._config.grpc, shared=self._config.server.workers > 1),
         )
         try:
@@ -233,13 +233,23 @@ class PublicTransport:
 
 
 class _Lookup(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the handler of a method; None is answered with UNIMPLEMENTED."""
+    """Finds the handler of a method; for one that there is not, a handler that says so."""
 
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+    def __init__(
+        self, handlers: dict[str, grpc.RpcMethodHandler], refuse: Callable[[str, Any, Failure], Awaitable[bytes]]
+    ) -> None:
         self._handlers = handlers
+        self._refuse = refuse
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        method = handler_call_details.method
+        return self._handlers.get(method) or self._unknown(method)
+
+    def _unknown(self, method: str) -> grpc.RpcMethodHandler:
+        async def serve(_requests: Any, context: Any) -> bytes:
+            return await self._refuse(method, context, unknown_method(method))
+
+        return grpc.stream_unary_rpc_method_handler(serve)
 
 
 def _run_handler(handler: Callable[[Any], None], call: PublicUnaryCall | PublicStreamCall) -> None:

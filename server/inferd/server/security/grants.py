@@ -12,6 +12,7 @@ from inferd.server.security.recent import Recent
 
 _MODELS: Final = 1024  # names whose answer is remembered, for each scope
 _SHOWN: Final = 100
+_LONGEST: Final = 256  # characters of a name that is remembered: callers may send any
 NEEDED: Final = "expected 'authorization: Bearer TOKEN'"
 
 
@@ -51,7 +52,8 @@ class Grants:
         known = self._known.get(model)
         if known is None:
             known = any(fnmatchcase(model, pattern) for pattern in self.models)
-            self._known.put(model, known)
+            if len(model) <= _LONGEST:
+                self._known.put(model, known)
         return known
 
     def refusal(self, scope: Scope | None, model: str | None = None) -> ServingError:

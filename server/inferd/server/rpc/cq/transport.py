@@ -19,7 +19,7 @@ from grpc._cython import cygrpc
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import CUT, GONE, LATE, Failure, failure_of, header_text, refusal
+from inferd.server.core.status import CUT, GONE, LATE, Failure, failure_of, refusal, unknown_method
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
 from inferd.server.rpc.cq.call import Call
@@ -40,7 +40,6 @@ _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was
 _NEW_CALL = object()
 _SHUT_DOWN = object()
 _NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
-_UNKNOWN = "there is no method {}"
 
 
 def _ignore(_event: Any) -> None:
@@ -282,7 +281,7 @@ class CompletionQueueTransport:
         stream = self._stream.get(method)
         if stream is None:
             name = method.decode("utf-8", "replace")
-            self._refuse(event, name, Failure(Code.UNIMPLEMENTED, header_text(_UNKNOWN.format(name)), ()))
+            self._refuse(event, name, unknown_method(name))
             return
         name, handler = stream
         if self._draining:
