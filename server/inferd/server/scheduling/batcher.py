@@ -41,12 +41,12 @@ class Batcher:
         cut: bool = False,
     ) -> None:
         """`outlook` finds the requests that cannot be answered in time; None: only bounds refuse. `cut`: batches are no
-        larger than pays."""
+        larger than pays, and without a delay they wait for callers who come back where that pays."""
         self._name = name
         self._queues = queues
         self._observer = observer
         self._lock = threading.Lock()
-        self._forming = Forming(delay)
+        self._forming = Forming(delay, holds=cut)
         self._outlook = outlook
         self._cut = cut
         self._base = self._each = 0.0  # the outlook's bound
@@ -203,8 +203,7 @@ class Batcher:
             if self._answer is not None or self._stopped:
                 return False
             self._answer = answer, parking.taken
-            if self._outlook is not None:
-                self._outlook.answered(parking.requests, monotonic())
+            self._answered(parking)
             parking.taken = 0
             parking.requests = ()
             self._alarm.ring()
@@ -230,9 +229,9 @@ class Batcher:
             outlook = self._outlook if park else None
             if outlook is not None:
                 outlook.idle(parking)
-                if parking.requests:
-                    outlook.answered(parking.requests, monotonic())
                 self._base = self._each = 0.0
+            if park and parking.requests:
+                self._answered(parking)
             self._running -= parking.taken
             parking.taken = 0
             parking.requests = ()
@@ -260,9 +259,17 @@ class Batcher:
         if dropped:
             self._drop(dropped)
         if batch is not None:
-            parking.requests = batch.requests
+            parking.requests, parking.rows, parking.bucket = batch.requests, batch.rows, batch.bucket
             return batch, False, None
         return None, False, None if dropped else timeout
+
+    def _answered(self, parking: Parking) -> None:
+        # Holds the lock.
+        now = monotonic()
+        if self._outlook is not None:
+            self._outlook.answered(parking.requests, now)
+        if parking.bucket is not None and not self._idle:  # who is idle takes what there is
+            self._forming.answered(parking.bucket, parking.rows, now)
 
     def _park(self, parking: Parking, timeout: float) -> None:
         if parking.wake.acquire(timeout=timeout):
@@ -352,7 +359,7 @@ class Batcher:
         """Refuses new requests with `refusal` and waits for all others. Whether they are done. `timeout` in seconds."""
         with self._lock:
             self._refusal = refusal
-            self._forming.delay = 0.0  # no company will come any more
+            self._forming.wait_no_more()
             self._check_quiet()
             self._wake_all()
         return self._quiet.wait(timeout)

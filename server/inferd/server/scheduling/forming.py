@@ -1,7 +1,8 @@
 """What waits in a servable's queues, and which of it goes next. Not thread-safe: the batcher's lock holds.
 
-- A batch is ripe at once; with a delay, when its bucket holds `target` rows, when its oldest request has waited for
-  the delay, or when the most urgent one in it needs the rest of its time for the run.
+- A batch is ripe at once, unless callers who have just been answered will be back in less time than a larger batch
+  saves (company.py); with a delay, when its bucket holds `target` rows, when its oldest request has waited for the
+  delay. In either case when the most urgent one in it needs the rest of its time for the run.
 - Among the ripe buckets the one with the oldest head goes first; priorities age (queue.py).
 - A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it. It may be cut
   shorter where that costs nothing and leaves work for the next one (queue.py).
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from inferd.server.scheduling.company import Company
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 
@@ -31,12 +33,14 @@ class Forming:
 
     count   requests that wait
     delay   seconds that a batch may wait for company
+    holds   it may be held back for those who come back; not with a delay
     active  the buckets in which something waits
     """
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, *, holds: bool = False) -> None:
         self.count = 0
         self.delay = delay
+        self.holds = holds and not delay
         self.active: dict[Bucket, None] = {}
 
     def add(self, bucket: Bucket, request: InferRequest, now: float) -> bool:
@@ -57,7 +61,11 @@ class Forming:
         queue.nbytes += request.nbytes
         self.count += 1
         if not self.delay:
-            return True
+            if not self.holds:
+                return True
+            company = bucket.company
+            if company is not None:
+                company.came(request.rows or 1, now)
         ripe_at = self._patience(bucket, request, now)
         if ripe_at > now and ripe_at >= bucket.ripe_at:
             return False
@@ -117,11 +125,32 @@ class Forming:
             bucket.queue.gone((*batch, *dropped))
         self.count -= left
         bucket.tidy()
+        if bucket.company is not None:
+            bucket.company.release()
         if not bucket.count:
             self._emptied(bucket)
         elif self.delay:
             bucket.ripe_at = min(self._patience(bucket, request, now) for request in bucket.waiting())
+        else:
+            bucket.ripe_at = 0.0
         return Batch(bucket.queue, batch, rows if room else 1, bucket) if batch else None
+
+    def answered(self, bucket: Bucket, rows: int, now: float) -> None:
+        """A batch of the bucket's has been answered: its callers may be worth waiting for."""
+        if not self.holds or not bucket.room:
+            return
+        company = bucket.company
+        if company is None:
+            company = bucket.company = Company()
+        held = company.answered(rows, bucket.rows, bucket.room, bucket.cost, now)
+        if bucket.count:
+            waiting = bucket.waiting()
+            bucket.ripe_at = min(self._patience(bucket, request, now) for request in waiting) if held else 0.0
+
+    def wait_no_more(self) -> None:
+        """No company will come any more."""
+        self.delay = 0.0
+        self.holds = False
 
     def next_ripe(self) -> float:
         """When the first batch ripens."""
@@ -139,7 +168,7 @@ class Forming:
 
     def _pick(self, now: float) -> Bucket | None:
         active = self.active
-        if self.delay:
+        if self.delay or self.holds:
             ripe = [bucket for bucket in active if bucket.ripe_at <= now]
             return min(ripe, key=_score) if ripe else None
         if len(active) == 1:
@@ -149,14 +178,21 @@ class Forming:
     def _patience(self, bucket: Bucket, request: InferRequest, now: float) -> float:
         """When this request waits for company no longer."""
         queue = bucket.queue
-        if not bucket.room or bucket.rows >= queue.target:
-            return now
         came = request.enqueued_at
+        if self.delay:
+            if not bucket.room or bucket.rows >= queue.target:
+                return now
+            until = came + self.delay
+        else:
+            company = bucket.company
+            if company is None or bucket.rows >= company.rows:
+                return now
+            until = company.until
         if request.leaves_at == NEVER:
-            return came + self.delay
+            return until
         # Company is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
         reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - came))
-        return min(came + self.delay, request.leaves_at - reserve)
+        return min(until, request.leaves_at - reserve)
 
     def _emptied(self, bucket: Bucket) -> None:
         del self.active[bucket]

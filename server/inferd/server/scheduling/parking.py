@@ -6,19 +6,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import InferRequest
 
 
 class Parking:
-    """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch."""
+    """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch, of so many `rows` and
+    of `bucket`."""
 
-    __slots__ = ("requests", "taken", "wake")
+    __slots__ = ("bucket", "requests", "rows", "taken", "wake")
 
     def __init__(self) -> None:
         self.wake = threading.Lock()
         self.wake.acquire()
         self.taken = 0
         self.requests: Sequence[InferRequest] = ()
+        self.bucket: Bucket | None = None
+        self.rows = 0
 
 
 class Alarm:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
+from inferd.server.scheduling.company import Company
 from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.crowd import Crowd, Who
 from inferd.server.scheduling.request import InferRequest
@@ -39,16 +40,17 @@ class Lane:
 
 class Bucket:
     """Requests with one key. `rows` and `count` are those that wait; `ripe_at` is when the batch stops waiting for
-    company; `cost` is what batches of them take.
+    company; `cost` is what batches of them take; `company` knows whether a wait pays, None: nobody asks.
     """
 
-    __slots__ = ("_cuts", "_discard", "cost", "count", "key", "lanes", "queue", "ripe_at", "rows")
+    __slots__ = ("_cuts", "_discard", "company", "cost", "count", "key", "lanes", "queue", "ripe_at", "rows")
 
     def __init__(self, queue: SignatureQueue, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> None:
         self.queue = queue
         self.key = key
         self._discard = discard
         self.cost = CostCurve()
+        self.company: Company | None = None
         self._cuts = 0
         self.lanes = [Lane(1)]
         self.rows = 0
