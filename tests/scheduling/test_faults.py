@@ -191,6 +191,25 @@ class TestWrongRows:
         assert [call.result()["y"][0, 0] for call in more] == [10, 12]
         assert model.batches[-2:] == [1, 1]
 
+    def test_who_makes_the_model_leave_an_output_out_fails_alone(self, serve):
+        """Nobody names outputs: only the signature tells that one is missing."""
+
+        def run(_, inputs):
+            return {"y": inputs["x"] * 2} if (inputs["x"] != -1).all() else {"z": inputs["x"]}
+
+        model = FakeModel(run)
+        scheduler = serve(model)
+        hold(model, scheduler)
+        calls = [vector(i) for i in (1, -1, 3)]
+        for call in calls:
+            scheduler.submit(call)
+        model.gate.open()
+        assert calls[0].result()["y"][0, 0] == 2
+        assert calls[2].result()["y"][0, 0] == 6
+        assert "y" not in calls[1].result(), "what it got is for `core.inference` to refuse"
+        assert model.batches == [1, 3, 1, 1, 1]
+        assert scheduler.max_batch_size == 32, "the rows were right"
+
     def test_an_output_that_is_missing(self, serve):
         def run(_, inputs):
             return {"y": inputs["x"]} if (inputs["x"] != -1).all() else {"z": inputs["x"]}

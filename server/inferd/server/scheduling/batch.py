@@ -97,6 +97,13 @@ def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str,
         raise BackendError(f"the model gave no output {missing}, only {', '.join(outputs)}") from None
 
 
+def check_names(outputs: Mapping[str, Array], names: frozenset[str]) -> None:
+    """Raises BackendError where one of the outputs is missing."""
+    if not names <= outputs.keys():
+        missing = ", ".join(map(repr, sorted(names - outputs.keys())))
+        raise BackendError(f"the model gave no output {missing}, only {', '.join(outputs)}")
+
+
 def split(
     outputs: Mapping[str, Array], requests: Sequence[InferRequest], wanted: tuple[str, ...] | None
 ) -> list[dict[str, Array]]:

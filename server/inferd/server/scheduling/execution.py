@@ -1,8 +1,8 @@
 """Runs batches on one instance and answers their requests. Whatever the model does, every request gets one outcome.
 
-A batch that fails is run again one request at a time, so that only the culprit fails: an inference may be repeated,
-since what is stateful is never batched. A batch whose outputs have other rows than its inputs is never split: its
-requests run again alone, and the signature is served unbatched from then on.
+A batch that fails, or for which the model leaves an output out, is run again one request at a time, so that only the
+culprit fails: an inference may be repeated, since what is stateful is never batched. A batch whose outputs have other
+rows than its inputs is never split: its requests run again alone, and the signature is served unbatched from then on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from inferd.backends.api import Array, BackendError, Instance, InstanceLost, Inv
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError, Unavailable
 from inferd.server.scheduling.batch import (
     WrongRows,
+    check_names,
     check_rows,
     join,
     keep,
@@ -98,6 +99,8 @@ class Executor:
             inputs = self._join(queue, requests, rows)
             wanted = wanted_outputs(requests)
             outputs = pick(self._timed(queue, inputs, wanted), wanted)
+            if wanted is None:
+                check_names(outputs, queue.outputs)
             check_rows(outputs, rows)
             shares = split(outputs, requests, wanted)
             if self._buffers.lent:

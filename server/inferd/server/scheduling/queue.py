@@ -148,6 +148,7 @@ class SignatureQueue:
 
     limit      rows per batch, 0: unbatched. Changes once, when the proof is done; again only when the model breaks it
     target     rows at which a batch waits no longer
+    outputs    the names that an answer has
     splits     a request over `limit` is cut and reassembled
     requests   waiting now; `nbytes` what they hold, and what split requests hold that are under way
     seconds    how long a batch takes, smoothed
@@ -158,8 +159,8 @@ class SignatureQueue:
     """
 
     __slots__ = (
-        "buckets", "crowd", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "reason", "requests",
-        "seconds", "splits", "target", "timeout", "who", "wholes",
+        "buckets", "crowd", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "outputs", "reason",
+        "requests", "seconds", "splits", "target", "timeout", "who", "wholes",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +172,7 @@ class SignatureQueue:
         max_bytes: int,
         timeout: float | None = None,
         who: Who | None = None,
+        outputs: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.timeout = timeout
@@ -186,6 +188,7 @@ class SignatureQueue:
         self.seconds = 0.0
         self.buckets: dict[Hashable, Bucket] = {}
         self.who = who
+        self.outputs = outputs
         self.crowd: Crowd | None = None
         self.wholes: dict[InferRequest, None] = {}
 

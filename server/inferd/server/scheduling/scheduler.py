@@ -80,6 +80,7 @@ class Scheduler:
                 max_bytes=queue.bytes,
                 timeout=queue.timeout,
                 who=who if queue.fair else None,
+                outputs=frozenset(spec.name for spec in s.outputs),
             )
             for s in model.signatures
         }
