@@ -10,13 +10,16 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import grpc
 import numpy as np
 from support.server import Served
 
-from benchmarks.load import closed_loop, message
+from benchmarks.h2load import Target, available, frame, load
+from benchmarks.load import PREDICT, closed_loop, message
 from benchmarks.models import write_mlp
 from benchmarks.open_loop import open_loop
 from benchmarks.report import Table
+from inferd.wire.native import encode_request
 
 ROUNDS, SECONDS = 7, 3.0
 IN_FLIGHT = 32
@@ -71,10 +74,14 @@ def measure() -> Table:
             "lowest–highest",
             "ratio to in process beside a like front end",
             "lowest–highest",
+            "h2load: server, rows/s",
+            "ratio",
+            "lowest–highest",
         ),
         how=f"{ROUNDS} alternating rounds of {SECONDS:.0f} s, medians; in process: one thread, the batch size that is "
         f"best up to {IN_FLIGHT}; one instance with one thread; the load generator shares the cores. Beside a like "
-        "front end: the same, while a server answers as many requests of that size with a model that computes nothing.",
+        "front end: the same, while a server answers as many requests of that size with a model that computes nothing. "
+        "h2load: the same requests from a generator that costs next to nothing, so that callers are back sooner.",
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "models"
@@ -91,11 +98,14 @@ def measure() -> Table:
                 run = runner(path)
                 rates = {size: rows_per_second(run, np.repeat(x, size, 0), 1.0) for size in SIZES}
                 best = max(rates, key=rates.__getitem__)
-                batch, body, light = np.repeat(x, best, 0), message(name, x), message(f"{name}-light", x)
-                bare, served, beside = [], [], []
+                batch, body, light = np.repeat(x, best, 0), identified(name, x), message(f"{name}-light", x)
+                bare, served, beside, quick = [], [], [], []
+                target = target_of(server.address, body, Path(folder) / f"{name}.msg") if available() else None
                 for _ in range(ROUNDS):
                     bare.append(rows_per_second(run, batch, SECONDS))
                     served.append(closed_loop(server.address, body, IN_FLIGHT, SECONDS).rate)
+                    if target is not None:
+                        quick.append(load(target, IN_FLIGHT, int(served[-1] * SECONDS)).rate)
                     running = other.submit(alone, path, batch, SECONDS)
                     open_loop(server.address, light, served[-1], SECONDS + 1.0)
                     beside.append(running.result())
@@ -103,8 +113,27 @@ def measure() -> Table:
                 for base in (bare, beside):
                     ratios = [s / b for s, b in zip(served, base, strict=True)]
                     row += [statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"]
+                if quick:
+                    ratios = [s / b for s, b in zip(quick, bare, strict=True)]
+                    row += [statistics.median(quick), statistics.median(ratios)]
+                    row.append(f"{min(ratios):.2f}–{max(ratios):.2f}")
+                else:
+                    row += ["", "", ""]
                 table.rows.append(row)
     return table
+
+
+def identified(model: str, x: np.ndarray) -> bytes:
+    """A request with an id of its own, so that all answers have one length."""
+    return encode_request(model, {"x": x}, request_id="compute-bound")
+
+
+def target_of(address: str, body: bytes, file: Path) -> Target:
+    """For h2load: the message, and how long a right answer is."""
+    file.write_bytes(frame(body))
+    with grpc.insecure_channel(address) as channel:
+        answer = channel.unary_unary(PREDICT)(body)
+    return Target(f"http://{address}{PREDICT}", file, len(frame(answer)))
 
 
 def runner(path: Path) -> Callable[[np.ndarray], object]:
