@@ -9,6 +9,8 @@ import select
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 import zlib
 from concurrent.futures import Future
 from typing import Any
@@ -304,6 +306,23 @@ def test_what_is_left_of_a_body_that_nobody_reads_is_no_head(rest: Rest, path: s
         assert rest.on(connection, "POST", INFER, X).status == 200
     assert connection.sock.getsockname() == local
     connection.close()
+
+
+@pytest.mark.parametrize("path", ["/v2/nowhere", "/healthz"])
+def test_who_is_still_sending_sees_why_it_is_refused(rest: Rest, path: str) -> None:
+    """urllib, like Node's agent of old, asks with `Connection: close` and looks at the answer when all is sent."""
+    asked = urllib.request.Request(f"http://{rest.address}{path}", b"x" * 2**23, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(asked, timeout=WAIT)
+    assert caught.value.code in (404, 405)
+    caught.value.close()
+
+
+def test_a_connection_that_is_to_close_does_not_wait_for_ever() -> None:
+    with Rest(limits=Limits(head=0.2)) as rest:
+        sock = rest.raw()
+        sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\nx")
+        assert read_all(sock).startswith(b"HTTP/1.1 404")
 
 
 def test_a_body_that_nobody_reads_must_end() -> None:

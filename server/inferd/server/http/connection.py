@@ -36,6 +36,19 @@ class Bounds:
         self.waiting: dict[Connection, None] = {}
 
 
+class _Exit:
+    """A transport as its answers see it: it closes once the request has come whole."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        self._connection.leave()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection.transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """See the module. `bounds` comes with the subclass that `bounded` makes."""
 
@@ -53,6 +66,7 @@ class Connection(HttpToolsProtocol):
         self._certificate: tuple[str, ...] = ()
         self._body = False  # of the newest request more is to come
         self._upgrade = False  # it asks for another protocol
+        self._leaving = False  # closes when it has come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -136,13 +150,16 @@ class Connection(HttpToolsProtocol):
         if not self._upgrade:
             self._body = True
             super().on_headers_complete()
+            self.cycle.transport = _Exit(self)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         if self._upgrade:
             return
         self._body = False
         super().on_message_complete()
-        if self._waits():  # it was answered before it had come
+        if self._leaving:
+            self.transport.close()
+        elif self._waits():  # it was answered before it had come
             self._has_head()
             self.bounds.waiting[self] = None
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -151,13 +168,23 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._leaving:
             return
         if self._waits():
             self.bounds.waiting[self] = None
         elif self._body and self.cycle.response_complete:  # nobody reads the rest, which must not take for ever either
             self.bounds.waiting[self] = None
             self._head_timer = self.loop.call_later(self._limits.idle, self._took_too_long)
+
+    def leave(self) -> None:
+        """Closes after an answer. A client that is still sending would be reset, and might never see the answer."""
+        if not self._body or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._leaving = True
+        self.bounds.waiting[self] = None
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._limits.head, self._took_too_long)
 
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
