@@ -15,6 +15,17 @@ with stop._cond:  # as the main thread holds it at the beginning and at the end 
 sys.exit(0 if stop.wait(30) else 3)
 """
 
+IN_THE_HANDLER = """
+import signal, sys, threading
+from inferd.server.cli.signals import calls_with_signal
+heard = threading.Event()
+calls_with_signal(signal.SIGTERM, heard.set)
+with heard._cond:  # as a handler that sets the event holds it when the next signal comes
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+sys.exit(0 if heard.wait(30) else 3)
+"""
+
 TWICE = """
 import signal, threading
 from inferd.server.cli.signals import ends_with_signals
@@ -33,6 +44,11 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_signal_that_meets_the_main_thread_in_its_wait_is_heard() -> None:
     done = run(IN_THE_WORST_MOMENT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_is_told_to_leave_twice_at_once_hears_it() -> None:
+    done = run(IN_THE_HANDLER)
     assert done.returncode == 0, done.stderr
 
 

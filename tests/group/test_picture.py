@@ -43,3 +43,10 @@ def test_who_is_gone_does_not_count() -> None:
     found = picture({1: ("LOADING", "")})
     found.gone(2)
     assert found.over(own(State.AVAILABLE)).versions[0].state is State.AVAILABLE
+
+
+def test_a_clock_that_is_set_back_hides_nothing() -> None:
+    times = iter([5000.0])
+    found = Picture(lambda: next(times, 100.0))
+    found.told(PeerStates(2, "m", {1: ("LOADING", "")}))
+    assert found.over(own(State.AVAILABLE, at=5000.0)).versions[0].state is State.LOADING

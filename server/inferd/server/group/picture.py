@@ -57,17 +57,21 @@ class Picture:
             peers = {worker: models.get(own.name) for worker, models in sorted(self._peers.items())}
         if not any(peers.values()):
             return own
-        latest = self._wall_clock() - LASTS
-        versions = tuple(_over(version, peers, latest) for version in own.versions)
+        now = self._wall_clock()
+        versions = tuple(_over(version, peers, now) for version in own.versions)
         return own if versions == own.versions else replace(own, versions=versions)
 
 
-def _over(own: VersionStatus, peers: Mapping[int, _Seen | None], latest: float) -> VersionStatus:
-    if own.changed_at > latest:
+def _new(at: float, now: float) -> bool:
+    return now - LASTS < at <= now  # what lies ahead was seen before the clock was set back
+
+
+def _over(own: VersionStatus, peers: Mapping[int, _Seen | None], now: float) -> VersionStatus:
+    if _new(own.changed_at, now):
         return own
     state, error, notes = own.state, own.error, []
     for worker, seen in peers.items():
-        if seen is None or seen.at > latest:
+        if seen is None or _new(seen.at, now):
             continue
         name, why = seen.states.get(own.id.version, (State.START.name, ""))
         served, serves = own.state is State.AVAILABLE, name == State.AVAILABLE.name
