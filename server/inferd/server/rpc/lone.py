@@ -71,10 +71,9 @@ class Lone:
                 return False
             speech = self._speech
             request_id = speech.request_id(call, form, message)
-            inputs = form.aligned(message)
-            if request_id is None or inputs is None:
+            if request_id is None:
                 return False
-            ran = plan.route.run_one(plan.route, target.wanted, inputs)
+            ran = plan.route.run_one(plan.route, target.wanted, message, form.aligned)
             if ran is None:
                 return False
             outputs = ran.outputs

@@ -77,7 +77,9 @@ class Express:
 
         return self._lane.run_now(run)
 
-    def run_one(self, route: Route, wanted: tuple[str, ...] | None, inputs: dict[str, Array]) -> Ran | None:
+    def run_one(
+        self, route: Route, wanted: tuple[str, ...] | None, part: T, inputs_of: Callable[[T], dict[str, Array] | None]
+    ) -> Ran | None:
         """The same for one request that has no company: its turn is its own. The servable may be drained or closed
         meanwhile; where it is closed nothing runs."""
         queue, lane = route.queue, self._lane
@@ -85,4 +87,7 @@ class Express:
         if bucket is None or queue.requests or route.rows > queue.limit or not lane.pace.short:
             return None
         with lane.busy:
-            return None if lane.closed else self._executor.run_now(bucket, inputs, route.rows, 1, wanted)
+            if lane.closed:
+                return None
+            inputs = inputs_of(part)
+            return None if inputs is None else self._executor.run_now(bucket, inputs, route.rows, 1, wanted)
