@@ -16,8 +16,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from support.marked import WIDTH, slow_onnx
 from support.scheduling import PATIENCE, VECTOR, FakeModel
 from support.security import entry, write_tokens
+from support.server import FAST
+from support.server import Served as Process
 from support.waiting import eventually
 
 from inferd.oip.v1 import infer_pb2
@@ -267,3 +270,34 @@ def _from_another_address(house: House) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def test_an_isolated_model_that_is_flooded_refuses_the_flood_only(tmp_path: Path) -> None:
+    """A real server and a real worker process, the flood going on: with one in flight nobody is ever refused."""
+    root = tmp_path / "models"
+    slow_onnx(root / "m" / "1", 2000)
+    (root / "m" / "model.yaml").write_text("isolation: process\nqueue: {requests: 8}\nbatching: {mode: 'off'}\n")
+    tokens = write_tokens(tmp_path / "tokens.yaml", {name: entry(token, ["predict"]) for name, token in TOKENS.items()})
+    body = encode_request("m", {"x": np.ones((1, WIDTH), np.float32)})
+    enough, ended = threading.Event(), Counter[grpc.StatusCode]()
+
+    def flood(address: str) -> None:
+        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            call = channel.unary_unary(PREDICT)
+            while not enough.is_set():
+                calls = [call.future(body, timeout=60, metadata=who("greedy")) for _ in range(60)]
+                ended.update(one.code() for one in calls)
+
+    with Process(root, sets=[*FAST, f"auth.tokens_file={tokens}"]) as server:
+        flooding = threading.Thread(target=flood, args=(server.address,))
+        flooding.start()
+        try:
+            eventually(lambda: ended[grpc.StatusCode.RESOURCE_EXHAUSTED], "the flood is refused")
+            with grpc.insecure_channel(server.address) as channel:
+                for _ in range(20):
+                    assert channel.unary_unary(PREDICT)(body, timeout=60, metadata=who("modest"))
+        finally:
+            enough.set()
+            flooding.join(60)
+    assert not flooding.is_alive()
+    assert set(ended) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
