@@ -62,6 +62,7 @@ class FakeCall:
     def fail(self, code: Code, text: str, trailing: object = ()) -> None:
         assert not self._told.is_set()
         self.failed = (code, text)
+        self.trailing = trailing
         self._told.set()
 
     def wait(self) -> FakeCall:

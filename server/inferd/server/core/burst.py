@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from inferd.backends.api import Array, BackendError
 from inferd.server.core.inference import Plan, ordered
 from inferd.server.core.needs import HandleLike, ManagerLike
-from inferd.server.errors import ServingError
+from inferd.server.errors import Overloaded, ServingError
 from inferd.wire.forms import Form, Kind
 from inferd.wire.tensors import WireError
 
@@ -58,10 +59,14 @@ class Bursts:
         messages: Sequence[tuple[Form[Any], bytes]],
         arrived_at: float,
         answer: Callable[[Share, int], None],
+        refuse: Callable[[Overloaded, int], None],
+        callers: Sequence[object],
     ) -> int:
-        """Runs requests from the front, in batches, as far as they may run here and now; gives how many. `answer` gets
-        each batch and the number of its first request. What it raises ends the run, and its batch counts as not run:
-        an inference may be repeated, since what is stateful is never batched."""
+        """Runs requests from the front, in batches, as far as they may run here and now; where the queue is full,
+        refuses the rest. Gives how many are done with. `answer` gets each batch and the number of its first request,
+        `refuse` the error and the first that it is for; `callers` are who ask. What `answer` raises ends the run, and
+        its batch counts as not run: an inference may be repeated, since what is stateful is never batched."""
+        count = len(messages)
         try:
             handle = self._manager.acquire(target.model, target.version, target.label)
         except ServingError:
@@ -72,7 +77,7 @@ class Bursts:
             if plan is None or plan.route is None:
                 return 0
             route = plan.route
-            while route.run_now is not None and done < len(messages):
+            while route.run_now is not None and done < count:
                 ran = route.run_now(route, target.wanted, messages[done:] if done else messages, kind.joined)
                 if ran is None:
                     break
@@ -88,6 +93,12 @@ class Bursts:
                     ran.finished_at - ran.started_at,
                 )
                 done += ran.count
+            if done < count and route.overflow is not None:
+                error = route.overflow(callers[done:], len(messages[done][1]))
+                if error is not None:
+                    refuse(error, done)
+                    plan.metrics.refused(protocol, error.code.name, count - done, monotonic() - arrived_at)
+                    done = count
         except (ServingError, BackendError, WireError):
             pass  # whose fault it is shows when they run one at a time
         except Exception:

@@ -40,7 +40,7 @@ class FailureLog:
         self._clock = clock
         self._lock = Lock()
         # Method and code come from small fixed sets: this cannot grow at a client's will.
-        self._seen: dict[tuple[str, Code], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, Code], tuple[float, int, int]] = {}  # lines written, left out
 
     def write(
         self,
@@ -95,19 +95,23 @@ class FailureLog:
             **trace,
         )
 
-    def admit(self, method: str, code: Code) -> int | None:
-        """Counts a failure. None: leave its line out. Else the number of lines left out before it."""
+    def admit(self, method: str, code: Code, failures: int = 1) -> int | None:
+        """Counts failures, of which at most one is written. None: leave its line out. Else the number of lines left out
+        before it."""
         if not self._logger.isEnabledFor(_LEVELS.get(code, logging.INFO)):
             return None
         key = method, code
         now = self._clock()
         with self._lock:
-            since, count = self._seen.get(key, (now, 0))
+            since, written, left_out = self._seen.get(key, (now, 0, 0))
             if now - since >= self._window:
-                self._seen[key] = (now, 1)
-                return max(0, count - self._lines)
-            self._seen[key] = (since, count + 1)
-            return 0 if count < self._lines else None
+                self._seen[key] = (now, 1, failures - 1)
+                return left_out
+            if written < self._lines:
+                self._seen[key] = (since, written + 1, left_out + failures - 1)
+                return 0
+            self._seen[key] = (since, written, left_out + failures)
+            return None
 
 
 def _clean(text: str) -> str:

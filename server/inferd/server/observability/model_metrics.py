@@ -92,6 +92,10 @@ class ModelMetrics:
             with self._lock:
                 self._add_up()
 
+    def refused(self, protocol: str, code: str, count: int, seconds: float) -> None:
+        """So many requests that came together were refused together."""
+        self._note((protocol, code, seconds, 0.0, 0.0, count))
+
     def _note(self, entry: tuple[str, str, float, float, float, int]) -> None:
         noted = self._noted
         noted.append(entry)

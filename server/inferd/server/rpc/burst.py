@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from inferd.server.core.burst import Bursts, Share, Target
@@ -20,14 +20,20 @@ _KEPT_TARGETS = 256
 _Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
 
 
+Refuse = Callable[[Sequence[UnaryCall], Sequence[str], Exception, str], None]
+"""Fails calls for one reason: the ids that their statuses name, and the model. See `Edge.fail_together`."""
+
+
 class Speech(Protocol):
     """What one protocol's messages say. Thread-safe.
 
     protocol   name in the metrics
     forms      of the requests
+    names      whether the status of a refused request names its id
     """
 
     protocol: str
+    names: bool
 
     @property
     def forms(self) -> Forms[Any]: ...
@@ -50,8 +56,9 @@ class Speech(Protocol):
 class Burst:
     """The handler of bursts of one method. On the loop's thread only."""
 
-    def __init__(self, speech: Speech, bursts: Bursts, alone: UnaryHandler) -> None:
+    def __init__(self, speech: Speech, bursts: Bursts, alone: UnaryHandler, refuse: Refuse) -> None:
         """`alone` handles one call, and never raises."""
+        self._refuse = refuse
         self._speech = speech
         self._bursts = bursts
         self._alone = alone
@@ -110,7 +117,11 @@ class Burst:
                 except Exception:
                     _log.exception("a call could not be answered")
 
-        done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer)
+        def refuse(error: Exception, first: int) -> None:
+            names = request_ids[first:] if speech.names else [""] * (len(calls) - first)
+            self._refuse(calls[first:], names, error, target.model)  # type: ignore[arg-type]
+
+        done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer, refuse, calls)
         return calls[done:]
 
     def _target(self, kind: Kind[Any]) -> Target | None:

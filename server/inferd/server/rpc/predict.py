@@ -65,6 +65,7 @@ class Speech:
 
     protocol = PROTOCOL
     forms = FORMS
+    names = False
 
     def __init__(self, edge: Edge) -> None:
         self._gate = edge.gate

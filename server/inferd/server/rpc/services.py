@@ -13,6 +13,9 @@ from inferd.server.core.inference import Check, Inference
 from inferd.server.core.inflight import Inflight
 from inferd.server.core.needs import ManagerLike, MetricsLike
 from inferd.server.core.oip.shared_memory import Regions
+from inferd.server.core.oip.status import failure_in_hand
+from inferd.server.core.status import failure_of
+from inferd.server.core.tfs.status import failure as tfs_failure
 from inferd.server.core.view import View
 from inferd.server.errors import Code
 from inferd.server.lifecycle.check import check_request
@@ -102,6 +105,7 @@ def build_method_table(
         oip.INFER: infer.Speech(),
         tfs.PREDICT: tfs_predict.Speech(),
     }
+    statuses = {PREDICT: failure_of, oip.INFER: failure_in_hand, tfs.PREDICT: tfs_failure}
     if gate.authority is not None or gate.limiter is not None:
         speeches = {}  # who asks, and for how much, is looked at call by call: then nothing takes a short cut
     bursts = Bursts(manager)
@@ -112,7 +116,10 @@ def build_method_table(
         },
         stream=whole.stream,
         exempt=frozenset({CHECK, *oip.PROBES}),
-        bursts={path: burst.Burst(speech, bursts, whole.unary[path]) for path, speech in speeches.items()},
+        bursts={
+            path: burst.Burst(speech, bursts, whole.unary[path], Edge(gate, failures, statuses[path]).fail_together)
+            for path, speech in speeches.items()
+        },
         lone={path: Lone(speech, manager.serving) for path, speech in speeches.items()},
         refused=refused,
     )

@@ -102,6 +102,12 @@ class Crowd:
             nbytes -= request.nbytes
         return [request for _, request in gone]
 
+    def has_claim(self, caller: Any) -> bool:
+        """Whether a request of this caller might take somebody's place; false for a flood's own. May be asked without
+        the lock: others come and go meanwhile."""
+        own = self._clients.get(self._who(caller))
+        return (0 if own is None else own.count) + 1 < self._most
+
     def come_back(self, requests: Sequence[InferRequest]) -> None:
         """Those who gave way, in that order, need not."""
         for request in reversed(requests):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inferd.server.errors import Overloaded, TooLate
+from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 
@@ -28,6 +31,21 @@ def gave_way(name: str, retry_after: float, *, accepted: bool) -> Overloaded:
         accepted=accepted,
         retry_after=retry_after,
     )
+
+
+def overflow(
+    name: str, queue: SignatureQueue, observer: BatchObserver, callers: Sequence[object], nbytes: int
+) -> Overloaded | None:
+    """What to tell requests of these callers that come together, each of so many bytes, when the queue of servable
+    `name` is full and none of them has a claim to a place; they count as dropped. None: they should be submitted. Looks
+    without the batcher's lock: what changes meanwhile might have changed a moment later."""
+    if queue.requests < queue.max_requests:
+        return None
+    if queue.who is not None and (queue.crowd is None or any(map(queue.crowd.has_claim, callers))):
+        return None
+    for _ in callers:
+        observer.dropped("full")
+    return full(name, queue, nbytes)
 
 
 def too_late(name: str, request: InferRequest, seconds: float, now: float) -> TooLate:

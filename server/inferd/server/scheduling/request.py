@@ -32,9 +32,10 @@ class Route:
 
     run_now    `Express.run_now`, where the rows of such requests make a batch as they are, one after the other
     run_one    `Express.run_one`, likewise
+    overflow   `refusals.overflow` for the callers and the bytes of such requests, once their queue is known
     """
 
-    __slots__ = ("key", "queue", "rows", "run_now", "run_one")
+    __slots__ = ("key", "overflow", "queue", "rows", "run_now", "run_one")
 
     def __init__(self) -> None:
         self.queue: Any = None  # a SignatureQueue
@@ -42,6 +43,7 @@ class Route:
         self.rows = 0
         self.run_now: Any = None
         self.run_one: Any = None
+        self.overflow: Any = None
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a batch

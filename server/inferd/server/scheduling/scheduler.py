@@ -29,6 +29,7 @@ from inferd.server.scheduling.padding import Padding, unknown_names
 from inferd.server.scheduling.parking import Parking
 from inferd.server.scheduling.proof import Verdict, run_often
 from inferd.server.scheduling.queue import SignatureQueue
+from inferd.server.scheduling.refusals import overflow
 from inferd.server.scheduling.rehearsal import Rehearsal
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.sample import Samples
@@ -92,6 +93,9 @@ class Scheduler:
             outlook=Outlook() if queue.admission == "deadline" else None,
             cut=batching.size == "auto",
         )
+        self._overflows = {
+            queue.name: partial(overflow, name, queue, self._observer) for queue in self._queues.values()
+        }
         # Two copies of a stateful model would answer from two different pasts.
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
         self._lock = threading.Lock()
@@ -202,6 +206,8 @@ class Scheduler:
             raise InvalidRequest(
                 f"{self._name} has no signature {request.signature!r}; it has {', '.join(self._queues)}"
             )
+        if route is not None:
+            route.overflow = self._overflows[queue.name]
         limit = queue.limit
         if not limit:
             self._batcher.submit(request, queue, ALONE)

@@ -76,6 +76,7 @@ class Speech:
 
     protocol = PROTOCOL
     forms = FORMS
+    names = True
 
     def target(self, facts: Facts) -> Target | None:
         name, number, parameters, outputs = facts

@@ -59,6 +59,7 @@ class Speech:
 
     protocol = PROTOCOL
     forms = FORMS
+    names = False
 
     def target(self, facts: Facts) -> Target | None:
         name, version, label, _, outputs = facts
