@@ -34,7 +34,7 @@ def server(kind: str) -> Iterator[Served]:
     settings = {"server": {"shared_memory": "/"}, "admin": {"allow_upload": True}}
     served = serve(ServerConfig.model_validate(settings), kind)
     yield served
-    served.stop(0.5)
+    served.end()
 
 
 def x() -> list[triton.InferInput]:

@@ -209,7 +209,7 @@ def test_files_that_come_with_a_load(kind: str) -> None:
             assert words in caught.value.details()
         assert len(served.manager.asked) == 1
     finally:
-        served.stop(0.5)
+        served.end()
 
 
 def test_parameters_that_nobody_knows(server: Served) -> None:
@@ -237,7 +237,7 @@ def test_anyone_may_where_the_configuration_says_so() -> None:
             client.load_model("digits", headers={"x-forwarded-for": "10.0.0.1"})
         assert served.manager.asked == [("load", "digits", None)]
     finally:
-        served.stop(0.5)
+        served.end()
 
 
 def test_a_drain_is_no_reason_to_say_dead(server: Served, client: Client) -> None:

@@ -28,7 +28,7 @@ KEY = f"{PREFIX}a"
 def server(kind: str) -> Iterator[Served]:
     served = serve(ServerConfig.model_validate({"server": {"shared_memory": PREFIX}}), kind)
     yield served
-    served.stop(0.5)
+    served.end()
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_inputs_are_bounded_together(kind: str, memory: Any) -> None:
             text = refused(client.infer, "echo", [first, other])[1]
             assert text == "expected inputs of at most 40 bytes in shared memory, got 48"
     finally:
-        served.stop(0.5)
+        served.end()
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])

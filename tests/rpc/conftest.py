@@ -24,7 +24,7 @@ def serve(kind: str) -> Iterator[Callable[..., Served]]:
 
     yield start
     for served in started:
-        served.stop(0.5)
+        served.end()
 
 
 @pytest.fixture

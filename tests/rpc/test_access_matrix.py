@@ -145,7 +145,7 @@ def guarded(request, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> It
     config = guarded_config(tmp_path_factory.mktemp("access"), keys)
     served = Served(request.param, manager=WatchedManager(), config=config, metrics=CountingMetrics())
     yield served
-    served.stop(0.5)
+    served.end()
 
 
 @pytest.fixture(scope="module")

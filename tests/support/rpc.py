@@ -20,6 +20,8 @@ from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavail
 from inferd.server.lifecycle.named import NamedModel
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
 from inferd.server.lifecycle.substitutes import Replacement
+from inferd.server.rpc import public
+from inferd.server.rpc.cq import transport as cq
 from inferd.server.rpc.cq.transport import CompletionQueueTransport
 from inferd.server.rpc.health import Health
 from inferd.server.rpc.listen import Address
@@ -357,6 +359,13 @@ class Served:
         for channel in self._channels:
             channel.close()
         return drained
+
+    def end(self) -> None:
+        """Stops it when its test is over: nobody calls any more, so late callers get no time to be refused in."""
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (cq, public):
+                patch.setattr(module, "REFUSING", 0.0)
+            self.stop(0.5)
 
 
 def request(x: Any = ((1.0, 2.0),), *, name: str = "digits", **kwargs: Any) -> bytes:

@@ -18,7 +18,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def server(kind: str) -> Iterator[Served]:
     served = serve(kind=kind)
     yield served
-    served.stop(0.5)
+    served.end()
 
 
 @pytest.fixture
