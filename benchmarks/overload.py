@@ -147,31 +147,34 @@ def _refusal(server: Served, folder: Path) -> Table:
     table = Table(
         "What a refusal costs",
         ("", "server CPU µs, median", "lowest–highest"),
-        how=f"{ROUNDS} alternating rounds, h2load, 32 in flight; the processor time of all threads but the one that "
+        how=f"{ROUNDS} alternating rounds, h2load, 32 in flight, and one for the lone answer; the processor "
+        "time of all threads but the one that "
         "computes. Refused: a queue for one request. The model of that queue computes in both kinds of rounds.",
     )
     tiny = _file(folder, message("tiny", np.ones((1, SIZES["tiny"][0]), np.float32)))
     full = folder / "full"
     data = message("full", np.ones((1, *SMALL), np.float32))
     full.write_bytes(b"\0" + len(data).to_bytes(4, "big") + data)
-    costs: dict[str, list[float]] = {"tiny answer": [], "refusal": []}
+    cases = {"tiny answer": (tiny, 4, 8), "tiny answer, alone": (tiny, 1, 1), "refusal": (full, 4, 8)}
+    costs: dict[str, list[float]] = {name: [] for name in cases}
     before = _threads(server.pid)
     closed_loop(server.address, data, 1, 2.0)
     spent = {thread: after - before.get(thread, 0.0) for thread, after in _threads(server.pid).items()}
     computes = max(spent, key=spent.__getitem__)
     with ProcessPoolExecutor(1, get_context("spawn")) as other:
         for _ in range(ROUNDS):
-            for name, body in (("tiny answer", tiny), ("refusal", full)):
+            for name, (body, connections, streams) in cases.items():
                 busy = other.submit(closed_loop, server.address, data, 2, SECONDS / 2 + 0.5)
                 began, model = cpu_seconds(server.pid), _threads(server.pid)[computes]
-                count, _ = _h2load(server, body, 4, 8, SECONDS / 2, codes=("OK", "RESOURCE_EXHAUSTED"))
+                count, _ = _h2load(server, body, connections, streams, SECONDS / 2, codes=("OK", "RESOURCE_EXHAUSTED"))
                 own = cpu_seconds(server.pid) - began - (_threads(server.pid)[computes] - model)
                 costs[name].append(1e6 * own / count)
                 busy.result()
     for name, seen in costs.items():
         table.rows.append([name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"])
-    ratios = [r / t for r, t in zip(costs["refusal"], costs["tiny answer"], strict=True)]
-    table.rows.append(["ratio", statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"])
+    for name in ("tiny answer", "tiny answer, alone"):
+        ratios = [r / t for r, t in zip(costs["refusal"], costs[name], strict=True)]
+        table.rows.append([f"refusal / {name}", statistics.median(ratios), f"{min(ratios):.2f}–{max(ratios):.2f}"])
     return table
 
 
