@@ -26,6 +26,8 @@ from support.hot_calls import (
 from inferd.backends.api import Array, BackendError, InvalidInput, Traits
 from inferd.oip.v1 import infer_pb2
 from inferd.server.rpc.services import PREDICT
+from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.inline import SHORT
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
@@ -157,6 +159,29 @@ def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve):
     assert not server.lone(ask(1))
     assert server.model.batches == []
     server.manager.servables.clear()
+    assert not server.lone(ask(1))
+
+
+def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve):
+    server = serve()
+    server.trust()
+    pace = server.scheduler._pace
+    for _ in range(100):
+        pace.ran(1.0)
+    bucket = next(iter(server.scheduler._queues[DOUBLE.name].buckets.values()))
+    bucket.cost = CostCurve()
+    for _ in range(15):
+        bucket.cost.ran(1, SHORT / 3)
+    assert not server.lone(ask(1))  # too few have run
+    bucket.cost.ran(1, SHORT / 3)
+    call = ask(3)
+    assert server.lone(call)
+    assert call.y == [6]
+    pace.banned = True
+    assert not server.lone(ask(1))
+    pace.banned = False
+    for _ in range(30):
+        bucket.cost.ran(1, SHORT)
     assert not server.lone(ask(1))
 
 

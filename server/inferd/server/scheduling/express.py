@@ -8,7 +8,7 @@ from typing import TypeVar
 from inferd.backends.api import Array, Traits
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import SHORT, InlineLoop, Lane, Pace
 from inferd.server.scheduling.parking import Parking
 from inferd.server.scheduling.request import Ran, Route
 
@@ -80,11 +80,14 @@ class Express:
     def run_one(
         self, route: Route, wanted: tuple[str, ...] | None, part: T, inputs_of: Callable[[T], dict[str, Array] | None]
     ) -> Ran | None:
-        """The same for one request that has no company: its turn is its own. The servable may be drained or closed
-        meanwhile; where it is closed nothing runs."""
+        """The same for one request that has no company: its turn is its own, and it is enough that batches as small as
+        this one are short. The servable may be drained or closed meanwhile; where it is closed nothing runs."""
         queue, lane = route.queue, self._lane
         bucket = queue.buckets.get(route.key)
-        if bucket is None or queue.requests or route.rows > queue.limit or not lane.pace.short:
+        if bucket is None or queue.requests or route.rows > queue.limit:
+            return None
+        pace = lane.pace
+        if not pace.short and not (pace.trusted and bucket.cost.usual(route.rows) <= SHORT / 2):
             return None
         with lane.busy:
             if lane.closed:

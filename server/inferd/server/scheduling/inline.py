@@ -58,6 +58,11 @@ class Pace:
         costs = len(self._costs)
         return costs >= _FIRST and self._long * 100 <= costs and not self.banned and not self.suspected
 
+    @property
+    def trusted(self) -> bool:
+        """Whether a batch whose like has been short may be expected to be so, however long larger ones are."""
+        return not self.banned and not self.suspected
+
     def ran(self, seconds: float, *, inline: bool = False, again: Callable[[], object] | None = None) -> None:
         """A batch has cost that much, `inline`: on the loop. `again` runs the same inputs once more; without it, one
         look is enough.
