@@ -147,7 +147,8 @@ def test_a_stop_at_every_step_of_many_calls_loses_none(step: int) -> None:
                 assert call.result() == str(i).encode()
                 outcomes.append("answered")
             else:
-                assert call.code() is grpc.StatusCode.UNAVAILABLE, call.details()
+                # CANCELLED: it reached the core when the port had closed; no server of gRPC's has a say in that.
+                assert call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), call.details()
                 outcomes.append("refused")
     assert drained
     assert outcomes.count("answered") == len(received)

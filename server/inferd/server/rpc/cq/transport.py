@@ -241,10 +241,10 @@ class CompletionQueueTransport:
     def _together(self, service: Service, calls: list[UnaryCall], now: float) -> Sequence[UnaryCall]:
         assert service.together is not None
         late = [call for call in calls if call.event.call_details.deadline <= now]
-        for call in late:  # refused in its protocol's words
-            self._guarded(service.handle, call)
         if late:
-            calls = [call for call in calls if call not in late]
+            calls = [call for call in calls if call.event.call_details.deadline > now]
+            for call in late:  # refused in its protocol's words
+                self._guarded(service.handle, call)
         try:
             left = service.together(calls, self._arrived_at)
         except Exception as error:
