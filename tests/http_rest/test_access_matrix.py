@@ -77,6 +77,7 @@ PAGES = {
     ("GET", "/docs"): Asked("metadata"),
     ("GET", "/openapi.json"): Asked("metadata"),
 }
+NOWHERE = ("GET", "/v1/models")  # says what is wrong with the path, whoever asks
 EVERYTHING = {**ROUTES, **PAGES}
 NAMING = [where for where in ROUTES if "{model}" in where[1]]
 
@@ -112,7 +113,14 @@ def ids(where: Any) -> str:
 def test_the_table_leaves_no_route_out(guarded: Rest):
     app = guarded.rest.app()
     found = _routes(app.router.routes)
-    assert found - {("GET", "/openapi.json"), ("GET", "/docs")} == set(ROUTES)
+    assert found - {("GET", "/openapi.json"), ("GET", "/docs"), NOWHERE} == set(ROUTES)
+
+
+def test_a_path_without_a_model_tells_nobody_anything(guarded: Rest):
+    before = len(guarded.manager.touched)
+    answer = guarded.ask(*NOWHERE)
+    assert (answer.status, answer.json) == (400, {"error": "Missing model name in request."})
+    assert len(guarded.manager.touched) == before
 
 
 def _routes(routes: Any, prefix: str = "") -> set[tuple[str, str]]:
