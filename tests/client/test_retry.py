@@ -242,7 +242,8 @@ def test_an_attempt_that_would_begin_at_the_deadlines_edge_is_not_begun():
     """It would end as DEADLINE_EXCEEDED, which says nothing of why the first one was refused."""
     attempts = Attempts(RetryPolicy(), Deadline(30.0, lambda: 0.0))
     assert attempts.pause_after(failure(retry_after=29.998)) is None
-    assert attempts.pause_after(failure(retry_after=28.0)) == 28.0
+    assert attempts.pause_after(failure(retry_after=26.0)) is None, "after a long pause a tenth of the timeout is left"
+    assert attempts.pause_after(failure(retry_after=25.0)) == 25.0
 
 
 def test_an_attempt_has_time_for_what_the_last_one_took():
@@ -250,7 +251,7 @@ def test_an_attempt_has_time_for_what_the_last_one_took():
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(30.0, clock))
     clock.now = 2.0
-    assert attempts.pause_after(failure(retry_after=24.0)) == 24.0
+    assert attempts.pause_after(failure(retry_after=23.0)) == 23.0
     attempts = Attempts(RetryPolicy(), Deadline(30.0, clock))
     clock.now = 4.0
     assert attempts.pause_after(failure(retry_after=25.2)) is None
@@ -260,12 +261,14 @@ def test_an_attempt_has_time_for_what_the_last_one_took():
     assert late.pause_after(failure(retry_after=0.5)) == 0.5, "a tenth of the timeout is enough after a long attempt"
     clock.now += 0.5
     assert late.pause_after(failure(retry_after=0.1)) == 0.1, "it was refused at once: the next may be as well"
+    clock.now += 0.1
+    assert late.pause_after(failure(retry_after=0.1)) is None, "that was the third"
 
 
 def test_a_pause_that_would_outlast_the_deadline_is_not_begun():
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(1.0, clock), rand=lambda: 0.0)
-    assert attempts.pause_after(failure(retry_after=0.9)) == 0.9
+    assert attempts.pause_after(failure(retry_after=0.8)) == 0.8
     clock.now = 0.5
     assert attempts.pause_after(failure(retry_after=0.5)) is None
 

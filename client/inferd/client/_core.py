@@ -174,20 +174,20 @@ class Attempts:
             # Never near 0: gRPC itself needs a moment before it connects again.
             pause = bound * (0.5 + 0.5 * self._random())
         left = self._deadline.left()
-        if pause == math.inf or (left is not None and 1.05 * pause + self._needs(left) >= left):
+        if pause == math.inf or (left is not None and 1.05 * pause + self._needs(left, pause) >= left):
             return None
         if left is not None:
             self._left = left - pause
         self.count += 1
         return pause
 
-    def _needs(self, left: float) -> float:
-        """Seconds that an attempt must have: as many as the last one took, up to a tenth of the whole timeout. At the
-        deadline's edge its end would hide the last one's reason behind DEADLINE_EXCEEDED."""
+    def _needs(self, left: float, pause: float) -> float:
+        """Seconds that an attempt must have: as many as the last one and the pause took, up to a tenth of the whole
+        timeout. At the deadline's edge its end would hide the last one's reason behind DEADLINE_EXCEEDED."""
         whole, began = self._deadline.whole, self._left
         if whole is None or began is None:
             return _LEAST
-        return max(_LEAST, min(began - left, whole / 10))
+        return max(_LEAST, min(began - left + pause, whole / 10))
 
 
 class MetadataCache:
