@@ -32,6 +32,10 @@ class Worker:
         self._end = Link(theirs, lambda _message, answer: self.asked.put(answer), lambda: None, name="theirs")
         self._end.start()
 
+    def exit_code(self) -> int:
+        assert self.child.process is not None
+        return self.child.process.wait(LIMIT)
+
     def close(self) -> None:
         self.child.kill()
         self.child.wait()
@@ -84,8 +88,7 @@ def test_who_answers_lives_and_who_does_not_is_killed(world: World) -> None:
         world.answer(good)
     assert not bad.child.ended
     world.step()
-    assert bad.child.process is not None
-    assert bad.child.process.wait(LIMIT) == -9
+    assert bad.exit_code() == -9
     assert bad.lost.get(timeout=LIMIT) == 2, "the supervisor sees it as gone"
     world.answer(good)
     assert not good.child.ended
@@ -100,8 +103,7 @@ def test_who_computes_all_the_while_gets_more_time(world: World) -> None:
         world.spent[2] += STEP / 2
     assert not busy.child.ended
     world.step()
-    assert busy.child.process is not None
-    assert busy.child.process.wait(LIMIT) == -9, "but not for ever"
+    assert busy.exit_code() == -9, "but not for ever"
 
 
 def test_who_starts_gets_more_time(world: World) -> None:

@@ -311,12 +311,17 @@ def entry(base: Path, name: str = "m") -> str:
     return f'model_config_list {{ config {{ name: "{name}" base_path: "{base}" }} }}'
 
 
-def test_a_followed_file(make_house: Callable[..., House], base: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def file(base: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "models.config"
+    file.write_text(entry(base))
+    return file
+
+
+def test_a_followed_file(make_house: Callable[..., House], base: Path, file: Path, tmp_path: Path) -> None:
     publish(base, 1, "one")
     other = publish(tmp_path / "other", 1, "other")
     kept = publish(tmp_path / "kept", 1, "kept")
-    file = tmp_path / "models.config"
-    file.write_text(entry(base))
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0, "models": {"kept": str(kept)}})
     house.see()
     followed = FollowedFile(file, 1.0, fixed_models(house.config), house.manager)
@@ -344,10 +349,8 @@ def test_a_followed_file(make_house: Callable[..., House], base: Path, tmp_path:
 
 
 def test_a_reload_before_the_first_look_at_the_file_stands(
-    make_house: Callable[..., House], base: Path, tmp_path: Path
+    make_house: Callable[..., House], base: Path, file: Path
 ) -> None:
-    file = tmp_path / "models.config"
-    file.write_text(entry(base))
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
     followed = FollowedFile(file, 1.0, {}, house.manager)
     house.manager.replace_named({}, by="a request")
@@ -356,11 +359,9 @@ def test_a_reload_before_the_first_look_at_the_file_stands(
 
 
 def test_a_worker_that_comes_later_does_not_undo_a_reload(
-    make_house: Callable[..., House], base: Path, tmp_path: Path
+    make_house: Callable[..., House], base: Path, file: Path
 ) -> None:
     """It is told what the reload named, and finds the file as it was before."""
-    file = tmp_path / "models.config"
-    file.write_text(entry(base))
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
     house.manager.replace_named({}, by="a request")
     followed = FollowedFile(file, 1.0, {}, house.manager, known=True)

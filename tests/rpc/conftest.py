@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.hot_calls import Server, servers
 from support.rpc import TRANSPORTS, Served
 
 
@@ -30,3 +31,10 @@ def serve(kind: str) -> Iterator[Callable[..., Served]]:
 @pytest.fixture
 def server(serve: Callable[..., Served]) -> Served:
     return serve()
+
+
+@pytest.fixture
+def serve_hot() -> Iterator[Callable[..., Server]]:
+    """Starts real schedulers whose loop is the test's thread."""
+    with servers() as start:
+        yield start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,11 @@ from support.hot_calls import (
     LIMIT,
     TFS_PREDICT,
     FakeCall,
-    Server,
     X,
     ask,
     classic,
     double,
     infer,
-    servers,
 )
 
 from inferd.backends.api import Array, BackendError, InvalidInput, Traits
@@ -33,14 +31,8 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    with servers() as start:
-        yield start
-
-
-def test_calls_of_one_kind_are_one_batch_and_one_handle(serve):
-    server = serve()
+def test_calls_of_one_kind_are_one_batch_and_one_handle(serve_hot):
+    server = serve_hot()
     server.trust()
     before = server.count()
     calls = [ask(n) for n in range(5)]
@@ -53,8 +45,8 @@ def test_calls_of_one_kind_are_one_batch_and_one_handle(serve):
     assert sum(snapshot.seconds.counts) == sum(snapshot.queue.counts) == sum(snapshot.compute.counts) == before + 5
 
 
-def test_every_caller_gets_its_own_rows_and_its_own_id(serve):
-    server = serve()
+def test_every_caller_gets_its_own_rows_and_its_own_id(serve_hot):
+    server = serve_hot()
     server.trust(request=ask(0, 0, request_id="learn").request)
     server.trust(request=ask(0, 0, request_id="").request)
     metadata = FakeCall(ask(7, 8).request, x_request_id="of-metadata")
@@ -68,8 +60,8 @@ def test_every_caller_gets_its_own_rows_and_its_own_id(serve):
     assert [rows for *_, rows in server.recorder.batches] == [LIMIT]
 
 
-def test_more_than_fits_into_a_batch_are_several(serve):
-    server = serve()
+def test_more_than_fits_into_a_batch_are_several(serve_hot):
+    server = serve_hot()
     server.trust()
     calls = [ask(n) for n in range(LIMIT + 3)]
     assert server.burst(*calls) == []
@@ -77,8 +69,8 @@ def test_more_than_fits_into_a_batch_are_several(serve):
     assert server.model.batches == [LIMIT, 3]
 
 
-def test_the_first_of_a_kind_is_looked_at_alone(serve):
-    server = serve()
+def test_the_first_of_a_kind_is_looked_at_alone(serve_hot):
+    server = serve_hot()
     server.trust()
     calls = [ask(1, 2, 3), ask(4, 5, 6)]
     assert server.burst(*calls) == calls
@@ -88,8 +80,8 @@ def test_the_first_of_a_kind_is_looked_at_alone(serve):
     assert [call.y for call in again] == [[2, 4, 6], [8, 10, 12]]
 
 
-def test_other_kinds_for_the_same_model_share_a_batch_in_its_queue(serve):
-    server = serve()
+def test_other_kinds_for_the_same_model_share_a_batch_in_its_queue(serve_hot):
+    server = serve_hot()
     server.trust()
     server.trust(request=ask(0, 0).request)
     calls = [ask(1), ask(2, 3), ask(4)]
@@ -99,8 +91,8 @@ def test_other_kinds_for_the_same_model_share_a_batch_in_its_queue(serve):
 
 
 @pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
-def test_what_asks_for_something_special_goes_the_usual_way(serve, options: dict[str, int]):
-    server = serve()
+def test_what_asks_for_something_special_goes_the_usual_way(serve_hot, options: dict[str, int]):
+    server = serve_hot()
     server.trust()
     server.trust(request=ask(0, **options).request)
     calls = [ask(1, **options), ask(2, **options)]
@@ -120,21 +112,21 @@ def test_what_asks_for_something_special_goes_the_usual_way(serve, options: dict
     ],
     ids=["writes", "aligned", "delay", "unbatched", "padded", "not bounded"],
 )
-def test_a_model_that_needs_more_than_rows_in_a_row_goes_the_usual_way(serve, options: dict[str, Any]):
-    server = serve(**options)
+def test_a_model_that_needs_more_than_rows_in_a_row_goes_the_usual_way(serve_hot, options: dict[str, Any]):
+    server = serve_hot(**options)
     server.trust()
     calls = [ask(1), ask(2)]
     assert server.burst(*calls) == calls
     assert [call.y for call in calls] == [[2], [4]]
 
 
-def test_only_the_culprit_fails(serve):
+def test_only_the_culprit_fails(serve_hot):
     def picky(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 13).any():
             raise InvalidInput("13 is not served here")
         return double("", inputs)
 
-    server = serve(picky)
+    server = serve_hot(picky)
     server.trust()
     calls = [ask(1), ask(13), ask(3)]
     assert server.burst(*calls) == calls
@@ -145,7 +137,7 @@ def test_only_the_culprit_fails(serve):
 
 
 @pytest.mark.parametrize("error", [BackendError("it broke"), RuntimeError("secret"), SystemExit(3)], ids=repr)
-def test_a_model_that_fails_later_answers_each_call_once(serve, error: BaseException):
+def test_a_model_that_fails_later_answers_each_call_once(serve_hot, error: BaseException):
     fails = itertools.count()
 
     def once(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -153,27 +145,27 @@ def test_a_model_that_fails_later_answers_each_call_once(serve, error: BaseExcep
             raise error
         return double("", inputs)
 
-    server = serve(once)
+    server = serve_hot(once)
     server.trust()
     calls = [ask(5), ask(6)]
     assert server.burst(*calls) == calls
     assert [call.y for call in calls] == [[10], [12]]
 
 
-def test_wrong_rows_are_nobodys(serve):
+def test_wrong_rows_are_nobodys(serve_hot):
     def loses_one(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
         return double("", {"x": x[1:] if (x == 5).any() and len(x) > 1 else x})
 
-    server = serve(loses_one)
+    server = serve_hot(loses_one)
     server.trust()
     calls = [ask(5), ask(6)]
     assert server.burst(*calls) == calls
     assert [call.y for call in calls] == [[10], [12]]
 
 
-def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve):
-    server = serve()
+def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve_hot):
+    server = serve_hot()
     server.trust()
     waiting = [ask(1), ask(2)]
     for call in waiting:
@@ -184,8 +176,8 @@ def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve):
     assert server.model.batches == [3]
 
 
-def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve):
-    server = serve(queue={"requests": 2})
+def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve_hot):
+    server = serve_hot(queue={"requests": 2})
     server.trust()
     calls = [ask(n) for n in range(4)]
     assert server.burst(*calls) == calls
@@ -194,8 +186,8 @@ def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve):
         assert call.wait().failed[0] is Code.RESOURCE_EXHAUSTED
 
 
-def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve):
-    server = serve()
+def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve_hot):
+    server = serve_hot()
     server.trust()
     server.loop.spent = TURN
     calls = [ask(1), ask(2)]
@@ -203,8 +195,8 @@ def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve):
     assert [call.y for call in calls] == [[2], [4]]
 
 
-def test_a_model_that_has_gone_is_not_found(serve):
-    server = serve()
+def test_a_model_that_has_gone_is_not_found(serve_hot):
+    server = serve_hot()
     server.trust()
     server.manager.servables.clear()
     calls = [ask(1), ask(2)]
@@ -212,8 +204,8 @@ def test_a_model_that_has_gone_is_not_found(serve):
     assert {call.wait().failed[0] for call in calls} == {Code.NOT_FOUND}
 
 
-def test_a_closed_scheduler_runs_nothing(serve):
-    server = serve()
+def test_a_closed_scheduler_runs_nothing(serve_hot):
+    server = serve_hot()
     server.trust()
     server.scheduler.close()
     calls = [ask(1), ask(2)]
@@ -222,8 +214,8 @@ def test_a_closed_scheduler_runs_nothing(serve):
     assert server.model.batches == []
 
 
-def test_what_is_no_request_fails_alone(serve):
-    server = serve()
+def test_what_is_no_request_fails_alone(serve_hot):
+    server = serve_hot()
     server.trust()
     broken = FakeCall(b"\xff\xff")
     calls = [ask(1), broken, ask(2)]
@@ -232,25 +224,25 @@ def test_what_is_no_request_fails_alone(serve):
     assert broken.wait().failed[0] is Code.INVALID_ARGUMENT
 
 
-def test_outputs_that_cannot_travel_are_the_models_failure(serve):
+def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
     def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         y = inputs["x"].astype(np.complex64) if (inputs["x"] == 5).any() else inputs["x"]
         return {"y": y}
 
-    server = serve(strange, batching={"mode": "trusted"})
+    server = serve_hot(strange, batching={"mode": "trusted"})
     server.trust()
     calls = [ask(5), ask(5)]
     assert server.burst(*calls) == calls
     assert {call.wait().failed[0] for call in calls} == {Code.INTERNAL}
 
 
-def test_several_outputs_go_out_in_the_order_asked_for(serve):
+def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
     signature = replace(DOUBLE, outputs=(replace(X, name="y"), replace(X, name="z")))
 
     def two(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {"y": inputs["x"] * 2, "z": inputs["x"] * 3}
 
-    server = serve(two, signature=signature)
+    server = serve_hot(two, signature=signature)
     server.trust(request=ask(0, outputs=("z", "y")).request)
     calls = [ask(n, outputs=("z", "y")) for n in range(3)]
     assert server.burst(*calls) == []
@@ -259,8 +251,8 @@ def test_several_outputs_go_out_in_the_order_asked_for(serve):
         assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 3 * n), ("y", 2 * n)]
 
 
-def test_the_open_inference_protocol_gains_alike(serve):
-    server = serve()
+def test_the_open_inference_protocol_gains_alike(serve_hot):
+    server = serve_hot()
     server.trust(INFER, infer(0).request)
     server.trust(INFER, infer(0, request_id="ab").request)
     calls = [infer(1), infer(2, request_id="cd"), infer(3, request_id="ef")]
@@ -273,8 +265,8 @@ def test_the_open_inference_protocol_gains_alike(serve):
     assert server.count("oip") == 2 * 17 + 3
 
 
-def test_parameters_of_the_open_inference_protocol_go_the_usual_way(serve):
-    server = serve()
+def test_parameters_of_the_open_inference_protocol_go_the_usual_way(serve_hot):
+    server = serve_hot()
     priority = {"priority": infer_pb2.InferParameter(int64_param=1)}
     request = infer(1, parameters=priority).request
     server.trust(INFER, request)
@@ -283,8 +275,8 @@ def test_parameters_of_the_open_inference_protocol_go_the_usual_way(serve):
     assert all(call.wait().message for call in calls)
 
 
-def test_tensorflow_servings_predict_gains_alike(serve):
-    server = serve()
+def test_tensorflow_servings_predict_gains_alike(serve_hot):
+    server = serve_hot()
     server.trust(TFS_PREDICT, classic(0).request)
     calls = [classic(n) for n in range(3)]
     assert server.burst(*calls) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from support.hot_calls import (
     classic,
     double,
     infer,
-    servers,
 )
 
 from inferd.backends.api import Array, BackendError, InvalidInput, Traits
@@ -32,12 +31,6 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    with servers() as start:
-        yield start
-
-
 def usual(server: Server, call: FakeCall) -> FakeCall:
     """The way of a call that was not answered at once."""
     server.table.unary[call.method](call)  # type: ignore[arg-type]
@@ -45,8 +38,8 @@ def usual(server: Server, call: FakeCall) -> FakeCall:
     return call.wait()
 
 
-def test_a_call_without_company_is_one_batch_and_one_note(serve):
-    server = serve()
+def test_a_call_without_company_is_one_batch_and_one_note(serve_hot):
+    server = serve_hot()
     server.trust()
     before = server.count()
     call = ask(3)
@@ -59,8 +52,8 @@ def test_a_call_without_company_is_one_batch_and_one_note(serve):
     assert server.servable.handles == 0
 
 
-def test_its_own_rows_and_id_go_back(serve):
-    server = serve()
+def test_its_own_rows_and_id_go_back(serve_hot):
+    server = serve_hot()
     server.trust(request=ask(0, 0, request_id="learn").request)
     server.trust(request=ask(0, 0).request)
     named, metadata = ask(1, 2, request_id="first"), FakeCall(ask(7, 8).request, x_request_id="of-metadata")
@@ -70,14 +63,14 @@ def test_its_own_rows_and_id_go_back(serve):
     assert [decode_response(call.message).request_id for call in (named, metadata)] == ["first", "of-metadata"]
 
 
-def test_inputs_are_aligned_whatever_stands_before_them(serve):
+def test_inputs_are_aligned_whatever_stands_before_them(serve_hot):
     seen: list[bool] = []
 
     def look(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         seen.append(inputs["x"].flags.aligned)
         return double("", inputs)
 
-    server = serve(look)
+    server = serve_hot(look)
     for n in range(4):  # the id stands before the data of the Open Inference Protocol
         server.trust(INFER, infer(0, request_id="i" * n).request)
         seen.clear()
@@ -89,8 +82,8 @@ def test_inputs_are_aligned_whatever_stands_before_them(serve):
         assert seen == [True]
 
 
-def test_tensorflow_servings_predict_gains_alike(serve):
-    server = serve()
+def test_tensorflow_servings_predict_gains_alike(serve_hot):
+    server = serve_hot()
     server.trust(TFS_PREDICT, classic(0).request)
     call = classic(4)
     assert server.lone(call)
@@ -101,8 +94,8 @@ def test_tensorflow_servings_predict_gains_alike(serve):
 
 
 @pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
-def test_what_asks_for_something_special_goes_the_usual_way(serve, options: dict[str, int]):
-    server = serve()
+def test_what_asks_for_something_special_goes_the_usual_way(serve_hot, options: dict[str, int]):
+    server = serve_hot()
     server.trust(request=ask(0, **options).request)
     assert not server.lone(ask(1, **options))
 
@@ -119,16 +112,16 @@ def test_what_asks_for_something_special_goes_the_usual_way(serve, options: dict
     ],
     ids=["writes", "aligned", "delay", "unbatched", "padded", "not bounded"],
 )
-def test_a_model_that_needs_more_goes_the_usual_way(serve, options: dict[str, Any]):
-    server = serve(**options)
+def test_a_model_that_needs_more_goes_the_usual_way(serve_hot, options: dict[str, Any]):
+    server = serve_hot(**options)
     server.trust()
     call = ask(1)
     assert not server.lone(call)
     assert usual(server, call).y == [2]
 
 
-def test_the_first_of_a_kind_and_what_no_batch_holds_go_the_usual_way(serve):
-    server = serve()
+def test_the_first_of_a_kind_and_what_no_batch_holds_go_the_usual_way(serve_hot):
+    server = serve_hot()
     server.trust()
     large = ask(*range(LIMIT + 1))
     for call in (ask(1, 2, 3), large, large):
@@ -137,8 +130,8 @@ def test_the_first_of_a_kind_and_what_no_batch_holds_go_the_usual_way(serve):
     assert server.lone(ask(1, 2, 3))
 
 
-def test_earlier_requests_that_wait_go_first(serve):
-    server = serve()
+def test_earlier_requests_that_wait_go_first(serve_hot):
+    server = serve_hot()
     server.trust()
     waiting, call = ask(1), ask(2)
     server.table.unary[PREDICT](waiting)
@@ -147,8 +140,8 @@ def test_earlier_requests_that_wait_go_first(serve):
     assert waiting.y == [2]
 
 
-def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve):
-    server = serve()
+def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve_hot):
+    server = serve_hot()
     server.trust()
     server.scheduler._pace.suspected = True
     assert not server.lone(ask(1))
@@ -162,8 +155,8 @@ def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve):
     assert not server.lone(ask(1))
 
 
-def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve):
-    server = serve()
+def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve_hot):
+    server = serve_hot()
     server.trust()
     pace = server.scheduler._pace
     for _ in range(100):
@@ -186,13 +179,13 @@ def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve
 
 
 @pytest.mark.parametrize("error", [InvalidInput("no"), BackendError("it broke"), RuntimeError("secret"), SystemExit(3)])
-def test_a_run_that_fails_is_left_to_the_usual_way(serve, error: BaseException):
+def test_a_run_that_fails_is_left_to_the_usual_way(serve_hot, error: BaseException):
     def fails(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 5).any():
             raise error
         return double("", inputs)
 
-    server = serve(fails)
+    server = serve_hot(fails)
     server.trust()
     call = ask(5)
     assert not server.lone(call)
@@ -200,27 +193,27 @@ def test_a_run_that_fails_is_left_to_the_usual_way(serve, error: BaseException):
     assert server.lone(ask(6))
 
 
-def test_wrong_rows_and_outputs_that_cannot_travel_are_left_to_the_usual_way(serve):
+def test_wrong_rows_and_outputs_that_cannot_travel_are_left_to_the_usual_way(serve_hot):
     def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
         if (x == 5).any():
             return {"y": np.concatenate([x, x])}
         return {"y": x.astype(np.complex64) if (x == 6).any() else x}
 
-    server = serve(strange, batching={"mode": "trusted"})
+    server = serve_hot(strange, batching={"mode": "trusted"})
     server.trust()
     for call in (ask(5), ask(6)):
         assert not server.lone(call)
         assert (call.message, call.failed) == (None, None)
 
 
-def test_several_outputs_go_out_in_the_order_asked_for(serve):
+def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
     signature = replace(DOUBLE, outputs=(replace(X, name="y"), replace(X, name="z")))
 
     def two(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {"y": inputs["x"] * 2, "z": inputs["x"] * 3}
 
-    server = serve(two, signature=signature)
+    server = serve_hot(two, signature=signature)
     server.trust(request=ask(0, outputs=("z", "y")).request)
     call = ask(4, outputs=("z", "y"))
     assert server.lone(call)
@@ -228,8 +221,8 @@ def test_several_outputs_go_out_in_the_order_asked_for(serve):
     assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 12), ("y", 8)]
 
 
-def test_a_defect_of_the_short_cut_leaves_the_call_to_the_usual_way(serve):
-    server = serve()
+def test_a_defect_of_the_short_cut_leaves_the_call_to_the_usual_way(serve_hot):
+    server = serve_hot()
     server.trust()
     server.manager.crash = RuntimeError("a defect")
     assert not server.lone(ask(1))

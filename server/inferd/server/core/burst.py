@@ -22,6 +22,7 @@ from inferd.wire.forms import Form, Kind
 from inferd.wire.tensors import WireError
 
 _log = logging.getLogger(__name__)
+_KEPT_TARGETS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,21 @@ class Target:
     version: int | None = None
     label: str | None = None
     wanted: tuple[str, ...] | None = None
+
+
+class Targets(dict[Kind[Any], Target | None]):
+    """What kinds of requests want, found out once each with `find`; None: something special. On the loop's thread
+    only."""
+
+    def __init__(self, find: Callable[[Any], Target | None]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, kind: Kind[Any]) -> Target | None:
+        if len(self) >= _KEPT_TARGETS:
+            self.clear()
+        found = self[kind] = self._find(kind.facts)
+        return found
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a batch

@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from inferd.server.core.burst import Bursts, Share, Target
+from inferd.server.core.burst import Bursts, Share, Target, Targets
 from inferd.server.rpc.transport import UnaryCall, UnaryHandler
 from inferd.wire.forms import Form, Forms, Kind
 
 _log = logging.getLogger(__name__)
-_KEPT_TARGETS = 256
 _Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
 
 
@@ -62,7 +61,7 @@ class Burst:
         self._speech = speech
         self._bursts = bursts
         self._alone = alone
-        self._targets: dict[Kind[Any], Target | None] = {}
+        self._targets = Targets(speech.target)
 
     def __call__(self, calls: Sequence[UnaryCall], arrived_at: float) -> Sequence[UnaryCall]:
         """Answers what can be answered at once, starts the rest and gives it."""
@@ -82,7 +81,7 @@ class Burst:
             group[1].append((form, message))
         models = Counter(kind.facts[0] for kind in kinds) if len(kinds) > 1 else {}
         for kind, (callers, messages) in kinds.items():
-            target = self._target(kind)
+            target = self._targets[kind]
             # Several kinds for one model would be batches of their own here; in its queue they may share one.
             if target is None or models.get(target.model, 1) > 1:
                 left += callers
@@ -123,12 +122,3 @@ class Burst:
 
         done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer, refuse, calls)
         return calls[done:]
-
-    def _target(self, kind: Kind[Any]) -> Target | None:
-        try:
-            return self._targets[kind]
-        except KeyError:
-            if len(self._targets) >= _KEPT_TARGETS:
-                self._targets.clear()
-            found = self._targets[kind] = self._speech.target(kind.facts)
-            return found

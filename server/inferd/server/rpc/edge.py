@@ -15,6 +15,7 @@ from inferd.server.errors import InvalidRequest
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 _M = TypeVar("_M", bound=Message)
+_LONGEST = 1024  # characters of a name that is kept
 
 
 class Edge:
@@ -103,6 +104,13 @@ class Edge:
         for call, id_ in zip(calls, request_ids, strict=True):
             failure = failures[id_]
             call.fail(failure.code, failure.text, failure.trailing)
+
+
+def checked_name(name: str) -> str:
+    """A name that is kept as long as a stream. Raises InvalidRequest."""
+    if len(name) > _LONGEST:
+        raise InvalidRequest(f"expected a name of at most {_LONGEST} characters, got {len(name)}")
+    return name
 
 
 def parse(kind: type[_M], message: bytes) -> _M:

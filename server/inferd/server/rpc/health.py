@@ -11,14 +11,13 @@ from grpc_health.v1 import health_pb2 as pb
 
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.status import GONE, failure_of
-from inferd.server.errors import InvalidRequest, NotFound
+from inferd.server.errors import NotFound
 from inferd.server.lifecycle.state import StateChange
-from inferd.server.rpc.edge import parse
+from inferd.server.rpc.edge import checked_name, parse
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
-LONGEST = 1024  # characters of a name that is watched: it is kept as long as the stream
 MAX_UNSENT = 64  # changes that a watcher may be behind before it is cut off
 
 _SERVING: int = pb.HealthCheckResponse.SERVING
@@ -94,9 +93,7 @@ class Health:
                 call.end()
                 return
             try:
-                service = parse(pb.HealthCheckRequest, message).service
-                if len(service) > LONGEST:
-                    raise InvalidRequest(f"expected a service of at most {LONGEST} characters, got {len(service)}")
+                service = checked_name(parse(pb.HealthCheckRequest, message).service)
                 look(service)
             except Exception as error:
                 failure = failure_of(error)

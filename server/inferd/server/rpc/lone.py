@@ -12,16 +12,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from inferd.backends.api import BackendError
-from inferd.server.core.burst import Target
+from inferd.server.core.burst import Target, Targets
 from inferd.server.core.inference import ordered
 from inferd.server.core.needs import ServableLike
 from inferd.server.errors import ServingError
 from inferd.server.rpc.transport import UnaryCall
-from inferd.wire.forms import Form, Forms, Kind
+from inferd.wire.forms import Form, Forms
 from inferd.wire.tensors import WireError
 
 _log = logging.getLogger(__name__)
-_KEPT_TARGETS = 256
 Serving = Callable[[str, int | None, str | None], ServableLike | None]
 """What serves this model, version or label just now, without holding on to it."""
 
@@ -52,7 +51,7 @@ class Lone:
         self._match = speech.forms.match
         self._speech = speech
         self._serving = serving
-        self._targets: dict[Kind[Any], Target | None] = {}
+        self._targets = Targets(speech.target)
 
     def __call__(self, call: UnaryCall, arrived_at: float) -> bool:
         """Whether the call, which came at this monotonic time, has been answered."""
@@ -62,7 +61,7 @@ class Lone:
             if form is None:
                 return False
             kind = form.kind
-            target = self._targets[kind] if kind in self._targets else self._learn(kind)
+            target = self._targets[kind]
             if target is None:
                 return False
             servable = self._serving(target.model, target.version, target.label)
@@ -88,9 +87,3 @@ class Lone:
         except Exception:
             _log.exception("a call of %s could not be answered at once", call.method)
             return False
-
-    def _learn(self, kind: Kind[Any]) -> Target | None:
-        if len(self._targets) >= _KEPT_TARGETS:
-            self._targets.clear()
-        found = self._targets[kind] = self._speech.target(kind.facts)
-        return found

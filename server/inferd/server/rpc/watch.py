@@ -8,14 +8,13 @@ from threading import Lock
 
 from inferd.server.core.needs import ManagerLike
 from inferd.server.core.status import GONE, refusal
-from inferd.server.errors import Code, InvalidRequest
+from inferd.server.errors import Code
 from inferd.server.lifecycle.state import StateChange, VersionStatus
 from inferd.server.rpc import messages
-from inferd.server.rpc.edge import Edge, parse
+from inferd.server.rpc.edge import Edge, checked_name, parse
 from inferd.server.rpc.transport import StreamCall
 from inferd.v1 import model_service_pb2 as pb
 
-LONGEST = 1024  # characters of a name: it is kept as long as the stream
 MAX_UNSENT = 1024  # changes that a watcher may be behind before it is cut off; asking again gives it the whole picture
 
 
@@ -33,9 +32,7 @@ class Watch:
             if message is None:
                 call.end()
                 return
-            name = parse(pb.WatchModelsRequest, message).name
-            if len(name) > LONGEST:
-                raise InvalidRequest(f"expected the name of a model, at most {LONGEST} characters, got {len(name)}")
+            name = checked_name(parse(pb.WatchModelsRequest, message).name)
             _Watcher(call, self._manager, name).start()
 
         call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))

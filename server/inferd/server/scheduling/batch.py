@@ -93,8 +93,9 @@ def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str,
         return outputs
     try:
         return {name: outputs[name] for name in wanted}
-    except KeyError as missing:
-        raise BackendError(f"the model gave no output {missing}, only {', '.join(outputs)}") from None
+    except KeyError:
+        check_names(outputs, frozenset(wanted))
+        raise
 
 
 def check_names(outputs: Mapping[str, Array], names: frozenset[str]) -> None:

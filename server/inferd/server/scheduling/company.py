@@ -31,9 +31,8 @@ class Company:
         self._awaited = NEVER  # what that will be when all who were answered last have come back
         self._answered = 0  # rows of those
         self._since = 0.0
-        self._most = (
-            0.0  # seconds that one return counts at most: how long a pause was says nothing of what comes after
-        )
+        # Seconds that one return counts at most: how long a pause was says nothing of what comes after.
+        self._most = 0.0
         self._return = 0.0  # seconds until all have come back, smoothed; 0: not known
         self.rows = 0
         self.until = 0.0
