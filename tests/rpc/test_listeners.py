@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,69 @@ def test_a_closed_port_takes_nobody(listening: socket.socket) -> None:
         Listeners([address(listening)]).close()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(here)
+
+
+class Steps(threading.Event):
+    """An event that never comes, and lets something happen each time that it is waited for."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        super().__init__()
+        self.steps = list(steps)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.steps.pop(0)()
+        return False
+
+
+def test_those_who_have_connected_are_waited_for(listening: socket.socket) -> None:
+    accepted: list[socket.socket] = []
+    with listening:
+        listeners = Listeners([address(listening)])
+        early = [socket.create_connection(listening.getsockname()) for _ in range(2)]
+        assert listeners.waiting() == 2
+
+        def accept() -> None:
+            accepted.append(listening.accept()[0])
+
+        hurry = Steps(lambda: None, accept, accept)
+        listeners.turn_away(hurry)
+        assert not hurry.steps
+        assert listeners.waiting() == 0
+    for each in (*early, *accepted):
+        each.close()
+
+
+def test_who_begins_to_connect_goes_to_another() -> None:
+    """Two sockets on one port, as two workers have: no client is reset when one of them goes."""
+    with socket.socket() as leaver, socket.socket() as other:
+        leaver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        leaver.bind(("127.0.0.1", 0))
+        leaver.listen()
+        Listeners([address(leaver)]).turn_away(Steps(lambda: None))
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(leaver.getsockname())
+        other.listen()
+        late = [socket.socket() for _ in range(32)]
+        for each in late:
+            each.setblocking(False)
+            each.connect_ex(leaver.getsockname())
+        leaver.close()
+        other.settimeout(30)
+        accepted = [other.accept()[0] for _ in late]
+        for each in late:
+            each.settimeout(30)
+            each.sendall(b"x")
+        for each in (*late, *accepted):
+            each.close()
+
+
+def test_a_hurried_leaver_waits_for_nobody(listening: socket.socket) -> None:
+    hurry = threading.Event()
+    hurry.set()
+    with listening, socket.create_connection(listening.getsockname()):
+        listeners = Listeners([address(listening)])
+        listeners.turn_away(hurry)
+        assert listeners.waiting() == 1
 
 
 def test_looking_leaves_no_descriptor(listening: socket.socket, tmp_path: Path) -> None:

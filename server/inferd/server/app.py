@@ -206,14 +206,14 @@ class App:
         """Of a worker among others: takes no new connections and waits until those that it has are gone, which their
         age sees to; calls on them are served as ever. `stop` ends what remains. Cut short when `hurry` is set."""
         event(_log, logging.INFO, "leaving", calls=self._inflight.calls)
+        ports = Listeners((*self._started.grpc, *self._started.http, *self._started.metrics))
+        ports.turn_away(hurry)
         self._http.unlisten()
         self._pages.unlisten()
-        grpc = Listeners(self._started.grpc)
-        grpc.close()
-        http = Listeners((*self._started.http, *self._started.metrics))
+        Listeners(self._started.grpc).close()
         age = self._config.grpc.max_connection_age or 0.0
         until = time.monotonic() + age * _AGE_SPREAD + _LAST_CALLS
-        while (grpc.connections() or http.connections()) and time.monotonic() < until and not self._failed.is_set():
+        while ports.connections() and time.monotonic() < until and not self._failed.is_set():
             if hurry.wait(_LOOK):
                 return
 
