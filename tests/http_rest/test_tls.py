@@ -140,6 +140,37 @@ def test_new_files_serve_new_connections(start: Start, chains: list[Chain], tmp_
     assert ask(address, chains[1], "/healthz", shown=chains[1])[0] == 200
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_does_not_outlive_the_authority_that_let_it_in(
+    start: Start, chains: list[Chain], tmp_path: Path, version: ssl.TLSVersion
+):
+    """A session that is taken up again shows no certificate."""
+    put(chains[0], tmp_path)
+    address, tls = start(tmp_path, mutual=True)
+    files = FileWatch(3600)
+    tls.watch(files)
+    context = ssl.create_default_context(cafile=chains[0]["ca.pem"])
+    context.load_cert_chain(chains[0]["client.pem"], chains[0]["client.key"])
+    context.minimum_version = context.maximum_version = version
+
+    def asked(session: ssl.SSLSession | None = None) -> tuple[bool, ssl.SSLSession | None]:
+        host, _, port = address.rpartition(":")
+        plain = socket.create_connection((host, int(port)), timeout=20)
+        with context.wrap_socket(plain, server_hostname=host, session=session) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            return connection.recv(15) == b"HTTP/1.1 200 OK", connection.session
+
+    there, session = asked()
+    assert there
+    assert session is not None
+    shutil.copy(chains[1]["ca.pem"], tmp_path / "ca.pem")  # of clients; the server's own certificate stays
+    files.look()
+    try:
+        assert not asked(session)[0]
+    except (ssl.SSLError, ConnectionError):
+        pass
+
+
 def test_a_certificate_is_an_identity(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     auth = {"certificates": {"caller": {"scopes": ["metadata"]}}}

@@ -23,6 +23,7 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.core.gate import Gate, make_gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Unauthenticated
+from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.server.observability.events import FIELDS
 from inferd.server.rpc.predict import Predict
 from inferd.server.rpc.services import build_method_table
@@ -34,6 +35,8 @@ from inferd.v1 import model_service_pb2 as pb
 
 LOAD = "/inferd.v1.ModelService/LoadModel"
 CHECK = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+WATCH_MODELS = "/inferd.v1.ModelService/WatchModels"
 NOBODY, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -171,6 +174,26 @@ class TestStreams:
         messages.put(request())
         assert code_of(lambda: next(answers)) is NOBODY
         assert manager.touched == ["digits"]
+
+    @pytest.mark.parametrize("method", [WATCH, WATCH_MODELS])
+    def test_news_are_not_told_to_a_token_that_was_taken_back(self, serve, keys: Keys, tmp_path: Path, method: str):
+        config = guarded_config(tmp_path, keys)
+        gate, files, manager = make_gate(config), FileWatch(3600), WatchedManager()
+        gate.authority.watch(files)
+        table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), gate=gate)
+        server = serve(config=config, manager=manager, table=table)
+        standing = len(manager.subscribers)
+        asked = {
+            WATCH: health_pb2.HealthCheckRequest(service="digits"),
+            WATCH_MODELS: pb.WatchModelsRequest(name="digits"),
+        }[method].SerializeToString()
+        news = server.channel().unary_stream(method)(asked, metadata=header(f"Bearer {STATIC}"), timeout=30)
+        assert next(news)
+        write_tokens(tmp_path / "tokens.yaml", {"everything": entry("another", ["metadata"])})
+        files.look()
+        manager.change(VersionStatus(ServableId("digits", 1), State.UNLOADING))
+        assert code_of(lambda: list(news)) is NOBODY
+        assert len(manager.subscribers) == standing, "nobody goes on telling it"
 
     def test_a_token_that_expires_ends_its_streams(self, serve, keys: Keys, tmp_path: Path, monkeypatch):
         server = serve(config=guarded_config(tmp_path, keys))

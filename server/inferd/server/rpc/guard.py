@@ -16,7 +16,7 @@ from inferd.server.rpc.proxies import StreamProxy
 from inferd.server.rpc.rules import NEEDS, lacking, scope_of
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 from inferd.server.security.authority import Authority
-from inferd.server.security.grants import Grants
+from inferd.server.security.grants import Grants, Scope
 from inferd.server.security.recent import Recent
 
 _KINDS: Final = 256  # kinds of callers whose tables are kept
@@ -68,6 +68,9 @@ class Guard:
         return guarded
 
     def _stream(self, path: str) -> StreamHandler:
+        # What else is sent than answers to requests that were taken is news, and for callers who still count.
+        kind = _Checked if NEEDS[path] is Scope.PREDICT else _Watching
+
         def guarded(call: StreamCall) -> None:
             try:
                 grants = self._authority.identify(call).grants
@@ -75,7 +78,7 @@ class Guard:
                 self._fail(call, error)
                 return
             handlers = self._tables.get(grants) or self._of(grants)
-            handlers.stream[path](_Checked(call, self._authority, grants, self._fail))
+            handlers.stream[path](kind(call, self._authority, grants, self._fail))
 
         return guarded
 
@@ -124,13 +127,46 @@ class _Checked(StreamProxy):
 
     def read(self, fn: Callable[[bytes | None], None]) -> None:
         def checked(message: bytes | None) -> None:
-            if message is not None:
-                try:
-                    if self._authority.identify(self._stream).grants is not self._grants:
-                        raise Unauthenticated("the credentials have changed since the stream began: open another one")
-                except Unauthenticated as error:
-                    self._refuse(self._stream, error)
-                    return
-            fn(message)
+            if message is None or self._counts():
+                fn(message)
 
         self._stream.read(checked)
+
+    def _counts(self) -> bool:
+        """Whether the caller is who it was; else the stream is ended."""
+        try:
+            if self._authority.identify(self._stream).grants is not self._grants:
+                raise Unauthenticated("the credentials have changed since the stream began: open another one")
+        except Unauthenticated as error:
+            self._refuse(self._stream, error)
+            return False
+        return True
+
+
+class _Watching(_Checked):
+    """A stream that tells news, to which its caller says nothing more: the caller is asked for with what is sent."""
+
+    def __init__(
+        self,
+        call: StreamCall,
+        authority: Authority,
+        grants: Grants,
+        fail: Callable[[StreamCall, Exception], None],
+    ) -> None:
+        super().__init__(call, authority, grants, fail)
+        self._over = False
+        self._ends: list[Callable[[], None]] = []
+
+    def on_cancel(self, fn: Callable[[], None]) -> None:
+        self._ends.append(fn)
+        super().on_cancel(fn)
+
+    def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        if self._over:
+            return
+        if self._counts():
+            self._stream.send(message, sent)
+            return
+        self._over = True
+        for fn in self._ends:  # who tells the news need not go on
+            fn()

@@ -46,14 +46,13 @@ class TlsFiles:
         files.follow(self._where, paths, self._again)
 
     def server_context(self) -> ssl.SSLContext:
-        """For a server's whole life: each connection is given the files' newest content."""
-        front = self._made()
+        """For asyncio and a server's whole life: each connection is given the files' newest content."""
+        return _Newest(self)
 
-        def newest(connection: Any, _name: str | None, _front: ssl.SSLContext) -> None:
-            connection.context = self._context
-
-        front.sni_callback = newest  # called for clients that send no name, too
-        return front
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The files as they were when they could last be used."""
+        return self._context
 
     def _read(self) -> tuple[Material, ssl.SSLContext]:
         config, where = self._config, self._where
@@ -81,6 +80,20 @@ class TlsFiles:
     def _again(self) -> None:
         self.material, self._context = self._read()
         event(_log, logging.INFO, "certificates read again", where=self._where, file=self._config.certificate)
+
+
+class _Newest(ssl.SSLContext):
+    """Connections are made by the newest context. A session that one before it began cannot be taken up again: its
+    client's certificate would not be looked at any more."""
+
+    def __new__(cls, _files: TlsFiles) -> _Newest:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return self._files.context.wrap_bio(*args, **kwargs)
 
 
 def tls_files(config: Tls | None, where: str) -> TlsFiles | None:
