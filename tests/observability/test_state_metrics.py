@@ -60,15 +60,25 @@ def test_a_version_between_two_tries_has_failed_once_a_try(server):
 
 def test_a_failed_load_is_seen_until_it_succeeds(server):
     server.tell(State.LOADING)
-    server.tell(State.END, error="bad file")
+    server.tell(State.START, error="bad file")
     assert server.states() == {"m:1": "failed"}
     server.tell(State.LOADING, generation=2)
     assert server.states() == {"m:1": "loading"}
-    server.tell(State.END, generation=2, error="bad file")
+    server.tell(State.START, generation=2, error="bad file")
     server.tell(State.LOADING, generation=3)
     server.tell(State.AVAILABLE, generation=3)
     assert server.states() == {"m:1": "available"}
     assert server.loads() == {"failed": 2, "ok": 1}
+
+
+def test_a_version_that_failed_and_is_no_longer_wanted_is_not_told_of(server):
+    """It is gone from disk, or another one has taken its place: nothing is left that anybody should be alarmed of."""
+    server.tell(State.AVAILABLE, 1)
+    server.tell(State.LOADING, 2, generation=2)
+    for state in (State.START, State.END):
+        server.tell(state, 2, generation=0, error="bad file")
+    assert server.states() == {"m:1": "available"}
+    assert server.loads() == {"ok": 1, "failed": 1}
 
 
 def test_changed_files_that_do_not_load_are_a_failure_and_no_load(server):
@@ -109,6 +119,6 @@ def test_a_reload_that_fails_leaves_the_old_one_available(server):
 
 def test_versions_that_fail_for_ever_do_not_fill_the_memory(server):
     for version in range(600):
-        server.tell(State.END, version, error="bad")
+        server.tell(State.START, version, error="bad")
     assert 0 < len(server.states()) <= 256
     assert "m:599" in server.states()

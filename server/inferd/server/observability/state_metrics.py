@@ -79,15 +79,14 @@ class StateMetrics:
                 self._told.add(key)
                 self._metrics.loaded(*key, None)
             self._metrics.state(*key, "lost" if status.lost else "available")
-        elif state in ("START", "END") and status.error:  # between two tries, or given up
-            if key in self._told:
-                return  # the same failure again, with other words or notes
-            self._told.add(key)
-            self._metrics.loaded(*key, None)
-            if served < 0:
-                self._fail(key)
-            elif served == status.generation:
+        elif state in ("START", "END") and status.error:  # between two tries, or no longer wanted
+            if key not in self._told:  # else the same failure again, with other words or notes
+                self._told.add(key)
+                self._metrics.loaded(*key, None)
+            if state == "END" and served in (-1, status.generation):
                 self._end(key)
+            elif served < 0:
+                self._fail(key)
         elif served > status.generation:
             return
         elif state == "END":
