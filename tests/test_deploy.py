@@ -15,6 +15,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from inferd.server.group.totals import Others, families, group, text
 from inferd.server.observability.metrics import Metrics
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
@@ -39,8 +40,10 @@ def exported() -> set[str]:
     metrics.watch_worker("m", 1, lambda: 1)
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)
-    families = text_string_to_metric_families(metrics.render().decode())
-    return {sample.name for family in families for sample in family.samples} | {"up"}
+    whole = text(group(families(metrics.everything()), 1, Others()))
+    return {sample.name for family in text_string_to_metric_families(whole.decode()) for sample in family.samples} | {
+        "up"
+    }
 
 
 def rules() -> list[dict[str, Any]]:

@@ -53,6 +53,20 @@ def test_counters_and_histograms_add_up_and_gauges_by_what_they_mean() -> None:
     assert value(both, "inferd_group_workers") == 2
 
 
+def test_a_worker_that_is_replaced_is_no_new_start_of_the_server() -> None:
+    before, after = (group(worker(1), 1, Others([(2, worker(1))], since=1234.5)) for _ in range(2))
+    assert value(before, "process_start_time_seconds") == value(after, "process_start_time_seconds") == 1234.5
+    assert value(before, "inferd_group_workers") == 1, "and nothing else is"
+
+
+def test_descriptors_are_those_of_the_worker_that_has_most() -> None:
+    """Against the bound that each has for itself."""
+    one = samples(worker(1))
+    both = group(worker(1), 1, Others([(2, worker(1))]))
+    for name in ("process_open_fds", "process_max_fds"):
+        assert value(both, name) < 1.5 * one[name, frozenset()]
+
+
 def test_a_dead_worker_keeps_its_totals_and_loses_its_gauges() -> None:
     found = group(worker(3), 1, Others(past=[(2, worker(4))], restarts=1, serving=1))
     assert value(found, "inferd_requests_total", **OF_M, protocol="grpc", code="OK") == 7

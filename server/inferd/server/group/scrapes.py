@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -28,6 +29,7 @@ class Scrapes:
         self._everyone = everyone
         self._post = post
         self._after = after
+        self._since = time.time()
         self._past: dict[int, Families] = {}  # by number
         self.restarts = 0
 
@@ -45,7 +47,7 @@ class Scrapes:
             done[0] = True
             live = [(child.number, child.families) for child in others if child.id in answered]
             silent = [(child.number, child.families) for child in others if child.id not in answered and child.alive]
-            answer(Others(live, [*silent, *self._past.items()], self.restarts, serving))
+            answer(Others(live, [*silent, *self._past.items()], self.restarts, serving, self._since))
 
         def told(child: Child, found: Future[Any]) -> None:
             left.discard(child.id)

@@ -8,7 +8,8 @@ version that no worker knows any more go with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -42,27 +43,32 @@ class Others:
     past      totals of workers that are gone or did not answer, by the number they had
     restarts  how often a worker was started in the place of another
     serving   workers that serve
+    since     seconds since 1970 at which the group was started, 0 where that is not known yet
     """
 
     live: Sequence[tuple[int, Families]] = ()
     past: Sequence[tuple[int, Families]] = ()
     restarts: int = 0
     serving: int = 1
+    since: float = 0.0
 
     def as_past(self) -> Others:
         """When there is nothing newer: what was counted stays counted."""
-        return Others((), (*self.live, *self.past), self.restarts, self.serving)
+        return Others((), (*self.live, *self.past), self.restarts, self.serving, self.since)
 
 
 _SERVABLE: Final = ("model", "version")
 _COUNTED: Final = ("counter", "histogram", "summary")
+_SINCE: Final = "process_start_time_seconds"
 # Gauges that do not add up.
 _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
     series.READY.name: min,
-    "process_start_time_seconds": min,
+    _SINCE: min,
     series.BUILD.name: max,
     series.STATE.name: max,
     series.LOAD_SECONDS.name: max,
+    # Each has a bound of its own: what counts is the one that is nearest to it.
+    "process_open_fds": max,
     "process_max_fds": max,
     "python_info": max,
 }
@@ -104,7 +110,7 @@ def group(own: Families, number: int, others: Others) -> Families:
     for worker, found in (*live, *past):
         workers[worker] = workers.get(worker, 0.0) + _answered(found)
     return (
-        *added(*(found for _, found in live), *(found for _, found in past)),
+        *map(partial(_started, others.since), added(*(found for _, found in live), *(found for _, found in past))),
         _family(series.GROUP_WORKERS, "gauge", [((), float(others.serving))]),
         _family(series.GROUP_RESTARTS, "counter", [((), float(others.restarts))]),
         _family(series.GROUP_REQUESTS, "counter", [((("worker", str(one)),), count) for one, count in workers.items()]),
@@ -169,6 +175,11 @@ def _only(known: set[Labels], found: Families) -> Families:
         )
         for family in found
     )
+
+
+def _started(since: float, family: Family) -> Family:
+    """Workers come and go; a server that has been started anew is another matter."""
+    return replace(family, samples=((_SINCE, (), since),)) if since and family.name == _SINCE else family
 
 
 def _answered(found: Families) -> float:
