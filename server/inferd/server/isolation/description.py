@@ -100,7 +100,7 @@ def placement_from_plain(value: Plain) -> Placement:
 
 def error_to_plain(error: BaseException) -> Plain:
     """An error so that it can be raised again on the other side, with the same words."""
-    value: Plain = {"kind": "other", "type": type(error).__name__, "text": str(error)}
+    value: Plain = {"kind": "other", "type": type(error).__name__, "text": _words(error)}
     kind = next((name for name, kind in _KINDS.items() if isinstance(error, kind)), None)
     if kind is not None:
         value["kind"] = kind
@@ -111,6 +111,13 @@ def error_to_plain(error: BaseException) -> Plain:
     if kind is None:
         value["trace"] = "".join(traceback.format_exception(error))[-_LONGEST:]
     return value
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)[:_LONGEST]
+    except Exception:
+        return "it cannot say what"
 
 
 def error_from_plain(value: Plain) -> Exception:
