@@ -107,8 +107,16 @@ def test_workers_leave_one_by_one_and_no_call_fails_even_without_retries(server:
                 answers += 1
         return answers
 
-    with ThreadPoolExecutor(3) as pool, Traffic(server.address, "m", threads=3) as traffic:
-        callers = [pool.submit(call) for _ in range(3)]
+    def call_anew() -> int:
+        answers = 0
+        while not stop.is_set():
+            with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                channel.unary_unary("/inferd.v1.PredictService/Predict")(request, timeout=20)
+            answers += 1
+        return answers
+
+    with ThreadPoolExecutor(6) as pool, Traffic(server.address, "m", threads=3) as traffic:
+        callers = [pool.submit(ask) for ask in (call, call, call, call_anew, call_anew, call_anew)]
         traffic.more(50)
         os.kill(max(before), signal.SIGTERM)
         server.signal(signal.SIGHUP)
