@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.faulty import TESTS, FaultyBackend, write
+from support.faulty import TESTS, FaultyBackend, Gates, write
 
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.loader import Loader, LoadRequest
 from inferd.server.lifecycle.servable import Servable
@@ -19,6 +20,7 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
 
 Load = Callable[..., Servable]
+_MODELS_OWN = ("batching", "instances", "signatures", "stateful", "warmup")
 
 
 @pytest.fixture
@@ -37,13 +39,21 @@ def load(loader: Loader, tmp_path: Path) -> Iterator[Load]:
 
     def load(name: str = "m", text: str = "", isolation: str = "process", **settings: Any) -> Servable:
         version = write(tmp_path / name / "1", text)
-        more = {key: settings.pop(key) for key in ("batching", "instances", "signatures", "warmup") if key in settings}
+        more = {key: settings.pop(key) for key in _MODELS_OWN if key in settings}
         config = ModelConfig(isolation=isolation, worker=settings, **more)
         disk = VersionOnDisk(1, version, read_tree(version))
-        servable = loader.load(LoadRequest(ServableId(name, 1), 1, disk, config), lambda: False)
+        servable = loader.load(LoadRequest(ServableId(name, 1), 1, disk, config), Cancellation())
         loaded.append(servable)
         return servable
 
     yield load
     for servable in loaded:
         loader.unload(servable)
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Iterator[Gates]:
+    """Where the loads of this test wait."""
+    gates = Gates(tmp_path / "gates")
+    yield gates
+    gates.open()

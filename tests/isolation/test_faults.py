@@ -18,6 +18,7 @@ from support.waiting import eventually
 
 from inferd.server.errors import ExecutionFailed, Unavailable
 from inferd.server.isolation.output import Output
+from inferd.server.isolation.process import WorkerProcess
 from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.scheduling.request import InferRequest
@@ -126,6 +127,23 @@ def test_what_a_model_has_started_goes_with_its_worker(
     else:
         os.kill(servable.worker.pid, signal.SIGKILL)
     eventually(lambda: gone(helper), "it is gone", limit=20)
+
+
+def test_a_kill_that_comes_as_the_worker_ends_leaves_nothing_that_it_has_started(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = threading.Event()
+    monkeypatch.setattr(WorkerProcess, "_attend", lambda *_: seen.wait(60))  # its end is seen when the test says so
+    servable = load()
+    assert servable.worker is not None
+    ask(servable, ask_for(Fault.FORK))
+    tasks = Path(f"/proc/{servable.worker.pid}/task").glob("*/children")
+    [helper] = [int(pid) for task in tasks for pid in task.read_text().split()]
+    os.kill(servable.worker.pid, signal.SIGKILL)
+    eventually(lambda: ") Z " in Path(f"/proc/{servable.worker.pid}/stat").read_text(), "it has ended")
+    servable.worker.kill("did not answer and was killed")
+    seen.set()
+    eventually(lambda: gone(helper), "its helper is gone", limit=20)
 
 
 def test_who_never_stops_writing_does_not_keep_the_watch_from_its_work() -> None:

@@ -7,13 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.faulty import Fault, write
+from support.loading import CancelledAt, ask
 from support.waiting import eventually
 
 from inferd.backends.api import LoadError
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.loader import LoadCancelled, Loader, LoadRequest
 from inferd.server.lifecycle.state import ServableId
@@ -55,7 +58,7 @@ def test_an_artefact_that_cannot_be_read_is_refused_in_the_same_words(loader: Lo
         disk = VersionOnDisk(1, version, read_tree(version))
         request = LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation=isolation))
         with pytest.raises(LoadError) as refused:
-            loader.load(request, lambda: False)
+            loader.load(request, Cancellation())
         words.append(str(refused.value))
     assert words[0] == words[1]
     assert words[0].startswith("UnicodeDecodeError")
@@ -87,11 +90,18 @@ def test_a_worker_that_ends_in_the_warm_up_is_a_failed_load(load: Load) -> None:
 def test_a_load_that_is_cancelled_leaves_no_process(loader: Loader, tmp_path: Path) -> None:
     version = write(tmp_path / "m" / "1")
     before = children()
-    asked = iter([False, False, True])
     disk = VersionOnDisk(1, version, read_tree(version))
     with pytest.raises(LoadCancelled):
-        loader.load(LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation="process")), lambda: next(asked))
+        loader.load(LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation="process")), CancelledAt(2))
     assert children() == before
+
+
+def test_a_stateful_model_begins_anew_after_its_warm_up(load: Load) -> None:
+    """With an instance that has seen nothing; the one before is closed, and not kept."""
+    servable = load(stateful=True)
+    assert servable.serves
+    assert servable.scheduler._model._instances == [servable.scheduler._group.workers[0]._instance]
+    assert ask(servable, {"x": np.zeros((1, 4), np.float32)})["y"].tolist() == [[1, 1, 1, 1]]
 
 
 def test_check_opens_it_in_a_process_too(loader: Loader, tmp_path: Path) -> None:
@@ -118,7 +128,7 @@ def test_a_backend_that_no_other_process_can_find_is_refused(tmp_path: Path) -> 
     disk = VersionOnDisk(1, version, read_tree(version))
     request = LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation="process"))
     with pytest.raises(LoadError, match="lives in this process only"):
-        Loader(registry, cpu_threads=1).load(request, lambda: False)
+        Loader(registry, cpu_threads=1).load(request, Cancellation())
 
 
 @pytest.mark.timeout(600)
@@ -129,7 +139,7 @@ def test_many_loads_leave_no_descriptor_process_or_thread(loader: Loader, tmp_pa
 
     def cycle(settings: ModelConfig) -> None:
         disk = VersionOnDisk(1, version, read_tree(version))
-        loader.unload(loader.load(LoadRequest(ServableId("m", 1), 1, disk, settings), lambda: False))
+        loader.unload(loader.load(LoadRequest(ServableId("m", 1), 1, disk, settings), Cancellation()))
 
     def held() -> tuple[int, int, int]:
         gc.collect()

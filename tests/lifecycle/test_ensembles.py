@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.lifecycle import FakeLoader, House
 
 from inferd.server.errors import Conflict, ServingError, Unavailable
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.compose import compose
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.servable import Servable
@@ -203,11 +203,11 @@ def test_stop_ends_everything(house: House) -> None:
 class ComposingLoader(FakeLoader):
     """Makes real ensembles, and fakes of everything else."""
 
-    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
         if request.config.ensemble:
             self.loads.append((request.id.name, request.id.version, "ensemble"))
             return compose(request, self.acquire, NullObserver())
-        return super().load(request, cancelled)
+        return super().load(request, cancellation)
 
 
 @pytest.fixture

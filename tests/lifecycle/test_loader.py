@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.loading import CancelledAt
 
 from inferd.backends.api import (
     Array,
@@ -26,6 +27,7 @@ from inferd.backends.api import (
 )  # fmt: skip
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.inspect import inspect_repository
 from inferd.server.lifecycle.loader import LoadCancelled, Loader, LoadRequest
@@ -150,10 +152,6 @@ def request(tmp_path: Path, text: str = "fine", **config: Any) -> LoadRequest:
     return LoadRequest(ServableId("m", 1), 7, version(tmp_path, text), settings, ("a note of the settings",))
 
 
-def never() -> bool:
-    return False
-
-
 def ask(servable: Servable, x: Array) -> Array:
     done = threading.Event()
     infer = InferRequest("serving_default", {"x": x}, lambda _: done.set(), rows=len(x), nbytes=x.nbytes)
@@ -165,7 +163,9 @@ def ask(servable: Servable, x: Array) -> Array:
 
 
 def test_a_version_is_loaded_whole(tmp_path: Path, loader: Loader, backend: Doubling) -> None:
-    servable = loader.load(request(tmp_path, instances={"count": 2}, options={"a": 1}, default_priority=3), never)
+    servable = loader.load(
+        request(tmp_path, instances={"count": 2}, options={"a": 1}, default_priority=3), Cancellation()
+    )
     assert (servable.id, servable.generation, servable.backend) == (ServableId("m", 1), 7, "twice")
     assert servable.default_signature == "serving_default"
     assert servable.notes == ("a note of the settings", "a note of the backend")
@@ -201,7 +201,7 @@ def test_failures_are_load_errors_and_leave_nothing_open(
     tmp_path: Path, loader: Loader, backend: Doubling, text: str, message: str, kind: type[LoadError]
 ) -> None:
     with pytest.raises(kind) as caught:
-        loader.load(request(tmp_path, text), never)
+        loader.load(request(tmp_path, text), Cancellation())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert backend.open_models == 0
@@ -211,7 +211,7 @@ def test_files_that_change_during_the_load_are_not_served(tmp_path: Path, loader
     wanted = request(tmp_path)
     version(tmp_path, "fine too")
     with pytest.raises(IncompleteArtefact, match="changed while it was being loaded"):
-        loader.load(wanted, never)
+        loader.load(wanted, Cancellation())
     assert backend.open_models == 0
 
 
@@ -219,14 +219,8 @@ def test_files_that_change_during_the_load_are_not_served(tmp_path: Path, loader
 def test_a_load_that_is_no_longer_wanted_ends_at_its_next_step(
     tmp_path: Path, loader: Loader, backend: Doubling, checks: int
 ) -> None:
-    left = [checks]
-
-    def cancelled() -> bool:
-        left[0] -= 1
-        return left[0] < 0
-
     with pytest.raises(LoadCancelled):
-        loader.load(request(tmp_path), cancelled)
+        loader.load(request(tmp_path), CancelledAt(checks))
     assert backend.open_models == 0
 
 
@@ -235,11 +229,11 @@ def test_warm_up_fails_the_load_on_declared_samples_only(tmp_path: Path, loader:
         "inputs": [{"name": "x", "dtype": "FP32", "shape": [-1, 2], "sample": [1, 2]}],
         "outputs": [{"name": "y", "dtype": "FP32", "shape": [-1, 2]}],
     }
-    servable = loader.load(request(tmp_path, "refuses"), never)
+    servable = loader.load(request(tmp_path, "refuses"), Cancellation())
     loader.unload(servable)
     with pytest.raises(LoadError, match="never satisfied"):
-        loader.load(request(tmp_path, "refuses", signatures=[declared]), never)
-    servable = loader.load(request(tmp_path, "refuses", warmup={"mode": "off"}, signatures=[declared]), never)
+        loader.load(request(tmp_path, "refuses", signatures=[declared]), Cancellation())
+    servable = loader.load(request(tmp_path, "refuses", warmup={"mode": "off"}, signatures=[declared]), Cancellation())
     loader.unload(servable)
     assert backend.open_models == 0
 
@@ -247,17 +241,17 @@ def test_warm_up_fails_the_load_on_declared_samples_only(tmp_path: Path, loader:
 def test_declared_texts_reach_the_scheduler_as_bytes(tmp_path: Path, loader: Loader) -> None:
     declared = {"inputs": [{"name": "x", "dtype": "FP32", "sample": [[1, 2], [3]]}]}
     with pytest.raises(LoadError, match="sample of input 'x' of signature 'serving_default': expected FP32 values"):
-        loader.load(request(tmp_path, signatures=[declared]), never)
+        loader.load(request(tmp_path, signatures=[declared]), Cancellation())
 
 
 def test_the_named_backend_is_used(tmp_path: Path, loader: Loader) -> None:
-    loader.unload(loader.load(request(tmp_path, backend="twice_platform"), never))
+    loader.unload(loader.load(request(tmp_path, backend="twice_platform"), Cancellation()))
     with pytest.raises(LoadError, match="unknown backend 'onnyx'"):
-        loader.load(request(tmp_path, backend="onnyx"), never)
+        loader.load(request(tmp_path, backend="onnyx"), Cancellation())
 
 
 def test_an_unloaded_servable_leaves_no_memory(tmp_path: Path, loader: Loader) -> None:
-    servable = loader.load(request(tmp_path), never)
+    servable = loader.load(request(tmp_path), Cancellation())
     ask(servable, np.zeros((1, 2), np.float32))
     gone = weakref.ref(servable.scheduler._model)
     assert gone() is not None

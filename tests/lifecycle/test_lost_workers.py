@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from support.lifecycle import House
 
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.retry import Backoff
 from inferd.server.lifecycle.servable import Servable
@@ -40,8 +41,8 @@ def house(tmp_path: Path) -> House:
     house = House(tmp_path / "models", load={"retry_min": 1.0, "retry_max": 8.0})
     load = house.loader.load
 
-    def isolated(request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
-        found = load(request, cancelled)
+    def isolated(request: LoadRequest, cancellation: Cancellation) -> Servable:
+        found = load(request, cancellation)
         return Servable(
             found.id,
             found.generation,

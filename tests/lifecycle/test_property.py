@@ -18,8 +18,9 @@ from support.lifecycle import SIGNATURE, FakeClock, FakeScheduler, FakeSource, S
 from inferd.backends.api import LoadError
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import ServingError
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.loader import LoadCancelled, LoadRequest
+from inferd.server.lifecycle.loader import LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.servable import Servable, ServableHandle
 from inferd.server.lifecycle.state import ServableId, State, StateChange
@@ -43,9 +44,8 @@ class Loader:
         self.unloaded: list[int] = []
         self.closed_in_use: list[int] = []
 
-    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
-        if cancelled():
-            raise LoadCancelled
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
+        cancellation.check()
         text = request.version.tree.files[0].path
         if text.startswith("bad"):
             raise LoadError(text)

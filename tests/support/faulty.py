@@ -1,7 +1,7 @@
 """A backend that does what backends must not do, when the first value of a request says so. Quick to start.
 
 `model.faulty` is a text: "" for a model y = x + 1 over FP32 [-1, 4], or the name of a Fault that happens while the
-version is opened.
+version is opened. At each step of a load it waits where a test has closed a gate, see Gates.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.waiting import eventually
 
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
@@ -71,12 +73,14 @@ class FaultyBackend:
         return ()
 
     def open(self, request: OpenRequest) -> FaultyModel:
+        _pass("open")
         text = request.artefact.read_text().strip()
         if text:
             happen(Fault[text])
         return FaultyModel()
 
     def devices(self) -> Sequence[str]:
+        _pass("devices")
         return ("cpu",)
 
 
@@ -87,6 +91,7 @@ class FaultyModel:
     traits = Traits(may_write_inputs=True, alignment=64, concurrent=True, bounded=True)
 
     def instance(self, placement: Placement) -> FaultyInstance:
+        _pass("instance")
         return FaultyInstance()
 
     def close(self) -> None:
@@ -97,6 +102,7 @@ class FaultyInstance:
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
+        _pass("run")
         x = inputs["x"]
         assert x.flags.writeable
         assert not x.ctypes.data % 64
@@ -163,6 +169,54 @@ def _babble() -> None:
 
 
 _kept: list[Array] = []
+_GATES = "INFERD_TEST_GATES"
+
+
+class Gates:
+    """Named pipes in a directory, at which models of worker processes wait: a load that is as slow as a test likes."""
+
+    STEPS = ("devices", "open", "instance", "run")
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        os.environ[_GATES] = str(directory)
+
+    def close(self, step: str) -> None:
+        """Whoever comes to this step from now on waits there."""
+        os.mkfifo(self._directory / step)
+
+    def waiting(self, step: str) -> int:
+        """The process that waits there, once it does."""
+        return eventually(lambda: self._mark(step), f"a worker comes to {step!r}")
+
+    def forsake(self, step: str) -> None:
+        """Nobody else waits there; who does, waits for ever."""
+        (self._directory / step).unlink()
+        (self._directory / f"{step}.reached").unlink(missing_ok=True)
+
+    def open(self) -> None:
+        """Lets everybody through."""
+        os.environ.pop(_GATES, None)
+        for pipe in self._directory.iterdir():
+            if pipe.is_fifo():
+                end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+                pipe.unlink()
+                os.close(end)
+
+    def _mark(self, step: str) -> int:
+        try:
+            return int((self._directory / f"{step}.reached").read_text() or 0)
+        except FileNotFoundError:
+            return 0
+
+
+def _pass(step: str) -> None:
+    pipe = Path(os.environ.get(_GATES, "nowhere")) / step
+    if pipe.exists():
+        pipe.with_suffix(".reached").write_text(str(os.getpid()))
+        with suppress(FileNotFoundError):  # just opened
+            pipe.read_bytes()
 
 
 def write(directory: Path, text: str = "") -> Path:

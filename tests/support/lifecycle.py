@@ -11,8 +11,9 @@ from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.assemble import request_resolver, resolver, uploads_of
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
-from inferd.server.lifecycle.loader import LoadCancelled, LoadRequest
+from inferd.server.lifecycle.loader import LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.servable import Servable
@@ -111,7 +112,7 @@ class FakeLoader:
         self.texts: dict[int, str] = {}  # by generation
         self.preloaded: tuple[str, ...] = ()
 
-    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
         try:
             text = (request.version.path / "model").read_text()
         except OSError as error:
@@ -119,8 +120,7 @@ class FakeLoader:
         self.loads.append((request.id.name, request.id.version, text))
         self.requests.append(request)
         self.on_load(request)
-        if cancelled():
-            raise LoadCancelled
+        cancellation.check()
         if text.startswith("bad"):
             raise LoadError(text)
         self.texts[request.generation] = text

@@ -10,6 +10,7 @@ from inferd.backends.registry import Registry
 from inferd.server.config.load import model_config_and_notes
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import ServingError
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.loader import Loader, LoadRequest
 from inferd.server.lifecycle.pbtxt import read_triton_config
@@ -28,12 +29,26 @@ def triton_settings(directory: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     return config, (*read.unknown, *notes)
 
 
+class CancelledAt(Cancellation):
+    """Is cancelled when it is looked at for the n-th time (0: the first)."""
+
+    def __init__(self, look: int) -> None:
+        super().__init__()
+        self._left = look
+
+    def check(self) -> None:
+        if self._left == 0:
+            self.cancel("a test wants it so")
+        self._left -= 1
+        super().check()
+
+
 def load(version: Path, config: ModelConfig | None = None, **parts: Any) -> Servable:
     """The servable of a version directory. Raises LoadError. Close its scheduler."""
     loader = Loader(Registry(), cpu_threads=1, **parts)
     disk = VersionOnDisk(int(version.name), version, read_tree(version))
     request = LoadRequest(ServableId(version.parent.name, disk.number), 1, disk, config or ModelConfig())
-    return loader.load(request, lambda: False)
+    return loader.load(request, Cancellation())
 
 
 def ask(servable: Servable, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -48,4 +63,4 @@ def ask(servable: Servable, inputs: dict[str, Any], **options: Any) -> dict[str,
     return request.outputs
 
 
-__all__ = ["ServingError", "ask", "load", "triton_settings"]
+__all__ = ["CancelledAt", "ServingError", "ask", "load", "triton_settings"]

@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +99,12 @@ class Channel:
         return cls(ours), theirs
 
     def patience(self, seconds: float) -> None:
-        """How long `receive` and `send` wait from now on; 0: for ever."""
+        """How long `receive` and `send` wait from now on; 0: for ever. A closed channel keeps nobody waiting."""
         # The kernel's own time-out: Python's would cost a poll before each call.
         limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def send(self, kind: Kind, body: bytes, descriptor: int | None = None) -> None:
         """Raises Closed, or Silent when the other side does not read. The descriptor stays the caller's."""

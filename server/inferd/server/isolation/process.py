@@ -64,10 +64,10 @@ class WorkerProcess:
         self._started = threading.Event()
         self._gone = threading.Event()
         self._verdict = ""  # why we killed it
-        self._ending = False
+        self._ending = False  # on purpose
         self._serving = False
         self._load_seconds = 0.0
-        self._failed_start: OSError | None = None
+        self._failed_start: Exception | None = None
         self._listeners: list[Callable[[str], None]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._channel, self._theirs = Channel.pair()
@@ -75,7 +75,10 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Starts the process. Raises LoadError."""
-        threading.Thread(target=self._watch, name=f"inferd-{self.name}-worker", daemon=True).start()
+        try:
+            threading.Thread(target=self._watch, name=f"inferd-{self.name}-worker", daemon=True).start()
+        except RuntimeError as error:  # no thread is to be had
+            self._not_started(error)
         self._started.wait()
         if self._failed_start is not None:
             raise LoadError(f"no worker process can be started: {self._failed_start}")
@@ -143,12 +146,20 @@ class WorkerProcess:
     # -- ending --------------------------------------------------------------------------------------------------------
 
     def kill(self, reason: str) -> None:
-        """Ends the process now. The first reason given is the one that is told."""
+        """Ends the process now, also one that is about to be started. The first reason given is the one that is
+        told."""
         with self._lock:
-            if self.lost or self._process is None:
+            if self.lost:
                 return
             self._verdict = self._verdict or reason
-            self._process.kill()
+            if self._process is not None:
+                self._strike(self._process)
+
+    def cut(self, reason: str) -> None:
+        """Ends the process now and on purpose; whoever waits for an answer of its is told so. Does not block."""
+        self._ending = True
+        self.kill(f"was killed, for its load was cut short: {reason}")
+        self._channel.shut()
 
     def end(self) -> None:
         """Lets the process go, gently at first, and returns when it is gone."""
@@ -158,25 +169,39 @@ class WorkerProcess:
             self.kill("did not end when it was told to, and was killed")
             self._gone.wait(_LAST_WORDS)
 
+    def _strike(self, process: subprocess.Popen[bytes]) -> None:
+        # Popen's own kill would bury a process that has just ended, and with it the number of its group.
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGKILL)
+
     # -- watching ------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         try:
-            self._process, output = self._spawn()
-        except OSError as error:
-            self._failed_start = error
-            self.lost = f"could not be started: {error}"
-            self._channel.close()
-            self._gone.set()
+            process, output = self._spawn()
+        except Exception as error:
+            self._not_started(error)
             return
-        finally:
-            self._theirs.close()
-            self._started.set()
+        self._theirs.close()
+        with self._lock:
+            self._process = process
+            if self._verdict:
+                self._strike(process)
+        self._started.set()
         event(log, logging.DEBUG, "worker started", pid=self.pid, **self._fields)
         try:
-            self._attend(self._process, output)
+            self._attend(process, output)
         finally:
-            self._bury(self._process, output)
+            self._bury(process, output)
+
+    def _not_started(self, error: Exception) -> None:
+        with self._lock:
+            self._failed_start = error
+            self.lost = f"could not be started: {error}"
+        self._theirs.close()
+        self._channel.close()
+        self._gone.set()
+        self._started.set()
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], Output]:
         ours, theirs = os.pipe()
@@ -246,16 +271,16 @@ class WorkerProcess:
             self._asking.release()
 
     def _bury(self, process: subprocess.Popen[bytes], output: Output) -> None:
-        if process.returncode is None:  # not waited for yet: the number of its group is nobody else's
-            try:
-                os.killpg(process.pid, signal.SIGKILL)  # what the model has started goes with it
-            except OSError:
-                pass  # it has become a group of nobody
-        if process.poll() is None:
-            process.kill()
-        code = process.wait()
+        # Not waited for yet: the number of its group is nobody else's.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # what the model has started goes with it
+        except OSError:
+            pass  # it has become a group of nobody
+        self._strike(process)  # it may have left the group
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         output.close()
         with self._lock:
+            code = process.wait()  # under the lock: who kills must not hit another process of that number
             # A verdict that came when the process had ended by itself, unseen on a busy machine, is none.
             self.lost = self._verdict if self._verdict and code == -signal.SIGKILL else fate(code)
             self.back_at = time.monotonic() + self._load_seconds

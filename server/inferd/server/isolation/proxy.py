@@ -8,7 +8,8 @@ IsolatedInstance   an instance there, with a channel and shared memory of its ow
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class IsolatedBackend:
         self._limits = limits
         self._fields = dict(fields)
         self.worker: WorkerProcess | None = None
+        self._lock = threading.Lock()
+        self._cut_short = ""
 
     @property
     def name(self) -> str:
@@ -87,16 +90,29 @@ class IsolatedBackend:
         if self.worker is not None:
             self.worker.end()
 
+    def cut(self, reason: str) -> None:
+        """Ends the load, wherever it is: the process goes at once, or is never started. Any thread; does not block."""
+        with self._lock:
+            self._cut_short = reason
+            worker = self.worker
+        if worker is not None:
+            worker.cut(reason)
+
     def _asked(self, op: str, **fields: Any) -> dict[str, Any]:
-        if self.worker is None:
-            worker = WorkerProcess(self._subject, self._limits, self._fields)
-            worker.start()
-            self.worker = worker
+        worker = self.worker or self._start()
         try:
-            return self.worker.ask(op, backend=self._value, **fields)
+            return worker.ask(op, backend=self._value, **fields)
         except InstanceLost:
-            self.worker.check()
+            worker.check()
             raise
+
+    def _start(self) -> WorkerProcess:
+        with self._lock:
+            if self._cut_short:
+                raise LoadError(f"no worker process was started: {self._cut_short}")
+            worker = self.worker = WorkerProcess(self._subject, self._limits, self._fields)
+        worker.start()
+        return worker
 
 
 class IsolatedModel:
@@ -143,7 +159,7 @@ class IsolatedModel:
         except BaseException:
             channel.close()
             raise
-        made = IsolatedInstance(self.worker, channel, self._signatures, self._table)
+        made = IsolatedInstance(self.worker, channel, self._signatures, self._table, self._instances.remove)
         self._instances.append(made)
         return made
 
@@ -151,7 +167,7 @@ class IsolatedModel:
         """The load is over: runs are expected to end within `hang` from now on. Raises LoadError when the process is
         gone."""
         self.worker.check()
-        for instance in self._instances:
+        for instance in tuple(self._instances):
             instance.patience(self.worker.limits.hang)
         self.worker.serving(load_seconds)
 
@@ -182,9 +198,15 @@ class IsolatedInstance:
     """An instance in the worker. Not thread-safe, as its traits say."""
 
     def __init__(
-        self, worker: WorkerProcess, channel: Channel, signatures: Sequence[Signature], table: SignatureTable
+        self,
+        worker: WorkerProcess,
+        channel: Channel,
+        signatures: Sequence[Signature],
+        table: SignatureTable,
+        on_closed: Callable[[IsolatedInstance], None],
     ) -> None:
         self._worker = worker
+        self._on_closed = on_closed
         self._channel = channel
         self._table = table
         self._plans = {signature.name: _Plan(number, signature) for number, signature in enumerate(signatures)}
@@ -251,6 +273,7 @@ class IsolatedInstance:
             self._outbox.forget()
             if self._stages is not None:
                 self._stages.close()
+            self._on_closed(self)
 
     def _send_stages(self, stages: Stages, told: Sequence[int]) -> None:
         """Shows the worker the stages among these tensors that it has not seen."""

@@ -169,7 +169,7 @@ class Conductor:
         if obstacle is None:
             return
         if record.loading is not None:
-            record.loading.cancel()
+            record.loading.cancel(obstacle.reason)
         elif record.state is State.START:
             self.board.move(model, record, State.START, "" if obstacle.passing else obstacle.reason)
 
@@ -185,12 +185,13 @@ class Conductor:
                 if record.loading is not None:
                     # What is being loaded may be overtaken by other content; then it is dropped at its next step.
                     content = record.on_disk(model.settings)
-                    record.loading.cancelled = False
+                    record.loading.cancellation.take_back()
                     if content is not None and content != record.loading.content:
-                        record.loading.cancel()
+                        record.loading.cancel(f"{content.news(record.loading.content)} have changed")
                 self._hold_back(model, record, obstacles[number])
             elif record.loading is not None:
-                record.loading.cancel()
+                why = model.why_not(number, self.overrides.of(model.name), asked=want.asked)
+                record.loading.cancel("the server is shutting down" if self._stopping else why)
                 if record.state is State.LOADING and self._stopping:
                     self.board.move(model, record, State.END)
             elif record.state is State.START and not (record.disk is not None and record.disk.held):
@@ -250,6 +251,7 @@ class Conductor:
         record.servable, record.told = servable, Told.of(servable)
         record.content, record.digest, record.differs = loading.content, None, None
         record.failure = record.lost = None
+        record.cut = ""
         record.available_at = self._clock()
         self.board.swap(model)
         self.board.move(model, record, State.AVAILABLE)

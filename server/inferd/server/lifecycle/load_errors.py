@@ -1,4 +1,4 @@
-"""How a load goes wrong: cancelled, or with a LoadError that an operator can read."""
+"""How a load goes wrong: with a LoadError that an operator can read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from inferd.backends.api import BackendError, LoadError
 from inferd.server.errors import ServingError
+from inferd.server.lifecycle.cancellation import LoadCancelled
 from inferd.server.lifecycle.layout import LayoutError
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.observability.events import event, get
@@ -15,13 +16,9 @@ from inferd.server.observability.events import event, get
 log = get("lifecycle")
 
 
-class LoadCancelled(Exception):
-    """The version is no longer wanted; what was loaded of it is closed again."""
-
-
 @contextmanager
 def load_errors(request: LoadRequest) -> Iterator[None]:
-    """Whatever goes wrong becomes a LoadError that an operator can read."""
+    """Whatever goes wrong becomes a LoadError that an operator can read. A load that is cancelled is not gone wrong."""
     try:
         yield
     except (LoadCancelled, LoadError):

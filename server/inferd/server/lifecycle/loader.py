@@ -27,11 +27,12 @@ from inferd.backends.api import (
 from inferd.server.config.schema import ModelConfig
 from inferd.server.isolation.process import Limits, WorkerProcess
 from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
+from inferd.server.lifecycle.cancellation import Cancellation, LoadCancelled
 from inferd.server.lifecycle.compose import compose
 from inferd.server.lifecycle.declared import declared_samples
 from inferd.server.lifecycle.disk import VersionOnDisk
 from inferd.server.lifecycle.label_files import labels_of
-from inferd.server.lifecycle.load_errors import LoadCancelled, first_line, load_errors
+from inferd.server.lifecycle.load_errors import first_line, load_errors
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.memory import Memory
 from inferd.server.lifecycle.memory_budget import ESTIMATE, MemoryBudget
@@ -76,8 +77,8 @@ class Registry(Protocol):
 class LoaderLike(Protocol):
     """What the manager needs of a loader."""
 
-    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
-        """Loads and warms up. Raises LoadError, or LoadCancelled soon after `cancelled` says so. Any thread."""
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
+        """Loads and warms up. Raises LoadError, or LoadCancelled soon after the cancellation. Any thread."""
         ...
 
     def unload(self, servable: Servable) -> None:
@@ -143,51 +144,46 @@ class Loader:
         """Bytes of memory that the version will take, guessed from its files."""
         return int(version.tree.size * ESTIMATE)
 
-    def load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
         """See LoaderLike."""
-        with load_errors(request):
+        with load_errors(request), cancellation.instead_of_errors():
             if request.config.ensemble:
                 assert self._acquire is not None
                 return compose(request, self._acquire, self._observer(request.id), self._who)
             if self._budget is None:
-                return self._load(request, cancelled)
+                return self._load(request, cancellation)
             self._budget.reserve(request)
             try:
-                servable = self._load(request, cancelled)
+                servable = self._load(request, cancellation)
                 self._budget.loaded(request)
             except BaseException:
                 self._budget.release(request.id, request.generation)
                 raise
             return servable
 
-    def _load(self, request: LoadRequest, cancelled: Callable[[], bool]) -> Servable:
+    def _load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
         began = time.monotonic()
         config = request.config
-
-        def checkpoint() -> None:
-            if cancelled():
-                raise LoadCancelled(str(request.id))
-
-        checkpoint()
-        opened = self._open(request)
+        cancellation.check()
+        opened = self._open(request, cancellation)
         model = opened.model
         scheduler = self._scheduler(request, opened)
         try:
-            checkpoint()
+            cancellation.check()
             scheduler.start()
-            checkpoint()
+            cancellation.check()
             if config.warmup.mode != "off":
                 scheduler.warm_up(config.warmup.runs)
-                checkpoint()
+                cancellation.check()
                 scheduler.replay(self.warmup(request, model))
-                checkpoint()
+                cancellation.check()
             scheduler.prove()
             if opened.isolated is not None:
                 opened.isolated.serving(time.monotonic() - began)
             # What was read while it was being written may have loaded well and still be half of each.
             if read_tree(request.version.path) != request.version.tree:
                 raise IncompleteArtefact("its files changed while it was being loaded")
-            return Servable(
+            servable = Servable(
                 request.id,
                 request.generation,
                 backend=opened.backend.name,
@@ -200,6 +196,8 @@ class Loader:
                 labels=labels_of(config, request.version.path.parent),
                 worker=opened.worker,
             )
+            cancellation.disarm()
+            return servable
         except BaseException:
             scheduler.close()
             opened.end()
@@ -239,7 +237,7 @@ class Loader:
         """The version opened, its settings held against it, and one instance on each of its devices: all that a load
         does before the model runs. Raises LoadError, also for one that is raised within."""
         with load_errors(request):
-            opened = self._open(request)
+            opened = self._open(request, Cancellation())
             scheduler = self._scheduler(request, opened, tuple(dict.fromkeys(opened.where)))
             try:
                 scheduler.start()
@@ -248,7 +246,7 @@ class Loader:
                 scheduler.close()
                 opened.end()
 
-    def _open(self, request: LoadRequest) -> _Opened:
+    def _open(self, request: LoadRequest, cancellation: Cancellation) -> _Opened:
         config = request.config
         path = request.version.path
         backend, artefact = self._artefact(path, config)
@@ -256,15 +254,18 @@ class Loader:
         if missing:
             raise IncompleteArtefact(missing)
         if config.isolation == "process":
-            return self._open_isolated(request, backend, artefact)
+            return self._open_isolated(request, backend, artefact, cancellation)
         return self._open_with(request, backend, artefact)
 
-    def _open_isolated(self, request: LoadRequest, backend: Backend, artefact: Path) -> _Opened:
+    def _open_isolated(
+        self, request: LoadRequest, backend: Backend, artefact: Path, cancellation: Cancellation
+    ) -> _Opened:
         worker = request.config.worker
         limits = Limits(worker.start, worker.hang, worker.memory)
         subject = f"model {request.id.name!r} version {request.id.version}"
         fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
         isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)
+        cancellation.arm(isolated.cut)
         try:
             return self._open_with(request, isolated, artefact)
         except BaseException:

@@ -61,9 +61,9 @@ class Loads:
     def _run(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
         """On a thread of the load pool."""
         try:
-            servable = self._loader.load(request, lambda: loading.cancelled)
-        except LoadCancelled:
-            self._post(partial(self._ended, model, record, loading, None))
+            servable = self._loader.load(request, loading.cancellation)
+        except LoadCancelled as cancelled:
+            self._post(partial(self._cancelled, model, record, loading, str(cancelled)))
         except LoadError as error:
             self._post(partial(self._failed, model, record, loading, str(error) or type(error).__name__))
         except BaseException as error:
@@ -75,26 +75,43 @@ class Loads:
     def _wait_to_be_let_in(
         self, admission: Admission, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable
     ) -> None:
-        def decided(refusal: str | None) -> None:
+        def decided(refusal: str | None, given_up: str = "") -> None:
             if loading.give_up is None:
                 return  # decided before
             loading.give_up = None
-            if refusal is None and not loading.cancelled:
+            given_up = given_up or loading.cancellation.reason
+            if refusal is None and not given_up:
                 self._loaded(model, record, loading, servable)
                 return
             self._closer.end(model, record, servable)
-            if refusal is not None:
-                self._remember(record, loading, refusal)
+            if refusal is None:
+                self._cancelled(model, record, loading, given_up)
+                return
+            self._remember(record, loading, refusal)
             self._ended(model, record, loading, refusal)
 
-        def give_up() -> None:
+        def give_up(reason: str) -> None:
             withdraw()
-            self._post(partial(decided, None))
+            # Also when it is wanted again by then: the question has been taken back.
+            self._post(partial(decided, None, reason))
 
         loading.give_up = give_up
         withdraw = admission.loaded(record.id, loading.content, lambda refusal: self._post(partial(decided, refusal)))
-        if loading.cancelled:
-            give_up()
+        if loading.cancellation():
+            give_up(loading.cancellation.reason)
+
+    def _cancelled(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
+        record.cut = f"the load of generation {loading.generation} was cut short: {reason}"
+        event(
+            log,
+            logging.INFO,
+            "version load cut short",
+            model=record.id.name,
+            version=record.id.version,
+            generation=loading.generation,
+            reason=reason,
+        )
+        self._ended(model, record, loading, None)
 
     def _failed(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
         reason = readable(reason)[:_LONGEST_REASON]
@@ -108,6 +125,7 @@ class Loads:
         same = before is not None and before.content == loading.content
         tries = before.tries + 1 if before is not None and same else 1
         delay = self._backoff.delay(tries)
+        record.cut = ""
         record.failure = Failure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
         event(
             log,

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.retry import Failure, Loss
@@ -51,6 +52,10 @@ class Content:
     tree: Tree
     settings: str
 
+    def news(self, before: Content) -> str:
+        """What is new of it, in words."""
+        return "its files" if self.tree != before.tree else "its settings"
+
 
 def settings_key(config: ModelConfig) -> str:
     """The part of a model's settings that reaches the loader, comparable."""
@@ -59,18 +64,18 @@ def settings_key(config: ModelConfig) -> str:
 
 @dataclass(slots=True)
 class Loading:
-    """A load under way. `cancelled` is read by the loader's thread."""
+    """A load under way. `cancellation` is the loader's threads', too."""
 
     generation: int
     content: Content
-    cancelled: bool = False
-    give_up: Callable[[], None] | None = None  # while it is loaded and waits to be let in
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    give_up: Callable[[str], None] | None = None  # while it is loaded and waits to be let in
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str) -> None:
         """Nobody wants it any more, or it is out of date."""
-        self.cancelled = True
+        self.cancellation.cancel(reason)
         if self.give_up is not None:
-            self.give_up()
+            self.give_up(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class VersionRecord:
         self.hashing: Tree | None = None  # files whose hash is being compared
         self.differs: Tree | None = None  # files whose hash is known to be another one
         self.loading: Loading | None = None
+        self.cut = ""  # why the last load was not brought to its end
         self.failure: Failure | None = None
         self.lost: Loss | None = None  # the servable's process is gone
         self.losses = 0  # in a row
@@ -190,6 +196,8 @@ class VersionRecord:
             at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
             often = "once" if self.failure.tries == 1 else f"{self.failure.tries} times"
             notes.append(f"failed {often}; next try at {at}, or when the files change")
+        if self.cut:
+            notes.append(self.cut)
         if self.servable is not None and self.loading is not None:
             why = "from changed files" if self.lost is None else "in a new worker process"
             notes.append(f"generation {self.loading.generation} is loading {why}")
@@ -280,7 +288,8 @@ class ModelRecord:
             if record.disk is None and record.ended:
                 if record.state is State.END:
                     self.history.pop(number, None)
-                    self.history[number] = replace(record.status((), False, ""), notes=(GONE,))
+                    notes = (GONE, record.cut) if record.cut else (GONE,)
+                    self.history[number] = replace(record.status((), False, ""), notes=notes)
                     while len(self.history) > HISTORY:
                         self.history.popitem(last=False)
                 del self.versions[number]
@@ -302,7 +311,7 @@ class ModelRecord:
                 if idle > HISTORY:
                     continue
             told[number] = record.status(
-                pointing.get(number, ()), number in wanted, self._why_not(number, wishes, asked, policy)
+                pointing.get(number, ()), number in wanted, self.why_not(number, wishes, asked=asked)
             )
         return ModelStatus(
             self.name,
@@ -314,14 +323,20 @@ class ModelRecord:
             parts=tuple(dict.fromkeys(step.model for step in self.config.ensemble)) if self.config is not None else (),
         )
 
-    def _why_not(self, number: int, wishes: Wishes, asked: bool, policy: str) -> str:
-        """Why a version that could be served is not wanted: what decides first, as in `desired`."""
+    def why_not(self, number: int, wishes: Wishes, *, asked: bool) -> str:
+        """Why a version is not wanted: what decides first, as in `desired`."""
+        disk = self.versions[number].disk
+        if disk is None:
+            return GONE
+        if not disk.ready:
+            return disk.held or disk.error
         if wishes.get("unloaded") or wishes.get("unloaded", number):
             return "unloaded by an operator"
         if wishes.pin is not None:
             return f"an operator pinned version {wishes.pin}"
-        if self.config is None:
+        if self.config is None or self.disk is None or self.disk.config is None:
             return "an error of the model itself"
+        policy = describe(self.config.version_policy)
         return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 
     def _missing(self, wishes: Wishes) -> str:
