@@ -194,6 +194,11 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
         (("predict", "m", "-i", "x=@a.tar"), 2, "expected a file that ends in"),
         (("predict", "m", "-i", "x=text"), 2, "takes FP32, the list holds text"),
         (("predict", "m", "-i", "x=[[1.0]]", "--save", "a.txt"), 2, "ends in .npz"),
+        (("predict", "m", "-i", "x=" + "[" * 100_000), 2, "fewer levels of nesting"),
+        (("predict", "m", "-i", "x=[[1e39, 1]]"), 2, "1e+39 does not fit into FP32"),
+        (("bench", "m", "--shape", "x=-1,2"), 2, "expected NAME=SIZE,SIZE"),
+        (("bench", "m", "--shape", "z=1,2"), 2, "the model has no such input, only x"),
+        (("models", "--metadata", "two words=a"), 2, "a key is made of"),
         (("models", "missing"), 1, "NOT_FOUND: no model 'missing'"),
         (("models", "--tls-ca", "nope.pem"), 2, "cannot read 'nope.pem'"),
         (("models", "--tls-cert", "a"), 2, "belong together"),
@@ -229,6 +234,16 @@ def test_the_schema_is_the_one_that_knows_units_and_models(cli):
     model = cli("config", "schema", "--model").json
     assert model["properties"]["default_priority"]["default"] == 1
     assert model["$defs"]["Batching"]["properties"]["max_queue_delay"]["default"] == "0s"
+
+
+def test_every_wrong_setting_has_a_line_of_its_own(cli, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("log: {level: loud}\nbatchin: {}\n")
+    done = cli("config", "show", "--config", str(tmp_path / "config.yaml"), "--set", "server.workers=0")
+    assert (done.code, done.out) == (2, "")
+    lines = done.err.splitlines()
+    assert len(lines) == 3, done.err
+    assert all(line.startswith("inferd: ") for line in lines)
+    assert lines[0].startswith(f"inferd: {tmp_path}/config.yaml:") or "--set" in lines[0]
 
 
 def test_a_refusal_of_the_server_is_one_line(inferd, script: Script):
@@ -301,6 +316,15 @@ def test_images_without_pillow_say_what_to_install(inferd, tmp_path: Path, monke
     done = inferd("predict", "m", "-i", f"@{tmp_path}/a.png", "--layout", "NCHW")
     assert done.code == 1
     assert "pip install 'inferd[cli]'" in done.err
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(inferd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 100)
+    done = inferd("predict", "m", "-i", f"x=@{tmp_path}/a.png", "--layout", "NCHW")
+    assert done.code == 1
+    assert "exceeds limit" in done.err
 
 
 def test_a_reader_that_goes_away_is_no_traceback(server: FakeServer):

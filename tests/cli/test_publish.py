@@ -133,3 +133,32 @@ def test_waiting_ends_when_the_server_serves_it_or_says_why_not(
     late = inferd("publish", "a", *arguments[2:], "--version", "4")
     assert late.code == 1
     assert "it is LOADING" in late.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        (("m.tmp", "source"), (2, "does not end in .tmp .part .filepart ~")),
+        (("m~", "source"), (2, "no name for a model")),
+        (("m\udcff", "source"), (2, "no name for a model")),
+        (("m", "source", "--version", str(2**63)), (2, "expected 0 to 9223372036854775807")),
+        (("m", "half"), (1, "model.onnx.part is still being written")),
+    ],
+    ids=["tmp", "tilde", "not UTF-8", "version", "partial file"],
+)
+def test_what_no_server_would_ever_serve_is_not_published(cli, repository: Path, version: Path, arguments, refusal):
+    half = repository.parent / "half"
+    half.mkdir()
+    (half / "model.onnx.part").write_bytes(b"weights")
+    model, source, *more = arguments
+    done = cli("publish", model, str(repository.parent / source), "-r", str(repository), *more)
+    assert (done.code, done.out) == (refusal[0], "")
+    assert refusal[1] in done.err
+    assert tree(repository) == set()
+
+
+def test_there_is_no_number_above_the_highest(cli, repository: Path, version: Path):
+    (repository / "m" / str(2**63 - 1)).mkdir(parents=True)
+    done = cli("publish", "m", str(version), "-r", str(repository))
+    assert done.code == 1
+    assert "the highest there can be" in done.err

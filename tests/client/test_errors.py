@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import grpc
@@ -57,6 +59,18 @@ def test_every_code_has_its_type_and_says_what_happened(client, script, code):
     assert type(error) is CODES[code]
     assert (error.code, error.message, error.model, error.request_id) == (code, "what happened", "m", "r-9")
     assert str(error) == f"{code.name}: model 'm': what happened"
+
+
+@pytest.mark.parametrize("remade", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickle", "copy"])
+@pytest.mark.parametrize("kind", [NotFound, DeadlineExceeded, InvalidInput], ids=lambda kind: kind.__name__)
+def test_an_error_crosses_the_border_of_a_process_whole(kind, remade):
+    if kind is InvalidInput:
+        assert str(remade(InvalidInput("wrong"))) == "wrong"
+        return
+    error = kind(grpc.StatusCode.NOT_FOUND, "gone", model="m", request_id="r", accepted=False, attempts=3)
+    found = remade(error)
+    assert type(found) is kind
+    assert (str(found), vars(found)) == (str(error), vars(error))
 
 
 def test_the_tree_is_the_one_that_is_drawn():

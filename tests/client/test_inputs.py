@@ -32,6 +32,10 @@ def made(value: object, dtype: DType | None) -> np.ndarray:
         ([255], DType.UINT8, np.array([255], np.uint8)),
         ((1, 2), DType.FP64, np.array([1.0, 2.0])),
         (range(3), DType.INT16, np.arange(3, dtype=np.int16)),
+        ([2**63, 1], DType.UINT64, np.array([2**63, 1], np.uint64)),
+        ([[2**64 - 1], [0]], DType.UINT64, np.array([[2**64 - 1], [0]], np.uint64)),
+        ([2**64, 1], DType.FP64, np.array([2.0**64, 1.0])),
+        ([float("inf"), float("-inf")], DType.FP16, np.array([np.inf, -np.inf], np.float16)),
     ],
 )
 def test_values_take_the_models_type(value, dtype, expected):
@@ -47,6 +51,8 @@ def test_values_take_the_models_type(value, dtype, expected):
         ("text", np.array("text", object)),
         (["a", b"b\x00"], np.array(["a", b"b\x00"], object)),
         ([[b"\x00"]], np.array([[b"\x00"]], object)),
+        (["good", b"\xff\xfe"], np.array(["good", b"\xff\xfe"], object)),
+        ([b"\xff", "\u00fc"], np.array([b"\xff", "\u00fc"], object)),
         ([], np.zeros(0, object)),
     ],
 )
@@ -71,6 +77,15 @@ def test_strings_keep_what_was_written(value, expected):
         ([1j], DType.FP32, "takes FP32, the list holds complex"),
         ([None], DType.FP32, "takes FP32, the list holds NoneType"),
         ({"a": 1}, None, "dict is no array"),
+        ([["a"], ["b", "c"]], DType.STRING, "rows differ in length"),
+        ([2**64], DType.UINT64, "18446744073709551616 does not fit into UINT64"),
+        ([2**63, -1], DType.INT64, "9223372036854775808 does not fit into INT64"),
+        ([2**63, 1.5], DType.INT64, "takes INT64, the list holds floats"),
+        ([70000.0], DType.FP16, "70000.0 does not fit into FP16"),
+        ([[1, 70000]], DType.FP16, "70000 does not fit into FP16"),
+        ([1e39], DType.FP32, "1e.39 does not fit into FP32"),
+        ([3.4e38, 1e300], DType.BF16, "does not fit into BF16"),
+        ([10**400], DType.FP64, "does not fit into FP64"),
     ],
 )
 def test_what_would_change_a_value_is_refused(value, dtype, told):

@@ -7,10 +7,11 @@ import os
 import threading
 from concurrent.futures import CancelledError
 
+import grpc
 import pytest
-from support.client import LONG, FakeServer, Script, rows
+from support.client import LONG, Failure, FakeServer, Script, rows
 
-from inferd.client import AsyncClient, Client, ClientClosed
+from inferd.client import AsyncClient, Client, ClientClosed, RetryPolicy
 
 
 def test_every_method_of_a_closed_client_says_so(client):
@@ -97,6 +98,44 @@ def test_a_submitted_request_can_be_cancelled_on_the_server(server: FakeServer):
         assert script.cancelled.wait(LONG)
         with pytest.raises(CancelledError):
             future.result(LONG)
+
+
+def test_a_submitted_request_may_be_cancelled_twice_without_a_word(server: FakeServer, caplog):
+    server.script.hold = lambda request: server.script.cancelled.wait(LONG) and None
+    with Client(server.address) as client:
+        future = client.submit("m", {"x": rows()})
+        assert (future.cancel(), future.cancel()) == (True, True)
+    assert caplog.messages == []
+
+
+def test_a_request_that_is_cancelled_between_two_attempts_is_not_sent_again(server: FakeServer):
+    script = server.script
+    asked = threading.Event()
+    go_on = threading.Event()
+
+    def token() -> str:
+        if script.requests:  # for the second attempt
+            asked.set()
+            go_on.wait(LONG)
+        return "t"
+
+    script.refuse = lambda request: Failure(grpc.StatusCode.UNAVAILABLE, "gone", (("inferd-accepted", "0"),))
+    arrived = threading.Event()
+
+    def hold(request: object) -> None:
+        arrived.set()
+        script.cancelled.wait(LONG)
+
+    with Client(server.address, token=token, retry=RetryPolicy(backoff=0.0)) as client:
+        future = client.submit("m", {"x": rows()})
+        assert asked.wait(LONG)
+        script.refuse = lambda request: None
+        script.hold = hold
+        go_on.set()
+        assert arrived.wait(LONG)
+        script.cancelled.clear()
+        assert future.cancel()
+        assert script.cancelled.wait(LONG)
 
 
 def test_closing_ends_submitted_requests(server: FakeServer):

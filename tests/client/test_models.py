@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +11,7 @@ from support.client import LONG, Script
 from inferd.client import (
     ClientClosed,
     DType,
+    InvalidInput,
     ModelMetadata,
     ModelStatus,
     NotFound,
@@ -120,6 +122,33 @@ def test_a_watch_with_a_timeout_simply_ends(client):
 
 def test_a_state_of_a_newer_server_is_unknown_not_an_error():
     assert VersionState(99) is VersionState.UNKNOWN
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e300], ids=repr)
+def test_a_watch_without_end_is_one(client, timeout):
+    assert len(list(client.watch("a", timeout=timeout))) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda c: c.metadata("m", version=1, label="a"), "are both given"),
+        (lambda c: c.metadata("m", version="1"), "version is '1'; expected a whole number"),
+        (lambda c: c.metadata("m", version=2**63), "out of range"),
+        (lambda c: c.status(5), "model is 5; expected text"),
+        (lambda c: c.load("m", version="1"), "version is '1'; expected a whole number"),
+        (lambda c: c.set_label("m", "a", "1"), "version is '1'; expected a whole number"),
+        (lambda c: c.rollback("m", to=1.5), "to is 1.5; expected a whole number"),
+        (lambda c: list(c.watch(5)), "model is 5; expected text"),
+        (lambda c: list(c.watch("a", timeout=-1)), "timeout is -1"),
+        (lambda c: list(c.watch("a", timeout="1")), "timeout is '1'"),
+        (lambda c: list(c.predict_many("m", [], errors="ignore")), "errors is 'ignore'; expected 'raise' or 'return'"),
+    ],
+)
+def test_wrong_questions_never_leave_the_client(client, script: Script, call, told):
+    with pytest.raises(InvalidInput, match=told):
+        call(client)
+    assert script.calls == []
 
 
 def test_a_watch_of_a_closed_client_says_so(client):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import grpc
 import ml_dtypes
 import numpy as np
@@ -179,8 +182,28 @@ def test_a_model_unknown_to_the_metadata_is_not_found(client, script: Script):
         ({"queue_timeout": 0.0}, "queue_timeout is 0.0"),
         ({"timeout": -1.0}, "timeout is -1.0"),
         ({"metadata": {"key": b"bytes"}}, "'-bin'"),
+        ({"metadata": {"two words": "a"}}, "'two words': a key is made of"),
+        ({"metadata": {"": "a"}}, "a key is made of"),
+        ({"metadata": {"key": "a\nb"}}, "'key': expected printable ASCII"),
+        ({"metadata": {"key": "\u00fc"}}, "others travel under 'key-bin'"),
+        ({"metadata": {"key": 5}}, "'-bin'"),
+        ({"metadata": {5: "a"}}, "expected pairs"),
+        ({"metadata": [("key",)]}, "expected pairs"),
+        ({"metadata": 5}, "expected pairs"),
+        ({"timeout": "5"}, "timeout is '5'; expected seconds"),
+        ({"timeout": math.nan}, "timeout is nan"),
+        ({"version": "1"}, "version is '1'; expected a whole number"),
+        ({"version": 2**63}, "version: expected"),
+        ({"label": 1}, "label is 1; expected text"),
+        ({"signature": 3}, "signature is 3; expected text"),
+        ({"outputs": 5}, "outputs is 5; expected names"),
+        ({"outputs": ["y", 1]}, "expected names"),
+        ({"request_id": b"a"}, "request_id is b'a'; expected text"),
+        ({"priority": "1"}, "priority is '1'; expected a whole number"),
+        ({"priority": None}, "priority is None; expected a whole number"),
+        ({"queue_timeout": "1"}, "queue_timeout is '1'; expected seconds"),
     ],
-    ids=["both", "priority", "queue timeout", "timeout", "metadata"],
+    ids=str,
 )
 def test_wrong_arguments_never_leave_the_client(client, script: Script, arguments, told):
     with pytest.raises(InvalidInput, match=told):
@@ -201,6 +224,24 @@ def test_arrays_that_cannot_travel_are_refused_here(client, script: Script, inpu
     with pytest.raises(InvalidInput, match=told):
         client.predict("m", inputs)
     assert script.calls == []
+
+
+@pytest.mark.skipif(not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"), reason="numpy 2 has them")
+def test_numpys_own_strings_travel(client):
+    array = np.array([["a", "\u00fc"]], dtype=np.dtypes.StringDType())
+    assert client.predict("m", {"x": array})["y"].tolist() == [[b"a", "\u00fc".encode()]]
+
+
+@pytest.mark.parametrize("model", ["", None, 5, b"m"], ids=repr)
+def test_a_name_that_is_none_never_leaves_the_client(client, script: Script, model):
+    with pytest.raises(InvalidInput, match=re.escape(f"model is {model!r}")):
+        client.predict(model, {"x": rows()})
+    assert script.calls == []
+
+
+@pytest.mark.parametrize("timeout", [1e9, 1e19, 1e300, 10**400, math.inf], ids=repr)
+def test_a_timeout_past_all_clocks_is_none(client, timeout):
+    assert client.predict("m", {"x": rows()}, timeout=timeout).version == 3
 
 
 def test_a_missing_output_is_named_with_those_there(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import wait
 
 import grpc
 import numpy as np
@@ -76,6 +77,28 @@ def test_leaving_waits_for_what_is_in_flight(client, script: Script):
     with client.stream() as stream:
         futures = [stream.submit("m", {"x": rows()}) for _ in range(20)]
     assert all(future.result(0).version == 3 for future in futures)
+
+
+def test_a_request_that_was_cancelled_keeps_nobody_waiting(server: FakeServer):
+    held = threading.Event()
+    server.script.hold = lambda request: held.wait(LONG) and None
+    with Client(server.address) as client:
+        stream = client.stream()
+        future = stream.submit("m", {"x": rows()})
+        assert future.cancel()
+        assert wait([future], LONG).done == {future}
+        held.set()
+        stream.close(LONG)
+        assert not stream._reader.is_alive()
+
+
+def test_an_id_of_the_callers_own_does_not_stand_in_the_way_of_the_next(client, script: Script):
+    held = threading.Event()
+    script.hold = lambda request: held.wait(LONG) and None
+    with client.stream() as stream:
+        futures = [stream.submit("m", {"x": rows()}, request_id="s1"), stream.submit("m", {"x": rows()})]
+        held.set()
+        assert [future.result(LONG).request_id for future in futures] == ["s1", "s2"]
 
 
 def test_leaving_by_an_error_cancels(client, script: Script):

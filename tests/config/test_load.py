@@ -265,3 +265,15 @@ def test_defaults_yield_to_everything():
     defaults = {"repository.roots": []}
     assert load_config(defaults=defaults).repository.roots == ()
     assert load_config(None, {"INFERD_REPOSITORY__ROOTS": "a"}, defaults=defaults).repository.roots == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("unix:", "expected a path after unix:, got 'unix:'"),
+        ("localhost:", "expected HOST:PORT"),
+        ("[a:1, {}]", "text"),
+    ],
+)
+def test_text_that_is_a_mapping_to_yaml_is_text_where_none_can_stand(text, told):
+    assert told in errors(None, {}, [f"server.listen={text}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from inferd.v1 import model_service_pb2_grpc
 
 from ._config import ADMIN_TIMEOUT
 from ._connection import Connection
-from ._core import Deadline, request_error
+from ._core import Deadline, asked, request_error
 from ._errors import ClientClosed
 from ._models import (
     AdminReply,
@@ -45,14 +46,14 @@ class AdminCalls:
 
     def status(self, model: str, *, timeout: float | None = None) -> ModelStatus:
         """One model. Raises NotFound."""
-        answer = self._ask(self._stub.GetModelStatus, pb.GetModelStatusRequest(name=model), model, timeout)
+        answer = self._ask(self._stub.GetModelStatus, asked(pb.GetModelStatusRequest, model), model, timeout)
         return to_model_status(answer.model)
 
     def metadata(
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
     ) -> ModelMetadata:
         """How a version is called; neither version nor label: the newest one. Raises NotFound, Unavailable."""
-        request = pb.GetModelMetadataRequest(name=model, version=version, label=label)
+        request = asked(pb.GetModelMetadataRequest, model, version=version, label=label)
         return to_metadata(self._ask(self._stub.GetModelMetadata, request, model, timeout))
 
     def watch(self, model: str | None = None, *, timeout: float | None = None) -> Iterator[VersionChange]:
@@ -62,26 +63,27 @@ class AdminCalls:
         RequestError when the connection breaks (a timeout simply ends it); watch again to go on.
         """
         self._connection.check()
-        return self._watching(model or "", timeout)
+        request = asked(pb.WatchModelsRequest, model or "")
+        return self._watching(request, Deadline(math.inf if timeout is None else timeout).whole)
 
     def load(self, model: str, *, version: int | None = None, timeout: float | None = None) -> AdminReply:
         """Loads a model, or one version of it, and waits until it answers or has failed. Lifts an unload or a pin."""
-        request = pb.LoadModelRequest(name=model, version=version)
+        request = asked(pb.LoadModelRequest, model, version=version)
         return self._change(self._stub.LoadModel, request, model, timeout)
 
     def unload(self, model: str, *, version: int | None = None, timeout: float | None = None) -> AdminReply:
         """Takes a model, or one version of it, out of service until it is loaded again. Requests in flight finish."""
-        request = pb.UnloadModelRequest(name=model, version=version)
+        request = asked(pb.UnloadModelRequest, model, version=version)
         return self._change(self._stub.UnloadModel, request, model, timeout)
 
     def set_label(self, model: str, label: str, version: int | None, *, timeout: float | None = None) -> AdminReply:
         """Points a label to an available version; version None removes the label."""
-        request = pb.SetLabelRequest(name=model, label=label, version=version)
+        request = asked(pb.SetLabelRequest, model, label=label, version=version)
         return self._change(self._stub.SetLabel, request, model, timeout)
 
     def rollback(self, model: str, *, to: int | None = None, timeout: float | None = None) -> AdminReply:
         """Pins a model to an earlier version (None: the next older one) and waits until that one answers."""
-        request = pb.RollbackRequest(name=model, to_version=to)
+        request = asked(pb.RollbackRequest, model, to=to)
         return self._change(self._stub.Rollback, request, model, timeout)
 
     def _ask(self, method: Any, request: object, model: str, timeout: float | None) -> Any:
@@ -95,13 +97,13 @@ class AdminCalls:
         answer = self._connection.invoke(method, request, deadline=deadline, model=model)
         return AdminReply(to_model_status(answer.model), answer.persistent)
 
-    def _watching(self, model: str, timeout: float | None) -> Iterator[VersionChange]:
-        call = self._connection.stream_call(self._stub.WatchModels, pb.WatchModelsRequest(name=model), timeout)
+    def _watching(self, request: pb.WatchModelsRequest, timeout: float | None) -> Iterator[VersionChange]:
+        call = self._connection.stream_call(self._stub.WatchModels, request, timeout)
         try:
             for message in call:
                 yield to_change(message)
         except grpc.RpcError as failure:
-            error = request_error(failure, model)
+            error = request_error(failure, request.name)
             if self._connection.closing:
                 raise ClientClosed("the client was closed while it watched") from None
             if timeout is None or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -209,6 +209,8 @@ class AsyncClient(AsyncAdminCalls):
         """
         if in_flight < 1:
             raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
+        if errors not in ("raise", "return"):
+            raise InvalidInput(f"errors is {errors!r}; expected 'raise' or 'return'")
 
         async def send(position: int, item: object) -> Prediction:
             return await self.predict(model, item, **options, request_id=str(position))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from inferd.v1 import model_service_pb2 as pb
 
 from ._aio_connection import AsyncConnection, always
 from ._config import ADMIN_TIMEOUT
-from ._core import Deadline
+from ._core import Deadline, asked
 from ._errors import DeadlineExceeded
 from ._models import (
     AdminReply,
@@ -37,14 +38,14 @@ class AsyncAdminCalls:
 
     async def status(self, model: str, *, timeout: float | None = None) -> ModelStatus:
         """One model. Raises NotFound."""
-        answer = await self._ask("GetModelStatus", pb.GetModelStatusRequest(name=model), model, timeout)
+        answer = await self._ask("GetModelStatus", asked(pb.GetModelStatusRequest, model), model, timeout)
         return to_model_status(answer.model)
 
     async def metadata(
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
     ) -> ModelMetadata:
         """How a version is called; neither version nor label: the newest one. Raises NotFound, Unavailable."""
-        request = pb.GetModelMetadataRequest(name=model, version=version, label=label)
+        request = asked(pb.GetModelMetadataRequest, model, version=version, label=label)
         return to_metadata(await self._ask("GetModelMetadata", request, model, timeout))
 
     async def watch(self, model: str | None = None, *, timeout: float | None = None) -> AsyncIterator[VersionChange]:
@@ -53,8 +54,9 @@ class AsyncAdminCalls:
         timeout: seconds, None: no limit. Raises RequestError when the connection breaks; a timeout simply ends it.
         """
         connection = self._connection
+        limit = Deadline(math.inf if timeout is None else timeout).whole
         call = connection.methods.models.WatchModels(
-            pb.WatchModelsRequest(name=model or ""), timeout=timeout, metadata=connection.metadata(())
+            asked(pb.WatchModelsRequest, model or ""), timeout=limit, metadata=connection.metadata(())
         )
         try:
             async for message in connection.messages(call, model or ""):
@@ -67,22 +69,22 @@ class AsyncAdminCalls:
 
     async def load(self, model: str, *, version: int | None = None, timeout: float | None = None) -> AdminReply:
         """Loads a model, or one version of it, and waits until it answers or has failed. Lifts an unload or a pin."""
-        return await self._change("LoadModel", pb.LoadModelRequest(name=model, version=version), model, timeout)
+        return await self._change("LoadModel", asked(pb.LoadModelRequest, model, version=version), model, timeout)
 
     async def unload(self, model: str, *, version: int | None = None, timeout: float | None = None) -> AdminReply:
         """Takes a model, or one version of it, out of service until it is loaded again. Requests in flight finish."""
-        return await self._change("UnloadModel", pb.UnloadModelRequest(name=model, version=version), model, timeout)
+        return await self._change("UnloadModel", asked(pb.UnloadModelRequest, model, version=version), model, timeout)
 
     async def set_label(
         self, model: str, label: str, version: int | None, *, timeout: float | None = None
     ) -> AdminReply:
         """Points a label to an available version; version None removes the label."""
-        request = pb.SetLabelRequest(name=model, label=label, version=version)
+        request = asked(pb.SetLabelRequest, model, label=label, version=version)
         return await self._change("SetLabel", request, model, timeout)
 
     async def rollback(self, model: str, *, to: int | None = None, timeout: float | None = None) -> AdminReply:
         """Pins a model to an earlier version (None: the next older one) and waits until that one answers."""
-        return await self._change("Rollback", pb.RollbackRequest(name=model, to_version=to), model, timeout)
+        return await self._change("Rollback", asked(pb.RollbackRequest, model, to=to), model, timeout)
 
     async def _ask(self, method: str, request: object, model: str, timeout: float | None) -> Any:
         connection = self._connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import count
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -14,7 +15,7 @@ from ._core import Call, Metadata
 from ._errors import ClientClosed, InferdError, InvalidInput, InvalidResponse, Unavailable
 from ._options import CallOptions
 from ._prediction import Array, Prediction
-from ._stream import of_model, read_outcome, stream_call
+from ._stream import id_for, of_model, read_outcome, stream_call
 
 
 class AsyncPredictStream:
@@ -42,7 +43,7 @@ class AsyncPredictStream:
         self._room = asyncio.Semaphore(in_flight)
         self._writing = asyncio.Lock()
         self._open: dict[str, tuple[str, asyncio.Future[Prediction]]] = {}
-        self._count = 0
+        self._numbers = count(1)
         self._ended: InferdError | None = None
         self._call: Any = connection.methods.predict_stream(metadata=connection.metadata(metadata))
         self._reader = asyncio.get_running_loop().create_task(self._read())
@@ -59,10 +60,7 @@ class AsyncPredictStream:
         try:
             if self._ended is not None:
                 raise self._ended
-            self._count += 1
-            request_id = call.request_id or f"s{self._count}"
-            if request_id in self._open:
-                raise InvalidInput(f"request_id {request_id!r} is already under way on this stream")
+            request_id = id_for(call.request_id, self._open, self._numbers)
             message = call.encode(arrays, request_id)
         except BaseException:
             self._room.release()

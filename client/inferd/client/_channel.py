@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,7 +92,9 @@ def parse_address(address: str | Sequence[str]) -> tuple[str, str]:
     Taken: "host", "host:port", "1.2.3.4:port", "[::1]:port", several of these (comma-separated or a sequence),
     and gRPC's own forms ("unix:/path", "dns:///name:port", "ipv4:...").
     """
-    parts = [address] if isinstance(address, str) else list(address)
+    parts = [address] if isinstance(address, str) else list(address) if isinstance(address, Iterable) else []
+    if not all(isinstance(part, str) for part in parts):
+        raise InvalidInput(f"address {address!r} is no text; expected host:port")
     if len(parts) == 1 and parts[0].startswith(_SCHEMES):
         return parts[0], ""
     parts = [piece.strip() for part in parts for piece in part.split(",")]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from ._channel import ChannelPlan
 from ._config import RetryPolicy
 from ._core import Attempts, Deadline, Metadata, authorization, decode, request_error
 from ._errors import ClientClosed, InferdError, RequestError
-from ._prediction import Prediction
+from ._future import PredictionFuture
 from ._rotation import rotation
 
 # Whether a request that failed so may be sent again; None: never.
@@ -155,11 +156,12 @@ class Connection:
     def _recover(
         self, pending: PendingPrediction, error: RequestError, method: Any, request: bytes, metadata: Metadata
     ) -> None:
+        attempt = partial(pending.attempt, method)
         try:
             rebuilt = pending.rebuild(error)
             if rebuilt is not None:
                 answer = self.invoke(
-                    method,
+                    attempt,
                     rebuilt,
                     deadline=pending.deadline,
                     metadata=metadata,
@@ -169,7 +171,7 @@ class Connection:
                 )
             else:
                 answer = self.again(
-                    error, method, request, deadline=pending.deadline, metadata=metadata, may_repeat=pending.may_repeat
+                    error, attempt, request, deadline=pending.deadline, metadata=metadata, may_repeat=pending.may_repeat
                 )
         except Exception as failure:
             # Whatever it is (a token function that raises): a future that nobody settles would hang its waiter.
@@ -210,7 +212,7 @@ class Connection:
                     channel.close()
 
 
-class PendingPrediction(Future[Prediction]):
+class PendingPrediction(PredictionFuture):
     """One request in flight. `cancel` cancels it on the server too. Thread-safe."""
 
     def __init__(
@@ -236,14 +238,19 @@ class PendingPrediction(Future[Prediction]):
         """The request made anew from fresh metadata, None where that changes nothing."""
         return self._rebuild(error) if self._rebuild is not None and self.may_rebuild(error) else None
 
+    def attempt(self, method: Any, request: bytes, **how: Any) -> Any:
+        """One more attempt, blocking, which `cancel` ends as it ends the first. Raises grpc.RpcError."""
+        call = self.call = method.future(request, **how)
+        if self.cancelled():  # in the pause before, or before the line above
+            call.cancel()
+        try:
+            return call.result()
+        except grpc.FutureCancelledError:
+            raise call from None
+
     def cancel(self) -> bool:
         if not super().cancel():
             return False
-        # Waiters of concurrent.futures see a cancelled future only once it is notified.
-        try:
-            self.set_running_or_notify_cancel()
-        except (InvalidStateError, RuntimeError):
-            pass
         if self.call is not None:
             self.call.cancel()
         return True

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 
+from inferd.v1.model_service_pb2 import GetModelMetadataRequest
 from inferd.wire.native import decode_response, encode_request
 
 from ._config import RetryPolicy
@@ -48,22 +51,30 @@ class Call:
         priority: int = 0,
         queue_timeout: float | None = None,
     ) -> None:
-        if not model:
-            raise InvalidInput("model: the name is empty")
-        if version is not None and label is not None:
-            raise InvalidInput(f"version={version} and label={label!r} are both given; one of them chooses the version")
-        if priority < 0:
-            raise InvalidInput(f"priority is {priority}; expected 1 (first) or more, 0 for the model's default")
-        if queue_timeout is not None and not 0 < queue_timeout < math.inf:
-            raise InvalidInput(f"queue_timeout is {queue_timeout}; expected seconds above 0, None: until the deadline")
+        try:
+            if not model:
+                raise InvalidInput(f"model is {model!r}; expected a name")
+            if version is not None and label is not None:
+                raise InvalidInput(
+                    f"version={version} and label={label!r} are both given; one of them chooses the version"
+                )
+            if priority < 0:
+                raise InvalidInput(f"priority is {priority}; expected 1 (first) or more, 0 for the model's default")
+            if queue_timeout is not None and not 0 < queue_timeout < math.inf:
+                raise InvalidInput(
+                    f"queue_timeout is {queue_timeout}; expected seconds above 0, None: until the deadline"
+                )
+            self.outputs = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+            self.queue_timeout_us = 0 if queue_timeout is None else max(1, min(round(queue_timeout * 1e6), 2**63))
+        except TypeError as error:
+            given = {"priority": priority, "queue_timeout": queue_timeout, "outputs": outputs}
+            raise InvalidInput(_mistyped(given) or str(error)) from None
         self.model = model
         self.version = version
         self.label = label
         self.signature = signature
-        self.outputs = () if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
         self.request_id = request_id
         self.priority = priority
-        self.queue_timeout_us = 0 if queue_timeout is None else max(1, round(queue_timeout * 1e6))
 
     @property
     def key(self) -> tuple[str, int | None, str | None]:
@@ -85,7 +96,57 @@ class Call:
                 queue_timeout_us=self.queue_timeout_us,
             )
         except (TypeError, ValueError, AttributeError, ImportError) as error:
-            raise InvalidInput(f"request to {self.model!r}: {error}") from error
+            told = _mistyped({name: getattr(self, name) for name in ("model", "version", "label", "signature")})
+            told = told or _mistyped(
+                {"request_id": self.request_id, "priority": self.priority, "outputs": self.outputs}
+            )
+            raise InvalidInput(f"request to {self.model!r}: {told or error}") from error
+
+
+_WHOLE = ((int, np.integer), "a whole number")
+_TEXT = ((str,), "text")
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "model": _TEXT,
+    "version": _WHOLE,
+    "label": _TEXT,
+    "signature": _TEXT,
+    "request_id": _TEXT,
+    "priority": _WHOLE,
+    "to": _WHOLE,
+    "queue_timeout": ((int, float, np.number), "seconds"),
+}
+
+
+_MAY_BE_NONE = ("version", "label", "signature", "to", "queue_timeout")
+
+
+def _mistyped(given: Mapping[str, object]) -> str:
+    """What is wrong with the first argument that is not of its kind, "" where all are."""
+    for name, value in given.items():
+        if name == "outputs":
+            if value is None or (isinstance(value, Iterable) and all(isinstance(item, str) for item in value)):
+                continue
+            return f"outputs is {value!r}; expected names"
+        kinds, words = _KINDS[name]
+        if not isinstance(value, kinds) and not (value is None and name in _MAY_BE_NONE):
+            return f"{name} is {value!r}; expected {words}"
+    return ""
+
+
+MessageT = TypeVar("MessageT")
+
+
+def asked(kind: Callable[..., MessageT], model: str, **more: Any) -> MessageT:
+    """A message of ModelService about a model. Raises InvalidInput for a value that does not fit into it."""
+    if more.get("version") is not None and more.get("label") is not None and kind is GetModelMetadataRequest:
+        raise InvalidInput(
+            f"version={more['version']} and label={more['label']!r} are both given; one of them chooses the version"
+        )
+    try:
+        return kind(name=model, **{"to_version" if key == "to" else key: value for key, value in more.items()})
+    except (TypeError, ValueError, UnicodeError) as error:
+        told = _mistyped({"model": model, **more})
+        raise InvalidInput(told or f"model {model!r}, {more}: {error}") from None
 
 
 def decode(message: bytes) -> Prediction:
@@ -128,6 +189,7 @@ def _pushback(value: str | bytes) -> float:
 
 
 _LEAST = 0.01  # seconds that an attempt needs at least
+_FOR_EVER = 1e9  # seconds; gRPC's own clock ends not far beyond, and a call past its end fails at once
 
 
 class Deadline:
@@ -136,10 +198,15 @@ class Deadline:
     __slots__ = ("_at", "_clock", "whole")
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
-        if not timeout >= 0:
-            raise InvalidInput(f"timeout is {timeout}; expected seconds of 0 or more, math.inf for none")
+        try:
+            if not timeout >= 0:
+                raise InvalidInput(f"timeout is {timeout}; expected seconds of 0 or more, math.inf for none")
+            if timeout >= _FOR_EVER:
+                timeout = math.inf
+            self._at = clock() + timeout
+        except TypeError:
+            raise InvalidInput(f"timeout is {timeout!r}; expected seconds of 0 or more, math.inf for none") from None
         self._clock = clock
-        self._at = clock() + timeout
         self.whole = None if timeout == math.inf else timeout
         """What `left` says at the beginning, for the first attempt: no second look at the clock."""
 
@@ -216,24 +283,42 @@ class MetadataCache:
 
 
 def metadata_pairs(given: MetadataLike | None) -> Metadata:
-    """Call metadata as gRPC takes it. Raises InvalidInput for a key that gRPC refuses."""
+    """Call metadata as gRPC takes it. Raises InvalidInput for what gRPC refuses."""
     if not given:
         return ()
-    pairs: Iterable[tuple[str, Any]] = given.items() if isinstance(given, Mapping) else given
-    checked = []
+    try:
+        pairs = [(key.lower(), value) for key, value in (given.items() if isinstance(given, Mapping) else given)]
+    except (TypeError, ValueError, AttributeError):
+        raise InvalidInput("metadata: expected pairs of a key and a value, both text") from None
     for key, value in pairs:
-        lower = key.lower()
-        if isinstance(value, bytes) != lower.endswith("-bin"):
+        if not _KEY.fullmatch(key):
+            raise InvalidInput(f"metadata {key!r}: a key is made of letters, digits, '-', '_' and '.'")
+        if not isinstance(value, str | bytes) or isinstance(value, bytes) != key.endswith("-bin"):
             raise InvalidInput(f"metadata {key!r}: bytes belong to keys that end in '-bin', text to all others")
-        checked.append((lower, value))
-    return tuple(checked)
+        if isinstance(value, str) and not fits_header(value):
+            raise InvalidInput(
+                f"metadata {key!r}: expected printable ASCII characters; others travel under '{key}-bin'"
+            )
+    return tuple(pairs)
+
+
+_KEY = re.compile(r"[0-9a-z_.-]+")
+
+
+def fits_header(text: str) -> bool:
+    """Whether gRPC takes this text as the value of a header."""
+    return text.isascii() and text.isprintable()
 
 
 def authorization(token: str | Callable[[], str] | None) -> Metadata:
-    """The token as a bearer header; a function is asked anew for every call, so that tokens can rotate."""
+    """The token as a bearer header; a function is asked anew for every call, so that tokens can rotate. Raises
+    InvalidInput, without the token, for one that cannot travel."""
     if token is None:
         return ()
-    return (("authorization", f"Bearer {token() if callable(token) else token}"),)
+    text = token() if callable(token) else token
+    if not isinstance(text, str) or not fits_header(text):
+        raise InvalidInput("token: expected text of printable ASCII characters, got something else")
+    return (("authorization", f"Bearer {text}"),)
 
 
 def is_final_refusal(error: InferdError) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ._channel import ChannelPlan
-from ._core import Metadata
+from ._core import Metadata, authorization
 from ._errors import InvalidInput
 
 Token = str | Callable[[], str] | None
@@ -88,7 +88,11 @@ def token_source(
             f"the token would travel in clear to {plan.target!r}: use TLS (tls=Tls(...), --tls), or allow that "
             "(allow_plaintext_token=True, --allow-plaintext-token)"
         )
-    return token if token_file is None else TokenFile(token_file)
+    if token_file is not None:
+        return TokenFile(token_file)
+    if not callable(token):
+        authorization(token)
+    return token
 
 
 def is_local(target: str) -> bool:

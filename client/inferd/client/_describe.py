@@ -7,7 +7,7 @@ from typing import Any
 from inferd.v1 import model_service_pb2 as pb
 
 from ._connection import Connection
-from ._core import Call, Deadline, MetadataCache, is_final_refusal
+from ._core import Call, Deadline, MetadataCache, asked, is_final_refusal
 from ._errors import RequestError
 from ._inputs import described_arrays
 from ._models import ModelMetadata, to_metadata
@@ -71,4 +71,4 @@ class Describer:
 
 
 def metadata_request(call: Call) -> pb.GetModelMetadataRequest:
-    return pb.GetModelMetadataRequest(name=call.model, version=call.version, label=call.label)
+    return asked(pb.GetModelMetadataRequest, call.model, version=call.version, label=call.label)

@@ -71,6 +71,10 @@ class RequestError(InferdError):
         self.retry_after = retry_after
         self.attempts = attempts
 
+    def __reduce__(self) -> tuple[type[RequestError], tuple[grpc.StatusCode, str], dict[str, object]]:
+        """For `pickle`: an error may cross the border of a process pool."""
+        return type(self), (self.code, self.message), dict(vars(self))
+
     def __str__(self) -> str:
         about = f"model {self.model!r}: " if self.model and self.model not in self.message else ""
         tries = f" (after {self.attempts} attempts)" if self.attempts > 1 else ""

@@ -64,11 +64,12 @@ def _array(name: str, value: object, spec: TensorSpec | None) -> Array:
         return value
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         return np.asarray(value)
+    wanted = spec.dtype if spec is not None else None
     try:
-        found = np.asarray(value)
+        # numpy's fixed-width types drop trailing zero bytes and mix str into bytes; objects keep what was written.
+        found = np.array(value, dtype=object) if wanted is DType.STRING else np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"input {name!r}: the list is no array: {error}") from None
-    wanted = spec.dtype if spec is not None else None
     if wanted is None:
         if found.dtype.kind == "O":
             raise InvalidInput(f"input {name!r}: {type(value).__name__} is no array, list or number")
@@ -78,7 +79,7 @@ def _array(name: str, value: object, spec: TensorSpec | None) -> Array:
 
 def _as_type(name: str, value: object, found: Array, wanted: DType) -> Array:
     if wanted is DType.STRING:
-        return _strings(name, value, found)
+        return _strings(name, found)
     try:
         target = wanted.numpy
     except ImportError as error:
@@ -86,42 +87,71 @@ def _as_type(name: str, value: object, found: Array, wanted: DType) -> Array:
     if found.size == 0:
         return found.astype(target) if found.dtype.kind != "O" else np.zeros(found.shape, target)
     # bool < integers < floats: upwards is always meant; downwards would silently change what the caller wrote.
-    rank = {"b": 0, "i": 1, "u": 1, "f": 2}
-    have, want = rank.get(found.dtype.kind), rank.get(target.kind, 2)
-    if have is None or have > want:
+    if found.dtype.kind == "O" or (found.dtype.kind == "f" and target.kind in "iu"):
+        found = _exact(value, found)
+    whole = found.dtype.kind in "iu" or _holds_integers(found)
+    if not (
+        found.dtype.kind == "b" or (target.kind != "b" and whole) or (target.kind in "fV" and found.dtype.kind == "f")
+    ):
         raise InvalidInput(f"input {name!r}: the model takes {wanted.name}, the list holds {_kind(found)}")
-    if want == 1:
+    if target.kind in "iu":
         limits = np.iinfo(target)
         low, high = int(found.min()), int(found.max())
         if low < limits.min or high > limits.max:
             raise InvalidInput(f"input {name!r}: {low if low < limits.min else high} does not fit into {wanted.name}")
-    with np.errstate(over="ignore"):
         return found.astype(target)
+    return _floats(name, found, wanted, target)
 
 
-def _strings(name: str, value: object, found: Array) -> Array:
-    if found.size == 0:
-        return np.zeros(found.shape, object)
-    if found.dtype.kind == "O":
-        flat: list[Any] = found.ravel().tolist()
-        wrong = {type(item).__name__ for item in flat if not isinstance(item, str | bytes)}
-        if not wrong:
-            return found
+def _exact(value: object, found: Array) -> Array:
+    """numpy has no integers that hold both 2^63 and -1: it makes floats of them. As objects they are what they were."""
+    objects = np.array(value, dtype=object)
+    return objects if _holds_integers(objects) else found
+
+
+def _holds_integers(array: Array) -> bool:
+    return array.dtype.kind == "O" and all(isinstance(item, int | np.integer) for item in array.ravel().tolist())
+
+
+def _floats(name: str, found: Array, wanted: DType, target: np.dtype[Any]) -> Array:
+    try:
+        with np.errstate(over="ignore"):
+            numbers = found.astype(np.float64) if found.dtype.kind == "O" else found
+            made = numbers.astype(target)
+    except OverflowError:
+        raise InvalidInput(f"input {name!r}: {max(found.ravel(), key=abs)} does not fit into {wanted.name}") from None
+    lost = np.isfinite(numbers) & ~np.isfinite(made)
+    if lost.any():
+        raise InvalidInput(f"input {name!r}: {numbers[lost][0]} does not fit into {wanted.name}")
+    return made
+
+
+def _strings(name: str, found: Array) -> Array:
+    flat: list[Any] = found.ravel().tolist()
+    if any(isinstance(item, list | tuple) for item in flat):
+        raise InvalidInput(f"input {name!r}: the list is no array: its rows differ in length")
+    wrong = {_called(item) for item in flat if not isinstance(item, str | bytes)}
+    if wrong:
         raise InvalidInput(f"input {name!r}: the model takes STRING, the list holds {', '.join(sorted(wrong))}")
-    if found.dtype.kind not in "SU":
-        raise InvalidInput(f"input {name!r}: the model takes STRING, the list holds {_kind(found)}")
-    # numpy's fixed-width types drop trailing zero bytes and mix str into bytes; object arrays keep what was written.
-    return np.array(value, dtype=object)
+    return found
+
+
+def _called(item: object) -> str:
+    return _KINDS.get(np.asarray(item).dtype.kind, f"{type(item).__name__} values")
+
+
+_KINDS = {
+    "b": "booleans",
+    "i": "integers",
+    "u": "integers",
+    "f": "floats",
+    "U": "text",
+    "S": "bytes",
+    "c": "complex",
+}
 
 
 def _kind(array: Array) -> str:
-    names = {
-        "b": "booleans",
-        "i": "integers",
-        "u": "integers",
-        "f": "floats",
-        "U": "text",
-        "S": "bytes",
-        "c": "complex",
-    }
-    return names.get(array.dtype.kind, f"{type(array.ravel()[0]).__name__} values")
+    if _holds_integers(array):
+        return "integers"
+    return _KINDS.get(array.dtype.kind, f"{type(array.ravel()[0]).__name__} values")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, InvalidStateError, wait
+from itertools import count
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -25,6 +26,7 @@ from ._errors import (
     error_class,
     status_code,
 )
+from ._future import PredictionFuture
 from ._options import CallOptions
 from ._prediction import Array, Prediction
 
@@ -50,6 +52,13 @@ def stream_call(model: str, options: CallOptions) -> Call:
             "result(timeout) the wait for its answer"
         )
     return Call(model, **options)  # type: ignore[misc]
+
+
+def id_for(given: str, under_way: Container[str], numbers: Iterator[int]) -> str:
+    """The id of a request: the caller's own, else a free one. Raises InvalidInput for one that is under way."""
+    if given in under_way:
+        raise InvalidInput(f"request_id {given!r} is already under way on this stream")
+    return given or next(found for found in map("s{}".format, numbers) if found not in under_way)
 
 
 def of_model(end: InferdError, model: str, request_id: str) -> InferdError:
@@ -87,8 +96,8 @@ class PredictStream:
         self._arrays = arrays
         self._room = threading.Semaphore(in_flight)
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[str, Future[Prediction]]] = {}
-        self._count = 0
+        self._open: dict[str, tuple[str, PredictionFuture]] = {}
+        self._numbers = count(1)
         self._ended: InferdError | None = None
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._call = connection.stream_call(method, iter(self._outgoing.get, None), None, metadata=metadata)
@@ -104,15 +113,12 @@ class PredictStream:
         call = stream_call(model, options)
         arrays = self._arrays(call, inputs)
         self._room.acquire()
-        future: Future[Prediction] = Future()
+        future = PredictionFuture()
         try:
             with self._lock:
                 if self._ended is not None:
                     raise self._ended
-                self._count += 1
-                request_id = call.request_id or f"s{self._count}"
-                if request_id in self._open:
-                    raise InvalidInput(f"request_id {request_id!r} is already under way on this stream")
+                request_id = id_for(call.request_id, self._open, self._numbers)
                 message = call.encode(arrays, request_id)
                 self._open[request_id] = (model, future)
                 self._outgoing.put(message)

@@ -267,6 +267,8 @@ class Client(AdminCalls):
         """
         if in_flight < 1:
             raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
+        if errors not in ("raise", "return"):
+            raise InvalidInput(f"errors is {errors!r}; expected 'raise' or 'return'")
         self._connection.check()
 
         def send(position: int, item: object) -> Future[Prediction]:

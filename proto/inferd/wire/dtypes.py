@@ -90,7 +90,7 @@ def dtype_of(array: np.ndarray[Any, Any]) -> DType:
     found = _FROM_NUMPY.get(kind)
     if found is not None:
         return found
-    if kind.kind in "SUO":
+    if kind.kind in "SUOT":  # T: numpy 2's strings of any length
         return DType.STRING
     if kind.name == "bfloat16":
         return DType.BF16

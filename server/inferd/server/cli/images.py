@@ -49,6 +49,8 @@ def read_image(path: Path, spec: TensorSpec | None, options: ImageOptions) -> np
             pixels = np.asarray(image)
     except UnidentifiedImageError:
         raise CommandError(f"{path} is no image that pillow can read") from None
+    except Image.DecompressionBombError as error:
+        raise CommandError(f"{path}: {error}") from None
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     dtype = spec.dtype if spec is not None and spec.dtype is not None else DType.FP32

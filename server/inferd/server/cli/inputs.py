@@ -74,6 +74,10 @@ def random_inputs(
 
     Raises CommandError where the signature says too little; `shapes` answers that.
     """
+    unknown = sorted(shapes.keys() - {spec.name for spec in signature.inputs})
+    if unknown:
+        known = ", ".join(spec.name for spec in signature.inputs)
+        raise usage(f"--shape {unknown[0]}=…: the model has no such input, only {known}")
     rand = np.random.default_rng(0)
     made = {}
     for spec in signature.inputs:
@@ -91,6 +95,8 @@ def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
         try:
             shapes[name] = tuple(int(size) for size in sizes.split(",") if size)
         except ValueError:
+            sign = ""
+        if min(shapes.get(name, ()), default=0) < 0:
             sign = ""
         if not sign or not name:
             raise usage(f"--shape {text!r}: expected NAME=SIZE,SIZE,…")
@@ -135,6 +141,8 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
             if text[:1] in '[{"':
                 raise usage(f"--input {name or text!r}: no valid JSON: {error}") from None
             return text
+        except RecursionError:
+            raise usage(f"--input {name or text[:40]!r}: expected JSON with fewer levels of nesting") from None
     path = Path(text[1:]).expanduser()
     suffix = path.suffix.lower()
     try:
@@ -143,13 +151,15 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
         if suffix == ".npz":
             return _from_npz(path, name)
         if suffix == ".json":
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         if suffix in IMAGE_SUFFIXES:
             return read_image(path, spec(), options)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, zipfile.BadZipFile) as error:
         raise CommandError(f"cannot read {path}: {error}") from None
+    except RecursionError:
+        raise CommandError(f"cannot read {path}: expected JSON with fewer levels of nesting") from None
     known = ".npy, .npz, .json, " + ", ".join(sorted(IMAGE_SUFFIXES))
     raise usage(f"--input {text!r}: expected a file that ends in {known}")
 

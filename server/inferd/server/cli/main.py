@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except CommandError as error:
-        return _fail(str(error), error.exit_code)
+        for line in str(error).splitlines() or [""]:
+            _fail(line, error.exit_code)
+        return error.exit_code
     except InvalidInput as error:
         return _fail(str(error), 2)
     except Unavailable as error:
@@ -70,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{where}{error}", 1)
     except InferdError as error:
         return _fail(str(error), 1)
+    except MemoryError as error:
+        return _fail(f"not enough memory: {error}", 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from inferd.client import Client, VersionState
+from inferd.server.lifecycle.layout import MAX_VERSION, PARTIAL_SUFFIXES, LayoutError, is_partial, readable
+from inferd.server.lifecycle.tree import read_tree
 
 from .connection import add_connection, open_client
 from .errors import CommandError, usage
@@ -36,8 +38,8 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.version is not None and args.version < 0:
-        raise usage(f"--version {args.version}: expected 0 or more")
+    if args.version is not None and not 0 <= args.version <= MAX_VERSION:
+        raise usage(f"--version {args.version}: expected 0 to {MAX_VERSION}")
     place = publish(args.model, args.path, args.repository, args.version)
     version = int(place.name)
     state = "published"
@@ -58,6 +60,9 @@ def publish(model: str, path: Path, repository: Path, version: int | None = None
     """Copies `path` to <repository>/<model>/<version> and gives that place. Raises CommandError, and leaves nothing."""
     if not model or model.startswith(".") or "/" in model or "\0" in model:
         raise usage(f"{model!r} is no name for a model: it is the name of a directory, and none that begins with a dot")
+    if is_partial(model) or readable(model) != model:
+        ends = " ".join(PARTIAL_SUFFIXES)
+        raise usage(f"{model!r} is no name for a model: it is UTF-8 text that does not end in {ends}")
     if not repository.is_dir():
         raise CommandError(f"{repository} is no directory; expected the repository that the server watches")
     _check_source(path)
@@ -95,8 +100,16 @@ def wait_available(client: Client, model: str, version: int, timeout: float) -> 
 
 def _check_source(path: Path) -> None:
     if path.is_dir():
-        if not any(path.iterdir()):
-            raise CommandError(f"{path} is empty; expected the files of one version")
+        try:
+            if not any(path.iterdir()):
+                raise CommandError(f"{path} is empty; expected the files of one version")
+            held = read_tree(path).held
+        except OSError as error:
+            raise CommandError(f"{path} cannot be read: {_reason(error)}") from None
+        except LayoutError as error:
+            raise CommandError(str(error)) from None
+        if held:
+            raise CommandError(f"{path}: a server would wait for ever, {held}")
     elif not path.is_file():
         raise CommandError(f"{path} does not exist")
     elif path.suffix not in _FILES:
@@ -130,6 +143,8 @@ def _rename(hidden: Path, parent: Path, version: int | None) -> Path:
         taken = {int(child.name) for child in parent.iterdir() if child.name.isdecimal()}
         if version is None:
             number = max(taken, default=0) + 1
+            if number > MAX_VERSION:
+                raise CommandError(f"{parent} holds version {MAX_VERSION}, the highest there can be; give --version")
         elif version in taken:
             raise CommandError(f"{parent.name}:{version} is there already; a new version needs a new number")
         place = parent / str(number)

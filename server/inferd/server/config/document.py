@@ -199,4 +199,6 @@ def _kind(value: Any) -> str:
 def _syntax(error: yaml.YAMLError, source: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-    return Problem(source, "", "YAML", str(what), line=mark.line + 1 if mark is not None else 0)
+    return Problem(
+        source, "", "YAML", str(what).removeprefix("but found "), line=mark.line + 1 if mark is not None else 0
+    )

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from inferd.server.config import triton
 from inferd.server.config.document import parse_value, read_document
 from inferd.server.config.errors import ConfigError, Problem, dotted, shown
-from inferd.server.config.keys import KeyPath, all_keys, takes_text
+from inferd.server.config.keys import KeyPath, all_keys, annotations_at, is_mapping, takes_text
 from inferd.server.config.layers import Layer, assign, validated
 from inferd.server.config.model_schema import PARTIAL
 from inferd.server.config.schema import ModelConfig, ServerConfig
@@ -209,9 +209,10 @@ def _read_text(path: KeyPath, text: str) -> Any:
         if takes_text(path):
             return text
         raise
-    if takes_text(path) and not isinstance(value, list | dict) and value is not None:
-        return text
-    return value
+    if not takes_text(path) or value is None or isinstance(value, list):
+        return value
+    # "unix:" is a mapping to YAML; where none can stand it is text.
+    return value if isinstance(value, dict) and any(map(is_mapping, annotations_at(path))) else text
 
 
 def _flag_layer(flags: Mapping[str, Any]) -> Layer:
