@@ -13,7 +13,7 @@ from support.foreign_models import add
 from support.rpc import Served, refused
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.errors import Conflict
+from inferd.server.errors import Conflict, ExecutionFailed
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.wire.dtypes import DType
 
@@ -395,6 +395,25 @@ def test_multi_inference(channel: Any) -> None:
     assert [one.value for one in first.regression_result.regressions] == [25, 50]
     assert first.model_spec.signature_name == "regression"
     assert second.classification_result.classifications[1].classes[0].score == 0.5
+
+
+def test_tasks_that_fail_one_after_the_other(channel: Any, estimator: Any) -> None:
+    """The second failure is about a call that has ended: it is logged, and nothing of the call is touched."""
+
+    def fail(_inputs: Any) -> Any:
+        raise ExecutionFailed("it broke")
+
+    scheduler = estimator.scheduler
+    scheduler.run, scheduler.holding = fail, True
+    asked = _multi(("people", "regression", REGRESS), ("people", "scores", CLASSIFY))
+    call = predictions(channel).MultiInference.future(asked)
+    scheduler.wait_for(2)
+    scheduler.step(1)
+    assert call.exception(timeout=10).code().name == "INTERNAL"
+    assert _status(channel, "people")  # the call has ended on the server's side, too
+    scheduler.step(1)
+    scheduler.run, scheduler.holding = _run, False
+    assert _regress(channel, _input(25)).result.regressions[0].value == 25
 
 
 @pytest.mark.usefixtures("estimator")

@@ -60,15 +60,13 @@ class _Call:
         self.method = method
         self.deadline: float | None = None if remaining is None else time.monotonic() + remaining
         self.cancelled = False
+        # Asked now: once the call has ended grpcio has freed what the answer lies in, and asking ends the process.
+        self.peer = str(context.peer())  # in gRPC's form
+        self._certificate: Sequence[str] | None = None
         self._context = context
         self._mailbox = mailbox
         self._open = [None]
         self._cancel_fns: list[Callable[[], None]] = []
-
-    @property
-    def peer(self) -> str:
-        """The client's address in gRPC's form."""
-        return str(self._context.peer())
 
     def metadata(self, key: str) -> str | None:
         """The value of a metadata key (lower case), None where it is absent."""
@@ -78,8 +76,11 @@ class _Call:
         return None
 
     def certificate(self) -> Sequence[str]:
-        """Names of the client's verified certificate."""
-        return certificate_names(self._context.auth_context())
+        """Names of the client's verified certificate; of a call that has ended only where they were asked for before,
+        for the same reason."""
+        if self._certificate is None:
+            self._certificate = certificate_names(self._context.auth_context()) if self._open else ()
+        return self._certificate
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
         """Calls `fn` once when the call is cancelled; at once if it already is."""
