@@ -54,6 +54,17 @@ def test_data_may_be_flat_or_nested(rest: Rest, data: list) -> None:
     assert output(answer)["data"] == [2, 4, 6, 8]
 
 
+def test_null_says_as_much_as_nothing(rest: Rest) -> None:
+    """Clients that write every field of their own classes send it for what is not set."""
+    nothing = dict.fromkeys(("id", "parameters", "outputs"))
+    x = {**X["inputs"][0], "parameters": None}
+    assert rest.post(INFER, {**nothing, "inputs": [x]}).json == rest.post(INFER, X).json
+    assert rest.post(INFER, {"inputs": [x], "outputs": [{"name": "y", "parameters": None}]}).status == 200
+    assert "'inputs' of the request is missing" in rest.post(INFER, {"inputs": None}).error
+    assert rest.post("/v2/repository/index", {"ready": None}).status == 200
+    assert rest.post("/v2/repository/models/digits/load", {"parameters": None}).status == 200
+
+
 def test_outputs_asked_for_come_in_that_order(rest: Rest) -> None:
     answer = rest.post(INFER, {**X, "outputs": [{"name": "z"}, {"name": "y"}]})
     assert [each["name"] for each in answer.json["outputs"]] == ["z", "y"]

@@ -12,6 +12,7 @@ from support.rest import Rest
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import ExecutionFailed, Overloaded
+from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.wire.dtypes import DType
 
 PREDICT = "/v1/models/digits:predict"
@@ -262,6 +263,37 @@ def test_regress(rest: Rest) -> None:
     refused = rest.post("/v1/models/est:classify", body)
     assert refused.status == 400
     assert '"classes" or "scores"' in refused.error
+
+
+@pytest.mark.parametrize(("number", "kind"), [("1.25", "float_list"), ("123", "int64_list")])
+def test_a_feature_of_many_numbers(rest: Rest, number: str, kind: str) -> None:
+    """Long lists of numbers are read in pieces: they are features like short ones."""
+    from inferd.tfs.v1.example_pb2 import Example
+
+    seen = examples_model(rest, {"outputs": np.array([[1.5]], np.float32)})
+    body = f'{{"examples": [{{"a": [{",".join([number] * 70_000)}]}}]}}'
+    assert rest.post("/v1/models/est:regress", body).json == {"results": [1.5]}
+    values = getattr(Example.FromString(seen[0][0]).features.feature["a"], kind).value
+    assert (len(values), set(values)) == (70_000, {float(number)})
+
+
+def test_another_version_comes_while_a_request_is_read(rest: Rest) -> None:
+    """The one that was there at first is gone: the request is the new one's, and read as that takes it."""
+    one(rest, "moves", DType.FP32, lambda x: x)
+    acquire = rest.manager.acquire
+
+    def once(name: str, version: int | None = None, label: str | None = None) -> Any:
+        handle = acquire(name, version, label)
+        rest.manager.acquire = acquire  # type: ignore[method-assign]
+        same = Signature(
+            "serving_default", (TensorSpec("x", DType.INT64, None),), (TensorSpec("y", DType.INT64, None),)
+        )
+        add(rest.manager, "moves", (same,), lambda inputs: {"y": inputs["x"] + 1}, version=2)
+        rest.manager.change(VersionStatus(ServableId("moves", 1), State.END))
+        return handle
+
+    rest.manager.acquire = once  # type: ignore[method-assign]
+    assert rest.post("/v1/models/moves:predict", {"instances": [1, 2]}).json == {"predictions": [2, 3]}
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,9 @@ async def read_object(exchange: Exchange) -> Mapping[str, Any]:
 
 
 def _typed(given: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
-    value = given.get(key, default)
+    value = given.get(key)
+    if value is None:
+        return default
     if not isinstance(value, kind):
         words = {bool: "true or false", dict: "an object"}
         raise InvalidRequest(f"'{key}': expected {words[kind]}, got {value!r:.60}")

@@ -202,9 +202,11 @@ def _parameters(given: Mapping[str, Any]) -> Parameters:
 
 
 def _member(given: Mapping[str, Any], key: str, kind: type, default: Any, where: str = "the request") -> Any:
-    value = given.get(key, default)
-    if value is None:
-        raise InvalidRequest(f"'{key}' of {where} is missing")
+    value = given.get(key)
+    if value is None:  # null says no more than nothing: generated clients write it for what is not set
+        if default is None:
+            raise InvalidRequest(f"'{key}' of {where} is missing")
+        return default
     if not isinstance(value, kind):
         raise InvalidRequest(f"'{key}' of {where} must be {_NAMED[kind]}, got {_kind(value)}")
     return value

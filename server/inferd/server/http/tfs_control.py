@@ -15,6 +15,7 @@ from inferd.server.http.call import Methods, call
 from inferd.server.http.edge import JSON, Edge
 from inferd.server.http.exchange import Exchange
 from inferd.server.http.json_arrays import b64_or_utf8, is_b64
+from inferd.server.http.json_numbers import Numbers
 from inferd.server.http.json_text import dumps
 from inferd.server.http.message_json import plain
 from inferd.server.http.tfs_request import read_document
@@ -134,6 +135,8 @@ def _example(row: Any, where: str) -> example_pb2.Example:
         raise InvalidRequest(f"{where}: expected an object of features, got {row!r:.60}")
     example = example_pb2.Example()
     for name, value in row.items():
+        if isinstance(value, Numbers):
+            value = value.array.tolist()  # noqa: PLW2901
         items = value if isinstance(value, list) else [value]
         feature = example.features.feature[name]
         kinds = set(map(type, items))

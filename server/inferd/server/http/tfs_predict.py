@@ -29,15 +29,18 @@ class Predict:
 
         async def work(exchange: Exchange) -> Response:
             body = await exchange.body()
-            given, name = await exchange.run(len(body), read_document, body)
-            signature, found = self._signature(model, version, label, name)
-            inputs, rows = await exchange.run(len(body), read_inputs, given, signature)
-            # The version that the signature is from, so that an answer cannot come from another one.
+            while True:
+                given, name = await exchange.run(len(body), read_document, body)
+                signature = self._signature(model, version, label, name)
+                inputs, rows = await exchange.run(len(body), read_inputs, given, signature)
+                # A long body takes its time: meanwhile another version may have come, which takes other inputs.
+                if self._signature(model, version, label, name).inputs == signature.inputs:
+                    break
             query = Query(
                 self._edge.protocol.name,
                 model,
-                found,
-                None,
+                version,
+                label,
                 name,
                 inputs,
                 (),
@@ -58,7 +61,7 @@ class Predict:
 
         return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
 
-    def _signature(self, model: str, version: int | None, label: str | None, name: str) -> tuple[Signature, int]:
+    def _signature(self, model: str, version: int | None, label: str | None, name: str) -> Signature:
         handle = acquire(self._manager, model, version, label)
         try:
             servable = handle.servable
@@ -66,6 +69,6 @@ class Predict:
             if found is None:
                 known = ", ".join(map(repr, servable.signatures))
                 raise InvalidRequest(f'Serving signature name: "{name}" not found in signature def; known: {known}')
-            return found, servable.id.version
+            return found
         finally:
             handle.release()
