@@ -139,6 +139,49 @@ def test_a_declaration_narrows_and_never_contradicts(version: Path) -> None:
             pass
 
 
+def _refuse(*_: Any) -> Any:
+    raise ValueError("no session today")
+
+
+_THREE, _NONE = tf.constant(3.0), tf.constant("none")
+
+
+class _Scaled(tf.Module):  # type: ignore[misc]
+    @tf.function(input_signature=[of(None, 2), of(name="k"), of(kind=tf.string, name="word")])  # type: ignore[untyped-decorator]
+    def run(self, x: Any, k: Any = _THREE, word: Any = _NONE) -> Any:
+        return {"y": x * k, "w": word}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_signature_has_a_value_for_may_be_left_out(
+    version: Path, monkeypatch: pytest.MonkeyPatch, eager: bool
+) -> None:
+    module = _Scaled()
+    tf.saved_model.save(module, str(version), signatures={"serving_default": module.run})
+    if eager:
+        monkeypatch.setattr(tensorflow_model, "SessionRunner", _refuse)
+    with served(version) as (model, instance):
+        assert {s.name for s in model.signatures[0].inputs if s.optional} == {"k", "word"}
+        got = instance.run("serving_default", {"x": X})
+        np.testing.assert_array_equal(got["y"], X * 3)
+        assert got["w"].item() == b"none"
+        given = {"x": X, "k": np.array(5, np.float32), "word": np.array(b"some", object)}
+        got = instance.run("serving_default", given)
+        np.testing.assert_array_equal(got["y"], X * 5)
+        assert got["w"].item() == b"some"
+        with pytest.raises(InvalidInput, match="missing input 'x'"):
+            instance.run("serving_default", {"k": np.array(5, np.float32)})
+
+
+def test_an_input_without_a_value_is_not_optional_whatever_is_declared(version: Path) -> None:
+    doubling(version)
+    may_lack = TensorSpec("x", DType.FP32, None, optional=True)
+    with served(version, Signature("serving_default", (may_lack,), ())) as (model, instance):
+        assert not model.signatures[0].inputs[0].optional
+        with pytest.raises(InvalidInput, match="missing input 'x'"):
+            instance.run("serving_default", {})
+
+
 def test_scalars_and_bare_values_come_back_as_arrays(version: Path) -> None:
     save(
         version,
@@ -251,11 +294,7 @@ def test_a_tensorflow_1_model_loads(version: Path) -> None:
 
 def test_what_the_session_refuses_is_loaded_eagerly_and_told(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doubling(version)
-
-    def refuse(*args: Any) -> Any:
-        raise ValueError("no session today")
-
-    monkeypatch.setattr(tensorflow_model, "SessionRunner", refuse)
+    monkeypatch.setattr(tensorflow_model, "SessionRunner", _refuse)
     with served(version) as (model, instance):
         assert any("tf.saved_model.load" in n and "no session today" in n for n in model.traits.notes)
         np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)

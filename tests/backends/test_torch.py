@@ -140,6 +140,26 @@ def test_triton_names_say_which_argument_and_output_is_meant(version: Path) -> N
         open_model(version, signature([spec("a"), spec("b")], [spec("OUT__7")]))
 
 
+def test_names_that_say_nothing_go_by_their_order(version: Path) -> None:
+    """As in Triton, whose configurations name tensors as they like."""
+    script(version, Pair())
+    with served(version, signature([spec("left"), spec("right")], [spec("diff")])) as (model, instance):
+        np.testing.assert_array_equal(outputs_of(instance, right=X, left=3 * X)["diff"], 2 * X)
+        assert any("'left' is 'a', 'right' is 'b'" in note for note in model.traits.notes)
+    for names in (["left", "a"], ["b", "right"], ["one", "two", "three"]):
+        with pytest.raises(LoadError, match="is declared, but the arguments are a, b"):
+            open_model(version, signature([spec(name) for name in names], [spec("diff")]))
+
+
+def test_what_the_method_needs_is_not_optional_whatever_is_declared(version: Path) -> None:
+    script(version, Pair())
+    may_lack = TensorSpec("b", F, None, optional=True)
+    with served(version, signature([spec("a"), may_lack], [spec("diff")])) as (model, instance):
+        assert not any(s.optional for s in model.signatures[0].inputs)
+        with pytest.raises(InvalidInput, match="missing input 'b'"):
+            outputs_of(instance, a=X)
+
+
 def test_outputs_that_return_an_input_are_copies(version: Path) -> None:
     script(version, Pair())
     with served(version) as (_, instance):

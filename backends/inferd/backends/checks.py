@@ -96,7 +96,8 @@ def check_options(backend: str, options: Mapping[str, Any], known: Mapping[str, 
 
 
 def agree(kind: str, declared: TensorSpec, found: TensorSpec) -> TensorSpec:
-    """A declared tensor laid over the one the artefact tells: the narrower of both. LoadError where they differ."""
+    """A declared tensor laid over the one the artefact tells: the narrower of both. LoadError where they differ. What
+    may be left out is the model's to say: it fails without the rest, whatever is declared."""
     if declared.dtype is not found.dtype:
         raise LoadError(
             f"{kind} {declared.name!r} is declared as {declared.dtype.name}, but the model has {found.dtype.name}"
@@ -113,7 +114,7 @@ def agree(kind: str, declared: TensorSpec, found: TensorSpec) -> TensorSpec:
                 f"but the model has {shape_text(found.shape)}"
             )
         shape = tuple(f if d < 0 else d for d, f in zip(declared.shape, found.shape, strict=True))
-    return TensorSpec(declared.name, declared.dtype, shape, optional=declared.optional or found.optional)
+    return TensorSpec(declared.name, declared.dtype, shape, optional=found.optional)
 
 
 def _dtype_text(array: Array) -> str:

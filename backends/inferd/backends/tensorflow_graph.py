@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inferd.backends.api import DEFAULT_SIGNATURE, LoadError, Signature, TensorSpec
+from inferd.backends.api import DEFAULT_SIGNATURE, Array, LoadError, Signature, TensorSpec
 from inferd.backends.checks import agree
 from inferd.wire.dtypes import DType
 
@@ -41,11 +41,17 @@ _WAITS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A signature with the names of its tensors in the graph, in the signature's order."""
+    """A signature with the names of its tensors in the graph, in the signature's order, and the values of inputs that
+    may be left out."""
 
     signature: Signature
     feeds: tuple[str, ...]
     fetches: tuple[str, ...]
+    defaults: Mapping[str, Array] = field(default_factory=dict)
+
+    def fed(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The inputs, whole."""
+        return {**self.defaults, **inputs} if len(inputs) != len(self.feeds) else inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,12 @@ class GraphFacts:
 
 
 def read_signatures(
-    types: Any, meta_graph: Any, declared: Sequence[Signature]
+    types: Any, meta_graph: Any, value: Callable[[Any], Array], declared: Sequence[Signature]
 ) -> tuple[tuple[Served, ...], tuple[str, ...]]:
     """The signatures that can be served, the default one first, and notes on those that cannot.
 
-    `types` is TensorFlow's DataType enum, `meta_graph` a MetaGraphDef. Raises LoadError when none can be served or a
-    declared one does not agree.
+    `types` is TensorFlow's DataType enum, `meta_graph` a MetaGraphDef; `value` makes an array of a TensorProto. Raises
+    LoadError when none can be served or a declared one does not agree.
     """
     served: list[Served] = []
     notes: list[str] = []
@@ -78,7 +84,9 @@ def read_signatures(
             continue
         if not outputs:
             continue
-        served.append(Served(Signature(name, inputs, outputs, definition.method_name), feeds, fetches))
+        defaults = {key: value(tensor) for key, tensor in definition.defaults.items() if key in definition.inputs}
+        inputs = tuple(replace(spec, optional=spec.name in defaults) for spec in inputs)
+        served.append(Served(Signature(name, inputs, outputs, definition.method_name), feeds, fetches, defaults))
     if not served:
         raise LoadError("; ".join(notes) or "the SavedModel has no signature: save it with signatures=...")
     return _declared(served, declared), tuple(notes)
@@ -117,7 +125,7 @@ def _declared(served: Sequence[Served], declared: Sequence[Signature]) -> tuple[
             _narrowed(found.signature.outputs, wanted.outputs, "output"),
             found.signature.method_name,
         )
-        by_name[wanted.name] = Served(signature, found.feeds, found.fetches)
+        by_name[wanted.name] = replace(found, signature=signature)
     return tuple(by_name.values())
 
 

@@ -53,7 +53,7 @@ class SavedModel:
             _copy(request.artefact, self._copy)
             meta_graph = _meta_graph(self._copy, request.options.get("tags"))
             self._tags = tuple(meta_graph.meta_info_def.tags)
-            served, notes = read_signatures(_data_types(), meta_graph, request.signatures)
+            served, notes = read_signatures(_data_types(), meta_graph, _value, request.signatures)
             facts = read_facts(meta_graph.graph_def, served)
         except BaseException:
             self._remove_copy()
@@ -204,6 +204,12 @@ def _data_types() -> Any:
     from tensorflow.core.framework import types_pb2
 
     return types_pb2.DataType
+
+
+def _value(tensor: Any) -> Array:
+    from tensorflow.python.framework.tensor_util import MakeNdarray
+
+    return np.asarray(MakeNdarray(tensor))
 
 
 def _meta_graph(directory: Path, tags: Sequence[str] | None) -> Any:

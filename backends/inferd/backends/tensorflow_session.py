@@ -68,6 +68,7 @@ class SessionRunner:
         call = self._callables.get((name, *wanted))
         if call is None:
             wanted, call = self._make(served, wanted)
+        inputs = served.fed(inputs)
         values = call(*[inputs[spec.name] for spec in served.signature.inputs])
         return dict(zip(wanted, values, strict=True))
 
@@ -113,6 +114,7 @@ class EagerRunner:
         loaded = self._loaded
         if loaded is None:
             raise BackendError("the instance is closed")
+        inputs = served.fed(inputs)
         with self._tf.device(self._device):
             function = loaded.signatures[served.signature.name]
             result = function(**{spec.name: self._tf.constant(inputs[spec.name]) for spec in served.signature.inputs})

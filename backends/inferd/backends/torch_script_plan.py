@@ -78,7 +78,7 @@ def plan_method(
         keywords: tuple[tuple[str, Argument], ...] = ()
     else:
         inputs = declared.inputs
-        arguments, keywords, inputs = _bind(parameters, inputs)
+        arguments, keywords, inputs = _bind(parameters, inputs, remarks)
     if declared is not None and declared.outputs:
         keyed = returns is not None and returns.kind() == "DictType"
         placed = place_outputs(declared.outputs, keyed)
@@ -143,9 +143,10 @@ def _infer_inputs(
 
 
 def _bind(
-    parameters: Sequence[_Parameter], inputs: Sequence[TensorSpec]
+    parameters: Sequence[_Parameter], inputs: Sequence[TensorSpec], remarks: list[str]
 ) -> tuple[tuple[Argument, ...], tuple[tuple[str, Argument], ...], tuple[TensorSpec, ...]]:
-    """Declared inputs to parameters: by name, by number (NAME__i), or all of them into one dictionary or list."""
+    """Declared inputs to parameters: by name, by number (NAME__i), all of them into one dictionary or list, or in their
+    order, as Triton does, where no name says anything."""
     names = tuple(s.name for s in inputs)
     by_name = {p.name: p for p in parameters}
     if len(parameters) == 1 and not set(names) <= set(by_name):
@@ -153,12 +154,15 @@ def _bind(
             return (DictArgument(names),), (), tuple(inputs)
         if _is_tensors(parameters[0], "ListType"):
             return (ListArgument(names),), (), tuple(inputs)
+    meant = [_named(spec.name, parameters, by_name) for spec in inputs]
+    if inputs and len(inputs) <= len(parameters) and not any(meant):
+        meant = list(parameters[: len(inputs)])
+        pairs = ", ".join(
+            f"{spec.name!r} is {p.name!r}" for spec, p in zip(inputs, meant, strict=True) if p is not None
+        )
+        remarks.append(f"inputs are taken in the order in which they are declared: {pairs}")
     bound: dict[str, TensorSpec] = {}
-    for spec in inputs:
-        number = index_in(spec.name)
-        parameter = by_name.get(spec.name)
-        if parameter is None and number is not None and number < len(parameters):
-            parameter = parameters[number]
+    for spec, parameter in zip(inputs, meant, strict=True):
         if parameter is None:
             raise LoadError(f"input {spec.name!r} is declared, but the arguments are {', '.join(by_name) or 'none'}")
         if parameter.name in bound:
@@ -185,8 +189,17 @@ def _bind(
     return tuple(positional), tuple(keywords), tuple(specs[name] for name in names)
 
 
+def _named(name: str, parameters: Sequence[_Parameter], by_name: Mapping[str, _Parameter]) -> _Parameter | None:
+    """The parameter that a declared input's name tells, None for none."""
+    number = index_in(name)
+    if name in by_name or number is None:
+        return by_name.get(name)
+    return parameters[number] if number < len(parameters) else None
+
+
 def _argument(parameter: _Parameter, spec: TensorSpec) -> tuple[Argument, TensorSpec]:
-    optional = TensorSpec(spec.name, spec.dtype, spec.shape, optional=spec.optional or parameter.optional)
+    # Whatever is declared: a method that needs an argument fails without it.
+    optional = TensorSpec(spec.name, spec.dtype, spec.shape, optional=parameter.optional)
     if parameter.kind in _SCALARS:
         kind, _, fitting = _SCALARS[parameter.kind]
         if spec.dtype not in fitting:
@@ -199,7 +212,6 @@ def _argument(parameter: _Parameter, spec: TensorSpec) -> tuple[Argument, Tensor
         raise LoadError(f"argument {parameter.name!r} is a {parameter.text}, which inferd cannot fill")
     if spec.dtype is DType.STRING:
         raise LoadError(f"input {spec.name!r} is declared as STRING, but torch has no tensors of strings")
-    # An optional tensor that is not sent is None only where the method allows it.
     return TensorArgument(spec.name), optional
 
 
