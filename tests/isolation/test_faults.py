@@ -21,6 +21,7 @@ from inferd.server.isolation.output import Output
 from inferd.server.isolation.process import WorkerProcess
 from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.servable import Servable
+from inferd.server.observability.events import FIELDS
 from inferd.server.scheduling.request import InferRequest
 
 Load = Any
@@ -169,6 +170,23 @@ def test_who_never_stops_writing_does_not_keep_the_watch_from_its_work() -> None
     reader.join(30)
     output.close()
     assert returned
+
+
+def test_lines_without_end_cost_no_look_each(caplog: pytest.LogCaptureFixture) -> None:
+    """The thread that reads them takes its time from all other models' callers."""
+    read, write = os.pipe()
+    output = Output(read)
+    with caplog.at_level(logging.INFO, "inferd.isolation"), os.fdopen(write, "wb", buffering=0) as pipe:
+        pipe.write(b"".join(b"%d\n" % number for number in range(180)))  # written at once, and let through
+        output.read()
+        assert [record.__dict__[FIELDS]["line"] for record in caplog.records] == [str(n) for n in range(180)]
+        pipe.write(b"a\n" * 30_000 + b"the last one\nbegun")
+        output.read()
+    assert output.last == "the last one"
+    assert len(caplog.records) <= 210
+    assert sum(bucket.left_out for bucket in output._limit._buckets.values()) >= 30_001 + 180 - 210
+    output.close()
+    assert output.last == "begun"
 
 
 def test_a_drains_signals_are_the_servers_business(load: Load) -> None:

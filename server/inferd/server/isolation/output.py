@@ -13,7 +13,9 @@ log = get("isolation")
 
 _LONGEST = 2000  # of a line
 _READ = 2**16
-_READS = 16  # at a time: whoever reads has other things to watch
+_READS = 8  # at a time: whoever reads has other things to watch
+_LINES = 256  # of one read that are looked at, more than may be written at once; the others are counted
+_EVENT = "worker says"
 
 
 class Output:
@@ -26,11 +28,14 @@ class Output:
         self._fields = fields
         self._limit = RateLimit(per_second=20.0, burst=200)
         self._begun = b""
+        self.behind = False
         self.last = ""
         """The last line that was written."""
 
     def read(self) -> bool:
-        """Logs what has come, of a process that never stops writing not all. Whether more may come."""
+        """Logs what has come, of a process that never stops writing not all: then it is `behind`. Whether more may
+        come."""
+        self.behind = False
         for _ in range(_READS):
             try:
                 data = os.read(self.descriptor, _READ)
@@ -42,13 +47,18 @@ class Output:
                 self._say(self._begun)
                 self._begun = b""
                 return False
-            *lines, rest = (self._begun + data).split(b"\n")
+            *lines, rest = (self._begun + data).split(b"\n", _LINES)
             for line in lines:
                 self._say(line)
+            if b"\n" in rest:
+                more, _, rest = rest.rpartition(b"\n")
+                self._limit.skip(_EVENT, more.count(b"\n") + 1)
+                self.last = _text(more.rpartition(b"\n")[2]) or self.last
             if len(rest) > _LONGEST:
                 self._say(rest)
                 rest = b""
             self._begun = rest
+        self.behind = True
         return True
 
     def close(self) -> None:
@@ -57,8 +67,11 @@ class Output:
         os.close(self.descriptor)
 
     def _say(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
-        if not text:
-            return
-        self.last = text[:_LONGEST]
-        self._limit.event(log, logging.INFO, "worker says", line=self.last, **self._fields)
+        text = _text(line)
+        if text:
+            self.last = text
+            self._limit.event(log, logging.INFO, _EVENT, line=text, **self._fields)
+
+
+def _text(line: bytes) -> str:
+    return line[: 4 * _LONGEST].decode(errors="replace").rstrip()[:_LONGEST]

@@ -30,6 +30,7 @@ log = get("isolation")
 _MODULE = "inferd.server.isolation.worker"
 _LAST_WORDS = 5.0  # seconds in which a process that was told to end, or has closed its connections, must be gone
 _MEMORY_LOOK = 0.1  # seconds between two looks at the memory, where it is limited
+_BREATH = 0.01  # seconds between two looks at the output of a process that never stops writing
 _SOONEST = 0.1  # seconds of pushback at least
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -241,6 +242,8 @@ class WorkerProcess:
                 ready = [descriptor for descriptor, _ in poll.poll(1000 * min(step, ping))]
                 if output.descriptor in ready and not output.read():
                     poll.unregister(output.descriptor)
+                if output.behind:  # who writes so much waits, and takes no more of this process's time
+                    time.sleep(_BREATH)
                 if handle in ready:
                     return
                 self._weigh()

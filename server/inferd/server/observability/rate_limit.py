@@ -49,6 +49,13 @@ class RateLimit:
             left_out, bucket.left_out = bucket.left_out, 0
             return left_out
 
+    def skip(self, name: str, count: int, key: Hashable = None) -> None:
+        """So many events are left out without a look: of who has far more than can be let through."""
+        with self._lock:
+            bucket = self._buckets.get((name, key))
+            if bucket is not None:
+                bucket.left_out += count
+
     def left_out(self) -> dict[Hashable, int]:
         """What was left out and not yet told, by key; told with this. For the end of the process."""
         with self._lock:
