@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.marked import prepare_model, publish
+from support.security import entry, write_tokens
 from support.server import FAST, Served
 from support.waiting import eventually
 
@@ -131,6 +132,22 @@ def test_not_ready_says_what_is_missing_and_why(models: Path, rule: object, word
     assert [word for word in words if word not in found.reason] == [], found.reason
 
 
+def test_who_need_not_know_of_a_model_is_not_told_that_it_is_waited_for(models: Path, tmp_path: Path) -> None:
+    """/readyz is open to everybody, also where credentials are asked for."""
+    (models / "bad/1").mkdir(parents=True)
+    (models / "bad/1/model.onnx").write_bytes(b"no model")
+    tokens = write_tokens(tmp_path / "tokens.yaml", {"app": entry("app", ["predict"])})
+    failed = threading.Event()
+    with running(models, "strict", auth={"tokens_file": str(tokens)}) as app:
+        app.manager.subscribe(lambda change: failed.set() if change.status.error else None)
+        app.start()
+        assert failed.wait(60)
+        found = app.readiness()
+    assert not found.ready
+    assert found.reason.startswith("waiting for ")
+    assert "bad" not in found.reason
+
+
 def test_a_setting_for_a_model_that_is_not_there_is_told(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     ready, stop = threading.Event(), threading.Event()
     stop.set()
@@ -180,13 +197,14 @@ def test_a_health_check_by_the_name_of_a_service_is_answered(tmp_path: Path) -> 
 
 @contextmanager
 def running(
-    root: Path, readiness: object, repository: dict[str, object] | None = None, models: object = None
+    root: Path, readiness: object, repository: dict[str, object] | None = None, models: object = None, **more: object
 ) -> Iterator[App]:
     config = ServerConfig.model_validate(
         {
             "server": {"listen": ("127.0.0.1:0",), "http": (), "readiness": readiness},
             "repository": {"roots": (str(root),), "poll": 0.05, "settle": 0.1, **(repository or {})},
             "models": models or {},
+            **more,
         }
     )
     app = App(config)

@@ -177,3 +177,38 @@ def test_what_cannot_be_used_is_told_before_anything_is_served(
     assert done.returncode in (1, 2)
     assert [text for text in told if text not in done.stderr] == []
     assert "Traceback" not in done.stderr
+
+
+def test_no_error_names_the_models_of_others(models: Path, tmp_path: Path) -> None:
+    """A name that matches what was granted, and is nobody's: what else there is, is not told."""
+    publish("onnx", prepare_model("onnx", models, "secret"), 1, marker=1)
+    tokens = write_tokens(tmp_path / "tokens.yaml", {"app": entry("app", ["predict", "metadata", "admin"], ["m*"])})
+    said: list[str] = []
+    with Served(models, sets=(*FAST, f"auth.tokens_file={tokens}")) as server:
+        with Client(server.address, token="app") as client:
+            for call in (
+                lambda: client.predict("m2", ONE),
+                lambda: client.status("m2"),
+                lambda: client.metadata("m2"),
+                lambda: client.load("m2"),
+                lambda: client.rollback("m2"),
+            ):
+                with pytest.raises(NotFound) as refused:
+                    call()
+                said.append(str(refused.value))
+        infer = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]})
+        for path, body in (
+            ("/v2/models/m2", None),
+            ("/v1/models/m2", None),
+            ("/v1/models/m2/metadata", None),
+            ("/v2/models/m2/infer", infer.encode()),
+            ("/v1/models/m2:predict", b'{"instances": [[1, 2, 3, 4]]}'),
+        ):
+            url = f"http://{server.http}{path}"
+            asked = urllib.request.Request(url, body, {"Authorization": "Bearer app"})
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(asked, timeout=20)
+            said.append(error.value.read().decode())
+            error.value.close()
+    assert all("m2" in words for words in said)
+    assert "secret" not in str(said)

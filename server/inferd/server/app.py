@@ -274,6 +274,10 @@ class App:
         if self.manager.ready():
             return Readiness(False, "waiting for the other workers")
         waiting = self._waiting()
+        if self._config.auth.enabled:  # whoever asks need not be meant to know of these models
+            return Readiness(
+                False, f"waiting for {len(waiting)} versions" if waiting else "the repository is being read"
+            )
         if not waiting:
             why = "; ".join(self.manager.repository_errors()) or "the repository is being scanned for the first time"
             return Readiness(False, why)

@@ -51,8 +51,10 @@ class Commands:
         patience: float,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        discreet: bool = False,
     ) -> None:
-        """`patience`: seconds for which a load waits until the newest version has settled."""
+        """`patience`: seconds for which a load waits until the newest version has settled. `discreet`: see refusal."""
+        self._discreet = discreet
         self._conductor = conductor
         self._patience = patience
         self._clock = clock
@@ -279,7 +281,7 @@ class Commands:
     def _model(self, name: str) -> ModelRecord:
         model = self._conductor.records.get(name)
         if model is None or (model.disk is None and not model.versions):
-            raise unknown_model(self._conductor.board.statuses, name)
+            raise unknown_model(self._conductor.board.statuses, name, discreet=self._discreet)
         return model
 
     def _settling(self, model: ModelRecord) -> bool:

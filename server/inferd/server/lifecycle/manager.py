@@ -101,8 +101,9 @@ class Manager:
         # Long enough for whatever settles at all; what changes for ever is not waited for.
         patience = 2 * config.repository.settle + config.repository.poll
         self._commands = Commands(
-            self._conductor, explicit=explicit, patience=patience, clock=clock, wall_clock=wall_clock
-        )
+            self._conductor, explicit=explicit, patience=patience, clock=clock, wall_clock=wall_clock,
+            discreet=config.auth.enabled,
+        )  # fmt: skip
         self._readiness = Readiness(config.server.readiness, patience)
         # Where all models live in processes of their own, the server's would only grow by the frameworks.
         self._preload_names = config.server.preload if config.isolation == "none" else ()
@@ -144,7 +145,9 @@ class Manager:
             if self._stopping:
                 raise Unavailable("the server is shutting down")
             scanned = self._conductor.intake.listing is not None
-            raise refusal(self._board.statuses, name, version, label, scanned=scanned)
+            raise refusal(
+                self._board.statuses, name, version, label, scanned=scanned, discreet=self._config.auth.enabled
+            )
 
     def serving(self, name: str, version: int | None = None, label: str | None = None) -> Servable | None:
         """What serves this model, version or label, None where that takes more than a look. Nothing holds on to it: it
@@ -168,7 +171,7 @@ class Manager:
         statuses = self._board.statuses
         found = statuses.get(name)
         if found is None:
-            raise unknown_model(statuses, name)
+            raise unknown_model(statuses, name, discreet=self._config.auth.enabled)
         return found
 
     def repository_errors(self) -> tuple[str, ...]:

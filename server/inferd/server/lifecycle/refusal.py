@@ -12,14 +12,21 @@ _SHOWN = 10
 
 
 def refusal(
-    statuses: Mapping[str, ModelStatus], name: str, version: int | None, label: str | None, *, scanned: bool
+    statuses: Mapping[str, ModelStatus],
+    name: str,
+    version: int | None,
+    label: str | None,
+    *,
+    scanned: bool,
+    discreet: bool = False,
 ) -> ServingError:
-    """The error for a request that found no servable. `scanned`: whether the repository has been read at all."""
+    """The error for a request that found no servable. `scanned`: whether the repository has been read at all;
+    `discreet`: other models are not named, since the caller may not be meant to know of them."""
     model = statuses.get(name)
     if model is None:
         if not scanned:
             return Unavailable(f"model {name!r}: the server is starting and has not read its repository yet")
-        return unknown_model(statuses, name)
+        return unknown_model(statuses, name, discreet=discreet)
     if label is not None:
         number = model.labels.get(label)
         if number is None:
@@ -31,8 +38,10 @@ def refusal(
     return _model(model)
 
 
-def unknown_model(statuses: Mapping[str, ModelStatus], name: str) -> NotFound:
-    """The error for a name that nobody knows: says what there is, and what was probably meant."""
+def unknown_model(statuses: Mapping[str, ModelStatus], name: str, *, discreet: bool = False) -> NotFound:
+    """The error for a name that nobody knows: says what there is, and what was probably meant, unless `discreet`."""
+    if discreet:
+        return NotFound(f"unknown model {name[:200]!r}")
     if not statuses:
         return NotFound(f"unknown model {name[:200]!r}: the repository holds no models")
     near = difflib.get_close_matches(name[:200], list(statuses)[:1000], n=1)
