@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.access import guarded_config
+from support.access import STATIC, guarded_config
 from support.security import OTHER_SECRET, Call, Keys
 
 from inferd.server.errors import Unauthenticated
@@ -63,3 +63,16 @@ def test_they_are_counted_for_the_address_they_come_from(start: Callable[[Author
     assert (status, "too many came" in told) == (401, True)
     assert metrics(address, good, "127.0.0.2") == (200, "")
     assert metrics(address, good, "127.0.0.1") == (200, "")  # it is known by now
+
+
+def test_several_credentials_are_none(start: Callable[[Authority], str], tmp_path: Path):
+    address = start(Authority(guarded_config(tmp_path, Keys()).auth))
+    good = f"Bearer {STATIC}"
+    for values, wanted in (((good,), 200), ((good, "Bearer x"), 401), (("Bearer x", good), 401), ((good, good), 401)):
+        connection = http.client.HTTPConnection(address, timeout=20)
+        connection.putrequest("GET", "/metrics")
+        for value in values:
+            connection.putheader("Authorization", value)
+        connection.endheaders()
+        assert connection.getresponse().status == wanted
+        connection.close()

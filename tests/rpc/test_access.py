@@ -329,6 +329,16 @@ class TestAudit:
         assert turned_away["outcome"] == "PERMISSION_DENIED"
 
 
+@pytest.mark.parametrize("others", ["Bearer another", f"Bearer {STATIC}"])
+def test_several_credentials_are_none(serve, keys: Keys, tmp_path: Path, others: str):
+    """Who adds them on the way and who judges them would each take another one."""
+    server = serve(config=guarded_config(tmp_path, keys))
+    call = server.channel().unary_unary(PREDICT)
+    for both in ((f"Bearer {STATIC}", others), (others, f"Bearer {STATIC}")):
+        metadata = [("authorization", value) for value in both]
+        assert code_of(lambda m=metadata: call(request(), metadata=m, timeout=20)) is NOBODY
+
+
 def test_a_file_that_cannot_be_used_is_told_at_start(serve):
     with pytest.raises(ConfigError, match=r"gone\.yaml: expected a readable file"):
         serve(config=ServerConfig.model_validate({"auth": {"tokens_file": "gone.yaml"}}))

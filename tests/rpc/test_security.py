@@ -74,7 +74,11 @@ def test_admin_calls_are_for_local_peers(server: Served, method: str):
     call = server.channel().unary_unary(SERVICE + method)
     assert call(ADMIN[method].SerializeToString(), timeout=30)
     done = len(server.manager.asked)
-    for key in ("x-forwarded-for", "forwarded", "via", "x-real-ip"):
+    for key in (
+        "x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-proto", "x-forwarded-host",
+        "x-forwarded-client-cert", "x-envoy-attempt-count", "cf-connecting-ip", "true-client-ip", "origin",
+        "sec-fetch-site",
+    ):  # fmt: skip
         error = refused(lambda k=key: call(ADMIN[method].SerializeToString(), metadata=[(k, "127.0.0.1")], timeout=30))
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "admin.allow" in error.details()

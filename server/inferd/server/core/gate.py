@@ -16,7 +16,11 @@ from inferd.server.security.recent import Recent
 
 # A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
 # page can make call: it tells its origin.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "x-envoy-external-address", "origin")
+_FORWARDED = (
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-client-cert", "x-real-ip",
+    "via", "x-envoy-external-address", "x-envoy-attempt-count", "x-envoy-expected-rq-timeout-ms", "cf-connecting-ip",
+    "true-client-ip", "origin", "sec-fetch-site",
+)  # fmt: skip
 
 _PEERS = 4096  # whose addresses are remembered
 

@@ -24,7 +24,7 @@ class Shown:
 
     def __init__(self, headers: Iterable[tuple[str, str]], certificate: Sequence[str], peer: str) -> None:
         self.peer = peer
-        self._headers = dict(headers)
+        self._headers = joined(headers)
         self._certificate = certificate
 
     def metadata(self, key: str) -> str | None:
@@ -79,6 +79,14 @@ class Entrance:
             grants = authority.identify(caller).grants
             if "metrics" not in authority.open and not grants.allows_all(Scope.METADATA):
                 raise grants.refusal(Scope.METADATA, "*")  # they name every model
+
+
+def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By name; a header that comes more than once means its values with commas between them (RFC 9110, 5.2)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:

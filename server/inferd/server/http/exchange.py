@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from inferd.server.http.coding import TooLong, inflate
-from inferd.server.http.entrance import CERTIFICATE, peer_of
+from inferd.server.http.entrance import CERTIFICATE, joined, peer_of
 from inferd.server.http.work import Workers
 
 _T = TypeVar("_T")
@@ -82,7 +82,7 @@ class Exchange:
     def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]], bounds: Bounds) -> None:
         self.started = monotonic()
         self.deadline: float | None = self.started + bounds.timeout
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.headers = joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         self.peer = peer_of(scope.get("client"))
         self._certificate: Sequence[str] = scope.get("state", {}).get(CERTIFICATE, ())
         self.counted = False  # whether metrics have this request

@@ -44,7 +44,8 @@ def read_head(head: bytes) -> Request:
         name, colon, value = each.partition(":")
         if not colon or _NAME.fullmatch(name) is None or not _ODD.isdisjoint(value):
             raise BadRequest(HTTPStatus.BAD_REQUEST, "expected Name: value in every header line")
-        headers[name.lower()] = value.strip(" \t")
+        name, value = name.lower(), value.strip(" \t")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     connection = {token.strip() for token in headers.get("connection", "").lower().split(",")}
     keep = "close" not in connection if match[3] == "1" else "keep-alive" in connection
     # No page here reads a body. One that comes is not waited for, and would be taken for the next request.

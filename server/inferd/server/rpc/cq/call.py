@@ -82,11 +82,13 @@ class Call:
         return peer.decode() if isinstance(peer, bytes) else str(peer)
 
     def metadata(self, key: str) -> str | None:
-        """The value of a metadata key (lower case), None where it is absent."""
+        """The value of a metadata key (lower case), values with commas between them, None where it is absent."""
+        joined = None
         for found, value in self.event.invocation_metadata:
             if found == key:
-                return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        return None
+                text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+                joined = text if joined is None else f"{joined}, {text}"
+        return joined
 
     def certificate(self) -> Sequence[str]:
         """Names of the client's verified certificate."""
