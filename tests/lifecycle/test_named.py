@@ -141,6 +141,24 @@ def test_model_yaml_counts_in_a_base_path_and_a_file_of_models_above_it(
     assert house.status().labels == {"new": 3}
 
 
+def test_one_base_path_under_two_names_has_the_settings_of_each(
+    make_house: Callable[..., House], base: Path, tmp_path: Path
+) -> None:
+    for version in (1, 2, 3):
+        publish(base, version)
+    file = tmp_path / "models.config"
+    only = "model_version_policy { specific { versions: 1 } } version_labels { key: 'old' value: 1 }"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "m" base_path: "{base}" }} '
+        f'config {{ name: "fixed" base_path: "{base}" {only} }} }}'
+    )
+    house = make_house(repository={"models_file": str(file)})
+    house.see()
+    assert sorted(house.serves()) == [3]
+    assert sorted(house.serves("fixed")) == [1]
+    assert (house.status().labels, house.status("fixed").labels) == ({}, {"old": 1})
+
+
 def test_an_unmounted_base_path_unloads_nothing(serving: House, base: Path) -> None:
     base.rename(base.with_name("away"))
     serving.settle()

@@ -43,7 +43,8 @@ class SettingsReader:
     def __init__(self, resolve: Resolve, settle: Settle) -> None:
         self._resolve = resolve
         self._settle = settle
-        self._known: dict[Path, _Known] = {}
+        # By name, too: one base path may be served under several, each with settings of its own above the files.
+        self._known: dict[tuple[str, Path], _Known] = {}
 
     def read(self, name: str, directory: Path, rule: LinkRule, *, first: bool) -> Settings:
         """The settings of the model `name`. Never raises: an error is part of the answer.
@@ -56,7 +57,8 @@ class SettingsReader:
             return Settings(None, error=str(error))
         except OSError as error:
             return Settings(None, error=f"{directory}: settings cannot be read: {error.strerror or error}")
-        known = self._known.get(directory)
+        key = (name, directory)
+        known = self._known.get(key)
         settled = self._settle.observe((directory, "settings"), stamp, newest_change=newest if first else None)
         if known is not None and known.stamp == stamp:
             return known.settings
@@ -65,18 +67,17 @@ class SettingsReader:
                 return known.settings
             return Settings(None, held=f"{' and '.join(entry[0] for entry in stamp)}: still being written")
         settings = self._read(name, directory, stamp)
-        self._known[directory] = _Known(stamp, settings)
+        self._known[key] = _Known(stamp, settings)
         return settings
 
     def keep(self, directories: Iterable[Path]) -> None:
-        """Forgets every model but these."""
+        """Forgets every model but those in these directories."""
         wanted = set(directories)
-        for directory in [directory for directory in self._known if directory not in wanted]:
-            del self._known[directory]
+        self._known = {key: known for key, known in self._known.items() if key[1] in wanted}
 
     def forget(self, directory: Path) -> None:
-        """Reads this model's settings anew at the next look: what stands above its files has changed."""
-        self._known.pop(directory, None)
+        """Reads the settings of what lies there anew at the next look: what stands above its files has changed."""
+        self._known = {key: known for key, known in self._known.items() if key[1] != directory}
 
     def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> Settings:
         names = {entry[0] for entry in stamp}
