@@ -265,6 +265,15 @@ def test_regress(rest: Rest) -> None:
     assert '"classes" or "scores"' in refused.error
 
 
+def test_results_that_are_not_finite_are_tokens(rest: Rest) -> None:
+    examples_model(rest, {"outputs": np.array([[np.nan], [-np.inf]], np.float32)})
+    body: Any = {"examples": [{"a": 1}, {"a": 2}]}
+    assert rest.post("/v1/models/est:regress", body).body == b'{"results":[NaN,-Infinity]}'
+    examples_model(rest, {"scores": np.array([[np.inf, 0.5]], np.float32)})
+    answer = rest.post("/v1/models/est:classify", {"examples": [{"a": 1}]})
+    assert answer.body == b'{"results":[[["",Infinity],["",0.5]]]}'
+
+
 @pytest.mark.parametrize(("number", "kind"), [("1.25", "float_list"), ("123", "int64_list")])
 def test_a_feature_of_many_numbers(rest: Rest, number: str, kind: str) -> None:
     """Long lists of numbers are read in pieces: they are features like short ones."""

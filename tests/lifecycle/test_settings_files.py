@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from inferd.server.lifecycle.layout import LayoutError
 from inferd.server.lifecycle.pbtxt import read_triton_config, triton_config
 from inferd.server.lifecycle.text_format import TextFormatError, parse
+from inferd.server.lifecycle.triton_json import read_triton_json
 
 FULL = """
 # A configuration with every kind of syntax.
@@ -60,6 +61,20 @@ def test_the_whole_grammar() -> None:
         ],
     }
     assert unknown == ["model_operations", "[com.example.ext]"]
+
+
+def test_enums_may_be_numbers() -> None:
+    """As protobuf reads them, in the text format and in JSON."""
+    text = "input { name: 'x' data_type: 11 format: 2 } instance_group { kind: 2 }"
+    found = {
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "format": "FORMAT_NCHW"}],
+        "instance_group": [{"kind": "KIND_CPU"}],
+    }
+    assert triton_config(text) == (found, [])
+    json = '{"input": [{"name": "x", "data_type": 11, "format": "FORMAT_NCHW"}], "instance_group": [{"kind": 2}]}'
+    assert read_triton_json(json).values == found
+    with pytest.raises(TextFormatError, match=r"input\.data_type: expected a name such as TYPE_FP32.*, got 99"):
+        triton_config("input { data_type: 99 }")
 
 
 def test_unknown_parts_inside_known_ones_are_named_by_their_path() -> None:
@@ -128,6 +143,8 @@ def test_files(tmp_path: Path) -> None:
     file.write_text("name: 'other'")
     with pytest.raises(LayoutError, match=r"name: expected 'm' \(the directory's name\) or nothing, got 'other'"):
         read_triton_config(file, "m")
+    file.write_bytes(b"\xef\xbb\xbfmax_batch_size: 4\r\n")  # as editors on Windows write it
+    assert read_triton_config(file, "m").values == {"max_batch_size": 4}
     file.write_text("platform: 'onnxruntime_onnx'\ncc_model_filenames { key: '8.0' value: 'x' }")
     config = read_triton_config(file, "m")
     assert (config.values, config.unknown) == ({"platform": "onnxruntime_onnx"}, ("cc_model_filenames",))

@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Conflict
+from inferd.server.lifecycle.record import UNREADABLE
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.server.lifecycle.substitutes import Replacement
 from inferd.wire.dtypes import DType
@@ -54,7 +55,7 @@ def test_server_metadata_advertises_what_is_there(client: Client) -> None:
     found = client.get_server_metadata()
     assert found.name == "inferd"
     assert found.version
-    assert "statistics" in found.extensions
+    assert {"statistics", "model_repository(unload_dependents)"} <= set(found.extensions)
     assert not {"sequence", "trace", "logging", "cuda_shared_memory", "binary_tensor_data"} & set(found.extensions)
 
 
@@ -158,6 +159,15 @@ def test_repository_index(client: Client, server: Served) -> None:
         stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(repository_name="other"))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert caught.value.details() == "'repository_name' specification is not supported"
+
+
+def test_the_index_says_what_is_wrong_with_a_configuration(client: Client, server: Served) -> None:
+    note = f"on disk, not served: {UNREADABLE}"
+    server.manager.change(VersionStatus(ServableId("digits", 1), State.END, notes=(note,)))
+    status = server.manager.status
+    server.manager.status = lambda name: replace(status(name), error="config.pbtxt: max_batch_size: got -1")  # type: ignore[method-assign]
+    (entry,) = [entry for entry in client.get_model_repository_index().models if entry.name == "digits"]
+    assert (entry.state, entry.reason) == ("UNAVAILABLE", "config.pbtxt: max_batch_size: got -1")
 
 
 def test_load_and_unload(client: Client, server: Served) -> None:

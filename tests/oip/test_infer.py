@@ -309,6 +309,13 @@ def test_classification(client: Client, server: Served) -> None:
     assert alone.as_numpy("s").tolist() == [b"9:1", b"9:2"]
 
 
+@pytest.mark.parametrize(("shape", "found"), [((0, 3), (0, 2)), ((2, 0), (2, 0))])
+def test_classification_of_nothing(client: Client, server: Served, shape: Any, found: Any) -> None:
+    _scores(server, np.zeros(shape, np.float32))
+    answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=2)])
+    assert answer.as_numpy("s").shape == found
+
+
 def test_classification_with_labels(client: Client, server: Served) -> None:
     _scores(server, np.array([[0.1, 0.7, 0.2]], np.float32), labels={"s": ("cat", "dog")})
     answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=3)])

@@ -6,6 +6,7 @@ of the gRPC port get their turn.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Final
 
@@ -44,6 +45,11 @@ def fragment(array: Array) -> orjson.Fragment:
     return orjson.Fragment(array_text(array))
 
 
+def number(value: float) -> Any:
+    """A number as a value for `dumps`: what is not finite becomes its token."""
+    return value if math.isfinite(value) else orjson.Fragment(_token(value))
+
+
 def array_text(array: Array) -> bytes:
     """The same as text. FP32 and FP64 are written with as few digits as tell them apart; BF16 as FP32."""
     if array.dtype.name == "bfloat16":
@@ -69,7 +75,11 @@ def _piece(array: Array) -> bytes:
         return text
     # What is not finite is written as null, and nothing else is.
     odd = array[~np.isfinite(array)].ravel()
-    tokens = [b"NaN" if np.isnan(value) else b"Infinity" if value > 0 else b"-Infinity" for value in odd]
+    tokens = [_token(value) for value in odd]
     parts = text.split(b"null")
     woven = [part for pair in zip(parts, tokens, strict=False) for part in pair]
     return b"".join((*woven, parts[-1]))
+
+
+def _token(value: float) -> bytes:
+    return b"NaN" if math.isnan(value) else b"Infinity" if value > 0 else b"-Infinity"

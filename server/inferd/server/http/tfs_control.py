@@ -16,7 +16,7 @@ from inferd.server.http.edge import JSON, Edge
 from inferd.server.http.exchange import Exchange
 from inferd.server.http.json_arrays import b64_or_utf8, is_b64
 from inferd.server.http.json_numbers import Numbers
-from inferd.server.http.json_text import dumps
+from inferd.server.http.json_text import dumps, number
 from inferd.server.http.message_json import plain
 from inferd.server.http.tfs_request import read_document
 from inferd.tfs.v1 import example_pb2
@@ -66,7 +66,7 @@ class Control:
         """Classes of every example: pairs of label and score."""
 
         def told(found: Any) -> Any:
-            return [[[one.label, one.score] for one in each.classes] for each in found.result.classifications]
+            return [[[one.label, number(one.score)] for one in each.classes] for each in found.result.classifications]
 
         asked, empty = pb.ClassificationRequest(), pb.ClassificationResponse()
         return await self._examples(request, "Classify", (model, version, label), asked, empty, told)
@@ -75,7 +75,7 @@ class Control:
         """A value for every example."""
 
         def told(found: Any) -> Any:
-            return [one.value for one in found.result.regressions]
+            return [number(one.value) for one in found.result.regressions]
 
         asked, empty = pb.RegressionRequest(), pb.RegressionResponse()
         return await self._examples(request, "Regress", (model, version, label), asked, empty, told)

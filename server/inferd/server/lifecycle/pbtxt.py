@@ -42,7 +42,7 @@ def read_triton_config(file: Path, model: str) -> TritonConfig:
     if len(raw) > _MAX_BYTES:
         raise LayoutError(f"{file} is larger than {_MAX_BYTES} bytes: not a model configuration")
     try:
-        values, unknown = triton_config(raw.decode("utf-8"))
+        values, unknown = triton_config(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise LayoutError(f"{file}: expected text in UTF-8, got other bytes") from None
     except TextFormatError as error:
@@ -151,20 +151,38 @@ def _shown(value: Value) -> str:
     return "{ ... }" if isinstance(value, Message) else repr(value)
 
 
+def enum(*names: str) -> Reader:
+    """A name of an enum, or its number in `names`, as the text format and JSON take both. Raises TextFormatError."""
+
+    def read(value: Value) -> str:
+        if isinstance(value, int) and 0 <= value < len(names):
+            return names[value]
+        return word(value)
+
+    return read
+
+
+_TYPE = enum(
+    "TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8", "TYPE_INT16",
+    "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16",
+)  # fmt: skip
+_KIND = enum("KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL")
+_FORMAT = enum("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW")
+_TIMEOUT_ACTION = enum("REJECT", "DELAY")
 _RESHAPE = {"shape": Repeated(integer)}
 _SAMPLE_INPUT = {
-    "data_type": word, "dims": Repeated(integer), "zero_data": boolean, "random_data": boolean,
+    "data_type": _TYPE, "dims": Repeated(integer), "zero_data": boolean, "random_data": boolean,
     "input_data_file": string,
 }  # fmt: skip
 _INPUT = {
-    "name": string, "data_type": word, "format": word, "dims": Repeated(integer), "reshape": _RESHAPE,
+    "name": string, "data_type": _TYPE, "format": _FORMAT, "dims": Repeated(integer), "reshape": _RESHAPE,
     "optional": boolean,
 }  # fmt: skip
 _OUTPUT = {
-    "name": string, "data_type": word, "dims": Repeated(integer), "reshape": _RESHAPE, "label_filename": string,
+    "name": string, "data_type": _TYPE, "dims": Repeated(integer), "reshape": _RESHAPE, "label_filename": string,
 }  # fmt: skip
 _QUEUE_POLICY = {
-    "timeout_action": word, "default_timeout_microseconds": integer, "allow_timeout_override": boolean,
+    "timeout_action": _TIMEOUT_ACTION, "default_timeout_microseconds": integer, "allow_timeout_override": boolean,
     "max_queue_size": integer,
 }  # fmt: skip
 MODEL: dict[str, Any] = {
@@ -182,7 +200,7 @@ MODEL: dict[str, Any] = {
         "specific": {"versions": Repeated(integer)},
     },
     "instance_group": Repeated(
-        {"name": string, "kind": word, "count": integer, "gpus": Repeated(integer)},
+        {"name": string, "kind": _KIND, "count": integer, "gpus": Repeated(integer)},
     ),
     "ensemble_scheduling": {
         "step": Repeated(

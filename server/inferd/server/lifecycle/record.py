@@ -34,6 +34,7 @@ from inferd.server.lifecycle.version_policy import describe
 
 HISTORY = 16
 GONE = "removed from disk"
+UNREADABLE = "an error of the model itself"
 _LEGAL = {
     None: {State.START},
     State.START: {State.START, State.LOADING, State.END},
@@ -335,7 +336,7 @@ class ModelRecord:
         if wishes.pin is not None:
             return f"an operator pinned version {wishes.pin}"
         if self.config is None or self.disk is None or self.disk.config is None:
-            return "an error of the model itself"
+            return UNREADABLE
         policy = describe(self.config.version_policy)
         return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 

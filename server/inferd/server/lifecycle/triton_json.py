@@ -16,10 +16,9 @@ from inferd.server.lifecycle.pbtxt import (
     Reader,
     Repeated,
     TritonConfig,
-    boolean,
     integer,
     read_message,
-    word,
+    string,
 )
 from inferd.server.lifecycle.text_format import Message, Name, TextFormatError, Value
 
@@ -76,7 +75,7 @@ def _leaf(given: Any, kind: Reader, where: str) -> Value:
         return Name("true" if given else "false")
     if kind is integer and isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,20}", given):
         return int(given)
-    if kind in (word, boolean) and isinstance(given, str):
+    if kind not in (string, integer) and isinstance(given, str):
         return Name(given)
     if isinstance(given, str | int | float):
         return given

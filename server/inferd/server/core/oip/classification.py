@@ -5,6 +5,7 @@ Where the model's configuration has a file of labels for the output: "<value>:<i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,7 +32,9 @@ def top_classes(name: str, array: Array, count: int, *, batched: bool, labels: S
     output without a batch axis. There are never more classes than values."""
     if array.dtype == object or (array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16"):
         raise InvalidRequest(f"class result not available for output '{name}' due to unsupported type")
-    rows = array.reshape(len(array) if batched and array.ndim else 1, -1) if array.size else array.reshape(0, 0)
+    count_of_rows = len(array) if batched and array.ndim else 1
+    each = math.prod(array.shape[1:] if batched else array.shape)
+    rows = array.reshape(count_of_rows, each)
     keys = rows.astype(np.float64) if rows.dtype.kind not in "iu" else rows
     # Stable on the reversed row, so that among equal values the lower index comes first after turning round.
     order = (rows.shape[1] - 1 - np.argsort(keys[:, ::-1], axis=1, kind="stable"))[:, ::-1][:, :count]

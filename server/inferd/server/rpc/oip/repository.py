@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.core.needs import ManagerLike
 from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
+from inferd.server.lifecycle.record import UNREADABLE
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.lifecycle.substitutes import Replacement
 from inferd.server.rpc.edge import Edge, parse
@@ -121,6 +122,8 @@ def _entries(model: ModelStatus) -> Iterator[_Index]:
         reason = "" if ready else status.error
         if not reason and status.state is State.END:
             reason = next((note for note in status.notes if note.startswith(_WHY)), "unloaded")
+            if reason.endswith(UNREADABLE) and model.error:
+                reason = model.error
         state = "UNAVAILABLE" if status.lost else _STATES[status.state]
         yield _Index(name=model.name, version=str(status.id.version), state=state, reason=reason)
 

@@ -31,6 +31,7 @@ INFER = f"{_PATH}ModelInfer"
 EXTENSIONS = (
     "classification",
     "model_repository",
+    "model_repository(unload_dependents)",
     "schedule_policy",
     "model_configuration",
     "parameters",
