@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.backends import BackendCase, Cannot, load_cases
+from support.backends import BackendCase, Cannot, load_cases, load_module
 
 CASES = load_cases()
 
@@ -43,3 +43,9 @@ def version(tmp_path: Path) -> Path:
     directory = tmp_path / "m" / "1"
     directory.mkdir(parents=True)
     return directory
+
+
+@pytest.fixture(scope="session")
+def write_onnx() -> Any:
+    """The writer of small ONNX models; only for tests that need the framework."""
+    return load_module("case_onnx").write_onnx

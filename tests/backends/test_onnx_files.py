@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.backends import load_module
 from support.real_models import package_file
 
 from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest, Placement
@@ -21,11 +20,6 @@ onnx = pytest.importorskip("onnx")
 T = onnx.TensorProto
 node = onnx.helper.make_node
 LIGHT = package_file("onnx", "backend", "test", "data", "light")
-
-
-@pytest.fixture(scope="module")
-def write_onnx() -> Any:
-    return load_module("case_onnx").write_onnx
 
 
 def header_of(path: Path) -> ModelHeader:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.client import FakeServer, OverAsync, OverSync, Script
+from support.both_clients import OverAsync, OverSync
+from support.client import FakeServer, Script
 
 
 @pytest.fixture

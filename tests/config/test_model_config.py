@@ -1,13 +1,14 @@
 import pytest
+from support.settings import config_of
 
 from inferd.server.config.document import parse_document
 from inferd.server.config.errors import ConfigError
-from inferd.server.config.load import load_config, model_config, model_config_and_notes
+from inferd.server.config.load import load_config, model_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
 
 
 def test_nothing_given_is_the_defaults():
-    assert model_config(ServerConfig(), "m") == ModelConfig()
+    assert config_of(ServerConfig(), "m") == ModelConfig()
 
 
 def test_each_layer_wins_over_the_one_below():
@@ -16,7 +17,7 @@ def test_each_layer_wins_over_the_one_below():
     )
     pbtxt = {"max_batch_size": 2, "backend": "onnxruntime", "version_policy": {"latest": {"num_versions": 2}}}
     yaml = {"batching": {"max_batch_size": 3}, "queue": {"requests": 4}}
-    config = model_config(server, "m", yaml, pbtxt)
+    config = config_of(server, "m", yaml, pbtxt)
     assert (config.queue.requests, config.queue.bytes) == (4, 1024)
     assert (config.batching.max_batch_size, config.batching.mode, config.batching.max_queue_delay) == (
         3,
@@ -24,14 +25,14 @@ def test_each_layer_wins_over_the_one_below():
         0.001,
     )
     assert (config.backend, config.version_policy.latest, config.stateful) == ("onnx", 2, True)
-    assert model_config(server, "other", yaml, None).stateful is False
+    assert config_of(server, "other", yaml, None).stateful is False
     over = load_config(None, {"INFERD_MODELS__m__BATCHING__MAX_BATCH_SIZE": "9"})
-    assert model_config(over, "m", yaml, pbtxt).batching.max_batch_size == 9
+    assert config_of(over, "m", yaml, pbtxt).batching.max_batch_size == 9
 
 
 def test_a_version_policy_is_replaced_as_a_whole():
     server = load_config(None, {}, ["models.m.version_policy.specific=[4]"])
-    policy = model_config(
+    policy = config_of(
         server, "m", {"version_policy": {"all": True}}, {"version_policy": {"latest": {}}}
     ).version_policy
     assert (policy.latest, policy.all, policy.specific) == (None, False, (4,))
@@ -39,23 +40,23 @@ def test_a_version_policy_is_replaced_as_a_whole():
 
 def test_the_servers_preferred_batch_size_yields_to_a_smaller_model():
     server = load_config(None, {}, ["batching.preferred_batch_size=16"])
-    assert model_config(server, "m").batching.preferred_batch_size == 16
-    assert model_config(server, "m", {"batching": {"max_batch_size": 4}}).batching.preferred_batch_size == 4
+    assert config_of(server, "m").batching.preferred_batch_size == 16
+    assert config_of(server, "m", {"batching": {"max_batch_size": 4}}).batching.preferred_batch_size == 4
     with pytest.raises(ConfigError, match="preferred_batch_size of at most"):
-        model_config(server, "m", {"batching": {"max_batch_size": 4, "preferred_batch_size": 8}})
+        config_of(server, "m", {"batching": {"max_batch_size": 4, "preferred_batch_size": 8}})
 
 
 def test_a_value_that_only_fits_together_with_model_yaml_is_no_error_at_start():
     server = load_config(None, {}, ["models.m.batching.preferred_batch_size=64"])
-    assert model_config(server, "m", {"batching": {"max_batch_size": 128}}).batching.preferred_batch_size == 64
+    assert config_of(server, "m", {"batching": {"max_batch_size": 128}}).batching.preferred_batch_size == 64
     with pytest.raises(ConfigError):
-        model_config(server, "m")
+        config_of(server, "m")
 
 
 def test_errors_name_the_file_and_the_line():
     document = parse_document("backend: onnx\nbatching:\n  max_batch_sise: 3\n", "models/m/model.yaml")
     with pytest.raises(ConfigError) as caught:
-        model_config(ServerConfig(), "m", document)
+        config_of(ServerConfig(), "m", document)
     assert str(caught.value) == (
         "models/m/model.yaml:3: batching.max_batch_sise: expected a known key, got an unknown one; did you mean batching.max_batch_size?"  # noqa: E501
     )
@@ -66,18 +67,18 @@ def test_errors_name_the_file_and_the_line():
 )
 def test_model_yaml_is_checked_like_config_yaml(yaml):
     with pytest.raises(ConfigError, match=r"model\.yaml: "):
-        model_config(ServerConfig(), "m", yaml)
+        config_of(ServerConfig(), "m", yaml)
 
 
 def test_an_empty_section_of_model_yaml_is_no_section():
     assert (
-        model_config(ServerConfig(), "m", parse_document("batching:\nlabels:\nsignatures:\nversion_policy:\n", "f"))
+        config_of(ServerConfig(), "m", parse_document("batching:\nlabels:\nsignatures:\nversion_policy:\n", "f"))
         == ModelConfig()
     )
 
 
 def test_notes_of_the_pbtxt_come_with_the_settings():
-    _, notes = model_config_and_notes(ServerConfig(), "m", None, {"max_batch_size": 4, "optimization": {"x": 1}})
+    _, notes = model_config(ServerConfig(), "m", None, {"max_batch_size": 4, "optimization": {"x": 1}})
     assert notes == (
         "config.pbtxt: batching is trusted, not proven: max_batch_size is 4",
         "config.pbtxt: optimization.x is not honoured",

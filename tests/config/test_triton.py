@@ -1,13 +1,13 @@
 import pytest
+from support.settings import config_of
 
 from inferd.server.config.errors import ConfigError
-from inferd.server.config.load import model_config
 from inferd.server.config.schema import ServerConfig
 from inferd.server.config.triton import translate
 
 
 def config(**pbtxt):
-    return model_config(ServerConfig(), "m", None, pbtxt)
+    return config_of(ServerConfig(), "m", None, pbtxt)
 
 
 def x(**fields):

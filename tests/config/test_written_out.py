@@ -7,11 +7,12 @@ from pathlib import Path
 
 import yaml
 from pydantic import TypeAdapter
+from support.settings import config_of
 
 from inferd.server.config import render
 from inferd.server.config.document import parse_document
 from inferd.server.config.keys import all_keys, item_keys
-from inferd.server.config.load import load_config, model_config
+from inferd.server.config.load import load_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def test_what_is_commented_out_works_when_it_is_not():
     shown = head + "\n" + "".join(line.removeprefix("# ") + "\n" for line in model.splitlines())
     config = load_config_text(shown)
     assert list(config.models) == ["digits"]
-    assert model_config(config, "digits") == ModelConfig()
+    assert config_of(config, "digits") == ModelConfig()
     for key in all_keys(ModelConfig):
         value = config.models["digits"]
         for part in key.path:
@@ -85,7 +86,7 @@ def test_the_documentation_shows_every_key():
 
 def test_the_documentations_example_is_a_model_yaml():
     example = (ROOT / render.DOCUMENT).read_text().split("```yaml\n")[1].split("```")[0]
-    config = model_config(ServerConfig(), "m", parse_document(example, "example"))
+    config = config_of(ServerConfig(), "m", parse_document(example, "example"))
     assert config.signatures[0].inputs[0].shape == (-1, 1, 28, 28)
 
 

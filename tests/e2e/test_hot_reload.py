@@ -15,7 +15,6 @@ from support.waiting import eventually
 from inferd.client import Client, ModelStatus, NotFound, Unavailable, VersionState
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
-MODEL = "marked"
 
 
 def assert_clean(seen: Seen) -> None:

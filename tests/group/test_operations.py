@@ -12,8 +12,6 @@ from support.waiting import eventually
 from inferd.server.group import messages as m
 from inferd.server.lifecycle.overrides import Wish, Wishes
 
-NOTHING = Wishes()
-
 
 def pinned(version: int) -> Wishes:
     return Wishes((Wish("pinned", version, "op", 1.0),))

@@ -16,7 +16,6 @@ from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.wire.dtypes import DType
 
 PREDICT = "/v1/models/digits:predict"
-ANY = (-1, -1)
 
 
 def b64(data: bytes) -> dict[str, str]:

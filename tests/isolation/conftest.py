@@ -14,7 +14,8 @@ from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.loader import Loader, LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree

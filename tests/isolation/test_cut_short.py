@@ -23,7 +23,8 @@ from inferd.server.isolation.process import Limits, WorkerProcess
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.cancellation import Cancellation, LoadCancelled
 from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.loader import Loader, LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.disk import Disk
 from support.lifecycle import House
 
 
@@ -19,3 +20,10 @@ def make_house(tmp_path: Path) -> Callable[..., House]:
         return House(tmp_path / "models", **sections)
 
     return make
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    root = tmp_path / "models"
+    root.mkdir()
+    return Disk(root)

@@ -10,7 +10,7 @@ from support.lifecycle import House
 
 from inferd.backends.api import LoadError
 from inferd.server.group.agreement import Agreement
-from inferd.server.lifecycle.loader import LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.record import Content
 from inferd.server.lifecycle.state import ServableId, State
 

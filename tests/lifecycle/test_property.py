@@ -20,7 +20,7 @@ from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.loader import LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.servable import Servable, ServableHandle
 from inferd.server.lifecycle.state import ServableId, State, StateChange

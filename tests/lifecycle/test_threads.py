@@ -17,7 +17,7 @@ from inferd.server.errors import Unavailable
 from inferd.server.lifecycle.assemble import WatchedSource, resolver
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.file_events import FileEvents
-from inferd.server.lifecycle.loader import LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.pool import LoadPool
 from inferd.server.lifecycle.source import RepositoryScanner, Source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 
@@ -145,99 +144,6 @@ def test_a_broken_newest_version_does_not_keep_the_next_one_from_serving_after_a
     assert house.serves() == {3: "three"}
 
 
-def test_replacing_files_in_place_reloads_beside_the_old_generation(house: House) -> None:
-    house.write("m/1/model", "old")
-    house.see()
-    handle = house.manager.acquire("m", 1)
-    house.write("m/1/model", "new")
-    during: list[dict[int, str]] = []
-    house.loader.on_load = lambda request: during.append(house.serves())
-    house.settle()
-    assert during == [{1: "old"}]
-    assert house.serves() == {1: "new"}
-    assert house.version(1).generation == 2
-    assert house.loader.unloads == []
-    assert house.loader.texts[handle.servable.generation] == "old"
-    handle.release()
-    house.run()
-    assert house.loader.unloads == [("m", 1, 1)]
-    assert house.story() == [(1, S), (1, L), (1, A), (1, A)], "for others the version was available all the time"
-    assert house.version(1).state is A
-
-
-def test_bad_content_in_place_keeps_the_old_generation(house: House) -> None:
-    house.write("m/1/model", "old")
-    house.see()
-    house.write("m/1/model", "bad: truncated")
-    house.settle()
-    status = house.version(1)
-    assert (status.state, status.generation) == (A, 1)
-    assert status.error == "files on disk differ: bad: truncated"
-    assert house.serves() == {1: "old"}
-    house.later(1.0)
-    assert len(house.loader.loads) == 3, "tried again with backoff"
-    house.write("m/1/model", "new")
-    house.settle()
-    assert house.serves() == {1: "new"}
-    assert house.version(1).error == ""
-
-
-def test_restoring_the_old_content_needs_no_reload(house: House) -> None:
-    house.write("m/1/model", "old")
-    house.see()
-    house.write("m/1/model", "bad")
-    house.settle()
-    loads = len(house.loader.loads)
-    house.write("m/1/model", "old")
-    house.settle()
-    assert len(house.loader.loads) == loads
-    assert house.version(1).error == ""
-    assert house.version(1).generation == 1
-    house.later(120)
-    assert len(house.loader.loads) == loads, "nothing is left to try"
-
-
-def test_touch_does_not_reload(house: House) -> None:
-    file = house.write("m/1/model", "same")
-    house.see()
-    os.utime(file, (1, 1))
-    house.settle()
-    assert len(house.loader.loads) == 1
-    # The same bytes under another inode, as git-sync and rsync leave them.
-    twin = house.write("m/1/.twin", "same")
-    os.replace(twin, file)
-    house.settle()
-    assert len(house.loader.loads) == 1
-    house.write("m/1/model", "else")
-    house.settle()
-    assert len(house.loader.loads) == 2
-
-
-def test_a_change_before_the_first_hash_is_known_reloads(house: House) -> None:
-    house.write("m/1/model", "old")
-    house.pool.later.append(("m", lambda: None))
-    house.scan()
-    house.manager.turn()
-    house.pool.urgent.pop(0)[1]()
-    house.manager.turn()
-    house.pool.later.clear()  # the hash never comes
-    house.write("m/1/model", "new")
-    house.settle()
-    assert house.serves() == {1: "new"}
-
-
-def test_files_that_change_under_a_running_load_are_loaded_again(house: House) -> None:
-    house.write("m/1/model", "first")
-    house.pool.held.add("m")
-    house.see()
-    house.write("m/1/model", "second")
-    house.settle()
-    house.pool.held.clear()
-    house.run()
-    assert house.serves() == {1: "second"}
-    assert house.version(1).state is A
-
-
 def test_a_deleted_version_gives_way_to_the_next_one_without_a_gap(house: House) -> None:
     house.write("m/1/model", "one")
     house.write("m/2/model", "two")
@@ -331,18 +237,6 @@ def test_resource_preserving_unloads_first(house: House) -> None:
     assert house.story()[3:] == [(2, S), (1, U), (1, E), (2, L), (2, A)]
 
 
-def test_resource_preserving_in_place(house: House) -> None:
-    house.write("m/model.yaml", "transition: resource")
-    house.write("m/1/model", "old")
-    house.see()
-    house.write("m/1/model", "new")
-    counts: list[int] = []
-    house.loader.on_load = lambda request: counts.append(len(house.loader.unloads))
-    house.settle()
-    assert counts == [1]
-    assert house.serves() == {1: "new"}
-
-
 def test_a_version_no_longer_wanted_while_it_loads_is_dropped(house: House) -> None:
     house.write("m/1/model", "one")
     house.pool.held.add("m")
@@ -369,74 +263,6 @@ def test_a_hanging_load_stops_nobody_else(house: House) -> None:
     for _ in range(5):
         house.settle()
     assert len(house.pool.urgent) == 1, "a version that hangs takes one thread, not all"
-
-
-def test_settings_that_reach_the_loader_reload_others_do_not(house: House) -> None:
-    house.write("m/1/model")
-    house.see()
-    house.write("m/model.yaml", "labels: {stable: 1}")
-    house.settle()
-    assert len(house.loader.loads) == 1
-    house.write("m/model.yaml", "labels: {stable: 1}\ndefault_priority: 3")
-    house.settle()
-    assert len(house.loader.loads) == 2
-    assert house.version(1).generation == 2
-
-
-def test_bad_settings_keep_what_is_served_and_say_so(house: House) -> None:
-    house.write("m/1/model", "one")
-    house.write("ok/1/model", "fine")
-    house.see()
-    house.write("m/model.yaml", "version_polcy: {latest: 2}")
-    house.write("m/2/model", "two")
-    house.settle()
-    assert house.serves() == {1: "one"}
-    assert "version_polcy" in house.status().error
-    assert "version_policy" in house.status().error
-    assert house.serves("ok") == {1: "fine"}
-    house.write("m/model.yaml", "version_policy: {latest: 2}")
-    house.settle()
-    assert house.serves() == {1: "one", 2: "two"}
-    assert house.status().error == ""
-
-
-def test_bad_settings_from_the_start(house: House) -> None:
-    house.write("m/model.yaml", "backend: [")
-    house.write("m/1/model")
-    house.see()
-    with pytest.raises(Conflict, match=r"model 'm' cannot be served: .*model.yaml"):
-        house.manager.acquire("m")
-    assert house.manager.ready()
-
-
-def test_content_that_is_overtaken_while_it_loads_never_serves(house: House) -> None:
-    house.write("m/1/model", "first")
-
-    def overtake(request: object) -> None:
-        house.loader.on_load = lambda request: None
-        house.write("m/1/model", "second")
-        for _ in range(2):
-            house.scan()
-            house.manager.turn()
-            house.clock.advance(2)
-
-    house.loader.on_load = overtake
-    house.see()
-    house.settle()
-    assert list(house.loader.texts.values()) == ["second"]
-    assert house.story() == [(1, S), (1, L), (1, S), (1, L), (1, A)]
-
-
-def test_a_failed_reload_of_files_that_change_again_does_not_keep_the_manager_busy(house: House) -> None:
-    house.write("m/1/model", "old")
-    house.see()
-    house.write("m/1/model", "bad")
-    house.settle()
-    house.write("m/1/model.part")
-    house.settle()
-    house.later(300)
-    assert house.manager.turn() is None, "nothing is due while the files are held back"
-    assert house.serves() == {1: "old"}
 
 
 def test_a_version_that_is_wanted_again_before_its_load_has_ended_is_loaded_once(house: House) -> None:

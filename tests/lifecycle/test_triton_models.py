@@ -88,7 +88,7 @@ def test_densenet_of_tritons_quick_start_is_asked_without_the_axis_that_its_grap
     x = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
     check_request(servable.id, signature, {"data_0": x}, ())
     np.testing.assert_allclose(ask(servable, {"data_0": x})["fc6_1"], x.mean((1, 2)))
-    assert servable.labels == {"fc6_1": ("CAT", "DOG", "FISH")}
+    assert servable.class_labels == {"fc6_1": ("CAT", "DOG", "FISH")}
     servable.scheduler.close()
 
 

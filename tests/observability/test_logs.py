@@ -7,6 +7,8 @@ import pytest
 
 from inferd.server.config.schema import Log
 from inferd.server.observability import logs
+from inferd.server.observability.events import event, get
+from inferd.server.observability.rate_limit import RateLimit
 
 
 class Clock:
@@ -20,13 +22,13 @@ class Clock:
 def written(settings, act):
     out = io.StringIO()
     with logs.start(settings, out):
-        act(logs.get("rpc"))
+        act(get("rpc"))
     return out.getvalue()
 
 
 def test_one_line_of_json_per_event():
     def act(log):
-        logs.event(log, logging.INFO, "version available", model="digits", version=2, seconds=0.25, code=None)
+        event(log, logging.INFO, "version available", model="digits", version=2, seconds=0.25, code=None)
         log.warning("plain %s", "words")
 
     first, second = map(json.loads, written(Log(format="json"), act).splitlines())
@@ -41,7 +43,7 @@ def test_one_line_of_json_per_event():
 def test_text_is_key_value_and_quotes_what_is_not_plain():
     text = written(
         Log(),
-        lambda log: logs.event(log, logging.ERROR, "refused it", code="X", peer="ipv4:1.2.3.4:5", text="a b", n=1),
+        lambda log: event(log, logging.ERROR, "refused it", code="X", peer="ipv4:1.2.3.4:5", text="a b", n=1),
     )
     assert text.split(" ", 1)[1] == 'error inferd.rpc "refused it" code=X peer=ipv4:1.2.3.4:5 text="a b" n=1\n'
 
@@ -49,9 +51,7 @@ def test_text_is_key_value_and_quotes_what_is_not_plain():
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_nothing_that_a_client_sends_starts_a_line_or_reaches_a_terminal(form):
     evil = "x\n2026 info forged\r\x1b[31m\u202e\u2028\ud800"
-    text = written(
-        Log(format=form), lambda log: logs.event(log, logging.INFO, evil, request_id=evil, nested={"a": [evil]})
-    )
+    text = written(Log(format=form), lambda log: event(log, logging.INFO, evil, request_id=evil, nested={"a": [evil]}))
     assert len(text.splitlines()) == 1
     assert text.isascii()
     assert "\x1b" not in text
@@ -63,8 +63,8 @@ def test_a_traceback_is_one_line_too_and_is_there_only_when_asked_for(form):
         try:
             raise ValueError("inner")
         except ValueError as error:
-            logs.event(log, logging.ERROR, "boom", error=error)
-            logs.event(log, logging.ERROR, "quiet")
+            event(log, logging.ERROR, "boom", error=error)
+            event(log, logging.ERROR, "quiet")
 
     with_it, without = written(Log(format=form), act).splitlines()
     assert "Traceback" in with_it
@@ -75,7 +75,7 @@ def test_a_traceback_is_one_line_too_and_is_there_only_when_asked_for(form):
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_secrets_are_hidden(form):
     def act(log):
-        logs.event(
+        event(
             log,
             logging.INFO,
             "e",
@@ -105,7 +105,7 @@ def test_json_stays_json_whatever_the_fields_hold():
     }
 
     def act(log):
-        logs.event(log, logging.INFO, "e", **fields)
+        event(log, logging.INFO, "e", **fields)
 
     line = written(Log(format="json"), act)
     found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -137,7 +137,7 @@ def test_a_file_rotates_and_keeps_so_many(tmp_path):
     path = tmp_path / "inferd.log"
     with logs.start(Log(format="json", file=str(path), max_size=2000, backups=2)):
         for number in range(200):
-            logs.event(logs.get(), logging.INFO, "event", number=number)
+            event(get(), logging.INFO, "event", number=number)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["inferd.log", "inferd.log.1", "inferd.log.2"]
     assert all(file.stat().st_size <= 2000 for file in files)
@@ -168,7 +168,7 @@ class Stuck(logging.Handler):
 def test_a_blocked_place_blocks_no_caller_and_what_is_lost_is_counted():
     place = Stuck()
     opened = logs.Logs(place, logging.INFO, waiting=5)
-    log = logs.get("x")
+    log = get("x")
     log.info("first")
     assert place.entered.wait(10)
     for number in range(20):
@@ -183,7 +183,7 @@ def test_lines_of_many_threads_stay_whole():
     def act(log):
         def work(name):
             for number in range(100):
-                logs.event(log, logging.INFO, "e", name=name, number=number)
+                event(log, logging.INFO, "e", name=name, number=number)
 
         threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
         for thread in threads:
@@ -211,7 +211,7 @@ def test_a_bad_format_string_fails_nobody(capsys):
 
 def test_a_rate_limit_lets_a_burst_through_then_a_few_a_second_and_counts():
     clock = Clock()
-    limit = logs.RateLimit(2.0, 3, clock=clock)
+    limit = RateLimit(2.0, 3, clock=clock)
     assert [limit.take("a") for _ in range(5)] == [0, 0, 0, None, None]
     assert limit.take("b") == 0
     clock.now += 0.4
@@ -220,12 +220,10 @@ def test_a_rate_limit_lets_a_burst_through_then_a_few_a_second_and_counts():
     assert limit.take("a") == 3
     clock.now += 1000
     assert [limit.take("a") for _ in range(4)] == [0, 0, 0, None]
-    assert limit.left_out() == {"a": 1}
-    assert limit.left_out() == {}
 
 
 def test_a_rate_limits_keys_are_bounded():
-    limit = logs.RateLimit(1.0, 1, clock=Clock())
+    limit = RateLimit(1.0, 1, clock=Clock())
     for number in range(5000):
         limit.take(number)
     assert limit.take(4999) is None
@@ -235,7 +233,7 @@ def test_a_rate_limits_keys_are_bounded():
 
 def test_a_limited_event_says_how_many_had_no_turn():
     clock = Clock()
-    limit = logs.RateLimit(1.0, 1, clock=clock)
+    limit = RateLimit(1.0, 1, clock=clock)
 
     def act(log):
         for _ in range(4):
@@ -252,4 +250,4 @@ def test_a_limited_event_says_how_many_had_no_turn():
 @pytest.mark.parametrize("bad", [(0, 1), (-1, 1), (1, 0)])
 def test_a_senseless_rate_is_refused(bad):
     with pytest.raises(ValueError, match="expected a rate above 0"):
-        logs.RateLimit(*bad)
+        RateLimit(*bad)

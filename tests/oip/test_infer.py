@@ -317,7 +317,7 @@ def test_classification_of_nothing(client: Client, server: Served, shape: Any, f
 
 
 def test_classification_with_labels(client: Client, server: Served) -> None:
-    _scores(server, np.array([[0.1, 0.7, 0.2]], np.float32), labels={"s": ("cat", "dog")})
+    _scores(server, np.array([[0.1, 0.7, 0.2]], np.float32), class_labels={"s": ("cat", "dog")})
     answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=3)])
     assert answer.as_numpy("s").tolist() == [[b"0.700000:1:dog", b"0.200000:2", b"0.100000:0:cat"]]
 

@@ -6,20 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from support.scheduling import F32, PATIENCE, Call, FakeModel, Recorder, signature, vector
+from support.scheduling import F32, PATIENCE, Call, FakeModel, Recorder, hold, signature, vector
 
-from inferd.backends.api import Signature, TensorSpec, Traits
+from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import InvalidRequest
 from inferd.wire.dtypes import DType
-
-
-def hold(model, scheduler):
-    """Occupies an instance, so that what is submitted next waits."""
-    model.gate.close()
-    blocker = vector(0)
-    scheduler.submit(blocker)
-    model.gate.wait_for_arrivals()
-    return blocker
 
 
 def test_what_waits_goes_together_when_an_instance_is_free(serve):
@@ -312,141 +303,6 @@ class TestPriorities:
         old.result()
         young.result()
         assert [inputs["x"][0, 0] for _, inputs, _ in model.runs] == [0, 1, 2]
-
-
-class TestCopies:
-    def read_only(self, *values, offset=0):
-        raw = bytes(offset) + np.repeat(np.array(values, np.float32)[:, None], 2, axis=1).tobytes()
-        array = np.frombuffer(raw, np.float32, len(values) * 2, offset) if offset % 4 == 0 else None
-        if array is None:
-            array = np.frombuffer(memoryview(raw)[offset:], np.float32)
-        return array.reshape(-1, 2)
-
-    def test_a_request_alone_is_passed_as_it_is(self, serve):
-        model = FakeModel()
-        scheduler = serve(model)
-        array = self.read_only(1)
-        call = Call({"x": array})
-        scheduler.submit(call)
-        call.result()
-        assert model.runs[0][1]["x"] is array
-
-    def test_a_model_that_writes_its_inputs_never_gets_the_requests_bytes(self, serve):
-        def writes(_, inputs):
-            inputs["x"] *= 2
-            return {"y": inputs["x"]}
-
-        model = FakeModel(writes, traits=Traits(may_write_inputs=True))
-        scheduler = serve(model)
-        array = self.read_only(3)
-        alone = Call({"x": array})
-        scheduler.submit(alone)
-        assert alone.result()["y"][0, 0] == 6
-        hold(model, scheduler)
-        pair = [Call({"x": self.read_only(4)}), Call({"x": self.read_only(5)})]
-        for call in pair:
-            scheduler.submit(call)
-        model.gate.open()
-        assert [call.result()["y"][0, 0] for call in pair] == [8, 10]
-        assert alone.result()["y"][0, 0] == 6  # not overwritten by what ran later
-        assert array[0, 0] == 3
-
-    def test_an_owned_array_may_be_written_to_in_place(self, serve):
-        model = FakeModel(traits=Traits(may_write_inputs=True))
-        scheduler = serve(model)
-        call = vector(1, owned=True)
-        array = call.inputs["x"]
-        scheduler.submit(call)
-        call.result()
-        assert model.runs[0][1]["x"] is array
-
-    def test_inputs_are_aligned_where_the_model_needs_it(self, serve):
-        model = FakeModel(traits=Traits(alignment=64))
-        scheduler = serve(model)
-        for offset in (1, 3, 4):
-            call = Call({"x": self.read_only(7, offset=offset)})
-            scheduler.submit(call)
-            assert call.result()["y"][0, 0] == 14
-        hold(model, scheduler)
-        pair = [Call({"x": self.read_only(i, offset=i)}) for i in (1, 2)]
-        for call in pair:
-            scheduler.submit(call)
-        model.gate.open()
-        assert [call.result()["y"][0, 0] for call in pair] == [2, 4]
-        assert all(inputs["x"].ctypes.data % 64 == 0 for _, inputs, _ in model.runs)
-
-    def test_an_output_that_is_a_view_of_the_batch_stays_what_it_was(self, serve):
-        """Large batches are put together in memory that is used again; an identity model gives that very memory out."""
-        model = FakeModel(lambda _, inputs: {"y": inputs["x"]})
-        scheduler = serve(model)
-        answers = []
-        width = 40_000
-        for round_ in range(3):
-            hold(model, scheduler)
-            pair = [vector(10 * round_ + i, width=width) for i in (1, 2)]
-            for call in pair:
-                scheduler.submit(call)
-            model.gate.open()
-            answers += [(10 * round_ + i, call.result()["y"]) for i, call in enumerate(pair, 1)]
-        for value, answer in answers:
-            assert (answer == value).all()
-
-    def test_memory_of_large_batches_is_used_again(self, serve):
-        model = FakeModel()
-        scheduler = serve(model)
-        for _ in range(3):
-            hold(model, scheduler)
-            for call in (pair := [vector(i, width=40_000) for i in (1, 2)]):
-                scheduler.submit(call)
-            model.gate.open()
-            for call in pair:
-                call.result()
-        large = [inputs["x"].ctypes.data for _, inputs, _ in model.runs if inputs["x"].shape[0] == 2]
-        assert len(large) == 3
-        assert len(set(large)) == 1
-
-
-class TestPadding:
-    def test_lengths_share_a_batch_after_padding(self, serve):
-        def lengths(_, inputs):
-            return {
-                "y": inputs["x"].sum(axis=1, keepdims=True),
-                "n": np.full((len(inputs["x"]), 1), inputs["x"].shape[1], np.float32),
-            }
-
-        model = FakeModel(lengths, [signature({"x": (F32, (-1, -1))}, {"y": (F32, (-1, 1)), "n": (F32, (-1, 1))})])
-        scheduler = serve(model, batching={"padding": {"x": (4, 8)}})
-        assert scheduler.batching == "up to 32 rows"
-        hold(model, scheduler)
-        calls = [vector(1, width=3), vector(2, width=4), vector(3, width=6), vector(4, width=9), vector(5, width=1)]
-        for call in calls:
-            scheduler.submit(call)
-        model.gate.open()
-        assert [call.result()["y"][0, 0] for call in calls] == [3, 8, 18, 36, 5]
-        assert [call.result()["n"][0, 0] for call in calls] == [4, 4, 8, 9, 4]
-        assert model.batches == [1, 3, 1, 1]
-
-    def test_a_request_alone_is_padded_too(self, serve):
-        model = FakeModel()
-        scheduler = serve(model, batching={"padding": {"x": (4,)}})
-        call = vector(1, width=3)
-        scheduler.submit(call)
-        np.testing.assert_array_equal(call.result()["y"], [[2, 2, 2, 0]])
-
-    def test_an_input_that_cannot_be_padded_is_refused_at_load(self):
-        from support.scheduling import scheduler
-
-        from inferd.backends.api import LoadError
-
-        fixed = signature({"x": (F32, (-1, 3))}, {"y": (F32, (-1, 3))})
-        with pytest.raises(LoadError, match=r"batching.padding: input 'x'.*\[-1, 3\]"):
-            scheduler(FakeModel(signatures=[fixed]), batching={"padding": {"x": (4,)}})
-
-    def test_a_name_that_is_no_input_is_told(self, serve, caplog: pytest.LogCaptureFixture):
-        serve(FakeModel(), batching={"padding": {"x": (4,), "xx": (4,)}})
-        assert [m for m in caplog.messages if "padding" in m] == [
-            "m:1: batching.padding names 'xx', which is no input of the model"
-        ]
 
 
 def test_several_instances_take_from_one_queue(serve):

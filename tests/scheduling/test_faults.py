@@ -9,20 +9,12 @@ import threading
 
 import numpy as np
 import pytest
-from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, Recorder, vector
+from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, Recorder, hold, vector
 
 from inferd.backends.api import BackendError, InvalidInput, LoadError, Placement, Traits
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.errors import ExecutionFailed, InvalidRequest
 from inferd.server.scheduling.scheduler import Scheduler
-
-
-def hold(model, scheduler):
-    model.gate.close()
-    blocker = vector(0)
-    scheduler.submit(blocker)
-    model.gate.wait_for_arrivals()
-    return blocker
 
 
 def allergic(error):

@@ -7,18 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from support.scheduling import F32, PATIENCE, Call, FakeModel, signature, vector
+from support.scheduling import F32, PATIENCE, Call, FakeModel, hold, signature, vector
 
 from inferd.backends.api import BackendError
 from inferd.server.errors import Cancelled, DeadlineExceeded, ExecutionFailed, InvalidRequest, Overloaded, Unavailable
-
-
-def hold(model, scheduler):
-    model.gate.close()
-    blocker = vector(0)
-    scheduler.submit(blocker)
-    model.gate.wait_for_arrivals()
-    return blocker
 
 
 @pytest.mark.parametrize("instances", [1, 3])

@@ -28,7 +28,7 @@ from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.scheduling.pipeline import Pipeline
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.scheduling.wiring import Stage, WiringError, wire
+from inferd.server.scheduling.wiring import Stage, wire
 from inferd.wire.dtypes import DType
 
 
@@ -382,33 +382,3 @@ def test_every_request_ends_once_and_nothing_stays(events: list[str]) -> None:
     assert all((request.outputs is None) != (request.error is None) for request in asked)
     assert all(request.error is None or isinstance(request.error, ServingError) for request in asked)
     assert idle(house)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "stages", "message"),
-    [
-        (["x"], ["y"], [stage("a", {"x": "z"}, {"y": "y"})], "gets 'z', which is no input"),
-        (["x"], ["y"], [stage("a", {"x": "x"}, {"y": "yy"})], "no step gives the output 'y'; did you mean 'yy'"),
-        (["x", "w"], ["y"], [stage("a", {"x": "x"}, {"y": "y"})], "no step uses the input 'w'"),
-        (["x"], ["y"], [stage("a", {"x": "x"}, {"y": "x"})], "is an input of the ensemble"),
-        (["x"], ["y"], [stage("a", {"x": "x"}, {"y": "y"}), stage("b", {"x": "x"}, {"y": "y"})], "by step a and by"),
-        (
-            ["x"],
-            ["y"],
-            [stage("a", {"x": "x", "r": "q"}, {"y": "p"}), stage("b", {"x": "p"}, {"y": "q", "z": "y"})],
-            "in a circle: step a → step b → step a|in a circle: step b → step a → step b",
-        ),
-        (["x"], ["y"], [stage("a", {"x": "x", "r": "y"}, {"y": "y"})], "in a circle: step a → step a"),
-        ([], ["y"], [], "declares its inputs and outputs"),
-    ],
-)
-def test_wrong_wirings_are_refused(inputs: list[str], outputs: list[str], stages: list[Stage], message: str) -> None:
-    with pytest.raises(WiringError, match=message):
-        wire(inputs, outputs, stages)
-
-
-def test_steps_may_be_written_in_any_order() -> None:
-    wiring = wire(["x"], ["y"], House.STAGES)
-    assert [stage.model for stage in wiring.stages][-1] == "c"
-    assert wiring.unused == ()
-    assert wire(["x"], ["p"], House.STAGES).unused == ("y",)

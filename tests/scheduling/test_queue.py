@@ -9,17 +9,9 @@ import weakref
 
 import numpy as np
 import pytest
-from support.scheduling import PATIENCE, Call, FakeModel, Recorder, vector
+from support.scheduling import PATIENCE, Call, FakeModel, Recorder, hold, vector
 
 from inferd.server.errors import Cancelled, Code, DeadlineExceeded, Overloaded, QueueTimeout, Unavailable
-
-
-def hold(model, scheduler):
-    model.gate.close()
-    blocker = vector(0)
-    scheduler.submit(blocker)
-    model.gate.wait_for_arrivals()
-    return blocker
 
 
 class TestBounds:
@@ -141,7 +133,7 @@ class TestExpiry:
     def test_expired_is_dropped_when_dequeued_and_never_runs(self, serve, monkeypatch):
         """The clock thread is late here: the instance itself must not run what nobody waits for."""
         model = FakeModel()
-        monkeypatch.setattr("inferd.server.scheduling.batcher.Batcher.watch", lambda self: None)
+        monkeypatch.setattr("inferd.server.scheduling.watcher.Watcher.run", lambda self: None)
         scheduler = serve(model)
         hold(model, scheduler)
         due = time.monotonic() + 0.01

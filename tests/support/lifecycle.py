@@ -13,7 +13,7 @@ from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.assemble import request_resolver, resolver, uploads_of
 from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
-from inferd.server.lifecycle.loader import LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.servable import Servable

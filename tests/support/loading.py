@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from inferd.backends.registry import Registry
-from inferd.server.config.load import model_config_and_notes
+from inferd.server.config.load import model_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.loader import Loader, LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.pbtxt import read_triton_config
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
@@ -25,7 +26,7 @@ LIMIT = 60.0
 def triton_settings(directory: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     """Settings and notes of a model directory with a config.pbtxt; unknown fields are among the notes."""
     read = read_triton_config(directory / "config.pbtxt", directory.name)
-    config, notes = model_config_and_notes(ServerConfig(), directory.name, None, read.values)
+    config, notes = model_config(ServerConfig(), directory.name, None, read.values)
     return config, (*read.unknown, *notes)
 
 

@@ -112,7 +112,7 @@ class FakeServable:
     plans: dict[object, Any] = field(default_factory=dict)
     serves: bool = True
     ensemble: tuple[Any, ...] = ()
-    labels: Mapping[str, Sequence[str]] | None = None
+    class_labels: Mapping[str, Sequence[str]] | None = None
 
 
 class FakeHandle:

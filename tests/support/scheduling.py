@@ -176,6 +176,15 @@ def vector(*values: float, width: int = 2, **options: Any) -> Call:
     return Call({"x": np.repeat(np.array(values, np.float32)[:, None], width, axis=1)}, **options)
 
 
+def hold(model: FakeModel, scheduler: Scheduler) -> Call:
+    """Occupies an instance, so that what is submitted next waits."""
+    model.gate.close()
+    blocker = vector(0)
+    scheduler.submit(blocker)
+    model.gate.wait_for_arrivals()
+    return blocker
+
+
 class Recorder:
     """An observer that keeps what it hears."""
 

@@ -36,7 +36,8 @@ from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.memory import IdleCollector
 from inferd.server.lifecycle.models_file import FollowedFile
 from inferd.server.lifecycle.named import fixed_models
-from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange
+from inferd.server.lifecycle.readiness import unready
+from inferd.server.lifecycle.state import ServableId, State, StateChange
 from inferd.server.observability.events import event
 from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
@@ -273,7 +274,7 @@ class App:
             return Readiness(True)
         if self.manager.ready():
             return Readiness(False, "waiting for the other workers")
-        waiting = self._waiting()
+        waiting = unready(self._config.server.readiness, self.manager.models())
         if self._config.auth.enabled:  # whoever asks need not be meant to know of these models
             return Readiness(
                 False, f"waiting for {len(waiting)} versions" if waiting else "the repository is being read"
@@ -283,20 +284,6 @@ class App:
             return Readiness(False, why)
         more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
         return Readiness(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")
-
-    def _waiting(self) -> list[str]:
-        """What keeps the server from being ready, in the words of `server.readiness`."""
-        rule = self._config.server.readiness
-        models = {model.name: model for model in self.manager.models()}
-        if isinstance(rule, tuple):
-            missing = [name for name in rule if name not in models or not _available(models[name])]
-            return [f"{name}: {_trouble(models.get(name))}" for name in missing]
-        versions = [version for model in models.values() for version in model.versions]
-        waiting = [v for v in versions if v.state in (State.START, State.LOADING) and (rule == "strict" or not v.error)]
-        words = [f"{version.id} ({version.error})" if version.error else str(version.id) for version in waiting]
-        if rule == "strict":
-            words += [f"{m.name} ({m.error})" for m in models.values() if m.error and not _available(m)]
-        return words
 
     def summary(self) -> str:
         """What is served, in a few words."""
@@ -341,14 +328,3 @@ class App:
 
     def _observer(self, servable: ServableId) -> BatchObserver:
         return self.metrics.model(servable.name, servable.version)
-
-
-def _available(model: ModelStatus) -> bool:
-    return any(version.serves for version in model.versions)
-
-
-def _trouble(model: ModelStatus | None) -> str:
-    if model is None:
-        return "not in the repository"
-    errors = (version.error for version in model.versions if version.error)
-    return model.error or next(errors, "no version is available yet")

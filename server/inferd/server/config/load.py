@@ -72,23 +72,9 @@ def model_config(
     *,
     model_yaml_source: str = "model.yaml",
     pbtxt_source: str = "config.pbtxt",
-) -> ModelConfig:
-    """The settings of one model. Raises ConfigError. A `Document` as `model_yaml` gives errors their lines."""
-    return model_config_and_notes(
-        server, name, model_yaml, pbtxt, model_yaml_source=model_yaml_source, pbtxt_source=pbtxt_source
-    )[0]
-
-
-def model_config_and_notes(
-    server: ServerConfig,
-    name: str,
-    model_yaml: Mapping[str, Any] | None = None,
-    pbtxt: Mapping[str, Any] | None = None,
-    *,
-    model_yaml_source: str = "model.yaml",
-    pbtxt_source: str = "config.pbtxt",
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The settings of one model, and notes for an operator: what of config.pbtxt is not honoured."""
+    """The settings of one model, and notes for an operator: what of config.pbtxt is not honoured. Raises ConfigError. A
+    `Document` as `model_yaml` gives errors their lines."""
     defaults = server.model_dump(mode="json", include=set(_PER_MODEL))
     translation = triton.translate(name, pbtxt or {}, source=pbtxt_source)
     own = [

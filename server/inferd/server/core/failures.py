@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from threading import Lock
-from types import MappingProxyType
+from typing import TypedDict, Unpack
 
 from inferd.server.core.status import Failure
 from inferd.server.errors import Code
@@ -20,6 +20,16 @@ _LEVELS = {
     Code.CANCELLED: logging.DEBUG,
 }
 _MAX_FIELD = 128
+
+
+class Details(TypedDict, total=False):
+    """What is known of a request that has failed. `error`: what was raised; `trace`: see `core.trace`."""
+
+    model: str
+    request_id: str
+    peer: str
+    error: BaseException
+    trace: Mapping[str, str]
 
 
 class FailureLog:
@@ -42,44 +52,15 @@ class FailureLog:
         # Method and code come from small fixed sets: this cannot grow at a client's will.
         self._seen: dict[tuple[str, Code], tuple[float, int, int]] = {}  # lines written, left out
 
-    def write(
-        self,
-        method: str,
-        failure: Failure,
-        *,
-        model: str = "",
-        request_id: str = "",
-        peer: str = "",
-        error: BaseException | None = None,
-        trace: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """A request has failed. The traceback is written for unexpected errors only. `trace`: core.trace."""
+    def write(self, method: str, failure: Failure, **details: Unpack[Details]) -> None:
+        """A request has failed. The traceback is written for unexpected errors only."""
         left_out = self.admit(method, failure.code)
         if left_out is not None:
-            self.write_admitted(
-                method,
-                failure,
-                left_out,
-                model=model,
-                request_id=request_id,
-                peer=peer,
-                error=error,
-                trace=trace,
-            )
+            self.write_admitted(method, failure, left_out, **details)
 
-    def write_admitted(
-        self,
-        method: str,
-        failure: Failure,
-        left_out: int,
-        *,
-        model: str = "",
-        request_id: str = "",
-        peer: str = "",
-        error: BaseException | None = None,
-        trace: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def write_admitted(self, method: str, failure: Failure, left_out: int, **details: Unpack[Details]) -> None:
         """The same for a failure that `admit` has let through: for callers to whom the rest is dear."""
+        error = details.get("error")
         event(
             self._logger,
             _LEVELS.get(failure.code, logging.INFO),
@@ -87,12 +68,12 @@ class FailureLog:
             error=error if failure.unexpected else None,
             method=method,
             code=failure.code.name,
-            model=_clean(model) or None,
-            request_id=_clean(request_id) or None,
-            peer=peer or None,
+            model=_clean(details.get("model", "")) or None,
+            request_id=_clean(details.get("request_id", "")) or None,
+            peer=details.get("peer") or None,
             left_out=left_out or None,
             reason=_printable(failure.text),
-            **trace,
+            **details.get("trace", {}),
         )
 
     def admit(self, method: str, code: Code, failures: int = 1) -> int | None:

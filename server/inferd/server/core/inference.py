@@ -93,7 +93,7 @@ class Query(InferRequest):
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a request
 class Answer:
     """Outputs in the order asked for, else in that of the signature. Times in seconds. `max_batch_size` is the
-    servable's: 0 where nothing is known to be a batch axis. `labels`: names of classes by output."""
+    servable's: 0 where nothing is known to be a batch axis. `class_labels`: names of classes by output."""
 
     id: ServableId
     signature: str
@@ -101,7 +101,7 @@ class Answer:
     queue_seconds: float
     compute_seconds: float
     max_batch_size: int = 0
-    labels: Mapping[str, Sequence[str]] | None = None
+    class_labels: Mapping[str, Sequence[str]] | None = None
 
 
 @dataclass(slots=True)
@@ -206,7 +206,7 @@ def _ended(request: Any) -> None:
             if list(outputs) != plan.names:
                 outputs = ordered(outputs, plan.names)
             id_, signature = servable.id, plan.signature.name
-            outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size, servable.labels)
+            outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size, servable.class_labels)
         except ServingError as failed:
             outcome = failed
             code = failed.code.name

@@ -88,6 +88,8 @@ LATE = refusal(Code.DEADLINE_EXCEEDED, "the deadline passed before the call was 
 """For calls that waited too long to be looked at."""
 CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
 """For calls that are still running when the drain's grace is over."""
+NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
+"""For unary calls whose client sends nothing."""
 
 
 def unknown_method(name: str) -> Failure:

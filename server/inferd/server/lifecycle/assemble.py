@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inferd.server.config.load import model_config_and_notes
+from inferd.server.config.load import model_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.cpu_budget import available_cpus
@@ -110,7 +110,7 @@ def resolver(config: ServerConfig, named: NamedModels | None = None) -> Resolve:
     def resolve(
         name: str, directory: Path, model_file: Mapping[str, Any] | None, triton: Mapping[str, Any] | None
     ) -> tuple[ModelConfig, tuple[str, ...]]:
-        return model_config_and_notes(
+        return model_config(
             own.over(config, name),
             name,
             model_file,
@@ -127,7 +127,7 @@ def request_resolver(config: ServerConfig, named: NamedModels | None = None) -> 
     own = named or NamedModels()
 
     def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
-        return model_config_and_notes(own.over(config, name), name, None, triton, pbtxt_source=SOURCE)
+        return model_config(own.over(config, name), name, None, triton, pbtxt_source=SOURCE)
 
     return resolve
 

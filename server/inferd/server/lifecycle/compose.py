@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from inferd.backends.api import LoadError
 from inferd.server.errors import ServingError
 from inferd.server.lifecycle.check import check_request
+from inferd.server.lifecycle.class_labels import class_labels
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, wiring_of
-from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.scheduling.crowd import Who
@@ -69,5 +69,5 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
         load_seconds=time.monotonic() - began,
         notes=(*request.notes, *notes),
         ensemble=config.ensemble,
-        labels=labels_of(config, request.version.path.parent),
+        class_labels=class_labels(config, request.version.path.parent),
     )

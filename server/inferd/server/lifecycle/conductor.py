@@ -21,7 +21,8 @@ from inferd.server.lifecycle.ensemble import Obstacle, composing, held_by, obsta
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.fingerprints import Fingerprints
 from inferd.server.lifecycle.intake import Intake
-from inferd.server.lifecycle.loader import LoaderLike, LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loader import LoaderLike
 from inferd.server.lifecycle.loads import Loads
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import PoolLike

@@ -12,11 +12,12 @@ from pathlib import Path
 from inferd.backends.api import LoadError, Signature
 from inferd.server.config.schema import ServerConfig
 from inferd.server.lifecycle.assemble import build_loader, resolver
+from inferd.server.lifecycle.class_labels import class_labels
 from inferd.server.lifecycle.desired import desired
 from inferd.server.lifecycle.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.lifecycle.ensemble import BACKEND, misfit, models_of, wiring_of
-from inferd.server.lifecycle.label_files import labels_of
-from inferd.server.lifecycle.loader import Loader, LoadRequest, Registry
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loader import Loader, Registry
 from inferd.server.lifecycle.misplaced import misplaced
 from inferd.server.lifecycle.named import NamedModels
 from inferd.server.lifecycle.overrides import Wishes
@@ -164,7 +165,7 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
     try:
         with loader.placed(request) as (opened, backend):
             replayed = len(loader.warmup(request, opened))
-            labels_of(model.config, model.directory)
+            class_labels(model.config, model.directory)
             return Finding(
                 model.name,
                 version.number,

@@ -27,11 +27,11 @@ from inferd.backends.api import (
 from inferd.server.config.schema import ModelConfig
 from inferd.server.isolation.process import Limits, WorkerProcess
 from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
-from inferd.server.lifecycle.cancellation import Cancellation, LoadCancelled
+from inferd.server.lifecycle.cancellation import Cancellation
+from inferd.server.lifecycle.class_labels import class_labels
 from inferd.server.lifecycle.compose import compose
 from inferd.server.lifecycle.declared import declared_samples
 from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.label_files import labels_of
 from inferd.server.lifecycle.load_errors import first_line, load_errors
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.memory import Memory
@@ -48,8 +48,6 @@ from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.pipeline import Acquire
 from inferd.server.scheduling.scheduler import Scheduler
-
-__all__ = ["LoadCancelled", "LoadRequest", "Loader", "LoaderLike", "Registry"]
 
 log = get("lifecycle")
 
@@ -193,7 +191,7 @@ class Loader:
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
                 notes=(*request.notes, *model.traits.notes),
-                labels=labels_of(config, request.version.path.parent),
+                class_labels=class_labels(config, request.version.path.parent),
                 worker=opened.worker,
             )
             cancellation.disarm()

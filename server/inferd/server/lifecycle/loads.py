@@ -11,9 +11,11 @@ from functools import partial
 
 from inferd.backends.api import LoadError
 from inferd.server.lifecycle.admission import Admission
+from inferd.server.lifecycle.cancellation import LoadCancelled
 from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.layout import readable
-from inferd.server.lifecycle.loader import LoadCancelled, LoaderLike, LoadRequest
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loader import LoaderLike
 from inferd.server.lifecycle.pool import PoolLike
 from inferd.server.lifecycle.record import Loading, ModelRecord, VersionRecord
 from inferd.server.lifecycle.retry import Backoff, Failure

@@ -7,7 +7,6 @@ the source sees the disk → mailbox (latest wins) → Conductor decides → loa
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from inferd.server.lifecycle.conductor import Conductor
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.events import Events
 from inferd.server.lifecycle.loader import LoaderLike
+from inferd.server.lifecycle.mailbox import Mailbox
 from inferd.server.lifecycle.named import NamedModel, NamedModels
 from inferd.server.lifecycle.operators import Operators
 from inferd.server.lifecycle.overrides import Overrides, Wishes
@@ -79,16 +79,14 @@ class Manager:
         self._clock = clock
         self._wall_clock = wall_clock
         self._events = Events()
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._mailbox: Listing | None = None
-        self._wake = threading.Event()
+        self._mailbox = Mailbox()
         overrides = overrides or Overrides.of_config(config.server)
         self._conductor = Conductor(
             loader,
             self._pool,
             overrides,
             self._events,
-            post=self._post,
+            post=self._mailbox.post,
             spawn=spawn,
             explicit=explicit,
             load_at_start=tuple(config.repository.load),
@@ -113,7 +111,7 @@ class Manager:
         self._deadline: float | None = None  # when the grace of `stop` ends
         self._stopped = threading.Event()
         self._operators = Operators(
-            self._commands, self._named, substitution, scan=source.request_scan, post=self._post, spawn=spawn,
+            self._commands, self._named, substitution, scan=source.request_scan, post=self._mailbox.post, spawn=spawn,
             stopping=lambda: self._stopping, stopped=self._stopped, clock=clock, wall_clock=wall_clock,
         )  # fmt: skip
         self._thread: threading.Thread | None = None
@@ -250,7 +248,7 @@ class Manager:
 
     def adopt_wishes(self, name: str, wishes: Wishes) -> None:
         """Takes over the wishes for a model that somebody else keeps."""
-        self._post(partial(self._commands.adopt, name, wishes))
+        self._mailbox.post(partial(self._commands.adopt, name, wishes))
 
     # Life
 
@@ -276,7 +274,7 @@ class Manager:
             self._deadline = self._clock() + grace
             self._stopping = True
             self._moment.give_up()
-            self._post(self._begin_stop)
+            self._mailbox.post(self._begin_stop)
         if self._thread is None:
             return
         self._stopped.wait(grace + _CLOSING + 5)
@@ -285,21 +283,15 @@ class Manager:
 
     def deliver(self, listing: Listing) -> None:
         """The source's way in. The latest listing wins: one that was not yet looked at is replaced."""
-        self._mailbox = listing
-        self._wake.set()
+        self._mailbox.deliver(listing)
 
     def turn(self) -> float | None:
         """One round: takes in what has come, decides, acts, answers. Gives the seconds until the next one is due, None
         for none. For the manager's thread, and for tests that step it."""
-        if self._mailbox is not None and not self._stopping:
-            listing, self._mailbox = self._mailbox, None
+        listing = self._mailbox.take_listing()
+        if listing is not None and not self._stopping:
             self._conductor.intake.adopt(listing)
-        while True:
-            try:
-                job = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-            job()
+        self._mailbox.run_jobs()
         if self._stopping:
             self._commands.stop()
         else:
@@ -307,15 +299,14 @@ class Manager:
         self._conductor.act()
         now = self._clock()
         if self._conductor.intake.listing is not None:
-            wanted = {name: self._conductor.wanted(name).wanted for name in self._conductor.intake.listing.models}
-            self._readiness.first_listing(self._conductor.intake.listing, wanted, now)
+            self._readiness.first_listing(self._conductor.intake.listing, self._conductor.wanted, now)
         if not self._preloading and not self._stopping and self._readiness.check(self._conductor.records, now):
             event(log, logging.INFO, "ready", models=len(self._board.serving))
             self._moment.comes()
         self._commands.finish()
         self._remove_uploads()
         times = [time for time in (self._conductor.due, self._readiness.due(now), self._deadline) if time is not None]
-        if not self._inbox.empty() or self._mailbox is not None:
+        if not self._mailbox.empty:
             return 0.0
         return max(0.0, min(times) - self._clock()) if times else None
 
@@ -326,7 +317,7 @@ class Manager:
 
     def _run(self) -> None:
         while True:
-            self._wake.clear()
+            self._mailbox.begin()
             try:
                 wait = self.turn()
             except Exception as error:
@@ -339,12 +330,8 @@ class Manager:
                 if late >= 0:
                     self._conductor.close_all()
                     wait = 0.1
-            self._wake.wait(wait)
+            self._mailbox.wait(wait)
         self._stopped.set()
-
-    def _post(self, job: Callable[[], None]) -> None:
-        self._inbox.put(job)
-        self._wake.set()
 
     def _begin_stop(self) -> None:
         self._pool.stop()
@@ -356,4 +343,4 @@ class Manager:
         def done() -> None:
             self._preloading = False
 
-        self._post(done)
+        self._mailbox.post(done)

@@ -1,13 +1,14 @@
-"""When the server is ready: once, and for good."""
+"""When the server is ready: once, and for good. And what it waits for until then, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from inferd.server.lifecycle.desired import Desired
 from inferd.server.lifecycle.disk import Listing
 from inferd.server.lifecycle.record import ModelRecord
-from inferd.server.lifecycle.state import ServableId
+from inferd.server.lifecycle.state import ModelStatus, ServableId, State
 
 Rule = Literal["settled", "strict"] | tuple[str, ...]
 
@@ -32,14 +33,14 @@ class Readiness:
         self._until = 0.0
         self.ready = False
 
-    def first_listing(self, listing: Listing, wanted: Mapping[str, frozenset[int]], now: float) -> None:
+    def first_listing(self, listing: Listing, wanted: Callable[[str], Desired], now: float) -> None:
         """Takes note of what is wanted; only the first call with a complete listing counts."""
         if self._awaited is not None or not listing.complete:
             return
-        self._awaited = {ServableId(name, number) for name, numbers in wanted.items() for number in numbers}
+        self._awaited = {ServableId(name, number) for name in listing.models for number in wanted(name).wanted}
         for name, model in listing.models.items():
             newest = model.versions[0] if model.versions else None
-            if newest is not None and newest.settling and not wanted.get(name):
+            if newest is not None and newest.settling and not wanted(name).wanted:
                 self._settling.add(ServableId(name, newest.number))
             elif model.error:
                 self._faulty.add(name)
@@ -72,3 +73,28 @@ class Readiness:
             return True
         # An ensemble that cannot be put together has an error and no failure: nothing was tried.
         return self._rule == "settled" and (record.failure is not None or bool(record.error))
+
+
+def unready(rule: Rule, models: Iterable[ModelStatus]) -> list[str]:
+    """What keeps the server from being ready, for people: from the published statuses, on any thread."""
+    known = {model.name: model for model in models}
+    if isinstance(rule, tuple):
+        missing = [name for name in rule if name not in known or not _available(known[name])]
+        return [f"{name}: {_trouble(known.get(name))}" for name in missing]
+    versions = [version for model in known.values() for version in model.versions]
+    waiting = [v for v in versions if v.state in (State.START, State.LOADING) and (rule == "strict" or not v.error)]
+    words = [f"{version.id} ({version.error})" if version.error else str(version.id) for version in waiting]
+    if rule == "strict":
+        words += [f"{m.name} ({m.error})" for m in known.values() if m.error and not _available(m)]
+    return words
+
+
+def _available(model: ModelStatus) -> bool:
+    return any(version.serves for version in model.versions)
+
+
+def _trouble(model: ModelStatus | None) -> str:
+    if model is None:
+        return "not in the repository"
+    errors = (version.error for version in model.versions if version.error)
+    return model.error or next(errors, "no version is available yet")

@@ -5,9 +5,9 @@ Legal transitions of a version's state (`State`), by what announces them:
     (unknown) → START                    wanted, to be loaded
     START → LOADING                      the load pool has it
     LOADING → AVAILABLE | START          loaded and in the serving map | failed, `error` says why, tried again later
-    AVAILABLE → AVAILABLE                reloaded from other content (generation grows), or `error` about that has
-    changed AVAILABLE → UNLOADING → END          no longer served; END when the last request is answered and everything
-    is closed START | LOADING → END                no longer wanted, never served
+    AVAILABLE → AVAILABLE                reloaded from other content (generation grows), or `error` about that changed
+    AVAILABLE → UNLOADING → END          no longer served; END when its last request is answered and all is closed
+    START | LOADING → END                no longer wanted, never served
     END | UNLOADING → START              wanted again
 
 A reload beside a served generation is not announced until it serves: for everyone outside, the version is AVAILABLE all

@@ -32,15 +32,15 @@ class Servable:
     nbytes              estimate of the memory that the version takes
     load_seconds        time that the load took, warm-up included
     notes               what an operator should know
-    labels              names of classes by output, None: there are none
+    class_labels        names of classes by output, None: there are none
     ensemble            the steps of an ensemble, () for every other model
     worker              the process that it lives in, None: this one
     plans               what the front end has found out about requests to it, for it to look up; it bounds them
     """
 
     __slots__ = (
-        "_held", "_on_idle", "_retired", "backend", "batching", "default_priority", "default_signature", "devices",
-        "ensemble", "generation", "id", "labels", "load_seconds", "max_batch_size", "nbytes", "notes", "plans",
+        "_held", "_on_idle", "_retired", "backend", "batching", "class_labels", "default_priority", "default_signature",
+        "devices", "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans",
         "scheduler", "signatures", "stateful", "worker",
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ class Servable:
         load_seconds: float = 0.0,
         notes: tuple[str, ...] = (),
         ensemble: tuple[Step, ...] = (),
-        labels: Mapping[str, Sequence[str]] | None = None,
+        class_labels: Mapping[str, Sequence[str]] | None = None,
         worker: WorkerProcess | None = None,
     ) -> None:
         self.id: Final = id
@@ -75,7 +75,7 @@ class Servable:
         self.load_seconds: Final = load_seconds
         self.notes: Final = notes
         self.ensemble: Final = ensemble
-        self.labels: Final = labels or None
+        self.class_labels: Final = class_labels or None
         self.worker: Final = worker
         self.plans: Final[dict[object, Any]] = {}
         self._held: set[ServableHandle] = set()

@@ -1,7 +1,7 @@
 """Structured logs: one line per event, as text or JSON, to standard error or to a file that rotates.
 
-    log = logs.get("lifecycle")
-    logs.event(log, logging.INFO, "version available", model="digits", version=2, seconds=0.4)
+    log = get("lifecycle")
+    event(log, logging.INFO, "version available", model="digits", version=2, seconds=0.4)
 
     2026-01-02T03:04:05.678Z info inferd.lifecycle "version available" model=digits version=2 seconds=0.4
     {"time":"2026-01-02T03:04:05.678Z","level":"info","logger":"inferd.lifecycle","event":"version available",...}
@@ -27,10 +27,7 @@ from typing import Any, Final, TextIO
 
 from inferd.server.config.schema import Log
 from inferd.server.config.secrets import HIDDEN, is_secret, redacted
-from inferd.server.observability.events import FIELDS, event, get
-from inferd.server.observability.rate_limit import RateLimit
-
-__all__ = ["JsonFormatter", "Logs", "RateLimit", "TextFormatter", "event", "get", "start"]
+from inferd.server.observability.events import FIELDS, get
 
 # Lines that wait for a slow disk or a blocked pipe; more are dropped and counted, so that no caller waits for a log.
 _WAITING: Final = 10_000

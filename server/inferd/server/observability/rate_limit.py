@@ -1,4 +1,4 @@
-"""Failure logs under load: a few a second, and how many were left out."""
+"""Log lines that others can cause at any rate: a few a second are written, and how many were left out."""
 
 from __future__ import annotations
 
@@ -56,16 +56,8 @@ class RateLimit:
             if bucket is not None:
                 bucket.left_out += count
 
-    def left_out(self) -> dict[Hashable, int]:
-        """What was left out and not yet told, by key; told with this. For the end of the process."""
-        with self._lock:
-            result = {key: bucket.left_out for key, bucket in self._buckets.items() if bucket.left_out}
-            for bucket in self._buckets.values():
-                bucket.left_out = 0
-            return result
-
     def event(self, logger: logging.Logger, level: int, name: str, /, key: Hashable = None, **fields: Any) -> None:
-        """Logs an event as `logs.event` does, if its turn has come; `suppressed` counts those before it that had none.
+        """Logs an event, if its turn has come; `suppressed` counts those before it that had none.
 
         Events of one name share a turn; `key` (a model, a code) gives each of its values turns of its own.
         """

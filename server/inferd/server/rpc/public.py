@@ -20,15 +20,15 @@ import grpc.aio
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import CUT, GONE, Failure, failure_of, late, refusal, unknown_method
+from inferd.server.core.status import CUT, GONE, NO_MESSAGE, Failure, late, refusal, unknown_method
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
+from inferd.server.rpc.callbacks import raised
 from inferd.server.rpc.public_calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable, StreamHandler, UnaryHandler
 from inferd.server.security.tls import TlsFiles, tls_files
 
 _log = logging.getLogger("inferd.rpc")
-_NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 
 
 class PublicTransport:
@@ -176,7 +176,7 @@ class PublicTransport:
                 except TimeoutError:
                     return await self._refuse(method, context, late(patience))
                 if message is grpc.aio.EOF:
-                    return await self._refuse(method, context, _NO_MESSAGE)
+                    return await self._refuse(method, context, NO_MESSAGE)
                 if not exempt:
                     if not self._inflight.hold(len(message)):
                         return await self._refuse(method, context, self._full())
@@ -255,10 +255,8 @@ class _Lookup(grpc.GenericRpcHandler):  # type: ignore[misc]
 def _run_handler(handler: Callable[[Any], None], call: PublicUnaryCall | PublicStreamCall) -> None:
     try:
         handler(call)
-    except Exception as error:  # services have a wall of their own; this one is for those that forgot
-        _log.exception("the handler of %s raised", call.method)
-        failure = failure_of(error)
-        call.fail(failure.code, failure.text, failure.trailing)
+    except Exception as error:
+        raised(call, error)
 
 
 async def _abort(context: Any, failure: Failure) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -17,11 +16,11 @@ from typing import Any
 
 import grpc
 
-from inferd.server.core.status import GONE, Failure
+from inferd.server.core.status import Failure
 from inferd.server.errors import Code
+from inferd.server.rpc.callbacks import tell_cancelled, tell_drained
 from inferd.server.rpc.transport import Metadata, certificate_names
 
-_log = logging.getLogger("inferd.rpc")
 STATUS = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
 
 
@@ -88,24 +87,13 @@ class _Call:
         """Calls `fn` once when the call is cancelled; at once if it already is."""
         self._cancel_fns.append(fn)
         if self.cancelled:
-            self._run_cancel_fns()
+            tell_cancelled(self._cancel_fns, self.method)
 
     def cancel(self) -> None:
         """The client is gone, or the server cuts the call off: nothing will be answered any more."""
         self.cancelled = True
         self._claim()
-        self._run_cancel_fns()
-
-    def _run_cancel_fns(self) -> None:
-        while self._cancel_fns:
-            try:
-                fn = self._cancel_fns.pop()
-            except IndexError:
-                return
-            try:
-                fn()
-            except Exception:
-                _log.exception("a cancellation callback of %s raised", self.method)
+        tell_cancelled(self._cancel_fns, self.method)
 
     def _claim(self) -> bool:
         """Whether the caller may answer: True for exactly one."""
@@ -195,14 +183,7 @@ class PublicStreamCall(_Call):
         """The server begins to stop. On the loop's thread."""
         self._draining = True
         fn, self._drain_fn = self._drain_fn, None
-        if fn is None:
-            self.fail(GONE.code, GONE.text, GONE.trailing)
-            return
-        try:
-            fn()
-        except Exception:
-            _log.exception("draining a stream of %s raised", self.method)
-            self.fail(GONE.code, GONE.text, GONE.trailing)
+        tell_drained(self, fn)
 
     def cut(self, failure: Failure) -> None:
         """Ends the stream because the server stops, what is queued left unsent. On the loop's thread."""

@@ -19,16 +19,19 @@ from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.outlook import Outlook
-from inferd.server.scheduling.parking import Alarm, Parking
+from inferd.server.scheduling.parking import Parking
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.refusals import full, gave_way, too_late
 from inferd.server.scheduling.request import InferRequest, expiry
-
-_TICK = 0.001  # expiries closer together than this are answered together
+from inferd.server.scheduling.watcher import Watcher
 
 
 class Batcher:
-    """The queues of one servable. Thread-safe."""
+    """The queues of one servable. Thread-safe.
+
+    watcher   its `run` is due on a thread of its own, from before the first submit until `close`
+    lane      the servable's place on the front end's loop, None: it has none; set before the first submit
+    """
 
     def __init__(
         self,
@@ -55,10 +58,8 @@ class Batcher:
         self._refusal: str | None = None
         self._stopped = False
         self._quiet = threading.Event()
-        self._next_expiry = NEVER
-        self.lane: Lane | None = None  # set before the first submit
-        self._answer: tuple[Callable[[], None], int] | None = None  # for `watch`, and how many requests it is
-        self._alarm = Alarm()  # wakes `watch`
+        self.watcher = Watcher(self._lock, self._forming, self._drop, self._check_quiet)
+        self.lane: Lane | None = None
 
     # -- callers -------------------------------------------------------------------------------------------------------
 
@@ -112,23 +113,23 @@ class Batcher:
                 bucket = queue.buckets.get(key)
                 if bucket is None:
                     bucket = queue.bucket(key, self._discard)
+                forming, watcher = self._forming, self.watcher
                 # While a worker is idle nothing is too late: only a run can show that what was learned is wrong.
-                if leaves_at - now < self._base + self._each * self._forming.count and not admitted and not self._idle:
-                    late = self._outlook.late(bucket, request, self._forming.count, now) if self._outlook else 0.0
+                if leaves_at - now < self._base + self._each * forming.count and not admitted and not self._idle:
+                    late = self._outlook.late(bucket, request, forming.count, now) if self._outlook else 0.0
                     if late and queue.who is not None:
                         gone, late = queue.instead(asker, gone, late)
                 if not late:
                     if gone:
-                        self._forming.clear(gone)
+                        forming.clear(gone)
                         self._running += len(gone)
-                    ready = self._forming.add(bucket, request, now)
+                    ready = forming.add(bucket, request, now)
                     if whole is not None:
                         queue.charge(whole)
                     if queue.crowd is not None:
                         queue.crowd.join(asker)
-                    if leaves_at < self._next_expiry:
-                        self._next_expiry = leaves_at
-                        self._alarm.ring()
+                    if leaves_at < watcher.expires_at:
+                        watcher.expect(leaves_at)
                     if ready and self._idle and (self.lane is None or not self.lane.defer()):
                         wake = self._idle.pop()
         if late:
@@ -196,17 +197,16 @@ class Batcher:
             self._check_quiet()
 
     def hand_off(self, parking: Parking, answer: Callable[[], None]) -> bool:
-        """Whether the thread of `watch` answers what the worker has just run, so that the worker can run the next
-        batch: not while it is busy with another.
+        """Whether the watcher answers what the worker has just run, so that the worker can run the next batch: not
+        while it is busy with another.
         """
         with self._lock:
-            if self._answer is not None or self._stopped:
+            if not self.watcher.take_over(answer, parking.taken):
                 return False
-            self._answer = answer, parking.taken
             self._answered(parking)
+            self._running -= parking.taken
             parking.taken = 0
             parking.requests = ()
-            self._alarm.ring()
         return True
 
     def hand_over(self) -> None:
@@ -280,53 +280,6 @@ class Batcher:
                 return
         parking.wake.acquire()  # picked in the last moment: whoever did it is about to release
 
-    # -- expiry --------------------------------------------------------------------------------------------------------
-
-    def watch(self) -> None:
-        """Answers queued requests at their deadlines while every worker is busy, and what workers hand off. Runs on a
-        thread of its own until close.
-
-        It knows one time only, the earliest deadline in the queues, and looks through them then: queueing costs a
-        comparison, and requests that are served in time leave nothing behind to clean up.
-        """
-        while True:
-            expired: list[tuple[Bucket, InferRequest]] = []
-            self._answer_now()
-            with self._lock:
-                if self._answer is not None:
-                    continue  # handed off since
-                if self._stopped:
-                    return
-                self._alarm.hush()
-                now = monotonic()
-                if now >= self._next_expiry:
-                    earliest = NEVER
-                    for bucket, request in self._forming.everything():
-                        if request.leaves_at <= now:
-                            expired.append((bucket, request))
-                        else:
-                            earliest = min(earliest, request.leaves_at)
-                    for bucket, request in expired:
-                        self._forming.remove(bucket, request)
-                    self._running += len(expired)
-                    self._next_expiry = max(earliest, now + _TICK)
-                timeout = self._next_expiry - now
-            if expired:
-                self._drop([request for _, request in expired])
-                with self._lock:
-                    self._running -= len(expired)
-                    self._check_quiet()
-            self._alarm.wait(-1 if timeout == NEVER else min(max(timeout, 0.0), 3600.0))
-
-    def _answer_now(self) -> None:
-        if self._answer is not None:
-            answer, requests = self._answer
-            answer()
-            with self._lock:
-                self._answer = None
-                self._running -= requests
-                self._check_quiet()
-
     def _drop(self, requests: Sequence[InferRequest]) -> None:
         now = monotonic()
         if self._outlook is not None and not all(request.finished for request in requests):
@@ -373,7 +326,7 @@ class Batcher:
             for bucket, request in queued:
                 self._forming.remove(bucket, request)
             self._running += len(queued)
-            self._alarm.ring()
+            self.watcher.stop()
             self._wake_all()
         for _, request in queued:
             request.fail(Unavailable(refusal))
@@ -387,5 +340,5 @@ class Batcher:
         self._idle.clear()
 
     def _check_quiet(self) -> None:
-        if self._refusal is not None and not self._forming.count and not self._running:
+        if self._refusal is not None and not self._forming.count and not self._running and not self.watcher.in_hand:
             self._quiet.set()

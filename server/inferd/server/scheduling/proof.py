@@ -14,11 +14,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 
-from inferd.backends.api import Array, BackendError, Instance, Signature
+from inferd.backends.api import Array, BackendError, Signature
 from inferd.server.scheduling.sample import ROWS, Case, NoSample, Samples
 from inferd.wire.dtypes import DType
 
@@ -194,11 +193,6 @@ def _tolerance(signature: Signature) -> float:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 200 else f"{line[:197]}..."
-
-
-def run_often(run: Callable[[Instance], object], runs: int, instance: Instance) -> Exception | None:
-    """Runs something on an instance so many times; what went wrong the first time that something did."""
-    return try_runs(lambda _: cast(Any, run(instance)), {}, runs)
 
 
 def try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:

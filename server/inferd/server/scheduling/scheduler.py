@@ -27,7 +27,7 @@ from inferd.server.scheduling.overlap import share
 from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding, unknown_names
 from inferd.server.scheduling.parking import Parking
-from inferd.server.scheduling.proof import Verdict, run_often
+from inferd.server.scheduling.proof import Verdict
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.refusals import overflow
 from inferd.server.scheduling.rehearsal import Rehearsal
@@ -125,9 +125,7 @@ class Scheduler:
         """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails; seeded
         data may.
         """
-        futures = [worker.call(partial(self._rehearsal.warm, runs)) for worker in self._group.workers]
-        for future in futures:
-            future.result()
+        self._rehearsal.warm(self._group.workers, runs)
         if self.stateful:
             self._renew()
 
@@ -136,13 +134,7 @@ class Scheduler:
         for the first that fails.
         """
         for name, signature, inputs, runs in requests:
-            run = partial(
-                run_often, partial(self._rehearsal.run_sample, signature=signature, inputs=dict(inputs)), runs
-            )
-            for future in [worker.call(run) for worker in self._group.workers]:
-                error = future.result()
-                if error is not None:
-                    raise LoadError(f"{self._name}: warm-up request {name!r} failed: {error}") from error
+            self._rehearsal.replay(self._group.workers, name, signature, inputs, runs)
         if self.stateful:
             self._renew()
 
@@ -154,7 +146,7 @@ class Scheduler:
             return
         worker = self._group.workers[0]
         for signature in self._signatures.values():
-            verdict = worker.call(partial(self._rehearsal.examine, signature)).result()
+            verdict = self._rehearsal.examine(worker, signature)
             self._settle(signature, verdict)
             if verdict.stateful:
                 self.stateful = True
@@ -248,7 +240,7 @@ class Scheduler:
                 parkings = [Parking() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
                 self._parkings.extend(parkings)
                 worker.call(partial(self._serve, parkings))
-            threading.Thread(target=self._batcher.watch, name=f"inferd-{self._name}-expiry", daemon=True).start()
+            threading.Thread(target=self._batcher.watcher.run, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
 
     def _executor(self, instance: Instance, parking: Parking, *, inline: bool = False) -> Executor:

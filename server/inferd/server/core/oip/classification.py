@@ -17,7 +17,7 @@ from inferd.server.errors import InvalidRequest
 
 def classified(answer: Answer, classes: Mapping[str, int]) -> dict[str, Array]:
     """The outputs with those in `classes` replaced. Raises InvalidRequest for one that has no order."""
-    labels = answer.labels or {}
+    labels = answer.class_labels or {}
     batched = answer.max_batch_size > 0
     return {
         name: top_classes(name, array, classes[name], batched=batched, labels=labels.get(name, ()))

@@ -8,7 +8,6 @@ no lock.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -17,10 +16,9 @@ from grpc._cython import cygrpc
 
 from inferd.server.core.status import Failure
 from inferd.server.errors import Code
+from inferd.server.rpc.callbacks import tell_cancelled
 from inferd.server.rpc.cq.statuses import Statuses
 from inferd.server.rpc.transport import Metadata, certificate_names
-
-_log = logging.getLogger(__name__)
 
 NO_FLAGS = 0
 OK = 0
@@ -98,25 +96,13 @@ class Call:
         """Calls `fn` once when the call is cancelled; at once if it already is."""
         self._cancel_fns.append(fn)
         if self.cancelled:
-            self._run_cancel_fns()
-
-    def _run_cancel_fns(self) -> None:
-        # Two threads may come here at once: each function is popped, and so run, by one of them.
-        while self._cancel_fns:
-            try:
-                fn = self._cancel_fns.pop()
-            except IndexError:
-                return
-            try:
-                fn()
-            except Exception:
-                _log.exception("a cancellation callback of %s raised", self.method)
+            tell_cancelled(self._cancel_fns, self.method)
 
     def _closed(self, event: Any) -> None:
         if event.batch_operations[0].cancelled():
             self.cancelled = True
             self._abandon()
-            self._run_cancel_fns()
+            tell_cancelled(self._cancel_fns, self.method)
 
     def _abandon(self) -> None:
         """The client is gone: nothing will be sent."""
@@ -127,7 +113,7 @@ class Call:
         waiting, self._cancel_fns = self._cancel_fns, []
         self.fail(failure.code, failure.text, failure.trailing)
         self._cancel_fns = waiting
-        self._run_cancel_fns()
+        tell_cancelled(waiting, self.method)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         """Ends the call with a status."""

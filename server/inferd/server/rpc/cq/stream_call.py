@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +10,11 @@ from typing import Any
 
 from grpc._cython import cygrpc
 
-from inferd.server.core.status import GONE, Failure, header_text
+from inferd.server.core.status import Failure, header_text
 from inferd.server.errors import Code
+from inferd.server.rpc.callbacks import tell_drained
 from inferd.server.rpc.cq.call import NO_FLAGS, OK, Call, Home
 from inferd.server.rpc.transport import Metadata
-
-_log = logging.getLogger(__name__)
 
 
 class StreamCall(Call):
@@ -92,14 +90,7 @@ class StreamCall(Call):
         with self._lock:
             self._draining = True
             fn, self._drain_fn = self._drain_fn, None
-        if fn is None:
-            self.fail(GONE.code, GONE.text, GONE.trailing)
-            return
-        try:
-            fn()
-        except Exception:
-            _log.exception("draining a stream of %s raised", self.method)
-            self.fail(GONE.code, GONE.text, GONE.trailing)
+        tell_drained(self, fn)
 
     def _finish(self, code: int, text: str, trailing: Metadata) -> None:
         with self._lock:

@@ -19,14 +19,15 @@ from grpc._cython import cygrpc
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import CUT, GONE, LATE, Failure, failure_of, refusal, unknown_method
+from inferd.server.core.status import CUT, GONE, LATE, NO_MESSAGE, Failure, refusal, unknown_method
 from inferd.server.errors import Code
 from inferd.server.rpc import listen
+from inferd.server.rpc.callbacks import raised
 from inferd.server.rpc.cq.call import Call
 from inferd.server.rpc.cq.statuses import Statuses
 from inferd.server.rpc.cq.stream_call import StreamCall
 from inferd.server.rpc.cq.sweep import Sweep
-from inferd.server.rpc.cq.unary_call import Service, UnaryCall
+from inferd.server.rpc.cq.unary_call import Service, UnaryCall, services
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.security.tls import TlsFiles, tls_files
@@ -39,7 +40,6 @@ _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
 _NEW_CALL = object()
 _SHUT_DOWN = object()
-_NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 
 
 def _ignore(_event: Any) -> None:
@@ -63,12 +63,7 @@ class CompletionQueueTransport:
         loop: InlineLoop | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
-        self._unary = {
-            method.encode(): Service(
-                method, handler, table.bursts.get(method), table.lone.get(method), exempt=method in table.exempt
-            )
-            for method, handler in table.unary.items()
-        }
+        self._unary = services(table)
         self._bursting = [service for service in self._unary.values() if service.together is not None]
         self._arrived = 0  # calls that wait for the turn, and since when the first of them
         self._arrived_at = 0.0
@@ -249,7 +244,7 @@ class CompletionQueueTransport:
             left = service.together(calls, self._arrived_at)
         except Exception as error:
             for call in calls:
-                self._raised(call, error)  # does nothing to those that are answered
+                raised(call, error)
             return ()
         return cast(Sequence[UnaryCall], left)
 
@@ -303,7 +298,7 @@ class CompletionQueueTransport:
         """The request of a unary call has come, or what came instead."""
         call.waits = False
         if message is None:  # half-closed or gone without a message, or cut off
-            call.fail(_NO_MESSAGE.code, _NO_MESSAGE.text, _NO_MESSAGE.trailing)
+            call.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
             return
         size = len(message)
         if call.entered:
@@ -336,13 +331,7 @@ class CompletionQueueTransport:
         try:
             handler(call)
         except Exception as error:
-            self._raised(call, error)
-
-    def _raised(self, call: Call, error: Exception) -> None:
-        # Services have a wall of their own; this one is for those that forgot.
-        _log.error("the handler of %s raised", call.method, exc_info=error)
-        failure = failure_of(error)
-        call.fail(failure.code, failure.text, failure.trailing)
+            raised(call, error)
 
     def gone(self, call: Call) -> None:
         """A call is over."""

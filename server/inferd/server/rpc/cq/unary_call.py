@@ -13,7 +13,7 @@ from grpc._cython import cygrpc
 from inferd.server.core.status import header_text
 from inferd.server.errors import Code
 from inferd.server.rpc.cq.call import NO_FLAGS, OK, Call, Home
-from inferd.server.rpc.transport import BurstHandler, LoneHandler, Metadata, UnaryHandler
+from inferd.server.rpc.transport import BurstHandler, LoneHandler, Metadata, MethodTable, UnaryHandler
 
 
 class Service:
@@ -44,6 +44,16 @@ class Service:
         self.lone = lone
         self.arrived: list[UnaryCall] = []
         self.exempt = exempt
+
+
+def services(table: MethodTable) -> dict[bytes, Service]:
+    """The unary methods of a table, by path as the core gives it."""
+    return {
+        method.encode(): Service(
+            method, handler, table.bursts.get(method), table.lone.get(method), exempt=method in table.exempt
+        )
+        for method, handler in table.unary.items()
+    }
 
 
 class UnaryCall(Call):

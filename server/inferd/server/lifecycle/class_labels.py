@@ -10,8 +10,8 @@ from inferd.server.config.schema import ModelConfig
 _MAX_BYTES = 16 * 2**20
 
 
-def labels_of(config: ModelConfig, directory: Path) -> dict[str, tuple[str, ...]]:
-    """By output of the default signature: its labels. Raises LoadError for a file that cannot be read."""
+def class_labels(config: ModelConfig, directory: Path) -> dict[str, tuple[str, ...]]:
+    """By output of the default signature: the names of its classes. Raises LoadError for a file that cannot be read."""
     if not config.signatures:
         return {}
     return {o.name: _read(o.name, o.labels, directory) for o in config.signatures[0].outputs if o.labels is not None}

@@ -1,0 +1,187 @@
+"""Repository roots that go away, come back, are swapped or cannot be read, and several of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.disk import Disk, ready
+from support.lifecycle import House
+
+
+def test_the_same_model_in_two_roots(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "one", tmp_path / "two")
+    disk.write("m/1/model")
+    disk.write("a/1/model")
+    disk.write("../two/m/1/model")
+    disk.write("../two/b/1/model")
+    listing = disk.scan()
+    assert "two repositories" in listing.models["m"].error
+    assert listing.models["m"].config is None
+    assert ready(listing.models["a"]) == ready(listing.models["b"]) == [1]
+
+
+def test_one_root_named_twice_is_one(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "models", tmp_path / "x" / ".." / "models")
+    disk.write("m/1/model")
+    assert disk.model().error == ""
+
+
+def test_a_root_that_goes_away_keeps_its_models(disk: Disk) -> None:
+    disk.write("m/1/model")
+    disk.scan()
+    disk.root.rename(disk.root.with_name("elsewhere"))
+    for _ in range(5):
+        listing = disk.scan(after=10)
+        assert ready(listing.models["m"]) == [1]
+        assert "cannot be read" in listing.errors[0]
+    disk.root.with_name("elsewhere").rename(disk.root)
+    listing = disk.scan()
+    assert (ready(listing.models["m"]), listing.errors) == ([1], ())
+
+
+def test_an_empty_directory_in_place_of_the_root_is_not_believed(disk: Disk) -> None:
+    disk.write("m/1/model")
+    disk.scan()
+    disk.root.rename(disk.root.with_name("unmounted"))
+    disk.root.mkdir()  # what is left when a disk is unmounted: the empty mount point
+    for _ in range(5):
+        listing = disk.scan(after=10)
+        assert ready(listing.models["m"]) == [1]
+        assert "is it mounted?" in listing.errors[0]
+
+
+def test_deleting_the_last_model_is_believed_when_it_stays_deleted(disk: Disk) -> None:
+    disk.write("m/1/model")
+    disk.scan()
+    shutil.rmtree(disk.root / "m")
+    assert list(disk.scan().models) == ["m"]
+    assert list(disk.scan(after=1.9).models) == ["m"]
+    assert list(disk.scan(after=0.1).models) == []
+
+
+def test_a_model_that_comes_back_in_time_was_never_gone(disk: Disk) -> None:
+    disk.write("m/1/model")
+    disk.write("other/1/model")
+    disk.scan()
+    (disk.root / "m").rename(disk.root / ".m")
+    assert ready(disk.scan(after=1).models["m"]) == [1]
+    (disk.root / ".m").rename(disk.root / "m")
+    disk.scan(after=0.5)
+    (disk.root / "m").rename(disk.root / ".m")
+    assert "m" in disk.scan(after=0.6).models, "the time away counts anew"
+
+
+def test_a_root_that_was_never_there(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "later")
+    listing = disk.scan()
+    assert (listing.models, listing.complete) == ({}, False)
+    assert "later cannot be read" in listing.errors[0]
+    disk.root.mkdir()
+    assert disk.scan().complete
+
+
+def test_one_bad_root_keeps_the_other_going(tmp_path: Path, make_house: Callable[..., House]) -> None:
+    house = make_house(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "absent"))})
+    house.write("m/1/model", "one")
+    house.see()
+    assert house.serves() == {1: "one"}
+    assert not house.manager.ready(), "what the other root holds is not known yet"
+    (tmp_path / "absent").mkdir()
+    house.see()
+    assert house.manager.ready()
+
+
+def test_two_roots_with_one_name_keep_what_was_served_first(tmp_path: Path, make_house: Callable[..., House]) -> None:
+    house = make_house(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "second"))})
+    (tmp_path / "second").mkdir()
+    house.write("m/1/model", "one")
+    house.see()
+    house.write("../second/m/1/model", "else")
+    house.settle()
+    assert house.serves() == {1: "one"}
+    assert "two repositories" in house.status().error
+    shutil.rmtree(house.root / "m")
+    house.settle()
+    assert house.serves() == {1: "else"}
+    assert house.status().error == ""
+
+
+@pytest.fixture
+def locked() -> Iterator[Callable[[Path], None]]:
+    paths: list[Path] = []
+
+    def lock(path: Path) -> None:
+        path.chmod(0)
+        paths.append(path)
+
+    yield lock
+    for path in paths:
+        path.chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_directories_that_cannot_be_read(disk: Disk, locked: Callable[[Path], None]) -> None:
+    disk.write("a/1/model")
+    disk.write("b/1/model")
+    disk.scan()
+    locked(disk.root / "a")
+    locked(disk.root / "b/1")
+    listing = disk.scan(after=60)
+    assert ready(listing.models["a"]) == [1]
+    assert "cannot be read" in listing.models["a"].error
+    assert "cannot be read" in listing.models["b"].versions[0].error
+
+
+def test_unreadable_directories_keep_what_is_served(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.write("a/1/model", "a")
+    house.write("b/1/model", "b")
+    house.write("c/1/model", "c")
+    house.see()
+    scandir = os.scandir
+
+    def failing(path: Any) -> Any:
+        if str(path).endswith(("/a", "/b/1")):
+            raise OSError(116, "Stale file handle", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    for _ in range(3):
+        house.settle()
+    assert (house.serves("a"), house.serves("b"), house.serves("c")) == ({1: "a"}, {1: "b"}, {1: "c"})
+    assert "Stale file handle" in house.status("a").error
+    assert "Stale file handle" in house.version(1, "b").error
+    monkeypatch.undo()
+    house.settle()
+    assert house.status("a").error == house.version(1, "b").error == ""
+    assert len(house.loader.loads) == 3
+
+
+def test_git_sync_swaps_the_root(tmp_path: Path, make_house: Callable[..., House]) -> None:
+    def checkout(name: str, text: str, *, versions: int = 1) -> None:
+        for number in range(1, versions + 1):
+            (tmp_path / name / "m" / str(number)).mkdir(parents=True)
+            (tmp_path / name / "m" / str(number) / "model").write_text(text)
+        link = tmp_path / ".link"
+        link.symlink_to(name)
+        os.replace(link, tmp_path / "current")
+
+    checkout("abc", "one")
+    house = make_house(repository={"roots": (str(tmp_path / "current"),)})
+    house.see()
+    assert house.serves() == {1: "one"}
+    checkout("def", "one", versions=2)
+    house.settle()
+    assert house.serves() == {2: "one"}
+    checkout("aba", "other")
+    house.settle()
+    assert house.serves() == {1: "other"}
+    shutil.rmtree(tmp_path / "aba")
+    for _ in range(3):
+        house.settle()
+    assert house.serves() == {1: "other"}
+    assert house.manager.repository_errors()

@@ -1,0 +1,67 @@
+"""SavedModels on disk, and the TensorFlow backend that opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inferd.backends.api import (
+    Instance,
+    Model,
+    OpenRequest,
+    Placement,
+    Signature,
+)
+from inferd.backends.tensorflow import TensorFlowBackend
+
+tf = pytest.importorskip("tensorflow")
+Array = np.ndarray[Any, Any]
+X = np.array([[1, 2], [3, 4]], np.float32)
+
+
+def words(*values: bytes) -> Array:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+@contextmanager
+def served(
+    version: Path, *declared: Signature, backend: TensorFlowBackend | None = None, **options: Any
+) -> Iterator[tuple[Model, Instance]]:
+    backend = backend or TensorFlowBackend()
+    artefact = backend.find(version)
+    assert artefact is not None
+    assert backend.complete(artefact) is None
+    model = backend.open(OpenRequest("m", 1, version, artefact, declared, options))
+    try:
+        instance = model.instance(Placement())
+        try:
+            yield model, instance
+        finally:
+            instance.close()
+    finally:
+        model.close()
+
+
+def of(*shape: int | None, kind: Any = None, name: str = "x") -> Any:
+    return tf.TensorSpec(shape, kind or tf.float32, name=name)
+
+
+def save(version: Path, module: Any, **signatures: Any) -> None:
+    """Functions that the module does not hold are kept by it, so that TensorFlow finds their variables."""
+    module.functions = list(signatures.values())
+    tf.saved_model.save(module, str(version), signatures=signatures)
+
+
+def doubling(version: Path) -> None:
+    module = tf.Module()
+    module.factor = tf.Variable(2.0)
+    save(
+        version, module, serving_default=tf.function(lambda x: {"y": x * module.factor}, input_signature=[of(None, 2)])
+    )
