@@ -55,9 +55,10 @@ class _Call:
     """What both kinds share."""
 
     def __init__(self, method: str, context: Any, mailbox: Mailbox) -> None:
+        now = time.monotonic()  # first: who is interrupted between the two must not get a later deadline by it
         remaining = context.time_remaining()
         self.method = method
-        self.deadline: float | None = None if remaining is None else time.monotonic() + remaining
+        self.deadline: float | None = None if remaining is None else now + remaining
         self.cancelled = False
         # Asked now: once the call has ended grpcio has freed what the answer lies in, and asking ends the process.
         self.peer = str(context.peer())  # in gRPC's form
