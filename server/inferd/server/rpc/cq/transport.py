@@ -102,7 +102,8 @@ class CompletionQueueTransport:
         shared = self._config.server.workers > 1
         self._server = cygrpc.Server(tuple(listen.options(self._config.grpc, shared=shared)), False)
         self._server.register_completion_queue(self._queue)
-        bound = listen.bind(self._addresses, self._tls or tls_files(self._config.server.tls, listen.TLS), self._add)
+        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
+        bound = listen.bind(self._addresses, tls, self._add, shared=shared)
         self._server.start()
         for _ in range(_ARMED):
             self._arm()
