@@ -293,3 +293,9 @@ def test_text_that_is_a_mapping_to_yaml_is_text_where_none_can_stand(text, told)
 )
 def test_what_the_core_of_grpc_cannot_hold_is_refused_at_once(setting, told):
     assert told in errors(None, {}, [f"grpc.{setting}"])
+
+
+def test_an_item_that_is_refused_is_told_once():
+    told = errors(None, {}, ["models.m.version_policy={specific: [-1]}"])
+    assert told.count("expected") == 1, told
+    assert "specific[0]: expected greater than or equal to 0, got -1" in told
