@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.lifecycle import House
 
-from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable
-from inferd.server.lifecycle.overrides import FILE, OverridesError
+from inferd.server.errors import Conflict, ExecutionFailed, NotFound, Unavailable
 from inferd.server.lifecycle.state import State
 
 
@@ -192,138 +189,6 @@ def test_rollback_without_anything_to_roll_back_to(house: House) -> None:
         house.do(house.manager.rollback("m", 1, by="me"))
 
 
-def test_labels_point_to_available_versions_only(house: House) -> None:
-    house.write("m/model.yaml", "version_policy: {latest: 2}\nlabels: {stable: 1}")
-    house.write("m/1/model", "one")
-    house.write("m/2/model", "two")
-    house.write("m/3/model", "bad: no")
-    house.see()
-    with house.manager.acquire("m", label="stable") as servable:
-        assert servable.id.version == 1
-    with pytest.raises(Conflict, match="label 'stable': version 3 of model 'm' is not available: bad: no"):
-        house.do(house.manager.set_label("m", "stable", 3, by="me"))
-    with pytest.raises(NotFound, match="has no version 7; its versions: 3, 2, 1"):
-        house.do(house.manager.set_label("m", "stable", 7, by="me"))
-    status = house.do(house.manager.set_label("m", "stable", 2, by="me"))
-    assert status.labels == {"stable": 2}
-    assert [(o.kind, o.value) for o in status.overrides] == [("label", "stable=2")]
-    assert house.version(2).labels == ("stable",)
-    with house.manager.acquire("m", label="stable") as servable:
-        assert servable.id.version == 2
-    house.do(house.manager.set_label("m", "stable", 1, by="me"))
-    assert house.status().overrides == (), "the same as the settings say: no override"
-    house.do(house.manager.set_label("m", "stable", None, by="me"))
-    with pytest.raises(NotFound, match="model 'm' has no label 'stable'; it has no labels"):
-        house.manager.acquire("m", label="stable")
-    with pytest.raises(NotFound, match="no label 'nope'"):
-        house.do(house.manager.set_label("m", "nope", None, by="me"))
-
-
-@pytest.mark.parametrize("label", ["", "3", "a b", "x" * 200, "é"])
-def test_labels_that_cannot_be(house: House, label: str) -> None:
-    house.write("m/1/model")
-    house.see()
-    with pytest.raises(InvalidRequest, match="expected a letter"):
-        house.do(house.manager.set_label("m", label, 1, by="me"))
-
-
-def test_a_configured_label_waits_for_its_version(house: House) -> None:
-    house.write("m/model.yaml", "labels: {canary: 2}")
-    house.write("m/1/model", "one")
-    house.see()
-    with pytest.raises(NotFound, match="label 'canary' of model 'm' points to version 2, which does not exist"):
-        house.manager.acquire("m", label="canary")
-    house.write("m/2/model", "two")
-    house.see()
-    with pytest.raises(Unavailable, match="label 'canary' of model 'm' points to version 2, which is not loaded yet"):
-        house.manager.acquire("m", label="canary")
-    house.settle()
-    with house.manager.acquire("m", label="canary") as servable:
-        assert servable.id.version == 2
-
-
-def test_a_label_keeps_its_version_but_does_not_make_it_the_default(house: House) -> None:
-    house.write("m/model.yaml", "labels: {stable: 1}\nversion_policy: {specific: [2]}")
-    for number in (1, 2, 3):
-        house.write(f"m/{number}/model", str(number))
-    house.see()
-    assert set(house.serves()) == {1, 2}
-    house.write("m/model.yaml", "labels: {stable: 1, next: 3}\nversion_policy: {specific: [2]}")
-    house.settle()
-    assert set(house.serves()) == {1, 2, 3}
-    assert house.default() == 2
-    house.do(house.manager.unload("m", 1, by="me"))
-    with pytest.raises(NotFound, match="label 'stable' of model 'm' points to version 1, which was unloaded by me"):
-        house.manager.acquire("m", label="stable")
-
-
-def test_version_and_label_together_are_refused(house: House) -> None:
-    house.write("m/1/model")
-    house.see()
-    with pytest.raises(InvalidRequest, match="expected a version or a label, got both"):
-        house.manager.acquire("m", 1, "stable")
-
-
-def test_wishes_outlive_the_process_with_a_state_directory(make_house: Callable[..., House], tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    house = make_house(server={"state_dir": str(state)})
-    assert house.manager.persistent
-    for name in ("a", "b", "c"):
-        house.write(f"{name}/1/model", "one")
-        house.write(f"{name}/2/model", "two")
-    house.see()
-    house.do(house.manager.unload("a", by="alice"))
-    house.do(house.manager.rollback("b", by="bob"))
-    house.do(house.manager.set_label("c", "stable", 2, by="carol"))
-    again = make_house(server={"state_dir": str(state)})
-    again.see()
-    assert again.serves("a") == {}
-    assert again.serves("b") == {1: "one"}
-    with again.manager.acquire("c", label="stable") as servable:
-        assert servable.id.version == 2
-    [override] = again.status("b").overrides
-    assert (override.kind, override.value, override.by, override.persistent) == ("pinned", "1", "bob", True)
-    assert override.at == pytest.approx(house.clock.wall(), abs=100)
-    assert [path.name for path in state.iterdir()] == [FILE], "no temporary file is left"
-
-
-def test_without_a_state_directory_the_status_says_so(house: House) -> None:
-    house.write("m/1/model")
-    house.see()
-    assert not house.manager.persistent
-    assert house.do(house.manager.unload("m", by="me")).overrides[0].persistent is False
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": 9, "models": {}}', '{"format": 1, "models": {"m": [{"kind": "nonsense"}]}}']
-)
-def test_a_damaged_state_file_ends_the_start(make_house: Callable[..., House], tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
-    with pytest.raises(OverridesError, match="is damaged"):
-        make_house(server={"state_dir": str(tmp_path)})
-
-
-def test_a_wish_that_cannot_be_kept_changes_nothing(make_house: Callable[..., House], tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    house = make_house(server={"state_dir": str(state)})
-    house.write("m/1/model", "one")
-    house.see()
-    state.rmdir()
-    state.write_text("a file where a directory should be")
-    with pytest.raises(ExecutionFailed, match="nothing was changed"):
-        house.do(house.manager.unload("m", by="me"))
-    assert house.serves() == {1: "one"}
-    assert house.status().overrides == ()
-
-
-def test_a_state_directory_that_cannot_be_written_to_ends_the_start(
-    make_house: Callable[..., House], tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("no directory")
-    with pytest.raises(OverridesError, match=r"server\.state_dir: expected a directory that can be written to"):
-        make_house(server={"state_dir": str(tmp_path / "file" / "state")})
-
-
 def test_the_reason_for_not_serving_is_the_wish_that_decides(house: House) -> None:
     for number in (1, 2):
         house.write(f"m/{number}/model")
@@ -336,18 +201,6 @@ def test_the_reason_for_not_serving_is_the_wish_that_decides(house: House) -> No
     assert house.version(2).notes == ("on disk, not served: an operator pinned version 1",)
     house.do(house.manager.unload("m", by="me"))
     assert {version.notes for version in house.status().versions} == {("on disk, not served: unloaded by an operator",)}
-
-
-def test_the_state_file_is_what_it_says(make_house: Callable[..., House], tmp_path: Path) -> None:
-    house = make_house(server={"state_dir": str(tmp_path / "s")})
-    house.write("m/1/model")
-    house.see()
-    house.do(house.manager.unload("m", 1, by="me"))
-    document = json.loads((tmp_path / "s" / FILE).read_text())
-    [wish] = document["models"]["m"]
-    assert {key: wish[key] for key in ("kind", "version", "by", "label")} == {
-        "kind": "unloaded", "version": 1, "by": "me", "label": "",
-    }  # fmt: skip
 
 
 def test_load_after_a_rollback_goes_straight_to_the_version_just_published(house: House) -> None:

@@ -9,20 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.hot_calls import (
-    DOUBLE,
-    INFER,
-    LIMIT,
-    TFS_PREDICT,
-    FakeCall,
-    X,
-    ask,
-    classic,
-    double,
-    infer,
-)
+from support.hot_calls import DEMANDING, DOUBLE, INFER, LIMIT, TFS_PREDICT, FakeCall, X, ask, classic, double, infer
 
-from inferd.backends.api import Array, BackendError, InvalidInput, Traits
+from inferd.backends.api import Array, BackendError, InvalidInput
 from inferd.oip.v1 import infer_pb2
 from inferd.server.errors import Code
 from inferd.server.rpc.services import PREDICT
@@ -100,18 +89,7 @@ def test_what_asks_for_something_special_goes_the_usual_way(serve_hot, options: 
     assert [call.y for call in calls] == [[2], [4]]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"traits": Traits(bounded=True, concurrent=True, may_write_inputs=True)},
-        {"traits": Traits(bounded=True, concurrent=True, alignment=64)},
-        {"batching": {"max_queue_delay": 0.001}},
-        {"batching": {"mode": "off"}},
-        {"batching": {"padding": {"x": [4]}}, "signature": replace(DOUBLE, inputs=(replace(X, shape=(-1, -1)),))},
-        {"traits": Traits()},
-    ],
-    ids=["writes", "aligned", "delay", "unbatched", "padded", "not bounded"],
-)
+@pytest.mark.parametrize("options", DEMANDING.values(), ids=DEMANDING)
 def test_a_model_that_needs_more_than_rows_in_a_row_goes_the_usual_way(serve_hot, options: dict[str, Any]):
     server = serve_hot(**options)
     server.trust()

@@ -31,6 +31,18 @@ TFS_PREDICT = "/tensorflow.serving.PredictionService/Predict"
 X = TensorSpec("x", DType.FP32, (-1, 2))
 DOUBLE = Signature("serving_default", (X,), (replace(X, name="y"),))
 LIMIT = 8
+DEMANDING: dict[str, dict[str, Any]] = {
+    "writes": {"traits": Traits(bounded=True, concurrent=True, may_write_inputs=True)},
+    "aligned": {"traits": Traits(bounded=True, concurrent=True, alignment=64)},
+    "delay": {"batching": {"max_queue_delay": 0.001}},
+    "unbatched": {"batching": {"mode": "off"}},
+    "padded": {
+        "batching": {"padding": {"x": [4]}},
+        "signature": replace(DOUBLE, inputs=(replace(X, shape=(-1, -1)),)),
+    },
+    "not bounded": {"traits": Traits()},
+}
+"""Models that need more than rows in a row: requests to them take no short cut."""
 
 
 class FakeCall:
