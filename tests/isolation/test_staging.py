@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,28 @@ def test_a_large_batch_is_put_together_in_shared_memory(load: Load) -> None:
             assert request.outputs is not None, request.error
             assert (request.outputs["y"] == n + 1).all()
     assert lent == [3 * rows * 16], "asked for once, used again"
+
+
+def test_memory_that_is_too_large_to_be_kept_may_be_used_again_and_again(load: Load) -> None:
+    """It is untouched but for its beginning: the test needs no such amount."""
+    servable = load()
+    instance = servable.scheduler._group.workers[0].call(lambda instance: instance).result()
+    run = servable.scheduler._group.workers[0].call
+    stage = instance.staging(257 * 2**20)
+    x = stage[:48].view(np.float32).reshape(3, 4)
+    for value in (1, 2, 3):
+        x[...] = value
+        y = run(lambda i: i.run("serving_default", {"x": x}, None)).result(30)["y"]
+        np.testing.assert_array_equal(y, np.full((3, 4), value + 1, np.float32))
+    assert servable.serves
+    assert "257" not in mapped(servable.worker.pid), "the other side lets go of it after each run"
+
+
+def mapped(pid: int) -> list[str]:
+    """Sizes of the shared memory that a process has mapped, in MiB."""
+    found = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        if "inferd-tensors" in line:
+            begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+            found.append(f"{(end - begin) / 2**20:g}")
+    return found

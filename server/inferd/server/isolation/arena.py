@@ -101,7 +101,10 @@ class Stages:
         return number, array.__array_interface__["data"][0] - stage.__array_interface__["data"][0]
 
     def unsent(self, number: int) -> int | None:
-        """The descriptor of a stage that the reader does not know yet: to be sent, and closed."""
+        """The descriptor of a stage that the reader does not know yet, or not any more: to be sent, and closed."""
+        descriptor = self._unsent.get(number)
+        if descriptor is not None and os.fstat(descriptor).st_size > _KEPT:
+            return os.dup(descriptor)  # the reader forgets it after each run
         return self._unsent.pop(number, None)
 
     def close(self) -> None:
