@@ -118,6 +118,6 @@ def test_what_waits_and_is_unloaded_is_dropped(pair: Pair) -> None:
 def test_a_stop_does_not_wait_for_the_other(pair: Pair) -> None:
     pair.one.write("m/2/model", "two")
     pair.settle(pair.one)
-    pair.one.manager.stop(1.0)
+    pair.one.manager.begin_stop(1.0)
     pair.one.run()
     assert {(name, number) for name, number, _ in pair.one.loader.unloads} == {("m", 1), ("m", 2)}

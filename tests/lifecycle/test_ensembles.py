@@ -194,7 +194,7 @@ def test_stop_ends_everything(house: House) -> None:
     ensemble(house, "e", "m")
     house.write("m/1/model")
     house.settle()
-    house.manager.stop(1.0)
+    house.manager.begin_stop(1.0)
     house.run()
     assert house.version(1, "e").state is State.END
     assert {name for name, _, _ in house.loader.unloads} == {"m", "e"}

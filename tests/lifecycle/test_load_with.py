@@ -11,7 +11,8 @@ import pytest
 from support.lifecycle import House
 
 from inferd.server.config.schema import ModelConfig
-from inferd.server.errors import Conflict, InvalidRequest, NotFound, Overloaded, ServingError
+from inferd.server.errors import Conflict, InvalidRequest, NotFound, Overloaded, ServingError, Unavailable
+from inferd.server.lifecycle import uploads
 from inferd.server.lifecycle.state import State
 from inferd.server.lifecycle.substitutes import Replacement
 
@@ -264,3 +265,82 @@ def test_what_a_process_before_left_is_removed(tmp_path: Path, make_house: Calla
     house.uploads.clean()
     assert not left.exists()
     assert (tmp_path / "state").exists()
+
+
+def ask_for(house: House, text: str) -> Any:
+    """An upload of version 3, which somebody is about to ask for."""
+    return house.manager.load("m", by="me", replacement=Replacement("{}", {"3/model": text.encode()}))
+
+
+@BOTH
+def test_a_failed_load_is_undone_when_nobody_waits_for_it_any_more(house: House) -> None:
+    """A client's deadline may be shorter than a load."""
+    house.pool.held.add("m")
+    future = ask_for(house, "bad: broken")
+    house.see()
+    assert future.cancel()
+    house.pool.held.clear()
+    house.run()
+    house.settle()
+    assert house.serves() == {2: "two"}
+    assert not [override for override in house.status().overrides if override.kind == "upload"]
+    assert uploaded(house) == []
+
+
+@BOTH
+def test_what_a_load_replaces_is_removed_when_nobody_waits_for_it_any_more(house: House) -> None:
+    assert load(house, {"3/model": "three"}).versions[0].state is State.AVAILABLE
+    house.pool.held.add("m")
+    future = ask_for(house, "three, mended")
+    house.see()
+    assert future.cancel()
+    house.pool.held.clear()
+    house.run()
+    assert house.serves() == {3: "three, mended"}
+    assert len(uploaded(house)) == 1
+
+
+@BOTH
+def test_a_load_that_nobody_waits_for_before_it_begins_does_nothing(house: House) -> None:
+    future = ask_for(house, "three")
+    assert future.cancel()
+    house.see()
+    assert house.serves() == {2: "two"}
+    assert uploaded(house) == []
+
+
+@BOTH
+def test_a_load_whose_caller_leaves_before_the_next_look_at_the_disk_is_not_forgotten(house: House) -> None:
+    future = ask_for(house, "three")
+    house.spawned.pop(0)()  # the files are written
+    assert future.cancel()
+    house.see()
+    house.do(house.manager.load("m", by="me"))
+    assert house.serves() == {2: "two"}
+    assert uploaded(house) == []
+
+
+@BOTH
+def test_files_that_are_written_as_the_server_ends_do_not_stay(house: House) -> None:
+    future = ask_for(house, "three")
+    place = Path(str(house.config.server.state_dir)) / "uploads"
+    house.manager.begin_stop(0.0)
+    house.uploads.close()
+    house.spawned.pop(0)()
+    with pytest.raises(Unavailable, match="shutting down"):
+        future.result(0)
+    assert not place.exists()
+
+
+@BOTH
+def test_a_write_under_way_as_the_server_ends_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = uploads._write
+
+    def end_first(file: Path, content: bytes) -> None:
+        house.uploads.close()
+        write(file, content)
+
+    monkeypatch.setattr(uploads, "_write", end_first)
+    with pytest.raises(Unavailable, match="shutting down"):
+        house.uploads.write({("3", "model"): b"three"})
+    assert not (Path(str(house.config.server.state_dir)) / "uploads").exists()

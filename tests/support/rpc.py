@@ -113,7 +113,6 @@ class FakeServable:
     serves: bool = True
     ensemble: tuple[Any, ...] = ()
     class_labels: Mapping[str, Sequence[str]] | None = None
-    settings: Any = None
 
 
 class FakeHandle:

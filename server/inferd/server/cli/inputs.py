@@ -23,7 +23,6 @@ from .errors import CommandError, usage
 from .images import IMAGE_SUFFIXES, ImageOptions, read_image
 
 Inputs = dict[str, Any]
-_JSON = ("[", "{", '"')  # what begins so is JSON, or meant to be
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +127,7 @@ def _made_up(
 
 def _split(text: str) -> tuple[str, str]:
     """NAME=VALUE, where VALUE may hold anything. Names may hold colons, dots, slashes, brackets."""
-    if text.startswith(("@", *_JSON)):
+    if text[:1] in '@[{"':
         return "", text
     name, sign, value = text.partition("=")
     return (name, value) if sign else ("", text)
@@ -139,7 +138,7 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            if text.startswith(_JSON):
+            if text[:1] in '[{"':
                 raise usage(f"--input {name or text!r}: no valid JSON: {error}") from None
             return text
         except RecursionError:
@@ -157,7 +156,7 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
             return read_image(path, spec(), options)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, zipfile.BadZipFile) as error:
         raise CommandError(f"cannot read {path}: {error}") from None
     except RecursionError:
         raise CommandError(f"cannot read {path}: expected JSON with fewer levels of nesting") from None

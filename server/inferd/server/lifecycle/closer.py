@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from inferd.server.lifecycle.loader import LoaderLike
+from inferd.server.lifecycle.mailbox import Job, Post
 from inferd.server.lifecycle.record import ModelRecord, VersionRecord
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
-Job = Callable[[], None]
 
 
 class Closer:
@@ -26,7 +26,7 @@ class Closer:
     def __init__(
         self,
         loader: LoaderLike,
-        post: Callable[[Job], None],
+        post: Post,
         spawn: Callable[[str, Job], None],
         closed: Callable[[ModelRecord, VersionRecord, int], None],
     ) -> None:
@@ -39,7 +39,11 @@ class Closer:
     def retire(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
         """Closes a servable when its last handle is back."""
         record.ending[servable.generation] = servable
-        servable.retire(lambda idle: self._post(partial(self.close, model, record, idle)))
+
+        def idle(idle: Servable) -> None:
+            self._post(partial(self.close, model, record, idle))
+
+        servable.retire(idle)
 
     def end(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
         """Closes a servable that never served."""

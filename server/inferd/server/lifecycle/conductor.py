@@ -24,6 +24,7 @@ from inferd.server.lifecycle.intake import Intake
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.loader import LoaderLike
 from inferd.server.lifecycle.loads import Loads
+from inferd.server.lifecycle.mailbox import Post
 from inferd.server.lifecycle.overrides import Overrides
 from inferd.server.lifecycle.pool import PoolLike
 from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRecord
@@ -50,7 +51,7 @@ class Conductor:
         overrides: Overrides,
         events: Events,
         *,
-        post: Callable[[Callable[[], None]], None],
+        post: Post,
         spawn: Callable[[str, Callable[[], None]], None],
         explicit: bool = False,
         load_at_start: tuple[str, ...] = (),
@@ -257,7 +258,7 @@ class Conductor:
         self.board.swap(model)
         self.board.move(model, record, State.AVAILABLE)
         if servable.worker is not None:
-            servable.worker.on_lost(lambda reason: self._post(partial(self._lost, model, record, servable, reason)))
+            servable.worker.on_lost(partial(self._tell_lost, model, record, servable))
         self._say(
             logging.INFO, "version available", record, loading.generation, seconds=round(servable.load_seconds, 3)
         )
@@ -275,6 +276,9 @@ class Conductor:
         elif record.state is State.LOADING:
             self.board.move(model, record, State.START, reason or record.error)
         self._end_if_done(model, record)
+
+    def _tell_lost(self, model: ModelRecord, record: VersionRecord, servable: Servable, reason: str) -> None:
+        self._post(partial(self._lost, model, record, servable, reason))
 
     def _lost(self, model: ModelRecord, record: VersionRecord, servable: Servable, reason: str) -> None:
         """The worker process of what is served is gone: another generation is loaded in its place, soon at first. It

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from inferd.server.lifecycle.board import Board
+from inferd.server.lifecycle.mailbox import Post
 from inferd.server.lifecycle.pool import PoolLike
 from inferd.server.lifecycle.record import Content, ModelRecord, VersionRecord
 from inferd.server.lifecycle.servable import Servable
@@ -26,9 +27,7 @@ class Fingerprints:
     `touch` marks a model for the next decision.
     """
 
-    def __init__(
-        self, pool: PoolLike, post: Callable[[Callable[[], None]], None], board: Board, touch: Callable[[str], None]
-    ) -> None:
+    def __init__(self, pool: PoolLike, post: Post, board: Board, touch: Callable[[str], None]) -> None:
         self._pool = pool
         self._post = post
         self._board = board

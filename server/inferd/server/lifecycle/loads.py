@@ -16,6 +16,7 @@ from inferd.server.lifecycle.closer import Closer
 from inferd.server.lifecycle.layout import readable
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.loader import LoaderLike
+from inferd.server.lifecycle.mailbox import Post
 from inferd.server.lifecycle.pool import PoolLike
 from inferd.server.lifecycle.record import Loading, ModelRecord, VersionRecord
 from inferd.server.lifecycle.retry import Backoff, Failure
@@ -38,7 +39,7 @@ class Loads:
         closer: Closer,
         admission: Admission | None,
         *,
-        post: Callable[[Callable[[], None]], None],
+        post: Post,
         loaded: Callable[[ModelRecord, VersionRecord, Loading, Servable], None],
         ended: Callable[[ModelRecord, VersionRecord, Loading, str | None], None],
         backoff: Backoff,
@@ -72,7 +73,8 @@ class Loads:
             self._post(partial(self._failed, model, record, loading, f"{type(error).__name__}: {error}"))
         else:
             arrived = self._loaded if self._admission is None else partial(self._wait_to_be_let_in, self._admission)
-            self._post(partial(arrived, model, record, loading, servable))
+            if not self._post(partial(arrived, model, record, loading, servable)):
+                self._loader.unload(servable)  # the manager has ended meanwhile
 
     def _wait_to_be_let_in(
         self, admission: Admission, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable
@@ -97,8 +99,11 @@ class Loads:
             # Also when it is wanted again by then: the question has been taken back.
             self._post(partial(decided, None, reason))
 
+        def tell(refusal: str | None) -> None:
+            self._post(partial(decided, refusal))
+
         loading.give_up = give_up
-        withdraw = admission.loaded(record.id, loading.content, lambda refusal: self._post(partial(decided, refusal)))
+        withdraw = admission.loaded(record.id, loading.content, tell)
         if loading.cancellation():
             give_up(loading.cancellation.reason)
 

@@ -25,7 +25,7 @@ from inferd.server.lifecycle.mailbox import Mailbox
 from inferd.server.lifecycle.named import NamedModel, NamedModels
 from inferd.server.lifecycle.operators import Operators
 from inferd.server.lifecycle.overrides import Overrides, Wishes
-from inferd.server.lifecycle.pool import LoadPool, PoolLike
+from inferd.server.lifecycle.pool import LoadPool, PoolLike, spawn
 from inferd.server.lifecycle.readiness import Readiness
 from inferd.server.lifecycle.ready_moment import ReadyMoment
 from inferd.server.lifecycle.refusal import refusal, unknown_model
@@ -39,10 +39,6 @@ from inferd.server.observability.events import event, get
 log = get("lifecycle")
 
 _CLOSING = 10.0  # seconds that closing may take after the grace is over
-
-
-def _spawn(name: str, job: Callable[[], None]) -> None:
-    threading.Thread(target=job, name=name, daemon=True).start()
 
 
 class Manager:
@@ -63,7 +59,7 @@ class Manager:
         overrides: Overrides | None = None,
         admission: Admission | None = None,
         pool: PoolLike | None = None,
-        spawn: Callable[[str, Callable[[], None]], None] = _spawn,
+        spawn: Callable[[str, Callable[[], None]], None] = spawn,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -107,12 +103,14 @@ class Manager:
         self._preload_names = config.server.preload if config.isolation == "none" else ()
         self._preloading = bool(self._preload_names)
         self._moment = ReadyMoment()
+        self._life = threading.Lock()
+        self._stop_asked = False
         self._stopping = False
         self._deadline: float | None = None  # when the grace of `stop` ends
         self._stopped = threading.Event()
         self._operators = Operators(
             self._commands, self._named, substitution, scan=source.request_scan, post=self._mailbox.post, spawn=spawn,
-            stopping=lambda: self._stopping, stopped=self._stopped, clock=clock, wall_clock=wall_clock,
+            stopping=lambda: self._stopping, clock=clock, wall_clock=wall_clock,
         )  # fmt: skip
         self._thread: threading.Thread | None = None
 
@@ -253,33 +251,41 @@ class Manager:
     # Life
 
     def start(self) -> None:
-        """Starts the source and the manager's thread. Loads happen in the background."""
-        if self._substitution is not None:
-            self._substitution.uploads.clean()
-        if self._preloading:
-            self._pool.submit("preload", self._preload)
-        self._thread = threading.Thread(target=self._run, name="inferd-manager", daemon=True)
-        self._thread.start()
-        self._source.start(self.deliver)
+        """Starts the source and the manager's thread. Loads happen in the background. After a stop nothing happens."""
+        with self._life:
+            if self._stop_asked:
+                return
+            if self._substitution is not None:
+                self._substitution.uploads.clean()
+            if self._preloading:
+                self._pool.submit("preload", self._preload)
+            self._thread = threading.Thread(target=self._run, name="inferd-manager", daemon=True)
+            self._thread.start()
+            self._source.start(self.deliver)
 
     def stop(self, grace: float) -> None:
         """Stops looking, serving and loading: handles that are out have `grace` seconds, then what they hold is closed
         anyway.
 
-        Returns when every instance is closed (or cannot be). Later calls wait for the first. Not on the manager's
-        thread.
+        Returns when every instance is closed (or cannot be). Later calls wait for the first. Not on its own thread.
         """
-        if not self._stopping:
+        if self.begin_stop(grace) and self._thread is None:
+            self._run()  # there is nobody else to do it
+        self._stopped.wait(grace + _CLOSING + 5)
+        if self._substitution is not None:
+            self._substitution.uploads.close()
+
+    def begin_stop(self, grace: float) -> bool:
+        """What `stop` does before it waits. Whether this call was the first."""
+        with self._life:
+            first, self._stop_asked = not self._stop_asked, True
+        if first:
             self._source.stop()
             self._deadline = self._clock() + grace
             self._stopping = True
             self._moment.give_up()
-            self._mailbox.post(self._begin_stop)
-        if self._thread is None:
-            return
-        self._stopped.wait(grace + _CLOSING + 5)
-        if self._substitution is not None:
-            self._substitution.uploads.close()
+            self._mailbox.post(self._stop_loading)
+        return first
 
     def deliver(self, listing: Listing) -> None:
         """The source's way in. The latest listing wins: one that was not yet looked at is replaced."""
@@ -292,10 +298,7 @@ class Manager:
         if listing is not None and not self._stopping:
             self._conductor.intake.adopt(listing)
         self._mailbox.run_jobs()
-        if self._stopping:
-            self._commands.stop()
-        else:
-            self._commands.begin()
+        self._commands.stop() if self._stopping else self._commands.begin()
         self._conductor.act()
         now = self._clock()
         if self._conductor.intake.listing is not None:
@@ -325,15 +328,17 @@ class Manager:
                 wait = 1.0
             if self._stopping and self._deadline is not None:
                 late = self._clock() - self._deadline
-                if self._conductor.idle or late > _CLOSING:
+                if late > _CLOSING or (self._conductor.idle and self._mailbox.close_if_done()):
                     break
                 if late >= 0:
                     self._conductor.close_all()
                     wait = 0.1
             self._mailbox.wait(wait)
+        self._mailbox.end()
+        self._commands.stop()  # nothing is done any more: whoever still waits is told so
         self._stopped.set()
 
-    def _begin_stop(self) -> None:
+    def _stop_loading(self) -> None:
         self._pool.stop()
         self._conductor.stop()
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from inferd.server.errors import Unavailable, Unsupported
 from inferd.server.lifecycle.commands import Command, Commands
+from inferd.server.lifecycle.mailbox import Post
 from inferd.server.lifecycle.named import NamedModel, NamedModels
 from inferd.server.lifecycle.outcome import Outcome
 from inferd.server.lifecycle.state import ModelStatus
@@ -20,7 +21,7 @@ class Operators:
     """Thread-safe. `Manager` says what each request means and what its future raises.
 
     scan       has the source look, and gives the number of the listing that will show what is there now
-    post       brings a job to the manager's thread; `stopped` is set when that has ended
+    post       brings a job to the manager's thread
     spawn      runs a job on a thread of its own
     """
 
@@ -31,10 +32,9 @@ class Operators:
         substitution: Substitution | None,
         *,
         scan: Callable[[], int],
-        post: Callable[[Callable[[], None]], None],
+        post: Post,
         spawn: Callable[[str, Callable[[], None]], None],
         stopping: Callable[[], bool],
-        stopped: threading.Event,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -45,7 +45,6 @@ class Operators:
         self._post = post
         self._spawn = spawn
         self._stopping = stopping
-        self._stopped = stopped
         self._clock = clock
         self._wall_clock = wall_clock
         self._replacing = threading.Lock()
@@ -64,15 +63,19 @@ class Operators:
             raise Unsupported("this manager takes no settings or files with a load")
         make = partial(self._substitution.make, name, replacement, by, self._wall_clock())
         future: Future[ModelStatus] = Future()
+        # Followed to its end also when nobody waits any more: it may have to be undone, and its files be removed.
+        outcome: Future[ModelStatus] = Future()
+        outcome.add_done_callback(partial(_pass_on, future))
 
         def job() -> None:  # writes files: not for a thread that others wait for
+            if future.cancelled():
+                return
             try:
-                begin = self._commands.load_with(name, make(), future, asked_at)
+                begin = self._commands.load_with(name, make(), outcome, asked_at)
             except Exception as error:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
+                outcome.set_exception(error)
             else:
-                self.ask(name, begin, after, future)
+                self.ask(name, begin, after, outcome)
 
         self._spawn("inferd-load-with", job)
         return future
@@ -104,17 +107,24 @@ class Operators:
         # On the manager's thread, but for whoever asked: what it keeps is told apart by that.
         command = Command(name, partial(contextvars.copy_context().run, begin), future, after)
 
-        def add() -> None:
-            self._commands.add(command)
-
-        if self._stopping():
-            future.set_exception(Unavailable("the server is shutting down"))
-        else:
-            self._post(add)
-            if self._stopped.is_set():  # the thread ended between the two lines
-                add()
-                self._commands.stop()
+        if self._stopping() or not self._post(partial(self._commands.add, command)):
+            _refuse(future)
         return future
+
+
+def _refuse(future: Future[ModelStatus]) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(Unavailable("the server is shutting down"))
+
+
+def _pass_on(future: Future[ModelStatus], outcome: Future[ModelStatus]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    error = outcome.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(outcome.result())
 
 
 def when_all(wishes: Sequence[Future[ModelStatus]], done: Callable[[BaseException | None], None]) -> None:

@@ -19,6 +19,15 @@ log = get("lifecycle")
 Job = Callable[[], None]
 
 
+def spawn(name: str, job: Job) -> None:
+    """Runs `job` on a thread of its own; here, where no thread is to be had: what closes something must not be lost."""
+    try:
+        threading.Thread(target=job, name=name, daemon=True).start()
+    except RuntimeError as error:
+        event(log, logging.ERROR, "no thread can be started", error=error, name=name)
+        job()
+
+
 class PoolLike(Protocol):
     """What the manager needs of a pool."""
 

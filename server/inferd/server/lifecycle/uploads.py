@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from inferd.server.errors import ExecutionFailed, InvalidRequest, Overloaded
+from inferd.server.errors import ExecutionFailed, InvalidRequest, Overloaded, Unavailable
 from inferd.server.lifecycle.layout import readable, version_number
 
 DIRECTORY = "uploads"
@@ -61,6 +61,7 @@ class Uploads:
         self._root: Path | None = None
         self._sizes: dict[Path, int] = {}
         self._kept = 0  # names what is written
+        self._closed = False
 
     def clean(self) -> None:
         """Removes what a process before this one left in the state directory."""
@@ -69,10 +70,11 @@ class Uploads:
 
     def write(self, files: Files) -> Path:
         """A new directory with these files. Raises Overloaded when there is no room, ExecutionFailed when the disk
-        refuses."""
+        refuses, Unavailable after the end."""
         size = sum(map(len, files.values()))
         try:
             with self._lock:
+                self._check_open()
                 used = sum(self._sizes.values())
                 if used + size > self._room:
                     raise Overloaded(
@@ -85,8 +87,11 @@ class Uploads:
             try:
                 for path, content in files.items():
                     _write(directory.joinpath(*path), content)
+                self._check_open()
             except BaseException:
                 self.remove(directory)
+                if self._closed:  # and somebody has removed the whole meanwhile, which the writing has made anew
+                    shutil.rmtree(directory.parent, ignore_errors=True)
                 raise
         except OSError as error:
             raise ExecutionFailed(
@@ -101,12 +106,17 @@ class Uploads:
             self._sizes.pop(directory, None)
 
     def close(self) -> None:
-        """Removes everything. Never raises."""
+        """Removes everything, for good. Never raises."""
         with self._lock:
+            self._closed = True
             root, self._root = self._root, None
             self._sizes.clear()
         if root is not None:
             shutil.rmtree(root, ignore_errors=True)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the server is shutting down")
 
     def _made(self) -> Path:
         if self._root is None:

@@ -72,7 +72,7 @@ class Infer:
 
 
 class Speech:
-    """How bursts of ModelInfer are read and written (`rpc.speech`)."""
+    """How bursts of ModelInfer are read and written (`rpc.burst`)."""
 
     protocol = PROTOCOL
     forms = FORMS

@@ -1,0 +1,199 @@
+"""How the manager ends: everybody who asked for something is answered and everything loaded is closed, whatever comes
+in whatever moment of the end. Its thread is the test's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.lifecycle import FakeLoader, House
+
+from inferd.server.errors import Unavailable
+from inferd.server.lifecycle.admission import Admission
+from inferd.server.lifecycle.cancellation import Cancellation
+from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.mailbox import Mailbox
+from inferd.server.lifecycle.pool import spawn
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ModelStatus, State
+
+
+class Stepped(Mailbox):
+    """Calls `at_step` before each of its steps and after the last one, with what it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_step: Callable[[str], None] = lambda step: None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("take_listing", "run_jobs", "close_if_done", "end", "begin", "wait", "empty"):
+            object.__getattribute__(self, "at_step")(name)
+        return object.__getattribute__(self, name)
+
+
+class Ending(House):
+    """A house whose manager ends on the test's thread. `stepped` is its mailbox."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, admission: Admission | None = None) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("inferd.server.lifecycle.manager.Mailbox", Stepped)
+            super().__init__(root, admission)
+        self.stepped: Any = self.manager._mailbox
+        self.write("m/1/model", "one")
+        self.settle()
+        self.manager._conductor._closer._spawn = lambda name, job: job()
+
+    def end(self) -> None:
+        """All of it: what the manager's thread does after a stop."""
+        self.manager.begin_stop(1.0)
+        self.manager._run()
+
+
+@pytest.fixture
+def make_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ending]:
+    numbers = count()
+    return lambda **parts: Ending(tmp_path / f"models-{next(numbers)}", monkeypatch, **parts)
+
+
+def steps(ending: Ending) -> list[str]:
+    seen: list[str] = []
+    ending.stepped.at_step = seen.append
+    ending.end()
+    return seen
+
+
+def test_a_request_is_answered_in_whatever_step_of_the_end_it_comes(make_ending: Callable[..., Ending]) -> None:
+    """It was found that the manager does not stop, and then it did."""
+    seen = steps(make_ending())
+    assert {"run_jobs", "close_if_done", "end"} <= set(seen)
+    for moment in range(len(seen) + 1):
+        ending = make_ending()
+        ending.manager._operators._stopping = lambda: False
+        asked: list[Future[ModelStatus]] = []
+        left = [moment]
+
+        def ask(step: str, ending: Ending = ending, asked: list[Any] = asked, left: list[int] = left) -> None:
+            if left[0] == 0:
+                asked.append(ending.manager.unload("m", by="me"))
+            left[0] -= 1
+
+        ending.stepped.at_step = ask
+        ending.end()
+        if not asked:
+            ask("after the end")
+        assert asked[0].done(), f"nobody answers what comes at step {moment} of {seen}"
+        with pytest.raises(Unavailable, match="shutting down"):
+            asked[0].result(0)
+
+
+def test_a_request_is_answered_when_another_job_fails_in_the_last_turn(make_ending: Callable[..., Ending]) -> None:
+    ending = make_ending()
+    ending.manager._operators._stopping = lambda: False
+    asked: list[Future[ModelStatus]] = []
+
+    def ask(step: str) -> None:
+        if step == "end" and not asked:
+            ending.stepped._closed = False  # the grace is over, and jobs are left
+            ending.stepped.post(lambda: 1 / 0)
+            asked.append(ending.manager.unload("m", by="me"))
+
+    ending.stepped.at_step = ask
+    ending.end()
+    with pytest.raises(Unavailable, match="shutting down"):
+        asked[0].result(0)
+
+
+def test_what_was_asked_of_a_manager_that_never_started_is_answered(house: House) -> None:
+    waiting = house.manager.load("m", by="me")
+    house.manager.stop(0.0)
+    with pytest.raises(Unavailable, match="shutting down"):
+        waiting.result(0)
+    house.manager.stop(0.0)
+    with pytest.raises(Unavailable, match="shutting down"):
+        house.manager.load("m", by="me").result(0)
+
+
+def test_after_a_stop_nothing_is_started(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM may come before the server has come as far as that."""
+    started: list[object] = []
+    monkeypatch.setattr(house.source, "start", started.append)
+    house.manager.stop(0.0)
+    house.manager.start()
+    assert not started
+    assert house.manager._thread is None
+
+
+class Careless(FakeLoader):
+    """Brings each load to its end, wanted or not."""
+
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
+        return super().load(request, Cancellation())
+
+
+def test_what_is_loaded_after_the_end_is_closed(make_ending: Callable[..., Ending]) -> None:
+    """In whatever step of the end the load is done."""
+    moments = len(steps(make_ending())) + 1
+    for moment in range(moments):
+        ending = make_ending()
+        conductor = ending.manager._conductor
+        ending.loader = conductor._loads._loader = conductor._closer._loader = Careless()
+        ending.write("m/2/model", "two")
+        ending.pool.held.add("m")
+        ending.settle()
+        [(_, load)] = [job for job in ending.pool.urgent if job[0] == "m"]
+        left = [moment]
+
+        def finish(step: str, load: Callable[[], None] = load, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                load()
+
+        ending.stepped.at_step = finish
+        ending.end()
+        if left[0] >= 0:
+            load()
+        [request] = ending.loader.requests
+        assert ("m", 2, request.generation) in ending.loader.unloads, f"loaded at step {moment}, and never closed"
+
+
+class Undecided:
+    """An admission that never says anything."""
+
+    withdrawn = 0
+
+    def loaded(self, *_: object) -> Callable[[], None]:
+        def withdraw() -> None:
+            self.withdrawn += 1
+
+        return withdraw
+
+    def failed(self, *_: object) -> None:
+        pass
+
+
+def test_what_waits_to_be_let_in_is_closed_before_the_end(make_ending: Callable[..., Ending]) -> None:
+    admission = Undecided()
+    ending = make_ending(admission=admission)
+    assert ending.version(1).state is State.LOADING
+    ending.end()
+    assert ending.loader.unloads == [("m", 1, 1)]
+    assert admission.withdrawn == 1
+
+
+def test_without_a_thread_to_be_had_what_goes_is_closed_all_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    house.write("m/1/model", "one")
+    house.settle()
+    house.manager._conductor._closer._spawn = spawn
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert house.do(house.manager.unload("m", by="me")).versions[0].state is State.END
+    assert house.loader.unloads == [("m", 1, 1)]
