@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.backends import in_service
 from support.real_models import noise, package_file, speech, tone
 
 from inferd.backends.api import Instance, InvalidInput, Model, OpenRequest, Placement, Signature, TensorSpec
@@ -30,15 +31,8 @@ SILERO = Signature(
 def served(version: Path, *declared: Signature) -> Iterator[tuple[Model, Instance]]:
     backend, artefact = Registry().detect(version)
     assert backend.complete(artefact) is None
-    model = backend.open(OpenRequest("m", 1, version, artefact, declared))
-    try:
-        instance = model.instance(Placement("cpu", 1))
-        try:
-            yield model, instance
-        finally:
-            instance.close()
-    finally:
-        model.close()
+    with in_service(backend.open(OpenRequest("m", 1, version, artefact, declared)), Placement("cpu", 1)) as both:
+        yield both
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from __future__ import annotations
 import abc
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,13 @@ def running(found: Opened, placement: Placement | None = None) -> Iterator[Insta
         yield instance
     finally:
         instance.close()
+
+
+@contextmanager
+def in_service(model: Model, placement: Placement | None = None) -> Iterator[tuple[Model, Instance]]:
+    """A model with one instance; both are closed at the end."""
+    with closing(model), closing(model.instance(placement or Placement())) as instance:
+        yield model, instance
 
 
 def sample(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:

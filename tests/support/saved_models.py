@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.backends import in_service
 
 from inferd.backends.api import (
     Instance,
     Model,
     OpenRequest,
-    Placement,
     Signature,
 )
 from inferd.backends.tensorflow import TensorFlowBackend
@@ -38,15 +38,8 @@ def served(
     artefact = backend.find(version)
     assert artefact is not None
     assert backend.complete(artefact) is None
-    model = backend.open(OpenRequest("m", 1, version, artefact, declared, options))
-    try:
-        instance = model.instance(Placement())
-        try:
-            yield model, instance
-        finally:
-            instance.close()
-    finally:
-        model.close()
+    with in_service(backend.open(OpenRequest("m", 1, version, artefact, declared, options))) as both:
+        yield both
 
 
 def of(*shape: int | None, kind: Any = None, name: str = "x") -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.backends import in_service
 
 from inferd.backends.api import (
     Instance,
     Model,
     OpenRequest,
-    Placement,
     Signature,
     TensorSpec,
 )
@@ -57,15 +57,8 @@ def open_model(version: Path, *declared: Signature, **options: Any) -> Model:
 
 @contextmanager
 def served(version: Path, *declared: Signature, **options: Any) -> Iterator[tuple[Model, Instance]]:
-    model = open_model(version, *declared, **options)
-    try:
-        instance = model.instance(Placement())
-        try:
-            yield model, instance
-        finally:
-            instance.close()
-    finally:
-        model.close()
+    with in_service(open_model(version, *declared, **options)) as both:
+        yield both
 
 
 def outputs_of(instance: Instance, **inputs: Array) -> dict[str, Array]:
