@@ -142,6 +142,12 @@ def test_a_file_of_models_labels_batching_and_its_replacement(models: Path) -> N
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert user.marker("plain", label="stable") == 20
 
+        plain.version_labels.update({"stable": 3})
+        entries.add(name="half", base_path=str(base_of(models, "half")))
+        user.models.HandleReloadConfigRequest(asked, 60.0)
+        assert user.marker("half") == 10, "what was removed may come back"
+        assert user.marker("plain", label="stable") == 30
+
 
 def test_a_file_of_models_that_changes(models: Path) -> None:
     file = models / "models.config"

@@ -320,6 +320,9 @@ def test_classification_with_labels(client: Client, server: Served) -> None:
     _scores(server, np.array([[0.1, 0.7, 0.2]], np.float32), class_labels={"s": ("cat", "dog")})
     answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=3)])
     assert answer.as_numpy("s").tolist() == [[b"0.700000:1:dog", b"0.200000:2", b"0.100000:0:cat"]]
+    _scores(server, np.array([[0.1, 0.7]], np.float32), class_labels={"s": ("cat", "")})
+    answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=2)])
+    assert answer.as_numpy("s").tolist() == [[b"0.700000:1", b"0.100000:0:cat"]]
 
 
 def test_strings_have_no_classes(client: Client, server: Served) -> None:

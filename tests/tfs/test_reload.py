@@ -10,6 +10,7 @@ import pytest
 from support.rpc import Served, refused
 
 from inferd.server.errors import Conflict
+from inferd.server.lifecycle.record import GONE
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 
 pytestmark = pytest.mark.heavy
@@ -114,6 +115,15 @@ def test_a_reload_replaces_the_named_models(channel: Any, server: Served, base: 
     asked = get_model_status_pb2.GetModelStatusRequest()
     asked.model_spec.name = "digits"
     assert models(channel).GetModelStatus(asked).model_version_status[0].state == 30
+
+
+def test_a_model_that_was_removed_may_be_named_again(channel: Any, server: Served, base: Path) -> None:
+    """Its last versions are still remembered: it does not lie in the repository for that."""
+    server.manager.change(VersionStatus(ServableId("m", 1), State.END, generation=1, notes=(GONE,)))
+    asked = model_management_pb2.ReloadConfigRequest()
+    asked.config.model_config_list.config.add(name="m", base_path=str(base))
+    models(channel).HandleReloadConfigRequest(asked)
+    assert list(server.manager.named) == ["m"]
 
 
 def test_an_empty_reload_does_not_mean_no_models(channel: Any, server: Served, base: Path) -> None:

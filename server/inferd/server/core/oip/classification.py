@@ -44,6 +44,6 @@ def top_classes(name: str, array: Array, count: int, *, batched: bool, labels: S
         for place, index in enumerate(columns):
             value = rows[row, index]
             shown = str(int(value)) if whole else f"{float(value):f}"
-            label = f":{labels[index]}" if index < len(labels) else ""
+            label = f":{labels[index]}" if index < len(labels) and labels[index] else ""  # an empty line names nothing
             found[row, place] = f"{shown}:{index}{label}".encode()
     return found if batched and array.ndim else found.reshape(-1)

@@ -94,8 +94,8 @@ class Reload:
             model = self._manager.status(name)
         except NotFound:
             return None
-        if not model.versions and not model.error:
-            return None
+        if not model.error and all(v.state is State.END and GONE in v.notes for v in model.versions):
+            return None  # no more than the memory of one that was named before
         if base_path and os.path.basename(base_path.rstrip("/")) != name:
             raise Conflict(
                 f"model {name}: base_path {base_path[:200]!r} is not where it is: it lies in the repository, under its "
