@@ -135,6 +135,15 @@ def test_files_of_arrays(inferd, tmp_path: Path):
         assert done.json["outputs"]["y"]["data"] == rows(2).tolist(), given
 
 
+@pytest.mark.parametrize("suffix", ["npy", "npz", "json"])
+def test_an_empty_file_is_no_traceback(inferd, tmp_path: Path, suffix: str):
+    (tmp_path / f"a.{suffix}").write_bytes(b"")
+    for name in ("x=", ""):
+        done = inferd("predict", "m", "-i", f"{name}@{tmp_path}/a.{suffix}")
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith(f"inferd: cannot read {tmp_path}/a.{suffix}: ")
+
+
 def test_saved_outputs_can_be_loaded_without_pickle(inferd, tmp_path: Path):
     assert inferd("predict", "m", "-i", "x=[[1, 2]]", "--save", str(tmp_path / "out.npz")).code == 0
     with np.load(tmp_path / "out.npz", allow_pickle=False) as saved:
@@ -191,6 +200,8 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
         (("predict", "m", "-i", "x=1", "-i", "x=2"), 2, "'x' is given twice"),
         (("predict", "m", "-i", "[1]", "-i", "[2]"), 2, "needs its name"),
         (("predict", "m", "-i", "x=@nope.npy"), 1, "cannot read nope.npy: No such file"),
+        (("predict", "m", "-i", "x="), 2, "takes FP32, the list holds text"),
+        (("predict", "m", "-i", ""), 2, "takes FP32, the list holds text"),
         (("predict", "m", "-i", "x=@a.tar"), 2, "expected a file that ends in"),
         (("predict", "m", "-i", "x=text"), 2, "takes FP32, the list holds text"),
         (("predict", "m", "-i", "x=[[1.0]]", "--save", "a.txt"), 2, "ends in .npz"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -39,6 +40,17 @@ def serve(root: Path, state: Path) -> subprocess.Popen[str]:
     flags = ("--listen", "127.0.0.1:0", "--set", "server.http=[]")
     command = [str(INFERD), "serve", "--model-repository", str(root), "--state-dir", str(state), *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [str(INFERD), "serve", "--model-repository", str(tmp_path), "--listen", place]
+        done = subprocess.run([*command, "--set", "server.http=[]"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"inferd: cannot listen on {place}: address already in use\n"
 
 
 @pytest.mark.timeout(120)

@@ -277,3 +277,25 @@ def test_defaults_yield_to_everything():
 )
 def test_text_that_is_a_mapping_to_yaml_is_text_where_none_can_stand(text, told):
     assert told in errors(None, {}, [f"server.listen={text}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("max_message=2GiB", "grpc.max_message: expected at most 2147483647B, which is gRPC's own bound, got"),
+        ("max_metadata=3GiB", "at most 2147483647B"),
+        ("keepalive_time=1000h", "at most 2147483s"),
+        ("keepalive_timeout=1000h", "at most 2147483s"),
+        ("max_connection_age=1000h", "at most 2147483s"),
+        ("max_connections=9999999999", "at most 2147483647"),
+        ("max_streams_per_connection=9999999999", "at most 2147483647"),
+    ],
+)
+def test_what_the_core_of_grpc_cannot_hold_is_refused_at_once(setting, told):
+    assert told in errors(None, {}, [f"grpc.{setting}"])
+
+
+def test_an_item_that_is_refused_is_told_once():
+    told = errors(None, {}, ["models.m.version_policy={specific: [-1]}"])
+    assert told.count("expected") == 1, told
+    assert "specific[0]: expected greater than or equal to 0, got -1" in told

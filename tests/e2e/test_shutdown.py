@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.marked import prepare_model, slow_onnx
 from support.server import FAST, Served
+from support.waiting import eventually
 
 from inferd.client import NO_RETRIES, Client, InferdError, RequestError, Unavailable
 
@@ -47,6 +51,32 @@ def test_sigterm_answers_everything_accepted(tmp_path: Path) -> None:
     for error in failures:
         assert isinstance(error, Unavailable), error
         assert not isinstance(error, RequestError) or not error.accepted, f"accepted and lost: {error}"
+
+
+def test_before_it_stops_it_says_that_it_will_and_serves_on(tmp_path: Path) -> None:
+    """`drain.pre_stop`: nobody is refused until the balancers have noticed."""
+    directory = prepare_model("onnx", tmp_path / "models", "m")
+    slow_onnx(directory / "1", turns=1)
+
+    def page(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://{server.http}{path}", timeout=20) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(error.code)
+
+    with Served(tmp_path / "models", sets=(*FAST, "drain.pre_stop=1h")) as server:
+        assert "\ninferd_ready 1.0\n" in page("/metrics")
+        server.signal()
+        eventually(lambda: page("/readyz") == "503", "it says that it is not ready", server.tail)
+        assert "\ninferd_ready 0.0\n" in page("/metrics")
+        assert "ok" in page("/healthz")
+        with Client(server.address, retry=NO_RETRIES) as client:
+            assert not client.ready()
+            assert client.predict("m", {"x": np.ones((1, 4), np.float32)}).version == 1
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
 
 
 def test_a_second_life_serves_at_once(tmp_path: Path) -> None:

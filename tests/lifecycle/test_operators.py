@@ -250,3 +250,13 @@ def test_a_request_that_nobody_foresaw_fails_alone(house: House, monkeypatch: py
     with pytest.raises(ExecutionFailed, match="KeyError"):
         bad.result(0)
     assert house.do(good).versions[0].state is State.END
+
+
+def test_a_load_that_is_overtaken_by_an_unload_says_so(house: House) -> None:
+    house.write("m/1/model", "one")
+    house.see()
+    house.do(house.manager.unload("m", by="me"))
+    load, unload = house.manager.load("m", by="me"), house.manager.unload("m", by="another")
+    house.do(unload)
+    with pytest.raises(Conflict, match="model 'm' was unloaded again before it was loaded"):
+        house.do(load)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from onnx import TensorProto, helper, save
 from support.loading import ask, load, triton_settings
 from support.marked import write_version
@@ -19,6 +20,8 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import QueueTimeout
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.inspect import inspect_repository
+from inferd.server.lifecycle.state import ModelStatus
+from inferd.server.rpc.oip.describe import model_config
 
 DENSENET = """
 name: "densenet_onnx"
@@ -90,6 +93,34 @@ def test_densenet_of_tritons_quick_start_is_asked_without_the_axis_that_its_grap
     np.testing.assert_allclose(ask(servable, {"data_0": x})["fc6_1"], x.mean((1, 2)))
     assert servable.class_labels == {"fc6_1": ("CAT", "DOG", "FISH")}
     servable.scheduler.close()
+
+
+BATCHED = """
+backend: "onnxruntime" max_batch_size: 8 default_model_filename: "pool_v2.onnx"
+input { name: "data_0" data_type: TYPE_FP32 dims: [ 48 ] reshape { shape: [ 3, 4, 4 ] } }
+output { name: "fc6_1" data_type: TYPE_FP32 dims: [ 3 ] reshape { shape: [ 3, 1, 1 ] } label_filename: "densenet_labels.txt" }
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(("text", "batch", "file"), [(DENSENET, 1, "model.onnx"), (BATCHED, "n", "pool_v2.onnx")])
+def test_the_configuration_that_is_told_has_what_was_declared(
+    tmp_path: Path, text: str, batch: object, file: str
+) -> None:
+    """Pasted back, it makes the same model of the same files."""
+    directory = model(tmp_path, "densenet_onnx", text)
+    pool(directory / "1", batch, file)
+    (directory / "densenet_labels.txt").write_text("CAT\nDOG\nFISH\n")
+    told = []
+    for _ in range(2):
+        servable = load(directory / "1", triton_settings(directory)[0])
+        told.append((model_config(servable, ModelStatus("densenet_onnx")), servable.signatures, servable.class_labels))
+        servable.scheduler.close()
+        (directory / "config.pbtxt").write_text(text_format.MessageToString(told[0][0]))
+    assert told[0] == told[1]
+    config = told[0][0]
+    assert config.output[0].label_filename == "densenet_labels.txt"
+    assert config.default_model_filename == ("" if file == "model.onnx" else file)
+    assert list(config.input[0].reshape.shape)[-3:] == [3, 4, 4]
 
 
 def test_labels_that_are_not_there_are_a_failed_load(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 import threading
 from typing import Any
 
@@ -139,6 +140,14 @@ class TestAddresses:
     def test_all_that_were_asked_for_are_required(self):
         found = listen.addresses(Server(listen=("0.0.0.0:8001", "0.0.0.0:8500")))
         assert [address.required for address in found] == [True, True]
+
+    def test_a_name_is_bound_at_all_its_addresses_or_not_at_all(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            place = f"localhost:{taken.getsockname()[1]}"
+            with pytest.raises(OSError, match=f"cannot listen on {place}: address already in use"):
+                listen.bind([listen.Address(place)], None, lambda *_: pytest.fail("the core was asked"))
 
     def test_without_ipv6_the_wildcard_is_ipv4(self, monkeypatch: pytest.MonkeyPatch):
         assert listen.bindable("127.0.0.1:1") == "127.0.0.1:1"

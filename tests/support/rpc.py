@@ -113,6 +113,7 @@ class FakeServable:
     serves: bool = True
     ensemble: tuple[Any, ...] = ()
     class_labels: Mapping[str, Sequence[str]] | None = None
+    settings: Any = None
 
 
 class FakeHandle:

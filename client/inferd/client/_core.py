@@ -146,7 +146,10 @@ def asked(kind: Callable[..., MessageT], model: str, **more: Any) -> MessageT:
         return kind(name=model, **{"to_version" if key == "to" else key: value for key, value in more.items()})
     except (TypeError, ValueError, UnicodeError) as error:
         told = _mistyped({"model": model, **more})
-        raise InvalidInput(told or f"model {model!r}, {more}: {error}") from None
+        large = (
+            f"{name} is {value}; expected a number of 64 bits" for name, value in more.items() if isinstance(value, int)
+        )
+        raise InvalidInput(told or next(large, str(error))) from None
 
 
 def decode(message: bytes) -> Prediction:

@@ -160,7 +160,8 @@ class App:
         if gate.limiter is not None:
             limiter = gate.limiter
             self.metrics.watch_refusals(lambda: limiter.refused)
-        self.metrics.watch_ready(self._front.ready)
+        # A group is ready as long as others serve: one of them that leaves is no news.
+        self.metrics.watch_ready(self._health.ready if seat is None else self._front.ready)
         if seat is not None:
             seat.watch(self.metrics)
 

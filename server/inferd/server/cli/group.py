@@ -39,7 +39,7 @@ def serve_group(config: ServerConfig, asked: list[int]) -> int:
     try:
         log = logs.start(config.log)
     except OSError as error:
-        raise CommandError(f"log.file: {error}") from None
+        raise CommandError(f"log.file: cannot open {config.log.file}: {error.strerror or error}") from None
     with log:
         try:
             supervisor = Supervisor(config)

@@ -23,6 +23,7 @@ from .errors import CommandError, usage
 from .images import IMAGE_SUFFIXES, ImageOptions, read_image
 
 Inputs = dict[str, Any]
+_JSON = ("[", "{", '"')  # what begins so is JSON, or meant to be
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +128,7 @@ def _made_up(
 
 def _split(text: str) -> tuple[str, str]:
     """NAME=VALUE, where VALUE may hold anything. Names may hold colons, dots, slashes, brackets."""
-    if text[:1] in '@[{"':
+    if text.startswith(("@", *_JSON)):
         return "", text
     name, sign, value = text.partition("=")
     return (name, value) if sign else ("", text)
@@ -138,7 +139,7 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            if text[:1] in '[{"':
+            if text.startswith(_JSON):
                 raise usage(f"--input {name or text!r}: no valid JSON: {error}") from None
             return text
         except RecursionError:
@@ -156,7 +157,7 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
             return read_image(path, spec(), options)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CommandError(f"cannot read {path}: {error}") from None
     except RecursionError:
         raise CommandError(f"cannot read {path}: expected JSON with fewer levels of nesting") from None

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         log = logs.start(config.log)
     except OSError as error:
-        raise CommandError(f"log.file: {error}") from None
+        raise CommandError(f"log.file: cannot open {config.log.file}: {error.strerror or error}") from None
     try:
         try:
             app = App(config)
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
             return 0 if app.stop() else 1
 
         def ready() -> None:
-            grpc, http = ", ".join(started.grpc), ", ".join(started.http) or "off"
+            grpc, http = ", ".join(started.grpc) or "off", ", ".join(started.http) or "off"
             metrics = f"; metrics {', '.join(started.metrics)}" if started.metrics else ""
             # One write: unbuffered, print() writes the end of the line apart, and a log line may come between.
             sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}{metrics}; {app.summary()}\n")

@@ -88,11 +88,26 @@ def _above_zero(value: float) -> float:
     return value
 
 
+def _within(most: float, told: str) -> AfterValidator:
+    def check(value: float) -> float:
+        if value > most:
+            raise ValueError(f"expected at most {told}, which is gRPC's own bound, got {value}")
+        return value
+
+    return AfterValidator(check)
+
+
+_INT32: Final = 2**31 - 1
+
 Count = Annotated[int, Strict(), Field(ge=1)]
 """A whole number, at least 1; true and "1" are refused."""
 
 Interval = Annotated[Seconds, AfterValidator(_above_zero)]
 Room = Annotated[Size, AfterValidator(_above_zero)]
+GrpcInterval = Annotated[Interval, _within(_INT32 // 1000, "2147483s")]
+GrpcRoom = Annotated[Room, _within(_INT32, "2147483647B")]
+GrpcCount = Annotated[Count, _within(_INT32, "2147483647")]
+"""What the core of gRPC holds in 32 bits: times in milliseconds, sizes in bytes, counts."""
 Flag = Annotated[bool, Strict()]
 Version = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 Dimension = Annotated[int, Strict(), Field(ge=-1, lt=2**63)]

@@ -184,12 +184,14 @@ def _problems(
             expected = f"{before.expected} or {problem.expected}"
             problem = Problem(source, key, expected, problem.got, before.nearest or problem.nearest, line)
         found[path, problem.got] = problem
-    # Where one branch of a union got deeper into the value, the other's refusal of the whole is noise.
+    # Where one branch of a union got deeper into the value, the other's refusal of the whole is noise; so is that a
+    # list is too short without its items that were refused.
+    noise = (_EXPECTED["string_type"], _EXPECTED["too_short"])
     paths = [path for path, _ in found]
     return [
         problem
         for (path, _), problem in found.items()
-        if not (problem.expected == _EXPECTED["string_type"] and any(_inside(other, path) for other in paths))
+        if not (problem.expected in noise and any(_inside(other, path) for other in paths))
     ]
 
 

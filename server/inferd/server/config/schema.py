@@ -14,6 +14,9 @@ from inferd.server.config.access_schema import Auth, Clients, Granted, Jwt, Limi
 from inferd.server.config.fields import (
     Count,
     Flag,
+    GrpcCount,
+    GrpcInterval,
+    GrpcRoom,
     HttpAddresses,
     Interval,
     ListenAddresses,
@@ -122,21 +125,21 @@ class Server(Section):
 class Grpc(Section):
     """Limits of the gRPC port."""
 
-    max_message: Room = 64 * 2**20
+    max_message: GrpcRoom = 64 * 2**20
     """Largest message, in either direction."""
-    max_streams_per_connection: Count = 1024
+    max_streams_per_connection: GrpcCount = 1024
     """Largest number of calls at the same time on one connection."""
-    max_connections: Count = 4096
+    max_connections: GrpcCount = 4096
     """Largest number of connections."""
-    max_connection_age: Interval | None = None
+    max_connection_age: GrpcInterval | None = None
     """A connection is asked to end at about this age: its calls are finished, and the client connects again. null:
     never, or 30s with server.workers above 1, so that connections spread over the workers and a worker can be replaced
     without a failed call."""
-    keepalive_time: Interval = 60.0
+    keepalive_time: GrpcInterval = 60.0
     """A connection that has been silent for this time is pinged."""
-    keepalive_timeout: Interval = 20.0
+    keepalive_timeout: GrpcInterval = 20.0
     """A connection that does not answer a ping within this time is closed."""
-    max_metadata: Room = 16 * 2**10
+    max_metadata: GrpcRoom = 16 * 2**10
     """Largest metadata (headers) of a call."""
     receive_timeout: Interval = 60.0
     """A call whose message has not arrived after this time fails. Streams may be silent."""

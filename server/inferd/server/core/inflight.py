@@ -90,7 +90,7 @@ class Inflight:
 
 class Desk:
     """The same for the one thread through which nearly all calls come and go: plain sums, no lock. On that thread only;
-    the others see its numbers.
+    the others see its numbers. Whoever ends a call takes it and its bytes off them.
     """
 
     __slots__ = ("_whole", "calls", "nbytes")
@@ -116,8 +116,3 @@ class Desk:
             return False
         self.nbytes += nbytes
         return True
-
-    def leave(self, nbytes: int) -> None:
-        """See Inflight."""
-        self.calls -= 1
-        self.nbytes -= nbytes

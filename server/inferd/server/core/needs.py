@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from inferd.backends.api import Signature
 from inferd.server.config.ensemble_schema import Step
+from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.named import NamedModel
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
 from inferd.server.lifecycle.substitutes import Replacement
@@ -44,6 +45,8 @@ class ServableLike(Protocol):
     def ensemble(self) -> Sequence[Step]: ...
     @property
     def class_labels(self) -> Mapping[str, Sequence[str]] | None: ...
+    @property
+    def settings(self) -> ModelConfig | None: ...
     @property
     def serves(self) -> bool: ...
     @property

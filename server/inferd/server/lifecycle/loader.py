@@ -193,6 +193,7 @@ class Loader:
                 notes=(*request.notes, *model.traits.notes),
                 class_labels=class_labels(config, request.version.path.parent),
                 worker=opened.worker,
+                settings=config,
             )
             cancellation.disarm()
             return servable

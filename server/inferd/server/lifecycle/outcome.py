@@ -56,8 +56,11 @@ def model_loaded(conductor: Conductor, model: ModelRecord) -> bool:
     newest = max(wanted, default=-1)
     if any(version.settling and version.number >= newest for version in disk.versions):
         return False
+    if not wanted and conductor.overrides.of(model.name).get("unloaded") is not None:
+        raise Conflict(f"model {model.name!r} was unloaded again before it was loaded")
     if not wanted:
-        reasons = [f"version {version.number}: {version.error or version.held}" for version in disk.versions]
+        told = [(version.number, version.error or version.held) for version in disk.versions]
+        reasons = [f"version {number}: {words}" for number, words in told if words]
         reason = "; ".join(reasons) or disk.error
         raise Conflict(f"model {model.name!r} has no version that could be loaded: {reason or 'the policy wants none'}")
     failures = []

@@ -11,6 +11,7 @@ from inferd.server.lifecycle.state import ServableId
 
 if TYPE_CHECKING:
     from inferd.server.config.ensemble_schema import Step
+    from inferd.server.config.schema import ModelConfig
     from inferd.server.isolation.process import WorkerProcess
     from inferd.server.scheduling.pipeline import Pipeline
     from inferd.server.scheduling.scheduler import Scheduler
@@ -33,6 +34,7 @@ class Servable:
     load_seconds        time that the load took, warm-up included
     notes               what an operator should know
     class_labels        names of classes by output, None: there are none
+    settings            those that it was loaded with, None: they are not kept
     ensemble            the steps of an ensemble, () for every other model
     worker              the process that it lives in, None: this one
     plans               what the front end has found out about requests to it, for it to look up; it bounds them
@@ -41,7 +43,7 @@ class Servable:
     __slots__ = (
         "_held", "_on_idle", "_retired", "backend", "batching", "class_labels", "default_priority", "default_signature",
         "devices", "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans",
-        "scheduler", "signatures", "stateful", "worker",
+        "scheduler", "settings", "signatures", "stateful", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +61,7 @@ class Servable:
         ensemble: tuple[Step, ...] = (),
         class_labels: Mapping[str, Sequence[str]] | None = None,
         worker: WorkerProcess | None = None,
+        settings: ModelConfig | None = None,
     ) -> None:
         self.id: Final = id
         self.generation: Final = generation
@@ -77,6 +80,7 @@ class Servable:
         self.ensemble: Final = ensemble
         self.class_labels: Final = class_labels or None
         self.worker: Final = worker
+        self.settings: Final = settings
         self.plans: Final[dict[object, Any]] = {}
         self._held: set[ServableHandle] = set()
         self._retired = False

@@ -1,7 +1,7 @@
 """Calls of one hot method that came in one turn of the loop: those of one kind are read, run and answered together.
 
-A protocol says how its messages are read and written (`Speech`); everything that is not usual goes to the method's own
-handler, call by call.
+A protocol says how its messages are read and written (`rpc.speech`); everything that is not usual goes to the method's
+own handler, call by call.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from inferd.server.core.burst import Bursts, Share, Target, Targets
+from inferd.server.rpc.speech import Speech
 from inferd.server.rpc.transport import UnaryCall, UnaryHandler
-from inferd.wire.forms import Form, Forms, Kind
+from inferd.wire.forms import Form, Kind
 
 _log = logging.getLogger(__name__)
 _Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
@@ -21,35 +22,6 @@ _Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
 
 Refuse = Callable[[Sequence[UnaryCall], Sequence[str], Exception, str], None]
 """Fails calls for one reason: the ids that their statuses name, and the model. See `Edge.fail_together`."""
-
-
-class Speech(Protocol):
-    """What one protocol's messages say. Thread-safe.
-
-    protocol   name in the metrics
-    forms      of the requests
-    names      whether the status of a refused request names its id
-    """
-
-    protocol: str
-    names: bool
-
-    @property
-    def forms(self) -> Forms[Any]: ...
-
-    def target(self, facts: Any) -> Target | None:
-        """What requests of this kind want; None where it is something special."""
-        ...
-
-    def request_ids(
-        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Any], bytes]]
-    ) -> Sequence[str | None]:
-        """What is echoed in the answers; None where a call has to be looked at alone."""
-        ...
-
-    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
-        """The answers. Raises WireError for outputs that cannot travel."""
-        ...
 
 
 class Burst:

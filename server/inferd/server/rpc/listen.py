@@ -20,6 +20,8 @@ from inferd.server.security.tls import Material, TlsFiles
 _log = logging.getLogger("inferd.rpc")
 
 TLS: Final = "server.tls"
+# A family that the machine knows by name and does not have: localhost is ::1, too.
+_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,23 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
 
 
 def bind(
-    wanted: Sequence[Address], tls: TlsFiles | None, add: Callable[[str, grpc.ServerCredentials | None], int]
+    wanted: Sequence[Address],
+    tls: TlsFiles | None,
+    add: Callable[[str, grpc.ServerCredentials | None], int],
+    *,
+    shared: bool = False,
 ) -> list[str]:
     """Binds every address and gives those that are bound, with their ports. Raises OSError for a required one.
 
-    `add` has the server listen at one, and gives the port; 0 or RuntimeError: it could not.
+    `add` has the server listen at one, and gives the port; 0 or RuntimeError: it could not. `shared`: as of `options`.
     """
     bound = []
     for address in wanted:
         try:
+            if not shared:
+                # The core says on standard error, in its own words, what it cannot bind, and is content with one of
+                # the addresses of a name.
+                _proved(bindable(address.text))
             bound.append(_bind_one(address.text, credentials(tls), add))
         except OSError as error:
             if address.required:
@@ -148,6 +158,14 @@ def why_not(text: str) -> OSError:
     return OSError(number, f"cannot listen on {text}: {reason}")
 
 
+def _proved(text: str) -> None:
+    """Raises OSError, worded for the operator, for an address that cannot be bound now."""
+    try:
+        _try(text)
+    except OSError:
+        raise why_not(text) from None
+
+
 def _try(text: str) -> None:
     if text.startswith("unix:"):
         parent = Path(text.removeprefix("unix:")).parent
@@ -157,10 +175,19 @@ def _try(text: str) -> None:
             raise OSError(errno.EACCES, f"directory {parent} is not writable")
         return
     host, _, port = text.rpartition(":")
-    for family, kind, _, _, address in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+    lacking: list[OSError] = []
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    for family, kind, _, _, address in found:
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            if error.errno not in _NO_FAMILY:
+                raise
+            lacking.append(error)
+    if len(lacking) == len(found):
+        raise lacking[0]
 
 
 def _answers(path: str) -> bool:

@@ -9,39 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from inferd.backends.api import BackendError
-from inferd.server.core.burst import Target, Targets
+from inferd.server.core.burst import Targets
 from inferd.server.core.inference import ordered
 from inferd.server.core.needs import ServableLike
 from inferd.server.errors import ServingError
+from inferd.server.rpc.speech import Speech
 from inferd.server.rpc.transport import UnaryCall
-from inferd.wire.forms import Form, Forms
 from inferd.wire.tensors import WireError
 
 _log = logging.getLogger(__name__)
 Serving = Callable[[str, int | None, str | None], ServableLike | None]
 """What serves this model, version or label just now, without holding on to it."""
-
-
-class Speech(Protocol):
-    """What one protocol's messages say, as `rpc.burst` has it."""
-
-    protocol: str
-
-    @property
-    def forms(self) -> Forms[Any]: ...
-
-    def target(self, facts: Any) -> Target | None: ...
-
-    def request_id(self, call: UnaryCall, form: Form[Any], message: bytes) -> str | None:
-        """What is echoed in the answer; None where the call has to be looked at."""
-        ...
-
-    def encode_one(self, servable: ServableLike, signature: str, outputs: dict[str, Any], request_id: str) -> bytes:
-        """The answer. Raises WireError for outputs that cannot travel."""
-        ...
 
 
 class Lone:

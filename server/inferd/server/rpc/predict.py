@@ -61,7 +61,7 @@ class Predict:
 
 
 class Speech:
-    """How bursts of Predict are read and written (`rpc.burst`)."""
+    """How bursts of Predict are read and written (`rpc.speech`)."""
 
     protocol = PROTOCOL
     forms = FORMS

@@ -109,13 +109,14 @@ class PublicTransport:
         self._mailbox = Mailbox(self._loop)
         self._grace: asyncio.Future[float] = self._loop.create_future()
         self._idle = asyncio.Event()
+        shared = self._config.server.workers > 1
         server = grpc.aio.server(
             handlers=(_Lookup(self._handlers(), self._refuse),),
-            options=listen.options(self._config.grpc, shared=self._config.server.workers > 1),
+            options=listen.options(self._config.grpc, shared=shared),
         )
         try:
             tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
-            bound = listen.bind(self._addresses, tls, partial(_add, server))
+            bound = listen.bind(self._addresses, tls, partial(_add, server), shared=shared)
             await server.start()
         except BaseException:
             await server.stop(None)

@@ -34,6 +34,7 @@ from inferd.server.rpc.predict import PROTOCOL, Predict
 from inferd.server.rpc.predict_stream import PredictStream
 from inferd.server.rpc.reflection import Reflection
 from inferd.server.rpc.rules import NEEDS
+from inferd.server.rpc.speech import Speech
 from inferd.server.rpc.tfs import predict as tfs_predict
 from inferd.server.rpc.tfs import service as tfs
 from inferd.server.rpc.transport import MethodTable, StreamHandler, UnaryHandler
@@ -43,7 +44,6 @@ PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 MODEL_SERVICE = "inferd.v1.ModelService"
 SERVICES = ("inferd.v1.PredictService", MODEL_SERVICE, "grpc.health.v1.Health", oip.SERVICE, *tfs.SERVICES)
-Speech = predict.Speech | infer.Speech | tfs_predict.Speech
 _PROTOCOLS = {"/inference.": "oip", "/tensorflow.": "tfs"}
 
 

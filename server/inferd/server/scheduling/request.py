@@ -154,12 +154,6 @@ class InferRequest:
         if place is not None:
             place.discard(self)
 
-    def expired(self, now: float) -> bool:
-        """Whether nobody waits for this request any more at monotonic time `now`."""
-        return (self.deadline is not None and now >= self.deadline) or (
-            self.queue_deadline is not None and now >= self.queue_deadline
-        )
-
     def _finish(self, outputs: dict[str, Array] | None, error: ServingError | None) -> None:
         # Deleting a slot is one atomic step of the interpreter that fails for everyone but the first: a test-and-set
         # that needs no lock, so no thread can lose its time slice while it holds one that all requests share.

@@ -102,10 +102,12 @@ class CompletionQueueTransport:
         shared = self._config.server.workers > 1
         self._server = cygrpc.Server(tuple(listen.options(self._config.grpc, shared=shared)), False)
         self._server.register_completion_queue(self._queue)
-        bound = listen.bind(self._addresses, self._tls or tls_files(self._config.server.tls, listen.TLS), self._add)
+        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
+        bound = listen.bind(self._addresses, tls, self._add, shared=shared)
         self._server.start()
         for _ in range(_ARMED):
-            self._arm()
+            self._server.request_call(self._queue, self._queue, _NEW_CALL)
+            self._armed += 1
         self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
         self._thread.start()
         Sweep(self._calls, self._config.grpc.receive_timeout, self._ended).start()
@@ -191,10 +193,10 @@ class CompletionQueueTransport:
                 else:
                     self.gone(tag)
             elif tag is _NEW_CALL:
-                self._armed -= 1
                 if event.success:
-                    self._arm()
                     self._accept(event)
+                else:
+                    self._armed -= 1
             elif tag is _SHUT_DOWN:
                 shut_down = True
             elif tag is not None:
@@ -235,9 +237,9 @@ class CompletionQueueTransport:
 
     def _together(self, service: Service, calls: list[UnaryCall], now: float) -> Sequence[UnaryCall]:
         assert service.together is not None
-        late = [call for call in calls if call.event.call_details.deadline <= now]
+        late = [call for call in calls if call.expires <= now]
         if late:
-            calls = [call for call in calls if call.event.call_details.deadline > now]
+            calls = [call for call in calls if call.expires > now]
             for call in late:  # refused in its protocol's words
                 self._guarded(service.handle, call)
         try:
@@ -248,28 +250,28 @@ class CompletionQueueTransport:
             return ()
         return cast(Sequence[UnaryCall], left)
 
-    def _arm(self) -> None:
+    def _accept(self, event: Any) -> None:
+        """A call has come: the next one may take its place at the core."""
         try:
             self._server.request_call(self._queue, self._queue, _NEW_CALL)
         except ValueError:  # shut down meanwhile
-            return
-        self._armed += 1
-
-    def _accept(self, event: Any) -> None:
-        method = event.call_details.method
+            self._armed -= 1
+        details = event.call_details
+        method = details.method
         service = self._unary.get(method)
         if service is not None:
             if self._draining and not service.exempt:
                 self._refuse(event, service.method, GONE)
                 return
-            if event.call_details.deadline <= time.time():  # nobody waits for it: it is not read
+            expires = details.deadline
+            if expires <= time.time():  # nobody waits for it: it is not read
                 self._refuse(event, service.method, LATE)
                 return
             entered = self._desk.enter()
             if not entered and not service.exempt:
                 self._refuse(event, service.method, self._full)
                 return
-            call = UnaryCall(self, event, service)
+            call = UnaryCall(self, event, service, expires)
             call.entered = entered
             self._calls.add(call)
             return
@@ -311,7 +313,7 @@ class CompletionQueueTransport:
         call.request = message
         service = call.service
         alone = self._desk.calls == 1  # no company to wait for
-        if alone and service.lone is not None and call.event.call_details.deadline > time.time():
+        if alone and service.lone is not None and call.expires > time.time():
             if service.lone(call, time.monotonic()):
                 return
         elif service.together is not None and size <= _SMALL:

@@ -63,14 +63,15 @@ class UnaryCall(Call):
     A call that is answered at once asks for its close together with its answer: one batch and one event less. One that
     has to wait for its answer is watched meanwhile.
 
+    expires     epoch seconds at which the client stops waiting, far in the future where it never does
     service     who answers it
     request     the message, b"" until it is there
     waits       for its message
     """
 
-    __slots__ = ("request", "service", "waits")
+    __slots__ = ("expires", "request", "service", "waits")
 
-    def __init__(self, home: Home, event: Any, service: Service) -> None:
+    def __init__(self, home: Home, event: Any, service: Service, expires: float) -> None:
         # As Call's own, written out, and the first batch begun: this is made for every request.
         self._home = home
         self.event = event
@@ -81,6 +82,7 @@ class UnaryCall(Call):
         self.cancelled = False
         self.entered = False
         self.held = 0
+        self.expires = expires
         self.service = service
         self.request = b""
         call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from inferd.backends.api import TensorSpec
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.oip.v1 import model_config_pb2 as config_pb
+from inferd.server.config.model_schema import Tensor
 from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
 from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.errors import Forbidden, ServingError, Unauthenticated
@@ -119,12 +120,20 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
         backend=backend,
         version_policy=_policy(status.version_policy),
         max_batch_size=servable.max_batch_size if batched else 0,
+        default_model_filename=(servable.settings.artefact if servable.settings is not None else None) or "",
         instance_group=_groups(next((s.devices for s in status.versions if s.id == servable.id), ())),
     )
+    declared = _declared(servable)
     for spec in signature.inputs:
-        config.input.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched), optional=spec.optional)
+        taken = config.input.add(
+            name=spec.name, data_type=_type(spec), dims=_dims(spec, batched), optional=spec.optional
+        )
+        _reshape(taken, declared.get(("input", spec.name)), batched)
     for spec in signature.outputs:
-        config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
+        given = config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
+        own = declared.get(("output", spec.name))
+        _reshape(given, own, batched)
+        given.label_filename = (own.labels if own is not None else None) or ""
     if servable.ensemble:
         for step in servable.ensemble:
             config.ensemble_scheduling.step.add(
@@ -152,6 +161,21 @@ def _dims(spec: TensorSpec, batched: bool) -> Sequence[int]:
     if spec.shape is None:
         return (-1,)
     return spec.shape[1:] if batched else spec.shape
+
+
+def _declared(servable: ServableLike) -> dict[tuple[str, str], Tensor]:
+    """What the settings say of the tensors of the default signature."""
+    settings = servable.settings
+    if settings is None or not settings.signatures or settings.signatures[0].name != servable.default_signature:
+        return {}
+    first = settings.signatures[0]
+    return {(kind, t.name): t for kind, ts in (("input", first.inputs), ("output", first.outputs)) for t in ts}
+
+
+def _reshape(tensor: config_pb.ModelInput | config_pb.ModelOutput, own: Tensor | None, batched: bool) -> None:
+    if own is not None and own.reshape is not None:
+        tensor.reshape.SetInParent()  # an empty shape is one
+        tensor.reshape.shape.extend(own.reshape[1:] if batched else own.reshape)
 
 
 def _groups(devices: Sequence[str]) -> list[config_pb.ModelInstanceGroup]:

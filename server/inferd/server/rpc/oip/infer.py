@@ -72,7 +72,7 @@ class Infer:
 
 
 class Speech:
-    """How bursts of ModelInfer are read and written (`rpc.burst`)."""
+    """How bursts of ModelInfer are read and written (`rpc.speech`)."""
 
     protocol = PROTOCOL
     forms = FORMS
