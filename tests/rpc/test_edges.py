@@ -6,6 +6,7 @@ import logging
 import random
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -148,6 +149,15 @@ class TestAddresses:
             place = f"localhost:{taken.getsockname()[1]}"
             with pytest.raises(OSError, match=f"cannot listen on {place}: address already in use"):
                 listen.bind([listen.Address(place)], None, lambda *_: pytest.fail("the core was asked"))
+
+    @pytest.mark.parametrize(
+        ("name", "told"), [("s" * 108, "at most 107 bytes"), ("file", "no socket"), ("no/s", "there is no directory")]
+    )
+    def test_a_socket_that_cannot_be_is_told_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name, told):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match=f"cannot listen on unix:{name}: .*{told}"):
+            listen.bind([listen.Address(f"unix:{name}")], None, lambda *_: pytest.fail("the core was asked"))
 
     def test_without_ipv6_the_wildcard_is_ipv4(self, monkeypatch: pytest.MonkeyPatch):
         assert listen.bindable("127.0.0.1:1") == "127.0.0.1:1"

@@ -20,6 +20,7 @@ from inferd.server.security.tls import Material, TlsFiles
 _log = logging.getLogger("inferd.rpc")
 
 TLS: Final = "server.tls"
+_LONGEST_PATH: Final = 107  # of a socket, by Linux
 # A family that the machine knows by name and does not have: localhost is ::1, too.
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
 
@@ -168,7 +169,12 @@ def _proved(text: str) -> None:
 
 def _try(text: str) -> None:
     if text.startswith("unix:"):
-        parent = Path(text.removeprefix("unix:")).parent
+        path = Path(text.removeprefix("unix:"))
+        parent = path.parent
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"expected a path of at most {_LONGEST_PATH} bytes")
+        if path.exists() and not path.is_socket():
+            raise OSError(errno.EEXIST, "there is something that is no socket")
         if not parent.is_dir():
             raise OSError(errno.ENOENT, f"there is no directory {parent}")
         if not os.access(parent, os.W_OK):
