@@ -147,6 +147,15 @@ def test_a_kill_that_comes_as_the_worker_ends_leaves_nothing_that_it_has_started
     eventually(lambda: gone(helper), "its helper is gone", limit=20)
 
 
+def test_what_a_model_has_forked_answers_nobody(load: Load) -> None:
+    """Its answer would be taken for that to the next request."""
+    servable = load("m", batching={"mode": "off"})
+    ask(servable, ask_for(Fault.TWIN))
+    for number in range(50):
+        x = np.full((1, 4), number, np.float32)
+        np.testing.assert_array_equal(ask(servable, {"x": x})["y"], x + 1)
+
+
 def test_who_never_stops_writing_does_not_keep_the_watch_from_its_work() -> None:
     """Of the process's end, memory and silence: they are looked at between two reads."""
     read, write = os.pipe()

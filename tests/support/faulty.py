@@ -56,6 +56,7 @@ class Fault(enum.IntEnum):
     MISSING = -1013
     NOTHING = -1014
     FORK = -1015
+    TWIN = -1016
 
 
 class FaultyBackend:
@@ -152,6 +153,8 @@ def happen(fault: Fault) -> None:
         case Fault.FORK:  # a helper that outlives whoever started it, and holds on to all that it may
             helper = subprocess.Popen(["sleep", "600"], close_fds=False)
             print(f"helper {helper.pid}", flush=True)
+        case Fault.TWIN:  # and both go on
+            os.fork()
         case Fault.LEAVE:
             sys.exit(7)
         case Fault.REFUSE:

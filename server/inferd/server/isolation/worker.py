@@ -121,6 +121,7 @@ class Worker:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._channels = [channel]
         self._backend: Backend | None = None
         self._model: Model | None = None
         self._ops: dict[str, Callable[[dict[str, Any], int | None], dict[str, Any]]] = {
@@ -130,6 +131,12 @@ class Worker:
             "instance": self._instance,
             "close": self._close,
         }
+
+    def forked(self) -> None:
+        """In a process that the model has forked: it answers nobody, or the server would take its answer for that to
+        the next request."""
+        for channel in self._channels:
+            channel.close()
 
     def serve(self) -> None:
         """Answers until the server closes the channel."""
@@ -171,7 +178,9 @@ class Worker:
     def _instance(self, asked: dict[str, Any], descriptor: int | None) -> dict[str, Any]:
         if self._model is None or descriptor is None:
             raise Garbled("an instance of nothing")
-        Session(Channel(socket.socket(fileno=descriptor)), self._model, asked["placement"]).start()
+        channel = Channel(socket.socket(fileno=descriptor))
+        self._channels.append(channel)
+        Session(channel, self._model, asked["placement"]).start()
         return {}
 
     def _close(self, _asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
@@ -190,7 +199,9 @@ def main(arguments: list[str]) -> None:
         _stay_with(parent)
         faulthandler.enable()
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-        Worker(Channel(socket.socket(fileno=descriptor))).serve()
+        worker = Worker(Channel(socket.socket(fileno=descriptor)))
+        os.register_at_fork(after_in_child=worker.forked)
+        worker.serve()
     except ChannelError as error:
         code = 1 if isinstance(error, Garbled) else 0
     finally:
