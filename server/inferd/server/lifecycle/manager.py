@@ -284,7 +284,8 @@ class Manager:
             self._deadline = self._clock() + grace
             self._stopping = True
             self._moment.give_up()
-            self._mailbox.post(self._stop_loading)
+            self._mailbox.post(self._pool.stop)
+            self._mailbox.post(self._conductor.stop)
         return first
 
     def deliver(self, listing: Listing) -> None:
@@ -337,10 +338,6 @@ class Manager:
         self._mailbox.end()
         self._commands.stop()  # nothing is done any more: whoever still waits is told so
         self._stopped.set()
-
-    def _stop_loading(self) -> None:
-        self._pool.stop()
-        self._conductor.stop()
 
     def _preload(self) -> None:
         self._loader.preload(self._preload_names)
