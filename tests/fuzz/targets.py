@@ -156,7 +156,8 @@ def _plain(value: Any, **changed: Any) -> Any:
         assert not value.flags.writeable, "a request must not be written to"
         if value.dtype.kind == "f":  # the class reads through Python's floats, which makes signalling NaN quiet
             value = np.where(np.isnan(value), value.dtype.type(np.nan), value)
-        return str(value.dtype), value.shape, value.tolist() if value.dtype == object else value.tobytes()
+        # Flat: nothing at all may have a shape of many empty rows, each of which would be a list.
+        return str(value.dtype), value.shape, value.ravel().tolist() if value.dtype == object else value.tobytes()
     if isinstance(value, dict):
         # Tensors go by name: protobuf's maps, where TensorFlow Serving has them, keep no order.
         return sorted((key, _plain(item, **changed)) for key, item in value.items())
