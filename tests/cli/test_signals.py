@@ -37,9 +37,23 @@ signal.raise_signal(signal.SIGINT)
 threading.Event().wait(30)
 """
 
+HUNG_UP = """
+import signal, sys, threading
+from inferd.server.cli.signals import ends_with_signals
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
+stop = threading.Event()
+seen = ends_with_signals(stop)
+signal.raise_signal(signal.SIGHUP)
+if sys.argv[1] == "SIG_DFL":
+    sys.exit(0 if stop.wait(30) else 3)
+assert not seen
+"""
 
-def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
+
+def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=90, check=False
+    )
 
 
 def test_a_signal_that_meets_the_main_thread_in_its_wait_is_heard() -> None:
@@ -56,3 +70,9 @@ def test_a_second_interrupt_ends_at_once() -> None:
     done = run(TWICE)
     assert done.returncode == 130, done.stderr
     assert "interrupted again" in done.stderr
+
+
+def test_a_terminal_that_goes_drains_the_server_unless_it_was_told_not_to_mind() -> None:
+    for disposition in ("SIG_DFL", "SIG_IGN"):
+        done = run(HUNG_UP, disposition)
+        assert done.returncode == 0, done.stderr

@@ -142,6 +142,18 @@ def test_inputs_without_a_batch_axis_go_with_every_part(serve):
     np.testing.assert_array_equal(call.result()["y"], np.full((5, 2), 7))
 
 
+def test_a_number_of_rows_without_elements_takes_no_memory(serve):
+    """A message of fifty bytes may say that it has 2^40 of them."""
+    model = FakeModel(signatures=[signature({"x": (F32, (-1, -1))}, {"y": (F32, (-1, -1))})])
+    scheduler = serve(model, batching={"max_batch_size": 4})
+    with pytest.raises(InvalidRequest, match="expected at most 4 rows without elements, got 1099511627776"):
+        scheduler.submit(Call({"x": np.empty((2**40, 0), np.float32)}))
+    fits = Call({"x": np.empty((3, 0), np.float32)})
+    scheduler.submit(fits)
+    assert fits.result()["y"].shape == (3, 0)
+    assert scheduler.queue_depth == (0, 0)
+
+
 def test_closing_ends_it(serve):
     model = FakeModel()
     scheduler = serve(model, batching={"max_batch_size": 2})

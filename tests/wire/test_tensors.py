@@ -99,6 +99,7 @@ def test_odd_elements_are_refused_by_name(element: object):
         (DType.FP64, (2**60, 1), b"", "2^63 - 1 bytes"),
         (DType.INT8, (2**62, 0, 2**62), b"", "2^63 - 1 bytes"),
         (DType.STRING, (2**62, 4), b"", "2^63 - 1 bytes"),
+        (DType.STRING, (2**60, 0), b"", "2^63 - 1 bytes"),
         (DType.INT8, (1,) * 33, b"1", "at most 32 dimensions, got 33"),
         (DType.BOOL, (3,), b"\0\1\2", "expected BOOL bytes to be 0 or 1, got 2"),
         (DType.STRING, (2,), b"\0\0\0\0", "expected at least 8 bytes for STRING of shape [2], got 4"),

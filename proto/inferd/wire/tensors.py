@@ -29,6 +29,7 @@ MAX_RANK = 32  # numpy 1.26's own limit; newer ones allow 64
 MOST_FIELDS = 4096
 MOST_PARAMETERS = 256
 _MAX_BYTES = 2**63 - 1
+_REFERENCE = 8  # bytes of a string's place in an array
 SMALL = 4096  # below this a copy is cheaper than a view
 _LENGTH = struct.Struct("<I")
 
@@ -77,7 +78,7 @@ def count_of(shape: Sequence[int], itemsize: int, name: str) -> int:
         raise TensorError(f"tensor {name!r}: expected every dimension to be 0 or more, got shape {_show(shape)}")
     count = math.prod(shape)
     extent = count or math.prod(size for size in shape if size)
-    if extent * (itemsize or 1) > _MAX_BYTES:
+    if extent * (itemsize or _REFERENCE) > _MAX_BYTES:
         raise TensorError(f"tensor {name!r}: shape {_show(shape)} holds more than 2^63 - 1 bytes")
     return count
 

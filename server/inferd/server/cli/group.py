@@ -36,6 +36,7 @@ def serve_group(config: ServerConfig, asked: list[int]) -> int:
     signal.signal(signal.SIGTERM, signalled)
     signal.signal(signal.SIGINT, signalled)
     signal.signal(signal.SIGHUP, rolled)
+    asked[:] = [number for number in asked if number != signal.SIGHUP]  # nothing had begun that could be replaced
     try:
         log = logs.start(config.log)
     except OSError as error:

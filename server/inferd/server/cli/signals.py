@@ -12,8 +12,9 @@ from typing import Any
 
 
 def ends_with_signals(stop: threading.Event) -> list[int]:
-    """From now on SIGTERM and SIGINT set `stop`, and a second interrupt ends the process at once. Gives the list of
-    the signals that have come, to which others are added as they come. Main thread only.
+    """From now on SIGTERM, SIGINT and, but under nohup, SIGHUP (the terminal is gone) set `stop`; a second
+    interrupt ends the process at once. Gives the list of the signals that have come, to which others are added as they
+    come. Main thread only.
 
     The event is set by a thread of its own: a handler runs between any two lines of the main thread, also between those
     of `stop.wait` that hold the lock which `stop.set` takes, and would wait there for ever. A SimpleQueue may be put to
@@ -37,6 +38,8 @@ def ends_with_signals(stop: threading.Event) -> list[int]:
     threading.Thread(target=follow, name="inferd-signals", daemon=True).start()
     signal.signal(signal.SIGTERM, asked)
     signal.signal(signal.SIGINT, asked)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, asked)
     return seen
 
 

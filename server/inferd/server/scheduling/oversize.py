@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from inferd.backends.api import Array
-from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
@@ -24,7 +24,10 @@ class Reassembly:
     """One request under way in parts; it is the request's `Place`. Thread-safe."""
 
     def __init__(self, request: InferRequest, queue: SignatureQueue, key: Hashable, batcher: Batcher) -> None:
-        """`request.rows` is set. The size of a part is fixed here: `queue.limit` may change later."""
+        """`request.rows` is set. The size of a part is fixed here: `queue.limit` may change later. Raises
+        InvalidRequest for rows of nothing: a message of fifty bytes may have 2^60 of them."""
+        if not any(array.size for name, array in request.inputs.items() if name in queue.keys.batched):
+            raise InvalidRequest(f"expected at most {queue.limit} rows without elements, got {request.rows}")
         self._request = request
         self._rows = request.rows or 0
         self._queue = queue
