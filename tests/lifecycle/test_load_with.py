@@ -272,15 +272,20 @@ def ask_for(house: House, text: str) -> Any:
     return house.manager.load("m", by="me", replacement=Replacement("{}", {"3/model": text.encode()}))
 
 
-@BOTH
-def test_a_failed_load_is_undone_when_nobody_waits_for_it_any_more(house: House) -> None:
-    """A client's deadline may be shorter than a load."""
+def give_up(house: House, text: str) -> None:
+    """Such an upload, whose caller goes away while the version loads."""
     house.pool.held.add("m")
-    future = ask_for(house, "bad: broken")
+    future = ask_for(house, text)
     house.see()
     assert future.cancel()
     house.pool.held.clear()
     house.run()
+
+
+@BOTH
+def test_a_failed_load_is_undone_when_nobody_waits_for_it_any_more(house: House) -> None:
+    """A client's deadline may be shorter than a load."""
+    give_up(house, "bad: broken")
     house.settle()
     assert house.serves() == {2: "two"}
     assert not [override for override in house.status().overrides if override.kind == "upload"]
@@ -290,12 +295,7 @@ def test_a_failed_load_is_undone_when_nobody_waits_for_it_any_more(house: House)
 @BOTH
 def test_what_a_load_replaces_is_removed_when_nobody_waits_for_it_any_more(house: House) -> None:
     assert load(house, {"3/model": "three"}).versions[0].state is State.AVAILABLE
-    house.pool.held.add("m")
-    future = ask_for(house, "three, mended")
-    house.see()
-    assert future.cancel()
-    house.pool.held.clear()
-    house.run()
+    give_up(house, "three, mended")
     assert house.serves() == {3: "three, mended"}
     assert len(uploaded(house)) == 1
 

@@ -11,9 +11,10 @@ import grpc
 from inferd.v1 import model_service_pb2 as pb
 from inferd.v1 import model_service_pb2_grpc
 
+from ._arguments import asked, metadata_request
 from ._config import ADMIN_TIMEOUT
 from ._connection import Connection
-from ._core import Deadline, asked, request_error
+from ._core import Deadline, request_error
 from ._errors import ClientClosed
 from ._models import (
     AdminReply,
@@ -53,7 +54,7 @@ class AdminCalls:
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
     ) -> ModelMetadata:
         """How a version is called; neither version nor label: the newest one. Raises NotFound, Unavailable."""
-        request = asked(pb.GetModelMetadataRequest, model, version=version, label=label)
+        request = metadata_request(model, version, label)
         return to_metadata(self._ask(self._stub.GetModelMetadata, request, model, timeout))
 
     def watch(self, model: str | None = None, *, timeout: float | None = None) -> Iterator[VersionChange]:

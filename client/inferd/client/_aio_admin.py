@@ -9,8 +9,9 @@ from typing import Any
 from inferd.v1 import model_service_pb2 as pb
 
 from ._aio_connection import AsyncConnection, always
+from ._arguments import asked, metadata_request
 from ._config import ADMIN_TIMEOUT
-from ._core import Deadline, asked
+from ._core import Deadline
 from ._errors import DeadlineExceeded
 from ._models import (
     AdminReply,
@@ -45,7 +46,7 @@ class AsyncAdminCalls:
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
     ) -> ModelMetadata:
         """How a version is called; neither version nor label: the newest one. Raises NotFound, Unavailable."""
-        request = asked(pb.GetModelMetadataRequest, model, version=version, label=label)
+        request = metadata_request(model, version, label)
         return to_metadata(await self._ask("GetModelMetadata", request, model, timeout))
 
     async def watch(self, model: str | None = None, *, timeout: float | None = None) -> AsyncIterator[VersionChange]:

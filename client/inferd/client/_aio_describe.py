@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ._aio_connection import AsyncConnection, always
+from ._arguments import metadata_request
 from ._core import Call, Deadline, MetadataCache, is_final_refusal
-from ._describe import LOOK_UP, metadata_request
+from ._describe import LOOK_UP
 from ._errors import RequestError
 from ._inputs import described_arrays
 from ._models import ModelMetadata, to_metadata
@@ -49,7 +50,7 @@ class AsyncDescriber:
         try:
             answer = await self._connection.invoke(
                 self._connection.methods.models.GetModelMetadata,
-                metadata_request(call),
+                metadata_request(*call.key),
                 deadline=deadline,
                 model=call.model,
                 may_repeat=always,

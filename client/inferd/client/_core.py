@@ -8,15 +8,13 @@ import random
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
-import numpy as np
 
-from inferd.v1.model_service_pb2 import GetModelMetadataRequest
 from inferd.wire.native import decode_response, encode_request
 
+from ._arguments import check_choice, mistyped
 from ._config import RetryPolicy
 from ._errors import InferdError, InvalidInput, InvalidResponse, RequestError, error_class
 from ._models import ModelMetadata
@@ -32,6 +30,7 @@ _CANCELLED_HERE = ("Locally cancelled", "Channel closed")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 MetadataLike = Mapping[str, str] | Sequence[tuple[str, str | bytes]]
+_KEY = re.compile(r"[0-9a-z_.-]+")  # of metadata, as gRPC takes it
 
 
 class Call:
@@ -54,10 +53,7 @@ class Call:
         try:
             if not model:
                 raise InvalidInput(f"model is {model!r}; expected a name")
-            if version is not None and label is not None:
-                raise InvalidInput(
-                    f"version={version} and label={label!r} are both given; one of them chooses the version"
-                )
+            check_choice(version, label)
             if priority < 0:
                 raise InvalidInput(f"priority is {priority}; expected 1 (first) or more, 0 for the model's default")
             if queue_timeout is not None and not 0 < queue_timeout < math.inf:
@@ -68,7 +64,7 @@ class Call:
             self.queue_timeout_us = 0 if queue_timeout is None else max(1, min(round(queue_timeout * 1e6), 2**63))
         except TypeError as error:
             given = {"priority": priority, "queue_timeout": queue_timeout, "outputs": outputs}
-            raise InvalidInput(_mistyped(given) or str(error)) from None
+            raise InvalidInput(mistyped(given) or str(error)) from None
         self.model = model
         self.version = version
         self.label = label
@@ -96,60 +92,9 @@ class Call:
                 queue_timeout_us=self.queue_timeout_us,
             )
         except (TypeError, ValueError, AttributeError, ImportError) as error:
-            told = _mistyped({name: getattr(self, name) for name in ("model", "version", "label", "signature")})
-            told = told or _mistyped(
-                {"request_id": self.request_id, "priority": self.priority, "outputs": self.outputs}
-            )
+            told = mistyped({name: getattr(self, name) for name in ("model", "version", "label", "signature")})
+            told = told or mistyped({"request_id": self.request_id, "priority": self.priority, "outputs": self.outputs})
             raise InvalidInput(f"request to {self.model!r}: {told or error}") from error
-
-
-_WHOLE = ((int, np.integer), "a whole number")
-_TEXT = ((str,), "text")
-_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "model": _TEXT,
-    "version": _WHOLE,
-    "label": _TEXT,
-    "signature": _TEXT,
-    "request_id": _TEXT,
-    "priority": _WHOLE,
-    "to": _WHOLE,
-    "queue_timeout": ((int, float, np.number), "seconds"),
-}
-
-
-_MAY_BE_NONE = ("version", "label", "signature", "to", "queue_timeout")
-
-
-def _mistyped(given: Mapping[str, object]) -> str:
-    """What is wrong with the first argument that is not of its kind, "" where all are."""
-    for name, value in given.items():
-        if name == "outputs":
-            if value is None or (isinstance(value, Iterable) and all(isinstance(item, str) for item in value)):
-                continue
-            return f"outputs is {value!r}; expected names"
-        kinds, words = _KINDS[name]
-        if not isinstance(value, kinds) and not (value is None and name in _MAY_BE_NONE):
-            return f"{name} is {value!r}; expected {words}"
-    return ""
-
-
-MessageT = TypeVar("MessageT")
-
-
-def asked(kind: Callable[..., MessageT], model: str, **more: Any) -> MessageT:
-    """A message of ModelService about a model. Raises InvalidInput for a value that does not fit into it."""
-    if more.get("version") is not None and more.get("label") is not None and kind is GetModelMetadataRequest:
-        raise InvalidInput(
-            f"version={more['version']} and label={more['label']!r} are both given; one of them chooses the version"
-        )
-    try:
-        return kind(name=model, **{"to_version" if key == "to" else key: value for key, value in more.items()})
-    except (TypeError, ValueError, UnicodeError) as error:
-        told = _mistyped({"model": model, **more})
-        large = (
-            f"{name} is {value}; expected a number of 64 bits" for name, value in more.items() if isinstance(value, int)
-        )
-        raise InvalidInput(told or next(large, str(error))) from None
 
 
 def decode(message: bytes) -> Prediction:
@@ -303,9 +248,6 @@ def metadata_pairs(given: MetadataLike | None) -> Metadata:
                 f"metadata {key!r}: expected printable ASCII characters; others travel under '{key}-bin'"
             )
     return tuple(pairs)
-
-
-_KEY = re.compile(r"[0-9a-z_.-]+")
 
 
 def fits_header(text: str) -> bool:

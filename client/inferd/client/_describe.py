@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferd.v1 import model_service_pb2 as pb
-
+from ._arguments import metadata_request
 from ._connection import Connection
-from ._core import Call, Deadline, MetadataCache, asked, is_final_refusal
+from ._core import Call, Deadline, MetadataCache, is_final_refusal
 from ._errors import RequestError
 from ._inputs import described_arrays
 from ._models import ModelMetadata, to_metadata
@@ -55,7 +54,7 @@ class Describer:
         try:
             answer = self._connection.invoke(
                 self._get_metadata,
-                metadata_request(call),
+                metadata_request(*call.key),
                 deadline=deadline,
                 model=call.model,
                 may_repeat=lambda error, left: True,
@@ -68,7 +67,3 @@ class Describer:
         found = to_metadata(answer)
         self._known.put(call.key, found)
         return found
-
-
-def metadata_request(call: Call) -> pb.GetModelMetadataRequest:
-    return asked(pb.GetModelMetadataRequest, call.model, version=call.version, label=call.label)

@@ -78,7 +78,7 @@ class Guard:
                 self._fail(call, error)
                 return
             handlers = self._tables.get(grants) or self._of(grants)
-            handlers.stream[path](kind(call, self._authority, grants, self._fail))
+            handlers.stream[path](kind(call, _Caller(self._authority, grants, self._fail)))
 
         return guarded
 
@@ -110,50 +110,45 @@ class Guard:
         self._edge.fail(call, error)
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who began a stream, to be asked for again while it lasts."""
+
+    authority: Authority
+    grants: Grants
+    refuse: Callable[[StreamCall, Exception], None]
+
+    def counts(self, stream: StreamCall) -> bool:
+        """Whether the caller is who it was; else the stream is ended."""
+        try:
+            if self.authority.identify(stream).grants is not self.grants:
+                raise Unauthenticated("the credentials have changed since the stream began: open another one")
+        except Unauthenticated as error:
+            self.refuse(stream, error)
+            return False
+        return True
+
+
 class _Checked(StreamProxy):
     """A stream whose caller is asked for with every message: a token that has expired or was taken back ends it."""
 
-    def __init__(
-        self,
-        call: StreamCall,
-        authority: Authority,
-        grants: Grants,
-        fail: Callable[[StreamCall, Exception], None],
-    ) -> None:
+    def __init__(self, call: StreamCall, caller: _Caller) -> None:
         super().__init__(call)
-        self._authority = authority
-        self._grants = grants
-        self._refuse = fail
+        self._caller = caller
 
     def read(self, fn: Callable[[bytes | None], None]) -> None:
         def checked(message: bytes | None) -> None:
-            if message is None or self._counts():
+            if message is None or self._caller.counts(self._stream):
                 fn(message)
 
         self._stream.read(checked)
-
-    def _counts(self) -> bool:
-        """Whether the caller is who it was; else the stream is ended."""
-        try:
-            if self._authority.identify(self._stream).grants is not self._grants:
-                raise Unauthenticated("the credentials have changed since the stream began: open another one")
-        except Unauthenticated as error:
-            self._refuse(self._stream, error)
-            return False
-        return True
 
 
 class _Watching(_Checked):
     """A stream that tells news, to which its caller says nothing more: the caller is asked for with what is sent."""
 
-    def __init__(
-        self,
-        call: StreamCall,
-        authority: Authority,
-        grants: Grants,
-        fail: Callable[[StreamCall, Exception], None],
-    ) -> None:
-        super().__init__(call, authority, grants, fail)
+    def __init__(self, call: StreamCall, caller: _Caller) -> None:
+        super().__init__(call, caller)
         self._over = False
         self._ends: list[Callable[[], None]] = []
 
@@ -164,7 +159,7 @@ class _Watching(_Checked):
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
         if self._over:
             return
-        if self._counts():
+        if self._caller.counts(self._stream):
             self._stream.send(message, sent)
             return
         self._over = True

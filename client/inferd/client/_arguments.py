@@ -1,0 +1,64 @@
+"""What callers give besides inputs and metadata: is it of its kind, and does it fit into a message?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from inferd.v1 import model_service_pb2 as pb
+
+from ._errors import InvalidInput
+
+MessageT = TypeVar("MessageT")
+_WHOLE = ((int, np.integer), "a whole number")
+_TEXT = ((str,), "text")
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "model": _TEXT,
+    "version": _WHOLE,
+    "label": _TEXT,
+    "signature": _TEXT,
+    "request_id": _TEXT,
+    "priority": _WHOLE,
+    "to": _WHOLE,
+    "queue_timeout": ((int, float, np.number), "seconds"),
+}
+_MAY_BE_NONE = ("version", "label", "signature", "to", "queue_timeout")
+
+
+def check_choice(version: int | None, label: str | None) -> None:
+    """Raises InvalidInput where both choose the version."""
+    if version is not None and label is not None:
+        raise InvalidInput(f"version={version} and label={label!r} are both given; one of them chooses the version")
+
+
+def mistyped(given: Mapping[str, object]) -> str:
+    """What is wrong with the first argument that is not of its kind, "" where all are."""
+    for name, value in given.items():
+        if name == "outputs":
+            if value is None or (isinstance(value, Iterable) and all(isinstance(item, str) for item in value)):
+                continue
+            return f"outputs is {value!r}; expected names"
+        kinds, words = _KINDS[name]
+        if not isinstance(value, kinds) and not (value is None and name in _MAY_BE_NONE):
+            return f"{name} is {value!r}; expected {words}"
+    return ""
+
+
+def asked(kind: Callable[..., MessageT], model: str, **more: Any) -> MessageT:
+    """A message of ModelService about a model. Raises InvalidInput for a value that does not fit into it."""
+    try:
+        return kind(name=model, **{"to_version" if key == "to" else key: value for key, value in more.items()})
+    except (TypeError, ValueError, UnicodeError) as error:
+        told = mistyped({"model": model, **more})
+        large = (
+            f"{name} is {value}; expected a number of 64 bits" for name, value in more.items() if isinstance(value, int)
+        )
+        raise InvalidInput(told or next(large, str(error))) from None
+
+
+def metadata_request(model: str, version: int | None, label: str | None) -> pb.GetModelMetadataRequest:
+    """The question how a version is called. Raises InvalidInput."""
+    check_choice(version, label)
+    return asked(pb.GetModelMetadataRequest, model, version=version, label=label)
