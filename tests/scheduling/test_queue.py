@@ -188,6 +188,31 @@ class TestCancel:
         assert [call.outcomes for call in calls] == [1, 1, 1]
         assert isinstance(calls[1].error, Cancelled)
 
+    @pytest.mark.parametrize("running", [False, True])
+    def test_a_client_whose_time_is_over_has_not_gone_away(self, serve, running: bool):
+        model, observer = FakeModel(), Recorder()
+        scheduler = serve(model, observer=observer)
+        blocker = hold(model, scheduler)
+        call = vector(1, deadline=time.monotonic() + 60)
+        scheduler.submit(call)
+        if running:
+            model.gate.step()
+            blocker.result()
+            model.gate.wait_for_arrivals()
+        call.deadline = time.monotonic()  # the queue, which has noted when it ends, has not looked yet
+        call.cancel()
+        with pytest.raises(DeadlineExceeded, match="the deadline passed before the answer was there"):
+            call.result()
+        assert observer.drops == ([] if running else ["expired"])
+        model.gate.open()
+
+    @pytest.mark.parametrize(("given", "left", "over"), [(1.0, 0.009, True), (60.0, 0.6, True), (60.0, 5.0, False)])
+    def test_its_time_is_over_before_ours_where_grpc_has_rounded_it(self, given: float, left: float, over: bool):
+        call = vector(1, deadline=time.monotonic() + left)
+        call.enqueued_at = call.deadline - given
+        call.cancel()
+        assert isinstance(call.error, DeadlineExceeded if over else Cancelled)
+
     def test_before_it_is_submitted(self, serve):
         model = FakeModel()
         scheduler = serve(model)

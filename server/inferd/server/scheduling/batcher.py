@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
-from inferd.server.errors import Unavailable
+from inferd.server.errors import DeadlineExceeded, Unavailable
 from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
@@ -171,7 +171,7 @@ class Batcher:
                 return
             self._forming.remove(bucket, request)
             self._check_quiet()
-        self._observer.dropped("cancelled")
+        self._observer.dropped("expired" if isinstance(request.error, DeadlineExceeded) else "cancelled")
 
     # -- workers -------------------------------------------------------------------------------------------------------
 

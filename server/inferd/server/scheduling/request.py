@@ -13,6 +13,10 @@ from inferd.server.errors import Cancelled, DeadlineExceeded, QueueTimeout, Serv
 
 _log = logging.getLogger("inferd.scheduling")
 
+# gRPC sends timeouts in two or three digits, rounded up: a client gives up that much before the deadline known here.
+_ROUNDED = 0.02
+_JITTER = 0.005  # seconds that the call may have taken longer on its way than its cancel
+
 
 class Place(Protocol):
     """Where a request waits."""
@@ -143,13 +147,13 @@ class InferRequest:
         self._finish(None, error)
 
     def cancel(self) -> None:
-        """The caller went away: drops the request if it has not finished. Thread-safe; its neighbours are not
-        touched.
+        """The caller went away, or its deadline has passed: drops the request if it has not finished. Thread-safe; its
+        neighbours are not touched.
         """
         self.cancelled = True
         if self.finished:
             return
-        self._finish(None, Cancelled("the caller cancelled the request"))
+        self._finish(None, _departure(self))
         place = self.place
         if place is not None:
             place.discard(self)
@@ -171,6 +175,16 @@ class InferRequest:
             on_done(self)
         except Exception:
             _log.exception("on_done of a request raised")  # the neighbours in the batch must still get their answers
+
+
+def _departure(request: InferRequest) -> ServingError:
+    """Why the caller of a request waits no longer: to a server, a client whose deadline passes is one that cancels."""
+    if request.deadline is not None:
+        left = request.deadline - monotonic()
+        given = request.deadline - request.enqueued_at if request.enqueued_at else 0.0
+        if left <= _JITTER + _ROUNDED * given:
+            return DeadlineExceeded("the deadline passed before the answer was there")
+    return Cancelled("the caller cancelled the request")
 
 
 def expiry(request: InferRequest, now: float) -> ServingError:
