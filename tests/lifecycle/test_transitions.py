@@ -9,6 +9,7 @@ import pytest
 from support.lifecycle import House
 
 from inferd.server.errors import Conflict, NotFound, Unavailable
+from inferd.server.lifecycle.overrides import Wishes
 from inferd.server.lifecycle.state import State
 
 S, L, A, U, E = State.START, State.LOADING, State.AVAILABLE, State.UNLOADING, State.END
@@ -277,3 +278,33 @@ def test_a_version_that_is_wanted_again_before_its_load_has_ended_is_loaded_once
     house.run()
     assert house.serves() == {1: "one"}
     assert len(house.loader.loads) == 1
+
+
+def test_what_goes_wrong_at_one_model_keeps_no_other_from_its_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = house.manager._conductor.overrides
+    of, broken = overrides.of, {"m"}
+
+    def wishes(name: str) -> Wishes:
+        if name in broken:
+            raise MemoryError("none left")
+        return of(name)
+
+    monkeypatch.setattr(overrides, "of", wishes)
+    for name in ("before", "m", "then"):
+        house.write(f"{name}/1/model", name)
+    house.scan()
+    wait = house.manager.turn()
+    house.run()
+    assert (house.serves("before"), house.serves("then")) == ({1: "before"}, {1: "then"})
+    assert wait == house.config.load.retry_min, "nobody needs to touch it for that"
+    said = [record for record in caplog.records if record.getMessage().startswith("the manager failed at a model")]
+    assert {record.exc_info[0] for record in said if record.exc_info} == {MemoryError}
+    house.later(wait)
+    later = house.manager.turn()
+    assert later == 2 * wait, "ever more seldom"
+    broken.clear()
+    house.later(later)
+    assert house.serves() == {1: "m"}
+    assert house.manager.turn() is None

@@ -31,6 +31,7 @@ from inferd.server.lifecycle.record import Loading, ModelRecord, Told, VersionRe
 from inferd.server.lifecycle.retry import Backoff, Loss
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
+from inferd.server.lifecycle.stumbles import Stumbles
 from inferd.server.lifecycle.transition_policy import Load, Phase, Snapshot, Unload, next_action
 from inferd.server.observability.events import event, get
 
@@ -68,6 +69,7 @@ class Conductor:
         self._post = post
         self._closer = Closer(loader, post, spawn, self._closed)
         self._backoff = backoff or Backoff()
+        self._stumbles = Stumbles(self._backoff, clock)
         self._loads = Loads(
             loader, pool, self._closer, admission, post=post, loaded=self._loaded, ended=self._not_loaded,
             backoff=self._backoff, clock=clock, wall_clock=wall_clock,
@@ -95,8 +97,9 @@ class Conductor:
 
     def act(self) -> None:
         """Decides and acts until nothing is left to do now, then publishes. Looks at models that something happened
-        to, and then at the ensembles that they are in."""
+        to, and then at the ensembles that they are in. What goes wrong at one of them stops at it."""
         now = self._acted_at = self._clock()
+        self._dirty.update(self._stumbles.due(now))
         for name, model in self.records.items():
             if any(time <= now for record in model.versions.values() for time in record.next_times):
                 self._dirty.add(name)
@@ -104,10 +107,10 @@ class Conductor:
         dirty = {name for name in self._dirty if name in self.records}
         self._dirty.clear()
         for _ in range(1 + len(holders)):  # ensembles may be in ensembles, but not deeper than there are any
-            for name in sorted(dirty):
-                self._act(self.records[name])
+            self._stumbles.each(sorted(dirty), lambda name: self._act(self.records[name]))
             self._prune(sorted(dirty))
-            self.board.publish({name: self.records[name] for name in dirty if name in self.records})
+            left = [name for name in dirty if name in self.records]
+            self._stumbles.each(left, lambda name: self.board.publish({name: self.records[name]}))
             dirty = {name for name, parts in holders.items() if name in self.records and not dirty.isdisjoint(parts)}
             if not dirty:
                 break
@@ -124,7 +127,7 @@ class Conductor:
             and time > self._acted_at  # older ones had their chance: something else holds them back
             and number in self.wanted(name).wanted
         ]
-        return min(times, default=None)
+        return min((*times, *self._stumbles.times), default=None)
 
     @property
     def idle(self) -> bool:
