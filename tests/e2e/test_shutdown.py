@@ -53,7 +53,8 @@ def test_sigterm_answers_everything_accepted(tmp_path: Path) -> None:
         assert not isinstance(error, RequestError) or not error.accepted, f"accepted and lost: {error}"
 
 
-def test_before_it_stops_it_says_that_it_will_and_serves_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_before_it_stops_it_says_that_it_will_and_serves_on(tmp_path: Path, workers: int) -> None:
     """`drain.pre_stop`: nobody is refused until the balancers have noticed."""
     directory = prepare_model("onnx", tmp_path / "models", "m")
     slow_onnx(directory / "1", turns=1)
@@ -66,11 +67,11 @@ def test_before_it_stops_it_says_that_it_will_and_serves_on(tmp_path: Path) -> N
             with error:
                 return str(error.code)
 
-    with Served(tmp_path / "models", sets=(*FAST, "drain.pre_stop=1h")) as server:
+    with Served(tmp_path / "models", sets=(*FAST, "drain.pre_stop=1h", f"server.workers={workers}")) as server:
         assert "\ninferd_ready 1.0\n" in page("/metrics")
         server.signal()
         eventually(lambda: page("/readyz") == "503", "it says that it is not ready", server.tail)
-        assert "\ninferd_ready 0.0\n" in page("/metrics")
+        eventually(lambda: "\ninferd_ready 0.0\n" in page("/metrics"), "and so do the metrics", server.tail, 10)
         assert "ok" in page("/healthz")
         with Client(server.address, retry=NO_RETRIES) as client:
             assert not client.ready()

@@ -160,9 +160,11 @@ class App:
         if gate.limiter is not None:
             limiter = gate.limiter
             self.metrics.watch_refusals(lambda: limiter.refused)
-        # A group is ready as long as others serve: one of them that leaves is no news.
-        self.metrics.watch_ready(self._health.ready if seat is None else self._front.ready)
-        if seat is not None:
+        if seat is None:
+            self.metrics.watch_ready(self._health.ready)
+        else:
+            # A group is ready as long as others serve: one of them that leaves is no news.
+            self.metrics.watch_ready(lambda: self._front.ready() and not seat.stopping)
             seat.watch(self.metrics)
 
     def start(self) -> Started:

@@ -38,12 +38,16 @@ Decided = Callable[[str | None], None]
 
 
 class Seat:
-    """One worker's place. Made with the link's socket; `begin` is the first message. Thread-safe."""
+    """One worker's place. Made with the link's socket; `begin` is the first message. Thread-safe.
+
+    stopping   the whole group is to end, not this worker alone
+    """
 
     def __init__(self, link: Callable[[Callable[[Any, Answer | None], None], Callable[[], None]], Link]) -> None:
         """`link` makes the link with these two; the supervisor's end of this process is the end of this process."""
         self._begin: Future[m.Begin] = Future()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self.stopping = False
         self._picture = Picture()
         self._manager: Manager | None = None
         self._front: Front | None = None
@@ -137,6 +141,7 @@ class Seat:
             case m.Begin():
                 self._begin.set_result(message)
             case m.Open() | m.Leave() | m.Stop():
+                self.stopping = self.stopping or isinstance(message, m.Stop)
                 self._orders.put(message)
             case m.Decided():
                 with self._lock:
