@@ -37,6 +37,7 @@ def exported() -> set[str]:
     metrics.watch_queue("m", 1, lambda: (1, 1))
     metrics.watch_inflight(lambda: (1, 1))
     metrics.watch_ready(lambda: True)
+    metrics.watch_models(lambda: ["m"])
     metrics.watch_worker("m", 1, lambda: 1)
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -167,6 +168,27 @@ def test_a_front_end_that_has_failed_ends_the_wait(models: Path) -> None:
         app.wait(stop, app._fail)  # once it is ready
         assert stop.is_set()
         assert not app.stop()
+
+
+def test_a_model_that_cannot_be_read_is_seen_in_the_metrics(models: Path) -> None:
+    """Also one that never loads, and so has no version to tell of."""
+    publish("onnx", prepare_model("onnx", models, "new", "version_polcy: all\n"), 1, marker=1)
+    settings = models / "m/model.yaml"
+
+    def wrong(app: App) -> set[str]:
+        return set(
+            re.findall(r'^inferd_model_error\{model="(\w+)"\} 1.0$', app.metrics.render().decode(), re.MULTILINE)
+        )
+
+    with running(models, "settled") as app:
+        app.start()
+        assert app.manager.wait_ready(60)
+        assert wrong(app) == {"new"}
+        settings.write_text("batching: 3\n")
+        eventually(lambda: wrong(app) == {"m", "new"}, "it is noticed", app.manager.models)
+        assert 'inferd_servable_state{model="m",state="available",version="1"} 1.0' in app.metrics.render().decode()
+        settings.unlink()
+        eventually(lambda: wrong(app) == {"new"}, "it is mended", app.manager.models)
 
 
 def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_every_series_that_is_exported_is_declared_and_the_other_way_round(metri
     metrics.watch_inflight(lambda: (0, 0))
     metrics.watch_refusals(lambda: {"rate": 1})
     metrics.watch_ready(lambda: False)
+    metrics.watch_models(lambda: ["m"])
     metrics.watch_worker("m", 1, lambda: 1)
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)

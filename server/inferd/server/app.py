@@ -160,6 +160,7 @@ class App:
         if gate.limiter is not None:
             limiter = gate.limiter
             self.metrics.watch_refusals(lambda: limiter.refused)
+        self.metrics.watch_models(lambda: [model.name for model in self.manager.models() if model.error])
         if seat is None:
             self.metrics.watch_ready(self._health.ready)
         else:

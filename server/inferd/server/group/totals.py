@@ -66,6 +66,7 @@ _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
     _SINCE: min,
     series.BUILD.name: max,
     series.STATE.name: max,
+    series.MODEL_ERROR.name: max,
     series.LOAD_SECONDS.name: max,
     # Each has a bound of its own: what counts is the one that is nearest to it.
     "process_open_fds": max,

@@ -41,6 +41,7 @@ class Metrics:
         self._inflight: Callable[[], tuple[int, int]] | None = None
         self._ready: Callable[[], bool] | None = None
         self._refusals: Callable[[], Mapping[str, int]] | None = None
+        self._wrong: Callable[[], Iterable[str]] | None = None
         registry.register(_Exporter(self))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -88,6 +89,10 @@ class Metrics:
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         """Asks for the server's readiness at each scrape."""
         self._ready = ready
+
+    def watch_models(self, wrong: Callable[[], Iterable[str]]) -> None:
+        """Asks for the names of the models with an error of their own at each scrape."""
+        self._wrong = wrong
 
     def watch_worker(self, name: str, version: int, resident: Callable[[], int]) -> None:
         """Asks for the memory of the version's worker process at each scrape, until the version is forgotten."""
@@ -160,6 +165,11 @@ class Metrics:
                 ready = series.READY.gauge()
                 ready.add_metric([], float(self._ready()))
                 yield ready
+        if self._wrong is not None:
+            error = series.MODEL_ERROR.gauge()
+            for name in self._wrong():
+                error.add_metric([name], 1)
+            yield error
         if self._refusals is not None:
             refused = series.CLIENT_REFUSALS.counter()
             for reason, count in self._refusals().items():

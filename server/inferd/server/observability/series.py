@@ -68,6 +68,11 @@ WORKER_RESTARTS: Final = Series(
 )
 WORKER_BYTES: Final = Series("inferd_worker_resident_bytes", "Memory of the worker process.", _SERVABLE)
 LOAD_SECONDS: Final = Series("inferd_servable_load_seconds", "Last load, with its warm-up.", _SERVABLE)
+MODEL_ERROR: Final = Series(
+    "inferd_model_error",
+    "1 for a model whose directory or settings cannot be read, or lack what is asked for.",
+    ("model",),
+)
 LOADS: Final = Series("inferd_loads", "Loads that ended, by result: ok, failed.", ("model", "result"))
 INFLIGHT_CALLS: Final = Series("inferd_inflight_calls", "Calls between receipt and reply.")
 INFLIGHT_BYTES: Final = Series("inferd_inflight_bytes", "Bytes of the messages of these calls.")
