@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.foreign_models import add
-from support.rpc import Served, refused
+from support.rpc import Served, eventually, refused
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import ExecutionFailed
@@ -152,6 +152,21 @@ def test_multi_inference(channel: Any) -> None:
     assert [one.value for one in first.regression_result.regressions] == [25, 50]
     assert first.model_spec.signature_name == "regression"
     assert second.classification_result.classifications[1].classes[0].score == 0.5
+
+
+def test_one_answer_is_one_versions(server: Served, channel: Any, estimator: Any) -> None:
+    """Also when another one comes between its tasks."""
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        newer = server.manager.available("people", 2)
+        newer.signatures, newer.scheduler.run = estimator.signatures, _run
+        return _run(inputs)
+
+    estimator.scheduler.run = run
+    asked = _multi(("people", "regression", REGRESS), ("people", "scores", CLASSIFY))
+    answers = [predictions(channel).MultiInference(asked).results for _ in range(2)]
+    assert [[result.model_spec.version.value for result in results] for results in answers] == [[1, 1], [2, 2]]
+    eventually(lambda: all(servable.handles == 0 for servable in server.manager.servables.values()))
 
 
 def test_tasks_that_fail_one_after_the_other(channel: Any, estimator: Any) -> None:

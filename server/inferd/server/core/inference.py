@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from inferd.backends.api import Array, Signature
-from inferd.server.core.needs import HandleLike, ManagerLike, MetricsLike, ModelMetricsLike, ServableLike
+from inferd.server.core.needs import Acquires, HandleLike, MetricsLike, ModelMetricsLike, ServableLike
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.scheduling.request import InferRequest, Route
@@ -128,7 +128,7 @@ class UnknownSignature(InvalidRequest):
 class Inference:
     """Runs queries. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, metrics: MetricsLike, check: Check) -> None:
+    def __init__(self, manager: Acquires, metrics: MetricsLike, check: Check) -> None:
         self._manager = manager
         self._metrics = metrics
         self._check = check
@@ -181,6 +181,10 @@ class Inference:
             plans.clear()
         plans[query.kind] = plan
         return plan
+
+    def on(self, manager: Acquires) -> Inference:
+        """The same for what `manager` gives."""
+        return Inference(manager, self._metrics, self._check)
 
     def refused(self, protocol: str, code: str, seconds: float) -> None:
         """Counts a request that an edge refused before there was a query."""

@@ -3,11 +3,13 @@ call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Lock
 
 from inferd.server.core.inference import Answer, Inference, Query
-from inferd.server.core.needs import ManagerLike
-from inferd.server.core.tfs.words import named, unknown
+from inferd.server.core.needs import HandleLike, ManagerLike, ServableLike
+from inferd.server.core.tfs.words import acquire, named, unknown
 from inferd.server.errors import InvalidRequest, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
@@ -32,12 +34,21 @@ class Calls:
         self._edge.fail(call, error)
 
     def run(self, call: UnaryCall, query: Query, reply: Callable[[Answer], bytes]) -> None:
-        """Answers the call with `reply` of what the query gives."""
-        self.start(call, query, lambda answer: call.reply(reply(answer)))
+        """Answers the call with `reply` of what the query gives. Whatever fails, `reply` included, fails the call."""
+        self._start(self._inference, call, query, lambda answer: call.reply(reply(answer)))
 
-    def start(self, call: UnaryCall, query: Query, done: Callable[[Answer], None]) -> None:
-        """Starts the query; `done` gets its answer. Whatever fails, `done` included, fails the call."""
+    def start_together(self, call: UnaryCall, queries: Sequence[Query], done: Callable[[int, Answer], None]) -> None:
+        """Starts queries for what the first one names; `done` gets each one's place and answer, and what it raises
+        fails the call. One servable answers them all, whatever comes and goes meanwhile. Raises ServingError where
+        there is none; then none is started."""
+        first = queries[0]
+        inference = self._inference.on(
+            _Shared(acquire(self._manager, first.model, first.version, first.label), len(queries))
+        )
+        for place, query in enumerate(queries):
+            self._start(inference, call, query, partial(done, place))
 
+    def _start(self, inference: Inference, call: UnaryCall, query: Query, done: Callable[[Answer], None]) -> None:
         def outcome_is(outcome: Answer | ServingError) -> None:
             try:
                 if isinstance(outcome, Answer):
@@ -49,12 +60,37 @@ class Calls:
             self._edge.fail(call, error, model=query.model)
 
         try:
-            cancel = self._inference.start(query, outcome_is, call)
+            cancel = inference.start(query, outcome_is, call)
         except Exception as refused:
             error = unknown(refused, self._manager, query.model, query.version, query.label, query.signature)
             self._edge.fail(call, error, model=query.model)
             return
         call.on_cancel(cancel)
+
+
+class _Shared:
+    """One handle for as many queries as are said, each of which takes it once and gives it back. Thread-safe."""
+
+    def __init__(self, handle: HandleLike, queries: int) -> None:
+        self._handle = handle
+        self._left = queries
+        self._lock = Lock()
+
+    @property
+    def servable(self) -> ServableLike:
+        return self._handle.servable
+
+    def acquire(self, name: str, version: int | None = None, label: str | None = None) -> HandleLike:
+        """Itself."""
+        return self
+
+    def release(self) -> None:
+        """The last one gives back the handle."""
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._handle.release()
 
 
 def checked_name(name: str, call: UnaryCall) -> tuple[str, int]:

@@ -52,7 +52,8 @@ class Examples:
         self._one(call, pb.RegressionRequest, reply)
 
     def multi_inference(self, call: UnaryCall) -> None:
-        """Several signatures of one model over the same examples; the first task's version counts for all."""
+        """Several signatures of one model over the same examples; the first task's version counts for all, and is
+        looked up once."""
         started = monotonic()
         try:
             request = parse(pb.MultiInferenceRequest, call.request)
@@ -68,23 +69,20 @@ class Examples:
             return
         gathered = _Gathered(len(tasks))
 
-        def collect(place: int) -> Callable[[Answer], None]:
-            task = tasks[place]
+        def done(place: int, answer: Answer) -> None:
+            found = pb.InferenceResult(model_spec=spec(answer))
+            if tasks[place].method_name == CLASSIFY:
+                found.classification_result.CopyFrom(classifications(answer.outputs, len(rows)))
+            else:
+                found.regression_result.CopyFrom(regressions(answer.outputs, len(rows)))
+            everything = gathered.put(place, found)
+            if everything is not None:
+                call.reply(pb.MultiInferenceResponse(results=everything).SerializeToString())
 
-            def done(answer: Answer) -> None:
-                found = pb.InferenceResult(model_spec=spec(answer))
-                if task.method_name == CLASSIFY:
-                    found.classification_result.CopyFrom(classifications(answer.outputs, len(rows)))
-                else:
-                    found.regression_result.CopyFrom(regressions(answer.outputs, len(rows)))
-                everything = gathered.put(place, found)
-                if everything is not None:
-                    call.reply(pb.MultiInferenceResponse(results=everything).SerializeToString())
-
-            return done
-
-        for place, query in enumerate(queries):
-            self._calls.start(call, query, collect(place))
+        try:
+            self._calls.start_together(call, queries, done)
+        except ServingError as error:
+            self._calls.refuse(call, error, monotonic() - started)
 
     def _one(self, call: UnaryCall, kind: Any, reply: Callable[[Answer, int], bytes]) -> None:
         started = monotonic()
