@@ -11,43 +11,40 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from inferd.client import InferdError, InvalidInput, Unavailable
 from inferd.server import __version__
 
-from . import admin, bench, check, config, models, predict, publish, serve
+from . import check, config, serve
 from .errors import CommandError
 
 # Each adds its commands, with a `run(args) -> exit code` as the parser's default.
-COMMANDS: tuple[Callable[[Any], None], ...] = (
-    serve.add,
-    check.add,
-    models.add,
-    predict.add,
-    admin.add,
-    publish.add,
-    bench.add,
-    config.add,
-)
+LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser; where the `command` to come is known, that of a server's own commands may have these only."""
     parser = argparse.ArgumentParser(
         prog="inferd",
         description="Serves ONNX, TorchScript and TensorFlow models over gRPC, and talks to such a server.",
     )
     parser.add_argument("--version", action="version", version=f"inferd {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in COMMANDS:
+    for add in LOCAL:
         add(subparsers)
-    for command in subparsers.choices.values():
-        command.set_defaults(command=command)
+    if command not in subparsers.choices:
+        # A server would keep the client, several MB, for as long as it runs.
+        from . import remote
+
+        remote.add(subparsers)
+    for each in subparsers.choices.values():
+        each.set_defaults(command=each)
     return parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; wrong usage ends the process with 2. An unknown flag is answered with the usage of its command:
     left to itself, argparse shows that of the whole program."""
-    args, unknown = build_parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args, unknown = build_parser(words[0] if words else "").parse_known_args(words)
     if unknown:
         command: argparse.ArgumentParser = args.command
         command.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -65,13 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines() or [""]:
             _fail(line, error.exit_code)
         return error.exit_code
-    except InvalidInput as error:
-        return _fail(str(error), 2)
-    except Unavailable as error:
-        where = f"no connection to {args.address}: " if error.accepted is False and error.retry_after is None else ""
-        return _fail(f"{where}{error}", 1)
-    except InferdError as error:
-        return _fail(str(error), 1)
     except MemoryError as error:
         return _fail(f"not enough memory: {error}", 1)
     except KeyboardInterrupt:

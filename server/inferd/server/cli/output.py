@@ -7,11 +7,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inferd.client import Prediction
+if TYPE_CHECKING:
+    from inferd.client import Prediction
 
 
 def print_json(value: Any) -> None:
