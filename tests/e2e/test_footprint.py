@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -28,6 +30,22 @@ def test_an_onnx_server_is_small_and_imports_no_other_framework(tmp_path: Path) 
         assert "libtorch" not in libraries
         assert "tensorflow" not in libraries
         assert server.memory() < 150 * MIB
+
+
+# What costs a server memory and is for others: the commands, other settings, other protocols.
+ELSEWHERE = ("inferd.client", "inferd.server.cli.remote", "numpy.random", "fastapi", "jwt", "rich", "PIL")
+
+
+def test_a_server_imports_nothing_that_is_for_others(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    publish("onnx", prepare_model("onnx", root, "small"), 1, marker=1)
+    with Served(root, env={"PYTHONPROFILEIMPORTTIME": "1"}) as server, Client(server.address) as client:
+        assert client.predict("small", {"x": np.zeros((1, 4), np.float32)}).version == 1
+        with urlopen(f"http://{server.http}/metrics", timeout=30) as answer:
+            assert b"inferd_" in answer.read()
+        imported = set(re.findall(r"^import time: .*\| +(\S+)$", server.log.read_text(), re.MULTILINE))
+    assert {"inferd.server.app", "onnxruntime"} <= imported  # the list is one
+    assert not imported.intersection(ELSEWHERE)
 
 
 def test_a_server_without_models_imports_no_framework(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from inferd.server.errors import InvalidRequest
 from inferd.server.lifecycle.check import check_request
 from inferd.server.lifecycle.load_request import LoadRequest
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.scheduling.seeded import seeded_floats, seeded_integers
 from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.tensors import WireError, decode
 
@@ -79,12 +80,9 @@ def _values(name: str, key: str, given: SampleInput, directory: Path) -> Array:
         return out
     if given.fill == "zero":
         return np.zeros(given.shape, dtype.numpy)
-    random = np.random.default_rng(0)
-    if dtype is DType.BOOL:
-        return random.integers(0, 2, given.shape).astype(np.bool_)
-    kind = dtype.numpy.kind
     # Small numbers, whatever the type: they may be indices.
-    values = random.integers(0, 2, given.shape) if kind in "iu" else random.random(given.shape)
+    small = dtype.numpy.kind in "biu"
+    values = seeded_integers(2, given.shape) if small else seeded_floats(given.shape)
     return values.astype(dtype.numpy)
 
 

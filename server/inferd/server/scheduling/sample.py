@@ -16,6 +16,7 @@ import numpy as np
 from inferd.backends.api import Array, LoadError, Signature, TensorSpec
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.seeded import seeded_floats, seeded_integers
 from inferd.wire.dtypes import DType
 
 ROWS = 3
@@ -115,16 +116,15 @@ def _is_float(dtype: DType) -> bool:
 
 def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, strength: float) -> Array:
     """Data for input `number`, the same in every process."""
-    random = np.random.default_rng((7, number, row))
     if _is_float(dtype):
-        return np.asarray(random.random(shape) * strength * (row + 1) / ROWS).astype(dtype.numpy)
+        return np.asarray(seeded_floats(shape, number, row) * strength * (row + 1) / ROWS).astype(dtype.numpy)
     if dtype is DType.STRING:
         words = np.empty(shape, object)
         words[...] = b"abc"[row : row + 1]
         return words
     if dtype is DType.UINT8:
-        return np.asarray(random.integers(0, 256, shape), np.uint8)
-    values = np.asarray(random.integers(0, 2, shape))
+        return seeded_integers(256, shape, number, row).astype(np.uint8)
+    values = seeded_integers(2, shape, number, row)
     values.reshape(-1)[:1] = (
         1 if row else 0
     )  # a mask of nothing but zeros is rarely allowed, rows 0 and 1 always differ
