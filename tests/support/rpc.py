@@ -122,6 +122,9 @@ class FakeHandle:
         self.released = False
         servable.handles += 1
 
+    def another(self) -> FakeHandle:
+        return FakeHandle(self.servable)
+
     def release(self) -> None:
         assert not self.released, "released twice"
         self.released = True

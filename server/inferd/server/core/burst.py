@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from inferd.backends.api import Array, BackendError
+from inferd.backends.api import BackendError
 from inferd.server.core.inference import Plan, ordered
-from inferd.server.core.needs import HandleLike, ManagerLike
+from inferd.server.core.needs import ManagerLike
+from inferd.server.core.queued import Caller, Line, Share
 from inferd.server.errors import Overloaded, ServingError
 from inferd.wire.forms import Form, Kind
 from inferd.wire.tensors import WireError
@@ -50,19 +51,8 @@ class Targets(dict[Kind[Any], Target | None]):
         return found
 
 
-@dataclass(slots=True)  # not frozen: that would cost a microsecond a batch
-class Share:
-    """What the first `count` of the requests get. `outputs` are theirs together, `rows` of them each one's."""
-
-    handle: HandleLike
-    plan: Plan
-    outputs: dict[str, Array]
-    count: int
-    rows: int
-
-
 class Bursts:
-    """Runs requests together. Called on the loop's thread only."""
+    """Runs requests together, or lines them up together. Called on the loop's thread only."""
 
     def __init__(self, manager: ManagerLike) -> None:
         self._manager = manager
@@ -122,3 +112,36 @@ class Bursts:
         finally:
             handle.release()
         return done
+
+    def line_up(
+        self,
+        line: Line,
+        target: Target,
+        kind: Kind[Any],
+        messages: Sequence[tuple[Form[Any], bytes]],
+        arrived_at: float,
+        request_ids: Sequence[str],
+        callers: Sequence[Caller],
+    ) -> bool:
+        """Whether requests that cannot run here and now have been queued for their model's own thread: all or none.
+        `line` answers them."""
+        try:
+            handle = self._manager.acquire(target.model, target.version, target.label)
+        except ServingError:
+            return False
+        try:
+            plan: Plan | None = handle.servable.plans.get(kind)
+            if plan is None:
+                return False
+            asked = []
+            for caller, request_id, (form, message) in zip(callers, request_ids, messages, strict=True):
+                inputs = form.inputs(message)
+                if inputs is None:
+                    return False
+                asked.append((caller, request_id, inputs, len(message)))
+            return line.join(handle, plan, target.wanted, asked, arrived_at)
+        except Exception:
+            _log.exception("requests to %s could not be queued together", target.model)
+            return False
+        finally:
+            handle.release()

@@ -134,6 +134,12 @@ class ServableHandle:
     def __init__(self, servable: Servable) -> None:
         self.servable: Final = servable
 
+    def another(self) -> ServableHandle:
+        """A second hold on the servable, whether it has been retired or not. To be called while this one lasts."""
+        handle = ServableHandle(self.servable)
+        self.servable._held.add(handle)
+        return handle
+
     def release(self) -> None:
         """Gives the servable back. Thread-safe; only the first call does anything."""
         self.servable._released(self)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
-from inferd.server.core.burst import Bursts, Share, Target, Targets
+from inferd.server.core.burst import Bursts, Target, Targets
+from inferd.server.core.queued import Line, Share
 from inferd.server.rpc.speech import Speech
 from inferd.server.rpc.transport import UnaryCall, UnaryHandler
 from inferd.wire.forms import Form, Kind
@@ -34,9 +35,11 @@ class Burst:
         self._bursts = bursts
         self._alone = alone
         self._targets = Targets(speech.target)
+        self._line = Line(speech, self._refuse_one)
 
     def __call__(self, calls: Sequence[UnaryCall], arrived_at: float) -> Sequence[UnaryCall]:
         """Answers what can be answered at once, starts the rest and gives it."""
+        waiting: list[UnaryCall] = []
         match = self._speech.forms.match
         kinds: dict[Kind[Any], _Group] = {}
         left: list[UnaryCall] = []
@@ -58,13 +61,13 @@ class Burst:
             if target is None or models.get(target.model, 1) > 1:
                 left += callers
             else:
-                left += self._run(kind, target, messages, callers, arrived_at)
+                left += self._run(kind, target, messages, callers, arrived_at, waiting)
         if left and len(kinds) > 1:  # first come, first served
             ids = set(map(id, left))
             left = [call for call in calls if id(call) in ids]
         for call in left:
             self._alone(call)
-        return left
+        return [*waiting, *left] if waiting else left
 
     def _run(
         self,
@@ -73,15 +76,18 @@ class Burst:
         messages: list[tuple[Form[Any], bytes]],
         calls: list[UnaryCall],
         arrived_at: float,
+        waiting: list[UnaryCall],
     ) -> list[UnaryCall]:
+        """Gives those that are to be looked at alone; those in line for their model come to `waiting`."""
         speech = self._speech
-        request_ids = speech.request_ids(calls, messages)
-        if None in request_ids:
+        found = speech.request_ids(calls, messages)
+        if None in found:
             return calls
+        request_ids = cast(Sequence[str], found)
 
         def answer(share: Share, first: int) -> None:
             end = first + share.count
-            answers = speech.encode(share, request_ids[first:end])  # type: ignore[arg-type]
+            answers = speech.encode(share, request_ids[first:end])
             for call, message in zip(calls[first:end], answers, strict=True):
                 try:
                     call.reply(message)
@@ -90,7 +96,22 @@ class Burst:
 
         def refuse(error: Exception, first: int) -> None:
             names = request_ids[first:] if speech.names else [""] * (len(calls) - first)
-            self._refuse(calls[first:], names, error, target.model)  # type: ignore[arg-type]
+            self._refuse(calls[first:], names, error, target.model)
 
         done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer, refuse, calls)
-        return calls[done:]
+        left = calls[done:]
+        if left and self._bursts.line_up(
+            self._line,
+            target,
+            kind,
+            messages[done:],
+            arrived_at,
+            request_ids[done:],
+            left,
+        ):
+            waiting += left
+            return []
+        return left
+
+    def _refuse_one(self, call: UnaryCall, request_id: str, error: Exception, model: str) -> None:
+        self._refuse([call], [request_id if self._speech.names else ""], error, model)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from inferd.backends.api import Array
-from inferd.server.core.burst import Share, Target
+from inferd.server.core.burst import Target
 from inferd.server.core.needs import ServableLike
+from inferd.server.core.queued import Share
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.forms import Form, Forms
 

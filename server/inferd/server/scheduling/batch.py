@@ -107,16 +107,27 @@ def check_names(outputs: Mapping[str, Array], names: frozenset[str]) -> None:
 
 def split(
     outputs: Mapping[str, Array], requests: Sequence[InferRequest], wanted: tuple[str, ...] | None
-) -> list[dict[str, Array]]:
-    """Each request's rows of the outputs that it wants, as views; `wanted` is what was computed. `check_rows` comes
-    first.
+) -> list[tuple[Sequence[InferRequest], dict[str, Array]]]:
+    """Who gets which rows of the outputs, as views: neighbours that are answered together get theirs as one piece,
+    every other request its own. `wanted` is what was computed. `check_rows` comes first.
     """
-    shares = []
+    shares: list[tuple[Sequence[InferRequest], dict[str, Array]]] = []
     items = list(outputs.items())
-    start = 0
-    for request in requests:
+    first = start = 0
+    while first < len(requests):
+        request = requests[first]
+        last = first + 1
         stop = start + (request.rows or 1)
+        if request.together is not None:
+            while last < len(requests) and _goes_with(requests[last], request):
+                last += 1
+                stop += request.rows or 1
         share = {name: output[start:stop] for name, output in items}
-        shares.append(share if request.wanted == wanted else pick(share, request.wanted))
-        start = stop
+        shares.append((requests[first:last], share if request.wanted == wanted else pick(share, request.wanted)))
+        first, start = last, stop
     return shares
+
+
+def _goes_with(request: InferRequest, other: InferRequest) -> bool:
+    # Of one route are as many rows, and the same outputs wanted.
+    return request.together is other.together and request.route is other.route

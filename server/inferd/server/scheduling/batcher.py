@@ -19,8 +19,8 @@ from inferd.server.scheduling.forming import Batch, Forming
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.outlook import Outlook
-from inferd.server.scheduling.parking import Parking
-from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
+from inferd.server.scheduling.parking import Idle, Parking
+from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.refusals import full, gave_way, too_late
 from inferd.server.scheduling.request import InferRequest, expiry
 from inferd.server.scheduling.watcher import Watcher
@@ -54,7 +54,7 @@ class Batcher:
         self._cut = cut
         self._base = self._each = 0.0  # the outlook's bound
         self._running = 0
-        self._idle: list[Parking] = []
+        self._idle = Idle()
         self._refusal: str | None = None
         self._stopped = False
         self._quiet = threading.Event()
@@ -79,18 +79,11 @@ class Batcher:
         `admitted` request belongs to one that was let in before: it is refused only when the batcher is closed.
         """
         now = monotonic()
-        leaves_at = request.deadline
-        if leaves_at is None:
-            leaves_at = NEVER
-        if request.queue_deadline is None and queue.timeout is not None and not admitted:
-            request.queue_deadline = now + queue.timeout
-        if request.queue_deadline is not None and request.queue_deadline < leaves_at:
-            leaves_at = request.queue_deadline
+        leaves_at = request.enter(now, None if admitted else queue.timeout)
         if now >= leaves_at:
             self._observer.dropped("expired")
+            request.enqueued_at = 0.0  # it never was
             raise expiry(request, now)
-        request.leaves_at = leaves_at
-        request.enqueued_at = now
         wake = None
         late = 0.0
         asker = whole or request
@@ -149,6 +142,37 @@ class Batcher:
             if place is not None:
                 place.discard(request)
 
+    def submit_together(self, requests: Sequence[InferRequest], queue: SignatureQueue, key: Hashable) -> bool:
+        """Queues requests whose `rows` are set, all of them, where each is let in plainly. False: none is queued, and
+        each should be submitted by itself, which finds a place or the reason why there is none.
+        """
+        now = monotonic()
+        expires_at = min([request.enter(now, queue.timeout) for request in requests])
+        nbytes = sum([request.nbytes for request in requests])
+        wake = None
+        with self._lock:
+            forming, watcher = self._forming, self.watcher
+            refused = (
+                self._refusal is not None
+                or queue.crowd is not None
+                or queue.requests + len(requests) > queue.max_requests
+                or queue.nbytes + nbytes > queue.max_bytes
+            )
+            last = now + self._base + self._each * (forming.count + len(requests))
+            if refused or expires_at <= now or (expires_at < last and not self._idle):
+                return False
+            bucket = queue.bucket(key, self._discard)
+            ready = False
+            for request in requests:
+                ready = forming.add(bucket, request, now) or ready
+            if expires_at < watcher.expires_at:
+                watcher.expect(expires_at)
+            if ready and self._idle and (self.lane is None or not self.lane.defer()):
+                wake = self._idle.pop()
+        if wake is not None:
+            wake.wake.release()
+        return True
+
     def _give_way(self, queue: SignatureQueue, requests: Sequence[InferRequest]) -> None:
         for request in requests:
             self._observer.dropped("cancelled" if request.finished else "full")
@@ -182,7 +206,7 @@ class Batcher:
             if batch is not None or stopped:
                 return batch
             if timeout is not None:
-                self._park(parking, timeout)
+                self._idle.park(parking, timeout, self._lock)
 
     def look(self, parking: Parking) -> Batch | None:
         """The next batch if there is one now; what was taken before counts as done. For who does not wait."""
@@ -191,9 +215,7 @@ class Batcher:
     def done(self, parking: Parking) -> None:
         """What was taken through `look` is done."""
         with self._lock:
-            self._running -= parking.taken
-            parking.taken = 0
-            parking.requests = ()
+            self._running -= parking.empty()
             self._check_quiet()
 
     def hand_off(self, parking: Parking, answer: Callable[[], None]) -> bool:
@@ -204,9 +226,7 @@ class Batcher:
             if not self.watcher.take_over(answer, parking.taken):
                 return False
             self._answered(parking)
-            self._running -= parking.taken
-            parking.taken = 0
-            parking.requests = ()
+            self._running -= parking.empty()
         return True
 
     def hand_over(self) -> None:
@@ -232,9 +252,7 @@ class Batcher:
                 self._base = self._each = 0.0
             if park and parking.requests:
                 self._answered(parking)
-            self._running -= parking.taken
-            parking.taken = 0
-            parking.requests = ()
+            self._running -= parking.empty()
             if forming.count:
                 now = monotonic()
                 batch = forming.take(now, dropped, cut=park and self._cut)
@@ -271,15 +289,6 @@ class Batcher:
         if parking.bucket is not None and not self._idle:  # who is idle takes what there is
             self._forming.answered(parking.bucket, parking.rows, now)
 
-    def _park(self, parking: Parking, timeout: float) -> None:
-        if parking.wake.acquire(timeout=timeout):
-            return
-        with self._lock:
-            if parking in self._idle:
-                self._idle.remove(parking)
-                return
-        parking.wake.acquire()  # picked in the last moment: whoever did it is about to release
-
     def _drop(self, requests: Sequence[InferRequest]) -> None:
         now = monotonic()
         if self._outlook is not None and not all(request.finished for request in requests):
@@ -304,9 +313,7 @@ class Batcher:
             queue.splits = splits
             queue.reason = reason
             self._forming.ripen(queue)
-            wake = self._idle.pop() if self._idle and self._forming.count else None
-        if wake is not None:
-            wake.wake.release()
+        self.hand_over()
 
     def drain(self, refusal: str, timeout: float | None) -> bool:
         """Refuses new requests with `refusal` and waits for all others. Whether they are done. `timeout` in seconds."""
@@ -314,7 +321,7 @@ class Batcher:
             self._refusal = refusal
             self._forming.wait_no_more()
             self._check_quiet()
-            self._wake_all()
+            self._idle.wake_all()
         return self._quiet.wait(timeout)
 
     def close(self, refusal: str) -> None:
@@ -327,17 +334,12 @@ class Batcher:
                 self._forming.remove(bucket, request)
             self._running += len(queued)
             self.watcher.stop()
-            self._wake_all()
+            self._idle.wake_all()
         for _, request in queued:
             request.fail(Unavailable(refusal))
         with self._lock:
             self._running -= len(queued)
             self._check_quiet()
-
-    def _wake_all(self) -> None:
-        for parking in self._idle:
-            parking.wake.release()
-        self._idle.clear()
 
     def _check_quiet(self) -> None:
         if self._refusal is not None and not self._forming.count and not self._running and not self.watcher.in_hand:

@@ -116,9 +116,15 @@ class Executor:
         if seconds < _LONG or len(requests) < _MANY or not self._hand_off(answer):
             answer()
 
-    def _answer(self, batch: Batch, shares: Sequence[dict[str, Array]], seconds: float) -> None:
-        for request, share in zip(batch.requests, shares, strict=True):
-            request.succeed(share)
+    def _answer(
+        self, batch: Batch, shares: Sequence[tuple[Sequence[InferRequest], dict[str, Array]]], seconds: float
+    ) -> None:
+        for requests, share in shares:
+            together = requests[0].together
+            if together is None or len(requests) == 1:
+                requests[0].succeed(share)
+            else:
+                together(requests, share)
         self._observer.batch(batch.queue.name, batch.requests, batch.rows, seconds)
 
     def _run_alone(

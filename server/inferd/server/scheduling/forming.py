@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inferd.server.scheduling.company import Company
-from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.queue import Bucket, SignatureQueue
+from inferd.server.scheduling.request import NEVER, InferRequest
 
 
 @dataclass(slots=True)

@@ -24,6 +24,34 @@ class Parking:
         self.bucket: Bucket | None = None
         self.rows = 0
 
+    def empty(self) -> int:
+        """What was in the worker's hands is done. Gives how many requests that were."""
+        taken = self.taken
+        self.taken = 0
+        self.requests = ()
+        return taken
+
+
+class Idle(list[Parking]):
+    """Workers that sleep, or are about to. For who holds the batcher's lock, but for `park`."""
+
+    def park(self, parking: Parking, timeout: float, lock: threading.Lock) -> None:
+        """One of them sleeps until it is woken, at most `timeout` seconds; -1: without an end. On its own thread,
+        without the lock."""
+        if parking.wake.acquire(timeout=timeout):
+            return
+        with lock:
+            if parking in self:
+                self.remove(parking)
+                return
+        parking.wake.acquire()  # picked in the last moment: whoever did it is about to release
+
+    def wake_all(self) -> None:
+        """None of them sleeps any longer."""
+        for parking in self:
+            parking.wake.release()
+        self.clear()
+
 
 class Alarm:
     """Wakes one thread that waits. Whoever rings or hushes holds the batcher's lock."""

@@ -18,12 +18,11 @@ from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.company import Company
 from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.crowd import Crowd, Who
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import NEVER, InferRequest
 
 AGING = 1.0  # seconds that one step of priority is worth
 _KEPT_BUCKETS = 64  # empty buckets kept, so that steady traffic makes none anew
 _UNCUT = 64  # one batch in so many is as large as it may be, so that its cost stays known
-NEVER = float("inf")
 
 
 class Lane:

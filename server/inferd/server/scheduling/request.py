@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from inferd.backends.api import Array
 from inferd.server.errors import Cancelled, DeadlineExceeded, QueueTimeout, ServingError
 
 _log = logging.getLogger("inferd.scheduling")
+NEVER = float("inf")
 
 # gRPC sends timeouts in two or three digits, rounded up: a client gives up that much before the deadline known here.
 _ROUNDED = 0.02
@@ -37,9 +38,10 @@ class Route:
     run_now    `Express.run_now`, where the rows of such requests make a batch as they are, one after the other
     run_one    `Express.run_one`, likewise
     overflow   `refusals.overflow` for the callers and the bytes of such requests, once their queue is known
+    line_up    `Batcher.submit_together`, where such requests may wait for their model together
     """
 
-    __slots__ = ("key", "overflow", "queue", "rows", "run_now", "run_one")
+    __slots__ = ("key", "line_up", "overflow", "queue", "rows", "run_now", "run_one")
 
     def __init__(self) -> None:
         self.queue: Any = None  # a SignatureQueue
@@ -48,6 +50,7 @@ class Route:
         self.run_now: Any = None
         self.run_one: Any = None
         self.overflow: Any = None
+        self.line_up: Any = None
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a batch
@@ -79,7 +82,10 @@ class InferRequest:
     route           notes shared by requests like this one, None: there are none
     place           where it waits, None once it is taken, dropped or done; the scheduler's own
     caller          what tells whose request this is, for who needs to know (`crowd.Who`); None: nobody's
+    together        who answers it together with others of its route that ran in the same batch, None: nobody does
     """
+
+    together: Callable[[Sequence[Any], dict[str, Array]], None] | None = None
 
     __slots__ = (
         "_unanswered", "batch_rows", "caller", "cancelled", "deadline", "enqueued_at", "error", "finished",
@@ -141,6 +147,32 @@ class InferRequest:
             on_done(self)
         except Exception:
             _log.exception("on_done of a request raised")
+
+    def enter(self, now: float, timeout: float | None) -> float:
+        """The request comes to a queue where it may wait for `timeout` seconds unless it says so itself. Gives when it
+        leaves unserved."""
+        leaves_at = self.deadline
+        if leaves_at is None:
+            leaves_at = NEVER
+        until = self.queue_deadline
+        if until is None and timeout is not None:
+            until = self.queue_deadline = now + timeout
+        if until is not None and until < leaves_at:
+            leaves_at = until
+        self.leaves_at = leaves_at
+        self.enqueued_at = now
+        return leaves_at
+
+    def claim(self) -> bool:
+        """Whether the caller may answer the request itself, with what `together` was given: True for exactly one, and
+        then `on_done` is not called. Thread-safe."""
+        try:
+            del self._unanswered
+        except AttributeError:
+            return False
+        self.finished = True
+        self.on_done = _answered
+        return True
 
     def fail(self, error: ServingError) -> None:
         """Sets the outcome; does nothing when there is one already. Thread-safe."""

@@ -210,6 +210,7 @@ class Scheduler:
                 key = ALONE
             elif route is not None and queue.keys.by_shape(request.inputs):
                 route.key, route.rows, route.queue = key, request.rows, queue
+                route.line_up = self._batcher.submit_together
                 if self._express is not None and not self._paddings[queue.name]:
                     route.run_now, route.run_one = self._express.run_now, self._express.run_one
             self._batcher.submit(request, queue, key)

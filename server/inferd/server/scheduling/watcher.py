@@ -13,8 +13,7 @@ from time import monotonic
 
 from inferd.server.scheduling.forming import Forming
 from inferd.server.scheduling.parking import Alarm
-from inferd.server.scheduling.queue import NEVER
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import NEVER, InferRequest
 
 _TICK = 0.001  # expiries closer together than this are answered together
 _LONGEST = 3600.0  # seconds of one sleep

@@ -28,6 +28,7 @@ from inferd.server.rpc.cq.statuses import Statuses
 from inferd.server.rpc.cq.stream_call import StreamCall
 from inferd.server.rpc.cq.sweep import Sweep
 from inferd.server.rpc.cq.unary_call import Service, UnaryCall, services
+from inferd.server.rpc.cq.unwatched import Unwatched
 from inferd.server.rpc.transport import FLUSH, REFUSING, MethodTable
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.security.tls import TlsFiles, tls_files
@@ -73,7 +74,7 @@ class CompletionQueueTransport:
         self._tls = tls
         self._inflight = inflight
         self._desk = inflight.desk
-        self._waiting: list[UnaryCall] = []  # may be answered in the coming turn: not watched yet
+        self._unwatched = Unwatched()
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
         self._inline = loop or InlineLoop()
@@ -179,13 +180,13 @@ class CompletionQueueTransport:
 
     def _loop(self) -> None:
         poll, inline, desk, shut_down = self._queue.poll, self._inline, self._desk, False
-        statuses = self.statuses
+        statuses, unwatched = self.statuses, self._unwatched
         kept = statuses.kept
         statuses.enter()
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
             # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
-            event = poll(0 if self._arrived or inline.asked or kept else None)
+            event = poll(0 if self._arrived or inline.asked or kept else unwatched.until)
             tag = event.tag
             if type(tag) is UnaryCall:
                 if tag.waits:
@@ -215,8 +216,8 @@ class CompletionQueueTransport:
         statuses.leave()
 
     def _turn(self) -> None:
-        """Answers what has arrived, as far as that can be done at once; watches the calls that have to wait."""
-        waiting, self._waiting = self._waiting, []
+        """Answers what has arrived, as far as that can be done at once; watches the calls that wait for long."""
+        waiting: list[UnaryCall] = []
         if self._arrived:
             self._arrived = 0
             now = time.time()
@@ -229,9 +230,9 @@ class CompletionQueueTransport:
             self._inline.turn()
         else:
             self._inline.spent = 0.0  # that turn is over, too
-        for call in waiting:
-            if not call.answered:
-                call.watch()
+        if waiting:
+            self._unwatched.add(waiting)
+        self._unwatched.look()
         if self.statuses.kept:
             self.statuses.send()
 
@@ -323,11 +324,7 @@ class CompletionQueueTransport:
             service.arrived.append(call)
             return
         self._guarded(service.handle, call)
-        if not call.answered:
-            if self._arrived or self._inline.asked:
-                self._waiting.append(call)
-            else:
-                call.watch()
+        self._unwatched.add((call,))
 
     def _guarded(self, handler: Callable[[Any], None], call: Call) -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from inferd.backends.api import Array
-from inferd.server.core.burst import Share, Target
+from inferd.server.core.burst import Target
 from inferd.server.core.inference import Answer, Inference
 from inferd.server.core.needs import ManagerLike, ServableLike
 from inferd.server.core.oip.classification import classified
@@ -15,6 +15,7 @@ from inferd.server.core.oip.query import query
 from inferd.server.core.oip.shared_memory import Regions, admit_shared
 from inferd.server.core.oip.status import in_hand
 from inferd.server.core.oip.words import unknown, version_of
+from inferd.server.core.queued import Share
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall

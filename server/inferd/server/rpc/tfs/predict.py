@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from time import monotonic
 
 from inferd.backends.api import Array
-from inferd.server.core.burst import Share, Target
+from inferd.server.core.burst import Target
 from inferd.server.core.inference import Answer, Query
 from inferd.server.core.needs import ServableLike
+from inferd.server.core.queued import Share
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.rpc.tfs.calls import PRIORITY, PROTOCOL, Calls, checked_name
 from inferd.server.rpc.transport import UnaryCall
