@@ -26,7 +26,6 @@ from inferd.server.scheduling.batch import (
     wanted_outputs,
 )
 from inferd.server.scheduling.buffers import Buffers
-from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
@@ -71,6 +70,7 @@ class Executor:
         self._hand_off = hand_off
         self._buffers = Buffers(traits.alignment, getattr(instance, "staging", None))
         self._runs = 0
+        self._effort = 0.0  # seconds of the last run, on the pace's clock
         self._logged_at = 0.0
         self._unlogged = 0
 
@@ -79,7 +79,7 @@ class Executor:
         requests = batch.requests
         try:
             if len(requests) == 1:
-                self._run_alone(batch.queue, requests[0], batch.rows, batch.bucket.cost)
+                self._run_alone(batch.queue, requests[0], batch.rows, batch.bucket)
             else:
                 self._run_together(batch)
         except BaseException as error:  # a defect of ours, or a model that exits: no request may hang for it
@@ -110,7 +110,7 @@ class Executor:
             return
         seconds = monotonic() - started
         queue.timed(seconds)
-        batch.bucket.cost.ran(rows, seconds)
+        batch.bucket.ran(rows, seconds, self._effort)
         answer = partial(self._answer, batch, shares, seconds)
         # Many answers take a while, in which the model would have nothing to do.
         if seconds < _LONG or len(requests) < _MANY or not self._hand_off(answer):
@@ -127,9 +127,7 @@ class Executor:
                 together(requests, share)
         self._observer.batch(batch.queue.name, batch.requests, batch.rows, seconds)
 
-    def _run_alone(
-        self, queue: SignatureQueue, request: InferRequest, rows: int, cost: CostCurve | None = None
-    ) -> None:
+    def _run_alone(self, queue: SignatureQueue, request: InferRequest, rows: int, bucket: Bucket | None = None) -> None:
         request.started_at = started = monotonic()
         request.batch_rows = rows
         try:
@@ -145,8 +143,8 @@ class Executor:
             return
         seconds = monotonic() - started
         queue.timed(seconds)
-        if cost is not None:
-            cost.ran(rows, seconds)
+        if bucket is not None:
+            bucket.ran(rows, seconds, self._effort)
         request.succeed(outputs)
         self._observer.batch(queue.name, (request,), rows, seconds)
 
@@ -183,7 +181,7 @@ class Executor:
         self._runs += 1
         if self._runs % _LEARNED == 0 or bucket.cost.line is None:
             queue.timed(finished - started)
-            bucket.cost.ran(rows, finished - started)
+            bucket.ran(rows, finished - started, cost)
         self._observer.batch(queue.name, range(count), rows, finished - started)
         return Ran(outputs, count, started, finished)
 
@@ -191,7 +189,8 @@ class Executor:
         clock = self._pace.clock
         began = clock()
         outputs = self._instance.run(queue.name, inputs, wanted)
-        self._charge(clock() - began, queue, inputs, wanted)
+        self._effort = clock() - began
+        self._charge(self._effort, queue, inputs, wanted)
         return outputs
 
     def _charge(

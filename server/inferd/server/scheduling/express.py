@@ -67,11 +67,13 @@ class Express:
             return None
         most = limit // rows
         taken = parts if len(parts) <= most else parts[:most]
+        bucket = queue.buckets.get(route.key)
+        if bucket is None or not self._lane.may_run(bucket.effort, rows * len(taken), len(taken)):
+            return None
 
         def run() -> Ran | None:
             inputs = join(taken)
-            bucket = queue.buckets.get(route.key)
-            if inputs is None or bucket is None:
+            if inputs is None:
                 return None
             return self._executor.run_now(bucket, inputs, rows * len(taken), len(taken), wanted)
 
@@ -86,8 +88,9 @@ class Express:
         bucket = queue.buckets.get(route.key)
         if bucket is None or queue.requests or route.rows > queue.limit:
             return None
-        pace = lane.pace
-        if not pace.short and not (pace.trusted and bucket.cost.usual(route.rows) <= SHORT / 2):
+        if not lane.may_run(bucket.effort, route.rows, 1) and not (
+            lane.pace.trusted and bucket.effort.usual(route.rows) <= SHORT / 2
+        ):
             return None
         with lane.busy:
             if lane.closed:

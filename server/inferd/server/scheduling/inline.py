@@ -4,6 +4,9 @@
     Lane          one servable's place on it: takes a batch from the batcher and runs it right there
     Pace          decides from measured costs whether a servable may be there at all
 
+A model that nobody else's requests come between delays only itself: while it is alone, somewhat longer batches run here
+too, as long as they are not much more than what it costs to hand their requests to another thread and back.
+
 Only models whose backend declares that a run waits for nothing but the processor, and that may be run from any
 thread, come here; only while 99 of 100 of their last batches cost at most SHORT; never with the first batches after a
 load; and one batch over TOO_LONG sends a servable away for good. So a slow model never delays a fast one, or a
@@ -22,6 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, thread_time
 
+from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.request import Ran
 
 _log = logging.getLogger("inferd.scheduling")
@@ -29,6 +33,9 @@ _log = logging.getLogger("inferd.scheduling")
 SHORT = 500e-6  # seconds: the most that all but one in a hundred batches may cost
 TOO_LONG = 5e-3  # seconds: once is enough
 TURN = 1e-3  # seconds that all lanes together may take of one turn of the loop
+ALONE_TURN = 2.5e-3  # seconds that a servable may take of it while it is alone
+HAND_OVER = 100e-6  # seconds of a batch for each of its requests that are cheaper here than on another thread
+LATELY = 1.0  # seconds after another model's request until a servable counts as alone
 _WINDOW = 1000  # batches remembered
 _LOOKS = 3  # the machine may be slow twice
 _FIRST = 16  # batches that run elsewhere before a servable is trusted
@@ -117,14 +124,17 @@ class Pace:
 
 
 class InlineLoop:
-    """The front end's loop. `enter` and `turn` are called on its thread, `defer` from anywhere.
+    """The front end's loop. `enter` and `turn` are called on its thread, `defer` and `called` from anywhere.
 
     The transport handles every event that is ready, then takes a turn: what has arrived by then is the batch.
     """
 
-    __slots__ = ("_lanes", "_thread", "asked", "spent")
+    __slots__ = ("_changed_at", "_clock", "_lanes", "_tenant", "_thread", "asked", "spent")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._tenant: Pace | None = None  # of the servable that was called last, and since when no other was
+        self._changed_at = 0.0
         self._thread = 0
         self.spent = 0.0  # seconds of the coming turn that batches have had already
         self._lanes: dict[Lane, None] = {}
@@ -137,6 +147,16 @@ class InlineLoop:
     def leave(self) -> None:
         """There is no loop any more."""
         self._thread = 0
+
+    def called(self, pace: Pace) -> None:
+        """There are requests for the servable with that pace, on the loop or not."""
+        if self._tenant is not pace:
+            self._tenant = pace
+            self._changed_at = self._clock()
+
+    def alone(self, pace: Pace) -> bool:
+        """Whether there have been requests for no other servable lately."""
+        return self._tenant is pace and self._clock() - self._changed_at >= LATELY
 
     def defer(self, lane: Lane) -> bool:
         """Whether the lane gets its chance in the coming turn: only when this is the loop's own thread."""
@@ -198,16 +218,24 @@ class Lane:
                     break
         self._hand_over()
 
+    def may_run(self, effort: CostCurve, rows: int, requests: int) -> bool:
+        """Whether a batch of so many rows and requests may run before the turn: the servable is short, or alone and
+        the batch worth it; and the turn is not used up. On the loop's thread."""
+        pace, loop = self.pace, self._loop
+        loop.called(pace)
+        if pace.short:
+            return loop.spent < TURN
+        if not pace.trusted or loop.spent >= ALONE_TURN or not loop.alone(pace):
+            return False
+        usual = effort.usual(rows)
+        return usual <= TURN or usual <= min(ALONE_TURN, requests * HAND_OVER)
+
     def run_now(self, run: Callable[[], Ran | None]) -> Ran | None:
-        """The same for one batch before the turn; None where that may not be: the servable is not short, or the turn is
-        used up. On the loop's thread."""
-        loop = self._loop
-        if loop.spent >= TURN or not self.pace.short:
-            return None
+        """Runs one batch before the turn. On the loop's thread."""
         with self.busy:
             ran = None if self.closed else run()
         if ran is not None:
-            loop.spent += ran.finished_at - ran.started_at
+            self._loop.spent += ran.finished_at - ran.started_at
         return ran
 
     def close(self) -> None:

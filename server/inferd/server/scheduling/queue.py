@@ -39,16 +39,17 @@ class Lane:
 
 class Bucket:
     """Requests with one key. `rows` and `count` are those that wait; `ripe_at` is when the batch stops waiting for
-    company; `cost` is what batches of them take; `company` knows whether a wait pays, None: nobody asks.
+    company; `cost` is what batches of them take, `effort` what of it is the model's own work (`inline.Pace`); `company` knows whether a wait pays, None: nobody asks.
     """
 
-    __slots__ = ("_cuts", "_discard", "company", "cost", "count", "key", "lanes", "queue", "ripe_at", "rows")
+    __slots__ = ("_cuts", "_discard", "company", "cost", "count", "effort", "key", "lanes", "queue", "ripe_at", "rows")
 
     def __init__(self, queue: SignatureQueue, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> None:
         self.queue = queue
         self.key = key
         self._discard = discard
         self.cost = CostCurve()
+        self.effort = CostCurve()
         self.company: Company | None = None
         self._cuts = 0
         self.lanes = [Lane(1)]
@@ -72,6 +73,11 @@ class Bucket:
             return room
         self._cuts = (self._cuts + 1) % _UNCUT
         return max(self.cost.enough(room), -(-self.rows // 2)) if self._cuts else room
+
+    def ran(self, rows: int, seconds: float, effort: float) -> None:
+        """Learns from a batch. For whoever ran it; a lost update does no harm."""
+        self.cost.ran(rows, seconds)
+        self.effort.ran(rows, effort)
 
     def discard(self, request: InferRequest) -> None:
         """Lets a cancelled request go; the bucket is the `Place` of the requests in it. Thread-safe, unlike the

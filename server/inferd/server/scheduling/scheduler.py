@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,7 @@ class Scheduler:
         self._lane: Lane | None = None
         self._express: Express | None = None
         self._pace = Pace(name, max(placement.threads for placement in placements) if placements else 1)
+        self._called = partial((loop or InlineLoop()).called, self._pace)
         self._serving = False
         self._closed = False
         self._parkings: list[Parking] = []
@@ -188,6 +189,7 @@ class Scheduler:
             return
         if not self._serving:
             self._open()
+        self._called()
         route = request.route
         if route is not None and (queue := route.queue) is not None and route.rows <= queue.limit:
             request.rows = route.rows
@@ -210,7 +212,7 @@ class Scheduler:
                 key = ALONE
             elif route is not None and queue.keys.by_shape(request.inputs):
                 route.key, route.rows, route.queue = key, request.rows, queue
-                route.line_up = self._batcher.submit_together
+                route.line_up = self._line_up
                 if self._express is not None and not self._paddings[queue.name]:
                     route.run_now, route.run_one = self._express.run_now, self._express.run_one
             self._batcher.submit(request, queue, key)
@@ -221,6 +223,10 @@ class Scheduler:
                 f"{self._name}: expected at most {limit} rows (batching.max_batch_size), got {request.rows}; "
                 f"larger requests are split only where batching is proven, not with batching.mode: trusted"
             )
+
+    def _line_up(self, requests: Sequence[InferRequest], queue: SignatureQueue, key: Hashable) -> bool:
+        self._called()
+        return self._batcher.submit_together(requests, queue, key)
 
     def _open(self) -> None:
         with self._lock:
