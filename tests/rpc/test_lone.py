@@ -27,7 +27,7 @@ from inferd.backends.api import Array, BackendError, InvalidInput
 from inferd.oip.v1 import infer_pb2
 from inferd.server.rpc.services import PREDICT
 from inferd.server.scheduling.cost import CostCurve
-from inferd.server.scheduling.inline import SHORT
+from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
@@ -152,11 +152,11 @@ def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve
     for _ in range(100):
         pace.ran(1.0)
     bucket = next(iter(server.scheduler._queues[DOUBLE.name].buckets.values()))
-    bucket.cost = CostCurve()
+    bucket.effort = CostCurve()
     for _ in range(15):
-        bucket.cost.ran(1, SHORT / 3)
+        bucket.effort.ran(1, SHORT / 3)
     assert not server.lone(ask(1))  # too few have run
-    bucket.cost.ran(1, SHORT / 3)
+    bucket.effort.ran(1, SHORT / 3)
     call = ask(3)
     assert server.lone(call)
     assert call.y == [6]
@@ -164,7 +164,34 @@ def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve
     assert not server.lone(ask(1))
     pace.banned = False
     for _ in range(30):
-        bucket.cost.ran(1, SHORT)
+        bucket.effort.ran(1, SHORT)
+    assert not server.lone(ask(1))
+
+
+def test_a_model_that_is_the_only_one_called_answers_alone_what_fits_a_turn(serve_hot):
+    now = [100.0]
+    server = serve_hot(clock=lambda: now[0])
+    server.trust()
+    pace = server.scheduler._pace
+    for _ in range(100):
+        pace.ran(1.0)
+    bucket = next(iter(server.scheduler._queues[DOUBLE.name].buckets.values()))
+    bucket.effort = CostCurve()
+    for _ in range(16):
+        bucket.effort.ran(1, 0.9 * TURN)
+    assert not server.lone(ask(1))  # who knows who else will be called
+    now[0] += LATELY
+    call = ask(3)
+    assert server.lone(call)
+    assert call.y == [6]
+    server.loop.called(Pace("other:1", 1))
+    assert not server.lone(ask(1))
+    assert not server.lone(ask(1))
+    now[0] += LATELY
+    assert server.lone(ask(1))
+    bucket.effort = CostCurve()
+    for _ in range(16):
+        bucket.effort.ran(1, 1.1 * TURN)
     assert not server.lone(ask(1))
 
 

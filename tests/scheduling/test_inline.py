@@ -12,7 +12,8 @@ from support.scheduling import PATIENCE, FakeModel, double, vector
 
 from inferd.backends.api import Traits
 from inferd.server.errors import Unavailable
-from inferd.server.scheduling.inline import SHORT, TOO_LONG, InlineLoop, Lane, Pace
+from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.inline import ALONE_TURN, LATELY, SHORT, TOO_LONG, InlineLoop, Lane, Pace
 from inferd.server.scheduling.scheduler import Scheduler
 
 FIRST, WINDOW = 16, 1000
@@ -134,6 +135,72 @@ class Served:
 
     def hand_over(self) -> None:
         self.handed_over += 1
+
+
+def slow_pace() -> Pace:
+    """Of a servable whose batches are too long for the loop, as long as others are there."""
+    pace = trusted()
+    for _ in range(100):
+        pace.ran(2 * SHORT)
+    return pace
+
+
+def test_a_servable_counts_as_alone_when_no_other_was_called_lately():
+    now = [5.0]
+    loop, mine, other = InlineLoop(lambda: now[0]), Pace("m:1", 1), Pace("n:1", 1)
+    assert not loop.alone(mine)
+    loop.called(mine)
+    assert not loop.alone(mine)
+    now[0] += LATELY
+    loop.called(mine)
+    assert loop.alone(mine)
+    assert not loop.alone(other)
+    loop.called(other)
+    loop.called(mine)
+    assert not loop.alone(mine)
+    now[0] += LATELY
+    assert loop.alone(mine)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "requests", "runs"),
+    [
+        (SHORT, 1, True),
+        (1.1 * SHORT, 1, False),
+        (0.9 * ALONE_TURN, 40, True),
+        (0.9 * ALONE_TURN, 20, False),
+        (1.1 * ALONE_TURN, 64, False),
+    ],
+)
+def test_what_may_run_on_the_loop_while_a_servable_is_alone(seconds: float, requests: int, runs: bool):
+    now = [5.0]
+    served = Served(pace=slow_pace())
+    served.lane._loop = loop = InlineLoop(lambda: now[0])
+    effort = CostCurve()
+    for _ in range(20):
+        effort.ran(64, seconds)
+    assert not served.lane.may_run(effort, 64, requests)  # others may have been called a moment ago
+    now[0] += LATELY
+    assert served.lane.may_run(effort, 64, requests) is runs
+    assert not served.lane.may_run(effort, 3, requests)  # nobody knows how long so few take
+    loop.spent = ALONE_TURN
+    assert not served.lane.may_run(effort, 64, requests)
+    loop.spent = 0.0
+    served.lane.pace.suspected = True
+    assert not served.lane.may_run(effort, 64, requests)
+
+
+def test_several_instances_run_side_by_side_and_not_on_the_loop():
+    now = [5.0]
+    loop = InlineLoop(lambda: now[0])
+    lane = Lane(loop, slow_pace(), lambda: False, lambda: None, single=False)
+    effort = CostCurve()
+    for _ in range(20):
+        effort.ran(1, SHORT)
+    lane.may_run(effort, 1, 1)
+    now[0] += LATELY
+    assert not lane.may_run(effort, 1, 1)
+    assert lane.may_run(effort, 1, 1, lone=True)
 
 
 def test_only_the_loops_own_thread_defers():

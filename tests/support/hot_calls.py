@@ -64,7 +64,7 @@ class FakeCall:
         return self._metadata.get(key.replace("-", "_"))
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
-        pass
+        self.cancel = fn
 
     def reply(self, message: bytes) -> None:
         assert not self._told.is_set()
@@ -106,7 +106,7 @@ class Server:
     def __init__(self, model: FakeModel, **options: Any) -> None:
         self.model = model
         self.recorder = Recorder()
-        self.loop = InlineLoop()
+        self.loop = InlineLoop(options.pop("clock", monotonic))
         self.loop.enter()
         batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
         self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from inferd.backends.api import Array, Traits
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import SHORT, InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.parking import Parking
 from inferd.server.scheduling.request import Ran, Route
 
@@ -20,8 +20,10 @@ def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
     return traits.bounded and traits.concurrent and all(device == "cpu" for device in devices)
 
 
-def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor) -> Lane:
-    """The lane that runs the queue's batches on the loop."""
+def make_lane(
+    loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor, *, single: bool
+) -> Lane:
+    """The lane that runs the queue's batches on the loop. `single`: the servable has one instance."""
 
     def take_and_run() -> bool:
         batch = batcher.look(parking)
@@ -32,7 +34,7 @@ def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, 
         batcher.done(parking)
         return True
 
-    return Lane(loop, pace, take_and_run, batcher.hand_over)
+    return Lane(loop, pace, take_and_run, batcher.hand_over, single=single)
 
 
 def fits(traits: Traits) -> bool:
@@ -88,9 +90,7 @@ class Express:
         bucket = queue.buckets.get(route.key)
         if bucket is None or queue.requests or route.rows > queue.limit:
             return None
-        if not lane.may_run(bucket.effort, route.rows, 1) and not (
-            lane.pace.trusted and bucket.effort.usual(route.rows) <= SHORT / 2
-        ):
+        if not lane.may_run(bucket.effort, route.rows, 1, lone=True):
             return None
         with lane.busy:
             if lane.closed:

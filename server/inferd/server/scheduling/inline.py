@@ -184,12 +184,20 @@ class Lane:
     closed   no batch may be begun; to be read while `busy` is held
     """
 
-    __slots__ = ("_deferred", "_hand_over", "_loop", "_take_and_run", "busy", "closed", "pace")
+    __slots__ = ("_deferred", "_hand_over", "_loop", "_single", "_take_and_run", "busy", "closed", "pace")
 
     def __init__(
-        self, loop: InlineLoop, pace: Pace, take_and_run: Callable[[], bool], hand_over: Callable[[], None]
+        self,
+        loop: InlineLoop,
+        pace: Pace,
+        take_and_run: Callable[[], bool],
+        hand_over: Callable[[], None],
+        *,
+        single: bool = True,
     ) -> None:
+        """`single`: the servable has one instance; several could run side by side, which the loop cannot."""
         self.pace = pace
+        self._single = single
         self._loop = loop
         self._take_and_run = take_and_run
         self._hand_over = hand_over
@@ -218,17 +226,20 @@ class Lane:
                     break
         self._hand_over()
 
-    def may_run(self, effort: CostCurve, rows: int, requests: int) -> bool:
+    def may_run(self, effort: CostCurve, rows: int, requests: int, *, lone: bool = False) -> bool:
         """Whether a batch of so many rows and requests may run before the turn: the servable is short, or alone and
-        the batch worth it; and the turn is not used up. On the loop's thread."""
+        the batch worth it; and the turn is not used up. `lone`: of the only request in flight. On the loop's thread."""
         pace, loop = self.pace, self._loop
         loop.called(pace)
         if pace.short:
             return loop.spent < TURN
-        if not pace.trusted or loop.spent >= ALONE_TURN or not loop.alone(pace):
+        if not pace.trusted:
             return False
         usual = effort.usual(rows)
-        return usual <= TURN or usual <= min(ALONE_TURN, requests * HAND_OVER)
+        if lone:
+            return usual <= SHORT / 2 or (usual <= TURN and loop.alone(pace))
+        most = max(SHORT, min(ALONE_TURN, requests * HAND_OVER))
+        return self._single and usual <= most and loop.spent < ALONE_TURN and loop.alone(pace)
 
     def run_now(self, run: Callable[[], Ran | None]) -> Ran | None:
         """Runs one batch before the turn. On the loop's thread."""

@@ -39,7 +39,8 @@ class Lane:
 
 class Bucket:
     """Requests with one key. `rows` and `count` are those that wait; `ripe_at` is when the batch stops waiting for
-    company; `cost` is what batches of them take, `effort` what of it is the model's own work (`inline.Pace`); `company` knows whether a wait pays, None: nobody asks.
+    company; `cost` is what batches of them take, `effort` the model's part of it on the pace's clock; `company` knows
+    whether a wait pays, None: nobody asks.
     """
 
     __slots__ = ("_cuts", "_discard", "company", "cost", "count", "effort", "key", "lanes", "queue", "ripe_at", "rows")
@@ -255,6 +256,13 @@ class SignatureQueue:
     def timed(self, seconds: float) -> None:
         """Learns from a batch that took `seconds`."""
         self.seconds = seconds if not self.seconds else self.seconds + 0.1 * (seconds - self.seconds)
+
+    @property
+    def manner(self) -> str:
+        """How requests share batches, for people."""
+        if not self.limit:
+            return f"unbatched: {self.reason}"
+        return f"up to {self.limit} rows" + (f" ({self.reason})" if self.reason else "")
 
     @property
     def drain_seconds(self) -> float:

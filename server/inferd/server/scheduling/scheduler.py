@@ -239,7 +239,9 @@ class Scheduler:
                 parking = Parking()
                 self._parkings.append(parking)
                 executor = self._executor(instance, parking, inline=True)
-                self._lane = self._batcher.lane = make_lane(self._loop, self._pace, self._batcher, parking, executor)
+                single = len(self._group.workers) == 1
+                self._lane = make_lane(self._loop, self._pace, self._batcher, parking, executor, single=single)
+                self._batcher.lane = self._lane
                 if fits(self._model.traits) and not self._batching.max_queue_delay:
                     self._express = Express(self._lane, executor)
             for worker in self._group.workers:
@@ -295,7 +297,7 @@ class Scheduler:
         """How requests share batches, for people: "up to 32 rows", "unbatched: <why>"; by signature where they
         differ.
         """
-        texts = {name: _describe(queue) for name, queue in self._queues.items()}
+        texts = {name: queue.manner for name, queue in self._queues.items()}
         if len(set(texts.values())) == 1:
             return next(iter(texts.values()))
         return "; ".join(f"{name}: {text}" for name, text in texts.items())
@@ -342,9 +344,3 @@ class Scheduler:
         for parking in self._parkings:
             for request in parking.requests:
                 request.fail(Unavailable(f"{refusal}; the model had not answered", accepted=True))
-
-
-def _describe(queue: SignatureQueue) -> str:
-    if not queue.limit:
-        return f"unbatched: {queue.reason}"
-    return f"up to {queue.limit} rows" + (f" ({queue.reason})" if queue.reason else "")

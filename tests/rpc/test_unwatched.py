@@ -1,0 +1,58 @@
+"""Calls that wait for their answer: who has waited for long is watched, once."""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from types import SimpleNamespace
+
+import pytest
+
+from inferd.server.rpc.cq import unwatched
+from inferd.server.rpc.cq.unwatched import PATIENCE, Unwatched
+
+
+class Call:
+    def __init__(self, *, answered: bool = False) -> None:
+        self.answered = answered
+        self.watched = 0
+
+    def watch(self) -> None:
+        self.watched += 1
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(ahead=0.0)
+    monkeypatch.setattr(unwatched, "monotonic", lambda: monotonic() + now.ahead)
+    monkeypatch.setattr(unwatched, "time", lambda: time() + now.ahead)
+    return now
+
+
+def test_who_waits_for_long_is_watched_once(clock):
+    waiting = Unwatched()
+    assert waiting.until is None
+    call = Call()
+    waiting.add([call])
+    waiting.look()
+    assert not call.watched
+    assert waiting.until == pytest.approx(time() + PATIENCE, abs=PATIENCE)
+    clock.ahead += 2 * PATIENCE
+    waiting.look()
+    waiting.look()
+    assert call.watched == 1
+    assert waiting.until is None
+
+
+def test_who_has_been_answered_is_forgotten(clock):
+    waiting = Unwatched()
+    calls = [Call(), Call(answered=True), Call(), Call()]
+    waiting.add(calls)
+    calls[0].answered = calls[2].answered = True
+    waiting.look()
+    assert waiting.until is not None
+    calls[3].answered = True
+    waiting.look()
+    assert waiting.until is None
+    clock.ahead += 2 * PATIENCE
+    waiting.look()
+    assert not any(call.watched for call in calls)
