@@ -6,7 +6,7 @@ batcher, queue, bucket, watcher  admission, which requests may share a batch, an
 crowd, outlook, refusals         who is not taken, or kept, and what they are told
 forming, company, cost           which batch goes next, when, and how large
 batch, buffers, padding, oversize, execution, instances, overlap      running and splitting batches
-inline, express                  short models on the front end's own loop
+inline, express                  short models, and such as are alone, on the front end's own loop
 sample, proof, rehearsal         what a model does before it serves: whether it may be batched at all
 wiring, pipeline, pipeline_run   ensembles: requests that go through several models
 observer                         who is told
