@@ -84,6 +84,12 @@ class _Shared:
         """Itself."""
         return self
 
+    def another(self) -> HandleLike:
+        """Itself, for one query more."""
+        with self._lock:
+            self._left += 1
+        return self
+
     def release(self) -> None:
         """The last one gives back the handle."""
         with self._lock:
