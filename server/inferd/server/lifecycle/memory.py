@@ -38,7 +38,8 @@ class Memory:
         self._trim = _malloc_trim()
 
     def settle_imports(self) -> None:
-        """Freezes what an import has just brought in; does nothing when there was none."""
+        """Freezes what an import has just brought in and gives back what it took for itself; does nothing when there
+        was none."""
         with self._lock:
             modules = len(sys.modules)
             if modules - self._modules < _MANY_MODULES:
@@ -46,13 +47,13 @@ class Memory:
             self._modules = modules
             self._collect()
             gc.freeze()
+            self._trim()
 
     def after_unload(self) -> None:
         """Collects what an unloaded model left in cycles and gives freed pages back to the system."""
         with self._lock:
             self._collect()
-            if self._trim is not None:
-                self._trim()
+            self._trim()
 
     def _collect(self) -> None:
         end = time.monotonic() + _PATIENCE
@@ -89,13 +90,13 @@ class IdleCollector:
         gc.set_threshold(700, 10, 10)
 
 
-def _malloc_trim() -> Callable[[], None] | None:
-    """glibc's malloc_trim, None elsewhere (musl and macOS have none, jemalloc keeps its own books)."""
+def _malloc_trim() -> Callable[[], None]:
+    """glibc's malloc_trim, nothing elsewhere (musl and macOS have none, jemalloc keeps its own books)."""
     if not sys.platform.startswith("linux"):
-        return None
+        return lambda: None
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
-        return None
+        return lambda: None
     trim.argtypes = [ctypes.c_size_t]
     return lambda: trim(0)
