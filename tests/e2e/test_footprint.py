@@ -33,7 +33,10 @@ def test_an_onnx_server_is_small_and_imports_no_other_framework(tmp_path: Path) 
 
 
 # What costs a server memory and is for others: the commands, other settings, other protocols.
-ELSEWHERE = ("inferd.client", "inferd.server.cli.remote", "numpy.random", "fastapi", "jwt", "rich", "PIL")
+ELSEWHERE = (
+    "inferd.client", "inferd.server.cli.remote", "numpy.random", "fastapi", "jwt", "rich", "PIL",
+    "google.protobuf.descriptor_pb2", "inferd.server.rpc.reflection_answers",
+)  # fmt: skip
 
 
 def test_a_server_imports_nothing_that_is_for_others(tmp_path: Path) -> None:

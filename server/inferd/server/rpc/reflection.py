@@ -1,52 +1,64 @@
-"""Server reflection, v1 and v1alpha: the same messages, answered by grpcio-reflection's own servicer."""
+"""Server reflection, v1 and v1alpha: the same messages, the same answers."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME, ReflectionServicer
 
 from inferd.server.core.status import GONE
-from inferd.server.errors import Code
 from inferd.server.rpc.edge import Edge, parse
 from inferd.server.rpc.transport import StreamCall, StreamHandler
 
+if TYPE_CHECKING:
+    from inferd.server.rpc.reflection_answers import Answer
+
 V1 = "grpc.reflection.v1.ServerReflection"
-METHODS = (f"/{V1}/ServerReflectionInfo", f"/{SERVICE_NAME}/ServerReflectionInfo")
+V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
+METHODS = (f"/{V1}/ServerReflectionInfo", f"/{V1ALPHA}/ServerReflectionInfo")
 
 
 class Reflection:
-    """Describes `services` from `pool` (the default pool where None). Thread-safe.
+    """Describes `services` and itself. Thread-safe."""
 
-    A pool of its own lets foreign names (inference, tensorflow.serving) be shown although our messages are called
-    otherwise.
-    """
-
-    def __init__(self, services: Sequence[str], edge: Edge, pool: DescriptorPool | None = None) -> None:
+    def __init__(self, services: Sequence[str], edge: Edge) -> None:
         self._edge = edge
-        self._servicer = ReflectionServicer((*services, V1, SERVICE_NAME), pool=pool)
+        self._services = (*services, V1, V1ALPHA)
+        self._making = threading.Lock()
+        self._answer: Answer | None = None
 
     def stream(self) -> Mapping[str, StreamHandler]:
         """The methods."""
         return dict.fromkeys(METHODS, self._handle)
 
     def _handle(self, call: StreamCall) -> None:
+        call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
+        if self._answer is not None:
+            self._serve(call, self._answer)
+            return
+        # Not on the transport's own thread: it takes as long as many calls.
+        begin = self._edge.stream(lambda call: self._serve(call, self._made()))
+        threading.Thread(target=begin, args=(call,), name="inferd-reflection", daemon=True).start()
+
+    def _made(self) -> Answer:
+        with self._making:
+            if self._answer is None:
+                # Few servers are ever asked, and the descriptors of all services once more would be kept by all: 1 MB.
+                from inferd.server.rpc.reflection_answers import answers
+
+                self._answer = answers(self._services)
+            return self._answer
+
+    def _serve(self, call: StreamCall, answer: Answer) -> None:
         def received(message: bytes | None) -> None:
             if message is None:
                 call.end()
                 return
-            request = parse(pb.ServerReflectionRequest, message)
-            try:
-                (response,) = self._servicer.ServerReflectionInfo(iter((request,)), None)
-            except Exception:  # the library trips over odd names
-                response = pb.ServerReflectionResponse(original_request=request)
-                response.error_response.error_code = Code.INVALID_ARGUMENT.value
-                response.error_response.error_message = "the request could not be answered"
+            response = answer(parse(pb.ServerReflectionRequest, message))
             # The next one is read when this answer is on its way: a client that does not listen is not heard either.
             call.send(response.SerializeToString(), lambda: call.read(guarded))
 
         guarded = self._edge.guarded(call, received)
-        call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
         call.read(guarded)

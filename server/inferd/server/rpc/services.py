@@ -23,7 +23,6 @@ from inferd.server.rpc import burst, predict
 from inferd.server.rpc.audited import audited
 from inferd.server.rpc.bounded import Bounded
 from inferd.server.rpc.edge import Edge
-from inferd.server.rpc.foreign_names import real_names
 from inferd.server.rpc.guard import Guard, Handlers
 from inferd.server.rpc.health import CHECK, WATCH, Health
 from inferd.server.rpc.lone import Lone
@@ -65,7 +64,7 @@ def build_method_table(
     edge = Edge(gate, failures)
     shared = health or Health(manager, SERVICES)
     regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
-    reflection = Reflection(SERVICES, edge, real_names())
+    reflection = Reflection(SERVICES, edge)
 
     def refused(method: str, code: Code) -> None:
         protocol = next((name for start, name in _PROTOCOLS.items() if method.startswith(start)), PROTOCOL)
