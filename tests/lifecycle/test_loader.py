@@ -35,6 +35,7 @@ from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
+from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.request import InferRequest
 from inferd.wire.dtypes import DType
 
@@ -183,6 +184,22 @@ def test_a_version_is_loaded_whole(tmp_path: Path, loader: Loader, backend: Doub
     assert len(backend.closed) == 2
     assert threading.current_thread().name not in backend.closed
     assert backend.open_models == 0
+
+
+@pytest.mark.parametrize(
+    ("on_loop", "there", "alone"), [("auto", True, True), ("short", True, False), ("never", False, None)]
+)
+def test_what_may_run_on_the_front_ends_loop(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, on_loop: str, there: bool, alone: bool | None
+) -> None:
+    monkeypatch.setattr(TwiceModel, "traits", Traits(bounded=True, concurrent=True))
+    loader = Loader(registry, cpu_threads=4, loop=InlineLoop())
+    servable = loader.load(request(tmp_path, instances={"on_loop": on_loop}), Cancellation())
+    ask(servable, np.ones((1, 2), np.float32))
+    lane = servable.scheduler._lane  # type: ignore[union-attr]
+    assert (lane is not None) is there
+    assert (lane and lane.alone) is alone
+    servable.scheduler.close()
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,8 @@ def test_what_may_run_on_the_loop_while_a_servable_is_alone(seconds: float, requ
 def test_several_instances_run_side_by_side_and_not_on_the_loop():
     now = [5.0]
     loop = InlineLoop(lambda: now[0])
-    lane = Lane(loop, slow_pace(), lambda: False, lambda: None, single=False)
+    lane = Lane(loop, slow_pace(), lambda: False, lambda: None)
+    lane.single = False
     effort = CostCurve()
     for _ in range(20):
         effort.ran(1, SHORT)
@@ -201,6 +202,8 @@ def test_several_instances_run_side_by_side_and_not_on_the_loop():
     now[0] += LATELY
     assert not lane.may_run(effort, 1, 1)
     assert lane.may_run(effort, 1, 1, lone=True)
+    lane.alone = False
+    assert not lane.may_run(effort, 1, 1, lone=True)
 
 
 def test_only_the_loops_own_thread_defers():

@@ -89,6 +89,10 @@ class Instances(Section):
     nice: Annotated[int, Strict(), Field(ge=0, le=19)] = 5
     """By how much copies on the CPU give way to the front end (Linux's nice), so that a slow model delays neither a
     fast one nor a health check. 0: not at all."""
+    on_loop: Literal["auto", "short", "never"] = "auto"
+    """What of a model on the CPU may run on the front end's own loop, where no thread has to be changed. short: runs of
+    at most 0.5 ms, 1 ms at a time; auto: also, while no other model is called, up to 2.5 ms at a time, where they cost
+    little more than the change (the first request to another model then waits for as long); never: nothing."""
 
 
 def _given(value: Any) -> bool:

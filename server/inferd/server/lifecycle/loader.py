@@ -224,7 +224,8 @@ class Loader:
                 stateful=config.stateful,
                 samples=declared_samples(config),
                 observer=self._observer(request.id),
-                loop=self._loop,
+                loop=None if config.instances.on_loop == "never" else self._loop,
+                alone=config.instances.on_loop == "auto",
                 who=self._who,
             )
         except BaseException:

@@ -20,10 +20,8 @@ def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
     return traits.bounded and traits.concurrent and all(device == "cpu" for device in devices)
 
 
-def make_lane(
-    loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor, *, single: bool
-) -> Lane:
-    """The lane that runs the queue's batches on the loop. `single`: the servable has one instance."""
+def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor) -> Lane:
+    """The lane that runs the queue's batches on the loop."""
 
     def take_and_run() -> bool:
         batch = batcher.look(parking)
@@ -34,7 +32,7 @@ def make_lane(
         batcher.done(parking)
         return True
 
-    return Lane(loop, pace, take_and_run, batcher.hand_over, single=single)
+    return Lane(loop, pace, take_and_run, batcher.hand_over)
 
 
 def fits(traits: Traits) -> bool:

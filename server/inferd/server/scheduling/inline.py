@@ -182,22 +182,18 @@ class Lane:
 
     busy     held while a batch runs
     closed   no batch may be begun; to be read while `busy` is held
+    alone    longer batches may run while the servable is
+    single   it has one instance; several could run side by side, which the loop cannot
     """
 
-    __slots__ = ("_deferred", "_hand_over", "_loop", "_single", "_take_and_run", "busy", "closed", "pace")
+    __slots__ = ("_deferred", "_hand_over", "_loop", "_take_and_run", "alone", "busy", "closed", "pace", "single")
 
     def __init__(
-        self,
-        loop: InlineLoop,
-        pace: Pace,
-        take_and_run: Callable[[], bool],
-        hand_over: Callable[[], None],
-        *,
-        single: bool = True,
+        self, loop: InlineLoop, pace: Pace, take_and_run: Callable[[], bool], hand_over: Callable[[], None]
     ) -> None:
-        """`single`: the servable has one instance; several could run side by side, which the loop cannot."""
         self.pace = pace
-        self._single = single
+        self.alone = True
+        self.single = True
         self._loop = loop
         self._take_and_run = take_and_run
         self._hand_over = hand_over
@@ -236,10 +232,11 @@ class Lane:
         if not pace.trusted:
             return False
         usual = effort.usual(rows)
+        alone = self.alone and loop.alone(pace)
         if lone:
-            return usual <= SHORT / 2 or (usual <= TURN and loop.alone(pace))
+            return usual <= (TURN if alone else SHORT / 2)
         most = max(SHORT, min(ALONE_TURN, requests * HAND_OVER))
-        return self._single and usual <= most and loop.spent < ALONE_TURN and loop.alone(pace)
+        return alone and self.single and usual <= most and loop.spent < ALONE_TURN
 
     def run_now(self, run: Callable[[], Ran | None]) -> Ran | None:
         """Runs one batch before the turn. On the loop's thread."""

@@ -56,11 +56,12 @@ class Scheduler:
         samples: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] | None = None,
         observer: BatchObserver | None = None,
         loop: InlineLoop | None = None,
+        alone: bool = True,
         who: Who | None = None,
     ) -> None:
-        """`samples` by signature and input; `loop`: the front end's, for batches that are short enough; `who` tells the
-        callers of requests apart, None: nobody does. Takes the model over: `close` closes it. Raises LoadError for
-        settings that do not fit the model.
+        """`samples` by signature and input; `loop`: the front end's, for short batches, `alone`: and for longer ones
+        while no other model is called; `who` tells the callers of requests apart, None: nobody does. Takes the model
+        over: `close` closes it. Raises LoadError for settings that do not fit the model.
         """
         self._name = name
         self._model = model
@@ -100,6 +101,7 @@ class Scheduler:
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
         self._lock = threading.Lock()
         self._loop = loop
+        self._alone = alone
         self._lane: Lane | None = None
         self._express: Express | None = None
         self._pace = Pace(name, max(placement.threads for placement in placements) if placements else 1)
@@ -239,9 +241,9 @@ class Scheduler:
                 parking = Parking()
                 self._parkings.append(parking)
                 executor = self._executor(instance, parking, inline=True)
-                single = len(self._group.workers) == 1
-                self._lane = make_lane(self._loop, self._pace, self._batcher, parking, executor, single=single)
-                self._batcher.lane = self._lane
+                self._lane = self._batcher.lane = make_lane(self._loop, self._pace, self._batcher, parking, executor)
+                self._lane.alone = self._alone
+                self._lane.single = len(self._group.workers) == 1
                 if fits(self._model.traits) and not self._batching.max_queue_delay:
                     self._express = Express(self._lane, executor)
             for worker in self._group.workers:
