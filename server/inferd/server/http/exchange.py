@@ -140,7 +140,7 @@ class Exchange:
             size += len(piece)
             if size > most:
                 parts.clear()
-                raise await self._too_long()
+                raise await self._too_long() if message.get("more_body", False) else self._refused_size()
             self.hold(len(piece))
             parts.append(piece)
             more = message.get("more_body", False)
