@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from inferd.backends.api import (
     Array,
@@ -25,8 +25,6 @@ from inferd.backends.api import (
     Placement,
 )
 from inferd.server.config.schema import ModelConfig
-from inferd.server.isolation.process import Limits, WorkerProcess
-from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
 from inferd.server.lifecycle.cancellation import Cancellation
 from inferd.server.lifecycle.class_labels import class_labels
 from inferd.server.lifecycle.compose import compose
@@ -48,6 +46,10 @@ from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.pipeline import Acquire
 from inferd.server.scheduling.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from inferd.server.isolation.process import WorkerProcess
+    from inferd.server.isolation.proxy import IsolatedModel
 
 log = get("lifecycle")
 
@@ -260,6 +262,10 @@ class Loader:
     def _open_isolated(
         self, request: LoadRequest, backend: Backend, artefact: Path, cancellation: Cancellation
     ) -> _Opened:
+        # Few servers isolate a model: the others do not keep what that takes.
+        from inferd.server.isolation.process import Limits
+        from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
+
         worker = request.config.worker
         limits = Limits(worker.start, worker.hang, worker.memory)
         subject = f"model {request.id.name!r} version {request.id.version}"
@@ -267,12 +273,14 @@ class Loader:
         isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)
         cancellation.arm(isolated.cut)
         try:
-            return self._open_with(request, isolated, artefact)
+            return self._open_with(request, isolated, artefact, IsolatedModel)
         except BaseException:
             isolated.close()
             raise
 
-    def _open_with(self, request: LoadRequest, backend: Backend, artefact: Path) -> _Opened:
+    def _open_with(
+        self, request: LoadRequest, backend: Backend, artefact: Path, proxy: type[IsolatedModel] | None = None
+    ) -> _Opened:
         config = request.config
         where = placements(config.instances, backend.devices, self._cpu_threads)
         self._memory.settle_imports()
@@ -290,7 +298,7 @@ class Loader:
             model.close()
             raise LoadError("the model has no signature")
         self._memory.settle_imports()
-        isolated = model if isinstance(model, IsolatedModel) else None
+        isolated = model if proxy is not None and isinstance(model, proxy) else None
         return _Opened(reshaped(model, config), backend, where, isolated)
 
     def _artefact(self, directory: Path, config: ModelConfig) -> tuple[Backend, Path]:
