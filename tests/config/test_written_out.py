@@ -93,8 +93,17 @@ def test_the_documentations_example_is_a_model_yaml():
 def test_every_key_says_what_it_means():
     for model in (ServerConfig, ModelConfig):
         for key in all_keys(model):
-            assert len(key.meaning) > 10, key.path
-            assert all(inner.meaning for _, inner in item_keys(key, key.path[-1])), key.path
+            assert len(render.meaning_of(key)) > 10, key.path
+            assert all(render.meaning_of(inner) for _, inner in item_keys(key, key.path[-1])), key.path
+
+
+def test_the_json_schema_says_what_every_key_means():
+    schema = render.json_schema()
+    sections = [schema, *(each for each in schema["$defs"].values() if "properties" in each)]
+    assert len(sections) > 20
+    for section in sections:
+        for name, key in section["properties"].items():
+            assert "$ref" in key or len(key["description"]) > 10, name  # a section says it itself
 
 
 def test_the_json_schema_knows_the_keys_and_their_defaults():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ class Key:
     """One key of a schema.
 
     default    `...` for a key that must be given; `written` is it as a file has it, with its unit
+    holder     the section that the key is in
     section    set when the key holds keys of its own, which follow it; `optional`: it may be null
     """
 
@@ -31,7 +31,7 @@ class Key:
     annotation: Any
     default: Any
     written: Any
-    meaning: str
+    holder: type[Section]
     section: type[Section] | None = None
     optional: bool = False
 
@@ -42,10 +42,9 @@ def all_keys(model: type[Section], above: KeyPath = ()) -> Iterator[Key]:
         path = (*above, name)
         section = next((kind for kind in _choices(field.annotation) if _is_section(kind)), None)
         optional = section is not None and type(None) in _choices(field.annotation)
-        meaning = " ".join(filter(None, (_headline(section) if section is not None else "", field.description)))
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
         written = None if default is ... else _written(field, default)
-        yield Key(path, field.annotation, default, written, " ".join(meaning.split()), section, optional)
+        yield Key(path, field.annotation, default, written, model, section, optional)
         if section is not None:
             yield from all_keys(section, path)
 
@@ -103,6 +102,8 @@ def nearest_key(path: Sequence[str | int], root: type[Section] = ServerConfig) -
 
 def nearest(wrong: str, known: Sequence[str]) -> str:
     """The known word nearest to a wrong one, "" when none is near."""
+    import difflib  # for who has made a mistake only
+
     found = difflib.get_close_matches(wrong.lower(), [word.lower() for word in known], n=1, cutoff=0.6)
     return next((word for word in known if found and word.lower() == found[0]), "")
 
@@ -155,7 +156,3 @@ def _written(field: FieldInfo, default: Any) -> Any:
     for extra in field.metadata:
         kind = Annotated[kind, extra]
     return TypeAdapter(kind).dump_python(default, mode="json")
-
-
-def _headline(section: type[Section]) -> str:
-    return (section.__doc__ or "").strip().split("\n\n")[0]

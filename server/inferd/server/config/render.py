@@ -16,6 +16,7 @@ import yaml
 from inferd.server.config.errors import dotted
 from inferd.server.config.fields import Section
 from inferd.server.config.keys import Key, all_keys, item_keys, section_at
+from inferd.server.config.meanings import meanings
 from inferd.server.config.schema import ModelConfig, ServerConfig
 
 CONFIG_FILE: Final = "config.yaml"
@@ -81,6 +82,11 @@ def json_schema() -> dict[str, Any]:
     model = ModelConfig.model_json_schema(mode="validation")
     definitions = {**schema.get("$defs", {}), **model.pop("$defs", {})}
     schema["$defs"] = {**definitions, "ModelConfig": model}
+    described = {"ServerConfig": schema, **schema["$defs"]}
+    for section in Section.__subclasses__():
+        properties = described.get(section.__name__, {}).get("properties", {})
+        for name in properties.keys() & (found := meanings(section)):
+            properties[name] = dict(sorted({**properties[name], "description": found[name]}.items()))
     for root, top in ((ServerConfig, schema), (ModelConfig, model)):
         for key in all_keys(root):
             holder = section_at(key.path[:-1], root)
@@ -89,6 +95,12 @@ def json_schema() -> dict[str, Any]:
                 inner["properties"][key.path[-1]]["default"] = key.written
     schema["properties"]["models"]["additionalProperties"] = {"$ref": "#/$defs/ModelConfig"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def meaning_of(key: Key) -> str:
+    """What a key means, on one line: the headline of the section that it is, and what is said of it where it stands."""
+    headline = (key.section.__doc__ or "").strip().split("\n\n")[0] if key.section is not None else ""
+    return " ".join(f"{headline} {meanings(key.holder).get(key.path[-1], '')}".split())
 
 
 def shown_default(key: Key) -> str:
@@ -100,11 +112,11 @@ def shown_default(key: Key) -> str:
 
 def _entry(key: Key, indent: str) -> Iterator[str]:
     yield from textwrap.wrap(
-        key.meaning, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
+        meaning_of(key), _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
     )
     for name, inner in item_keys(key, key.path[-1]):
         first, further = f"{indent}#   {name}: ", f"{indent}#     "
-        yield from textwrap.wrap(inner.meaning, _WIDTH, initial_indent=first, subsequent_indent=further)
+        yield from textwrap.wrap(meaning_of(inner), _WIDTH, initial_indent=first, subsequent_indent=further)
     name = key.path[-1]
     if key.section is None:
         yield f"{indent}{name}: {shown_default(key)}"
@@ -117,7 +129,7 @@ def _entry(key: Key, indent: str) -> Iterator[str]:
 def _row(name: str, key: Key) -> str:
     default = "" if key.section is not None and not key.optional else shown_default(key)
     shown = f"`{default}`" if default else ("" if key.section is not None else "required")
-    return f"| `{name}` | {shown} | {key.meaning.replace('|', chr(92) + '|')} |"
+    return f"| `{name}` | {shown} | {meaning_of(key).replace('|', chr(92) + '|')} |"
 
 
 def main(arguments: list[str]) -> int:
