@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from inferd.server.config.schema import Admin, ServerConfig
 from inferd.server.errors import Forbidden, Unauthenticated
-from inferd.server.security.authority import Authority, make_authority
 from inferd.server.security.grants import Scope
 from inferd.server.security.identity import Credentials
 from inferd.server.security.limiter import Limiter, address_of
 from inferd.server.security.recent import Recent
+
+if TYPE_CHECKING:
+    from inferd.server.security.authority import Authority
 
 # A proxy on this machine makes every caller look local; proxies say so with one of these. So does a browser, which any
 # page can make call: it tells its origin.
@@ -111,5 +114,10 @@ class Gate:
 
 def make_gate(config: ServerConfig) -> Gate:
     """With all that the settings ask for. Raises ConfigError."""
-    clients = config.limits.clients
-    return Gate(config.admin, make_authority(config.auth), Limiter(clients) if clients.enabled else None)
+    clients, authority = config.limits.clients, None
+    if config.auth.enabled:
+        # A server that asks nobody for credentials does not keep what checks them.
+        from inferd.server.security.authority import make_authority
+
+        authority = make_authority(config.auth)
+    return Gate(config.admin, authority, Limiter(clients) if clients.enabled else None)

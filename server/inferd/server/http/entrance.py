@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inferd.server.errors import ServingError
 from inferd.server.http.codes import oip_status
-from inferd.server.security.authority import Authority
 from inferd.server.security.grants import Scope
+
+if TYPE_CHECKING:
+    from inferd.server.security.authority import Authority
 
 CERTIFICATE: Final = "certificate"
 """Where a request's state has the names of the client's certificate."""

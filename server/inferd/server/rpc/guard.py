@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from inferd.server.errors import Code, Unauthenticated
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.proxies import StreamProxy
 from inferd.server.rpc.rules import NEEDS, lacking, scope_of
 from inferd.server.rpc.transport import StreamCall, StreamHandler, UnaryCall, UnaryHandler
-from inferd.server.security.authority import Authority
 from inferd.server.security.grants import Grants, Scope
 from inferd.server.security.recent import Recent
+
+if TYPE_CHECKING:
+    from inferd.server.security.authority import Authority
 
 _KINDS: Final = 256  # kinds of callers whose tables are kept
 
