@@ -17,6 +17,7 @@ from support.scheduling import PATIENCE, FakeModel, Recorder, scheduler
 from inferd.backends.api import Array, Signature, TensorSpec, Traits
 from inferd.oip.v1 import infer_pb2
 from inferd.server.config.schema import ServerConfig
+from inferd.server.core.gate import make_gate
 from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Code
 from inferd.server.observability.model_metrics import ModelMetrics
@@ -50,6 +51,8 @@ class FakeCall:
 
     peer = "ipv4:127.0.0.1:5000"
     cancelled = False
+    names: tuple[str, ...] = ()
+    """Of the client's certificate."""
 
     def __init__(self, request: bytes, method: str = PREDICT, **metadata: str) -> None:
         self.method = method
@@ -62,6 +65,9 @@ class FakeCall:
 
     def metadata(self, key: str) -> str | None:
         return self._metadata.get(key.replace("-", "_"))
+
+    def certificate(self) -> tuple[str, ...]:
+        return self.names
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
         self.cancel = fn
@@ -108,6 +114,8 @@ class Server:
         self.recorder = Recorder()
         self.loop = InlineLoop(options.pop("clock", monotonic))
         self.loop.enter()
+        config = options.pop("config", None) or ServerConfig()
+        self.gate = make_gate(config)
         batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
         self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)
         self.scheduler._pace.clock = lambda: 0.0  # a busy machine must not take the model off the loop
@@ -119,16 +127,17 @@ class Server:
         self.table = build_method_table(
             self.manager,  # type: ignore[arg-type]
             self.metrics,
-            ServerConfig(),
-            inflight=Inflight(ServerConfig().inflight),
+            config,
+            inflight=Inflight(config.inflight),
             check=rpc.check,
+            gate=self.gate,
         )
 
-    def trust(self, method: str = PREDICT, request: bytes | None = None) -> None:
+    def trust(self, method: str = PREDICT, request: bytes | None = None, **metadata: str) -> None:
         """Runs as many batches as it takes for the model to come on the loop."""
         request = encode_request("digits", {"x": rows(0)}) if request is None else request
         for _ in range(17):
-            call = FakeCall(request, method)
+            call = FakeCall(request, method, **metadata)
             self.table.unary[method](call)
             self.loop.turn()
             call.wait()

@@ -6,5 +6,5 @@ services              which method is answered by whom   edge      the wall that
 predict, predict_stream, models, watch, health, reflection     inferd.v1 and gRPC's own services
 oip, tfs              the foreign services
 burst, lone, speech   calls that came together, or alone: short cuts for what repeats itself
-guard, rules, bounded, audited     who may call what, how much of it, and the line in the audit log
+guard, admitted, rules, bounded, audited     who may call what, how much of it, and the line in the audit log
 """

@@ -20,6 +20,7 @@ from inferd.server.core.view import View
 from inferd.server.errors import Code
 from inferd.server.lifecycle.check import check_request
 from inferd.server.rpc import burst, predict
+from inferd.server.rpc.admitted import Admitted
 from inferd.server.rpc.audited import audited
 from inferd.server.rpc.bounded import Bounded
 from inferd.server.rpc.edge import Edge
@@ -105,8 +106,10 @@ def build_method_table(
         tfs.PREDICT: tfs_predict.Speech(),
     }
     statuses = {PREDICT: failure_of, oip.INFER: failure_in_hand, tfs.PREDICT: tfs_failure}
-    if gate.authority is not None or gate.limiter is not None:
-        speeches = {}  # who asks, and for how much, is looked at call by call: then nothing takes a short cut
+    if gate.authority is not None:
+        speeches = {path: Admitted(speech, gate.authority) for path, speech in speeches.items()}
+    if gate.limiter is not None:
+        speeches = {}  # for how much a client asks is looked at call by call: then nothing takes a short cut
     bursts = Bursts(manager)
     table = MethodTable(
         unary={

@@ -74,6 +74,14 @@ class Authority:
             return known
         return self._verified(state, given, call)
 
+    def remembered(self, call: Credentials) -> Identity | None:
+        """The same for a caller who was identified before; None where that has to be found out. Never raises."""
+        given = call.metadata(HEADER)
+        if given is not None:
+            known = self._state.known.get(given)
+            return known if known is not None and time() < known.until else None
+        return self._certified.get(tuple(call.certificate())) if self._certificates else self.anonymous
+
     def watch(self, files: FileWatch) -> None:
         """Takes over what changes in the files, and keeps what was where that cannot be used."""
         paths = [path for path in (self._config.tokens_file, self._jwks_file) if path is not None]
