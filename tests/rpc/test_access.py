@@ -25,6 +25,7 @@ from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Unauthenticated
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.server.observability.events import FIELDS
+from inferd.server.rpc.admitted import Admitted
 from inferd.server.rpc.predict import Predict
 from inferd.server.rpc.services import build_method_table
 from inferd.server.security.attempts import BURST
@@ -353,11 +354,19 @@ def test_without_credentials_to_check_nothing_stands_before_a_prediction():
     assert isinstance(handler._inference._manager, WatchedManager)
 
 
-def test_no_call_is_taken_together_with_others_past_the_question_who_calls(keys: Keys, tmp_path: Path):
-    limits = {"clients": {"rate": 5.0}}
-    for config in (guarded_config(tmp_path, keys), ServerConfig.model_validate({"limits": limits})):
-        table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
-        assert not table.bursts
+def test_no_call_takes_a_short_cut_past_the_question_who_calls(keys: Keys, tmp_path: Path):
+    config = guarded_config(tmp_path, keys)
+    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    cuts = (*table.bursts.values(), *table.lone.values())
+    assert cuts
+    assert all(isinstance(cut._speech, Admitted) for cut in cuts)  # type: ignore[attr-defined]
+
+
+def test_no_call_takes_a_short_cut_past_its_clients_bounds():
+    config = ServerConfig.model_validate({"limits": {"clients": {"rate": 5.0}}})
+    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    assert not table.bursts
+    assert not table.lone
 
 
 def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys, tmp_path: Path):

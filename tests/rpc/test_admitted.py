@@ -64,8 +64,11 @@ def test_known_callers_are_answered_together_and_alone(guarded, make: Callable[[
     ],
     ids=["none", "unknown", "another's model", "another scope"],
 )
-def test_who_may_not_is_refused_and_his_neighbours_are_answered(guarded, token: str | None, code: Code):
+def test_who_may_not_is_refused_and_his_neighbours_are_answered(
+    guarded, monkeypatch: pytest.MonkeyPatch, token: str | None, code: Code
+):
     server = guarded().server
+    looks: list[str] = []
     for _ in range(2):  # the second time he is known, too
         intruder = by(token, ask(2))
         calls = [by(MAY, ask(1)), intruder, by(MAY, ask(3))]
@@ -73,7 +76,10 @@ def test_who_may_not_is_refused_and_his_neighbours_are_answered(guarded, token: 
         assert intruder.wait().failed[0] is code
         assert (calls[0].y, calls[2].y) == ([2], [6])
         alone = by(token, ask(2))
-        assert not server.lone(alone)
+        with monkeypatch.context() as watched:
+            watched.setattr(server.manager, "serving", lambda name, *_: looks.append(name))
+            assert not server.lone(alone)
+        assert not looks  # whether there is such a model
         server.table.unary[alone.method](alone)
         assert alone.wait().failed[0] is code
     assert server.servable.handles == 0

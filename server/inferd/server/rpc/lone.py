@@ -44,13 +44,13 @@ class Lone:
             target = self._targets[kind]
             if target is None:
                 return False
+            speech = self._speech
+            request_id = speech.request_id(call, form, message)
+            if request_id is None:  # before anybody looks whether there is such a model
+                return False
             servable = self._serving(target.model, target.version, target.label)
             plan = None if servable is None else servable.plans.get(kind)
             if servable is None or plan is None or plan.route is None or plan.route.run_one is None:
-                return False
-            speech = self._speech
-            request_id = speech.request_id(call, form, message)
-            if request_id is None:
                 return False
             ran = plan.route.run_one(plan.route, target.wanted, message, form.aligned)
             if ran is None:
