@@ -77,7 +77,7 @@ def test_who_may_not_is_refused_and_his_neighbours_are_answered(
         assert (calls[0].y, calls[2].y) == ([2], [6])
         alone = by(token, ask(2))
         with monkeypatch.context() as watched:
-            watched.setattr(server.manager, "serving", lambda name, *_: looks.append(name))
+            watched.setattr(server.table.lone[alone.method], "_serving", lambda name, *_: looks.append(name))
             assert not server.lone(alone)
         assert not looks  # whether there is such a model
         server.table.unary[alone.method](alone)
