@@ -53,6 +53,9 @@ class Kind(Generic[F]):
     def joined(self, messages: Sequence[tuple[Form[F], bytes]]) -> dict[str, Array] | None:
         """The arrays of several messages of this kind, each with its form: rows one after the other, aligned and
         read-only. None where a BOOL is neither 0 nor 1. The tensors have a first dimension."""
+        if len(messages) == 1:
+            form, message = messages[0]
+            return form.aligned(message)
         inputs: dict[str, Array] = {}
         for index, (name, shape, dtype) in enumerate(self.tensors):
             data = b"".join([message[form.cuts[index]] for form, message in messages])

@@ -12,7 +12,7 @@ _SOONER = 0.2  # and of a quicker one: what slows a batch down is mostly not the
 _TRUSTED = 3  # batches after which a class speaks for itself
 _JUMP = 2.0  # times the expected seconds that one batch counts at most: an outlier is not believed at once
 _FULL = 16  # batches after which a class weighs no more
-_UNKNOWN = float("inf")
+UNKNOWN = float("inf")
 _WORTH = 1.05  # a larger batch pays only when its rows get cheaper by more than this
 
 
@@ -56,7 +56,7 @@ class CostCurve:
     def usual(self, rows: int) -> float:
         """What batches of about so many rows have taken lately; infinity while too few have run."""
         known = self._classes.get(rows.bit_length())
-        return known.seconds if known is not None and known.count >= _FULL else _UNKNOWN
+        return known.seconds if known is not None and known.count >= _FULL else UNKNOWN
 
     def enough(self, limit: int) -> int:
         """The fewest rows that are about as cheap, row by row, as a batch of any size up to `limit`; `limit` itself

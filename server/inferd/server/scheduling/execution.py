@@ -149,10 +149,17 @@ class Executor:
         self._observer.batch(queue.name, (request,), rows, seconds)
 
     def run_now(
-        self, bucket: Bucket, inputs: dict[str, Array], rows: int, count: int, wanted: tuple[str, ...] | None
+        self,
+        bucket: Bucket,
+        inputs: dict[str, Array],
+        rows: int,
+        count: int,
+        wanted: tuple[str, ...] | None,
+        *,
+        large: bool = False,
     ) -> Ran:
         """Runs the inputs of `count` requests, joined to so many rows. Raises BackendError: then the requests may run
-        one at a time (`run`), where the culprit is found.
+        one at a time (`run`), where the culprit is found. `large`: that it was short says nothing of a batch of them.
 
         A request that comes alone finds cold caches, where every function on its way costs several times what it costs
         in a loop: so what is usual is written out here."""
@@ -165,7 +172,7 @@ class Executor:
             cost = clock() - began
             if cost > TOO_LONG:
                 self._charge(cost, queue, inputs, wanted)
-            else:
+            elif not large:
                 pace.ran(cost)
             if wanted is not None:
                 outputs = pick(outputs, wanted)

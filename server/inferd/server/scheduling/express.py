@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from inferd.backends.api import Array, Traits
+import numpy as np
+
+from inferd.backends.api import Array, BackendError, Traits
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import TOO_LONG, InlineLoop, Lane, Pace
 from inferd.server.scheduling.parking import Parking
+from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import Ran, Route
 
 T = TypeVar("T")
+LARGE = 128 * 2**10  # bytes of a request: joining such ones costs more than a run for each, where runs are short
 
 
 def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
@@ -63,12 +67,20 @@ class Express:
         """
         queue = route.queue
         rows, limit = route.rows, queue.limit
-        if rows > limit or queue.requests or len(parts) > queue.max_requests:
+        if rows > limit or len(parts) > queue.max_requests or (queue.requests and not route.large):
             return None
         most = limit // rows
         taken = parts if len(parts) <= most else parts[:most]
         bucket = queue.buckets.get(route.key)
-        if bucket is None or not self._lane.may_run(bucket.effort, rows * len(taken), len(taken)):
+        if bucket is None:
+            return None
+        if route.large:
+            # Those who wait make the next batch of the model's own thread: they are not held up by who passes them.
+            if queue.requests <= limit and self._lane.may_run_each(bucket.effort, rows):
+                return self._lane.run_now(lambda: self._run_each(bucket, rows, wanted, taken, join))
+            if queue.requests:
+                return None
+        if not self._lane.may_run(bucket.effort, rows * len(taken), len(taken)):
             return None
 
         def run() -> Ran | None:
@@ -78,6 +90,37 @@ class Express:
             return self._executor.run_now(bucket, inputs, rows * len(taken), len(taken), wanted)
 
         return self._lane.run_now(run)
+
+    def _run_each(
+        self,
+        bucket: Bucket,
+        rows: int,
+        wanted: tuple[str, ...] | None,
+        parts: Sequence[T],
+        join: Callable[[Sequence[T]], dict[str, Array] | None],
+    ) -> Ran | None:
+        """Runs requests one by one, so that nothing is copied into a batch; they are answered together. Ends when the
+        turn is used up, and before the one that fails or whose outputs cannot stand beside the others'."""
+        ran: list[Ran] = []
+        for part in parts:
+            inputs = join((part,))
+            if inputs is None:
+                break
+            try:
+                each = self._executor.run_now(bucket, inputs, rows, 1, wanted, large=True)
+            except BackendError:
+                if not ran:
+                    raise
+                break
+            if ran and not _alike(each.outputs, ran[0].outputs):
+                break
+            ran.append(each)
+            if each.finished_at - ran[0].started_at >= TOO_LONG:
+                break
+        if len(ran) <= 1:
+            return ran[0] if ran else None
+        outputs = {name: np.concatenate([each.outputs[name] for each in ran]) for name in ran[0].outputs}
+        return Ran(outputs, len(ran), ran[0].started_at, ran[-1].finished_at)
 
     def run_one(
         self, route: Route, wanted: tuple[str, ...] | None, part: T, inputs_of: Callable[[T], dict[str, Array] | None]
@@ -94,4 +137,12 @@ class Express:
             if lane.closed:
                 return None
             inputs = inputs_of(part)
-            return None if inputs is None else self._executor.run_now(bucket, inputs, route.rows, 1, wanted)
+            if inputs is None:
+                return None
+            return self._executor.run_now(bucket, inputs, route.rows, 1, wanted, large=route.large)
+
+
+def _alike(outputs: dict[str, Array], first: dict[str, Array]) -> bool:
+    return outputs.keys() == first.keys() and all(
+        array.shape[1:] == first[name].shape[1:] and array.dtype == first[name].dtype for name, array in outputs.items()
+    )

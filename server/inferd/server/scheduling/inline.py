@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, thread_time
 
-from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.cost import UNKNOWN, CostCurve
 from inferd.server.scheduling.request import Ran
 
 _log = logging.getLogger("inferd.scheduling")
@@ -237,6 +237,17 @@ class Lane:
             return usual <= (TURN if alone else SHORT / 2)
         most = max(SHORT, min(ALONE_TURN, requests * HAND_OVER))
         return alone and self.single and usual <= most and loop.spent < ALONE_TURN
+
+    def may_run_each(self, effort: CostCurve, rows: int) -> bool:
+        """Whether requests of so many rows may run one by one before the turn, which is not used up. As `may_run`."""
+        pace, loop = self.pace, self._loop
+        loop.called(pace)
+        if not self._single or not pace.trusted or loop.spent >= TURN:
+            return False
+        usual = effort.usual(rows)
+        if usual == UNKNOWN:  # only larger batches have run
+            usual = effort.seconds(rows) or UNKNOWN
+        return usual <= SHORT / 2
 
     def run_now(self, run: Callable[[], Ran | None]) -> Ran | None:
         """Runs one batch before the turn. On the loop's thread."""

@@ -38,15 +38,17 @@ class Route:
     run_now    `Express.run_now`, where the rows of such requests make a batch as they are, one after the other
     run_one    `Express.run_one`, likewise
     overflow   `refusals.overflow` for the callers and the bytes of such requests, once their queue is known
+    large      copying such a request costs more than running it by itself does
     line_up    `Batcher.submit_together`, where such requests may wait for their model together
     """
 
-    __slots__ = ("key", "line_up", "overflow", "queue", "rows", "run_now", "run_one")
+    __slots__ = ("key", "large", "line_up", "overflow", "queue", "rows", "run_now", "run_one")
 
     def __init__(self) -> None:
         self.queue: Any = None  # a SignatureQueue
         self.key: Hashable = None
         self.rows = 0
+        self.large = False
         self.run_now: Any = None
         self.run_one: Any = None
         self.overflow: Any = None

@@ -17,7 +17,7 @@ from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.crowd import Who
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.express import Express, fits, make_lane, may_run_inline
+from inferd.server.scheduling.express import LARGE, Express, fits, make_lane, may_run_inline
 from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.instances import InstanceGroup
@@ -214,6 +214,7 @@ class Scheduler:
                 key = ALONE
             elif route is not None and queue.keys.by_shape(request.inputs):
                 route.key, route.rows, route.queue = key, request.rows, queue
+                route.large = request.nbytes >= LARGE
                 route.line_up = self._line_up
                 if self._express is not None and not self._paddings[queue.name]:
                     route.run_now, route.run_one = self._express.run_now, self._express.run_one

@@ -36,7 +36,8 @@ from inferd.server.security.tls import TlsFiles, tls_files
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
 _TURN_AFTER = 64  # deferred requests after which batches run even when more events are ready
-_SMALL = 16 * 2**10  # bytes: larger messages are not kept until the turn, so that their copies overlap with the model
+_PIECE = 2**16  # bytes of a message that count as one more request of these: what is large is still warm when it runs
+_HEAVIEST = 8
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
 _NEW_CALL = object()
@@ -66,7 +67,7 @@ class CompletionQueueTransport:
     ) -> None:
         self._unary = services(table)
         self._bursting = [service for service in self._unary.values() if service.together is not None]
-        self._arrived = 0  # calls that wait for the turn, and since when the first of them
+        self._arrived = 0  # weight of the calls that wait for the turn, and since when the first of them
         self._arrived_at = 0.0
         self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
         self._refused = table.refused
@@ -317,10 +318,10 @@ class CompletionQueueTransport:
         if alone and service.lone is not None and call.expires > time.time():
             if service.lone(call, time.monotonic()):
                 return
-        elif service.together is not None and size <= _SMALL:
+        elif service.together is not None:
             if not self._arrived:
                 self._arrived_at = time.monotonic()
-            self._arrived += 1
+            self._arrived += min(1 + size // _PIECE, _HEAVIEST)
             service.arrived.append(call)
             return
         self._guarded(service.handle, call)
