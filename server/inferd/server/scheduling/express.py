@@ -10,7 +10,7 @@ import numpy as np
 from inferd.backends.api import Array, BackendError, Traits
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import TOO_LONG, InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
 from inferd.server.scheduling.parking import Parking
 from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import Ran, Route
@@ -76,8 +76,9 @@ class Express:
             return None
         if route.large:
             # Those who wait make the next batch of the model's own thread: they are not held up by who passes them.
-            if queue.requests <= limit and self._lane.may_run_each(bucket.effort, rows):
-                return self._lane.run_now(lambda: self._run_each(bucket, rows, wanted, taken, join))
+            time = self._lane.time_for_each(bucket.effort, rows) if queue.requests * rows <= limit else 0.0
+            if time:
+                return self._lane.run_now(lambda: self._run_each(bucket, rows, wanted, taken, join, time))
             if queue.requests:
                 return None
         if not self._lane.may_run(bucket.effort, rows * len(taken), len(taken)):
@@ -98,9 +99,10 @@ class Express:
         wanted: tuple[str, ...] | None,
         parts: Sequence[T],
         join: Callable[[Sequence[T]], dict[str, Array] | None],
+        most: float,
     ) -> Ran | None:
-        """Runs requests one by one, so that nothing is copied into a batch; they are answered together. Ends when the
-        turn is used up, and before the one that fails or whose outputs cannot stand beside the others'."""
+        """Runs requests one by one, so that nothing is copied into a batch; they are answered together. Ends after
+        `most` seconds, and before the one that fails or whose outputs cannot stand beside the others'."""
         ran: list[Ran] = []
         for part in parts:
             inputs = join((part,))
@@ -115,7 +117,7 @@ class Express:
             if ran and not _alike(each.outputs, ran[0].outputs):
                 break
             ran.append(each)
-            if each.finished_at - ran[0].started_at >= TOO_LONG:
+            if each.finished_at - ran[0].started_at >= most:
                 break
         if len(ran) <= 1:
             return ran[0] if ran else None

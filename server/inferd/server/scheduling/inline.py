@@ -238,16 +238,19 @@ class Lane:
         most = max(SHORT, min(ALONE_TURN, requests * HAND_OVER))
         return alone and self.single and usual <= most and loop.spent < ALONE_TURN
 
-    def may_run_each(self, effort: CostCurve, rows: int) -> bool:
-        """Whether requests of so many rows may run one by one before the turn, which is not used up. As `may_run`."""
+    def time_for_each(self, effort: CostCurve, rows: int) -> float:
+        """Seconds for which requests of so many rows may run one by one before the turn; 0: not at all. As
+        `may_run`."""
         pace, loop = self.pace, self._loop
         loop.called(pace)
-        if not self._single or not pace.trusted or loop.spent >= TURN:
-            return False
+        if not self.single or not pace.trusted or loop.spent >= TURN:
+            return 0.0
         usual = effort.usual(rows)
         if usual == UNKNOWN:  # only larger batches have run
             usual = effort.seconds(rows) or UNKNOWN
-        return usual <= SHORT / 2
+        if usual > SHORT / 2:
+            return 0.0
+        return ALONE_TURN if self.alone and loop.alone(pace) else TURN
 
     def run_now(self, run: Callable[[], Ran | None]) -> Ran | None:
         """Runs one batch before the turn. On the loop's thread."""

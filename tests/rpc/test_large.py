@@ -1,0 +1,173 @@
+"""Large requests that came in one turn: run one by one where that is short, and answered together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from support.hot_calls import DOUBLE, INFER, FakeCall, Server, ask, double, infer
+
+from inferd.backends.api import Array, BackendError
+from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.express import LARGE
+from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
+
+ROWS = LARGE // 8  # of two float32 each
+MOST = 4 * ROWS
+
+
+def large(value: float) -> FakeCall:
+    return ask(*[value] * ROWS)
+
+
+def start(serve: Any, *args: Any, seconds: float = SHORT / 3, **options: Any) -> Server:
+    """A server whose batches are long, but for single requests, which take so many seconds."""
+    server: Server = serve(*args, batching={"max_batch_size": MOST, "mode": "trusted"}, **options)
+    server.trust(request=large(0).request)
+    for _ in range(100):
+        server.scheduler._pace.ran(1.0)
+    learn(server, seconds)
+    return server
+
+
+def learn(server: Server, seconds: float) -> None:
+    (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
+    bucket.effort = CostCurve()
+    for _ in range(16):
+        bucket.effort.ran(ROWS, seconds)
+
+
+def test_each_runs_by_itself_and_all_are_answered(serve_hot):
+    server = start(serve_hot)
+    before = server.count()
+    calls = [large(n) for n in range(3)]
+    assert server.burst(*calls) == []
+    assert server.model.batches == [ROWS] * 3
+    assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(3)]
+    assert server.recorder.batches == [(DOUBLE.name, 1, ROWS)] * 3
+    assert server.count() == before + 3
+
+
+def test_what_is_aligned_is_read_where_it_lies(serve_hot):
+    seen: list[Array] = []
+
+    def look(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        seen.append(inputs["x"])
+        return double(signature, inputs)
+
+    server = start(serve_hot, look)
+    data = np.zeros((ROWS, 2), np.float32).tobytes()
+    for size in range(4):  # of an id, which stands before the data
+        calls = [infer(*[n] * ROWS, request_id="i" * size) for n in range(2)]
+        if (bytes.__basicsize__ - 1 + calls[0].request.index(data)) % 4 == 0:
+            break
+    server.trust(INFER, calls[0].request)
+    seen.clear()
+    assert server.burst(*calls) == []
+    for call, array in zip(calls, seen, strict=True):
+        assert array.flags.aligned
+        assert not array.flags.writeable
+        assert np.shares_memory(array, np.frombuffer(call.request, np.uint8))
+
+
+@pytest.mark.parametrize("seconds", [1.1 * SHORT / 2, 1.0])
+def test_what_is_not_short_by_itself_waits_for_the_models_own_thread(serve_hot, seconds: float):
+    server = start(serve_hot, seconds=seconds)
+    calls = [large(n) for n in range(3)]
+    assert server.burst(*calls) == calls
+    assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(3)]
+
+
+def test_what_a_run_takes_is_guessed_from_larger_batches(serve_hot):
+    server = start(serve_hot)
+    (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
+    bucket.effort = CostCurve()
+    assert len(server.burst(large(1))) == 1  # nobody knows
+    bucket.effort = CostCurve()
+    for batch in (2, 4) * 16:
+        bucket.effort.ran(batch * ROWS, batch * SHORT / 4)
+    assert server.burst(large(1)) == []
+
+
+def test_they_pass_those_who_wait_for_the_next_batch(serve_hot):
+    server = start(serve_hot)
+    queue = server.scheduler._queues[DOUBLE.name]
+    queue.requests += MOST // ROWS
+    assert server.burst(large(1)) == []
+    queue.requests += 1
+    call = large(2)
+    assert server.burst(call) == [call]
+    queue.requests -= MOST // ROWS + 1
+    assert call.y == [4] * ROWS
+
+
+def test_only_the_culprit_goes_the_usual_way(serve_hot):
+    def picky(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if (inputs["x"] == 2).any():
+            raise BackendError("no twos")
+        return double(signature, inputs)
+
+    server = start(serve_hot, picky)
+    calls = [large(n) for n in range(4)]
+    assert server.burst(*calls) == calls[2:]
+    assert [call.y for call in (*calls[:2], calls[3])] == [[2 * n] * ROWS for n in (0, 1, 3)]
+    assert "no twos" in str(calls[2].wait().failed)
+
+
+@pytest.mark.parametrize("odd", [1, 2])
+def test_outputs_of_several_shapes_go_to_whom_they_belong(serve_hot, odd: int):
+    def wide(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        x = inputs["x"]
+        return {"y": np.repeat(x, 2, axis=1) if (x == odd).any() else x}
+
+    server = start(serve_hot, wide)
+    calls = [large(n) for n in range(4)]
+    assert server.burst(*calls) == []
+    assert [call.y for call in calls] == [[n] * ROWS for n in range(4)]
+
+
+def test_they_take_no_more_than_a_turn(serve_hot):
+    now = [100.0]
+    server = start(serve_hot, clock=lambda: now[0])
+    (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
+    lane = server.scheduler._lane
+    assert lane is not None
+    server.loop.called(Pace("other:1", 1))
+    assert lane.time_for_each(bucket.effort, ROWS) == TURN
+    now[0] += LATELY
+    assert lane.time_for_each(bucket.effort, ROWS) > TURN
+    lane.alone = False
+    assert lane.time_for_each(bucket.effort, ROWS) == TURN
+    server.loop.spent = TURN
+    assert not lane.time_for_each(bucket.effort, ROWS)
+    server.loop.spent = 0.0
+    lane.single = False
+    assert not lane.time_for_each(bucket.effort, ROWS)
+    lane.single = True
+    lane.pace.suspected = True
+    assert not lane.time_for_each(bucket.effort, ROWS)
+
+
+def test_that_one_is_short_says_nothing_of_a_batch(serve_hot):
+    server = start(serve_hot)
+    pace = server.scheduler._pace
+    known = len(pace._costs)
+    server.burst(*[large(n) for n in range(3)])
+    assert server.lone(large(1))
+    assert len(pace._costs) == known
+
+
+def test_the_queues_limit_holds(serve_hot):
+    server = start(serve_hot, queue={"requests": 2})
+    calls = [large(n) for n in range(3)]
+    assert server.burst(*calls) == calls
+
+
+def test_a_request_that_is_not_large_is_joined(serve_hot):
+    server = serve_hot()
+    server.trust()
+    calls = [ask(n) for n in range(3)]
+    assert server.burst(*calls) == []
+    assert server.model.batches == [3]
