@@ -4,14 +4,16 @@ may predict with the model. Everybody else is looked at alone, behind the guard,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inferd.server.core.burst import Targets
 from inferd.server.rpc.speech import Speech
 from inferd.server.rpc.transport import UnaryCall
-from inferd.server.security.authority import Authority
 from inferd.server.security.grants import Scope
 from inferd.wire.forms import Form
+
+if TYPE_CHECKING:
+    from inferd.server.security.authority import Authority
 
 
 class Admitted:
