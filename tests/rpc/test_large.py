@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from support.hot_calls import DOUBLE, INFER, FakeCall, Server, ask, double, infer
+from support.scheduling import PATIENCE
 
 from inferd.backends.api import Array, BackendError
+from inferd.server.scheduling import inline
 from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.express import LARGE
 from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
@@ -117,7 +120,9 @@ def test_only_the_culprit_goes_the_usual_way(serve_hot):
 
 
 @pytest.mark.parametrize("odd", [1, 2])
-def test_outputs_of_several_shapes_go_to_whom_they_belong(serve_hot, odd: int):
+def test_outputs_of_several_shapes_go_to_whom_they_belong(serve_hot, odd: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inline, "TURN", PATIENCE)  # several goes, on a machine that may be busy
+
     def wide(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
         return {"y": np.repeat(x, 2, axis=1) if (x == odd).any() else x}
@@ -148,6 +153,19 @@ def test_they_take_no_more_than_a_turn(serve_hot):
     lane.single = True
     lane.pace.suspected = True
     assert not lane.time_for_each(bucket.effort, ROWS)
+
+
+def test_what_a_turn_has_no_time_for_goes_the_usual_way(serve_hot):
+    server = start(serve_hot)
+    ticks = itertools.count()
+    server.scheduler._pace.clock = lambda: next(ticks) * TURN / 8
+    server.loop.called(Pace("other:1", 1))
+    calls = [large(n) for n in range(4)]
+    server.loop.spent = 0.999 * TURN
+    left = server.burst(*calls)
+    assert 0 < len(left) < 4
+    assert left == calls[-len(left) :]
+    assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(4)]
 
 
 def test_that_one_is_short_says_nothing_of_a_batch(serve_hot):
