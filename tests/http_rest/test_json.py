@@ -45,6 +45,8 @@ def test_numbers_come_back_as_they_went(drawn: Any) -> None:
         array = data.draw(hnp.arrays(dtype.numpy, shape))
     back = array_of(loads(array_text(array)), dtype, "x")
     assert back.dtype == array.dtype
+    if dtype is DType.BF16:  # of a type that is not its own numpy cannot tell that two are no numbers
+        back, array = back.astype(np.float32), array.astype(np.float32)
     np.testing.assert_array_equal(back, nested(array))
 
 
