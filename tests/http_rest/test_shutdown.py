@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_sigterm_answers_everything_accepted(tmp_path: Path) -> None:
     directory = prepare_model("onnx", tmp_path / "models", "slow", "batching: {mode: 'off'}\n")
-    slow_onnx(directory / "1", turns=20_000)
+    slow_onnx(directory / "1", turns=5_000)
     answered: list[int] = []
     refused: list[tuple[int, str]] = []
     unreachable: list[OSError] = []
