@@ -35,7 +35,7 @@ from inferd.server.lifecycle.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.lifecycle.tree import read_tree
-from inferd.server.scheduling.inline import InlineLoop
+from inferd.server.scheduling.inline import LATELY, InlineLoop
 from inferd.server.scheduling.request import InferRequest
 from inferd.wire.dtypes import DType
 
@@ -193,12 +193,16 @@ def test_what_may_run_on_the_front_ends_loop(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, on_loop: str, there: bool, alone: bool | None
 ) -> None:
     monkeypatch.setattr(TwiceModel, "traits", Traits(bounded=True, concurrent=True))
-    loader = Loader(registry, cpu_threads=4, loop=InlineLoop())
+    now = [5.0]
+    loop = InlineLoop(lambda: now[0])
+    loader = Loader(registry, cpu_threads=4, loop=loop)
     servable = loader.load(request(tmp_path, instances={"on_loop": on_loop}), Cancellation())
     ask(servable, np.ones((1, 2), np.float32))
+    now[0] += LATELY  # whatever may run there: who is called is seen, so that no other model counts as alone
     lane = servable.scheduler._lane  # type: ignore[union-attr]
     assert (lane is not None) is there
     assert (lane and lane.alone) is alone
+    assert loop.alone(servable.scheduler._pace)  # type: ignore[union-attr]
     servable.scheduler.close()
 
 

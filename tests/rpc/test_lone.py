@@ -28,6 +28,7 @@ from inferd.oip.v1 import infer_pb2
 from inferd.server.rpc.services import PREDICT
 from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
+from inferd.server.scheduling.queue import Bucket
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
@@ -145,14 +146,20 @@ def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve_ho
     assert not server.lone(ask(1))
 
 
-def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve_hot):
-    server = serve_hot()
+def too_long_for_the_loop(server: Server) -> tuple[Pace, Bucket]:
+    """Most batches of the model have been long; of one request nothing is known."""
     server.trust()
     pace = server.scheduler._pace
     for _ in range(100):
         pace.ran(1.0)
     bucket = next(iter(server.scheduler._queues[DOUBLE.name].buckets.values()))
     bucket.effort = CostCurve()
+    return pace, bucket
+
+
+def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve_hot):
+    server = serve_hot()
+    pace, bucket = too_long_for_the_loop(server)
     for _ in range(15):
         bucket.effort.ran(1, SHORT / 3)
     assert not server.lone(ask(1))  # too few have run
@@ -171,12 +178,7 @@ def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve
 def test_a_model_that_is_the_only_one_called_answers_alone_what_fits_a_turn(serve_hot):
     now = [100.0]
     server = serve_hot(clock=lambda: now[0])
-    server.trust()
-    pace = server.scheduler._pace
-    for _ in range(100):
-        pace.ran(1.0)
-    bucket = next(iter(server.scheduler._queues[DOUBLE.name].buckets.values()))
-    bucket.effort = CostCurve()
+    _, bucket = too_long_for_the_loop(server)
     for _ in range(16):
         bucket.effort.ran(1, 0.9 * TURN)
     assert not server.lone(ask(1))  # who knows who else will be called

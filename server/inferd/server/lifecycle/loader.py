@@ -226,8 +226,8 @@ class Loader:
                 stateful=config.stateful,
                 samples=declared_samples(config),
                 observer=self._observer(request.id),
-                loop=None if config.instances.on_loop == "never" else self._loop,
-                alone=config.instances.on_loop == "auto",
+                loop=self._loop,
+                on_loop=config.instances.on_loop,
                 who=self._who,
             )
         except BaseException:

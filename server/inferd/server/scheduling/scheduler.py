@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,12 +56,12 @@ class Scheduler:
         samples: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] | None = None,
         observer: BatchObserver | None = None,
         loop: InlineLoop | None = None,
-        alone: bool = True,
+        on_loop: Literal["auto", "short", "never"] = "auto",
         who: Who | None = None,
     ) -> None:
-        """`samples` by signature and input; `loop`: the front end's, for short batches, `alone`: and for longer ones
-        while no other model is called; `who` tells the callers of requests apart, None: nobody does. Takes the model
-        over: `close` closes it. Raises LoadError for settings that do not fit the model.
+        """`samples` by signature and input; `loop`: the front end's, `on_loop`: what may run there; `who` tells the
+        callers of requests apart, None: nobody does. Takes the model over: `close` closes it. Raises LoadError for
+        settings that do not fit the model.
         """
         self._name = name
         self._model = model
@@ -101,7 +101,7 @@ class Scheduler:
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
         self._lock = threading.Lock()
         self._loop = loop
-        self._alone = alone
+        self._on_loop = on_loop
         self._lane: Lane | None = None
         self._express: Express | None = None
         self._pace = Pace(name, max(placement.threads for placement in placements) if placements else 1)
@@ -237,13 +237,14 @@ class Scheduler:
                 raise Unavailable(f"{self._name} is closed")
             if self._serving:
                 return
-            if self._loop is not None and not self.stateful and may_run_inline(self._model.traits, self.devices):
+            inline = not self.stateful and self._on_loop != "never" and may_run_inline(self._model.traits, self.devices)
+            if self._loop is not None and inline:
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
                 parking = Parking()
                 self._parkings.append(parking)
                 executor = self._executor(instance, parking, inline=True)
                 self._lane = self._batcher.lane = make_lane(self._loop, self._pace, self._batcher, parking, executor)
-                self._lane.alone = self._alone
+                self._lane.alone = self._on_loop == "auto"
                 self._lane.single = len(self._group.workers) == 1
                 if fits(self._model.traits) and not self._batching.max_queue_delay:
                     self._express = Express(self._lane, executor)
