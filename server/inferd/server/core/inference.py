@@ -15,6 +15,7 @@ from inferd.server.core.needs import Acquires, HandleLike, MetricsLike, ModelMet
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.scheduling.request import InferRequest, Route
+from inferd.wire.tensors import WireError
 
 _KEPT_PLANS = 256  # plans of one servable
 
@@ -244,6 +245,11 @@ def ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]
         return {name: outputs[name] for name in names}
     except KeyError as error:
         raise ExecutionFailed(f"the model gave no output {error.args[0]!r}") from None
+
+
+def unsendable(error: WireError) -> ExecutionFailed:
+    """An answer that cannot travel is the model's failure, not the caller's."""
+    return ExecutionFailed(f"the model's answer cannot be sent: {error}")
 
 
 def _code(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from inferd.backends.api import Array
-from inferd.server.core.inference import Plan, ordered
+from inferd.server.core.inference import Plan, ordered, unsendable
 from inferd.server.core.needs import HandleLike, ServableLike
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.scheduling.request import InferRequest
@@ -163,7 +163,7 @@ class Line:
                     outputs = ordered(outputs, plan.names)
                 message = self._tongue.encode_one(servable, plan.signature.name, outputs, request.request_id)
         except WireError as failed:
-            error = ExecutionFailed(f"the model's answer cannot be sent: {failed}")
+            error = unsendable(failed)
         except ServingError as failed:
             error = failed
         except Exception:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from inferd.backends.api import Array
-from inferd.server.core.inference import Answer
+from inferd.server.core.inference import Answer, unsendable
 from inferd.server.core.oip.classification import classified
 from inferd.server.core.oip.options import Options
-from inferd.server.errors import ExecutionFailed, InvalidRequest
+from inferd.server.errors import InvalidRequest
 from inferd.server.http.json_arrays import strings_of
 from inferd.server.http.json_text import dumps, fragment
 from inferd.server.http.oip_request import RestRequest
@@ -38,7 +38,7 @@ def write_response(answer: Answer, asked: RestRequest, options: Options) -> tupl
                 entry["data"] = _listed(name, array, dtype)
             entries.append(entry)
     except WireError as error:
-        raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None
+        raise unsendable(error) from None
     head: dict[str, Any] = {"model_name": answer.id.name, "model_version": str(answer.id.version)}
     if asked.request.request_id:
         head["id"] = asked.request.request_id

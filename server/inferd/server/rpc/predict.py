@@ -7,10 +7,10 @@ from time import monotonic
 
 from inferd.backends.api import Array
 from inferd.server.core.burst import Target
-from inferd.server.core.inference import Answer, Inference, Query
+from inferd.server.core.inference import Answer, Inference, Query, unsendable
 from inferd.server.core.needs import ServableLike
 from inferd.server.core.queued import Share
-from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.errors import ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.forms import Form
@@ -124,8 +124,3 @@ def encode(answer: Answer, request_id: str) -> bytes:
         return encode_response(answer.id.name, answer.id.version, answer.signature, answer.outputs, request_id)
     except WireError as error:
         raise unsendable(error) from None
-
-
-def unsendable(error: WireError) -> ExecutionFailed:
-    """An answer that cannot travel."""
-    return ExecutionFailed(f"the model's answer cannot be sent: {error}")

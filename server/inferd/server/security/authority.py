@@ -65,14 +65,13 @@ class Authority:
     def identify(self, call: Credentials) -> Identity:
         """Who calls; the anonymous identity where a call shows nothing. Raises Unauthenticated for credentials that do
         not count."""
+        known = self.remembered(call)
+        if known is not None:
+            return known
         given = call.metadata(HEADER)
         if given is None:
-            return self._by_certificate(call.certificate()) if self._certificates else self.anonymous
-        state = self._state
-        known = state.known.get(given)
-        if known is not None and time() < known.until:
-            return known
-        return self._verified(state, given, call)
+            return self._by_certificate(call.certificate())
+        return self._verified(self._state, given, call)
 
     def remembered(self, call: Credentials) -> Identity | None:
         """The same for a caller who was identified before; None where that has to be found out. Never raises."""

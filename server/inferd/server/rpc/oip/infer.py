@@ -7,7 +7,7 @@ from time import monotonic
 
 from inferd.backends.api import Array
 from inferd.server.core.burst import Target
-from inferd.server.core.inference import Answer, Inference
+from inferd.server.core.inference import Answer, Inference, unsendable
 from inferd.server.core.needs import ManagerLike, ServableLike
 from inferd.server.core.oip.classification import classified
 from inferd.server.core.oip.options import Options, options
@@ -16,7 +16,7 @@ from inferd.server.core.oip.shared_memory import Regions, admit_shared
 from inferd.server.core.oip.status import in_hand
 from inferd.server.core.oip.words import unknown, version_of
 from inferd.server.core.queued import Share
-from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
+from inferd.server.errors import InvalidRequest, ServingError
 from inferd.server.rpc.edge import Edge
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.forms import Form
@@ -115,4 +115,4 @@ def encode(answer: Answer, request: OipRequest, asked: Options, *, final: bool |
             answer.id.name, answer.id.version, outputs, request.request_id, final=final, elsewhere=targets
         )
     except WireError as error:
-        raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None
+        raise unsendable(error) from None

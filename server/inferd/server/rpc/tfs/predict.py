@@ -7,10 +7,10 @@ from time import monotonic
 
 from inferd.backends.api import Array
 from inferd.server.core.burst import Target
-from inferd.server.core.inference import Answer, Query
+from inferd.server.core.inference import Answer, Query, unsendable
 from inferd.server.core.needs import ServableLike
 from inferd.server.core.queued import Share
-from inferd.server.errors import ExecutionFailed, ServingError
+from inferd.server.errors import ServingError
 from inferd.server.rpc.tfs.calls import PRIORITY, PROTOCOL, Calls, checked_name
 from inferd.server.rpc.transport import UnaryCall
 from inferd.wire.forms import Form
@@ -89,4 +89,4 @@ def encode(answer: Answer) -> bytes:
     try:
         return encode_response(answer.id.name, answer.id.version, answer.signature, answer.outputs)
     except WireError as error:
-        raise ExecutionFailed(f"the model's answer cannot be sent: {error}") from None
+        raise unsendable(error) from None
