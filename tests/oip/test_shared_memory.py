@@ -206,7 +206,7 @@ def test_descriptors_are_closed(client: Client, server: Served, memory: Any) -> 
         client.infer("digits", far_input())
         client.unregister_system_shared_memory("r")
         refused(client.register_system_shared_memory, "r", KEY, 800)
-    eventually(lambda: open_files() == before)
+    eventually(lambda: open_files() <= before)  # fewer: an earlier server has let go of its own meanwhile
 
 
 def test_inputs_are_bounded_together(kind: str, memory: Any) -> None:
