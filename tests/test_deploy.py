@@ -15,8 +15,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.server.group.totals import Others, families, group, text
 from inferd.server.observability.metrics import Metrics
+from inferd.server.workers.metrics_totals import Others, families, group, text
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 RULES = DEPLOY / "prometheus" / "inferd-rules.yml"

@@ -11,9 +11,9 @@ import pytest
 from support.client import LONG, Failure, Script, f32_signature
 
 from inferd.client import DType, Signature, TensorSpec, Unavailable
+from inferd.server.cli.bench_load import Load, Tally, run_load
 from inferd.server.cli.errors import CommandError
-from inferd.server.cli.inputs import parse_shapes, random_inputs
-from inferd.server.cli.load import Load, Tally, run_load
+from inferd.server.cli.inputs.arguments import parse_shapes, random_inputs
 from inferd.v1 import tensor_pb2
 
 

@@ -10,9 +10,9 @@ import pytest
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.main import build_parser
 from inferd.server.cli.serve import configuration
+from inferd.server.compat.batching_parameters import parse_batching_parameters
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
-from inferd.server.lifecycle.batching_parameters import parse_batching_parameters
 
 CONFIG = 'model_config_list { config { name: "a" base_path: "/models/a" logging_config { } } }'
 

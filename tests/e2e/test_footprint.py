@@ -35,7 +35,8 @@ def test_an_onnx_server_is_small_and_imports_no_other_framework(tmp_path: Path) 
 # What costs a server memory and is for others: the commands, other settings, other protocols.
 ELSEWHERE = (
     "inferd.client", "inferd.server.cli.remote", "numpy.random", "fastapi", "jwt", "rich", "PIL",
-    "google.protobuf.descriptor_pb2", "inferd.server.rpc.reflection_answers", "inferd.server.security.authority",
+    "google.protobuf.descriptor_pb2", "inferd.server.protocols.common.reflection_answers",
+    "inferd.server.access.authority",
     "inferd.server.isolation.proxy", "inferd.server.config.meanings",
 )  # fmt: skip
 

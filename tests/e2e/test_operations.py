@@ -22,10 +22,10 @@ from support.waiting import eventually
 
 from inferd.client import NO_RETRIES, Client, FailedPrecondition, NotFound
 from inferd.server.app import App
+from inferd.server.composition.grpc_methods import SERVICES
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.trace import trace_of
+from inferd.server.inference.trace import trace_of
 from inferd.server.observability.events import FIELDS
-from inferd.server.rpc.services import SERVICES
 
 ONE = {"x": np.ones((1, 4), np.float32)}
 

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.compat.batching_parameters import parse_batching_parameters
+from inferd.server.compat.model_server_config import parse_models
+from inferd.server.compat.pbtxt import triton_config
+from inferd.server.compat.text_format import TextFormatError
+from inferd.server.compat.triton_json import read_triton_json
 from inferd.server.config.document import parse_document
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.load import load_config
 from inferd.server.errors import ServingError
-from inferd.server.http.json_text import dumps, loads
+from inferd.server.http.json.text import dumps, loads
 from inferd.server.http.message import BadRequest, read_head
-from inferd.server.http.oip_request import read_request
-from inferd.server.http.tfs_request import read_document, read_inputs
-from inferd.server.lifecycle.batching_parameters import parse_batching_parameters
-from inferd.server.lifecycle.model_server_config import parse_models
-from inferd.server.lifecycle.pbtxt import triton_config
-from inferd.server.lifecycle.text_format import TextFormatError
-from inferd.server.lifecycle.triton_json import read_triton_json
+from inferd.server.protocols.oip.rest.request import read_request
+from inferd.server.protocols.tfs.rest.request import read_document, read_inputs
 from inferd.wire import fallback, native, oip, tfs
 from inferd.wire.dtypes import DType
 from inferd.wire.oip import fallback as oip_fallback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from inferd.server.group.agreement import Agreement
+from inferd.server.workers.two_phase_activation import Agreement
 
 
 @dataclass

@@ -15,7 +15,7 @@ from support.server import INFERD, Served
 from support.waiting import eventually
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.group.supervisor import Supervisor
+from inferd.server.workers.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,8 +9,8 @@ import pytest
 from support.puppets import LIMIT, Puppet, Stage, stage
 from support.waiting import eventually
 
-from inferd.server.group import messages as m
-from inferd.server.lifecycle.overrides import Wish, Wishes
+from inferd.server.lifecycle.operations.overrides import Wish, Wishes
+from inferd.server.workers import messages as m
 
 
 def pinned(version: int) -> Wishes:

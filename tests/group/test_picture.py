@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from inferd.server.group.messages import PeerStates
-from inferd.server.group.picture import Picture
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, VersionStatus
+from inferd.server.workers.group_state import Picture
+from inferd.server.workers.messages import PeerStates
 
 
 def own(state: State, at: float = 0.0) -> ModelStatus:

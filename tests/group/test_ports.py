@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.group.ports import HeldPorts
+from inferd.server.workers.ports import HeldPorts
 
 
 def config(**server: Any) -> ServerConfig:

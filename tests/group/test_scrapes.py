@@ -8,11 +8,11 @@ from concurrent.futures import Future
 
 import pytest
 
-from inferd.server.group.child import Child, Phase
-from inferd.server.group.link import Answer, Link
-from inferd.server.group.messages import Collect
-from inferd.server.group.scrapes import Scrapes
-from inferd.server.group.totals import Families, Family, Others
+from inferd.server.workers.child import Child, Phase
+from inferd.server.workers.link import Answer, Link
+from inferd.server.workers.messages import Collect
+from inferd.server.workers.metrics_exchange import Scrapes
+from inferd.server.workers.metrics_totals import Families, Family, Others
 
 LIMIT = 10.0
 

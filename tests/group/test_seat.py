@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.group import messages as m
-from inferd.server.group.link import Link
-from inferd.server.group.seat import Seat
-from inferd.server.lifecycle.overrides import Wish, Wishes
+from inferd.server.lifecycle.operations.overrides import Wish, Wishes
 from inferd.server.lifecycle.state import ModelStatus
+from inferd.server.workers import messages as m
+from inferd.server.workers.link import Link
+from inferd.server.workers.worker_agent import Seat
 
 LIMIT = 20.0
 WISHES = Wishes((Wish("unloaded", None, "op", 1.0),))

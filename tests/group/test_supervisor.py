@@ -8,8 +8,8 @@ import pytest
 from support.puppets import LIMIT, Stage, stage
 from support.waiting import eventually
 
-from inferd.server.group import messages as m
-from inferd.server.group.child import Phase
+from inferd.server.workers import messages as m
+from inferd.server.workers.child import Phase
 
 
 @pytest.fixture

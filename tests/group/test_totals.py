@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.server.group.totals import Families, Others, added, families, group, lasting, text
 from inferd.server.observability.metrics import Metrics
+from inferd.server.workers.metrics_totals import Families, Others, added, families, group, lasting, text
 
 
 def worker(requests: int, *, model: str = "m", ready: bool = True, seconds: float = 0.004) -> Families:

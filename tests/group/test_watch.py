@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from inferd.server.group.child import Child
-from inferd.server.group.link import Answer, Link
-from inferd.server.group.watch import Watch, processor_seconds
+from inferd.server.workers.child import Child
+from inferd.server.workers.link import Answer, Link
+from inferd.server.workers.liveness import Watch, processor_seconds
 
 LIMIT = 20.0
 STEP = 10.0  # seconds, a quarter of the worker's time

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.server.http.coding import chosen
+from inferd.server.http.content_coding import chosen
 from inferd.server.http.message import BadRequest, read_head
 
 

@@ -11,13 +11,13 @@ import pytest
 from support.access import STATIC, guarded_config
 from support.security import OTHER_SECRET, Call, Keys
 
+from inferd.server.access.attempts import BURST
+from inferd.server.access.authority import Authority
 from inferd.server.errors import Unauthenticated
-from inferd.server.http.entrance import Entrance
+from inferd.server.http.admission import Entrance
 from inferd.server.http.pages import Readiness
 from inferd.server.http.rest_server import RestServer
 from inferd.server.http.server import HttpServer
-from inferd.server.security.attempts import BURST
-from inferd.server.security.authority import Authority
 
 
 def metrics(address: str, token: str, source: str) -> tuple[int, str]:

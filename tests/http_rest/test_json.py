@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.json_arrays import array_of, b64_or_utf8, text_or_b64, value_of
-from inferd.server.http.json_numbers import Numbers, loads_long
-from inferd.server.http.json_pieces import LONG
-from inferd.server.http.json_text import array_text, dumps, loads
+from inferd.server.http.json.arrays import array_of, b64_or_utf8, text_or_b64, value_of
+from inferd.server.http.json.numbers import Numbers, loads_long
+from inferd.server.http.json.pieces import LONG
+from inferd.server.http.json.text import array_text, dumps, loads
 from inferd.wire.dtypes import DType
 
 NUMERIC = [d for d in DType if d is not DType.STRING]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import InvalidRequest
-from inferd.server.http import json_pieces
-from inferd.server.http.json_arrays import array_of
-from inferd.server.http.json_pieces import parse
-from inferd.server.http.json_text import loads
-from inferd.server.http.tfs_request import read_document, read_inputs
+from inferd.server.http.json import pieces as json_pieces
+from inferd.server.http.json.arrays import array_of
+from inferd.server.http.json.pieces import parse
+from inferd.server.http.json.text import loads
+from inferd.server.protocols.tfs.rest.request import read_document, read_inputs
 from inferd.wire.dtypes import DType
 
 LEAVES = (

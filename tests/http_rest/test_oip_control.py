@@ -9,7 +9,7 @@ import pytest
 from support.rest import Rest, tensor
 
 from inferd.server.http.pages import Readiness
-from inferd.server.lifecycle.substitutes import Replacement
+from inferd.server.lifecycle.operations.load_overrides import Replacement
 
 INFER = "/v2/models/digits/infer"
 X = {"inputs": [tensor("x", [[1.5, 2]])]}

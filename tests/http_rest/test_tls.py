@@ -18,13 +18,13 @@ from support.client import make_chain
 from support.rest import Rest, tensor
 from support.security import Keys
 
+from inferd.server.access.authority import Authority
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.tls import TlsFiles
 from inferd.server.config.schema import Auth, Tls
-from inferd.server.http.entrance import Entrance
+from inferd.server.http.admission import Entrance
 from inferd.server.http.pages import Readiness
 from inferd.server.http.server import HttpServer, Limits
-from inferd.server.security.authority import Authority
-from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.tls import TlsFiles
 
 Chain = dict[str, Path]
 INFER = json.dumps({"inputs": [tensor("x", [[1.0]])]})

@@ -13,8 +13,8 @@ import tritonclient.http.aio as triton_aio
 from support.rest import Rest
 from tritonclient.utils import InferenceServerException
 
+from inferd.server.composition import http_port as choice
 from inferd.server.config.schema import Http
-from inferd.server.http import choice
 from inferd.server.http.pages import Readiness
 from inferd.server.http.server import HttpServer
 from inferd.wire.dtypes import DType

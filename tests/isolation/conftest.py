@@ -12,13 +12,13 @@ from support.faulty import TESTS, FaultyBackend, Gates, write
 
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.loader import Loader
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.lifecycle.tree import read_tree
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
 
 Load = Callable[..., Servable]
 _MODELS_OWN = ("batching", "instances", "signatures", "stateful", "warmup")

@@ -21,14 +21,14 @@ from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.isolation.process import Limits, WorkerProcess
 from inferd.server.lifecycle.assemble import build_manager
-from inferd.server.lifecycle.cancellation import Cancellation, LoadCancelled
-from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.loader import Loader
+from inferd.server.lifecycle.loading.cancellation import Cancellation, LoadCancelled
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
-from inferd.server.lifecycle.tree import read_tree
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
 
 LIMIT = 30.0
 WHY = "nobody wants it any more"

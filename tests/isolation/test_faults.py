@@ -19,7 +19,7 @@ from support.waiting import eventually
 from inferd.server.errors import ExecutionFailed, Unavailable
 from inferd.server.isolation.output import Output
 from inferd.server.isolation.process import WorkerProcess
-from inferd.server.lifecycle.loader import Loader
+from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import FIELDS
 from inferd.server.scheduling.request import InferRequest

@@ -16,12 +16,12 @@ from support.waiting import eventually
 from inferd.backends.api import LoadError
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
-from inferd.server.lifecycle.cancellation import Cancellation, LoadCancelled
-from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.loader import Loader
+from inferd.server.lifecycle.loading.cancellation import Cancellation, LoadCancelled
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.lifecycle.tree import read_tree
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
 
 Load = Any
 

@@ -9,10 +9,10 @@ import pytest
 from support.lifecycle import House
 
 from inferd.backends.api import LoadError
-from inferd.server.group.agreement import Agreement
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.record import Content
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.reconcile.model_state import Content
 from inferd.server.lifecycle.state import ServableId, State
+from inferd.server.workers.two_phase_activation import Agreement
 
 
 class Seat:

@@ -9,7 +9,7 @@ import pytest
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import InvalidRequest
-from inferd.server.lifecycle.check import check_request
+from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
 from inferd.wire.dtypes import DType, bfloat16
 

@@ -8,9 +8,9 @@ import pytest
 from support.lifecycle import FakeLoader, House
 
 from inferd.server.errors import Conflict, ServingError, Unavailable
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.compose import compose
-from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.ensemble.load import compose
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
 from inferd.server.scheduling.observer import NullObserver

@@ -12,9 +12,9 @@ from support.lifecycle import House
 
 from inferd.server.config.schema import ModelConfig
 from inferd.server.errors import Conflict, InvalidRequest, NotFound, Overloaded, ServingError, Unavailable
-from inferd.server.lifecycle import uploads
+from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.state import State
-from inferd.server.lifecycle.substitutes import Replacement
+from inferd.server.repository import uploads
 
 BOTH = pytest.mark.parametrize("mode", ["watch", "explicit"])
 

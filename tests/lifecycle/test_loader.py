@@ -27,14 +27,14 @@ from inferd.backends.api import (
 )  # fmt: skip
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig
-from inferd.server.lifecycle.cancellation import Cancellation, LoadCancelled
-from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.inspect import inspect_repository
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.loader import Loader
+from inferd.server.lifecycle.inspection import inspect_repository
+from inferd.server.lifecycle.loading.cancellation import Cancellation, LoadCancelled
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.lifecycle.tree import read_tree
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
 from inferd.server.scheduling.inline import LATELY, InlineLoop
 from inferd.server.scheduling.request import InferRequest
 from inferd.wire.dtypes import DType

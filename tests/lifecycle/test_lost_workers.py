@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from support.lifecycle import House
 
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.retry import Backoff
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.reconcile.backoff import Backoff
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
 

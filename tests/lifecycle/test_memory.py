@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from inferd.server.lifecycle.memory import IdleCollector, Memory
+from inferd.server.lifecycle.resources.memory import IdleCollector, Memory
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_a_collection_waits_for_a_moment_without_requests_but_not_for_ever(monke
     Memory(lambda: next(done)).after_unload()
     assert collected == [None], "it came after the last request"
     clock = iter(range(100))
-    monkeypatch.setattr("inferd.server.lifecycle.memory.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("inferd.server.lifecycle.resources.memory.time.monotonic", lambda: float(next(clock)))
     Memory(lambda: True).after_unload()
     assert len(collected) == 2
 

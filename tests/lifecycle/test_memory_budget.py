@@ -12,11 +12,11 @@ from inferd.backends.api import LoadError
 from inferd.server.app import App
 from inferd.server.config.load import load_config
 from inferd.server.config.schema import ModelConfig
-from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.memory_budget import MemoryBudget
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.resources.memory_budget import MemoryBudget
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.lifecycle.tree import read_tree
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
 
 MIB = 2**20
 

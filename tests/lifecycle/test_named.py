@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from support.lifecycle import House
 
+from inferd.server.compat.model_server_config import ModelEntry, parse_models
 from inferd.server.config.errors import ConfigError
 from inferd.server.errors import Conflict, NotFound
-from inferd.server.lifecycle.model_server_config import ModelEntry, parse_models
-from inferd.server.lifecycle.models_file import FollowedFile
-from inferd.server.lifecycle.named import NamedModel, fixed_models
+from inferd.server.repository.configured_models import NamedModel, fixed_models
+from inferd.server.repository.models_file import FollowedFile
 
 FULL = """
 # two models

@@ -10,7 +10,7 @@ import pytest
 from support.lifecycle import House
 
 from inferd.server.errors import ExecutionFailed
-from inferd.server.lifecycle.overrides import FILE, OverridesError
+from inferd.server.lifecycle.operations.overrides import FILE, OverridesError
 
 
 def test_wishes_outlive_the_process_with_a_state_directory(make_house: Callable[..., House], tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.server.lifecycle.layout import LayoutError
-from inferd.server.lifecycle.pbtxt import read_triton_config, triton_config
-from inferd.server.lifecycle.text_format import TextFormatError, parse
-from inferd.server.lifecycle.triton_json import read_triton_json
+from inferd.server.compat.pbtxt import read_triton_config, triton_config
+from inferd.server.compat.text_format import TextFormatError, parse
+from inferd.server.compat.triton_json import read_triton_json
+from inferd.server.errors import LayoutError
 
 FULL = """
 # A configuration with every kind of syntax.

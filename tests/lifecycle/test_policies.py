@@ -9,14 +9,14 @@ import pytest
 
 from inferd.backends.api import Placement
 from inferd.server.config.schema import Instances, ModelConfig, Policy
-from inferd.server.lifecycle import cpu_budget
-from inferd.server.lifecycle.cpu_budget import available_cpus
-from inferd.server.lifecycle.desired import desired
-from inferd.server.lifecycle.overrides import Kind, Wish, Wishes
-from inferd.server.lifecycle.placement import placements
-from inferd.server.lifecycle.retry import Backoff
-from inferd.server.lifecycle.transition_policy import Action, Load, Phase, Snapshot, Unload, next_action
-from inferd.server.lifecycle.version_policy import wanted_versions
+from inferd.server.lifecycle.loading.placement import placements
+from inferd.server.lifecycle.operations.overrides import Kind, Wish, Wishes
+from inferd.server.lifecycle.reconcile.backoff import Backoff
+from inferd.server.lifecycle.reconcile.desired import desired
+from inferd.server.lifecycle.reconcile.transition_policy import Action, Load, Phase, Snapshot, Unload, next_action
+from inferd.server.lifecycle.reconcile.version_policy import wanted_versions
+from inferd.server.lifecycle.resources import cpu_budget
+from inferd.server.lifecycle.resources.cpu_budget import available_cpus
 
 NEW, IDLE, LOADING, AVAILABLE = Phase.NEW, Phase.IDLE, Phase.LOADING, Phase.AVAILABLE
 STALE, RELOADING = Phase.STALE, Phase.RELOADING

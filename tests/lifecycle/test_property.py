@@ -18,12 +18,12 @@ from support.lifecycle import SIGNATURE, FakeClock, FakeScheduler, FakeSource, S
 from inferd.backends.api import LoadError
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import ServingError
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.servable import Servable, ServableHandle
 from inferd.server.lifecycle.state import ServableId, State, StateChange
+from inferd.server.repository.disk import Listing
 
 MODELS = ("a", "b")
 LEGAL = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.server.lifecycle.overrides import OverridesError
-from inferd.server.lifecycle.state_dir import claim
+from inferd.server.lifecycle.operations.overrides import OverridesError
+from inferd.server.lifecycle.operations.state_dir import claim
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from support.lifecycle import FakeLoader, House
 
 from inferd.server.errors import Unavailable
-from inferd.server.lifecycle.admission import Admission
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.mailbox import Mailbox
-from inferd.server.lifecycle.pool import spawn
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.pool import spawn
+from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.reconcile.mailbox import Mailbox
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, State
 

@@ -15,13 +15,13 @@ from support.lifecycle import FakeLoader
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Unavailable
 from inferd.server.lifecycle.assemble import WatchedSource, resolver
-from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.file_events import FileEvents
-from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.pool import LoadPool
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.pool import LoadPool
-from inferd.server.lifecycle.source import RepositoryScanner, Source
 from inferd.server.lifecycle.state import State, StateChange
+from inferd.server.repository.disk import Listing
+from inferd.server.repository.file_events import FileEvents
+from inferd.server.repository.source import RepositoryScanner, Source
 
 TIMEOUT = 30.0
 

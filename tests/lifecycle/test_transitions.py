@@ -9,7 +9,7 @@ import pytest
 from support.lifecycle import House
 
 from inferd.server.errors import Conflict, NotFound, Unavailable
-from inferd.server.lifecycle.overrides import Wishes
+from inferd.server.lifecycle.operations.overrides import Wishes
 from inferd.server.lifecycle.state import State
 
 S, L, A, U, E = State.START, State.LOADING, State.AVAILABLE, State.UNLOADING, State.END

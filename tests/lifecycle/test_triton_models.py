@@ -18,10 +18,10 @@ from inferd.backends.api import LoadError
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import QueueTimeout
-from inferd.server.lifecycle.check import check_request
-from inferd.server.lifecycle.inspect import inspect_repository
+from inferd.server.lifecycle.inspection import inspect_repository
+from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ModelStatus
-from inferd.server.rpc.oip.describe import model_config
+from inferd.server.protocols.oip.metadata import model_config
 
 DENSENET = """
 name: "densenet_onnx"

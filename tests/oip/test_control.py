@@ -17,9 +17,9 @@ from tritonclient.utils import InferenceServerException
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Conflict
-from inferd.server.lifecycle.record import UNREADABLE
+from inferd.server.lifecycle.operations.load_overrides import Replacement
+from inferd.server.lifecycle.reconcile.model_state import UNREADABLE
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
-from inferd.server.lifecycle.substitutes import Replacement
 from inferd.wire.dtypes import DType
 
 Client = triton.InferenceServerClient

@@ -16,8 +16,8 @@ from support.rpc import Served, eventually
 from tritonclient.utils import InferenceServerException
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.oip.shared_memory import Region, Regions
 from inferd.server.errors import AlreadyExists, InvalidRequest, NotFound
+from inferd.server.inference.shared_memory import Region, Regions
 
 Client = triton.InferenceServerClient
 PREFIX = f"/inferd_test_{os.getpid()}_"

@@ -18,19 +18,19 @@ from support.rpc import PREDICT, PREDICT_STREAM, FakeMetrics, Served, refused, r
 from support.security import OTHER_SECRET, Call, Keys, entry, write_tokens
 
 from inferd.oip.v1 import control_pb2 as oip
+from inferd.server.access.attempts import BURST
+from inferd.server.access.authority import Authority
+from inferd.server.access.call_checks import Gate, make_gate
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.composition.grpc_methods import build_method_table
+from inferd.server.composition.known_callers import Admitted
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.gate import Gate, make_gate
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Unauthenticated
+from inferd.server.inference.inflight import Inflight
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.server.observability.events import FIELDS
-from inferd.server.rpc.admitted import Admitted
-from inferd.server.rpc.predict import Predict
-from inferd.server.rpc.services import build_method_table
-from inferd.server.security.attempts import BURST
-from inferd.server.security.authority import Authority
-from inferd.server.security.file_watch import FileWatch
+from inferd.server.protocols.native.predict import Predict
 from inferd.tfs.v1 import model_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as pb
 
@@ -202,7 +202,7 @@ class TestStreams:
         messages.put(request())
         assert next(answers)
         later = time.time() + 7200
-        monkeypatch.setattr("inferd.server.security.authority.time", lambda: later)
+        monkeypatch.setattr("inferd.server.access.authority.time", lambda: later)
         monkeypatch.setattr("jwt.api_jwt.datetime", _later(later))
         messages.put(request())
         assert code_of(lambda: next(answers)) is NOBODY

@@ -16,11 +16,11 @@ from support.security import Keys
 
 from inferd.oip.v1 import control_pb2 as oip
 from inferd.oip.v1 import infer_pb2
+from inferd.server.access.grants import Scope
+from inferd.server.access.method_rules import NEEDS
+from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
-from inferd.server.rpc.rules import NEEDS
-from inferd.server.rpc.services import build_method_table
-from inferd.server.security.grants import Scope
+from inferd.server.inference.inflight import Inflight
 from inferd.tfs.v1 import model_service_pb2 as tfs_models
 from inferd.tfs.v1 import prediction_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as native

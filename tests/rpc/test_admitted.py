@@ -11,9 +11,9 @@ import pytest
 from support.hot_calls import INFER, TFS_PREDICT, FakeCall, Server, ask, classic, infer
 from support.security import entry, write_tokens
 
+from inferd.server.access import authority as authority_module
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
-from inferd.server.security import authority as authority_module
 
 MAY = "token-that-may-0123456789abcdef"
 OTHER = "token-of-others-0123456789abcdef"

@@ -13,8 +13,8 @@ from support.hot_calls import DEMANDING, DOUBLE, INFER, LIMIT, TFS_PREDICT, Fake
 
 from inferd.backends.api import Array, BackendError, InvalidInput
 from inferd.oip.v1 import infer_pb2
+from inferd.server.composition.grpc_methods import PREDICT
 from inferd.server.errors import Code
-from inferd.server.rpc.services import PREDICT
 from inferd.server.scheduling.inline import TURN
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response

@@ -12,14 +12,14 @@ import grpc
 import pytest
 
 from inferd.server.config.schema import Server, ServerConfig
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Code
-from inferd.server.rpc import listen
-from inferd.server.rpc.choice import make_transport
-from inferd.server.rpc.cq import usable
-from inferd.server.rpc.cq.transport import CompletionQueueTransport
-from inferd.server.rpc.public import PublicTransport
-from inferd.server.rpc.transport import MethodTable, UnaryCall
+from inferd.server.inference.inflight import Inflight
+from inferd.server.transport import listen
+from inferd.server.transport.calls import MethodTable, UnaryCall
+from inferd.server.transport.completion_queue import compatibility as usable
+from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
+from inferd.server.transport.grpc_aio.transport import PublicTransport
+from inferd.server.transport.selection import make_transport
 
 ECHO = "/test.Echo/Echo"
 ANYWHERE = [listen.Address("127.0.0.1:0")]
@@ -86,11 +86,11 @@ STARTS = """
 import faulthandler, grpc
 faulthandler.enable()
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
+from inferd.server.inference.inflight import Inflight
 from inferd.server.errors import Code
-from inferd.server.rpc import listen
-from inferd.server.rpc.cq import transport as cq
-from inferd.server.rpc.transport import MethodTable
+from inferd.server.protocols import listen
+from inferd.server.transport.completion_queue import transport as cq
+from inferd.server.transport.calls import MethodTable
 cq.REFUSING = 0.0  # not to wait for late callers two hundred times
 config = ServerConfig()
 table = MethodTable({"/t.E/E": lambda call: call.reply(call.request)}, {})

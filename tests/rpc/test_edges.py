@@ -15,16 +15,16 @@ import pytest
 from support.rpc import FakeManager, FakeMetrics, check, request
 
 from inferd.backends.api import BackendError, InvalidInput
+from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.schema import Inflight as InflightConfig
 from inferd.server.config.schema import Server, ServerConfig
-from inferd.server.core.failures import FailureLog
-from inferd.server.core.inflight import Inflight
-from inferd.server.core.status import failure_of, refusal
 from inferd.server.errors import Code, ExecutionFailed, InvalidRequest, QueueTimeout
+from inferd.server.inference.failure_log import FailureLog
+from inferd.server.inference.failures import failure_of, refusal
+from inferd.server.inference.inflight import Inflight
 from inferd.server.observability.events import FIELDS
-from inferd.server.rpc import listen
-from inferd.server.rpc.public_calls import STATUS
-from inferd.server.rpc.services import build_method_table
+from inferd.server.transport import listen
+from inferd.server.transport.grpc_aio.calls import STATUS
 from inferd.v1 import model_service_pb2, predict_service_pb2
 from inferd.wire.tensors import TensorError
 

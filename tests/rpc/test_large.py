@@ -13,9 +13,9 @@ from support.scheduling import PATIENCE
 
 from inferd.backends.api import Array, BackendError
 from inferd.server.scheduling import inline
-from inferd.server.scheduling.cost import CostCurve
-from inferd.server.scheduling.express import LARGE
 from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
+from inferd.server.scheduling.inline_executor import LARGE
+from inferd.server.scheduling.policies.cost_model import CostCurve
 
 ROWS = LARGE // 8  # of two float32 each
 MOST = 4 * ROWS

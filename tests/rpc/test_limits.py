@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.rpc import PREDICT, PREDICT_STREAM, Served, eventually, refused, request, trailing
 
 from inferd.server.config.schema import Grpc, Inflight, ServerConfig
-from inferd.server.rpc.cq.sweep import Sweep
+from inferd.server.transport.completion_queue.receive_timeout import Sweep
 from inferd.wire.native import decode_response
 
 LIST = "/inferd.v1.ModelService/ListModels"

@@ -26,8 +26,8 @@ from support.rpc import eventually
 
 from inferd.backends.api import Array, BackendError, InvalidInput, Signature, Traits
 from inferd.oip.v1 import infer_pb2
+from inferd.server.composition.grpc_methods import PREDICT
 from inferd.server.errors import Code
-from inferd.server.rpc.services import PREDICT
 from inferd.server.scheduling.request import InferRequest
 from inferd.wire.dtypes import DType
 from inferd.wire.native import decode_response, encode_request

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.server.rpc.listeners import Listeners
+from inferd.server.transport.listening_sockets import Listeners
 
 
 @pytest.fixture

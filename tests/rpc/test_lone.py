@@ -25,9 +25,9 @@ from support.hot_calls import (
 
 from inferd.backends.api import Array, BackendError, InvalidInput
 from inferd.oip.v1 import infer_pb2
-from inferd.server.rpc.services import PREDICT
-from inferd.server.scheduling.cost import CostCurve
+from inferd.server.composition.grpc_methods import PREDICT
 from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
+from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.queue import Bucket
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response

@@ -7,11 +7,11 @@ import pytest
 from support.rpc import Served, eventually, refused
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.core.view import View
+from inferd.server.access.grants import Grants, Scope
+from inferd.server.access.visible_models import View
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, VersionStatus
-from inferd.server.rpc import watch
-from inferd.server.security.grants import Grants, Scope
+from inferd.server.protocols.native import watch
 from inferd.v1 import model_service_pb2 as pb
 from inferd.v1 import model_service_pb2_grpc
 from inferd.wire.dtypes import DType

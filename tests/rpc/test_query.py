@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.server.core.inference import Query
+from inferd.server.inference.service import Query
 from inferd.server.scheduling.request import InferRequest
 
 

@@ -6,7 +6,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from support.rpc import Served
 
-from inferd.server.rpc.reflection import METHODS
+from inferd.server.protocols.common.reflection import METHODS
 
 
 def test_a_real_client_finds_services_and_messages(server: Served):

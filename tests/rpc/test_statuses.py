@@ -12,12 +12,12 @@ from grpc._cython import cygrpc
 
 from inferd.server.config.schema import Inflight as InflightConfig
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Code
-from inferd.server.rpc import listen
-from inferd.server.rpc.cq.statuses import Statuses
-from inferd.server.rpc.cq.transport import CompletionQueueTransport
-from inferd.server.rpc.transport import MethodTable, UnaryCall
+from inferd.server.inference.inflight import Inflight
+from inferd.server.transport import listen
+from inferd.server.transport.calls import MethodTable, UnaryCall
+from inferd.server.transport.completion_queue.statuses import Statuses
+from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
 
 HOLD, FAIL = "/test.Test/Hold", "/test.Test/Fail"
 TRAILING = (("inferd-accepted", "0"), ("grpc-retry-pushback-ms", "70"))

@@ -12,11 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.rpc import PREDICT, PREDICT_STREAM, TRANSPORTS, Served, eventually, refused, request, trailing
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
-from inferd.server.rpc import public
-from inferd.server.rpc.cq import transport as cq
-from inferd.server.rpc.listen import Address
-from inferd.server.rpc.transport import MethodTable
+from inferd.server.inference.inflight import Inflight
+from inferd.server.transport.calls import MethodTable
+from inferd.server.transport.completion_queue import transport as cq
+from inferd.server.transport.grpc_aio import transport as public
+from inferd.server.transport.listen import Address
 from inferd.v1 import model_service_pb2
 from inferd.wire.native import decode_response
 

@@ -10,7 +10,7 @@ from support.rpc import PREDICT_STREAM, Served, eventually, refused, request
 from inferd.server.config.schema import Inflight, ServerConfig
 from inferd.server.errors import Overloaded
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.rpc.predict_stream import MAX_IN_FLIGHT
+from inferd.server.protocols.native.predict_stream import MAX_IN_FLIGHT
 from inferd.wire.native import DecodedResponse, StreamFailure, decode_stream_response
 
 

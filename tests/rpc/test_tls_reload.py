@@ -11,9 +11,9 @@ import pytest
 from support.client import make_chain
 from support.rpc import PREDICT, Served, refused, request
 
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.tls import TlsFiles
 from inferd.server.config.schema import ServerConfig, Tls
-from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.tls import TlsFiles
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from inferd.server.rpc.cq import unwatched
-from inferd.server.rpc.cq.unwatched import PATIENCE, Unwatched
+from inferd.server.transport.completion_queue import cancel_watch as unwatched
+from inferd.server.transport.completion_queue.cancel_watch import PATIENCE, Unwatched
 
 
 class Call:

@@ -12,16 +12,16 @@ from support.scheduling import PATIENCE
 from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.scheduling.batch_former import Forming
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import BucketKeys
-from inferd.server.scheduling.company import Company
-from inferd.server.scheduling.cost import CostCurve
-from inferd.server.scheduling.forming import Forming
 from inferd.server.scheduling.observer import NullObserver
 from inferd.server.scheduling.padding import Padding
-from inferd.server.scheduling.parking import Parking
+from inferd.server.scheduling.policies.cost_model import CostCurve
+from inferd.server.scheduling.policies.linger import Company
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.worker_slot import Parking
 from inferd.wire.dtypes import DType
 
 ROOM = 32

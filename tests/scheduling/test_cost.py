@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.policies.cost_model import CostCurve
 
 MS = 1e-3
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.scheduling import PATIENCE, FakeModel, Recorder, learn, vector
 
 from inferd.server.errors import Code, Overloaded, TooLate
-from inferd.server.scheduling.crowd import Crowd
+from inferd.server.scheduling.policies.fair_share import Crowd
 from inferd.server.scheduling.request import InferRequest
 
 

@@ -12,8 +12,8 @@ from support.scheduling import PATIENCE, FakeModel, double, vector
 
 from inferd.backends.api import Traits
 from inferd.server.errors import Unavailable
-from inferd.server.scheduling.cost import CostCurve
 from inferd.server.scheduling.inline import ALONE_TURN, LATELY, SHORT, TOO_LONG, InlineLoop, Lane, Pace
+from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.scheduler import Scheduler
 
 FIRST, WINDOW = 16, 1000

@@ -11,8 +11,8 @@ from support.waiting import eventually
 
 from inferd.server.errors import Code, Overloaded, TooLate
 from inferd.server.scheduling.bucket import BucketKeys
-from inferd.server.scheduling.outlook import Outlook
 from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.policies.deadline_admission import Outlook
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
 
 

@@ -12,7 +12,7 @@ from support.scheduling import PATIENCE, Call, FakeInstance, FakeModel, vector
 
 from inferd.backends.api import Ahead, Array, InvalidInput, Traits
 from inferd.server.errors import InvalidRequest
-from inferd.server.scheduling.overlap import Turnstile
+from inferd.server.scheduling.double_buffer import Turnstile
 from inferd.server.scheduling.scheduler import Scheduler
 
 WIDE = 40_000  # values in a row: two rows are more than what the allocator keeps warm by itself

@@ -24,11 +24,11 @@ from inferd.server.errors import (
     ServingError,
     Unavailable,
 )
-from inferd.server.lifecycle.check import check_request
+from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.scheduling.pipeline import Pipeline
+from inferd.server.scheduling.ensemble.scheduler import Pipeline
+from inferd.server.scheduling.ensemble.step_graph import Stage, wire
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.scheduling.wiring import Stage, wire
 from inferd.wire.dtypes import DType
 
 

@@ -133,7 +133,7 @@ class TestExpiry:
     def test_expired_is_dropped_when_dequeued_and_never_runs(self, serve, monkeypatch):
         """The clock thread is late here: the instance itself must not run what nobody waits for."""
         model = FakeModel()
-        monkeypatch.setattr("inferd.server.scheduling.watcher.Watcher.run", lambda self: None)
+        monkeypatch.setattr("inferd.server.scheduling.deadline_expirer.Watcher.run", lambda self: None)
         scheduler = serve(model)
         hold(model, scheduler)
         due = time.monotonic() + 0.01

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inferd.server.scheduling.seeded import seeded_bits, seeded_floats, seeded_integers
+from inferd.server.scheduling.qualification.seeded import seeded_bits, seeded_floats, seeded_integers
 
 MANY = (200, 100)
 

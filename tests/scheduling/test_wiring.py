@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.server.scheduling.wiring import Stage, WiringError, wire
+from inferd.server.scheduling.ensemble.step_graph import Stage, WiringError, wire
 
 
 def stage(model: str, inputs: dict[str, str], outputs: dict[str, str], version: int | None = None) -> Stage:

@@ -13,18 +13,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.security import AUDIENCE, ISSUER, OTHER_SECRET, Call, Keys
 
+from inferd.server.access.attempts import BURST, RATE, Attempts
+from inferd.server.access.authority import Authority
+from inferd.server.access.call_checks import Gate
+from inferd.server.access.client_limits import Limiter
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.grants import Grants
+from inferd.server.access.identity import Identity
+from inferd.server.access.jwt_tokens import JwtTokens
+from inferd.server.access.rate_bucket import Bucket
+from inferd.server.access.signed_tokens import MEMORY
 from inferd.server.config.schema import Admin, Auth, Clients
-from inferd.server.core.gate import Gate
 from inferd.server.errors import Unauthenticated
-from inferd.server.security.attempts import BURST, RATE, Attempts
-from inferd.server.security.authority import Authority
-from inferd.server.security.bucket import Bucket
-from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.grants import Grants
-from inferd.server.security.identity import Identity
-from inferd.server.security.jwt_tokens import JwtTokens
-from inferd.server.security.limiter import Limiter
-from inferd.server.security.signed_tokens import MEMORY
 
 MANY = "too many came"
 HERE = "ipv4:10.0.0.1:5"

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 from support.security import AUDIENCE, ISSUER, OTHER_SECRET, SECRET, Keys, bearer
 
+from inferd.server.access.authority import Authority
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.grants import Scope
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import Auth
 from inferd.server.errors import Unauthenticated
-from inferd.server.security.authority import Authority
-from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.grants import Scope
 
 
 def make(file: Path, **more: Any) -> Authority:

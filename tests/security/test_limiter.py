@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from inferd.server.access.client_limits import Limiter, address_of
 from inferd.server.config.schema import Clients
 from inferd.server.errors import RateLimited
-from inferd.server.security.limiter import Limiter, address_of
 
 
 def refused(call: object) -> RateLimited:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from support.security import Call, bearer, entry, write_tokens
 
+from inferd.server.access.authority import Authority
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.grants import Grants, Scope
+from inferd.server.access.recent import Recent
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import Auth
 from inferd.server.errors import Unauthenticated
-from inferd.server.security.authority import Authority
-from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.grants import Grants, Scope
-from inferd.server.security.recent import Recent
 
 TOKEN = "canary-0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -72,7 +72,7 @@ def test_a_token_that_is_remembered_ends_too(file: Path, monkeypatch: pytest.Mon
     who = authority(file)
     who.identify(bearer(TOKEN))
     later = time.time() + 1000 * 365 * 86400
-    monkeypatch.setattr("inferd.server.security.authority.time", lambda: later)
+    monkeypatch.setattr("inferd.server.access.authority.time", lambda: later)
     with pytest.raises(Unauthenticated, match="has not expired"):
         who.identify(bearer(TOKEN))
 

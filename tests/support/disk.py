@@ -9,8 +9,8 @@ from support.lifecycle import FakeClock
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.lifecycle.assemble import resolver
-from inferd.server.lifecycle.disk import Listing, ModelOnDisk
-from inferd.server.lifecycle.source import RepositoryScanner
+from inferd.server.repository.disk import Listing, ModelOnDisk
+from inferd.server.repository.source import RepositoryScanner
 
 
 class Disk:

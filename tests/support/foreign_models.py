@@ -9,12 +9,12 @@ import numpy as np
 from support.rpc import FakeManager, FakeMetrics, FakeScheduler, FakeServable, Served
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.composition.grpc_methods import SERVICES, build_method_table
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
+from inferd.server.inference.inflight import Inflight
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.observability.model_metrics import ModelMetrics
-from inferd.server.rpc.health import Health
-from inferd.server.rpc.services import SERVICES, build_method_table
+from inferd.server.protocols.common.health import Health
 from inferd.wire.dtypes import DType
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]

@@ -16,12 +16,12 @@ from support.scheduling import PATIENCE, FakeModel, Recorder, scheduler
 
 from inferd.backends.api import Array, Signature, TensorSpec, Traits
 from inferd.oip.v1 import infer_pb2
+from inferd.server.access.call_checks import make_gate
+from inferd.server.composition.grpc_methods import PREDICT, build_method_table
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.gate import make_gate
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import Code
+from inferd.server.inference.inflight import Inflight
 from inferd.server.observability.model_metrics import ModelMetrics
-from inferd.server.rpc.services import PREDICT, build_method_table
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.dtypes import DType

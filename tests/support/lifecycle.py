@@ -9,18 +9,18 @@ from typing import Any, cast
 
 from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig, ServerConfig
-from inferd.server.lifecycle.admission import Admission
 from inferd.server.lifecycle.assemble import request_resolver, resolver, uploads_of
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.disk import Listing, ModelOnDisk, VersionOnDisk
-from inferd.server.lifecycle.load_request import LoadRequest
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.named import NamedModels
+from inferd.server.lifecycle.operations.load_overrides import Substitution
+from inferd.server.lifecycle.reconcile.activation_barrier import Admission
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.lifecycle.source import RepositoryScanner
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange, VersionStatus
-from inferd.server.lifecycle.substitutes import Substitution
-from inferd.server.lifecycle.tree import FileStat, Tree
+from inferd.server.repository.configured_models import NamedModels
+from inferd.server.repository.disk import Listing, ModelOnDisk, VersionOnDisk
+from inferd.server.repository.source import RepositoryScanner
+from inferd.server.repository.tree import FileStat, Tree
 from inferd.wire.dtypes import DType
 
 Job = Callable[[], None]

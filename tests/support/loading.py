@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from inferd.backends.registry import Registry
+from inferd.server.compat.pbtxt import read_triton_config
 from inferd.server.config.load import model_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import ServingError
-from inferd.server.lifecycle.cancellation import Cancellation
-from inferd.server.lifecycle.disk import VersionOnDisk
-from inferd.server.lifecycle.load_request import LoadRequest
-from inferd.server.lifecycle.loader import Loader
-from inferd.server.lifecycle.pbtxt import read_triton_config
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.lifecycle.tree import read_tree
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
 from inferd.server.scheduling.request import InferRequest
 
 LIMIT = 60.0

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import pytest
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.group import messages as m
-from inferd.server.group.child import Child
-from inferd.server.group.link import Answer, Link
-from inferd.server.group.supervisor import Supervisor
-from inferd.server.lifecycle.retry import Backoff
+from inferd.server.lifecycle.reconcile.backoff import Backoff
+from inferd.server.workers import messages as m
+from inferd.server.workers.child import Child
+from inferd.server.workers.link import Answer, Link
+from inferd.server.workers.supervisor import Supervisor
 
 LIMIT = 20.0
 M = TypeVar("M")

@@ -13,18 +13,18 @@ from support.foreign_models import CountingMetrics, add, echo, specs
 from support.rpc import FakeManager, FakeScheduler
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.access.call_checks import make_gate
+from inferd.server.access.tls import tls_files
+from inferd.server.composition.grpc_methods import build_method_table
+from inferd.server.composition.http_routes import Core, RestApi
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.gate import make_gate
-from inferd.server.core.inflight import Inflight
-from inferd.server.core.oip.shared_memory import Regions
-from inferd.server.http.app import Core, RestApi
 from inferd.server.http.pages import Readiness
 from inferd.server.http.rest_server import RestServer
 from inferd.server.http.server import Limits
-from inferd.server.lifecycle.check import check_request
+from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.shared_memory import Regions
+from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.rpc.services import build_method_table
-from inferd.server.security.tls import tls_files
 from inferd.wire.dtypes import DType
 
 WAIT = 20

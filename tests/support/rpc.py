@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.access.tls import TlsFiles
+from inferd.server.composition.grpc_methods import SERVICES, build_method_table
 from inferd.server.config.schema import ServerConfig
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
-from inferd.server.lifecycle.named import NamedModel
+from inferd.server.inference.inflight import Inflight
+from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
-from inferd.server.lifecycle.substitutes import Replacement
-from inferd.server.rpc import public
-from inferd.server.rpc.cq import transport as cq
-from inferd.server.rpc.cq.transport import CompletionQueueTransport
-from inferd.server.rpc.health import Health
-from inferd.server.rpc.listen import Address
-from inferd.server.rpc.public import PublicTransport
-from inferd.server.rpc.services import SERVICES, build_method_table
-from inferd.server.rpc.transport import MethodTable, Transport
+from inferd.server.protocols.common.health import Health
+from inferd.server.repository.configured_models import NamedModel
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.security.tls import TlsFiles
+from inferd.server.transport.calls import MethodTable, Transport
+from inferd.server.transport.completion_queue import transport as cq
+from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
+from inferd.server.transport.grpc_aio import transport as public
+from inferd.server.transport.grpc_aio.transport import PublicTransport
+from inferd.server.transport.listen import Address
 from inferd.wire.dtypes import DType
 from inferd.wire.native import DecodedResponse, decode_response, encode_request
 

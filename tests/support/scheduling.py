@@ -10,7 +10,7 @@ import numpy as np
 
 from inferd.backends.api import Array, LoadError, Placement, Signature, TensorSpec, Traits
 from inferd.server.config.schema import Batching, Queue
-from inferd.server.scheduling.cost import CostCurve
+from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.scheduler import Scheduler

@@ -10,7 +10,7 @@ import pytest
 from support.rpc import Served, refused
 
 from inferd.server.errors import Conflict
-from inferd.server.lifecycle.record import GONE
+from inferd.server.lifecycle.reconcile.model_state import GONE
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 
 pytestmark = pytest.mark.heavy

@@ -13,7 +13,7 @@ from support.marked import write_version
 
 from inferd.backends.api import LoadError
 from inferd.server.config.schema import ModelConfig
-from inferd.server.rpc.tfs.warmup import MAX_RECORDS, recorded
+from inferd.server.protocols.tfs.warmup_records import MAX_RECORDS, recorded
 
 pytestmark = pytest.mark.heavy
 ROWS = 7  # no other part of a load runs as many

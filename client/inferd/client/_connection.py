@@ -15,7 +15,8 @@ from typing import Any
 
 import grpc
 
-from ._channel import ChannelPlan
+from inferd.client._channel import ChannelPlan
+
 from ._config import RetryPolicy
 from ._core import Attempts, Deadline, Metadata, authorization, decode, request_error
 from ._errors import ClientClosed, InferdError, RequestError

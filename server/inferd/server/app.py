@@ -20,39 +20,39 @@ from prometheus_client import CollectorRegistry
 
 from inferd.backends.registry import Registry
 from inferd.server import __version__
+from inferd.server.access.call_checks import make_gate
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.tls import TlsFiles, tls_files
+from inferd.server.composition.grpc_methods import SERVICES, build_method_table
+from inferd.server.composition.http_port import HttpPort, make_http_server
+from inferd.server.composition.http_routes import Core
 from inferd.server.config.schema import ServerConfig, Tls
-from inferd.server.core.gate import make_gate
-from inferd.server.core.inflight import Inflight
-from inferd.server.core.needs import ManagerLike
-from inferd.server.core.oip.shared_memory import Regions
 from inferd.server.errors import ServingError
-from inferd.server.http.app import Core
-from inferd.server.http.choice import HttpPort, make_http_server
 from inferd.server.http.pages import Readiness
 from inferd.server.http.server import HttpServer
+from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.assemble import build_manager
-from inferd.server.lifecycle.check import check_request
+from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.memory import IdleCollector
-from inferd.server.lifecycle.models_file import FollowedFile
-from inferd.server.lifecycle.named import fixed_models
 from inferd.server.lifecycle.readiness import unready
+from inferd.server.lifecycle.request_check import check_request
+from inferd.server.lifecycle.resources.memory import IdleCollector
 from inferd.server.lifecycle.state import ServableId, State, StateChange
 from inferd.server.observability.events import event
 from inferd.server.observability.metrics import Metrics
 from inferd.server.observability.state_metrics import StateMetrics
-from inferd.server.rpc.choice import make_transport
-from inferd.server.rpc.health import Health
-from inferd.server.rpc.listeners import Listeners
-from inferd.server.rpc.services import SERVICES, build_method_table
-from inferd.server.rpc.tfs.warmup import recorded
+from inferd.server.protocols.common.health import Health
+from inferd.server.protocols.tfs.warmup_records import recorded
+from inferd.server.repository.configured_models import fixed_models
+from inferd.server.repository.models_file import FollowedFile
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
-from inferd.server.security.file_watch import FileWatch
-from inferd.server.security.tls import TlsFiles, tls_files
+from inferd.server.transport.listening_sockets import Listeners
+from inferd.server.transport.selection import make_transport
 
 if TYPE_CHECKING:
-    from inferd.server.group.seat import Seat
+    from inferd.server.workers.worker_agent import Seat
 
 _log = logging.getLogger("inferd.app")
 _AGE_SPREAD = 1.2  # gRPC ends connections at their age, more or less a tenth

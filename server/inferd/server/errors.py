@@ -1,4 +1,5 @@
-"""Every way in which the server refuses or fails a request, with a canonical code of our own.
+"""Every way in which the server refuses or fails a request, with a canonical code of our own; and LayoutError, for what
+lies in a repository and cannot be served.
 
     ServingError                      code
     ├── InvalidRequest                INVALID_ARGUMENT     names tensor, what was expected, what came
@@ -150,3 +151,7 @@ class ExecutionFailed(ServingError):
 
     def __init__(self, message: str, *, accepted: bool = True, retry_after: float | None = None) -> None:
         super().__init__(message, accepted=accepted, retry_after=retry_after)
+
+
+class LayoutError(Exception):
+    """A directory cannot be served as it lies there: what was expected, what was found."""

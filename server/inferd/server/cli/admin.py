@@ -7,11 +7,10 @@ import sys
 from typing import Any
 
 from inferd.client import AdminReply
-
-from .connection import add_connection, open_client
-from .errors import usage
-from .models import print_models, status_json
-from .output import print_json
+from inferd.server.cli.connection import add_connection, open_client
+from inferd.server.cli.errors import usage
+from inferd.server.cli.models import print_models, status_json
+from inferd.server.cli.output import print_json
 
 
 def add(subparsers: Any) -> None:

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from inferd.client import NO_RETRIES, AsyncClient, Client
-
-from .connection import add_connection, client_options, open_client, positive, rate, seconds
-from .errors import CommandError, usage
-from .inputs import add_inputs, parse_shapes, random_inputs, read_inputs
-from .load import Load, Tally, run_load
-from .output import print_json, print_table
+from inferd.server.cli.bench_load import Load, Tally, run_load
+from inferd.server.cli.connection import add_connection, client_options, open_client, positive, rate, seconds
+from inferd.server.cli.errors import CommandError, usage
+from inferd.server.cli.inputs.arguments import add_inputs, parse_shapes, random_inputs, read_inputs
+from inferd.server.cli.output import print_json, print_table
 
 _MARKS = ("p50", "p90", "p99", "p99.9", "max", "mean", "min")
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .errors import CommandError
-from .output import print_json, print_table
-from .serve import add_configuration, configuration, missing
+from inferd.server.cli.errors import CommandError
+from inferd.server.cli.output import print_json, print_table
+from inferd.server.cli.serve import add_configuration, configuration, missing
 
 if TYPE_CHECKING:
     from inferd.backends.api import TensorSpec
-    from inferd.server.lifecycle.inspect import Finding
+    from inferd.server.lifecycle.inspection import Finding
 
 
 def add(subparsers: Any) -> None:
@@ -29,11 +29,11 @@ def run(args: argparse.Namespace) -> int:
     config = configuration(args)
     try:
         from inferd.backends.registry import Registry
+        from inferd.server.access.authority import make_authority
+        from inferd.server.access.tls import tls_files
         from inferd.server.config.errors import ConfigError
-        from inferd.server.lifecycle.inspect import inspect_repository
-        from inferd.server.rpc.tfs.warmup import recorded
-        from inferd.server.security.authority import make_authority
-        from inferd.server.security.tls import tls_files
+        from inferd.server.lifecycle.inspection import inspect_repository
+        from inferd.server.protocols.tfs.warmup_records import recorded
     except ImportError as error:
         raise CommandError(missing(error)) from None
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .errors import CommandError
-from .output import print_json
-from .serve import add_configuration, configuration, missing
+from inferd.server.cli.errors import CommandError
+from inferd.server.cli.output import print_json
+from inferd.server.cli.serve import add_configuration, configuration, missing
 
 
 def add(subparsers: Any) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.client import NO_RETRIES, Client, Tls
-
-from .errors import CommandError, usage
+from inferd.server.cli.errors import CommandError, usage
 
 TOKEN_FILE = "INFERD_TOKEN_FILE"
 """The environment variable that stands for --token-file."""

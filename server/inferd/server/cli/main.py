@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from inferd.server import __version__
-
-from . import check, config, serve
-from .errors import CommandError
+from inferd.server.cli import check, config, serve
+from inferd.server.cli.errors import CommandError
 
 # Each adds its commands, with a `run(args) -> exit code` as the parser's default.
 LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add)
@@ -32,7 +31,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         add(subparsers)
     if command not in subparsers.choices:
         # A server would keep the client, several MB, for as long as it runs.
-        from . import remote
+        from inferd.server.cli import remote
 
         remote.add(subparsers)
     for each in subparsers.choices.values():

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from inferd.client import Client, ModelMetadata, ModelStatus, RequestError, VersionChange, VersionState
-
-from .connection import add_connection, open_client
-from .output import print_json, print_table, when
+from inferd.server.cli.connection import add_connection, open_client
+from inferd.server.cli.output import print_json, print_table, when
 
 _STYLES = {"AVAILABLE": "green", "LOADING": "yellow", "UNLOADING": "yellow", "END": "dim", "FAILED": "red"}
 _COLUMNS = ("MODEL", "VERSION", "STATE", "LABELS", "BACKEND", "DEVICES", "BATCHING", "REASON")

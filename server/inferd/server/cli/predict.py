@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from inferd.client import Prediction
-
-from .connection import add_connection, open_client, seconds
-from .errors import CommandError, usage
-from .inputs import add_inputs, read_inputs
-from .output import prediction_json, print_json, print_prediction
+from inferd.server.cli.connection import add_connection, open_client, seconds
+from inferd.server.cli.errors import CommandError, usage
+from inferd.server.cli.inputs.arguments import add_inputs, read_inputs
+from inferd.server.cli.output import prediction_json, print_json, print_prediction
 
 
 def add(subparsers: Any) -> None:

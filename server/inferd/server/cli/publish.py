@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from inferd.client import Client, VersionState
-from inferd.server.lifecycle.layout import MAX_VERSION, PARTIAL_SUFFIXES, LayoutError, is_partial, readable
-from inferd.server.lifecycle.tree import read_tree
-
-from .connection import add_connection, open_client
-from .errors import CommandError, usage
-from .output import print_json
+from inferd.server.cli.connection import add_connection, open_client
+from inferd.server.cli.errors import CommandError, usage
+from inferd.server.cli.output import print_json
+from inferd.server.errors import LayoutError
+from inferd.server.repository.layout import MAX_VERSION, PARTIAL_SUFFIXES, is_partial, readable
+from inferd.server.repository.tree import read_tree
 
 _FILES = {".onnx": "model.onnx", ".pt": "model.pt", ".pt2": "model.pt2"}
 _WAIT = 300.0

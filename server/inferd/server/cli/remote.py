@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from inferd.client import InferdError, InvalidInput, Unavailable
-
-from . import admin, bench, models, predict, publish
-from .errors import CommandError
+from inferd.server.cli import admin, bench, models, predict, publish
+from inferd.server.cli.errors import CommandError
 
 # Each adds its commands, with a `run(args) -> exit code` as the parser's default.
 COMMANDS: tuple[Callable[[Any], None], ...] = (models.add, predict.add, admin.add, publish.add, bench.add)

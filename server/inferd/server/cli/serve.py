@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CommandError
-from .signals import ends_with_signals
-from .tfs_flags import add_flags, tfs_settings
+from inferd.server.cli.errors import CommandError
+from inferd.server.cli.signals import ends_with_signals
+from inferd.server.cli.tfs_flags import add_flags, tfs_settings
 
 if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
@@ -57,10 +57,10 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
     """The configuration that flags, environment and file give. Raises CommandError with every problem found."""
     try:
         from inferd.backends.registry import Registry
+        from inferd.server.compat.model_server_config import read_models_file
         from inferd.server.config.errors import ConfigError
         from inferd.server.config.load import load_config
         from inferd.server.config.preload import check_preload
-        from inferd.server.lifecycle.model_server_config import read_models_file
     except ImportError as error:
         raise CommandError(missing(error)) from None
     given = {
@@ -108,13 +108,13 @@ def run(args: argparse.Namespace) -> int:
     config = configuration(args)
     _claim_state_dir(config)
     if config.server.workers > 1:
-        from .group import serve_group
+        from inferd.server.cli.serve_workers import serve_group
 
         return serve_group(config, asked)
     try:
         from inferd.server.app import App
         from inferd.server.config.errors import ConfigError
-        from inferd.server.lifecycle.overrides import OverridesError
+        from inferd.server.lifecycle.operations.overrides import OverridesError
         from inferd.server.observability import logs
     except ImportError as error:
         raise CommandError(missing(error)) from None
@@ -151,8 +151,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _claim_state_dir(config: ServerConfig) -> None:
     """Until the process ends. Raises CommandError."""
-    from inferd.server.lifecycle.overrides import OverridesError
-    from inferd.server.lifecycle.state_dir import claim
+    from inferd.server.lifecycle.operations.overrides import OverridesError
+    from inferd.server.lifecycle.operations.state_dir import claim
 
     if config.server.state_dir is not None:
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import CommandError
+from inferd.server.cli.errors import CommandError
 
 _TITLE: Final = "TensorFlow Serving's flags"
 _ABOUT: Final = "as tensorflow_model_server takes them; others of its flags are accepted with a note"
@@ -177,8 +177,8 @@ def _pace(args: argparse.Namespace, found: TfsSettings) -> None:
 
 def _batching(args: argparse.Namespace, found: TfsSettings) -> None:
     if args.batching_parameters_file:
+        from inferd.server.compat.batching_parameters import read_batching_parameters
         from inferd.server.config.errors import ConfigError
-        from inferd.server.lifecycle.batching_parameters import read_batching_parameters
 
         if not args.enable_batching:
             raise _wrong("--batching_parameters_file: expected --enable_batching with it")

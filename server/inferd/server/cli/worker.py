@@ -11,11 +11,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from inferd.server.cli.signals import calls_with_signal
-from inferd.server.lifeline import end_with
+from inferd.server.parent_death import end_with
 
 if TYPE_CHECKING:
     from inferd.server.app import App
-    from inferd.server.group.seat import Seat
+    from inferd.server.workers.worker_agent import Seat
 
 
 def main(descriptor: int, supervisor: int) -> int:
@@ -29,11 +29,11 @@ def main(descriptor: int, supervisor: int) -> int:
 
     from inferd.server.app import App
     from inferd.server.config.errors import ConfigError
-    from inferd.server.group.link import Link
-    from inferd.server.group.messages import Impossible, Opened, Ready
-    from inferd.server.group.seat import Seat
-    from inferd.server.lifecycle.overrides import OverridesError
+    from inferd.server.lifecycle.operations.overrides import OverridesError
     from inferd.server.observability import logs
+    from inferd.server.workers.link import Link
+    from inferd.server.workers.messages import Impossible, Opened, Ready
+    from inferd.server.workers.worker_agent import Seat
 
     end = socket.socket(fileno=descriptor)
     seat = Seat(lambda received, lost: Link(end, received, lost, name="inferd-supervisor"))
@@ -70,7 +70,7 @@ class _Orders(threading.Thread):
         self.leaving = False
 
     def run(self) -> None:
-        from inferd.server.group.messages import Impossible, Leave, Open, Opened
+        from inferd.server.workers.messages import Impossible, Leave, Open, Opened
 
         while not self.hurry.is_set():
             order = self._seat.next_order()
@@ -92,7 +92,7 @@ class _Orders(threading.Thread):
 
     def ask_to_leave(self, asked: threading.Event) -> None:
         """Waits for a signal to this worker alone. Not for the signal's handler, which runs between any two lines."""
-        from inferd.server.group.messages import Leaving
+        from inferd.server.workers.messages import Leaving
 
         asked.wait()
         self._seat.tell(Leaving())

@@ -17,8 +17,8 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inferd.server.http.admission import CERTIFICATE, names_in
 from inferd.server.http.binding import watch_writes
-from inferd.server.http.entrance import CERTIFICATE, names_in
 from inferd.server.http.message import MOST_HEAD, answer
 from inferd.server.http.pages import refusal
 from inferd.server.http.server import Limits

@@ -13,11 +13,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from inferd.server.core.inflight import Inflight
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
-from inferd.server.http.coding import TooLong, inflate
-from inferd.server.http.entrance import CERTIFICATE, joined, peer_of
-from inferd.server.http.work import Workers
+from inferd.server.http.admission import CERTIFICATE, joined, peer_of
+from inferd.server.http.content_coding import TooLong, inflate
+from inferd.server.http.workers import Workers
+from inferd.server.inference.inflight import Inflight
 
 _T = TypeVar("_T")
 _GRACE: Final = 0.1  # seconds past the deadline in which whoever computes may say so itself

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from inferd.server.errors import ServingError
-from inferd.server.http.entrance import status_and_headers
+from inferd.server.http.admission import status_and_headers
 from inferd.server.http.message import as_json
 from inferd.server.observability.events import event, get
 from inferd.server.observability.metrics import CONTENT_TYPE

@@ -16,15 +16,15 @@ from typing import Any, Final, Protocol
 
 import uvicorn
 
+from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
+from inferd.server.http.admission import CERTIFICATE, Entrance, Shown, peer_of
 from inferd.server.http.binding import listen, shown
 from inferd.server.http.connection import bounded
-from inferd.server.http.encrypted import Encrypted
-from inferd.server.http.entrance import CERTIFICATE, Entrance, Shown, peer_of
 from inferd.server.http.pages import Page, Pages, Readiness, refusal, turned_away
 from inferd.server.http.server import Limits
+from inferd.server.http.tls_server import Encrypted
 from inferd.server.observability.events import event, get
-from inferd.server.security.tls import TlsFiles
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

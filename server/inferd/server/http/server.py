@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
+from inferd.server.http.admission import Entrance, Shown, names_in, peer_of
 from inferd.server.http.binding import listen, shown, watch_writes
-from inferd.server.http.entrance import Entrance, Shown, names_in, peer_of
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
 from inferd.server.http.pages import Pages, Readiness, refusal, turned_away
 from inferd.server.observability.events import event, get
-from inferd.server.security.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)

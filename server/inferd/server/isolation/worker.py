@@ -32,7 +32,7 @@ from inferd.server.isolation.description import (
     traits_to_plain,
 )
 from inferd.server.isolation.tensors import put, take
-from inferd.server.lifeline import end_with
+from inferd.server.parent_death import end_with
 
 _BLAME = "500"  # added to the kernel's score when memory runs out: rather a worker than the server
 

@@ -9,26 +9,26 @@ from typing import Any
 
 from inferd.server.config.load import model_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
-from inferd.server.lifecycle.admission import Admission
-from inferd.server.lifecycle.cpu_budget import available_cpus
-from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.file_events import FileEvents
-from inferd.server.lifecycle.layout import MODEL_FILE, TRITON_FILE
-from inferd.server.lifecycle.loader import Loader, Registry
+from inferd.server.lifecycle.loading.loader import Loader, Registry
+from inferd.server.lifecycle.loading.warmup_requests import Recorded
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.memory import Memory
-from inferd.server.lifecycle.memory_budget import MemoryBudget
-from inferd.server.lifecycle.named import NamedModel, NamedModels
-from inferd.server.lifecycle.overrides import Overrides
-from inferd.server.lifecycle.settings import Resolve
-from inferd.server.lifecycle.source import RepositoryScanner, Source
+from inferd.server.lifecycle.operations.load_overrides import SOURCE, ResolveRequest, Substitution
+from inferd.server.lifecycle.operations.overrides import Overrides
+from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.resources.cpu_budget import available_cpus
+from inferd.server.lifecycle.resources.memory import Memory
+from inferd.server.lifecycle.resources.memory_budget import MemoryBudget
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.lifecycle.substitutes import SOURCE, ResolveRequest, Substitution
-from inferd.server.lifecycle.uploads import Uploads
-from inferd.server.lifecycle.warmup import Recorded
-from inferd.server.scheduling.crowd import Who
+from inferd.server.repository.configured_models import NamedModel, NamedModels
+from inferd.server.repository.disk import Listing
+from inferd.server.repository.file_events import FileEvents
+from inferd.server.repository.layout import MODEL_FILE, TRITON_FILE
+from inferd.server.repository.model_settings import Resolve
+from inferd.server.repository.source import RepositoryScanner, Source
+from inferd.server.repository.uploads import Uploads
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.policies.fair_share import Who
 
 
 @dataclass(frozen=True, slots=True)

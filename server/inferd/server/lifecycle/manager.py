@@ -15,26 +15,26 @@ from functools import partial
 
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, Unavailable
-from inferd.server.lifecycle.admission import Admission
-from inferd.server.lifecycle.commands import Commands
-from inferd.server.lifecycle.conductor import Conductor
-from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.events import Events
-from inferd.server.lifecycle.loader import LoaderLike
-from inferd.server.lifecycle.mailbox import Mailbox
-from inferd.server.lifecycle.named import NamedModel, NamedModels
-from inferd.server.lifecycle.operators import Operators
-from inferd.server.lifecycle.overrides import Overrides, Wishes
-from inferd.server.lifecycle.pool import LoadPool, PoolLike, spawn
+from inferd.server.lifecycle.loading.loader import LoaderLike
+from inferd.server.lifecycle.loading.pool import LoadPool, PoolLike, spawn
+from inferd.server.lifecycle.operations.admin_operations import Operators
+from inferd.server.lifecycle.operations.commands import Commands
+from inferd.server.lifecycle.operations.load_overrides import Replacement, Substitution
+from inferd.server.lifecycle.operations.overrides import Overrides, Wishes
 from inferd.server.lifecycle.readiness import Readiness
 from inferd.server.lifecycle.ready_moment import ReadyMoment
-from inferd.server.lifecycle.refusal import refusal, unknown_model
-from inferd.server.lifecycle.retry import Backoff
+from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.reconcile.backoff import Backoff
+from inferd.server.lifecycle.reconcile.mailbox import Mailbox
+from inferd.server.lifecycle.reconcile.reconciler import Conductor
+from inferd.server.lifecycle.refusals import refusal, unknown_model
 from inferd.server.lifecycle.servable import Servable, ServableHandle
-from inferd.server.lifecycle.source import SourceLike
 from inferd.server.lifecycle.state import ModelStatus, StateChange
-from inferd.server.lifecycle.substitutes import Replacement, Substitution
+from inferd.server.lifecycle.state_events import Events
 from inferd.server.observability.events import event, get
+from inferd.server.repository.configured_models import NamedModel, NamedModels
+from inferd.server.repository.disk import Listing
+from inferd.server.repository.source import SourceLike
 
 log = get("lifecycle")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from inferd.server.lifecycle.desired import Desired
-from inferd.server.lifecycle.disk import Listing
-from inferd.server.lifecycle.record import ModelRecord
+from inferd.server.lifecycle.reconcile.desired import Desired
+from inferd.server.lifecycle.reconcile.model_state import ModelRecord
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State
+from inferd.server.repository.disk import Listing
 
 Rule = Literal["settled", "strict"] | tuple[str, ...]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inferd.server.config.ensemble_schema import Step
     from inferd.server.config.schema import ModelConfig
     from inferd.server.isolation.process import WorkerProcess
-    from inferd.server.scheduling.pipeline import Pipeline
+    from inferd.server.scheduling.ensemble.scheduler import Pipeline
     from inferd.server.scheduling.scheduler import Scheduler
 
 

@@ -15,15 +15,15 @@ from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
 from inferd.server.errors import DeadlineExceeded, Unavailable
-from inferd.server.scheduling.forming import Batch, Forming
+from inferd.server.scheduling.batch_former import Batch, Forming
+from inferd.server.scheduling.deadline_expirer import Watcher
 from inferd.server.scheduling.inline import Lane
 from inferd.server.scheduling.observer import BatchObserver
-from inferd.server.scheduling.outlook import Outlook
-from inferd.server.scheduling.parking import Idle, Parking
+from inferd.server.scheduling.policies.deadline_admission import Outlook
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.refusals import full, gave_way, too_late
 from inferd.server.scheduling.request import InferRequest, expiry
-from inferd.server.scheduling.watcher import Watcher
+from inferd.server.scheduling.worker_slot import Idle, Parking
 
 
 class Batcher:

@@ -25,8 +25,8 @@ from inferd.server.scheduling.batch import (
     split,
     wanted_outputs,
 )
+from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.buffers import Buffers
-from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import TOO_LONG, Pace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, thread_time
 
-from inferd.server.scheduling.cost import UNKNOWN, CostCurve
+from inferd.server.scheduling.policies.cost_model import UNKNOWN, CostCurve
 from inferd.server.scheduling.request import Ran
 
 _log = logging.getLogger("inferd.scheduling")

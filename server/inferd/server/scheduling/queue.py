@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
-from inferd.server.scheduling.company import Company
-from inferd.server.scheduling.cost import CostCurve
-from inferd.server.scheduling.crowd import Crowd, Who
+from inferd.server.scheduling.policies.cost_model import CostCurve
+from inferd.server.scheduling.policies.fair_share import Crowd, Who
+from inferd.server.scheduling.policies.linger import Company
 from inferd.server.scheduling.request import NEVER, InferRequest
 
 AGING = 1.0  # seconds that one step of priority is worth

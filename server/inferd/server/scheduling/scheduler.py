@@ -13,26 +13,26 @@ import numpy as np
 from inferd.backends.api import Array, Instance, LoadError, Model, Placement, Signature
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.errors import InvalidRequest, Unavailable
+from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
-from inferd.server.scheduling.crowd import Who
+from inferd.server.scheduling.double_buffer import share
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.express import LARGE, Express, fits, make_lane, may_run_inline
-from inferd.server.scheduling.forming import Batch
 from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline_executor import LARGE, Express, fits, make_lane, may_run_inline
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
-from inferd.server.scheduling.outlook import Outlook
-from inferd.server.scheduling.overlap import share
-from inferd.server.scheduling.oversize import Reassembly
 from inferd.server.scheduling.padding import Padding, unknown_names
-from inferd.server.scheduling.parking import Parking
-from inferd.server.scheduling.proof import Verdict
+from inferd.server.scheduling.policies.deadline_admission import Outlook
+from inferd.server.scheduling.policies.fair_share import Who
+from inferd.server.scheduling.qualification.probe import Verdict
+from inferd.server.scheduling.qualification.samples import Samples
+from inferd.server.scheduling.qualification.warmup import Rehearsal
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.refusals import overflow
-from inferd.server.scheduling.rehearsal import Rehearsal
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.scheduling.sample import Samples
+from inferd.server.scheduling.request_splitter import Reassembly
+from inferd.server.scheduling.worker_slot import Parking
 
 _log = logging.getLogger("inferd.scheduling")
 Take = Callable[[Parking], Batch | None]

@@ -1,0 +1,49 @@
+"""A line for every operator's action, done or refused: who, what, which model, how it ended."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from inferd.server.access.call_checks import Gate
+from inferd.server.access.identity import Credentials
+from inferd.server.errors import Code
+from inferd.server.observability.events import event, get
+from inferd.server.observability.rate_limit import RateLimit
+
+_REFUSED: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
+_LONGEST: Final = 256
+
+
+class Audit:
+    """Writes to the logger `inferd.audit`. What was done is always written; refusals, which strangers can cause at any
+    rate, are counted past a few a second for each code. Thread-safe."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate: Final = gate
+        self._log: Final = get("audit")
+        self._rate: Final = RateLimit(per_second=10.0, burst=50)
+
+    def write(
+        self, call: Credentials, method: str, outcome: Code | None, reason: str, request_id: str, **asked: object
+    ) -> None:
+        """`outcome`: None for done. `asked`: what was asked for, from the request itself."""
+        fields: dict[str, Any] = {
+            "method": method,
+            "who": self._gate.who(call),
+            "peer": call.peer,
+            "request_id": _clean(request_id),
+            "outcome": "OK" if outcome is None else outcome.name,
+            **{key: _clean(value) if isinstance(value, str) else value for key, value in asked.items()},
+            "reason": _clean(reason) or None,
+        }
+        if outcome in _REFUSED:
+            self._rate.event(self._log, logging.WARNING, "admin refused", outcome, **fields)
+        else:
+            event(self._log, logging.INFO, "admin", **fields)
+
+
+def _clean(text: str) -> str:
+    # A client must not be able to forge log lines.
+    text = text[:_LONGEST]
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -1,0 +1,114 @@
+"""Bounds for each client: a rate of requests, and how many may be under way."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from typing import Final
+from urllib.parse import unquote
+
+from inferd.server.access.rate_bucket import Bucket
+from inferd.server.access.recent import Recent
+from inferd.server.config.access_schema import Clients
+from inferd.server.errors import RateLimited
+
+_CLIENTS: Final = 4096  # that are remembered; one that is forgotten begins anew
+_PAUSE: Final = 0.1  # seconds after which a client with too much under way may try again
+
+
+class Limiter:
+    """Thread-safe. `refused` counts by reason."""
+
+    def __init__(self, config: Clients, clock: Callable[[], float] = monotonic) -> None:
+        self._rate: Final = config.rate or 0.0
+        self._burst: Final = float(config.burst or max(1.0, self._rate))
+        self._most: Final = config.concurrency
+        self._clock: Final = clock
+        self._known: Final = Recent[str, _Client](_CLIENTS)
+        self.refused: Final = {"rate": 0, "concurrency": 0}
+
+    def take(self, client: str) -> None:
+        """One request of the rate. Raises RateLimited, which says when the next one may come."""
+        if self._rate:
+            self._take(self._client(client))
+
+    def enter(self, client: str) -> Lease:
+        """One request begins; the lease is given back when it ends. Raises RateLimited."""
+        found = self._client(client)
+        if self._rate:
+            self._take(found)
+        if self._most is not None:
+            with found.lock:
+                full = found.running >= self._most
+                found.running += not full
+            if full:
+                self.refused["concurrency"] += 1
+                raise RateLimited(
+                    f"expected at most {self._most} requests of one client at once (limits.clients.concurrency)",
+                    retry_after=_PAUSE,
+                )
+        return Lease(found if self._most is not None else None)
+
+    def _take(self, client: _Client) -> None:
+        with client.lock:
+            pause = client.left.take(self._clock())
+        if pause:
+            self.refused["rate"] += 1
+            raise RateLimited(
+                f"expected at most {self._rate:g} requests per second of one client (limits.clients.rate)",
+                retry_after=pause,
+            )
+
+    def _client(self, name: str) -> _Client:
+        found = self._known.get(name)
+        if found is None:
+            found = _Client(Bucket(self._rate, self._burst, self._clock()))
+            self._known.put(name, found)
+        return found
+
+
+class _Client:
+    __slots__ = ("left", "lock", "running")
+
+    def __init__(self, left: Bucket) -> None:
+        self.lock = Lock()
+        self.left = left
+        self.running = 0
+
+
+class Lease:
+    """A request under way. `release` counts once. Thread-safe."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: _Client | None) -> None:
+        self._client = [client]
+
+    def release(self) -> None:
+        """The request has ended."""
+        try:
+            client = self._client.pop()
+        except IndexError:
+            return
+        if client is not None:
+            with client.lock:
+                client.running -= 1
+
+
+def address_of(peer: str) -> str:
+    """The address of a peer in gRPC's form, without its port; of IPv6 the network, of which one client has all."""
+    kind, _, rest = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return kind
+    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
+    if kind == "ipv6":
+        try:
+            whole = ipaddress.IPv6Address(host)
+        except ValueError:
+            return host
+        if whole.ipv4_mapped is not None:
+            return str(whole.ipv4_mapped)
+        return f"{ipaddress.IPv6Address(int(whole) >> 64 << 64)}/64"
+    return host

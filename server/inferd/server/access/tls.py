@@ -1,0 +1,111 @@
+"""Certificate, key and authorities of one port, read again when they change: new connections get the new ones."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from inferd.server.access.file_watch import FileWatch
+from inferd.server.config.schema import Tls
+from inferd.server.observability.events import event, get
+
+_log = get("security")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What was in the files, as PEM; compared by identity. `ca`: None where clients show no certificates."""
+
+    key: bytes
+    chain: bytes
+    ca: bytes | None
+
+
+class TlsFiles:
+    """The files of one port. `material` is always usable: files that are not leave what was. Thread-safe."""
+
+    def __init__(self, config: Tls, where: str) -> None:
+        """`where` is the settings' place, such as server.tls. Raises OSError that names the file and its key."""
+        self._config: Final = config
+        self._where: Final = where
+        self.material, self._context = self._read()
+
+    @property
+    def mutual(self) -> bool:
+        """Whether clients must show a certificate."""
+        return self._config.client_ca is not None
+
+    def watch(self, files: FileWatch) -> None:
+        """Follows the files."""
+        config = self._config
+        paths = [path for path in (config.certificate, config.key, config.client_ca) if path is not None]
+        files.follow(self._where, paths, self._again)
+
+    def server_context(self) -> ssl.SSLContext:
+        """For asyncio and a server's whole life: each connection is given the files' newest content."""
+        return _Newest(self)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The files as they were when they could last be used."""
+        return self._context
+
+    def _read(self) -> tuple[Material, ssl.SSLContext]:
+        config, where = self._config, self._where
+        material = Material(
+            _pem(config.key, f"{where}.key", b"PRIVATE KEY-----"),
+            _pem(config.certificate, f"{where}.certificate", b"-----BEGIN CERTIFICATE"),
+            None if config.client_ca is None else _pem(config.client_ca, f"{where}.client_ca", b"-----BEGIN CERT"),
+        )
+        return material, self._made()
+
+    def _made(self) -> ssl.SSLContext:
+        # gRPC's core writes what is wrong to stderr and says only that it could not bind: so it is tried here for both.
+        config = self._config
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(config.certificate, config.key)
+            if config.client_ca is not None:
+                context.load_verify_locations(config.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except ssl.SSLError as error:
+            reason = (error.reason or str(error)).replace("_", " ").lower()
+            raise OSError(errno.EINVAL, f"{self._where}: {reason}: {config.certificate}") from None
+        return context
+
+    def _again(self) -> None:
+        self.material, self._context = self._read()
+        event(_log, logging.INFO, "certificates read again", where=self._where, file=self._config.certificate)
+
+
+class _Newest(ssl.SSLContext):
+    """Connections are made by the newest context. A session that one before it began cannot be taken up again: its
+    client's certificate would not be looked at any more."""
+
+    def __new__(cls, _files: TlsFiles) -> _Newest:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return self._files.context.wrap_bio(*args, **kwargs)
+
+
+def tls_files(config: Tls | None, where: str) -> TlsFiles | None:
+    """None for plain text. Raises OSError."""
+    return None if config is None else TlsFiles(config, where)
+
+
+def _pem(path: str, key: str, mark: bytes) -> bytes:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise OSError(error.errno, f"{key}: cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    if mark not in content:
+        raise OSError(errno.EINVAL, f"{key}: expected PEM with {mark.decode().strip('-')!r} in {path}, found none")
+    return content

@@ -1,0 +1,1 @@
+"""A model's inputs from the command line."""

@@ -1,0 +1,208 @@
+"""What stands on the command line, to a model's inputs.
+
+--input NAME=VALUE    or just VALUE for a model with one input
+VALUE                 JSON ("[[1, 2]]", "3.5"), other text as a string, or a file:
+@FILE                 .npy, .npz, .json, or an image (.png .jpg .jpeg .bmp .gif .webp)
+@FILE without a name  a .npz or a .json object holds all inputs by name
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd.client import Client, DType, Signature, TensorSpec
+from inferd.server.cli.errors import CommandError, usage
+from inferd.server.cli.inputs.images import IMAGE_SUFFIXES, ImageOptions, read_image
+
+Inputs = dict[str, Any]
+_JSON = ("[", "{", '"')  # what begins so is JSON, or meant to be
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose a model's version and give its inputs."""
+    parser.add_argument("model")
+    parser.add_argument("--version", type=int, metavar="N", help="exactly this version")
+    parser.add_argument("--label", help="the version that this label points to")
+    parser.add_argument("--signature", help="the way to call it, where it has several")
+    parser.add_argument(
+        "-i", "--input", action="append", default=[], metavar="[NAME=]VALUE", help="JSON, text, or @FILE; repeatable"
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument("--resize", type=_size, metavar="WxH", help="default: what the signature says")
+    images.add_argument(
+        "--layout", choices=("NCHW", "NHWC", "CHW", "HWC", "NHW", "HW"), help="default: by the signature"
+    )
+    images.add_argument("--scale", type=_factor, default=1.0, metavar="F", help="multiply pixels (0..255), e.g. 1/255")
+    images.add_argument("--mean", type=_floats, metavar="F[,F,F]", help="subtract after scaling, per channel")
+    images.add_argument("--std", type=_floats, metavar="F[,F,F]", help="divide after that, per channel")
+
+
+def read_inputs(args: argparse.Namespace, client: Client) -> Any:
+    """The inputs: a mapping of name to value, or a lone value. Raises CommandError.
+
+    Asks the server for the signature only where an image needs it.
+    """
+    options = ImageOptions(args.resize, args.layout, args.scale, args.mean, args.std)
+    named: Inputs = {}
+    alone: list[Any] = []
+    for text in args.input:
+        name, value = _split(text)
+        found = _value(value, name, lambda name=name: _spec(args, client, name), options)
+        if name:
+            _put(named, name, found)
+        elif value.startswith("@") and isinstance(found, dict):
+            for key, item in found.items():
+                _put(named, key, item)
+        else:
+            alone.append(found)
+    if alone and (named or len(alone) > 1):
+        raise usage("--input: with several inputs each needs its name, NAME=VALUE")
+    return alone[0] if alone else named
+
+
+def random_inputs(
+    signature: Signature, batch: int, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Made-up inputs that fit a signature: the first open dimension is the batch, every other one 1.
+
+    Raises CommandError where the signature says too little; `shapes` answers that.
+    """
+    unknown = sorted(shapes.keys() - {spec.name for spec in signature.inputs})
+    if unknown:
+        known = ", ".join(spec.name for spec in signature.inputs)
+        raise usage(f"--shape {unknown[0]}=…: the model has no such input, only {known}")
+    rand = np.random.default_rng(0)
+    made = {}
+    for spec in signature.inputs:
+        if spec.optional and spec.name not in shapes:
+            continue
+        made[spec.name] = _made_up(spec, batch, shapes.get(spec.name), rand)
+    return made
+
+
+def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """`NAME=1,3,224,224` to shapes."""
+    shapes = {}
+    for text in texts:
+        name, sign, sizes = text.rpartition("=")
+        try:
+            shapes[name] = tuple(int(size) for size in sizes.split(",") if size)
+        except ValueError:
+            sign = ""
+        if min(shapes.get(name, ()), default=0) < 0:
+            sign = ""
+        if not sign or not name:
+            raise usage(f"--shape {text!r}: expected NAME=SIZE,SIZE,…")
+    return shapes
+
+
+def _made_up(
+    spec: TensorSpec, batch: int, given: tuple[int, ...] | None, rand: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    if given is None and spec.shape is None:
+        raise CommandError(f"input {spec.name!r}: the signature tells no rank; give --shape {spec.name}=… or --input")
+    if spec.dtype is None:
+        raise CommandError(f"input {spec.name!r}: element type unknown to this client; give --input")
+    shape = list(given if given is not None else spec.shape or ())
+    if given is None:
+        opens = [i for i, size in enumerate(shape) if size < 0]
+        for i in opens:
+            shape[i] = batch if i == opens[0] else 1
+    if spec.dtype is DType.STRING:
+        return np.full(shape, b"text", dtype=object)
+    if spec.dtype is DType.BOOL:
+        return rand.random(shape) < 0.5
+    if spec.dtype in (DType.FP16, DType.BF16, DType.FP32, DType.FP64):
+        return np.asarray(rand.random(shape), dtype=spec.dtype.numpy)
+    # Small: integers are often indices into something.
+    return np.asarray(rand.integers(0, 2, shape), dtype=spec.dtype.numpy)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """NAME=VALUE, where VALUE may hold anything. Names may hold colons, dots, slashes, brackets."""
+    if text.startswith(("@", *_JSON)):
+        return "", text
+    name, sign, value = text.partition("=")
+    return (name, value) if sign else ("", text)
+
+
+def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
+    if not text.startswith("@"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            if text.startswith(_JSON):
+                raise usage(f"--input {name or text!r}: no valid JSON: {error}") from None
+            return text
+        except RecursionError:
+            raise usage(f"--input {name or text[:40]!r}: expected JSON with fewer levels of nesting") from None
+    path = Path(text[1:]).expanduser()
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if suffix == ".npz":
+            return _from_npz(path, name)
+        if suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        if suffix in IMAGE_SUFFIXES:
+            return read_image(path, spec(), options)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CommandError(f"cannot read {path}: {error}") from None
+    except RecursionError:
+        raise CommandError(f"cannot read {path}: expected JSON with fewer levels of nesting") from None
+    known = ".npy, .npz, .json, " + ", ".join(sorted(IMAGE_SUFFIXES))
+    raise usage(f"--input {text!r}: expected a file that ends in {known}")
+
+
+def _from_npz(path: Path, name: str) -> Any:
+    with np.load(path, allow_pickle=False) as arrays:
+        if not name:
+            return dict(arrays.items())
+        if name in arrays:
+            return arrays[name]
+        if len(arrays.files) == 1:
+            return arrays[arrays.files[0]]
+        raise CommandError(f"{path} holds no array {name!r}, only {', '.join(arrays.files)}")
+
+
+def _put(named: Inputs, name: str, value: Any) -> None:
+    if name in named:
+        raise usage(f"--input: {name!r} is given twice")
+    named[name] = value
+
+
+def _spec(args: argparse.Namespace, client: Client, name: str) -> TensorSpec | None:
+    signature = client.metadata(args.model, version=args.version, label=args.label).signature(args.signature)
+    if signature is None:
+        return None
+    if not name and len(signature.inputs) == 1:
+        return signature.inputs[0]
+    return next((spec for spec in signature.inputs if spec.name == name), None)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, sign, height = text.lower().partition("x")
+    if not (sign and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WxH, for example 224x224")
+    return int(width), int(height)
+
+
+def _factor(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected for example 0.5 or 1/255") from None
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(_factor(part) for part in text.split(","))

@@ -1,0 +1,1 @@
+"""Readers of Triton's and TensorFlow Serving's configuration files."""

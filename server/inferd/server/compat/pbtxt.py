@@ -1,0 +1,238 @@
+"""Triton's config.pbtxt as a plain mapping: the fields that inferd honours, and the names of those that it does not.
+
+The mapping has the field names and the shape of Triton's ModelConfig message; repeated fields are lists, maps are
+dicts:
+
+    {"name": "m", "platform": "onnxruntime_onnx", "max_batch_size": 8,
+     "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [64]}], "parameters": {"KEY": "value"},
+     "version_policy": {"latest": {"num_versions": 1}}, "dynamic_batching": {"preferred_batch_size": [4, 8]}, ...}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inferd.server.compat.text_format import Message, Name, TextFormatError, Value, parse
+from inferd.server.errors import LayoutError
+
+_MAX_BYTES = 4 * 2**20
+
+Reader = Callable[[Value], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonConfig:
+    """`values`: what the file says of things inferd honours. `unknown`: paths of fields that it does not, in the file's
+    order."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+
+
+def read_triton_config(file: Path, model: str) -> TritonConfig:
+    """Reads config.pbtxt of the model directory `model`. Raises LayoutError naming file, field, expected and got."""
+    try:
+        with open(file, "rb") as source:
+            raw = source.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise LayoutError(f"{file} cannot be read: {error.strerror or error}") from None
+    if len(raw) > _MAX_BYTES:
+        raise LayoutError(f"{file} is larger than {_MAX_BYTES} bytes: not a model configuration")
+    try:
+        values, unknown = triton_config(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise LayoutError(f"{file}: expected text in UTF-8, got other bytes") from None
+    except TextFormatError as error:
+        raise LayoutError(f"{file}: {error}") from None
+    name = values.get("name", "")
+    if name and name != model:
+        raise LayoutError(f"{file}: name: expected {model!r} (the directory's name) or nothing, got {name!r}")
+    return TritonConfig(values, tuple(unknown))
+
+
+def triton_config(text: str) -> tuple[dict[str, Any], list[str]]:
+    """The mapping and the unknown fields of a configuration. Raises TextFormatError."""
+    unknown: list[str] = []
+    return read_message(parse(text), MODEL, "", unknown), unknown
+
+
+class Repeated:
+    """A repeated field: each occurrence, or each item of a list, is read by `item`."""
+
+    def __init__(self, item: Reader | dict[str, Any]) -> None:
+        self.item = item
+
+
+class Map:
+    """A map field: occurrences of { key: ... value: ... }. `only`: the one field of the values that counts."""
+
+    def __init__(self, item: Reader | dict[str, Any], key: Reader | None = None, only: str = "") -> None:
+        self.item = item
+        self.key = key or string
+        self.only = only
+
+
+def read_message(fields: Message, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+    """The mapping of a message; fields that `schema` does not have are added to `unknown`. Raises TextFormatError."""
+    found: dict[str, Any] = {}
+    for name, value in fields:
+        where = f"{path}.{name}" if path else name
+        kind = schema.get(name)
+        if kind is None:
+            if where not in unknown:
+                unknown.append(where)
+        elif isinstance(kind, Repeated):
+            items = value if isinstance(value, list) and not isinstance(value, Message) else [value]
+            found.setdefault(name, []).extend(_read(item, kind.item, where, unknown) for item in items)
+        elif isinstance(kind, Map):
+            entries = value if isinstance(value, list) and not isinstance(value, Message) else [value]
+            for entry in entries:
+                pair = dict(_expect_message(entry, where))
+                key = kind.key(pair.get("key", "" if kind.key is string else 0))
+                given = pair.get("value", Message() if isinstance(kind.item, dict) else "")
+                inner = _read(given, kind.item, f"{where}[{key}]", unknown)
+                found.setdefault(name, {})[key] = inner.get(kind.only, "") if kind.only else inner
+        else:
+            found[name] = _read(value, kind, where, unknown)
+    return found
+
+
+def _read(value: Value, kind: Any, where: str, unknown: list[str]) -> Any:
+    if isinstance(kind, dict):
+        return read_message(_expect_message(value, where), kind, where, unknown)
+    try:
+        return kind(value)
+    except TextFormatError as error:
+        raise TextFormatError(f"{where}: {error}") from None
+
+
+def _expect_message(value: Value, where: str) -> Message:
+    if isinstance(value, Message):
+        return value
+    raise TextFormatError(f"{where}: expected {{ ... }}, got {value!r}")
+
+
+def string(value: Value) -> str:
+    """A quoted text. Raises TextFormatError."""
+    if isinstance(value, str) and not isinstance(value, Name):
+        return value
+    raise TextFormatError(f"expected a quoted string, got {_shown(value)}")
+
+
+def integer(value: Value) -> int:
+    """A whole number. Raises TextFormatError."""
+    if isinstance(value, int):
+        return value
+    raise TextFormatError(f"expected an integer, got {_shown(value)}")
+
+
+def boolean(value: Value) -> bool:
+    """true or false. Raises TextFormatError."""
+    if isinstance(value, Name) and value in ("true", "True", "t"):
+        return True
+    if isinstance(value, Name) and value in ("false", "False", "f"):
+        return False
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    raise TextFormatError(f"expected true or false, got {_shown(value)}")
+
+
+def word(value: Value) -> str:
+    """A name of an enum. Raises TextFormatError."""
+    if isinstance(value, Name):
+        return str(value)
+    raise TextFormatError(f"expected a name such as TYPE_FP32 or KIND_CPU, got {_shown(value)}")
+
+
+def _shown(value: Value) -> str:
+    return "{ ... }" if isinstance(value, Message) else repr(value)
+
+
+def enum(*names: str) -> Reader:
+    """A name of an enum, or its number in `names`, as the text format and JSON take both. Raises TextFormatError."""
+
+    def read(value: Value) -> str:
+        if isinstance(value, int) and 0 <= value < len(names):
+            return names[value]
+        return word(value)
+
+    return read
+
+
+_TYPE = enum(
+    "TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8", "TYPE_INT16",
+    "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16",
+)  # fmt: skip
+_KIND = enum("KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL")
+_FORMAT = enum("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW")
+_TIMEOUT_ACTION = enum("REJECT", "DELAY")
+_RESHAPE = {"shape": Repeated(integer)}
+_SAMPLE_INPUT = {
+    "data_type": _TYPE, "dims": Repeated(integer), "zero_data": boolean, "random_data": boolean,
+    "input_data_file": string,
+}  # fmt: skip
+_INPUT = {
+    "name": string, "data_type": _TYPE, "format": _FORMAT, "dims": Repeated(integer), "reshape": _RESHAPE,
+    "optional": boolean,
+}  # fmt: skip
+_OUTPUT = {
+    "name": string, "data_type": _TYPE, "dims": Repeated(integer), "reshape": _RESHAPE, "label_filename": string,
+}  # fmt: skip
+_QUEUE_POLICY = {
+    "timeout_action": _TIMEOUT_ACTION, "default_timeout_microseconds": integer, "allow_timeout_override": boolean,
+    "max_queue_size": integer,
+}  # fmt: skip
+MODEL: dict[str, Any] = {
+    "name": string,
+    "platform": string,
+    "backend": string,
+    "runtime": string,
+    "max_batch_size": integer,
+    "default_model_filename": string,
+    "input": Repeated(_INPUT),
+    "output": Repeated(_OUTPUT),
+    "version_policy": {
+        "latest": {"num_versions": integer},
+        "all": {},
+        "specific": {"versions": Repeated(integer)},
+    },
+    "instance_group": Repeated(
+        {"name": string, "kind": _KIND, "count": integer, "gpus": Repeated(integer)},
+    ),
+    "ensemble_scheduling": {
+        "step": Repeated(
+            {
+                "model_name": string,
+                "model_version": integer,
+                "input_map": Map(string),
+                "output_map": Map(string),
+                "model_namespace": string,
+            },
+        ),
+        "max_inflight_requests": integer,
+    },
+    "model_warmup": Repeated(
+        {"name": string, "batch_size": integer, "inputs": Map(_SAMPLE_INPUT), "count": integer},
+    ),
+    "model_transaction_policy": {"decoupled": boolean},
+    "optimization": {
+        "graph": {"level": integer},
+        "execution_accelerators": {
+            "gpu_execution_accelerator": Repeated({"name": string, "parameters": Map(string)}),
+            "cpu_execution_accelerator": Repeated({"name": string, "parameters": Map(string)}),
+        },
+    },
+    "dynamic_batching": {
+        "preferred_batch_size": Repeated(integer),
+        "max_queue_delay_microseconds": integer,
+        "preserve_ordering": boolean,
+        "priority_levels": integer,
+        "default_priority_level": integer,
+        "default_queue_policy": _QUEUE_POLICY,
+        "priority_queue_policy": Map(_QUEUE_POLICY, key=integer),
+    },
+    "parameters": Map({"string_value": string}, only="string_value"),
+}

@@ -1,0 +1,1 @@
+"""Which method and which route is answered by whom, and what stands around each of them."""

@@ -1,0 +1,140 @@
+"""Which method is answered by whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inferd.server.access.audit import Audit
+from inferd.server.access.call_checks import Gate, make_gate
+from inferd.server.access.grants import Grants, Scope
+from inferd.server.access.method_rules import NEEDS
+from inferd.server.access.visible_models import View
+from inferd.server.composition.audited_calls import audited
+from inferd.server.composition.authenticated_calls import Guard, Handlers
+from inferd.server.composition.known_callers import Admitted
+from inferd.server.composition.limited_calls import Bounded
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import Code
+from inferd.server.inference.failure_log import FailureLog
+from inferd.server.inference.failures import failure_of
+from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.request_groups import Bursts
+from inferd.server.inference.service import Check, Inference
+from inferd.server.inference.shared_memory import Regions
+from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
+from inferd.server.lifecycle.request_check import check_request
+from inferd.server.protocols.common import call_batch as burst
+from inferd.server.protocols.common.codec import Speech
+from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.health import CHECK, WATCH, Health
+from inferd.server.protocols.common.reflection import Reflection
+from inferd.server.protocols.common.single_call import Lone
+from inferd.server.protocols.native import predict
+from inferd.server.protocols.native.models import Models
+from inferd.server.protocols.native.predict import PROTOCOL, Predict
+from inferd.server.protocols.native.predict_stream import PredictStream
+from inferd.server.protocols.oip import infer
+from inferd.server.protocols.oip import service as oip
+from inferd.server.protocols.oip.errors import failure_in_hand
+from inferd.server.protocols.tfs import predict as tfs_predict
+from inferd.server.protocols.tfs import service as tfs
+from inferd.server.protocols.tfs.errors import failure as tfs_failure
+from inferd.server.transport.calls import MethodTable, StreamHandler, UnaryHandler
+
+PREDICT = "/inferd.v1.PredictService/Predict"
+PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
+MODEL_SERVICE = "inferd.v1.ModelService"
+SERVICES = ("inferd.v1.PredictService", MODEL_SERVICE, "grpc.health.v1.Health", oip.SERVICE, *tfs.SERVICES)
+_PROTOCOLS = {"/inference.": "oip", "/tensorflow.": "tfs"}
+
+
+def build_method_table(
+    manager: ManagerLike,
+    metrics: MetricsLike,
+    config: ServerConfig,
+    *,
+    inflight: Inflight,
+    health: Health | None = None,
+    check: Check = check_request,
+    regions: Regions | None = None,
+    gate: Gate | None = None,
+) -> MethodTable:
+    """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
+    `regions` and `gate` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with
+    that). Raises ConfigError."""
+    gate, failures = gate or make_gate(config), FailureLog()
+    edge = Edge(gate, failures)
+    shared = health or Health(manager, SERVICES)
+    regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
+    reflection = Reflection(SERVICES, edge)
+
+    def refused(method: str, code: Code) -> None:
+        protocol = next((name for start, name in _PROTOCOLS.items() if method.startswith(start)), PROTOCOL)
+        metrics.unknown(protocol, code.name, 0.0)
+
+    def handlers(
+        manager: ManagerLike, predicting: ManagerLike, checking: UnaryHandler, watching: StreamHandler
+    ) -> Handlers:
+        """For callers who see the models so."""
+        inference = Inference(predicting, metrics, check)
+        triton = oip.Oip(manager, predicting, metrics, check, inflight, gate, failures, shared.ready, config, regions)
+        serving = tfs.Tfs(manager, predicting, metrics, check, gate, failures)
+        models = Models(manager, edge)
+        unary: dict[str, UnaryHandler] = {PREDICT: Predict(inference, edge), CHECK: checking, **models.unary()}
+        stream: dict[str, StreamHandler] = {
+            PREDICT_STREAM: PredictStream(inference, edge, inflight),
+            WATCH: watching,
+            **models.stream(),
+            **reflection.stream(),
+        }
+        return Handlers(
+            {path: edge.unary(handler) for path, handler in unary.items()} | {**triton.unary(), **serving.unary()},
+            {path: edge.stream(handler) for path, handler in stream.items()} | {**triton.stream()},
+        )
+
+    def seen_by(grants: Grants) -> Handlers:
+        seen = View(manager, grants, Scope.METADATA)
+        return handlers(seen, View(manager, grants, Scope.PREDICT), *shared.through(seen.allow))
+
+    if gate.authority is None:
+        whole = handlers(manager, manager, shared.check, shared.watch)
+    else:
+        whole = Guard(gate.authority, seen_by, edge, refused).handlers()
+    audit = Audit(gate)
+    speeches: dict[str, Speech] = {
+        PREDICT: predict.Speech(edge),
+        oip.INFER: infer.Speech(),
+        tfs.PREDICT: tfs_predict.Speech(),
+    }
+    statuses = {PREDICT: failure_of, oip.INFER: failure_in_hand, tfs.PREDICT: tfs_failure}
+    if gate.authority is not None:
+        speeches = {path: Admitted(speech, gate.authority) for path, speech in speeches.items()}
+    if gate.limiter is not None:
+        speeches = {}  # for how much a client asks is looked at call by call: then nothing takes a short cut
+    bursts = Bursts(manager)
+    table = MethodTable(
+        unary={
+            path: audited(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
+            for path, handler in whole.unary.items()
+        },
+        stream=whole.stream,
+        exempt=frozenset({CHECK, *oip.PROBES}),
+        bursts={
+            path: burst.Burst(speech, bursts, whole.unary[path], Edge(gate, failures, statuses[path]).fail_together)
+            for path, speech in speeches.items()
+        },
+        lone={path: Lone(speech, manager.serving) for path, speech in speeches.items()},
+        refused=refused,
+    )
+    return table if gate.limiter is None else _bounded(table, Bounded(gate.limiter, edge, refused))
+
+
+def _bounded(table: MethodTable, bounded: Bounded) -> MethodTable:
+    """The table within the bounds of clients. Health is never counted."""
+    free = {path for path, need in NEEDS.items() if need == "health"}
+    return replace(
+        table,
+        unary={path: fn if path in free else bounded.unary(fn) for path, fn in table.unary.items()},
+        stream={path: fn if path in free else bounded.stream(fn) for path, fn in table.stream.items()},
+        unbounded=table.unary,
+    )

@@ -1,0 +1,152 @@
+"""REST as one application: FastAPI with the routes of both protocols, and the documentation at /docs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING
+
+from inferd.server import __version__
+from inferd.server.access.call_checks import Gate
+from inferd.server.config.schema import Http
+from inferd.server.http.admission import Entrance
+from inferd.server.http.exchange import Bounds, Door
+from inferd.server.http.method_call import Methods
+from inferd.server.http.pages import Readiness
+from inferd.server.http.workers import Workers
+from inferd.server.inference.failure_log import FailureLog
+from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.service import Check, Inference
+from inferd.server.inference.shared_memory import Regions
+from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from starlette.responses import Response
+
+_ABOUT = (
+    "Inference over REST. Unmodified clients of Triton (Open Inference Protocol) and of TensorFlow Serving find their "
+    "paths here; gRPC has more and is faster."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What REST stands on. `methods` are the handlers of the gRPC port by full path, for what is not inference."""
+
+    manager: ManagerLike
+    metrics: MetricsLike
+    check: Check
+    gate: Gate
+    regions: Regions
+    inflight: Inflight
+    methods: Methods
+
+    @property
+    def entrance(self) -> Entrance:
+        """What is asked of every caller."""
+        return Entrance(self.gate.authority)
+
+
+class RestApi:
+    """The application and what it holds. `app` is called once; the others are thread-safe."""
+
+    def __init__(self, core: Core, config: Http, ready: Callable[[], Readiness]) -> None:
+        """`ready` is called on the event loop."""
+        self._core = core
+        self._ready = ready
+        self._door = Door()
+        self._workers = Workers()
+        self._bounds = Bounds(core.inflight, self._door, self._workers, config.max_body, config.timeout)
+
+    def app(self) -> FastAPI:
+        """Imports FastAPI and makes the application."""
+        return build_app(self._core, self._bounds, self._ready)
+
+    def refuse(self) -> None:
+        """Turns away what is new from now on."""
+        self._door.close()
+
+    def idle(self) -> Event:
+        """Set when everything is turned away and nothing is under way."""
+        return self._door.empty
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self._workers.close()
+
+
+def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> FastAPI:
+    """The application."""
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    from inferd.server.http.error_boundary import Edge, Protocol
+    from inferd.server.http.status_codes import oip_status, tfs_status
+    from inferd.server.protocols.oip.error_messages import checked as oip_checked
+    from inferd.server.protocols.oip.errors import failure as oip_failure
+    from inferd.server.protocols.oip.rest import control as oip_control
+    from inferd.server.protocols.oip.rest.infer import Infer
+    from inferd.server.protocols.oip.rest.routes import oip_router
+    from inferd.server.protocols.oip.rest.system import System
+    from inferd.server.protocols.tfs.error_messages import checked as tfs_checked
+    from inferd.server.protocols.tfs.errors import failure as tfs_failure
+    from inferd.server.protocols.tfs.rest import control as tfs_control
+    from inferd.server.protocols.tfs.rest.predict import Predict
+    from inferd.server.protocols.tfs.rest.routes import tfs_router
+
+    # FastAPI's own page at /docs loads its script from another host.
+    app = FastAPI(
+        title="inferd", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    inference = partial(Inference, core.manager, core.metrics)
+    failures = FailureLog()
+    edge = partial(Edge, bounds=bounds, gate=core.gate, failures=failures, entrance=core.entrance)
+    triton = edge(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
+    serving = edge(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
+    control = oip_control.Control(core.methods, triton, lambda: ready().ready)
+    infer = Infer(core.manager, triton, core.regions, core.gate)
+    app.include_router(oip_router(infer, control, System(control)))
+    app.include_router(tfs_router(Predict(core.manager, serving), tfs_control.Control(core.methods, serving)))
+    _add_docs(app)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(RequestValidationError, _no_route)
+    return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    from starlette.responses import HTMLResponse
+
+    from inferd.server.http.docs_page import HEADERS, docs_page
+
+    page: list[str] = []
+
+    async def docs(_: Request) -> Response:
+        if not page:  # made when it is first asked for: start-up does not wait for it
+            page.append(docs_page(app.openapi()))
+        return HTMLResponse(page[0], headers=HEADERS)
+
+    app.add_route("/docs", docs, include_in_schema=False)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """A path or verb that there is not, in the words of the protocol whose path it is near."""
+    from starlette.exceptions import HTTPException
+    from starlette.responses import Response
+
+    from inferd.server.http.error_boundary import JSON
+    from inferd.server.http.json.text import dumps
+    from inferd.server.protocols.tfs.rest.routes import malformed
+
+    path = request.scope["path"]
+    # Parameters of a path are all that is validated: one that is not valid is no path either.
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
+    if path.startswith("/v1/"):
+        return malformed(request)
+    text = f"no such path: {path[:200]}"
+    if status == 405:
+        text = f"expected {(headers or {}).get('Allow', 'another verb')}, got {request.method}"
+    return Response(dumps({"error": text}), status, headers, JSON)

@@ -1,0 +1,51 @@
+"""The short cuts (`rpc.burst`, `rpc.lone`) where callers have to say who they are: for those who are known already and
+may predict with the model. Everybody else is looked at alone, behind the guard, which knows what to tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from inferd.server.access.grants import Scope
+from inferd.server.inference.request_groups import Targets
+from inferd.server.protocols.common.codec import Speech
+from inferd.server.transport.calls import UnaryCall
+from inferd.wire.forms import Form
+
+if TYPE_CHECKING:
+    from inferd.server.access.authority import Authority
+
+
+class Admitted:
+    """A protocol's Speech for such callers. Thread-safe."""
+
+    def __init__(self, speech: Speech, authority: Authority) -> None:
+        self._speech = speech
+        self._remembered = authority.remembered
+        self.protocol = speech.protocol
+        self.names = speech.names
+        self.forms = speech.forms
+        self.encode_one = speech.encode_one
+        self.encode = speech.encode
+        self.target = speech.target
+        self._targets = Targets(speech.target)
+
+    def request_ids(
+        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Any], bytes]]
+    ) -> Sequence[str | None]:
+        """See Speech: None also for callers who may not, or of whom nobody knows yet whether they may."""
+        ids = self._speech.request_ids(calls, messages)
+        return [
+            id_ if self._may(call, form) else None for call, (form, _), id_ in zip(calls, messages, ids, strict=True)
+        ]
+
+    def request_id(self, call: UnaryCall, form: Form[Any], message: bytes) -> str | None:
+        """The same for one call."""
+        return self._speech.request_id(call, form, message) if self._may(call, form) else None
+
+    def _may(self, call: UnaryCall, form: Form[Any]) -> bool:
+        caller = self._remembered(call)
+        if caller is None:
+            return False
+        target = self._targets[form.kind]
+        return target is not None and caller.grants.allows(Scope.PREDICT, target.model)

@@ -1,1 +1,0 @@
-"""The Open Inference Protocol in Triton's superset: what gRPC and REST mean by it alike."""

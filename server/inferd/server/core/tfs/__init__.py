@@ -1,1 +1,0 @@
-"""TensorFlow Serving's API: what gRPC and REST mean by it alike."""

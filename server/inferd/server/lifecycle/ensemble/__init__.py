@@ -1,0 +1,1 @@
+"""Models made of other models: their definition and how they are loaded."""

@@ -1,0 +1,73 @@
+"""How an ensemble comes: nothing is opened, its steps are wired to models that are served already."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from inferd.backends.api import LoadError
+from inferd.server.errors import ServingError
+from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, wiring_of
+from inferd.server.lifecycle.loading.class_labels import class_labels
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.request_check import check_request
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.scheduling.ensemble.scheduler import Acquire, Pipeline
+from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.policies.fair_share import Who
+
+
+def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who: Who | None = None) -> Servable:
+    """An ensemble of what `acquire` finds now; each request acquires anew; `who` tells callers apart. Raises
+    LoadError."""
+    began = time.monotonic()
+    config = request.config
+    signature, wiring = wiring_of(config)
+    with ExitStack() as held:
+        found = {}
+        for stage in wiring.stages:
+            try:
+                handle = acquire(stage.model, stage.version)
+            except ServingError as error:
+                raise LoadError(f"{stage.subject}: {error}") from None
+            held.callback(handle.release)
+            found[stage.model, stage.version] = handle.servable
+        problem = misfit(
+            signature,
+            wiring,
+            {key: servable.signatures[servable.default_signature] for key, servable in found.items()},
+        )
+        if problem:
+            raise LoadError(problem)
+        stateful = config.stateful or any(servable.stateful for servable in found.values())
+        devices = tuple(dict.fromkeys(device for servable in found.values() for device in servable.devices))
+    pipeline = Pipeline(
+        f"ensemble {request.id.name!r}",
+        signature,
+        wiring,
+        acquire=acquire,
+        check=check_request,
+        queue=config.queue,
+        max_batch_size=config.batching.max_batch_size if config.batching.mode == "trusted" else 0,
+        stateful=stateful,
+        devices=devices,
+        observer=observer,
+        who=who,
+    )
+    notes = [f"steps: {', '.join(f'{stage.model}' for stage in wiring.stages)}"]
+    if wiring.unused:
+        notes.append(f"nobody uses {', '.join(map(repr, wiring.unused))}")
+    if config.warmup.samples:
+        notes.append("model_warmup of an ensemble is not honoured: the models in it have their own")
+    return Servable(
+        request.id,
+        request.generation,
+        backend=BACKEND,
+        signatures={signature.name: signature},
+        scheduler=pipeline,
+        default_priority=config.default_priority,
+        load_seconds=time.monotonic() - began,
+        notes=(*request.notes, *notes),
+        ensemble=config.ensemble,
+        class_labels=class_labels(config, request.version.path.parent),
+    )

@@ -1,0 +1,178 @@
+"""What `inferd check` does with a repository: opens everything that would be served and says what it found.
+
+Nothing is served, warmed up or left open. Every version is opened where a server would open it, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferd.backends.api import LoadError, Signature
+from inferd.server.config.schema import ServerConfig
+from inferd.server.lifecycle.assemble import build_loader, resolver
+from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, models_of, wiring_of
+from inferd.server.lifecycle.loading.class_labels import class_labels
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.loader import Loader, Registry
+from inferd.server.lifecycle.loading.misplaced import misplaced
+from inferd.server.lifecycle.loading.warmup_requests import Recorded
+from inferd.server.lifecycle.operations.overrides import Wishes
+from inferd.server.lifecycle.reconcile.desired import desired
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.repository.configured_models import NamedModels
+from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
+from inferd.server.repository.source import RepositoryScanner
+from inferd.server.scheduling.ensemble.step_graph import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    model       its name; "" for a repository root
+    version     None for the model as a whole
+    path        where it lies; "" for a root, whose path is in the error
+    error       "" when it is in order
+    signatures  of an opened version, the default one first
+    """
+
+    model: str
+    version: int | None = None
+    path: str = ""
+    error: str = ""
+    backend: str = ""
+    signatures: tuple[Signature, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+def inspect_repository(config: ServerConfig, registry: Registry, recorded: Recorded | None = None) -> list[Finding]:
+    """Findings for every root with a problem, every model and every version that its policy wants, by name and version.
+
+    A version that is still being written is looked at as it is. `recorded` reads recorded warm-up requests. Never
+    raises for what it finds.
+    """
+    return list(_findings(config, registry, recorded))
+
+
+def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | None) -> Iterator[Finding]:
+    repository = config.repository.model_copy(update={"settle": 0.0})
+    named = NamedModels.of(config)
+    listing = RepositoryScanner(repository, resolver(config, named), named=named).scan()
+    for error in listing.errors:
+        if error in (model.error for model in listing.models.values()):
+            continue  # a named model's, told with it
+        yield Finding("", error=error)
+    for root in config.repository.roots:
+        for directory, error in misplaced(Path(root), listing.models, registry):
+            yield Finding(directory.name, path=str(directory), error=error)
+    loader = build_loader(config, registry, recorded=recorded)
+    opened: dict[str, list[Finding]] = {}
+    for model in listing.models.values():
+        yield Finding(model.name, path=str(model.directory), error=model.error, notes=model.notes)
+        if model.config is None or not model.config.ensemble:
+            found = opened[model.name] = list(_versions(model, loader))
+            yield from found
+    yield from _ensembles(listing.models, opened)
+
+
+def _ensembles(models: Mapping[str, ModelOnDisk], opened: dict[str, list[Finding]]) -> Iterator[Finding]:
+    """Ensembles can be looked at when everything in them has been: those in others first."""
+    left = {name: model for name, model in models.items() if model.config is not None and model.config.ensemble}
+    while left:
+        free = [name for name, model in left.items() if not set(_parts(model)) & set(left)]
+        if not free:
+            for name, model in left.items():
+                held = ", ".join(part for part in _parts(model) if part in left)
+                error = f"ensembles hold each other in a circle: {name} needs {held}"
+                yield Finding(name, path=str(model.directory), error=error)
+            return
+        for name in free:
+            found = opened[name] = list(_ensemble(left.pop(name), opened))
+            yield from found
+
+
+def _parts(model: ModelOnDisk) -> tuple[str, ...]:
+    return models_of(model.config) if model.config is not None else ()
+
+
+def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterator[Finding]:
+    yield from _unready(model)
+    assert model.config is not None
+    there = [version.number for version in model.versions if version.ready]
+    wanted = desired(model.config, Wishes(), there, (), served_by_default=True).wanted
+    for version in model.versions:
+        if version.number not in wanted:
+            continue
+        where = str(version.path)
+        try:
+            signature, wiring = wiring_of(model.config)
+            found = {(s.model, s.version): _signature(s, opened) for s in wiring.stages}
+            problem = misfit(signature, wiring, found)
+            if problem:
+                raise LoadError(problem)
+        except LoadError as error:
+            yield Finding(model.name, version.number, where, error=str(error))
+            continue
+        steps = f"steps: {', '.join(stage.model for stage in wiring.stages)}"
+        unused = (f"nobody uses {', '.join(map(repr, wiring.unused))}",) if wiring.unused else ()
+        yield Finding(model.name, version.number, where, "", BACKEND, (signature,), (steps, *unused))
+
+
+def _signature(stage: Stage, opened: Mapping[str, list[Finding]]) -> Signature:
+    """What a step's model takes and gives. Raises LoadError when it would not be served."""
+    if stage.model not in opened:
+        raise LoadError(f"{stage.subject}: there is no such model in the repository")
+    fine = {f.version: f.signatures[0] for f in opened[stage.model] if f.ok and f.version is not None and f.signatures}
+    if not fine:
+        raise LoadError(f"{stage.subject} would not be served")
+    number = max(fine) if stage.version is None else stage.version
+    if number not in fine:
+        raise LoadError(f"{stage.subject} would not be served; there would be {', '.join(map(str, sorted(fine)))}")
+    return fine[number]
+
+
+def _unready(model: ModelOnDisk) -> Iterator[Finding]:
+    for version in model.versions:
+        if version.error or version.held:
+            yield Finding(model.name, version.number, str(version.path), error=version.error or version.held)
+
+
+def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
+    yield from _unready(model)
+    if model.config is None:
+        return
+    there = [version.number for version in model.versions if version.ready]
+    labels = frozenset(model.config.labels.values())
+    wanted = desired(model.config, Wishes(), there, (), served_by_default=True).wanted
+    for number in sorted(labels - frozenset(there)):
+        names = ", ".join(sorted(label for label, version in model.config.labels.items() if version == number))
+        yield Finding(model.name, number, error=f"label {names} points to version {number}, which is not there")
+    for version in model.versions:
+        if version.number in wanted:
+            yield _open(model, version, loader)
+
+
+def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding:
+    assert model.config is not None
+    request = LoadRequest(ServableId(model.name, version.number), 0, version, model.config)
+    where = str(version.path)
+    try:
+        with loader.placed(request) as (opened, backend):
+            replayed = len(loader.warmup(request, opened))
+            class_labels(model.config, model.directory)
+            return Finding(
+                model.name,
+                version.number,
+                where,
+                backend=backend.name,
+                signatures=tuple(opened.signatures),
+                notes=(*opened.traits.notes, *((f"{replayed} warm-up requests",) if replayed else ())),
+            )
+    except LoadError as error:
+        return Finding(model.name, version.number, where, error=str(error))

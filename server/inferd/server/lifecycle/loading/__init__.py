@@ -1,0 +1,1 @@
+"""How one version is loaded: opened, checked, warmed up."""

@@ -1,0 +1,38 @@
+"""How a load goes wrong: with a LoadError that an operator can read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from inferd.backends.api import BackendError, LoadError
+from inferd.server.errors import LayoutError, ServingError
+from inferd.server.lifecycle.loading.cancellation import LoadCancelled
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.observability.events import event, get
+
+log = get("lifecycle")
+
+
+@contextmanager
+def load_errors(request: LoadRequest) -> Iterator[None]:
+    """Whatever goes wrong becomes a LoadError that an operator can read. A load that is cancelled is not gone wrong."""
+    try:
+        yield
+    except (LoadCancelled, LoadError):
+        raise
+    except (BackendError, LayoutError, ServingError) as error:
+        raise LoadError(str(error)) from error
+    except MemoryError:
+        raise LoadError("not enough memory to load it") from None
+    except OSError as error:
+        raise LoadError(f"{error.filename or request.version.path}: {error.strerror or error}") from error
+    except Exception as error:
+        event(log, logging.ERROR, "a load failed in an unforeseen way", error=error, servable=str(request.id))
+        raise LoadError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What it says, in one line of bounded length."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:500]

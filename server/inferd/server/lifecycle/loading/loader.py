@@ -1,0 +1,337 @@
+"""The Loader: how one version comes. Opened, placed, started, warmed up, proven; only then does the manager get it.
+
+Everything runs on a thread of the load pool. Whatever goes wrong is a LoadError with a message for operators, and
+leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from inferd.backends.api import (
+    Array,
+    Backend,
+    IncompleteArtefact,
+    LoadError,
+    Model,
+    OpenRequest,
+    Placement,
+)
+from inferd.server.config.schema import ModelConfig
+from inferd.server.lifecycle.ensemble.load import compose
+from inferd.server.lifecycle.loading.cancellation import Cancellation
+from inferd.server.lifecycle.loading.class_labels import class_labels
+from inferd.server.lifecycle.loading.declared import declared_samples
+from inferd.server.lifecycle.loading.load_errors import first_line, load_errors
+from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.placement import placements
+from inferd.server.lifecycle.loading.reshape import own_signatures, reshaped
+from inferd.server.lifecycle.loading.warmup_requests import Recorded, checked, warmup_requests
+from inferd.server.lifecycle.resources.memory import Memory
+from inferd.server.lifecycle.resources.memory_budget import ESTIMATE, MemoryBudget
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.observability.events import event, get
+from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.tree import read_tree
+from inferd.server.scheduling.ensemble.scheduler import Acquire
+from inferd.server.scheduling.inline import InlineLoop
+from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.policies.fair_share import Who
+from inferd.server.scheduling.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from inferd.server.isolation.process import WorkerProcess
+    from inferd.server.isolation.proxy import IsolatedModel
+
+log = get("lifecycle")
+
+
+class Registry(Protocol):
+    """What the loader needs of the backend registry."""
+
+    def detect(self, directory: Path, wanted: str | None) -> tuple[Backend, Path]:
+        """The backend for a version directory and the artefact in it. Raises LoadError."""
+        ...
+
+    def get(self, name: str) -> Backend:
+        """The backend with this name. Raises LoadError."""
+        ...
+
+    def named(self, wanted: str) -> Backend:
+        """The backend with this name or this Triton platform name. Raises LoadError."""
+        ...
+
+    def value(self, name: str) -> str:
+        """Where another process finds the backend with this name. Raises LoadError."""
+        ...
+
+
+class LoaderLike(Protocol):
+    """What the manager needs of a loader."""
+
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
+        """Loads and warms up. Raises LoadError, or LoadCancelled soon after the cancellation. Any thread."""
+        ...
+
+    def unload(self, servable: Servable) -> None:
+        """Closes a servable that no handle refers to, and returns its memory. Never raises. Any thread."""
+        ...
+
+    def preload(self, backends: Sequence[str]) -> None:
+        """Imports these frameworks now. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A version that is open. `isolated`: its proxy, where it lives in a worker process."""
+
+    model: Model
+    backend: Backend
+    where: tuple[Placement, ...]
+    isolated: IsolatedModel | None
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        return self.isolated.worker if self.isolated is not None else None
+
+    def end(self) -> None:
+        """Ends the worker process, whatever it does."""
+        if self.isolated is not None:
+            self.isolated.worker.end()
+
+
+class Loader:
+    """Loads through the backends and the scheduler. Thread-safe."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        cpu_threads: int,
+        memory: Memory | None = None,
+        observer_for: Callable[[ServableId], BatchObserver] | None = None,
+        loop: InlineLoop | None = None,
+        recorded: Recorded | None = None,
+        budget: MemoryBudget | None = None,
+        who: Who | None = None,
+    ) -> None:
+        """`recorded` reads the requests that TensorFlow Serving's users record beside a version. `budget`: what does
+        not fit into it is not loaded. `who` tells the clients of a queue apart."""
+        self._who = who
+        self._budget = budget
+        self._registry = registry
+        self._cpu_threads = cpu_threads
+        self._memory = memory or Memory()
+        self._observer_for = observer_for
+        self._loop = loop
+        self._recorded = recorded
+        self._acquire: Acquire | None = None
+
+    def connect(self, acquire: Acquire) -> None:
+        """Lets ensembles find the models that they are made of. Call it before the first load."""
+        self._acquire = acquire
+
+    def estimate(self, version: VersionOnDisk) -> int:
+        """Bytes of memory that the version will take, guessed from its files."""
+        return int(version.tree.size * ESTIMATE)
+
+    def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
+        """See LoaderLike."""
+        with load_errors(request), cancellation.instead_of_errors():
+            if request.config.ensemble:
+                assert self._acquire is not None
+                return compose(request, self._acquire, self._observer(request.id), self._who)
+            if self._budget is None:
+                return self._load(request, cancellation)
+            self._budget.reserve(request)
+            try:
+                servable = self._load(request, cancellation)
+                self._budget.loaded(request)
+            except BaseException:
+                self._budget.release(request.id, request.generation)
+                raise
+            return servable
+
+    def _load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
+        began = time.monotonic()
+        config = request.config
+        cancellation.check()
+        opened = self._open(request, cancellation)
+        model = opened.model
+        scheduler = self._scheduler(request, opened)
+        try:
+            cancellation.check()
+            scheduler.start()
+            cancellation.check()
+            if config.warmup.mode != "off":
+                scheduler.warm_up(config.warmup.runs)
+                cancellation.check()
+                scheduler.replay(self.warmup(request, model))
+                cancellation.check()
+            scheduler.prove()
+            if opened.isolated is not None:
+                opened.isolated.serving(time.monotonic() - began)
+            # What was read while it was being written may have loaded well and still be half of each.
+            if read_tree(request.version.path) != request.version.tree:
+                raise IncompleteArtefact("its files changed while it was being loaded")
+            servable = Servable(
+                request.id,
+                request.generation,
+                backend=opened.backend.name,
+                signatures={signature.name: signature for signature in model.signatures},
+                scheduler=scheduler,
+                default_priority=config.default_priority,
+                nbytes=self.estimate(request.version),
+                load_seconds=time.monotonic() - began,
+                notes=(*request.notes, *model.traits.notes),
+                class_labels=class_labels(config, request.version.path.parent),
+                worker=opened.worker,
+                settings=config,
+            )
+            cancellation.disarm()
+            return servable
+        except BaseException:
+            scheduler.close()
+            opened.end()
+            raise
+
+    def warmup(self, request: LoadRequest, model: Model) -> list[tuple[str, str, Mapping[str, Array], int]]:
+        """The requests that the version answers before it takes traffic, as the scheduler takes them. Raises LoadError
+        for one that does not fit the model."""
+        signatures = {signature.name: signature for signature in model.signatures}
+        return list(checked(warmup_requests(request, self._recorded), request.id, signatures))
+
+    def _observer(self, id: ServableId) -> BatchObserver:  # noqa: A002
+        return self._observer_for(id) if self._observer_for else NullObserver()
+
+    def _scheduler(self, request: LoadRequest, opened: _Opened, where: Sequence[Placement] | None = None) -> Scheduler:
+        """Takes the model over, also when it raises."""
+        config = request.config
+        try:
+            return Scheduler(
+                str(request.id),
+                opened.model,
+                opened.where if where is None else where,
+                batching=config.batching,
+                queue=config.queue,
+                stateful=config.stateful,
+                samples=declared_samples(config),
+                observer=self._observer(request.id),
+                loop=self._loop,
+                on_loop=config.instances.on_loop,
+                who=self._who,
+            )
+        except BaseException:
+            opened.model.close()
+            raise
+
+    @contextmanager
+    def placed(self, request: LoadRequest) -> Iterator[tuple[Model, Backend]]:
+        """The version opened, its settings held against it, and one instance on each of its devices: all that a load
+        does before the model runs. Raises LoadError, also for one that is raised within."""
+        with load_errors(request):
+            opened = self._open(request, Cancellation())
+            scheduler = self._scheduler(request, opened, tuple(dict.fromkeys(opened.where)))
+            try:
+                scheduler.start()
+                yield opened.model, opened.backend
+            finally:
+                scheduler.close()
+                opened.end()
+
+    def _open(self, request: LoadRequest, cancellation: Cancellation) -> _Opened:
+        config = request.config
+        path = request.version.path
+        backend, artefact = self._artefact(path, config)
+        missing = backend.complete(artefact)
+        if missing:
+            raise IncompleteArtefact(missing)
+        if config.isolation == "process":
+            return self._open_isolated(request, backend, artefact, cancellation)
+        return self._open_with(request, backend, artefact)
+
+    def _open_isolated(
+        self, request: LoadRequest, backend: Backend, artefact: Path, cancellation: Cancellation
+    ) -> _Opened:
+        # Few servers isolate a model: the others do not keep what that takes.
+        from inferd.server.isolation.process import Limits
+        from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
+
+        worker = request.config.worker
+        limits = Limits(worker.start, worker.hang, worker.memory)
+        subject = f"model {request.id.name!r} version {request.id.version}"
+        fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
+        isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)
+        cancellation.arm(isolated.cut)
+        try:
+            return self._open_with(request, isolated, artefact, IsolatedModel)
+        except BaseException:
+            isolated.close()
+            raise
+
+    def _open_with(
+        self, request: LoadRequest, backend: Backend, artefact: Path, proxy: type[IsolatedModel] | None = None
+    ) -> _Opened:
+        config = request.config
+        where = placements(config.instances, backend.devices, self._cpu_threads)
+        self._memory.settle_imports()
+        model = backend.open(
+            OpenRequest(
+                model=request.id.name,
+                version=request.id.version,
+                directory=request.version.path,
+                artefact=artefact,
+                signatures=own_signatures(config),
+                options=config.options,
+            )
+        )
+        if not model.signatures:
+            model.close()
+            raise LoadError("the model has no signature")
+        self._memory.settle_imports()
+        isolated = model if proxy is not None and isinstance(model, proxy) else None
+        return _Opened(reshaped(model, config), backend, where, isolated)
+
+    def _artefact(self, directory: Path, config: ModelConfig) -> tuple[Backend, Path]:
+        if config.artefact is None:
+            return self._registry.detect(directory, config.backend)
+        if config.backend is None:
+            raise LoadError(f"artefact: {config.artefact!r} needs a backend beside it, to say what it is")
+        parts = Path(config.artefact).parts
+        if os.path.isabs(config.artefact) or ".." in parts:
+            raise LoadError(f"artefact: expected a name inside the version's directory, got {config.artefact!r}")
+        artefact = directory / config.artefact
+        if not artefact.exists():
+            there = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+            raise IncompleteArtefact(f"artefact: {config.artefact!r} is not there; the version holds {there}")
+        return self._registry.named(config.backend), artefact
+
+    def unload(self, servable: Servable) -> None:
+        """See LoaderLike."""
+        try:
+            servable.scheduler.close()
+        except Exception as error:
+            event(log, logging.ERROR, "closing failed", error=error, servable=str(servable.id))
+        if servable.worker is not None:
+            servable.worker.end()  # also when the model hangs: no thread waits for it any more then
+        self._memory.after_unload()
+        if self._budget is not None:
+            self._budget.release(servable.id, servable.generation)
+
+    def preload(self, backends: Sequence[str]) -> None:
+        """See LoaderLike."""
+        for name in backends:
+            try:
+                self._registry.get(name).devices()
+            except Exception as error:
+                event(log, logging.ERROR, "preload failed", backend=name, reason=first_line(error))
+        self._memory.settle_imports()

@@ -1,0 +1,1 @@
+"""What operators ask for, and the overrides that keep it."""

@@ -1,0 +1,157 @@
+"""What came with a load in the place of a model's own: settings instead of its config.pbtxt and model.yaml, and perhaps
+files instead of its directory. In force until the model is loaded without, or unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from inferd.server.compat.text_format import TextFormatError
+from inferd.server.compat.triton_json import read_triton_json
+from inferd.server.config.errors import ConfigError
+from inferd.server.config.schema import ModelConfig
+from inferd.server.errors import InvalidRequest
+from inferd.server.lifecycle.reconcile.model_state import ModelRecord
+from inferd.server.lifecycle.state import Override
+from inferd.server.repository.disk import Listing, ModelOnDisk, VersionOnDisk
+from inferd.server.repository.layout import is_hidden, is_partial
+from inferd.server.repository.tree import read_tree
+from inferd.server.repository.uploads import Files, Uploads, checked_files
+
+SOURCE = "'config' of the load"
+
+ResolveRequest = Callable[[str, Mapping[str, Any]], tuple[ModelConfig, tuple[str, ...]]]
+"""Model name, the mapping of Triton's ModelConfig → settings with the server's layers applied, and notes. Raises
+ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What a load brings: `config` is Triton's ModelConfig as JSON; `files` by "<version>/<path>"."""
+
+    config: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Substitute:
+    """A replacement that was read and written down. `upload`: the model that its files make, None without files; `by`
+    and `at` (wall-clock seconds): who brought it, and when."""
+
+    config: ModelConfig
+    notes: tuple[str, ...]
+    by: str
+    at: float
+    upload: ModelOnDisk | None = None
+
+    @property
+    def shown(self) -> Override:
+        """As the status shows it."""
+        return Override("config" if self.upload is None else "upload", "", self.by, self.at, persistent=False)
+
+    def over(self, found: ModelOnDisk | None) -> ModelOnDisk | None:
+        """What counts as the model while the repository holds `found`."""
+        # Which requests reach a version, and in which order versions come and go, is no part of Triton's settings.
+        own = found.config if found is not None else None
+        kept = {} if own is None else {"labels": own.labels, "transition": own.transition}
+        config = self.config.model_copy(update=kept)
+        if self.upload is not None:
+            return replace(self.upload, config=config)
+        if found is None or found.ambiguous:
+            return found
+        error = found.error if found.config is not None or not found.versions else ""
+        return replace(found, config=config, error=error, held="", notes=self.notes)
+
+
+class Substitution:
+    """Makes substitutes. Any thread; it writes files."""
+
+    def __init__(self, resolve: ResolveRequest, uploads: Uploads) -> None:
+        self.uploads = uploads
+        self._resolve = resolve
+
+    def make(self, name: str, replacement: Replacement, by: str, at: float) -> Substitute:
+        """Raises InvalidRequest, Overloaded or ExecutionFailed; then nothing is left behind."""
+        try:
+            triton = read_triton_json(replacement.config)
+            config, notes = self._resolve(name, triton.values)
+        except (TextFormatError, ConfigError) as error:
+            raise InvalidRequest(f"load failed for model '{name}': {SOURCE}: {error}") from None
+        if triton.unknown:
+            notes = (f"{SOURCE}: not honoured: {', '.join(triton.unknown)}", *notes)
+        upload = self._upload(name, checked_files(replacement.files), notes) if replacement.files else None
+        return Substitute(config, notes, by, at, upload)
+
+    def _upload(self, name: str, files: Files, notes: tuple[str, ...]) -> ModelOnDisk:
+        if not name or not name.isprintable() or "/" in name or is_hidden(name) or is_partial(name):
+            raise InvalidRequest(f"expected a name that a model's directory could have, got {name[:200]!r}")
+        directory = self.uploads.write(files)
+        numbers = sorted({int(path[0]) for path in files}, reverse=True)
+        versions = tuple(
+            VersionOnDisk(number, directory / str(number), read_tree(directory / str(number))) for number in numbers
+        )
+        held = next((version.tree.held for version in versions if version.tree.held), "")
+        if held:
+            self.uploads.remove(directory)
+            raise InvalidRequest(f"load failed for model '{name}': {held}")
+        return ModelOnDisk(name, directory, versions=versions, notes=notes)
+
+
+class Substitutes:
+    """Those in force, by model. The manager's thread only."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Substitute] = {}
+        self._unused: list[tuple[str, Path]] = []
+
+    def get(self, name: str) -> Substitute | None:
+        """The one in force for a model."""
+        return self._current.get(name)
+
+    def put(self, name: str, substitute: Substitute | None) -> None:
+        """Puts one in force; None: the model's own counts again. The one before may come back: see `forsake`."""
+        self._current.pop(name, None)
+        if substitute is not None:
+            self._current[name] = substitute
+
+    def drop(self, name: str) -> bool:
+        """The model's own counts again, for good. Gives whether that changes anything."""
+        before = self._current.pop(name, None)
+        self.forsake(name, before)
+        return before is not None
+
+    def forsake(self, name: str, substitute: Substitute | None) -> None:
+        """It will not come back: what was uploaded with it is not needed any more."""
+        if substitute is not None and substitute.upload is not None:
+            self._unused.append((name, substitute.upload.directory))
+
+    def over(self, listing: Listing) -> Listing:
+        """What counts while the repository holds this."""
+        if not self._current:
+            return listing
+        models = dict(listing.models)
+        for name, substitute in self._current.items():
+            model = substitute.over(models.get(name))
+            if model is not None:
+                models[name] = model
+        return replace(listing, models=dict(sorted(models.items())))
+
+    def shown(self, name: str) -> tuple[Override, ...]:
+        """As the status shows the one in force."""
+        substitute = self._current.get(name)
+        return () if substitute is None else (substitute.shown,)
+
+    def unused(self, records: Mapping[str, ModelRecord]) -> list[Path]:
+        """Directories that no load reads any more, each told once."""
+        if not self._unused:
+            return []
+        read = [(n, d) for n, d in self._unused if n in records and _loads(records[n])]
+        gone = [entry[1] for entry in self._unused if entry not in read]
+        self._unused = read
+        return gone
+
+
+def _loads(model: ModelRecord) -> bool:
+    return any(record.loading is not None for record in model.versions.values())

@@ -1,0 +1,1 @@
+"""From what is on disk and what operators want to what is served."""

@@ -1,0 +1,22 @@
+"""Whether a version that is loaded may begin to serve: one worker of several waits until all of them have loaded it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from inferd.server.lifecycle.reconcile.model_state import Content
+from inferd.server.lifecycle.state import ServableId
+
+
+class Admission(Protocol):
+    """Who is asked before a version serves. Called on the manager's thread; must not block."""
+
+    def loaded(self, id: ServableId, content: Content, decided: Callable[[str | None], None]) -> Callable[[], None]:  # noqa: A002
+        """A version is loaded. Calls `decided` later, from any thread: with None when it may serve, else with the
+        reason why it may not. Gives the function that takes the question back."""
+        ...
+
+    def failed(self, id: ServableId, content: Content, reason: str) -> None:  # noqa: A002
+        """A version could not be loaded."""
+        ...

@@ -1,0 +1,1 @@
+"""CPU threads and memory that models share."""

@@ -1,0 +1,1 @@
+"""What every protocol's edge shares: the error boundary, streams, health, reflection."""

@@ -1,0 +1,117 @@
+"""Calls of one hot method that came in one turn of the loop: those of one kind are read, run and answered together.
+
+A protocol says how its messages are read and written (`rpc.speech`); everything that is not usual goes to the method's
+own handler, call by call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from inferd.server.inference.queued_groups import Line, Share
+from inferd.server.inference.request_groups import Bursts, Target, Targets
+from inferd.server.protocols.common.codec import Speech
+from inferd.server.transport.calls import UnaryCall, UnaryHandler
+from inferd.wire.forms import Form, Kind
+
+_log = logging.getLogger(__name__)
+_Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
+
+
+Refuse = Callable[[Sequence[UnaryCall], Sequence[str], Exception, str], None]
+"""Fails calls for one reason: the ids that their statuses name, and the model. See `Edge.fail_together`."""
+
+
+class Burst:
+    """The handler of bursts of one method. On the loop's thread only."""
+
+    def __init__(self, speech: Speech, bursts: Bursts, alone: UnaryHandler, refuse: Refuse) -> None:
+        """`alone` handles one call, and never raises."""
+        self._refuse = refuse
+        self._speech = speech
+        self._bursts = bursts
+        self._alone = alone
+        self._targets = Targets(speech.target)
+        self._line = Line(speech, self._refuse_one)
+
+    def __call__(self, calls: Sequence[UnaryCall], arrived_at: float) -> Sequence[UnaryCall]:
+        """Answers what can be answered at once, starts the rest and gives it."""
+        waiting: list[UnaryCall] = []
+        match = self._speech.forms.match
+        kinds: dict[Kind[Any], _Group] = {}
+        left: list[UnaryCall] = []
+        for call in calls:
+            message = call.request
+            form = match(message)
+            if form is None:
+                left.append(call)
+                continue
+            group = kinds.get(form.kind)
+            if group is None:
+                group = kinds[form.kind] = ([], [])
+            group[0].append(call)
+            group[1].append((form, message))
+        models = Counter(kind.facts[0] for kind in kinds) if len(kinds) > 1 else {}
+        for kind, (callers, messages) in kinds.items():
+            target = self._targets[kind]
+            # Several kinds for one model would be batches of their own here; in its queue they may share one.
+            if target is None or models.get(target.model, 1) > 1:
+                left += callers
+            else:
+                left += self._run(kind, target, messages, callers, arrived_at, waiting)
+        if left and len(kinds) > 1:  # first come, first served
+            ids = set(map(id, left))
+            left = [call for call in calls if id(call) in ids]
+        for call in left:
+            self._alone(call)
+        return [*waiting, *left] if waiting else left
+
+    def _run(
+        self,
+        kind: Kind[Any],
+        target: Target,
+        messages: list[tuple[Form[Any], bytes]],
+        calls: list[UnaryCall],
+        arrived_at: float,
+        waiting: list[UnaryCall],
+    ) -> list[UnaryCall]:
+        """Gives those that are to be looked at alone; those in line for their model come to `waiting`."""
+        speech = self._speech
+        found = speech.request_ids(calls, messages)
+        if None in found:
+            return calls
+        request_ids = cast(Sequence[str], found)
+
+        def answer(share: Share, first: int) -> None:
+            end = first + share.count
+            answers = speech.encode(share, request_ids[first:end])
+            for call, message in zip(calls[first:end], answers, strict=True):
+                try:
+                    call.reply(message)
+                except Exception:
+                    _log.exception("a call could not be answered")
+
+        def refuse(error: Exception, first: int) -> None:
+            names = request_ids[first:] if speech.names else [""] * (len(calls) - first)
+            self._refuse(calls[first:], names, error, target.model)
+
+        done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer, refuse, calls)
+        left = calls[done:]
+        if left and self._bursts.line_up(
+            self._line,
+            target,
+            kind,
+            messages[done:],
+            arrived_at,
+            request_ids[done:],
+            left,
+        ):
+            waiting += left
+            return []
+        return left
+
+    def _refuse_one(self, call: UnaryCall, request_id: str, error: Exception, model: str) -> None:
+        self._refuse([call], [request_id if self._speech.names else ""], error, model)

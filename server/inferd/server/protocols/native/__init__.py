@@ -1,0 +1,1 @@
+"""inferd's own protocol: inferd.v1 over gRPC."""

@@ -1,0 +1,94 @@
+"""inferd.v1.ModelService: WatchModels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+from inferd.server.errors import Code
+from inferd.server.inference.failures import GONE, refusal
+from inferd.server.lifecycle.interfaces import ManagerLike
+from inferd.server.lifecycle.state import StateChange, VersionStatus
+from inferd.server.protocols.common.error_boundary import Edge, checked_name, parse
+from inferd.server.protocols.native import messages
+from inferd.server.transport.calls import StreamCall
+from inferd.v1 import model_service_pb2 as pb
+
+MAX_UNSENT = 1024  # changes that a watcher may be behind before it is cut off; asking again gives it the whole picture
+
+
+class Watch:
+    """The states that stand, then every change. Thread-safe."""
+
+    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+        self._manager = manager
+        self._edge = edge
+
+    def __call__(self, call: StreamCall) -> None:
+        """Handles one stream."""
+
+        def start(message: bytes | None) -> None:
+            if message is None:
+                call.end()
+                return
+            name = checked_name(parse(pb.WatchModelsRequest, message).name)
+            _Watcher(call, self._manager, name).start()
+
+        call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
+        call.read(self._edge.guarded(call, start))
+
+
+class _Watcher:
+    """One open stream. Changes that come while the standing states are being sent wait for them."""
+
+    def __init__(self, call: StreamCall, manager: ManagerLike, name: str) -> None:
+        self._call = call
+        self._manager = manager
+        self._name = name
+        self._lock = Lock()
+        self._early: deque[StateChange] | None = deque()
+        self._subscription: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        self._subscription = [self._manager.subscribe(self._changed)]
+        self._call.on_cancel(self._unsubscribe)
+        standing: dict[object, VersionStatus] = {}
+        for model in self._manager.models():
+            if self._name in {"", model.name}:
+                for version in model.versions:
+                    standing[version.id] = version
+                    self._send(version, initial=True)
+        with self._lock:
+            early, self._early = self._early or deque(), None
+            for change in early:
+                if standing.get(change.status.id) != change.status:
+                    self._send(change.status)
+
+        self._call.on_drain(self._drain)
+
+    def _drain(self) -> None:
+        self._unsubscribe()
+        self._call.fail(GONE.code, GONE.text, GONE.trailing)
+
+    def _unsubscribe(self) -> None:
+        while self._subscription:
+            self._subscription.pop()()
+
+    def _changed(self, change: StateChange) -> None:
+        if self._name not in {"", change.status.id.name}:
+            return
+        with self._lock:
+            if self._early is not None:
+                self._early.append(change)
+                return
+            self._send(change.status)
+
+    def _send(self, status: VersionStatus, *, initial: bool = False) -> None:
+        if self._call.unsent >= MAX_UNSENT and not initial:
+            slow = refusal(Code.RESOURCE_EXHAUSTED, f"the watcher is more than {MAX_UNSENT} changes behind")
+            self._call.fail(slow.code, slow.text, slow.trailing)
+            self._unsubscribe()
+            return
+        response = pb.WatchModelsResponse(name=status.id.name, version=messages.version_status(status), initial=initial)
+        self._call.send(response.SerializeToString())

@@ -1,0 +1,205 @@
+"""Health, metadata and ModelConfig: what the server is and what its models take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from inferd.backends.api import TensorSpec
+from inferd.oip.v1 import control_pb2 as pb
+from inferd.oip.v1 import model_config_pb2 as config_pb
+from inferd.server.config.model_schema import Tensor
+from inferd.server.errors import Forbidden, ServingError, Unauthenticated
+from inferd.server.lifecycle.interfaces import HandleLike, ManagerLike, ServableLike
+from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.protocols.common.error_boundary import parse
+from inferd.server.protocols.oip.error_messages import unknown, version_of
+from inferd.server.transport.calls import UnaryCall
+
+# By backend: platform and backend as Triton calls them.
+_TRITON = {
+    "onnx": ("onnxruntime_onnx", "onnxruntime"),
+    "torch": ("pytorch_libtorch", "pytorch"),
+    "tensorflow": ("tensorflow_savedmodel", "tensorflow"),
+    "ensemble": ("ensemble", ""),
+}
+
+
+class Describe:
+    """Answers from the manager; `ready` is the server's readiness, `extensions` what the server offers. Thread-safe."""
+
+    def __init__(
+        self, manager: ManagerLike, ready: Callable[[], bool], server_version: str, extensions: Sequence[str]
+    ) -> None:
+        self._manager = manager
+        self._ready = ready
+        self._version = server_version
+        self._extensions = tuple(extensions)
+
+    def server_live(self, call: UnaryCall) -> None:
+        """A server that answers is alive."""
+        parse(pb.ServerLiveRequest, call.request)
+        call.reply(pb.ServerLiveResponse(live=True).SerializeToString())
+
+    def server_ready(self, call: UnaryCall) -> None:
+        """As `/readyz` and the health service say."""
+        parse(pb.ServerReadyRequest, call.request)
+        call.reply(pb.ServerReadyResponse(ready=self._ready()).SerializeToString())
+
+    def model_ready(self, call: UnaryCall) -> None:
+        """Whether a request would be answered. What does not exist is not ready, and no error."""
+        request = parse(pb.ModelReadyRequest, call.request)
+        try:
+            handle = self.acquire(request.name, request.version)
+            ready = handle.servable.serves
+            handle.release()
+        except (Forbidden, Unauthenticated):
+            raise
+        except ServingError:
+            ready = False
+        call.reply(pb.ModelReadyResponse(ready=ready).SerializeToString())
+
+    def server_metadata(self, call: UnaryCall) -> None:
+        """Name, version, and the extensions that are really here."""
+        parse(pb.ServerMetadataRequest, call.request)
+        answer = pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=self._extensions)
+        call.reply(answer.SerializeToString())
+
+    def model_metadata(self, call: UnaryCall) -> None:
+        """The default signature's inputs and outputs, the batch axis included."""
+        request = parse(pb.ModelMetadataRequest, call.request)
+        handle = self.acquire(request.name, request.version)
+        try:
+            servable = handle.servable
+            signature = servable.signatures[servable.default_signature]
+            numbers = [servable.id.version] if request.version else self._available(servable)
+            answer = pb.ModelMetadataResponse(
+                name=servable.id.name,
+                versions=map(str, sorted(numbers)),
+                platform=_TRITON.get(servable.backend, (servable.backend,))[0],
+                inputs=map(_metadata, signature.inputs),
+                outputs=map(_metadata, signature.outputs),
+            )
+        finally:
+            handle.release()
+        call.reply(answer.SerializeToString())
+
+    def model_config(self, call: UnaryCall) -> None:
+        """A configuration that describes what is served and can be pasted into a config.pbtxt."""
+        request = parse(pb.ModelConfigRequest, call.request)
+        handle = self.acquire(request.name, request.version)
+        try:
+            config = model_config(handle.servable, self._manager.status(request.name))
+        finally:
+            handle.release()
+        call.reply(pb.ModelConfigResponse(config=config).SerializeToString())
+
+    def acquire(self, name: str, version: str) -> HandleLike:
+        """A handle, or the refusal in Triton's words."""
+        number, label = version_of(version)
+        try:
+            return self._manager.acquire(name, number, label)
+        except ServingError as error:
+            raise unknown(error, self._manager, name, version) from None
+
+    def _available(self, servable: ServableLike) -> list[int]:
+        versions = self._manager.status(servable.id.name).versions
+        return [s.id.version for s in versions if s.state is State.AVAILABLE] or [servable.id.version]
+
+
+def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.ModelConfig:
+    """The configuration of a loaded version. Tensors are written without their batch axis only where every one of them
+    has it: else the config says max_batch_size 0 and gives the whole shapes."""
+    signature = servable.signatures[servable.default_signature]
+    batched = servable.max_batch_size > 0 and all(
+        spec.shape is None or spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs)
+    )
+    platform, backend = _TRITON.get(servable.backend, ("", servable.backend))
+    config = config_pb.ModelConfig(
+        name=servable.id.name,
+        platform=platform,
+        backend=backend,
+        version_policy=_policy(status.version_policy),
+        max_batch_size=servable.max_batch_size if batched else 0,
+        default_model_filename=(servable.settings.artefact if servable.settings is not None else None) or "",
+        instance_group=_groups(next((s.devices for s in status.versions if s.id == servable.id), ())),
+    )
+    declared = _declared(servable)
+    for spec in signature.inputs:
+        taken = config.input.add(
+            name=spec.name, data_type=_type(spec), dims=_dims(spec, batched), optional=spec.optional
+        )
+        _reshape(taken, declared.get(("input", spec.name)), batched)
+    for spec in signature.outputs:
+        given = config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
+        own = declared.get(("output", spec.name))
+        _reshape(given, own, batched)
+        given.label_filename = (own.labels if own is not None else None) or ""
+    if servable.ensemble:
+        for step in servable.ensemble:
+            config.ensemble_scheduling.step.add(
+                model_name=step.model,
+                model_version=-1 if step.version is None else step.version,
+                input_map=step.inputs,
+                output_map=step.outputs,
+            )
+        del config.instance_group[:]  # it has none of its own
+    elif batched:
+        config.dynamic_batching.SetInParent()
+    return config
+
+
+def _metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    shape = (-1,) if spec.shape is None else spec.shape
+    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.dtype.oip_name, shape=shape)
+
+
+def _type(spec: TensorSpec) -> str:
+    return config_pb.DataType.Name(spec.dtype.value)
+
+
+def _dims(spec: TensorSpec, batched: bool) -> Sequence[int]:
+    if spec.shape is None:
+        return (-1,)
+    return spec.shape[1:] if batched else spec.shape
+
+
+def _declared(servable: ServableLike) -> dict[tuple[str, str], Tensor]:
+    """What the settings say of the tensors of the default signature."""
+    settings = servable.settings
+    if settings is None or not settings.signatures or settings.signatures[0].name != servable.default_signature:
+        return {}
+    first = settings.signatures[0]
+    return {(kind, t.name): t for kind, ts in (("input", first.inputs), ("output", first.outputs)) for t in ts}
+
+
+def _reshape(tensor: config_pb.ModelInput | config_pb.ModelOutput, own: Tensor | None, batched: bool) -> None:
+    if own is not None and own.reshape is not None:
+        tensor.reshape.SetInParent()  # an empty shape is one
+        tensor.reshape.shape.extend(own.reshape[1:] if batched else own.reshape)
+
+
+def _groups(devices: Sequence[str]) -> list[config_pb.ModelInstanceGroup]:
+    kinds = config_pb.ModelInstanceGroup.Kind
+    groups = []
+    for device in dict.fromkeys(devices):
+        count = list(devices).count(device)
+        if device.startswith("cuda:"):
+            gpu = int(device.removeprefix("cuda:"))
+            groups.append(config_pb.ModelInstanceGroup(count=count, kind=kinds.KIND_GPU, gpus=[gpu]))
+        else:
+            groups.append(config_pb.ModelInstanceGroup(count=count, kind=kinds.KIND_CPU))
+    return groups
+
+
+def _policy(described: str) -> config_pb.ModelVersionPolicy:
+    # The status has the policy in words: "latest(2)", "all", "specific(3, 5)".
+    kind, _, rest = described.partition("(")
+    numbers = [int(number) for number in rest.rstrip(")").split(",") if number.strip().isdigit()]
+    policy = config_pb.ModelVersionPolicy()
+    if kind == "all":
+        policy.all.SetInParent()
+    elif kind == "specific":
+        policy.specific.versions.extend(numbers)
+    else:
+        policy.latest.num_versions = numbers[0] if numbers else 1
+    return policy

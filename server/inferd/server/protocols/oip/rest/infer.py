@@ -1,0 +1,81 @@
+"""POST /v2/models/MODEL[/versions/VERSION]/infer."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.server.access.call_checks import Gate
+from inferd.server.access.grants import Scope
+from inferd.server.errors import ServingError
+from inferd.server.http.error_boundary import JSON, Edge
+from inferd.server.http.exchange import Exchange
+from inferd.server.inference.shared_memory import Regions, admit_shared
+from inferd.server.lifecycle.interfaces import ManagerLike
+from inferd.server.protocols.oip.error_messages import unknown, version_of
+from inferd.server.protocols.oip.errors import in_hand
+from inferd.server.protocols.oip.request import query
+from inferd.server.protocols.oip.request_options import options
+from inferd.server.protocols.oip.rest.request import HEADER_LENGTH, RestRequest, read_raw_request, read_request
+from inferd.server.protocols.oip.rest.response import write_response
+
+_BINARY = "application/octet-stream"
+
+
+class Infer:
+    """One request, one answer. Used on the event loop."""
+
+    def __init__(self, manager: ManagerLike, edge: Edge, regions: Regions, gate: Gate) -> None:
+        self._manager = manager
+        self._regions = regions
+        self._gate = gate
+        self._edge = edge
+
+    async def __call__(self, request: Request, model: str, version: str) -> Response:
+        """Answers a request."""
+
+        async def work(exchange: Exchange) -> Response:
+            body = await exchange.body()
+            header = exchange.headers.get(HEADER_LENGTH)
+            if header == "0":
+                asked = self._raw(body, model, version)
+            else:
+                asked = await exchange.run(_work(body, header), read_request, body, header, model, version)
+            return await self._infer(exchange, asked, len(body))
+
+        return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
+
+    async def _infer(self, exchange: Exchange, asked: RestRequest, nbytes: int) -> Response:
+        given = asked.request
+        wanted = options(given, self._regions)
+        if wanted.shared:
+            admit_shared(self._gate, exchange)
+        prepared = query(self._edge.protocol.name, given, wanted, exchange.deadline, nbytes, exchange.started)
+        try:
+            answer = await self._edge.infer(exchange, prepared)
+            size = sum(array.nbytes for array in answer.outputs.values())
+            body, length = await exchange.run(size, write_response, answer, asked, wanted)
+        except ServingError as error:
+            refused = unknown(error, self._manager, given.model_name, given.model_version)
+            raise in_hand(refused, given.request_id) from None
+        if length is None:
+            return await self._edge.coded(exchange, body, JSON, {})
+        return await self._edge.coded(exchange, body, _BINARY, {"Inference-Header-Content-Length": str(length)})
+
+    def _raw(self, body: bytes, model: str, version: str) -> RestRequest:
+        number, label = version_of(version)
+        try:
+            handle = self._manager.acquire(model, number, label)
+        except ServingError as error:
+            raise unknown(error, self._manager, model, version) from None
+        try:
+            servable = handle.servable
+            signature = servable.signatures[servable.default_signature]
+            return read_raw_request(body, model, version, signature, batched=servable.max_batch_size > 0)
+        finally:
+            handle.release()
+
+
+def _work(body: bytes, header: str | None) -> int:
+    # Tensors behind the JSON are views of the body: they cost nothing.
+    return int(header) if header and header.isascii() and header.isdigit() and len(header) < 12 else len(body)

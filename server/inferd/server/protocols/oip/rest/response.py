@@ -1,0 +1,65 @@
+"""The answer of the Open Inference Protocol over REST: JSON, and tensors as raw bytes behind it where asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inferd.backends.api import Array
+from inferd.server.errors import InvalidRequest
+from inferd.server.http.json.arrays import strings_of
+from inferd.server.http.json.text import dumps, fragment
+from inferd.server.inference.service import Answer, unsendable
+from inferd.server.protocols.oip.classification import classified
+from inferd.server.protocols.oip.request_options import Options
+from inferd.server.protocols.oip.rest.request import RestRequest
+from inferd.wire.dtypes import DType
+from inferd.wire.tensors import Buffer, WireError, encodable_dtype, raw
+
+
+def write_response(answer: Answer, asked: RestRequest, options: Options) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON where tensors follow it. Raises InvalidRequest for an output that JSON
+    cannot carry, ExecutionFailed for one that cannot travel at all."""
+    outputs = classified(answer, options.classes) if options.classes else answer.outputs
+    entries: list[dict[str, Any]] = []
+    behind: list[Buffer] = []
+    try:
+        for name, array in outputs.items():
+            dtype = encodable_dtype(name, array)
+            entry: dict[str, Any] = {"name": name, "datatype": dtype.oip_name, "shape": list(array.shape)}
+            target = options.targets.get(name)
+            if target is not None:
+                where = target.write(name, raw(name, array, dtype))
+                entry["parameters"] = {key: parameter.value for key, parameter in where.items()}
+            elif asked.is_binary(name):
+                data = raw(name, array, dtype)
+                entry["parameters"] = {"binary_data_size": len(data)}
+                behind.append(data)
+            else:
+                entry["data"] = _listed(name, array, dtype)
+            entries.append(entry)
+    except WireError as error:
+        raise unsendable(error) from None
+    head: dict[str, Any] = {"model_name": answer.id.name, "model_version": str(answer.id.version)}
+    if asked.request.request_id:
+        head["id"] = asked.request.request_id
+    text = dumps({**head, "outputs": entries})
+    if not behind:
+        return text, None
+    return b"".join((text, *behind)), len(text)
+
+
+def _listed(name: str, array: Array, dtype: DType) -> Any:
+    if dtype in (DType.FP16, DType.BF16):
+        raise InvalidRequest(
+            f"sending {dtype.name} data via JSON is not supported. Please use the binary data format for output "
+            f"'{name}'"
+        )
+    flat = array.reshape(-1)
+    if dtype is not DType.STRING:
+        return fragment(flat)
+    try:
+        return strings_of(flat, bytes.decode)
+    except UnicodeDecodeError:
+        raise InvalidRequest(
+            f"output '{name}' holds bytes that are not UTF-8, not JSON. Please use the binary data format"
+        ) from None

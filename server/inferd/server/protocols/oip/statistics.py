@@ -1,0 +1,76 @@
+"""ModelStatistics: what each version has served since the server started, batch sizes included."""
+
+from __future__ import annotations
+
+from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
+from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.observability.model_metrics import Snapshot
+from inferd.server.protocols.common.error_boundary import parse
+from inferd.server.protocols.oip.metadata import Describe
+from inferd.server.transport.calls import UnaryCall
+
+
+class Statistics:
+    """Answers from the metrics. Thread-safe."""
+
+    def __init__(self, manager: ManagerLike, metrics: MetricsLike, describe: Describe) -> None:
+        self._manager = manager
+        self._metrics = metrics
+        self._describe = describe
+
+    def __call__(self, call: UnaryCall) -> None:
+        """Handles one call."""
+        request = parse(pb.ModelStatisticsRequest, call.request)
+        if request.name:
+            handle = self._describe.acquire(request.name, request.version)
+            found = handle.servable.id
+            handle.release()
+            wanted = [found.version] if request.version else None
+            figures = self._of(self._manager.status(request.name), wanted)
+        else:
+            figures = [one for model in self._manager.models() for one in self._of(model, None)]
+        call.reply(pb.ModelStatisticsResponse(model_stats=figures).SerializeToString())
+
+    def _of(self, model: ModelStatus, wanted: list[int] | None) -> list[pb.ModelStatistics]:
+        return [
+            statistics(model.name, status.id.version, self._metrics.model(model.name, status.id.version).snapshot())
+            for status in sorted(model.versions, key=lambda version: version.id.version)
+            if status.state is State.AVAILABLE and (wanted is None or status.id.version in wanted)
+        ]
+
+
+def statistics(name: str, version: int, now: Snapshot) -> pb.ModelStatistics:
+    """The figures of one version. Copying in and out is part of the run here, so compute_input and compute_output have
+    counts and no time."""
+    runs = sum(count for count, _ in now.batches.values())
+    ok, ok_seconds = now.succeeded
+    failed, failed_seconds = now.failed
+    return pb.ModelStatistics(
+        name=name,
+        version=str(version),
+        last_inference=round(now.last_batch * 1000),
+        inference_count=sum(rows * count for rows, (count, _) in now.batches.items()),
+        execution_count=runs,
+        inference_stats=pb.InferStatistics(
+            success=_duration(ok, ok_seconds),
+            fail=_duration(failed, failed_seconds),
+            queue=_duration(ok, now.queue.total),
+            compute_input=_duration(ok, 0.0),
+            compute_infer=_duration(ok, now.compute.total),
+            compute_output=_duration(ok, 0.0),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=rows,
+                compute_input=_duration(count, 0.0),
+                compute_infer=_duration(count, seconds),
+                compute_output=_duration(count, 0.0),
+            )
+            for rows, (count, seconds) in sorted(now.batches.items())
+        ],
+    )
+
+
+def _duration(count: int, seconds: float) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=count, ns=round(seconds * 1e9))

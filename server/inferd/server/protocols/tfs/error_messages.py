@@ -1,0 +1,90 @@
+"""Refusals of models, signatures and inputs in TensorFlow Serving's words: clients and their tests match on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from inferd.backends.api import Array, Signature
+from inferd.server.errors import Conflict, InvalidRequest, NotFound, ServingError, Unavailable
+from inferd.server.inference.service import Check, UnknownSignature
+from inferd.server.lifecycle.interfaces import HandleLike, ManagerLike
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.protocols.common.availability import in_service
+
+
+def checked(check: Check) -> Check:
+    """The same check, worded as TensorFlow Serving words it where it has words for the case."""
+
+    def worded(
+        servable_id: ServableId, signature: Signature, inputs: Mapping[str, Array], wanted: Sequence[str]
+    ) -> None:
+        try:
+            check(servable_id, signature, inputs, wanted)
+        except InvalidRequest as error:
+            raise InvalidRequest(_refusal(signature, inputs, wanted) or error.message) from None
+
+    return worded
+
+
+def acquire(manager: ManagerLike, name: str, version: int | None, label: str | None) -> HandleLike:
+    """A handle, or the refusal in TensorFlow Serving's words."""
+    named(name)
+    try:
+        return manager.acquire(name, version, label)
+    except ServingError as error:
+        raise unknown(error, manager, name, version, label) from None
+
+
+def named(name: str) -> str:
+    """The name. Raises InvalidRequest for none."""
+    if not name:
+        raise InvalidRequest("ModelSpec has no name specified.")
+    return name
+
+
+def unknown(
+    error: Exception, manager: ManagerLike, name: str, version: int | None, label: str | None, signature: str = ""
+) -> Exception:
+    """A model or signature that could not be had: TensorFlow Serving's beginning, then our reason. It knows no "not
+    yet": what is still loading or has failed is NOT_FOUND, too."""
+    if isinstance(error, UnknownSignature):
+        return Conflict(f'Serving signature key "{signature}" not found. {error.message}')
+    if not isinstance(error, NotFound | Conflict | Unavailable):
+        return error
+    if isinstance(error, NotFound) and label is not None:
+        return InvalidRequest(f"Unrecognized servable version label: {label}: {error.message}")
+    if isinstance(error, Unavailable) and in_service(manager, name, version, label):
+        return error
+    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return NotFound(f"Servable not found for request: {asked}: {error.message}")
+
+
+def _refusal(signature: Signature, inputs: Mapping[str, Array], wanted: Sequence[str]) -> str | None:
+    known = {spec.name for spec in signature.inputs}
+    required = {spec.name for spec in signature.inputs if not spec.optional}
+    if not required <= inputs.keys() or len(inputs) > len(known):
+        return (
+            f"input size does not match signature: {len(inputs)}!={len(known)} len({_names(inputs)}) != "
+            f"len({_names(known)}). Sent extra: {_names(inputs.keys() - known)}. "
+            f"Missing but required: {_names(required - inputs.keys())}."
+        )
+    for name in inputs:
+        if name not in known:
+            return (
+                f"input tensor alias not found in signature: {name[:200]}. Inputs expected to be in the set "
+                f"{_names(known)}."
+            )
+    outputs = [spec.name for spec in signature.outputs]
+    for name in wanted:
+        if name not in outputs:
+            return (
+                f"output tensor alias not found in signature: {name[:200]} Outputs expected to be in the set "
+                f"{_names(outputs)}."
+            )
+        if list(wanted).count(name) > 1:
+            return f"duplicate output tensor alias: {name}"
+    return None
+
+
+def _names(names: Iterable[str]) -> str:
+    return f"{{{','.join(sorted(name[:100] for name in list(names)[:50]))}}}"

@@ -1,0 +1,63 @@
+"""tensorflow.serving.ModelService: GetModelStatus."""
+
+from __future__ import annotations
+
+from inferd.server.errors import Code, InvalidRequest, NotFound
+from inferd.server.lifecycle.interfaces import ManagerLike
+from inferd.server.lifecycle.state import State, VersionStatus
+from inferd.server.protocols.common.error_boundary import parse
+from inferd.server.protocols.tfs.error_messages import named
+from inferd.server.transport.calls import UnaryCall
+from inferd.tfs.v1 import error_codes_pb2
+from inferd.tfs.v1 import model_service_pb2 as pb
+from inferd.wire.tfs.fallback import spec_of
+
+_NOT_SERVED = "on disk, not served"
+
+
+class Models:
+    """Answers from the manager. Thread-safe."""
+
+    def __init__(self, manager: ManagerLike) -> None:
+        self._manager = manager
+
+    def status(self, call: UnaryCall) -> None:
+        """GetModelStatus: one version, or all that were ever served, descending. A label is not looked at, as there."""
+        request = parse(pb.GetModelStatusRequest, call.request)
+        if not request.HasField("model_spec"):
+            raise InvalidRequest("Missing ModelSpec")
+        name, version, _, _ = spec_of(request.model_spec)
+        try:
+            found = self._manager.status(named(name)).versions
+        except NotFound as error:
+            raise NotFound(f"Could not find any versions of model {name}: {error.message}") from None
+        known = [status for status in found if status.generation or not _only_on_disk(status)]
+        if version is not None:
+            known = [status for status in known if status.id.version == version]
+            if not known:
+                raise NotFound(f"Could not find version {version} of model {name}")
+        elif not known:
+            raise NotFound(f"Could not find any versions of model {name}")
+        ordered = sorted(known, key=lambda status: status.id.version, reverse=True)
+        call.reply(pb.GetModelStatusResponse(model_version_status=map(version_status, ordered)).SerializeToString())
+
+
+def _only_on_disk(status: VersionStatus) -> bool:
+    return any(note.startswith(_NOT_SERVED) for note in status.notes)
+
+
+def version_status(status: VersionStatus) -> pb.ModelVersionStatus:
+    """One version. One that failed is END with its error, although it is tried again here."""
+    state, error = status.state, status.error
+    if state is State.START and error:
+        state = State.END
+    if status.lost:
+        state = State.LOADING  # its worker process is gone, and another one is being started
+    elif state is State.AVAILABLE:
+        error = ""  # what differs on disk is no failure of what serves
+    code = Code.FAILED_PRECONDITION.value if error and state is State.END else 0
+    return pb.ModelVersionStatus(
+        version=status.id.version,
+        state=pb.ModelVersionStatus.State.Name(state.value),
+        status=pb.StatusProto(error_code=error_codes_pb2.Code.Name(code), error_message=error if code else ""),
+    )

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's API over REST: /v1."""

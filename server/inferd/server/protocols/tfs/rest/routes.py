@@ -1,0 +1,77 @@
+"""Which path of TensorFlow Serving's REST API is answered by whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from inferd.server.protocols.common.openapi_bodies import EXAMPLES, PREDICT, PREDICT_ANSWER
+from inferd.server.protocols.tfs.rest.control import Control
+from inferd.server.protocols.tfs.rest.predict import Predict
+
+_MODEL = "/v1/models/{model}"
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+Handler = Callable[[Request, str, int | None, str | None], Awaitable[Response]]
+
+
+def tfs_router(predict: Predict, control: Control) -> APIRouter:
+    """All paths under /v1."""
+    router = APIRouter(tags=["TensorFlow Serving"])
+    predicting: dict[str, Any] = {"openapi_extra": PREDICT, "responses": PREDICT_ANSWER}
+    examples: dict[str, Any] = {"openapi_extra": EXAMPLES}
+    _add(router, ":predict", "POST", "Predict", predict.__call__, predicting)
+    _add(router, ":classify", "POST", "Classify", control.classify, examples)
+    _add(router, ":regress", "POST", "Regress", control.regress, examples)
+    _add(router, "/metadata", "GET", "Signatures", control.metadata, {})
+    _add(router, "", "GET", "Status", control.status, {})
+    router.add_api_route("/v1/models", _nameless, methods=["GET"], include_in_schema=False)
+    return router
+
+
+async def _nameless(_: Request) -> Response:
+    return _refused("Missing model name in request.")
+
+
+def _add(
+    router: APIRouter, ending: str, method: str, summary: str, handler: Handler, described: dict[str, Any]
+) -> None:
+    async def newest(request: Request, model: str) -> Response:
+        if method == "GET" and ":" in model:  # a verb that there is not, or not for this method
+            return malformed(request)
+        return await handler(request, model, None, None)
+
+    async def by_version(request: Request, model: str, version: str) -> Response:
+        if not _NUMBER.fullmatch(version):
+            return malformed(request)
+        return await handler(request, model, int(version), None)
+
+    async def by_label(request: Request, model: str, label: str) -> Response:
+        if ":" in label:
+            return malformed(request)
+        return await handler(request, model, None, label)
+
+    for path, endpoint, which in (
+        (f"{_MODEL}/versions/{{version}}{ending}", by_version, " of a version"),
+        (f"{_MODEL}/labels/{{label}}{ending}", by_label, " by a label"),
+        (f"{_MODEL}{ending}", newest, ""),
+    ):
+        router.add_api_route(
+            path, endpoint, methods=[method], summary=summary + which, response_class=Response, **described
+        )
+
+
+def malformed(request: Request) -> Response:
+    """The answer to a path that means nothing, in TensorFlow Serving's words."""
+    return _refused(f"Malformed request: {request.method} {request.scope['path'][:200]}")
+
+
+def _refused(text: str) -> Response:
+    from inferd.server.http.error_boundary import JSON
+    from inferd.server.http.json.text import dumps
+
+    return Response(dumps({"error": text}), 400, media_type=JSON)

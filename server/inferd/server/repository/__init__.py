@@ -1,0 +1,1 @@
+"""The model repository on disk: what lies there, read with care."""

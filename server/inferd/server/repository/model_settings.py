@@ -1,0 +1,113 @@
+"""A model's settings from its directory: `model.yaml` and `config.pbtxt`, read when their stats change, kept while they
+are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inferd.server.compat.pbtxt import read_triton_config
+from inferd.server.config.document import read_document
+from inferd.server.config.errors import ConfigError
+from inferd.server.config.schema import ModelConfig
+from inferd.server.errors import LayoutError
+from inferd.server.repository.layout import MODEL_FILE, SETTINGS_FILES, TRITON_FILE, LinkRule
+from inferd.server.repository.settle import Settle
+
+Resolve = Callable[[str, Path, Mapping[str, Any] | None, Mapping[str, Any] | None], tuple[ModelConfig, tuple[str, ...]]]
+"""Model name, its directory, model.yaml, config.pbtxt → settings with all layers applied, and notes. Raises
+ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`config` None: unreadable (`error` says why) or still being written (`held`)."""
+
+    config: ModelConfig | None
+    error: str = ""
+    held: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    stamp: tuple[Any, ...]
+    settings: Settings
+
+
+class SettingsReader:
+    """Reads each model's settings once per change. One thread only."""
+
+    def __init__(self, resolve: Resolve, settle: Settle) -> None:
+        self._resolve = resolve
+        self._settle = settle
+        # By name, too: one base path may be served under several, each with settings of its own above the files.
+        self._known: dict[tuple[str, Path], _Known] = {}
+
+    def read(self, name: str, directory: Path, rule: LinkRule, *, first: bool) -> Settings:
+        """The settings of the model `name`. Never raises: an error is part of the answer.
+
+        While the files change, the settings read before stay in force; `first` trusts old files at once (see Settle).
+        """
+        try:
+            stamp, newest = _stamp(directory, rule)
+        except LayoutError as error:
+            return Settings(None, error=str(error))
+        except OSError as error:
+            return Settings(None, error=f"{directory}: settings cannot be read: {error.strerror or error}")
+        key = (name, directory)
+        known = self._known.get(key)
+        settled = self._settle.observe((directory, "settings"), stamp, newest_change=newest if first else None)
+        if known is not None and known.stamp == stamp:
+            return known.settings
+        if stamp and not settled:
+            if known is not None:
+                return known.settings
+            return Settings(None, held=f"{' and '.join(entry[0] for entry in stamp)}: still being written")
+        settings = self._read(name, directory, stamp)
+        self._known[key] = _Known(stamp, settings)
+        return settings
+
+    def keep(self, directories: Iterable[Path]) -> None:
+        """Forgets every model but those in these directories."""
+        wanted = set(directories)
+        self._known = {key: known for key, known in self._known.items() if key[1] in wanted}
+
+    def forget(self, directory: Path) -> None:
+        """Reads the settings of what lies there anew at the next look: what stands above its files has changed."""
+        self._known = {key: known for key, known in self._known.items() if key[1] != directory}
+
+    def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> Settings:
+        names = {entry[0] for entry in stamp}
+        notes: list[str] = []
+        try:
+            model_file = read_document(directory / MODEL_FILE) if MODEL_FILE in names else None
+            triton: Mapping[str, Any] | None = None
+            if TRITON_FILE in names:
+                config = read_triton_config(directory / TRITON_FILE, name)
+                triton = config.values
+                if config.unknown:
+                    notes.append(f"{TRITON_FILE}: not honoured: {', '.join(config.unknown)}")
+            resolved, further = self._resolve(name, directory, model_file, triton)
+            return Settings(resolved, notes=(*notes, *further))
+        except (LayoutError, ConfigError) as error:
+            return Settings(None, error=str(error), notes=tuple(notes))
+
+
+def _stamp(directory: Path, rule: LinkRule) -> tuple[tuple[Any, ...], float]:
+    entries = []
+    newest = 0.0
+    for name in SETTINGS_FILES:
+        path = directory / name
+        try:
+            if path.is_symlink():
+                rule.check(path)
+            found = os.stat(path)
+        except FileNotFoundError:
+            continue
+        entries.append((name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+        newest = max(newest, found.st_ctime)
+    return tuple(entries), newest

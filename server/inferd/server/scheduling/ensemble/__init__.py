@@ -1,0 +1,1 @@
+"""How a request goes through the steps of an ensemble."""

@@ -1,0 +1,226 @@
+"""One request on its way through the steps of an ensemble."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from inferd.backends.api import Array, Signature
+from inferd.server.errors import ExecutionFailed, NotFound, ServingError, Unavailable
+from inferd.server.scheduling.ensemble.step_graph import Stage
+from inferd.server.scheduling.request import InferRequest
+
+if TYPE_CHECKING:
+    from inferd.server.scheduling.ensemble.scheduler import Pipeline
+
+_log = logging.getLogger("inferd.scheduling")
+
+
+class Target(Protocol):
+    """A loaded model that a step runs on."""
+
+    @property
+    def id(self) -> Any: ...
+    @property
+    def signatures(self) -> Mapping[str, Signature]: ...
+    @property
+    def default_signature(self) -> str: ...
+    @property
+    def scheduler(self) -> Any: ...
+
+
+class Held(Protocol):
+    """Keeps a target loaded until it is released, which may be done again."""
+
+    @property
+    def servable(self) -> Any: ...
+    def release(self) -> None: ...
+
+
+class Run:
+    """One request on its way through the steps. The lock guards the fields and is never held while anything else is
+    called."""
+
+    __slots__ = (
+        "_handles", "_inner", "_left", "_lock", "_missing", "_needed", "_over", "_pipeline", "_ran", "_readers",
+        "_tensors", "request", "started",
+    )  # fmt: skip
+
+    def __init__(self, pipeline: Pipeline, request: InferRequest, needed: frozenset[int]) -> None:
+        wiring = pipeline.wiring
+        self.request = request
+        self._pipeline = pipeline
+        self._needed = needed
+        self._lock = threading.Lock()
+        self.started = False  # all of `start` is done
+        self._over = False
+        self._ran = False
+        self._left = len(needed)
+        self._tensors: dict[str, Array] = dict(request.inputs)
+        # An optional input that did not come is waited for by nobody.
+        absent = [name for name in wiring.inputs if name not in request.inputs]
+        self._missing = list(wiring.needs)
+        for name in (*request.inputs, *absent):
+            for index in wiring.consumers.get(name, ()):
+                self._missing[index] -= 1
+        # How often each tensor will still be read; outputs are read once more, by the answer.
+        self._readers = {
+            name: sum(index in needed for index in consumers) + (name in wiring.outputs)
+            for name, consumers in wiring.consumers.items()
+        }
+        self._handles: dict[int, Held] = {}
+        self._inner: dict[int, InferRequest] = {}
+
+    def start(self) -> None:
+        """Takes hold of every model and starts the first steps. Raises ServingError: then nothing has been started."""
+        pipeline = self._pipeline
+        stages = pipeline.wiring.stages
+        try:
+            for index in self._needed:
+                try:
+                    self._handles[index] = pipeline.acquire(stages[index].model, stages[index].version)
+                except ServingError as error:
+                    # The caller asked for the ensemble, which is there: what lacks is not of his making.
+                    kind = Unavailable if isinstance(error, NotFound) else type(error)
+                    raise kind(f"in {pipeline.name}, {stages[index].subject}: {error.message}") from None
+            self.request.place = self
+            first = [index for index in sorted(self._needed) if not self._missing[index]]
+            self._launch(first[0])
+        except BaseException:
+            self._end()
+            raise
+        for index in first[1:]:
+            self._try_launch(index)
+        if self.request.cancelled:
+            self.discard(self.request)
+
+    def discard(self, request: InferRequest) -> None:
+        """The caller went away; see `Place`."""
+        self._end()
+
+    def fail(self, error: ServingError) -> None:
+        """Ends the request with an error, whatever its steps are doing."""
+        if self._end():
+            self.request.fail(error)
+
+    def _end(self) -> bool:
+        """Lets go of everything; whether it was this call that did."""
+        with self._lock:
+            if self._over:
+                return False
+            self._over = True
+            inner, self._inner = list(self._inner.values()), {}
+            self._tensors = {}
+        for request in inner:
+            request.cancel()
+        for handle in self._handles.values():
+            handle.release()
+        self._pipeline.leave(self)
+        return True
+
+    def _try_launch(self, index: int) -> None:
+        try:
+            self._launch(index)
+        except ServingError as error:
+            self.fail(error)
+        except Exception as error:
+            _log.exception("%s: a step could not be started", self._pipeline.name)
+            self.fail(ExecutionFailed(f"in {self._pipeline.name}: {type(error).__name__}"))
+
+    def _launch(self, index: int) -> None:
+        pipeline = self._pipeline
+        stage = pipeline.wiring.stages[index]
+        target: Target = self._handles[index].servable
+        signature = target.signatures[target.default_signature]
+        inner = self._take(index, stage, signature)
+        if inner is None:
+            return
+        try:
+            pipeline.check(target.id, signature, inner.inputs, inner.wanted or ())
+            target.scheduler.submit(inner)
+        except ServingError as error:
+            with self._lock:
+                self._inner.pop(index, None)
+            raise self._worded(stage, error) from None
+
+    def _take(self, index: int, stage: Stage, signature: Signature) -> InferRequest | None:
+        """The request of a step, known to the run before any scheduler has it, so that a cancel reaches it. None: the
+        run is over."""
+        request = self.request
+        with self._lock:
+            if self._over:
+                return None
+            inputs = {name: self._tensors[tensor] for name, tensor in stage.inputs if tensor in self._tensors}
+            for tensor in {tensor for _, tensor in stage.inputs}:
+                self._readers[tensor] -= 1
+                if not self._readers[tensor]:
+                    self._tensors.pop(tensor, None)  # memory that the next steps may need
+            inner = self._inner[index] = InferRequest(
+                signature.name,
+                inputs,
+                lambda done: self._done(index, done),
+                wanted=tuple(name for name, _ in stage.outputs),
+                deadline=request.deadline,
+                # As in Triton, the time that a request may wait is that of each step's queue.
+                queue_deadline=(
+                    None
+                    if request.queue_deadline is None
+                    else request.queue_deadline + monotonic() - request.enqueued_at
+                ),
+                priority=request.priority,
+                nbytes=sum(array.nbytes for array in inputs.values()),
+                caller=request.caller,
+            )
+        return inner
+
+    def _worded(self, stage: Stage, error: ServingError) -> ServingError:
+        accepted = error.accepted or self._ran
+        message = f"in {self._pipeline.name}, {stage.subject}: {error.message}"
+        return type(error)(message, accepted=accepted, retry_after=error.retry_after)
+
+    def _done(self, index: int, inner: InferRequest) -> None:
+        wiring = self._pipeline.wiring
+        stage = wiring.stages[index]
+        if inner.error is not None:
+            self.fail(self._worded(stage, inner.error))
+            return
+        outputs = inner.outputs or {}
+        lacking = [name for name, _ in stage.outputs if name not in outputs]
+        if lacking:
+            self.fail(ExecutionFailed(f"in {self._pipeline.name}, {stage.subject}: it gave no output {lacking[0]!r}"))
+            return
+        ready = []
+        with self._lock:
+            if self._over:
+                return
+            self._ran = True
+            self._inner.pop(index, None)
+            self._left -= 1
+            started = self.request.started_at
+            self.request.started_at = min(started, inner.started_at) if started else inner.started_at
+            for name, tensor in stage.outputs:
+                self._tensors[tensor] = outputs[name]
+                for consumer in wiring.consumers[tensor]:
+                    self._missing[consumer] -= 1
+                    if not self._missing[consumer] and consumer in self._needed:
+                        ready.append(consumer)
+            finished = not self._left
+            made = {name: self._tensors[name] for name in wiring.outputs if name in self._tensors} if finished else {}
+        if finished:
+            self._succeed(made)
+            return
+        for consumer in ready:
+            self._try_launch(consumer)
+
+    def _succeed(self, outputs: dict[str, Array]) -> None:
+        request, pipeline = self.request, self._pipeline
+        if not self._end():
+            return
+        request.batch_rows = request.rows or 1
+        request.succeed(outputs)
+        pipeline.observer.batch(
+            request.signature, (request,), request.batch_rows, max(0.0, request.finished_at - request.started_at)
+        )

@@ -1,0 +1,202 @@
+"""The scheduler of an ensemble: it has no model of its own and hands each step to the scheduler of that step's model.
+
+A request holds on to every model that it needs from the moment it is taken in until it is answered: a swap or an unload
+of a step's model in between changes nothing for it. Steps run as soon as what they read is there, beside each other
+where they can, and batch with whatever else their models are asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from inferd.backends.api import Array, Signature
+from inferd.server.config.schema import Queue
+from inferd.server.errors import InvalidRequest, Overloaded, Unavailable
+from inferd.server.scheduling.ensemble.run import Held, Run
+from inferd.server.scheduling.ensemble.step_graph import Wiring
+from inferd.server.scheduling.observer import BatchObserver, NullObserver
+from inferd.server.scheduling.policies.fair_share import Crowd, Who
+from inferd.server.scheduling.refusals import gave_way
+from inferd.server.scheduling.request import InferRequest
+
+_REMEMBERED = 64  # sets of wanted outputs whose stages are kept
+_RETRY = 0.05  # seconds: no queue tells how long the ensemble's requests will take
+
+
+Acquire = Callable[[str, int | None], Held]
+"""Model and version (None: the default one) → a handle. Raises ServingError."""
+
+Check = Callable[[Any, Signature, Mapping[str, Array], Sequence[str]], None]
+"""Whether inputs fit a signature. Raises InvalidRequest."""
+
+
+class Pipeline:
+    """Runs requests through the steps. Has the face of a Scheduler: `submit` from any thread, then `drain` and
+    `close`."""
+
+    def __init__(
+        self,
+        name: str,
+        signature: Signature,
+        wiring: Wiring,
+        *,
+        acquire: Acquire,
+        check: Check,
+        queue: Queue,
+        max_batch_size: int = 0,
+        stateful: bool = False,
+        devices: tuple[str, ...] = (),
+        observer: BatchObserver | None = None,
+        who: Who | None = None,
+    ) -> None:
+        """`max_batch_size`: most rows of a request, 0 for no limit and no batch axis. `queue.requests` bounds the
+        requests in flight here; the steps' own queues bound theirs. `who` tells callers apart."""
+        self.name = name
+        self.signature = signature
+        self.wiring = wiring
+        self.max_batch_size = max_batch_size
+        self.stateful = stateful
+        self.devices = devices
+        self.acquire = acquire
+        self.check = check
+        self.observer = NullObserver() if observer is None else observer
+        self._most = queue.requests
+        self._most_bytes = queue.bytes
+        self._lock = threading.Condition(threading.Lock())
+        self._runs: dict[InferRequest, Run] = {}
+        self._nbytes = 0
+        self._who = who if queue.fair else None
+        self._crowd: Crowd | None = None
+        self._refusal = ""
+        self._needed: dict[tuple[str, ...] | None, frozenset[int]] = {None: wiring.only(wiring.outputs)}
+
+    # -- serving -------------------------------------------------------------------------------------------------------
+
+    def submit(self, request: InferRequest) -> None:
+        """Takes a request in. Thread-safe, never blocks on a model.
+
+        Raises InvalidRequest, Overloaded, DeadlineExceeded or Unavailable, and then `on_done` is never called;
+        otherwise it is called exactly once. A cancel calls it in any case.
+        """
+        if request.cancelled:
+            return
+        if request.signature != self.signature.name:
+            raise InvalidRequest(f"{self.name} has no signature {request.signature!r}; it has {self.signature.name}")
+        if self.max_batch_size:
+            request.rows = self._rows(request.inputs)
+        request.enqueued_at = monotonic()
+        run = Run(self, request, self._stages(request.wanted))
+        self._enter(run)
+        try:
+            run.start()
+        except BaseException:
+            self.leave(run)
+            raise
+        run.started = True  # from now on it may have to give way
+        if self._crowd is not None:
+            with self._lock:
+                if self._crowd is not None and request in self._runs:
+                    self._crowd.join(request)
+
+    def _rows(self, inputs: Mapping[str, Array]) -> int:
+        sizes = {
+            name: inputs[name].shape[0]
+            for name in (spec.name for spec in self.signature.inputs)
+            if name in inputs and inputs[name].ndim
+        }
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{name!r} has {size}" for name, size in sizes.items())
+            raise InvalidRequest(f"{self.name}: expected as many rows in every input, got: {told}")
+        rows = next(iter(sizes.values()), 1)
+        if rows > self.max_batch_size:
+            raise InvalidRequest(
+                f"{self.name}: expected at most {self.max_batch_size} rows (max_batch_size), got {rows}"
+            )
+        return rows
+
+    def _stages(self, wanted: tuple[str, ...] | None) -> frozenset[int]:
+        found = self._needed.get(wanted)
+        if found is None:
+            found = self.wiring.only(wanted or ())
+            if len(self._needed) < _REMEMBERED:
+                self._needed[wanted] = found
+        return found
+
+    def _enter(self, run: Run) -> None:
+        request = run.request
+        gone: list[Run] = []
+        with self._lock:
+            if self._refusal:
+                raise Unavailable(self._refusal)
+            if len(self._runs) >= self._most or self._nbytes + request.nbytes > self._most_bytes:
+                gone = self._yielding(request)
+                if not gone:
+                    self.observer.dropped("full")
+                    raise Overloaded(
+                        f"{self.name} is full: {len(self._runs)} of {self._most} requests in flight (queue.requests), "
+                        f"{self._nbytes} of {self._most_bytes} bytes (queue.bytes)",
+                        retry_after=_RETRY,
+                    )
+            self._runs[request] = run
+            self._nbytes += request.nbytes
+        for other in gone:
+            self.observer.dropped("full")
+            other.fail(gave_way(self.name, _RETRY, accepted=True))
+
+    def _yielding(self, request: InferRequest) -> list[Run]:
+        """The runs that give way to a request, so that it fits; they are no longer counted."""
+        if self._who is None:
+            return []
+        if self._crowd is None:
+            self._crowd = Crowd(self._who, (one for one, run in self._runs.items() if run.started))
+        places = len(self._runs) + 1 - self._most
+        gone = self._crowd.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
+        return [self._left(other) for other in gone]
+
+    def _left(self, request: InferRequest) -> Run:
+        self._nbytes -= request.nbytes
+        return self._runs.pop(request)
+
+    def leave(self, run: Run) -> None:
+        """A run is over. Idempotent."""
+        with self._lock:
+            if run.request in self._runs:
+                self._left(run.request)
+                if self._crowd is not None:
+                    self._crowd.leave((run.request,))
+                    if self._crowd.dispersed:
+                        self._crowd = None
+                if not self._runs:
+                    self._lock.notify_all()
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def batching(self) -> str:
+        """How requests share batches, for people."""
+        return "each step batches in its own model"
+
+    @property
+    def queue_depth(self) -> tuple[int, int]:
+        """Requests in flight here and their bytes."""
+        return len(self._runs), self._nbytes
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def drain(self, timeout: float | None) -> bool:
+        """Refuses new requests (Unavailable) and waits up to `timeout` seconds until all others are done. Whether they
+        are."""
+        with self._lock:
+            self._refusal = self._refusal or f"{self.name} is being unloaded"
+            return self._lock.wait_for(lambda: not self._runs, timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Fails what is in flight with Unavailable. Idempotent; no model is closed, they are not this ensemble's."""
+        with self._lock:
+            self._refusal = f"{self.name} is closed"
+            left = list(self._runs.values())
+        for run in left:
+            run.fail(Unavailable(self._refusal, accepted=True))

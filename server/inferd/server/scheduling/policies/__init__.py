@@ -1,0 +1,1 @@
+"""The scheduler's decisions as parts without threads: fair share, deadlines, lingering, cost."""

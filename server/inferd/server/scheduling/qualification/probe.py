@@ -1,0 +1,207 @@
+"""Batching is proven, not assumed: what a row gets alone it must get in company, or the model is served unbatched.
+
+Three distinct rows run alone, as pairs in both orders, as three, and at the largest batch. A model that
+
+- answers the same row differently the second time is stateful (or random): unbatched, one instance, one request at a
+  time;
+- gives an output without the batch axis, or other rows in company than alone, is unbatched;
+- answers all three rows alike cannot be judged by them: unbatched, unless samples are declared that it tells apart;
+- refuses the data alone is unknown: unbatched; refuses it at the largest batch: half of that, until it accepts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferd.backends.api import Array, BackendError, Signature
+from inferd.server.scheduling.qualification.samples import ROWS, Case, NoSample, Samples
+from inferd.wire.dtypes import DType
+
+_log = logging.getLogger("inferd.scheduling")
+Outputs = Mapping[str, Array]
+Run = Callable[[dict[str, Array]], Outputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`limit`: rows that may share a batch, 0: none. `reason` says why it is what it is; "" where all is as asked."""
+
+    limit: int
+    reason: str = ""
+    stateful: bool = False
+
+
+class _Failed(Exception):
+    """The proof has failed for good."""
+
+    def __init__(self, reason: str, *, stateful: bool = False) -> None:
+        super().__init__(reason)
+        self.verdict = Verdict(0, reason, stateful)
+
+
+class _Unclear(Exception):
+    """These rows prove nothing; others may."""
+
+
+def prove(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdict:
+    """Examines one signature on one instance. `run` executes the model; whatever it raises means that it refuses the
+    data.
+
+    `limit` is the largest batch wanted, at least 2.
+    """
+    tolerance = _tolerance(signature)
+    refusal = ""
+    try:
+        for group in samples.groups():
+            proven: tuple[Case, list[Outputs]] | None = None
+            for case in group:
+                try:
+                    alone = [run(case.stack([row])) for row in range(ROWS)]
+                except Exception as error:
+                    refusal = refusal or f"{type(error).__name__}: {error}"
+                    break
+                try:
+                    _examine(run, case, alone, limit, tolerance)
+                except _Unclear as unclear:
+                    refusal = str(unclear)
+                    continue
+                except _Failed:
+                    _check_state(run, case, alone[0], tolerance)  # company that leaves traces is the graver finding
+                    raise
+                proven = case, alone
+            if proven is not None:
+                return _largest(run, *proven, limit=limit, tolerance=tolerance)
+    except NoSample as missing:
+        return Verdict(0, f"not proven: {missing}")
+    except _Failed as failed:
+        return failed.verdict
+    kind = "the declared sample" if samples.declared else "seeded data"
+    return Verdict(0, f"not proven: {_short(refusal)} ({kind}; declare samples or set batching.mode: trusted)")
+
+
+def detect_state(signature: Signature, run: Run, samples: Samples) -> bool:
+    """Whether the same row gets two different answers; False when the model refuses all data."""
+    tolerance = _tolerance(signature)
+    try:
+        for group in samples.groups():
+            for case in group:
+                try:
+                    first, second = run(case.stack([0])), run(case.stack([0]))
+                except Exception:
+                    break
+                return _difference(first, second, tolerance) is not None
+    except NoSample:
+        pass
+    return False
+
+
+def _examine(run: Run, case: Case, alone: Sequence[Outputs], limit: int, tolerance: float) -> None:
+    _check_state(run, case, alone[0], tolerance)
+    for outputs in alone:
+        _check_axis(outputs, 1)
+    if any(array.dtype.kind in "fc" and not np.isfinite(array).all() for out in alone for array in out.values()):
+        raise _Unclear("the model gives NaN or infinity")
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        if _difference(alone[i], alone[j], tolerance) is None:
+            raise _Unclear("the model answers different rows alike, so rows that get mixed up would not show")
+    orders = ([0, 1], [1, 0]) if limit < ROWS else ([0, 1], [1, 0], [0, 1, 2])
+    for order in orders:
+        try:
+            together = run(case.stack(order))
+        except Exception as error:
+            raise _Failed(
+                f"the model refuses {len(order)} rows: {_short(f'{type(error).__name__}: {error}')}"
+            ) from error
+        _check_rows(together, order, alone, tolerance)
+    _check_state(run, case, alone[0], tolerance)
+
+
+def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tolerance: float) -> Verdict:
+    """The largest batch that works, halving from `limit`; up to three rows are proven."""
+    rows, refusal = limit, ""
+    while rows > ROWS:
+        order = list(range(rows))
+        try:
+            together = run(case.stack(order))
+        except Exception as error:
+            refusal = refusal or f"the model refuses {rows} rows: {_short(f'{type(error).__name__}: {error}')}"
+            rows //= 2
+            continue
+        _check_rows(together, order, alone, tolerance)
+        return Verdict(rows, refusal)
+    return Verdict(min(limit, ROWS), refusal)
+
+
+def _check_state(run: Run, case: Case, before: Outputs, tolerance: float) -> None:
+    try:
+        again = run(case.stack([0]))
+    except Exception as error:
+        raise _Failed(f"the model refuses a row that it took before: {_short(str(error))}", stateful=True) from error
+    found = _difference(before, again, tolerance)
+    if found is not None:
+        raise _Failed(f"stateful: the same row gets a different output {found}", stateful=True)
+
+
+def _check_axis(outputs: Outputs, rows: int) -> None:
+    for name, array in outputs.items():
+        if not array.ndim or array.shape[0] != rows:
+            raise _Failed(f"output {name!r} does not carry the batch axis: shape {list(array.shape)} for {rows} rows")
+
+
+def _check_rows(together: Outputs, order: Sequence[int], alone: Sequence[Outputs], tolerance: float) -> None:
+    _check_axis(together, len(order))
+    for at, row in enumerate(order):
+        share = {name: array[at : at + 1] for name, array in together.items()}
+        found = _difference(alone[row % ROWS], share, tolerance)
+        if found is not None:
+            raise _Failed(
+                f"rows influence each other: in a batch of {len(order)} a row gets a different output {found}"
+            )
+
+
+def _difference(a: Outputs, b: Outputs, tolerance: float) -> str | None:
+    """The first output in which `a` and `b` differ, with the size of the difference; None when they agree."""
+    if a.keys() != b.keys():
+        return "set"
+    for name, left in a.items():
+        right = b[name]
+        if left.shape != right.shape:
+            return f"{name!r} (shape {list(right.shape)} instead of {list(left.shape)})"
+        if left.dtype.kind in "biuSUO":
+            if not np.array_equal(left, right):
+                return repr(name)
+        elif left.size:
+            x, y = left.astype(np.float64), right.astype(np.float64)
+            # Relative to the output's largest value: an element near zero is the difference of larger ones.
+            finite = np.abs(x[np.isfinite(x)])
+            scale = float(finite.max()) if finite.size else 0.0
+            if not np.allclose(x, y, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+                with np.errstate(invalid="ignore"):
+                    return f"{name!r} (by up to {np.nanmax(np.abs(x - y)):.3g})"
+    return None
+
+
+def _tolerance(signature: Signature) -> float:
+    half = {DType.FP16, DType.BF16}
+    return 2e-2 if any(spec.dtype in half for spec in (*signature.inputs, *signature.outputs)) else 1e-4
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:
+    """Runs the same inputs so many times; what went wrong the first time that something did."""
+    try:
+        for _ in range(runs):
+            run(inputs)
+    except Exception as error:
+        if not isinstance(error, BackendError):
+            _log.warning("warm-up: unexpected %s: %s", type(error).__name__, error)
+        return error
+    return None

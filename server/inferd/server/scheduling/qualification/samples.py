@@ -1,0 +1,166 @@
+"""Inputs for warm-up and batch proof: declared samples, else seeded data in ranges that a model is likely to take.
+Pure.
+
+Seeded rows differ in content and in strength. Floats lie in [0, strength), integers are 0 or 1 (safe as token ids,
+masks and indices; 2 only where rows could not differ otherwise), UINT8 is 0 to 255, strings are short words. Open
+sizes are tried in turn until the model accepts one; all open sizes are equal, as those of related inputs must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inferd.backends.api import Array, LoadError, Signature, TensorSpec
+from inferd.server.scheduling.bucket import batched_inputs
+from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.qualification.seeded import seeded_floats, seeded_integers
+from inferd.wire.dtypes import DType
+
+ROWS = 3
+_SIZES = (8, 64, 256, 1)
+_STRENGTHS = (1.0, 255.0)
+
+
+class NoSample(Exception):
+    """No data can be made for a signature; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Three distinct rows for each input with a batch axis; the value of each other."""
+
+    rows: Mapping[str, Array]
+    fixed: Mapping[str, Array]
+
+    def stack(self, indices: Sequence[int]) -> dict[str, Array]:
+        """Fresh inputs with the rows named; an index counts round and round."""
+        inputs = {name: np.ascontiguousarray(rows[[i % ROWS for i in indices]]) for name, rows in self.rows.items()}
+        return inputs | {name: array.copy() for name, array in self.fixed.items()}
+
+
+class Samples:
+    """The data of one signature."""
+
+    def __init__(self, signature: Signature, padding: Padding, declared: Mapping[str, Array] | None = None) -> None:
+        """`declared` gives values by input name: one row each, or several with the batch axis; the whole tensor for
+        an input without one. Raises LoadError for a sample that does not fit its input.
+        """
+        self._signature = signature
+        self._padding = padding
+        self._batched = batched_inputs(signature)
+        specs = {spec.name: spec for spec in signature.inputs}
+        for name in declared or {}:
+            if name not in specs:
+                raise LoadError(f"sample for {name!r}: signature {signature.name!r} has inputs {', '.join(specs)}")
+        self._values = {name: self._fit(specs[name], array) for name, array in (declared or {}).items()}
+        self.declared = bool(declared)
+
+    def groups(self) -> Iterator[Iterator[Case]]:
+        """Cases to try, most likely first. A model that refuses the first of a group will refuse the rest of it.
+
+        Raises NoSample when an input's shape is unknown and there is no sample for it.
+        """
+        missing = [spec for spec in self._signature.inputs if spec.name not in self._values and not spec.optional]
+        for spec in missing:
+            if spec.shape is None:
+                raise NoSample(f"input {spec.name!r} has no declared shape and no sample")
+        open_sizes = any(-1 in self._inner(spec) for spec in missing)
+        seeded_floats = any(_is_float(spec.dtype) for spec in missing)
+        for size in _SIZES if open_sizes else (1,):
+            yield (self._case(missing, size, strength) for strength in (_STRENGTHS if seeded_floats else (1.0,)))
+
+    def _case(self, missing: Sequence[TensorSpec], size: int, strength: float) -> Case:
+        rows = {name: _three(value) for name, value in self._values.items() if name in self._batched}
+        fixed = {name: value for name, value in self._values.items() if name not in self._batched}
+        for number, spec in enumerate(missing):
+            shape = tuple((self._padding.smallest(spec.name) or size) if n == -1 else n for n in self._inner(spec))
+            if spec.name in self._batched:
+                rows[spec.name] = np.stack([_seeded(spec.dtype, shape, number, row, strength) for row in range(ROWS)])
+            else:
+                fixed[spec.name] = _seeded(spec.dtype, shape, number, 0, strength)
+        if not _distinct(rows):
+            for name, array in rows.items():
+                if array.dtype.kind in "iu":
+                    rows[name] = np.arange(ROWS, dtype=array.dtype).reshape(ROWS, *(1,) * (array.ndim - 1)) | array
+        return Case(rows, fixed)
+
+    def _inner(self, spec: TensorSpec) -> tuple[int, ...]:
+        shape = spec.shape or ()
+        return shape[1:] if spec.name in self._batched else shape
+
+    def _fit(self, spec: TensorSpec, array: Array) -> Array:
+        try:
+            value = np.asarray(array, dtype=spec.dtype.numpy)
+        except (TypeError, ValueError) as error:
+            raise LoadError(f"sample for input {spec.name!r}: expected {spec.dtype.name}: {error}") from error
+        if spec.name in self._batched and (spec.shape is None or value.ndim == len(spec.shape) - 1):
+            value = value[np.newaxis]
+        if spec.shape is not None and not (
+            value.ndim == len(spec.shape)
+            and all(want in (-1, got) for want, got in zip(spec.shape, value.shape, strict=True))
+        ):
+            raise LoadError(
+                f"sample for input {spec.name!r}: expected shape {list(spec.shape)}, got {list(value.shape)}"
+            )
+        if not value.size:
+            raise LoadError(f"sample for input {spec.name!r} is empty")
+        return value
+
+
+def _is_float(dtype: DType) -> bool:
+    return dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
+
+
+def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, strength: float) -> Array:
+    """Data for input `number`, the same in every process."""
+    if _is_float(dtype):
+        return np.asarray(seeded_floats(shape, number, row) * strength * (row + 1) / ROWS).astype(dtype.numpy)
+    if dtype is DType.STRING:
+        words = np.empty(shape, object)
+        words[...] = b"abc"[row : row + 1]
+        return words
+    if dtype is DType.UINT8:
+        return seeded_integers(256, shape, number, row).astype(np.uint8)
+    values = seeded_integers(2, shape, number, row)
+    values.reshape(-1)[:1] = (
+        1 if row else 0
+    )  # a mask of nothing but zeros is rarely allowed, rows 0 and 1 always differ
+    if row == 0:
+        values.reshape(-1)[1:2] = 1
+    return values.astype(dtype.numpy)
+
+
+def _three(value: Array) -> Array:
+    """Three rows from those of a sample: its own first, then variations that stay within its range."""
+    rows = [value[i] for i in range(min(ROWS, len(value)))]
+    while len(rows) < ROWS:
+        rows.append(_vary(value[0], len(rows)))
+    return np.stack(rows)
+
+
+def _vary(row: Array, by: int) -> Array:
+    if row.dtype.kind in "fV" or row.dtype.name == "bfloat16":
+        varied = (row * (1 - by / 4)).astype(row.dtype)
+        return varied if not _same(varied, row) else (row + by / 4).astype(row.dtype)
+    rolled = np.roll(row.reshape(-1), by).reshape(row.shape)
+    if not _same(rolled, row) or row.dtype == object:
+        return rolled
+    if row.dtype.kind == "b":
+        return ~row
+    lowered: Array = np.where(row >= by, row - by, row + by).astype(row.dtype)
+    return lowered
+
+
+def _same(a: Array, b: Array) -> bool:
+    return bool(np.array_equal(a, b))
+
+
+def _distinct(rows: Mapping[str, Array]) -> bool:
+    def equal(i: int, j: int) -> bool:
+        return all(_same(array[i], array[j]) for array in rows.values())
+
+    pairs: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2))
+    return not any(equal(i, j) for i, j in pairs)

@@ -1,0 +1,106 @@
+"""The rehearsal: what a model does before it takes requests. Runs of samples, which warm its instances up and show what
+may be batched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from inferd.backends.api import Array, BackendError, Instance, LoadError, Model, Signature
+from inferd.server.config.schema import Batching
+from inferd.server.scheduling.bucket import batched_inputs
+from inferd.server.scheduling.buffers import Buffers
+from inferd.server.scheduling.instances import Worker
+from inferd.server.scheduling.qualification.probe import Verdict, detect_state, prove, try_runs
+from inferd.server.scheduling.qualification.samples import NoSample, Samples
+
+_log = logging.getLogger("inferd.scheduling")
+
+
+class Rehearsal:
+    """Of one servable; `samples` by signature. Everything runs on the threads of the workers, and is over on return."""
+
+    def __init__(
+        self, name: str, model: Model, batching: Batching, samples: Mapping[str, Samples], *, stateful: bool
+    ) -> None:
+        self._name = name
+        self._model = model
+        self._batching = batching
+        self._samples = samples
+        self._stateful = stateful
+        wanted, most = batching.max_batch_size, model.traits.max_batch
+        self._limit = wanted if most is None else min(wanted, most)
+
+    def warm(self, workers: Sequence[Worker], runs: int) -> None:
+        """Runs every signature `runs` times on each of them. Raises LoadError when a declared sample fails; seeded data
+        may."""
+        futures = [worker.call(partial(self._warm, runs)) for worker in workers]
+        for future in futures:
+            future.result()
+
+    def replay(
+        self, workers: Sequence[Worker], name: str, signature: str, inputs: Mapping[str, Array], runs: int
+    ) -> None:
+        """Runs the request called `name` so often on each of them. Raises LoadError when it fails."""
+        run = partial(self._replay, signature, dict(inputs), runs)
+        for future in [worker.call(run) for worker in workers]:
+            error = future.result()
+            if error is not None:
+                raise LoadError(f"{self._name}: warm-up request {name!r} failed: {error}") from error
+
+    def examine(self, worker: Worker, signature: Signature) -> Verdict:
+        """How the signature may be batched, and whether the model is stateful."""
+        return worker.call(partial(self._examine, signature)).result()
+
+    def without_proof(self, signature: Signature) -> Verdict | None:
+        """How a signature is batched as far as settings and shapes decide it; None: the proof decides."""
+        if self._stateful:
+            return Verdict(0, "stateful", stateful=True)
+        if self._batching.mode == "off":
+            return Verdict(0, "batching.mode is off")
+        if not batched_inputs(signature):
+            return Verdict(0, "no input has a variable first dimension")
+        if self._limit < 2:
+            of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
+            return Verdict(0, f"{of} is {self._limit}")
+        return Verdict(self._limit, "trusted") if self._batching.mode == "trusted" else None
+
+    def _warm(self, runs: int, instance: Instance) -> None:
+        for name, samples in self._samples.items():
+            try:
+                for group in samples.groups():
+                    error = try_runs(partial(self._run_sample, instance, name), next(group).stack([0]), runs)
+                    if error is None:
+                        break
+                    if samples.declared:
+                        raise LoadError(
+                            f"{self._name}: the declared sample of signature {name!r} failed: {error}"
+                        ) from error
+                else:
+                    _log.info("%s: no warm-up of signature %s: it refuses seeded data", self._name, name)
+            except NoSample as missing:
+                _log.info("%s: no warm-up of signature %s: %s", self._name, name, missing)
+
+    def _replay(self, signature: str, inputs: dict[str, Array], runs: int, instance: Instance) -> Exception | None:
+        return try_runs(partial(self._run_sample, instance, signature), inputs, runs)
+
+    def _examine(self, signature: Signature, instance: Instance) -> Verdict:
+        verdict = self.without_proof(signature)
+        samples = self._samples[signature.name]
+        run = partial(self._run_sample, instance, signature.name)
+        if verdict is None:
+            return prove(signature, run, samples, self._limit)
+        if verdict.limit == 0 and detect_state(signature, run, samples):
+            return Verdict(0, "stateful: the same row gets a different output", stateful=True)
+        return verdict
+
+    def _run_sample(self, instance: Instance, signature: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        # The model gets copies, and what it gives is copied, since outputs may be views of inputs: what is compared
+        # later must not change.
+        buffers = Buffers(self._model.traits.alignment)
+        try:
+            outputs = instance.run(signature, {name: buffers.copy(name, array) for name, array in inputs.items()})
+        except SystemExit as error:
+            raise BackendError("the model tried to end the process") from error
+        return {name: array.copy() for name, array in outputs.items()}

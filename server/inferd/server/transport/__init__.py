@@ -1,0 +1,1 @@
+"""gRPC transports: bytes in, bytes out. `calls` is the seam that both implementations fill."""

@@ -1,0 +1,46 @@
+"""Ends calls whose message does not come: each holds one of `inflight.calls`, and a client may never send it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+from inferd.server.inference.failures import late
+from inferd.server.transport.completion_queue.call import Call
+from inferd.server.transport.completion_queue.unary_call import UnaryCall
+
+_LOOKS = 4  # in the time that a message may take
+
+
+class Sweep:
+    """Looks at the open calls now and then, on a thread of its own: no call pays for it."""
+
+    def __init__(self, calls: Iterable[Call], patience: float, ended: threading.Event) -> None:
+        """`calls`: the transport's own set, which may change meanwhile; `patience`: seconds, kept to within a quarter;
+        `ended` ends the thread."""
+        self._calls = calls
+        self._patience = patience
+        self._ended = ended
+        self._since: dict[Call, float] = {}
+        self._failure = late(patience)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        threading.Thread(target=self._run, name="inferd-grpc-sweep", daemon=True).start()
+
+    def look(self, now: float) -> None:
+        """One look, at monotonic time `now`."""
+        since = {call: self._since.get(call, now) for call in list(self._calls) if _waits(call)}
+        for call, seen in since.items():
+            if now - seen >= self._patience:
+                call.fail(self._failure.code, self._failure.text, self._failure.trailing)
+        self._since = since
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._patience / _LOOKS):
+            self.look(time.monotonic())
+
+
+def _waits(call: Call) -> bool:
+    return type(call) is UnaryCall and call.unheard

@@ -1,0 +1,348 @@
+"""The Transport on the completion queue: one thread polls the core and calls each event's tag.
+
+Nothing of grpcio's own server runs here: unary calls and streams alike are batches of core operations, so that there
+is one table of accepted calls, one stage and one way to stop. Events that are ready are all handled before the
+thread waits again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import grpc
+from grpc._cython import cygrpc
+
+from inferd.server.access.tls import TlsFiles, tls_files
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import Code
+from inferd.server.inference.failures import CUT, GONE, LATE, NO_MESSAGE, Failure, refusal, unknown_method
+from inferd.server.inference.inflight import Inflight
+from inferd.server.scheduling.inline import InlineLoop
+from inferd.server.transport import listen
+from inferd.server.transport.callbacks import raised
+from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable
+from inferd.server.transport.completion_queue.call import Call
+from inferd.server.transport.completion_queue.cancel_watch import Unwatched
+from inferd.server.transport.completion_queue.receive_timeout import Sweep
+from inferd.server.transport.completion_queue.statuses import Statuses
+from inferd.server.transport.completion_queue.stream_call import StreamCall
+from inferd.server.transport.completion_queue.unary_call import Service, UnaryCall, services
+
+_log = logging.getLogger(__name__)
+_ARMED = 128  # calls that the core may match without asking us first
+_TURN_AFTER = 64  # deferred requests after which batches run even when more events are ready
+_PIECE = 2**16  # bytes of a message that count as one more request of these: what is large is still warm when it runs
+_HEAVIEST = 8
+_TIMEOUT = cygrpc.CompletionType.queue_timeout
+_LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
+_NEW_CALL = object()
+_SHUT_DOWN = object()
+
+
+def _ignore(_event: Any) -> None:
+    """The tag of a batch whose end nobody waits for."""
+
+
+class CompletionQueueTransport:
+    """A gRPC server. Used once: start, then stop. Thread-safe.
+
+    `on_fatal` is called when the loop itself has failed: every open call has then been failed, and the process
+    should end. `tls` are the files of `server.tls` where somebody follows them; else they are read once.
+    """
+
+    def __init__(
+        self,
+        table: MethodTable,
+        config: ServerConfig,
+        inflight: Inflight,
+        addresses: Sequence[listen.Address] | None = None,
+        on_fatal: Callable[[], None] = lambda: os._exit(70),
+        loop: InlineLoop | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self._unary = services(table)
+        self._bursting = [service for service in self._unary.values() if service.together is not None]
+        self._arrived = 0  # weight of the calls that wait for the turn, and since when the first of them
+        self._arrived_at = 0.0
+        self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
+        self._refused = table.refused
+        self._config = config
+        self._tls = tls
+        self._inflight = inflight
+        self._desk = inflight.desk
+        self._unwatched = Unwatched()
+        self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
+        self._on_fatal = on_fatal
+        self._inline = loop or InlineLoop()
+        self.statuses = Statuses()
+        self._full = refusal(Code.RESOURCE_EXHAUSTED, inflight.full)
+        self._calls: set[Call] = set()
+        self._draining = False
+        self._lock = threading.Lock()
+        self._idle = threading.Event()
+        self._shut = threading.Event()
+        self._ended = threading.Event()
+        self._drained = True
+        self._thread: threading.Thread | None = None
+        self._armed = 0
+
+    @property
+    def open_calls(self) -> int:
+        """Calls accepted and not yet answered, streams included."""
+        return len(self._calls)
+
+    def start(self) -> Sequence[str]:
+        """Binds every address and accepts calls. Gives the bound addresses. Raises OSError."""
+        if self._thread is not None:
+            raise RuntimeError("a transport is started once")
+        self._queue = cygrpc.CompletionQueue()
+        shared = self._config.server.workers > 1
+        self._server = cygrpc.Server(tuple(listen.options(self._config.grpc, shared=shared)), False)
+        self._server.register_completion_queue(self._queue)
+        tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
+        bound = listen.bind(self._addresses, tls, self._add, shared=shared)
+        self._server.start()
+        for _ in range(_ARMED):
+            self._server.request_call(self._queue, self._queue, _NEW_CALL)
+            self._armed += 1
+        self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
+        self._thread.start()
+        Sweep(self._calls, self._config.grpc.receive_timeout, self._ended).start()
+        return bound
+
+    def _add(self, target: str, credentials: grpc.ServerCredentials | None) -> int:
+        args = (target.encode(),) if credentials is None else (target.encode(), credentials._credentials)
+        return int(self._server.add_http2_port(*args))
+
+    def stop(self, grace: float) -> bool:
+        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest. Gives whether all had
+        finished. Later calls wait for the first."""
+        if self._thread is None:
+            return True
+        with self._lock:
+            first = not self._draining
+            self._draining = True
+        if first:
+            until = time.monotonic() + grace
+            for call in list(self._calls):
+                if isinstance(call, StreamCall):
+                    call.drain()
+            # New calls are still taken from the core, to be refused with a status of our own.
+            self._ended.wait(REFUSING)
+            self._server.shutdown(self._queue, _SHUT_DOWN)
+            self._shut.set()
+            self._drained = self._wait_for_calls(until)
+            if not self._drained:
+                left = list(self._calls)
+                _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
+                for call in left:
+                    call.cut(CUT)
+            if not self._ended.wait(FLUSH):  # what is written by now is written; the core ends the rest
+                with self._lock:
+                    if not self._ended.is_set():
+                        self._server.cancel_all_calls()
+        if not self._ended.wait(grace + _LAST_WAIT):
+            _log.error("the core did not let go of its last calls within %g s and is left behind", grace + _LAST_WAIT)
+            return False
+        self._thread.join()
+        return self._drained
+
+    def _wait_for_calls(self, until: float) -> bool:
+        """Whether every call is over by `until`, in monotonic seconds."""
+        while self._calls and not self._ended.is_set():
+            self._idle.clear()
+            if self._calls and not self._idle.wait(max(0.0, until - time.monotonic())):
+                return not self._calls
+        return True
+
+    # ---- the loop's thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException:
+            _log.critical("the gRPC loop failed; every open call is failed", exc_info=True)
+            self.statuses.leave()
+            for call in list(self._calls):
+                call.fail(Code.INTERNAL, "the server failed and ends", (("inferd-accepted", "1"),))
+            self._ended.set()
+            self._on_fatal()
+        else:
+            # The tag may come before the core's own shutdown call has returned: destroyed under it, it crashes.
+            self._shut.wait()
+            with self._lock:
+                self._server.destroy()
+                self._ended.set()
+
+    def _loop(self) -> None:
+        poll, inline, desk, shut_down = self._queue.poll, self._inline, self._desk, False
+        statuses, unwatched = self.statuses, self._unwatched
+        kept = statuses.kept
+        statuses.enter()
+        inline.enter()
+        while not (shut_down and not self._armed and not self._calls):
+            # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
+            event = poll(0 if self._arrived or inline.asked or kept else unwatched.until)
+            tag = event.tag
+            if type(tag) is UnaryCall:
+                if tag.waits:
+                    self._received(tag, event.batch_operations[0].message())
+                else:
+                    self.gone(tag)
+            elif tag is _NEW_CALL:
+                if event.success:
+                    self._accept(event)
+                else:
+                    self._armed -= 1
+            elif tag is _SHUT_DOWN:
+                shut_down = True
+            elif tag is not None:
+                tag(event)
+            elif event.completion_type == _TIMEOUT:
+                self._turn()
+            event = tag = None  # a reference to a finished call can keep the core spinning
+            waiting = self._arrived + inline.asked
+            # The only call there is has no company to wait for: that saves a look at the queue.
+            if waiting >= _TURN_AFTER or (waiting and desk.calls == 1):
+                self._turn()
+            elif kept and statuses.due():
+                statuses.send()
+        inline.leave()
+        self._turn()
+        statuses.leave()
+
+    def _turn(self) -> None:
+        """Answers what has arrived, as far as that can be done at once; watches the calls that wait for long."""
+        waiting: list[UnaryCall] = []
+        if self._arrived:
+            self._arrived = 0
+            now = time.time()
+            for service in self._bursting:
+                calls = service.arrived
+                if calls:
+                    service.arrived = []
+                    waiting.extend(self._together(service, calls, now))
+        if self._inline.asked:
+            self._inline.turn()
+        else:
+            self._inline.spent = 0.0  # that turn is over, too
+        if waiting:
+            self._unwatched.add(waiting)
+        self._unwatched.look()
+        if self.statuses.kept:
+            self.statuses.send()
+
+    def _together(self, service: Service, calls: list[UnaryCall], now: float) -> Sequence[UnaryCall]:
+        assert service.together is not None
+        late = [call for call in calls if call.expires <= now]
+        if late:
+            calls = [call for call in calls if call.expires > now]
+            for call in late:  # refused in its protocol's words
+                self._guarded(service.handle, call)
+        try:
+            left = service.together(calls, self._arrived_at)
+        except Exception as error:
+            for call in calls:
+                raised(call, error)
+            return ()
+        return cast(Sequence[UnaryCall], left)
+
+    def _accept(self, event: Any) -> None:
+        """A call has come: the next one may take its place at the core."""
+        try:
+            self._server.request_call(self._queue, self._queue, _NEW_CALL)
+        except ValueError:  # shut down meanwhile
+            self._armed -= 1
+        details = event.call_details
+        method = details.method
+        service = self._unary.get(method)
+        if service is not None:
+            if self._draining and not service.exempt:
+                self._refuse(event, service.method, GONE)
+                return
+            expires = details.deadline
+            if expires <= time.time():  # nobody waits for it: it is not read
+                self._refuse(event, service.method, LATE)
+                return
+            entered = self._desk.enter()
+            if not entered and not service.exempt:
+                self._refuse(event, service.method, self._full)
+                return
+            call = UnaryCall(self, event, service, expires)
+            call.entered = entered
+            self._calls.add(call)
+            return
+        stream = self._stream.get(method)
+        if stream is None:
+            name = method.decode("utf-8", "replace")
+            self._refuse(event, name, unknown_method(name))
+            return
+        name, handler = stream
+        if self._draining:
+            self._refuse(event, name, GONE)
+        elif not self._inflight.open_stream():
+            self._refuse(event, name, self._full)
+        else:
+            opened = StreamCall(self, event, name)
+            opened.entered = True
+            self._calls.add(opened)
+            self._guarded(handler, opened)
+
+    def _refuse(self, event: Any, method: str, failure: Failure) -> None:
+        """Answers a call whose message was never read."""
+        self._refused(method, failure.code)
+        self.statuses.give(event.call, _ignore, failure.code.value, failure.text.encode(), failure.trailing, close=True)
+
+    def _received(self, call: UnaryCall, message: bytes | None) -> None:
+        """The request of a unary call has come, or what came instead."""
+        call.waits = False
+        if message is None:  # half-closed or gone without a message, or cut off
+            call.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
+            return
+        size = len(message)
+        if call.entered:
+            if not self._desk.hold(size):
+                failure = self._full
+                self._refused(call.method, failure.code)
+                call.fail(failure.code, failure.text, failure.trailing)
+                return
+            call.held = size
+        call.request = message
+        service = call.service
+        alone = self._desk.calls == 1  # no company to wait for
+        if alone and service.lone is not None and call.expires > time.time():
+            if service.lone(call, time.monotonic()):
+                return
+        elif service.together is not None:
+            if not self._arrived:
+                self._arrived_at = time.monotonic()
+            self._arrived += min(1 + size // _PIECE, _HEAVIEST)
+            service.arrived.append(call)
+            return
+        self._guarded(service.handle, call)
+        self._unwatched.add((call,))
+
+    def _guarded(self, handler: Callable[[Any], None], call: Call) -> None:
+        try:
+            handler(call)
+        except Exception as error:
+            raised(call, error)
+
+    def gone(self, call: Call) -> None:
+        """A call is over."""
+        if call.entered:
+            call.entered = False
+            if type(call) is UnaryCall:
+                desk = self._desk
+                desk.calls -= 1
+                desk.nbytes -= call.held
+            else:
+                self._inflight.close_stream()
+        self._calls.discard(call)
+        if self._draining and not self._calls:
+            self._idle.set()

@@ -1,0 +1,275 @@
+"""The Transport on grpcio's public API: one asyncio server on a loop and thread of its own.
+
+No call holds a thread while it waits, so idle streams starve nobody; every decision is made by plain functions, none by
+interceptors. The request of a unary call is received after the bounds were checked: what is refused is never read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from inferd.server.access.tls import TlsFiles, tls_files
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import Code
+from inferd.server.inference.failures import CUT, GONE, NO_MESSAGE, Failure, late, refusal, unknown_method
+from inferd.server.inference.inflight import Inflight
+from inferd.server.transport import listen
+from inferd.server.transport.callbacks import raised
+from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable, StreamHandler, UnaryHandler
+from inferd.server.transport.grpc_aio.calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
+
+_log = logging.getLogger("inferd.rpc")
+
+
+class PublicTransport:
+    """A gRPC server. Used once: start, then stop. Thread-safe."""
+
+    def __init__(
+        self,
+        table: MethodTable,
+        config: ServerConfig,
+        inflight: Inflight,
+        addresses: Sequence[listen.Address] | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self._table = table
+        self._config = config
+        self._tls = tls
+        self._inflight = inflight
+        self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
+        self._calls: set[PublicUnaryCall | PublicStreamCall] = set()
+        self._draining = False
+        self._started: concurrent.futures.Future[Sequence[str]] = concurrent.futures.Future()
+        self._stopped: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        self._stop_asked = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def open_calls(self) -> int:
+        """Calls accepted and not yet answered, streams included."""
+        return len(self._calls)
+
+    def start(self) -> Sequence[str]:
+        """Binds every address and accepts calls. Gives the bound addresses. Raises OSError."""
+        if self._thread is not None:
+            raise RuntimeError("a transport is started once")
+        self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
+        self._thread.start()
+        try:
+            return self._started.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    def stop(self, grace: float) -> bool:
+        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest. Gives whether all had
+        finished. Later calls wait for the first."""
+        with self._lock:
+            first = not self._stop_asked
+            self._stop_asked = True
+        thread = self._thread
+        if thread is None or not self._started.done() or self._started.exception() is not None:
+            return True
+        if first:
+            self._loop.call_soon_threadsafe(self._grace.set_result, grace)
+        drained = self._stopped.result()
+        thread.join()
+        return drained
+
+    # ---- on the loop's thread ----
+
+    def _run(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_unhandled)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            if not self._started.done():
+                self._started.set_exception(error)
+            else:
+                _log.critical("the gRPC transport ended by an error", exc_info=error)
+        finally:
+            if not self._stopped.done():
+                self._stopped.set_result(False)
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        self._mailbox = Mailbox(self._loop)
+        self._grace: asyncio.Future[float] = self._loop.create_future()
+        self._idle = asyncio.Event()
+        shared = self._config.server.workers > 1
+        server = grpc.aio.server(
+            handlers=(_Lookup(self._handlers(), self._refuse),),
+            options=listen.options(self._config.grpc, shared=shared),
+        )
+        try:
+            tls = self._tls or tls_files(self._config.server.tls, listen.TLS)
+            bound = listen.bind(self._addresses, tls, partial(_add, server), shared=shared)
+            await server.start()
+        except BaseException:
+            await server.stop(None)
+            raise
+        self._started.set_result(bound)
+        grace = await self._grace
+        self._stopped.set_result(await self._drain(server, grace))
+
+    async def _drain(self, server: grpc.aio.Server, grace: float) -> bool:
+        self._draining = True
+        until = time.monotonic() + grace
+        for call in list(self._calls):
+            if isinstance(call, PublicStreamCall):
+                call.drain()
+        await asyncio.sleep(REFUSING)
+        # The core tells connections to go and waits for their calls, longer than we do: we cut them with a status.
+        stopped = asyncio.ensure_future(server.stop(max(0.0, until - time.monotonic()) + FLUSH))
+        if self._calls:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                pass
+        left = list(self._calls)
+        if left:
+            _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
+            for call in left:
+                call.cut(CUT)
+        await stopped
+        return not left
+
+    def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        handlers: dict[str, grpc.RpcMethodHandler] = {}
+        for method, unary in self._table.unary.items():
+            # A handler "with a stream of requests" is one that reads for itself, after it has looked at the bounds.
+            handlers[method] = grpc.stream_unary_rpc_method_handler(self._unary(method, unary))
+        for method, stream in self._table.stream.items():
+            handlers[method] = grpc.stream_stream_rpc_method_handler(self._stream(method, stream))
+        return handlers
+
+    def _unary(self, method: str, handler: UnaryHandler) -> Callable[[Any, Any], Awaitable[bytes]]:
+        exempt = method in self._table.exempt
+        patience = self._config.grpc.receive_timeout
+
+        async def serve(_requests: Any, context: Any) -> bytes:
+            if not exempt:
+                if self._draining:
+                    return await self._refuse(method, context, GONE)
+                if not self._inflight.enter():
+                    return await self._refuse(method, context, self._full())
+            call = PublicUnaryCall(method, context, self._mailbox, self._loop)
+            self._calls.add(call)
+            held = 0
+            try:
+                try:
+                    async with asyncio.timeout(patience):
+                        message = await context.read()
+                except TimeoutError:
+                    return await self._refuse(method, context, late(patience))
+                if message is grpc.aio.EOF:
+                    return await self._refuse(method, context, NO_MESSAGE)
+                if not exempt:
+                    if not self._inflight.hold(len(message)):
+                        return await self._refuse(method, context, self._full())
+                    held = len(message)
+                call.request = message
+                _run_handler(handler, call)
+                outcome = await call.outcome
+                if isinstance(outcome, bytes):
+                    return outcome
+                return await _abort(context, outcome)
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            finally:
+                if not exempt:
+                    self._inflight.leave(held)
+                self._gone(call)
+
+        return serve
+
+    def _stream(self, method: str, handler: StreamHandler) -> Callable[[Any, Any], Awaitable[None]]:
+        async def serve(_requests: Any, context: Any) -> None:
+            if self._draining:
+                await self._refuse(method, context, GONE)
+            if not self._inflight.open_stream():
+                await self._refuse(method, context, self._full())
+            call = PublicStreamCall(method, context, self._mailbox)
+            self._calls.add(call)
+            try:
+                _run_handler(handler, call)
+                failure = await call.pump()
+            except BaseException:  # cancelled, or a write found the client gone
+                call.cancel()
+                raise
+            finally:
+                self._inflight.close_stream()
+                self._gone(call)
+            if failure is not None:
+                await _abort(context, failure)
+
+        return serve
+
+    def _gone(self, call: PublicUnaryCall | PublicStreamCall) -> None:
+        self._calls.discard(call)
+        if self._draining and not self._calls:
+            self._idle.set()
+
+    def _full(self) -> Failure:
+        return refusal(Code.RESOURCE_EXHAUSTED, self._inflight.full)
+
+    async def _refuse(self, method: str, context: Any, failure: Failure) -> bytes:
+        self._table.refused(method, failure.code)
+        return await _abort(context, failure)
+
+
+class _Lookup(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Finds the handler of a method; for one that there is not, a handler that says so."""
+
+    def __init__(
+        self, handlers: dict[str, grpc.RpcMethodHandler], refuse: Callable[[str, Any, Failure], Awaitable[bytes]]
+    ) -> None:
+        self._handlers = handlers
+        self._refuse = refuse
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        method = handler_call_details.method
+        return self._handlers.get(method) or self._unknown(method)
+
+    def _unknown(self, method: str) -> grpc.RpcMethodHandler:
+        async def serve(_requests: Any, context: Any) -> bytes:
+            return await self._refuse(method, context, unknown_method(method))
+
+        return grpc.stream_unary_rpc_method_handler(serve)
+
+
+def _run_handler(handler: Callable[[Any], None], call: PublicUnaryCall | PublicStreamCall) -> None:
+    try:
+        handler(call)
+    except Exception as error:
+        raised(call, error)
+
+
+async def _abort(context: Any, failure: Failure) -> bytes:
+    await context.abort(STATUS[failure.code], failure.text, tuple(failure.trailing))
+    raise AssertionError("abort raises")
+
+
+def _add(server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentials | None) -> int:
+    return int(server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target))
+
+
+def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # grpcio's poller wakes every loop of the process for each event; the losers find nothing to read. Harmless.
+    if not isinstance(context.get("exception"), BlockingIOError):
+        loop.default_exception_handler(context)

@@ -1,0 +1,204 @@
+"""Where the gRPC port listens: addresses and credentials, and why one could not be bound."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from inferd.server.access.tls import Material, TlsFiles
+from inferd.server.config.schema import Grpc, Server
+
+_log = logging.getLogger("inferd.rpc")
+
+TLS: Final = "server.tls"
+_LONGEST_PATH: Final = 107  # of a socket, by Linux
+# A family that the machine knows by name and does not have: localhost is ::1, too.
+_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """HOST:PORT or unix:PATH. When one that is not `required` cannot be bound, that is only a warning."""
+
+    text: str
+    required: bool = True
+
+
+def addresses(config: Server) -> tuple[Address, ...]:
+    """The addresses of a configuration. Of the default ones the first is required; all that were asked for are."""
+    asked = "listen" in config.model_fields_set
+    return tuple(Address(text, required=asked or number == 0) for number, text in enumerate(config.listen))
+
+
+def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
+    """Channel arguments of the core, the same for every transport. `shared`: other workers of a group listen at the
+    same addresses."""
+    age = config.max_connection_age
+    return [
+        # By default two servers share a port silently and each gets half of the calls.
+        ("grpc.so_reuseport", int(shared)),
+        *([] if age is None else [("grpc.max_connection_age_ms", round(age * 1000))]),
+        ("grpc.max_receive_message_length", config.max_message),
+        ("grpc.max_send_message_length", config.max_message),
+        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        # Under a flood the core would refuse streams below the limit that it advertised, and drop calls that wait to be
+        # taken at random: callers saw RST_STREAM and CANCELLED. Our own bounds answer with a status instead.
+        ("grpc.http.overload_protection", 0),
+        ("grpc.server.max_pending_requests", 16384),
+        ("grpc.server.max_pending_requests_hard_limit", 32768),
+        ("grpc.keepalive_time_ms", round(config.keepalive_time * 1000)),
+        ("grpc.keepalive_timeout_ms", round(config.keepalive_timeout * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Clients may ping as often as this without being thrown out.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ("grpc.max_metadata_size", config.max_metadata),
+        ("grpc.absolute_max_metadata_size", config.max_metadata),
+    ]
+
+
+def credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
+    """Server credentials for one address, None for plain text. Each new connection is given the newest certificate."""
+    if tls is None:
+        return None
+    given = [tls.material]
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        now = tls.material
+        if now is given[0]:
+            return None
+        given[0] = now
+        return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(_configuration(given[0]), newest, tls.mutual)
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], material.ca)
+
+
+def bind(
+    wanted: Sequence[Address],
+    tls: TlsFiles | None,
+    add: Callable[[str, grpc.ServerCredentials | None], int],
+    *,
+    shared: bool = False,
+) -> list[str]:
+    """Binds every address and gives those that are bound, with their ports. Raises OSError for a required one.
+
+    `add` has the server listen at one, and gives the port; 0 or RuntimeError: it could not. `shared`: as of `options`.
+    """
+    bound = []
+    for address in wanted:
+        try:
+            if not shared:
+                # The core says on standard error, in its own words, what it cannot bind, and is content with one of
+                # the addresses of a name.
+                _proved(bindable(address.text))
+            bound.append(_bind_one(address.text, credentials(tls), add))
+        except OSError as error:
+            if address.required:
+                raise
+            _log.warning("%s; this default address is left out", error.strerror or error)
+    return bound
+
+
+def _bind_one(
+    text: str, given: grpc.ServerCredentials | None, add: Callable[[str, grpc.ServerCredentials | None], int]
+) -> str:
+    target = bindable(text)
+    try:
+        port = add(target, given)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise why_not(target)
+    return target if target.startswith("unix:") else f"{target.rpartition(':')[0]}:{port}"
+
+
+def bindable(text: str) -> str:
+    """The address to bind: `[::]` becomes `0.0.0.0` on a machine without IPv6. Raises OSError for a unix socket on
+    which somebody answers (the core would silently take it away from them)."""
+    if text.startswith("unix:"):
+        if _answers(text.removeprefix("unix:")):
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {text}: another server answers there")
+        return text
+    if text.startswith("[::]:") and not has_ipv6():
+        return f"0.0.0.0:{text.removeprefix('[::]:')}"
+    return text
+
+
+def has_ipv6() -> bool:
+    """Whether sockets of that family can be bound here."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def why_not(text: str) -> OSError:
+    """The reason for which an address could not be bound; the core only says that it could not."""
+    reason = "it could not be bound"
+    number = errno.EADDRNOTAVAIL
+    try:
+        _try(text)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        number = error.errno or number
+    return OSError(number, f"cannot listen on {text}: {reason}")
+
+
+def _proved(text: str) -> None:
+    """Raises OSError, worded for the operator, for an address that cannot be bound now."""
+    try:
+        _try(text)
+    except OSError:
+        raise why_not(text) from None
+
+
+def _try(text: str) -> None:
+    if text.startswith("unix:"):
+        path = Path(text.removeprefix("unix:"))
+        parent = path.parent
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"expected a path of at most {_LONGEST_PATH} bytes")
+        if path.exists() and not path.is_socket():
+            raise OSError(errno.EEXIST, "there is something that is no socket")
+        if not parent.is_dir():
+            raise OSError(errno.ENOENT, f"there is no directory {parent}")
+        if not os.access(parent, os.W_OK):
+            raise OSError(errno.EACCES, f"directory {parent} is not writable")
+        return
+    host, _, port = text.rpartition(":")
+    lacking: list[OSError] = []
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    for family, kind, _, _, address in found:
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            if error.errno not in _NO_FAMILY:
+                raise
+            lacking.append(error)
+    if len(lacking) == len(found):
+        raise lacking[0]
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.settimeout(1.0)
+        probe.connect(path)
+        return True
+    return False

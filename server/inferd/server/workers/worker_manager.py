@@ -1,0 +1,100 @@
+"""The manager as the edges of a worker see it: requests are its own, wishes and the picture are the group's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from inferd.server.errors import ServingError, Unavailable, Unsupported
+from inferd.server.lifecycle.interfaces import HandleLike, ServableLike
+from inferd.server.lifecycle.manager import Manager
+from inferd.server.lifecycle.operations.load_overrides import Replacement
+from inferd.server.lifecycle.ready_moment import ReadyMoment
+from inferd.server.lifecycle.state import ModelStatus, StateChange
+from inferd.server.repository.configured_models import NamedModel
+from inferd.server.workers.group_state import Picture
+from inferd.server.workers.link import LinkLost
+from inferd.server.workers.messages import Operation
+
+
+class Front:
+    """See `core.needs.ManagerLike`. Thread-safe.
+
+    `ask` puts an operation to the supervisor. `acquire` and `serving` are the manager's own methods: a request costs
+    what it costs without a group.
+    """
+
+    def __init__(self, manager: Manager, picture: Picture, ask: Callable[[Operation], Future[Any]]) -> None:
+        self._manager = manager
+        self._picture = picture
+        self._ask = ask
+        self._moment = ReadyMoment()
+        self.acquire: Callable[..., HandleLike] = manager.acquire
+        self.serving: Callable[..., ServableLike | None] = manager.serving
+
+    def become_ready(self) -> None:
+        """Every worker is ready."""
+        self._moment.comes()
+
+    @property
+    def persistent(self) -> bool:
+        return self._manager.persistent
+
+    @property
+    def named(self) -> Mapping[str, NamedModel]:
+        return self._manager.named
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        return tuple(self._picture.over(model) for model in self._manager.models())
+
+    def repository_errors(self) -> tuple[str, ...]:
+        return self._manager.repository_errors()
+
+    def status(self, name: str) -> ModelStatus:
+        return self._picture.over(self._manager.status(name))
+
+    def subscribe(self, fn: Callable[[StateChange], None]) -> Callable[[], None]:
+        return self._manager.subscribe(fn)
+
+    def ready(self) -> bool:
+        return self._moment.come and self._manager.ready()
+
+    def on_ready(self, fn: Callable[[], None]) -> None:
+        self._moment.then(fn)
+
+    def load(
+        self, name: str, version: int | None = None, *, by: str, replacement: Replacement | None = None
+    ) -> Future[ModelStatus]:
+        if replacement is not None:
+            raise Unsupported("a load with settings or files of its own is not taken while server.workers is above 1")
+        return self._operate(Operation("load", name, by, version))
+
+    def unload(self, name: str, version: int | None = None, *, by: str) -> Future[ModelStatus]:
+        return self._operate(Operation("unload", name, by, version))
+
+    def set_label(self, name: str, label: str, version: int | None, *, by: str) -> Future[ModelStatus]:
+        return self._operate(Operation("label", name, by, version, label))
+
+    def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
+        return self._operate(Operation("rollback", name, by, to))
+
+    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> Sequence[Future[ModelStatus]]:
+        return (self._operate(Operation("replace", "", by, models=models)),)
+
+    def _operate(self, operation: Operation) -> Future[ModelStatus]:
+        outcome: Future[ModelStatus] = Future()
+
+        def done(asked: Future[Any]) -> None:
+            if not outcome.set_running_or_notify_cancel():
+                return
+            error = asked.exception()
+            if isinstance(error, LinkLost):
+                error = Unavailable("the supervisor is gone", accepted=True)
+            if error is not None:
+                outcome.set_exception(error if isinstance(error, ServingError) else RuntimeError(str(error)))
+            else:
+                outcome.set_result(asked.result())
+
+        self._ask(operation).add_done_callback(done)
+        return outcome
