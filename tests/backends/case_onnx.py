@@ -55,7 +55,7 @@ class OnnxCase(BackendCase):
     external: str | None = None
 
     def backend(self) -> Backend:
-        from inferd.backends.onnx import OnnxBackend
+        from inferd.backends.onnx.backend import OnnxBackend
 
         return OnnxBackend()
 

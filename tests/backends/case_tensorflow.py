@@ -48,7 +48,7 @@ class SavedModelCase(BackendCase):
     heavy = True
 
     def backend(self) -> Backend:
-        from inferd.backends.tensorflow import TensorFlowBackend
+        from inferd.backends.tensorflow.backend import TensorFlowBackend
 
         return TensorFlowBackend()
 

@@ -65,7 +65,7 @@ class TorchScriptCase(BackendCase):
     heavy = True
 
     def backend(self) -> Backend:
-        from inferd.backends.torch import TorchBackend
+        from inferd.backends.torch.backend import TorchBackend
 
         return TorchBackend()
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from support.onnx_models import open_model, run_once
 
-from inferd.backends import onnx_content
 from inferd.backends.api import (
     BackendError,
     InvalidInput,
@@ -19,8 +18,9 @@ from inferd.backends.api import (
     MissingFramework,
     Placement,
 )
-from inferd.backends.onnx import OnnxBackend
-from inferd.backends.onnx_session import _check_device
+from inferd.backends.onnx import content as onnx_content
+from inferd.backends.onnx.backend import OnnxBackend
+from inferd.backends.onnx.session import _check_device
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from inferd.backends import onnx_content
-from inferd.backends.onnx_content import SPOOLED_FROM, ModelContent
+from inferd.backends.onnx import content as onnx_content
+from inferd.backends.onnx.content import SPOOLED_FROM, ModelContent
 
 PARTS = (b"model" * 10, {"w.bin": bytes(range(256)) * 8, "empty.bin": b"", "sub/v.bin": b"v"})
 

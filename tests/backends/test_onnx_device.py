@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from support.backends import load_module, request_for
 
-from inferd.backends import onnx_device
 from inferd.backends.api import Ahead, InvalidInput, LoadError, Placement
-from inferd.backends.onnx import OnnxBackend, OnnxModel, _instance
-from inferd.backends.onnx_device import DeviceInstance, GraphInstance, Uploaded
-from inferd.backends.onnx_options import OnnxOptions
-from inferd.backends.onnx_session import OnnxInstance, _providers
+from inferd.backends.onnx import device as onnx_device
+from inferd.backends.onnx.backend import OnnxBackend, OnnxModel, _instance
+from inferd.backends.onnx.device import DeviceInstance, GraphInstance, Uploaded
+from inferd.backends.onnx.options import OnnxOptions
+from inferd.backends.onnx.session import OnnxInstance, _providers
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

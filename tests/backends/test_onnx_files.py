@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.real_models import package_file
 
 from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest, Placement
-from inferd.backends.onnx import OnnxBackend
-from inferd.backends.onnx_files import FileSource, Malformed, MemorySource, ModelHeader, Truncated, read_header
+from inferd.backends.onnx.backend import OnnxBackend
+from inferd.backends.onnx.files import FileSource, Malformed, MemorySource, ModelHeader, Truncated, read_header
 
 onnx = pytest.importorskip("onnx")
 T = onnx.TensorProto

@@ -12,7 +12,7 @@ import pytest
 from support.real_models import noise, package_file, speech, tone
 
 from inferd.backends.api import Instance, LoadError, Model, OpenRequest, Placement
-from inferd.backends.onnx import OnnxBackend
+from inferd.backends.onnx.backend import OnnxBackend
 from inferd.wire.dtypes import DType
 
 pytest.importorskip("onnxruntime")

@@ -70,11 +70,11 @@ def test_our_own_backends_are_installed() -> None:
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(LoadError, match=r"unknown backend 'caffe'; known: onnx"):
-        Registry([point("onnx", "inferd.backends.onnx:OnnxBackend")]).get("caffe")
+        Registry([point("onnx", "inferd.backends.onnx.backend:OnnxBackend")]).get("caffe")
 
 
 def test_get_gives_one_object_per_name() -> None:
-    found = Registry([point("onnx", "inferd.backends.onnx:OnnxBackend")])
+    found = Registry([point("onnx", "inferd.backends.onnx.backend:OnnxBackend")])
     assert found.get("onnx") is found.get("onnx")
 
 
@@ -82,9 +82,9 @@ def test_get_gives_one_object_per_name() -> None:
     ("value", "reason"),
     [
         ("no_such_module:Backend", "no_such_module"),
-        ("inferd.backends.onnx:NoSuchClass", "NoSuchClass"),
+        ("inferd.backends.onnx.backend:NoSuchClass", "NoSuchClass"),
         ("builtins:object", "lacks name, platforms, find"),
-        ("inferd.backends.onnx:OnnxBackend", "calls itself 'onnx'"),
+        ("inferd.backends.onnx.backend:OnnxBackend", "calls itself 'onnx'"),
     ],
 )
 def test_a_broken_plug_in_is_an_error_for_itself_only(tmp_path: Path, value: str, reason: str) -> None:
@@ -101,7 +101,7 @@ def test_a_broken_plug_in_is_an_error_for_itself_only(tmp_path: Path, value: str
 
 
 def test_two_plug_ins_of_one_name_are_told_apart_from_one_listed_twice() -> None:
-    twice = point("onnx", "inferd.backends.onnx:OnnxBackend")
+    twice = point("onnx", "inferd.backends.onnx.backend:OnnxBackend")
     assert Registry([twice, twice]).get("onnx").name == "onnx"
     with pytest.raises(LoadError, match="two plug-ins have this name"):
         Registry([twice, point("onnx", "elsewhere:OnnxBackend")]).get("onnx")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from support.saved_models import X, doubling, of, save, served, words
 
-from inferd.backends import tensorflow_model
 from inferd.backends.api import (
     BackendError,
     InvalidInput,
@@ -21,7 +20,8 @@ from inferd.backends.api import (
     Signature,
     TensorSpec,
 )
-from inferd.backends.tensorflow import TensorFlowBackend
+from inferd.backends.tensorflow import model as tensorflow_model
+from inferd.backends.tensorflow.backend import TensorFlowBackend
 from inferd.wire.dtypes import DType
 
 tf = pytest.importorskip("tensorflow")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from support.saved_models import X, doubling, served
 
-from inferd.backends import tensorflow_files
 from inferd.backends.api import (
     IncompleteArtefact,
     LoadError,
     OpenRequest,
 )
-from inferd.backends.tensorflow import TensorFlowBackend
+from inferd.backends.tensorflow import files as tensorflow_files
+from inferd.backends.tensorflow.backend import TensorFlowBackend
 
 pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.heavy

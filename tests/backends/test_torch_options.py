@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inferd.backends import torch_options
 from inferd.backends.api import Ahead, Instance, InvalidInput, LoadError, Model, OpenRequest, Placement
-from inferd.backends.torch import TorchBackend
-from inferd.backends.torch_device import DeviceTorchInstance, Uploaded, instance_type
-from inferd.backends.torch_instance import TorchInstance
+from inferd.backends.torch import options as torch_options
+from inferd.backends.torch.backend import TorchBackend
+from inferd.backends.torch.device import DeviceTorchInstance, Uploaded, instance_type
+from inferd.backends.torch.instance import TorchInstance
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.heavy

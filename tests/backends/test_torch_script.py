@@ -21,7 +21,7 @@ from inferd.backends.api import (
     Placement,
     TensorSpec,
 )
-from inferd.backends.torch import TorchBackend
+from inferd.backends.torch.backend import TorchBackend
 from inferd.wire.dtypes import DType
 
 torch = pytest.importorskip("torch")

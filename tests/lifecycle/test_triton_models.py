@@ -227,7 +227,7 @@ model_warmup [
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The inputs of every run of an ONNX model."""
-    from inferd.backends.onnx_session import OnnxInstance
+    from inferd.backends.onnx.session import OnnxInstance
 
     seen: list[Any] = []
     run = OnnxInstance.run

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from support.scheduling import F32, Call, FakeModel, signature, vector
 
 from inferd.backends.api import InvalidInput, OpenRequest, Traits
-from inferd.backends.onnx import OnnxBackend
+from inferd.backends.onnx.backend import OnnxBackend
 from inferd.wire.dtypes import DType
 
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from support.scheduling import PATIENCE, Call, FakeModel, scheduler
 
 from inferd.backends.api import BackendError, OpenRequest
-from inferd.backends.onnx import OnnxBackend
+from inferd.backends.onnx.backend import OnnxBackend
 from inferd.server.errors import (
     Cancelled,
     DeadlineExceeded,

@@ -8,7 +8,7 @@ from typing import Any
 from support.backends import request_for
 
 from inferd.backends.api import Model, Placement, Signature
-from inferd.backends.onnx import OnnxBackend
+from inferd.backends.onnx.backend import OnnxBackend
 
 
 def open_model(directory: Path, declared: tuple[Signature, ...] = (), **options: Any) -> Model:

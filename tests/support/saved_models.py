@@ -17,7 +17,7 @@ from inferd.backends.api import (
     OpenRequest,
     Signature,
 )
-from inferd.backends.tensorflow import TensorFlowBackend
+from inferd.backends.tensorflow.backend import TensorFlowBackend
 
 tf = pytest.importorskip("tensorflow")
 Array = np.ndarray[Any, Any]

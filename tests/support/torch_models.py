@@ -19,7 +19,7 @@ from inferd.backends.api import (
     Signature,
     TensorSpec,
 )
-from inferd.backends.torch import TorchBackend
+from inferd.backends.torch.backend import TorchBackend
 from inferd.wire.dtypes import DType
 
 torch = pytest.importorskip("torch")

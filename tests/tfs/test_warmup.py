@@ -53,7 +53,7 @@ def version(tmp_path: Path) -> Path:
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Rows of every run of an ONNX model."""
-    from inferd.backends.onnx_session import OnnxInstance
+    from inferd.backends.onnx.session import OnnxInstance
 
     seen: list[int] = []
     run = OnnxInstance.run

@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from inferd.backends.api import LoadError
-from inferd.backends.torch_archive import Kind
-from inferd.backends.torch_errors import reason
+from inferd.backends.torch.archive import Kind
+from inferd.backends.torch.errors import reason
 
 AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 _FOR = {

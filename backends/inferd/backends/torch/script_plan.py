@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.backends.api import LoadError, Signature, TensorSpec
-from inferd.backends.torch_io import (
+from inferd.backends.torch.io import (
     Argument,
     DictArgument,
     ListArgument,

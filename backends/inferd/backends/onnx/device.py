@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from inferd.backends.api import Array, Signature
-from inferd.backends.onnx_session import OnnxInstance, runtime
+from inferd.backends.onnx.session import OnnxInstance, runtime
 
 _GRAPHS = 16  # sets of shapes with a graph: each keeps its memory on the device as long as the session lives
 _GRAPH_ID = "gpu_graph_id"

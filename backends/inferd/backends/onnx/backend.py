@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inferd.backends import onnx_device, onnx_session
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
     IncompleteArtefact,
@@ -25,8 +24,10 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import agree
-from inferd.backends.onnx_content import ModelContent
-from inferd.backends.onnx_files import (
+from inferd.backends.onnx import device as onnx_device
+from inferd.backends.onnx import session as onnx_session
+from inferd.backends.onnx.content import ModelContent
+from inferd.backends.onnx.files import (
     TENSOR_TYPES,
     FileSource,
     Malformed,
@@ -37,7 +38,7 @@ from inferd.backends.onnx_files import (
     external_path,
     read_header,
 )
-from inferd.backends.onnx_options import OnnxOptions
+from inferd.backends.onnx.options import OnnxOptions
 from inferd.wire.dtypes import DType
 
 ARTEFACT = "model.onnx"

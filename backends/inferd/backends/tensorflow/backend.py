@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inferd.backends import tensorflow_files
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
 from inferd.backends.checks import check_options
-from inferd.backends.tensorflow_files import PB, PBTXT
+from inferd.backends.tensorflow import files as tensorflow_files
+from inferd.backends.tensorflow.files import PB, PBTXT
 
 _TRITON_LAYOUT = "model.savedmodel"
 _REFUSED = {
@@ -68,7 +68,7 @@ class TensorFlowBackend:
         if lacking is not None:
             raise IncompleteArtefact(lacking)
         tf = _tensorflow()
-        from inferd.backends.tensorflow_model import SavedModel
+        from inferd.backends.tensorflow.model import SavedModel
 
         fixed = request.options.get("compute_threads")
         return SavedModel(tf, request, lambda wanted: self._compute_threads(fixed or wanted))

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inferd.backends.api import Array, Placement
-from inferd.backends.torch_errors import translated
-from inferd.backends.torch_instance import TorchInstance
+from inferd.backends.torch.errors import translated
+from inferd.backends.torch.instance import TorchInstance
 
 
 class Uploaded(dict[str, Any]):

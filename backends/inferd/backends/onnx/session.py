@@ -13,8 +13,8 @@ import numpy as np
 
 from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature
 from inferd.backends.checks import SignatureCheck
-from inferd.backends.onnx_content import ModelContent
-from inferd.backends.onnx_options import OnnxOptions
+from inferd.backends.onnx.content import ModelContent
+from inferd.backends.onnx.options import OnnxOptions
 from inferd.wire.dtypes import DType, bfloat16
 
 CPU = "CPUExecutionProvider"

@@ -17,11 +17,11 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import SignatureTable, agree
-from inferd.backends.torch_device import instance_type
-from inferd.backends.torch_effects import program_effects
-from inferd.backends.torch_errors import reason
-from inferd.backends.torch_instance import TorchInstance, dtype_text, use_device, verify_device
-from inferd.backends.torch_io import (
+from inferd.backends.torch.device import instance_type
+from inferd.backends.torch.effects import program_effects
+from inferd.backends.torch.errors import reason
+from inferd.backends.torch.instance import TorchInstance, dtype_text, use_device, verify_device
+from inferd.backends.torch.io import (
     Argument,
     ConstantArgument,
     Output,
@@ -32,7 +32,7 @@ from inferd.backends.torch_io import (
     index_in,
     place_outputs,
 )
-from inferd.backends.torch_options import TorchOptions
+from inferd.backends.torch.options import TorchOptions
 from inferd.wire.dtypes import DType
 
 _SCALARS = {"SymInt": (int, DType.INT64), "SymFloat": (float, DType.FP64), "SymBool": (bool, DType.BOOL)}

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inferd.backends import torch_archive
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
-from inferd.backends.torch_archive import Kind
-from inferd.backends.torch_options import TorchOptions
+from inferd.backends.torch import archive as torch_archive
+from inferd.backends.torch.archive import Kind
+from inferd.backends.torch.options import TorchOptions
 
 _PICKLED = ("model.pth", "model.ckpt", "model.bin", "model.pkl")
 
@@ -50,14 +50,14 @@ class TorchBackend:
         options = TorchOptions.read(request.options, archive.kind, request.artefact.name)
         torch = _torch()
         if archive.kind is Kind.TORCHSCRIPT:
-            from inferd.backends.torch_script import ScriptModel
+            from inferd.backends.torch.script import ScriptModel
 
             return ScriptModel(torch, request, archive, options)
         if archive.kind is Kind.EXPORTED:
-            from inferd.backends.torch_export import ExportedModel
+            from inferd.backends.torch.export import ExportedModel
 
             return ExportedModel(torch, request, options)
-        from inferd.backends.torch_aoti import AotiModel
+        from inferd.backends.torch.aoti import AotiModel
 
         return AotiModel(torch, request)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from inferd.backends.api import Array, BackendError, LoadError, Placement
 from inferd.backends.checks import SignatureTable
-from inferd.backends.torch_errors import reason, translated
-from inferd.backends.torch_io import Output, Plan, array_maker, dtype_from_torch, flat, tensor_maker
-from inferd.backends.torch_options import TorchOptions
+from inferd.backends.torch.errors import reason, translated
+from inferd.backends.torch.io import Output, Plan, array_maker, dtype_from_torch, flat, tensor_maker
+from inferd.backends.torch.options import TorchOptions
 from inferd.wire.dtypes import DType
 
 _PLAIN = TorchOptions()

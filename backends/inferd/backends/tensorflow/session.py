@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inferd.backends.api import Array, BackendError, Placement
-from inferd.backends.tensorflow_graph import Served
+from inferd.backends.tensorflow.graph import Served
 
 # Callables per signature for chosen outputs, beside the one for all: a client that asks for ever new sets gets all
 # computed and some dropped.

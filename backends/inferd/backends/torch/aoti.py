@@ -15,11 +15,11 @@ from typing import Any
 
 from inferd.backends.api import LoadError, OpenRequest, Placement, Signature, Traits
 from inferd.backends.checks import SignatureTable
-from inferd.backends.torch_device import instance_type
-from inferd.backends.torch_errors import reason
-from inferd.backends.torch_export import arrange_by
-from inferd.backends.torch_instance import TorchInstance, use_device
-from inferd.backends.torch_io import Plan, TensorArgument, index_in, needs_declaration, place_outputs
+from inferd.backends.torch.device import instance_type
+from inferd.backends.torch.errors import reason
+from inferd.backends.torch.export import arrange_by
+from inferd.backends.torch.instance import TorchInstance, use_device
+from inferd.backends.torch.io import Plan, TensorArgument, index_in, needs_declaration, place_outputs
 
 
 class AotiModel:

@@ -23,10 +23,10 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import SignatureTable
-from inferd.backends.tensorflow_errors import reason, translated
-from inferd.backends.tensorflow_files import PB, PBTXT
-from inferd.backends.tensorflow_graph import Served, read_facts, read_signatures
-from inferd.backends.tensorflow_session import EagerRunner, Runner, SessionRunner, gpu_number
+from inferd.backends.tensorflow.errors import reason, translated
+from inferd.backends.tensorflow.files import PB, PBTXT
+from inferd.backends.tensorflow.graph import Served, read_facts, read_signatures
+from inferd.backends.tensorflow.session import EagerRunner, Runner, SessionRunner, gpu_number
 
 _PARTS = ("variables", "assets", "assets.extra")
 # What a second loader could not do better either.

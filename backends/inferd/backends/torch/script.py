@@ -13,14 +13,14 @@ from typing import Any
 
 from inferd.backends.api import DEFAULT_SIGNATURE, LoadError, OpenRequest, Placement, Signature, Traits
 from inferd.backends.checks import SignatureTable
-from inferd.backends.torch_archive import Archive
-from inferd.backends.torch_device import instance_type
-from inferd.backends.torch_effects import inlined, nodes_of, script_effects
-from inferd.backends.torch_errors import reason
-from inferd.backends.torch_instance import TorchInstance, use_device, verify_device
-from inferd.backends.torch_io import Plan
-from inferd.backends.torch_options import TorchOptions
-from inferd.backends.torch_script_plan import Example, plan_method
+from inferd.backends.torch.archive import Archive
+from inferd.backends.torch.device import instance_type
+from inferd.backends.torch.effects import inlined, nodes_of, script_effects
+from inferd.backends.torch.errors import reason
+from inferd.backends.torch.instance import TorchInstance, use_device, verify_device
+from inferd.backends.torch.io import Plan
+from inferd.backends.torch.options import TorchOptions
+from inferd.backends.torch.script_plan import Example, plan_method
 
 
 class ScriptModel:

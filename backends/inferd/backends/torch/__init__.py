@@ -1,0 +1,1 @@
+"""The torch backend: TorchScript, torch.export, AOTInductor."""
