@@ -7,7 +7,7 @@ import json
 import pytest
 
 from inferd.client import InvalidInput, KeepAlive
-from inferd.client._channel import parse_address, plan_channel
+from inferd.client._shared.channel import parse_address, plan_channel
 
 
 def plan(address="localhost:1", **changes):

@@ -9,13 +9,13 @@ import pytest
 from support.client import FakeServer, rows
 
 from inferd.client import AsyncClient, Client, InvalidInput, Tls
-from inferd.client._credentials import TokenFile, is_local
+from inferd.client._shared.credentials import TokenFile, is_local
 
 TOKEN = "canary-token-of-the-client"
 
 
 def test_a_token_of_a_file_travels_and_rotates(connect, server: FakeServer, tmp_path: Path, monkeypatch: Any):
-    monkeypatch.setattr("inferd.client._credentials._PAUSE", 0.0)
+    monkeypatch.setattr("inferd.client._shared.credentials._PAUSE", 0.0)
     file = tmp_path / "token"
     file.write_text("one\n")
     client = connect(server.address, token_file=file)

@@ -11,7 +11,8 @@ import pytest
 from support.client import FakeServer, rows
 
 import inferd.client
-from inferd.client import AsyncClient, Client, _errors
+from inferd.client import AsyncClient, Client
+from inferd.client._shared import errors as _errors
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

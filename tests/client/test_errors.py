@@ -28,8 +28,8 @@ from inferd.client import (
     Unauthenticated,
     Unavailable,
     Unsupported,
-    _errors,
 )
+from inferd.client._shared import errors as _errors
 
 CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,

@@ -9,7 +9,7 @@ import pytest
 from support.client import LONG, FakeServer
 
 from inferd.client import DeadlineExceeded, Unsupported
-from inferd.client._health import health_request, is_serving
+from inferd.client._shared.health import health_request, is_serving
 
 
 def test_ready_asks_for_the_server_or_for_a_model(client, server: FakeServer):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inferd.client import DType, InvalidInput, ModelMetadata, Signature, TensorSpec
-from inferd.client._inputs import described_arrays, plain_arrays
+from inferd.client._shared.inputs import described_arrays, plain_arrays
 
 
 def one_input(dtype: DType | None) -> ModelMetadata:

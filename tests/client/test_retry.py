@@ -19,8 +19,8 @@ from inferd.client import (
     ServerFailure,
     Unavailable,
 )
-from inferd.client._core import Attempts, Deadline
-from inferd.client._errors import RequestError, error_class
+from inferd.client._shared.core import Attempts, Deadline
+from inferd.client._shared.errors import RequestError, error_class
 
 GONE = Failure(grpc.StatusCode.UNAVAILABLE, "not now")
 FAST = RetryPolicy(backoff=0.001)

@@ -9,12 +9,10 @@
 `AsyncClient` has the same shape for asyncio. Everything public is here; the modules behind are private.
 """
 
-from inferd.wire.dtypes import DType
-
-from ._aio import AsyncClient
-from ._aio_stream import AsyncPredictStream
-from ._config import NO_RETRIES, KeepAlive, RetryPolicy, Tls
-from ._errors import (
+from inferd.client._aio.client import AsyncClient
+from inferd.client._aio.stream import AsyncPredictStream
+from inferd.client._shared.config import NO_RETRIES, KeepAlive, RetryPolicy, Tls
+from inferd.client._shared.errors import (
     Cancelled,
     ClientClosed,
     DeadlineExceeded,
@@ -32,7 +30,7 @@ from ._errors import (
     Unavailable,
     Unsupported,
 )
-from ._models import (
+from inferd.client._shared.models import (
     AdminReply,
     ModelMetadata,
     ModelStatus,
@@ -43,9 +41,10 @@ from ._models import (
     VersionState,
     VersionStatus,
 )
-from ._prediction import Prediction
-from ._stream import PredictStream
-from ._sync import Client
+from inferd.client._shared.prediction import Prediction
+from inferd.client._sync.client import Client
+from inferd.client._sync.stream import PredictStream
+from inferd.wire.dtypes import DType
 
 __all__ = [
     "NO_RETRIES",

@@ -10,12 +10,12 @@ from typing import Any, Unpack
 
 import grpc
 
-from ._aio_connection import AsyncConnection
-from ._core import Call, Metadata
-from ._errors import ClientClosed, InferdError, InvalidInput, InvalidResponse, Unavailable
-from ._options import CallOptions
-from ._prediction import Array, Prediction
-from ._stream import id_for, of_model, read_outcome, stream_call
+from inferd.client._aio.connection import AsyncConnection
+from inferd.client._shared.core import Call, Metadata
+from inferd.client._shared.errors import ClientClosed, InferdError, InvalidInput, InvalidResponse, Unavailable
+from inferd.client._shared.options import CallOptions
+from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._sync.stream import id_for, of_model, read_outcome, stream_call
 
 
 class AsyncPredictStream:

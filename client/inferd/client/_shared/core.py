@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 
+from inferd.client._shared.arguments import check_choice, mistyped
+from inferd.client._shared.config import RetryPolicy
+from inferd.client._shared.errors import InferdError, InvalidInput, InvalidResponse, RequestError, error_class
+from inferd.client._shared.models import ModelMetadata
+from inferd.client._shared.prediction import Array, Prediction
 from inferd.wire.native import decode_response, encode_request
-
-from ._arguments import check_choice, mistyped
-from ._config import RetryPolicy
-from ._errors import InferdError, InvalidInput, InvalidResponse, RequestError, error_class
-from ._models import ModelMetadata
-from ._prediction import Array, Prediction
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"

@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 
-from ._connection import Connection
-from ._core import Deadline, request_error
-from ._errors import ClientClosed, DeadlineExceeded, RequestError
-from ._health import health_request, is_serving
+from inferd.client._shared.core import Deadline, request_error
+from inferd.client._shared.errors import ClientClosed, DeadlineExceeded, RequestError
+from inferd.client._shared.health import health_request, is_serving
+from inferd.client._sync.connection import Connection
 
 # Between two looks where the server offers no watch, and before a broken watch is begun again.
 PAUSE = 0.05

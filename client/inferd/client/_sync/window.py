@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 
-from ._errors import ClientClosed, InferdError
-from ._prediction import Prediction
+from inferd.client._shared.errors import ClientClosed, InferdError
+from inferd.client._shared.prediction import Prediction
 
 
 def in_flight_window(

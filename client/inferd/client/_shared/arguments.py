@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from inferd.client._shared.errors import InvalidInput
 from inferd.v1 import model_service_pb2 as pb
-
-from ._errors import InvalidInput
 
 MessageT = TypeVar("MessageT")
 _WHOLE = ((int, np.integer), "a whole number")

@@ -8,15 +8,11 @@ from typing import Any
 
 import grpc
 
-from inferd.v1 import model_service_pb2 as pb
-from inferd.v1 import model_service_pb2_grpc
-
-from ._arguments import asked, metadata_request
-from ._config import ADMIN_TIMEOUT
-from ._connection import Connection
-from ._core import Deadline, request_error
-from ._errors import ClientClosed
-from ._models import (
+from inferd.client._shared.arguments import asked, metadata_request
+from inferd.client._shared.config import ADMIN_TIMEOUT
+from inferd.client._shared.core import Deadline, request_error
+from inferd.client._shared.errors import ClientClosed
+from inferd.client._shared.models import (
     AdminReply,
     ModelMetadata,
     ModelStatus,
@@ -25,6 +21,9 @@ from ._models import (
     to_metadata,
     to_model_status,
 )
+from inferd.client._sync.connection import Connection
+from inferd.v1 import model_service_pb2 as pb
+from inferd.v1 import model_service_pb2_grpc
 
 
 class AdminCalls:

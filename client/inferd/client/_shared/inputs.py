@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from inferd.client._shared.errors import InvalidInput
+from inferd.client._shared.models import ModelMetadata, TensorSpec
+from inferd.client._shared.prediction import Array
 from inferd.wire.dtypes import DType
-
-from ._errors import InvalidInput
-from ._models import ModelMetadata, TensorSpec
-from ._prediction import Array
 
 
 def plain_arrays(inputs: object) -> dict[str, Array] | None:

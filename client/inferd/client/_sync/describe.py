@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._arguments import metadata_request
-from ._connection import Connection
-from ._core import Call, Deadline, MetadataCache, is_final_refusal
-from ._errors import RequestError
-from ._inputs import described_arrays
-from ._models import ModelMetadata, to_metadata
+from inferd.client._shared.arguments import metadata_request
+from inferd.client._shared.core import Call, Deadline, MetadataCache, is_final_refusal
+from inferd.client._shared.errors import RequestError
+from inferd.client._shared.inputs import described_arrays
+from inferd.client._shared.models import ModelMetadata, to_metadata
+from inferd.client._sync.connection import Connection
 
 # A look at the metadata in the middle of a retry must not eat the whole timeout of the call.
 LOOK_UP = 5.0

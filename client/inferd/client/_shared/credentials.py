@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ._channel import ChannelPlan
-from ._core import Metadata, authorization
-from ._errors import InvalidInput
+from inferd.client._shared.channel import ChannelPlan
+from inferd.client._shared.core import Metadata, authorization
+from inferd.client._shared.errors import InvalidInput
 
 Token = str | Callable[[], str] | None
 

@@ -11,16 +11,16 @@ from typing import Any, Literal, Unpack, overload
 
 import grpc
 
-from ._aio_admin import AsyncAdminCalls
-from ._aio_connection import AsyncConnection, always
-from ._aio_describe import AsyncDescriber
-from ._aio_stream import AsyncPredictStream
-from ._aio_window import async_in_flight_window
-from ._channel import Compression, LoadBalancing, plan_channel
-from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
-from ._core import Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs, request_error
-from ._credentials import token_source
-from ._errors import (
+from inferd.client._aio.admin import AsyncAdminCalls
+from inferd.client._aio.connection import AsyncConnection, always
+from inferd.client._aio.describe import AsyncDescriber
+from inferd.client._aio.stream import AsyncPredictStream
+from inferd.client._aio.window import async_in_flight_window
+from inferd.client._shared.channel import Compression, LoadBalancing, plan_channel
+from inferd.client._shared.config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
+from inferd.client._shared.core import Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs, request_error
+from inferd.client._shared.credentials import token_source
+from inferd.client._shared.errors import (
     DeadlineExceeded,
     InferdError,
     InvalidArgument,
@@ -29,11 +29,11 @@ from ._errors import (
     RequestError,
     Unavailable,
 )
-from ._health import health_request, is_serving
-from ._inputs import described_arrays, plain_arrays
-from ._options import ManyOptions
-from ._prediction import Array, Prediction
-from ._waiting import PAUSE, not_ready
+from inferd.client._shared.health import health_request, is_serving
+from inferd.client._shared.inputs import described_arrays, plain_arrays
+from inferd.client._shared.options import ManyOptions
+from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._sync.waiting import PAUSE, not_ready
 
 
 class AsyncClient(AsyncAdminCalls):

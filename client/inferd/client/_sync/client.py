@@ -11,22 +11,39 @@ from typing import Any, Literal, Unpack, overload
 
 import grpc
 
-from ._admin import AdminCalls
-from ._channel import Compression, LoadBalancing, plan_channel
-from ._config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
-from ._connection import Connection, PendingPrediction
-from ._core import PREDICT, PREDICT_STREAM, Call, Deadline, Metadata, MetadataLike, decode, metadata_pairs
-from ._credentials import token_source
-from ._describe import Describer
-from ._errors import DeadlineExceeded, InferdError, InvalidArgument, InvalidInput, NotFound, RequestError, Unavailable
-from ._health import CHECK, WATCH
-from ._inputs import described_arrays, plain_arrays
-from ._models import ModelMetadata
-from ._options import CallOptions, ManyOptions
-from ._prediction import Array, Prediction
-from ._stream import PredictStream
-from ._waiting import ask_ready, await_ready
-from ._window import in_flight_window
+from inferd.client._shared.channel import Compression, LoadBalancing, plan_channel
+from inferd.client._shared.config import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, KeepAlive, RetryPolicy, Tls
+from inferd.client._shared.core import (
+    PREDICT,
+    PREDICT_STREAM,
+    Call,
+    Deadline,
+    Metadata,
+    MetadataLike,
+    decode,
+    metadata_pairs,
+)
+from inferd.client._shared.credentials import token_source
+from inferd.client._shared.errors import (
+    DeadlineExceeded,
+    InferdError,
+    InvalidArgument,
+    InvalidInput,
+    NotFound,
+    RequestError,
+    Unavailable,
+)
+from inferd.client._shared.health import CHECK, WATCH
+from inferd.client._shared.inputs import described_arrays, plain_arrays
+from inferd.client._shared.models import ModelMetadata
+from inferd.client._shared.options import CallOptions, ManyOptions
+from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._sync.admin import AdminCalls
+from inferd.client._sync.connection import Connection, PendingPrediction
+from inferd.client._sync.describe import Describer
+from inferd.client._sync.stream import PredictStream
+from inferd.client._sync.waiting import ask_ready, await_ready
+from inferd.client._sync.window import in_flight_window
 
 
 class Client(AdminCalls):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from ._core import MetadataLike
+from inferd.client._shared.core import MetadataLike
 
 
 class ManyOptions(TypedDict, total=False):

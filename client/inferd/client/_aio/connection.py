@@ -9,14 +9,21 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from inferd.client._shared.channel import ChannelPlan
+from inferd.client._shared.config import RetryPolicy
+from inferd.client._shared.core import (
+    PREDICT,
+    PREDICT_STREAM,
+    Attempts,
+    Deadline,
+    Metadata,
+    authorization,
+    request_error,
+)
+from inferd.client._shared.errors import ClientClosed, RequestError
+from inferd.client._shared.health import CHECK, WATCH
+from inferd.client._shared.rotation import rotation
 from inferd.v1 import model_service_pb2_grpc
-
-from ._channel import ChannelPlan
-from ._config import RetryPolicy
-from ._core import PREDICT, PREDICT_STREAM, Attempts, Deadline, Metadata, authorization, request_error
-from ._errors import ClientClosed, RequestError
-from ._health import CHECK, WATCH
-from ._rotation import rotation
 
 AsyncMayRepeat = Callable[[RequestError, Deadline], Awaitable[bool]] | None
 

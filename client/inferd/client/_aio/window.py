@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
-from ._errors import ClientClosed, InferdError
-from ._prediction import Prediction
+from inferd.client._shared.errors import ClientClosed, InferdError
+from inferd.client._shared.prediction import Prediction
 
 
 async def async_in_flight_window(

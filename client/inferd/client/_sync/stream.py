@@ -12,11 +12,8 @@ from typing import Any, Unpack
 
 import grpc
 
-from inferd.wire.native import StreamFailure, decode_stream_response
-
-from ._connection import Connection
-from ._core import Call, Metadata, request_error
-from ._errors import (
+from inferd.client._shared.core import Call, Metadata, request_error
+from inferd.client._shared.errors import (
     ClientClosed,
     InferdError,
     InvalidInput,
@@ -26,9 +23,11 @@ from ._errors import (
     error_class,
     status_code,
 )
-from ._future import PredictionFuture
-from ._options import CallOptions
-from ._prediction import Array, Prediction
+from inferd.client._shared.options import CallOptions
+from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._sync.connection import Connection
+from inferd.client._sync.future import PredictionFuture
+from inferd.wire.native import StreamFailure, decode_stream_response
 
 
 def read_outcome(message: bytes, model_of: Callable[[str], str]) -> tuple[str, Prediction | InferdError]:

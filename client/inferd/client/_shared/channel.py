@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import grpc
 
-from ._config import DEFAULT_PORT, KeepAlive, Tls
-from ._errors import InvalidInput
+from inferd.client._shared.config import DEFAULT_PORT, KeepAlive, Tls
+from inferd.client._shared.errors import InvalidInput
 
 LoadBalancing = Literal["round_robin", "pick_first"]
 Compression = Literal["gzip", "deflate"]

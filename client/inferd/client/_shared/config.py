@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from ._errors import InvalidInput
+from inferd.client._shared.errors import InvalidInput
 
 DEFAULT_ADDRESS = "localhost:8001"
 DEFAULT_PORT = 8001

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
-from ._prediction import Prediction
+from inferd.client._shared.prediction import Prediction
 
 
 class PredictionFuture(Future[Prediction]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ._aio_connection import AsyncConnection, always
-from ._arguments import metadata_request
-from ._core import Call, Deadline, MetadataCache, is_final_refusal
-from ._describe import LOOK_UP
-from ._errors import RequestError
-from ._inputs import described_arrays
-from ._models import ModelMetadata, to_metadata
+from inferd.client._aio.connection import AsyncConnection, always
+from inferd.client._shared.arguments import metadata_request
+from inferd.client._shared.core import Call, Deadline, MetadataCache, is_final_refusal
+from inferd.client._shared.errors import RequestError
+from inferd.client._shared.inputs import described_arrays
+from inferd.client._shared.models import ModelMetadata, to_metadata
+from inferd.client._sync.describe import LOOK_UP
 
 
 class AsyncDescriber:

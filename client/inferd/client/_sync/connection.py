@@ -15,13 +15,12 @@ from typing import Any
 
 import grpc
 
-from inferd.client._channel import ChannelPlan
-
-from ._config import RetryPolicy
-from ._core import Attempts, Deadline, Metadata, authorization, decode, request_error
-from ._errors import ClientClosed, InferdError, RequestError
-from ._future import PredictionFuture
-from ._rotation import rotation
+from inferd.client._shared.channel import ChannelPlan
+from inferd.client._shared.config import RetryPolicy
+from inferd.client._shared.core import Attempts, Deadline, Metadata, authorization, decode, request_error
+from inferd.client._shared.errors import ClientClosed, InferdError, RequestError
+from inferd.client._shared.rotation import rotation
+from inferd.client._sync.future import PredictionFuture
 
 # Whether a request that failed so may be sent again; None: never.
 MayRepeat = Callable[[RequestError, Deadline], bool] | None

@@ -6,14 +6,12 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 
-from inferd.v1 import model_service_pb2 as pb
-
-from ._aio_connection import AsyncConnection, always
-from ._arguments import asked, metadata_request
-from ._config import ADMIN_TIMEOUT
-from ._core import Deadline
-from ._errors import DeadlineExceeded
-from ._models import (
+from inferd.client._aio.connection import AsyncConnection, always
+from inferd.client._shared.arguments import asked, metadata_request
+from inferd.client._shared.config import ADMIN_TIMEOUT
+from inferd.client._shared.core import Deadline
+from inferd.client._shared.errors import DeadlineExceeded
+from inferd.client._shared.models import (
     AdminReply,
     ModelMetadata,
     ModelStatus,
@@ -22,6 +20,7 @@ from ._models import (
     to_metadata,
     to_model_status,
 )
+from inferd.v1 import model_service_pb2 as pb
 
 
 class AsyncAdminCalls:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._errors import InvalidResponse
+from inferd.client._shared.errors import InvalidResponse
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
