@@ -61,7 +61,7 @@ class _GroupWorker(Scenario):
 
 class GroupWorkerKilled(_GroupWorker):
     name = "group-worker-killed"
-    shown = "group/test_workers.py::test_a_killed_worker_costs_no_request_and_comes_back"
+    shown = "workers/test_workers.py::test_a_killed_worker_costs_no_request_and_comes_back"
     fault = "kill -9 of one of the server's two workers (`server.workers: 2`)"
     promise = "the default policy of the client hides it; who does not repeat may be told UNAVAILABLE; a new one starts"
     number = signal.SIGKILL
@@ -70,7 +70,7 @@ class GroupWorkerKilled(_GroupWorker):
 
 class GroupWorkerDrained(_GroupWorker):
     name = "group-worker-drained"
-    shown = "group/test_workers.py::test_workers_leave_one_by_one_and_no_call_fails_even_without_retries"
+    shown = "workers/test_workers.py::test_workers_leave_one_by_one_and_no_call_fails_even_without_retries"
     fault = "SIGTERM to one of the server's two workers"
     promise = "what it accepted is answered; nobody fails but who keeps one stream or one HTTP connection for ever"
     number = signal.SIGTERM

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from inferd.client import Client
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
+REPOSITORY = Path(__file__).parents[3] / "model_repository"
 MODELS = ("digits_onnx", "digits_torch", "digits_pt2", "digits_tf")
 IMAGES = np.random.default_rng(7).random((5, 64), np.float32)
 

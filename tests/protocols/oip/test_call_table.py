@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 from inferd.server.config.schema import ServerConfig
 
 Client = triton.InferenceServerClient
-DOC = Path(__file__).parents[2] / "docs" / "protocols.md"
+DOC = Path(__file__).parents[3] / "docs" / "protocols.md"
 BEGIN, END = "<!-- tritonclient calls: begin -->", "<!-- tritonclient calls: end -->"
 KEY = f"/inferd_test_{os.getpid()}_table"
 

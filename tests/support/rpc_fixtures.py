@@ -1,3 +1,5 @@
+"""Fixtures of tests with a real gRPC server: transport, protocols and access share them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

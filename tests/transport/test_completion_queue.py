@@ -45,7 +45,7 @@ def chosen(kind: str) -> object:
 
 def test_the_installed_grpcio_is_one_that_was_tested() -> None:
     assert usable.why_not() is None, (
-        "a grpcio upgrade: run tests/rpc on it, then add its minor version to usable.TESTED"
+        "a grpcio upgrade: run tests/transport on it, then add its minor version to compatibility.TESTED"
     )
     assert isinstance(chosen("auto"), CompletionQueueTransport)
     assert isinstance(chosen("public"), PublicTransport)

@@ -1,0 +1,31 @@
+"""Fixtures of tests with a manager over a repository on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.disk import Disk
+from support.lifecycle import House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "models")
+
+
+@pytest.fixture
+def make_house(tmp_path: Path) -> Callable[..., House]:
+    def make(**sections: Any) -> House:
+        return House(tmp_path / "models", **sections)
+
+    return make
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    root = tmp_path / "models"
+    root.mkdir()
+    return Disk(root)
