@@ -20,17 +20,17 @@ from support.security import OTHER_SECRET, Call, Keys, entry, write_tokens
 from inferd.oip.v1 import control_pb2 as oip
 from inferd.server.access.attempts import BURST
 from inferd.server.access.authority import Authority
-from inferd.server.access.call_checks import Gate, make_gate
+from inferd.server.access.call_checks import CallChecks, make_call_checks
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.composition.grpc_methods import build_method_table
-from inferd.server.composition.known_callers import Admitted
+from inferd.server.composition.known_callers import KnownCallers
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Unauthenticated
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.server.observability.events import FIELDS
-from inferd.server.protocols.native.predict import Predict
+from inferd.server.protocols.native.predict import NativePredict
 from inferd.tfs.v1 import model_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as pb
 
@@ -95,9 +95,9 @@ class TestAdmin:
         reload(f"Bearer {STATIC}", "mine-1", "theirs")
         limited = with_scopes(keys, ["admin"], ["mine-*"])
         reload(limited, "mine-2")
-        assert set(server.manager.named) == {"theirs", "mine-2"}
+        assert set(server.manager.configured_models) == {"theirs", "mine-2"}
         assert code_of(lambda: reload(limited, "mine-2", "theirs")) is DENIED
-        assert set(server.manager.named) == {"theirs", "mine-2"}
+        assert set(server.manager.configured_models) == {"theirs", "mine-2"}
 
 
 class TestAnonymous:
@@ -162,10 +162,10 @@ class TestStreams:
 
     def test_a_token_that_is_taken_back_ends_its_streams(self, serve, keys: Keys, tmp_path: Path):
         config = guarded_config(tmp_path, keys)
-        gate, files = make_gate(config), FileWatch(3600)
+        gate, files = make_call_checks(config), FileWatch(3600)
         gate.authority.watch(files)
         manager = WatchedManager()
-        table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), gate=gate)
+        table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), gate=gate)
         server = serve(config=config, manager=manager, table=table)
         messages, answers = open_stream(server, f"Bearer {STATIC}")
         messages.put(request())
@@ -179,9 +179,9 @@ class TestStreams:
     @pytest.mark.parametrize("method", [WATCH, WATCH_MODELS])
     def test_news_are_not_told_to_a_token_that_was_taken_back(self, serve, keys: Keys, tmp_path: Path, method: str):
         config = guarded_config(tmp_path, keys)
-        gate, files, manager = make_gate(config), FileWatch(3600), WatchedManager()
+        gate, files, manager = make_call_checks(config), FileWatch(3600), WatchedManager()
         gate.authority.watch(files)
-        table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), gate=gate)
+        table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), gate=gate)
         server = serve(config=config, manager=manager, table=table)
         standing = len(manager.subscribers)
         asked = {
@@ -348,23 +348,23 @@ def test_a_file_that_cannot_be_used_is_told_at_start(serve):
 def test_without_credentials_to_check_nothing_stands_before_a_prediction():
     """Hot calls pass the wall and nothing else when nobody is asked who they are."""
     config = ServerConfig()
-    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
     (handler,) = (cell.cell_contents for cell in table.unary[PREDICT].__closure__ or () if callable(cell.cell_contents)
-                  and isinstance(cell.cell_contents, Predict))  # fmt: skip
+                  and isinstance(cell.cell_contents, NativePredict))  # fmt: skip
     assert isinstance(handler._inference._manager, WatchedManager)
 
 
 def test_no_call_takes_a_short_cut_past_the_question_who_calls(keys: Keys, tmp_path: Path):
     config = guarded_config(tmp_path, keys)
-    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
     cuts = (*table.bursts.values(), *table.lone.values())
     assert cuts
-    assert all(isinstance(cut._speech, Admitted) for cut in cuts)  # type: ignore[attr-defined]
+    assert all(isinstance(cut._speech, KnownCallers) for cut in cuts)  # type: ignore[attr-defined]
 
 
 def test_no_call_takes_a_short_cut_past_its_clients_bounds():
     config = ServerConfig.model_validate({"limits": {"clients": {"rate": 5.0}}})
-    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
     assert not table.bursts
     assert not table.lone
 
@@ -373,8 +373,8 @@ def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys,
     config = guarded_config(tmp_path, keys)
     authority = Authority(config.auth, lambda: 0.0)
     manager = WatchedManager()
-    gate = Gate(config.admin, authority)
-    table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), gate=gate)
+    gate = CallChecks(config.admin, authority)
+    table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), gate=gate)
     server = serve(config=config, manager=manager, table=table)
     call = server.channel().unary_unary(PREDICT)
     good = header(with_scopes(keys, ["predict"]))

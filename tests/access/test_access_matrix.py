@@ -20,7 +20,7 @@ from inferd.server.access.grants import Scope
 from inferd.server.access.method_rules import NEEDS
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.tfs.v1 import model_service_pb2 as tfs_models
 from inferd.tfs.v1 import prediction_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as native
@@ -175,7 +175,7 @@ def ask(channel: grpc.Channel, method: str, message: bytes, authorization: str |
 
 def test_the_table_leaves_no_method_out() -> None:
     config = ServerConfig()
-    table = build_method_table(FakeManager(), FakeMetrics(), config, inflight=Inflight(config.inflight))
+    table = build_method_table(FakeManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
     assert set(UNARY) == set(table.unary)
     assert set(STREAM) == set(table.stream)
     assert set(METHODS) == set(NEEDS)

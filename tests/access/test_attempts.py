@@ -15,13 +15,13 @@ from support.security import AUDIENCE, ISSUER, OTHER_SECRET, Call, Keys
 
 from inferd.server.access.attempts import BURST, RATE, Attempts
 from inferd.server.access.authority import Authority
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.client_limits import Limiter
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.grants import Grants
 from inferd.server.access.identity import Identity
 from inferd.server.access.jwt_tokens import JwtTokens
-from inferd.server.access.rate_bucket import Bucket
+from inferd.server.access.rate_bucket import RateBucket
 from inferd.server.access.signed_tokens import MEMORY
 from inferd.server.config.schema import Admin, Auth, Clients
 from inferd.server.errors import Unauthenticated
@@ -165,7 +165,7 @@ def test_a_header_that_names_no_key_comes_first(server: Server, keys: Keys, head
 
 
 def test_bounds_of_clients_do_not_ask_twice(server: Server):
-    gate = Gate(Admin(), server.authority, Limiter(Clients(rate=1000.0)))
+    gate = CallChecks(Admin(), server.authority, Limiter(Clients(rate=1000.0)))
     bad, good = Call(f"Bearer {server.bad()}"), Call(f"Bearer {server.keys.token()}")
     assert gate.client(bad) == "address 10.0.0.1"
     with pytest.raises(Unauthenticated, match="another signature"):
@@ -215,7 +215,7 @@ def test_what_is_remembered_of_strangers_is_bounded(server: Server):
 
 
 def test_a_bucket_never_holds_more_than_its_burst():
-    bucket = Bucket(2.0, 1, 0.0)
+    bucket = RateBucket(2.0, 1, 0.0)
     bucket.give_back()
     assert bucket.take(0.0) == 0.0
     assert bucket.take(0.25) == pytest.approx(0.25)

@@ -13,7 +13,7 @@ from pathlib import Path
 from support.backends import BackendCase, load_module
 
 from inferd.backends.api import Backend, Model, OpenRequest, Signature
-from inferd.server.isolation.process import Limits
+from inferd.server.isolation.process import WorkerLimits
 from inferd.server.isolation.proxy import IsolatedBackend
 from inferd.wire.dtypes import DType
 
@@ -34,7 +34,9 @@ class OneProcessEach:
 
     def _proxy(self) -> IsolatedBackend:
         kind = type(self._inner)
-        return IsolatedBackend(self._inner, f"{kind.__module__}:{kind.__qualname__}", "m:1", Limits(), {"model": "m"})
+        return IsolatedBackend(
+            self._inner, f"{kind.__module__}:{kind.__qualname__}", "m:1", WorkerLimits(), {"model": "m"}
+        )
 
     def devices(self) -> Sequence[str]:
         proxy = self._proxy()

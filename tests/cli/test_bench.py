@@ -11,7 +11,7 @@ import pytest
 from support.client import LONG, Failure, Script, f32_signature
 
 from inferd.client import DType, Signature, TensorSpec, Unavailable
-from inferd.server.cli.bench_load import Load, Tally, run_load
+from inferd.server.cli.bench_load import BenchLoad, Tally, run_load
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.inputs.arguments import parse_shapes, random_inputs
 from inferd.v1 import tensor_pb2
@@ -100,7 +100,7 @@ def test_an_open_loop_counts_from_the_time_that_was_meant():
                 while stalled() < end:
                     pass
 
-        await run_load(send, Load(None, 100.0, None, 20), tally)
+        await run_load(send, BenchLoad(None, 100.0, None, 20), tally)
         return tally
 
     tally = asyncio.run(main())
@@ -121,7 +121,7 @@ def test_a_closed_loop_never_has_more_callers_than_asked():
         now -= 1
 
     tally = Tally()
-    asyncio.run(run_load(send, Load(3, None, None, 50), tally))
+    asyncio.run(run_load(send, BenchLoad(3, None, None, 50), tally))
     assert most == 3
     assert tally.answered == 50
 
@@ -131,7 +131,7 @@ def test_failures_keep_the_first_text():
         raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"number {tally.sent}")
 
     tally = Tally()
-    asyncio.run(run_load(send, Load(1, None, None, 3), tally))
+    asyncio.run(run_load(send, BenchLoad(1, None, None, 3), tally))
     assert tally.errors == {"UNAVAILABLE": 3}
     assert tally.first_error == "UNAVAILABLE: number 1"
     assert tally.summary()["latency_ms"] == {}

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import pytest
 from support.waiting import eventually
 
-from inferd.server.http.pages import Readiness
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.rest_server import RestServer
 from inferd.server.http.server import HttpServer
 
 
 @pytest.mark.parametrize("kind", [HttpServer, RestServer])
 def test_connections_end_with_their_next_answer(kind: Callable[..., HttpServer | RestServer]) -> None:
-    server = kind(["127.0.0.1:0"], lambda: b"metrics", lambda: Readiness(True), shared=True)
+    server = kind(["127.0.0.1:0"], lambda: b"metrics", lambda: ReadinessLike(True), shared=True)
     [address] = server.start()
-    successor = kind([address], lambda: b"metrics", lambda: Readiness(False, "another"), shared=True)
+    successor = kind([address], lambda: b"metrics", lambda: ReadinessLike(False, "another"), shared=True)
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request("GET", "/readyz")

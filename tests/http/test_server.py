@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.server.http.pages import Readiness
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.rest_server import RestServer
-from inferd.server.http.server import HttpServer, Limits
+from inferd.server.http.server import HttpLimits, HttpServer
 from inferd.server.observability.metrics import Metrics
 
 WAIT = 20
@@ -22,7 +22,7 @@ class Site:
     """A server with its parts within reach."""
 
     def __init__(self, kind, metrics=lambda: b"m 1\n", limits=None, addresses=("127.0.0.1:0",)):
-        self.readiness = Readiness(True)
+        self.readiness = ReadinessLike(True)
         self.server = kind(addresses, metrics, lambda: self.readiness, limits=limits)
         self.addresses = self.server.start()
         self.host, port = self.addresses[0].rsplit(":", 1)
@@ -87,14 +87,14 @@ def test_real_metrics(serve):
 
 def test_health_is_good_as_soon_as_the_port_is_bound(serve):
     site = serve()
-    site.readiness = Readiness(False, "models are loading")
+    site.readiness = ReadinessLike(False, "models are loading")
     assert site.ask("/healthz")[:2] == (200, b'{"status": "ok"}\n')
 
 
 def test_readiness_follows_and_says_why_not(serve):
     site = serve()
     assert site.ask("/readyz")[0] == 200
-    site.readiness = Readiness(False, "draining", {"models": {"digits": "loading"}})
+    site.readiness = ReadinessLike(False, "draining", {"models": {"digits": "loading"}})
     status, body, headers = site.ask("/readyz")
     assert (status, headers["Content-Type"], headers["Cache-Control"]) == (503, "application/json", "no-store")
     assert json.loads(body) == {"ready": False, "reason": "draining", "models": {"digits": "loading"}}
@@ -159,7 +159,7 @@ def test_bytes_that_are_no_request_get_an_answer_and_an_end(serve, sent, status)
 
 
 def test_a_client_that_sends_no_request_is_cut_off(serve):
-    site = serve(limits=Limits(head=0.1, idle=0.1))
+    site = serve(limits=HttpLimits(head=0.1, idle=0.1))
     silent, slow, idle = site.raw(), site.raw(), site.raw()
     slow.sendall(b"GET /healthz HT")
     idle.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
@@ -168,7 +168,7 @@ def test_a_client_that_sends_no_request_is_cut_off(serve):
 
 
 def test_a_client_that_does_not_read_is_cut_off(serve):
-    site = serve(lambda: b"x" * 20_000_000, limits=Limits(write=0.2))
+    site = serve(lambda: b"x" * 20_000_000, limits=HttpLimits(write=0.2))
     sock = site.raw()
     sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
     reset = select.poll()
@@ -178,7 +178,7 @@ def test_a_client_that_does_not_read_is_cut_off(serve):
 
 
 def test_silent_connections_make_room_for_a_client_that_asks(serve):
-    site = serve(limits=Limits(connections=10, head=600, idle=600))
+    site = serve(limits=HttpLimits(connections=10, head=600, idle=600))
     silent = [site.raw() for _ in range(30)]
     for _ in range(5):
         assert site.ask("/healthz")[0] == 200
@@ -199,7 +199,7 @@ def test_a_scrape_that_hangs_blocks_neither_health_nor_the_end_and_is_told(serve
         free.wait(WAIT)
         return b"late 1\n"
 
-    site = serve(metrics, limits=Limits(page=0.2))
+    site = serve(metrics, limits=HttpLimits(page=0.2))
     for _ in range(3):
         status, body, _ = site.ask("/metrics")
         assert (status, json.loads(body)["error"]) == (503, "/metrics was not made within 0.2 seconds")
@@ -239,8 +239,8 @@ def test_a_taken_address_is_an_error_and_nothing_stays_bound(serve, kind):
         probe.bind(("127.0.0.1", 0))
         free = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(OSError, match=f"cannot listen on {taken}"):
-        kind((free, taken), bytes, lambda: Readiness(True)).start()
-    again = kind((free,), bytes, lambda: Readiness(True))
+        kind((free, taken), bytes, lambda: ReadinessLike(True)).start()
+    again = kind((free,), bytes, lambda: ReadinessLike(True))
     assert again.start() == (free,)
     again.stop()
 
@@ -258,17 +258,17 @@ def test_stop_ends_idle_connections_at_once_frees_the_port_and_can_be_repeated(s
         assert idle.recv(1) == b""
     except ConnectionResetError:
         pass
-    again = kind(site.addresses, bytes, lambda: Readiness(True))
+    again = kind(site.addresses, bytes, lambda: ReadinessLike(True))
     assert again.start() == site.addresses
     again.stop()
 
 
 def test_a_server_that_never_started_stops_too(kind):
-    kind(("127.0.0.1:0",), bytes, lambda: Readiness(True)).stop()
+    kind(("127.0.0.1:0",), bytes, lambda: ReadinessLike(True)).stop()
 
 
 def test_no_address_is_no_port(kind):
-    server = kind((), bytes, lambda: Readiness(True))
+    server = kind((), bytes, lambda: ReadinessLike(True))
     assert server.start() == ()
     server.stop()
 

@@ -19,7 +19,7 @@ from support.waiting import eventually
 from inferd.backends.api import LoadError
 from inferd.backends.registry import Registry
 from inferd.server.config.schema import ModelConfig, ServerConfig
-from inferd.server.isolation.process import Limits, WorkerProcess
+from inferd.server.isolation.process import WorkerLimits, WorkerProcess
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.loading.cancellation import Cancellation, LoadCancelled
 from inferd.server.lifecycle.loading.load_request import LoadRequest
@@ -154,7 +154,7 @@ def test_a_load_that_was_cut_short_stays_so_when_it_is_wanted_again(
 
 def test_a_process_that_is_cut_before_it_is_started_ends_at_once() -> None:
     before = held()
-    worker = WorkerProcess("m", Limits(), {})
+    worker = WorkerProcess("m", WorkerLimits(), {})
     worker.cut(WHY)
     worker.start()
     eventually(lambda: worker.lost, "it has ended")

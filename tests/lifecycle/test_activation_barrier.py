@@ -12,7 +12,7 @@ from inferd.backends.api import LoadError
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.reconcile.model_state import Content
 from inferd.server.lifecycle.state import ServableId, State
-from inferd.server.workers.two_phase_activation import Agreement
+from inferd.server.workers.two_phase_activation import TwoPhaseActivation
 
 
 class Seat:
@@ -37,7 +37,7 @@ class Pair:
     """Two stepped managers, and what they agree on."""
 
     def __init__(self, root: Path) -> None:
-        self.agreement = Agreement(
+        self.agreement = TwoPhaseActivation(
             lambda worker, key, refusal: self.seats[worker].waiting.pop(key)(refusal or None),
             lambda subject, workers: None,
             named="worker {}".format,

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from inferd.server.lifecycle.resources.memory import IdleCollector, Memory
+from inferd.server.lifecycle.resources.memory import IdleCollector, ProcessMemory
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _thawed() -> Iterator[None]:
 
 
 def test_what_a_framework_brings_in_is_frozen_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Memory()
+    memory = ProcessMemory()
     memory.settle_imports()
     frozen = gc.get_freeze_count()
     assert frozen > 1000
@@ -49,7 +49,7 @@ def test_an_unload_collects_what_hangs_together() -> None:
     try:
         Node()
         assert not Node.closed
-        Memory().after_unload()
+        ProcessMemory().after_unload()
         assert Node.closed
     finally:
         gc.enable()
@@ -58,11 +58,11 @@ def test_an_unload_collects_what_hangs_together() -> None:
 def test_a_collection_waits_for_a_moment_without_requests_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     done, collected = iter([True, True, False]), []
     monkeypatch.setattr(gc, "collect", lambda: collected.append(next(done, None)))
-    Memory(lambda: next(done)).after_unload()
+    ProcessMemory(lambda: next(done)).after_unload()
     assert collected == [None], "it came after the last request"
     clock = iter(range(100))
     monkeypatch.setattr("inferd.server.lifecycle.resources.memory.time.monotonic", lambda: float(next(clock)))
-    Memory(lambda: True).after_unload()
+    ProcessMemory(lambda: True).after_unload()
     assert len(collected) == 2
 
 

@@ -10,16 +10,23 @@ import pytest
 from inferd.backends.api import Placement
 from inferd.server.config.schema import Instances, ModelConfig, Policy
 from inferd.server.lifecycle.loading.placement import placements
-from inferd.server.lifecycle.operations.overrides import Kind, Wish, Wishes
+from inferd.server.lifecycle.operations.overrides import Kind, ModelOverrides, Override
 from inferd.server.lifecycle.reconcile.backoff import Backoff
 from inferd.server.lifecycle.reconcile.desired import desired
-from inferd.server.lifecycle.reconcile.transition_policy import Action, Load, Phase, Snapshot, Unload, next_action
+from inferd.server.lifecycle.reconcile.transition_policy import (
+    Action,
+    LoadVersion,
+    UnloadVersion,
+    VersionPhase,
+    VersionSnapshot,
+    next_action,
+)
 from inferd.server.lifecycle.reconcile.version_policy import wanted_versions
 from inferd.server.lifecycle.resources import cpu_budget
 from inferd.server.lifecycle.resources.cpu_budget import available_cpus
 
-NEW, IDLE, LOADING, AVAILABLE = Phase.NEW, Phase.IDLE, Phase.LOADING, Phase.AVAILABLE
-STALE, RELOADING = Phase.STALE, Phase.RELOADING
+NEW, IDLE, LOADING, AVAILABLE = VersionPhase.NEW, VersionPhase.IDLE, VersionPhase.LOADING, VersionPhase.AVAILABLE
+STALE, RELOADING = VersionPhase.STALE, VersionPhase.RELOADING
 
 
 @pytest.mark.parametrize(
@@ -43,61 +50,61 @@ def test_a_history_of_failures_is_not_tried_whole() -> None:
     assert wanted_versions(Policy(latest=1), range(100), range(100)) == {99, 98, 97, 96}
 
 
-def snap(version: int, phase: Phase, wanted: bool = True, **more: bool) -> Snapshot:
-    return Snapshot(version, phase, wanted, **more)
+def snap(version: int, phase: VersionPhase, wanted: bool = True, **more: bool) -> VersionSnapshot:
+    return VersionSnapshot(version, phase, wanted, **more)
 
 
 @pytest.mark.parametrize(
     ("snapshots", "action"),
     [
         ([], None),
-        ([snap(1, NEW)], Load(1)),
-        ([snap(1, NEW), snap(2, NEW)], Load(2)),
-        ([snap(1, AVAILABLE, False), snap(2, NEW)], Load(2)),
+        ([snap(1, NEW)], LoadVersion(1)),
+        ([snap(1, NEW), snap(2, NEW)], LoadVersion(2)),
+        ([snap(1, AVAILABLE, False), snap(2, NEW)], LoadVersion(2)),
         ([snap(1, AVAILABLE, False), snap(2, LOADING)], None),
         ([snap(1, AVAILABLE, False), snap(2, IDLE)], None),
-        ([snap(1, AVAILABLE, False), snap(2, AVAILABLE)], Unload(1)),
+        ([snap(1, AVAILABLE, False), snap(2, AVAILABLE)], UnloadVersion(1)),
         ([snap(1, AVAILABLE, False), snap(2, AVAILABLE), snap(3, LOADING)], None),
-        ([snap(1, AVAILABLE, False), snap(2, AVAILABLE), snap(3, IDLE)], Unload(1)),
-        ([snap(1, AVAILABLE, False), snap(2, RELOADING)], Unload(1)),
-        ([snap(1, AVAILABLE, False), snap(2, AVAILABLE, False)], Unload(1)),
-        ([snap(1, STALE)], Load(1)),
+        ([snap(1, AVAILABLE, False), snap(2, AVAILABLE), snap(3, IDLE)], UnloadVersion(1)),
+        ([snap(1, AVAILABLE, False), snap(2, RELOADING)], UnloadVersion(1)),
+        ([snap(1, AVAILABLE, False), snap(2, AVAILABLE, False)], UnloadVersion(1)),
+        ([snap(1, STALE)], LoadVersion(1)),
         ([snap(1, RELOADING)], None),
-        ([snap(1, AVAILABLE, False, forced=True), snap(2, LOADING)], Unload(1)),
+        ([snap(1, AVAILABLE, False, forced=True), snap(2, LOADING)], UnloadVersion(1)),
         ([snap(1, LOADING, False, forced=True)], None),
-        ([snap(1, NEW, draining=True)], Load(1)),
+        ([snap(1, NEW, draining=True)], LoadVersion(1)),
         ([snap(1, NEW, False)], None),
     ],
 )
-def test_availability_preserving(snapshots: list[Snapshot], action: Action | None) -> None:
+def test_availability_preserving(snapshots: list[VersionSnapshot], action: Action | None) -> None:
     assert next_action("availability", snapshots) == action
 
 
 def test_what_is_awaited_keeps_what_serves_but_not_against_an_operator() -> None:
     serving = [snap(1, AVAILABLE, False), snap(2, IDLE, False)]
-    assert next_action("availability", serving) == Unload(1)
+    assert next_action("availability", serving) == UnloadVersion(1)
     assert next_action("availability", serving, awaited=True) is None
-    assert next_action("availability", [snap(1, AVAILABLE, False, forced=True)], awaited=True) == Unload(1)
-    assert next_action("resource", serving, awaited=True) == Unload(1)
+    assert next_action("availability", [snap(1, AVAILABLE, False, forced=True)], awaited=True) == UnloadVersion(1)
+    assert next_action("resource", serving, awaited=True) == UnloadVersion(1)
 
 
 @pytest.mark.parametrize(
     ("snapshots", "action"),
     [
-        ([snap(1, AVAILABLE, False), snap(2, NEW)], Unload(1)),
+        ([snap(1, AVAILABLE, False), snap(2, NEW)], UnloadVersion(1)),
         ([snap(1, IDLE, False, draining=True), snap(2, NEW)], None),
-        ([snap(1, IDLE, False), snap(2, NEW)], Load(2)),
-        ([snap(1, STALE)], Unload(1)),
+        ([snap(1, IDLE, False), snap(2, NEW)], LoadVersion(2)),
+        ([snap(1, STALE)], UnloadVersion(1)),
         ([snap(1, NEW, draining=True)], None),
         ([snap(1, AVAILABLE), snap(2, LOADING)], None),
     ],
 )
-def test_resource_preserving(snapshots: list[Snapshot], action: Action | None) -> None:
+def test_resource_preserving(snapshots: list[VersionSnapshot], action: Action | None) -> None:
     assert next_action("resource", snapshots) == action
 
 
-def wishes(*items: tuple[Kind, int | None]) -> Wishes:
-    return Wishes(tuple(Wish(kind, version, "me", 0.0) for kind, version in items))
+def wishes(*items: tuple[Kind, int | None]) -> ModelOverrides:
+    return ModelOverrides(tuple(Override(kind, version, "me", 0.0) for kind, version in items))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,9 @@ def wishes(*items: tuple[Kind, int | None]) -> Wishes:
         (wishes(("pinned", 2), ("unloaded", None)), True, set(), set(), {1, 2, 3}),
     ],
 )
-def test_desired(wish: Wishes, by_default: bool, wanted: set[int], preferred: set[int], forced: set[int]) -> None:
+def test_desired(
+    wish: ModelOverrides, by_default: bool, wanted: set[int], preferred: set[int], forced: set[int]
+) -> None:
     found = desired(ModelConfig(), wish, {1, 2, 3}, (), served_by_default=by_default)
     assert (found.wanted, found.preferred, found.forced) == (wanted, preferred, forced)
 
@@ -133,7 +142,7 @@ def test_desired(wish: Wishes, by_default: bool, wanted: set[int], preferred: se
     ],
 )
 def test_what_settles_is_awaited_where_it_will_be_wanted(
-    wish: Wishes, candidates: Sequence[int], settling: Sequence[int], awaited: bool
+    wish: ModelOverrides, candidates: Sequence[int], settling: Sequence[int], awaited: bool
 ) -> None:
     assert desired(ModelConfig(), wish, candidates, (), served_by_default=True, settling=settling).awaited is awaited
 

@@ -17,7 +17,7 @@ from inferd.server.errors import Unavailable
 from inferd.server.lifecycle.loading.cancellation import Cancellation
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.pool import spawn
-from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
 from inferd.server.lifecycle.reconcile.mailbox import Mailbox
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, State
@@ -39,7 +39,7 @@ class Stepped(Mailbox):
 class Ending(House):
     """A house whose manager ends on the test's thread. `stepped` is its mailbox."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, admission: Admission | None = None) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, admission: ActivationBarrier | None = None) -> None:
         with monkeypatch.context() as patch:
             patch.setattr("inferd.server.lifecycle.manager.Mailbox", Stepped)
             super().__init__(root, admission)

@@ -9,7 +9,7 @@ import pytest
 from support.lifecycle import House
 
 from inferd.server.errors import Conflict, NotFound, Unavailable
-from inferd.server.lifecycle.operations.overrides import Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.state import State
 
 S, L, A, U, E = State.START, State.LOADING, State.AVAILABLE, State.UNLOADING, State.END
@@ -286,7 +286,7 @@ def test_what_goes_wrong_at_one_model_keeps_no_other_from_its_turn(
     overrides = house.manager._conductor.overrides
     of, broken = overrides.of, {"m"}
 
-    def wishes(name: str) -> Wishes:
+    def wishes(name: str) -> ModelOverrides:
         if name in broken:
             raise MemoryError("none left")
         return of(name)

@@ -13,7 +13,7 @@ from support.lifecycle import House
 from inferd.server.compat.model_server_config import ModelEntry, parse_models
 from inferd.server.config.errors import ConfigError
 from inferd.server.errors import Conflict, NotFound
-from inferd.server.repository.configured_models import NamedModel, fixed_models
+from inferd.server.repository.configured_models import ConfiguredModel, fixed_models
 from inferd.server.repository.models_file import FollowedFile
 
 FULL = """
@@ -42,8 +42,8 @@ def publish(base: Path, version: int, text: str = "good") -> Path:
     return base
 
 
-def named(base: Path, policy: dict[str, Any] | None = None, **labels: int) -> NamedModel:
-    return NamedModel.of(ModelEntry("m", str(base), "", policy or {}, labels))
+def named(base: Path, policy: dict[str, Any] | None = None, **labels: int) -> ConfiguredModel:
+    return ConfiguredModel.of(ModelEntry("m", str(base), "", policy or {}, labels))
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_replacement_adds_changes_and_removes(serving: House, base: Path, tmp_
     publish(base, 2, "two")
     serving.settle()
     assert sorted(serving.serves()) == [2]
-    futures = serving.manager.replace_named(
+    futures = serving.manager.replace_configured_models(
         {"m": named(base, {"specific": [1, 2]}, stable=1), "n": named(other)}, by="test"
     )
     assert len(futures) == 2
@@ -242,17 +242,17 @@ def test_a_replacement_adds_changes_and_removes(serving: House, base: Path, tmp_
     assert serving.serves() == {1: "one", 2: "two"}
     assert serving.status().labels == {"stable": 1}
     assert serving.serves("n") == {7: "seven"}
-    (gone,) = serving.manager.replace_named({"n": named(other)}, by="test")
+    (gone,) = serving.manager.replace_configured_models({"n": named(other)}, by="test")
     serving.do(gone)
     assert serving.serves("n") == {7: "seven"}
     with pytest.raises(NotFound):
         serving.manager.acquire("m")
-    assert serving.manager.replace_named({"n": named(other)}, by="test") == ()
+    assert serving.manager.replace_configured_models({"n": named(other)}, by="test") == ()
 
 
 def test_a_removed_model_is_done_when_its_last_request_is(serving: House) -> None:
     handle = serving.manager.acquire("m")
-    (gone,) = serving.manager.replace_named({}, by="test")
+    (gone,) = serving.manager.replace_configured_models({}, by="test")
     serving.settle()
     assert not gone.done()
     handle.release()
@@ -262,7 +262,9 @@ def test_a_removed_model_is_done_when_its_last_request_is(serving: House) -> Non
 
 def test_what_fails_is_told_and_stays_asked_for(serving: House, tmp_path: Path) -> None:
     bad = publish(tmp_path / "bad", 1, "bad")
-    (future,) = serving.manager.replace_named({**serving.manager.named, "n": named(bad)}, by="test")
+    (future,) = serving.manager.replace_configured_models(
+        {**serving.manager.configured_models, "n": named(bad)}, by="test"
+    )
     with pytest.raises(Conflict):
         serving.do(future)
     publish(bad, 1, "good again")
@@ -271,7 +273,9 @@ def test_what_fails_is_told_and_stays_asked_for(serving: House, tmp_path: Path) 
 
 
 def test_a_missing_base_path_is_a_conflict(serving: House, tmp_path: Path) -> None:
-    (future,) = serving.manager.replace_named({**serving.manager.named, "n": named(tmp_path / "nowhere")}, by="test")
+    (future,) = serving.manager.replace_configured_models(
+        {**serving.manager.configured_models, "n": named(tmp_path / "nowhere")}, by="test"
+    )
     with pytest.raises(Conflict, match="cannot be read"):
         serving.do(future)
     assert serving.serves() == {1: "one"}
@@ -281,7 +285,7 @@ def test_a_missing_base_path_is_a_conflict(serving: House, tmp_path: Path) -> No
 def test_operators_wishes_about_a_changed_model_are_dropped(serving: House, base: Path) -> None:
     serving.do(serving.manager.set_label("m", "stable", 1, by="operator"))
     serving.do(serving.manager.unload("m", by="operator"))
-    (future,) = serving.manager.replace_named({"m": named(base, None, canary=1)}, by="test")
+    (future,) = serving.manager.replace_configured_models({"m": named(base, None, canary=1)}, by="test")
     serving.do(future)
     assert serving.serves() == {1: "one"}
     assert serving.status().labels == {"canary": 1}
@@ -290,7 +294,7 @@ def test_operators_wishes_about_a_changed_model_are_dropped(serving: House, base
 
 def test_another_base_path_replaces_the_content(serving: House, tmp_path: Path) -> None:
     other = publish(tmp_path / "other", 1, "other")
-    (future,) = serving.manager.replace_named({"m": named(other)}, by="test")
+    (future,) = serving.manager.replace_configured_models({"m": named(other)}, by="test")
     serving.do(future)
     serving.settle()
     assert serving.serves() == {1: "other"}
@@ -300,13 +304,13 @@ def test_explicit_mode_loads_and_unloads_by_replacement(make_house: Callable[...
     publish(base, 1, "one")
     house = make_house(repository={"mode": "explicit"})
     house.see()
-    (future,) = house.manager.replace_named({"m": named(base)}, by="test")
+    (future,) = house.manager.replace_configured_models({"m": named(base)}, by="test")
     house.do(future)
     assert house.serves() == {1: "one"}
     publish(base, 2, "two")
     house.settle()
     assert house.serves() == {1: "one"}
-    (future,) = house.manager.replace_named({}, by="test")
+    (future,) = house.manager.replace_configured_models({}, by="test")
     house.do(future)
     with pytest.raises(NotFound):
         house.manager.acquire("m")
@@ -361,9 +365,9 @@ def test_a_followed_file(make_house: Callable[..., House], base: Path, file: Pat
     assert house.serves("kept") == {1: "kept"}
     with pytest.raises(NotFound):
         house.manager.acquire("m")
-    house.manager.replace_named({}, by="a request")
+    house.manager.replace_configured_models({}, by="a request")
     followed.look()  # unchanged: the request's word stands
-    assert dict(house.manager.named) == {}
+    assert dict(house.manager.configured_models) == {}
 
 
 def test_a_reload_before_the_first_look_at_the_file_stands(
@@ -371,9 +375,9 @@ def test_a_reload_before_the_first_look_at_the_file_stands(
 ) -> None:
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
     followed = FollowedFile(file, 1.0, {}, house.manager)
-    house.manager.replace_named({}, by="a request")
+    house.manager.replace_configured_models({}, by="a request")
     followed.look()
-    assert dict(house.manager.named) == {}
+    assert dict(house.manager.configured_models) == {}
 
 
 def test_a_worker_that_comes_later_does_not_undo_a_reload(
@@ -381,10 +385,10 @@ def test_a_worker_that_comes_later_does_not_undo_a_reload(
 ) -> None:
     """It is told what the reload named, and finds the file as it was before."""
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
-    house.manager.replace_named({}, by="a request")
+    house.manager.replace_configured_models({}, by="a request")
     followed = FollowedFile(file, 1.0, {}, house.manager, known=True)
     followed.look()
-    assert dict(house.manager.named) == {}
+    assert dict(house.manager.configured_models) == {}
     file.write_text(entry(base, "later"))
     followed.look()
-    assert list(house.manager.named) == ["later"]
+    assert list(house.manager.configured_models) == ["later"]

@@ -12,7 +12,7 @@ from support.scheduling import PATIENCE, Call, FakeInstance, FakeModel, vector
 
 from inferd.backends.api import Ahead, Array, InvalidInput, Traits
 from inferd.server.errors import InvalidRequest
-from inferd.server.scheduling.double_buffer import Turnstile
+from inferd.server.scheduling.double_buffer import ComputeTurns
 from inferd.server.scheduling.scheduler import Scheduler
 
 WIDE = 40_000  # values in a row: two rows are more than what the allocator keeps warm by itself
@@ -142,7 +142,7 @@ def test_the_instance_is_closed_after_the_last_batch_in_hand(serve):
 
 
 def test_preparation_starts_when_the_current_batch_is_about_to_end():
-    turnstile = Turnstile(expected=3600.0)
+    turnstile = ComputeTurns(expected=3600.0)
     turnstile.wait(0.0)  # nothing computes
     begun = threading.Event()
 

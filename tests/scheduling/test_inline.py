@@ -12,7 +12,7 @@ from support.scheduling import PATIENCE, FakeModel, double, vector
 
 from inferd.backends.api import Traits
 from inferd.server.errors import Unavailable
-from inferd.server.scheduling.inline import ALONE_TURN, LATELY, SHORT, TOO_LONG, InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import ALONE_TURN, LATELY, SHORT, TOO_LONG, InlineBudget, InlineLoop, InlineQueue
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.scheduler import Scheduler
 
@@ -30,15 +30,15 @@ class Clock:
         return self.now
 
 
-def trusted() -> Pace:
-    pace = Pace("m:1", 1)
+def trusted() -> InlineBudget:
+    pace = InlineBudget("m:1", 1)
     for _ in range(FIRST):
         pace.ran(SHORT / 2)
     return pace
 
 
 def test_the_first_batches_are_not_trusted():
-    pace = Pace("m:1", 1)
+    pace = InlineBudget("m:1", 1)
     for _ in range(FIRST):
         assert not pace.short
         pace.ran(SHORT / 2)
@@ -46,7 +46,7 @@ def test_the_first_batches_are_not_trusted():
 
 
 def test_one_long_batch_in_a_hundred_is_allowed():
-    pace = Pace("m:1", 1)
+    pace = InlineBudget("m:1", 1)
     for number in range(WINDOW):
         pace.ran(2 * SHORT if number % 100 == 0 else SHORT / 2)
     assert pace.short
@@ -108,7 +108,7 @@ def test_without_a_second_look_one_is_enough(again: Callable[[], object] | None)
 
 
 def test_a_long_batch_on_a_worker_bans_nobody():
-    pace = Pace("m:1", 1)
+    pace = InlineBudget("m:1", 1)
     for _ in range(WINDOW):
         pace.ran(SHORT / 2)
     pace.ran(2 * TOO_LONG)
@@ -119,12 +119,12 @@ def test_a_long_batch_on_a_worker_bans_nobody():
 class Served:
     """A lane whose batches are numbers."""
 
-    def __init__(self, batches: int = 0, pace: Pace | None = None) -> None:
+    def __init__(self, batches: int = 0, pace: InlineBudget | None = None) -> None:
         self.loop = InlineLoop()
         self.left = batches
         self.ran = 0
         self.handed_over = 0
-        self.lane = Lane(self.loop, pace or trusted(), self.take_and_run, self.hand_over)
+        self.lane = InlineQueue(self.loop, pace or trusted(), self.take_and_run, self.hand_over)
 
     def take_and_run(self) -> bool:
         if not self.left:
@@ -137,7 +137,7 @@ class Served:
         self.handed_over += 1
 
 
-def slow_pace() -> Pace:
+def slow_pace() -> InlineBudget:
     """Of a servable whose batches are too long for the loop, as long as others are there."""
     pace = trusted()
     for _ in range(100):
@@ -147,7 +147,7 @@ def slow_pace() -> Pace:
 
 def test_a_servable_counts_as_alone_when_no_other_was_called_lately():
     now = [5.0]
-    loop, mine, other = InlineLoop(lambda: now[0]), Pace("m:1", 1), Pace("n:1", 1)
+    loop, mine, other = InlineLoop(lambda: now[0]), InlineBudget("m:1", 1), InlineBudget("n:1", 1)
     assert not loop.alone(mine)
     loop.called(mine)
     assert not loop.alone(mine)
@@ -193,7 +193,7 @@ def test_what_may_run_on_the_loop_while_a_servable_is_alone(seconds: float, requ
 def test_several_instances_run_side_by_side_and_not_on_the_loop():
     now = [5.0]
     loop = InlineLoop(lambda: now[0])
-    lane = Lane(loop, slow_pace(), lambda: False, lambda: None)
+    lane = InlineQueue(loop, slow_pace(), lambda: False, lambda: None)
     lane.single = False
     effort = CostCurve()
     for _ in range(20):
@@ -268,7 +268,7 @@ def test_nothing_runs_after_close_and_close_waits_for_what_runs():
         assert go_on.wait(PATIENCE)
         return take()
 
-    lane = Lane(served.loop, trusted(), slowly, served.hand_over)
+    lane = InlineQueue(served.loop, trusted(), slowly, served.hand_over)
     runner = threading.Thread(target=lane.run, args=(monotonic() - 1,))
     runner.start()
     assert running.wait(PATIENCE)
@@ -304,7 +304,7 @@ class Watched(FakeModel):
         return double(signature, inputs)
 
 
-def opened(serve: Serve, model: Watched, **options: object) -> tuple[Scheduler, InlineLoop, Pace]:
+def opened(serve: Serve, model: Watched, **options: object) -> tuple[Scheduler, InlineLoop, InlineBudget]:
     """A scheduler with a loop, which the test's thread plays."""
     loop = InlineLoop()
     loop.enter()

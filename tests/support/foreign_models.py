@@ -11,7 +11,7 @@ from support.rpc import FakeManager, FakeMetrics, FakeScheduler, FakeServable, S
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.composition.grpc_methods import SERVICES, build_method_table
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.observability.model_metrics import ModelMetrics
 from inferd.server.protocols.common.health import Health
@@ -64,7 +64,7 @@ def serve(config: ServerConfig | None = None, kind: str = "public") -> Served:
     config = config or ServerConfig()
     metrics = CountingMetrics()
     health = Health(manager, SERVICES)
-    table = build_method_table(manager, metrics, config, inflight=Inflight(config.inflight), health=health)
+    table = build_method_table(manager, metrics, config, inflight=InflightBounds(config.inflight), health=health)
     served = Served(kind, manager=manager, config=config, table=table)
     served.metrics, served.health = metrics, health
     return served

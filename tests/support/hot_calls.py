@@ -16,11 +16,11 @@ from support.scheduling import PATIENCE, FakeModel, Recorder, scheduler
 
 from inferd.backends.api import Array, Signature, TensorSpec, Traits
 from inferd.oip.v1 import infer_pb2
-from inferd.server.access.call_checks import make_gate
+from inferd.server.access.call_checks import make_call_checks
 from inferd.server.composition.grpc_methods import PREDICT, build_method_table
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.observability.model_metrics import ModelMetrics
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
@@ -115,7 +115,7 @@ class Server:
         self.loop = InlineLoop(options.pop("clock", monotonic))
         self.loop.enter()
         config = options.pop("config", None) or ServerConfig()
-        self.gate = make_gate(config)
+        self.gate = make_call_checks(config)
         batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
         self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)
         self.scheduler._pace.clock = lambda: 0.0  # a busy machine must not take the model off the loop
@@ -128,7 +128,7 @@ class Server:
             self.manager,  # type: ignore[arg-type]
             self.metrics,
             config,
-            inflight=Inflight(config.inflight),
+            inflight=InflightBounds(config.inflight),
             check=rpc.check,
             gate=self.gate,
         )

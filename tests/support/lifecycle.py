@@ -13,11 +13,11 @@ from inferd.server.lifecycle.assemble import request_resolver, resolver, uploads
 from inferd.server.lifecycle.loading.cancellation import Cancellation
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.operations.load_overrides import Substitution
-from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.operations.load_overrides import OverrideReader
+from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, StateChange, VersionStatus
-from inferd.server.repository.configured_models import NamedModels
+from inferd.server.repository.configured_models import ConfiguredModels
 from inferd.server.repository.disk import Listing, ModelOnDisk, VersionOnDisk
 from inferd.server.repository.source import RepositoryScanner
 from inferd.server.repository.tree import FileStat, Tree
@@ -164,7 +164,7 @@ class FakeSource:
 class House:
     """A manager over a real directory, stepped by hand: no thread but the test's, no time but the clock's."""
 
-    def __init__(self, root: Path, admission: Admission | None = None, **sections: Any) -> None:
+    def __init__(self, root: Path, admission: ActivationBarrier | None = None, **sections: Any) -> None:
         self.root = root
         self.root.mkdir(exist_ok=True)
         repository = {"roots": (str(root),), "settle": 2.0, "poll": 1.0} | sections.pop("repository", {})
@@ -175,7 +175,7 @@ class House:
         self.source = FakeSource()
         self.spawned: list[Job] = []
         self.hold_closing = False
-        self.named = NamedModels.of(self.config)
+        self.named = ConfiguredModels.of(self.config)
         self.uploads = uploads_of(self.config)
         self.scanner = RepositoryScanner(
             self.config.repository,
@@ -189,7 +189,7 @@ class House:
             self.source,
             self.loader,
             named=self.named,
-            substitution=Substitution(request_resolver(self.config, self.named), self.uploads),
+            substitution=OverrideReader(request_resolver(self.config, self.named), self.uploads),
             admission=admission,
             pool=self.pool,
             spawn=lambda name, job: self.spawned.append(job),

@@ -13,15 +13,15 @@ from support.foreign_models import CountingMetrics, add, echo, specs
 from support.rpc import FakeManager, FakeScheduler
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.access.call_checks import make_gate
+from inferd.server.access.call_checks import make_call_checks
 from inferd.server.access.tls import tls_files
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.composition.http_routes import Core, RestApi
 from inferd.server.config.schema import ServerConfig
-from inferd.server.http.pages import Readiness
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.rest_server import RestServer
-from inferd.server.http.server import Limits
-from inferd.server.inference.inflight import Inflight
+from inferd.server.http.server import HttpLimits
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
@@ -56,7 +56,7 @@ class Rest:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: HttpLimits | None = None,
         *,
         manager: FakeManager | None = None,
         clients: dict[str, Any] | None = None,
@@ -67,11 +67,11 @@ class Rest:
         self.config = ServerConfig.model_validate({**settings, **bounds})
         self.manager = manager or FakeManager()
         self.metrics = CountingMetrics()
-        self.inflight = Inflight(self.config.inflight)
-        self.readiness = Readiness(True)
+        self.inflight = InflightBounds(self.config.inflight)
+        self.readiness = ReadinessLike(True)
         add(self.manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
         regions = Regions(self.config.server.shared_memory, self.config.inflight.bytes)
-        gate = make_gate(self.config)
+        gate = make_call_checks(self.config)
         table = build_method_table(
             self.manager,
             self.metrics,

@@ -18,11 +18,11 @@ from inferd.server.access.tls import TlsFiles
 from inferd.server.composition.grpc_methods import SERVICES, build_method_table
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.lifecycle.operations.load_overrides import Replacement
-from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, StateChange, VersionStatus
+from inferd.server.lifecycle.state import ModelStatus, PublishedOverride, ServableId, State, StateChange, VersionStatus
 from inferd.server.protocols.common.health import Health
-from inferd.server.repository.configured_models import NamedModel
+from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.scheduling.request import InferRequest
 from inferd.server.transport.calls import MethodTable, Transport
 from inferd.server.transport.completion_queue import transport as cq
@@ -138,8 +138,8 @@ class FakeManager:
         self.servables: dict[ServableId, FakeServable] = {}
         self.states: dict[ServableId, VersionStatus] = {}
         self.labels: dict[str, dict[str, int]] = {}
-        self.named: dict[str, NamedModel] = {}
-        self.overrides: list[Override] = []
+        self.configured_models: dict[str, ConfiguredModel] = {}
+        self.overrides: list[PublishedOverride] = []
         self.subscribers: list[Callable[[StateChange], None]] = []
         self.persistent = False
         self.asked: list[tuple[Any, ...]] = []
@@ -244,8 +244,10 @@ class FakeManager:
     def repository_errors(self) -> tuple[str, ...]:
         return self.errors
 
-    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> tuple[Future[ModelStatus], ...]:
-        before, self.named = self.named, dict(models)
+    def replace_configured_models(
+        self, models: Mapping[str, ConfiguredModel], *, by: str
+    ) -> tuple[Future[ModelStatus], ...]:
+        before, self.configured_models = self.configured_models, dict(models)
         changed = [name for name in models if before.get(name) != models[name]]
         for name in changed:
             if (models[name].base_path / "1").is_dir():
@@ -323,7 +325,7 @@ class Served:
         self.manager = manager or FakeManager()
         self.metrics = metrics or FakeMetrics()
         self.config = config or ServerConfig()
-        self.inflight = Inflight(self.config.inflight)
+        self.inflight = InflightBounds(self.config.inflight)
         self.health = Health(self.manager, SERVICES)
         self.table = table or build_method_table(
             self.manager, self.metrics, self.config, inflight=self.inflight, health=self.health, check=check

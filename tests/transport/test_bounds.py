@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.rpc import PREDICT, PREDICT_STREAM, Served, eventually, refused, request, trailing
 
 from inferd.server.config.schema import Grpc, Inflight, ServerConfig
-from inferd.server.transport.completion_queue.receive_timeout import Sweep
+from inferd.server.transport.completion_queue.receive_timeout import ReceiveTimeout
 from inferd.wire.native import decode_response
 
 LIST = "/inferd.v1.ModelService/ListModels"
@@ -180,7 +180,7 @@ def test_a_call_whose_message_never_comes_is_ended(serve):
     server.scheduler.holding = True  # one that has sent its message may wait as long as it likes
     waiting = server.channel().unary_unary(PREDICT).future(request(), timeout=60)
     server.scheduler.wait_for(1)
-    sweep = Sweep(server.transport._calls, 0.0, threading.Event())
+    sweep = ReceiveTimeout(server.transport._calls, 0.0, threading.Event())
     sweep.look(1.0)
     sweep.look(2.0)
     assert not waiting.done()

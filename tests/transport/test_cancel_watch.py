@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from inferd.server.transport.completion_queue import cancel_watch as unwatched
-from inferd.server.transport.completion_queue.cancel_watch import PATIENCE, Unwatched
+from inferd.server.transport.completion_queue.cancel_watch import PATIENCE, CancelWatch
 
 
 class Call:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_who_waits_for_long_is_watched_once(clock):
-    waiting = Unwatched()
+    waiting = CancelWatch()
     assert waiting.until is None
     call = Call()
     waiting.add([call])
@@ -44,7 +44,7 @@ def test_who_waits_for_long_is_watched_once(clock):
 
 
 def test_who_has_been_answered_is_forgotten(clock):
-    waiting = Unwatched()
+    waiting = CancelWatch()
     calls = [Call(), Call(answered=True), Call(), Call()]
     waiting.add(calls)
     calls[0].answered = calls[2].answered = True

@@ -13,7 +13,7 @@ import pytest
 
 from inferd.server.config.schema import Server, ServerConfig
 from inferd.server.errors import Code
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.calls import MethodTable, UnaryCall
 from inferd.server.transport.completion_queue import compatibility as usable
@@ -30,7 +30,7 @@ def transport(
 ) -> CompletionQueueTransport:
     config = ServerConfig()
     return CompletionQueueTransport(
-        MethodTable({ECHO: handler}, {}), config, Inflight(config.inflight), ANYWHERE, on_fatal
+        MethodTable({ECHO: handler}, {}), config, InflightBounds(config.inflight), ANYWHERE, on_fatal
     )
 
 
@@ -40,7 +40,7 @@ def echo(call: UnaryCall) -> None:
 
 def chosen(kind: str) -> object:
     config = ServerConfig(server=Server.model_validate({"transport": kind, "listen": ["127.0.0.1:0"]}))
-    return make_transport(MethodTable({ECHO: echo}, {}), config, Inflight(config.inflight), on_fatal=lambda: None)
+    return make_transport(MethodTable({ECHO: echo}, {}), config, InflightBounds(config.inflight), on_fatal=lambda: None)
 
 
 def test_the_installed_grpcio_is_one_that_was_tested() -> None:
@@ -86,7 +86,7 @@ STARTS = """
 import faulthandler, grpc
 faulthandler.enable()
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.errors import Code
 from inferd.server.protocols import listen
 from inferd.server.transport.completion_queue import transport as cq
@@ -95,7 +95,8 @@ cq.REFUSING = 0.0  # not to wait for late callers two hundred times
 config = ServerConfig()
 table = MethodTable({"/t.E/E": lambda call: call.reply(call.request)}, {})
 for i in range(200):
-    server = cq.CompletionQueueTransport(table, config, Inflight(config.inflight), [listen.Address("127.0.0.1:0")])
+    bounds = InflightBounds(config.inflight)
+    server = cq.CompletionQueueTransport(table, config, bounds, [listen.Address("127.0.0.1:0")])
     (address,) = server.start()
     if i % 10 == 0:
         with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -191,7 +192,7 @@ def test_a_call_whose_deadline_has_passed_before_it_is_looked_at_is_not_read() -
 
     config = ServerConfig()
     table = MethodTable({ECHO: handler}, {}, refused=lambda method, code: refused.append((method, code)))
-    server = CompletionQueueTransport(table, config, Inflight(config.inflight), ANYWHERE, lambda: None)
+    server = CompletionQueueTransport(table, config, InflightBounds(config.inflight), ANYWHERE, lambda: None)
     (address,) = server.start()
     try:
         with grpc.insecure_channel(address) as channel:

@@ -13,7 +13,7 @@ from support.scheduling import PATIENCE
 
 from inferd.backends.api import Array, BackendError
 from inferd.server.scheduling import inline
-from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
+from inferd.server.scheduling.inline import LATELY, SHORT, TURN, InlineBudget
 from inferd.server.scheduling.inline_executor import LARGE
 from inferd.server.scheduling.policies.cost_model import CostCurve
 
@@ -139,7 +139,7 @@ def test_they_take_no_more_than_a_turn(serve_hot):
     (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
     lane = server.scheduler._lane
     assert lane is not None
-    server.loop.called(Pace("other:1", 1))
+    server.loop.called(InlineBudget("other:1", 1))
     assert lane.time_for_each(bucket.effort, ROWS) == TURN
     now[0] += LATELY
     assert lane.time_for_each(bucket.effort, ROWS) > TURN
@@ -159,7 +159,7 @@ def test_what_a_turn_has_no_time_for_goes_the_usual_way(serve_hot):
     server = start(serve_hot)
     ticks = itertools.count()
     server.scheduler._pace.clock = lambda: next(ticks) * TURN / 8
-    server.loop.called(Pace("other:1", 1))
+    server.loop.called(InlineBudget("other:1", 1))
     calls = [large(n) for n in range(4)]
     server.loop.spent = 0.999 * TURN
     left = server.burst(*calls)

@@ -26,7 +26,7 @@ from support.hot_calls import (
 from inferd.backends.api import Array, BackendError, InvalidInput
 from inferd.oip.v1 import infer_pb2
 from inferd.server.composition.grpc_methods import PREDICT
-from inferd.server.scheduling.inline import LATELY, SHORT, TURN, Pace
+from inferd.server.scheduling.inline import LATELY, SHORT, TURN, InlineBudget
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.queue import Bucket
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
@@ -146,7 +146,7 @@ def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve_ho
     assert not server.lone(ask(1))
 
 
-def too_long_for_the_loop(server: Server) -> tuple[Pace, Bucket]:
+def too_long_for_the_loop(server: Server) -> tuple[InlineBudget, Bucket]:
     """Most batches of the model have been long; of one request nothing is known."""
     server.trust()
     pace = server.scheduler._pace
@@ -186,7 +186,7 @@ def test_a_model_that_is_the_only_one_called_answers_alone_what_fits_a_turn(serv
     call = ask(3)
     assert server.lone(call)
     assert call.y == [6]
-    server.loop.called(Pace("other:1", 1))
+    server.loop.called(InlineBudget("other:1", 1))
     assert not server.lone(ask(1))
     assert not server.lone(ask(1))
     now[0] += LATELY

@@ -13,7 +13,7 @@ from grpc._cython import cygrpc
 from inferd.server.config.schema import Inflight as InflightConfig
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.calls import MethodTable, UnaryCall
 from inferd.server.transport.completion_queue.statuses import Statuses
@@ -129,7 +129,7 @@ def test_a_flood_that_came_while_the_loop_was_busy_is_refused_to_the_last() -> N
 
     config = ServerConfig(inflight=InflightConfig(calls=100))
     table = MethodTable({HOLD: hold, FAIL: fail}, {}, refused=lambda _method, code: counted.append(code))
-    inflight = Inflight(config.inflight)
+    inflight = InflightBounds(config.inflight)
     server = CompletionQueueTransport(table, config, inflight, [listen.Address("127.0.0.1:0")], lambda: None)
     (address,) = server.start()
     try:

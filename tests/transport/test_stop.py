@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.rpc import PREDICT, PREDICT_STREAM, TRANSPORTS, Served, eventually, refused, request, trailing
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport.calls import MethodTable
 from inferd.server.transport.completion_queue import transport as cq
 from inferd.server.transport.grpc_aio import transport as public
@@ -172,7 +172,7 @@ def test_stop_with_nothing_in_flight_and_open_connections(server: Served):
 def test_a_transport_that_never_started_stops(kind: str):
     config = ServerConfig()
     table = MethodTable(unary={}, stream={})
-    assert TRANSPORTS[kind](table, config, Inflight(config.inflight), []).stop(1) is True
+    assert TRANSPORTS[kind](table, config, InflightBounds(config.inflight), []).stop(1) is True
 
 
 def test_stop_under_traffic_loses_no_accepted_call(serve):
@@ -218,7 +218,7 @@ class TestAddresses:
         config = ServerConfig()
         table = MethodTable(unary={}, stream={})
         addresses = [Address("127.0.0.1:0"), Address(taken.address, required=False)]
-        transport = TRANSPORTS[kind](table, config, Inflight(config.inflight), addresses)
+        transport = TRANSPORTS[kind](table, config, InflightBounds(config.inflight), addresses)
         assert len(transport.start()) == 1
         assert transport.stop(5)
         assert f"cannot listen on {taken.address}" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, VersionStatus
-from inferd.server.workers.group_state import Picture
+from inferd.server.workers.group_state import GroupState
 from inferd.server.workers.messages import PeerStates
 
 
@@ -11,9 +11,9 @@ def own(state: State, at: float = 0.0) -> ModelStatus:
     return ModelStatus("m", (VersionStatus(ServableId("m", 1), state, changed_at=at),))
 
 
-def picture(states: dict[int, tuple[str, str]], now: float = 100.0) -> Picture:
+def picture(states: dict[int, tuple[str, str]], now: float = 100.0) -> GroupState:
     times = iter([0.0])
-    found = Picture(lambda: next(times, now))
+    found = GroupState(lambda: next(times, now))
     found.told(PeerStates(2, "m", states))
     return found
 
@@ -47,6 +47,6 @@ def test_who_is_gone_does_not_count() -> None:
 
 def test_a_clock_that_is_set_back_hides_nothing() -> None:
     times = iter([5000.0])
-    found = Picture(lambda: next(times, 100.0))
+    found = GroupState(lambda: next(times, 100.0))
     found.told(PeerStates(2, "m", {1: ("LOADING", "")}))
     assert found.over(own(State.AVAILABLE, at=5000.0)).versions[0].state is State.LOADING

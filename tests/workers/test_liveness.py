@@ -12,7 +12,7 @@ import pytest
 
 from inferd.server.workers.child import Child
 from inferd.server.workers.link import Answer, Link
-from inferd.server.workers.liveness import Watch, processor_seconds
+from inferd.server.workers.liveness import LivenessWatch, processor_seconds
 
 LIMIT = 20.0
 STEP = 10.0  # seconds, a quarter of the worker's time
@@ -52,7 +52,7 @@ class World:
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
         self._later: list[Callable[[], None]] = []
         pids = {worker.child.pid: worker.child.number for worker in self.workers}
-        self.watch = Watch(
+        self.watch = LivenessWatch(
             lambda: [worker.child for worker in self.workers if not worker.child.ended or worker.lost.empty()],
             self._jobs.put, lambda _seconds, job: self._later.append(job),
             limit=4 * STEP, clock=lambda: self.now, spent=lambda pid: self.spent[pids[pid]],

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from inferd.server.workers.child import Child, Phase
+from inferd.server.workers.child import Child, ChildPhase
 from inferd.server.workers.link import Answer, Link
 from inferd.server.workers.messages import Collect
-from inferd.server.workers.metrics_exchange import Scrapes
+from inferd.server.workers.metrics_exchange import MetricsExchange
 from inferd.server.workers.metrics_totals import Families, Family, Others
 
 LIMIT = 10.0
@@ -28,7 +28,7 @@ class Worker:
     def __init__(self, number: int) -> None:
         ours, theirs = socket.socketpair()
         self.child = Child(number, number, late=False)
-        self.child.phase = Phase.SERVING
+        self.child.phase = ChildPhase.SERVING
         self.child._link = Link(ours, lambda _message, _answer: None, lambda: None, name="supervisor's end")
         self.child._link.start()
         self.asked: Future[Answer] = Future()
@@ -55,14 +55,14 @@ def pair() -> Iterator[tuple[Worker, Worker]]:
 def test_an_answer_after_the_farewell_does_not_undo_it(pair: tuple[Worker, Worker]) -> None:
     """A worker that ends closes its models, and their series go with them: what it says after that is too little."""
     asker, leaver = pair
-    scrapes = Scrapes(lambda: [asker.child, leaver.child], lambda fn: fn(), lambda _seconds, _fn: None)
+    scrapes = MetricsExchange(lambda: [asker.child, leaver.child], lambda fn: fn(), lambda _seconds, _fn: None)
     first: Future[Others] = Future()
     scrapes.start(asker.child, counted(1), first.set_result, 2)
     answer = leaver.asked.result(LIMIT)
     scrapes.farewell(leaver.child, counted(40))
     answer(())
     assert first.result(LIMIT).live == [(2, counted(40))]
-    leaver.child.phase = Phase.GONE
+    leaver.child.phase = ChildPhase.GONE
     scrapes.gone(leaver.child)
     second: Future[Others] = Future()
     scrapes.start(asker.child, counted(1), second.set_result, 1)
@@ -73,10 +73,10 @@ def test_a_page_asked_for_after_the_farewell_does_not_undo_it(pair: tuple[Worker
     """The leaver may be asked for the group's page on a connection that it still has."""
     leaver, other = pair
     everyone = [leaver.child]
-    scrapes = Scrapes(lambda: everyone, lambda fn: fn(), lambda _seconds, _fn: None)
+    scrapes = MetricsExchange(lambda: everyone, lambda fn: fn(), lambda _seconds, _fn: None)
     scrapes.farewell(leaver.child, counted(40))
     scrapes.start(leaver.child, (), lambda _others: None, 1)
-    leaver.child.phase = Phase.GONE
+    leaver.child.phase = ChildPhase.GONE
     scrapes.gone(leaver.child)
     everyone[:] = [other.child]
     found: Future[Others] = Future()

@@ -9,12 +9,12 @@ import pytest
 from support.puppets import LIMIT, Puppet, Stage, stage
 from support.waiting import eventually
 
-from inferd.server.lifecycle.operations.overrides import Wish, Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, Override
 from inferd.server.workers import messages as m
 
 
-def pinned(version: int) -> Wishes:
-    return Wishes((Wish("pinned", version, "op", 1.0),))
+def pinned(version: int) -> ModelOverrides:
+    return ModelOverrides((Override("pinned", version, "op", 1.0),))
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield group
 
 
-def kept(puppet: Puppet, operation: m.Operation, wishes: Wishes) -> Wishes:
-    found: Wishes = puppet.asks(m.Keep(operation.number, "m", wishes)).result(LIMIT)
+def kept(puppet: Puppet, operation: m.Operation, wishes: ModelOverrides) -> ModelOverrides:
+    found: ModelOverrides = puppet.asks(m.Keep(operation.number, "m", wishes)).result(LIMIT)
     return found
 
 

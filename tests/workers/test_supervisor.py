@@ -9,7 +9,7 @@ from support.puppets import LIMIT, Stage, stage
 from support.waiting import eventually
 
 from inferd.server.workers import messages as m
-from inferd.server.workers.child import Phase
+from inferd.server.workers.child import ChildPhase
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def test_a_worker_that_cannot_be_started_costs_the_others_nothing(group: Stage) 
     again = group.next()
     assert (again.number, group.refusals) == (second.number, 0)
     again.serves()
-    eventually(lambda: again.child.phase is Phase.SERVING, "it serves")
-    assert first.child.phase is Phase.SERVING
+    eventually(lambda: again.child.phase is ChildPhase.SERVING, "it serves")
+    assert first.child.phase is ChildPhase.SERVING
 
 
 def test_the_first_workers_are_tried_again_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,14 +59,14 @@ def test_a_worker_is_replaced_once_however_often_it_is_told_to_leave(monkeypatch
         instead = group.next()
         assert instead.number == first.number
         instead.die()
-        eventually(lambda: instead.child.phase is Phase.GONE, "the supervisor has seen it")
+        eventually(lambda: instead.child.phase is ChildPhase.GONE, "the supervisor has seen it")
         first.says(m.Leaving())
         first.asks(m.Scrape(())).result(LIMIT)  # it has heard that
         assert group.nobody_comes(), "one is coming already"
         again = group.next()
         again.serves()
         first.leave()
-        eventually(lambda: first.child.phase is Phase.GONE, "it has left")
+        eventually(lambda: first.child.phase is ChildPhase.GONE, "it has left")
         assert [child.id for child in group.supervisor._alive()] == [second.child.id, again.child.id]
         assert group.nobody_comes()
 
@@ -89,7 +89,7 @@ def test_all_workers_die_at_once(group: Stage) -> None:
     others = group.next(), group.next()
     for one in others:
         one.serves()
-    eventually(lambda: all(one.child.phase is Phase.SERVING for one in others), "they serve")
+    eventually(lambda: all(one.child.phase is ChildPhase.SERVING for one in others), "they serve")
     for one in others:
         if not one.child.late:
             assert not any(isinstance(message, m.Open) for message, _ in list(one.heard.queue)), "its ports are open"
@@ -105,7 +105,7 @@ def test_who_waits_for_what_only_a_dead_worker_served_waits_no_longer(group: Sta
     late = group.next()
     late.hears(m.Begin)
     late.says(m.States("both", states), m.Ready("1 model"))
-    eventually(lambda: late.child.phase is Phase.READY, "it is ready, and lacks one model")
+    eventually(lambda: late.child.phase is ChildPhase.READY, "it is ready, and lacks one model")
     first.die()
     late.hears(m.Open)
 
@@ -132,5 +132,5 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytes
         again = group.next()
         assert again.number == second.number
         again.serves()
-        eventually(lambda: again.child.phase is Phase.SERVING, "it serves")
-        assert first.child.phase is Phase.SERVING
+        eventually(lambda: again.child.phase is ChildPhase.SERVING, "it serves")
+        assert first.child.phase is ChildPhase.SERVING

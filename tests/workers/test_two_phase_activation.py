@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from inferd.server.workers.two_phase_activation import Agreement
+from inferd.server.workers.two_phase_activation import TwoPhaseActivation
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Table:
     late: list[tuple[str, list[int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.agreement = Agreement(
+        self.agreement = TwoPhaseActivation(
             lambda *decision: self.told.append(decision),
             lambda *late: self.late.append(late),
             named="worker {}".format,

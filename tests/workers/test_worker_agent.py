@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.lifecycle.operations.overrides import Wish, Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, Override
 from inferd.server.lifecycle.state import ModelStatus
 from inferd.server.workers import messages as m
 from inferd.server.workers.link import Link
-from inferd.server.workers.worker_agent import Seat
+from inferd.server.workers.worker_agent import WorkerAgent
 
 LIMIT = 20.0
-WISHES = Wishes((Wish("unloaded", None, "op", 1.0),))
+WISHES = ModelOverrides((Override("unloaded", None, "op", 1.0),))
 
 
 class Manager:
@@ -32,7 +32,7 @@ class Manager:
     def subscribe(self, _listener: object) -> None:
         pass
 
-    def adopt_wishes(self, name: str, wishes: Wishes) -> None:
+    def adopt_overrides(self, name: str, wishes: ModelOverrides) -> None:
         self.calls.append(("wished", name, wishes))
 
     def unload(self, name: str, version: int | None, *, by: str) -> Future[ModelStatus]:
@@ -54,7 +54,7 @@ class Supervisor:
         self.link = Link(ours, lambda message, _answer: self.told.put(message), lambda: None, name="supervisor's end")
         self.link.start()
         self.link.tell(m.Begin(ServerConfig(), 1, 2, late=True))
-        self.seat = Seat(lambda received, lost: Link(theirs, received, lambda: None, name="worker's end"))
+        self.seat = WorkerAgent(lambda received, lost: Link(theirs, received, lambda: None, name="worker's end"))
 
     def ping(self) -> None:
         """Returns when the worker has read what came before."""
@@ -75,7 +75,7 @@ def test_what_is_wished_while_a_worker_starts_reaches_its_manager(supervisor: Su
     supervisor.link.tell(m.GroupReady())
     supervisor.ping()
     manager = Manager()
-    front = supervisor.seat.front(manager)  # type: ignore[arg-type]
+    front = supervisor.seat.manager_of_group(manager)  # type: ignore[arg-type]
     assert done.result(LIMIT) == ModelStatus("other")
     assert manager.calls == [("wished", "m", WISHES), ("unload", "other", None, "op")]
     told: list[bool] = []
@@ -84,7 +84,7 @@ def test_what_is_wished_while_a_worker_starts_reaches_its_manager(supervisor: Su
 
 
 def test_one_message_that_comes_to_nothing_does_not_deafen_the_worker(supervisor: Supervisor) -> None:
-    supervisor.seat.front(Manager())  # type: ignore[arg-type]
+    supervisor.seat.manager_of_group(Manager())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="OSError: no such thing"):
         supervisor.link.ask(m.Operation("load", "m", "op")).result(LIMIT)
     supervisor.ping()

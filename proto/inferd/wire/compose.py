@@ -64,7 +64,7 @@ def encode_response(
     """A PredictResponse. Raises WireError for what cannot be sent."""
     if len(outputs) == 1:
         for key, array in outputs.items():
-            head, as_it_is = _lone_head(model_name, version, signature, key, array.dtype, array.shape)
+            head, as_it_is = _single_head(model_name, version, signature, key, array.dtype, array.shape)
             if as_it_is:
                 data: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(key, array, dtype_of(array))
                 if request_id:
@@ -87,7 +87,7 @@ def encode_responses(
     if len(outputs) == 1:
         for key, array in outputs.items():
             shape = (rows, *array.shape[1:])
-            head, as_it_is = _lone_head(model_name, version, signature, key, array.dtype, shape)
+            head, as_it_is = _single_head(model_name, version, signature, key, array.dtype, shape)
             if as_it_is:
                 shares = shares_of(array, len(request_ids))
                 return [
@@ -132,7 +132,7 @@ def _response_head(model_name: str, version: int, signature: str) -> bytes:
 
 
 @lru_cache(_CACHED)
-def _lone_head(
+def _single_head(
     model_name: str, version: int, signature: str, name: str, kind: np.dtype[Any], shape: tuple[int, ...]
 ) -> tuple[bytes, bool]:
     """Everything of a response with one output before its data, and whether its elements are sent as they lie."""

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from inferd.backends.registry import Registry
 from inferd.server import __version__
-from inferd.server.access.call_checks import make_gate
+from inferd.server.access.call_checks import make_call_checks
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.composition.grpc_methods import SERVICES, build_method_table
@@ -28,9 +28,9 @@ from inferd.server.composition.http_port import HttpPort, make_http_server
 from inferd.server.composition.http_routes import Core
 from inferd.server.config.schema import ServerConfig, Tls
 from inferd.server.errors import ServingError
-from inferd.server.http.pages import Readiness
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.server import HttpServer
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.interfaces import ManagerLike
@@ -52,7 +52,7 @@ from inferd.server.transport.listening_sockets import Listeners
 from inferd.server.transport.selection import make_transport
 
 if TYPE_CHECKING:
-    from inferd.server.workers.worker_agent import Seat
+    from inferd.server.workers.worker_agent import WorkerAgent
 
 _log = logging.getLogger("inferd.app")
 _AGE_SPREAD = 1.2  # gRPC ends connections at their age, more or less a tenth
@@ -77,13 +77,15 @@ class App:
     `registry` finds the backends; the default one goes through the entry points.
     """
 
-    def __init__(self, config: ServerConfig, registry: Registry | None = None, *, seat: Seat | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig, registry: Registry | None = None, *, seat: WorkerAgent | None = None
+    ) -> None:
         """Raises ConfigError, OverridesError, or OSError for files of TLS; binds and starts nothing. `seat`: this is
         one worker of a group."""
         if seat is None:  # alone: nobody else may listen where it does
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
-        gate = make_gate(config)
+        gate = make_call_checks(config)
         if gate.authority is not None:
             gate.authority.watch(self._files)
         self._config = config
@@ -94,7 +96,7 @@ class App:
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
-        self._inflight = Inflight(config.inflight)
+        self._inflight = InflightBounds(config.inflight)
         self.manager: Manager = build_manager(
             config,
             registry or Registry(),
@@ -106,7 +108,7 @@ class App:
             who=gate.client,
         )
         # What the edges see: in a group, wishes and statuses are everybody's.
-        self._front: ManagerLike = self.manager if seat is None else seat.front(self.manager)
+        self._front: ManagerLike = self.manager if seat is None else seat.manager_of_group(self.manager)
 
         self.manager.subscribe(StateMetrics(self.metrics))
         self.manager.subscribe(self._watch_queue)
@@ -115,7 +117,7 @@ class App:
         if files.models_file is not None and files.models_file_poll:
             self._models_file = FollowedFile(
                 Path(files.models_file), files.models_file_poll, fixed_models(config), self._front,
-                known=seat is not None and seat.begin.named is not None,
+                known=seat is not None and seat.begin.configured_models is not None,
             )  # fmt: skip
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self._front, SERVICES)
@@ -270,24 +272,24 @@ class App:
         if stop is not None:
             stop.set()
 
-    def readiness(self) -> Readiness:
+    def readiness(self) -> ReadinessLike:
         """Whether traffic should come, and if not what is waited for. Thread-safe."""
         if self._stopping:
-            return Readiness(False, "the server is shutting down")
+            return ReadinessLike(False, "the server is shutting down")
         if self._front.ready():
-            return Readiness(True)
+            return ReadinessLike(True)
         if self.manager.ready():
-            return Readiness(False, "waiting for the other workers")
+            return ReadinessLike(False, "waiting for the other workers")
         waiting = unready(self._config.server.readiness, self.manager.models())
         if self._config.auth.enabled:  # whoever asks need not be meant to know of these models
-            return Readiness(
+            return ReadinessLike(
                 False, f"waiting for {len(waiting)} versions" if waiting else "the repository is being read"
             )
         if not waiting:
             why = "; ".join(self.manager.repository_errors()) or "the repository is being scanned for the first time"
-            return Readiness(False, why)
+            return ReadinessLike(False, why)
         more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
-        return Readiness(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")
+        return ReadinessLike(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")
 
     def summary(self) -> str:
         """What is served, in a few words."""

@@ -13,7 +13,7 @@ from support.backends import load_module, request_for
 from inferd.backends.api import Ahead, InvalidInput, LoadError, Placement
 from inferd.backends.onnx import device as onnx_device
 from inferd.backends.onnx.backend import OnnxBackend, OnnxModel, _instance
-from inferd.backends.onnx.device import DeviceInstance, GraphInstance, Uploaded
+from inferd.backends.onnx.device import DeviceInstance, GraphInstance, UploadedInputs
 from inferd.backends.onnx.options import OnnxOptions
 from inferd.backends.onnx.session import OnnxInstance, _providers
 
@@ -74,7 +74,7 @@ def test_answers_are_those_of_an_ordinary_run_and_stay(kind: type[DeviceInstance
 def test_inputs_are_on_the_device_before_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     instance = make(DeviceInstance)
     uploaded = instance.upload(NAME, {"x": rows(1)})
-    assert isinstance(uploaded, Uploaded)
+    assert isinstance(uploaded, UploadedInputs)
     assert type(uploaded["x"]) is ort.OrtValue
     monkeypatch.setattr(DeviceInstance, "upload", None)
     np.testing.assert_array_equal(instance.run(NAME, uploaded)["y"], rows(2))

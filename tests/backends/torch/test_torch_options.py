@@ -15,7 +15,7 @@ import pytest
 from inferd.backends.api import Ahead, Instance, InvalidInput, LoadError, Model, OpenRequest, Placement
 from inferd.backends.torch import options as torch_options
 from inferd.backends.torch.backend import TorchBackend
-from inferd.backends.torch.device import DeviceTorchInstance, Uploaded, instance_type
+from inferd.backends.torch.device import DeviceTorchInstance, UploadedArguments, instance_type
 from inferd.backends.torch.instance import TorchInstance
 
 torch = pytest.importorskip("torch")
@@ -235,7 +235,7 @@ def test_on_a_device_inputs_are_copied_ahead_on_a_stream_of_their_own(version: P
     x = staged.view(np.float32).reshape(X.shape)
     x[...] = X
     uploaded = instance.upload("serving_default", {"x": x})
-    assert isinstance(uploaded, Uploaded)
+    assert isinstance(uploaded, UploadedArguments)
     assert fake.log == ["on copies", "recorded on copies"]
     (got,) = instance.run("serving_default", uploaded).values()
     np.testing.assert_allclose(got, expected(net), rtol=1e-5)

@@ -8,9 +8,9 @@ from support.rpc import Served, eventually, refused
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.access.grants import Grants, Scope
-from inferd.server.access.visible_models import View
+from inferd.server.access.visible_models import VisibleModels
 from inferd.server.errors import Conflict
-from inferd.server.lifecycle.state import ModelStatus, Override, ServableId, State, VersionStatus
+from inferd.server.lifecycle.state import ModelStatus, PublishedOverride, ServableId, State, VersionStatus
 from inferd.server.protocols.native import watch
 from inferd.v1 import model_service_pb2 as pb
 from inferd.v1 import model_service_pb2_grpc
@@ -31,7 +31,7 @@ def test_list_and_status_tell_the_full_story(server: Served, stub):
     manager.change(failed)
     manager.change(VersionStatus(ServableId("alpha", 1), State.LOADING))
     manager.labels["digits"] = {"stable": 1}
-    manager.overrides.append(Override("pinned", "1", "me", 7.0, True))
+    manager.overrides.append(PublishedOverride("pinned", "1", "me", 7.0, True))
     models = stub.ListModels(pb.ListModelsRequest(), timeout=30).models
     assert [model.name for model in models] == ["alpha", "digits"]
     model = stub.GetModelStatus(pb.GetModelStatusRequest(name="digits"), timeout=30).model
@@ -202,5 +202,5 @@ def test_an_empty_list_is_no_answer_where_the_repository_cannot_be_read(server: 
 def test_the_directories_of_models_that_a_caller_may_not_see_are_not_named(server: Served) -> None:
     server.manager.errors = ("/models cannot be read: Permission denied",)
     for models, told in ((["*"], server.manager.errors), (["digits"], ())):
-        view = View(server.manager, Grants(["metadata"], models), Scope.METADATA)  # type: ignore[arg-type]
+        view = VisibleModels(server.manager, Grants(["metadata"], models), Scope.METADATA)  # type: ignore[arg-type]
         assert view.repository_errors() == told

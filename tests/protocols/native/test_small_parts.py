@@ -21,7 +21,7 @@ from inferd.server.config.schema import Server, ServerConfig
 from inferd.server.errors import Code, ExecutionFailed, InvalidRequest, QueueTimeout
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import failure_of, refusal
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.observability.events import FIELDS
 from inferd.server.transport import listen
 from inferd.server.transport.grpc_aio.calls import STATUS
@@ -31,13 +31,13 @@ from inferd.wire.tensors import TensorError
 
 class TestInflight:
     def test_calls(self):
-        inflight = Inflight(InflightConfig(calls=2))
+        inflight = InflightBounds(InflightConfig(calls=2))
         assert [inflight.enter() for _ in range(3)] == [True, True, False]
         inflight.leave(0)
         assert inflight.enter()
 
     def test_bytes(self):
-        inflight = Inflight(InflightConfig(bytes="100B"))
+        inflight = InflightBounds(InflightConfig(bytes="100B"))
         assert inflight.enter()
         assert inflight.hold(60)
         assert inflight.enter()
@@ -49,13 +49,13 @@ class TestInflight:
         assert inflight.enter()
 
     def test_one_message_over_the_bound_alone_is_taken(self):
-        inflight = Inflight(InflightConfig(bytes="100B"))
+        inflight = InflightBounds(InflightConfig(bytes="100B"))
         assert inflight.enter()
         assert inflight.hold(1000)
         assert not inflight.enter()
 
     def test_many_threads_leave_nothing(self):
-        inflight = Inflight(InflightConfig(calls=8, bytes="1KiB"))
+        inflight = InflightBounds(InflightConfig(calls=8, bytes="1KiB"))
 
         def work() -> None:
             rng = random.Random(threading.get_ident())
@@ -197,7 +197,9 @@ class _Servicer:
 
     def __init__(self, service: Any, manager: FakeManager) -> None:
         config = ServerConfig()
-        table = build_method_table(manager, FakeMetrics(), config, inflight=Inflight(config.inflight), check=check)
+        table = build_method_table(
+            manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), check=check
+        )
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             if path in table.unary:
@@ -253,6 +255,8 @@ def test_models_in_isolation(isolated):
 
 def test_exempt_methods_are_in_the_table():
     config = ServerConfig()
-    table = build_method_table(FakeManager(), FakeMetrics(), config, inflight=Inflight(config.inflight), check=check)
+    table = build_method_table(
+        FakeManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight), check=check
+    )
     assert table.exempt
     assert table.exempt <= {*table.unary, *table.stream}

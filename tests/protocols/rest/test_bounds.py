@@ -23,7 +23,7 @@ from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.http import exchange
-from inferd.server.http.server import Limits
+from inferd.server.http.server import HttpLimits
 from inferd.wire.dtypes import DType
 
 INFER = "/v2/models/digits/infer"
@@ -81,7 +81,7 @@ def test_a_body_without_a_length_is_bounded_too(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_who_asks_first_need_not_send_what_would_be_refused() -> None:
-    with Rest(Limits(head=1.0), **SMALL) as rest:
+    with Rest(HttpLimits(head=1.0), **SMALL) as rest:
         sock = rest.raw()
         sock.sendall(request(b"", "Expect: 100-continue", length=10**9))
         assert read_all(sock).startswith(b"HTTP/1.1 413")
@@ -99,7 +99,7 @@ def test_a_bomb_does_not_go_off(pack: Any) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
-    with Rest(Limits(head=1.0), http={"timeout": "200ms"}) as rest:
+    with Rest(HttpLimits(head=1.0), http={"timeout": "200ms"}) as rest:
         sock = rest.raw()
         sock.sendall(request(b"{", length=100))
         answer = read_all(sock)
@@ -216,7 +216,7 @@ def test_large_bodies_are_read_elsewhere_while_others_are_answered(rest: Rest) -
 
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:
-    with Rest(limits=Limits(write=0.2)) as rest:
+    with Rest(limits=HttpLimits(write=0.2)) as rest:
         taken = (TensorSpec("n", DType.INT32, None),)
         given = (TensorSpec("y", DType.FP32, None),)
         add(
@@ -321,21 +321,21 @@ def test_who_is_still_sending_sees_why_it_is_refused(rest: Rest, path: str) -> N
 
 
 def test_a_connection_that_is_to_close_does_not_wait_for_ever() -> None:
-    with Rest(limits=Limits(head=0.2)) as rest:
+    with Rest(limits=HttpLimits(head=0.2)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\nx")
         assert read_all(sock).startswith(b"HTTP/1.1 404")
 
 
 def test_a_body_that_nobody_reads_must_end() -> None:
-    with Rest(limits=Limits(idle=0.2)) as rest:
+    with Rest(limits=HttpLimits(idle=0.2)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx")
         assert read_all(sock).startswith(b"HTTP/1.1 404")
 
 
 def test_a_client_is_waited_for_behind_a_body_that_nobody_read() -> None:
-    with Rest(limits=Limits(head=0.2)) as rest:
+    with Rest(limits=HttpLimits(head=0.2)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
         answer = b""

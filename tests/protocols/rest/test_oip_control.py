@@ -8,7 +8,7 @@ import re
 import pytest
 from support.rest import Rest, tensor
 
-from inferd.server.http.pages import Readiness
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.lifecycle.operations.load_overrides import Replacement
 
 INFER = "/v2/models/digits/infer"
@@ -18,7 +18,7 @@ X = {"inputs": [tensor("x", [[1.5, 2]])]}
 def test_health_and_metadata(rest: Rest) -> None:
     assert (rest.get("/v2/health/live").status, rest.get("/v2/health/live").body) == (200, b"")
     assert rest.get("/v2/health/ready").status == 200
-    rest.readiness = Readiness(False, "loading")
+    rest.readiness = ReadinessLike(False, "loading")
     assert rest.get("/v2/health/ready").status == 400
     told = rest.get("/v2").json
     assert told["name"] == "inferd"

@@ -22,9 +22,9 @@ from inferd.server.access.authority import Authority
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.tls import TlsFiles
 from inferd.server.config.schema import Auth, Tls
-from inferd.server.http.admission import Entrance
-from inferd.server.http.pages import Readiness
-from inferd.server.http.server import HttpServer, Limits
+from inferd.server.http.admission import HttpAdmission
+from inferd.server.http.pages import ReadinessLike
+from inferd.server.http.server import HttpLimits, HttpServer
 
 Chain = dict[str, Path]
 INFER = json.dumps({"inputs": [tensor("x", [[1.0]])]})
@@ -68,7 +68,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts either server; gives its address and the files of its TLS."""
     running: list[Any] = []
 
-    def begin(directory: Path, *, mutual: bool = False, limits: Limits | None = None, **more: Any) -> Any:
+    def begin(directory: Path, *, mutual: bool = False, limits: HttpLimits | None = None, **more: Any) -> Any:
         if request.param == "rest":
             rest = Rest(limits, http={"tls": section(directory, mutual=mutual)}, **more)
             rest.__enter__()
@@ -77,8 +77,8 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         tls = TlsFiles(Tls(**section(directory, mutual=mutual)), "http.tls")
         authority = Authority(Auth.model_validate(more["auth"])) if "auth" in more else None
         server = HttpServer(
-            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: Readiness(True), limits=limits, tls=tls,
-            entrance=Entrance(authority),
+            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), limits=limits, tls=tls,
+            entrance=HttpAdmission(authority),
         )  # fmt: skip
         running.append(server)
         return server.start()[0], tls
@@ -195,6 +195,6 @@ def test_a_certificates_scopes_over_rest(chains: list[Chain], tmp_path: Path):
 
 def test_a_handshake_that_takes_too_long_is_cut_off(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
-    address, _ = start(tmp_path, limits=Limits(head=0.3))
+    address, _ = start(tmp_path, limits=HttpLimits(head=0.3))
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=20) as silent:
         assert silent.recv(1) == b""

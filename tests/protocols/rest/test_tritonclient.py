@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from inferd.server.composition import http_port as choice
 from inferd.server.config.schema import Http
-from inferd.server.http.pages import Readiness
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.server import HttpServer
 from inferd.wire.dtypes import DType
 
@@ -94,7 +94,7 @@ def test_without_the_libraries_the_small_port_serves(
     rest: Rest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def make(addresses: tuple[str, ...]) -> Any:
-        return choice.make_http_server(addresses, bytes, lambda: Readiness(True), rest.rest._core, Http())
+        return choice.make_http_server(addresses, bytes, lambda: ReadinessLike(True), rest.rest._core, Http())
 
     assert type(make(("127.0.0.1:0",))).__name__ == "RestServer"
     monkeypatch.setattr(choice, "find_spec", lambda name: None if name == "orjson" else object())

@@ -9,7 +9,7 @@ import socket
 import pytest
 from support.rest import Rest, tensor
 
-from inferd.server.http.server import Limits
+from inferd.server.http.server import HttpLimits
 
 BODY = json.dumps({"inputs": [tensor("x", [[1.0, 2.0]])]}).encode()
 WISH = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
@@ -58,7 +58,7 @@ def test_websockets_are_not_offered(rest: Rest) -> None:
 
 
 def test_a_tunnel_is_refused() -> None:
-    with Rest(limits=Limits(head=0.5)) as rest:
+    with Rest(limits=HttpLimits(head=0.5)) as rest:
         sock = rest.raw()
         sock.sendall(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
         assert answers(sock, 1) == [b"400"]

@@ -100,18 +100,18 @@ def test_a_reload_replaces_the_named_models(channel: Any, server: Served, base: 
     asked.config.model_config_list.config[0].model_version_policy.specific.versions.extend([1, 2])
     asked.config.model_config_list.config.add(name="digits")  # in a root: its labels only
     models(channel).HandleReloadConfigRequest(asked)
-    found = server.manager.named["new"]
+    found = server.manager.configured_models["new"]
     assert (found.base_path, found.platform) == (base, "tensorflow")
     assert found.settings == {
         "backend": "tensorflow",
         "version_policy": {"specific": [1, 2]},
         "labels": {"stable": 1},
     }
-    assert list(server.manager.named) == ["new"]
+    assert list(server.manager.configured_models) == ["new"]
     none = model_management_pb2.ReloadConfigRequest()
     none.config.model_config_list.SetInParent()
     models(channel).HandleReloadConfigRequest(none)
-    assert server.manager.named == {}
+    assert server.manager.configured_models == {}
     asked = get_model_status_pb2.GetModelStatusRequest()
     asked.model_spec.name = "digits"
     assert models(channel).GetModelStatus(asked).model_version_status[0].state == 30
@@ -123,25 +123,25 @@ def test_a_model_that_was_removed_may_be_named_again(channel: Any, server: Serve
     asked = model_management_pb2.ReloadConfigRequest()
     asked.config.model_config_list.config.add(name="m", base_path=str(base))
     models(channel).HandleReloadConfigRequest(asked)
-    assert list(server.manager.named) == ["m"]
+    assert list(server.manager.configured_models) == ["m"]
 
 
 def test_an_empty_reload_does_not_mean_no_models(channel: Any, server: Served, base: Path) -> None:
     models(channel).HandleReloadConfigRequest(_named("new", base))
     models(channel).HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
-    assert list(server.manager.named) == ["new"]
+    assert list(server.manager.configured_models) == ["new"]
 
 
 def test_a_reload_of_labels_for_what_is_not_there(channel: Any, server: Served, base: Path) -> None:
     models(channel).HandleReloadConfigRequest(_named("new", base))
-    before = dict(server.manager.named)
+    before = dict(server.manager.configured_models)
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("new", base, canary=7)))
     assert error.code().name == "FAILED_PRECONDITION"
     assert error.details().startswith("Request to assign label to version 7 of model new, which is not currently")
     server.manager.change(VersionStatus(ServableId("new", 7), State.END, notes=("removed from disk",)))
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("new", base, canary=7)))
     assert error.code().name == "FAILED_PRECONDITION"
-    assert server.manager.named == before
+    assert server.manager.configured_models == before
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("other", base, canary=7)))
     assert error.code().name == "FAILED_PRECONDITION"
 

@@ -26,8 +26,8 @@ from inferd.server.errors import (
 )
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.scheduling.ensemble.scheduler import Pipeline
-from inferd.server.scheduling.ensemble.step_graph import Stage, wire
+from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
+from inferd.server.scheduling.ensemble.step_graph import GraphStep, build_step_graph
 from inferd.server.scheduling.request import InferRequest
 from inferd.wire.dtypes import DType
 
@@ -36,8 +36,8 @@ def spec(name: str, *, optional: bool = False) -> TensorSpec:
     return TensorSpec(name, DType.FP32, (-1, 2), optional)
 
 
-def stage(model: str, inputs: dict[str, str], outputs: dict[str, str], version: int | None = None) -> Stage:
-    return Stage(model, version, tuple(inputs.items()), tuple(outputs.items()), f"step {model}")
+def stage(model: str, inputs: dict[str, str], outputs: dict[str, str], version: int | None = None) -> GraphStep:
+    return GraphStep(model, version, tuple(inputs.items()), tuple(outputs.items()), f"step {model}")
 
 
 class Handle:
@@ -83,10 +83,10 @@ class House:
         self.batches: list[int] = []
         self.drops: list[str] = []
         signature = Signature("serving_default", (spec("x"),), (spec("y"), spec("p")))
-        self.pipeline = Pipeline(
+        self.pipeline = EnsembleScheduler(
             "ensemble 'e'",
             signature,
-            wire(["x"], ["y", "p"], self.STAGES),
+            build_step_graph(["x"], ["y", "p"], self.STAGES),
             acquire=self.acquire,
             check=check_request,
             queue=options.pop("queue", Queue()),
@@ -345,10 +345,10 @@ def test_an_optional_input_that_did_not_come_is_not_waited_for() -> None:
         "serving_default": Signature("serving_default", (spec("x"), spec("z", optional=True)), (spec("y"),))
     }
     signature = Signature("serving_default", (spec("x"), spec("z", optional=True)), (spec("y"),))
-    house.pipeline = Pipeline(
+    house.pipeline = EnsembleScheduler(
         "e",
         signature,
-        wire(["x", "z"], ["y"], [stage("a", {"x": "x", "z": "z"}, {"y": "y"})]),
+        build_step_graph(["x", "z"], ["y"], [stage("a", {"x": "x", "z": "z"}, {"y": "y"})]),
         acquire=house.acquire,
         check=check_request,
         queue=Queue(),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.server.scheduling.ensemble.step_graph import Stage, WiringError, wire
+from inferd.server.scheduling.ensemble.step_graph import GraphStep, StepGraphError, build_step_graph
 
 
-def stage(model: str, inputs: dict[str, str], outputs: dict[str, str], version: int | None = None) -> Stage:
-    return Stage(model, version, tuple(inputs.items()), tuple(outputs.items()), f"step {model}")
+def stage(model: str, inputs: dict[str, str], outputs: dict[str, str], version: int | None = None) -> GraphStep:
+    return GraphStep(model, version, tuple(inputs.items()), tuple(outputs.items()), f"step {model}")
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,11 @@ def stage(model: str, inputs: dict[str, str], outputs: dict[str, str], version: 
         ([], ["y"], [], "declares its inputs and outputs"),
     ],
 )
-def test_wrong_wirings_are_refused(inputs: list[str], outputs: list[str], stages: list[Stage], message: str) -> None:
-    with pytest.raises(WiringError, match=message):
-        wire(inputs, outputs, stages)
+def test_wrong_wirings_are_refused(
+    inputs: list[str], outputs: list[str], stages: list[GraphStep], message: str
+) -> None:
+    with pytest.raises(StepGraphError, match=message):
+        build_step_graph(inputs, outputs, stages)
 
 
 STEPS = (
@@ -42,7 +44,7 @@ STEPS = (
 
 
 def test_steps_may_be_written_in_any_order() -> None:
-    wiring = wire(["x"], ["y"], STEPS)
+    wiring = build_step_graph(["x"], ["y"], STEPS)
     assert [stage.model for stage in wiring.stages][-1] == "c"
     assert wiring.unused == ()
-    assert wire(["x"], ["p"], STEPS).unused == ("y",)
+    assert build_step_graph(["x"], ["p"], STEPS).unused == ("y",)

@@ -12,7 +12,7 @@ from support.waiting import eventually
 from inferd.server.errors import Code, Overloaded, TooLate
 from inferd.server.scheduling.bucket import BucketKeys
 from inferd.server.scheduling.padding import Padding
-from inferd.server.scheduling.policies.deadline_admission import Outlook
+from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
 
 
@@ -31,7 +31,7 @@ def waiting(bucket: Bucket, rows: int) -> Bucket:
 
 class TestPrediction:
     def test_what_runs_what_waits_and_its_own_batch(self):
-        outlook, at = Outlook(), bucket()
+        outlook, at = DeadlineAdmission(), bucket()
         outlook.busy("worker", at, 8, 100.0, [waiting(at, 16)])
         # 80 ms run, two batches of 80 ms wait, and its own has one row, at least
         request = vector(1)
@@ -40,7 +40,7 @@ class TestPrediction:
         assert outlook.seconds(at, request, 16, 100.06) == pytest.approx(1.05 * 0.19, rel=0.01)
 
     def test_two_workers_share_what_waits(self):
-        outlook, at = Outlook(), waiting(bucket(), 16)
+        outlook, at = DeadlineAdmission(), waiting(bucket(), 16)
         for worker in "ab":
             outlook.busy(worker, at, 8, 100.0, [at])
         request = vector(1)
@@ -48,14 +48,14 @@ class TestPrediction:
         assert outlook.seconds(at, request, 16, 100.0) < 1.05 * 0.18
 
     def test_a_batch_that_is_overdue_may_take_as_long_again(self):
-        outlook, at = Outlook(), bucket()
+        outlook, at = DeadlineAdmission(), bucket()
         outlook.busy("worker", at, 8, 100.0, [])
         request = vector(1)
         request.rows = 1
         assert outlook.seconds(at, request, 0, 101.0) > 0.9
 
     def test_less_important_requests_stand_behind(self):
-        outlook, at = Outlook(), waiting(bucket(), 16)
+        outlook, at = DeadlineAdmission(), waiting(bucket(), 16)
         outlook.busy("worker", at, 8, 100.0, [at])
         for priority, count in ((1, 4), (5, 12)):
             at.lane(priority).requests.extend(vector(i) for i in range(count))
@@ -64,7 +64,7 @@ class TestPrediction:
         assert outlook.seconds(at, first, 16, 100.0) < outlook.seconds(at, last, 16, 100.0) - 0.05
 
     def test_what_is_unknown_is_never_late(self):
-        outlook = Outlook()
+        outlook = DeadlineAdmission()
         queue = SignatureQueue("f", BucketKeys(VECTOR, Padding(VECTOR, {})), max_requests=100, max_bytes=1 << 20)
         at = waiting(queue.bucket((2,), lambda bucket, request: None), 50)
         outlook.busy("worker", at, 8, 100.0, [at])
@@ -72,7 +72,7 @@ class TestPrediction:
         assert outlook.seconds(at, vector(1), 50, 100.0) == 0
 
     def test_answers_that_come_too_late_widen_the_margin_and_others_narrow_it(self):
-        outlook, at = Outlook(), bucket()
+        outlook, at = DeadlineAdmission(), bucket()
         outlook.busy("worker", at, 8, 100.0, [])
         request, late, fine = vector(1), vector(2), vector(3)
         request.rows = 1
@@ -87,11 +87,11 @@ class TestPrediction:
         assert outlook.seconds(at, request, 0, 100.0) == pytest.approx(before)
 
     def test_a_request_without_the_time_for_its_own_run_says_nothing(self):
-        outlook = Outlook()
+        outlook = DeadlineAdmission()
         hasty = vector(1)
         hasty.enqueued_at, hasty.started_at, hasty.leaves_at = 100.0, 100.0, 100.3
         outlook.answered([hasty], 100.29)
-        assert outlook._margin == Outlook()._margin
+        assert outlook._margin == DeadlineAdmission()._margin
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.scheduling import PATIENCE, FakeModel, Recorder, learn, vector
 
 from inferd.server.errors import Code, Overloaded, TooLate
-from inferd.server.scheduling.policies.fair_share import Crowd
+from inferd.server.scheduling.policies.fair_share import FairShare
 from inferd.server.scheduling.request import InferRequest
 
 
@@ -273,7 +273,7 @@ class TestDeadlines:
 def test_shares_are_max_min_fair(asked, places: int, room: int) -> None:
     """A queue of any size, anybody's requests: bounds hold, the books are right, and who is refused has its share."""
     inside: list[InferRequest] = []
-    crowd = Crowd(lambda caller: caller, ())
+    crowd = FairShare(lambda caller: caller, ())
     for caller, priority, nbytes in asked:
         request = InferRequest("f", {}, lambda _: None, caller=caller, priority=priority, nbytes=nbytes)
         short = sum(one.nbytes for one in inside) + nbytes - room

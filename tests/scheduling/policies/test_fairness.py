@@ -11,14 +11,14 @@ import pytest
 from support.scheduling import PATIENCE, FakeModel, vector
 from support.server import Served
 
-from inferd.server.scheduling.inline import SHORT, TURN, InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import SHORT, TURN, InlineBudget, InlineLoop, InlineQueue
 from inferd.wire.native import encode_request
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 
 
-def trusted() -> Pace:
-    pace = Pace("m:1", 1)
+def trusted() -> InlineBudget:
+    pace = InlineBudget("m:1", 1)
     for _ in range(16):
         pace.ran(SHORT / 2)
     return pace
@@ -40,8 +40,8 @@ def test_in_each_turn_every_model_runs_whatever_the_first_one_has_to_do() -> Non
         return ran.count("quiet") % 2 == 1  # one batch a turn
 
     lanes = [
-        Lane(loop, trusted(), flooded, lambda: handed.append("flooded")),
-        Lane(loop, trusted(), quiet, lambda: handed.append("quiet")),
+        InlineQueue(loop, trusted(), flooded, lambda: handed.append("flooded")),
+        InlineQueue(loop, trusted(), quiet, lambda: handed.append("quiet")),
     ]
     for turn in range(1, 4):
         for lane in lanes:

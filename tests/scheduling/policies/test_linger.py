@@ -12,16 +12,16 @@ from support.scheduling import PATIENCE
 from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.scheduling.batch_former import Forming
+from inferd.server.scheduling.batch_former import BatchFormer
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import BucketKeys
 from inferd.server.scheduling.observer import NullObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.policies.cost_model import CostCurve
-from inferd.server.scheduling.policies.linger import Company
+from inferd.server.scheduling.policies.linger import LingerPolicy
 from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.scheduling.worker_slot import Parking
+from inferd.server.scheduling.worker_slot import WorkerSlot
 from inferd.wire.dtypes import DType
 
 ROOM = 32
@@ -53,7 +53,7 @@ def closed_loop(
 ) -> tuple[float, float]:
     """Callers with one request each in flight, `away(n)` seconds from the answer to the n-th of a batch to its next
     request; one worker. Gives requests a second and the longest time of the slower half to an answer."""
-    forming = Forming(0.0, holds=holds)
+    forming = BatchFormer(0.0, holds=holds)
     _, bucket = queue_of()
     events: list[tuple[float, int, InferRequest | None, list[InferRequest]]] = []
     count = 0
@@ -115,7 +115,7 @@ def test_nothing_waits_where_that_gains_nothing(callers: int, per_row: float, fi
 
 
 def test_what_is_held_goes_when_all_are_there_or_at_the_latest_when_the_saving_is_gone():
-    company, cost = Company(), curve(1e-3, 10e-3)
+    company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     assert not company.answered(4, 0, ROOM, cost, 1.0)  # nobody knows how long they take
     company.came(4, 1.002)
     assert company.answered(4, 3, ROOM, cost, 2.0)
@@ -126,7 +126,7 @@ def test_what_is_held_goes_when_all_are_there_or_at_the_latest_when_the_saving_i
 
 
 def test_who_does_not_come_back_is_not_waited_for_again():
-    company, cost = Company(), curve(1e-3, 10e-3)
+    company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     company.answered(4, 0, ROOM, cost, 0.0)
     company.came(4, 0.001)
     now, held = 1.0, 0
@@ -138,7 +138,7 @@ def test_who_does_not_come_back_is_not_waited_for_again():
 
 
 def test_a_long_pause_is_forgotten_soon():
-    company, cost = Company(), curve(1e-3, 10e-3)
+    company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     company.answered(4, 0, ROOM, cost, 0.0)
     company.came(4, 3600.0)
     now, rounds = 3600.0, 0
@@ -149,7 +149,7 @@ def test_a_long_pause_is_forgotten_soon():
 
 
 def test_a_full_batch_waits_for_nobody():
-    company, cost = Company(), curve(1e-3, 10e-3)
+    company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     company.answered(4, 0, ROOM, cost, 0.0)
     company.came(4, 0.001)
     assert not company.answered(4, ROOM, ROOM, cost, 1.0)
@@ -158,9 +158,9 @@ def test_a_full_batch_waits_for_nobody():
     assert company.rows == ROOM
 
 
-def held_back(now: float, waiting: InferRequest) -> tuple[Forming, Bucket]:
+def held_back(now: float, waiting: InferRequest) -> tuple[BatchFormer, Bucket]:
     """One request that waits for another, which usually comes within a second."""
-    forming = Forming(0.0, holds=True)
+    forming = BatchFormer(0.0, holds=True)
     _, bucket = queue_of()
     bucket.cost = curve(0.1, 10.0)
     forming.answered(bucket, 1, now - 2)
@@ -194,7 +194,7 @@ def test_a_worker_waits_for_those_it_has_answered(monkeypatch: pytest.MonkeyPatc
     queue, bucket = queue_of()
     bucket.cost = curve(0.1, 10.0)
     batcher = Batcher("m:1", (queue,), delay=0.0, observer=NullObserver(), cut=True)
-    parking = Parking()
+    parking = WorkerSlot()
 
     def submit() -> InferRequest:
         made = request(now)

@@ -21,7 +21,7 @@ _GRAPH_ID = "gpu_graph_id"
 _NO_GRAPH = "-1"
 
 
-class Uploaded(dict[str, Any]):
+class UploadedInputs(dict[str, Any]):
     """Inputs as tensors of the device, by name."""
 
 
@@ -55,10 +55,10 @@ class DeviceInstance(OnnxInstance):
             return inputs
         self._check.inputs(inputs)
         make = runtime().OrtValue.ortvalue_from_numpy
-        return Uploaded({name: make(array, self._kind, self._number) for name, array in inputs.items()})
+        return UploadedInputs({name: make(array, self._kind, self._number) for name, array in inputs.items()})
 
     def _execute(self, session: Any, wanted: list[str], inputs: Mapping[str, Any]) -> list[Array]:
-        if not isinstance(inputs, Uploaded):
+        if not isinstance(inputs, UploadedInputs):
             return self._execute(session, wanted, self.upload(self._signature.name, inputs))
         binding = session.io_binding()
         for name, value in inputs.items():
@@ -70,7 +70,7 @@ class DeviceInstance(OnnxInstance):
         return outputs
 
     def _explain(self, inputs: Mapping[str, Any]) -> None:
-        if not isinstance(inputs, Uploaded):  # those were checked
+        if not isinstance(inputs, UploadedInputs):  # those were checked
             super()._explain(inputs)
 
 
@@ -110,7 +110,7 @@ class GraphInstance(DeviceInstance):
         graph = self._graphs.get(key)
         if graph is None:
             self._check.inputs(inputs)
-            outputs = super()._execute(session, wanted, Uploaded(super().upload(self._signature.name, inputs)))
+            outputs = super()._execute(session, wanted, UploadedInputs(super().upload(self._signature.name, inputs)))
             if len(self._graphs) < _GRAPHS:  # the shapes of the outputs are known now
                 self._graphs[key] = self._graph(session, wanted, inputs, outputs)
             return outputs

@@ -13,7 +13,7 @@ from inferd.backends.torch.errors import translated
 from inferd.backends.torch.instance import TorchInstance
 
 
-class Uploaded(dict[str, Any]):
+class UploadedArguments(dict[str, Any]):
     """Inputs on their way to the device: tensors by name, numbers as the arrays that they were. `arrived` is the event
     after which the tensors may be read and the memory that they came from written to.
     """
@@ -38,11 +38,11 @@ class DeviceTorchInstance(TorchInstance):
         array: Array = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()
         return array
 
-    def upload(self, signature: str, inputs: Mapping[str, Array]) -> Uploaded:
+    def upload(self, signature: str, inputs: Mapping[str, Array]) -> UploadedArguments:
         """Copies on the instance's second stream."""
         self._checks[signature].inputs(inputs)
         torch = self._torch
-        uploaded = Uploaded()
+        uploaded = UploadedArguments()
         try:
             with torch.inference_mode(), torch.cuda.stream(self._copies):
                 for name, array in inputs.items():
@@ -56,7 +56,7 @@ class DeviceTorchInstance(TorchInstance):
         return uploaded
 
     def run(self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        if not isinstance(inputs, Uploaded):
+        if not isinstance(inputs, UploadedArguments):
             return super().run(signature, inputs, outputs)
         torch = self._torch
         current = torch.cuda.current_stream(self._device)

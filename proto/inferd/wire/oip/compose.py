@@ -46,7 +46,7 @@ def encode_response(
     in `elsewhere` are given to its function, which says where they are. Raises WireError for what cannot be sent."""
     if len(outputs) == 1 and final is None and not elsewhere:
         for name, array in outputs.items():
-            head, tail, as_it_is = _lone_head(model_name, version, name, array.dtype, array.shape)
+            head, tail, as_it_is = _single_head(model_name, version, name, array.dtype, array.shape)
             if as_it_is:
                 lone: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(name, array, dtype_of(array))
                 return b"".join((head, field(0x1A, request_id.encode()) if request_id else b"", tail, lone))
@@ -77,7 +77,7 @@ def encode_responses(
     if len(outputs) == 1:
         for name, array in outputs.items():
             shape = (rows, *array.shape[1:])
-            head, tail, as_it_is = _lone_head(model_name, version, name, array.dtype, shape)
+            head, tail, as_it_is = _single_head(model_name, version, name, array.dtype, shape)
             if as_it_is:
                 whole = head + tail
                 return [
@@ -119,7 +119,7 @@ def _value(given: Parameter) -> bytes:
 
 
 @lru_cache(_CACHED)
-def _lone_head(
+def _single_head(
     model_name: str, version: int, name: str, kind: np.dtype[Any], shape: tuple[int, ...]
 ) -> tuple[bytes, bytes, bool]:
     """Everything of a response with one output before its id, and between that and its data; and whether the elements

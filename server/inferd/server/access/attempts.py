@@ -12,7 +12,7 @@ from typing import Final
 
 from inferd.server.access.client_limits import address_of
 from inferd.server.access.identity import Credentials, Identity
-from inferd.server.access.rate_bucket import Bucket
+from inferd.server.access.rate_bucket import RateBucket
 from inferd.server.access.recent import Recent
 from inferd.server.errors import Unauthenticated
 
@@ -28,7 +28,7 @@ class Attempts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock: Final = clock
         self._lock: Final = Lock()
-        self._left: Final = Recent[str, Bucket](_ADDRESSES)
+        self._left: Final = Recent[str, RateBucket](_ADDRESSES)
         self._good: Final = Recent[bytes, bool](_TOKENS)
 
     def verified(self, digest: bytes, call: Credentials, verify: Callable[[], Identity]) -> Identity:
@@ -54,9 +54,9 @@ class Attempts:
         self._good.put(digest, True)
         return identity
 
-    def _of(self, address: str) -> Bucket:
+    def _of(self, address: str) -> RateBucket:
         found = self._left.get(address)
         if found is None:
-            found = Bucket(RATE, BURST, self._clock())
+            found = RateBucket(RATE, BURST, self._clock())
             self._left.put(address, found)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.identity import Credentials
 from inferd.server.errors import Code
 from inferd.server.observability.events import event, get
@@ -19,7 +19,7 @@ class Audit:
     """Writes to the logger `inferd.audit`. What was done is always written; refusals, which strangers can cause at any
     rate, are counted past a few a second for each code. Thread-safe."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: CallChecks) -> None:
         self._gate: Final = gate
         self._log: Final = get("audit")
         self._rate: Final = RateLimit(per_second=10.0, burst=50)

@@ -28,7 +28,7 @@ _TOKENS: Final = 4096  # verified tokens that are remembered
 _LONGEST: Final = 8192  # characters of a token; a longer one is not looked into
 
 
-class _State:
+class _AuthorityState:
     """What counts until a file changes: the verifiers, and what they have verified."""
 
     __slots__ = ("known", "signed", "static")
@@ -91,7 +91,7 @@ class Authority:
     def _jwks_file(self) -> str | None:
         return None if self._config.jwt is None else self._config.jwt.jwks_file
 
-    def _read(self) -> _State:
+    def _read(self) -> _AuthorityState:
         config = self._config
         problems: list[Problem] = []
         static, tokens = None, None
@@ -106,14 +106,14 @@ class Authority:
         if problems:
             raise ConfigError(problems)
         signed = None if tokens is None else SignedTokens(tokens, self._attempts, self._clock)
-        return _State(static, signed)
+        return _AuthorityState(static, signed)
 
     def _again(self) -> None:
         self._state = self._read()  # with an empty memory: what was taken back is not remembered either
         static = self._state.static
         event(_log, logging.INFO, "credentials read again", entries=None if static is None else len(static))
 
-    def _verified(self, state: _State, given: str, call: Credentials) -> Identity:
+    def _verified(self, state: _AuthorityState, given: str, call: Credentials) -> Identity:
         kind, _, token = given.partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:

@@ -46,7 +46,7 @@ def readable(peer: str) -> str:
     return peer.replace("%5B", "[").replace("%5D", "]")
 
 
-class Gate:
+class CallChecks:
     """The checks. Thread-safe. `authority` tells callers apart, None where nobody needs credentials; `limiter` bounds
     what one client may ask for, None where nothing is bounded."""
 
@@ -112,7 +112,7 @@ class Gate:
         return f"{self._prefix}-{next(self._count):x}"
 
 
-def make_gate(config: ServerConfig) -> Gate:
+def make_call_checks(config: ServerConfig) -> CallChecks:
     """With all that the settings ask for. Raises ConfigError."""
     clients, authority = config.limits.clients, None
     if config.auth.enabled:
@@ -120,4 +120,4 @@ def make_gate(config: ServerConfig) -> Gate:
         from inferd.server.access.authority import make_authority
 
         authority = make_authority(config.auth)
-    return Gate(config.admin, authority, Limiter(clients) if clients.enabled else None)
+    return CallChecks(config.admin, authority, Limiter(clients) if clients.enabled else None)

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Final
 from urllib.parse import unquote
 
-from inferd.server.access.rate_bucket import Bucket
+from inferd.server.access.rate_bucket import RateBucket
 from inferd.server.access.recent import Recent
 from inferd.server.config.access_schema import Clients
 from inferd.server.errors import RateLimited
@@ -26,7 +26,7 @@ class Limiter:
         self._burst: Final = float(config.burst or max(1.0, self._rate))
         self._most: Final = config.concurrency
         self._clock: Final = clock
-        self._known: Final = Recent[str, _Client](_CLIENTS)
+        self._known: Final = Recent[str, _LimitedClient](_CLIENTS)
         self.refused: Final = {"rate": 0, "concurrency": 0}
 
     def take(self, client: str) -> None:
@@ -51,7 +51,7 @@ class Limiter:
                 )
         return Lease(found if self._most is not None else None)
 
-    def _take(self, client: _Client) -> None:
+    def _take(self, client: _LimitedClient) -> None:
         with client.lock:
             pause = client.left.take(self._clock())
         if pause:
@@ -61,18 +61,18 @@ class Limiter:
                 retry_after=pause,
             )
 
-    def _client(self, name: str) -> _Client:
+    def _client(self, name: str) -> _LimitedClient:
         found = self._known.get(name)
         if found is None:
-            found = _Client(Bucket(self._rate, self._burst, self._clock()))
+            found = _LimitedClient(RateBucket(self._rate, self._burst, self._clock()))
             self._known.put(name, found)
         return found
 
 
-class _Client:
+class _LimitedClient:
     __slots__ = ("left", "lock", "running")
 
-    def __init__(self, left: Bucket) -> None:
+    def __init__(self, left: RateBucket) -> None:
         self.lock = Lock()
         self.left = left
         self.running = 0
@@ -83,7 +83,7 @@ class Lease:
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: _Client | None) -> None:
+    def __init__(self, client: _LimitedClient | None) -> None:
         self._client = [client]
 
     def release(self) -> None:

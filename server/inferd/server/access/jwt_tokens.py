@@ -36,7 +36,7 @@ _SCOPES: Final = frozenset(scope.value for scope in Scope)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SigningKey:
     """One key of the set, and the only algorithm for which it is used."""
 
     id: str
@@ -60,7 +60,7 @@ class JwtTokens:
         self._wrong: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
         self._keys: Final = _read(Path(config.jwks_file), jwt)
 
-    def look(self, token: str) -> Key:
+    def look(self, token: str) -> SigningKey:
         """The key with which a token says that it is signed. Raises Unauthenticated for one that cannot count whatever
         its signature is. Cheap; nothing that the token says is believed."""
         try:
@@ -71,7 +71,7 @@ class JwtTokens:
         except self._wrong as error:
             raise Unauthenticated(self._told(error)) from None
 
-    def verify(self, token: str, key: Key) -> Identity:
+    def verify(self, token: str, key: SigningKey) -> Identity:
         """Who the token is for, by all that it must have. Raises Unauthenticated, whose text shows nothing of it."""
         config = self._config
         try:
@@ -120,7 +120,7 @@ class JwtTokens:
                 return f"expected a token with the claim {error.claim!r}, got one without"
         return "expected a JSON web token, got something else"
 
-    def _key(self, header: Mapping[str, Any]) -> Key:
+    def _key(self, header: Mapping[str, Any]) -> SigningKey:
         algorithm, wanted = header.get("alg"), header.get("kid")
         fitting = [key for key in self._keys if key.algorithm == algorithm and wanted in (None, key.id)]
         if len(fitting) == 1:
@@ -159,7 +159,7 @@ def _words(value: Any, claim: str, *, apart: bool) -> tuple[str, ...]:
     raise Unauthenticated(f"expected text or a list of at most {_MOST_PATTERNS} texts in the claim {claim!r}")
 
 
-def _read(file: Path, jwt: Any) -> tuple[Key, ...]:
+def _read(file: Path, jwt: Any) -> tuple[SigningKey, ...]:
     """The keys of a file. Keys for encryption and of kinds that are not used here are passed over."""
 
     def problem(expected: str, got: str = "") -> ConfigError:
@@ -177,7 +177,7 @@ def _read(file: Path, jwt: Any) -> tuple[Key, ...]:
         given = None
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given) or len(given) > _MOST_KEYS:
         raise problem(f'a key set: {{"keys": [...]}} with at most {_MOST_KEYS} keys', "something else")
-    keys: list[Key] = []
+    keys: list[SigningKey] = []
     passed_over = 0
     for number, each in enumerate(given):
         kind = each.get("kty")
@@ -204,7 +204,7 @@ def _read(file: Path, jwt: Any) -> tuple[Key, ...]:
         bits = len(found.key) * 8 if kind == "oct" else found.key.key_size
         if bits < least:
             raise problem(f"at least {least} bits in a key for {algorithm}", f"{bits} in keys[{number}]")
-        keys.append(Key(name, algorithm, found))
+        keys.append(SigningKey(name, algorithm, found))
     if not keys:
         raise problem("at least one key for HS256, RS256 or ES256", "none")
     if passed_over:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 
-class Bucket:
+class RateBucket:
     """Begins with the whole burst. Times are seconds of one clock. Not thread-safe: its owner locks."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")

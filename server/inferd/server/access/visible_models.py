@@ -13,10 +13,10 @@ from inferd.server.access.grants import Grants, Scope
 from inferd.server.lifecycle.interfaces import HandleLike, ManagerLike, ServableLike
 from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.state import ModelStatus, StateChange
-from inferd.server.repository.configured_models import NamedModel
+from inferd.server.repository.configured_models import ConfiguredModel
 
 
-class View:
+class VisibleModels:
     """A ManagerLike. `scope` is what looking needs here (`acquire`, `status`, lists); operating needs `admin`. Raises
     Forbidden or Unauthenticated. Thread-safe."""
 
@@ -87,17 +87,21 @@ class View:
         return self._manager.rollback(name, to, by=by)
 
     @property
-    def named(self) -> Mapping[str, NamedModel]:
-        return {name: model for name, model in self._manager.named.items() if self._sees(name)}
+    def configured_models(self) -> Mapping[str, ConfiguredModel]:
+        return {name: model for name, model in self._manager.configured_models.items() if self._sees(name)}
 
-    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> Sequence[Future[ModelStatus]]:
+    def replace_configured_models(
+        self, models: Mapping[str, ConfiguredModel], *, by: str
+    ) -> Sequence[Future[ModelStatus]]:
         """What is replaced are the models that the caller may operate; the others stay as they are."""
         for name in models:
             self._operate(name)
         others = {
-            name: model for name, model in self._manager.named.items() if not self._grants.allows(Scope.ADMIN, name)
+            name: model
+            for name, model in self._manager.configured_models.items()
+            if not self._grants.allows(Scope.ADMIN, name)
         }
-        return self._manager.replace_named({**others, **models}, by=by)
+        return self._manager.replace_configured_models({**others, **models}, by=by)
 
     def _operate(self, name: str) -> None:
         if not self._grants.allows(Scope.ADMIN, name):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from inferd.client import NO_RETRIES, AsyncClient, Client
-from inferd.server.cli.bench_load import Load, Tally, run_load
+from inferd.server.cli.bench_load import BenchLoad, Tally, run_load
 from inferd.server.cli.connection import add_connection, client_options, open_client, positive, rate, seconds
 from inferd.server.cli.errors import CommandError, usage
 from inferd.server.cli.inputs.arguments import add_inputs, parse_shapes, random_inputs, read_inputs
@@ -46,7 +46,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     duration = args.duration if args.duration or args.requests else 10.0
     concurrency = None if args.rate else args.concurrency or 8
-    load = Load(concurrency, args.rate, duration, args.requests)
+    load = BenchLoad(concurrency, args.rate, duration, args.requests)
     with open_client(args) as client:
         inputs, version = _inputs(args, client)
     tally = Tally()
@@ -77,7 +77,9 @@ def _inputs(args: argparse.Namespace, client: Client) -> tuple[dict[str, np.ndar
     return arrays, answer.version
 
 
-async def _measure(args: argparse.Namespace, load: Load, inputs: dict[str, np.ndarray[Any, Any]], tally: Tally) -> None:
+async def _measure(
+    args: argparse.Namespace, load: BenchLoad, inputs: dict[str, np.ndarray[Any, Any]], tally: Tally
+) -> None:
     options = client_options(args) | {"retry": NO_RETRIES}
     async with AsyncClient(args.address, **options) as client:
 
@@ -86,12 +88,12 @@ async def _measure(args: argparse.Namespace, load: Load, inputs: dict[str, np.nd
                 args.model, inputs, version=args.version, label=args.label, signature=args.signature
             )
 
-        await run_load(send, Load(min(load.concurrency or 8, args.warm_up), None, None, args.warm_up), Tally())
+        await run_load(send, BenchLoad(min(load.concurrency or 8, args.warm_up), None, None, args.warm_up), Tally())
         with _display(args, load, tally):
             await _until_interrupted(send, load, tally)
 
 
-async def _until_interrupted(send: Callable[[], Awaitable[object]], load: Load, tally: Tally) -> None:
+async def _until_interrupted(send: Callable[[], Awaitable[object]], load: BenchLoad, tally: Tally) -> None:
     """Ctrl-C ends the load; what was measured is still reported."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(run_load(send, load, tally))
@@ -108,13 +110,13 @@ async def _until_interrupted(send: Callable[[], Awaitable[object]], load: Load, 
         print("interrupted", file=sys.stderr)
 
 
-def _settings(load: Load) -> dict[str, Any]:
+def _settings(load: BenchLoad) -> dict[str, Any]:
     if load.rate is not None:
         return {"mode": "open", "rate": load.rate}
     return {"mode": "closed", "concurrency": load.concurrency}
 
 
-def _display(args: argparse.Namespace, load: Load, tally: Tally) -> AbstractContextManager[Any]:
+def _display(args: argparse.Namespace, load: BenchLoad, tally: Tally) -> AbstractContextManager[Any]:
     """A live line on a terminal; nothing elsewhere, and nothing without `rich`."""
     if args.quiet or args.json or not sys.stderr.isatty():
         return nullcontext()
@@ -126,7 +128,7 @@ def _display(args: argparse.Namespace, load: Load, tally: Tally) -> AbstractCont
     return Live(get_renderable=lambda: _line(load, tally), console=Console(stderr=True), transient=True)
 
 
-def _line(load: Load, tally: Tally) -> str:
+def _line(load: BenchLoad, tally: Tally) -> str:
     now = tally.summary()
     latency = now["latency_ms"]
     shown = "  ".join(f"{mark} {latency[mark]:.2f} ms" for mark in ("p50", "p99") if latency)

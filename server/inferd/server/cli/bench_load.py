@@ -60,7 +60,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class BenchLoad:
     """concurrency: closed loop with so many callers; rate: open loop with so many requests per second. One of them.
 
     duration, requests: whichever bound comes first; None: not bounded by it.
@@ -72,7 +72,7 @@ class Load:
     requests: int | None
 
 
-async def run_load(send: Callable[[], Awaitable[object]], load: Load, tally: Tally) -> None:
+async def run_load(send: Callable[[], Awaitable[object]], load: BenchLoad, tally: Tally) -> None:
     """Sends until `load` bounds it and everything sent is answered. Failures are counted, not raised."""
     tally.started = time.perf_counter()
     try:
@@ -84,7 +84,7 @@ async def run_load(send: Callable[[], Awaitable[object]], load: Load, tally: Tal
         tally.ended = time.perf_counter()
 
 
-async def _closed_loop(send: Callable[[], Awaitable[object]], load: Load, tally: Tally) -> None:
+async def _closed_loop(send: Callable[[], Awaitable[object]], load: BenchLoad, tally: Tally) -> None:
     end = tally.started + load.duration if load.duration is not None else None
 
     async def caller() -> None:
@@ -94,7 +94,7 @@ async def _closed_loop(send: Callable[[], Awaitable[object]], load: Load, tally:
     await asyncio.gather(*(caller() for _ in range(load.concurrency or 1)))
 
 
-async def _open_loop(send: Callable[[], Awaitable[object]], load: Load, rate: float, tally: Tally) -> None:
+async def _open_loop(send: Callable[[], Awaitable[object]], load: BenchLoad, rate: float, tally: Tally) -> None:
     tasks: set[asyncio.Task[None]] = set()
     position = 0
     try:

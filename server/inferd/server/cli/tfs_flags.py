@@ -100,7 +100,7 @@ def tfs_settings(args: argparse.Namespace) -> TfsSettings:
     found = TfsSettings()
     _models(args, found)
     _ports(args, found)
-    _pace(args, found)
+    _poll_and_threads(args, found)
     _batching(args, found)
     for name, instead in _REFUSED.items():
         if getattr(args, name) not in (None, "", "false"):
@@ -161,7 +161,7 @@ def _ports(args: argparse.Namespace, found: TfsSettings) -> None:
         found.flags["http.timeout"] = f"{args.rest_api_timeout_in_ms}ms"
 
 
-def _pace(args: argparse.Namespace, found: TfsSettings) -> None:
+def _poll_and_threads(args: argparse.Namespace, found: TfsSettings) -> None:
     poll = args.file_system_poll_wait_seconds
     if poll:
         found.flags["repository.poll"] = f"{poll}s"

@@ -15,7 +15,7 @@ from inferd.server.parent_death import end_with
 
 if TYPE_CHECKING:
     from inferd.server.app import App
-    from inferd.server.workers.worker_agent import Seat
+    from inferd.server.workers.worker_agent import WorkerAgent
 
 
 def main(descriptor: int, supervisor: int) -> int:
@@ -33,10 +33,10 @@ def main(descriptor: int, supervisor: int) -> int:
     from inferd.server.observability import logs
     from inferd.server.workers.link import Link
     from inferd.server.workers.messages import Impossible, Opened, Ready
-    from inferd.server.workers.worker_agent import Seat
+    from inferd.server.workers.worker_agent import WorkerAgent
 
     end = socket.socket(fileno=descriptor)
-    seat = Seat(lambda received, lost: Link(end, received, lost, name="inferd-supervisor"))
+    seat = WorkerAgent(lambda received, lost: Link(end, received, lost, name="inferd-supervisor"))
     begin = seat.begin
     with logs.start(begin.config.log, worker=begin.number):
         try:
@@ -61,7 +61,7 @@ class _Orders(threading.Thread):
     """Does what the supervisor says. `stop` is set when the worker is to end; `leaving`: it lets its connections go to
     the others first, unless `hurry` is set."""
 
-    def __init__(self, seat: Seat, app: App) -> None:
+    def __init__(self, seat: WorkerAgent, app: App) -> None:
         super().__init__(name="inferd-orders", daemon=True)
         self._seat = seat
         self._app = app

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from inferd.server.compat.model_server_config import read_text
-from inferd.server.compat.text_format import Message, TextFormatError, Value, parse
+from inferd.server.compat.text_format import TextFormatError, TextMessage, Value, parse
 from inferd.server.config.errors import ConfigError, Problem
 
 _SAFE: Final = "a large request is split where that was proven safe"
@@ -74,7 +74,7 @@ def parse_batching_parameters(text: str, source: str) -> BatchingParameters:
 
 def _number(key: str, value: Value) -> int:
     """The value of a wrapper message, { value: 8 }, in which nothing is 0."""
-    if isinstance(value, Message):
+    if isinstance(value, TextMessage):
         value = dict(value).get("value", 0)
     least = _NUMBERS[key]
     if not isinstance(value, int) or value < least:

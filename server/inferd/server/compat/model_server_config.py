@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from inferd.server.compat.text_format import Message, TextFormatError, Value, parse
+from inferd.server.compat.text_format import TextFormatError, TextMessage, Value, parse
 from inferd.server.config.errors import ConfigError, Problem, shown
 from inferd.server.config.layers import Layer, validated
 from inferd.server.config.model_schema import PARTIAL, ModelConfig
@@ -118,7 +118,7 @@ def read_text(file: Path) -> str:
         raise ConfigError([Problem(str(file), "", "UTF-8 text", "other bytes")]) from None
 
 
-def _entries(fields: Message) -> tuple[list[ModelEntry], list[str]]:
+def _entries(fields: TextMessage) -> tuple[list[ModelEntry], list[str]]:
     entries: list[ModelEntry] = []
     notes: list[str] = []
     for key, value in fields:
@@ -131,7 +131,7 @@ def _entries(fields: Message) -> tuple[list[ModelEntry], list[str]]:
     return entries, notes
 
 
-def _entry(fields: Message, notes: list[str]) -> ModelEntry:
+def _entry(fields: TextMessage, notes: list[str]) -> ModelEntry:
     texts = {"name": "", "base_path": "", "model_platform": ""}
     policy: dict[str, Any] = {}
     labels: dict[str, int] = {}
@@ -153,7 +153,7 @@ def _entry(fields: Message, notes: list[str]) -> ModelEntry:
     return ModelEntry(texts["name"], texts["base_path"], texts["model_platform"], policy, labels)
 
 
-def _policy(fields: Message) -> dict[str, Any]:
+def _policy(fields: TextMessage) -> dict[str, Any]:
     policy: dict[str, Any] = {}
     for key, value in fields:
         inner = _message(value, f"model_version_policy.{key}")
@@ -178,11 +178,11 @@ def latest(count: int) -> dict[str, Any]:
 
 
 def _items(value: Value) -> list[Value]:
-    return value if isinstance(value, list) and not isinstance(value, Message) else [value]
+    return value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]
 
 
-def _message(value: Value, where: str) -> Message:
-    if isinstance(value, Message):
+def _message(value: Value, where: str) -> TextMessage:
+    if isinstance(value, TextMessage):
         return value
     raise TextFormatError(f"{where}: expected {{ ... }}, got {value!r}")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inferd.server.compat.text_format import Message, Name, TextFormatError, Value, parse
+from inferd.server.compat.text_format import Name, TextFormatError, TextMessage, Value, parse
 from inferd.server.errors import LayoutError
 
 _MAX_BYTES = 4 * 2**20
@@ -75,7 +75,7 @@ class Map:
         self.only = only
 
 
-def read_message(fields: Message, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+def read_message(fields: TextMessage, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
     """The mapping of a message; fields that `schema` does not have are added to `unknown`. Raises TextFormatError."""
     found: dict[str, Any] = {}
     for name, value in fields:
@@ -85,14 +85,14 @@ def read_message(fields: Message, schema: dict[str, Any], path: str, unknown: li
             if where not in unknown:
                 unknown.append(where)
         elif isinstance(kind, Repeated):
-            items = value if isinstance(value, list) and not isinstance(value, Message) else [value]
+            items = value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]
             found.setdefault(name, []).extend(_read(item, kind.item, where, unknown) for item in items)
         elif isinstance(kind, Map):
-            entries = value if isinstance(value, list) and not isinstance(value, Message) else [value]
+            entries = value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]
             for entry in entries:
                 pair = dict(_expect_message(entry, where))
                 key = kind.key(pair.get("key", "" if kind.key is string else 0))
-                given = pair.get("value", Message() if isinstance(kind.item, dict) else "")
+                given = pair.get("value", TextMessage() if isinstance(kind.item, dict) else "")
                 inner = _read(given, kind.item, f"{where}[{key}]", unknown)
                 found.setdefault(name, {})[key] = inner.get(kind.only, "") if kind.only else inner
         else:
@@ -109,8 +109,8 @@ def _read(value: Value, kind: Any, where: str, unknown: list[str]) -> Any:
         raise TextFormatError(f"{where}: {error}") from None
 
 
-def _expect_message(value: Value, where: str) -> Message:
-    if isinstance(value, Message):
+def _expect_message(value: Value, where: str) -> TextMessage:
+    if isinstance(value, TextMessage):
         return value
     raise TextFormatError(f"{where}: expected {{ ... }}, got {value!r}")
 
@@ -148,7 +148,7 @@ def word(value: Value) -> str:
 
 
 def _shown(value: Value) -> str:
-    return "{ ... }" if isinstance(value, Message) else repr(value)
+    return "{ ... }" if isinstance(value, TextMessage) else repr(value)
 
 
 def enum(*names: str) -> Reader:

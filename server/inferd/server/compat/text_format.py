@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn, TypeAlias
 
-Value: TypeAlias = "str | int | float | Name | list[Value] | Message"
+Value: TypeAlias = "str | int | float | Name | list[Value] | TextMessage"
 
 
 class TextFormatError(ValueError):
@@ -23,7 +23,7 @@ class Name(str):
     __slots__ = ()
 
 
-class Message(list[tuple[str, Value]]):
+class TextMessage(list[tuple[str, Value]]):
     """The fields of a message, in order; a repeated field appears again and again, or once with a list."""
 
 
@@ -40,7 +40,7 @@ _SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v"
 _MAX_DEPTH = 64
 
 
-def parse(text: str) -> Message:
+def parse(text: str) -> TextMessage:
     """The message in `text`. Raises TextFormatError."""
     return _Parser(text).message(end=None, depth=0)
 
@@ -54,10 +54,10 @@ class _Parser:
         self._start = 0
         self._next()
 
-    def message(self, end: str | None, depth: int) -> Message:
+    def message(self, end: str | None, depth: int) -> TextMessage:
         if depth > _MAX_DEPTH:
             self._fail(f"at most {_MAX_DEPTH} nested messages")
-        fields = Message()
+        fields = TextMessage()
         while True:
             if self._kind == "end":
                 if end is not None:

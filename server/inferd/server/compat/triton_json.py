@@ -20,7 +20,7 @@ from inferd.server.compat.pbtxt import (
     read_message,
     string,
 )
-from inferd.server.compat.text_format import Message, Name, TextFormatError, Value
+from inferd.server.compat.text_format import Name, TextFormatError, TextMessage, Value
 
 MAX_CHARACTERS = 2**20
 _NOTHING: tuple[Any, ...] = (None, "", False, 0, [], {})
@@ -41,8 +41,8 @@ def read_triton_json(text: str) -> TritonConfig:
     return TritonConfig(values, tuple(unknown))
 
 
-def _message(given: Any, schema: dict[str, Any], path: str, unknown: list[str]) -> Message:
-    fields = Message()
+def _message(given: Any, schema: dict[str, Any], path: str, unknown: list[str]) -> TextMessage:
+    fields = TextMessage()
     for key, value in _object(given, path).items():
         name = key if key in schema else _with_underscores(key)
         kind = schema.get(name)
@@ -65,7 +65,7 @@ def _value(given: Any, kind: Any, where: str, unknown: list[str]) -> Value:
         entries: list[Value] = []
         for key, value in _object(given, where).items():
             inner = _value(value, kind.item, f"{where}[{key}]", unknown)
-            entries.append(Message([("key", _leaf(key, kind.key, where)), ("value", inner)]))
+            entries.append(TextMessage([("key", _leaf(key, kind.key, where)), ("value", inner)]))
         return entries
     return _leaf(given, kind, where)
 

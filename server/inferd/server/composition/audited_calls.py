@@ -53,17 +53,17 @@ _ASKED: Final[Mapping[str, tuple[type[Message], Callable[[Any], dict[str, object
 }
 
 
-def audited(path: str, handler: UnaryHandler, audit: Audit, new_id: Callable[[], str]) -> UnaryHandler:
+def with_audit(path: str, handler: UnaryHandler, audit: Audit, new_id: Callable[[], str]) -> UnaryHandler:
     """The handler of an admin method, with its line. Raises KeyError for a method that nothing is known of."""
     kind, asked = _ASKED[path]
 
     def handle(call: UnaryCall) -> None:
-        handler(_Audited(call, kind, asked, audit, new_id))
+        handler(_CallWithAudit(call, kind, asked, audit, new_id))
 
     return handle
 
 
-class _Audited(UnaryProxy):
+class _CallWithAudit(UnaryProxy):
     """Tells how it ended, once. A caller that goes away takes nothing back: what became of it is told all the same."""
 
     def __init__(

@@ -15,7 +15,7 @@ from inferd.server.access.method_rules import NEEDS, lacking, scope_of
 from inferd.server.access.recent import Recent
 from inferd.server.composition.call_proxies import StreamProxy
 from inferd.server.errors import Code, Unauthenticated
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Handlers:
     stream: Mapping[str, StreamHandler]
 
 
-class Guard:
+class AuthenticatedCalls:
     """Asks who calls, for every call. `make` gives the handlers for grants; `refused` hears of every refusal.
     Thread-safe."""
 
@@ -40,7 +40,7 @@ class Guard:
         self,
         authority: Authority,
         make: Callable[[Grants], Handlers],
-        edge: Edge,
+        edge: ErrorBoundary,
         refused: Callable[[str, Code], None],
     ) -> None:
         self._authority = authority

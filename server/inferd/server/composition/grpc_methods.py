@@ -5,33 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inferd.server.access.audit import Audit
-from inferd.server.access.call_checks import Gate, make_gate
+from inferd.server.access.call_checks import CallChecks, make_call_checks
 from inferd.server.access.grants import Grants, Scope
 from inferd.server.access.method_rules import NEEDS
-from inferd.server.access.visible_models import View
-from inferd.server.composition.audited_calls import audited
-from inferd.server.composition.authenticated_calls import Guard, Handlers
-from inferd.server.composition.known_callers import Admitted
-from inferd.server.composition.limited_calls import Bounded
+from inferd.server.access.visible_models import VisibleModels
+from inferd.server.composition.audited_calls import with_audit
+from inferd.server.composition.authenticated_calls import AuthenticatedCalls, Handlers
+from inferd.server.composition.known_callers import KnownCallers
+from inferd.server.composition.limited_calls import LimitedCalls
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import failure_of
-from inferd.server.inference.inflight import Inflight
-from inferd.server.inference.request_groups import Bursts
-from inferd.server.inference.service import Check, Inference
+from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.request_groups import GroupRunner
+from inferd.server.inference.service import Check, InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.protocols.common import call_batch as burst
-from inferd.server.protocols.common.codec import Speech
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.codec import Codec
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.common.health import CHECK, WATCH, Health
 from inferd.server.protocols.common.reflection import Reflection
-from inferd.server.protocols.common.single_call import Lone
+from inferd.server.protocols.common.single_call import SingleCall
 from inferd.server.protocols.native import predict
-from inferd.server.protocols.native.models import Models
-from inferd.server.protocols.native.predict import PROTOCOL, Predict
+from inferd.server.protocols.native.models import ModelMethods
+from inferd.server.protocols.native.predict import PROTOCOL, NativePredict
 from inferd.server.protocols.native.predict_stream import PredictStream
 from inferd.server.protocols.oip import infer
 from inferd.server.protocols.oip import service as oip
@@ -53,17 +53,17 @@ def build_method_table(
     metrics: MetricsLike,
     config: ServerConfig,
     *,
-    inflight: Inflight,
+    inflight: InflightBounds,
     health: Health | None = None,
     check: Check = check_request,
     regions: Regions | None = None,
-    gate: Gate | None = None,
+    gate: CallChecks | None = None,
 ) -> MethodTable:
     """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
     `regions` and `gate` are REST's too; `health` is made here unless the caller wants to stop it (the drain begins with
     that). Raises ConfigError."""
-    gate, failures = gate or make_gate(config), FailureLog()
-    edge = Edge(gate, failures)
+    gate, failures = gate or make_call_checks(config), FailureLog()
+    edge = ErrorBoundary(gate, failures)
     shared = health or Health(manager, SERVICES)
     regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
     reflection = Reflection(SERVICES, edge)
@@ -76,11 +76,11 @@ def build_method_table(
         manager: ManagerLike, predicting: ManagerLike, checking: UnaryHandler, watching: StreamHandler
     ) -> Handlers:
         """For callers who see the models so."""
-        inference = Inference(predicting, metrics, check)
+        inference = InferenceService(predicting, metrics, check)
         triton = oip.Oip(manager, predicting, metrics, check, inflight, gate, failures, shared.ready, config, regions)
         serving = tfs.Tfs(manager, predicting, metrics, check, gate, failures)
-        models = Models(manager, edge)
-        unary: dict[str, UnaryHandler] = {PREDICT: Predict(inference, edge), CHECK: checking, **models.unary()}
+        models = ModelMethods(manager, edge)
+        unary: dict[str, UnaryHandler] = {PREDICT: NativePredict(inference, edge), CHECK: checking, **models.unary()}
         stream: dict[str, StreamHandler] = {
             PREDICT_STREAM: PredictStream(inference, edge, inflight),
             WATCH: watching,
@@ -93,43 +93,45 @@ def build_method_table(
         )
 
     def seen_by(grants: Grants) -> Handlers:
-        seen = View(manager, grants, Scope.METADATA)
-        return handlers(seen, View(manager, grants, Scope.PREDICT), *shared.through(seen.allow))
+        seen = VisibleModels(manager, grants, Scope.METADATA)
+        return handlers(seen, VisibleModels(manager, grants, Scope.PREDICT), *shared.through(seen.allow))
 
     if gate.authority is None:
         whole = handlers(manager, manager, shared.check, shared.watch)
     else:
-        whole = Guard(gate.authority, seen_by, edge, refused).handlers()
+        whole = AuthenticatedCalls(gate.authority, seen_by, edge, refused).handlers()
     audit = Audit(gate)
-    speeches: dict[str, Speech] = {
-        PREDICT: predict.Speech(edge),
-        oip.INFER: infer.Speech(),
-        tfs.PREDICT: tfs_predict.Speech(),
+    speeches: dict[str, Codec] = {
+        PREDICT: predict.NativeCodec(edge),
+        oip.INFER: infer.OipCodec(),
+        tfs.PREDICT: tfs_predict.TfsCodec(),
     }
     statuses = {PREDICT: failure_of, oip.INFER: failure_in_hand, tfs.PREDICT: tfs_failure}
     if gate.authority is not None:
-        speeches = {path: Admitted(speech, gate.authority) for path, speech in speeches.items()}
+        speeches = {path: KnownCallers(speech, gate.authority) for path, speech in speeches.items()}
     if gate.limiter is not None:
         speeches = {}  # for how much a client asks is looked at call by call: then nothing takes a short cut
-    bursts = Bursts(manager)
+    bursts = GroupRunner(manager)
     table = MethodTable(
         unary={
-            path: audited(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
+            path: with_audit(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
             for path, handler in whole.unary.items()
         },
         stream=whole.stream,
         exempt=frozenset({CHECK, *oip.PROBES}),
         bursts={
-            path: burst.Burst(speech, bursts, whole.unary[path], Edge(gate, failures, statuses[path]).fail_together)
+            path: burst.CallBatch(
+                speech, bursts, whole.unary[path], ErrorBoundary(gate, failures, statuses[path]).fail_together
+            )
             for path, speech in speeches.items()
         },
-        lone={path: Lone(speech, manager.serving) for path, speech in speeches.items()},
+        lone={path: SingleCall(speech, manager.serving) for path, speech in speeches.items()},
         refused=refused,
     )
-    return table if gate.limiter is None else _bounded(table, Bounded(gate.limiter, edge, refused))
+    return table if gate.limiter is None else _limited(table, LimitedCalls(gate.limiter, edge, refused))
 
 
-def _bounded(table: MethodTable, bounded: Bounded) -> MethodTable:
+def _limited(table: MethodTable, bounded: LimitedCalls) -> MethodTable:
     """The table within the bounds of clients. Health is never counted."""
     free = {path for path, need in NEEDS.items() if need == "health"}
     return replace(

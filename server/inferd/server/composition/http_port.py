@@ -10,8 +10,8 @@ from typing import Protocol
 from inferd.server.access.tls import TlsFiles
 from inferd.server.composition.http_routes import Core, RestApi
 from inferd.server.config.schema import Http
-from inferd.server.http.pages import Readiness
-from inferd.server.http.server import HttpServer, Limits
+from inferd.server.http.pages import ReadinessLike
+from inferd.server.http.server import HttpLimits, HttpServer
 
 _log = logging.getLogger("inferd.http")
 
@@ -29,7 +29,7 @@ class HttpPort(Protocol):
 def make_http_server(
     addresses: Sequence[str],
     metrics: Callable[[], bytes],
-    ready: Callable[[], Readiness],
+    ready: Callable[[], ReadinessLike],
     core: Core,
     config: Http,
     *,
@@ -37,7 +37,7 @@ def make_http_server(
     tls: TlsFiles | None = None,
 ) -> HttpPort:
     """The server, not yet started. `shared`: other workers listen at the same addresses."""
-    limits = Limits(connections=config.connections)
+    limits = HttpLimits(connections=config.connections)
     missing = [name for name in ("fastapi", "httptools", "orjson", "uvicorn") if find_spec(name) is None]
     if missing:
         if addresses:

@@ -9,16 +9,16 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from inferd.server import __version__
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.config.schema import Http
-from inferd.server.http.admission import Entrance
-from inferd.server.http.exchange import Bounds, Door
+from inferd.server.http.admission import HttpAdmission
+from inferd.server.http.exchange import BodyBounds, CallAdmission
 from inferd.server.http.method_call import Methods
-from inferd.server.http.pages import Readiness
-from inferd.server.http.workers import Workers
+from inferd.server.http.pages import ReadinessLike
+from inferd.server.http.workers import BodyWorkers
 from inferd.server.inference.failure_log import FailureLog
-from inferd.server.inference.inflight import Inflight
-from inferd.server.inference.service import Check, Inference
+from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.service import Check, InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 
@@ -39,27 +39,27 @@ class Core:
     manager: ManagerLike
     metrics: MetricsLike
     check: Check
-    gate: Gate
+    gate: CallChecks
     regions: Regions
-    inflight: Inflight
+    inflight: InflightBounds
     methods: Methods
 
     @property
-    def entrance(self) -> Entrance:
+    def entrance(self) -> HttpAdmission:
         """What is asked of every caller."""
-        return Entrance(self.gate.authority)
+        return HttpAdmission(self.gate.authority)
 
 
 class RestApi:
     """The application and what it holds. `app` is called once; the others are thread-safe."""
 
-    def __init__(self, core: Core, config: Http, ready: Callable[[], Readiness]) -> None:
+    def __init__(self, core: Core, config: Http, ready: Callable[[], ReadinessLike]) -> None:
         """`ready` is called on the event loop."""
         self._core = core
         self._ready = ready
-        self._door = Door()
-        self._workers = Workers()
-        self._bounds = Bounds(core.inflight, self._door, self._workers, config.max_body, config.timeout)
+        self._door = CallAdmission()
+        self._workers = BodyWorkers()
+        self._bounds = BodyBounds(core.inflight, self._door, self._workers, config.max_body, config.timeout)
 
     def app(self) -> FastAPI:
         """Imports FastAPI and makes the application."""
@@ -78,39 +78,39 @@ class RestApi:
         self._workers.close()
 
 
-def build_app(core: Core, bounds: Bounds, ready: Callable[[], Readiness]) -> FastAPI:
+def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]) -> FastAPI:
     """The application."""
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
 
-    from inferd.server.http.error_boundary import Edge, Protocol
+    from inferd.server.http.error_boundary import Protocol, RestErrorBoundary
     from inferd.server.http.status_codes import oip_status, tfs_status
     from inferd.server.protocols.oip.error_messages import checked as oip_checked
     from inferd.server.protocols.oip.errors import failure as oip_failure
     from inferd.server.protocols.oip.rest import control as oip_control
-    from inferd.server.protocols.oip.rest.infer import Infer
+    from inferd.server.protocols.oip.rest.infer import RestInfer
     from inferd.server.protocols.oip.rest.routes import oip_router
     from inferd.server.protocols.oip.rest.system import System
     from inferd.server.protocols.tfs.error_messages import checked as tfs_checked
     from inferd.server.protocols.tfs.errors import failure as tfs_failure
     from inferd.server.protocols.tfs.rest import control as tfs_control
-    from inferd.server.protocols.tfs.rest.predict import Predict
+    from inferd.server.protocols.tfs.rest.predict import RestPredict
     from inferd.server.protocols.tfs.rest.routes import tfs_router
 
     # FastAPI's own page at /docs loads its script from another host.
     app = FastAPI(
         title="inferd", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    inference = partial(Inference, core.manager, core.metrics)
+    inference = partial(InferenceService, core.manager, core.metrics)
     failures = FailureLog()
-    edge = partial(Edge, bounds=bounds, gate=core.gate, failures=failures, entrance=core.entrance)
+    edge = partial(RestErrorBoundary, bounds=bounds, gate=core.gate, failures=failures, entrance=core.entrance)
     triton = edge(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
     serving = edge(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
-    control = oip_control.Control(core.methods, triton, lambda: ready().ready)
-    infer = Infer(core.manager, triton, core.regions, core.gate)
+    control = oip_control.OipControl(core.methods, triton, lambda: ready().ready)
+    infer = RestInfer(core.manager, triton, core.regions, core.gate)
     app.include_router(oip_router(infer, control, System(control)))
-    app.include_router(tfs_router(Predict(core.manager, serving), tfs_control.Control(core.methods, serving)))
+    app.include_router(tfs_router(RestPredict(core.manager, serving), tfs_control.TfsControl(core.methods, serving)))
     _add_docs(app)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _no_route)

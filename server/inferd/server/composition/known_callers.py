@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from inferd.server.access.grants import Scope
-from inferd.server.inference.request_groups import Targets
-from inferd.server.protocols.common.codec import Speech
+from inferd.server.inference.request_groups import TargetCache
+from inferd.server.protocols.common.codec import Codec
 from inferd.server.transport.calls import UnaryCall
 from inferd.wire.forms import Form
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from inferd.server.access.authority import Authority
 
 
-class Admitted:
-    """A protocol's Speech for such callers. Thread-safe."""
+class KnownCallers:
+    """A protocol's Codec for such callers. Thread-safe."""
 
-    def __init__(self, speech: Speech, authority: Authority) -> None:
+    def __init__(self, speech: Codec, authority: Authority) -> None:
         self._speech = speech
         self._remembered = authority.remembered
         self.protocol = speech.protocol
@@ -28,12 +28,12 @@ class Admitted:
         self.encode_one = speech.encode_one
         self.encode = speech.encode
         self.target = speech.target
-        self._targets = Targets(speech.target)
+        self._targets = TargetCache(speech.target)
 
     def request_ids(
         self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Any], bytes]]
     ) -> Sequence[str | None]:
-        """See Speech: None also for callers who may not, or of whom nobody knows yet whether they may."""
+        """See Codec: None also for callers who may not, or of whom nobody knows yet whether they may."""
         ids = self._speech.request_ids(calls, messages)
         return [
             id_ if self._may(call, form) else None for call, (form, _), id_ in zip(calls, messages, ids, strict=True)

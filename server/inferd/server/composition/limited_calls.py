@@ -7,14 +7,14 @@ from collections.abc import Callable
 from inferd.server.access.client_limits import Lease, Limiter
 from inferd.server.composition.call_proxies import StreamProxy, UnaryProxy
 from inferd.server.errors import Code, RateLimited
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import Metadata, StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 
-class Bounded:
+class LimitedCalls:
     """Wraps handlers. `refused` hears of every refusal. Thread-safe."""
 
-    def __init__(self, limiter: Limiter, edge: Edge, refused: Callable[[str, Code], None]) -> None:
+    def __init__(self, limiter: Limiter, edge: ErrorBoundary, refused: Callable[[str, Code], None]) -> None:
         self._limiter = limiter
         self._edge = edge
         self._refused = refused
@@ -22,26 +22,26 @@ class Bounded:
     def unary(self, handler: UnaryHandler) -> UnaryHandler:
         """The handler for calls that have a place of their client's."""
 
-        def bounded(call: UnaryCall) -> None:
+        def limited(call: UnaryCall) -> None:
             lease = self._enter(call)
             if lease is None:
                 return
             call.on_cancel(lease.release)
             handler(_Unary(call, lease))
 
-        return bounded
+        return limited
 
     def stream(self, handler: StreamHandler) -> StreamHandler:
         """The same; an open stream is one place. Its messages count by themselves: see `session`."""
 
-        def bounded(call: StreamCall) -> None:
+        def limited(call: StreamCall) -> None:
             lease = self._enter(call)
             if lease is None:
                 return
             call.on_cancel(lease.release)
             handler(_Stream(call, lease))
 
-        return bounded
+        return limited
 
     def _enter(self, call: UnaryCall | StreamCall) -> Lease | None:
         try:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from inferd.server.config.errors import ConfigError, Problem, shown
 from inferd.server.config.model_schema import DeclaredSignature
-from inferd.server.config.triton_options import Options
+from inferd.server.config.triton_options import TritonOptions
 
 _BACKENDS: Final = {
     "onnxruntime": "onnx",
@@ -97,7 +97,7 @@ class _Translator:
         self._warmup(batched)
         if self._is_ensemble:
             self._ensemble()
-        options = Options(self._values.get("backend", ""), self._pbtxt, self._note)
+        options = TritonOptions(self._values.get("backend", ""), self._pbtxt, self._note)
         if options.threads:
             self._values.setdefault("instances", {})["threads"] = options.threads
         if options.values:

@@ -17,7 +17,7 @@ _THREADS: Final = frozenset(
 )
 
 
-class Options:
+class TritonOptions:
     """What parameters and optimization come to.
 
     values    options of the backend

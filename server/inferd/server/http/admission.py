@@ -36,7 +36,7 @@ class Shown:
         return self._certificate
 
 
-class Entrance:
+class HttpAdmission:
     """The checks of one server; with no authority everybody may. Raise Unauthenticated, Forbidden. Thread-safe."""
 
     def __init__(self, authority: Authority | None) -> None:

@@ -21,15 +21,15 @@ from inferd.server.http.admission import CERTIFICATE, names_in
 from inferd.server.http.binding import watch_writes
 from inferd.server.http.message import MOST_HEAD, answer
 from inferd.server.http.pages import refusal
-from inferd.server.http.server import Limits
+from inferd.server.http.server import HttpLimits
 
 _WISHES: Final = (b"upgrade", b"http2-settings")
 
 
-class Bounds:
+class ConnectionBounds:
     """What the connections of one server share. Used on its event loop only."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
         self.count = 0
         # Connections whose client has the turn to send, the one that has had it longest first.
@@ -52,7 +52,7 @@ class _Exit:
 class Connection(HttpToolsProtocol):
     """See the module. `bounds` comes with the subclass that `bounded` makes."""
 
-    bounds: Bounds
+    bounds: ConnectionBounds
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -246,6 +246,6 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
 
-def bounded(limits: Limits) -> type[Connection]:
+def connection_within(limits: HttpLimits) -> type[Connection]:
     """The class for the connections of one server."""
-    return type("BoundedConnection", (Connection,), {"bounds": Bounds(limits)})
+    return type("BoundedConnection", (Connection,), {"bounds": ConnectionBounds(limits)})

@@ -11,17 +11,17 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.grants import Scope
 from inferd.server.errors import Code, ServingError
-from inferd.server.http.admission import CHALLENGE, Entrance
+from inferd.server.http.admission import CHALLENGE, HttpAdmission
 from inferd.server.http.content_coding import chosen, deflate, worth
-from inferd.server.http.exchange import BodyRefused, Bounds, Exchange, Gone
+from inferd.server.http.exchange import BodyBounds, BodyRefused, Gone, HttpExchange
 from inferd.server.http.json.text import dumps
 from inferd.server.http.method_call import Failed
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import CUT, Failure, pushback
-from inferd.server.inference.service import Answer, Inference, Query
+from inferd.server.inference.service import Answer, InferenceService, Query
 from inferd.server.inference.trace import trace_fields
 
 JSON = "application/json"
@@ -36,17 +36,17 @@ class Protocol:
     status: Callable[[Code], int]
 
 
-class Edge:
+class RestErrorBoundary:
     """The wall around the handlers of one protocol. Used on the event loop."""
 
     def __init__(
         self,
         protocol: Protocol,
-        inference: Inference,
-        bounds: Bounds,
-        gate: Gate,
+        inference: InferenceService,
+        bounds: BodyBounds,
+        gate: CallChecks,
         failures: FailureLog,
-        entrance: Entrance,
+        entrance: HttpAdmission,
     ) -> None:
         self.protocol = protocol
         self._inference = inference
@@ -58,14 +58,14 @@ class Edge:
     async def answer(
         self,
         request: Request,
-        work: Callable[[Exchange], Awaitable[Response]],
+        work: Callable[[HttpExchange], Awaitable[Response]],
         *,
         model: str = "",
         scope: Scope | None = None,
     ) -> Response:
         """What `work` gives, or what its failure looks like. `scope` is what the caller must have for the model; None
         where `work` calls a method of the gRPC port, which asks for itself."""
-        exchange = Exchange(request.scope, request.receive, self._bounds)
+        exchange = HttpExchange(request.scope, request.receive, self._bounds)
         try:
             if self._gate.limiter is None:
                 return await self._admitted(exchange, work, model, scope)
@@ -84,16 +84,20 @@ class Edge:
             return self._failed(request, exchange, error, model)
 
     async def _admitted(
-        self, exchange: Exchange, work: Callable[[Exchange], Awaitable[Response]], model: str, scope: Scope | None
+        self,
+        exchange: HttpExchange,
+        work: Callable[[HttpExchange], Awaitable[Response]],
+        model: str,
+        scope: Scope | None,
     ) -> Response:
         if scope is not None:
             self.entrance.need(exchange, scope, model)
         async with exchange:
             return await work(exchange)
 
-    def probe(self, request: Request) -> Exchange:
+    def probe(self, request: Request) -> HttpExchange:
         """An exchange that is taken whatever the bounds say; it must not be entered."""
-        return Exchange(request.scope, request.receive, self._bounds)
+        return HttpExchange(request.scope, request.receive, self._bounds)
 
     def told(self, error: Failed) -> Response:
         """What the failure of a gRPC method's call looks like."""
@@ -109,7 +113,7 @@ class Edge:
         """Whether the server takes nothing new any more."""
         return self._bounds.door.closed
 
-    async def infer(self, exchange: Exchange, query: Query) -> Answer:
+    async def infer(self, exchange: HttpExchange, query: Query) -> Answer:
         """Runs a query. Raises ServingError, Gone."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer | ServingError] = loop.create_future()
@@ -131,7 +135,7 @@ class Edge:
             raise outcome
         return outcome
 
-    async def coded(self, exchange: Exchange, body: bytes, kind: str, headers: dict[str, str]) -> Response:
+    async def coded(self, exchange: HttpExchange, body: bytes, kind: str, headers: dict[str, str]) -> Response:
         """An answer, compressed where the client takes that."""
         encoding = chosen(exchange.headers.get("accept-encoding", "")) if worth(len(body)) else ""
         if encoding:
@@ -139,7 +143,7 @@ class Edge:
             headers = {**headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
         return Response(body, 200, headers, kind)
 
-    def _failed(self, request: Request, exchange: Exchange, error: Exception, model: str) -> Response:
+    def _failed(self, request: Request, exchange: HttpExchange, error: Exception, model: str) -> Response:
         request_id = exchange.headers.get("x-request-id") or self._gate.new_id()
         failure = self.protocol.failure(error, request_id)
         if not exchange.counted:

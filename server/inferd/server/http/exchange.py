@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from inferd.server.http.admission import CERTIFICATE, joined, peer_of
 from inferd.server.http.content_coding import TooLong, inflate
-from inferd.server.http.workers import Workers
-from inferd.server.inference.inflight import Inflight
+from inferd.server.http.workers import BodyWorkers
+from inferd.server.inference.inflight import InflightBounds
 
 _T = TypeVar("_T")
 _GRACE: Final = 0.1  # seconds past the deadline in which whoever computes may say so itself
@@ -36,7 +36,7 @@ class BodyRefused(InvalidRequest):
         self.status = status
 
 
-class Door:
+class CallAdmission:
     """Counts who is inside, and lets nobody in any more once it is closed. Thread-safe."""
 
     def __init__(self) -> None:
@@ -66,20 +66,20 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class BodyBounds:
     """What every exchange is bound by. Times in seconds, sizes in bytes."""
 
-    inflight: Inflight
-    door: Door
-    workers: Workers
+    inflight: InflightBounds
+    door: CallAdmission
+    workers: BodyWorkers
     max_body: int
     timeout: float
 
 
-class Exchange:
+class HttpExchange:
     """Used as an async context manager, on the event loop. Raises Overloaded, Unavailable on entering."""
 
-    def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]], bounds: Bounds) -> None:
+    def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]], bounds: BodyBounds) -> None:
         self.started = monotonic()
         self.deadline: float | None = self.started + bounds.timeout
         self.headers = joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
@@ -91,7 +91,7 @@ class Exchange:
         self._bounds = bounds
         self._inside = self._entered = False
 
-    async def __aenter__(self) -> Exchange:
+    async def __aenter__(self) -> HttpExchange:
         self._inside = self._bounds.door.enter()
         if not self._inside:
             raise Unavailable("the server is shutting down")

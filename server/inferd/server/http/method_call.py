@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inferd.server.errors import Code
-from inferd.server.http.exchange import Exchange
+from inferd.server.http.exchange import HttpExchange
 
 Methods = Mapping[str, Callable[[Any], None]]
 """Handlers of unary gRPC methods by full path; what they take is a call as `rpc.transport` describes it."""
@@ -24,7 +24,7 @@ class Failed(Exception):
 class RestCall:
     """One call. `reply`, `fail` and `on_cancel` are thread-safe."""
 
-    def __init__(self, method: str, request: bytes, exchange: Exchange) -> None:
+    def __init__(self, method: str, request: bytes, exchange: HttpExchange) -> None:
         self.method = method
         self.request = request
         self.deadline = exchange.deadline
@@ -70,7 +70,7 @@ class RestCall:
             pass  # the port has closed: nobody waits
 
 
-async def call(methods: Methods, method: str, request: bytes, exchange: Exchange) -> bytes:
+async def call(methods: Methods, method: str, request: bytes, exchange: HttpExchange) -> bytes:
     """The answer of a gRPC method. Raises Failed, Gone, DeadlineExceeded."""
     made = RestCall(method, request, exchange)
     methods[method](made)

@@ -25,7 +25,7 @@ METHODS: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
+class ReadinessLike:
     """Whether traffic should come; if not, why, in words. `details` are further fields of the answer."""
 
     ready: bool
@@ -47,7 +47,7 @@ class Pages:
     """Makes the pages, on one event loop. `metrics` is called on a worker thread, `ready` on the loop; `patience` is
     the time in seconds that a page may take."""
 
-    def __init__(self, metrics: Callable[[], bytes], ready: Callable[[], Readiness], patience: float) -> None:
+    def __init__(self, metrics: Callable[[], bytes], ready: Callable[[], ReadinessLike], patience: float) -> None:
         self._metrics = metrics
         self._ready = ready
         self._patience = patience

@@ -18,12 +18,12 @@ import uvicorn
 
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
-from inferd.server.http.admission import CERTIFICATE, Entrance, Shown, peer_of
+from inferd.server.http.admission import CERTIFICATE, HttpAdmission, Shown, peer_of
 from inferd.server.http.binding import listen, shown
-from inferd.server.http.connection import bounded
-from inferd.server.http.pages import Page, Pages, Readiness, refusal, turned_away
-from inferd.server.http.server import Limits
-from inferd.server.http.tls_server import Encrypted
+from inferd.server.http.connection import connection_within
+from inferd.server.http.pages import Page, Pages, ReadinessLike, refusal, turned_away
+from inferd.server.http.server import HttpLimits
+from inferd.server.http.tls_server import TlsUvicornServer
 from inferd.server.observability.events import event, get
 
 Scope = MutableMapping[str, Any]
@@ -54,21 +54,21 @@ class RestServer:
         self,
         addresses: Sequence[str],
         metrics: Callable[[], bytes],
-        ready: Callable[[], Readiness],
+        ready: Callable[[], ReadinessLike],
         *,
-        limits: Limits | None = None,
+        limits: HttpLimits | None = None,
         rest: Rest | None = None,
-        entrance: Entrance | None = None,
+        entrance: HttpAdmission | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
         self._shared = shared
         self._addresses = tuple(addresses)
-        self._limits = limits or Limits()
+        self._limits = limits or HttpLimits()
         self._pages = Pages(metrics, ready, self._limits.page)
         self._rest = rest
         self._tls = tls
-        self._entrance = entrance or Entrance(None)
+        self._entrance = entrance or HttpAdmission(None)
         self._app: asyncio.Task[Asgi] | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -91,7 +91,7 @@ class RestServer:
             bound = tuple(shown(sock) for sock in sockets)
             config = uvicorn.Config(
                 self._serve,
-                http=bounded(self._limits),
+                http=connection_within(self._limits),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -103,7 +103,7 @@ class RestServer:
                 timeout_graceful_shutdown=1,
             )
             self._server = (
-                uvicorn.Server(config) if self._tls is None else Encrypted(config, self._tls, self._limits.head)
+                uvicorn.Server(config) if self._tls is None else TlsUvicornServer(config, self._tls, self._limits.head)
             )
             # Sockets listen already: whoever comes before the loop runs waits in their backlog.
             self._thread = threading.Thread(target=self._run, args=(sockets,), name="inferd-http", daemon=True)

@@ -17,15 +17,15 @@ from http import HTTPStatus
 
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
-from inferd.server.http.admission import Entrance, Shown, names_in, peer_of
+from inferd.server.http.admission import HttpAdmission, Shown, names_in, peer_of
 from inferd.server.http.binding import listen, shown, watch_writes
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
-from inferd.server.http.pages import Pages, Readiness, refusal, turned_away
+from inferd.server.http.pages import Pages, ReadinessLike, refusal, turned_away
 from inferd.server.observability.events import event, get
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HttpLimits:
     """Times in seconds: `head` for a whole request to come, `idle` between two, `write` to take the answer, `page` to
     make it. `connections`: most at once."""
 
@@ -46,18 +46,18 @@ class HttpServer:
         self,
         addresses: Sequence[str],
         metrics: Callable[[], bytes],
-        ready: Callable[[], Readiness],
+        ready: Callable[[], ReadinessLike],
         *,
-        limits: Limits | None = None,
-        entrance: Entrance | None = None,
+        limits: HttpLimits | None = None,
+        entrance: HttpAdmission | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
         self._shared = shared
         self._addresses = tuple(addresses)
-        self._limits = limits or Limits()
+        self._limits = limits or HttpLimits()
         self._tls = tls
-        self._entrance = entrance or Entrance(None)
+        self._entrance = entrance or HttpAdmission(None)
         self._pages = Pages(metrics, ready, self._limits.page)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -11,7 +11,7 @@ import uvicorn
 from inferd.server.access.tls import TlsFiles
 
 
-class Encrypted(uvicorn.Server):
+class TlsUvicornServer(uvicorn.Server):
     """Serves on sockets that it is given. `handshake` is in seconds."""
 
     def __init__(self, config: uvicorn.Config, tls: TlsFiles, handshake: float) -> None:

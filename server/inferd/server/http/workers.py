@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 _SHORT: Final = 16 * 2**10  # bytes that cost less than the way to a thread and back
 
 
-class Workers:
+class BodyWorkers:
     """A few threads for long bodies. `run` is called on the event loop."""
 
     def __init__(self, threads: int = 2) -> None:

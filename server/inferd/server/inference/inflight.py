@@ -7,7 +7,7 @@ from threading import Lock
 from inferd.server.config.schema import Inflight as InflightConfig
 
 
-class Inflight:
+class InflightBounds:
     """Calls and bytes in flight. Thread-safe.
 
     A call enters before its message is received and leaves when it is answered; streams are counted apart, because idle
@@ -95,13 +95,13 @@ class Desk:
 
     __slots__ = ("_whole", "calls", "nbytes")
 
-    def __init__(self, whole: Inflight) -> None:
+    def __init__(self, whole: InflightBounds) -> None:
         self._whole = whole
         self.calls = 0
         self.nbytes = 0
 
     def enter(self) -> bool:
-        """See Inflight."""
+        """See InflightBounds."""
         whole = self._whole
         if whole._calls + self.calls >= whole._max_calls or whole._nbytes + self.nbytes >= whole._max_bytes:
             return False
@@ -109,7 +109,7 @@ class Desk:
         return True
 
     def hold(self, nbytes: int) -> bool:
-        """See Inflight."""
+        """See InflightBounds."""
         whole = self._whole
         held = whole._nbytes + self.nbytes
         if held and held + nbytes > whole._max_bytes:

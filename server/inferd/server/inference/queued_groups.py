@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a batch
-class Share:
+class BatchShare:
     """What `count` requests get. `outputs` are theirs together, `rows` of them each one's."""
 
     handle: HandleLike
@@ -43,18 +43,18 @@ class Caller(Protocol):
     def reply(self, message: bytes) -> None: ...
 
 
-class Tongue(Protocol):
+class GroupCodec(Protocol):
     """What is said to callers; see `rpc.speech.Speech`."""
 
     protocol: str
 
-    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]: ...
+    def encode(self, share: BatchShare, request_ids: Sequence[str]) -> list[bytes]: ...
     def encode_one(
         self, servable: ServableLike, signature: str, outputs: dict[str, Array], request_id: str
     ) -> bytes: ...
 
 
-class Queued(InferRequest):
+class QueuedRequest(InferRequest):
     """One of them. `started`: monotonic seconds at which it was received."""
 
     __slots__ = ("handle", "plan", "request_id", "started", "together")
@@ -64,10 +64,10 @@ class Queued(InferRequest):
     started: float
 
 
-class Line:
+class QueuedGroups:
     """The requests of one method that line up for their models. Thread-safe."""
 
-    def __init__(self, tongue: Tongue, refuse: Callable[[Any, str, Exception, str], None]) -> None:
+    def __init__(self, tongue: GroupCodec, refuse: Callable[[Any, str, Exception, str], None]) -> None:
         """`refuse(caller, request_id, error, model)` tells one caller why there is no answer; never raises."""
         self._tongue = tongue
         self._refuse = refuse
@@ -91,7 +91,7 @@ class Line:
         priority = handle.servable.default_priority
         requests = []
         for caller, request_id, inputs, nbytes in asked:
-            request = Queued(
+            request = QueuedRequest(
                 plan.signature.name,
                 inputs,
                 self._alone,
@@ -118,7 +118,7 @@ class Line:
             caller.on_cancel(request.cancel)
         return True
 
-    def _answer(self, requests: Sequence[Queued], outputs: dict[str, Array]) -> None:
+    def _answer(self, requests: Sequence[QueuedRequest], outputs: dict[str, Array]) -> None:
         """The scheduler's: these, of one route, have run in one batch and got these outputs."""
         first = requests[0]
         handle, plan = first.handle, first.plan
@@ -127,7 +127,7 @@ class Line:
         try:
             if list(outputs) != plan.names:
                 outputs = ordered(outputs, plan.names)
-            messages = self._tongue.encode(Share(handle, plan, outputs, len(requests), rows), names)
+            messages = self._tongue.encode(BatchShare(handle, plan, outputs, len(requests), rows), names)
         except Exception:  # what each of them is told is found out one by one
             for n, request in enumerate(requests):
                 request.succeed({name: output[n * rows : (n + 1) * rows] for name, output in outputs.items()})
@@ -183,7 +183,7 @@ class Line:
             self._refuse(caller, request.request_id, error, servable.id.name)
 
 
-def _caller_of(request: Queued) -> Any:
+def _caller_of(request: QueuedRequest) -> Any:
     """Who asked; the finished request, which he may hold on to, forgets him: neither may keep the other."""
     caller, request.caller = request.caller, None
     return caller

@@ -16,7 +16,7 @@ from typing import Any
 
 from inferd.backends.api import BackendError
 from inferd.server.errors import Overloaded, ServingError
-from inferd.server.inference.queued_groups import Caller, Line, Share
+from inferd.server.inference.queued_groups import BatchShare, Caller, QueuedGroups
 from inferd.server.inference.service import Plan, ordered
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.wire.forms import Form, Kind
@@ -27,7 +27,7 @@ _KEPT_TARGETS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class GroupTarget:
     """What requests of one kind want of which model, none of them anything special. `wanted`: outputs, None for all."""
 
     model: str
@@ -36,22 +36,22 @@ class Target:
     wanted: tuple[str, ...] | None = None
 
 
-class Targets(dict[Kind[Any], Target | None]):
+class TargetCache(dict[Kind[Any], GroupTarget | None]):
     """What kinds of requests want, found out once each with `find`; None: something special. On the loop's thread
     only."""
 
-    def __init__(self, find: Callable[[Any], Target | None]) -> None:
+    def __init__(self, find: Callable[[Any], GroupTarget | None]) -> None:
         super().__init__()
         self._find = find
 
-    def __missing__(self, kind: Kind[Any]) -> Target | None:
+    def __missing__(self, kind: Kind[Any]) -> GroupTarget | None:
         if len(self) >= _KEPT_TARGETS:
             self.clear()
         found = self[kind] = self._find(kind.facts)
         return found
 
 
-class Bursts:
+class GroupRunner:
     """Runs requests together, or lines them up together. Called on the loop's thread only."""
 
     def __init__(self, manager: ManagerLike) -> None:
@@ -60,11 +60,11 @@ class Bursts:
     def run(
         self,
         protocol: str,
-        target: Target,
+        target: GroupTarget,
         kind: Kind[Any],
         messages: Sequence[tuple[Form[Any], bytes]],
         arrived_at: float,
-        answer: Callable[[Share, int], None],
+        answer: Callable[[BatchShare, int], None],
         refuse: Callable[[Overloaded, int], None],
         callers: Sequence[object],
     ) -> int:
@@ -90,7 +90,7 @@ class Bursts:
                 outputs = ran.outputs
                 if list(outputs) != plan.names:
                     outputs = ordered(outputs, plan.names)
-                answer(Share(handle, plan, outputs, ran.count, route.rows), done)
+                answer(BatchShare(handle, plan, outputs, ran.count, route.rows), done)
                 plan.metrics.requests(
                     protocol,
                     ran.count,
@@ -115,8 +115,8 @@ class Bursts:
 
     def line_up(
         self,
-        line: Line,
-        target: Target,
+        line: QueuedGroups,
+        target: GroupTarget,
         kind: Kind[Any],
         messages: Sequence[tuple[Form[Any], bytes]],
         arrived_at: float,

@@ -38,7 +38,7 @@ class Query(InferRequest):
     """
 
     __slots__ = ("done", "handle", "kind", "label", "model", "plan", "protocol", "started", "version")
-    handle: HandleLike  # this and the next two are set by Inference
+    handle: HandleLike  # this and the next two are set by InferenceService
     plan: Plan
     done: Done
 
@@ -126,7 +126,7 @@ class UnknownSignature(InvalidRequest):
     """The model has no signature of this name."""
 
 
-class Inference:
+class InferenceService:
     """Runs queries. Thread-safe."""
 
     def __init__(self, manager: Acquires, metrics: MetricsLike, check: Check) -> None:
@@ -183,9 +183,9 @@ class Inference:
         plans[query.kind] = plan
         return plan
 
-    def on(self, manager: Acquires) -> Inference:
+    def on(self, manager: Acquires) -> InferenceService:
         """The same for what `manager` gives."""
-        return Inference(manager, self._metrics, self._check)
+        return InferenceService(manager, self._metrics, self._check)
 
     def refused(self, protocol: str, code: str, seconds: float) -> None:
         """Counts a request that an edge refused before there was a query."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from weakref import finalize
 
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.identity import Credentials
 from inferd.server.errors import AlreadyExists, ExecutionFailed, Forbidden, InvalidRequest, NotFound, Unsupported
 from inferd.wire.oip.values import Parameter, Parameters
@@ -54,7 +54,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegionPlace:
     """A part of a region: where an input lies, or where an output goes."""
 
     region: Region
@@ -131,7 +131,7 @@ class Regions:
         with self._lock:
             return [self._found(name)] if name else list(self._regions.values())
 
-    def place(self, what: str, parameters: Parameters) -> Place | None:
+    def place(self, what: str, parameters: Parameters) -> RegionPlace | None:
         """Where the parameters of a tensor say that it lies; None where they say nothing of it. Raises InvalidRequest,
         NotFound, Unsupported."""
         region = parameters.get(REGION)
@@ -154,7 +154,7 @@ class Regions:
                 f"{what}: invalid offset + byte size for shared memory region '{found.name}': it holds {found.size} "
                 f"bytes, got offset {offset} and {size} bytes"
             )
-        return Place(found, offset, size)
+        return RegionPlace(found, offset, size)
 
     def admit(self, size: int) -> None:
         """Raises InvalidRequest when the inputs of a request are too large together: they are copied."""
@@ -203,7 +203,7 @@ class Regions:
         return region
 
 
-def admit_shared(gate: Gate, call: Credentials) -> None:
+def admit_shared(gate: CallChecks, call: Credentials) -> None:
     """Raises Forbidden for a caller on another machine: the memory is not theirs."""
     if not gate.local(call):
         raise Forbidden(

@@ -61,7 +61,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 @dataclass(slots=True)
-class Message:
+class ChannelMessage:
     """`descriptor`: the receiver's to close, None: there is none."""
 
     kind: Kind
@@ -130,7 +130,7 @@ class Channel:
         """Sends 64-bit integers."""
         self.send(kind, struct.pack(f"<{len(values)}q", *values), descriptor)
 
-    def receive(self) -> Message:
+    def receive(self) -> ChannelMessage:
         """The next message. Raises ChannelError."""
         try:
             data, beside, flags, _ = self._socket.recvmsg(_FIRST, _SPACE, _CLOSE_ON_EXEC)
@@ -146,7 +146,7 @@ class Channel:
         except OSError as error:
             raise Closed(error.strerror) from None
 
-    def _message(self, data: bytes, descriptor: int | None, flags: int) -> Message:
+    def _message(self, data: bytes, descriptor: int | None, flags: int) -> ChannelMessage:
         if flags & _CUT:
             raise Garbled("too many descriptors")
         if len(data) < _HEAD.size:
@@ -160,7 +160,7 @@ class Channel:
         body = data[_HEAD.size :]
         if len(body) < length:
             body += self._rest(length - len(body))
-        return Message(kind, body, descriptor)
+        return ChannelMessage(kind, body, descriptor)
 
     def _rest(self, count: int) -> bytes:
         parts = []

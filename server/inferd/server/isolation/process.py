@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.backends.api import InstanceLost, LoadError
-from inferd.server.isolation.channel import Channel, ChannelError, Closed, Kind, Message, Silent
+from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Closed, Kind, Silent
 from inferd.server.isolation.description import error_from_plain
 from inferd.server.isolation.output import Output
 from inferd.server.observability.events import event, get
@@ -36,7 +36,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WorkerLimits:
     """Seconds and bytes. `start`: for opening a version and each step of its load; `hang`: for an answer after that;
     `memory`: of the whole process, None: any."""
 
@@ -51,7 +51,7 @@ class WorkerProcess:
     Once `lost` is set it is gone for good, and says why: "was killed by signal 11 (SIGSEGV)".
     """
 
-    def __init__(self, name: str, limits: Limits, fields: dict[str, Any]) -> None:
+    def __init__(self, name: str, limits: WorkerLimits, fields: dict[str, Any]) -> None:
         """`name` in messages; `fields` in log lines. `start` comes next."""
         self.name = name
         self.limits = limits
@@ -299,7 +299,7 @@ class WorkerProcess:
             self._channel.close()
 
 
-def answer_of(message: Message) -> dict[str, Any]:
+def answer_of(message: ChannelMessage) -> dict[str, Any]:
     """What a DONE says. Raises what a FAILED says."""
     if message.kind is Kind.FAILED:
         raise error_from_plain(message.json())

@@ -37,7 +37,7 @@ from inferd.server.isolation.description import (
     signature_from_plain,
     traits_from_plain,
 )
-from inferd.server.isolation.process import Limits, WorkerProcess, answer_of
+from inferd.server.isolation.process import WorkerLimits, WorkerProcess, answer_of
 from inferd.server.isolation.tensors import put, take
 from inferd.wire.tensors import TensorError
 
@@ -48,7 +48,9 @@ class IsolatedBackend:
     `value` is where the worker finds the backend, as an entry point says it: "package.module:Class".
     """
 
-    def __init__(self, backend: Backend, value: str, subject: str, limits: Limits, fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, backend: Backend, value: str, subject: str, limits: WorkerLimits, fields: Mapping[str, Any]
+    ) -> None:
         self._backend = backend
         self._value = value
         self._subject = subject
@@ -182,7 +184,7 @@ class IsolatedModel:
             self.worker.end()
 
 
-class _Plan:
+class _ProxyPlan:
     """Names and numbers of one signature."""
 
     __slots__ = ("inputs", "number", "outputs", "wanted")
@@ -209,7 +211,7 @@ class IsolatedInstance:
         self._on_closed = on_closed
         self._channel = channel
         self._table = table
-        self._plans = {signature.name: _Plan(number, signature) for number, signature in enumerate(signatures)}
+        self._plans = {signature.name: _ProxyPlan(number, signature) for number, signature in enumerate(signatures)}
         self._outbox = Outbox()
         self._inbox = Inbox()
         self._stages: Stages | None = None
@@ -288,14 +290,14 @@ class IsolatedInstance:
                     os.close(descriptor)
             at += 6 + told[at + 5]
 
-    def _put(self, signature: str, plan: _Plan, inputs: Mapping[str, Array]) -> tuple[list[int], int | None]:
+    def _put(self, signature: str, plan: _ProxyPlan, inputs: Mapping[str, Array]) -> tuple[list[int], int | None]:
         try:
             return put(self._outbox, plan.inputs, inputs, self._stages)
         except (KeyError, TypeError, TensorError) as error:
             self._table[signature].inputs(inputs)  # raises what the backend would, as a rule
             raise InvalidInput(str(error)) from None
 
-    def _ran(self, plan: _Plan) -> dict[str, Array]:
+    def _ran(self, plan: _ProxyPlan) -> dict[str, Array]:
         message = self._channel.receive()
         if message.descriptor is not None:
             self._inbox.adopt(message.descriptor)

@@ -23,7 +23,7 @@ from typing import Any
 
 from inferd.backends.api import Backend, Instance, Model
 from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
-from inferd.server.isolation.channel import Channel, ChannelError, Garbled, Kind, Message
+from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Garbled, Kind
 from inferd.server.isolation.description import (
     error_to_plain,
     placement_from_plain,
@@ -37,7 +37,7 @@ from inferd.server.parent_death import end_with
 _BLAME = "500"  # added to the kernel's score when memory runs out: rather a worker than the server
 
 
-class Session(threading.Thread):
+class WorkerSession(threading.Thread):
     """One instance: made, run and closed on this thread."""
 
     def __init__(self, channel: Channel, model: Model, placement: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ class Session(threading.Thread):
                 del instance
         self._channel.tell(Kind.DONE, {})
 
-    def _run(self, instance: Instance, message: Message) -> None:
+    def _run(self, instance: Instance, message: ChannelMessage) -> None:
         try:
             if message.descriptor is not None:
                 self._inbox.adopt(message.descriptor)
@@ -116,7 +116,7 @@ class Session(threading.Thread):
         self._inbox.end()
 
 
-class Worker:
+class ModelWorker:
     """The control channel's side of the process."""
 
     def __init__(self, channel: Channel) -> None:
@@ -180,7 +180,7 @@ class Worker:
             raise Garbled("an instance of nothing")
         channel = Channel(socket.socket(fileno=descriptor))
         self._channels.append(channel)
-        Session(channel, self._model, asked["placement"]).start()
+        WorkerSession(channel, self._model, asked["placement"]).start()
         return {}
 
     def _close(self, _asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def main(arguments: list[str]) -> None:
         _stay_with(parent)
         faulthandler.enable()
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-        worker = Worker(Channel(socket.socket(fileno=descriptor)))
+        worker = ModelWorker(Channel(socket.socket(fileno=descriptor)))
         os.register_at_fork(after_in_child=worker.forked)
         worker.serve()
     except ChannelError as error:

@@ -12,14 +12,14 @@ from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.lifecycle.loading.loader import Loader, Registry
 from inferd.server.lifecycle.loading.warmup_requests import Recorded
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.operations.load_overrides import SOURCE, ResolveRequest, Substitution
+from inferd.server.lifecycle.operations.load_overrides import SOURCE, OverrideReader, ResolveRequest
 from inferd.server.lifecycle.operations.overrides import Overrides
-from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
 from inferd.server.lifecycle.resources.cpu_budget import available_cpus
-from inferd.server.lifecycle.resources.memory import Memory
+from inferd.server.lifecycle.resources.memory import ProcessMemory
 from inferd.server.lifecycle.resources.memory_budget import MemoryBudget
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.repository.configured_models import NamedModel, NamedModels
+from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
 from inferd.server.repository.disk import Listing
 from inferd.server.repository.file_events import FileEvents
 from inferd.server.repository.layout import MODEL_FILE, TRITON_FILE
@@ -36,8 +36,8 @@ class Shared:
     """What several workers have in common. `named` None: the models that the configuration names."""
 
     overrides: Overrides
-    admission: Admission
-    named: Mapping[str, NamedModel] | None = None
+    admission: ActivationBarrier
+    named: Mapping[str, ConfiguredModel] | None = None
 
 
 def build_manager(
@@ -58,7 +58,7 @@ def build_manager(
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
-    named = NamedModels.of(config)
+    named = ConfiguredModels.of(config)
     if shared is not None and shared.named is not None:
         named.replace(shared.named)
     scanner = RepositoryScanner(config.repository, resolver(config, named), named=named)
@@ -66,7 +66,7 @@ def build_manager(
     places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
     loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy, who=who)
-    substitution = Substitution(request_resolver(config, named), uploads_of(config))
+    substitution = OverrideReader(request_resolver(config, named), uploads_of(config))
     manager = Manager(
         config,
         watched,
@@ -94,7 +94,7 @@ def build_loader(
     return Loader(
         registry,
         cpu_threads=config.server.cpu_threads or available_cpus(),
-        memory=Memory(busy),
+        memory=ProcessMemory(busy),
         observer_for=observer_for,
         loop=loop,
         recorded=recorded,
@@ -103,9 +103,9 @@ def build_loader(
     )
 
 
-def resolver(config: ServerConfig, named: NamedModels | None = None) -> Resolve:
+def resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> Resolve:
     """How a model's settings are found: all layers of configuration over what its directory says."""
-    own = named or NamedModels()
+    own = named or ConfiguredModels()
 
     def resolve(
         name: str, directory: Path, model_file: Mapping[str, Any] | None, triton: Mapping[str, Any] | None
@@ -122,9 +122,9 @@ def resolver(config: ServerConfig, named: NamedModels | None = None) -> Resolve:
     return resolve
 
 
-def request_resolver(config: ServerConfig, named: NamedModels | None = None) -> ResolveRequest:
+def request_resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> ResolveRequest:
     """How the settings are found that came with a load: the server's layers over what the request says."""
-    own = named or NamedModels()
+    own = named or ConfiguredModels()
 
     def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
         return model_config(own.over(config, name), name, None, triton, pbtxt_source=SOURCE)

@@ -12,19 +12,19 @@ from pathlib import Path
 from inferd.backends.api import LoadError, Signature
 from inferd.server.config.schema import ServerConfig
 from inferd.server.lifecycle.assemble import build_loader, resolver
-from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, models_of, wiring_of
+from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, models_of, step_graph_of
 from inferd.server.lifecycle.loading.class_labels import class_labels
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.loader import Loader, Registry
 from inferd.server.lifecycle.loading.misplaced import misplaced
 from inferd.server.lifecycle.loading.warmup_requests import Recorded
-from inferd.server.lifecycle.operations.overrides import Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.reconcile.desired import desired
 from inferd.server.lifecycle.state import ServableId
-from inferd.server.repository.configured_models import NamedModels
+from inferd.server.repository.configured_models import ConfiguredModels
 from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.repository.source import RepositoryScanner
-from inferd.server.scheduling.ensemble.step_graph import Stage
+from inferd.server.scheduling.ensemble.step_graph import GraphStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def inspect_repository(config: ServerConfig, registry: Registry, recorded: Recor
 
 def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | None) -> Iterator[Finding]:
     repository = config.repository.model_copy(update={"settle": 0.0})
-    named = NamedModels.of(config)
+    named = ConfiguredModels.of(config)
     listing = RepositoryScanner(repository, resolver(config, named), named=named).scan()
     for error in listing.errors:
         if error in (model.error for model in listing.models.values()):
@@ -105,13 +105,13 @@ def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterat
     yield from _unready(model)
     assert model.config is not None
     there = [version.number for version in model.versions if version.ready]
-    wanted = desired(model.config, Wishes(), there, (), served_by_default=True).wanted
+    wanted = desired(model.config, ModelOverrides(), there, (), served_by_default=True).wanted
     for version in model.versions:
         if version.number not in wanted:
             continue
         where = str(version.path)
         try:
-            signature, wiring = wiring_of(model.config)
+            signature, wiring = step_graph_of(model.config)
             found = {(s.model, s.version): _signature(s, opened) for s in wiring.stages}
             problem = misfit(signature, wiring, found)
             if problem:
@@ -124,7 +124,7 @@ def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterat
         yield Finding(model.name, version.number, where, "", BACKEND, (signature,), (steps, *unused))
 
 
-def _signature(stage: Stage, opened: Mapping[str, list[Finding]]) -> Signature:
+def _signature(stage: GraphStep, opened: Mapping[str, list[Finding]]) -> Signature:
     """What a step's model takes and gives. Raises LoadError when it would not be served."""
     if stage.model not in opened:
         raise LoadError(f"{stage.subject}: there is no such model in the repository")
@@ -149,7 +149,7 @@ def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
         return
     there = [version.number for version in model.versions if version.ready]
     labels = frozenset(model.config.labels.values())
-    wanted = desired(model.config, Wishes(), there, (), served_by_default=True).wanted
+    wanted = desired(model.config, ModelOverrides(), there, (), served_by_default=True).wanted
     for number in sorted(labels - frozenset(there)):
         names = ", ".join(sorted(label for label, version in model.config.labels.items() if version == number))
         yield Finding(model.name, number, error=f"label {names} points to version {number}, which is not there")

@@ -1,7 +1,7 @@
 """The Manager: the one door to what is served. Readers take handles without a lock; everything else happens on its
 thread.
 
-the source sees the disk → mailbox (latest wins) → Conductor decides → loads in the pool → swap → told to all who listen
+source lists the disk → mailbox (latest listing wins) → Reconciler decides → load pool → swap → state change announced
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, Unavailable
 from inferd.server.lifecycle.loading.loader import LoaderLike
 from inferd.server.lifecycle.loading.pool import LoadPool, PoolLike, spawn
-from inferd.server.lifecycle.operations.admin_operations import Operators
+from inferd.server.lifecycle.operations.admin_operations import AdminOperations
 from inferd.server.lifecycle.operations.commands import Commands
-from inferd.server.lifecycle.operations.load_overrides import Replacement, Substitution
-from inferd.server.lifecycle.operations.overrides import Overrides, Wishes
+from inferd.server.lifecycle.operations.load_overrides import OverrideReader, Replacement
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, Overrides
 from inferd.server.lifecycle.readiness import Readiness
 from inferd.server.lifecycle.ready_moment import ReadyMoment
-from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
 from inferd.server.lifecycle.reconcile.backoff import Backoff
 from inferd.server.lifecycle.reconcile.mailbox import Mailbox
-from inferd.server.lifecycle.reconcile.reconciler import Conductor
+from inferd.server.lifecycle.reconcile.reconciler import Reconciler
 from inferd.server.lifecycle.refusals import refusal, unknown_model
 from inferd.server.lifecycle.servable import Servable, ServableHandle
 from inferd.server.lifecycle.state import ModelStatus, StateChange
 from inferd.server.lifecycle.state_events import Events
 from inferd.server.observability.events import event, get
-from inferd.server.repository.configured_models import NamedModel, NamedModels
+from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
 from inferd.server.repository.disk import Listing
 from inferd.server.repository.source import SourceLike
 
@@ -54,10 +54,10 @@ class Manager:
         source: SourceLike,
         loader: LoaderLike,
         *,
-        named: NamedModels | None = None,
-        substitution: Substitution | None = None,
+        named: ConfiguredModels | None = None,
+        substitution: OverrideReader | None = None,
         overrides: Overrides | None = None,
-        admission: Admission | None = None,
+        admission: ActivationBarrier | None = None,
         pool: PoolLike | None = None,
         spawn: Callable[[str, Callable[[], None]], None] = spawn,
         clock: Callable[[], float] = time.monotonic,
@@ -68,7 +68,7 @@ class Manager:
         self._config = config
         self._source = source
         self._loader = loader
-        self._named = named or NamedModels()
+        self._named = named or ConfiguredModels()
         self._substitution = substitution
         self._pool = pool or LoadPool(config.load.threads)
         self._spawn = spawn
@@ -77,7 +77,7 @@ class Manager:
         self._events = Events()
         self._mailbox = Mailbox()
         overrides = overrides or Overrides.of_config(config.server)
-        self._conductor = Conductor(
+        self._conductor = Reconciler(
             loader,
             self._pool,
             overrides,
@@ -108,7 +108,7 @@ class Manager:
         self._stopping = False
         self._deadline: float | None = None  # when the grace of `stop` ends
         self._stopped = threading.Event()
-        self._operators = Operators(
+        self._operators = AdminOperations(
             self._commands, self._named, substitution, scan=source.request_scan, post=self._mailbox.post, spawn=spawn,
             stopping=lambda: self._stopping, clock=clock, wall_clock=wall_clock,
         )  # fmt: skip
@@ -199,7 +199,7 @@ class Manager:
         """Calls `listener` once, when the server becomes ready: on the manager's thread, or at once if it is ready."""
         self._moment.then(listener)
 
-    # Operators
+    # operators
 
     def load(
         self, name: str, version: int | None = None, *, by: str, replacement: Replacement | None = None
@@ -232,19 +232,21 @@ class Manager:
         return self._operators.ask(name, lambda: self._commands.rollback(name, to, by))
 
     @property
-    def named(self) -> Mapping[str, NamedModel]:
+    def configured_models(self) -> Mapping[str, ConfiguredModel]:
         """The models that are named one by one, as last asked for."""
         return self._named.current
 
-    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> tuple[Future[ModelStatus], ...]:
+    def replace_configured_models(
+        self, models: Mapping[str, ConfiguredModel], *, by: str
+    ) -> tuple[Future[ModelStatus], ...]:
         """Serves these in the place of all named models so far; models in the roots are not touched.
 
         One future per model that is new, asked for differently or removed: as of `load`, or done when it is unloaded.
-        What cannot be loaded stays asked for. Operators' wishes about the models that change are dropped.
+        What cannot be loaded stays asked for. Operators' overrides of the models that change are dropped.
         """
-        return self._operators.replace_named(models, by)
+        return self._operators.replace_configured_models(models, by)
 
-    def adopt_wishes(self, name: str, wishes: Wishes) -> None:
+    def adopt_overrides(self, name: str, wishes: ModelOverrides) -> None:
         """Takes over the wishes for a model that somebody else keeps."""
         self._mailbox.post(partial(self._commands.adopt, name, wishes))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from inferd.server.lifecycle.reconcile.desired import Desired
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord
+from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State
 from inferd.server.repository.disk import Listing
 
@@ -46,7 +46,7 @@ class Readiness:
                 self._faulty.add(name)
         self._until = now + self._patience
 
-    def check(self, records: Mapping[str, ModelRecord], now: float) -> bool:
+    def check(self, records: Mapping[str, ModelState], now: float) -> bool:
         """Whether the server has just become ready."""
         if self.ready or self._awaited is None:
             return False
@@ -64,7 +64,7 @@ class Readiness:
         """Monotonic time after `now` at which patience ends."""
         return self._until if self._settling and not self.ready and self._until > now else None
 
-    def _done(self, records: Mapping[str, ModelRecord], id: ServableId) -> bool:  # noqa: A002
+    def _done(self, records: Mapping[str, ModelState], id: ServableId) -> bool:  # noqa: A002
         model = records.get(id.name)
         record = model.versions.get(id.version) if model is not None else None
         if record is None:

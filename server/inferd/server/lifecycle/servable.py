@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inferd.server.config.ensemble_schema import Step
     from inferd.server.config.schema import ModelConfig
     from inferd.server.isolation.process import WorkerProcess
-    from inferd.server.scheduling.ensemble.scheduler import Pipeline
+    from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
     from inferd.server.scheduling.scheduler import Scheduler
 
 
@@ -53,7 +53,7 @@ class Servable:
         *,
         backend: str,
         signatures: dict[str, Signature],
-        scheduler: Scheduler | Pipeline,
+        scheduler: Scheduler | EnsembleScheduler,
         default_priority: int = 1,
         nbytes: int = 0,
         load_seconds: float = 0.0,

@@ -54,7 +54,7 @@ class VersionStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Override:
+class PublishedOverride:
     """An operator's wish. `kind`: "unloaded", "pinned", "loaded", "label", and for what came with a load "config" or
     "upload"; `at` is wall-clock seconds."""
 
@@ -72,7 +72,7 @@ class ModelStatus:
     name: str
     versions: tuple[VersionStatus, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[PublishedOverride, ...] = ()
     error: str = ""
     version_policy: str = ""
     parts: tuple[str, ...] = ()

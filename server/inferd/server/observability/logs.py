@@ -64,7 +64,7 @@ class Logs:
     ) -> None:
         self._handler: Final = handler
         self._lines: Final[queue.Queue[logging.LogRecord | None]] = queue.Queue(waiting)
-        self._front: Final = _Front(self._lines, worker)
+        self._front: Final = _QueueingHandler(self._lines, worker)
         self._logger: Final = get()
         self._before: Final = (self._logger.level, self._logger.propagate)
         self._once = threading.Lock()
@@ -108,7 +108,7 @@ class Logs:
             self._handler.handle(record)
 
 
-class _Front(logging.Handler):
+class _QueueingHandler(logging.Handler):
     """Hands lines over without waiting."""
 
     def __init__(self, lines: queue.Queue[logging.LogRecord | None], worker: int | None) -> None:

@@ -30,7 +30,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class MetricsSnapshot:
     """Everything at one moment. `succeeded` and `failed`: requests and their seconds. `batches`: by rows, runs of the
     model and their seconds. `last_batch`: seconds since 1970, 0 before the first."""
 
@@ -151,13 +151,13 @@ class ModelMetrics:
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + 1
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> MetricsSnapshot:
         """A consistent copy."""
         with self._lock:
             self._add_up()
             failed = sum(count for (_, code), count in self._requests.items() if code != "OK")
             answered = sum(self._requests.values())
-            return Snapshot(
+            return MetricsSnapshot(
                 requests=dict(self._requests),
                 seconds=Distribution(_SECONDS, tuple(self._seconds), self._seconds_sum),
                 queue=Distribution(_SECONDS, tuple(self._queue), self._queue_sum),

@@ -17,7 +17,7 @@ class _Id(Protocol):
     def version(self) -> int: ...
 
 
-class _State(Protocol):
+class _StateLike(Protocol):
     @property
     def name(self) -> str: ...
 
@@ -26,7 +26,7 @@ class _Status(Protocol):
     @property
     def id(self) -> _Id: ...
     @property
-    def state(self) -> _State: ...
+    def state(self) -> _StateLike: ...
     @property
     def error(self) -> str: ...
     @property
@@ -39,8 +39,8 @@ class _Status(Protocol):
     def restarts(self) -> int: ...
 
 
-class StateChange(Protocol):
-    """What is needed of lifecycle's StateChange: this floor does not import that one."""
+class StateChangeLike(Protocol):
+    """What is needed of lifecycle's StateChangeLike: this floor does not import that one."""
 
     @property
     def status(self) -> _Status: ...
@@ -60,7 +60,7 @@ class StateMetrics:
         # A version that keeps failing is worth a series; all that ever failed are not.
         self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()
 
-    def __call__(self, change: StateChange) -> None:
+    def __call__(self, change: StateChangeLike) -> None:
         status = change.status
         key = (status.id.name, status.id.version)
         state = status.state.name

@@ -18,7 +18,7 @@ from inferd.server.config.schema import ServerConfig
 
 
 @dataclass(frozen=True, slots=True)
-class NamedModel:
+class ConfiguredModel:
     """`base_path`: the absolute directory whose subdirectories are versions. `settings`: keys of model.yaml that stand
     above all others, as written. `platform`: what a ModelServerConfig calls the kind of model; "" where none was
     given."""
@@ -28,7 +28,7 @@ class NamedModel:
     platform: str = ""
 
     @classmethod
-    def of(cls, entry: ModelEntry) -> NamedModel:
+    def of(cls, entry: ModelEntry) -> ConfiguredModel:
         """The model that an entry of a ModelServerConfig asks for."""
         return cls(Path(os.path.abspath(entry.base_path)), entry.settings(), entry.platform)
 
@@ -42,22 +42,22 @@ class Change:
     removed: frozenset[str]
 
 
-class NamedModels:
+class ConfiguredModels:
     """The named models in force. Thread-safe: `current` is replaced, never changed."""
 
-    def __init__(self, models: Mapping[str, NamedModel] | None = None) -> None:
-        self.current: Mapping[str, NamedModel] = MappingProxyType(dict(models or {}))
+    def __init__(self, models: Mapping[str, ConfiguredModel] | None = None) -> None:
+        self.current: Mapping[str, ConfiguredModel] = MappingProxyType(dict(models or {}))
 
     @classmethod
-    def of(cls, config: ServerConfig) -> NamedModels:
+    def of(cls, config: ServerConfig) -> ConfiguredModels:
         """Those of repository.models and repository.models_file. Raises ConfigError."""
         models = fixed_models(config)
         if config.repository.models_file is not None:
             entries = read_models_file(Path(config.repository.models_file)).entries
-            models.update((entry.name, NamedModel.of(entry)) for entry in entries)
+            models.update((entry.name, ConfiguredModel.of(entry)) for entry in entries)
         return cls(models)
 
-    def replace(self, models: Mapping[str, NamedModel]) -> Change:
+    def replace(self, models: Mapping[str, ConfiguredModel]) -> Change:
         """Puts these in the place of all that there were."""
         before, self.current = self.current, MappingProxyType(dict(models))
         return Change(
@@ -74,6 +74,8 @@ class NamedModels:
         return config.model_copy(update={"models": {**config.models, name: entry}})
 
 
-def fixed_models(config: ServerConfig) -> dict[str, NamedModel]:
+def fixed_models(config: ServerConfig) -> dict[str, ConfiguredModel]:
     """Those of repository.models, which a change of repository.models_file leaves as they are."""
-    return {name: NamedModel(Path(os.path.abspath(path))) for name, path in sorted(config.repository.models.items())}
+    return {
+        name: ConfiguredModel(Path(os.path.abspath(path))) for name, path in sorted(config.repository.models.items())
+    }

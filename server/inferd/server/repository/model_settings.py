@@ -23,7 +23,7 @@ ConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ModelSettings:
     """`config` None: unreadable (`error` says why) or still being written (`held`)."""
 
     config: ModelConfig | None
@@ -35,7 +35,7 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class _Known:
     stamp: tuple[Any, ...]
-    settings: Settings
+    settings: ModelSettings
 
 
 class SettingsReader:
@@ -47,7 +47,7 @@ class SettingsReader:
         # By name, too: one base path may be served under several, each with settings of its own above the files.
         self._known: dict[tuple[str, Path], _Known] = {}
 
-    def read(self, name: str, directory: Path, rule: LinkRule, *, first: bool) -> Settings:
+    def read(self, name: str, directory: Path, rule: LinkRule, *, first: bool) -> ModelSettings:
         """The settings of the model `name`. Never raises: an error is part of the answer.
 
         While the files change, the settings read before stay in force; `first` trusts old files at once (see Settle).
@@ -55,9 +55,9 @@ class SettingsReader:
         try:
             stamp, newest = _stamp(directory, rule)
         except LayoutError as error:
-            return Settings(None, error=str(error))
+            return ModelSettings(None, error=str(error))
         except OSError as error:
-            return Settings(None, error=f"{directory}: settings cannot be read: {error.strerror or error}")
+            return ModelSettings(None, error=f"{directory}: settings cannot be read: {error.strerror or error}")
         key = (name, directory)
         known = self._known.get(key)
         settled = self._settle.observe((directory, "settings"), stamp, newest_change=newest if first else None)
@@ -66,7 +66,7 @@ class SettingsReader:
         if stamp and not settled:
             if known is not None:
                 return known.settings
-            return Settings(None, held=f"{' and '.join(entry[0] for entry in stamp)}: still being written")
+            return ModelSettings(None, held=f"{' and '.join(entry[0] for entry in stamp)}: still being written")
         settings = self._read(name, directory, stamp)
         self._known[key] = _Known(stamp, settings)
         return settings
@@ -80,7 +80,7 @@ class SettingsReader:
         """Reads the settings of what lies there anew at the next look: what stands above its files has changed."""
         self._known = {key: known for key, known in self._known.items() if key[1] != directory}
 
-    def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> Settings:
+    def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> ModelSettings:
         names = {entry[0] for entry in stamp}
         notes: list[str] = []
         try:
@@ -92,9 +92,9 @@ class SettingsReader:
                 if config.unknown:
                     notes.append(f"{TRITON_FILE}: not honoured: {', '.join(config.unknown)}")
             resolved, further = self._resolve(name, directory, model_file, triton)
-            return Settings(resolved, notes=(*notes, *further))
+            return ModelSettings(resolved, notes=(*notes, *further))
         except (LayoutError, ConfigError) as error:
-            return Settings(None, error=str(error), notes=tuple(notes))
+            return ModelSettings(None, error=str(error), notes=tuple(notes))
 
 
 def _stamp(directory: Path, rule: LinkRule) -> tuple[tuple[Any, ...], float]:

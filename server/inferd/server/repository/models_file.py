@@ -11,17 +11,17 @@ from typing import Protocol
 from inferd.server.compat.model_server_config import ModelsFile, parse_models, read_text
 from inferd.server.config.errors import ConfigError
 from inferd.server.observability.events import event, get
-from inferd.server.repository.configured_models import NamedModel
+from inferd.server.repository.configured_models import ConfiguredModel
 
 log = get("lifecycle")
 
 
-class Named(Protocol):
+class ModelsSetter(Protocol):
     """The models in force, and how they are replaced; the manager's."""
 
     @property
-    def named(self) -> Mapping[str, NamedModel]: ...
-    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> object: ...
+    def configured_models(self) -> Mapping[str, ConfiguredModel]: ...
+    def replace_configured_models(self, models: Mapping[str, ConfiguredModel], *, by: str) -> object: ...
 
 
 class FollowedFile:
@@ -32,7 +32,13 @@ class FollowedFile:
     """
 
     def __init__(
-        self, file: Path, poll: float, fixed: Mapping[str, NamedModel], manager: Named, *, known: bool = False
+        self,
+        file: Path,
+        poll: float,
+        fixed: Mapping[str, ConfiguredModel],
+        manager: ModelsSetter,
+        *,
+        known: bool = False,
     ) -> None:
         self._file = file
         self._poll = poll
@@ -69,23 +75,27 @@ class FollowedFile:
             return
         self._seen, self._problem = text, ""
         models = self._models(found)
-        if models == self._manager.named:
+        if models == self._manager.configured_models:
             return  # as at the first look
         for note in found.notes:
             event(log, logging.WARNING, "models file", reason=note)
         event(log, logging.INFO, "models file changed", models=len(found.entries))
-        self._manager.replace_named(models, by=str(self._file))
+        self._manager.replace_configured_models(models, by=str(self._file))
 
     def _begun(self, known: bool) -> str | None:
         """The text that is in force. Without it the first look would undo a reload that came before."""
         try:
             text = read_text(self._file)
-            return text if known or self._models(parse_models(text, str(self._file))) == self._manager.named else None
+            return (
+                text
+                if known or self._models(parse_models(text, str(self._file))) == self._manager.configured_models
+                else None
+            )
         except ConfigError:
             return None
 
-    def _models(self, found: ModelsFile) -> dict[str, NamedModel]:
-        return {**self._fixed, **{entry.name: NamedModel.of(entry) for entry in found.entries}}
+    def _models(self, found: ModelsFile) -> dict[str, ConfiguredModel]:
+        return {**self._fixed, **{entry.name: ConfiguredModel.of(entry) for entry in found.entries}}
 
     def _run(self) -> None:
         while not self._stopped.wait(self._poll):

@@ -79,7 +79,7 @@ class RootScanner:
         return self._scanner.look(name, directory, rule, before, first=first, is_model=False)
 
 
-class NamedScanner:
+class ConfiguredModelScanner:
     """Looks at the directory of one named model again and again. One thread only.
 
     `model` is what lies there; `read_once` says whether it could ever be read.

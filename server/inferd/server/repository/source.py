@@ -17,11 +17,11 @@ from typing import Protocol
 
 from inferd.server.config.schema import Repository
 from inferd.server.observability.events import event, get
-from inferd.server.repository.configured_models import NamedModel, NamedModels
+from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
 from inferd.server.repository.disk import Listing, ModelOnDisk
 from inferd.server.repository.model_scanner import ModelScanner
 from inferd.server.repository.model_settings import Resolve, SettingsReader
-from inferd.server.repository.scanner import NamedScanner, RootScanner
+from inferd.server.repository.scanner import ConfiguredModelScanner, RootScanner
 from inferd.server.repository.settle import Settle
 
 log = get("lifecycle")
@@ -37,7 +37,7 @@ class RepositoryScanner:
         config: Repository,
         resolve: Resolve,
         *,
-        named: NamedModels | None = None,
+        named: ConfiguredModels | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -50,9 +50,9 @@ class RepositoryScanner:
             RootScanner(Path(root), self._scanner, allowed_link_targets=self._allowed)
             for root in dict.fromkeys(os.path.abspath(root) for root in config.roots)
         ]
-        self._named = named or NamedModels()
-        self._seen: Mapping[str, NamedModel] = {}
-        self._own: dict[str, NamedScanner] = {}
+        self._named = named or ConfiguredModels()
+        self._seen: Mapping[str, ConfiguredModel] = {}
+        self._own: dict[str, ConfiguredModelScanner] = {}
 
     @property
     def due(self) -> float | None:
@@ -88,7 +88,7 @@ class RepositoryScanner:
             sequence=sequence,
         )
 
-    def _follow(self, named: Mapping[str, NamedModel]) -> None:
+    def _follow(self, named: Mapping[str, ConfiguredModel]) -> None:
         """Looks from now on at these named models."""
         if named is self._seen:
             return
@@ -97,7 +97,9 @@ class RepositoryScanner:
             del self._own[name]
         for name, model in named.items():
             if name not in self._own or self._own[name].directory != model.base_path:
-                self._own[name] = NamedScanner(name, model.base_path, self._scanner, allowed_link_targets=self._allowed)
+                self._own[name] = ConfiguredModelScanner(
+                    name, model.base_path, self._scanner, allowed_link_targets=self._allowed
+                )
             if before.get(name) != model:
                 self._settings.forget(model.base_path)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from inferd.server.scheduling.policies.linger import Company
+from inferd.server.scheduling.policies.linger import LingerPolicy
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.request import NEVER, InferRequest
 
@@ -28,7 +28,7 @@ class Batch:
     bucket: Bucket
 
 
-class Forming:
+class BatchFormer:
     """The buckets in which something waits.
 
     count   requests that wait
@@ -51,7 +51,7 @@ class Forming:
             self.active[bucket] = None
         lane = bucket.lanes[0]
         if lane.priority != request.priority:
-            lane = bucket.lane(request.priority)
+            lane = bucket.level(request.priority)
         request.place = bucket
         lane.requests.append(request)
         bucket.count += 1
@@ -95,7 +95,7 @@ class Forming:
         room = bucket.cut if cut else bucket.room
         batch: list[InferRequest] = []
         rows = left = nbytes = weights = 0
-        lane = bucket.next_lane()
+        lane = bucket.next_level()
         single = len(bucket.lanes) == 1
         while requests := lane.requests:
             request = requests[0]
@@ -119,7 +119,7 @@ class Forming:
                     if rows >= room:
                         break
             if not single:
-                lane = bucket.next_lane()
+                lane = bucket.next_level()
         bucket.left(left, weights, nbytes)
         if bucket.queue.crowd is not None:
             bucket.queue.gone((*batch, *dropped))
@@ -141,7 +141,7 @@ class Forming:
             return
         company = bucket.company
         if company is None:
-            company = bucket.company = Company()
+            company = bucket.company = LingerPolicy()
         held = company.answered(rows, bucket.rows, bucket.room, bucket.cost, now)
         if bucket.count:
             waiting = bucket.waiting()
@@ -190,7 +190,7 @@ class Forming:
             until = company.until
         if request.leaves_at == NEVER:
             return until
-        # Company is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
+        # Waiting is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
         reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - came))
         return min(until, request.leaves_at - reserve)
 

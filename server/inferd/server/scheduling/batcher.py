@@ -15,15 +15,15 @@ from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
 from inferd.server.errors import DeadlineExceeded, Unavailable
-from inferd.server.scheduling.batch_former import Batch, Forming
-from inferd.server.scheduling.deadline_expirer import Watcher
-from inferd.server.scheduling.inline import Lane
+from inferd.server.scheduling.batch_former import Batch, BatchFormer
+from inferd.server.scheduling.deadline_expirer import DeadlineExpirer
+from inferd.server.scheduling.inline import InlineQueue
 from inferd.server.scheduling.observer import BatchObserver
-from inferd.server.scheduling.policies.deadline_admission import Outlook
+from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.refusals import full, gave_way, too_late
 from inferd.server.scheduling.request import InferRequest, expiry
-from inferd.server.scheduling.worker_slot import Idle, Parking
+from inferd.server.scheduling.worker_slot import Idle, WorkerSlot
 
 
 class Batcher:
@@ -40,7 +40,7 @@ class Batcher:
         *,
         delay: float,
         observer: BatchObserver,
-        outlook: Outlook | None = None,
+        outlook: DeadlineAdmission | None = None,
         cut: bool = False,
     ) -> None:
         """`outlook` finds the requests that cannot be answered in time; None: only bounds refuse. `cut`: batches are no
@@ -49,7 +49,7 @@ class Batcher:
         self._queues = queues
         self._observer = observer
         self._lock = threading.Lock()
-        self._forming = Forming(delay, holds=cut)
+        self._forming = BatchFormer(delay, holds=cut)
         self._outlook = outlook
         self._cut = cut
         self._base = self._each = 0.0  # the outlook's bound
@@ -58,8 +58,8 @@ class Batcher:
         self._refusal: str | None = None
         self._stopped = False
         self._quiet = threading.Event()
-        self.watcher = Watcher(self._lock, self._forming, self._drop, self._check_quiet)
-        self.lane: Lane | None = None
+        self.watcher = DeadlineExpirer(self._lock, self._forming, self._drop, self._check_quiet)
+        self.lane: InlineQueue | None = None
 
     # -- callers -------------------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Batcher:
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def next(self, parking: Parking) -> Batch | None:
+    def next(self, parking: WorkerSlot) -> Batch | None:
         """The next batch, waiting for one; what the worker took before counts as done. None: the batcher is closed."""
         while True:
             batch, stopped, timeout = self._take(parking, park=True)
@@ -208,17 +208,17 @@ class Batcher:
             if timeout is not None:
                 self._idle.park(parking, timeout, self._lock)
 
-    def look(self, parking: Parking) -> Batch | None:
+    def look(self, parking: WorkerSlot) -> Batch | None:
         """The next batch if there is one now; what was taken before counts as done. For who does not wait."""
         return self._take(parking, park=False)[0]
 
-    def done(self, parking: Parking) -> None:
+    def done(self, parking: WorkerSlot) -> None:
         """What was taken through `look` is done."""
         with self._lock:
             self._running -= parking.empty()
             self._check_quiet()
 
-    def hand_off(self, parking: Parking, answer: Callable[[], None]) -> bool:
+    def hand_off(self, parking: WorkerSlot, answer: Callable[[], None]) -> bool:
         """Whether the watcher answers what the worker has just run, so that the worker can run the next batch: not
         while it is busy with another.
         """
@@ -238,7 +238,7 @@ class Batcher:
         if wake is not None:
             wake.wake.release()
 
-    def _take(self, parking: Parking, *, park: bool) -> tuple[Batch | None, bool, float | None]:
+    def _take(self, parking: WorkerSlot, *, park: bool) -> tuple[Batch | None, bool, float | None]:
         """A batch, whether the batcher is closed, and for how long to park (-1: until woken; None: look again)."""
         forming = self._forming
         batch = None
@@ -281,7 +281,7 @@ class Batcher:
             return batch, False, None
         return None, False, None if dropped else timeout
 
-    def _answered(self, parking: Parking) -> None:
+    def _answered(self, parking: WorkerSlot) -> None:
         # Holds the lock.
         now = monotonic()
         if self._outlook is not None:

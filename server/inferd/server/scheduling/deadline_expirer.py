@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from time import monotonic
 
-from inferd.server.scheduling.batch_former import Forming
+from inferd.server.scheduling.batch_former import BatchFormer
 from inferd.server.scheduling.request import NEVER, InferRequest
 from inferd.server.scheduling.worker_slot import Alarm
 
@@ -19,7 +19,7 @@ _TICK = 0.001  # expiries closer together than this are answered together
 _LONGEST = 3600.0  # seconds of one sleep
 
 
-class Watcher:
+class DeadlineExpirer:
     """Of one batcher, whose lock it shares: everything but `run` is for who holds that.
 
     expires_at   monotonic seconds at which it looks for what has expired; infinity: nothing will
@@ -31,7 +31,7 @@ class Watcher:
     def __init__(
         self,
         lock: Lock,
-        forming: Forming,
+        forming: BatchFormer,
         drop: Callable[[Sequence[InferRequest]], None],
         rested: Callable[[], None],
     ) -> None:

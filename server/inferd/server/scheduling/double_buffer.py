@@ -1,7 +1,7 @@
 """Several batches in hand on one instance: the next is put together and copied while the current one computes.
 
-    Turnstile   lets one batch compute at a time, and knows when it is expected to end
-    Seat        one thread's view of the instance: it looks like an instance, uploads at once and computes in its turn
+    ComputeTurns   lets one batch compute at a time, and knows when it is expected to end
+    DoubleBuffer   one thread's view of the instance: uploads at once and computes in its turn
 
 The next batch is taken as late as its preparation allows: what comes meanwhile shares it.
 """
@@ -22,7 +22,7 @@ P = TypeVar("P")
 B = TypeVar("B")
 
 
-class Turnstile:
+class ComputeTurns:
     """The turns of one instance. Thread-safe."""
 
     def __init__(self, expected: float = 0.0) -> None:
@@ -55,13 +55,13 @@ class Turnstile:
             self._condition.notify_all()
 
 
-class Seat:
+class DoubleBuffer:
     """An instance as one of the threads that share it sees it. Not thread-safe: it belongs to its thread.
 
     What `run` takes on the clock includes the wait for its turn, which `taking` keeps short.
     """
 
-    def __init__(self, instance: Instance, turnstile: Turnstile) -> None:
+    def __init__(self, instance: Instance, turnstile: ComputeTurns) -> None:
         self._instance = instance
         self._turnstile = turnstile
         self._taken = 0.0
@@ -97,19 +97,21 @@ class Seat:
         """The instance is its worker's to close."""
 
 
-def share(instance: Instance, places: Sequence[P], serve: Callable[[P, Seat], None]) -> None:
+def share(instance: Instance, places: Sequence[P], serve: Callable[[P, DoubleBuffer], None]) -> None:
     """Serves an instance from as many threads as there are places, the calling one among them. Gives back control when
     all have ended: whoever closes the instance then does so alone.
     """
-    turnstile = Turnstile()
+    turnstile = ComputeTurns()
     name = threading.current_thread().name
     others = [
-        threading.Thread(target=serve, args=(place, Seat(instance, turnstile)), name=f"{name}-{number}", daemon=True)
+        threading.Thread(
+            target=serve, args=(place, DoubleBuffer(instance, turnstile)), name=f"{name}-{number}", daemon=True
+        )
         for number, place in enumerate(places[1:], 2)
     ]
     for other in others:
         other.start()
-    serve(places[0], Seat(instance, turnstile))
+    serve(places[0], DoubleBuffer(instance, turnstile))
     for other in others:
         other.join()
 

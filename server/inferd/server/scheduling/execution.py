@@ -27,7 +27,7 @@ from inferd.server.scheduling.batch import (
 )
 from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.buffers import Buffers
-from inferd.server.scheduling.inline import TOO_LONG, Pace
+from inferd.server.scheduling.inline import TOO_LONG, InlineBudget
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
@@ -51,7 +51,7 @@ class Executor:
         paddings: Mapping[str, Padding],
         observer: BatchObserver,
         unbatch: Callable[[SignatureQueue, str], None],
-        pace: Pace,
+        pace: InlineBudget,
         inline: bool = False,
         hand_off: Callable[[Callable[[], None]], bool] = lambda _answer: False,
     ) -> None:

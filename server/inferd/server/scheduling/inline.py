@@ -1,8 +1,8 @@
 """Short batches run on the front end's own loop: a thread hop costs more than a tiny model.
 
     InlineLoop    the front end's loop as the schedulers see it: who asked for a turn, and how long a turn may take
-    Lane          one servable's place on it: takes a batch from the batcher and runs it right there
-    Pace          decides from measured costs whether a servable may be there at all
+    InlineQueue          one servable's place on it: takes a batch from the batcher and runs it right there
+    InlineBudget          decides from measured costs whether a servable may be there at all
 
 A model that nobody else's requests come between delays only itself: while it is alone, somewhat longer batches run here
 too, as long as they are not much more than what it costs to hand their requests to another thread and back.
@@ -41,7 +41,7 @@ _LOOKS = 3  # the machine may be slow twice
 _FIRST = 16  # batches that run elsewhere before a servable is trusted
 
 
-class Pace:
+class InlineBudget:
     """What a servable's batches have cost lately. Written by whoever runs one; a lost update does no harm.
 
     Costs are processor time of the running thread where a model has one thread, so that other programs on the
@@ -133,11 +133,11 @@ class InlineLoop:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._tenant: Pace | None = None  # of the servable that was called last, and since when no other was
+        self._tenant: InlineBudget | None = None  # of the servable that was called last, and since when no other was
         self._changed_at = 0.0
         self._thread = 0
         self.spent = 0.0  # seconds of the coming turn that batches have had already
-        self._lanes: dict[Lane, None] = {}
+        self._lanes: dict[InlineQueue, None] = {}
         self.asked = 0  # requests deferred to the coming turn; the transport looks at it after every event
 
     def enter(self) -> None:
@@ -148,17 +148,17 @@ class InlineLoop:
         """There is no loop any more."""
         self._thread = 0
 
-    def called(self, pace: Pace) -> None:
+    def called(self, pace: InlineBudget) -> None:
         """There are requests for the servable with that pace, on the loop or not."""
         if self._tenant is not pace:
             self._tenant = pace
             self._changed_at = self._clock()
 
-    def alone(self, pace: Pace) -> bool:
+    def alone(self, pace: InlineBudget) -> bool:
         """Whether there have been requests for no other servable lately."""
         return self._tenant is pace and self._clock() - self._changed_at >= LATELY
 
-    def defer(self, lane: Lane) -> bool:
+    def defer(self, lane: InlineQueue) -> bool:
         """Whether the lane gets its chance in the coming turn: only when this is the loop's own thread."""
         if threading.get_ident() != self._thread:
             return False
@@ -176,7 +176,7 @@ class InlineLoop:
             lane.run(until)
 
 
-class Lane:
+class InlineQueue:
     """A servable on the loop. `take_and_run` runs one batch and gives whether there was one; `hand_over` wakes a
     worker.
 
@@ -189,7 +189,7 @@ class Lane:
     __slots__ = ("_deferred", "_hand_over", "_loop", "_take_and_run", "alone", "busy", "closed", "pace", "single")
 
     def __init__(
-        self, loop: InlineLoop, pace: Pace, take_and_run: Callable[[], bool], hand_over: Callable[[], None]
+        self, loop: InlineLoop, pace: InlineBudget, take_and_run: Callable[[], bool], hand_over: Callable[[], None]
     ) -> None:
         self.pace = pace
         self.alone = True

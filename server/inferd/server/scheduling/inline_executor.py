@@ -10,10 +10,10 @@ import numpy as np
 from inferd.backends.api import Array, BackendError, Traits
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
+from inferd.server.scheduling.inline import InlineBudget, InlineLoop, InlineQueue
 from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import Ran, Route
-from inferd.server.scheduling.worker_slot import Parking
+from inferd.server.scheduling.worker_slot import WorkerSlot
 
 T = TypeVar("T")
 LARGE = 128 * 2**10  # bytes of a request: joining such ones costs more than a run for each, where runs are short
@@ -24,7 +24,9 @@ def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
     return traits.bounded and traits.concurrent and all(device == "cpu" for device in devices)
 
 
-def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, executor: Executor) -> Lane:
+def make_inline_queue(
+    loop: InlineLoop, pace: InlineBudget, batcher: Batcher, parking: WorkerSlot, executor: Executor
+) -> InlineQueue:
     """The lane that runs the queue's batches on the loop."""
 
     def take_and_run() -> bool:
@@ -36,7 +38,7 @@ def make_lane(loop: InlineLoop, pace: Pace, batcher: Batcher, parking: Parking, 
         batcher.done(parking)
         return True
 
-    return Lane(loop, pace, take_and_run, batcher.hand_over)
+    return InlineQueue(loop, pace, take_and_run, batcher.hand_over)
 
 
 def fits(traits: Traits) -> bool:
@@ -44,10 +46,10 @@ def fits(traits: Traits) -> bool:
     return not traits.may_write_inputs and traits.alignment <= 16
 
 
-class Express:
+class InlineExecutor:
     """Requests of one route that came together, run as one batch at once. On the loop's thread only."""
 
-    def __init__(self, lane: Lane, executor: Executor) -> None:
+    def __init__(self, lane: InlineQueue, executor: Executor) -> None:
         self._lane = lane
         self._executor = executor
 

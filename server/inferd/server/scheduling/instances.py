@@ -21,7 +21,7 @@ _log = logging.getLogger("inferd.scheduling")
 T = TypeVar("T")
 
 
-class Worker:
+class InstanceWorker:
     """One instance and its thread. All methods are thread-safe.
 
     The thread is a daemon: a model that hangs in its framework never keeps the process alive.
@@ -139,7 +139,7 @@ class InstanceGroup:
         self._started = False
         self._closed = False
         self.workers = tuple(
-            Worker(f"inferd-{name}-{number}", model, placement, self._exited)
+            InstanceWorker(f"inferd-{name}-{number}", model, placement, self._exited)
             for number, placement in enumerate(placements)
         )
 

@@ -3,7 +3,7 @@ lock holds.
 
     SignatureQueue   bounds and counts, the buckets by key
     Bucket           requests that may share a batch
-    Lane             those of one priority, oldest first
+    PriorityLevel             those of one priority, oldest first
 
 Priorities age: a request of priority p goes before one of priority p + 1 that came up to AGING seconds earlier, not
 before an older one. So nobody starves, however long the rush of more important requests lasts.
@@ -16,8 +16,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.policies.cost_model import CostCurve
-from inferd.server.scheduling.policies.fair_share import Crowd, Who
-from inferd.server.scheduling.policies.linger import Company
+from inferd.server.scheduling.policies.fair_share import FairShare, Who
+from inferd.server.scheduling.policies.linger import LingerPolicy
 from inferd.server.scheduling.request import NEVER, InferRequest
 
 AGING = 1.0  # seconds that one step of priority is worth
@@ -25,7 +25,7 @@ _KEPT_BUCKETS = 64  # empty buckets kept, so that steady traffic makes none anew
 _UNCUT = 64  # one batch in so many is as large as it may be, so that its cost stays known
 
 
-class Lane:
+class PriorityLevel:
     """Requests of one priority in a bucket. `dead` counts those that left out of turn and still stand in the line."""
 
     __slots__ = ("dead", "handicap", "priority", "requests")
@@ -51,9 +51,9 @@ class Bucket:
         self._discard = discard
         self.cost = CostCurve()
         self.effort = CostCurve()
-        self.company: Company | None = None
+        self.company: LingerPolicy | None = None
         self._cuts = 0
-        self.lanes = [Lane(1)]
+        self.lanes = [PriorityLevel(1)]
         self.rows = 0
         self.count = 0
         self.ripe_at = NEVER
@@ -86,18 +86,18 @@ class Bucket:
         """
         self._discard(self, request)
 
-    def lane(self, priority: int) -> Lane:
+    def level(self, priority: int) -> PriorityLevel:
         """The lane of a priority, made when it is not there."""
         for lane in self.lanes:
             if lane.priority == priority:
                 return lane
-        lane = Lane(priority)
+        lane = PriorityLevel(priority)
         if not self.lanes[-1].requests:  # the empty one of a bucket where nothing waits
             self.lanes.pop()
         self.lanes.append(lane)
         return lane
 
-    def next_lane(self) -> Lane:
+    def next_level(self) -> PriorityLevel:
         """The lane whose head is served next; an empty one when nothing waits."""
         lanes = self.lanes
         return lanes[0] if len(lanes) == 1 else min(lanes, key=_score)
@@ -105,7 +105,7 @@ class Bucket:
     @property
     def score(self) -> float:
         """When the bucket is served among others: the smallest first."""
-        return _score(self.next_lane())
+        return _score(self.next_level())
 
     def left(self, requests: int, rows: int, nbytes: int) -> None:
         """Takes back what was counted for that many requests when they came; they have no place any more."""
@@ -124,7 +124,7 @@ class Bucket:
         request.inputs = {}
         if self.queue.crowd is not None:
             self.queue.gone((request,))
-        lane = self.lane(request.priority)
+        lane = self.level(request.priority)
         lane.dead += 1
         requests = lane.requests
         while requests and requests[0].place is None:
@@ -145,7 +145,7 @@ class Bucket:
             self.lanes = [lane for lane in self.lanes if lane.requests] or self.lanes[:1]
 
 
-def _score(lane: Lane) -> float:
+def _score(lane: PriorityLevel) -> float:
     return lane.requests[0].enqueued_at + lane.handicap if lane.requests else NEVER
 
 
@@ -195,7 +195,7 @@ class SignatureQueue:
         self.buckets: dict[Hashable, Bucket] = {}
         self.who = who
         self.outputs = outputs
-        self.crowd: Crowd | None = None
+        self.crowd: FairShare | None = None
         self.wholes: dict[InferRequest, None] = {}
 
     def bucket(self, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> Bucket:
@@ -216,7 +216,7 @@ class SignatureQueue:
             return ()
         if self.crowd is None:
             standing = [one for bucket in self.buckets.values() for one in bucket.waiting()]
-            self.crowd = Crowd(self.who, (*self.wholes, *standing))
+            self.crowd = FairShare(self.who, (*self.wholes, *standing))
         places = self.requests + 1 - self.max_requests
         short = self.nbytes + request.nbytes - self.max_bytes
         return self.crowd.give_way(request, places if short > 0 else max(places, 1), short)

@@ -19,7 +19,7 @@ _ROUNDED = 0.02
 _JITTER = 0.005  # seconds that the call may have taken longer on its way than its cancel
 
 
-class Place(Protocol):
+class QueuePlace(Protocol):
     """Where a request waits."""
 
     def discard(self, request: InferRequest) -> None:
@@ -131,7 +131,7 @@ class InferRequest:
         self.batch_rows = 0  # rows in the batch that this request ran in; 0: it never ran
         self.leaves_at = 0.0
         self.route: Route | None = None
-        self.place: Place | None = None
+        self.place: QueuePlace | None = None
         self._unanswered = True
 
     def succeed(self, outputs: dict[str, Array]) -> None:

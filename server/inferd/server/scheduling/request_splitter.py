@@ -20,7 +20,7 @@ from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.request import InferRequest
 
 
-class Reassembly:
+class RequestSplitter:
     """One request under way in parts; it is the request's `Place`. Thread-safe."""
 
     def __init__(self, request: InferRequest, queue: SignatureQueue, key: Hashable, batcher: Batcher) -> None:

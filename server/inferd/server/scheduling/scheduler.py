@@ -18,24 +18,24 @@ from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.double_buffer import share
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import InlineLoop, Lane, Pace
-from inferd.server.scheduling.inline_executor import LARGE, Express, fits, make_lane, may_run_inline
+from inferd.server.scheduling.inline import InlineBudget, InlineLoop, InlineQueue
+from inferd.server.scheduling.inline_executor import LARGE, InlineExecutor, fits, make_inline_queue, may_run_inline
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.padding import Padding, unknown_names
-from inferd.server.scheduling.policies.deadline_admission import Outlook
+from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.policies.fair_share import Who
 from inferd.server.scheduling.qualification.probe import Verdict
 from inferd.server.scheduling.qualification.samples import Samples
-from inferd.server.scheduling.qualification.warmup import Rehearsal
+from inferd.server.scheduling.qualification.warmup import ModelWarmup
 from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.refusals import overflow
 from inferd.server.scheduling.request import InferRequest
-from inferd.server.scheduling.request_splitter import Reassembly
-from inferd.server.scheduling.worker_slot import Parking
+from inferd.server.scheduling.request_splitter import RequestSplitter
+from inferd.server.scheduling.worker_slot import WorkerSlot
 
 _log = logging.getLogger("inferd.scheduling")
-Take = Callable[[Parking], Batch | None]
+Take = Callable[[WorkerSlot], Batch | None]
 
 
 class Scheduler:
@@ -73,7 +73,7 @@ class Scheduler:
             _log.warning("%s: batching.padding names %r, which is no input of the model", name, unknown)
         self._paddings = {s.name: Padding(s, batching.padding) for s in model.signatures}
         tried = {s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures}
-        self._rehearsal = Rehearsal(name, model, batching, tried, stateful=self.stateful)
+        self._rehearsal = ModelWarmup(name, model, batching, tried, stateful=self.stateful)
         self._queues = {
             s.name: SignatureQueue(
                 s.name,
@@ -91,7 +91,7 @@ class Scheduler:
             tuple(self._queues.values()),
             delay=batching.max_queue_delay,
             observer=self._observer,
-            outlook=Outlook() if queue.admission == "deadline" else None,
+            outlook=DeadlineAdmission() if queue.admission == "deadline" else None,
             cut=batching.size == "auto",
         )
         self._overflows = {
@@ -102,13 +102,13 @@ class Scheduler:
         self._lock = threading.Lock()
         self._loop = loop
         self._on_loop = on_loop
-        self._lane: Lane | None = None
-        self._express: Express | None = None
-        self._pace = Pace(name, max(placement.threads for placement in placements) if placements else 1)
+        self._lane: InlineQueue | None = None
+        self._express: InlineExecutor | None = None
+        self._pace = InlineBudget(name, max(placement.threads for placement in placements) if placements else 1)
         self._called = partial((loop or InlineLoop()).called, self._pace)
         self._serving = False
         self._closed = False
-        self._parkings: list[Parking] = []
+        self._parkings: list[WorkerSlot] = []
         for signature in model.signatures:
             self._settle(signature, self._rehearsal.without_proof(signature) or Verdict(0, "not proven"))
         if batching.mode == "trusted" and self.max_batch_size:
@@ -220,7 +220,7 @@ class Scheduler:
                     route.run_now, route.run_one = self._express.run_now, self._express.run_one
             self._batcher.submit(request, queue, key)
         elif queue.splits:
-            Reassembly(request, queue, key, self._batcher).start(len(self._group.workers))
+            RequestSplitter(request, queue, key, self._batcher).start(len(self._group.workers))
         else:
             raise InvalidRequest(
                 f"{self._name}: expected at most {limit} rows (batching.max_batch_size), got {request.rows}; "
@@ -240,23 +240,25 @@ class Scheduler:
             inline = not self.stateful and self._on_loop != "never" and may_run_inline(self._model.traits, self.devices)
             if self._loop is not None and inline:
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
-                parking = Parking()
+                parking = WorkerSlot()
                 self._parkings.append(parking)
                 executor = self._executor(instance, parking, inline=True)
-                self._lane = self._batcher.lane = make_lane(self._loop, self._pace, self._batcher, parking, executor)
+                self._lane = self._batcher.lane = make_inline_queue(
+                    self._loop, self._pace, self._batcher, parking, executor
+                )
                 self._lane.alone = self._on_loop == "auto"
                 self._lane.single = len(self._group.workers) == 1
                 if fits(self._model.traits) and not self._batching.max_queue_delay:
-                    self._express = Express(self._lane, executor)
+                    self._express = InlineExecutor(self._lane, executor)
             for worker in self._group.workers:
                 on_cpu = worker.placement.device == "cpu"
-                parkings = [Parking() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
+                parkings = [WorkerSlot() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
                 self._parkings.extend(parkings)
                 worker.call(partial(self._serve, parkings))
             threading.Thread(target=self._batcher.watcher.run, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
 
-    def _executor(self, instance: Instance, parking: Parking, *, inline: bool = False) -> Executor:
+    def _executor(self, instance: Instance, parking: WorkerSlot, *, inline: bool = False) -> Executor:
         hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, parking)}
         return Executor(
             self._name,
@@ -270,7 +272,7 @@ class Scheduler:
             **hand_off,
         )
 
-    def _serve(self, parkings: list[Parking], instance: Instance) -> None:
+    def _serve(self, parkings: list[WorkerSlot], instance: Instance) -> None:
         if len(parkings) > 1:
             share(instance, parkings, lambda parking, seat: self._run_batches(parking, seat, seat.taking))
         else:
@@ -279,7 +281,7 @@ class Scheduler:
             self._lane.close()  # before the instance that it shares is closed
 
     def _run_batches(
-        self, parking: Parking, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
+        self, parking: WorkerSlot, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
     ) -> None:
         executor = self._executor(instance, parking)
         take = taking(self._batcher.next)

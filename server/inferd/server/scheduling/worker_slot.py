@@ -10,7 +10,7 @@ from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import InferRequest
 
 
-class Parking:
+class WorkerSlot:
     """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch, of so many `rows` and
     of `bucket`."""
 
@@ -32,10 +32,10 @@ class Parking:
         return taken
 
 
-class Idle(list[Parking]):
+class Idle(list[WorkerSlot]):
     """Workers that sleep, or are about to. For who holds the batcher's lock, but for `park`."""
 
-    def park(self, parking: Parking, timeout: float, lock: threading.Lock) -> None:
+    def park(self, parking: WorkerSlot, timeout: float, lock: threading.Lock) -> None:
         """One of them sleeps until it is woken, at most `timeout` seconds; -1: without an end. On its own thread,
         without the lock."""
         if parking.wake.acquire(timeout=timeout):

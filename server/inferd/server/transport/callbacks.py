@@ -15,7 +15,7 @@ from inferd.server.transport.calls import Metadata
 _log = logging.getLogger("inferd.rpc")
 
 
-class Call(Protocol):
+class CallbackTarget(Protocol):
     """A UnaryCall or a StreamCall of the seam."""
 
     @property
@@ -23,7 +23,7 @@ class Call(Protocol):
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None: ...
 
 
-def raised(call: Call, error: Exception) -> None:
+def raised(call: CallbackTarget, error: Exception) -> None:
     """Fails a call whose handler has raised; does nothing to one that is answered."""
     _log.error("the handler of %s raised", call.method, exc_info=error)
     failure = failure_of(error)
@@ -44,7 +44,7 @@ def tell_cancelled(fns: list[Callable[[], None]], method: str) -> None:
             _log.exception("a cancellation callback of %s raised", method)
 
 
-def tell_drained(call: Call, fn: Callable[[], None] | None) -> None:
+def tell_drained(call: CallbackTarget, fn: Callable[[], None] | None) -> None:
     """Calls what a stream left with `on_drain`; fails the stream where that is nothing, or raises."""
     if fn is not None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from inferd.server.access.tls import TlsFiles
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.transport.calls import MethodTable, Transport
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("inferd.rpc")
 def make_transport(
     table: MethodTable,
     config: ServerConfig,
-    inflight: Inflight,
+    inflight: InflightBounds,
     *,
     on_fatal: Callable[[], None],
     loop: InlineLoop | None = None,

@@ -18,7 +18,7 @@ from inferd.server.workers.metrics_totals import Families
 _COMMAND = (sys.executable, "-P", "-m", "inferd.server.cli.worker")
 
 
-class Phase(enum.Enum):
+class ChildPhase(enum.Enum):
     """How far a worker has come."""
 
     STARTING = "starting"  # imports, binds (not one that starts late), loads
@@ -39,7 +39,7 @@ class Child:
         self.id = id
         self.number = number
         self.late = late
-        self.phase = Phase.STARTING
+        self.phase = ChildPhase.STARTING
         self.replaces: Child | None = None
         self.states: dict[str, States] = {}
         self.families: Families = ()  # what it has counted, as last heard
@@ -101,7 +101,7 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether it has not ended."""
-        return self.phase is not Phase.GONE
+        return self.phase is not ChildPhase.GONE
 
     @property
     def available(self) -> set[tuple[str, int]]:

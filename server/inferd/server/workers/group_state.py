@@ -29,7 +29,7 @@ class _Seen:
     at: float  # wall clock
 
 
-class Picture:
+class GroupState:
     """What the other workers say of themselves. Thread-safe."""
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:

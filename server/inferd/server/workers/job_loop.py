@@ -11,7 +11,7 @@ from collections.abc import Callable
 Job = Callable[[], None]
 
 
-class Agenda:
+class JobLoop:
     """`post` from any thread and from signal handlers; the rest on the thread whose agenda it is. Times are monotonic
     seconds."""
 

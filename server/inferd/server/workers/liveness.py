@@ -30,12 +30,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
-class _Question:
+class _LivenessQuestion:
     since: float
     spent: float  # processor seconds that the worker had taken by then
 
 
-class Watch:
+class LivenessWatch:
     """The supervisor's thread only; `post` brings answers back to it, `after` calls later. `limit` in seconds; `clock`
     is monotonic; `spent` gives the processor seconds that a process has taken."""
 
@@ -57,7 +57,7 @@ class Watch:
         self._clock = clock
         self._spent = spent or processor_seconds
         self._due = 0.0
-        self._open: dict[int, _Question] = {}  # by worker
+        self._open: dict[int, _LivenessQuestion] = {}  # by worker
         self._answered: set[int] = set()  # workers that ever did
 
     def start(self) -> None:
@@ -81,7 +81,7 @@ class Watch:
             elif question is None:
                 self._ask(child, now)
             elif late:
-                self._open[child.id] = _Question(now, self._spent(child.pid))
+                self._open[child.id] = _LivenessQuestion(now, self._spent(child.pid))
             elif now - question.since >= self._patience(child, question, now):
                 event(
                     log, logging.ERROR, "worker does not answer and is killed", worker=child.number, pid=child.pid,
@@ -89,15 +89,15 @@ class Watch:
                 )  # fmt: skip
                 child.kill()
                 child.link.close()
-                self._open[child.id] = _Question(now, self._spent(child.pid))
+                self._open[child.id] = _LivenessQuestion(now, self._spent(child.pid))
 
-    def _patience(self, child: Child, question: _Question, now: float) -> float:
+    def _patience(self, child: Child, question: _LivenessQuestion, now: float) -> float:
         starts = child.id not in self._answered
         computes = self._spent(child.pid) - question.spent >= _BUSY * (now - question.since)
         return self._limit * _MORE if starts or computes else self._limit
 
     def _ask(self, child: Child, now: float) -> None:
-        self._open[child.id] = _Question(now, self._spent(child.pid))
+        self._open[child.id] = _LivenessQuestion(now, self._spent(child.pid))
         child.link.ask(Ping()).add_done_callback(lambda said: self._post(partial(self._heard, child, said)))
 
     def _heard(self, child: Child, said: Future[Any]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from inferd.server.config.schema import ServerConfig
-from inferd.server.lifecycle.operations.overrides import Wishes
-from inferd.server.repository.configured_models import NamedModel
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
+from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.workers.metrics_totals import Families
 
 # From the supervisor
@@ -19,16 +19,16 @@ class Begin:
     """The first message: what this worker is and serves.
 
     `number` is from 1 to `size`; a worker takes the number of the one that it replaces. `late`: it opens its ports only
-    when it is told to, because others serve already. `named` None: the models that the configuration names.
+    when it is told to, because others serve already. `configured_models` None: the models that the configuration names.
     """
 
     config: ServerConfig
     number: int
     size: int
     late: bool
-    wishes: Mapping[str, Wishes] = field(default_factory=dict)
+    wishes: Mapping[str, ModelOverrides] = field(default_factory=dict)
     persistent: bool = False
-    named: Mapping[str, NamedModel] | None = None
+    configured_models: Mapping[str, ConfiguredModel] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Wished:
     """The operators' wishes for a model, as they stand."""
 
     model: str
-    wishes: Wishes
+    wishes: ModelOverrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Keep:
 
     operation: int
     model: str
-    wishes: Wishes
+    wishes: ModelOverrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Operation:
     by: str
     version: int | None = None
     label: str = ""
-    models: Mapping[str, NamedModel] = field(default_factory=dict)
+    models: Mapping[str, ConfiguredModel] = field(default_factory=dict)
     number: int = 0
 
 

@@ -8,16 +8,16 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from inferd.server.workers.child import Child, Phase
+from inferd.server.workers.child import Child, ChildPhase
 from inferd.server.workers.link import Answer
 from inferd.server.workers.messages import Collect
 from inferd.server.workers.metrics_totals import Families, Others, added, lasting
 
 _PATIENCE = 1.0  # seconds for a worker to say what it has counted
-_ASKED = (Phase.SERVING, Phase.LEAVING)
+_ASKED = (ChildPhase.SERVING, ChildPhase.LEAVING)
 
 
-class Scrapes:
+class MetricsExchange:
     """The supervisor's thread only; `post` brings answers back to it, `after` calls later."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """What operators want, done by every worker: asked of all in one order, answered when all have done it.
 
-Wishes have one keeper, the supervisor's `Overrides`. Each worker works out what an operation makes of the wishes; the
-first result is kept and counts for all. At the end of each operation everybody is told the wishes as they stand.
+The supervisor's `Overrides` is the only store. Each worker computes what an operation makes of the overrides; the first
+result is kept and counts for all. At the end of each operation every worker is told the overrides as they stand.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from inferd.server.errors import ServingError, Unavailable
-from inferd.server.lifecycle.operations.overrides import Overrides, OverridesError, Wishes
-from inferd.server.repository.configured_models import NamedModel
-from inferd.server.workers.child import Child, Phase
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, Overrides, OverridesError
+from inferd.server.repository.configured_models import ConfiguredModel
+from inferd.server.workers.child import Child, ChildPhase
 from inferd.server.workers.link import Answer, LinkLost
 from inferd.server.workers.messages import Keep, Operation, Wished
 
-_COUNT = (Phase.READY, Phase.OPENING, Phase.SERVING)
+_COUNT = (ChildPhase.READY, ChildPhase.OPENING, ChildPhase.SERVING)
 """Whose outcome is waited for. A worker that starts does what is asked, too, but in its own time."""
 
 
@@ -28,7 +28,7 @@ class _Running:
     operation: Operation
     asker: Child
     answer: Answer
-    kept: dict[str, Wishes] = field(default_factory=dict)
+    kept: dict[str, ModelOverrides] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
     outcomes: dict[int, tuple[Child, object]] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Operations:
         self._running: dict[int, _Running] = {}
         self._last = 0
         self._newest: dict[str, int] = {}  # by model: the last operation that made wishes
-        self.named: Mapping[str, NamedModel] | None = None
+        self.configured_models: Mapping[str, ConfiguredModel] | None = None
 
     def start(self, asker: Child, operation: Operation, answer: Answer) -> None:
         """A worker passes on what an operator asked it for."""
@@ -56,7 +56,7 @@ class Operations:
         number = self._last
         running = self._running[number] = _Running(replace(operation, number=number), asker, answer)
         if operation.kind == "replace":
-            self.named = operation.models
+            self.configured_models = operation.models
         asked = list(self._everyone())
         running.waiting = {child.id for child in asked if child.phase in _COUNT or child is asker}
         for child in asked:

@@ -7,7 +7,7 @@ from inferd.server.lifecycle.reconcile.backoff import Backoff
 EARLY = 30.0  # seconds; who lives shorter has died early
 
 
-class Deaths:
+class RestartBackoff:
     """Counts early deaths in a row: the first of them may be chance, many are not."""
 
     def __init__(self, backoff: Backoff) -> None:

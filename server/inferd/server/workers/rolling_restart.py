@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 
-class Rolling:
+class RollingRestart:
     """`replace` is given the id of the next worker, and says whether it will be replaced. Ids are never used twice."""
 
     def __init__(self, replace: Callable[[int], bool]) -> None:

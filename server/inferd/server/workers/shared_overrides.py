@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-from inferd.server.lifecycle.operations.overrides import Overrides, OverridesError, Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, Overrides, OverridesError
 from inferd.server.workers.link import LinkLost
 
 _PATIENCE = 10.0  # seconds for the supervisor to write a small file
@@ -20,7 +20,11 @@ class SharedOverrides(Overrides):
     """
 
     def __init__(
-        self, wishes: Mapping[str, Wishes], keep: Callable[[str, Wishes], Future[Wishes]], *, persistent: bool
+        self,
+        wishes: Mapping[str, ModelOverrides],
+        keep: Callable[[str, ModelOverrides], Future[ModelOverrides]],
+        *,
+        persistent: bool,
     ) -> None:
         super().__init__(None)
         self._wishes = dict(wishes)
@@ -32,7 +36,7 @@ class SharedOverrides(Overrides):
         """See Overrides."""
         return self._kept_on_disk
 
-    def change(self, model: str, wishes: Wishes) -> None:
+    def change(self, model: str, wishes: ModelOverrides) -> None:
         """See Overrides."""
         if wishes == self.of(model):
             return

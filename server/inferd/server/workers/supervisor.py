@@ -26,16 +26,16 @@ from inferd.server.lifecycle.operations.overrides import Overrides
 from inferd.server.lifecycle.reconcile.backoff import Backoff
 from inferd.server.observability.events import event, get
 from inferd.server.workers import messages as m
-from inferd.server.workers.child import Child, Phase
-from inferd.server.workers.job_loop import Agenda
+from inferd.server.workers.child import Child, ChildPhase
+from inferd.server.workers.job_loop import JobLoop
 from inferd.server.workers.link import Answer
-from inferd.server.workers.liveness import Watch
-from inferd.server.workers.metrics_exchange import Scrapes
+from inferd.server.workers.liveness import LivenessWatch
+from inferd.server.workers.metrics_exchange import MetricsExchange
 from inferd.server.workers.operations import Operations
 from inferd.server.workers.ports import HeldPorts
-from inferd.server.workers.restart_backoff import Deaths
-from inferd.server.workers.rolling_restart import Rolling
-from inferd.server.workers.two_phase_activation import Agreement
+from inferd.server.workers.restart_backoff import RestartBackoff
+from inferd.server.workers.rolling_restart import RollingRestart
+from inferd.server.workers.two_phase_activation import TwoPhaseActivation
 from inferd.server.workers.worker_join import introduce, missing, tell_missing
 from inferd.server.workers.worker_settings import check, for_workers
 
@@ -61,19 +61,19 @@ class Supervisor:
         self._overrides = Overrides.of_config(config.server)
         self.ports = HeldPorts.of(config)
         self._config = for_workers(self.ports.apply(config))
-        self._deaths = Deaths(backoff or Backoff(0.5, 30.0))
-        self._agenda = Agenda()
+        self._deaths = RestartBackoff(backoff or Backoff(0.5, 30.0))
+        self._agenda = JobLoop()
         self._numbers = itertools.count(1)
         self._children: dict[int, Child] = {}
-        self._agreement = Agreement(
+        self._agreement = TwoPhaseActivation(
             self._decided, self._late, named=self._named, patience=_PATIENCE, clock=time.monotonic
         )
         self._operations = Operations(self._overrides, self._alive, self._agenda.post)
-        self._scrapes = Scrapes(self._alive, self._agenda.post, self._agenda.after)
-        self._watch = Watch(
+        self._scrapes = MetricsExchange(self._alive, self._agenda.post, self._agenda.after)
+        self._watch = LivenessWatch(
             self._alive, self._agenda.post, self._agenda.after, limit=config.server.worker_hang, clock=time.monotonic
         )
-        self._rolling = Rolling(self._roll_one)
+        self._rolling = RollingRestart(self._roll_one)
         self._summary = ""
         self._ready = False
         self._stopping = False
@@ -144,7 +144,7 @@ class Supervisor:
                 late,
                 self._overrides.all,
                 self._overrides.persistent,
-                self._operations.named,
+                self._operations.configured_models,
             )
         )
         if late:
@@ -156,7 +156,7 @@ class Supervisor:
         return [child for child in self._children.values() if child.alive]
 
     def _serving(self) -> list[Child]:
-        return [child for child in self._children.values() if child.phase is Phase.SERVING]
+        return [child for child in self._children.values() if child.phase is ChildPhase.SERVING]
 
     def _named(self, id: int) -> str:  # noqa: A002
         return f"worker {self._children[id].number}" if id in self._children else "a worker"
@@ -165,11 +165,11 @@ class Supervisor:
         match message:
             case m.Ready():
                 self._summary = message.summary
-                if child.phase is Phase.STARTING:
-                    child.phase = Phase.READY
+                if child.phase is ChildPhase.STARTING:
+                    child.phase = ChildPhase.READY
                     self._advance()
             case m.Opened():
-                if child.phase is Phase.OPENING:
+                if child.phase is ChildPhase.OPENING:
                     self._joined(child)
             case m.States():
                 self._states(child, message)
@@ -197,7 +197,7 @@ class Supervisor:
         """Lets those in that have what they need."""
         if not self._ready:
             first = [child for child in self._children.values() if not child.late and child.alive]
-            if len(first) == self._size and all(child.phase is Phase.READY for child in first):
+            if len(first) == self._size and all(child.phase is ChildPhase.READY for child in first):
                 self._ready = True
                 for child in first:
                     self._joined(child)
@@ -205,15 +205,15 @@ class Supervisor:
                     self._on_ready(self._summary)
             return
         for child in self._alive():
-            if child.phase is Phase.READY and not child.late:  # its ports are open
+            if child.phase is ChildPhase.READY and not child.late:  # its ports are open
                 self._joined(child)
-            elif child.phase is Phase.READY and not missing(child, self._serving()):
-                child.phase = Phase.OPENING
+            elif child.phase is ChildPhase.READY and not missing(child, self._serving()):
+                child.phase = ChildPhase.OPENING
                 child.link.tell(m.GroupReady())
                 child.link.tell(m.Open())
 
     def _joined(self, child: Child) -> None:
-        child.phase = Phase.SERVING
+        child.phase = ChildPhase.SERVING
         child.link.tell(m.GroupReady())
         self._agreement.join(child.id)
         introduce(child, self._serving())
@@ -233,13 +233,13 @@ class Supervisor:
             ended = [version for version, (state, _) in news.states.items() if state in ("UNLOADING", "END")]
         for version in ended:
             self._agreement.ended(child.id, f"{news.model}:{version}")
-        if child.phase is Phase.SERVING:
+        if child.phase is ChildPhase.SERVING:
             for other in self._serving():
                 if other is not child:
                     other.link.tell(m.PeerStates(child.number, news.model, news.states))
         self._advance()
 
-    # Agreement
+    # TwoPhaseActivation
 
     def _decided(self, id: int, key: str, refusal: str) -> None:  # noqa: A002
         self._children[id].link.tell(m.Decided(key, refusal))
@@ -257,9 +257,9 @@ class Supervisor:
         if code is None:
             self._agenda.after(_LOOK, partial(self._lost, child, until))
             return
-        served = child.phase in (Phase.SERVING, Phase.OPENING)
-        leaving = child.phase is Phase.LEAVING
-        child.phase = Phase.GONE
+        served = child.phase in (ChildPhase.SERVING, ChildPhase.OPENING)
+        leaving = child.phase is ChildPhase.LEAVING
+        child.phase = ChildPhase.GONE
         self._agreement.leave(child.id)
         self._scrapes.gone(child)
         del self._children[child.id]
@@ -297,14 +297,14 @@ class Supervisor:
             self._stop()
 
     def _replace(self, child: Child) -> None:
-        if self._stopping or child.phase is not Phase.SERVING or child.replaced:
+        if self._stopping or child.phase is not ChildPhase.SERVING or child.replaced:
             return
         child.replaced = True
         self._scrapes.restarts += 1
         self._spawn(child.number, late=True, replaces=child)
 
     def _send_away(self, child: Child) -> None:
-        child.phase = Phase.LEAVING
+        child.phase = ChildPhase.LEAVING
         child.stopping = True
         self._agreement.leave(child.id)
         for other in self._serving():
@@ -320,7 +320,7 @@ class Supervisor:
 
     def _roll_one(self, id: int) -> bool:  # noqa: A002
         child = self._children.get(id)
-        if child is None or child.phase is not Phase.SERVING:
+        if child is None or child.phase is not ChildPhase.SERVING:
             return False
         self._replace(child)
         return child.replaced
@@ -334,7 +334,7 @@ class Supervisor:
         drain = self._config.drain
         event(log, logging.INFO, "stopping the workers", workers=len(self._alive()))
         for child in self._alive():
-            if child.phase in (Phase.STARTING, Phase.READY) and (child.late or not self._ready):
+            if child.phase in (ChildPhase.STARTING, ChildPhase.READY) and (child.late or not self._ready):
                 child.kill()  # it serves nothing yet
             else:
                 child.stopping = True

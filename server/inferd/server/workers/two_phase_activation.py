@@ -19,14 +19,14 @@ Late = Callable[[str, list[int]], None]
 
 
 @dataclass(slots=True)
-class _Question:
+class _ActivationQuestion:
     subject: str
     waiting: dict[int, None] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     since: float | None = None  # when the first member had loaded it
 
 
-class Agreement:
+class TwoPhaseActivation:
     """Workers are numbers that are never used twice. `key` stands for content, `subject` for the version that has it.
 
     `named` says what a worker is called in a reason.
@@ -41,7 +41,7 @@ class Agreement:
         self._patience = patience
         self._clock = clock
         self._members: set[int] = set()
-        self._open: dict[str, _Question] = {}
+        self._open: dict[str, _ActivationQuestion] = {}
         self._serves: dict[str, dict[int, str]] = {}  # subject → worker → key
 
     def join(self, worker: int) -> None:
@@ -107,9 +107,9 @@ class Agreement:
                 self._late(question.subject, sorted(self._missing(key, question)))
                 self._let_in(key, question)
 
-    def _question(self, worker: int, key: str, subject: str) -> _Question:
+    def _question(self, worker: int, key: str, subject: str) -> _ActivationQuestion:
         self._forget(worker, subject, but=key)
-        return self._open.setdefault(key, _Question(subject))
+        return self._open.setdefault(key, _ActivationQuestion(subject))
 
     def _forget(self, worker: int, subject: str, but: str = "") -> None:
         """What it could not load of other content is no news any more."""
@@ -117,7 +117,7 @@ class Agreement:
             if key != but and question.subject == subject and question.failed.pop(worker, None) is not None:
                 self._drop_empty(key, question)
 
-    def _missing(self, key: str, question: _Question) -> set[int]:
+    def _missing(self, key: str, question: _ActivationQuestion) -> set[int]:
         serving = self._serves.get(question.subject, {})
         return {one for one in self._members if one not in question.waiting and serving.get(one) != key}
 
@@ -125,7 +125,7 @@ class Agreement:
         for key, question in list(self._open.items()):
             self._settle(key, question)
 
-    def _settle(self, key: str, question: _Question) -> None:
+    def _settle(self, key: str, question: _ActivationQuestion) -> None:
         if not question.waiting:
             question.since = None
             self._drop_empty(key, question)
@@ -144,7 +144,7 @@ class Agreement:
                 del question.waiting[one]
                 self._serve(one, key, question.subject)
 
-    def _let_in(self, key: str, question: _Question) -> None:
+    def _let_in(self, key: str, question: _ActivationQuestion) -> None:
         del self._open[key]
         for one in question.waiting:
             self._serve(one, key, question.subject)
@@ -153,6 +153,6 @@ class Agreement:
         self._serves.setdefault(subject, {})[worker] = key
         self._decide(worker, key, "")
 
-    def _drop_empty(self, key: str, question: _Question) -> None:
+    def _drop_empty(self, key: str, question: _ActivationQuestion) -> None:
         if not question.waiting and not question.failed:
             self._open.pop(key, None)

@@ -20,16 +20,16 @@ from inferd.server.errors import ServingError
 from inferd.server.lifecycle.assemble import Shared
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.operations.admin_operations import when_all
-from inferd.server.lifecycle.operations.overrides import Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.reconcile.model_state import Content
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
 from inferd.server.observability.metrics import Metrics
 from inferd.server.workers import messages as m
-from inferd.server.workers.group_state import Picture, states_of
+from inferd.server.workers.group_state import GroupState, states_of
 from inferd.server.workers.link import Answer, Link, LinkLost
 from inferd.server.workers.metrics_totals import Families, Others, families, group, text
 from inferd.server.workers.shared_overrides import SharedOverrides
-from inferd.server.workers.worker_manager import Front
+from inferd.server.workers.worker_manager import WorkerManager
 
 _SCRAPE = 3.0  # seconds for the metrics of the other workers
 
@@ -37,7 +37,7 @@ Order = m.Open | m.Leave | m.Stop
 Decided = Callable[[str | None], None]
 
 
-class Seat:
+class WorkerAgent:
     """One worker's place. Made with the link's socket; `begin` is the first message. Thread-safe.
 
     stopping   the whole group is to end, not this worker alone
@@ -48,9 +48,9 @@ class Seat:
         self._begin: Future[m.Begin] = Future()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self.stopping = False
-        self._picture = Picture()
+        self._picture = GroupState()
         self._manager: Manager | None = None
-        self._front: Front | None = None
+        self._front: WorkerManager | None = None
         self._metrics: Metrics | None = None
         self._others = Others()  # as last heard
         self._last: Families = ()  # what the farewell said
@@ -70,12 +70,12 @@ class Seat:
     @property
     def shared(self) -> Shared:
         """For the manager."""
-        return Shared(self.overrides, self, self.begin.named)
+        return Shared(self.overrides, self, self.begin.configured_models)
 
-    def front(self, manager: Manager) -> Front:
+    def manager_of_group(self, manager: Manager) -> WorkerManager:
         """The manager for the edges. Called once. What has been asked of this worker since it began is done now."""
         with self._beginning:
-            self._manager, self._front = manager, Front(manager, self._picture, self._link.ask)
+            self._manager, self._front = manager, WorkerManager(manager, self._picture, self._link.ask)
             manager.subscribe(self._changed)
             for message, answer in self._early:
                 self._do(manager, self._front, message, answer)
@@ -163,10 +163,10 @@ class Seat:
                         return
                 self._do(self._manager, self._front, message, answer)
 
-    def _do(self, manager: Manager, front: Front, message: Any, answer: Answer | None) -> None:
+    def _do(self, manager: Manager, front: WorkerManager, message: Any, answer: Answer | None) -> None:
         match message:
             case m.Wished():
-                manager.adopt_wishes(message.model, message.wishes)
+                manager.adopt_overrides(message.model, message.wishes)
             case m.GroupReady():
                 front.become_ready()
             case m.Operation() if answer is not None:
@@ -194,7 +194,7 @@ class Seat:
                 case "rollback":
                     wishes = [manager.rollback(name, version, by=by)]
                 case "replace":
-                    wishes = manager.replace_named(operation.models, by=by)
+                    wishes = manager.replace_configured_models(operation.models, by=by)
         finally:
             self._operation.reset(token)
 
@@ -204,7 +204,7 @@ class Seat:
 
         when_all(wishes, done)
 
-    def _keep(self, model: str, wishes: Wishes) -> Future[Wishes]:
+    def _keep(self, model: str, wishes: ModelOverrides) -> Future[ModelOverrides]:
         return self._link.ask(m.Keep(self._operation.get(), model, wishes))
 
     def _changed(self, change: StateChange) -> None:

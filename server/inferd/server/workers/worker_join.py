@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 
 from inferd.server.observability.events import event, get
-from inferd.server.workers.child import Child, Phase
+from inferd.server.workers.child import Child, ChildPhase
 from inferd.server.workers.messages import PeerStates
 
 log = get("group")
@@ -20,7 +20,7 @@ def missing(child: Child, serving: Iterable[Child]) -> set[tuple[str, int]]:
 
 def tell_missing(child: Child, serving: Iterable[Child]) -> None:
     """Says in the log why a worker does not serve yet, if it does not."""
-    if child.phase in (Phase.STARTING, Phase.READY):
+    if child.phase in (ChildPhase.STARTING, ChildPhase.READY):
         lacks = ", ".join(f"{model}:{version}" for model, version in sorted(missing(child, serving))[:5])
         event(log, logging.WARNING, "a worker does not serve yet", worker=child.number, missing=lacks or "its start")
 

@@ -12,20 +12,20 @@ from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.ready_moment import ReadyMoment
 from inferd.server.lifecycle.state import ModelStatus, StateChange
-from inferd.server.repository.configured_models import NamedModel
-from inferd.server.workers.group_state import Picture
+from inferd.server.repository.configured_models import ConfiguredModel
+from inferd.server.workers.group_state import GroupState
 from inferd.server.workers.link import LinkLost
 from inferd.server.workers.messages import Operation
 
 
-class Front:
+class WorkerManager:
     """See `core.needs.ManagerLike`. Thread-safe.
 
     `ask` puts an operation to the supervisor. `acquire` and `serving` are the manager's own methods: a request costs
     what it costs without a group.
     """
 
-    def __init__(self, manager: Manager, picture: Picture, ask: Callable[[Operation], Future[Any]]) -> None:
+    def __init__(self, manager: Manager, picture: GroupState, ask: Callable[[Operation], Future[Any]]) -> None:
         self._manager = manager
         self._picture = picture
         self._ask = ask
@@ -42,8 +42,8 @@ class Front:
         return self._manager.persistent
 
     @property
-    def named(self) -> Mapping[str, NamedModel]:
-        return self._manager.named
+    def configured_models(self) -> Mapping[str, ConfiguredModel]:
+        return self._manager.configured_models
 
     def models(self) -> tuple[ModelStatus, ...]:
         return tuple(self._picture.over(model) for model in self._manager.models())
@@ -79,7 +79,9 @@ class Front:
     def rollback(self, name: str, to: int | None = None, *, by: str) -> Future[ModelStatus]:
         return self._operate(Operation("rollback", name, by, to))
 
-    def replace_named(self, models: Mapping[str, NamedModel], *, by: str) -> Sequence[Future[ModelStatus]]:
+    def replace_configured_models(
+        self, models: Mapping[str, ConfiguredModel], *, by: str
+    ) -> Sequence[Future[ModelStatus]]:
         return (self._operate(Operation("replace", "", by, models=models)),)
 
     def _operate(self, operation: Operation) -> Future[ModelStatus]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.loading.declared import declared_signatures
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord
+from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.lifecycle.request_check import describe
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.serving_map import ServingMap
 from inferd.server.lifecycle.state import State
-from inferd.server.scheduling.ensemble.scheduler import Pipeline
-from inferd.server.scheduling.ensemble.step_graph import Stage, Wiring, WiringError, wire
+from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
+from inferd.server.scheduling.ensemble.step_graph import GraphStep, StepGraph, StepGraphError, build_step_graph
 
 BACKEND = "ensemble"
 
@@ -34,14 +34,14 @@ class Obstacle:
     passing: bool = False
 
 
-def wiring_of(config: ModelConfig) -> tuple[Signature, Wiring]:
+def step_graph_of(config: ModelConfig) -> tuple[Signature, StepGraph]:
     """What an ensemble takes and gives, and how its steps hang together. Raises LoadError."""
     declared = declared_signatures(config)
     if len(declared) != 1:
         raise LoadError(f"an ensemble declares its inputs and outputs in one signature, got {len(declared)}")
     signature = declared[0]
     stages = [
-        Stage(
+        GraphStep(
             step.model,
             step.version,
             tuple(step.inputs.items()),
@@ -52,12 +52,12 @@ def wiring_of(config: ModelConfig) -> tuple[Signature, Wiring]:
     ]
     names = [[spec.name for spec in specs] for specs in (signature.inputs, signature.outputs)]
     try:
-        return signature, wire(names[0], names[1], stages)
-    except WiringError as error:
+        return signature, build_step_graph(names[0], names[1], stages)
+    except StepGraphError as error:
         raise LoadError(str(error)) from None
 
 
-def misfit(signature: Signature, wiring: Wiring, found: Found) -> str:
+def misfit(signature: Signature, wiring: StepGraph, found: Found) -> str:
     """Where the steps' models and the ensemble do not fit each other, "" where they do."""
     specs = {spec.name: spec for spec in signature.inputs}
     for stage in wiring.stages:
@@ -75,7 +75,7 @@ def misfit(signature: Signature, wiring: Wiring, found: Found) -> str:
     return ""
 
 
-def _inputs(stage: Stage, model: Signature, specs: Mapping[str, TensorSpec]) -> str:
+def _inputs(stage: GraphStep, model: Signature, specs: Mapping[str, TensorSpec]) -> str:
     known = {spec.name: spec for spec in model.inputs}
     fed = dict(stage.inputs)
     for name, tensor in stage.inputs:
@@ -89,7 +89,7 @@ def _inputs(stage: Stage, model: Signature, specs: Mapping[str, TensorSpec]) -> 
     return f"nothing is given to the model's input {_listed(lacking)}" if lacking else ""
 
 
-def _outputs(stage: Stage, model: Signature, specs: dict[str, TensorSpec]) -> str:
+def _outputs(stage: GraphStep, model: Signature, specs: dict[str, TensorSpec]) -> str:
     known = {spec.name: spec for spec in model.outputs}
     for name, tensor in stage.outputs:
         if name not in known:
@@ -109,18 +109,18 @@ def _agree(one: TensorSpec, other: TensorSpec) -> bool:
 
 
 def obstacle(
-    model: ModelRecord, served: Servable | None, records: Mapping[str, ModelRecord], serving: ServingMap
+    model: ModelState, served: Servable | None, records: Mapping[str, ModelState], serving: ServingMap
 ) -> Obstacle | None:
     """What is in the way of an ensemble, None for nothing. The manager's thread only.
 
     `served`: the ensemble as it is loaded, which may be made otherwise than its settings say now; None: not loaded.
     """
     assert model.config is not None
-    if served is not None and isinstance(served.scheduler, Pipeline):
+    if served is not None and isinstance(served.scheduler, EnsembleScheduler):
         signature, wiring = served.scheduler.signature, served.scheduler.wiring
     else:
         try:
-            signature, wiring = wiring_of(model.config)
+            signature, wiring = step_graph_of(model.config)
         except LoadError as error:
             return Obstacle(str(error))
     circle = _circle(model.name, records)
@@ -146,7 +146,7 @@ def obstacle(
     return Obstacle(problem) if problem else None
 
 
-def _missing(stage: Stage, record: ModelRecord | None) -> Obstacle:
+def _missing(stage: GraphStep, record: ModelState | None) -> Obstacle:
     if record is None or (record.disk is None and not record.versions):
         return Obstacle(f"{stage.subject}: there is no such model in the repository")
     versions = [
@@ -164,7 +164,7 @@ def _missing(stage: Stage, record: ModelRecord | None) -> Obstacle:
     return Obstacle(f"{stage.subject} is not available{f': {reason}' if reason else ''}")
 
 
-def _circle(name: str, records: Mapping[str, ModelRecord]) -> list[str]:
+def _circle(name: str, records: Mapping[str, ModelState]) -> list[str]:
     """The way from an ensemble through others back to itself, empty when there is none."""
     seen: set[str] = set()
 
@@ -182,12 +182,12 @@ def _circle(name: str, records: Mapping[str, ModelRecord]) -> list[str]:
     return walk([name])
 
 
-def composing(record: ModelRecord | None) -> tuple[str, ...]:
+def composing(record: ModelState | None) -> tuple[str, ...]:
     """The models that an ensemble is made of, none for any other model."""
     return models_of(record.config) if record is not None and record.config is not None else ()
 
 
-def held_by(record: ModelRecord) -> frozenset[str]:
+def held_by(record: ModelState) -> frozenset[str]:
     """The models that an ensemble is made of or will be."""
     loaded = {step.model for served in record.available().values() for step in served.ensemble}
     return frozenset(loaded.union(composing(record)))

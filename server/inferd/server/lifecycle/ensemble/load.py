@@ -7,12 +7,12 @@ from contextlib import ExitStack
 
 from inferd.backends.api import LoadError
 from inferd.server.errors import ServingError
-from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, wiring_of
+from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, step_graph_of
 from inferd.server.lifecycle.loading.class_labels import class_labels
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.scheduling.ensemble.scheduler import Acquire, Pipeline
+from inferd.server.scheduling.ensemble.scheduler import Acquire, EnsembleScheduler
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.fair_share import Who
 
@@ -22,7 +22,7 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
     LoadError."""
     began = time.monotonic()
     config = request.config
-    signature, wiring = wiring_of(config)
+    signature, wiring = step_graph_of(config)
     with ExitStack() as held:
         found = {}
         for stage in wiring.stages:
@@ -41,7 +41,7 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
             raise LoadError(problem)
         stateful = config.stateful or any(servable.stateful for servable in found.values())
         devices = tuple(dict.fromkeys(device for servable in found.values() for device in servable.devices))
-    pipeline = Pipeline(
+    pipeline = EnsembleScheduler(
         f"ensemble {request.id.name!r}",
         signature,
         wiring,

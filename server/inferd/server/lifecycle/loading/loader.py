@@ -34,7 +34,7 @@ from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.placement import placements
 from inferd.server.lifecycle.loading.reshape import own_signatures, reshaped
 from inferd.server.lifecycle.loading.warmup_requests import Recorded, checked, warmup_requests
-from inferd.server.lifecycle.resources.memory import Memory
+from inferd.server.lifecycle.resources.memory import ProcessMemory
 from inferd.server.lifecycle.resources.memory_budget import ESTIMATE, MemoryBudget
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
@@ -117,7 +117,7 @@ class Loader:
         registry: Registry,
         *,
         cpu_threads: int,
-        memory: Memory | None = None,
+        memory: ProcessMemory | None = None,
         observer_for: Callable[[ServableId], BatchObserver] | None = None,
         loop: InlineLoop | None = None,
         recorded: Recorded | None = None,
@@ -130,7 +130,7 @@ class Loader:
         self._budget = budget
         self._registry = registry
         self._cpu_threads = cpu_threads
-        self._memory = memory or Memory()
+        self._memory = memory or ProcessMemory()
         self._observer_for = observer_for
         self._loop = loop
         self._recorded = recorded
@@ -263,11 +263,11 @@ class Loader:
         self, request: LoadRequest, backend: Backend, artefact: Path, cancellation: Cancellation
     ) -> _Opened:
         # Few servers isolate a model: the others do not keep what that takes.
-        from inferd.server.isolation.process import Limits
+        from inferd.server.isolation.process import WorkerLimits
         from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
 
         worker = request.config.worker
-        limits = Limits(worker.start, worker.hang, worker.memory)
+        limits = WorkerLimits(worker.start, worker.hang, worker.memory)
         subject = f"model {request.id.name!r} version {request.id.version}"
         fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
         isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)

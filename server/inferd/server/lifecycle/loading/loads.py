@@ -14,11 +14,11 @@ from inferd.server.lifecycle.loading.cancellation import LoadCancelled
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.loader import LoaderLike
 from inferd.server.lifecycle.loading.pool import PoolLike
-from inferd.server.lifecycle.reconcile.activation_barrier import Admission
-from inferd.server.lifecycle.reconcile.backoff import Backoff, Failure
+from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
+from inferd.server.lifecycle.reconcile.backoff import Backoff, LoadFailure
 from inferd.server.lifecycle.reconcile.mailbox import Post
-from inferd.server.lifecycle.reconcile.model_state import Loading, ModelRecord, VersionRecord
-from inferd.server.lifecycle.reconcile.unloader import Closer
+from inferd.server.lifecycle.reconcile.model_state import Loading, ModelState, VersionState
+from inferd.server.lifecycle.reconcile.unloader import Unloader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import event, get
 from inferd.server.repository.layout import readable
@@ -36,12 +36,12 @@ class Loads:
         self,
         loader: LoaderLike,
         pool: PoolLike,
-        closer: Closer,
-        admission: Admission | None,
+        closer: Unloader,
+        admission: ActivationBarrier | None,
         *,
         post: Post,
-        loaded: Callable[[ModelRecord, VersionRecord, Loading, Servable], None],
-        ended: Callable[[ModelRecord, VersionRecord, Loading, str | None], None],
+        loaded: Callable[[ModelState, VersionState, Loading, Servable], None],
+        ended: Callable[[ModelState, VersionState, Loading, str | None], None],
         backoff: Backoff,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -57,11 +57,11 @@ class Loads:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def start(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
+    def start(self, model: ModelState, record: VersionState, request: LoadRequest, loading: Loading) -> None:
         """Queues a load."""
         self._pool.submit(model.name, partial(self._run, model, record, request, loading))
 
-    def _run(self, model: ModelRecord, record: VersionRecord, request: LoadRequest, loading: Loading) -> None:
+    def _run(self, model: ModelState, record: VersionState, request: LoadRequest, loading: Loading) -> None:
         """On a thread of the load pool."""
         try:
             servable = self._loader.load(request, loading.cancellation)
@@ -77,7 +77,12 @@ class Loads:
                 self._loader.unload(servable)  # the manager has ended meanwhile
 
     def _wait_to_be_let_in(
-        self, admission: Admission, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable
+        self,
+        admission: ActivationBarrier,
+        model: ModelState,
+        record: VersionState,
+        loading: Loading,
+        servable: Servable,
     ) -> None:
         def decided(refusal: str | None, given_up: str = "") -> None:
             if loading.give_up is None:
@@ -107,7 +112,7 @@ class Loads:
         if loading.cancellation():
             give_up(loading.cancellation.reason)
 
-    def _cancelled(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
+    def _cancelled(self, model: ModelState, record: VersionState, loading: Loading, reason: str) -> None:
         record.cut = f"the load of generation {loading.generation} was cut short: {reason}"
         event(
             log,
@@ -120,20 +125,20 @@ class Loads:
         )
         self._ended(model, record, loading, None)
 
-    def _failed(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str) -> None:
+    def _failed(self, model: ModelState, record: VersionState, loading: Loading, reason: str) -> None:
         reason = readable(reason)[:_LONGEST_REASON]
         if self._admission is not None:
             self._admission.failed(record.id, loading.content, reason)
         self._remember(record, loading, reason)
         self._ended(model, record, loading, reason)
 
-    def _remember(self, record: VersionRecord, loading: Loading, reason: str) -> None:
+    def _remember(self, record: VersionState, loading: Loading, reason: str) -> None:
         before = record.failure
         same = before is not None and before.content == loading.content
         tries = before.tries + 1 if before is not None and same else 1
         delay = self._backoff.delay(tries)
         record.cut = ""
-        record.failure = Failure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
+        record.failure = LoadFailure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
         event(
             log,
             logging.WARNING if tries == 1 else logging.DEBUG,  # the same failure again and again is no news

@@ -43,8 +43,8 @@ def own_signatures(config: ModelConfig) -> tuple[Signature, ...]:
 
 def reshaped(model: Model, config: ModelConfig) -> Model:
     """The model with the shapes of requests; the model itself where no declared tensor is reshaped."""
-    plans = {given.name: _Plan(given) for given in config.signatures}
-    return _Reshaped(model, plans) if any(plan.inputs or plan.outputs for plan in plans.values()) else model
+    plans = {given.name: _ReshapePlan(given) for given in config.signatures}
+    return _ReshapedModel(model, plans) if any(plan.inputs or plan.outputs for plan in plans.values()) else model
 
 
 def _own(given: Tensor, spec: TensorSpec) -> TensorSpec:
@@ -79,7 +79,7 @@ def _fixed(shape: Shape) -> list[int]:
     return sizes
 
 
-class _Plan:
+class _ReshapePlan:
     """The reshaped tensors of one signature: name to the shapes outside and inside."""
 
     def __init__(self, given: DeclaredSignature) -> None:
@@ -91,10 +91,10 @@ def _pairs(tensors: Sequence[Tensor]) -> dict[str, tuple[Shape, Shape]]:
     return {t.name: (t.shape, t.reshape) for t in tensors if t.shape is not None and t.reshape is not None}
 
 
-class _Reshaped:
+class _ReshapedModel:
     """A Model whose signatures and instances speak the shapes of requests."""
 
-    def __init__(self, model: Model, plans: Mapping[str, _Plan]) -> None:
+    def __init__(self, model: Model, plans: Mapping[str, _ReshapePlan]) -> None:
         self._model = model
         self._plans = plans
 
@@ -130,7 +130,7 @@ def _with(spec: TensorSpec, pairs: Mapping[str, tuple[Shape, Shape]]) -> TensorS
 class _ReshapedInstance:
     """An Instance behind which the shapes change. Reshaping a contiguous array copies nothing."""
 
-    def __init__(self, instance: Instance, plans: Mapping[str, _Plan]) -> None:
+    def __init__(self, instance: Instance, plans: Mapping[str, _ReshapePlan]) -> None:
         self._instance = instance
         self._plans = plans
 

@@ -1,4 +1,4 @@
-"""Operators' requests on their way to the manager's thread: each becomes a command there, and a future for who asks."""
+"""Operators' requests on their way to the manager's thread: each becomes a command, and a future for the caller."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import partial
 
 from inferd.server.errors import Unavailable, Unsupported
 from inferd.server.lifecycle.operations.commands import Command, Commands
-from inferd.server.lifecycle.operations.load_overrides import Replacement, Substitution
+from inferd.server.lifecycle.operations.load_overrides import OverrideReader, Replacement
 from inferd.server.lifecycle.operations.outcome import Outcome
 from inferd.server.lifecycle.reconcile.mailbox import Post
 from inferd.server.lifecycle.state import ModelStatus
-from inferd.server.repository.configured_models import NamedModel, NamedModels
+from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
 
 
-class Operators:
+class AdminOperations:
     """Thread-safe. `Manager` says what each request means and what its future raises.
 
     scan       has the source look, and gives the number of the listing that will show what is there now
@@ -28,8 +28,8 @@ class Operators:
     def __init__(
         self,
         commands: Commands,
-        named: NamedModels,
-        substitution: Substitution | None,
+        named: ConfiguredModels,
+        substitution: OverrideReader | None,
         *,
         scan: Callable[[], int],
         post: Post,
@@ -80,18 +80,21 @@ class Operators:
         self._spawn("inferd-load-with", job)
         return future
 
-    def replace_named(self, models: Mapping[str, NamedModel], by: str) -> tuple[Future[ModelStatus], ...]:
+    def replace_configured_models(
+        self, models: Mapping[str, ConfiguredModel], by: str
+    ) -> tuple[Future[ModelStatus], ...]:
         """Other named models in the place of those so far."""
         with self._replacing:
             change = self._named.replace(models)
             after = self._scan()
         asked_at = self._clock()
         added = (
-            self.ask(name, partial(self._commands.adopt_named, name, by, asked_at), after)
+            self.ask(name, partial(self._commands.adopt_configured_models, name, by, asked_at), after)
             for name in sorted(change.changed)
         )
         removed = (
-            self.ask(name, partial(self._commands.withdraw_named, name), after) for name in sorted(change.removed)
+            self.ask(name, partial(self._commands.withdraw_configured_models, name), after)
+            for name in sorted(change.removed)
         )
         return (*added, *removed)
 

@@ -14,13 +14,13 @@ from functools import partial
 
 from inferd.server.errors import Conflict, ExecutionFailed, NotFound, ServingError, Unavailable
 from inferd.server.lifecycle.ensemble.definition import composing
-from inferd.server.lifecycle.operations.load_overrides import Substitute
-from inferd.server.lifecycle.operations.load_with_overrides import LoadWith
+from inferd.server.lifecycle.operations.load_overrides import LoadOverride
+from inferd.server.lifecycle.operations.load_with_overrides import LoadWithOverrides
 from inferd.server.lifecycle.operations.outcome import Outcome, model_loaded, version_loaded
-from inferd.server.lifecycle.operations.overrides import Kind, OverridesError, Wish, Wishes
+from inferd.server.lifecycle.operations.overrides import Kind, ModelOverrides, Override, OverridesError
 from inferd.server.lifecycle.reconcile.labels import check_label, effective_labels
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord, VersionRecord
-from inferd.server.lifecycle.reconcile.reconciler import Conductor
+from inferd.server.lifecycle.reconcile.model_state import ModelState, VersionState
+from inferd.server.lifecycle.reconcile.reconciler import Reconciler
 from inferd.server.lifecycle.refusals import unknown_model
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.observability.events import event, get
@@ -45,7 +45,7 @@ class Commands:
 
     def __init__(
         self,
-        conductor: Conductor,
+        conductor: Reconciler,
         *,
         explicit: bool,
         patience: float,
@@ -109,7 +109,7 @@ class Commands:
         # A caller that gave up cancels its future.
         self._waiting = [command for command in self._waiting if not command.future.done()]
 
-    def adopt(self, name: str, wishes: Wishes) -> None:
+    def adopt(self, name: str, wishes: ModelOverrides) -> None:
         """Takes over wishes that somebody else keeps."""
         self._conductor.overrides.adopt(name, wishes)
         self._conductor.touch(name)
@@ -127,19 +127,19 @@ class Commands:
             uploaded = self._conductor.intake.substitutes.get(name)
             if uploaded is not None and not self._conductor.intake.in_repository(name):
                 raise NotFound(f"model {name!r} was uploaded, and the repository has none of that name; it stays")
-            self._drop_substitute(name)
+            self._drop_load_override(name)
         return self._load(name, version, by, asked_at)
 
     def load_with(
-        self, name: str, substitute: Substitute, future: Future[ModelStatus], asked_at: float
+        self, name: str, substitute: LoadOverride, future: Future[ModelStatus], asked_at: float
     ) -> Callable[[], Outcome | None]:
-        """How a load begins that brings settings or files; see LoadWith."""
+        """How a load begins that brings settings or files; see LoadWithOverrides."""
         load = partial(self._load, name, None, substitute.by, asked_at)
-        return LoadWith(self._conductor, load, self._with, future, name, substitute).begin
+        return LoadWithOverrides(self._conductor, load, self._with, future, name, substitute).begin
 
-    def _drop_substitute(self, name: str) -> None:
+    def _drop_load_override(self, name: str) -> None:
         if self._conductor.intake.substitutes.drop(name):
-            self._conductor.intake.substitute()
+            self._conductor.intake.apply_load_override()
 
     def _load(self, name: str, version: int | None, by: str, asked_at: float) -> Outcome | None:
         for part in self._parts(self._model(name)):
@@ -147,7 +147,7 @@ class Commands:
                 return None
         return self._load_one(name, version, by, asked_at)
 
-    def _parts(self, model: ModelRecord) -> list[str]:
+    def _parts(self, model: ModelState) -> list[str]:
         """The models of an ensemble that are not served, those of ensembles in it too."""
         found: list[str] = []
         walk = [model.name]
@@ -191,7 +191,7 @@ class Commands:
         if version is None:
             wishes = wishes.only(lambda wish: wish.kind not in ("loaded", "unloaded"))
             model.frozen = None
-            self._drop_substitute(name)
+            self._drop_load_override(name)
         else:
             self._known(model, version)
             wishes = wishes.only(lambda wish: not (wish.kind == "loaded" and wish.version == version))
@@ -203,18 +203,18 @@ class Commands:
 
         return gone
 
-    def adopt_named(self, name: str, by: str, asked_at: float) -> Outcome | None:
+    def adopt_configured_models(self, name: str, by: str, asked_at: float) -> Outcome | None:
         """A named model has been asked for anew: what operators wished of it before no longer counts."""
-        self._conductor.overrides.change(name, Wishes())
+        self._conductor.overrides.change(name, ModelOverrides())
         return self.load(name, None, by, asked_at)
 
-    def withdraw_named(self, name: str) -> Outcome:
+    def withdraw_configured_models(self, name: str) -> Outcome:
         """A named model is no longer asked for. One that also lies in a root stays."""
         conductor = self._conductor
         model = conductor.records.get(name)
         if model is None or (conductor.intake.listing is not None and name in conductor.intake.listing.models):
             return lambda: True
-        conductor.overrides.change(name, Wishes())
+        conductor.overrides.change(name, ModelOverrides())
         model.frozen = None
         conductor.intake.substitutes.drop(name)
         model.adopt(None)
@@ -278,13 +278,13 @@ class Commands:
 
     # Small parts
 
-    def _model(self, name: str) -> ModelRecord:
+    def _model(self, name: str) -> ModelState:
         model = self._conductor.records.get(name)
         if model is None or (model.disk is None and not model.versions):
             raise unknown_model(self._conductor.board.statuses, name, discreet=self._discreet)
         return model
 
-    def _settling(self, model: ModelRecord) -> bool:
+    def _settling(self, model: ModelState) -> bool:
         """Whether the newest version on disk is new and about to settle."""
         listing = self._conductor.intake.listing
         disk = listing.models.get(model.name) if listing is not None else None
@@ -293,19 +293,21 @@ class Commands:
         newest = disk.versions[0]
         return newest.settling and newest.number not in model.available()
 
-    def _known(self, model: ModelRecord, version: int) -> VersionRecord:
+    def _known(self, model: ModelState, version: int) -> VersionState:
         record = model.versions.get(version)
         if record is None:
             raise NotFound(f"model {model.name!r} has no version {version}; its versions: {_numbers(model.versions)}")
         return record
 
-    def _on_disk(self, model: ModelRecord, version: int) -> None:
+    def _on_disk(self, model: ModelState, version: int) -> None:
         if model.disk is None or model.disk.version(version) is None:
             there = _numbers((model.disk and [found.number for found in model.disk.versions]) or [])
             raise NotFound(f"model {model.name!r} has no version {version} on disk; on disk: {there}")
 
-    def _plus(self, wishes: Wishes, kind: Kind, version: int | None, by: str, label: str = "") -> Wishes:
-        return wishes.plus(Wish(kind, version, by, self._wall_clock(), label))
+    def _plus(
+        self, wishes: ModelOverrides, kind: Kind, version: int | None, by: str, label: str = ""
+    ) -> ModelOverrides:
+        return wishes.plus(Override(kind, version, by, self._wall_clock(), label))
 
     def _status(self, name: str) -> ModelStatus:
         return self._conductor.board.statuses.get(name) or ModelStatus(name)

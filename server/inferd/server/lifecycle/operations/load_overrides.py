@@ -13,8 +13,8 @@ from inferd.server.compat.triton_json import read_triton_json
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ModelConfig
 from inferd.server.errors import InvalidRequest
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord
-from inferd.server.lifecycle.state import Override
+from inferd.server.lifecycle.reconcile.model_state import ModelState
+from inferd.server.lifecycle.state import PublishedOverride
 from inferd.server.repository.disk import Listing, ModelOnDisk, VersionOnDisk
 from inferd.server.repository.layout import is_hidden, is_partial
 from inferd.server.repository.tree import read_tree
@@ -36,7 +36,7 @@ class Replacement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Substitute:
+class LoadOverride:
     """A replacement that was read and written down. `upload`: the model that its files make, None without files; `by`
     and `at` (wall-clock seconds): who brought it, and when."""
 
@@ -47,9 +47,9 @@ class Substitute:
     upload: ModelOnDisk | None = None
 
     @property
-    def shown(self) -> Override:
+    def shown(self) -> PublishedOverride:
         """As the status shows it."""
-        return Override("config" if self.upload is None else "upload", "", self.by, self.at, persistent=False)
+        return PublishedOverride("config" if self.upload is None else "upload", "", self.by, self.at, persistent=False)
 
     def over(self, found: ModelOnDisk | None) -> ModelOnDisk | None:
         """What counts as the model while the repository holds `found`."""
@@ -65,14 +65,14 @@ class Substitute:
         return replace(found, config=config, error=error, held="", notes=self.notes)
 
 
-class Substitution:
+class OverrideReader:
     """Makes substitutes. Any thread; it writes files."""
 
     def __init__(self, resolve: ResolveRequest, uploads: Uploads) -> None:
         self.uploads = uploads
         self._resolve = resolve
 
-    def make(self, name: str, replacement: Replacement, by: str, at: float) -> Substitute:
+    def make(self, name: str, replacement: Replacement, by: str, at: float) -> LoadOverride:
         """Raises InvalidRequest, Overloaded or ExecutionFailed; then nothing is left behind."""
         try:
             triton = read_triton_json(replacement.config)
@@ -82,7 +82,7 @@ class Substitution:
         if triton.unknown:
             notes = (f"{SOURCE}: not honoured: {', '.join(triton.unknown)}", *notes)
         upload = self._upload(name, checked_files(replacement.files), notes) if replacement.files else None
-        return Substitute(config, notes, by, at, upload)
+        return LoadOverride(config, notes, by, at, upload)
 
     def _upload(self, name: str, files: Files, notes: tuple[str, ...]) -> ModelOnDisk:
         if not name or not name.isprintable() or "/" in name or is_hidden(name) or is_partial(name):
@@ -99,18 +99,18 @@ class Substitution:
         return ModelOnDisk(name, directory, versions=versions, notes=notes)
 
 
-class Substitutes:
+class LoadOverrides:
     """Those in force, by model. The manager's thread only."""
 
     def __init__(self) -> None:
-        self._current: dict[str, Substitute] = {}
+        self._current: dict[str, LoadOverride] = {}
         self._unused: list[tuple[str, Path]] = []
 
-    def get(self, name: str) -> Substitute | None:
+    def get(self, name: str) -> LoadOverride | None:
         """The one in force for a model."""
         return self._current.get(name)
 
-    def put(self, name: str, substitute: Substitute | None) -> None:
+    def put(self, name: str, substitute: LoadOverride | None) -> None:
         """Puts one in force; None: the model's own counts again. The one before may come back: see `forsake`."""
         self._current.pop(name, None)
         if substitute is not None:
@@ -122,7 +122,7 @@ class Substitutes:
         self.forsake(name, before)
         return before is not None
 
-    def forsake(self, name: str, substitute: Substitute | None) -> None:
+    def forsake(self, name: str, substitute: LoadOverride | None) -> None:
         """It will not come back: what was uploaded with it is not needed any more."""
         if substitute is not None and substitute.upload is not None:
             self._unused.append((name, substitute.upload.directory))
@@ -138,12 +138,12 @@ class Substitutes:
                 models[name] = model
         return replace(listing, models=dict(sorted(models.items())))
 
-    def shown(self, name: str) -> tuple[Override, ...]:
+    def shown(self, name: str) -> tuple[PublishedOverride, ...]:
         """As the status shows the one in force."""
         substitute = self._current.get(name)
         return () if substitute is None else (substitute.shown,)
 
-    def unused(self, records: Mapping[str, ModelRecord]) -> list[Path]:
+    def unused(self, records: Mapping[str, ModelState]) -> list[Path]:
         """Directories that no load reads any more, each told once."""
         if not self._unused:
             return []
@@ -153,5 +153,5 @@ class Substitutes:
         return gone
 
 
-def _loads(model: ModelRecord) -> bool:
+def _loads(model: ModelState) -> bool:
     return any(record.loading is not None for record in model.versions.values())

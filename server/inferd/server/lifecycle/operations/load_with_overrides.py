@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from inferd.server.errors import Conflict, ServingError
-from inferd.server.lifecycle.operations.load_overrides import Substitute
+from inferd.server.lifecycle.operations.load_overrides import LoadOverride
 from inferd.server.lifecycle.operations.outcome import Outcome
-from inferd.server.lifecycle.operations.overrides import OverridesError, Wishes
-from inferd.server.lifecycle.reconcile.reconciler import Conductor
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, OverridesError
+from inferd.server.lifecycle.reconcile.reconciler import Reconciler
 from inferd.server.lifecycle.state import ModelStatus
 from inferd.server.observability.events import event, get
 from inferd.server.repository.disk import ModelOnDisk
@@ -24,23 +24,23 @@ log = get("lifecycle")
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    substitute: Substitute | None
-    wishes: Wishes
+    substitute: LoadOverride | None
+    wishes: ModelOverrides
     frozen: frozenset[int] | None
     disk: ModelOnDisk | None
 
 
-class LoadWith:
+class LoadWithOverrides:
     """One such load. `load` makes the plain wish, see `Commands`; `busy` has the loads of this kind under way."""
 
     def __init__(
         self,
-        conductor: Conductor,
+        conductor: Reconciler,
         load: Callable[[], Outcome | None],
         busy: dict[str, Future[ModelStatus]],
         future: Future[ModelStatus],
         name: str,
-        substitute: Substitute,
+        substitute: LoadOverride,
     ) -> None:
         self._conductor = conductor
         self._load = load
@@ -65,7 +65,7 @@ class LoadWith:
         )
         conductor.intake.substitutes.put(name, self._substitute)
         try:
-            conductor.intake.substitute()
+            conductor.intake.apply_load_override()
             outcome = self._load()
             # Without this, what is served would go before anyone knows that nothing comes.
             if outcome is not None and not conductor.decide(name).wanted:
@@ -108,9 +108,9 @@ class LoadWith:
             record.adopt(before.disk)
             for version in record.versions.values():
                 version.failure = None
-        conductor.intake.substitute()
+        conductor.intake.apply_load_override()
         conductor.touch(name)
 
-    def _end(self, unused: Substitute | None) -> None:
+    def _end(self, unused: LoadOverride | None) -> None:
         self._busy.pop(self._name, None)
         self._conductor.intake.substitutes.forsake(self._name, unused)

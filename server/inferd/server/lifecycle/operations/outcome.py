@@ -9,15 +9,15 @@ from collections.abc import Callable
 
 from inferd.server.errors import Conflict, NotFound, Unavailable
 from inferd.server.lifecycle.ensemble.definition import composing
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord
-from inferd.server.lifecycle.reconcile.reconciler import Conductor
+from inferd.server.lifecycle.reconcile.model_state import ModelState
+from inferd.server.lifecycle.reconcile.reconciler import Reconciler
 from inferd.server.lifecycle.state import State
 
 Outcome = Callable[[], bool]
 """Whether the wish has come true. Raises ServingError when it will not."""
 
 
-def version_loaded(conductor: Conductor, model: ModelRecord, version: int) -> bool:
+def version_loaded(conductor: Reconciler, model: ModelState, version: int) -> bool:
     """Whether the version serves what is on disk. Raises NotFound, Conflict or Unavailable (held back)."""
     record = model.versions.get(version)
     subject = f"version {version} of model {model.name!r}"
@@ -42,7 +42,7 @@ def version_loaded(conductor: Conductor, model: ModelRecord, version: int) -> bo
     return False
 
 
-def model_loaded(conductor: Conductor, model: ModelRecord) -> bool:
+def model_loaded(conductor: Reconciler, model: ModelState) -> bool:
     """Whether all that is wanted of the model serves what is on disk. Raises as `version_loaded`."""
     disk = model.disk
     if disk is None:

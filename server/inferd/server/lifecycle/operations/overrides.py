@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inferd.server.config.schema import Server
-from inferd.server.lifecycle.state import Override
+from inferd.server.lifecycle.state import PublishedOverride
 
 Kind = Literal["unloaded", "pinned", "loaded", "label"]
 _KINDS = ("unloaded", "pinned", "loaded", "label")
@@ -27,7 +27,7 @@ class OverridesError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Override:
     """One wish for one model.
 
     unloaded, loaded   `version`, or all of the model when it is None
@@ -42,20 +42,20 @@ class Wish:
     at: float
     label: str = ""
 
-    def shown(self, *, persistent: bool) -> Override:
+    def shown(self, *, persistent: bool) -> PublishedOverride:
         """The wish as the status shows it."""
         number = "" if self.version is None else str(self.version)
         value = f"{self.label}={number}" if self.kind == "label" else number
-        return Override(self.kind, value, self.by, self.at, persistent)
+        return PublishedOverride(self.kind, value, self.by, self.at, persistent)
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ModelOverrides:
     """All wishes for one model. A value: every change makes a new one."""
 
-    items: tuple[Wish, ...] = ()
+    items: tuple[Override, ...] = ()
 
-    def get(self, kind: Kind, version: int | None = None) -> Wish | None:
+    def get(self, kind: Kind, version: int | None = None) -> Override | None:
         """The wish of this kind for this version (None: for the whole model)."""
         return next((wish for wish in self.items if wish.kind == kind and wish.version == version), None)
 
@@ -73,7 +73,7 @@ class Wishes:
         """Labels set (to a version) and removed (None)."""
         return {wish.label: wish.version for wish in self.items if wish.kind == "label"}
 
-    def plus(self, wish: Wish) -> Wishes:
+    def plus(self, wish: Override) -> ModelOverrides:
         """With this wish, which replaces one of the same kind and target."""
         if wish.kind == "label":
             kept = [other for other in self.items if not (other.kind == "label" and other.label == wish.label)]
@@ -81,11 +81,11 @@ class Wishes:
             kept = [other for other in self.items if other.kind != "pinned"]
         else:
             kept = [other for other in self.items if not (other.kind == wish.kind and other.version == wish.version)]
-        return Wishes((*kept, wish))
+        return ModelOverrides((*kept, wish))
 
-    def only(self, keep: Callable[[Wish], bool]) -> Wishes:
+    def only(self, keep: Callable[[Override], bool]) -> ModelOverrides:
         """Those wishes for which `keep` is true."""
-        return Wishes(tuple(wish for wish in self.items if keep(wish)))
+        return ModelOverrides(tuple(wish for wish in self.items if keep(wish)))
 
 
 class Overrides:
@@ -96,7 +96,7 @@ class Overrides:
 
     def __init__(self, state_dir: Path | None) -> None:
         self._file = None if state_dir is None else state_dir / FILE
-        self._wishes: dict[str, Wishes] = {}
+        self._wishes: dict[str, ModelOverrides] = {}
         if self._file is not None:
             _probe(self._file.parent)
             self._wishes = _read(self._file)
@@ -111,22 +111,22 @@ class Overrides:
         """Whether wishes outlive the process."""
         return self._file is not None
 
-    def of(self, model: str) -> Wishes:
+    def of(self, model: str) -> ModelOverrides:
         """The wishes for a model; without any for an unknown one."""
-        return self._wishes.get(model, Wishes())
+        return self._wishes.get(model, ModelOverrides())
 
     @property
-    def all(self) -> Mapping[str, Wishes]:
+    def all(self) -> Mapping[str, ModelOverrides]:
         """By model. A copy."""
         return dict(self._wishes)
 
-    def adopt(self, model: str, wishes: Wishes) -> None:
+    def adopt(self, model: str, wishes: ModelOverrides) -> None:
         """Takes over wishes that somebody else keeps."""
         self._wishes = {**self._wishes, model: wishes}
         if not wishes.items:
             del self._wishes[model]
 
-    def change(self, model: str, wishes: Wishes) -> None:
+    def change(self, model: str, wishes: ModelOverrides) -> None:
         """Replaces the wishes for a model. Raises OverridesError, and then nothing has changed."""
         if wishes == self.of(model):
             return
@@ -138,7 +138,7 @@ class Overrides:
         self._wishes = changed
 
 
-def _write(file: Path, wishes: Mapping[str, Wishes]) -> None:
+def _write(file: Path, wishes: Mapping[str, ModelOverrides]) -> None:
     document = {
         "format": _FORMAT,
         "models": {name: [asdict(wish) for wish in entry.items] for name, entry in sorted(wishes.items())},
@@ -181,7 +181,7 @@ def _probe(directory: Path) -> None:
         ) from error
 
 
-def _read(file: Path) -> dict[str, Wishes]:
+def _read(file: Path) -> dict[str, ModelOverrides]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -193,15 +193,15 @@ def _read(file: Path) -> dict[str, Wishes]:
     try:
         if document["format"] != _FORMAT:
             raise ValueError(f"expected format {_FORMAT}, got {document['format']!r}")
-        return {name: Wishes(tuple(map(_wish, entries))) for name, entries in document["models"].items()}
+        return {name: ModelOverrides(tuple(map(_override, entries))) for name, entries in document["models"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OverridesError(
             f"{file} holds operators' wishes and is damaged ({type(error).__name__}: {error}): repair or remove it"
         ) from None
 
 
-def _wish(entry: Mapping[str, Any]) -> Wish:
+def _override(entry: Mapping[str, Any]) -> Override:
     kind, version = entry["kind"], entry["version"]
     if kind not in _KINDS or not (version is None or (isinstance(version, int) and not isinstance(version, bool))):
         raise ValueError(f"expected a wish, got {dict(entry)!r}")
-    return Wish(kind, version, str(entry["by"]), float(entry["at"]), str(entry.get("label", "")))
+    return Override(kind, version, str(entry["by"]), float(entry["at"]), str(entry.get("label", "")))

@@ -9,7 +9,7 @@ from inferd.server.lifecycle.reconcile.model_state import Content
 from inferd.server.lifecycle.state import ServableId
 
 
-class Admission(Protocol):
+class ActivationBarrier(Protocol):
     """Who is asked before a version serves. Called on the manager's thread; must not block."""
 
     def loaded(self, id: ServableId, content: Content, decided: Callable[[str | None], None]) -> Callable[[], None]:  # noqa: A002

@@ -32,7 +32,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class LoadFailure:
     """Content that could not be loaded. Other content is another story: it starts with no tries at all.
 
     `content` identifies what was tried (compared, never looked into); `next_at` is monotonic, `next_wall` its

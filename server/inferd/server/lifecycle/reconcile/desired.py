@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from inferd.server.config.schema import ModelConfig
-from inferd.server.lifecycle.operations.overrides import Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.reconcile.labels import effective_labels
 from inferd.server.lifecycle.reconcile.version_policy import wanted_versions
 
@@ -33,7 +33,7 @@ class Desired:
 
 def desired(
     config: ModelConfig,
-    wishes: Wishes,
+    wishes: ModelOverrides,
     candidates: Collection[int],
     failed: Collection[int],
     *,

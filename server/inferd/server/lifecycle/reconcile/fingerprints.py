@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 
 from inferd.server.lifecycle.loading.pool import PoolLike
-from inferd.server.lifecycle.published_state import Board
+from inferd.server.lifecycle.published_state import PublishedState
 from inferd.server.lifecycle.reconcile.mailbox import Post
-from inferd.server.lifecycle.reconcile.model_state import Content, ModelRecord, VersionRecord
+from inferd.server.lifecycle.reconcile.model_state import Content, ModelState, VersionState
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import event, get
 from inferd.server.repository.tree import Tree, content_hash, read_tree
@@ -27,20 +27,20 @@ class Fingerprints:
     `touch` marks a model for the next decision.
     """
 
-    def __init__(self, pool: PoolLike, post: Post, board: Board, touch: Callable[[str], None]) -> None:
+    def __init__(self, pool: PoolLike, post: Post, board: PublishedState, touch: Callable[[str], None]) -> None:
         self._pool = pool
         self._post = post
         self._board = board
         self._touch = touch
 
-    def remember(self, model: ModelRecord, record: VersionRecord) -> None:
+    def remember(self, model: ModelState, record: VersionState) -> None:
         """Takes the hash of what has just become available."""
         assert record.servable is not None
         assert record.content is not None
         tree = record.content.tree
         self._hash(model, record, tree, partial(self._remembered, record, record.servable, tree))
 
-    def compare(self, model: ModelRecord, record: VersionRecord, settings: str) -> None:
+    def compare(self, model: ModelState, record: VersionState, settings: str) -> None:
         """Starts a hash where only that can tell whether the files have changed, and takes back what was said of files
         that are again what is served."""
         if record.servable is None:
@@ -60,7 +60,7 @@ class Fingerprints:
             tree = record.hashing = record.disk.tree
             self._hash(model, record, tree, partial(self._compared, model, record, record.servable, tree))
 
-    def _hash(self, model: ModelRecord, record: VersionRecord, tree: Tree, then: Callable[[str | None], None]) -> None:
+    def _hash(self, model: ModelState, record: VersionState, tree: Tree, then: Callable[[str | None], None]) -> None:
         path = record.disk.path if record.disk is not None else None
 
         def job() -> None:
@@ -76,12 +76,12 @@ class Fingerprints:
 
         self._pool.submit(model.name, job, urgent=False)
 
-    def _remembered(self, record: VersionRecord, servable: Servable, tree: Tree, digest: str | None) -> None:
+    def _remembered(self, record: VersionState, servable: Servable, tree: Tree, digest: str | None) -> None:
         if record.servable is servable and record.content is not None and record.content.tree == tree:
             record.digest = digest
 
     def _compared(
-        self, model: ModelRecord, record: VersionRecord, servable: Servable, tree: Tree, digest: str | None
+        self, model: ModelState, record: VersionState, servable: Servable, tree: Tree, digest: str | None
     ) -> None:
         record.hashing = None
         self._touch(model.name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from inferd.server.config.fields import LABEL
 from inferd.server.errors import InvalidRequest
-from inferd.server.lifecycle.operations.overrides import Wishes
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
 
 
 def check_label(label: str) -> None:
@@ -17,7 +17,7 @@ def check_label(label: str) -> None:
         )
 
 
-def effective_labels(configured: Mapping[str, int], wishes: Wishes) -> dict[str, int]:
+def effective_labels(configured: Mapping[str, int], wishes: ModelOverrides) -> dict[str, int]:
     """Label to version. Whether that version is available is another question: a label waits for it."""
     labels = dict(configured)
     for label, version in wishes.labels.items():

@@ -11,7 +11,7 @@ from inferd.server.observability.events import event, get
 log = get("lifecycle")
 
 
-class Stumbles:
+class ModelErrorBackoff:
     """The models at which something went wrong that nobody foresaw. The manager's thread only; times are monotonic."""
 
     def __init__(self, backoff: Backoff, clock: Callable[[], float]) -> None:

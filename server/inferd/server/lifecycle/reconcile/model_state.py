@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.loading.cancellation import Cancellation
-from inferd.server.lifecycle.operations.overrides import Wishes
-from inferd.server.lifecycle.reconcile.backoff import Failure, Loss
-from inferd.server.lifecycle.reconcile.transition_policy import Phase
+from inferd.server.lifecycle.operations.overrides import ModelOverrides
+from inferd.server.lifecycle.reconcile.backoff import LoadFailure, Loss
+from inferd.server.lifecycle.reconcile.transition_policy import VersionPhase
 from inferd.server.lifecycle.reconcile.version_policy import describe
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, VersionStatus
@@ -102,7 +102,7 @@ class Told:
         )
 
 
-class VersionRecord:
+class VersionState:
     """One version of one model."""
 
     def __init__(self, id: ServableId) -> None:  # noqa: A002
@@ -115,7 +115,7 @@ class VersionRecord:
         self.differs: Tree | None = None  # files whose hash is known to be another one
         self.loading: Loading | None = None
         self.cut = ""  # why the last load was not brought to its end
-        self.failure: Failure | None = None
+        self.failure: LoadFailure | None = None
         self.lost: Loss | None = None  # the servable's process is gone
         self.losses = 0  # in a row
         self.restarts = 0  # of all its processes
@@ -149,19 +149,23 @@ class VersionRecord:
             return True
         return None
 
-    def phase(self, settings: str | None, now: float) -> Phase:
+    def phase(self, settings: str | None, now: float) -> VersionPhase:
         """Where the version stands for the transition policy. `settings` None: the model's settings cannot be read."""
         if self.loading is not None:
-            return Phase.LOADING if self.servable is None else Phase.RELOADING
+            return VersionPhase.LOADING if self.servable is None else VersionPhase.RELOADING
         content = None if settings is None else self.on_disk(settings)
         may_try = content is not None and not (
             self.failure is not None and self.failure.content == content and now < self.failure.next_at
         )
         if self.servable is None:
-            return Phase.NEW if may_try else Phase.IDLE
+            return VersionPhase.NEW if may_try else VersionPhase.IDLE
         if self.lost is not None:
-            return Phase.STALE if may_try and now >= self.lost.next_at else Phase.AVAILABLE
-        return Phase.STALE if may_try and settings is not None and self.is_stale(settings) else Phase.AVAILABLE
+            return VersionPhase.STALE if may_try and now >= self.lost.next_at else VersionPhase.AVAILABLE
+        return (
+            VersionPhase.STALE
+            if may_try and settings is not None and self.is_stale(settings)
+            else VersionPhase.AVAILABLE
+        )
 
     def move(self, state: State, error: str, at: float) -> None:
         """Changes the state."""
@@ -222,7 +226,7 @@ class VersionRecord:
         )
 
 
-class ModelRecord:
+class ModelState:
     """One model: its versions, and the statuses of those that are gone."""
 
     def __init__(self, name: str) -> None:
@@ -230,15 +234,15 @@ class ModelRecord:
         self.disk: ModelOnDisk | None = None
         self.config: ModelConfig | None = None  # the last one that could be read
         self.settings = ""  # its key
-        self.versions: dict[int, VersionRecord] = {}
+        self.versions: dict[int, VersionState] = {}
         self.history: OrderedDict[int, VersionStatus] = OrderedDict()
         self.frozen: frozenset[int] | None = None  # explicit mode: the versions on disk when an operator last said load
 
-    def version(self, number: int) -> VersionRecord:
+    def version(self, number: int) -> VersionState:
         """The record of a version, made if need be."""
         record = self.versions.get(number)
         if record is None:
-            record = self.versions[number] = VersionRecord(ServableId(self.name, number))
+            record = self.versions[number] = VersionState(ServableId(self.name, number))
         return record
 
     def available(self) -> dict[int, Servable]:
@@ -296,7 +300,13 @@ class ModelRecord:
                 del self.versions[number]
 
     def status(
-        self, labels: dict[str, int], wanted: frozenset[int], wishes: Wishes, *, persistent: bool, asked: bool = True
+        self,
+        labels: dict[str, int],
+        wanted: frozenset[int],
+        wishes: ModelOverrides,
+        *,
+        persistent: bool,
+        asked: bool = True,
     ) -> ModelStatus:
         """The model as others see it. `asked`: whether it is served at all, see Desired."""
         policy = describe(self.config.version_policy) if self.config is not None else ""
@@ -324,7 +334,7 @@ class ModelRecord:
             parts=tuple(dict.fromkeys(step.model for step in self.config.ensemble)) if self.config is not None else (),
         )
 
-    def why_not(self, number: int, wishes: Wishes, *, asked: bool) -> str:
+    def why_not(self, number: int, wishes: ModelOverrides, *, asked: bool) -> str:
         """Why a version is not wanted: what decides first, as in `desired`."""
         disk = self.versions[number].disk
         if disk is None:
@@ -340,7 +350,7 @@ class ModelRecord:
         policy = describe(self.config.version_policy)
         return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 
-    def _missing(self, wishes: Wishes) -> str:
+    def _missing(self, wishes: ModelOverrides) -> str:
         """What is asked for by number and is not there."""
         specific = self.config.version_policy.specific if self.config is not None else None
         pinned = wishes.pin is not None

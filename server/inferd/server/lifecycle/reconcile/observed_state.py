@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inferd.server.lifecycle.ensemble.definition import models_of
-from inferd.server.lifecycle.operations.load_overrides import Substitutes
+from inferd.server.lifecycle.operations.load_overrides import LoadOverrides
 from inferd.server.lifecycle.operations.overrides import Overrides
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord
+from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.repository.disk import Listing
 
 
-class Intake:
+class ObservedState:
     """Keeps `records` in step with the listings. `touch` marks a model for the next decision.
 
     listing       the last one, with the substitutes in force; None before the first
@@ -24,14 +24,14 @@ class Intake:
 
     def __init__(
         self,
-        records: dict[str, ModelRecord],
+        records: dict[str, ModelState],
         overrides: Overrides,
         touch: Callable[[str], None],
         *,
         explicit: bool,
         load_at_start: tuple[str, ...],
     ) -> None:
-        self.substitutes = Substitutes()
+        self.substitutes = LoadOverrides()
         self.listing: Listing | None = None
         self._own = Listing()  # without substitutes
         self._records = records
@@ -50,7 +50,7 @@ class Intake:
             record = self._records.get(name)
             new = record is None
             if record is None:
-                record = self._records[name] = ModelRecord(name)
+                record = self._records[name] = ModelState(name)
             disk = found
             if self._explicit:
                 named = (new and name in self._load_at_start) or (first and "*" in self._load_at_start)
@@ -70,11 +70,11 @@ class Intake:
                 record.adopt(None)
                 self._touch(name)
 
-    def substitute(self) -> None:
+    def apply_load_override(self) -> None:
         """The substitutes have changed: what was seen last counts differently now."""
         self.adopt(self._own)
 
-    def refresh(self, record: ModelRecord) -> None:
+    def refresh(self, record: ModelState) -> None:
         """Explicit mode: an operator's load looks at the disk anew; between loads it counts as unchanged."""
         disk = self.listing.models.get(record.name) if self.listing is not None else None
         if disk is not None and self._explicit:
@@ -86,7 +86,7 @@ class Intake:
         """Whether the repository itself holds the model."""
         return name in self._own.models
 
-    def served_by_default(self, model: ModelRecord) -> bool:
+    def served_by_default(self, model: ModelState) -> bool:
         """Whether the model is served without anybody's wish."""
         if not self._explicit:
             return True

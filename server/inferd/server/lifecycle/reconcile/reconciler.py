@@ -1,4 +1,4 @@
-"""The Conductor: the one writer of what is served. Takes in what the disk, the loads and the operators say, and acts.
+"""The Reconciler: the one writer of what is served. Takes in what the disk, the loads and the operators say, and acts.
 
 Everything here runs on one thread, the manager's (or a test's). It never blocks: loads and hashes go to the load pool,
 closing to threads of its own, and their results come back through `post` as functions to be run here.
@@ -19,17 +19,23 @@ from inferd.server.lifecycle.loading.loader import LoaderLike
 from inferd.server.lifecycle.loading.loads import Loads
 from inferd.server.lifecycle.loading.pool import PoolLike
 from inferd.server.lifecycle.operations.overrides import Overrides
-from inferd.server.lifecycle.published_state import Board
-from inferd.server.lifecycle.reconcile.activation_barrier import Admission
+from inferd.server.lifecycle.published_state import PublishedState
+from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
 from inferd.server.lifecycle.reconcile.backoff import Backoff, Loss
 from inferd.server.lifecycle.reconcile.desired import Desired, desired
 from inferd.server.lifecycle.reconcile.fingerprints import Fingerprints
 from inferd.server.lifecycle.reconcile.mailbox import Post
-from inferd.server.lifecycle.reconcile.model_error_backoff import Stumbles
-from inferd.server.lifecycle.reconcile.model_state import Loading, ModelRecord, Told, VersionRecord
-from inferd.server.lifecycle.reconcile.observed_state import Intake
-from inferd.server.lifecycle.reconcile.transition_policy import Load, Phase, Snapshot, Unload, next_action
-from inferd.server.lifecycle.reconcile.unloader import Closer
+from inferd.server.lifecycle.reconcile.model_error_backoff import ModelErrorBackoff
+from inferd.server.lifecycle.reconcile.model_state import Loading, ModelState, Told, VersionState
+from inferd.server.lifecycle.reconcile.observed_state import ObservedState
+from inferd.server.lifecycle.reconcile.transition_policy import (
+    LoadVersion,
+    UnloadVersion,
+    VersionPhase,
+    VersionSnapshot,
+    next_action,
+)
+from inferd.server.lifecycle.reconcile.unloader import Unloader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
 from inferd.server.lifecycle.state_events import Events
@@ -42,7 +48,7 @@ _MARGIN = 1.25  # of the last load: what callers are told to wait until a lost w
 _GONE_MODELS = 64  # models no longer on disk whose history is still told
 
 
-class Conductor:
+class Reconciler:
     """See above. What others may read, from any thread, is on the `board`."""
 
     def __init__(
@@ -57,19 +63,19 @@ class Conductor:
         explicit: bool = False,
         load_at_start: tuple[str, ...] = (),
         backoff: Backoff | None = None,
-        admission: Admission | None = None,
+        admission: ActivationBarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.records: dict[str, ModelRecord] = {}
-        self.intake = Intake(self.records, overrides, self.touch, explicit=explicit, load_at_start=load_at_start)
-        self.board = Board(overrides, events, self.wanted, wall_clock, self.intake.substitutes.shown)
+        self.records: dict[str, ModelState] = {}
+        self.intake = ObservedState(self.records, overrides, self.touch, explicit=explicit, load_at_start=load_at_start)
+        self.board = PublishedState(overrides, events, self.wanted, wall_clock, self.intake.substitutes.shown)
         self.overrides = overrides
         self._fingerprints = Fingerprints(pool, post, self.board, self.touch)
         self._post = post
-        self._closer = Closer(loader, post, spawn, self._closed)
+        self._closer = Unloader(loader, post, spawn, self._closed)
         self._backoff = backoff or Backoff()
-        self._stumbles = Stumbles(self._backoff, clock)
+        self._stumbles = ModelErrorBackoff(self._backoff, clock)
         self._loads = Loads(
             loader, pool, self._closer, admission, post=post, loaded=self._loaded, ended=self._not_loaded,
             backoff=self._backoff, clock=clock, wall_clock=wall_clock,
@@ -142,7 +148,7 @@ class Conductor:
         """What is wanted of a model now, with the wishes as they are now; nothing is done about it yet."""
         return self._want(self.records[name])
 
-    def _want(self, model: ModelRecord) -> Desired:
+    def _want(self, model: ModelState) -> Desired:
         if self._stopping:
             everything = frozenset(model.versions)
             return Desired(forced=everything)
@@ -163,13 +169,13 @@ class Conductor:
         wishes = self.overrides.of(model.name)
         return desired(model.config, wishes, candidates, failed, served_by_default=by_default, settling=model.settling)
 
-    def _obstacle(self, model: ModelRecord, served: Servable | None) -> Obstacle | None:
+    def _obstacle(self, model: ModelState, served: Servable | None) -> Obstacle | None:
         """What keeps an ensemble from being served; None for every other model."""
         if not composing(model) or self._stopping:
             return None
         return obstacle(model, served, self.records, self.board.serving)
 
-    def _hold_back(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle | None) -> None:
+    def _hold_back(self, model: ModelState, record: VersionState, obstacle: Obstacle | None) -> None:
         record.waiting = obstacle.reason if obstacle is not None and obstacle.passing else ""
         if obstacle is None:
             return
@@ -178,7 +184,7 @@ class Conductor:
         elif record.state is State.START:
             self.board.move(model, record, State.START, "" if obstacle.passing else obstacle.reason)
 
-    def _act(self, model: ModelRecord) -> None:
+    def _act(self, model: ModelState) -> None:
         want = self._desired[model.name] = self._want(model)
         obstacles = {number: self._obstacle(model, record.servable) for number, record in model.versions.items()}
         settings = model.settings if model.disk is not None and model.disk.config is not None else None
@@ -204,9 +210,9 @@ class Conductor:
         while True:
             now = self._clock()
             snapshots = [
-                Snapshot(
+                VersionSnapshot(
                     number,
-                    Phase.IDLE if obstacles[number] and not record.loaded else record.phase(settings, now),
+                    VersionPhase.IDLE if obstacles[number] and not record.loaded else record.phase(settings, now),
                     number in want.wanted,
                     forced=number in want.forced or obstacles[number] is not None,
                     draining=bool(record.ending),
@@ -215,9 +221,9 @@ class Conductor:
             ]
             action = next_action("availability" if self._stopping else transition, snapshots, awaited=want.awaited)
             match action:
-                case Load(version):
+                case LoadVersion(version):
                     self._load(model, model.versions[version])
-                case Unload(version):
+                case UnloadVersion(version):
                     self._unload(model, model.versions[version])
                 case None:
                     break
@@ -226,7 +232,7 @@ class Conductor:
                 self._fingerprints.compare(model, record, settings)
         self.board.swap(model)
 
-    def _load(self, model: ModelRecord, record: VersionRecord) -> None:
+    def _load(self, model: ModelState, record: VersionState) -> None:
         assert record.disk is not None
         assert model.config is not None
         assert model.disk is not None
@@ -242,7 +248,7 @@ class Conductor:
         self._say(logging.INFO, "version loading", record, loading.generation)
         self._loads.start(model, record, request, loading)
 
-    def _loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, servable: Servable) -> None:
+    def _loaded(self, model: ModelState, record: VersionState, loading: Loading, servable: Servable) -> None:
         record.loading = None
         self.touch(model.name)
         held_back = self._obstacle(model, servable) is not None
@@ -269,7 +275,7 @@ class Conductor:
             self._closer.retire(model, record, old)
         self._fingerprints.remember(model, record)
 
-    def _not_loaded(self, model: ModelRecord, record: VersionRecord, loading: Loading, reason: str | None) -> None:
+    def _not_loaded(self, model: ModelState, record: VersionState, loading: Loading, reason: str | None) -> None:
         record.loading = None
         self.touch(model.name)
         if record.servable is not None:
@@ -280,10 +286,10 @@ class Conductor:
             self.board.move(model, record, State.START, reason or record.error)
         self._end_if_done(model, record)
 
-    def _tell_lost(self, model: ModelRecord, record: VersionRecord, servable: Servable, reason: str) -> None:
+    def _tell_lost(self, model: ModelState, record: VersionState, servable: Servable, reason: str) -> None:
         self._post(partial(self._lost, model, record, servable, reason))
 
-    def _lost(self, model: ModelRecord, record: VersionRecord, servable: Servable, reason: str) -> None:
+    def _lost(self, model: ModelState, record: VersionState, servable: Servable, reason: str) -> None:
         """The worker process of what is served is gone: another generation is loaded in its place, soon at first. It
         stays in the serving map, where it refuses, for to fall back to another version would be to answer wrongly."""
         if record.servable is not servable or servable.worker is None:
@@ -298,7 +304,7 @@ class Conductor:
         self._say(logging.WARNING, "worker lost", record, servable.generation, reason=reason, next_in=round(delay, 3))
         self.board.move(model, record, State.AVAILABLE, f"its worker process {reason}; another one takes its place")
 
-    def _unload(self, model: ModelRecord, record: VersionRecord) -> None:
+    def _unload(self, model: ModelState, record: VersionState) -> None:
         servable = record.servable
         assert servable is not None
         self._say(logging.INFO, "version unloading", record, servable.generation)
@@ -310,7 +316,7 @@ class Conductor:
         self.board.swap(model)
         self._closer.retire(model, record, servable)
 
-    def _closed(self, model: ModelRecord, record: VersionRecord, generation: int) -> None:
+    def _closed(self, model: ModelState, record: VersionState, generation: int) -> None:
         self.touch(model.name)
         self._say(logging.INFO, "version closed", record, generation)
         self._end_if_done(model, record)
@@ -319,14 +325,14 @@ class Conductor:
         """Closes what still has requests: their grace is over."""
         self._closer.close_all(self.records.values())
 
-    def _end_if_done(self, model: ModelRecord, record: VersionRecord) -> None:
+    def _end_if_done(self, model: ModelState, record: VersionState) -> None:
         if record.ended and (
             record.state is State.UNLOADING
             or (record.state is State.LOADING and record.id.version not in self._want(model).wanted)
         ):
             self.board.move(model, record, State.END, record.error)
 
-    def _say(self, level: int, what: str, record: VersionRecord, generation: int, **fields: Any) -> None:
+    def _say(self, level: int, what: str, record: VersionState, generation: int, **fields: Any) -> None:
         event(log, level, what, model=record.id.name, version=record.id.version, generation=generation, **fields)
 
     def _prune(self, names: list[str]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-class Phase(enum.Enum):
+class VersionPhase(enum.Enum):
     """Where a version stands, as far as its next step is concerned."""
 
     NEW = "new"  # not loaded, may be loaded now
@@ -28,7 +28,7 @@ class Phase(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class VersionSnapshot:
     """One version of one model.
 
     `forced`: an operator wants it gone, whatever that leaves. `draining`: an earlier load of it still finishes its
@@ -36,35 +36,35 @@ class Snapshot:
     """
 
     version: int
-    phase: Phase
+    phase: VersionPhase
     wanted: bool
     forced: bool = False
     draining: bool = False
 
     @property
     def serves(self) -> bool:
-        return self.phase in (Phase.AVAILABLE, Phase.STALE, Phase.RELOADING)
+        return self.phase in (VersionPhase.AVAILABLE, VersionPhase.STALE, VersionPhase.RELOADING)
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadVersion:
     """Load this version, beside itself if it is served."""
 
     version: int
 
 
 @dataclass(frozen=True, slots=True)
-class Unload:
+class UnloadVersion:
     """Take this version out of service."""
 
     version: int
 
 
-Action = Load | Unload
+Action = LoadVersion | UnloadVersion
 
 
 def next_action(
-    transition: Literal["availability", "resource"], snapshots: Sequence[Snapshot], *, awaited: bool = False
+    transition: Literal["availability", "resource"], snapshots: Sequence[VersionSnapshot], *, awaited: bool = False
 ) -> Action | None:
     """The next thing to do for a model, None when there is nothing to do now. New versions first, old ones go first.
 
@@ -73,30 +73,30 @@ def next_action(
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.version, reverse=True)
     for snapshot in reversed(newest_first):
         if snapshot.forced and snapshot.serves:
-            return Unload(snapshot.version)
+            return UnloadVersion(snapshot.version)
     return _availability(newest_first, awaited) if transition == "availability" else _resource(newest_first)
 
 
-def _availability(newest_first: Sequence[Snapshot], awaited: bool) -> Action | None:
+def _availability(newest_first: Sequence[VersionSnapshot], awaited: bool) -> Action | None:
     for snapshot in newest_first:
-        if snapshot.wanted and snapshot.phase in (Phase.NEW, Phase.STALE):
-            return Load(snapshot.version)
+        if snapshot.wanted and snapshot.phase in (VersionPhase.NEW, VersionPhase.STALE):
+            return LoadVersion(snapshot.version)
     wanted = [snapshot for snapshot in newest_first if snapshot.wanted]
-    to_come = any(snapshot.phase is Phase.LOADING for snapshot in wanted)
+    to_come = any(snapshot.phase is VersionPhase.LOADING for snapshot in wanted)
     if (not wanted and not awaited) or (not to_come and any(snapshot.serves for snapshot in wanted)):
         for snapshot in reversed(newest_first):
             if not snapshot.wanted and snapshot.serves:
-                return Unload(snapshot.version)
+                return UnloadVersion(snapshot.version)
     return None
 
 
-def _resource(newest_first: Sequence[Snapshot]) -> Action | None:
+def _resource(newest_first: Sequence[VersionSnapshot]) -> Action | None:
     for snapshot in reversed(newest_first):
-        if snapshot.serves and (not snapshot.wanted or snapshot.phase is Phase.STALE):
-            return Unload(snapshot.version)
+        if snapshot.serves and (not snapshot.wanted or snapshot.phase is VersionPhase.STALE):
+            return UnloadVersion(snapshot.version)
     if any(snapshot.draining for snapshot in newest_first):
         return None
     for snapshot in newest_first:
-        if snapshot.wanted and snapshot.phase is Phase.NEW:
-            return Load(snapshot.version)
+        if snapshot.wanted and snapshot.phase is VersionPhase.NEW:
+            return LoadVersion(snapshot.version)
     return None

@@ -1,5 +1,5 @@
-"""The Closer: how a servable goes once it has left the serving map. Its last request ends, it is closed, its memory is
-given back."""
+"""The Unloader: what happens to a servable that has left the serving map. Its last request ends, it is closed, its
+memory is given back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import partial
 
 from inferd.server.lifecycle.loading.loader import LoaderLike
 from inferd.server.lifecycle.reconcile.mailbox import Job, Post
-from inferd.server.lifecycle.reconcile.model_state import ModelRecord, VersionRecord
+from inferd.server.lifecycle.reconcile.model_state import ModelState, VersionState
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
 
 
-class Closer:
+class Unloader:
     """The manager's thread only; closing itself happens on threads of its own, for one that hangs must not hold up
     others.
 
@@ -28,7 +28,7 @@ class Closer:
         loader: LoaderLike,
         post: Post,
         spawn: Callable[[str, Job], None],
-        closed: Callable[[ModelRecord, VersionRecord, int], None],
+        closed: Callable[[ModelState, VersionState, int], None],
     ) -> None:
         self._loader = loader
         self._post = post
@@ -36,7 +36,7 @@ class Closer:
         self._told = closed
         self._closing: set[int] = set()  # generations
 
-    def retire(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
+    def retire(self, model: ModelState, record: VersionState, servable: Servable) -> None:
         """Closes a servable when its last handle is back."""
         record.ending[servable.generation] = servable
 
@@ -45,12 +45,12 @@ class Closer:
 
         servable.retire(idle)
 
-    def end(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
+    def end(self, model: ModelState, record: VersionState, servable: Servable) -> None:
         """Closes a servable that never served."""
         record.ending[servable.generation] = servable
         self.close(model, record, servable)
 
-    def close(self, model: ModelRecord, record: VersionRecord, servable: Servable) -> None:
+    def close(self, model: ModelState, record: VersionState, servable: Servable) -> None:
         """Closes a servable now. Does nothing when that has begun: idle may be told more than once, when releases
         coincide and by a request that came too late."""
         if servable.generation in self._closing or servable.generation not in record.ending:
@@ -66,14 +66,14 @@ class Closer:
 
         self._spawn(f"inferd-close-{record.id}", job)
 
-    def close_all(self, models: Iterable[ModelRecord]) -> None:
+    def close_all(self, models: Iterable[ModelState]) -> None:
         """Closes now whatever still has requests."""
         for model in models:
             for record in model.versions.values():
                 for servable in list(record.ending.values()):
                     self.close(model, record, servable)
 
-    def _closed(self, model: ModelRecord, record: VersionRecord, generation: int) -> None:
+    def _closed(self, model: ModelState, record: VersionState, generation: int) -> None:
         record.ending.pop(generation, None)
         self._closing.discard(generation)
         self._told(model, record, generation)

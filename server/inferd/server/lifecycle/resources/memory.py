@@ -23,7 +23,7 @@ _IDLE = 10.0  # seconds between full collections while nothing is in flight
 _AT_MOST = 3600.0  # seconds without one on a server that is never idle
 
 
-class Memory:
+class ProcessMemory:
     """Keeps the process's memory tidy around loads. Thread-safe. One per process is enough.
 
     A full collection stops every thread. So it waits for a moment without requests (`busy`), but not for long: the

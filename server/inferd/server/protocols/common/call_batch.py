@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from inferd.server.inference.queued_groups import Line, Share
-from inferd.server.inference.request_groups import Bursts, Target, Targets
-from inferd.server.protocols.common.codec import Speech
+from inferd.server.inference.queued_groups import BatchShare, QueuedGroups
+from inferd.server.inference.request_groups import GroupRunner, GroupTarget, TargetCache
+from inferd.server.protocols.common.codec import Codec
 from inferd.server.transport.calls import UnaryCall, UnaryHandler
 from inferd.wire.forms import Form, Kind
 
@@ -25,17 +25,17 @@ Refuse = Callable[[Sequence[UnaryCall], Sequence[str], Exception, str], None]
 """Fails calls for one reason: the ids that their statuses name, and the model. See `Edge.fail_together`."""
 
 
-class Burst:
+class CallBatch:
     """The handler of bursts of one method. On the loop's thread only."""
 
-    def __init__(self, speech: Speech, bursts: Bursts, alone: UnaryHandler, refuse: Refuse) -> None:
+    def __init__(self, speech: Codec, bursts: GroupRunner, alone: UnaryHandler, refuse: Refuse) -> None:
         """`alone` handles one call, and never raises."""
         self._refuse = refuse
         self._speech = speech
         self._bursts = bursts
         self._alone = alone
-        self._targets = Targets(speech.target)
-        self._line = Line(speech, self._refuse_one)
+        self._targets = TargetCache(speech.target)
+        self._line = QueuedGroups(speech, self._refuse_one)
 
     def __call__(self, calls: Sequence[UnaryCall], arrived_at: float) -> Sequence[UnaryCall]:
         """Answers what can be answered at once, starts the rest and gives it."""
@@ -72,7 +72,7 @@ class Burst:
     def _run(
         self,
         kind: Kind[Any],
-        target: Target,
+        target: GroupTarget,
         messages: list[tuple[Form[Any], bytes]],
         calls: list[UnaryCall],
         arrived_at: float,
@@ -85,7 +85,7 @@ class Burst:
             return calls
         request_ids = cast(Sequence[str], found)
 
-        def answer(share: Share, first: int) -> None:
+        def answer(share: BatchShare, first: int) -> None:
             end = first + share.count
             answers = speech.encode(share, request_ids[first:end])
             for call, message in zip(calls[first:end], answers, strict=True):

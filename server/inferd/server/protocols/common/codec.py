@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from inferd.backends.api import Array
-from inferd.server.inference.queued_groups import Share
-from inferd.server.inference.request_groups import Target
+from inferd.server.inference.queued_groups import BatchShare
+from inferd.server.inference.request_groups import GroupTarget
 from inferd.server.lifecycle.interfaces import ServableLike
 from inferd.server.transport.calls import UnaryCall
 from inferd.wire.forms import Form, Forms
 
 
-class Speech(Protocol):
+class Codec(Protocol):
     """What one protocol's messages say. Thread-safe.
 
     protocol   name in the metrics
@@ -27,7 +27,7 @@ class Speech(Protocol):
     @property
     def forms(self) -> Forms[Any]: ...
 
-    def target(self, facts: Any) -> Target | None:
+    def target(self, facts: Any) -> GroupTarget | None:
         """What requests of this kind want; None where it is something special."""
         ...
 
@@ -41,7 +41,7 @@ class Speech(Protocol):
         """The same for one call."""
         ...
 
-    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+    def encode(self, share: BatchShare, request_ids: Sequence[str]) -> list[bytes]:
         """The answers. Raises WireError for outputs that cannot travel."""
         ...
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.errors import InvalidRequest
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import Failure, failure_of
@@ -18,11 +18,11 @@ _M = TypeVar("_M", bound=Message)
 _LONGEST = 1024  # characters of a name that is kept
 
 
-class Edge:
-    """Gate and failure log of one server, and the wall around its handlers. Thread-safe."""
+class ErrorBoundary:
+    """CallChecks and failure log of one server, and the wall around its handlers. Thread-safe."""
 
     def __init__(
-        self, gate: Gate, failures: FailureLog, status: Callable[[BaseException, str], Failure] = failure_of
+        self, gate: CallChecks, failures: FailureLog, status: Callable[[BaseException, str], Failure] = failure_of
     ) -> None:
         """`status` is the protocol's table from errors to status and text."""
         self.gate = gate

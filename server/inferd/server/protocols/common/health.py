@@ -42,7 +42,7 @@ class Health:
         self._manager = manager
         self._services = frozenset({"", *services})
         self._stopped = False
-        self._watchers: dict[_Watcher, None] = {}
+        self._watchers: dict[_HealthWatcher, None] = {}
         self._lock = Lock()
         manager.subscribe(self._changed)
         manager.on_ready(self._refresh)
@@ -99,7 +99,7 @@ class Health:
                 failure = failure_of(error)
                 call.fail(failure.code, failure.text, failure.trailing)
                 return
-            watcher = _Watcher(call, service, self._forget)
+            watcher = _HealthWatcher(call, service, self._forget)
             with self._lock:
                 self._watchers[watcher] = None
             call.on_cancel(lambda: self._forget(watcher))
@@ -120,22 +120,22 @@ class Health:
         for watcher in list(self._watchers):
             watcher.tell(self.status(watcher.service))
 
-    def _forget(self, watcher: _Watcher) -> None:
+    def _forget(self, watcher: _HealthWatcher) -> None:
         with self._lock:
             self._watchers.pop(watcher, None)
 
-    def _end(self, watcher: _Watcher) -> None:
+    def _end(self, watcher: _HealthWatcher) -> None:
         self._forget(watcher)
         watcher.tell(_NOT_SERVING)
         watcher.call.fail(GONE.code, GONE.text, GONE.trailing)
 
 
-class _Watcher:
+class _HealthWatcher:
     """One open Watch."""
 
     __slots__ = ("_forget", "_last", "_lock", "call", "service")
 
-    def __init__(self, call: StreamCall, service: str, forget: Callable[[_Watcher], None]) -> None:
+    def __init__(self, call: StreamCall, service: str, forget: Callable[[_HealthWatcher], None]) -> None:
         self.call = call
         self.service = service
         self._forget = forget

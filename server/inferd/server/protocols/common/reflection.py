@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from inferd.server.inference.failures import GONE
-from inferd.server.protocols.common.error_boundary import Edge, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.transport.calls import StreamCall, StreamHandler
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ METHODS = (f"/{V1}/ServerReflectionInfo", f"/{V1ALPHA}/ServerReflectionInfo")
 class Reflection:
     """Describes `services` and itself. Thread-safe."""
 
-    def __init__(self, services: Sequence[str], edge: Edge) -> None:
+    def __init__(self, services: Sequence[str], edge: ErrorBoundary) -> None:
         self._edge = edge
         self._services = (*services, V1, V1ALPHA)
         self._making = threading.Lock()

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 from inferd.backends.api import BackendError
 from inferd.server.errors import ServingError
-from inferd.server.inference.request_groups import Targets
+from inferd.server.inference.request_groups import TargetCache
 from inferd.server.inference.service import ordered
 from inferd.server.lifecycle.interfaces import ServableLike
-from inferd.server.protocols.common.codec import Speech
+from inferd.server.protocols.common.codec import Codec
 from inferd.server.transport.calls import UnaryCall
 from inferd.wire.tensors import WireError
 
@@ -24,14 +24,14 @@ Serving = Callable[[str, int | None, str | None], ServableLike | None]
 """What serves this model, version or label just now, without holding on to it."""
 
 
-class Lone:
+class SingleCall:
     """Handles lone calls of one method. On the loop's thread only."""
 
-    def __init__(self, speech: Speech, serving: Serving) -> None:
+    def __init__(self, speech: Codec, serving: Serving) -> None:
         self._match = speech.forms.match
         self._speech = speech
         self._serving = serving
-        self._targets = Targets(speech.target)
+        self._targets = TargetCache(speech.target)
 
     def __call__(self, call: UnaryCall, arrived_at: float) -> bool:
         """Whether the call, which came at this monotonic time, has been answered."""

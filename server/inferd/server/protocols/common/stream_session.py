@@ -15,10 +15,10 @@ from typing import Protocol
 
 from inferd.server.errors import Overloaded, RateLimited, ServingError
 from inferd.server.inference.failures import GONE, Failure
-from inferd.server.inference.inflight import Inflight
-from inferd.server.inference.service import Answer, Inference, Query
+from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.service import Answer, InferenceService, Query
 from inferd.server.inference.trace import trace_fields
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import StreamCall
 from inferd.wire.tensors import WireError
 
@@ -26,7 +26,7 @@ MAX_IN_FLIGHT = 64  # per stream; past it the client is not read, so its own flo
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class StreamExchange:
     """One request of a stream, decoded. `encode` makes the stream's message of its answer."""
 
     request_id: str
@@ -50,11 +50,11 @@ class Dialect(Protocol):
     @property
     def fatal(self) -> bool: ...
 
-    def decode(self, call: StreamCall, message: bytes, started: float) -> Exchange:
+    def decode(self, call: StreamCall, message: bytes, started: float) -> StreamExchange:
         """Raises WireError or ServingError."""
         ...
 
-    def failure(self, error: Exception, exchange: Exchange | None) -> tuple[Failure, bytes]:
+    def failure(self, error: Exception, exchange: StreamExchange | None) -> tuple[Failure, bytes]:
         """How a failure is said: as a status, and as a message. `exchange`: None where decoding failed."""
         ...
 
@@ -72,7 +72,7 @@ class _Pending:
         self.failure: Failure | None = None
 
 
-class Session:
+class StreamSession:
     """One stream. A request is pending from its receipt until its answer has been written.
 
     The next message is asked for while there is room. The lock guards the fields only and is never held while anything
@@ -83,9 +83,9 @@ class Session:
         self,
         call: StreamCall,
         dialect: Dialect,
-        inference: Inference,
-        edge: Edge,
-        inflight: Inflight,
+        inference: InferenceService,
+        edge: ErrorBoundary,
+        inflight: InflightBounds,
         *,
         bound: int = MAX_IN_FLIGHT,
     ) -> None:
@@ -97,7 +97,7 @@ class Session:
         self._bound = bound
         self._limiter = edge.gate.limiter
         self._client = "" if self._limiter is None else edge.gate.client(call)
-        self._decode = dialect.decode if self._limiter is None else self._decode_bounded
+        self._decode = dialect.decode if self._limiter is None else self._decode_within_bounds
         self._lock = Lock()
         self._pending: set[_Pending] = set()
         self._turns: deque[_Pending] = deque()  # of an ordered stream: whose answer is next
@@ -140,7 +140,7 @@ class Session:
             self._pending.add(pending)
             if self._dialect.ordered:
                 self._turns.append(pending)
-        exchange: Exchange | None = None
+        exchange: StreamExchange | None = None
         asked = False
         try:
             # Decoded first: whoever is refused must be able to tell which of its requests that was.
@@ -161,7 +161,7 @@ class Session:
         if self._call.cancelled:  # while it was being started
             self._abandon()
 
-    def _decode_bounded(self, call: StreamCall, message: bytes, started: float) -> Exchange:
+    def _decode_within_bounds(self, call: StreamCall, message: bytes, started: float) -> StreamExchange:
         """A message counts as a request of its client's. Decoded first: the refusal names the request."""
         exchange = self._dialect.decode(call, message, started)
         if self._limiter is not None:
@@ -178,7 +178,7 @@ class Session:
             raise Overloaded(self._inflight.full)
         pending.nbytes = nbytes
 
-    def _answer(self, pending: _Pending, outcome: Answer | ServingError, exchange: Exchange) -> None:
+    def _answer(self, pending: _Pending, outcome: Answer | ServingError, exchange: StreamExchange) -> None:
         error: Exception
         if isinstance(outcome, Answer):
             try:
@@ -190,7 +190,7 @@ class Session:
             error = outcome
         self._fail(pending, error, exchange)
 
-    def _fail(self, pending: _Pending, error: Exception, exchange: Exchange | None) -> None:
+    def _fail(self, pending: _Pending, error: Exception, exchange: StreamExchange | None) -> None:
         failure, message = self._dialect.failure(error, exchange)
         self._edge.failures.write(
             self._call.method,

@@ -11,22 +11,22 @@ from google.protobuf.message import Message
 from inferd.server.errors import Conflict, InvalidRequest
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import ModelStatus
-from inferd.server.protocols.common.error_boundary import Edge, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.protocols.native import messages
-from inferd.server.protocols.native.watch import Watch
+from inferd.server.protocols.native.watch import ModelWatch
 from inferd.server.transport.calls import StreamHandler, UnaryCall, UnaryHandler
 from inferd.v1 import model_service_pb2 as pb
 
 _PATH = "/inferd.v1.ModelService/"
 
 
-class Models:
+class ModelMethods:
     """Answers from the manager; admin calls pass the gate. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
         self._manager = manager
         self._edge = edge
-        self._watch = Watch(manager, edge)
+        self._watch = ModelWatch(manager, edge)
 
     def unary(self) -> Mapping[str, UnaryHandler]:
         """The unary methods."""

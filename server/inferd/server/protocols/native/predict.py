@@ -7,11 +7,11 @@ from time import monotonic
 
 from inferd.backends.api import Array
 from inferd.server.errors import ServingError
-from inferd.server.inference.queued_groups import Share
-from inferd.server.inference.request_groups import Target
-from inferd.server.inference.service import Answer, Inference, Query, unsendable
+from inferd.server.inference.queued_groups import BatchShare
+from inferd.server.inference.request_groups import GroupTarget
+from inferd.server.inference.service import Answer, InferenceService, Query, unsendable
 from inferd.server.lifecycle.interfaces import ServableLike
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import UnaryCall
 from inferd.wire.forms import Form
 from inferd.wire.native import FORMS, DecodedRequest, Facts, decode_request, encode_response, encode_responses
@@ -20,10 +20,10 @@ from inferd.wire.tensors import WireError
 PROTOCOL = "grpc"
 
 
-class Predict:
+class NativePredict:
     """One request, one answer. Thread-safe."""
 
-    def __init__(self, inference: Inference, edge: Edge) -> None:
+    def __init__(self, inference: InferenceService, edge: ErrorBoundary) -> None:
         self._inference = inference
         self._edge = edge
 
@@ -61,19 +61,19 @@ class Predict:
         call.on_cancel(cancel)
 
 
-class Speech:
-    """How bursts of Predict are read and written (`rpc.speech`)."""
+class NativeCodec:
+    """How calls of Predict that came together are read and written (`protocols.common.codec`)."""
 
     protocol = PROTOCOL
     forms = FORMS
     names = False
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: ErrorBoundary) -> None:
         self._gate = edge.gate
 
-    def target(self, facts: Facts) -> Target | None:
+    def target(self, facts: Facts) -> GroupTarget | None:
         name, version, label, _, outputs, priority, timeout = facts
-        return None if priority or timeout else Target(name, version, label, outputs or None)
+        return None if priority or timeout else GroupTarget(name, version, label, outputs or None)
 
     def request_ids(
         self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
@@ -91,7 +91,7 @@ class Speech:
         id_ = servable.id
         return encode_response(id_.name, id_.version, signature, outputs, request_id)
 
-    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+    def encode(self, share: BatchShare, request_ids: Sequence[str]) -> list[bytes]:
         id_ = share.handle.servable.id
         return encode_responses(
             id_.name, id_.version, share.plan.signature.name, share.outputs, share.rows, request_ids

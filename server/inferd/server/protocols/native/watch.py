@@ -10,7 +10,7 @@ from inferd.server.errors import Code
 from inferd.server.inference.failures import GONE, refusal
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import StateChange, VersionStatus
-from inferd.server.protocols.common.error_boundary import Edge, checked_name, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, checked_name, parse
 from inferd.server.protocols.native import messages
 from inferd.server.transport.calls import StreamCall
 from inferd.v1 import model_service_pb2 as pb
@@ -18,10 +18,10 @@ from inferd.v1 import model_service_pb2 as pb
 MAX_UNSENT = 1024  # changes that a watcher may be behind before it is cut off; asking again gives it the whole picture
 
 
-class Watch:
+class ModelWatch:
     """The states that stand, then every change. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
         self._manager = manager
         self._edge = edge
 
@@ -33,13 +33,13 @@ class Watch:
                 call.end()
                 return
             name = checked_name(parse(pb.WatchModelsRequest, message).name)
-            _Watcher(call, self._manager, name).start()
+            _ModelWatcher(call, self._manager, name).start()
 
         call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
         call.read(self._edge.guarded(call, start))
 
 
-class _Watcher:
+class _ModelWatcher:
     """One open stream. Changes that come while the standing states are being sent wait for them."""
 
     def __init__(self, call: StreamCall, manager: ManagerLike, name: str) -> None:

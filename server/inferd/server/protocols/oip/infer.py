@@ -7,17 +7,17 @@ from time import monotonic
 
 from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest, ServingError
-from inferd.server.inference.queued_groups import Share
-from inferd.server.inference.request_groups import Target
-from inferd.server.inference.service import Answer, Inference, unsendable
+from inferd.server.inference.queued_groups import BatchShare
+from inferd.server.inference.request_groups import GroupTarget
+from inferd.server.inference.service import Answer, InferenceService, unsendable
 from inferd.server.inference.shared_memory import Regions, admit_shared
 from inferd.server.lifecycle.interfaces import ManagerLike, ServableLike
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.oip.classification import classified
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.protocols.oip.errors import in_hand
 from inferd.server.protocols.oip.request import query
-from inferd.server.protocols.oip.request_options import Options, options
+from inferd.server.protocols.oip.request_options import RequestOptions, request_options
 from inferd.server.transport.calls import UnaryCall
 from inferd.wire.forms import Form
 from inferd.wire.oip import FORMS, Facts, OipRequest, decode_request, encode_response, encode_responses
@@ -26,10 +26,12 @@ from inferd.wire.tensors import WireError
 PROTOCOL = "oip"
 
 
-class Infer:
+class ModelInfer:
     """One request, one answer. Thread-safe."""
 
-    def __init__(self, inference: Inference, manager: ManagerLike, edge: Edge, regions: Regions) -> None:
+    def __init__(
+        self, inference: InferenceService, manager: ManagerLike, edge: ErrorBoundary, regions: Regions
+    ) -> None:
         self._inference = inference
         self._manager = manager
         self._edge = edge
@@ -41,7 +43,7 @@ class Infer:
         message = call.request
         try:
             request = decode_request(message)
-            asked = options(request, self._regions)
+            asked = request_options(request, self._regions)
             if asked.shared:
                 admit_shared(self._edge.gate, call)
             wanted = query(PROTOCOL, request, asked, call.deadline, len(message), started)
@@ -72,14 +74,14 @@ class Infer:
         self._edge.fail(call, error, request_id=request.request_id, model=request.model_name)
 
 
-class Speech:
+class OipCodec:
     """How bursts of ModelInfer are read and written (`rpc.speech`)."""
 
     protocol = PROTOCOL
     forms = FORMS
     names = True
 
-    def target(self, facts: Facts) -> Target | None:
+    def target(self, facts: Facts) -> GroupTarget | None:
         name, number, parameters, outputs = facts
         if parameters or any(output.parameters for output in outputs):
             return None
@@ -87,7 +89,7 @@ class Speech:
             version, label = version_of(number)
         except InvalidRequest:
             return None
-        return Target(name, version, label, tuple(dict.fromkeys(output.name for output in outputs)) or None)
+        return GroupTarget(name, version, label, tuple(dict.fromkeys(output.name for output in outputs)) or None)
 
     def request_ids(
         self, _calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
@@ -101,12 +103,12 @@ class Speech:
         id_ = servable.id
         return encode_response(id_.name, id_.version, outputs, request_id)
 
-    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+    def encode(self, share: BatchShare, request_ids: Sequence[str]) -> list[bytes]:
         id_ = share.handle.servable.id
         return encode_responses(id_.name, id_.version, share.outputs, share.rows, request_ids)
 
 
-def encode(answer: Answer, request: OipRequest, asked: Options, *, final: bool | None = None) -> bytes:
+def encode(answer: Answer, request: OipRequest, asked: RequestOptions, *, final: bool | None = None) -> bytes:
     """A ModelInferResponse. An output that cannot travel is the model's failure, not the caller's."""
     outputs = classified(answer, asked.classes) if asked.classes else answer.outputs
     targets = {name: place.write for name, place in asked.targets.items()}

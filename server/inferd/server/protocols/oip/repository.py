@@ -15,7 +15,7 @@ from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.reconcile.model_state import UNREADABLE
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.protocols.common.error_boundary import Edge, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.transport.calls import UnaryCall
 
 _Index = pb.RepositoryIndexResponse.ModelIndex
@@ -30,10 +30,10 @@ _STATES = {
 }
 
 
-class Repository:
+class RepositoryMethods:
     """Answers from the manager; load and unload pass the gate. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
         self._manager = manager
         self._edge = edge
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from inferd.server.inference.service import Query
 from inferd.server.protocols.oip.error_messages import version_of
-from inferd.server.protocols.oip.request_options import Options
+from inferd.server.protocols.oip.request_options import RequestOptions
 from inferd.wire.oip import OipRequest
 from inferd.wire.tensors import decode
 
 
 def query(
-    protocol: str, request: OipRequest, asked: Options, deadline: float | None, nbytes: int, started: float
+    protocol: str, request: OipRequest, asked: RequestOptions, deadline: float | None, nbytes: int, started: float
 ) -> Query:
     """Inputs in shared memory are read now. Raises InvalidRequest for a version that cannot be one, WireError for
     shared inputs that do not have the bytes of their shape."""

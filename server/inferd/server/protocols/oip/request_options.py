@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from inferd.server.errors import InvalidRequest, Unsupported
-from inferd.server.inference.shared_memory import Place, Regions
+from inferd.server.inference.shared_memory import RegionPlace, Regions
 from inferd.wire.oip import OipRequest, Parameter, Parameters
 
 _EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -14,15 +14,15 @@ _NO_REGIONS = Regions(None, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RequestOptions:
     """priority: 0 for the model's default. queue_timeout: seconds, None for none. classes: by output, how many of its
     classes are wanted instead of its values. sources, targets: by input and output, where it lies in shared memory."""
 
     priority: int
     queue_timeout: float | None
     classes: Mapping[str, int]
-    sources: Mapping[str, Place] = field(default_factory=dict)
-    targets: Mapping[str, Place] = field(default_factory=dict)
+    sources: Mapping[str, RegionPlace] = field(default_factory=dict)
+    targets: Mapping[str, RegionPlace] = field(default_factory=dict)
 
     @property
     def shared(self) -> bool:
@@ -30,10 +30,10 @@ class Options:
         return bool(self.sources or self.targets)
 
 
-_NOTHING = Options(0, None, {})
+_NOTHING = RequestOptions(0, None, {})
 
 
-def options(request: OipRequest, regions: Regions = _NO_REGIONS) -> Options:
+def request_options(request: OipRequest, regions: Regions = _NO_REGIONS) -> RequestOptions:
     """Raises InvalidRequest for a parameter of a wrong type or value, NotFound for an unknown region of shared memory,
     Unsupported for what is not offered here."""
     plain = not request.parameters and not request.shared
@@ -57,7 +57,7 @@ def options(request: OipRequest, regions: Regions = _NO_REGIONS) -> Options:
         if target is not None:
             targets[output.name] = target
     priority, timeout = _queueing(request.parameters)
-    return Options(priority, timeout, classes, sources, targets)
+    return RequestOptions(priority, timeout, classes, sources, targets)
 
 
 def _queueing(parameters: Parameters) -> tuple[int, float | None]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from inferd.server import __version__
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.config.schema import ServerConfig
 from inferd.server.inference.failure_log import FailureLog
-from inferd.server.inference.inflight import Inflight
-from inferd.server.inference.service import Check, Inference
+from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.service import Check, InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.oip.error_messages import checked
 from inferd.server.protocols.oip.errors import failure
-from inferd.server.protocols.oip.infer import Infer
+from inferd.server.protocols.oip.infer import ModelInfer
 from inferd.server.protocols.oip.metadata import Describe
-from inferd.server.protocols.oip.repository import Repository
-from inferd.server.protocols.oip.settings import Settings
+from inferd.server.protocols.oip.repository import RepositoryMethods
+from inferd.server.protocols.oip.settings import SettingsMethods
 from inferd.server.protocols.oip.shared_memory import SharedMemory
 from inferd.server.protocols.oip.statistics import Statistics
 from inferd.server.protocols.oip.stream import StreamInfer
@@ -49,8 +49,8 @@ class Oip:
         predicting: ManagerLike,
         metrics: MetricsLike,
         check: Check,
-        inflight: Inflight,
-        gate: Gate,
+        inflight: InflightBounds,
+        gate: CallChecks,
         failures: FailureLog,
         ready: Callable[[], bool],
         config: ServerConfig,
@@ -58,12 +58,12 @@ class Oip:
     ) -> None:
         """`ready` is the server's readiness; `predicting` the manager as inference sees it."""
         extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
-        self._edge = Edge(gate, failures, failure)
-        inference = Inference(predicting, metrics, checked(check))
+        self._edge = ErrorBoundary(gate, failures, failure)
+        inference = InferenceService(predicting, metrics, checked(check))
         describe = Describe(manager, ready, __version__, extensions)
-        repository = Repository(manager, self._edge)
+        repository = RepositoryMethods(manager, self._edge)
         shared_memory = SharedMemory(regions, self._edge)
-        settings = Settings(config.log, manager)
+        settings = SettingsMethods(config.log, manager)
         self._stream = StreamInfer(inference, predicting, self._edge, inflight, regions)
         self._unary: dict[str, UnaryHandler] = {
             "ServerLive": describe.server_live,
@@ -72,7 +72,7 @@ class Oip:
             "ServerMetadata": describe.server_metadata,
             "ModelMetadata": describe.model_metadata,
             "ModelConfig": describe.model_config,
-            "ModelInfer": Infer(inference, predicting, self._edge, regions),
+            "ModelInfer": ModelInfer(inference, predicting, self._edge, regions),
             "ModelStatistics": Statistics(manager, metrics, describe),
             "RepositoryIndex": repository.index,
             "RepositoryModelLoad": repository.load,

@@ -14,7 +14,7 @@ NO_CHANGE = "log settings are read at start (log.level, log.file): they cannot b
 _LEVELS = ("error", "warning", "info", "debug")
 
 
-class Settings:
+class SettingsMethods:
     """Answers from the configuration. Thread-safe."""
 
     def __init__(self, log: Log, manager: ManagerLike) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.inference.shared_memory import Regions, admit_shared
-from inferd.server.protocols.common.error_boundary import Edge, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.transport.calls import UnaryCall
 
 
 class SharedMemory:
     """Answers from the regions. Thread-safe."""
 
-    def __init__(self, regions: Regions, edge: Edge) -> None:
+    def __init__(self, regions: Regions, edge: ErrorBoundary) -> None:
         self._regions = regions
         self._edge = edge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.observability.model_metrics import Snapshot
+from inferd.server.observability.model_metrics import MetricsSnapshot
 from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.protocols.oip.metadata import Describe
 from inferd.server.transport.calls import UnaryCall
@@ -40,7 +40,7 @@ class Statistics:
         ]
 
 
-def statistics(name: str, version: int, now: Snapshot) -> pb.ModelStatistics:
+def statistics(name: str, version: int, now: MetricsSnapshot) -> pb.ModelStatistics:
     """The figures of one version. Copying in and out is part of the run here, so compute_input and compute_output have
     counts and no time."""
     runs = sum(count for count, _ in now.batches.values())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from inferd.server.inference.failures import Failure
-from inferd.server.inference.inflight import Inflight
-from inferd.server.inference.service import Answer, Inference
+from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.service import Answer, InferenceService
 from inferd.server.inference.shared_memory import Regions, admit_shared
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.server.protocols.common.error_boundary import Edge
-from inferd.server.protocols.common.stream_session import MAX_IN_FLIGHT, Exchange, Session
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
+from inferd.server.protocols.common.stream_session import MAX_IN_FLIGHT, StreamExchange, StreamSession
 from inferd.server.protocols.oip.error_messages import unknown
 from inferd.server.protocols.oip.errors import in_hand
 from inferd.server.protocols.oip.infer import PROTOCOL, encode
 from inferd.server.protocols.oip.request import query
-from inferd.server.protocols.oip.request_options import options
+from inferd.server.protocols.oip.request_options import request_options
 from inferd.server.transport.calls import StreamCall
 from inferd.wire.oip import decode_request, encode_stream_failure, encode_stream_response
 
@@ -26,10 +26,10 @@ class StreamInfer:
 
     def __init__(
         self,
-        inference: Inference,
+        inference: InferenceService,
         manager: ManagerLike,
-        edge: Edge,
-        inflight: Inflight,
+        edge: ErrorBoundary,
+        inflight: InflightBounds,
         regions: Regions,
         bound: int = MAX_IN_FLIGHT,
     ) -> None:
@@ -44,7 +44,7 @@ class StreamInfer:
         """Handles one stream."""
         fatal = (call.metadata(_GRPC_ERROR) or "").lower() == "true"
         dialect = _Oip(self._manager, self._edge, self._regions, fatal=fatal)
-        Session(call, dialect, self._inference, self._edge, self._inflight, bound=self._bound).start()
+        StreamSession(call, dialect, self._inference, self._edge, self._inflight, bound=self._bound).start()
 
 
 class _Oip:
@@ -53,16 +53,16 @@ class _Oip:
     protocol = PROTOCOL
     ordered = True
 
-    def __init__(self, manager: ManagerLike, edge: Edge, regions: Regions, *, fatal: bool) -> None:
+    def __init__(self, manager: ManagerLike, edge: ErrorBoundary, regions: Regions, *, fatal: bool) -> None:
         self._manager = manager
         self._edge = edge
         self._regions = regions
         self.fatal = fatal
 
-    def decode(self, call: StreamCall, message: bytes, started: float) -> Exchange:
+    def decode(self, call: StreamCall, message: bytes, started: float) -> StreamExchange:
         request = decode_request(message)
         try:
-            asked = options(request, self._regions)
+            asked = request_options(request, self._regions)
             if asked.shared:
                 admit_shared(self._edge.gate, call)
             wanted = query(PROTOCOL, request, asked, call.deadline, len(message), started)
@@ -73,9 +73,9 @@ class _Oip:
         def encoded(answer: Answer) -> bytes:
             return encode_stream_response(encode(answer, request, asked, final=True))
 
-        return Exchange(request.request_id, request.model_name, wanted, encoded)
+        return StreamExchange(request.request_id, request.model_name, wanted, encoded)
 
-    def failure(self, error: Exception, exchange: Exchange | None) -> tuple[Failure, bytes]:
+    def failure(self, error: Exception, exchange: StreamExchange | None) -> tuple[Failure, bytes]:
         if exchange is None:
             request_id, model, version = getattr(error, "request_id", ""), "", ""
         else:

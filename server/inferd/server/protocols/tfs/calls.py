@@ -8,9 +8,9 @@ from functools import partial
 from threading import Lock
 
 from inferd.server.errors import InvalidRequest, ServingError
-from inferd.server.inference.service import Answer, Inference, Query
+from inferd.server.inference.service import Answer, InferenceService, Query
 from inferd.server.lifecycle.interfaces import HandleLike, ManagerLike, ServableLike
-from inferd.server.protocols.common.error_boundary import Edge
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.tfs.error_messages import acquire, named, unknown
 from inferd.server.transport.calls import UnaryCall
 from inferd.wire.tensors import WireError
@@ -23,7 +23,7 @@ _MAXPRIORITY = 2**32 - 1
 class Calls:
     """Runs queries for calls. Thread-safe."""
 
-    def __init__(self, inference: Inference, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, inference: InferenceService, manager: ManagerLike, edge: ErrorBoundary) -> None:
         self._inference = inference
         self._manager = manager
         self._edge = edge
@@ -48,7 +48,9 @@ class Calls:
         for place, query in enumerate(queries):
             self._start(inference, call, query, partial(done, place))
 
-    def _start(self, inference: Inference, call: UnaryCall, query: Query, done: Callable[[Answer], None]) -> None:
+    def _start(
+        self, inference: InferenceService, call: UnaryCall, query: Query, done: Callable[[Answer], None]
+    ) -> None:
         def outcome_is(outcome: Answer | ServingError) -> None:
             try:
                 if isinstance(outcome, Answer):

@@ -15,7 +15,7 @@ from inferd.wire.tfs.fallback import spec_of
 _NOT_SERVED = "on disk, not served"
 
 
-class Models:
+class ModelStatusMethods:
     """Answers from the manager. Thread-safe."""
 
     def __init__(self, manager: ManagerLike) -> None:

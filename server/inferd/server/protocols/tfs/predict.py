@@ -7,8 +7,8 @@ from time import monotonic
 
 from inferd.backends.api import Array
 from inferd.server.errors import ServingError
-from inferd.server.inference.queued_groups import Share
-from inferd.server.inference.request_groups import Target
+from inferd.server.inference.queued_groups import BatchShare
+from inferd.server.inference.request_groups import GroupTarget
 from inferd.server.inference.service import Answer, Query, unsendable
 from inferd.server.lifecycle.interfaces import ServableLike
 from inferd.server.protocols.tfs.calls import PRIORITY, PROTOCOL, Calls, checked_name
@@ -18,7 +18,7 @@ from inferd.wire.tensors import WireError
 from inferd.wire.tfs import FORMS, Facts, decode_request, encode_response, encode_responses
 
 
-class Predict:
+class TfsPredict:
     """One request, one answer. Thread-safe."""
 
     def __init__(self, calls: Calls) -> None:
@@ -55,16 +55,16 @@ class Predict:
         self._calls.run(call, query, encode)
 
 
-class Speech:
-    """How bursts of Predict are read and written (`rpc.speech`)."""
+class TfsCodec:
+    """How calls of Predict that came together are read and written (`protocols.common.codec`)."""
 
     protocol = PROTOCOL
     forms = FORMS
     names = False
 
-    def target(self, facts: Facts) -> Target | None:
+    def target(self, facts: Facts) -> GroupTarget | None:
         name, version, label, _, outputs = facts
-        return Target(name, version, label, outputs or None) if name else None
+        return GroupTarget(name, version, label, outputs or None) if name else None
 
     def request_ids(
         self, calls: Sequence[UnaryCall], _messages: Sequence[tuple[Form[Facts], bytes]]
@@ -78,7 +78,7 @@ class Speech:
         id_ = servable.id
         return encode_response(id_.name, id_.version, signature, outputs)
 
-    def encode(self, share: Share, request_ids: Sequence[str]) -> list[bytes]:
+    def encode(self, share: BatchShare, request_ids: Sequence[str]) -> list[bytes]:
         id_ = share.handle.servable.id
         signature = share.plan.signature.name
         return encode_responses(id_.name, id_.version, signature, share.outputs, share.rows, len(request_ids))

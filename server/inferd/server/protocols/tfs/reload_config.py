@@ -19,9 +19,9 @@ from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.operations.admin_operations import when_all
 from inferd.server.lifecycle.reconcile.model_state import GONE
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.protocols.common.error_boundary import Edge, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.protocols.tfs.error_messages import named
-from inferd.server.repository.configured_models import NamedModel
+from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.transport.calls import UnaryCall
 from inferd.tfs.v1 import model_service_pb2 as pb
 
@@ -29,17 +29,17 @@ _SOURCE = "the configuration"
 
 
 @dataclass(slots=True)
-class _Plan:
+class _ReloadPlan:
     """`models` that are named from now on, and labels to be moved of models in the roots: model, label, version."""
 
-    models: dict[str, NamedModel] = field(default_factory=dict)
+    models: dict[str, ConfiguredModel] = field(default_factory=dict)
     moves: list[tuple[str, str, int | None]] = field(default_factory=list)
 
 
 class Reload:
     """Replaces the configuration by the manager. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
         self._manager = manager
         self._edge = edge
 
@@ -56,14 +56,14 @@ class Reload:
             return
         plan = self._plan(request.config.model_config_list.config)
         wishes = [
-            *self._manager.replace_named(plan.models, by=by),
+            *self._manager.replace_configured_models(plan.models, by=by),
             *(self._manager.set_label(name, label, version, by=by) for name, label, version in plan.moves),
         ]
         when_all(wishes, partial(self._done, call, plan))
 
-    def _plan(self, configs: Sequence[pb.ModelConfig]) -> _Plan:
-        plan = _Plan()
-        before = self._manager.named
+    def _plan(self, configs: Sequence[pb.ModelConfig]) -> _ReloadPlan:
+        plan = _ReloadPlan()
+        before = self._manager.configured_models
         named_now = []
         for config in configs:
             model = self._in_root(named(config.name), config.base_path)
@@ -83,12 +83,12 @@ class Reload:
                     "remove the model first"
                 )
             self._check_labels(entry)
-            plan.models[entry.name] = NamedModel.of(entry)
+            plan.models[entry.name] = ConfiguredModel.of(entry)
         return plan
 
     def _in_root(self, name: str, base_path: str) -> ModelStatus | None:
         """The model of this name in the repository's roots, if that is what is meant."""
-        if name in self._manager.named:
+        if name in self._manager.configured_models:
             return None
         try:
             model = self._manager.status(name)
@@ -106,8 +106,8 @@ class Reload:
     def _check_labels(self, entry: ModelEntry) -> None:
         """Labels may stand for versions that are on disk: these are loaded for them. What was never seen is refused
         where it can be told beforehand."""
-        old = self._manager.named.get(entry.name)
-        if old is None or old.base_path != NamedModel.of(entry).base_path:
+        old = self._manager.configured_models.get(entry.name)
+        if old is None or old.base_path != ConfiguredModel.of(entry).base_path:
             return
         try:
             versions = self._manager.status(entry.name).versions
@@ -118,14 +118,14 @@ class Reload:
             if number not in there:
                 raise _unlabelled(label, entry.name, number)
 
-    def _done(self, call: UnaryCall, plan: _Plan, error: BaseException | None) -> None:
+    def _done(self, call: UnaryCall, plan: _ReloadPlan, error: BaseException | None) -> None:
         error = error or self._unavailable(plan.models)
         if error is not None:
             self._edge.fail(call, error)
             return
         call.reply(_answer())
 
-    def _unavailable(self, models: Mapping[str, NamedModel]) -> Conflict | None:
+    def _unavailable(self, models: Mapping[str, ConfiguredModel]) -> Conflict | None:
         for name, model in models.items():
             try:
                 versions = self._manager.status(name).versions

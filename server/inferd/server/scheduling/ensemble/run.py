@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from inferd.backends.api import Array, Signature
 from inferd.server.errors import ExecutionFailed, NotFound, ServingError, Unavailable
-from inferd.server.scheduling.ensemble.step_graph import Stage
+from inferd.server.scheduling.ensemble.step_graph import GraphStep
 from inferd.server.scheduling.request import InferRequest
 
 if TYPE_CHECKING:
-    from inferd.server.scheduling.ensemble.scheduler import Pipeline
+    from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
 
 _log = logging.getLogger("inferd.scheduling")
 
 
-class Target(Protocol):
+class StepTarget(Protocol):
     """A loaded model that a step runs on."""
 
     @property
@@ -40,7 +40,7 @@ class Held(Protocol):
     def release(self) -> None: ...
 
 
-class Run:
+class EnsembleRun:
     """One request on its way through the steps. The lock guards the fields and is never held while anything else is
     called."""
 
@@ -49,7 +49,7 @@ class Run:
         "_tensors", "request", "started",
     )  # fmt: skip
 
-    def __init__(self, pipeline: Pipeline, request: InferRequest, needed: frozenset[int]) -> None:
+    def __init__(self, pipeline: EnsembleScheduler, request: InferRequest, needed: frozenset[int]) -> None:
         wiring = pipeline.wiring
         self.request = request
         self._pipeline = pipeline
@@ -133,7 +133,7 @@ class Run:
     def _launch(self, index: int) -> None:
         pipeline = self._pipeline
         stage = pipeline.wiring.stages[index]
-        target: Target = self._handles[index].servable
+        target: StepTarget = self._handles[index].servable
         signature = target.signatures[target.default_signature]
         inner = self._take(index, stage, signature)
         if inner is None:
@@ -146,7 +146,7 @@ class Run:
                 self._inner.pop(index, None)
             raise self._worded(stage, error) from None
 
-    def _take(self, index: int, stage: Stage, signature: Signature) -> InferRequest | None:
+    def _take(self, index: int, stage: GraphStep, signature: Signature) -> InferRequest | None:
         """The request of a step, known to the run before any scheduler has it, so that a cancel reaches it. None: the
         run is over."""
         request = self.request
@@ -176,7 +176,7 @@ class Run:
             )
         return inner
 
-    def _worded(self, stage: Stage, error: ServingError) -> ServingError:
+    def _worded(self, stage: GraphStep, error: ServingError) -> ServingError:
         accepted = error.accepted or self._ran
         message = f"in {self._pipeline.name}, {stage.subject}: {error.message}"
         return type(error)(message, accepted=accepted, retry_after=error.retry_after)

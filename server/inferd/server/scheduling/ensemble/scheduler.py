@@ -15,10 +15,10 @@ from typing import Any
 from inferd.backends.api import Array, Signature
 from inferd.server.config.schema import Queue
 from inferd.server.errors import InvalidRequest, Overloaded, Unavailable
-from inferd.server.scheduling.ensemble.run import Held, Run
-from inferd.server.scheduling.ensemble.step_graph import Wiring
+from inferd.server.scheduling.ensemble.run import EnsembleRun, Held
+from inferd.server.scheduling.ensemble.step_graph import StepGraph
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
-from inferd.server.scheduling.policies.fair_share import Crowd, Who
+from inferd.server.scheduling.policies.fair_share import FairShare, Who
 from inferd.server.scheduling.refusals import gave_way
 from inferd.server.scheduling.request import InferRequest
 
@@ -33,7 +33,7 @@ Check = Callable[[Any, Signature, Mapping[str, Array], Sequence[str]], None]
 """Whether inputs fit a signature. Raises InvalidRequest."""
 
 
-class Pipeline:
+class EnsembleScheduler:
     """Runs requests through the steps. Has the face of a Scheduler: `submit` from any thread, then `drain` and
     `close`."""
 
@@ -41,7 +41,7 @@ class Pipeline:
         self,
         name: str,
         signature: Signature,
-        wiring: Wiring,
+        wiring: StepGraph,
         *,
         acquire: Acquire,
         check: Check,
@@ -66,10 +66,10 @@ class Pipeline:
         self._most = queue.requests
         self._most_bytes = queue.bytes
         self._lock = threading.Condition(threading.Lock())
-        self._runs: dict[InferRequest, Run] = {}
+        self._runs: dict[InferRequest, EnsembleRun] = {}
         self._nbytes = 0
         self._who = who if queue.fair else None
-        self._crowd: Crowd | None = None
+        self._crowd: FairShare | None = None
         self._refusal = ""
         self._needed: dict[tuple[str, ...] | None, frozenset[int]] = {None: wiring.only(wiring.outputs)}
 
@@ -88,7 +88,7 @@ class Pipeline:
         if self.max_batch_size:
             request.rows = self._rows(request.inputs)
         request.enqueued_at = monotonic()
-        run = Run(self, request, self._stages(request.wanted))
+        run = EnsembleRun(self, request, self._stages(request.wanted))
         self._enter(run)
         try:
             run.start()
@@ -125,9 +125,9 @@ class Pipeline:
                 self._needed[wanted] = found
         return found
 
-    def _enter(self, run: Run) -> None:
+    def _enter(self, run: EnsembleRun) -> None:
         request = run.request
-        gone: list[Run] = []
+        gone: list[EnsembleRun] = []
         with self._lock:
             if self._refusal:
                 raise Unavailable(self._refusal)
@@ -146,21 +146,21 @@ class Pipeline:
             self.observer.dropped("full")
             other.fail(gave_way(self.name, _RETRY, accepted=True))
 
-    def _yielding(self, request: InferRequest) -> list[Run]:
+    def _yielding(self, request: InferRequest) -> list[EnsembleRun]:
         """The runs that give way to a request, so that it fits; they are no longer counted."""
         if self._who is None:
             return []
         if self._crowd is None:
-            self._crowd = Crowd(self._who, (one for one, run in self._runs.items() if run.started))
+            self._crowd = FairShare(self._who, (one for one, run in self._runs.items() if run.started))
         places = len(self._runs) + 1 - self._most
         gone = self._crowd.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
         return [self._left(other) for other in gone]
 
-    def _left(self, request: InferRequest) -> Run:
+    def _left(self, request: InferRequest) -> EnsembleRun:
         self._nbytes -= request.nbytes
         return self._runs.pop(request)
 
-    def leave(self, run: Run) -> None:
+    def leave(self, run: EnsembleRun) -> None:
         """A run is over. Idempotent."""
         with self._lock:
             if run.request in self._runs:

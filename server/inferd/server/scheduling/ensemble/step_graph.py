@@ -1,6 +1,6 @@
 """How the steps of an ensemble hang together: which tensor comes from where, what a step waits for. Pure.
 
-A Wiring is checked when it is made: it has no circle, and every tensor that is used comes from somewhere.
+A StepGraph is checked when it is made: it has no circle, and every tensor that is used comes from somewhere.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
-class WiringError(Exception):
+class StepGraphError(Exception):
     """The steps do not make an ensemble; the message is for operators."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class GraphStep:
     """One step. `inputs` and `outputs` are pairs of the model's own name and the ensemble's tensor; `subject` names the
     step in messages."""
 
@@ -27,7 +27,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class StepGraph:
     """Stages in an order in which they could run one after another.
 
     needs       by stage: how many tensors it waits for
@@ -36,7 +36,7 @@ class Wiring:
     unused      tensors that no stage reads and that are no output
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[GraphStep, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     needs: tuple[int, ...]
@@ -56,10 +56,10 @@ class Wiring:
         return frozenset(needed)
 
 
-def wire(inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[Stage]) -> Wiring:
-    """Checks the steps of an ensemble that takes `inputs` and gives `outputs`. Raises WiringError."""
+def build_step_graph(inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[GraphStep]) -> StepGraph:
+    """Checks the steps of an ensemble that takes `inputs` and gives `outputs`. Raises StepGraphError."""
     if not inputs or not outputs:
-        raise WiringError("an ensemble declares its inputs and outputs, and at least one of each")
+        raise StepGraphError("an ensemble declares its inputs and outputs, and at least one of each")
     producers = _producers(inputs, stages)
     _everything_comes_from_somewhere(inputs, outputs, stages, producers)
     order = _order(stages, producers)
@@ -70,8 +70,8 @@ def wire(inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[Stage])
     consumers = {name: tuple(i for i, read in enumerate(reads) if name in read) for name in names}
     idle = [name for name in inputs if not consumers[name]]
     if idle:
-        raise WiringError(f"no step uses the input {_listed(idle)}")
-    return Wiring(
+        raise StepGraphError(f"no step uses the input {_listed(idle)}")
+    return StepGraph(
         tuple(stages),
         tuple(inputs),
         tuple(outputs),
@@ -82,35 +82,35 @@ def wire(inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[Stage])
     )
 
 
-def _producers(inputs: Sequence[str], stages: Sequence[Stage]) -> dict[str, int]:
+def _producers(inputs: Sequence[str], stages: Sequence[GraphStep]) -> dict[str, int]:
     found: dict[str, int] = {}
     for index, stage in enumerate(stages):
         for _, tensor in stage.outputs:
             if tensor in inputs:
-                raise WiringError(f"{stage.subject} gives {tensor!r}, which is an input of the ensemble: rename one")
+                raise StepGraphError(f"{stage.subject} gives {tensor!r}, which is an input of the ensemble: rename one")
             if tensor in found:
-                raise WiringError(f"{tensor!r} is given by {stages[found[tensor]].subject} and by {stage.subject}")
+                raise StepGraphError(f"{tensor!r} is given by {stages[found[tensor]].subject} and by {stage.subject}")
             found[tensor] = index
     return found
 
 
 def _everything_comes_from_somewhere(
-    inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[Stage], producers: Mapping[str, int]
+    inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[GraphStep], producers: Mapping[str, int]
 ) -> None:
     known = [*inputs, *producers]
     for stage in stages:
         for name, tensor in stage.inputs:
             if tensor not in known:
-                raise WiringError(
+                raise StepGraphError(
                     f"{stage.subject}: its input {name!r} gets {tensor!r}, which is no input of the ensemble and comes "
                     f"from no step{_near(tensor, known)}"
                 )
     for name in outputs:
         if name not in producers:
-            raise WiringError(f"no step gives the output {name!r}{_near(name, producers)}")
+            raise StepGraphError(f"no step gives the output {name!r}{_near(name, producers)}")
 
 
-def _order(stages: Sequence[Stage], producers: Mapping[str, int]) -> list[int]:
+def _order(stages: Sequence[GraphStep], producers: Mapping[str, int]) -> list[int]:
     """Indices in an order in which every stage comes after those that it reads from, early ones first."""
     before = [{producers[t] for _, t in stage.inputs if t in producers} for stage in stages]
     order: list[int] = []
@@ -119,7 +119,7 @@ def _order(stages: Sequence[Stage], producers: Mapping[str, int]) -> list[int]:
         if free is None:
             round_trip = _circle(before, set(range(len(stages))) - set(order))
             names = " → ".join(stages[index].subject for index in round_trip)
-            raise WiringError(f"the steps wait for each other in a circle: {names}")
+            raise StepGraphError(f"the steps wait for each other in a circle: {names}")
         order.append(free)
     return order
 

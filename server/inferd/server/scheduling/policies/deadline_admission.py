@@ -24,7 +24,7 @@ _WINDOW = 0.05  # seconds at least over which arrivals are counted
 _LOOKED_AT = 16  # buckets that one look adds up; the others are taken to be like these
 
 
-class Outlook:
+class DeadlineAdmission:
     """Of one servable.
 
     base, each   seconds; 0 while nothing is known, or nothing is busy: then no request is too late

@@ -19,7 +19,7 @@ Who = Callable[[Any], str]
 """The name of the client behind an `InferRequest.caller`. Quick, thread-safe, must not raise."""
 
 
-class _Client:
+class _QueueClient:
     """What one client has here. `lines`: its requests by priority, oldest first."""
 
     __slots__ = ("count", "lines", "name", "nbytes")
@@ -36,15 +36,15 @@ class _Client:
         return max((found for found in lines if found >= priority and lines[found]), default=0)
 
 
-class Crowd:
+class FairShare:
     """Of one queue. Requests without a caller are nobody's: they are not in it, and have no claim."""
 
     __slots__ = ("_clients", "_most", "_of", "_size", "_who")
 
     def __init__(self, who: Who, waiting: Iterable[InferRequest]) -> None:
         self._who = who
-        self._clients: dict[str, _Client] = {}
-        self._of: dict[InferRequest, _Client] = {}
+        self._clients: dict[str, _QueueClient] = {}
+        self._of: dict[InferRequest, _QueueClient] = {}
         self._most = 0  # no client has more requests than this
         self._size = 0  # the most that it has been
         for request in sorted(waiting, key=_came):
@@ -63,7 +63,7 @@ class Crowd:
         name = self._who(caller)
         client = self._clients.get(name)
         if client is None:
-            client = self._clients[name] = _Client(name)
+            client = self._clients[name] = _QueueClient(name)
         self._add(client, request)
 
     def leave(self, requests: Iterable[InferRequest]) -> None:
@@ -87,7 +87,7 @@ class Crowd:
         own = self._clients.get(self._who(newcomer.caller))
         count = 1 if own is None else own.count + 1
         held = newcomer.nbytes if own is None else own.nbytes + newcomer.nbytes
-        gone: list[tuple[_Client, InferRequest]] = []
+        gone: list[tuple[_QueueClient, InferRequest]] = []
         while places > 0 or nbytes > 0:
             client = self._greediest(newcomer.priority, count, held, in_places=places > 0)
             if client is None:
@@ -113,7 +113,7 @@ class Crowd:
         for request in reversed(requests):
             self.join(request)
 
-    def _add(self, client: _Client, request: InferRequest) -> None:
+    def _add(self, client: _QueueClient, request: InferRequest) -> None:
         self._of[request] = client
         client.lines.setdefault(request.priority, {})[request] = None
         client.count += 1
@@ -121,7 +121,7 @@ class Crowd:
         self._most = max(self._most, client.count)
         self._size = max(self._size, len(self._of))
 
-    def _greediest(self, priority: int, count: int, held: int, *, in_places: bool) -> _Client | None:
+    def _greediest(self, priority: int, count: int, held: int, *, in_places: bool) -> _QueueClient | None:
         """The client with most, of those with more than the newcomer's would have: `count` requests, `held` bytes."""
         found = None
         if in_places and count >= self._most:

@@ -17,7 +17,7 @@ _LONG = 2.0  # largest batches
 _PATIENCE = 1.5  # times what a return usually takes: then whoever is missing is not waited for
 
 
-class Company:
+class LingerPolicy:
     """Of one bucket.
 
     rows     that must wait for the batch to go at once; 0: none is held back

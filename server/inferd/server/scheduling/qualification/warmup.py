@@ -11,14 +11,14 @@ from inferd.backends.api import Array, BackendError, Instance, LoadError, Model,
 from inferd.server.config.schema import Batching
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.buffers import Buffers
-from inferd.server.scheduling.instances import Worker
+from inferd.server.scheduling.instances import InstanceWorker
 from inferd.server.scheduling.qualification.probe import Verdict, detect_state, prove, try_runs
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
 
 
-class Rehearsal:
+class ModelWarmup:
     """Of one servable; `samples` by signature. Everything runs on the threads of the workers, and is over on return."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Rehearsal:
         wanted, most = batching.max_batch_size, model.traits.max_batch
         self._limit = wanted if most is None else min(wanted, most)
 
-    def warm(self, workers: Sequence[Worker], runs: int) -> None:
+    def warm(self, workers: Sequence[InstanceWorker], runs: int) -> None:
         """Runs every signature `runs` times on each of them. Raises LoadError when a declared sample fails; seeded data
         may."""
         futures = [worker.call(partial(self._warm, runs)) for worker in workers]
@@ -40,7 +40,7 @@ class Rehearsal:
             future.result()
 
     def replay(
-        self, workers: Sequence[Worker], name: str, signature: str, inputs: Mapping[str, Array], runs: int
+        self, workers: Sequence[InstanceWorker], name: str, signature: str, inputs: Mapping[str, Array], runs: int
     ) -> None:
         """Runs the request called `name` so often on each of them. Raises LoadError when it fails."""
         run = partial(self._replay, signature, dict(inputs), runs)
@@ -49,7 +49,7 @@ class Rehearsal:
             if error is not None:
                 raise LoadError(f"{self._name}: warm-up request {name!r} failed: {error}") from error
 
-    def examine(self, worker: Worker, signature: Signature) -> Verdict:
+    def examine(self, worker: InstanceWorker, signature: Signature) -> Verdict:
         """How the signature may be batched, and whether the model is stateful."""
         return worker.call(partial(self._examine, signature)).result()
 

@@ -30,7 +30,7 @@ class Home(Protocol):
     @property
     def statuses(self) -> Statuses: ...
 
-    def gone(self, call: Call) -> None:
+    def gone(self, call: CompletionQueueCall) -> None:
         """The call is over: nothing of it is left to be sent."""
         ...
 
@@ -42,7 +42,7 @@ def monotonic(epoch_seconds: float) -> float | None:
     return time.monotonic() + (epoch_seconds - time.time())
 
 
-class Call:
+class CompletionQueueCall:
     """What unary calls and streams share: identity, metadata, the close, cancellation."""
 
     __slots__ = (

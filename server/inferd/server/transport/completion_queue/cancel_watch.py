@@ -10,20 +10,20 @@ from collections import deque
 from collections.abc import Iterable
 from time import monotonic, time
 
-from inferd.server.transport.completion_queue.unary_call import UnaryCall
+from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall
 
 PATIENCE = 0.01  # seconds
 
 
-class Unwatched:
+class CancelWatch:
     """In the order in which they came. On the loop's thread only."""
 
     __slots__ = ("_calls",)
 
     def __init__(self) -> None:
-        self._calls: deque[tuple[float, UnaryCall]] = deque()
+        self._calls: deque[tuple[float, CompletionQueueUnaryCall]] = deque()
 
-    def add(self, calls: Iterable[UnaryCall]) -> None:
+    def add(self, calls: Iterable[CompletionQueueUnaryCall]) -> None:
         """These wait from now on, unless they have been answered meanwhile."""
         now = monotonic()
         self._calls.extend([(now, call) for call in calls if not call.answered])

@@ -12,7 +12,7 @@ import grpc
 
 from inferd.server.config.schema import Inflight as InflightConfig
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.calls import MethodTable, UnaryCall
 
@@ -55,7 +55,7 @@ def _loopback() -> str | None:
     transport = CompletionQueueTransport(
         MethodTable({_ECHO: echo}, {}),
         ServerConfig(),
-        Inflight(InflightConfig()),
+        InflightBounds(InflightConfig()),
         [listen.Address("127.0.0.1:0")],
         on_fatal=lambda: failed.set_result(None),
     )

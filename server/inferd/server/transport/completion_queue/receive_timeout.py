@@ -7,22 +7,22 @@ import time
 from collections.abc import Iterable
 
 from inferd.server.inference.failures import late
-from inferd.server.transport.completion_queue.call import Call
-from inferd.server.transport.completion_queue.unary_call import UnaryCall
+from inferd.server.transport.completion_queue.call import CompletionQueueCall
+from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall
 
 _LOOKS = 4  # in the time that a message may take
 
 
-class Sweep:
+class ReceiveTimeout:
     """Looks at the open calls now and then, on a thread of its own: no call pays for it."""
 
-    def __init__(self, calls: Iterable[Call], patience: float, ended: threading.Event) -> None:
+    def __init__(self, calls: Iterable[CompletionQueueCall], patience: float, ended: threading.Event) -> None:
         """`calls`: the transport's own set, which may change meanwhile; `patience`: seconds, kept to within a quarter;
         `ended` ends the thread."""
         self._calls = calls
         self._patience = patience
         self._ended = ended
-        self._since: dict[Call, float] = {}
+        self._since: dict[CompletionQueueCall, float] = {}
         self._failure = late(patience)
 
     def start(self) -> None:
@@ -42,5 +42,5 @@ class Sweep:
             self.look(time.monotonic())
 
 
-def _waits(call: Call) -> bool:
-    return type(call) is UnaryCall and call.unheard
+def _waits(call: CompletionQueueCall) -> bool:
+    return type(call) is CompletionQueueUnaryCall and call.unheard

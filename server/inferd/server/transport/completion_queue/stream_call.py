@@ -14,10 +14,10 @@ from inferd.server.errors import Code
 from inferd.server.inference.failures import Failure, header_text
 from inferd.server.transport.callbacks import tell_drained
 from inferd.server.transport.calls import Metadata
-from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, Call, Home
+from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home
 
 
-class StreamCall(Call):
+class CompletionQueueStreamCall(CompletionQueueCall):
     """Messages both ways. The core takes one send at a time, so that later ones queue here."""
 
     __slots__ = ("_drain_fn", "_draining", "_end", "_headers_sent", "_lock", "_outbox", "_reader", "_sending")

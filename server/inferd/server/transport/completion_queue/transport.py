@@ -21,17 +21,17 @@ from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.inference.failures import CUT, GONE, LATE, NO_MESSAGE, Failure, refusal, unknown_method
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.transport import listen
 from inferd.server.transport.callbacks import raised
 from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable
-from inferd.server.transport.completion_queue.call import Call
-from inferd.server.transport.completion_queue.cancel_watch import Unwatched
-from inferd.server.transport.completion_queue.receive_timeout import Sweep
+from inferd.server.transport.completion_queue.call import CompletionQueueCall
+from inferd.server.transport.completion_queue.cancel_watch import CancelWatch
+from inferd.server.transport.completion_queue.receive_timeout import ReceiveTimeout
 from inferd.server.transport.completion_queue.statuses import Statuses
-from inferd.server.transport.completion_queue.stream_call import StreamCall
-from inferd.server.transport.completion_queue.unary_call import Service, UnaryCall, services
+from inferd.server.transport.completion_queue.stream_call import CompletionQueueStreamCall
+from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall, Service, services
 
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
@@ -59,7 +59,7 @@ class CompletionQueueTransport:
         self,
         table: MethodTable,
         config: ServerConfig,
-        inflight: Inflight,
+        inflight: InflightBounds,
         addresses: Sequence[listen.Address] | None = None,
         on_fatal: Callable[[], None] = lambda: os._exit(70),
         loop: InlineLoop | None = None,
@@ -75,13 +75,13 @@ class CompletionQueueTransport:
         self._tls = tls
         self._inflight = inflight
         self._desk = inflight.desk
-        self._unwatched = Unwatched()
+        self._unwatched = CancelWatch()
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
         self._inline = loop or InlineLoop()
         self.statuses = Statuses()
         self._full = refusal(Code.RESOURCE_EXHAUSTED, inflight.full)
-        self._calls: set[Call] = set()
+        self._calls: set[CompletionQueueCall] = set()
         self._draining = False
         self._lock = threading.Lock()
         self._idle = threading.Event()
@@ -112,7 +112,7 @@ class CompletionQueueTransport:
             self._armed += 1
         self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
         self._thread.start()
-        Sweep(self._calls, self._config.grpc.receive_timeout, self._ended).start()
+        ReceiveTimeout(self._calls, self._config.grpc.receive_timeout, self._ended).start()
         return bound
 
     def _add(self, target: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -130,7 +130,7 @@ class CompletionQueueTransport:
         if first:
             until = time.monotonic() + grace
             for call in list(self._calls):
-                if isinstance(call, StreamCall):
+                if isinstance(call, CompletionQueueStreamCall):
                     call.drain()
             # New calls are still taken from the core, to be refused with a status of our own.
             self._ended.wait(REFUSING)
@@ -189,7 +189,7 @@ class CompletionQueueTransport:
             # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
             event = poll(0 if self._arrived or inline.asked or kept else unwatched.until)
             tag = event.tag
-            if type(tag) is UnaryCall:
+            if type(tag) is CompletionQueueUnaryCall:
                 if tag.waits:
                     self._received(tag, event.batch_operations[0].message())
                 else:
@@ -218,7 +218,7 @@ class CompletionQueueTransport:
 
     def _turn(self) -> None:
         """Answers what has arrived, as far as that can be done at once; watches the calls that wait for long."""
-        waiting: list[UnaryCall] = []
+        waiting: list[CompletionQueueUnaryCall] = []
         if self._arrived:
             self._arrived = 0
             now = time.time()
@@ -237,7 +237,9 @@ class CompletionQueueTransport:
         if self.statuses.kept:
             self.statuses.send()
 
-    def _together(self, service: Service, calls: list[UnaryCall], now: float) -> Sequence[UnaryCall]:
+    def _together(
+        self, service: Service, calls: list[CompletionQueueUnaryCall], now: float
+    ) -> Sequence[CompletionQueueUnaryCall]:
         assert service.together is not None
         late = [call for call in calls if call.expires <= now]
         if late:
@@ -250,7 +252,7 @@ class CompletionQueueTransport:
             for call in calls:
                 raised(call, error)
             return ()
-        return cast(Sequence[UnaryCall], left)
+        return cast(Sequence[CompletionQueueUnaryCall], left)
 
     def _accept(self, event: Any) -> None:
         """A call has come: the next one may take its place at the core."""
@@ -273,7 +275,7 @@ class CompletionQueueTransport:
             if not entered and not service.exempt:
                 self._refuse(event, service.method, self._full)
                 return
-            call = UnaryCall(self, event, service, expires)
+            call = CompletionQueueUnaryCall(self, event, service, expires)
             call.entered = entered
             self._calls.add(call)
             return
@@ -288,7 +290,7 @@ class CompletionQueueTransport:
         elif not self._inflight.open_stream():
             self._refuse(event, name, self._full)
         else:
-            opened = StreamCall(self, event, name)
+            opened = CompletionQueueStreamCall(self, event, name)
             opened.entered = True
             self._calls.add(opened)
             self._guarded(handler, opened)
@@ -298,7 +300,7 @@ class CompletionQueueTransport:
         self._refused(method, failure.code)
         self.statuses.give(event.call, _ignore, failure.code.value, failure.text.encode(), failure.trailing, close=True)
 
-    def _received(self, call: UnaryCall, message: bytes | None) -> None:
+    def _received(self, call: CompletionQueueUnaryCall, message: bytes | None) -> None:
         """The request of a unary call has come, or what came instead."""
         call.waits = False
         if message is None:  # half-closed or gone without a message, or cut off
@@ -327,17 +329,17 @@ class CompletionQueueTransport:
         self._guarded(service.handle, call)
         self._unwatched.add((call,))
 
-    def _guarded(self, handler: Callable[[Any], None], call: Call) -> None:
+    def _guarded(self, handler: Callable[[Any], None], call: CompletionQueueCall) -> None:
         try:
             handler(call)
         except Exception as error:
             raised(call, error)
 
-    def gone(self, call: Call) -> None:
+    def gone(self, call: CompletionQueueCall) -> None:
         """A call is over."""
         if call.entered:
             call.entered = False
-            if type(call) is UnaryCall:
+            if type(call) is CompletionQueueUnaryCall:
                 desk = self._desk
                 desk.calls -= 1
                 desk.nbytes -= call.held

@@ -13,7 +13,7 @@ from grpc._cython import cygrpc
 from inferd.server.errors import Code
 from inferd.server.inference.failures import header_text
 from inferd.server.transport.calls import BurstHandler, LoneHandler, Metadata, MethodTable, UnaryHandler
-from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, Call, Home
+from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home
 
 
 class Service:
@@ -42,7 +42,7 @@ class Service:
         self.handle = handle
         self.together = together
         self.lone = lone
-        self.arrived: list[UnaryCall] = []
+        self.arrived: list[CompletionQueueUnaryCall] = []
         self.exempt = exempt
 
 
@@ -56,7 +56,7 @@ def services(table: MethodTable) -> dict[bytes, Service]:
     }
 
 
-class UnaryCall(Call):
+class CompletionQueueUnaryCall(CompletionQueueCall):
     """One request, one answer. The transport fills it in, asks for the request and hears of both batches' ends: the
     call is their tag, and `waits` says which one it is.
 
@@ -72,7 +72,7 @@ class UnaryCall(Call):
     __slots__ = ("expires", "request", "service", "waits")
 
     def __init__(self, home: Home, event: Any, service: Service, expires: float) -> None:
-        # As Call's own, written out, and the first batch begun: this is made for every request.
+        # As CompletionQueueCall's own, written out, and the first batch begun: this is made for every request.
         self._home = home
         self.event = event
         self._call = call = event.call

@@ -24,7 +24,7 @@ from inferd.server.transport.calls import Metadata, certificate_names
 STATUS = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
 
 
-class Mailbox:
+class InboundMessages:
     """Runs functions on the loop's thread, woken once for many. Thread-safe."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,7 +54,7 @@ class Mailbox:
 class _Call:
     """What both kinds share."""
 
-    def __init__(self, method: str, context: Any, mailbox: Mailbox) -> None:
+    def __init__(self, method: str, context: Any, mailbox: InboundMessages) -> None:
         now = time.monotonic()  # first: who is interrupted between the two must not get a later deadline by it
         remaining = context.time_remaining()
         self.method = method
@@ -108,7 +108,7 @@ class _Call:
 class PublicUnaryCall(_Call):
     """One request, one answer."""
 
-    def __init__(self, method: str, context: Any, mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, method: str, context: Any, mailbox: InboundMessages, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(method, context, mailbox)
         self.request = b""
         self.outcome: asyncio.Future[bytes | Failure] = loop.create_future()
@@ -138,7 +138,7 @@ class PublicUnaryCall(_Call):
 class PublicStreamCall(_Call):
     """Messages both ways."""
 
-    def __init__(self, method: str, context: Any, mailbox: Mailbox) -> None:
+    def __init__(self, method: str, context: Any, mailbox: InboundMessages) -> None:
         super().__init__(method, context, mailbox)
         self._outgoing: deque[tuple[bytes, Callable[[], None] | None]] = deque()
         self._wake = asyncio.Event()

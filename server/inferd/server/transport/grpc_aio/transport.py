@@ -22,11 +22,11 @@ from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.inference.failures import CUT, GONE, NO_MESSAGE, Failure, late, refusal, unknown_method
-from inferd.server.inference.inflight import Inflight
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.callbacks import raised
 from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable, StreamHandler, UnaryHandler
-from inferd.server.transport.grpc_aio.calls import STATUS, Mailbox, PublicStreamCall, PublicUnaryCall
+from inferd.server.transport.grpc_aio.calls import STATUS, InboundMessages, PublicStreamCall, PublicUnaryCall
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -38,7 +38,7 @@ class PublicTransport:
         self,
         table: MethodTable,
         config: ServerConfig,
-        inflight: Inflight,
+        inflight: InflightBounds,
         addresses: Sequence[listen.Address] | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
@@ -106,7 +106,7 @@ class PublicTransport:
             self._loop.close()
 
     async def _serve(self) -> None:
-        self._mailbox = Mailbox(self._loop)
+        self._mailbox = InboundMessages(self._loop)
         self._grace: asyncio.Future[float] = self._loop.create_future()
         self._idle = asyncio.Event()
         shared = self._config.server.workers > 1

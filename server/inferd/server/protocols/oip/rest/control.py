@@ -15,8 +15,8 @@ from starlette.responses import Response
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.access.grants import Scope
 from inferd.server.errors import Code, InvalidRequest, ServingError, Unsupported
-from inferd.server.http.error_boundary import JSON, Edge
-from inferd.server.http.exchange import Exchange
+from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
 from inferd.server.http.json.text import dumps, loads
 from inferd.server.http.method_call import Failed, Methods, call
@@ -25,10 +25,10 @@ _PATH = "/inference.GRPCInferenceService/"
 _EXTENSIONS = ("binary_tensor_data",)  # what only REST has
 
 
-class Control:
+class OipControl:
     """Used on the event loop."""
 
-    def __init__(self, methods: Methods, edge: Edge, server_ready: Callable[[], bool]) -> None:
+    def __init__(self, methods: Methods, edge: RestErrorBoundary, server_ready: Callable[[], bool]) -> None:
         self._methods = methods
         self.edge = edge
         self._server_ready = server_ready
@@ -88,7 +88,7 @@ class Control:
         def told(found: Any) -> Any:
             return [{key: value for key, value in plain(entry).items() if value} for entry in found.models]
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             given = await read_object(exchange)
             asked = pb.RepositoryIndexRequest(ready=_typed(given, "ready", bool, False))
             return await self.do(exchange, "RepositoryIndex", asked, pb.RepositoryIndexResponse(), told)
@@ -98,7 +98,7 @@ class Control:
     async def load(self, request: Request, model: str) -> Response:
         """Answers when the model serves what is on disk, or has failed."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             asked = pb.RepositoryModelLoadRequest(model_name=model)
             given = await self._parameters(exchange, model)
             size = sum(len(value) for value in given.values() if isinstance(value, str))
@@ -111,7 +111,7 @@ class Control:
     async def unload(self, request: Request, model: str) -> Response:
         """Answers when the model's last request is answered."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             asked = pb.RepositoryModelUnloadRequest(model_name=model)
             for key, value in (await self._parameters(exchange, model)).items():
                 _set(asked.parameters[key], key, value)
@@ -121,7 +121,7 @@ class Control:
 
         return await self.edge.answer(request, work, model=model)
 
-    async def _parameters(self, exchange: Exchange, model: str) -> Mapping[str, Any]:
+    async def _parameters(self, exchange: HttpExchange, model: str) -> Mapping[str, Any]:
         """What came with an operator's wish. Of whoever may not wish anything it is not read: the method refuses."""
         if not self.edge.entrance.admits(exchange, Scope.ADMIN, model):
             return {}
@@ -131,7 +131,7 @@ class Control:
     async def not_offered(self, request: Request, model: str) -> Response:
         """The generate extension."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             exchange.counted = True
             raise Unsupported("the generate extension is not offered: use infer")
 
@@ -157,13 +157,13 @@ class Control:
     ) -> Response:
         """Answers a request with what `told` makes of a gRPC method's answer, which is read into `empty`."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             return await self.do(exchange, method, asked, empty, told)
 
         return await self.edge.answer(request, work, model=model)
 
     async def do(
-        self, exchange: Exchange, method: str, asked: Message, empty: Message, told: Callable[[Any], Any]
+        self, exchange: HttpExchange, method: str, asked: Message, empty: Message, told: Callable[[Any], Any]
     ) -> Response:
         """The same inside of an exchange."""
         exchange.counted = True
@@ -180,7 +180,7 @@ def nothing(_found: Any) -> None:
     """An answer without a body."""
 
 
-async def read_object(exchange: Exchange) -> Mapping[str, Any]:
+async def read_object(exchange: HttpExchange) -> Mapping[str, Any]:
     """The body as an object; none is an empty one. Raises InvalidRequest."""
     body = await exchange.body()
     if not body.strip():

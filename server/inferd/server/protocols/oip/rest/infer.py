@@ -5,27 +5,27 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.server.access.call_checks import Gate
+from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.grants import Scope
 from inferd.server.errors import ServingError
-from inferd.server.http.error_boundary import JSON, Edge
-from inferd.server.http.exchange import Exchange
+from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.exchange import HttpExchange
 from inferd.server.inference.shared_memory import Regions, admit_shared
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.protocols.oip.errors import in_hand
 from inferd.server.protocols.oip.request import query
-from inferd.server.protocols.oip.request_options import options
+from inferd.server.protocols.oip.request_options import request_options
 from inferd.server.protocols.oip.rest.request import HEADER_LENGTH, RestRequest, read_raw_request, read_request
 from inferd.server.protocols.oip.rest.response import write_response
 
 _BINARY = "application/octet-stream"
 
 
-class Infer:
+class RestInfer:
     """One request, one answer. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge, regions: Regions, gate: Gate) -> None:
+    def __init__(self, manager: ManagerLike, edge: RestErrorBoundary, regions: Regions, gate: CallChecks) -> None:
         self._manager = manager
         self._regions = regions
         self._gate = gate
@@ -34,7 +34,7 @@ class Infer:
     async def __call__(self, request: Request, model: str, version: str) -> Response:
         """Answers a request."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
             header = exchange.headers.get(HEADER_LENGTH)
             if header == "0":
@@ -45,9 +45,9 @@ class Infer:
 
         return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
 
-    async def _infer(self, exchange: Exchange, asked: RestRequest, nbytes: int) -> Response:
+    async def _infer(self, exchange: HttpExchange, asked: RestRequest, nbytes: int) -> Response:
         given = asked.request
-        wanted = options(given, self._regions)
+        wanted = request_options(given, self._regions)
         if wanted.shared:
             admit_shared(self._gate, exchange)
         prepared = query(self._edge.protocol.name, given, wanted, exchange.deadline, nbytes, exchange.started)

@@ -10,13 +10,13 @@ from inferd.server.http.json.arrays import strings_of
 from inferd.server.http.json.text import dumps, fragment
 from inferd.server.inference.service import Answer, unsendable
 from inferd.server.protocols.oip.classification import classified
-from inferd.server.protocols.oip.request_options import Options
+from inferd.server.protocols.oip.request_options import RequestOptions
 from inferd.server.protocols.oip.rest.request import RestRequest
 from inferd.wire.dtypes import DType
 from inferd.wire.tensors import Buffer, WireError, encodable_dtype, raw
 
 
-def write_response(answer: Answer, asked: RestRequest, options: Options) -> tuple[bytes, int | None]:
+def write_response(answer: Answer, asked: RestRequest, options: RequestOptions) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON where tensors follow it. Raises InvalidRequest for an output that JSON
     cannot carry, ExecutionFailed for one that cannot travel at all."""
     outputs = classified(answer, options.classes) if options.classes else answer.outputs

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from inferd.server.protocols.common.openapi_bodies import INFER, INFER_ANSWER
-from inferd.server.protocols.oip.rest.control import Control
-from inferd.server.protocols.oip.rest.infer import Infer
+from inferd.server.protocols.oip.rest.control import OipControl
+from inferd.server.protocols.oip.rest.infer import RestInfer
 from inferd.server.protocols.oip.rest.system import System
 
 Kind = Literal["system", "cuda"]
@@ -20,7 +20,7 @@ _GENERATE = ("generate", "generate_stream")
 _SHARED = "/v2/{kind}sharedmemory"
 
 
-def oip_router(infer: Infer, control: Control, system: System) -> APIRouter:
+def oip_router(infer: RestInfer, control: OipControl, system: System) -> APIRouter:
     """All paths under /v2."""
     router = APIRouter(tags=["Open Inference Protocol"])
 

@@ -13,15 +13,15 @@ from starlette.responses import Response
 
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.exchange import Exchange
+from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
-from inferd.server.protocols.oip.rest.control import Control, nothing, read_object
+from inferd.server.protocols.oip.rest.control import OipControl, nothing, read_object
 
 
 class System:
     """Used on the event loop."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: OipControl) -> None:
         self._control = control
 
     async def shared_status(self, request: Request, kind: str, region: str = "") -> Response:
@@ -104,7 +104,7 @@ class System:
         read: Callable[[Mapping[str, Any]], Message],
         told: Callable[[Any], Any],
     ) -> Response:
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             return await self._control.do(exchange, method, read(await read_object(exchange)), empty, told)
 
         return await self._control.edge.answer(request, work)

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.error_boundary import JSON, Edge
-from inferd.server.http.exchange import Exchange
+from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.arrays import b64_or_utf8, is_b64
 from inferd.server.http.json.messages import plain
 from inferd.server.http.json.numbers import Numbers
@@ -27,17 +27,17 @@ _MODELS = "/tensorflow.serving.ModelService/"
 _PREDICTION = "/tensorflow.serving.PredictionService/"
 
 
-class Control:
+class TfsControl:
     """Used on the event loop."""
 
-    def __init__(self, methods: Methods, edge: Edge) -> None:
+    def __init__(self, methods: Methods, edge: RestErrorBoundary) -> None:
         self._methods = methods
         self._edge = edge
 
     async def status(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """State of one version, or of all."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             asked = models_pb.GetModelStatusRequest(model_spec=_spec(model, version, label, ""))
             empty = models_pb.GetModelStatusResponse()
             found = await self._call(exchange, f"{_MODELS}GetModelStatus", asked, empty)
@@ -48,7 +48,7 @@ class Control:
     async def metadata(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """The signatures."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             spec = _spec(model, version, label, "")
             asked = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
             found = pb.GetModelMetadataResponse()
@@ -89,7 +89,7 @@ class Control:
         empty: Message,
         told: Callable[[Any], Any],
     ) -> Response:
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
             given, signature = await exchange.run(len(body), read_document, body)
             await exchange.run(len(body), read_examples, given, asked.input)
@@ -99,12 +99,12 @@ class Control:
 
         return await self._edge.answer(request, work, model=which[0])
 
-    async def _call(self, exchange: Exchange, method: str, asked: Message, empty: Message) -> Message:
+    async def _call(self, exchange: HttpExchange, method: str, asked: Message, empty: Message) -> Message:
         exchange.counted = True
         empty.ParseFromString(await call(self._methods, method, asked.SerializeToString(), exchange))
         return empty
 
-    async def _told(self, exchange: Exchange, value: Any) -> Response:
+    async def _told(self, exchange: HttpExchange, value: Any) -> Response:
         return await self._edge.coded(exchange, dumps(value), JSON, {})
 
 

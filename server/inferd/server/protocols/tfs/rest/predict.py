@@ -8,8 +8,8 @@ from starlette.responses import Response
 from inferd.backends.api import Signature
 from inferd.server.access.grants import Scope
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.error_boundary import JSON, Edge
-from inferd.server.http.exchange import Exchange
+from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.exchange import HttpExchange
 from inferd.server.inference.service import Query
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.protocols.tfs.error_messages import acquire, unknown
@@ -17,17 +17,17 @@ from inferd.server.protocols.tfs.rest.request import read_document, read_inputs
 from inferd.server.protocols.tfs.rest.response import write_response
 
 
-class Predict:
+class RestPredict:
     """One request, one answer. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, edge: Edge) -> None:
+    def __init__(self, manager: ManagerLike, edge: RestErrorBoundary) -> None:
         self._manager = manager
         self._edge = edge
 
     async def __call__(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """Answers a request."""
 
-        async def work(exchange: Exchange) -> Response:
+        async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
             while True:
                 given, name = await exchange.run(len(body), read_document, body)

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from inferd.server.protocols.common.openapi_bodies import EXAMPLES, PREDICT, PREDICT_ANSWER
-from inferd.server.protocols.tfs.rest.control import Control
-from inferd.server.protocols.tfs.rest.predict import Predict
+from inferd.server.protocols.tfs.rest.control import TfsControl
+from inferd.server.protocols.tfs.rest.predict import RestPredict
 
 _MODEL = "/v1/models/{model}"
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 Handler = Callable[[Request, str, int | None, str | None], Awaitable[Response]]
 
 
-def tfs_router(predict: Predict, control: Control) -> APIRouter:
+def tfs_router(predict: RestPredict, control: TfsControl) -> APIRouter:
     """All paths under /v1."""
     router = APIRouter(tags=["TensorFlow Serving"])
     predicting: dict[str, Any] = {"openapi_extra": PREDICT, "responses": PREDICT_ANSWER}
