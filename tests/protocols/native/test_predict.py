@@ -158,7 +158,7 @@ def test_the_deadline_reaches_the_request(server: Served):
     server.scheduler.wait_for(1)
     deadline = server.scheduler.held[0].deadline
     assert deadline is not None
-    assert 50 < deadline - time.monotonic() <= 60
+    assert 50 < deadline - time.monotonic() < 61  # gRPC sends a minute in tenths of a second, rounded up
     server.scheduler.step()
     future.result(timeout=30)
     future = call.future(request())
