@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic, time
 from types import SimpleNamespace
 
 import pytest
@@ -22,9 +21,10 @@ class Call:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    now = SimpleNamespace(ahead=0.0)
-    monkeypatch.setattr(unwatched, "monotonic", lambda: monotonic() + now.ahead)
-    monkeypatch.setattr(unwatched, "time", lambda: time() + now.ahead)
+    """Both clocks stand still: they go on when a test adds to `seconds`."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(unwatched, "monotonic", lambda: 100.0 + now.seconds)
+    monkeypatch.setattr(unwatched, "time", lambda: 5000.0 + now.seconds)
     return now
 
 
@@ -35,8 +35,8 @@ def test_who_waits_for_long_is_watched_once(clock):
     waiting.add([call])
     waiting.look()
     assert not call.watched
-    assert waiting.until == pytest.approx(time() + PATIENCE, abs=PATIENCE)
-    clock.ahead += 2 * PATIENCE
+    assert waiting.until == pytest.approx(5000.0 + PATIENCE, abs=1e-6)
+    clock.seconds += 2 * PATIENCE
     waiting.look()
     waiting.look()
     assert call.watched == 1
@@ -53,6 +53,6 @@ def test_who_has_been_answered_is_forgotten(clock):
     calls[3].answered = True
     waiting.look()
     assert waiting.until is None
-    clock.ahead += 2 * PATIENCE
+    clock.seconds += 2 * PATIENCE
     waiting.look()
     assert not any(call.watched for call in calls)
