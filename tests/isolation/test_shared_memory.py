@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import mmap
 import os
@@ -9,6 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,12 +221,21 @@ def test_what_is_no_message_is_refused(ends: tuple[Channel, socket.socket], data
 
 def test_descriptors_beyond_the_first_are_closed(ends: tuple[Channel, socket.socket]) -> None:
     channel, other = ends
-    before = len(os.listdir("/proc/self/fd"))
-    numbers = [os.memfd_create("one"), os.memfd_create("two")]
+    numbers = [os.memfd_create("sent-one"), os.memfd_create("sent-two")]
     socket.send_fds(other, [struct.pack("<II", 0, int(Kind.RAN))], numbers)
     for number in numbers:
         os.close(number)
     message = channel.receive()
     assert message.descriptor is not None
+    assert [open_as(name) for name in ("sent-one", "sent-two")] == [1, 0]
     os.close(message.descriptor)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_as("sent-one") == 0
+
+
+def open_as(name: str) -> int:
+    """How many descriptors of this process lead to memory of this name."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += f"memfd:{name} " in os.readlink(entry)
+    return found
