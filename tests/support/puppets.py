@@ -111,10 +111,23 @@ class Stage:
 
     def nobody_comes(self) -> bool:
         """Whether the supervisor has started nobody by the time at which it has done all that was asked of it."""
+        self._settle()
+        return self._puppets.empty()
+
+    def wait_over(self) -> None:
+        """The supervisor does at once what it has put off for later."""
+        agenda = self.supervisor._agenda
+
+        def due() -> None:
+            agenda._timers[:] = sorted((0.0, number, job) for _, number, job in agenda._timers)
+
+        agenda.post(due)
+        self._settle()
+
+    def _settle(self) -> None:
         done = threading.Event()
         self.supervisor._agenda.post(done.set)
         assert done.wait(LIMIT)
-        return self._puppets.empty()
 
     def begin(self) -> None:
         self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_rolling_restart_survives_the_death_of_the_one_that_was_to_leave(group
 
 def test_a_worker_is_replaced_once_however_often_it_is_told_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its replacement dies, and before another one is started it is told again."""
-    with stage(monkeypatch, pause=1.5) as group:
+    with stage(monkeypatch, pause=600) as group:
         first, second = group.both_serve()
         first.says(m.Leaving())
         instead = group.next()
@@ -63,6 +64,7 @@ def test_a_worker_is_replaced_once_however_often_it_is_told_to_leave(monkeypatch
         first.says(m.Leaving())
         first.asks(m.Scrape(())).result(LIMIT)  # it has heard that
         assert group.nobody_comes(), "one is coming already"
+        group.wait_over()
         again = group.next()
         again.serves()
         first.leave()
@@ -123,10 +125,18 @@ def test_who_comes_late_and_is_left_alone_waits_for_nobody(group: Stage) -> None
 
 
 def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    with stage(monkeypatch, worker_hang=0.4) as group:
+    hang, passed = 600.0, 0.0
+    with stage(monkeypatch, worker_hang=hang) as group:
+        watch = group.supervisor._watch
+        monkeypatch.setattr(watch, "_clock", lambda: time.monotonic() + passed)
         first, second = group.both_serve()
-        eventually(lambda: second.child.id in group.supervisor._watch._answered, "it has answered once")
+        eventually(lambda: watch._answered >= {first.child.id, second.child.id}, "both have answered once")
         second.mute = True
+        while not second.child.ended:
+            assert passed <= 2 * hang
+            passed += hang / 4
+            group.wait_over()
+            eventually(lambda: first.child.id not in watch._open, "the other one answers")
         assert second.child.process is not None
         assert second.child.process.wait(LIMIT) == -9
         again = group.next()
