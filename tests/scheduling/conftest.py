@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,6 +8,20 @@ import pytest
 from support import scheduling as support
 
 from inferd.server.scheduling.scheduler import Scheduler
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets so many seconds pass at once for the schedulers' queues. The thread that looks for what has expired does not
+    notice."""
+    ahead = 0.0
+
+    def passed(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    monkeypatch.setattr("inferd.server.scheduling.batcher.monotonic", lambda: time.monotonic() + ahead)
+    return passed
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ class TestWaitingForCompany:
     def test_an_idle_instance_takes_over_the_clock(self, serve):
         """One instance takes a batch and is stuck; the other must still see the second bucket's time come."""
         model = FakeModel()
-        scheduler = serve(model, instances=2, batching={"max_queue_delay": 0.1, "preferred_batch_size": 8})
+        scheduler = serve(model, instances=2, batching={"max_queue_delay": 0.3, "preferred_batch_size": 8})
         scheduler.submit(opening := vector(0))
         opening.result()
         model.gate.close()
