@@ -68,7 +68,7 @@ def test_waiting_may_begin_before_the_server(connect):
 def test_waiting_in_vain_says_for_what(client, server: FakeServer):
     server.set_health("m", False)
     with pytest.raises(DeadlineExceeded, match="model 'm' was not ready in time: the server says that it is not ready"):
-        client.wait_ready(0.3, "m")
+        client.wait_ready(1.0, "m")
 
 
 def test_a_server_without_the_health_service_is_an_error_not_a_no(connect):

@@ -159,7 +159,7 @@ def test_bytes_that_are_no_request_get_an_answer_and_an_end(serve, sent, status)
 
 
 def test_a_client_that_sends_no_request_is_cut_off(serve):
-    site = serve(limits=HttpLimits(head=0.1, idle=0.1))
+    site = serve(limits=HttpLimits(head=0.5, idle=0.1))
     silent, slow, idle = site.raw(), site.raw(), site.raw()
     slow.sendall(b"GET /healthz HT")
     idle.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")

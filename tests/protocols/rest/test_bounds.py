@@ -335,7 +335,7 @@ def test_a_body_that_nobody_reads_must_end() -> None:
 
 
 def test_a_client_is_waited_for_behind_a_body_that_nobody_read() -> None:
-    with Rest(limits=HttpLimits(head=0.2)) as rest:
+    with Rest(limits=HttpLimits(head=0.5)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
         answer = b""
