@@ -58,7 +58,7 @@ class TestPrediction:
         outlook, at = DeadlineAdmission(), waiting(bucket(), 16)
         outlook.busy("worker", at, 8, 100.0, [at])
         for priority, count in ((1, 4), (5, 12)):
-            at.lane(priority).requests.extend(vector(i) for i in range(count))
+            at.level(priority).requests.extend(vector(i) for i in range(count))
         first, last = vector(1), vector(1, priority=5)
         first.rows = last.rows = 1
         assert outlook.seconds(at, first, 16, 100.0) < outlook.seconds(at, last, 16, 100.0) - 0.05
