@@ -88,7 +88,7 @@ faulthandler.enable()
 from inferd.server.config.schema import ServerConfig
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.errors import Code
-from inferd.server.protocols import listen
+from inferd.server.transport import listen
 from inferd.server.transport.completion_queue import transport as cq
 from inferd.server.transport.calls import MethodTable
 cq.REFUSING = 0.0  # not to wait for late callers two hundred times
