@@ -167,8 +167,8 @@ def _plain(value: Any, **changed: Any) -> Any:
         return repr(value) if math.isfinite(value) else changed.get("unfinite", repr(value))
     slots = getattr(type(value), "__slots__", None)
     if slots is not None and type(value).__module__.startswith("inferd."):
-        # `form` and `kind` say how it was read.
-        return [(slot, _plain(getattr(value, slot))) for slot in slots if slot not in ("form", "kind")]
+        # `form` says how the message was read, not what it says.
+        return [(slot, _plain(getattr(value, slot))) for slot in slots if slot != "form"]
     return value
 
 

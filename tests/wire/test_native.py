@@ -26,7 +26,7 @@ def same(a: Any, b: Any) -> bool:
     """Equality of decoded messages, arrays by type, shape and bytes."""
     if isinstance(a, native.DecodedRequest | native.DecodedResponse):
         return type(a) is type(b) and all(
-            same(getattr(a, slot), getattr(b, slot)) for slot in a.__slots__ if slot != "kind"
+            same(getattr(a, slot), getattr(b, slot)) for slot in a.__slots__ if slot != "form"
         )
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)

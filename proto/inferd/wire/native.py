@@ -16,14 +16,14 @@ from inferd.wire.compose import (
     encode_stream_failure,
     encode_stream_response,
 )
-from inferd.wire.forms import Forms
 from inferd.wire.reader import Unrecognised
 from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_head
+from inferd.wire.request_forms import MessageLayouts
 from inferd.wire.tensors import SMALL, WireError
 from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
 
 __all__ = [
-    "FORMS",
+    "LAYOUTS",
     "DecodedRequest",
     "DecodedResponse",
     "Facts",
@@ -42,20 +42,20 @@ __all__ = [
 
 # name, version, label, signature; outputs, priority, queue timeout
 Facts = tuple[str, int | None, str | None, str, tuple[str, ...], int, int]
-FORMS: Forms[Facts] = Forms(0x22)
-_answers: Forms[tuple[str, int, str]] = Forms(0x2A)  # name, version, signature
+LAYOUTS: MessageLayouts[Facts] = MessageLayouts(0x22)
+_answers: MessageLayouts[tuple[str, int, str]] = MessageLayouts(0x2A)  # name, version, signature
 
 
 def decode_request(message: bytes) -> DecodedRequest:
     """A PredictRequest. Raises WireError, worded for the caller."""
-    form = FORMS.match(message)
-    if form is not None:
-        inputs = form.inputs(message)
-        request_id = form.request_id(message) if form.identified else ""
+    layout = LAYOUTS.match(message)
+    if layout is not None:
+        inputs = layout.inputs(message)
+        request_id = layout.request_id(message) if layout.identified else ""
         if inputs is not None and request_id is not None:
-            name, version, label, signature, outputs, priority, timeout = form.kind.facts
+            name, version, label, signature, outputs, priority, timeout = layout.form.facts
             return DecodedRequest(
-                name, version, label, signature, inputs, outputs, request_id, priority, timeout, form.kind
+                name, version, label, signature, inputs, outputs, request_id, priority, timeout, layout.form
             )
     try:
         request = recognise_request(message)
@@ -63,7 +63,7 @@ def decode_request(message: bytes) -> DecodedRequest:
         from inferd.wire import fallback
 
         return fallback.decode_request(message)
-    if form is None:
+    if layout is None:
         facts = (
             request.model_name,
             request.version,
@@ -73,8 +73,8 @@ def decode_request(message: bytes) -> DecodedRequest:
             request.priority,
             request.queue_timeout_us,
         )
-        learned = FORMS.learn(message, request.inputs, request.request_id, facts)
-        request.kind = None if learned is None else learned.kind
+        learned = LAYOUTS.learn(message, request.inputs, request.request_id, facts)
+        request.form = None if learned is None else learned.form
     return request
 
 
@@ -89,15 +89,15 @@ def decode_response(message: bytes) -> DecodedResponse:
 
 
 def _read_response(message: bytes) -> DecodedResponse:
-    form = _answers.match(message)
-    if form is not None:
-        outputs = form.inputs(message)
-        request_id = form.request_id(message) if form.identified else ""
+    layout = _answers.match(message)
+    if layout is not None:
+        outputs = layout.inputs(message)
+        request_id = layout.request_id(message) if layout.identified else ""
         if outputs is not None and request_id is not None:
-            name, version, signature = form.kind.facts
+            name, version, signature = layout.form.facts
             return DecodedResponse(name, version, signature, outputs, request_id)
     response = recognise_response(message, 0, len(message))
-    if form is None:
+    if layout is None:
         facts = (response.model_name, response.version, response.signature)
         _answers.learn(message, response.outputs, response.request_id, facts)
     return response

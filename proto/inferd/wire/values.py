@@ -11,8 +11,8 @@ from inferd.wire.tensors import Array
 class DecodedRequest:
     """A PredictRequest. `version` and `label` are None where they were not given; `outputs` is empty for all.
 
-    `kind` is the same object for requests that differ in their tensors' data and their id only; None where that is not
-    known.
+    `form` is one object (a RequestForm) for all requests that differ only in their tensors' data and their id. It is
+    None for a request that has no known form.
     """
 
     model_name: str
@@ -24,7 +24,7 @@ class DecodedRequest:
     request_id: str
     priority: int
     queue_timeout_us: int
-    kind: object = None
+    form: object = None
 
 
 @dataclass(slots=True, eq=False)

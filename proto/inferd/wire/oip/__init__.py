@@ -4,7 +4,7 @@ As in `inferd.wire.native`: a recogniser takes what unmodified clients send (raw
 and hands any other form (typed contents, shared memory, unknown fields) to the generated class, which alone decides.
 
     values      the messages as plain values
-    recognise   the usual form, read by hand; what repeats it is read by comparison (`inferd.wire.forms`)
+    recognise   the usual form, read by hand; what repeats it is read by comparison (`inferd.wire.request_forms`)
     fallback    every other form, through inferd.oip.v1
     compose     responses: cached heads, the arrays' own bytes, one join
 
@@ -13,15 +13,15 @@ Arrays that come out are read-only views of the message. All functions are threa
 
 from __future__ import annotations
 
-from inferd.wire.forms import Forms
 from inferd.wire.oip.compose import encode_response, encode_responses, encode_stream_failure, encode_stream_response
 from inferd.wire.oip.recognise import recognise_request
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
 from inferd.wire.reader import Unrecognised
+from inferd.wire.request_forms import MessageLayouts
 from inferd.wire.tensors import WireError
 
 __all__ = [
-    "FORMS",
+    "LAYOUTS",
     "Facts",
     "OipRequest",
     "Parameter",
@@ -38,26 +38,26 @@ __all__ = [
 
 
 Facts = tuple[str, str, Parameters, tuple[WantedOutput, ...]]
-FORMS: Forms[Facts] = Forms(0x1A)
+LAYOUTS: MessageLayouts[Facts] = MessageLayouts(0x1A)
 
 
 def decode_request(message: bytes) -> OipRequest:
     """A ModelInferRequest. Raises WireError, worded as Triton words it."""
-    form = FORMS.match(message)
-    if form is not None:
-        inputs = form.inputs(message)
-        request_id = form.request_id(message) if form.identified else ""
+    layout = LAYOUTS.match(message)
+    if layout is not None:
+        inputs = layout.inputs(message)
+        request_id = layout.request_id(message) if layout.identified else ""
         if inputs is not None and request_id is not None:
-            name, version, parameters, outputs = form.kind.facts
-            return OipRequest(name, version, request_id, parameters, inputs, outputs, {}, form.kind)
+            name, version, parameters, outputs = layout.form.facts
+            return OipRequest(name, version, request_id, parameters, inputs, outputs, {}, layout.form)
     try:
         request = recognise_request(message)
     except (Unrecognised, IndexError, WireError, ImportError):
         from inferd.wire.oip import fallback
 
         return fallback.decode_request(message)
-    if form is None:
+    if layout is None:
         facts = (request.model_name, request.model_version, request.parameters, request.outputs)
-        learned = FORMS.learn(message, request.inputs, request.request_id, facts)
-        request.kind = None if learned is None else learned.kind
+        learned = LAYOUTS.learn(message, request.inputs, request.request_id, facts)
+        request.form = None if learned is None else learned.form
     return request

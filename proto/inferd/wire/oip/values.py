@@ -41,8 +41,8 @@ class SharedInput:
 class OipRequest:
     """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all.
 
-    `kind` is the same object for requests that differ in their tensors' data and their id only; None where that is not
-    known.
+    `form` is one object (a RequestForm) for all requests that differ only in their tensors' data and their id. It is
+    None for a request that has no known form.
     """
 
     model_name: str
@@ -52,4 +52,4 @@ class OipRequest:
     inputs: dict[str, Array]
     outputs: tuple[WantedOutput, ...]
     shared: dict[str, SharedInput]
-    kind: object = None
+    form: object = None

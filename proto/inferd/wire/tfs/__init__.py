@@ -4,7 +4,7 @@ As in `inferd.wire.native`: a recogniser takes what TensorFlow's own clients sen
 double_val) and hands any other form to the generated class, which alone decides.
 
     dtypes      TensorFlow's numbers for the element types
-    recognise   the usual form of a PredictRequest, read by hand; what repeats it is read by comparison (`wire.forms`)
+    recognise   the usual encoding of a PredictRequest, read by hand; repetitions are compared (`wire.request_forms`)
     fallback    every other form, through inferd.tfs.v1
     tensor      a TensorProto's values, by TensorFlow's rules
     compose     responses: cached heads, the arrays' own bytes, one join
@@ -15,37 +15,37 @@ thread-safe.
 
 from __future__ import annotations
 
-from inferd.wire.forms import Forms
 from inferd.wire.reader import Unrecognised
+from inferd.wire.request_forms import MessageLayouts
 from inferd.wire.tensors import WireError
 from inferd.wire.tfs.compose import encode_response, encode_responses
 from inferd.wire.tfs.recognise import recognise_request
 from inferd.wire.values import DecodedRequest
 
-__all__ = ["FORMS", "DecodedRequest", "Facts", "WireError", "decode_request", "encode_response", "encode_responses"]
+__all__ = ["LAYOUTS", "DecodedRequest", "Facts", "WireError", "decode_request", "encode_response", "encode_responses"]
 
 
 # name, version, label, signature; outputs
 Facts = tuple[str, int | None, str | None, str, tuple[str, ...]]
-FORMS: Forms[Facts] = Forms(0)  # its messages have no id
+LAYOUTS: MessageLayouts[Facts] = MessageLayouts(0)  # its messages have no id
 
 
 def decode_request(message: bytes) -> DecodedRequest:
     """A PredictRequest of TensorFlow Serving. Raises WireError, worded for the caller."""
-    form = FORMS.match(message)
-    if form is not None:
-        inputs = form.inputs(message)
+    layout = LAYOUTS.match(message)
+    if layout is not None:
+        inputs = layout.inputs(message)
         if inputs is not None:
-            name, version, label, signature, outputs = form.kind.facts
-            return DecodedRequest(name, version, label, signature, inputs, outputs, "", 0, 0, form.kind)
+            name, version, label, signature, outputs = layout.form.facts
+            return DecodedRequest(name, version, label, signature, inputs, outputs, "", 0, 0, layout.form)
     try:
         request = recognise_request(message)
     except (Unrecognised, IndexError, WireError, ImportError):
         from inferd.wire.tfs import fallback
 
         return fallback.decode_request(message)
-    if form is None:
+    if layout is None:
         facts = (request.model_name, request.version, request.label, request.signature, request.outputs)
-        learned = FORMS.learn(message, request.inputs, "", facts)
-        request.kind = None if learned is None else learned.kind
+        learned = LAYOUTS.learn(message, request.inputs, "", facts)
+        request.form = None if learned is None else learned.form
     return request

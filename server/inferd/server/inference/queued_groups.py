@@ -1,4 +1,4 @@
-"""Requests of one kind that came together and cannot run at once: they line up for their model in one go, and those
+"""Requests of one form that came together and cannot run at once: they line up for their model in one go, and those
 that ran in one batch are answered in one go.
 
 Each of them is a request of its own in the queue: its deadline, its cancellation and its place are its own, and one
@@ -83,7 +83,7 @@ class QueuedGroups:
         asked: Sequence[tuple[Caller, str, dict[str, Array], int]],
         started: float,
     ) -> bool:
-        """Queues requests of one kind: each with its caller, id, inputs and the bytes that it holds. All or none, and
+        """Queues requests of one form: each with its caller, id, inputs and the bytes that it holds. All or none, and
         False for none: then each should be submitted by itself. `handle` stays the caller's own."""
         route = plan.route
         if route is None or route.line_up is None or route.rows > route.queue.limit:

@@ -1,8 +1,8 @@
-"""Requests of one kind that came together, run as one: one look at the serving map, one handle, one batch on the loop,
+"""Requests of one form that came together, run as one: one look at the serving map, one handle, one batch on the loop,
 one note in the metrics. What a request costs alone is then shared by all of them.
 
 This is a short cut of `core.inference` and of the scheduler's queue, for what nothing stands in the way of. Whatever
-is not so is left to them: the first of its kind, what asks for something special, a model that is busy, slow, unknown
+is not so is left to them: the first of its form, what asks for something special, a model that is busy, slow, unknown
 or failing.
 """
 
@@ -19,7 +19,7 @@ from inferd.server.errors import Overloaded, ServingError
 from inferd.server.inference.queued_groups import BatchShare, Caller, QueuedGroups
 from inferd.server.inference.service import Plan, ordered
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.wire.forms import Form, Kind
+from inferd.wire.request_forms import MessageLayout, RequestForm
 from inferd.wire.tensors import WireError
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _KEPT_TARGETS = 256
 
 @dataclass(frozen=True, slots=True)
 class GroupTarget:
-    """What requests of one kind want of which model, none of them anything special. `wanted`: outputs, None for all."""
+    """What requests of one form want of which model, none of them anything special. `wanted`: outputs, None for all."""
 
     model: str
     version: int | None = None
@@ -36,18 +36,18 @@ class GroupTarget:
     wanted: tuple[str, ...] | None = None
 
 
-class TargetCache(dict[Kind[Any], GroupTarget | None]):
-    """What kinds of requests want, found out once each with `find`; None: something special. On the loop's thread
+class TargetCache(dict[RequestForm[Any], GroupTarget | None]):
+    """What the requests of a form want, found out once each with `find`; None: something special. On the loop's thread
     only."""
 
     def __init__(self, find: Callable[[Any], GroupTarget | None]) -> None:
         super().__init__()
         self._find = find
 
-    def __missing__(self, kind: Kind[Any]) -> GroupTarget | None:
+    def __missing__(self, form: RequestForm[Any]) -> GroupTarget | None:
         if len(self) >= _KEPT_TARGETS:
             self.clear()
-        found = self[kind] = self._find(kind.facts)
+        found = self[form] = self._find(form.facts)
         return found
 
 
@@ -61,8 +61,8 @@ class GroupRunner:
         self,
         protocol: str,
         target: GroupTarget,
-        kind: Kind[Any],
-        messages: Sequence[tuple[Form[Any], bytes]],
+        form: RequestForm[Any],
+        messages: Sequence[tuple[MessageLayout[Any], bytes]],
         arrived_at: float,
         answer: Callable[[BatchShare, int], None],
         refuse: Callable[[Overloaded, int], None],
@@ -79,12 +79,12 @@ class GroupRunner:
             return 0
         done = 0
         try:
-            plan: Plan | None = handle.servable.plans.get(kind)
+            plan: Plan | None = handle.servable.plans.get(form)
             if plan is None or plan.route is None:
                 return 0
             route = plan.route
             while route.run_now is not None and done < count:
-                ran = route.run_now(route, target.wanted, messages[done:] if done else messages, kind.joined)
+                ran = route.run_now(route, target.wanted, messages[done:] if done else messages, form.joined)
                 if ran is None:
                     break
                 outputs = ran.outputs
@@ -117,8 +117,8 @@ class GroupRunner:
         self,
         line: QueuedGroups,
         target: GroupTarget,
-        kind: Kind[Any],
-        messages: Sequence[tuple[Form[Any], bytes]],
+        form: RequestForm[Any],
+        messages: Sequence[tuple[MessageLayout[Any], bytes]],
         arrived_at: float,
         request_ids: Sequence[str],
         callers: Sequence[Caller],
@@ -130,12 +130,12 @@ class GroupRunner:
         except ServingError:
             return False
         try:
-            plan: Plan | None = handle.servable.plans.get(kind)
+            plan: Plan | None = handle.servable.plans.get(form)
             if plan is None:
                 return False
             asked = []
-            for caller, request_id, (form, message) in zip(callers, request_ids, messages, strict=True):
-                inputs = form.inputs(message)
+            for caller, request_id, (layout, message) in zip(callers, request_ids, messages, strict=True):
+                inputs = layout.inputs(message)
                 if inputs is None:
                     return False
                 asked.append((caller, request_id, inputs, len(message)))

@@ -34,10 +34,10 @@ class Query(InferRequest):
     nbytes           bytes that it keeps in memory
     started          monotonic seconds at which it was received
     owned            the arrays belong to this request alone and may be written to
-    kind             an object that says: same model, signature, outputs, and inputs of the same names, types and shapes
+    form             an object that says: same model, signature, outputs, and inputs of the same names, types and shapes
     """
 
-    __slots__ = ("done", "handle", "kind", "label", "model", "plan", "protocol", "started", "version")
+    __slots__ = ("done", "form", "handle", "label", "model", "plan", "protocol", "started", "version")
     handle: HandleLike  # this and the next two are set by InferenceService
     plan: Plan
     done: Done
@@ -57,7 +57,7 @@ class Query(InferRequest):
         nbytes: int,
         started: float,
         owned: bool = False,
-        kind: object = None,
+        form: object = None,
     ) -> None:
         # As InferRequest's own, written out: this is made for every request.
         self.signature = signature
@@ -88,7 +88,7 @@ class Query(InferRequest):
         self.version = version
         self.label = label
         self.started = started
-        self.kind = kind
+        self.form = form
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a request
@@ -107,7 +107,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Plan:
-    """What one servable has found out about one kind of request: that it passes the check, and where it goes. Kept with
+    """What one servable has found out about one form of request: that it passes the check, and where it goes. Kept with
     the servable, and gone with it: so are the metrics of a version that is forgotten.
 
     names   of the outputs, in the order in which they are answered
@@ -145,7 +145,7 @@ class InferenceService:
             self._metrics.unknown(query.protocol, _code(error), monotonic() - query.started)
             raise
         servable = handle.servable
-        plan = servable.plans.get(query.kind)
+        plan = servable.plans.get(query.form)
         if plan is None:
             metrics = self._metrics.model(servable.id.name, servable.id.version)
             try:
@@ -174,13 +174,13 @@ class InferenceService:
         wanted = query.wanted or ()
         self._check(servable.id, signature, query.inputs, wanted)
         names = list(wanted or (spec.name for spec in signature.outputs))
-        if query.kind is None:
+        if query.form is None:
             return Plan(signature, names, metrics, None)
         plan = Plan(signature, names, metrics, Route())
         plans = servable.plans
         if len(plans) >= _KEPT_PLANS:
             plans.clear()
-        plans[query.kind] = plan
+        plans[query.form] = plan
         return plan
 
     def on(self, manager: Acquires) -> InferenceService:

@@ -1,4 +1,4 @@
-"""Calls of one hot method that came in one turn of the loop: those of one kind are read, run and answered together.
+"""Calls of one hot method that came in one turn of the loop: those of one form are read, run and answered together.
 
 A protocol says how its messages are read and written (`rpc.speech`); everything that is not usual goes to the method's
 own handler, call by call.
@@ -15,10 +15,10 @@ from inferd.server.inference.queued_groups import BatchShare, QueuedGroups
 from inferd.server.inference.request_groups import GroupRunner, GroupTarget, TargetCache
 from inferd.server.protocols.common.codec import Codec
 from inferd.server.transport.calls import UnaryCall, UnaryHandler
-from inferd.wire.forms import Form, Kind
+from inferd.wire.request_forms import MessageLayout, RequestForm
 
 _log = logging.getLogger(__name__)
-_Group = tuple[list[UnaryCall], list[tuple[Form[Any], bytes]]]
+_Group = tuple[list[UnaryCall], list[tuple[MessageLayout[Any], bytes]]]
 
 
 Refuse = Callable[[Sequence[UnaryCall], Sequence[str], Exception, str], None]
@@ -40,29 +40,29 @@ class CallBatch:
     def __call__(self, calls: Sequence[UnaryCall], arrived_at: float) -> Sequence[UnaryCall]:
         """Answers what can be answered at once, starts the rest and gives it."""
         waiting: list[UnaryCall] = []
-        match = self._speech.forms.match
-        kinds: dict[Kind[Any], _Group] = {}
+        match = self._speech.layouts.match
+        forms: dict[RequestForm[Any], _Group] = {}
         left: list[UnaryCall] = []
         for call in calls:
             message = call.request
-            form = match(message)
-            if form is None:
+            layout = match(message)
+            if layout is None:
                 left.append(call)
                 continue
-            group = kinds.get(form.kind)
+            group = forms.get(layout.form)
             if group is None:
-                group = kinds[form.kind] = ([], [])
+                group = forms[layout.form] = ([], [])
             group[0].append(call)
-            group[1].append((form, message))
-        models = Counter(kind.facts[0] for kind in kinds) if len(kinds) > 1 else {}
-        for kind, (callers, messages) in kinds.items():
-            target = self._targets[kind]
-            # Several kinds for one model would be batches of their own here; in its queue they may share one.
+            group[1].append((layout, message))
+        models = Counter(form.facts[0] for form in forms) if len(forms) > 1 else {}
+        for form, (callers, messages) in forms.items():
+            target = self._targets[form]
+            # Several forms for one model would be batches of their own here; in its queue they may share one.
             if target is None or models.get(target.model, 1) > 1:
                 left += callers
             else:
-                left += self._run(kind, target, messages, callers, arrived_at, waiting)
-        if left and len(kinds) > 1:  # first come, first served
+                left += self._run(form, target, messages, callers, arrived_at, waiting)
+        if left and len(forms) > 1:  # first come, first served
             ids = set(map(id, left))
             left = [call for call in calls if id(call) in ids]
         for call in left:
@@ -71,9 +71,9 @@ class CallBatch:
 
     def _run(
         self,
-        kind: Kind[Any],
+        form: RequestForm[Any],
         target: GroupTarget,
-        messages: list[tuple[Form[Any], bytes]],
+        messages: list[tuple[MessageLayout[Any], bytes]],
         calls: list[UnaryCall],
         arrived_at: float,
         waiting: list[UnaryCall],
@@ -98,12 +98,12 @@ class CallBatch:
             names = request_ids[first:] if speech.names else [""] * (len(calls) - first)
             self._refuse(calls[first:], names, error, target.model)
 
-        done = self._bursts.run(speech.protocol, target, kind, messages, arrived_at, answer, refuse, calls)
+        done = self._bursts.run(speech.protocol, target, form, messages, arrived_at, answer, refuse, calls)
         left = calls[done:]
         if left and self._bursts.line_up(
             self._line,
             target,
-            kind,
+            form,
             messages[done:],
             arrived_at,
             request_ids[done:],

@@ -10,14 +10,14 @@ from inferd.server.inference.queued_groups import BatchShare
 from inferd.server.inference.request_groups import GroupTarget
 from inferd.server.lifecycle.interfaces import ServableLike
 from inferd.server.transport.calls import UnaryCall
-from inferd.wire.forms import Form, Forms
+from inferd.wire.request_forms import MessageLayout, MessageLayouts
 
 
 class Codec(Protocol):
     """What one protocol's messages say. Thread-safe.
 
     protocol   name in the metrics
-    forms      of the requests
+    layouts    of the requests
     names      whether the status of a refused request names its id
     """
 
@@ -25,19 +25,19 @@ class Codec(Protocol):
     names: bool
 
     @property
-    def forms(self) -> Forms[Any]: ...
+    def layouts(self) -> MessageLayouts[Any]: ...
 
     def target(self, facts: Any) -> GroupTarget | None:
-        """What requests of this kind want; None where it is something special."""
+        """What requests of this form want; None where it is something special."""
         ...
 
     def request_ids(
-        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Any], bytes]]
+        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[MessageLayout[Any], bytes]]
     ) -> Sequence[str | None]:
         """What is echoed in the answers; None where a call has to be looked at alone."""
         ...
 
-    def request_id(self, call: UnaryCall, form: Form[Any], message: bytes) -> str | None:
+    def request_id(self, call: UnaryCall, layout: MessageLayout[Any], message: bytes) -> str | None:
         """The same for one call."""
         ...
 

@@ -28,7 +28,7 @@ class SingleCall:
     """Handles lone calls of one method. On the loop's thread only."""
 
     def __init__(self, speech: Codec, serving: Serving) -> None:
-        self._match = speech.forms.match
+        self._match = speech.layouts.match
         self._speech = speech
         self._serving = serving
         self._targets = TargetCache(speech.target)
@@ -37,22 +37,22 @@ class SingleCall:
         """Whether the call, which came at this monotonic time, has been answered."""
         try:
             message = call.request
-            form = self._match(message)
-            if form is None:
+            layout = self._match(message)
+            if layout is None:
                 return False
-            kind = form.kind
-            target = self._targets[kind]
+            form = layout.form
+            target = self._targets[form]
             if target is None:
                 return False
             speech = self._speech
-            request_id = speech.request_id(call, form, message)
+            request_id = speech.request_id(call, layout, message)
             if request_id is None:  # before anybody looks whether there is such a model
                 return False
             servable = self._serving(target.model, target.version, target.label)
-            plan = None if servable is None else servable.plans.get(kind)
+            plan = None if servable is None else servable.plans.get(form)
             if servable is None or plan is None or plan.route is None or plan.route.run_one is None:
                 return False
-            ran = plan.route.run_one(plan.route, target.wanted, message, form.aligned)
+            ran = plan.route.run_one(plan.route, target.wanted, message, layout.aligned)
             if ran is None:
                 return False
             outputs = ran.outputs

@@ -13,8 +13,8 @@ from inferd.server.inference.service import Answer, InferenceService, Query, uns
 from inferd.server.lifecycle.interfaces import ServableLike
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import UnaryCall
-from inferd.wire.forms import Form
-from inferd.wire.native import FORMS, DecodedRequest, Facts, decode_request, encode_response, encode_responses
+from inferd.wire.native import LAYOUTS, DecodedRequest, Facts, decode_request, encode_response, encode_responses
+from inferd.wire.request_forms import MessageLayout
 from inferd.wire.tensors import WireError
 
 PROTOCOL = "grpc"
@@ -65,7 +65,7 @@ class NativeCodec:
     """How calls of Predict that came together are read and written (`protocols.common.codec`)."""
 
     protocol = PROTOCOL
-    forms = FORMS
+    layouts = LAYOUTS
     names = False
 
     def __init__(self, edge: ErrorBoundary) -> None:
@@ -76,16 +76,16 @@ class NativeCodec:
         return None if priority or timeout else GroupTarget(name, version, label, outputs or None)
 
     def request_ids(
-        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
+        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[MessageLayout[Facts], bytes]]
     ) -> Sequence[str | None]:
         new = self._gate.request_id
         return [
-            form.request_id(message) if form.identified else new(call, "")
-            for call, (form, message) in zip(calls, messages, strict=True)
+            layout.request_id(message) if layout.identified else new(call, "")
+            for call, (layout, message) in zip(calls, messages, strict=True)
         ]
 
-    def request_id(self, call: UnaryCall, form: Form[Facts], message: bytes) -> str | None:
-        return form.request_id(message) if form.identified else self._gate.request_id(call, "")
+    def request_id(self, call: UnaryCall, layout: MessageLayout[Facts], message: bytes) -> str | None:
+        return layout.request_id(message) if layout.identified else self._gate.request_id(call, "")
 
     def encode_one(self, servable: ServableLike, signature: str, outputs: dict[str, Array], request_id: str) -> bytes:
         id_ = servable.id
@@ -114,7 +114,7 @@ def query(decoded: DecodedRequest, deadline: float | None, nbytes: int, started:
         nbytes,
         started,
         False,
-        decoded.kind,
+        decoded.form,
     )
 
 

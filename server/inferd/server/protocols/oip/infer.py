@@ -19,8 +19,8 @@ from inferd.server.protocols.oip.errors import in_hand
 from inferd.server.protocols.oip.request import query
 from inferd.server.protocols.oip.request_options import RequestOptions, request_options
 from inferd.server.transport.calls import UnaryCall
-from inferd.wire.forms import Form
-from inferd.wire.oip import FORMS, Facts, OipRequest, decode_request, encode_response, encode_responses
+from inferd.wire.oip import LAYOUTS, Facts, OipRequest, decode_request, encode_response, encode_responses
+from inferd.wire.request_forms import MessageLayout
 from inferd.wire.tensors import WireError
 
 PROTOCOL = "oip"
@@ -78,7 +78,7 @@ class OipCodec:
     """How bursts of ModelInfer are read and written (`rpc.speech`)."""
 
     protocol = PROTOCOL
-    forms = FORMS
+    layouts = LAYOUTS
     names = True
 
     def target(self, facts: Facts) -> GroupTarget | None:
@@ -92,12 +92,12 @@ class OipCodec:
         return GroupTarget(name, version, label, tuple(dict.fromkeys(output.name for output in outputs)) or None)
 
     def request_ids(
-        self, _calls: Sequence[UnaryCall], messages: Sequence[tuple[Form[Facts], bytes]]
+        self, _calls: Sequence[UnaryCall], messages: Sequence[tuple[MessageLayout[Facts], bytes]]
     ) -> Sequence[str | None]:
-        return [form.request_id(message) if form.identified else "" for form, message in messages]
+        return [layout.request_id(message) if layout.identified else "" for layout, message in messages]
 
-    def request_id(self, _call: UnaryCall, form: Form[Facts], message: bytes) -> str | None:
-        return form.request_id(message) if form.identified else ""
+    def request_id(self, _call: UnaryCall, layout: MessageLayout[Facts], message: bytes) -> str | None:
+        return layout.request_id(message) if layout.identified else ""
 
     def encode_one(self, servable: ServableLike, _signature: str, outputs: dict[str, Array], request_id: str) -> bytes:
         id_ = servable.id

@@ -32,5 +32,5 @@ def query(
         deadline,
         nbytes,
         started,
-        kind=request.kind,
+        form=request.form,
     )

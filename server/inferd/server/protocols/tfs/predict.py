@@ -13,9 +13,9 @@ from inferd.server.inference.service import Answer, Query, unsendable
 from inferd.server.lifecycle.interfaces import ServableLike
 from inferd.server.protocols.tfs.calls import PRIORITY, PROTOCOL, Calls, checked_name
 from inferd.server.transport.calls import UnaryCall
-from inferd.wire.forms import Form
+from inferd.wire.request_forms import MessageLayout
 from inferd.wire.tensors import WireError
-from inferd.wire.tfs import FORMS, Facts, decode_request, encode_response, encode_responses
+from inferd.wire.tfs import LAYOUTS, Facts, decode_request, encode_response, encode_responses
 
 
 class TfsPredict:
@@ -35,7 +35,7 @@ class TfsPredict:
             self._calls.refuse(call, error, monotonic() - started)
             return
         nbytes = len(message)
-        if request.kind is None:  # maybe a last value that stands for many: what waits is what was made of it
+        if request.form is None:  # maybe a last value that stands for many: what waits is what was made of it
             nbytes = max(nbytes, sum(array.nbytes for array in request.inputs.values()))
         query = Query(
             PROTOCOL,
@@ -50,7 +50,7 @@ class TfsPredict:
             call.deadline,
             nbytes,
             started,
-            kind=request.kind,
+            form=request.form,
         )
         self._calls.run(call, query, encode)
 
@@ -59,7 +59,7 @@ class TfsCodec:
     """How calls of Predict that came together are read and written (`protocols.common.codec`)."""
 
     protocol = PROTOCOL
-    forms = FORMS
+    layouts = LAYOUTS
     names = False
 
     def target(self, facts: Facts) -> GroupTarget | None:
@@ -67,11 +67,11 @@ class TfsCodec:
         return GroupTarget(name, version, label, outputs or None) if name else None
 
     def request_ids(
-        self, calls: Sequence[UnaryCall], _messages: Sequence[tuple[Form[Facts], bytes]]
+        self, calls: Sequence[UnaryCall], _messages: Sequence[tuple[MessageLayout[Facts], bytes]]
     ) -> Sequence[str | None]:
         return ["" if call.metadata(PRIORITY) is None else None for call in calls]
 
-    def request_id(self, call: UnaryCall, _form: Form[Facts], _message: bytes) -> str | None:
+    def request_id(self, call: UnaryCall, _layout: MessageLayout[Facts], _message: bytes) -> str | None:
         return "" if call.metadata(PRIORITY) is None else None
 
     def encode_one(self, servable: ServableLike, signature: str, outputs: dict[str, Array], _request_id: str) -> bytes:

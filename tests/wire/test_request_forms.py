@@ -15,8 +15,8 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.v1 import predict_service_pb2 as pb
 from inferd.wire import fallback, native, oip, tfs
 from inferd.wire.dtypes import DType
-from inferd.wire.forms import Form, Forms
 from inferd.wire.oip import fallback as oip_fallback
+from inferd.wire.request_forms import MessageLayout, MessageLayouts
 from inferd.wire.tensors import WireError
 from inferd.wire.tfs import fallback as tfs_fallback
 from inferd.wire.tfs.dtypes import NUMBER
@@ -106,7 +106,7 @@ def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
         decoded = decode(message)
     except WireError as error:
         return type(error), str(error), error.request_id
-    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("kind", "inputs", "outputs")}
+    said = {slot: getattr(decoded, slot) for slot in decoded.__slots__ if slot not in ("form", "inputs", "outputs")}
     tensors = decoded.outputs if isinstance(decoded, DecodedResponse) else decoded.inputs
     arrays = [(n, a.dtype, a.shape, a.tolist() if a.dtype == object else a.tobytes()) for n, a in tensors.items()]
     if not isinstance(decoded, DecodedResponse):
@@ -161,8 +161,8 @@ def test_data_and_id_may_differ_and_all_else_may_not():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     first = native.decode_request(native.encode_request("f", {"x": x}, request_id="aa", outputs=("y",)))
     again = native.decode_request(native.encode_request("f", {"x": x + 1}, request_id="bb", outputs=("y",)))
-    assert first.kind is not None
-    assert again.kind is first.kind
+    assert first.form is not None
+    assert again.form is first.form
     assert (again.request_id, again.outputs) == ("bb", ("y",))
     np.testing.assert_array_equal(again.inputs["x"], x + 1)
     assert not again.inputs["x"].flags.writeable
@@ -172,18 +172,18 @@ def test_data_and_id_may_differ_and_all_else_may_not():
         native.encode_request("f", {"x": x.reshape(3, 2)}, request_id="aa", outputs=("y",)),
         native.encode_request("f", {"x": x.view(np.int32)}, request_id="aa", outputs=("y",)),
     ):
-        assert native.decode_request(other).kind is not first.kind
+        assert native.decode_request(other).form is not first.form
 
 
 def test_ids_of_other_lengths_are_of_the_same_kind_and_read_together():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     messages = [native.encode_request("k", {"x": x + n, "i": x}, request_id="a" * n) for n in (1, 3, 0)]
-    kinds = [native.decode_request(message).kind for message in messages]
-    assert kinds[0] is kinds[1]
-    assert kinds[0] is kinds[2]
-    forms = [native.FORMS.match(message) for message in messages]
-    assert len({id(form) for form in forms}) == 3
-    joined = forms[0].kind.joined(list(zip(forms, messages, strict=True)))
+    forms = [native.decode_request(message).form for message in messages]
+    assert forms[0] is forms[1]
+    assert forms[0] is forms[2]
+    layouts = [native.LAYOUTS.match(message) for message in messages]
+    assert len({id(layout) for layout in layouts}) == 3
+    joined = layouts[0].form.joined(list(zip(layouts, messages, strict=True)))
     assert list(joined) == ["x", "i"]
     np.testing.assert_array_equal(joined["x"], np.concatenate([x + 1, x + 3, x]))
     np.testing.assert_array_equal(joined["i"], np.concatenate([x] * 3))
@@ -194,9 +194,9 @@ def test_ids_of_other_lengths_are_of_the_same_kind_and_read_together():
 def test_arrays_are_aligned_wherever_the_data_begins(length: int):
     x, i = np.arange(6, dtype=np.float64).reshape(2, 3), np.arange(2, dtype=np.int16)
     message = native.encode_request("m" * length, {"x": x, "i": i}, request_id="a")
-    assert native.decode_request(message).kind is not None
-    form = native.FORMS.match(message)
-    inputs = form.aligned(message)
+    assert native.decode_request(message).form is not None
+    layout = native.LAYOUTS.match(message)
+    inputs = layout.aligned(message)
     assert list(inputs) == ["x", "i"]
     for name, array in (("x", x), ("i", i)):
         np.testing.assert_array_equal(inputs[name], array)
@@ -206,12 +206,12 @@ def test_arrays_are_aligned_wherever_the_data_begins(length: int):
 
 def test_a_bool_that_is_neither_is_not_read_together():
     yes = native.encode_request("b", {"x": np.ones(3, np.bool_)})
-    assert native.decode_request(yes).kind is not None
-    form = native.FORMS.match(yes)
-    assert form.kind.joined([(form, yes), (form, yes)])["x"].all()
-    assert form.kind.joined([(form, yes), (form, yes[:-1] + b"\x02")]) is None
-    assert form.aligned(yes)["x"].all()
-    assert form.aligned(yes[:-1] + b"\x02") is None
+    assert native.decode_request(yes).form is not None
+    layout = native.LAYOUTS.match(yes)
+    assert layout.form.joined([(layout, yes), (layout, yes)])["x"].all()
+    assert layout.form.joined([(layout, yes), (layout, yes[:-1] + b"\x02")]) is None
+    assert layout.aligned(yes)["x"].all()
+    assert layout.aligned(yes[:-1] + b"\x02") is None
 
 
 def test_no_input_is_copied():
@@ -228,29 +228,29 @@ def test_an_id_that_stands_in_the_data_too_is_no_form():
         native.decode_request(native.encode_request("twice", {"x": np.frombuffer(data, np.uint8)}, request_id="a"))
         for _ in range(2)
     ]
-    assert [d.kind for d in decoded] == [None, None]
+    assert [d.form for d in decoded] == [None, None]
     assert decoded[1].request_id == "a"
 
 
 def test_what_was_converted_is_no_form():
-    forms: Forms[str] = Forms(0x22)
-    assert forms.learn(b"12345678", {"x": np.zeros(2, np.float32)}, "", "") is None
-    assert forms.learn(b"", {}, "", "") is None
+    layouts: MessageLayouts[str] = MessageLayouts(0x22)
+    assert layouts.learn(b"12345678", {"x": np.zeros(2, np.float32)}, "", "") is None
+    assert layouts.learn(b"", {}, "", "") is None
 
 
 def test_forms_are_bounded():
-    forms: Forms[int] = Forms(0x22)
+    layouts: MessageLayouts[int] = MessageLayouts(0x22)
 
-    def learn(head: bytes, number: int) -> Form[int] | None:
+    def learn(head: bytes, number: int) -> MessageLayout[int] | None:
         message = head + bytes(4)
-        return forms.learn(message, {"x": np.frombuffer(message, np.float32, 1, len(head))}, "", number)
+        return layouts.learn(message, {"x": np.frombuffer(message, np.float32, 1, len(head))}, "", number)
 
     for i in range(600):
         assert learn(b"%d" % i + b"." * (i % 90), i) is not None
-    known = [i for i in range(600) if forms.match(b"%d" % i + b"." * (i % 90) + bytes(4)) is not None]
+    known = [i for i in range(600) if layouts.match(b"%d" % i + b"." * (i % 90) + bytes(4)) is not None]
     assert 599 in known
     assert 100 < len(known) <= 256
     assert learn(b"h" * 5000, 0) is None  # what is shared is too long to keep
     for i in range(20):
         learn(b"same%03d" % i, i)
-    assert sum(forms.match(b"same%03d" % i + bytes(4)) is not None for i in range(20)) == 8
+    assert sum(layouts.match(b"same%03d" % i + bytes(4)) is not None for i in range(20)) == 8
