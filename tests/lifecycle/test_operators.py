@@ -8,6 +8,7 @@ import pytest
 from support.lifecycle import House
 
 from inferd.server.errors import Conflict, ExecutionFailed, NotFound, Unavailable
+from inferd.server.lifecycle.operations.rollback import RollbackOperation
 from inferd.server.lifecycle.state import State
 
 
@@ -141,7 +142,7 @@ def test_a_cancelled_command_leaves_no_waiter(house: House) -> None:
     house.pool.held.clear()
     house.run()
     assert house.serves() == {1: "good"}
-    assert house.manager._commands._waiting == []
+    assert house.manager._operations._waiting == []
 
 
 def test_rollback_pins_and_load_lifts(house: House) -> None:
@@ -231,19 +232,17 @@ def test_load_does_not_wait_for_ever_for_a_version_that_never_settles(house: Hou
     assert future.result(0).versions[0].state is State.AVAILABLE
 
 
-@pytest.mark.parametrize("where", ["begin", "outcome"])
+@pytest.mark.parametrize("where", ["begin", "done"])
 def test_a_request_that_nobody_foresaw_fails_alone(house: House, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """It would fail at every turn, and keep the loads and the other requests waiting for ever."""
 
-    def fails() -> bool:
+    def fails(*_: object) -> bool:
         raise KeyError("what?")
-
-    def begins(*_: object) -> Callable[[], bool]:
-        return fails() if where == "begin" else fails  # type: ignore[return-value]
 
     house.write("m/1/model", "one")
     house.see()
-    monkeypatch.setattr(house.manager._commands, "rollback", begins)
+    monkeypatch.setattr(RollbackOperation, "begin", fails if where == "begin" else lambda *_: True)
+    monkeypatch.setattr(RollbackOperation, "done", fails)
     bad = house.manager.rollback("m", by="me")
     good = house.manager.unload("m", by="me")
     house.run()

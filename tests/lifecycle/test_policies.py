@@ -12,16 +12,15 @@ from inferd.server.config.schema import Instances, ModelConfig, Policy
 from inferd.server.lifecycle.loading.placement import placements
 from inferd.server.lifecycle.operations.overrides import Kind, ModelOverrides, Override
 from inferd.server.lifecycle.reconcile.backoff import Backoff
-from inferd.server.lifecycle.reconcile.desired import desired
-from inferd.server.lifecycle.reconcile.transition_policy import (
-    Action,
+from inferd.server.lifecycle.reconcile.desired import desired, wanted_versions
+from inferd.server.lifecycle.reconcile.model_state import VersionPhase
+from inferd.server.lifecycle.reconcile.next_action import (
     LoadVersion,
+    Transition,
     UnloadVersion,
-    VersionPhase,
     VersionSnapshot,
     next_action,
 )
-from inferd.server.lifecycle.reconcile.version_policy import wanted_versions
 from inferd.server.lifecycle.resources import cpu_budget
 from inferd.server.lifecycle.resources.cpu_budget import available_cpus
 
@@ -76,7 +75,7 @@ def snap(version: int, phase: VersionPhase, wanted: bool = True, **more: bool) -
         ([snap(1, NEW, False)], None),
     ],
 )
-def test_availability_preserving(snapshots: list[VersionSnapshot], action: Action | None) -> None:
+def test_availability_preserving(snapshots: list[VersionSnapshot], action: Transition | None) -> None:
     assert next_action("availability", snapshots) == action
 
 
@@ -99,7 +98,7 @@ def test_what_is_awaited_keeps_what_serves_but_not_against_an_operator() -> None
         ([snap(1, AVAILABLE), snap(2, LOADING)], None),
     ],
 )
-def test_resource_preserving(snapshots: list[VersionSnapshot], action: Action | None) -> None:
+def test_resource_preserving(snapshots: list[VersionSnapshot], action: Transition | None) -> None:
     assert next_action("resource", snapshots) == action
 
 

@@ -100,7 +100,7 @@ class Life(RuleBasedStateMachine):
     def heard(self, change: StateChange) -> None:
         id, state = change.status.id, change.status.state  # noqa: A001
         assert state in LEGAL[self.states.get(id)], f"{id}: {self.states.get(id)} → {state}"
-        entry = self.manager._conductor.board.serving.get(id.name)
+        entry = self.manager._published.serving.get(id.name)
         in_map = entry is not None and id.version in entry.versions
         assert in_map == (state in (State.AVAILABLE, State.UNLOADING)), f"{id} announced {state}, in the map: {in_map}"
         self.states[id] = state
@@ -205,7 +205,7 @@ class Life(RuleBasedStateMachine):
                 assert self.available(name), f"{name}: {kept} were served and are on disk, and nothing serves any more"
 
     def available(self, name: str) -> list[int]:
-        entry = self.manager._conductor.board.serving.get(name)
+        entry = self.manager._published.serving.get(name)
         return list(entry.versions) if entry is not None else []
 
     @invariant()
@@ -214,12 +214,12 @@ class Life(RuleBasedStateMachine):
             return
         in_map = {
             ServableId(name, version)
-            for name, entry in self.manager._conductor.board.serving.items()
+            for name, entry in self.manager._published.serving.items()
             for version in entry.versions
         }
         told = {v.id for model in self.manager.models() for v in model.versions if v.state is State.AVAILABLE}
         assert in_map == told == {id for id, state in self.states.items() if state is State.AVAILABLE}  # noqa: A001
-        for name, entry in self.manager._conductor.board.serving.items():
+        for name, entry in self.manager._published.serving.items():
             assert entry.default in entry.versions.values()
             for servable in (*entry.versions.values(), *entry.labels.values()):
                 assert servable.generation in self.loader.alive
@@ -248,9 +248,7 @@ class Life(RuleBasedStateMachine):
             if self.rested():
                 break
         assert self.rested()
-        serving = {
-            s.generation for entry in self.manager._conductor.board.serving.values() for s in entry.versions.values()
-        }
+        serving = {s.generation for entry in self.manager._published.serving.values() for s in entry.versions.values()}
         assert set(self.loader.alive) == serving
         for name, versions in self.disk.items():
             good = [number for number, text in versions.items() if not text.startswith("bad")]

@@ -18,9 +18,10 @@ from inferd.server.lifecycle.loading.cancellation import Cancellation
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.pool import spawn
 from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
+from inferd.server.lifecycle.reconcile.events import LoadFailed
 from inferd.server.lifecycle.reconcile.mailbox import Mailbox
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.lifecycle.state import ModelStatus, ServableId, State
 
 
 class Stepped(Mailbox):
@@ -31,7 +32,7 @@ class Stepped(Mailbox):
         self.at_step: Callable[[str], None] = lambda step: None
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("take_listing", "run_jobs", "close_if_done", "end", "begin", "wait", "empty"):
+        if name in ("take", "close_if_empty", "close", "prepare_wait", "wait", "empty"):
             object.__getattribute__(self, "at_step")(name)
         return object.__getattribute__(self, name)
 
@@ -39,14 +40,14 @@ class Stepped(Mailbox):
 class Ending(House):
     """A house whose manager ends on the test's thread. `stepped` is its mailbox."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, admission: ActivationBarrier | None = None) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, barrier: ActivationBarrier | None = None) -> None:
         with monkeypatch.context() as patch:
             patch.setattr("inferd.server.lifecycle.manager.Mailbox", Stepped)
-            super().__init__(root, admission)
+            super().__init__(root, barrier)
         self.stepped: Any = self.manager._mailbox
         self.write("m/1/model", "one")
         self.settle()
-        self.manager._conductor._closer._spawn = lambda name, job: job()
+        self.manager._reconciler._unloader._spawn = lambda name, job: job()
 
     def end(self) -> None:
         """All of it: what the manager's thread does after a stop."""
@@ -68,12 +69,12 @@ def steps(ending: Ending) -> list[str]:
 
 
 def test_a_request_is_answered_in_whatever_step_of_the_end_it_comes(make_ending: Callable[..., Ending]) -> None:
-    """It was found that the manager does not stop, and then it did."""
+    """The manager was found to be running, and then it stopped."""
     seen = steps(make_ending())
-    assert {"run_jobs", "close_if_done", "end"} <= set(seen)
+    assert {"take", "close_if_empty", "close"} <= set(seen)
     for moment in range(len(seen) + 1):
         ending = make_ending()
-        ending.manager._operators._stopping = lambda: False
+        ending.manager._operations.refuse = lambda: None  # type: ignore[method-assign]
         asked: list[Future[ModelStatus]] = []
         left = [moment]
 
@@ -91,15 +92,15 @@ def test_a_request_is_answered_in_whatever_step_of_the_end_it_comes(make_ending:
             asked[0].result(0)
 
 
-def test_a_request_is_answered_when_another_job_fails_in_the_last_turn(make_ending: Callable[..., Ending]) -> None:
+def test_a_request_is_answered_when_another_event_fails_in_the_last_turn(make_ending: Callable[..., Ending]) -> None:
     ending = make_ending()
-    ending.manager._operators._stopping = lambda: False
+    ending.manager._operations.refuse = lambda: None  # type: ignore[method-assign]
     asked: list[Future[ModelStatus]] = []
 
     def ask(step: str) -> None:
-        if step == "end" and not asked:
+        if step == "close" and not asked:
             ending.stepped._closed = False  # the grace is over, and jobs are left
-            ending.stepped.post(lambda: 1 / 0)
+            ending.stepped.post(LoadFailed(ServableId("nobody", 1), 1, "no such load"))
             asked.append(ending.manager.unload("m", by="me"))
 
     ending.stepped.at_step = ask
@@ -140,8 +141,8 @@ def test_what_is_loaded_after_the_end_is_closed(make_ending: Callable[..., Endin
     moments = len(steps(make_ending())) + 1
     for moment in range(moments):
         ending = make_ending()
-        conductor = ending.manager._conductor
-        ending.loader = conductor._loads._loader = conductor._closer._loader = Careless()
+        reconciler = ending.manager._reconciler
+        ending.loader = reconciler._runner._loader = reconciler._unloader._loader = Careless()
         ending.write("m/2/model", "two")
         ending.pool.held.add("m")
         ending.settle()
@@ -162,7 +163,7 @@ def test_what_is_loaded_after_the_end_is_closed(make_ending: Callable[..., Endin
 
 
 class Undecided:
-    """An admission that never says anything."""
+    """A barrier that never decides."""
 
     withdrawn = 0
 
@@ -177,12 +178,12 @@ class Undecided:
 
 
 def test_what_waits_to_be_let_in_is_closed_before_the_end(make_ending: Callable[..., Ending]) -> None:
-    admission = Undecided()
-    ending = make_ending(admission=admission)
+    barrier = Undecided()
+    ending = make_ending(barrier=barrier)
     assert ending.version(1).state is State.LOADING
     ending.end()
     assert ending.loader.unloads == [("m", 1, 1)]
-    assert admission.withdrawn == 1
+    assert barrier.withdrawn == 1
 
 
 def test_without_a_thread_to_be_had_what_goes_is_closed_all_the_same(
@@ -193,7 +194,7 @@ def test_without_a_thread_to_be_had_what_goes_is_closed_all_the_same(
 
     house.write("m/1/model", "one")
     house.settle()
-    house.manager._conductor._closer._spawn = spawn
+    house.manager._reconciler._unloader._spawn = spawn
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert house.do(house.manager.unload("m", by="me")).versions[0].state is State.END
     assert house.loader.unloads == [("m", 1, 1)]

@@ -283,7 +283,7 @@ def test_a_version_that_is_wanted_again_before_its_load_has_ended_is_loaded_once
 def test_what_goes_wrong_at_one_model_keeps_no_other_from_its_turn(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    overrides = house.manager._conductor.overrides
+    overrides = house.manager._overrides
     of, broken = overrides.of, {"m"}
 
     def wishes(name: str) -> ModelOverrides:

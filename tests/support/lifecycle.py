@@ -164,7 +164,7 @@ class FakeSource:
 class House:
     """A manager over a real directory, stepped by hand: no thread but the test's, no time but the clock's."""
 
-    def __init__(self, root: Path, admission: ActivationBarrier | None = None, **sections: Any) -> None:
+    def __init__(self, root: Path, barrier: ActivationBarrier | None = None, **sections: Any) -> None:
         self.root = root
         self.root.mkdir(exist_ok=True)
         repository = {"roots": (str(root),), "settle": 2.0, "poll": 1.0} | sections.pop("repository", {})
@@ -190,7 +190,7 @@ class House:
             self.loader,
             named=self.named,
             substitution=OverrideReader(request_resolver(self.config, self.named), self.uploads),
-            admission=admission,
+            barrier=barrier,
             pool=self.pool,
             spawn=lambda name, job: self.spawned.append(job),
             clock=self.clock,

@@ -1,9 +1,9 @@
 """What is served, and how that changes.
 
-reading     layout, scan, tree, settle, source, file_events     the disk, as lists of versions
-settings    settings, pbtxt, text_format, declared              what a model's directory says of it
-deciding    version_policy, transition_policy, desired, labels, overrides, retry      pure, or one small state each
-doing       mailbox, conductor, closer, fingerprints, commands, loader, pool, placement, memory     one step at a time
-serving     manager, board, serving_map, servable, check        what requests touch
-telling     state, events, record, readiness, refusal, inspect
+here          the manager (the door for requests and operators), what is published, readiness, refusals in words
+reconcile     events in one mailbox, the desired state, the next action, and the one writer of the state
+loading       one version: opened, checked, warmed up, proven; later drained and closed
+operations    what operators ask for, and the overrides that keep it
+ensemble      models made of other models
+resources     CPU threads and memory
 """

@@ -36,7 +36,7 @@ class Shared:
     """What several workers have in common. `named` None: the models that the configuration names."""
 
     overrides: Overrides
-    admission: ActivationBarrier
+    barrier: ActivationBarrier
     named: Mapping[str, ConfiguredModel] | None = None
 
 
@@ -74,7 +74,7 @@ def build_manager(
         named=named,
         substitution=substitution,
         overrides=shared.overrides if shared is not None else None,
-        admission=shared.admission if shared is not None else None,
+        barrier=shared.barrier if shared is not None else None,
     )
     loader.connect(manager.acquire)
     return manager

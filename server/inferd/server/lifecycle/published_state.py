@@ -1,86 +1,109 @@
-"""The PublishedState: what is served and what is said of it, for everyone to read.
+"""What is served and how it stands, for everyone to read.
 
-Written on the manager's thread only. `serving` and `statuses` are replaced, never changed: whoever has one has a
-picture of one moment, without a lock.
+`serving` and `statuses` are replaced and never changed: a reader that takes one has a picture of one moment, without a
+lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from inferd.server.lifecycle.operations.overrides import Overrides
-from inferd.server.lifecycle.reconcile.desired import Desired
-from inferd.server.lifecycle.reconcile.model_state import ModelState, VersionState
-from inferd.server.lifecycle.serving_map import ServingMap, served
-from inferd.server.lifecycle.state import ModelStatus, PublishedOverride, State, StateChange
-from inferd.server.lifecycle.state_events import Events
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
+from inferd.server.observability.events import event, get
+
+log = get("lifecycle")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model in the serving map: the servable of a request that asks for no version, all by version, and by
+    label."""
+
+    default: Servable
+    versions: Mapping[int, Servable]
+    labels: Mapping[str, Servable]
+
+
+ServingMap = dict[str, ServedModel]
+"""By model name. Never changed once it is published; a plain dict because each request looks into it."""
+
+Listener = Callable[[StateChange], None]
+
+
+def served(versions: Mapping[int, Servable], preferred: Iterable[int], labels: Mapping[str, int]) -> ServedModel | None:
+    """The entry for a model's available versions, None when there are none.
+
+    The default is the highest of those `preferred` (what the policy or a pin asks for), or the highest of all while
+    none of these is available. A label to a version that is not available is left out until it is.
+    """
+    if not versions:
+        return None
+    default = max(versions.keys() & set(preferred), default=max(versions))
+    return ServedModel(
+        versions[default],
+        MappingProxyType(dict(versions)),
+        MappingProxyType({label: versions[number] for label, number in labels.items() if number in versions}),
+    )
 
 
 class PublishedState:
-    """See above. `wanted` gives what is wanted of a model, as of the last decision; `substituted` what came with a load
-    in the place of its own settings."""
+    """The serving map, the statuses, and the listeners that hear of changes.
 
-    def __init__(
-        self,
-        overrides: Overrides,
-        events: Events,
-        wanted: Callable[[str], Desired],
-        wall_clock: Callable[[], float],
-        substituted: Callable[[str], tuple[PublishedOverride, ...]] = lambda name: (),
-    ) -> None:
+    Reading and `subscribe` are for any thread. Everything else is for the reconciler on the manager's thread, the only
+    writer.
+    """
+
+    def __init__(self) -> None:
         self.serving: ServingMap = {}
         self.statuses: dict[str, ModelStatus] = {}
-        self._overrides = overrides
-        self._events = events
-        self._wanted = wanted
-        self._wall_clock = wall_clock
-        self._substituted = substituted
+        self._lock = threading.Lock()
+        self._listeners: tuple[Listener, ...] = ()
 
-    def swap(self, model: ModelState) -> None:
-        """Puts what is available of a model into the serving map, all of it in one step."""
-        want = self._wanted(model.name)
-        entry = served(model.available(), want.preferred, want.labels)
-        if entry == self.serving.get(model.name):
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Has `listener` called with every change, in the order in which things happen, on the manager's thread. Gives
+        the function that ends it.
+
+        A listener must be quick. When one raises, that is logged, and the others still hear of the change.
+        """
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return unsubscribe
+
+    def swap(self, name: str, entry: ServedModel | None) -> None:
+        """Puts this into the serving map in the place of what was served of a model, in one step. None: nothing is."""
+        if entry == self.serving.get(name):
             return
         changed = dict(self.serving)
         if entry is None:
-            del changed[model.name]
+            del changed[name]
         else:
-            changed[model.name] = entry
+            changed[name] = entry
         self.serving = changed
 
-    def move(self, model: ModelState, record: VersionState, state: State, error: str = "") -> None:
-        """Changes a version's state, publishes that and tells it. Call it after the swap that makes AVAILABLE true, and
-        before the one that ends it."""
-        if record.state is state and record.error == error and state is not State.AVAILABLE:
-            return
-        record.move(state, error, self._wall_clock())
-        self.publish({model.name: model})
-        status = next(told for told in self.statuses[model.name].versions if told.id == record.id)
-        self._events.announce(StateChange(status))
+    def publish(self, status: ModelStatus) -> None:
+        """Replaces the status of a model."""
+        self.statuses = {**self.statuses, status.name: status}
 
-    def note(self, model: ModelState, record: VersionState, error: str) -> None:
-        """Says of an available version what is wrong with its files on disk; "" for nothing."""
-        if record.error != error and record.state is State.AVAILABLE:
-            self.move(model, record, State.AVAILABLE, error)
-
-    def publish(self, records: dict[str, ModelState]) -> None:
-        """Makes the statuses of these models anew."""
-        changed = dict(self.statuses)
-        for name, model in records.items():
-            want = self._wanted(name)
-            status = model.status(
-                want.labels,
-                want.wanted,
-                self._overrides.of(name),
-                persistent=self._overrides.persistent,
-                asked=want.asked,
-            )
-            brought = self._substituted(name)
-            changed[name] = replace(status, overrides=(*status.overrides, *brought)) if brought else status
-        self.statuses = changed
+    def announce(self, id: ServableId) -> None:  # noqa: A002
+        """Tells every listener how a version stands now. Call it when its status is published: for AVAILABLE after the
+        swap that makes it true, for UNLOADING before the swap that ends it."""
+        status = next(version for version in self.statuses[id.name].versions if version.id == id)
+        for listener in self._listeners:
+            try:
+                listener(StateChange(status))
+            except Exception as error:
+                event(log, logging.ERROR, "a listener failed", error=error, servable=str(id))
 
     def forget(self, name: str) -> None:
-        """A model of which nothing is left to tell."""
+        """Removes the status of a model of which nothing is left."""
         self.statuses = {other: status for other, status in self.statuses.items() if other != name}

@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from inferd.server.lifecycle.reconcile.desired import Desired
 from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State
+from inferd.server.observability.events import event, get
 from inferd.server.repository.disk import Listing
 
 Rule = Literal["settled", "strict"] | tuple[str, ...]
+
+
+class ReadyMoment:
+    """Whether the server has become ready, and the listeners that are told when it does. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._come = False
+        self._settled = threading.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def come(self) -> bool:
+        """Whether the moment has come."""
+        return self._come
+
+    def wait(self, timeout: float | None) -> None:
+        """Waits until the moment comes or is given up, at most `timeout` seconds."""
+        self._settled.wait(timeout)
+
+    def then(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` once: on the thread that calls `comes`, or at once if the moment has come."""
+        with self._lock:
+            if not self._come:
+                self._listeners.append(listener)
+                return
+        listener()
+
+    def comes(self) -> None:
+        """The moment is now. A listener that raises is logged, and the others are still called."""
+        with self._lock:
+            self._come = True
+            self._settled.set()
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            try:
+                listener()
+            except Exception as error:
+                event(get("lifecycle"), logging.ERROR, "a listener failed when the server became ready", error=error)
+
+    def give_up(self) -> None:
+        """The moment will not come: nobody waits for it any more."""
+        self._settled.set()
 
 
 class Readiness:
@@ -34,7 +80,8 @@ class Readiness:
         self.ready = False
 
     def first_listing(self, listing: Listing, wanted: Callable[[str], Desired], now: float) -> None:
-        """Takes note of what is wanted; only the first call with a complete listing counts."""
+        """Notes what is wanted; only the first call with a complete listing counts. `wanted` gives what is desired of a
+        model."""
         if self._awaited is not None or not listing.complete:
             return
         self._awaited = {ServableId(name, number) for name in listing.models for number in wanted(name).wanted}
@@ -46,17 +93,16 @@ class Readiness:
                 self._faulty.add(name)
         self._until = now + self._patience
 
-    def check(self, records: Mapping[str, ModelState], now: float) -> bool:
+    def check(self, models: Mapping[str, ModelState], now: float) -> bool:
         """Whether the server has just become ready."""
         if self.ready or self._awaited is None:
             return False
         if isinstance(self._rule, tuple):
-            self.ready = all(name in records and records[name].available() for name in self._rule)
+            self.ready = all(name in models and models[name].available() for name in self._rule)
         else:
             awaited = self._awaited | (self._settling if now < self._until or self._rule == "strict" else set())
-            self.ready = all(self._done(records, servable) for servable in awaited) and not (
-                self._rule == "strict"
-                and any(name in records and not records[name].available() for name in self._faulty)
+            self.ready = all(self._done(models, servable) for servable in awaited) and not (
+                self._rule == "strict" and any(name in models and not models[name].available() for name in self._faulty)
             )
         return self.ready
 
@@ -64,15 +110,15 @@ class Readiness:
         """Monotonic time after `now` at which patience ends."""
         return self._until if self._settling and not self.ready and self._until > now else None
 
-    def _done(self, records: Mapping[str, ModelState], id: ServableId) -> bool:  # noqa: A002
-        model = records.get(id.name)
-        record = model.versions.get(id.version) if model is not None else None
-        if record is None:
+    def _done(self, models: Mapping[str, ModelState], id: ServableId) -> bool:  # noqa: A002
+        model = models.get(id.name)
+        version = model.versions.get(id.version) if model is not None else None
+        if version is None:
             return True  # gone from disk meanwhile
-        if record.servable is not None:
+        if version.servable is not None:
             return True
         # An ensemble that cannot be put together has an error and no failure: nothing was tried.
-        return self._rule == "settled" and (record.failure is not None or bool(record.error))
+        return self._rule == "settled" and (version.failure is not None or bool(version.error))
 
 
 def unready(rule: Rule, models: Iterable[ModelStatus]) -> list[str]:

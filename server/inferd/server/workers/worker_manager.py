@@ -10,7 +10,7 @@ from inferd.server.errors import ServingError, Unavailable, Unsupported
 from inferd.server.lifecycle.interfaces import HandleLike, ServableLike
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.operations.load_overrides import Replacement
-from inferd.server.lifecycle.ready_moment import ReadyMoment
+from inferd.server.lifecycle.readiness import ReadyMoment
 from inferd.server.lifecycle.state import ModelStatus, StateChange
 from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.workers.group_state import GroupState

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.loading.declared import declared_signatures
+from inferd.server.lifecycle.published_state import ServingMap
 from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.lifecycle.request_check import describe
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.lifecycle.serving_map import ServingMap
 from inferd.server.lifecycle.state import State
 from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
 from inferd.server.scheduling.ensemble.step_graph import GraphStep, StepGraph, StepGraphError, build_step_graph

@@ -1,69 +1,101 @@
-"""Operators' requests on their way to the manager's thread: each becomes a command, and a future for the caller."""
+"""The operators' side of the manager: each request becomes an operation that the manager's thread carries through, and
+a future for whoever asked."""
 
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from functools import partial
 
-from inferd.server.errors import Unavailable, Unsupported
-from inferd.server.lifecycle.operations.commands import Command, Commands
+from inferd.server.errors import ExecutionFailed, ServingError, Unavailable, Unsupported
+from inferd.server.lifecycle.loading.pool import Job
+from inferd.server.lifecycle.operations.load import LoadOperation
 from inferd.server.lifecycle.operations.load_overrides import OverrideReader, Replacement
-from inferd.server.lifecycle.operations.outcome import Outcome
-from inferd.server.lifecycle.reconcile.mailbox import Post
+from inferd.server.lifecycle.operations.load_with_overrides import LoadWithOverridesOperation
+from inferd.server.lifecycle.operations.operation import Operation, OperationContext
+from inferd.server.lifecycle.operations.overrides import OverridesError
+from inferd.server.lifecycle.operations.reload_config import ConfigureModelOperation, WithdrawModelOperation
+from inferd.server.lifecycle.reconcile.events import Event
+from inferd.server.lifecycle.reconcile.mailbox import Mailbox
 from inferd.server.lifecycle.state import ModelStatus
+from inferd.server.observability.events import event, get
 from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
+from inferd.server.repository.source import SourceLike
+
+log = get("lifecycle")
+
+_STOPPING = "the server is shutting down"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRequested(Event):
+    """An operator's request. It begins once a listing with the number `after` has been handled, and runs in the context
+    variables of whoever asked. `future` gets the model's status, or the error."""
+
+    operation: Operation
+    future: Future[ModelStatus]
+    after: int
+    context: contextvars.Context
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that is not answered yet."""
+
+    request: OperationRequested
+    begun: bool = False
 
 
 class AdminOperations:
-    """Thread-safe. `Manager` says what each request means and what its future raises.
-
-    scan       has the source look, and gives the number of the listing that will show what is there now
-    post       brings a job to the manager's thread
-    spawn      runs a job on a thread of its own
-    """
+    """`load`, `replace_configured`, `ask` and `refuse` may be called from any thread, the rest on the manager's.
+    `Manager` says what each request means and what its future raises."""
 
     def __init__(
         self,
-        commands: Commands,
-        named: ConfiguredModels,
+        context: OperationContext,
+        configured: ConfiguredModels,
         substitution: OverrideReader | None,
         *,
-        scan: Callable[[], int],
-        post: Post,
-        spawn: Callable[[str, Callable[[], None]], None],
-        stopping: Callable[[], bool],
+        source: SourceLike,
+        mailbox: Mailbox,
+        spawn: Callable[[str, Job], None],
+        patience: float,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        self._commands = commands
-        self._named = named
+        """`patience`: seconds for which a load waits until the newest version has settled."""
+        self._context = context
+        self._configured = configured
         self._substitution = substitution
-        self._scan = scan
-        self._post = post
+        self._source = source
+        self._mailbox = mailbox
         self._spawn = spawn
-        self._stopping = stopping
+        self._patience = patience
         self._clock = clock
         self._wall_clock = wall_clock
         self._replacing = threading.Lock()
+        self._refusing = False
+        # The manager's thread only.
+        self._waiting: list[_Waiting] = []
+        self._exclusive: dict[str, Future[ModelStatus]] = {}
 
-    def load(self, name: str, version: int | None, by: str) -> Future[ModelStatus]:
-        """A load of what is on disk."""
-        after = self._scan()
-        asked_at = self._clock()
-        return self.ask(name, lambda: self._commands.load(name, version, by, asked_at), after)
+    # Any thread
 
-    def load_with(self, name: str, replacement: Replacement, by: str) -> Future[ModelStatus]:
-        """A load that brings settings or files of its own."""
-        after = self._scan()
-        asked_at = self._clock()
+    def load(self, name: str, version: int | None, replacement: Replacement | None, by: str) -> Future[ModelStatus]:
+        """A load; of what is on disk, or with settings or files of its own."""
+        after = self._source.request_scan()
+        settled_by = self._clock() + self._patience
+        if replacement is None:
+            return self.ask(LoadOperation(name, version, by, settled_by), after)
         if self._substitution is None:
             raise Unsupported("this manager takes no settings or files with a load")
         make = partial(self._substitution.make, name, replacement, by, self._wall_clock())
         future: Future[ModelStatus] = Future()
-        # Followed to its end also when nobody waits any more: it may have to be undone, and its files be removed.
+        # Carried through also when the caller has gone: it may have to be undone, and its files be removed.
         outcome: Future[ModelStatus] = Future()
         outcome.add_done_callback(partial(_pass_on, future))
 
@@ -71,81 +103,141 @@ class AdminOperations:
             if future.cancelled():
                 return
             try:
-                begin = self._commands.load_with(name, make(), outcome, asked_at)
+                operation = LoadWithOverridesOperation(name, make(), by, settled_by)
             except Exception as error:
                 outcome.set_exception(error)
             else:
-                self.ask(name, begin, after, outcome)
+                self.ask(operation, after, outcome)
 
         self._spawn("inferd-load-with", job)
         return future
 
-    def replace_configured_models(
-        self, models: Mapping[str, ConfiguredModel], by: str
-    ) -> tuple[Future[ModelStatus], ...]:
-        """Other named models in the place of those so far."""
+    def replace_configured(self, models: Mapping[str, ConfiguredModel], by: str) -> tuple[Future[ModelStatus], ...]:
+        """Puts these configured models in the place of those before; a future for each model that this changes."""
         with self._replacing:
-            change = self._named.replace(models)
-            after = self._scan()
-        asked_at = self._clock()
-        added = (
-            self.ask(name, partial(self._commands.adopt_configured_models, name, by, asked_at), after)
-            for name in sorted(change.changed)
+            change = self._configured.replace(models)
+            after = self._source.request_scan()
+        settled_by = self._clock() + self._patience
+        return (
+            *(self.ask(ConfigureModelOperation(name, by, settled_by), after) for name in sorted(change.changed)),
+            *(self.ask(WithdrawModelOperation(name), after) for name in sorted(change.removed)),
         )
-        removed = (
-            self.ask(name, partial(self._commands.withdraw_configured_models, name), after)
-            for name in sorted(change.removed)
-        )
-        return (*added, *removed)
 
     def ask(
-        self,
-        name: str,
-        begin: Callable[[], Outcome | None],
-        after: int = 0,
-        future: Future[ModelStatus] | None = None,
+        self, operation: Operation, after: int = 0, future: Future[ModelStatus] | None = None
     ) -> Future[ModelStatus]:
-        """A command that begins once the listing `after` has come. Refused while the manager stops."""
+        """Has an operation carried through, once the listing `after` has been handled. Refused while the manager
+        stops."""
         future = future or Future()
-        # On the manager's thread, but for whoever asked: what it keeps is told apart by that.
-        command = Command(name, partial(contextvars.copy_context().run, begin), future, after)
-
-        if self._stopping() or not self._post(partial(self._commands.add, command)):
-            _refuse(future)
+        request = OperationRequested(operation, future, after, contextvars.copy_context())
+        if self._refusing or not self._mailbox.post(request):
+            _finish(future, error=Unavailable(_STOPPING))
         return future
 
+    def refuse(self) -> None:
+        """The manager stops: nothing is taken on any more."""
+        self._refusing = True
 
-def _refuse(future: Future[ModelStatus]) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_exception(Unavailable("the server is shutting down"))
+    # The manager's thread
+
+    def add(self, request: OperationRequested) -> None:
+        """Takes an operation on."""
+        self._waiting.append(_Waiting(request))
+
+    def begin(self) -> None:
+        """Begins the operations whose listing has been handled."""
+        listing = self._context.reconciler.observed.listing
+        for waiting in self._waiting:
+            request = waiting.request
+            operation, future = request.operation, request.future
+            if waiting.begun or future.cancelled():
+                continue
+            if listing is None or listing.sequence < request.after or not self._may_begin(operation, future):
+                continue
+            try:
+                waiting.begun = request.context.run(operation.begin, self._context)
+                self._context.reconciler.touch(operation.model)
+            except Exception as error:
+                _fail(request, error)
+        self._forget_answered()
+
+    def finish(self) -> None:
+        """Answers operations that are done, and those that never will be."""
+        statuses = self._context.reconciler.published.statuses
+        for waiting in self._waiting:
+            request = waiting.request
+            if not waiting.begun or request.future.done():
+                continue
+            try:
+                if request.operation.done(self._context):
+                    name = request.operation.model
+                    _finish(request.future, statuses.get(name) or ModelStatus(name))
+            except Exception as error:
+                _fail(request, error)
+        self._forget_answered()
+
+    def stop(self) -> None:
+        """The server shuts down: nothing that waits will be done."""
+        for waiting in self._waiting:
+            _finish(waiting.request.future, error=Unavailable(_STOPPING))
+        self._forget_answered()
+
+    def _may_begin(self, operation: Operation, future: Future[ModelStatus]) -> bool:
+        if not operation.exclusive:
+            return True
+        other = self._exclusive.get(operation.model)
+        if other is not None and other is not future and not other.done():
+            return False
+        self._exclusive[operation.model] = future
+        return True
+
+    def _forget_answered(self) -> None:
+        # A caller that gave up has cancelled its future.
+        self._waiting = [waiting for waiting in self._waiting if not waiting.request.future.done()]
+        self._exclusive = {name: future for name, future in self._exclusive.items() if not future.done()}
 
 
-def _pass_on(future: Future[ModelStatus], outcome: Future[ModelStatus]) -> None:
+def _fail(request: OperationRequested, error: Exception) -> None:
+    if isinstance(error, OverridesError):
+        error = ExecutionFailed(str(error), accepted=False)
+    elif not isinstance(error, ServingError):
+        # A defect. Tried again it would fail again, and keep everything behind it waiting.
+        event(log, logging.ERROR, "an operator's request failed", error=error, model=request.operation.model)
+        error = ExecutionFailed(f"{type(error).__name__}: {error}", accepted=False)
+    _finish(request.future, error=error)
+
+
+def _finish(future: Future[ModelStatus], status: ModelStatus | None = None, error: Exception | None = None) -> None:
     if not future.set_running_or_notify_cancel():
         return
-    error = outcome.exception()
     if error is not None:
         future.set_exception(error)
     else:
-        future.set_result(outcome.result())
+        assert status is not None
+        future.set_result(status)
 
 
-def when_all(wishes: Sequence[Future[ModelStatus]], done: Callable[[BaseException | None], None]) -> None:
+def _pass_on(future: Future[ModelStatus], outcome: Future[ModelStatus]) -> None:
+    error = outcome.exception()
+    _finish(future, error=error) if isinstance(error, Exception) else _finish(future, outcome.result())
+
+
+def when_all(asked: Sequence[Future[ModelStatus]], done: Callable[[BaseException | None], None]) -> None:
     """Calls `done` once all have ended, with the first error among them: on the thread that ends the last one, or at
     once."""
-    if not wishes:
+    if not asked:
         done(None)
         return
     lock = threading.Lock()
-    left = len(wishes)
+    left = len(asked)
     errors: list[BaseException] = []
 
-    def ended(wish: Future[ModelStatus]) -> None:
+    def ended(future: Future[ModelStatus]) -> None:
         nonlocal left
         try:
-            error = wish.exception()
+            error = future.exception()
         except CancelledError:
-            error = Unavailable("the server is shutting down")
+            error = Unavailable(_STOPPING)
         with lock:
             left -= 1
             if error is not None:
@@ -154,5 +246,5 @@ def when_all(wishes: Sequence[Future[ModelStatus]], done: Callable[[BaseExceptio
         if last:
             done(errors[0] if errors else None)
 
-    for wish in wishes:
-        wish.add_done_callback(ended)
+    for future in asked:
+        future.add_done_callback(ended)

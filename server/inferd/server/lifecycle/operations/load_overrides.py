@@ -143,15 +143,11 @@ class LoadOverrides:
         substitute = self._current.get(name)
         return () if substitute is None else (substitute.shown,)
 
-    def unused(self, records: Mapping[str, ModelState]) -> list[Path]:
+    def unused(self, models: Mapping[str, ModelState]) -> list[Path]:
         """Directories that no load reads any more, each told once."""
         if not self._unused:
             return []
-        read = [(n, d) for n, d in self._unused if n in records and _loads(records[n])]
+        read = [(n, d) for n, d in self._unused if n in models and models[n].loading]
         gone = [entry[1] for entry in self._unused if entry not in read]
         self._unused = read
         return gone
-
-
-def _loads(model: ModelState) -> bool:
-    return any(record.loading is not None for record in model.versions.values())

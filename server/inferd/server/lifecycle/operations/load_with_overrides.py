@@ -1,116 +1,72 @@
-"""A load that brings settings or files of its own: tried, and undone when it fails, as if it had never been asked for.
-
-On the manager's thread, like every command.
-"""
+"""A load that brings settings or files of its own: when it fails it is undone, as if it had never been asked for."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from inferd.server.errors import Conflict, ServingError
+from inferd.server.lifecycle.operations.load import LoadOperation
 from inferd.server.lifecycle.operations.load_overrides import LoadOverride
-from inferd.server.lifecycle.operations.outcome import Outcome
-from inferd.server.lifecycle.operations.overrides import ModelOverrides, OverridesError
-from inferd.server.lifecycle.reconcile.reconciler import Reconciler
-from inferd.server.lifecycle.state import ModelStatus
-from inferd.server.observability.events import event, get
-from inferd.server.repository.disk import ModelOnDisk
-
-log = get("lifecycle")
+from inferd.server.lifecycle.operations.operation import OperationContext
+from inferd.server.lifecycle.operations.overrides import OverridesError
+from inferd.server.lifecycle.reconcile.reconciler import Checkpoint
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    substitute: LoadOverride | None
-    wishes: ModelOverrides
-    frozen: frozenset[int] | None
-    disk: ModelOnDisk | None
+@dataclass(slots=True)
+class LoadWithOverridesOperation:
+    """Loads a model with other settings, or other files, than its directory has. Done when that serves; when it never
+    will, everything is put back to what it was."""
 
+    model: str
+    substitute: LoadOverride
+    by: str
+    settled_by: float
+    exclusive: ClassVar[bool] = True  # what one of them puts back must not be what another one brought
+    _before: Checkpoint | None = field(default=None, init=False)
 
-class LoadWithOverrides:
-    """One such load. `load` makes the plain wish, see `Commands`; `busy` has the loads of this kind under way."""
-
-    def __init__(
-        self,
-        conductor: Reconciler,
-        load: Callable[[], Outcome | None],
-        busy: dict[str, Future[ModelStatus]],
-        future: Future[ModelStatus],
-        name: str,
-        substitute: LoadOverride,
-    ) -> None:
-        self._conductor = conductor
-        self._load = load
-        self._busy = busy
-        self._future = future
-        self._name = name
-        self._substitute = substitute
-
-    def begin(self) -> Outcome | None:
-        """See `Command`. Raises ServingError or OverridesError when nothing can come of it."""
-        other = self._busy.get(self._name)
-        if other is not None and other is not self._future and not other.done():
-            return None
-        self._busy[self._name] = self._future
-        conductor, name = self._conductor, self._name
-        record = conductor.records.get(name)
-        before = _Before(
-            conductor.intake.substitutes.get(name),
-            conductor.overrides.of(name),
-            record.frozen if record is not None else None,
-            record.disk if record is not None else None,
-        )
-        conductor.intake.substitutes.put(name, self._substitute)
+    def begin(self, context: OperationContext) -> bool:
+        """See Operation."""
+        name, reconciler = self.model, context.reconciler
+        before = reconciler.checkpoint(name)
         try:
-            conductor.intake.apply_load_override()
-            outcome = self._load()
+            reconciler.use_load_overrides(name, self.substitute)
+            begun = self._load.ask(context)
             # Without this, what is served would go before anyone knows that nothing comes.
-            if outcome is not None and not conductor.decide(name).wanted:
-                there = ", ".join(str(number) for number in sorted(conductor.records[name].versions)) or "none"
+            if begun and not reconciler.decide(name).wanted:
+                there = ", ".join(str(number) for number in sorted(reconciler.models[name].versions)) or "none"
                 raise Conflict(f"the settings of the load want no version of model {name!r} that is there: {there}")
         except (ServingError, OverridesError):
-            self._undo(before)
-            self._end(self._substitute)
+            reconciler.restore(before)
+            self._discard(context, self.substitute)
             raise
-        if outcome is None:
-            self._undo(before)
-            return None
-        return lambda: self._outcome(outcome, before)
+        if not begun:
+            reconciler.restore(before)
+            return False
+        self._before = before
+        return True
 
-    def _outcome(self, outcome: Outcome, before: _Before) -> bool:
-        conductor, name = self._conductor, self._name
-        if conductor.intake.substitutes.get(name) is not self._substitute:
-            self._end(before.substitute)
-            raise Conflict(f"model {name!r}: another load or unload came before this one had ended")
+    def done(self, context: OperationContext) -> bool:
+        """See Operation."""
+        before = self._before
+        assert before is not None
+        if context.reconciler.observed.load_overrides.get(self.model) is not self.substitute:
+            self._discard(context, before.substitute)
+            raise Conflict(f"model {self.model!r}: another load or unload came before this one had ended")
         try:
-            done = outcome()
+            done = self._load.done(context)
         except ServingError:
-            self._undo(before)
-            self._end(self._substitute)
+            context.reconciler.restore(before)
+            self._discard(context, self.substitute)
             raise
         if done:
-            self._end(before.substitute)
+            self._discard(context, before.substitute)
         return done
 
-    def _undo(self, before: _Before) -> None:
-        conductor, name = self._conductor, self._name
-        conductor.intake.substitutes.put(name, before.substitute)
-        try:
-            conductor.overrides.change(name, before.wishes)
-        except OverridesError as error:
-            event(log, logging.ERROR, "a failed load's wish stays", model=name, reason=str(error))
-        record = conductor.records.get(name)
-        if record is not None:
-            record.frozen = before.frozen
-            record.adopt(before.disk)
-            for version in record.versions.values():
-                version.failure = None
-        conductor.intake.apply_load_override()
-        conductor.touch(name)
+    @property
+    def _load(self) -> LoadOperation:
+        return LoadOperation(self.model, None, self.by, self.settled_by)
 
-    def _end(self, unused: LoadOverride | None) -> None:
-        self._busy.pop(self._name, None)
-        self._conductor.intake.substitutes.forsake(self._name, unused)
+    def _discard(self, context: OperationContext, unused: LoadOverride | None) -> None:
+        """What came with this will not be used again."""
+        context.reconciler.observed.load_overrides.forsake(self.model, unused)

@@ -1,79 +1,68 @@
-"""What others bring to the manager's thread: the latest listing of the repository, and jobs."""
+"""The mailbox: the only way in which other threads reach the reconciler."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
-from collections.abc import Callable
 
-from inferd.server.observability.events import event, get
-from inferd.server.repository.disk import Listing
-
-Job = Callable[[], None]
-Post = Callable[[Job], bool]
-"""Brings a job to the manager's thread. False: it has ended, and the job will never run."""
+from inferd.server.lifecycle.reconcile.events import Event, ListingSeen
 
 
 class Mailbox:
-    """`deliver` and `post` are for everyone, the rest for the thread that it wakes. No job is lost: each runs, or was
-    refused."""
+    """A queue of events for one thread. `post` may be called from any thread, everything else by the thread that
+    handles the events.
+
+    Events are taken in the order in which they came, each once; no event is lost: it is handled or it was refused. Only
+    the latest listing counts: a newer one replaces one that was not taken yet, and it is taken before other events.
+    """
 
     def __init__(self) -> None:
-        self._listing: deque[Listing] = deque(maxlen=1)
-        self._jobs: deque[Job] = deque()
         self._lock = threading.Lock()
+        self._listing: ListingSeen | None = None
+        self._events: deque[Event] = deque()
         self._closed = False
         self._wake = threading.Event()
 
-    def deliver(self, listing: Listing) -> None:
-        """The latest listing wins: one that was not yet taken is replaced."""
-        self._listing.append(listing)
-        self._wake.set()
-
-    def post(self, job: Job) -> bool:
-        """Jobs run in order, each once. See Post."""
+    def post(self, event: Event) -> bool:
+        """Puts an event in. False: the mailbox is closed, and the event will never be handled."""
         with self._lock:
             if self._closed:
                 return False
-            self._jobs.append(job)
+            if isinstance(event, ListingSeen):
+                self._listing = event
+            else:
+                self._events.append(event)
         self._wake.set()
         return True
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has come that was not taken."""
-        return not self._listing and not self._jobs
+        """Whether every event has been taken."""
+        return self._listing is None and not self._events
 
-    def take_listing(self) -> Listing | None:
-        """The listing, if one has come since."""
-        return self._listing.pop() if self._listing else None
-
-    def run_jobs(self) -> None:
-        """Runs the jobs that are there, and those that come meanwhile. Raises what one raises: the others stay."""
-        while self._jobs:
-            self._jobs.popleft()()
-
-    def close_if_done(self) -> bool:
-        """Refuses jobs from now on, unless there are some. Whether it does."""
+    def take(self) -> Event | None:
+        """The next event, None when there is none."""
         with self._lock:
-            self._closed = self._closed or not self._jobs
-            return self._closed
+            listing, self._listing = self._listing, None
+            if listing is not None:
+                return listing
+            return self._events.popleft() if self._events else None
 
-    def end(self) -> None:
-        """Refuses jobs from now on, and runs those that are there. Never raises."""
+    def close(self) -> None:
+        """Refuses events from now on. Those that are in can still be taken."""
         with self._lock:
             self._closed = True
-        while self._jobs:
-            try:
-                self.run_jobs()
-            except Exception as error:
-                event(get("lifecycle"), logging.ERROR, "the manager failed at something as it ended", error=error)
 
-    def begin(self) -> None:
-        """What comes from here on ends the next `wait`."""
+    def close_if_empty(self) -> bool:
+        """Closes unless events wait to be handled (a listing does not count). Whether it is closed."""
+        with self._lock:
+            self._closed = self._closed or not self._events
+            return self._closed
+
+    def prepare_wait(self) -> None:
+        """Events that come after this call end the next `wait` at once."""
         self._wake.clear()
 
     def wait(self, seconds: float | None) -> None:
-        """Until something comes, or for so long; None: without an end."""
+        """Waits until an event comes, at most `seconds`; None: without limit."""
         self._wake.wait(seconds)

@@ -1,21 +1,22 @@
-"""What the manager knows of each version and model: mutable, and touched on the manager's thread only.
+"""What the manager knows of each model and version: mutable, written by the reconciler only, on the manager's thread.
 
-Legal transitions of a version's state (`State`), by what announces them:
+Legal transitions of a version's state (`State`) and what each of them announces:
 
-    (unknown) → START                    wanted, to be loaded
+    (unknown) → START                    the version is wanted and will be loaded
     START → LOADING                      the load pool has it
-    LOADING → AVAILABLE | START          loaded and in the serving map | failed, `error` says why, tried again later
-    AVAILABLE → AVAILABLE                reloaded from other content (generation grows), or `error` about that changed
+    LOADING → AVAILABLE | START          loaded and in the serving map | failed: `error` says why, it is tried again
+    AVAILABLE → AVAILABLE                loaded again from other content (a higher generation), or `error` has changed
     AVAILABLE → UNLOADING → END          no longer served; END when its last request is answered and all is closed
     START | LOADING → END                no longer wanted, never served
     END | UNLOADING → START              wanted again
 
-A reload beside a served generation is not announced until it serves: for everyone outside, the version is AVAILABLE all
-the time.
+While a new generation is loaded beside the one that serves, nothing is announced: for everyone outside, the version
+stays AVAILABLE.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -25,14 +26,13 @@ from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.loading.cancellation import Cancellation
 from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.reconcile.backoff import LoadFailure, Loss
-from inferd.server.lifecycle.reconcile.transition_policy import VersionPhase
-from inferd.server.lifecycle.reconcile.version_policy import describe
+from inferd.server.lifecycle.reconcile.desired import Desired, describe_policy
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State, VersionStatus
 from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.repository.tree import Tree
 
-HISTORY = 16
+HISTORY = 16  # ended versions of a model whose last status is kept
 GONE = "removed from disk"
 UNREADABLE = "an error of the model itself"
 _LEGAL = {
@@ -45,6 +45,17 @@ _LEGAL = {
 }
 
 
+class VersionPhase(enum.Enum):
+    """Where a version stands, as far as its next step is concerned."""
+
+    NEW = "new"  # not loaded, may be loaded now
+    IDLE = "idle"  # not loaded, and not to be loaded now: between two tries, or held back
+    LOADING = "loading"
+    AVAILABLE = "available"
+    STALE = "available, and other content may be loaded now"
+    RELOADING = "available, and other content is being loaded"
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What a load is made of: the files, and the settings that reach the loader. Equal content need not be loaded
@@ -53,35 +64,35 @@ class Content:
     tree: Tree
     settings: str
 
-    def news(self, before: Content) -> str:
-        """What is new of it, in words."""
+    def difference(self, before: Content) -> str:
+        """What differs from `before`, in words."""
         return "its files" if self.tree != before.tree else "its settings"
 
 
 def settings_key(config: ModelConfig) -> str:
-    """The part of a model's settings that reaches the loader, comparable."""
+    """The part of a model's settings that reaches the loader, as a text that can be compared."""
     return config.model_dump_json(exclude={"version_policy", "transition", "labels"})
 
 
 @dataclass(slots=True)
 class Loading:
-    """A load under way. `cancellation` is the loader's threads', too."""
+    """A load under way.
+
+    cancellation   shared with the thread that loads
+    servable       while the loaded version waits for the activation barrier: what was loaded
+    withdraw       takes the question to the barrier back; None once that was done
+    """
 
     generation: int
     content: Content
     cancellation: Cancellation = field(default_factory=Cancellation)
-    give_up: Callable[[str], None] | None = None  # while it is loaded and waits to be let in
-
-    def cancel(self, reason: str) -> None:
-        """Nobody wants it any more, or it is out of date."""
-        self.cancellation.cancel(reason)
-        if self.give_up is not None:
-            self.give_up(reason)
+    servable: Servable | None = None
+    withdraw: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the status tells of a servable, kept when the servable itself is gone and its memory with it."""
+class ServableFacts:
+    """What the status says of a servable. Kept when the servable itself is gone and its memory with it."""
 
     generation: int = 0
     backend: str = ""
@@ -91,7 +102,8 @@ class Told:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, servable: Servable) -> Told:
+    def of(cls, servable: Servable) -> ServableFacts:
+        """The facts of a servable."""
         return cls(
             servable.generation,
             servable.backend,
@@ -103,41 +115,58 @@ class Told:
 
 
 class VersionState:
-    """One version of one model."""
+    """One version of one model. The manager's thread only.
+
+    disk           the version as the source saw it, None when it is not on disk
+    servable       what serves, None when nothing does
+    content        what the servable was loaded from
+    digest         hash of the servable's files, None until it is known
+    hashing        the files whose hash is being compared with `digest`
+    differs        files whose hash is known to be another one
+    loading        the load under way
+    aborted        why the last load was not brought to its end
+    failure        the last load failed
+    lost           the worker process of the servable has ended
+    losses         how many times in a row that happened
+    restarts       how many times it happened in all
+    available_at   when the servable came into service, monotonic
+    ending         servables that left the serving map and are not closed yet, by generation
+    waiting        what an ensemble waits for
+    """
 
     def __init__(self, id: ServableId) -> None:  # noqa: A002
         self.id = id
         self.disk: VersionOnDisk | None = None
         self.servable: Servable | None = None
-        self.content: Content | None = None  # of the servable
-        self.digest: str | None = None  # hash of the servable's files, None until it is known
-        self.hashing: Tree | None = None  # files whose hash is being compared
-        self.differs: Tree | None = None  # files whose hash is known to be another one
+        self.content: Content | None = None
+        self.digest: str | None = None
+        self.hashing: Tree | None = None
+        self.differs: Tree | None = None
         self.loading: Loading | None = None
-        self.cut = ""  # why the last load was not brought to its end
+        self.aborted = ""
         self.failure: LoadFailure | None = None
-        self.lost: Loss | None = None  # the servable's process is gone
-        self.losses = 0  # in a row
-        self.restarts = 0  # of all its processes
-        self.available_at = 0.0  # monotonic
-        self.ending: dict[int, Servable] = {}  # by generation
+        self.lost: Loss | None = None
+        self.losses = 0
+        self.restarts = 0
+        self.available_at = 0.0
+        self.ending: dict[int, Servable] = {}
         self.state: State | None = None
         self.error = ""
-        self.waiting = ""  # of an ensemble: what it waits for
+        self.waiting = ""
         self.changed_at = 0.0
-        self.told = Told()
+        self.facts = ServableFacts()
 
     def on_disk(self, settings: str) -> Content | None:
         """The content that could be loaded now."""
         return Content(self.disk.tree, settings) if self.disk is not None and self.disk.ready else None
 
     @property
-    def next_times(self) -> list[float]:
+    def retry_times(self) -> list[float]:
         """Monotonic times at which something may be tried again."""
         return [wait.next_at for wait in (self.failure, self.lost) if wait is not None]
 
     def has_failed(self, settings: str) -> bool:
-        """Whether what lies on disk has been tried and could not be loaded."""
+        """Whether the content on disk has been tried and could not be loaded."""
         return self.failure is not None and self.failure.content == self.on_disk(settings)
 
     def is_stale(self, settings: str) -> bool | None:
@@ -150,7 +179,7 @@ class VersionState:
         return None
 
     def phase(self, settings: str | None, now: float) -> VersionPhase:
-        """Where the version stands for the transition policy. `settings` None: the model's settings cannot be read."""
+        """The version's phase. `settings` None: the model's settings cannot be read."""
         if self.loading is not None:
             return VersionPhase.LOADING if self.servable is None else VersionPhase.RELOADING
         content = None if settings is None else self.on_disk(settings)
@@ -174,7 +203,7 @@ class VersionState:
 
     @property
     def loaded(self) -> bool:
-        """Whether it is loaded, or being loaded."""
+        """Whether the version is loaded or being loaded."""
         return self.servable is not None or self.loading is not None
 
     @property
@@ -183,8 +212,8 @@ class VersionState:
         return self.servable is None and self.loading is None and not self.ending
 
     def status(self, labels: Iterable[str], wanted: bool, why_not: str) -> VersionStatus:
-        """The version as others see it."""
-        notes = list(self.told.notes)
+        """The version as others see it. `why_not`: why it is not wanted, if it is not."""
+        notes = list(self.facts.notes)
         state, error = self.state, self.error
         disk = self.disk
         if state is None:
@@ -201,8 +230,8 @@ class VersionState:
             at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
             often = "once" if self.failure.tries == 1 else f"{self.failure.tries} times"
             notes.append(f"failed {often}; next try at {at}, or when the files change")
-        if self.cut:
-            notes.append(self.cut)
+        if self.aborted:
+            notes.append(self.aborted)
         if self.servable is not None and self.loading is not None:
             why = "from changed files" if self.lost is None else "in a new worker process"
             notes.append(f"generation {self.loading.generation} is loading {why}")
@@ -212,12 +241,12 @@ class VersionState:
             self.id,
             state,
             error,
-            generation=self.told.generation,
-            backend=self.told.backend,
-            devices=self.told.devices,
+            generation=self.facts.generation,
+            backend=self.facts.backend,
+            devices=self.facts.devices,
             # The scheduler may find out later that a model must not be batched.
-            batching=self.servable.scheduler.batching if self.servable is not None else self.told.batching,
-            load_seconds=self.told.load_seconds,
+            batching=self.servable.scheduler.batching if self.servable is not None else self.facts.batching,
+            load_seconds=self.facts.load_seconds,
             changed_at=self.changed_at,
             labels=tuple(sorted(labels)),
             notes=tuple(notes),
@@ -227,37 +256,71 @@ class VersionState:
 
 
 class ModelState:
-    """One model: its versions, and the statuses of those that are gone."""
+    """One model: its versions, and the last statuses of versions that are gone. The manager's thread only.
+
+    disk       the model as the source saw it, None when it is not in the repository
+    config     its settings, the last ones that could be read
+    settings   their key, see `settings_key`
+    frozen     explicit mode: the versions that were on disk when an operator last asked for a load
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.disk: ModelOnDisk | None = None
-        self.config: ModelConfig | None = None  # the last one that could be read
-        self.settings = ""  # its key
+        self.config: ModelConfig | None = None
+        self.settings = ""
         self.versions: dict[int, VersionState] = {}
         self.history: OrderedDict[int, VersionStatus] = OrderedDict()
-        self.frozen: frozenset[int] | None = None  # explicit mode: the versions on disk when an operator last said load
+        self.frozen: frozenset[int] | None = None
 
     def version(self, number: int) -> VersionState:
-        """The record of a version, made if need be."""
-        record = self.versions.get(number)
-        if record is None:
-            record = self.versions[number] = VersionState(ServableId(self.name, number))
-        return record
+        """The state of a version, made if need be."""
+        found = self.versions.get(number)
+        if found is None:
+            found = self.versions[number] = VersionState(ServableId(self.name, number))
+        return found
 
     def available(self) -> dict[int, Servable]:
         """The servables in service, by version."""
-        return {number: record.servable for number, record in self.versions.items() if record.servable is not None}
+        return {number: version.servable for number, version in self.versions.items() if version.servable is not None}
+
+    @property
+    def readable(self) -> bool:
+        """Whether the settings on disk can be read."""
+        return self.disk is not None and self.disk.config is not None
 
     @property
     def settling(self) -> list[int]:
         """The versions on disk that may be loaded as soon as their files have settled."""
-        return [n for n, record in self.versions.items() if record.disk is not None and record.disk.settling]
+        return [n for n, version in self.versions.items() if version.disk is not None and version.disk.settling]
+
+    @property
+    def candidates(self) -> frozenset[int]:
+        """The versions on disk that may be loaded or are loaded."""
+        return frozenset(
+            number
+            for number, version in self.versions.items()
+            if version.disk is not None and (version.servable is not None or (self.readable and version.disk.ready))
+        )
+
+    @property
+    def failed(self) -> frozenset[int]:
+        """The candidates whose content could not be loaded."""
+        return frozenset(
+            number
+            for number in self.candidates
+            if self.versions[number].servable is None and self.versions[number].has_failed(self.settings)
+        )
 
     @property
     def in_use(self) -> bool:
-        """Whether anything of it is served or being closed."""
-        return any(record.servable is not None or record.ending for record in self.versions.values())
+        """Whether anything of the model is served or being closed."""
+        return any(version.servable is not None or version.ending for version in self.versions.values())
+
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded."""
+        return any(version.loading is not None for version in self.versions.values())
 
     def adopt(self, disk: ModelOnDisk | None) -> None:
         """Takes over what the source saw. None: the model is gone."""
@@ -268,74 +331,56 @@ class ModelState:
         seen = {version.number: version for version in disk.versions} if disk is not None else {}
         for number in seen:
             self.version(number)
-        for number, record in self.versions.items():
-            record.disk = seen.get(number)
+        for number, version in self.versions.items():
+            version.disk = seen.get(number)
 
-    def as_frozen(self, disk: ModelOnDisk) -> ModelOnDisk:
-        """Explicit mode: what an operator loaded, as it was then. Versions that are not loaded yet are seen as they
-        are: they may still settle, or be mended."""
-        before = self.disk
-        if self.frozen is None or before is None:
-            return disk
-        versions = []
-        for number in sorted(self.frozen, reverse=True):
-            known = self.versions.get(number)
-            loaded = known is not None and known.servable is not None
-            chosen = before.version(number) if loaded else disk.version(number)
-            if chosen is not None:
-                versions.append(chosen)
-        return replace(before if before.config is not None else disk, versions=tuple(versions))
+    def forget_failures(self, number: int | None = None) -> None:
+        """Lets one version (None: all) be tried again at once."""
+        for version in self.versions.values():
+            if number in (None, version.id.version):
+                version.failure = None
 
     def forget_ended(self) -> None:
-        """Drops records of versions that are gone from disk and ended, and keeps the last statuses of those that
-        lived."""
-        for number, record in list(self.versions.items()):
-            if record.disk is None and record.ended:
-                if record.state is State.END:
+        """Drops versions that are gone from disk and have ended, and keeps the last status of those that were
+        announced."""
+        for number, version in list(self.versions.items()):
+            if version.disk is None and version.ended:
+                if version.state is State.END:
                     self.history.pop(number, None)
-                    notes = (GONE, record.cut) if record.cut else (GONE,)
-                    self.history[number] = replace(record.status((), False, ""), notes=notes)
+                    notes = (GONE, version.aborted) if version.aborted else (GONE,)
+                    self.history[number] = replace(version.status((), False, ""), notes=notes)
                     while len(self.history) > HISTORY:
                         self.history.popitem(last=False)
                 del self.versions[number]
 
-    def status(
-        self,
-        labels: dict[str, int],
-        wanted: frozenset[int],
-        wishes: ModelOverrides,
-        *,
-        persistent: bool,
-        asked: bool = True,
-    ) -> ModelStatus:
-        """The model as others see it. `asked`: whether it is served at all, see Desired."""
-        policy = describe(self.config.version_policy) if self.config is not None else ""
+    def status(self, want: Desired, wishes: ModelOverrides, *, persistent: bool) -> ModelStatus:
+        """The model as others see it. `persistent`: whether the operators' overrides outlive the process."""
+        policy = describe_policy(self.config.version_policy) if self.config is not None else ""
         pointing: dict[int, list[str]] = {}
-        for label, number in labels.items():
+        for label, number in want.labels.items():
             pointing.setdefault(number, []).append(label)
-        told: dict[int, VersionStatus] = dict(self.history)
+        shown: dict[int, VersionStatus] = dict(self.history)
         idle = 0
         for number in sorted(self.versions, reverse=True):
-            record = self.versions[number]
-            if record.state is None and record.disk is not None and record.disk.ready:
+            version = self.versions[number]
+            if version.state is None and version.disk is not None and version.disk.ready:
                 idle += 1
                 if idle > HISTORY:
                     continue
-            told[number] = record.status(
-                pointing.get(number, ()), number in wanted, self.why_not(number, wishes, asked=asked)
-            )
+            why_not = self.why_not_wanted(number, wishes, asked=want.asked)
+            shown[number] = version.status(pointing.get(number, ()), number in want.wanted, why_not)
         return ModelStatus(
             self.name,
-            tuple(told[number] for number in sorted(told, reverse=True)),
-            labels=dict(sorted(labels.items())),
+            tuple(shown[number] for number in sorted(shown, reverse=True)),
+            labels=dict(sorted(want.labels.items())),
             overrides=tuple(wish.shown(persistent=persistent) for wish in wishes.items),
             error=self.disk.error or self._missing(wishes) if self.disk is not None else "",
             version_policy=policy,
             parts=tuple(dict.fromkeys(step.model for step in self.config.ensemble)) if self.config is not None else (),
         )
 
-    def why_not(self, number: int, wishes: ModelOverrides, *, asked: bool) -> str:
-        """Why a version is not wanted: what decides first, as in `desired`."""
+    def why_not_wanted(self, number: int, wishes: ModelOverrides, *, asked: bool) -> str:
+        """Why a version is not wanted: the rule that decides, in the order of `desired`."""
         disk = self.versions[number].disk
         if disk is None:
             return GONE
@@ -347,11 +392,11 @@ class ModelState:
             return f"an operator pinned version {wishes.pin}"
         if self.config is None or self.disk is None or self.disk.config is None:
             return UNREADABLE
-        policy = describe(self.config.version_policy)
+        policy = describe_policy(self.config.version_policy)
         return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 
     def _missing(self, wishes: ModelOverrides) -> str:
-        """What is asked for by number and is not there."""
+        """Which versions are asked for by number and are not there, in words."""
         specific = self.config.version_policy.specific if self.config is not None else None
         pinned = wishes.pin is not None
         asked = (wishes.pin,) if pinned else specific or ()

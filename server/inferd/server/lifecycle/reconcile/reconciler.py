@@ -1,7 +1,11 @@
-"""The Reconciler: the one writer of what is served. Takes in what the disk, the loads and the operators say, and acts.
+"""The reconciler: the one writer of what is known of models and of what is served.
 
-Everything here runs on one thread, the manager's (or a test's). It never blocks: loads and hashes go to the load pool,
-closing to threads of its own, and their results come back through `post` as functions to be run here.
+    event → handle: the state of the models → reconcile: desired, next_action (pure) → actions → the parts that do them
+            ↑                                                                                        │
+            └──────────────────────────────────── mailbox ←──────────────────────────────────────────┘
+
+Everything here runs on one thread, the manager's (or a test's), and never blocks: loads and hashes run in the load
+pool, closing on threads of its own, and what comes of them is an event in the mailbox.
 """
 
 from __future__ import annotations
@@ -9,115 +13,328 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from inferd.server.lifecycle.ensemble.definition import Obstacle, composing, held_by, obstacle
 from inferd.server.lifecycle.loading.load_request import LoadRequest
-from inferd.server.lifecycle.loading.loader import LoaderLike
-from inferd.server.lifecycle.loading.loads import Loads
-from inferd.server.lifecycle.loading.pool import PoolLike
-from inferd.server.lifecycle.operations.overrides import Overrides
-from inferd.server.lifecycle.published_state import PublishedState
+from inferd.server.lifecycle.loading.load_runner import LoadRunner
+from inferd.server.lifecycle.loading.unloader import Unloader
+from inferd.server.lifecycle.operations.load_overrides import LoadOverride
+from inferd.server.lifecycle.operations.overrides import ModelOverrides, Overrides, OverridesError
+from inferd.server.lifecycle.published_state import PublishedState, served
+from inferd.server.lifecycle.reconcile import events
+from inferd.server.lifecycle.reconcile import next_action as plan
 from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
-from inferd.server.lifecycle.reconcile.backoff import Backoff, Loss
+from inferd.server.lifecycle.reconcile.backoff import Backoff, LoadFailure, Loss, ModelErrorBackoff
 from inferd.server.lifecycle.reconcile.desired import Desired, desired
-from inferd.server.lifecycle.reconcile.fingerprints import Fingerprints
-from inferd.server.lifecycle.reconcile.mailbox import Post
-from inferd.server.lifecycle.reconcile.model_error_backoff import ModelErrorBackoff
-from inferd.server.lifecycle.reconcile.model_state import Loading, ModelState, Told, VersionState
-from inferd.server.lifecycle.reconcile.observed_state import ObservedState
-from inferd.server.lifecycle.reconcile.transition_policy import (
-    LoadVersion,
-    UnloadVersion,
-    VersionPhase,
-    VersionSnapshot,
-    next_action,
-)
-from inferd.server.lifecycle.reconcile.unloader import Unloader
+from inferd.server.lifecycle.reconcile.mailbox import Mailbox
+from inferd.server.lifecycle.reconcile.model_state import Content, Loading, ModelState, ServableFacts, VersionState
+from inferd.server.lifecycle.reconcile.observed_state import Observation, ObservedState
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.lifecycle.state import State
-from inferd.server.lifecycle.state_events import Events
+from inferd.server.lifecycle.state import ServableId, State
 from inferd.server.observability.events import event, get
+from inferd.server.repository.disk import ModelOnDisk
 
 log = get("lifecycle")
 
-_STABLE = 60.0  # seconds after which the loss of a worker process is the first in a row again
-_MARGIN = 1.25  # of the last load: what callers are told to wait until a lost worker is replaced
-_GONE_MODELS = 64  # models no longer on disk whose history is still told
+_STABLE = 60.0  # seconds of service after which the loss of a worker process counts as the first in a row again
+_MARGIN = 1.25  # of the last load's duration: what callers are told to wait until a lost worker is replaced
+_GONE_MODELS = 64  # models no longer on disk whose history is still shown
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What an operation that may be undone has to restore of a model."""
+
+    name: str
+    substitute: LoadOverride | None
+    wishes: ModelOverrides
+    frozen: frozenset[int] | None
+    disk: ModelOnDisk | None
 
 
 class Reconciler:
-    """See above. What others may read, from any thread, is on the `board`."""
+    """Handles events, and brings what is served closer to what is desired. The manager's thread only.
+
+    models      what is known of each model, by name; others read it and change nothing
+    observed    what the source saw
+    overrides   the operators' overrides
+    published   what any thread may read of all this
+    """
 
     def __init__(
         self,
-        loader: LoaderLike,
-        pool: PoolLike,
+        runner: LoadRunner,
+        unloader: Unloader,
         overrides: Overrides,
-        events: Events,
+        observed: ObservedState,
+        published: PublishedState,
+        mailbox: Mailbox,
         *,
-        post: Post,
-        spawn: Callable[[str, Callable[[], None]], None],
-        explicit: bool = False,
-        load_at_start: tuple[str, ...] = (),
-        backoff: Backoff | None = None,
-        admission: ActivationBarrier | None = None,
+        backoff: Backoff,
+        barrier: ActivationBarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.records: dict[str, ModelState] = {}
-        self.intake = ObservedState(self.records, overrides, self.touch, explicit=explicit, load_at_start=load_at_start)
-        self.board = PublishedState(overrides, events, self.wanted, wall_clock, self.intake.substitutes.shown)
+        """`barrier` None: a loaded version serves at once. `backoff`: pauses between tries."""
+        self.models: dict[str, ModelState] = {}
+        self.observed = observed
         self.overrides = overrides
-        self._fingerprints = Fingerprints(pool, post, self.board, self.touch)
-        self._post = post
-        self._closer = Unloader(loader, post, spawn, self._closed)
-        self._backoff = backoff or Backoff()
-        self._stumbles = ModelErrorBackoff(self._backoff, clock)
-        self._loads = Loads(
-            loader, pool, self._closer, admission, post=post, loaded=self._loaded, ended=self._not_loaded,
-            backoff=self._backoff, clock=clock, wall_clock=wall_clock,
-        )  # fmt: skip
+        self.published = published
+        self._runner = runner
+        self._unloader = unloader
+        self._mailbox = mailbox
+        self._barrier = barrier
+        self._backoff = backoff
+        self._errors = ModelErrorBackoff(backoff, clock)
         self._clock = clock
-        self._generation = 0
+        self._wall_clock = wall_clock
+        self._generation = 0  # of the last load
+        self._closing: set[int] = set()  # generations
         self._stopping = False
-        self._acted_at = 0.0
+        self._looked_at = 0.0  # when models that were due were last looked at
         self._desired: dict[str, Desired] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
-        self._dirty: set[str] = set()
+        self._dirty: set[str] = set()  # models to look at in the next `reconcile`
 
-    # What comes in
+    # Events
+
+    def handle(self, happened: events.Event) -> None:
+        """Takes an event into account. What follows from it is done by the next `reconcile`."""
+        match happened:
+            case events.ListingSeen(listing):
+                self._observed(self.observed.observe(listing, self.models, self.overrides))
+            case events.LoadSucceeded(id, generation, servable):
+                self._on_loaded(id, generation, servable)
+            case events.LoadFailed(id, generation, reason):
+                self._on_load_failed(id, generation, reason)
+            case events.LoadAborted(id, generation, reason):
+                model, version, _ = self._loading(id, generation)
+                self._aborted(model, version, reason)
+            case events.ActivationDecided(id, generation, refusal):
+                self._on_decided(id, generation, refusal)
+            case events.ActivationWithdrawn(id, generation, reason):
+                self._on_decided(id, generation, None, withdrawn=reason)
+            case events.WorkerLost(id, generation, reason):
+                self._on_worker_lost(id, generation, reason)
+            case events.ServableDrained(id, generation):
+                self._close(id, generation)
+            case events.ServableClosed(id, generation):
+                self._on_closed(id, generation)
+            case events.ServedFilesHashed():
+                self._on_served_hashed(happened)
+            case events.DiskFilesHashed():
+                self._on_disk_hashed(happened)
+            case events.OverridesReplaced(name, wishes):
+                self.overrides.adopt(name, wishes)
+                self.touch(name)
+            case events.StopRequested():
+                self._runner.stop()
+                self._stopping = True
+                self._dirty.update(self.models)
+            case events.TimePassed(now):
+                self._on_time(now)
+            case _:
+                raise TypeError(f"no event of the reconciler: {happened!r}")
+
+    def _observed(self, observations: Iterable[Observation]) -> None:
+        for seen in observations:
+            model = self.models.setdefault(seen.name, ModelState(seen.name))
+            model.frozen = seen.frozen
+            model.adopt(seen.disk)
+            self.touch(seen.name)
+
+    def _on_time(self, now: float) -> None:
+        self._looked_at = now
+        self._dirty.update(self._errors.take_due(now))
+        for name, model in self.models.items():
+            if any(time <= now for version in model.versions.values() for time in version.retry_times):
+                self._dirty.add(name)
+
+    def _on_loaded(self, id: ServableId, generation: int, servable: Servable) -> None:  # noqa: A002
+        model, version, loading = self._loading(id, generation)
+        if self._barrier is None:
+            self._activate(model, version, loading, servable)
+            return
+
+        def decided(refusal: str | None) -> None:
+            self._mailbox.post(events.ActivationDecided(id, generation, refusal))
+
+        loading.servable = servable
+        loading.withdraw = self._barrier.loaded(id, loading.content, decided)
+        if loading.cancellation():
+            self._withdraw(version, loading, loading.cancellation.reason)
+
+    def _withdraw(self, version: VersionState, loading: Loading, reason: str) -> None:
+        """Takes the question to the barrier back. That stands, even if the version is wanted again before the event is
+        handled."""
+        if loading.withdraw is not None:
+            loading.withdraw()
+            loading.withdraw = None
+            self._mailbox.post(events.ActivationWithdrawn(version.id, loading.generation, reason))
+
+    def _on_decided(self, id: ServableId, generation: int, refusal: str | None, withdrawn: str = "") -> None:  # noqa: A002
+        found = self._version(id)
+        loading = found.loading if found is not None else None
+        if loading is None or loading.generation != generation or loading.servable is None:
+            return  # decided before
+        model, version, loading = self._loading(id, generation)
+        servable, loading.servable, loading.withdraw = loading.servable, None, None
+        assert servable is not None
+        reason = withdrawn or loading.cancellation.reason
+        if refusal is None and not reason:
+            self._activate(model, version, loading, servable)
+            return
+        self._end(version, servable)
+        if refusal is None:
+            self._aborted(model, version, reason)
+        else:
+            self._failed(model, version, loading, refusal)
+
+    def _on_load_failed(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
+        model, version, loading = self._loading(id, generation)
+        if self._barrier is not None:
+            self._barrier.failed(id, loading.content, reason)
+        self._failed(model, version, loading, reason)
+
+    def _activate(self, model: ModelState, version: VersionState, loading: Loading, servable: Servable) -> None:
+        """Puts what was loaded into service, unless it is not wanted any more."""
+        version.loading = None
+        self.touch(model.name)
+        held_back = self._obstacle(model, servable) is not None
+        if held_back and version.state is State.LOADING:
+            self._move(model, version, State.START)
+        if held_back or version.id.version not in self.decide(model.name).wanted:
+            self._log(logging.INFO, "version loaded but no longer wanted", version, loading.generation)
+            self._end(version, servable)
+            return
+        old = version.servable
+        version.servable, version.facts = servable, ServableFacts.of(servable)
+        version.content, version.digest, version.differs = loading.content, None, None
+        version.failure = version.lost = None
+        version.aborted = ""
+        version.available_at = self._clock()
+        self._swap(model)
+        self._move(model, version, State.AVAILABLE)
+        if servable.worker is not None:
+            servable.worker.on_lost(partial(self._report_lost, version.id, servable.generation))
+        seconds = round(servable.load_seconds, 3)
+        self._log(logging.INFO, "version available", version, loading.generation, seconds=seconds)
+        if old is not None:
+            self._retire(version, old)
+        if version.disk is not None:
+            self._runner.hash_served(version.id, servable.generation, version.disk.path, loading.content.tree)
+
+    def _failed(self, model: ModelState, version: VersionState, loading: Loading, reason: str) -> None:
+        before = version.failure
+        tries = before.tries + 1 if before is not None and before.content == loading.content else 1
+        delay = self._backoff.delay(tries)
+        version.aborted = ""
+        version.failure = LoadFailure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
+        self._log(
+            logging.WARNING if tries == 1 else logging.DEBUG,  # the same failure again and again is no news
+            "version not loaded", version, loading.generation, reason=reason, tries=tries, next_in=delay,
+        )  # fmt: skip
+        self._not_loaded(model, version, reason)
+
+    def _aborted(self, model: ModelState, version: VersionState, reason: str) -> None:
+        assert version.loading is not None
+        generation = version.loading.generation
+        version.aborted = f"the load of generation {generation} was cut short: {reason}"
+        self._log(logging.INFO, "version load cut short", version, generation, reason=reason)
+        self._not_loaded(model, version, None)
+
+    def _not_loaded(self, model: ModelState, version: VersionState, reason: str | None) -> None:
+        version.loading = None
+        self.touch(model.name)
+        if version.servable is not None:
+            if reason is not None:
+                what = "files on disk differ" if version.lost is None else f"its worker process {version.lost.reason}"
+                self._note(model, version, f"{what}: {reason}")
+        elif version.state is State.LOADING:
+            self._move(model, version, State.START, reason or version.error)
+        self._end_if_done(model, version)
+
+    def _report_lost(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
+        """On any thread."""
+        self._mailbox.post(events.WorkerLost(id, generation, reason))
+
+    def _on_worker_lost(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
+        """Has another generation loaded in the place of the one that is lost, soon at first. The lost one stays in the
+        serving map, where it refuses: to fall back to another version would be to answer wrongly."""
+        version = self._version(id)
+        if version is None or not _serves(version, generation):
+            return
+        servable = version.servable
+        assert servable is not None
+        if servable.worker is None:
+            return
+        model = self.models[id.name]
+        self.touch(id.name)
+        now = self._clock()
+        version.losses = version.losses + 1 if now - version.available_at < _STABLE else 1
+        version.restarts += 1
+        delay = self._backoff.after_loss(version.losses)
+        version.lost = Loss(reason, now + delay)
+        servable.worker.back_at = now + delay + _MARGIN * servable.load_seconds
+        self._log(logging.WARNING, "worker lost", version, generation, reason=reason, next_in=round(delay, 3))
+        self._move(model, version, State.AVAILABLE, f"its worker process {reason}; another one takes its place")
+
+    def _on_closed(self, id: ServableId, generation: int) -> None:  # noqa: A002
+        self._closing.discard(generation)
+        version = self._version(id)
+        if version is None:
+            return
+        version.ending.pop(generation, None)
+        self.touch(id.name)
+        self._log(logging.INFO, "version closed", version, generation)
+        self._end_if_done(self.models[id.name], version)
+
+    def _on_served_hashed(self, hashed: events.ServedFilesHashed) -> None:
+        version = self._version(hashed.id)
+        if version is None or not _serves(version, hashed.generation) or version.content is None:
+            return
+        if version.content.tree == hashed.tree:
+            version.digest = hashed.digest
+
+    def _on_disk_hashed(self, hashed: events.DiskFilesHashed) -> None:
+        version = self._version(hashed.id)
+        if version is None:
+            return
+        version.hashing = None
+        self.touch(hashed.id.name)
+        if not _serves(version, hashed.generation) or version.content is None:
+            return
+        if hashed.digest is not None and hashed.digest == version.digest:
+            event(log, logging.DEBUG, "files touched, not changed", model=hashed.id.name, version=hashed.id.version)
+            version.content = Content(hashed.tree, version.content.settings)
+        else:
+            version.differs = hashed.tree
+
+    # Deciding and acting
 
     def touch(self, name: str) -> None:
-        """Marks a model for the next decision."""
+        """Has a model looked at in the next `reconcile`."""
         self._dirty.add(name)
 
-    def stop(self) -> None:
-        """Everything is to go; nothing is loaded any more."""
-        self._stopping = True
-        self._dirty.update(self.records)
-
-    # What is done
-
-    def act(self) -> None:
-        """Decides and acts until nothing is left to do now, then publishes. Looks at models that something happened
-        to, and then at the ensembles that they are in. What goes wrong at one of them stops at it."""
-        now = self._acted_at = self._clock()
-        self._dirty.update(self._stumbles.due(now))
-        for name, model in self.records.items():
-            if any(time <= now for record in model.versions.values() for time in record.next_times):
-                self._dirty.add(name)
-        holders = {name: parts for name, model in self.records.items() if (parts := held_by(model))}
-        dirty = {name for name in self._dirty if name in self.records}
+    def reconcile(self) -> None:
+        """Decides and acts until nothing is left to do now, and publishes. It looks at the models to which something
+        happened, and then at the ensembles that contain them. An error at one model leaves the others alone."""
+        holders = {name: parts for name, model in self.models.items() if (parts := held_by(model))}
+        dirty = {name for name in self._dirty if name in self.models}
         self._dirty.clear()
-        for _ in range(1 + len(holders)):  # ensembles may be in ensembles, but not deeper than there are any
-            self._stumbles.each(sorted(dirty), lambda name: self._act(self.records[name]))
+        for _ in range(1 + len(holders)):  # ensembles may contain ensembles, but not deeper than there are any
+            for name in sorted(dirty):
+                with self._errors.contained(name):
+                    self._act(self.models[name])
             self._prune(sorted(dirty))
-            left = [name for name in dirty if name in self.records]
-            self._stumbles.each(left, lambda name: self.board.publish({name: self.records[name]}))
-            dirty = {name for name, parts in holders.items() if name in self.records and not dirty.isdisjoint(parts)}
+            for name in [name for name in dirty if name in self.models]:
+                with self._errors.contained(name):
+                    self._publish(self.models[name])
+            dirty = {name for name, parts in holders.items() if name in self.models and not dirty.isdisjoint(parts)}
             if not dirty:
                 break
 
@@ -126,218 +343,176 @@ class Reconciler:
         """Monotonic time of the next retry, None when there is none."""
         times = [
             time
-            for name, model in self.records.items()
-            for number, record in model.versions.items()
-            for time in record.next_times
-            if record.loading is None
-            and time > self._acted_at  # older ones had their chance: something else holds them back
+            for name, model in self.models.items()
+            for number, version in model.versions.items()
+            for time in version.retry_times
+            if version.loading is None
+            and time > self._looked_at  # earlier ones had their chance: something else holds them back
             and number in self.wanted(name).wanted
         ]
-        return min((*times, *self._stumbles.times), default=None)
+        return min((*times, *self._errors.times), default=None)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is served or being closed."""
-        return not any(model.in_use for model in self.records.values())
+        return not any(model.in_use for model in self.models.values())
 
     def wanted(self, name: str) -> Desired:
         """What is wanted of a model, as of the last decision."""
         return self._desired.get(name, Desired())
 
     def decide(self, name: str) -> Desired:
-        """What is wanted of a model now, with the wishes as they are now; nothing is done about it yet."""
-        return self._want(self.records[name])
-
-    def _want(self, model: ModelState) -> Desired:
+        """What is wanted of a model with the overrides as they are now; nothing is done about it yet."""
+        model = self.models[name]
         if self._stopping:
-            everything = frozenset(model.versions)
-            return Desired(forced=everything)
+            return Desired(forced=frozenset(model.versions))
         if model.config is None:
             return Desired()
-        readable = model.disk is not None and model.disk.config is not None
-        candidates = {
-            number
-            for number, record in model.versions.items()
-            if record.disk is not None and (record.servable is not None or (readable and record.disk.ready))
-        }
-        failed = {
-            number
-            for number in candidates
-            if model.versions[number].servable is None and model.versions[number].has_failed(model.settings)
-        }
-        by_default = self.intake.served_by_default(model)
-        wishes = self.overrides.of(model.name)
-        return desired(model.config, wishes, candidates, failed, served_by_default=by_default, settling=model.settling)
+        return desired(
+            model.config,
+            self.overrides.of(name),
+            model.candidates,
+            model.failed,
+            served_by_default=self.observed.served_by_default(model),
+            settling=model.settling,
+        )
 
-    def _obstacle(self, model: ModelState, served: Servable | None) -> Obstacle | None:
+    def _obstacle(self, model: ModelState, servable: Servable | None) -> Obstacle | None:
         """What keeps an ensemble from being served; None for every other model."""
         if not composing(model) or self._stopping:
             return None
-        return obstacle(model, served, self.records, self.board.serving)
-
-    def _hold_back(self, model: ModelState, record: VersionState, obstacle: Obstacle | None) -> None:
-        record.waiting = obstacle.reason if obstacle is not None and obstacle.passing else ""
-        if obstacle is None:
-            return
-        if record.loading is not None:
-            record.loading.cancel(obstacle.reason)
-        elif record.state is State.START:
-            self.board.move(model, record, State.START, "" if obstacle.passing else obstacle.reason)
+        return obstacle(model, servable, self.models, self.published.serving)
 
     def _act(self, model: ModelState) -> None:
-        want = self._desired[model.name] = self._want(model)
-        obstacles = {number: self._obstacle(model, record.servable) for number, record in model.versions.items()}
-        settings = model.settings if model.disk is not None and model.disk.config is not None else None
-        transition = model.config.transition if model.config is not None else "availability"
-        for number, record in model.versions.items():
-            if number in want.wanted:
-                if record.state in (None, State.END) or (record.state is State.UNLOADING and record.servable is None):
-                    self.board.move(model, record, State.START)
-                if record.loading is not None:
-                    # What is being loaded may be overtaken by other content; then it is dropped at its next step.
-                    content = record.on_disk(model.settings)
-                    record.loading.cancellation.take_back()
-                    if content is not None and content != record.loading.content:
-                        record.loading.cancel(f"{content.news(record.loading.content)} have changed")
-                self._hold_back(model, record, obstacles[number])
-            elif record.loading is not None:
-                why = model.why_not(number, self.overrides.of(model.name), asked=want.asked)
-                record.loading.cancel("the server is shutting down" if self._stopping else why)
-                if record.state is State.LOADING and self._stopping:
-                    self.board.move(model, record, State.END)
-            elif record.state is State.START and not (record.disk is not None and record.disk.held):
-                self.board.move(model, record, State.END, record.error)
+        want = self._desired[model.name] = self.decide(model.name)
+        obstacles = {number: self._obstacle(model, version.servable) for number, version in model.versions.items()}
+        wishes = self.overrides.of(model.name)
+        for action in plan.bookkeeping(model, want, wishes, obstacles, stopping=self._stopping):
+            self._carry_out(model, action)
+        transition = model.config.transition if model.config is not None and not self._stopping else "availability"
         while True:
-            now = self._clock()
-            snapshots = [
-                VersionSnapshot(
-                    number,
-                    VersionPhase.IDLE if obstacles[number] and not record.loaded else record.phase(settings, now),
-                    number in want.wanted,
-                    forced=number in want.forced or obstacles[number] is not None,
-                    draining=bool(record.ending),
-                )
-                for number, record in model.versions.items()
-            ]
-            action = next_action("availability" if self._stopping else transition, snapshots, awaited=want.awaited)
-            match action:
-                case LoadVersion(version):
-                    self._load(model, model.versions[version])
-                case UnloadVersion(version):
-                    self._unload(model, model.versions[version])
-                case None:
-                    break
-        if settings is not None and not self._stopping:
-            for record in model.versions.values():
-                self._fingerprints.compare(model, record, settings)
-        self.board.swap(model)
+            versions = plan.snapshots(model, want, obstacles, self._clock())
+            step = plan.next_action(transition, versions, awaited=want.awaited)
+            if step is None:
+                break
+            self._carry_out(model, step)
+        if model.readable and not self._stopping:
+            for action in plan.file_checks(model):
+                self._carry_out(model, action)
+        self._swap(model)
 
-    def _load(self, model: ModelState, record: VersionState) -> None:
-        assert record.disk is not None
+    def _carry_out(self, model: ModelState, action: plan.Action) -> None:
+        version = model.versions[action.version]
+        match action:
+            case plan.LoadVersion():
+                self._load(model, version)
+            case plan.UnloadVersion():
+                self._unload(model, version)
+            case plan.Announce(_, state, error):
+                self._move(model, version, state, error)
+            case plan.KeepLoad() if version.loading is not None:
+                version.loading.cancellation.take_back()
+            case plan.CancelLoad(_, reason) if version.loading is not None:
+                version.loading.cancellation.cancel(reason)
+                self._withdraw(version, version.loading, reason)
+            case plan.ShowWaiting(_, reason):
+                version.waiting = reason
+            case plan.HashFiles() if version.servable is not None and version.disk is not None:
+                tree = version.hashing = version.disk.tree
+                self._runner.hash_on_disk(version.id, version.servable.generation, version.disk.path, tree)
+            case plan.ForgetDifference():
+                version.failure = None
+                self._note(model, version, "")
+
+    def _load(self, model: ModelState, version: VersionState) -> None:
         assert model.config is not None
         assert model.disk is not None
-        content = record.on_disk(model.settings)
+        assert version.disk is not None
+        content = version.on_disk(model.settings)
         assert content is not None
         self._generation += 1
-        if record.failure is not None and record.failure.content != content:
-            record.failure = None  # new content starts with no tries
-        loading = record.loading = Loading(self._generation, content)
-        request = LoadRequest(record.id, self._generation, record.disk, model.config, model.disk.notes)
-        if record.servable is None:
-            self.board.move(model, record, State.LOADING, "" if model.config.ensemble else record.error)
-        self._say(logging.INFO, "version loading", record, loading.generation)
-        self._loads.start(model, record, request, loading)
+        if version.failure is not None and version.failure.content != content:
+            version.failure = None  # new content starts without failures
+        loading = version.loading = Loading(self._generation, content)
+        request = LoadRequest(version.id, self._generation, version.disk, model.config, model.disk.notes)
+        if version.servable is None:
+            self._move(model, version, State.LOADING, "" if model.config.ensemble else version.error)
+        self._log(logging.INFO, "version loading", version, loading.generation)
+        self._runner.load(request, loading.cancellation)
 
-    def _loaded(self, model: ModelState, record: VersionState, loading: Loading, servable: Servable) -> None:
-        record.loading = None
-        self.touch(model.name)
-        held_back = self._obstacle(model, servable) is not None
-        if held_back and record.state is State.LOADING:
-            self.board.move(model, record, State.START)
-        if held_back or record.id.version not in self._want(model).wanted:
-            self._say(logging.INFO, "version loaded but no longer wanted", record, loading.generation)
-            self._closer.end(model, record, servable)
-            return
-        old = record.servable
-        record.servable, record.told = servable, Told.of(servable)
-        record.content, record.digest, record.differs = loading.content, None, None
-        record.failure = record.lost = None
-        record.cut = ""
-        record.available_at = self._clock()
-        self.board.swap(model)
-        self.board.move(model, record, State.AVAILABLE)
-        if servable.worker is not None:
-            servable.worker.on_lost(partial(self._tell_lost, model, record, servable))
-        self._say(
-            logging.INFO, "version available", record, loading.generation, seconds=round(servable.load_seconds, 3)
-        )
-        if old is not None:
-            self._closer.retire(model, record, old)
-        self._fingerprints.remember(model, record)
-
-    def _not_loaded(self, model: ModelState, record: VersionState, loading: Loading, reason: str | None) -> None:
-        record.loading = None
-        self.touch(model.name)
-        if record.servable is not None:
-            if reason is not None:
-                what = "files on disk differ" if record.lost is None else f"its worker process {record.lost.reason}"
-                self.board.note(model, record, f"{what}: {reason}")
-        elif record.state is State.LOADING:
-            self.board.move(model, record, State.START, reason or record.error)
-        self._end_if_done(model, record)
-
-    def _tell_lost(self, model: ModelState, record: VersionState, servable: Servable, reason: str) -> None:
-        self._post(partial(self._lost, model, record, servable, reason))
-
-    def _lost(self, model: ModelState, record: VersionState, servable: Servable, reason: str) -> None:
-        """The worker process of what is served is gone: another generation is loaded in its place, soon at first. It
-        stays in the serving map, where it refuses, for to fall back to another version would be to answer wrongly."""
-        if record.servable is not servable or servable.worker is None:
-            return
-        self.touch(model.name)
-        now = self._clock()
-        record.losses = record.losses + 1 if now - record.available_at < _STABLE else 1
-        record.restarts += 1
-        delay = self._backoff.after_loss(record.losses)
-        record.lost = Loss(reason, now + delay)
-        servable.worker.back_at = now + delay + _MARGIN * servable.load_seconds
-        self._say(logging.WARNING, "worker lost", record, servable.generation, reason=reason, next_in=round(delay, 3))
-        self.board.move(model, record, State.AVAILABLE, f"its worker process {reason}; another one takes its place")
-
-    def _unload(self, model: ModelState, record: VersionState) -> None:
-        servable = record.servable
+    def _unload(self, model: ModelState, version: VersionState) -> None:
+        servable = version.servable
         assert servable is not None
-        self._say(logging.INFO, "version unloading", record, servable.generation)
+        self._log(logging.INFO, "version unloading", version, servable.generation)
         # Announced while it still serves, so that nobody sends requests to what has left the map.
-        self.board.move(model, record, State.UNLOADING)
-        record.servable = None
-        record.content = record.digest = record.differs = None
-        record.failure = record.lost = None
-        self.board.swap(model)
-        self._closer.retire(model, record, servable)
+        self._move(model, version, State.UNLOADING)
+        version.servable = None
+        version.content = version.digest = version.differs = None
+        version.failure = version.lost = None
+        self._swap(model)
+        self._retire(version, servable)
 
-    def _closed(self, model: ModelState, record: VersionState, generation: int) -> None:
-        self.touch(model.name)
-        self._say(logging.INFO, "version closed", record, generation)
-        self._end_if_done(model, record)
+    def _retire(self, version: VersionState, servable: Servable) -> None:
+        """Closes a servable that has left the serving map when its last request is answered."""
+        version.ending[servable.generation] = servable
+        self._unloader.drain(servable)
+
+    def _end(self, version: VersionState, servable: Servable) -> None:
+        """Closes a servable that never served."""
+        version.ending[servable.generation] = servable
+        self._close(version.id, servable.generation)
+
+    def _close(self, id: ServableId, generation: int) -> None:  # noqa: A002
+        """Closes what is ending, once."""
+        version = self._version(id)
+        if version is not None and generation in version.ending and generation not in self._closing:
+            self._closing.add(generation)
+            self._unloader.close(version.ending[generation])
 
     def close_all(self) -> None:
-        """Closes what still has requests: their grace is over."""
-        self._closer.close_all(self.records.values())
+        """Closes now whatever still has requests: their grace is over."""
+        for model in self.models.values():
+            for version in model.versions.values():
+                for generation in list(version.ending):
+                    self._close(version.id, generation)
 
-    def _end_if_done(self, model: ModelState, record: VersionState) -> None:
-        if record.ended and (
-            record.state is State.UNLOADING
-            or (record.state is State.LOADING and record.id.version not in self._want(model).wanted)
+    # Publishing
+
+    def _swap(self, model: ModelState) -> None:
+        want = self.wanted(model.name)
+        self.published.swap(model.name, served(model.available(), want.preferred, want.labels))
+
+    def _move(self, model: ModelState, version: VersionState, state: State, error: str = "") -> None:
+        """Changes a version's state, publishes and announces it: for AVAILABLE after the swap that makes it true, for
+        UNLOADING before the swap that ends it."""
+        if version.state is state and version.error == error and state is not State.AVAILABLE:
+            return
+        version.move(state, error, self._wall_clock())
+        self._publish(model)
+        self.published.announce(version.id)
+
+    def _note(self, model: ModelState, version: VersionState, error: str) -> None:
+        """Says of an available version what is wrong with its files on disk; "" for nothing."""
+        if version.error != error and version.state is State.AVAILABLE:
+            self._move(model, version, State.AVAILABLE, error)
+
+    def _publish(self, model: ModelState) -> None:
+        name = model.name
+        status = model.status(self.wanted(name), self.overrides.of(name), persistent=self.overrides.persistent)
+        brought = self.observed.load_overrides.shown(name)
+        self.published.publish(replace(status, overrides=(*status.overrides, *brought)) if brought else status)
+
+    def _end_if_done(self, model: ModelState, version: VersionState) -> None:
+        if version.ended and (
+            version.state is State.UNLOADING
+            or (version.state is State.LOADING and version.id.version not in self.decide(model.name).wanted)
         ):
-            self.board.move(model, record, State.END, record.error)
+            self._move(model, version, State.END, version.error)
 
-    def _say(self, level: int, what: str, record: VersionState, generation: int, **fields: Any) -> None:
-        event(log, level, what, model=record.id.name, version=record.id.version, generation=generation, **fields)
-
-    def _prune(self, names: list[str]) -> None:
+    def _prune(self, names: Iterable[str]) -> None:
+        """Forgets versions and models of which nothing is left."""
         for name in names:
-            model = self.records[name]
+            model = self.models[name]
             model.forget_ended()
             if model.disk is None and not model.versions:
                 if not model.history:
@@ -350,6 +525,99 @@ class Reconciler:
             self._drop(next(iter(self._gone)))
 
     def _drop(self, name: str) -> None:
-        for known in (self._gone, self.records, self._desired):
+        for known in (self._gone, self.models, self._desired):
             known.pop(name, None)
-        self.board.forget(name)
+        self.published.forget(name)
+
+    # What operations change
+
+    def change_overrides(self, name: str, wishes: ModelOverrides) -> None:
+        """Replaces the operators' overrides for a model. Raises OverridesError, and then nothing has changed."""
+        self.overrides.change(name, wishes)
+        self.touch(name)
+
+    def take_from_disk(self, name: str) -> None:
+        """Explicit mode: looks at the disk anew for this model; between loads it counts as unchanged."""
+        fresh = self.observed.fresh(name)
+        if fresh is not None:
+            model = self.models[name]
+            model.frozen = fresh.frozen
+            model.adopt(fresh.disk)
+        self.touch(name)
+
+    def let_go(self, name: str) -> None:
+        """Explicit mode: the model is not held as an operator loaded it any more."""
+        self.models[name].frozen = None
+        self.touch(name)
+
+    def try_again(self, name: str, version: int | None) -> None:
+        """Forgets failed loads of a version (None: of all): an operator's request is as good as a change on disk."""
+        self.models[name].forget_failures(version)
+        self.touch(name)
+
+    def withdraw(self, name: str) -> None:
+        """A configured model is not asked for any more. Raises OverridesError, and then nothing has changed."""
+        self.change_overrides(name, ModelOverrides())
+        self.observed.load_overrides.drop(name)
+        self.models[name].frozen = None
+        self.models[name].adopt(None)
+
+    def use_load_overrides(self, name: str, substitute: LoadOverride | None) -> None:
+        """Puts settings or files that came with a load in force; None: the model's own count again. Those before may
+        come back, see `restore`."""
+        self.observed.load_overrides.put(name, substitute)
+        self._observed(self.observed.again(self.models, self.overrides))
+
+    def drop_load_overrides(self, name: str) -> None:
+        """The model's own settings and files count again, for good."""
+        if self.observed.load_overrides.drop(name):
+            self._observed(self.observed.again(self.models, self.overrides))
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """What `restore` needs to undo a load that brought settings or files."""
+        model = self.models.get(name)
+        return Checkpoint(
+            name,
+            self.observed.load_overrides.get(name),
+            self.overrides.of(name),
+            model.frozen if model is not None else None,
+            model.disk if model is not None else None,
+        )
+
+    def restore(self, before: Checkpoint) -> None:
+        """Puts a model back to what it was at the checkpoint. When the overrides cannot be written they stay."""
+        name = before.name
+        self.observed.load_overrides.put(name, before.substitute)
+        try:
+            self.overrides.change(name, before.wishes)
+        except OverridesError as error:
+            event(log, logging.ERROR, "a failed load's wish stays", model=name, reason=str(error))
+        model = self.models.get(name)
+        if model is not None:
+            model.frozen = before.frozen
+            model.adopt(before.disk)
+            model.forget_failures()
+        self._observed(self.observed.again(self.models, self.overrides))
+        self.touch(name)
+
+    # Small parts
+
+    def _version(self, id: ServableId) -> VersionState | None:  # noqa: A002
+        model = self.models.get(id.name)
+        return model.versions.get(id.version) if model is not None else None
+
+    def _loading(self, id: ServableId, generation: int) -> tuple[ModelState, VersionState, Loading]:  # noqa: A002
+        """The load under way that an event is about: a version is kept while it loads."""
+        model = self.models[id.name]
+        version = model.versions[id.version]
+        loading = version.loading
+        assert loading is not None
+        assert loading.generation == generation
+        return model, version, loading
+
+    def _log(self, level: int, what: str, version: VersionState, generation: int, **fields: Any) -> None:
+        event(log, level, what, model=version.id.name, version=version.id.version, generation=generation, **fields)
+
+
+def _serves(version: VersionState, generation: int) -> bool:
+    return version.servable is not None and version.servable.generation == generation
