@@ -17,7 +17,7 @@ from support.security import Keys
 from inferd.oip.v1 import control_pb2 as oip
 from inferd.oip.v1 import infer_pb2
 from inferd.server.access.grants import Scope
-from inferd.server.access.method_rules import NEEDS
+from inferd.server.access.method_rules import RULES
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.schema import ServerConfig
 from inferd.server.inference.inflight import InflightBounds
@@ -178,7 +178,7 @@ def test_the_table_leaves_no_method_out() -> None:
     table = build_method_table(FakeManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
     assert set(UNARY) == set(table.unary)
     assert set(STREAM) == set(table.stream)
-    assert set(METHODS) == set(NEEDS)
+    assert set(METHODS) == set(RULES)
 
 
 BAD = ("none", "bad signature", "expired", "wrong audience", "unknown token", "another form")
@@ -190,7 +190,7 @@ def test_bad_credentials(guarded: Served, channel: grpc.Channel, keys: Keys, met
     before = len(guarded.manager.touched)
     authorization = bad_credentials(keys)[wrong]
     code, text = ask(channel, method, METHODS[method].of("digits"), authorization)
-    if wrong == "none" and NEEDS[method] == "health":
+    if wrong == "none" and RULES[method].need == "health":
         assert code is OK
         return
     assert code is NOBODY, text
@@ -199,9 +199,9 @@ def test_bad_credentials(guarded: Served, channel: grpc.Channel, keys: Keys, met
     assert len(guarded.manager.touched) == before
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if NEEDS[method] != "health"])
+@pytest.mark.parametrize("method", [method for method in METHODS if RULES[method].need != "health"])
 def test_the_wrong_scope(guarded: Served, channel: grpc.Channel, keys: Keys, method: str) -> None:
-    need = NEEDS[method]
+    need = RULES[method].need
     scope = need if isinstance(need, Scope) else Scope.METADATA
     others = {Scope.PREDICT: ["metadata", "admin"], Scope.METADATA: ["predict"], Scope.ADMIN: ["predict", "metadata"]}
     before = len(guarded.manager.touched)
@@ -238,7 +238,7 @@ def first_answer(channel: grpc.Channel, method: str, message: bytes, authorizati
 @pytest.mark.parametrize("kind", ["static", "jwt"])
 @pytest.mark.parametrize("method", METHODS)
 def test_good_credentials(channel: grpc.Channel, keys: Keys, method: str, kind: str) -> None:
-    need = NEEDS[method]
+    need = RULES[method].need
     scope = need.value if isinstance(need, Scope) else "metadata"
     good = f"Bearer {STATIC}" if kind == "static" else with_scopes(keys, [scope], ["digits"])
     code, text = ask(channel, method, METHODS[method].of("digits"), good)

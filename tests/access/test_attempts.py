@@ -16,10 +16,10 @@ from support.security import AUDIENCE, ISSUER, OTHER_SECRET, Call, Keys
 from inferd.server.access.attempts import BURST, RATE, Attempts
 from inferd.server.access.authority import Authority
 from inferd.server.access.call_checks import CallChecks
+from inferd.server.access.caller import Caller
 from inferd.server.access.client_limits import Limiter
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.grants import Grants
-from inferd.server.access.identity import Identity
 from inferd.server.access.jwt_tokens import JwtTokens
 from inferd.server.access.rate_bucket import RateBucket
 from inferd.server.access.signed_tokens import MEMORY
@@ -56,7 +56,7 @@ class Server:
         """A token that only its signature gives away; another each time."""
         return self.keys.token(key=OTHER_SECRET, sub=f"stranger-{next(self._names)}")
 
-    def call(self, token: str, peer: str = HERE) -> Identity:
+    def call(self, token: str, peer: str = HERE) -> Caller:
         return self.authority.identify(Call(f"Bearer {token}", peer=peer))
 
     def refusal(self, token: str, peer: str = HERE) -> str:
@@ -207,7 +207,7 @@ def test_nothing_is_refused_early_that_would_count(tokens: JwtTokens, keys: Keys
 
 def test_what_is_remembered_of_strangers_is_bounded(server: Server):
     attempts = Attempts(lambda: 0.0)
-    who = Identity("a", Grants((), ()))
+    who = Caller("a", Grants((), ()))
     for number in range(20_000):
         attempts.verified(number.to_bytes(8), Call(peer=f"ipv4:address {number}:1"), lambda: who)
     assert len(attempts._left) <= 8192

@@ -9,7 +9,7 @@ import pytest
 from support.client import make_chain
 from support.rpc import PREDICT, Served, refused, request
 
-from inferd.server.access.call_checks import local_address, readable
+from inferd.server.access.locality import local_address, readable
 from inferd.server.config.schema import Admin, Server, ServerConfig, Tls
 from inferd.v1 import model_service_pb2 as pb
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
+from inferd.server.access.caller import Caller, Credentials
 from inferd.server.access.client_limits import address_of
-from inferd.server.access.identity import Credentials, Identity
 from inferd.server.access.rate_bucket import RateBucket
 from inferd.server.access.recent import Recent
 from inferd.server.errors import Unauthenticated
@@ -31,7 +31,7 @@ class Attempts:
         self._left: Final = Recent[str, RateBucket](_ADDRESSES)
         self._good: Final = Recent[bytes, bool](_TOKENS)
 
-    def verified(self, digest: bytes, call: Credentials, verify: Callable[[], Identity]) -> Identity:
+    def verified(self, digest: bytes, call: Credentials, verify: Callable[[], Caller]) -> Caller:
         """What `verify` gives for the token of this digest. Raises Unauthenticated, too, without asking it where too
         much of this address has failed lately."""
         if self._good.get(digest):

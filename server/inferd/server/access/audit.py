@@ -6,7 +6,7 @@ import logging
 from typing import Any, Final
 
 from inferd.server.access.call_checks import CallChecks
-from inferd.server.access.identity import Credentials
+from inferd.server.access.caller import Credentials
 from inferd.server.errors import Code
 from inferd.server.observability.events import event, get
 from inferd.server.observability.rate_limit import RateLimit
@@ -30,7 +30,7 @@ class Audit:
         """`outcome`: None for done. `asked`: what was asked for, from the request itself."""
         fields: dict[str, Any] = {
             "method": method,
-            "who": self._gate.who(call),
+            "who": self._gate.name(call),
             "peer": call.peer,
             "request_id": _clean(request_id),
             "outcome": "OK" if outcome is None else outcome.name,

@@ -9,9 +9,9 @@ from time import monotonic, time
 from typing import Final
 
 from inferd.server.access.attempts import Attempts
+from inferd.server.access.caller import Caller, Credentials
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.grants import NEEDED, Grants
-from inferd.server.access.identity import Credentials, Identity
 from inferd.server.access.jwt_tokens import JwtTokens
 from inferd.server.access.recent import Recent
 from inferd.server.access.signed_tokens import SignedTokens
@@ -36,7 +36,7 @@ class _AuthorityState:
     def __init__(self, static: StaticTokens | None, signed: SignedTokens | None) -> None:
         self.static: Final = static
         self.signed: Final = signed
-        self.known: Final = Recent[str, Identity](_TOKENS)
+        self.known: Final = Recent[str, Caller](_TOKENS)
 
 
 class Authority:
@@ -52,17 +52,17 @@ class Authority:
         self._clock: Final = clock
         self._attempts: Final = Attempts(clock)
         self._grants: Final = Recent[object, Grants](_TOKENS)
-        self._certified: Final = Recent[tuple[str, ...], Identity](_TOKENS)
+        self._certified: Final = Recent[tuple[str, ...], Caller](_TOKENS)
         self._certificates: Final = {
-            name: Identity(f"certificate:{name}", self._granted(given.scopes, given.models))
+            name: Caller(f"certificate:{name}", self._granted(given.scopes, given.models))
             for name, given in config.certificates.items()
         }
         unknown = config.anonymous
-        self.anonymous: Final = Identity("", Grants(unknown.scopes, unknown.models, anonymous=True))
+        self.anonymous: Final = Caller("", Grants(unknown.scopes, unknown.models, anonymous=True))
         self.open: Final = frozenset(config.open)
         self._state = self._read()
 
-    def identify(self, call: Credentials) -> Identity:
+    def identify(self, call: Credentials) -> Caller:
         """Who calls; the anonymous identity where a call shows nothing. Raises Unauthenticated for credentials that do
         not count."""
         known = self.remembered(call)
@@ -73,7 +73,7 @@ class Authority:
             return self._by_certificate(call.certificate())
         return self._verified(self._state, given, call)
 
-    def remembered(self, call: Credentials) -> Identity | None:
+    def remembered(self, call: Credentials) -> Caller | None:
         """The same for a caller who was identified before; None where that has to be found out. Never raises."""
         given = call.metadata(HEADER)
         if given is not None:
@@ -113,7 +113,7 @@ class Authority:
         static = self._state.static
         event(_log, logging.INFO, "credentials read again", entries=None if static is None else len(static))
 
-    def _verified(self, state: _AuthorityState, given: str, call: Credentials) -> Identity:
+    def _verified(self, state: _AuthorityState, given: str, call: Credentials) -> Caller:
         kind, _, token = given.partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
@@ -130,7 +130,7 @@ class Authority:
         state.known.put(given, identity)
         return identity
 
-    def _by_certificate(self, names: Sequence[str]) -> Identity:
+    def _by_certificate(self, names: Sequence[str]) -> Caller:
         if not names:
             return self.anonymous
         key = tuple(names)

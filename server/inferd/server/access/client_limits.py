@@ -34,8 +34,9 @@ class Limiter:
         if self._rate:
             self._take(self._client(client))
 
-    def enter(self, client: str) -> Lease:
-        """One request begins; the lease is given back when it ends. Raises RateLimited."""
+    def enter(self, client: str) -> Lease | None:
+        """One request begins. Gives the lease to release when it ends; None where nothing bounds how many
+        requests of a client may run at once. Raises RateLimited."""
         found = self._client(client)
         if self._rate:
             self._take(found)
@@ -49,7 +50,7 @@ class Limiter:
                     f"expected at most {self._most} requests of one client at once (limits.clients.concurrency)",
                     retry_after=_PAUSE,
                 )
-        return Lease(found if self._most is not None else None)
+        return None if self._most is None else Lease(found)
 
     def _take(self, client: _LimitedClient) -> None:
         with client.lock:
@@ -83,7 +84,7 @@ class Lease:
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: _LimitedClient | None) -> None:
+    def __init__(self, client: _LimitedClient) -> None:
         self._client = [client]
 
     def release(self) -> None:
@@ -92,9 +93,8 @@ class Lease:
             client = self._client.pop()
         except IndexError:
             return
-        if client is not None:
-            with client.lock:
-                client.running -= 1
+        with client.lock:
+            client.running -= 1
 
 
 def address_of(peer: str) -> str:

@@ -10,14 +10,14 @@ from typing import Final
 from inferd.server.access.recent import Recent
 from inferd.server.errors import Forbidden, ServingError, Unauthenticated
 
-_MODELS: Final = 1024  # names whose answer is remembered, for each scope
-_SHOWN: Final = 100
+_MODELS: Final = 1024  # names whose answer is remembered, for each set of grants
+_SHOWN: Final = 100  # characters of a name that are shown in a refusal
 _LONGEST: Final = 256  # characters of a name that is remembered: callers may send any
 NEEDED: Final = "expected 'authorization: Bearer TOKEN'"
 
 
 class Scope(enum.Enum):
-    """Kinds of things to do. `admin` brings `metadata` with it: an operator sees what is operated."""
+    """Kinds of actions. `admin` includes `metadata`: an operator sees what is operated."""
 
     PREDICT = "predict"
     METADATA = "metadata"
@@ -27,7 +27,7 @@ class Scope(enum.Enum):
 
 
 class Grants:
-    """Scopes and patterns of models. Thread-safe. Compared by identity: equal ones are made once, see `Authority`."""
+    """Scopes and patterns of models. Thread-safe. Compared by identity: `Authority` makes equal grants once."""
 
     def __init__(self, scopes: Iterable[str], models: Iterable[str], *, anonymous: bool = False) -> None:
         """`scopes` by their names; `models` are shell patterns; `anonymous`: of callers without credentials."""
@@ -37,6 +37,7 @@ class Grants:
         self.scopes: Final = frozenset(given)
         self.models: Final = tuple(models)
         self.anonymous: Final = anonymous
+        self._every: Final = "*" in self.models
         self._known: Final = Recent[str, bool](_MODELS)
 
     def allows(self, scope: Scope, model: str) -> bool:
@@ -45,10 +46,12 @@ class Grants:
 
     def allows_all(self, scope: Scope) -> bool:
         """Whether this may be done with every model."""
-        return scope in self.scopes and "*" in self.models
+        return scope in self.scopes and self._every
 
     def covers(self, model: str) -> bool:
-        """Whether a model's name matches."""
+        """Whether a model's name matches a pattern. Remembered for names of usual length."""
+        if self._every:
+            return True
         known = self._known.get(model)
         if known is None:
             known = any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -57,7 +60,7 @@ class Grants:
         return known
 
     def refusal(self, scope: Scope | None, model: str | None = None) -> ServingError:
-        """What a caller with these grants is told: the same whether or not there is such a model. `scope`: None where
+        """The error for a caller with these grants: the same whether or not there is such a model. `scope`: None where
         any credentials will do."""
         if self.anonymous:
             return Unauthenticated(f"{NEEDED}, got none")
@@ -65,3 +68,7 @@ class Grants:
             return Forbidden("expected credentials, got none that count")
         what = "" if model is None else f" for model {model[:_SHOWN]!r}"
         return Forbidden(f"expected credentials with the scope {scope.value!r}{what}, got others")
+
+
+EVERYTHING: Final = Grants((scope.value for scope in Scope), ("*",))
+"""Every scope for every model: the grants of all callers where nobody needs credentials."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
+from inferd.server.access.caller import Caller
 from inferd.server.access.grants import Scope
-from inferd.server.access.identity import Identity
 from inferd.server.access.static_tokens import GrantsOf
 from inferd.server.config.access_schema import Jwt
 from inferd.server.config.errors import ConfigError, Problem
@@ -71,7 +71,7 @@ class JwtTokens:
         except self._wrong as error:
             raise Unauthenticated(self._told(error)) from None
 
-    def verify(self, token: str, key: SigningKey) -> Identity:
+    def verify(self, token: str, key: SigningKey) -> Caller:
         """Who the token is for, by all that it must have. Raises Unauthenticated, whose text shows nothing of it."""
         config = self._config
         try:
@@ -129,7 +129,7 @@ class JwtTokens:
             raise Unauthenticated("expected a token whose header names its key (kid), as there are several")
         raise Unauthenticated("expected a token signed with a key and algorithm of auth.jwt.jwks_file, got another")
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+    def _identity(self, claims: Mapping[str, Any]) -> Caller:
         config = self._config
         scopes = _words(claims.get(config.scopes_claim, ()), config.scopes_claim, apart=True)
         models = _words(claims.get(config.models_claim, ("*",)), config.models_claim, apart=False)
@@ -137,7 +137,7 @@ class JwtTokens:
         if not (isinstance(subject, str) and 0 < len(subject) <= _LONGEST_NAME and subject.isprintable()):
             raise Unauthenticated(f"expected a token with a `sub` of 1 to {_LONGEST_NAME} printable characters")
         known = sorted(_SCOPES.intersection(scopes))
-        return Identity(f"jwt:{subject}", self._grants(known, models), float(claims["exp"]) + config.leeway)
+        return Caller(f"jwt:{subject}", self._grants(known, models), float(claims["exp"]) + config.leeway)
 
 
 def _object(part: str) -> Mapping[str, Any]:

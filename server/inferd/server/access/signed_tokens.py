@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 from inferd.server.access.attempts import Attempts
-from inferd.server.access.identity import Credentials, Identity
+from inferd.server.access.caller import Caller, Credentials
 from inferd.server.access.jwt_tokens import JwtTokens
 from inferd.server.access.recent import Recent
 from inferd.server.errors import Unauthenticated
@@ -29,7 +29,7 @@ class SignedTokens:
         self._clock: Final = clock
         self._refused: Final = Recent[bytes, tuple[float, str]](_REFUSED)
 
-    def verify(self, token: str, call: Credentials) -> Identity:
+    def verify(self, token: str, call: Credentials) -> Caller:
         """Who a call's token is for. Raises Unauthenticated, whose text shows nothing of the token."""
         digest = sha256(token.encode()).digest()
         refused = self._refused.get(digest)
@@ -37,7 +37,7 @@ class SignedTokens:
             raise Unauthenticated(refused[1])
         key = self._tokens.look(token)
 
-        def verify() -> Identity:
+        def verify() -> Caller:
             try:
                 return self._tokens.verify(token, key)
             except Unauthenticated as error:

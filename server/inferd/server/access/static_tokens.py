@@ -21,8 +21,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
+from inferd.server.access.caller import Caller
 from inferd.server.access.grants import Grants
-from inferd.server.access.identity import Identity
 from inferd.server.config.access_schema import Granted
 from inferd.server.config.document import read_document
 from inferd.server.config.errors import ConfigError, Problem, dotted
@@ -61,18 +61,18 @@ class StaticTokens:
 
     def __init__(self, file: Path, grants: GrantsOf) -> None:
         """Raises ConfigError that names every wrong entry, and shows no token."""
-        self._by_hash: Final[dict[bytes, tuple[bytes, Identity]]] = {}
+        self._by_hash: Final[dict[bytes, tuple[bytes, Caller]]] = {}
         for name, entry in _entries(file).items():
             digest = bytes.fromhex(entry.sha256)
             if digest[:8] in self._by_hash:
                 raise ConfigError([Problem(str(file), dotted((name,)), "a token of its own", "another entry's")])
-            identity = Identity(name, grants(entry.scopes, entry.models), _until(entry.expires))
+            identity = Caller(name, grants(entry.scopes, entry.models), _until(entry.expires))
             self._by_hash[digest[:8]] = digest, identity
 
     def __len__(self) -> int:
         return len(self._by_hash)
 
-    def find(self, token: bytes) -> Identity | None:
+    def find(self, token: bytes) -> Caller | None:
         """Whose token this is, expired or not."""
         digest = hashlib.sha256(token).digest()
         # A part of the hash finds the entry, which tells nobody anything: who could choose hashes need not guess. The

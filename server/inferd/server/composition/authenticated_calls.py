@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from inferd.server.access.grants import Grants, Scope
-from inferd.server.access.method_rules import NEEDS, lacking, scope_of
+from inferd.server.access.method_rules import RULES, Need
 from inferd.server.access.recent import Recent
 from inferd.server.composition.call_proxies import StreamProxy
 from inferd.server.errors import Code, Unauthenticated
@@ -71,7 +71,7 @@ class AuthenticatedCalls:
 
     def _stream(self, path: str) -> StreamHandler:
         # What else is sent than answers to requests that were taken is news, and for callers who still count.
-        kind = _Checked if NEEDS[path] is Scope.PREDICT else _Watching
+        kind = _Checked if RULES[path].need is Scope.PREDICT else _Watching
 
         def guarded(call: StreamCall) -> None:
             try:
@@ -88,7 +88,7 @@ class AuthenticatedCalls:
         made = self._make(grants)
         unary, stream = dict(made.unary), dict(made.stream)
         for path in (*unary, *stream):
-            need = NEEDS[path]
+            need = RULES[path].need
             if lacking(grants, need, self._authority.open):
                 handler = self._refusing(grants, path)
                 if path in unary:
@@ -100,7 +100,7 @@ class AuthenticatedCalls:
         return handlers
 
     def _refusing(self, grants: Grants, path: str) -> Callable[[UnaryCall | StreamCall], None]:
-        scope = scope_of(NEEDS[path])
+        scope = scope_of(RULES[path].need)
 
         def refuse(call: UnaryCall | StreamCall) -> None:
             self._fail(call, grants.refusal(scope))
@@ -167,3 +167,19 @@ class _Watching(_Checked):
         self._over = True
         for fn in self._ends:  # who tells the news need not go on
             fn()
+
+
+def lacking(grants: Grants, need: Need, opened: frozenset[str]) -> bool:
+    """Whether a caller with these grants has no model at all with which it could do this."""
+    if isinstance(need, Scope):
+        return need not in grants.scopes
+    if need in opened:
+        return False
+    return Scope.METADATA not in grants.scopes if need == "reflection" else grants.anonymous
+
+
+def scope_of(need: Need) -> Scope | None:
+    """The scope to be named in a refusal."""
+    if isinstance(need, Scope):
+        return need
+    return Scope.METADATA if need == "reflection" else None

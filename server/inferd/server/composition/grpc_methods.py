@@ -7,7 +7,7 @@ from dataclasses import replace
 from inferd.server.access.audit import Audit
 from inferd.server.access.call_checks import CallChecks, make_call_checks
 from inferd.server.access.grants import Grants, Scope
-from inferd.server.access.method_rules import NEEDS
+from inferd.server.access.method_rules import RULES
 from inferd.server.access.visible_models import VisibleModels
 from inferd.server.composition.audited_calls import with_audit
 from inferd.server.composition.authenticated_calls import AuthenticatedCalls, Handlers
@@ -114,7 +114,7 @@ def build_method_table(
     bursts = GroupRunner(manager)
     table = MethodTable(
         unary={
-            path: with_audit(path, handler, audit, gate.new_id) if NEEDS[path] is Scope.ADMIN else handler
+            path: with_audit(path, handler, audit, gate.new_id) if RULES[path].audited else handler
             for path, handler in whole.unary.items()
         },
         stream=whole.stream,
@@ -133,7 +133,7 @@ def build_method_table(
 
 def _limited(table: MethodTable, bounded: LimitedCalls) -> MethodTable:
     """The table within the bounds of clients. Health is never counted."""
-    free = {path for path, need in NEEDS.items() if need == "health"}
+    free = {path for path, rule in RULES.items() if not rule.charged}
     return replace(
         table,
         unary={path: fn if path in free else bounded.unary(fn) for path, fn in table.unary.items()},

@@ -26,8 +26,11 @@ class LimitedCalls:
             lease = self._enter(call)
             if lease is None:
                 return
-            call.on_cancel(lease.release)
-            handler(_Unary(call, lease))
+            if lease[0] is None:
+                handler(call)
+                return
+            call.on_cancel(lease[0].release)
+            handler(_Unary(call, lease[0]))
 
         return limited
 
@@ -38,14 +41,18 @@ class LimitedCalls:
             lease = self._enter(call)
             if lease is None:
                 return
-            call.on_cancel(lease.release)
-            handler(_Stream(call, lease))
+            if lease[0] is None:
+                handler(call)
+                return
+            call.on_cancel(lease[0].release)
+            handler(_Stream(call, lease[0]))
 
         return limited
 
-    def _enter(self, call: UnaryCall | StreamCall) -> Lease | None:
+    def _enter(self, call: UnaryCall | StreamCall) -> tuple[Lease | None] | None:
+        """The lease that is held, if any, in a tuple; None for a call that was refused."""
         try:
-            return self._limiter.enter(self._edge.gate.client(call))
+            return (self._limiter.enter(self._edge.gate.client(call)),)
         except RateLimited as error:
             self._refused(call.method, error.code)
             self._edge.fail(call, error)

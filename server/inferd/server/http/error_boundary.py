@@ -73,7 +73,8 @@ class RestErrorBoundary:
             try:
                 return await self._admitted(exchange, work, model, scope)
             finally:
-                lease.release()
+                if lease is not None:
+                    lease.release()
         except Gone:
             return Response(status_code=499)
         except asyncio.CancelledError:  # only the end of the server does that

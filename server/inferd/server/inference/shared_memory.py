@@ -15,7 +15,7 @@ from threading import Lock
 from weakref import finalize
 
 from inferd.server.access.call_checks import CallChecks
-from inferd.server.access.identity import Credentials
+from inferd.server.access.caller import Credentials
 from inferd.server.errors import AlreadyExists, ExecutionFailed, Forbidden, InvalidRequest, NotFound, Unsupported
 from inferd.wire.oip.values import Parameter, Parameters
 

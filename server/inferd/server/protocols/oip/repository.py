@@ -54,7 +54,7 @@ class RepositoryMethods:
         name = request.model_name
         replacement = _replacement(request.parameters)
         if replacement is not None and replacement.files:
-            self._edge.gate.admit_upload()
+            self._edge.gate.authorize_upload()
 
         def reword(error: BaseException) -> BaseException:
             if isinstance(error, NotFound):
