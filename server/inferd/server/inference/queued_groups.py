@@ -34,7 +34,7 @@ class BatchShare:
     rows: int
 
 
-class Caller(Protocol):
+class AnsweredCall(Protocol):
     """Who asks; see `rpc.transport.UnaryCall`."""
 
     @property
@@ -80,7 +80,7 @@ class QueuedGroups:
         handle: HandleLike,
         plan: Plan,
         wanted: tuple[str, ...] | None,
-        asked: Sequence[tuple[Caller, str, dict[str, Array], int]],
+        asked: Sequence[tuple[AnsweredCall, str, dict[str, Array], int]],
         started: float,
     ) -> bool:
         """Queues requests of one form: each with its caller, id, inputs and the bytes that it holds. All or none, and
@@ -189,7 +189,7 @@ def _caller_of(request: QueuedRequest) -> Any:
     return caller
 
 
-def _reply(caller: Caller, message: bytes) -> None:
+def _reply(caller: AnsweredCall, message: bytes) -> None:
     try:
         caller.reply(message)
     except Exception:

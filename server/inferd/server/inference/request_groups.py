@@ -16,7 +16,7 @@ from typing import Any
 
 from inferd.backends.api import BackendError
 from inferd.server.errors import Overloaded, ServingError
-from inferd.server.inference.queued_groups import BatchShare, Caller, QueuedGroups
+from inferd.server.inference.queued_groups import AnsweredCall, BatchShare, QueuedGroups
 from inferd.server.inference.service import Plan, ordered
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.wire.request_forms import MessageLayout, RequestForm
@@ -121,7 +121,7 @@ class GroupRunner:
         messages: Sequence[tuple[MessageLayout[Any], bytes]],
         arrived_at: float,
         request_ids: Sequence[str],
-        callers: Sequence[Caller],
+        callers: Sequence[AnsweredCall],
     ) -> bool:
         """Whether requests that cannot run here and now have been queued for their model's own thread: all or none.
         `line` answers them."""
