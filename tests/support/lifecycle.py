@@ -189,7 +189,7 @@ class House:
             self.source,
             self.loader,
             named=self.named,
-            substitution=OverrideReader(request_resolver(self.config, self.named), self.uploads),
+            override_reader=OverrideReader(request_resolver(self.config, self.named), self.uploads),
             barrier=barrier,
             pool=self.pool,
             spawn=lambda name, job: self.spawned.append(job),

@@ -66,13 +66,13 @@ def build_manager(
     places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
     loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy, who=who)
-    substitution = OverrideReader(request_resolver(config, named), uploads_of(config))
+    override_reader = OverrideReader(request_resolver(config, named), uploads_of(config))
     manager = Manager(
         config,
         watched,
         loader,
         named=named,
-        substitution=substitution,
+        override_reader=override_reader,
         overrides=shared.overrides if shared is not None else None,
         barrier=shared.barrier if shared is not None else None,
     )

@@ -69,7 +69,7 @@ class Acquires(Protocol):
 
 
 class ManagerLike(Acquires, Protocol):
-    """What is served, and the operators' wishes; see `lifecycle.manager.Manager`. Nothing here blocks."""
+    """What is served, and the operators' overrides; see `lifecycle.manager.Manager`. Nothing here blocks."""
 
     @property
     def persistent(self) -> bool: ...

@@ -67,7 +67,7 @@ class Manager:
         loader: LoaderLike,
         *,
         named: ConfiguredModels | None = None,
-        substitution: OverrideReader | None = None,
+        override_reader: OverrideReader | None = None,
         overrides: Overrides | None = None,
         barrier: ActivationBarrier | None = None,
         pool: PoolLike | None = None,
@@ -81,7 +81,7 @@ class Manager:
         self._source = source
         self._loader = loader
         self._named = named or ConfiguredModels()
-        self._substitution = substitution
+        self._override_reader = override_reader
         self._pool = pool or LoadPool(config.load.threads)
         self._spawn = spawn
         self._clock = clock
@@ -108,7 +108,7 @@ class Manager:
                 self._reconciler, explicit=explicit, discreet=config.auth.enabled, clock=clock, wall_clock=wall_clock
             ),
             self._named,
-            substitution,
+            override_reader,
             source=source,
             mailbox=self._mailbox,
             spawn=spawn,
@@ -259,9 +259,9 @@ class Manager:
         """
         return self._operations.replace_configured(models, by)
 
-    def adopt_overrides(self, name: str, wishes: ModelOverrides) -> None:
+    def adopt_overrides(self, name: str, overrides: ModelOverrides) -> None:
         """Takes over the overrides for a model from the supervisor, which keeps them."""
-        self._mailbox.post(OverridesReplaced(name, wishes))
+        self._mailbox.post(OverridesReplaced(name, overrides))
 
     # Life
 
@@ -270,8 +270,8 @@ class Manager:
         with self._life:
             if self._stop_asked:
                 return
-            if self._substitution is not None:
-                self._substitution.uploads.clean()
+            if self._override_reader is not None:
+                self._override_reader.uploads.clean()
             if self._preloading:
                 self._pool.submit("preload", self._preload)
             self._thread = threading.Thread(target=self._run, name="inferd-manager", daemon=True)
@@ -288,8 +288,8 @@ class Manager:
         if self.begin_stop(grace) and self._thread is None:
             self._run()  # there is nobody else to do it
         self._stopped.wait(grace + _CLOSING + 5)
-        if self._substitution is not None:
-            self._substitution.uploads.close()
+        if self._override_reader is not None:
+            self._override_reader.uploads.close()
 
     def begin_stop(self, grace: float) -> bool:
         """What `stop` does before it waits. Whether this call was the first."""
@@ -348,9 +348,9 @@ class Manager:
             event(log, logging.ERROR, "the manager failed at something and goes on", error=error)
 
     def _remove_uploads(self) -> None:
-        if self._substitution is not None:
+        if self._override_reader is not None:
             for directory in self._observed.load_overrides.unused(self._reconciler.models):
-                self._spawn("inferd-upload-gone", partial(self._substitution.uploads.remove, directory))
+                self._spawn("inferd-upload-gone", partial(self._override_reader.uploads.remove, directory))
 
     def _run(self) -> None:
         while True:

@@ -56,18 +56,18 @@ def _version(model: ModelStatus, number: int, subject: str) -> ServingError:
     unavailable = _state(status, subject)
     if unavailable is not None:
         return unavailable
-    wish = _unloaded(model, str(number))
-    if wish:
-        return NotFound(f"{subject} {wish}; {_served(model)}")
+    unloaded = _unloaded(model, str(number))
+    if unloaded:
+        return NotFound(f"{subject} {unloaded}; {_served(model)}")
     reason = next((note for note in status.notes if note.startswith("on disk, not served")), "is not served")
     return NotFound(f"{subject} is {reason.removeprefix('is ')}; {_served(model)}")
 
 
 def _model(model: ModelStatus) -> ServingError:
     subject = f"model {model.name!r}"
-    wish = _unloaded(model, "")
-    if wish and not any(status.state in (State.LOADING, State.UNLOADING) for status in model.versions):
-        return NotFound(f"{subject} {wish}")
+    unloaded = _unloaded(model, "")
+    if unloaded and not any(status.state in (State.LOADING, State.UNLOADING) for status in model.versions):
+        return NotFound(f"{subject} {unloaded}")
     coming = [status for status in model.versions if status.state is State.LOADING]
     waiting = [status for status in model.versions if status.state is State.START and not status.error]
     failed = [status for status in model.versions if status.state is State.START and status.error]
@@ -98,9 +98,9 @@ def _state(status: VersionStatus, subject: str) -> ServingError | None:
 
 
 def _unloaded(model: ModelStatus, value: str) -> str:
-    for wish in model.overrides:
-        if wish.kind == "unloaded" and wish.value in ("", value):
-            return f"was unloaded by {wish.by}"
+    for override in model.overrides:
+        if override.kind == "unloaded" and override.value in ("", value):
+            return f"was unloaded by {override.by}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What can be said of a version and a model: states, statuses and changes. Values only; the manager makes them."""
+"""What is published of a version and a model: states, statuses and changes. Values only; the reconciler makes them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ class ServableId:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version now. `changed_at` is wall-clock seconds; `load_seconds` includes the warm-up. `lost`: the worker
-    process that it lives in is gone, and another one is to take its place; `restarts` counts that."""
+    """One version now.
+
+    generation     counts the loads of the process: it tells two loads of one version apart
+    load_seconds   time that the load took, warm-up included
+    changed_at     when the state or the error last changed, wall-clock seconds
+    lost           the worker process in which it lives has ended, and another one is started
+    restarts       how often that has happened
+    """
 
     id: ServableId
     state: State
@@ -55,8 +61,8 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class PublishedOverride:
-    """An operator's wish. `kind`: "unloaded", "pinned", "loaded", "label", and for what came with a load "config" or
-    "upload"; `at` is wall-clock seconds."""
+    """An override as the status shows it. `kind`: "unloaded", "pinned", "loaded", "label"; "config" or "upload" for a
+    load override. `at` is wall-clock seconds."""
 
     kind: str
     value: str
@@ -67,7 +73,8 @@ class PublishedOverride:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model now, versions descending. `parts`: the models that an ensemble is made of."""
+    """One model now. `versions`: the highest first; `labels`: label to version; `parts`: the models that an ensemble is
+    made of."""
 
     name: str
     versions: tuple[VersionStatus, ...] = ()
@@ -80,6 +87,6 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A version has changed its state. AVAILABLE is announced after the swap, UNLOADING before the removal."""
+    """A version has changed its state. AVAILABLE is announced after the serving map was swapped, UNLOADING before."""
 
     status: VersionStatus

@@ -27,7 +27,8 @@ class SharedOverrides(Overrides):
         persistent: bool,
     ) -> None:
         super().__init__(None)
-        self._wishes = dict(wishes)
+        for model, kept in wishes.items():
+            self.adopt(model, kept)
         self._keep = keep
         self._kept_on_disk = persistent
 

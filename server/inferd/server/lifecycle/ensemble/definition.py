@@ -1,7 +1,7 @@
-"""Ensembles: models made of other models. What their settings must say, and what lacks while they cannot be served.
+"""Ensembles, models made of other models: what their settings must say, and what keeps one from being served.
 
-An ensemble is served only while every model in it is, and fits. `obstacle` says what is in the way, from the pictures
-of one moment; the conductor asks it whenever one of these models changes.
+An ensemble is served only while every model in it is served and fits. `obstacle` says what is in the way at one moment;
+the reconciler asks it whenever one of these models changes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from inferd.server.scheduling.ensemble.step_graph import GraphStep, StepGraph, S
 BACKEND = "ensemble"
 
 Found = Mapping[tuple[str, int | None], Signature]
-"""By model and version (None: the default one) of a step: the default signature of what it runs on."""
+"""The default signature of the servable on which a step runs, by the step's model and version (None: the default
+one)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why an ensemble cannot be served now. `passing`: it is only waiting for something that is on its way."""
+    """Why an ensemble cannot be served now. `passing`: it waits for a model that is about to be served."""
 
     reason: str
     passing: bool = False
 
 
 def step_graph_of(config: ModelConfig) -> tuple[Signature, StepGraph]:
-    """What an ensemble takes and gives, and how its steps hang together. Raises LoadError."""
+    """An ensemble's signature and the graph of its steps, from its settings. Raises LoadError."""
     declared = declared_signatures(config)
     if len(declared) != 1:
         raise LoadError(f"an ensemble declares its inputs and outputs in one signature, got {len(declared)}")
@@ -58,7 +59,7 @@ def step_graph_of(config: ModelConfig) -> tuple[Signature, StepGraph]:
 
 
 def misfit(signature: Signature, wiring: StepGraph, found: Found) -> str:
-    """Where the steps' models and the ensemble do not fit each other, "" where they do."""
+    """Where the signatures of the steps' models and of the ensemble do not fit together, in words; "" where they do."""
     specs = {spec.name: spec for spec in signature.inputs}
     for stage in wiring.stages:
         model = found[stage.model, stage.version]
@@ -109,11 +110,11 @@ def _agree(one: TensorSpec, other: TensorSpec) -> bool:
 
 
 def obstacle(
-    model: ModelState, served: Servable | None, records: Mapping[str, ModelState], serving: ServingMap
+    model: ModelState, served: Servable | None, models: Mapping[str, ModelState], serving: ServingMap
 ) -> Obstacle | None:
-    """What is in the way of an ensemble, None for nothing. The manager's thread only.
+    """What keeps an ensemble from being served, None for nothing. The manager's thread only.
 
-    `served`: the ensemble as it is loaded, which may be made otherwise than its settings say now; None: not loaded.
+    `served`: the ensemble as it is loaded, whose steps may differ from those in its settings now; None: not loaded.
     """
     assert model.config is not None
     if served is not None and isinstance(served.scheduler, EnsembleScheduler):
@@ -123,7 +124,7 @@ def obstacle(
             signature, wiring = step_graph_of(model.config)
         except LoadError as error:
             return Obstacle(str(error))
-    circle = _circle(model.name, records)
+    circle = _circle(model.name, models)
     if circle:
         return Obstacle(f"ensembles hold each other in a circle: {' → '.join(circle)}")
     found: dict[tuple[str, int | None], Signature] = {}
@@ -136,7 +137,7 @@ def obstacle(
         if servable is not None:
             found[stage.model, stage.version] = servable.signatures[servable.default_signature]
             continue
-        missing = _missing(stage, records.get(stage.model))
+        missing = _missing(stage, models.get(stage.model))
         if not missing.passing:
             return missing
         passing = passing or missing
@@ -146,30 +147,30 @@ def obstacle(
     return Obstacle(problem) if problem else None
 
 
-def _missing(stage: GraphStep, record: ModelState | None) -> Obstacle:
-    if record is None or (record.disk is None and not record.versions):
+def _missing(stage: GraphStep, model: ModelState | None) -> Obstacle:
+    if model is None or (model.disk is None and not model.versions):
         return Obstacle(f"{stage.subject}: there is no such model in the repository")
     versions = [
-        version for number, version in record.versions.items() if stage.version is None or number == stage.version
+        version for number, version in model.versions.items() if stage.version is None or number == stage.version
     ]
     if not versions:
-        return Obstacle(f"{stage.subject}: it has no such version; there is {_numbers(record.versions)}")
+        return Obstacle(f"{stage.subject}: it has no such version; there is {_numbers(model.versions)}")
     if any(version.state is State.LOADING for version in versions):
         return Obstacle(f"{stage.subject} is loading", passing=True)
     waiting = [v for v in versions if v.state in (None, State.START) and not v.error and not v.failure]
     if any(v.state is State.START or (v.disk is not None and v.disk.held) for v in waiting):
         return Obstacle(f"{stage.subject} is not loaded yet", passing=True)
-    errors = [record.disk.error if record.disk is not None else "", *(v.error for v in versions)]
+    errors = [model.disk.error if model.disk is not None else "", *(v.error for v in versions)]
     reason = next((error for error in errors if error), "")
     return Obstacle(f"{stage.subject} is not available{f': {reason}' if reason else ''}")
 
 
-def _circle(name: str, records: Mapping[str, ModelState]) -> list[str]:
-    """The way from an ensemble through others back to itself, empty when there is none."""
+def _circle(name: str, models: Mapping[str, ModelState]) -> list[str]:
+    """The path from an ensemble through others back to itself, empty when there is none."""
     seen: set[str] = set()
 
     def walk(path: list[str]) -> list[str]:
-        for below in composing(records.get(path[-1])):
+        for below in composing(models.get(path[-1])):
             if below == name:
                 return [*path, name]
             if below not in seen:
@@ -182,15 +183,15 @@ def _circle(name: str, records: Mapping[str, ModelState]) -> list[str]:
     return walk([name])
 
 
-def composing(record: ModelState | None) -> tuple[str, ...]:
+def composing(model: ModelState | None) -> tuple[str, ...]:
     """The models that an ensemble is made of, none for any other model."""
-    return models_of(record.config) if record is not None and record.config is not None else ()
+    return models_of(model.config) if model is not None and model.config is not None else ()
 
 
-def held_by(record: ModelState) -> frozenset[str]:
-    """The models that an ensemble is made of or will be."""
-    loaded = {step.model for served in record.available().values() for step in served.ensemble}
-    return frozenset(loaded.union(composing(record)))
+def held_by(model: ModelState) -> frozenset[str]:
+    """The models that an ensemble is made of, as it is loaded and as its settings say now."""
+    loaded = {step.model for served in model.available().values() for step in served.ensemble}
+    return frozenset(loaded.union(composing(model)))
 
 
 def models_of(config: ModelConfig) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How an ensemble comes: nothing is opened, its steps are wired to models that are served already."""
+"""How an ensemble is loaded: nothing is opened, its steps are connected to models that are served already."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from inferd.server.scheduling.policies.fair_share import Who
 
 
 def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who: Who | None = None) -> Servable:
-    """An ensemble of what `acquire` finds now; each request acquires anew; `who` tells callers apart. Raises
-    LoadError."""
+    """The servable of an ensemble, checked against the models that `acquire` finds now; each request acquires them
+    anew. `who` tells the callers of a queue apart. Raises LoadError."""
     began = time.monotonic()
     config = request.config
     signature, wiring = step_graph_of(config)

@@ -16,7 +16,7 @@ from inferd.server.lifecycle.loading.pool import Job
 from inferd.server.lifecycle.operations.load import LoadOperation
 from inferd.server.lifecycle.operations.load_overrides import OverrideReader, Replacement
 from inferd.server.lifecycle.operations.load_with_overrides import LoadWithOverridesOperation
-from inferd.server.lifecycle.operations.operation import Operation, OperationContext
+from inferd.server.lifecycle.operations.operation import AdminOperation, OperationContext
 from inferd.server.lifecycle.operations.overrides import OverridesError
 from inferd.server.lifecycle.operations.reload_config import ConfigureModelOperation, WithdrawModelOperation
 from inferd.server.lifecycle.reconcile.events import Event
@@ -36,7 +36,7 @@ class OperationRequested(Event):
     """An operator's request. It begins once a listing with the number `after` has been handled, and runs in the context
     variables of whoever asked. `future` gets the model's status, or the error."""
 
-    operation: Operation
+    operation: AdminOperation
     future: Future[ModelStatus]
     after: int
     context: contextvars.Context
@@ -58,7 +58,7 @@ class AdminOperations:
         self,
         context: OperationContext,
         configured: ConfiguredModels,
-        substitution: OverrideReader | None,
+        override_reader: OverrideReader | None,
         *,
         source: SourceLike,
         mailbox: Mailbox,
@@ -70,7 +70,7 @@ class AdminOperations:
         """`patience`: seconds for which a load waits until the newest version has settled."""
         self._context = context
         self._configured = configured
-        self._substitution = substitution
+        self._override_reader = override_reader
         self._source = source
         self._mailbox = mailbox
         self._spawn = spawn
@@ -91,9 +91,9 @@ class AdminOperations:
         settled_by = self._clock() + self._patience
         if replacement is None:
             return self.ask(LoadOperation(name, version, by, settled_by), after)
-        if self._substitution is None:
+        if self._override_reader is None:
             raise Unsupported("this manager takes no settings or files with a load")
-        make = partial(self._substitution.make, name, replacement, by, self._wall_clock())
+        make = partial(self._override_reader.make, name, replacement, by, self._wall_clock())
         future: Future[ModelStatus] = Future()
         # Carried through also when the caller has gone: it may have to be undone, and its files be removed.
         outcome: Future[ModelStatus] = Future()
@@ -124,7 +124,7 @@ class AdminOperations:
         )
 
     def ask(
-        self, operation: Operation, after: int = 0, future: Future[ModelStatus] | None = None
+        self, operation: AdminOperation, after: int = 0, future: Future[ModelStatus] | None = None
     ) -> Future[ModelStatus]:
         """Has an operation carried through, once the listing `after` has been handled. Refused while the manager
         stops."""
@@ -182,7 +182,7 @@ class AdminOperations:
             _finish(waiting.request.future, error=Unavailable(_STOPPING))
         self._forget_answered()
 
-    def _may_begin(self, operation: Operation, future: Future[ModelStatus]) -> bool:
+    def _may_begin(self, operation: AdminOperation, future: Future[ModelStatus]) -> bool:
         if not operation.exclusive:
             return True
         other = self._exclusive.get(operation.model)

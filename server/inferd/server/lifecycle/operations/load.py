@@ -31,7 +31,7 @@ class LoadOperation:
     exclusive: ClassVar[bool] = False
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         if self.version is None:
             observed = context.reconciler.observed
             if observed.load_overrides.get(self.model) is not None and not observed.in_repository(self.model):
@@ -47,7 +47,7 @@ class LoadOperation:
         )
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         model = context.reconciler.models.get(self.model) or ModelState(self.model)  # it may be gone again
         if self.version is None:
             return context.model_serves(model)
@@ -61,17 +61,17 @@ class LoadOperation:
                 return False
         reconciler = context.reconciler
         reconciler.take_from_disk(name)
-        wishes = context.wishes(name).only(lambda wish: wish.kind != "pinned")
+        overrides = context.overrides(name).without("pinned")
         if version is None:
-            wishes = wishes.only(lambda wish: wish.kind != "unloaded")
+            overrides = overrides.without("unloaded")
             if context.explicit:
-                wishes = context.plus(wishes, "loaded", None, self.by)
+                overrides = context.plus(overrides, "loaded", None, self.by)
         else:
             context.check_on_disk(model, version)
-            wishes = wishes.only(lambda wish: not (wish.kind == "unloaded" and wish.version == version))
-        reconciler.change_overrides(name, wishes)
+            overrides = overrides.minus("unloaded", version)
+        reconciler.change_overrides(name, overrides)
         if version is not None and version not in reconciler.decide(name).wanted:
-            reconciler.change_overrides(name, context.plus(wishes, "loaded", version, self.by))
+            reconciler.change_overrides(name, context.plus(overrides, "loaded", version, self.by))
         reconciler.try_again(name, version)
         return True
 

@@ -1,5 +1,5 @@
-"""What came with a load in the place of a model's own: settings instead of its config.pbtxt and model.yaml, and perhaps
-files instead of its directory. In force until the model is loaded without, or unloaded."""
+"""Load overrides: settings that came with a load request and replace the model's config.pbtxt and model.yaml, and
+perhaps files that replace its directory. They are in force until the model is loaded without any, or unloaded."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from inferd.server.repository.uploads import Files, Uploads, checked_files
 SOURCE = "'config' of the load"
 
 ResolveRequest = Callable[[str, Mapping[str, Any]], tuple[ModelConfig, tuple[str, ...]]]
-"""Model name, the mapping of Triton's ModelConfig → settings with the server's layers applied, and notes. Raises
-ConfigError."""
+"""Takes a model's name and the mapping of Triton's ModelConfig; gives the settings with the server's layers applied,
+and notes. Raises ConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What a load brings: `config` is Triton's ModelConfig as JSON; `files` by "<version>/<path>"."""
+    """What a load request brings. `config`: Triton's ModelConfig as JSON; `files`: contents by "<version>/<path>"."""
 
     config: str
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -37,8 +37,12 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadOverride:
-    """A replacement that was read and written down. `upload`: the model that its files make, None without files; `by`
-    and `at` (wall-clock seconds): who brought it, and when."""
+    """A replacement that was read, and whose files were written to disk.
+
+    config, notes   the model's settings, and settings that are not honoured
+    by, at          who brought it, and when (wall-clock seconds)
+    upload          the model that its files make, None without files
+    """
 
     config: ModelConfig
     notes: tuple[str, ...]
@@ -48,12 +52,12 @@ class LoadOverride:
 
     @property
     def shown(self) -> PublishedOverride:
-        """As the status shows it."""
+        """The load override as the status shows it."""
         return PublishedOverride("config" if self.upload is None else "upload", "", self.by, self.at, persistent=False)
 
     def over(self, found: ModelOnDisk | None) -> ModelOnDisk | None:
-        """What counts as the model while the repository holds `found`."""
-        # Which requests reach a version, and in which order versions come and go, is no part of Triton's settings.
+        """The model as it counts while the repository holds `found`. None: there is no such model."""
+        # Triton's settings say nothing of labels and of the order in which versions come and go.
         own = found.config if found is not None else None
         kept = {} if own is None else {"labels": own.labels, "transition": own.transition}
         config = self.config.model_copy(update=kept)
@@ -66,14 +70,15 @@ class LoadOverride:
 
 
 class OverrideReader:
-    """Makes substitutes. Any thread; it writes files."""
+    """Reads replacements. Thread-safe; it writes files, so not for the manager's thread."""
 
     def __init__(self, resolve: ResolveRequest, uploads: Uploads) -> None:
         self.uploads = uploads
         self._resolve = resolve
 
     def make(self, name: str, replacement: Replacement, by: str, at: float) -> LoadOverride:
-        """Raises InvalidRequest, Overloaded or ExecutionFailed; then nothing is left behind."""
+        """The load override of a replacement. Raises InvalidRequest, Overloaded or ExecutionFailed, and then leaves no
+        file behind."""
         try:
             triton = read_triton_json(replacement.config)
             config, notes = self._resolve(name, triton.values)
@@ -100,51 +105,52 @@ class OverrideReader:
 
 
 class LoadOverrides:
-    """Those in force, by model. The manager's thread only."""
+    """The load overrides in force, by model. The manager's thread only."""
 
     def __init__(self) -> None:
         self._current: dict[str, LoadOverride] = {}
         self._unused: list[tuple[str, Path]] = []
 
     def get(self, name: str) -> LoadOverride | None:
-        """The one in force for a model."""
+        """The load override in force for a model, None when there is none."""
         return self._current.get(name)
 
-    def put(self, name: str, substitute: LoadOverride | None) -> None:
-        """Puts one in force; None: the model's own counts again. The one before may come back: see `forsake`."""
+    def put(self, name: str, load_override: LoadOverride | None) -> None:
+        """Puts a load override in force; None: the model's own settings and files count again. The one before may come
+        back, until it is passed to `discard`."""
         self._current.pop(name, None)
-        if substitute is not None:
-            self._current[name] = substitute
+        if load_override is not None:
+            self._current[name] = load_override
 
     def drop(self, name: str) -> bool:
-        """The model's own counts again, for good. Gives whether that changes anything."""
+        """The model's own settings and files count again, for good. Whether that changes anything."""
         before = self._current.pop(name, None)
-        self.forsake(name, before)
+        self.discard(name, before)
         return before is not None
 
-    def forsake(self, name: str, substitute: LoadOverride | None) -> None:
-        """It will not come back: what was uploaded with it is not needed any more."""
-        if substitute is not None and substitute.upload is not None:
-            self._unused.append((name, substitute.upload.directory))
+    def discard(self, name: str, load_override: LoadOverride | None) -> None:
+        """A load override will not come back: its files are not needed any more."""
+        if load_override is not None and load_override.upload is not None:
+            self._unused.append((name, load_override.upload.directory))
 
     def over(self, listing: Listing) -> Listing:
-        """What counts while the repository holds this."""
+        """The listing with the load overrides applied."""
         if not self._current:
             return listing
         models = dict(listing.models)
-        for name, substitute in self._current.items():
-            model = substitute.over(models.get(name))
+        for name, load_override in self._current.items():
+            model = load_override.over(models.get(name))
             if model is not None:
                 models[name] = model
         return replace(listing, models=dict(sorted(models.items())))
 
     def shown(self, name: str) -> tuple[PublishedOverride, ...]:
-        """As the status shows the one in force."""
-        substitute = self._current.get(name)
-        return () if substitute is None else (substitute.shown,)
+        """The load override in force as the status shows it; empty when there is none."""
+        load_override = self._current.get(name)
+        return () if load_override is None else (load_override.shown,)
 
     def unused(self, models: Mapping[str, ModelState]) -> list[Path]:
-        """Directories that no load reads any more, each told once."""
+        """Directories of discarded files that no load reads any more; each is returned once."""
         if not self._unused:
             return []
         read = [(n, d) for n, d in self._unused if n in models and models[n].loading]

@@ -19,18 +19,18 @@ class LoadWithOverridesOperation:
     will, everything is put back to what it was."""
 
     model: str
-    substitute: LoadOverride
+    load_override: LoadOverride
     by: str
     settled_by: float
     exclusive: ClassVar[bool] = True  # what one of them puts back must not be what another one brought
     _before: Checkpoint | None = field(default=None, init=False)
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         name, reconciler = self.model, context.reconciler
         before = reconciler.checkpoint(name)
         try:
-            reconciler.use_load_overrides(name, self.substitute)
+            reconciler.use_load_overrides(name, self.load_override)
             begun = self._load.ask(context)
             # Without this, what is served would go before anyone knows that nothing comes.
             if begun and not reconciler.decide(name).wanted:
@@ -38,7 +38,7 @@ class LoadWithOverridesOperation:
                 raise Conflict(f"the settings of the load want no version of model {name!r} that is there: {there}")
         except (ServingError, OverridesError):
             reconciler.restore(before)
-            self._discard(context, self.substitute)
+            self._discard(context, self.load_override)
             raise
         if not begun:
             reconciler.restore(before)
@@ -47,20 +47,20 @@ class LoadWithOverridesOperation:
         return True
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         before = self._before
         assert before is not None
-        if context.reconciler.observed.load_overrides.get(self.model) is not self.substitute:
-            self._discard(context, before.substitute)
+        if context.reconciler.observed.load_overrides.get(self.model) is not self.load_override:
+            self._discard(context, before.load_override)
             raise Conflict(f"model {self.model!r}: another load or unload came before this one had ended")
         try:
             done = self._load.done(context)
         except ServingError:
             context.reconciler.restore(before)
-            self._discard(context, self.substitute)
+            self._discard(context, self.load_override)
             raise
         if done:
-            self._discard(context, before.substitute)
+            self._discard(context, before.load_override)
         return done
 
     @property
@@ -69,4 +69,4 @@ class LoadWithOverridesOperation:
 
     def _discard(self, context: OperationContext, unused: LoadOverride | None) -> None:
         """What came with this will not be used again."""
-        context.reconciler.observed.load_overrides.forsake(self.model, unused)
+        context.reconciler.observed.load_overrides.discard(self.model, unused)

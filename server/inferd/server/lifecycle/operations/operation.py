@@ -18,7 +18,7 @@ from inferd.server.lifecycle.refusals import unknown_model
 from inferd.server.lifecycle.state import State
 
 
-class Operation(Protocol):
+class AdminOperation(Protocol):
     """One request of an operator: it changes what is desired, and is done when that is what is served.
 
     model        the model that it is about
@@ -86,13 +86,15 @@ class OperationContext:
             there = _numbers((model.disk and [found.number for found in model.disk.versions]) or [])
             raise NotFound(f"model {model.name!r} has no version {number} on disk; on disk: {there}")
 
-    def wishes(self, name: str) -> ModelOverrides:
+    def overrides(self, name: str) -> ModelOverrides:
         """The operators' overrides for a model."""
         return self.reconciler.overrides.of(name)
 
-    def plus(self, wishes: ModelOverrides, kind: Kind, version: int | None, by: str, label: str = "") -> ModelOverrides:
+    def plus(
+        self, overrides: ModelOverrides, kind: Kind, version: int | None, by: str, label: str = ""
+    ) -> ModelOverrides:
         """These overrides and one more, made now."""
-        return wishes.plus(Override(kind, version, by, self._wall_clock(), label))
+        return overrides.plus(Override(kind, version, by, self._wall_clock(), label))
 
     def version_serves(self, model: ModelState, number: int) -> bool:
         """Whether the version serves what is on disk. When it never will: raises NotFound, Conflict or Unavailable
@@ -133,7 +135,7 @@ class OperationContext:
         newest = max(wanted, default=-1)
         if any(version.settling and version.number >= newest for version in disk.versions):
             return False
-        if not wanted and self.wishes(model.name).get("unloaded") is not None:
+        if not wanted and self.overrides(model.name).get("unloaded") is not None:
             raise Conflict(f"model {model.name!r} was unloaded again before it was loaded")
         if not wanted:
             told = [(version.number, version.error or version.held) for version in disk.versions]

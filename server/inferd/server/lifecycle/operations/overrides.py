@@ -1,7 +1,5 @@
-"""Operators' wishes, which stand above the repository's own settings, and the file that keeps them over a restart.
-
-OverridesError     the file in the state directory cannot be read or written: names it and says why
-"""
+"""What operators have asked for and the server keeps: overrides, which stand above the repository's own settings, and
+the file in the state directory that keeps them over a restart."""
 
 from __future__ import annotations
 
@@ -23,17 +21,18 @@ FILE = "overrides.json"
 
 
 class OverridesError(Exception):
-    """The wishes cannot be kept or read."""
+    """The overrides cannot be kept or read. The message names the file and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One wish for one model.
+    """One override of one model. A value.
 
-    unloaded, loaded   `version`, or all of the model when it is None
-    pinned             `version` is served and no other
-    label              `label` points to `version`, or is removed when it is None
-    `by` and `at` (wall-clock seconds) say whose wish it is and since when.
+    kind       unloaded: `version` is not served, or nothing of the model when it is None
+               loaded: `version` is served, or what the policy wants when it is None
+               pinned: `version` is served and no other
+               label: `label` points to `version`, or is removed when it is None
+    by, at     who asked for it, and when (wall-clock seconds)
     """
 
     kind: Kind
@@ -43,7 +42,7 @@ class Override:
     label: str = ""
 
     def shown(self, *, persistent: bool) -> PublishedOverride:
-        """The wish as the status shows it."""
+        """The override as the status shows it. `persistent`: whether it outlives the process."""
         number = "" if self.version is None else str(self.version)
         value = f"{self.label}={number}" if self.kind == "label" else number
         return PublishedOverride(self.kind, value, self.by, self.at, persistent)
@@ -51,55 +50,64 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class ModelOverrides:
-    """All wishes for one model. A value: every change makes a new one."""
+    """All overrides of one model. A value: every change makes a new one."""
 
     items: tuple[Override, ...] = ()
 
     def get(self, kind: Kind, version: int | None = None) -> Override | None:
-        """The wish of this kind for this version (None: for the whole model)."""
-        return next((wish for wish in self.items if wish.kind == kind and wish.version == version), None)
+        """The override of this kind for this version (None: for the whole model), None when there is none."""
+        return next((item for item in self.items if item.kind == kind and item.version == version), None)
 
     @property
     def pin(self) -> int | None:
-        """The pinned version."""
-        return next((wish.version for wish in self.items if wish.kind == "pinned"), None)
+        """The pinned version, None when there is none."""
+        return next((override.version for override in self.items if override.kind == "pinned"), None)
 
     def versions(self, kind: Kind) -> frozenset[int]:
-        """Single versions that have a wish of this kind."""
-        return frozenset(wish.version for wish in self.items if wish.kind == kind and wish.version is not None)
+        """The single versions that have an override of this kind."""
+        return frozenset(item.version for item in self.items if item.kind == kind and item.version is not None)
 
     @property
     def labels(self) -> dict[str, int | None]:
-        """Labels set (to a version) and removed (None)."""
-        return {wish.label: wish.version for wish in self.items if wish.kind == "label"}
+        """The labels that are set (to a version) and those that are removed (None)."""
+        return {override.label: override.version for override in self.items if override.kind == "label"}
 
-    def plus(self, wish: Override) -> ModelOverrides:
-        """With this wish, which replaces one of the same kind and target."""
-        if wish.kind == "label":
-            kept = [other for other in self.items if not (other.kind == "label" and other.label == wish.label)]
-        elif wish.kind == "pinned":
-            kept = [other for other in self.items if other.kind != "pinned"]
+    def plus(self, override: Override) -> ModelOverrides:
+        """These overrides and one more, which replaces one of the same kind and target."""
+        if override.kind == "label":
+            kept = self.only(lambda item: not (item.kind == "label" and item.label == override.label))
+        elif override.kind == "pinned":
+            kept = self.without("pinned")
         else:
-            kept = [other for other in self.items if not (other.kind == wish.kind and other.version == wish.version)]
-        return ModelOverrides((*kept, wish))
+            kept = self.minus(override.kind, override.version)
+        return ModelOverrides((*kept.items, override))
+
+    def minus(self, kind: Kind, version: int | None) -> ModelOverrides:
+        """These overrides without the one of this kind for this version (None: for the whole model)."""
+        return self.only(lambda item: not (item.kind == kind and item.version == version))
+
+    def without(self, *kinds: Kind) -> ModelOverrides:
+        """These overrides without those of these kinds."""
+        return self.only(lambda item: item.kind not in kinds)
 
     def only(self, keep: Callable[[Override], bool]) -> ModelOverrides:
-        """Those wishes for which `keep` is true."""
-        return ModelOverrides(tuple(wish for wish in self.items if keep(wish)))
+        """The overrides for which `keep` is true."""
+        return ModelOverrides(tuple(override for override in self.items if keep(override)))
 
 
 class Overrides:
-    """The wishes for all models. The manager's thread only.
+    """The overrides of all models. Not thread-safe: for the manager's thread, or the supervisor's.
 
-    With a state directory every change is on disk before it counts; without one wishes end with the process.
+    With a state directory every change is on disk before it counts. Without one overrides end with the process.
     """
 
     def __init__(self, state_dir: Path | None) -> None:
+        """Reads what the state directory holds; None: there is none. Raises OverridesError."""
         self._file = None if state_dir is None else state_dir / FILE
-        self._wishes: dict[str, ModelOverrides] = {}
+        self._overrides: dict[str, ModelOverrides] = {}
         if self._file is not None:
             _probe(self._file.parent)
-            self._wishes = _read(self._file)
+            self._overrides = _read(self._file)
 
     @classmethod
     def of_config(cls, config: Server) -> Overrides:
@@ -108,40 +116,40 @@ class Overrides:
 
     @property
     def persistent(self) -> bool:
-        """Whether wishes outlive the process."""
+        """Whether overrides outlive the process."""
         return self._file is not None
 
     def of(self, model: str) -> ModelOverrides:
-        """The wishes for a model; without any for an unknown one."""
-        return self._wishes.get(model, ModelOverrides())
+        """The overrides of a model; empty for an unknown one."""
+        return self._overrides.get(model, ModelOverrides())
 
     @property
     def all(self) -> Mapping[str, ModelOverrides]:
-        """By model. A copy."""
-        return dict(self._wishes)
+        """The overrides by model. A copy."""
+        return dict(self._overrides)
 
-    def adopt(self, model: str, wishes: ModelOverrides) -> None:
-        """Takes over wishes that somebody else keeps."""
-        self._wishes = {**self._wishes, model: wishes}
-        if not wishes.items:
-            del self._wishes[model]
+    def adopt(self, model: str, overrides: ModelOverrides) -> None:
+        """Takes over overrides that the supervisor of a worker group keeps; writes nothing."""
+        self._overrides = {**self._overrides, model: overrides}
+        if not overrides.items:
+            del self._overrides[model]
 
-    def change(self, model: str, wishes: ModelOverrides) -> None:
-        """Replaces the wishes for a model. Raises OverridesError, and then nothing has changed."""
-        if wishes == self.of(model):
+    def change(self, model: str, overrides: ModelOverrides) -> None:
+        """Replaces the overrides of a model. Raises OverridesError, and then nothing has changed."""
+        if overrides == self.of(model):
             return
-        changed = {**self._wishes, model: wishes}
-        if not wishes.items:
+        changed = {**self._overrides, model: overrides}
+        if not overrides.items:
             del changed[model]
         if self._file is not None:
             _write(self._file, changed)
-        self._wishes = changed
+        self._overrides = changed
 
 
-def _write(file: Path, wishes: Mapping[str, ModelOverrides]) -> None:
+def _write(file: Path, overrides: Mapping[str, ModelOverrides]) -> None:
     document = {
         "format": _FORMAT,
-        "models": {name: [asdict(wish) for wish in entry.items] for name, entry in sorted(wishes.items())},
+        "models": {name: [asdict(override) for override in entry.items] for name, entry in sorted(overrides.items())},
     }
     temporary = None
     try:
@@ -155,7 +163,7 @@ def _write(file: Path, wishes: Mapping[str, ModelOverrides]) -> None:
         temporary = None
         directory = os.open(file.parent, os.O_RDONLY)
         try:
-            os.fsync(directory)  # the rename itself must survive a power cut
+            os.fsync(directory)  # the rename itself must survive a power failure
         finally:
             os.close(directory)
     except OSError as error:
@@ -171,7 +179,7 @@ def _write(file: Path, wishes: Mapping[str, ModelOverrides]) -> None:
 
 
 def _probe(directory: Path) -> None:
-    """Finds out at start, not at an operator's first wish, that nothing can be kept."""
+    """Finds out that nothing can be kept at start, not when an operator first asks for something."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()

@@ -21,12 +21,12 @@ class ConfigureModelOperation:
     exclusive: ClassVar[bool] = False
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         context.reconciler.change_overrides(self.model, ModelOverrides())
         return self._load.begin(context)
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         return self._load.done(context)
 
     @property
@@ -44,7 +44,7 @@ class WithdrawModelOperation:
     _withdrawn: bool = field(default=False, init=False)
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         reconciler = context.reconciler
         listing = reconciler.observed.listing
         if self.model in reconciler.models and (listing is None or self.model not in listing.models):
@@ -53,6 +53,6 @@ class WithdrawModelOperation:
         return True
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         model = context.reconciler.models.get(self.model) if self._withdrawn else None
         return model is None or all(version.ended for version in model.versions.values())

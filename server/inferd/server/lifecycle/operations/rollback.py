@@ -22,7 +22,7 @@ class RollbackOperation:
     _target: int = field(default=0, init=False)
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         name, reconciler = self.model, context.reconciler
         model = context.model(name)
         if self.to is None:
@@ -30,19 +30,15 @@ class RollbackOperation:
         else:
             context.check_on_disk(model, self.to)
             self._target = self.to
-        wishes = context.wishes(name).only(
-            lambda wish: (
-                wish.kind not in ("loaded", "pinned")
-                and not (wish.kind == "unloaded" and wish.version in (None, self._target))
-            )
-        )
+        overrides = context.overrides(name).without("loaded", "pinned")
+        overrides = overrides.minus("unloaded", None).minus("unloaded", self._target)
         reconciler.take_from_disk(name)
-        reconciler.change_overrides(name, context.plus(wishes, "pinned", self._target, self.by))
+        reconciler.change_overrides(name, context.plus(overrides, "pinned", self._target, self.by))
         reconciler.try_again(name, self._target)
         return True
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         model = context.reconciler.models.get(self.model) or ModelState(self.model)  # it may be gone again
         return context.version_serves(model, self._target)
 

@@ -22,18 +22,18 @@ class SetLabelOperation:
     exclusive: ClassVar[bool] = False
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         check_label(self.label)
         name, label, number = self.model, self.label, self.version
         model = context.model(name)
-        before = context.wishes(name)
+        before = context.overrides(name)
         configured = model.config.labels if model.config is not None else {}
-        wishes = before.only(lambda wish: not (wish.kind == "label" and wish.label == label))
+        overrides = before.only(lambda override: not (override.kind == "label" and override.label == label))
         if number is None:
             if label not in effective_labels(configured, before):
                 raise NotFound(f"model {name!r} has no label {label!r}")
             if label in configured:
-                wishes = context.plus(wishes, "label", None, self.by, label)
+                overrides = context.plus(overrides, "label", None, self.by, label)
         else:
             version = context.known_version(model, number)
             if version.servable is None:
@@ -41,10 +41,10 @@ class SetLabelOperation:
                 why = f": {version.error}" if version.error else ""
                 raise Conflict(f"label {label!r}: version {number} of model {name!r} is {state}{why}")
             if configured.get(label) != number:
-                wishes = context.plus(wishes, "label", number, self.by, label)
-        context.reconciler.change_overrides(name, wishes)
+                overrides = context.plus(overrides, "label", number, self.by, label)
+        context.reconciler.change_overrides(name, overrides)
         return True
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         return True

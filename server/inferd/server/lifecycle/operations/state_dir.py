@@ -1,4 +1,4 @@
-"""One server for a state directory: two would write over each other's wishes."""
+"""The lock that keeps a second server out of a state directory: two would overwrite each other's overrides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FILE = "lock"
 
 
 def claim(directory: Path) -> int:
-    """Claims a state directory, made if need be, for as long as the descriptor that it gives is open; the system frees
-    it when the process ends, however it does. Raises OverridesError when another server has it, or it cannot be
-    had."""
+    """Locks a state directory, which is made if need be, and gives the descriptor that holds the lock. The system
+    releases the lock when the descriptor is closed or the process ends, in whatever way. Raises OverridesError when
+    another server has the lock or the directory cannot be used."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

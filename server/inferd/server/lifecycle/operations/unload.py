@@ -19,21 +19,21 @@ class UnloadOperation:
     exclusive: ClassVar[bool] = False
 
     def begin(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         model = context.model(self.model)
-        wishes = context.wishes(self.model)
+        overrides = context.overrides(self.model)
         if self.version is None:
-            wishes = wishes.only(lambda wish: wish.kind not in ("loaded", "unloaded"))
+            overrides = overrides.without("loaded", "unloaded")
             context.reconciler.let_go(self.model)
             context.reconciler.drop_load_overrides(self.model)
         else:
             context.known_version(model, self.version)
-            wishes = wishes.only(lambda wish: not (wish.kind == "loaded" and wish.version == self.version))
-        context.reconciler.change_overrides(self.model, context.plus(wishes, "unloaded", self.version, self.by))
+            overrides = overrides.minus("loaded", self.version)
+        context.reconciler.change_overrides(self.model, context.plus(overrides, "unloaded", self.version, self.by))
         return True
 
     def done(self, context: OperationContext) -> bool:
-        """See Operation."""
+        """See AdminOperation."""
         model = context.reconciler.models.get(self.model)
         if model is None:
             return True

@@ -41,7 +41,7 @@ class Desired:
 
 def desired(
     config: ModelConfig,
-    wishes: ModelOverrides,
+    overrides: ModelOverrides,
     candidates: Collection[int],
     failed: Collection[int],
     *,
@@ -54,23 +54,23 @@ def desired(
     loaded. `served_by_default`: whether the model is served without an operator's request (watch mode, or named at
     start). `settling`: versions that become candidates when their files have settled.
     """
-    labels = effective_labels(config.labels, wishes)
+    labels = effective_labels(config.labels, overrides)
     everything = frozenset(candidates)
-    pin = wishes.pin
-    asked = served_by_default or wishes.get("loaded") is not None or pin is not None
-    on = asked and wishes.get("unloaded") is None
+    pin = overrides.pin
+    asked = served_by_default or overrides.get("loaded") is not None or pin is not None
+    on = asked and overrides.get("unloaded") is None
     base: frozenset[int] = frozenset()
     if on:
         base = wanted_versions(config.version_policy, candidates, failed) if pin is None else frozenset((pin,))
-    gone = wishes.versions("unloaded")
-    wanted = base | wishes.versions("loaded")
+    gone = overrides.versions("unloaded")
+    wanted = base | overrides.versions("loaded")
     if on:
         wanted |= frozenset(labels.values())
     wanted = (wanted & everything) - gone
-    forced = (everything - wanted) if wishes.get("unloaded") is not None else gone
+    forced = (everything - wanted) if overrides.get("unloaded") is not None else gone
     awaited = False
     if settling and not wanted:
-        awaited = bool(desired(config, wishes, settling, (), served_by_default=served_by_default).wanted)
+        awaited = bool(desired(config, overrides, settling, (), served_by_default=served_by_default).wanted)
     return Desired(wanted, base & wanted, forced, labels, asked, awaited)
 
 
@@ -109,11 +109,11 @@ def check_label(label: str) -> None:
         )
 
 
-def effective_labels(configured: Mapping[str, int], wishes: ModelOverrides) -> dict[str, int]:
+def effective_labels(configured: Mapping[str, int], overrides: ModelOverrides) -> dict[str, int]:
     """Label to version, from the model's settings and, above them, from operators. A label is listed whether or not its
     version is available: it begins to work when the version does."""
     labels = dict(configured)
-    for label, version in wishes.labels.items():
+    for label, version in overrides.labels.items():
         if version is None:
             labels.pop(label, None)
         else:

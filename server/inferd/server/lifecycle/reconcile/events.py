@@ -126,7 +126,7 @@ class OverridesReplaced(Event):
     """The supervisor of a worker group, which keeps the operators' overrides, says what those for a model are now."""
 
     model: str
-    wishes: ModelOverrides
+    overrides: ModelOverrides
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,7 +353,7 @@ class ModelState:
                         self.history.popitem(last=False)
                 del self.versions[number]
 
-    def status(self, want: Desired, wishes: ModelOverrides, *, persistent: bool) -> ModelStatus:
+    def status(self, want: Desired, overrides: ModelOverrides, *, persistent: bool) -> ModelStatus:
         """The model as others see it. `persistent`: whether the operators' overrides outlive the process."""
         policy = describe_policy(self.config.version_policy) if self.config is not None else ""
         pointing: dict[int, list[str]] = {}
@@ -367,39 +367,39 @@ class ModelState:
                 idle += 1
                 if idle > HISTORY:
                     continue
-            why_not = self.why_not_wanted(number, wishes, asked=want.asked)
+            why_not = self.why_not_wanted(number, overrides, asked=want.asked)
             shown[number] = version.status(pointing.get(number, ()), number in want.wanted, why_not)
         return ModelStatus(
             self.name,
             tuple(shown[number] for number in sorted(shown, reverse=True)),
             labels=dict(sorted(want.labels.items())),
-            overrides=tuple(wish.shown(persistent=persistent) for wish in wishes.items),
-            error=self.disk.error or self._missing(wishes) if self.disk is not None else "",
+            overrides=tuple(override.shown(persistent=persistent) for override in overrides.items),
+            error=self.disk.error or self._missing(overrides) if self.disk is not None else "",
             version_policy=policy,
             parts=tuple(dict.fromkeys(step.model for step in self.config.ensemble)) if self.config is not None else (),
         )
 
-    def why_not_wanted(self, number: int, wishes: ModelOverrides, *, asked: bool) -> str:
+    def why_not_wanted(self, number: int, overrides: ModelOverrides, *, asked: bool) -> str:
         """Why a version is not wanted: the rule that decides, in the order of `desired`."""
         disk = self.versions[number].disk
         if disk is None:
             return GONE
         if not disk.ready:
             return disk.held or disk.error
-        if wishes.get("unloaded") or wishes.get("unloaded", number):
+        if overrides.get("unloaded") or overrides.get("unloaded", number):
             return "unloaded by an operator"
-        if wishes.pin is not None:
-            return f"an operator pinned version {wishes.pin}"
+        if overrides.pin is not None:
+            return f"an operator pinned version {overrides.pin}"
         if self.config is None or self.disk is None or self.disk.config is None:
             return UNREADABLE
         policy = describe_policy(self.config.version_policy)
         return f"version policy {policy}" if asked else "explicit mode, and nobody asked for it"
 
-    def _missing(self, wishes: ModelOverrides) -> str:
+    def _missing(self, overrides: ModelOverrides) -> str:
         """Which versions are asked for by number and are not there, in words."""
         specific = self.config.version_policy.specific if self.config is not None else None
-        pinned = wishes.pin is not None
-        asked = (wishes.pin,) if pinned else specific or ()
+        pinned = overrides.pin is not None
+        asked = (overrides.pin,) if pinned else specific or ()
         missing = [str(number) for number in asked if number not in self.versions]
         who = "an operator's pin" if pinned else "version_policy.specific"
         return f"not on disk: version {', '.join(missing)}, which {who} asks for" if missing else ""

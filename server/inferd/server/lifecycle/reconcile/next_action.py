@@ -94,7 +94,7 @@ Obstacles = Mapping[int, Obstacle | None]
 
 
 def bookkeeping(
-    model: ModelState, want: Desired, wishes: ModelOverrides, obstacles: Obstacles, *, stopping: bool
+    model: ModelState, want: Desired, overrides: ModelOverrides, obstacles: Obstacles, *, stopping: bool
 ) -> list[Action]:
     """What follows from `want` for versions that are announced, waiting or being loaded, in order."""
     actions: list[Action] = []
@@ -102,7 +102,7 @@ def bookkeeping(
         if number in want.wanted:
             actions += _wanted(model, version, obstacles.get(number))
         elif version.loading is not None:
-            why = STOPPING if stopping else model.why_not_wanted(number, wishes, asked=want.asked)
+            why = STOPPING if stopping else model.why_not_wanted(number, overrides, asked=want.asked)
             actions.append(CancelLoad(number, why))
             if version.state is State.LOADING and stopping:
                 actions.append(Announce(number, State.END))

@@ -90,11 +90,11 @@ class ObservedState:
 
     def _begins(self, name: str, overrides: Overrides, *, new: bool, first: bool) -> bool:
         """Explicit mode: whether the model is to be served as it is on disk now."""
-        wishes = overrides.of(name)
+        own = overrides.of(name)
         return (
             (new and name in self._load_at_start)
             or (first and "*" in self._load_at_start)
-            or (new and (wishes.get("loaded") is not None or bool(wishes.versions("loaded")) or wishes.pin is not None))
+            or (new and (own.get("loaded") is not None or bool(own.versions("loaded")) or own.pin is not None))
         )
 
     def _name_parts(self, listing: Listing) -> None:

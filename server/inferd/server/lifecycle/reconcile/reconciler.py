@@ -50,8 +50,8 @@ class Checkpoint:
     """What an operation that may be undone has to restore of a model."""
 
     name: str
-    substitute: LoadOverride | None
-    wishes: ModelOverrides
+    load_override: LoadOverride | None
+    overrides: ModelOverrides
     frozen: frozenset[int] | None
     disk: ModelOnDisk | None
 
@@ -128,8 +128,8 @@ class Reconciler:
                 self._on_served_hashed(happened)
             case events.DiskFilesHashed():
                 self._on_disk_hashed(happened)
-            case events.OverridesReplaced(name, wishes):
-                self.overrides.adopt(name, wishes)
+            case events.OverridesReplaced(name, overrides):
+                self.overrides.adopt(name, overrides)
                 self.touch(name)
             case events.StopRequested():
                 self._runner.stop()
@@ -386,8 +386,8 @@ class Reconciler:
     def _act(self, model: ModelState) -> None:
         want = self._desired[model.name] = self.decide(model.name)
         obstacles = {number: self._obstacle(model, version.servable) for number, version in model.versions.items()}
-        wishes = self.overrides.of(model.name)
-        for action in plan.bookkeeping(model, want, wishes, obstacles, stopping=self._stopping):
+        overrides = self.overrides.of(model.name)
+        for action in plan.bookkeeping(model, want, overrides, obstacles, stopping=self._stopping):
             self._carry_out(model, action)
         transition = model.config.transition if model.config is not None and not self._stopping else "availability"
         while True:
@@ -531,9 +531,9 @@ class Reconciler:
 
     # What operations change
 
-    def change_overrides(self, name: str, wishes: ModelOverrides) -> None:
+    def change_overrides(self, name: str, overrides: ModelOverrides) -> None:
         """Replaces the operators' overrides for a model. Raises OverridesError, and then nothing has changed."""
-        self.overrides.change(name, wishes)
+        self.overrides.change(name, overrides)
         self.touch(name)
 
     def take_from_disk(self, name: str) -> None:
@@ -562,10 +562,10 @@ class Reconciler:
         self.models[name].frozen = None
         self.models[name].adopt(None)
 
-    def use_load_overrides(self, name: str, substitute: LoadOverride | None) -> None:
+    def use_load_overrides(self, name: str, load_override: LoadOverride | None) -> None:
         """Puts settings or files that came with a load in force; None: the model's own count again. Those before may
         come back, see `restore`."""
-        self.observed.load_overrides.put(name, substitute)
+        self.observed.load_overrides.put(name, load_override)
         self._observed(self.observed.again(self.models, self.overrides))
 
     def drop_load_overrides(self, name: str) -> None:
@@ -587,11 +587,11 @@ class Reconciler:
     def restore(self, before: Checkpoint) -> None:
         """Puts a model back to what it was at the checkpoint. When the overrides cannot be written they stay."""
         name = before.name
-        self.observed.load_overrides.put(name, before.substitute)
+        self.observed.load_overrides.put(name, before.load_override)
         try:
-            self.overrides.change(name, before.wishes)
+            self.overrides.change(name, before.overrides)
         except OverridesError as error:
-            event(log, logging.ERROR, "a failed load's wish stays", model=name, reason=str(error))
+            event(log, logging.ERROR, "a failed load's override stays", model=name, reason=str(error))
         model = self.models.get(name)
         if model is not None:
             model.frozen = before.frozen
