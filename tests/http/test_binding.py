@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from inferd.server.http.binding import listen, shown
+from inferd.server.http.binding import bound_address, listen
 
 
 def ipv6():
@@ -39,7 +39,7 @@ def reaches(family, address):
 
 def test_port_0_is_a_free_one(bound):
     [sock] = bound("127.0.0.1:0")
-    host, port = shown(sock).split(":")
+    host, port = bound_address(sock).split(":")
     assert (host, int(port) > 0) == ("127.0.0.1", True)
     assert reaches(socket.AF_INET, ("127.0.0.1", int(port)))
 
@@ -47,7 +47,7 @@ def test_port_0_is_a_free_one(bound):
 @needs_ipv6
 def test_ipv6(bound):
     [sock] = bound("[::1]:0")
-    assert shown(sock).startswith("[::1]:")
+    assert bound_address(sock).startswith("[::1]:")
     assert reaches(socket.AF_INET6, sock.getsockname()[:2])
     assert not reaches(socket.AF_INET, ("127.0.0.1", sock.getsockname()[1]))
 
@@ -70,7 +70,7 @@ def test_without_ipv6_all_of_it_is_all_of_ipv4(bound, monkeypatch):
 
     monkeypatch.setattr(socket, "socket", refuse)
     [sock] = bound("[::]:0")
-    assert shown(sock).startswith("0.0.0.0:")
+    assert bound_address(sock).startswith("0.0.0.0:")
 
 
 def test_a_name_with_several_addresses_has_one_port(bound):
@@ -81,7 +81,7 @@ def test_a_name_with_several_addresses_has_one_port(bound):
 def test_a_port_is_not_shared(bound):
     [first] = bound("127.0.0.1:0")
     with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"):
-        bound(shown(first))
+        bound(bound_address(first))
 
 
 @pytest.mark.parametrize("address", ["no.such.host.invalid:1", "192.0.2.1:0", "x" * 80 + ".invalid:1"])

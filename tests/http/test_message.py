@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.server.http.content_coding import chosen
+from inferd.server.http.content_coding import response_coding
 from inferd.server.http.message import BadRequest, read_head
 
 
@@ -47,8 +47,8 @@ def test_long_runs_of_blanks_are_passed_once():
     assert read_head(head("GET / HTTP/1.1", f"a:{blanks}b{blanks}c{blanks}")).headers["a"] == f"b{blanks}c"
     with pytest.raises(BadRequest):
         read_head(head("GET / HTTP/1.1", f"a: {blanks}\0"))
-    assert chosen(f"gzip{blanks}!, deflate{blanks};{blanks}q={blanks}0.5{blanks}") == "deflate"
-    assert chosen(f"gzip;q={blanks}x") == ""
+    assert response_coding(f"gzip{blanks}!, deflate{blanks};{blanks}q={blanks}0.5{blanks}") == "deflate"
+    assert response_coding(f"gzip;q={blanks}x") == ""
 
 
 @given(st.binary(max_size=100))

@@ -92,7 +92,7 @@ class Rest:
             lambda: self.readiness,
             limits=limits,
             rest=self.rest,
-            entrance=core.entrance,
+            access=core.access,
             tls=self.tls,
         )
         self._opened: list[Any] = []

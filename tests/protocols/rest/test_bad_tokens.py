@@ -38,7 +38,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Authority], str]
 
     def begin(authority: Authority) -> str:
         server = request.param(
-            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), entrance=HttpAdmission(authority)
+            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), access=HttpAdmission(authority)
         )  # fmt: skip
         running.append(server)
         return str(server.start()[0])

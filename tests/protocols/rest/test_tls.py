@@ -78,7 +78,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         authority = Authority(Auth.model_validate(more["auth"])) if "auth" in more else None
         server = HttpServer(
             ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), limits=limits, tls=tls,
-            entrance=HttpAdmission(authority),
+            access=HttpAdmission(authority),
         )  # fmt: skip
         running.append(server)
         return server.start()[0], tls

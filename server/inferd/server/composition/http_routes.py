@@ -45,8 +45,8 @@ class Core:
     methods: Methods
 
     @property
-    def entrance(self) -> HttpAdmission:
-        """What is asked of every caller."""
+    def access(self) -> HttpAdmission:
+        """The access checks of the HTTP port."""
         return HttpAdmission(self.gate.authority)
 
 
@@ -57,21 +57,21 @@ class RestApi:
         """`ready` is called on the event loop."""
         self._core = core
         self._ready = ready
-        self._door = CallAdmission()
+        self._admission = CallAdmission()
         self._workers = BodyWorkers()
-        self._bounds = BodyBounds(core.inflight, self._door, self._workers, config.max_body, config.timeout)
+        self._bounds = BodyBounds(core.inflight, self._admission, self._workers, config.max_body, config.timeout)
 
     def app(self) -> FastAPI:
         """Imports FastAPI and makes the application."""
         return build_app(self._core, self._bounds, self._ready)
 
     def refuse(self) -> None:
-        """Turns away what is new from now on."""
-        self._door.close()
+        """Refuses new requests from now on."""
+        self._admission.close()
 
     def idle(self) -> Event:
-        """Set when everything is turned away and nothing is under way."""
-        return self._door.empty
+        """An event that is set once new requests are refused and none is in progress."""
+        return self._admission.drained
 
     def close(self) -> None:
         """Ends the worker threads."""
@@ -104,9 +104,9 @@ def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]
     )
     inference = partial(InferenceService, core.manager, core.metrics)
     failures = FailureLog()
-    edge = partial(RestErrorBoundary, bounds=bounds, gate=core.gate, failures=failures, entrance=core.entrance)
-    triton = edge(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
-    serving = edge(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
+    boundary = partial(RestErrorBoundary, bounds=bounds, gate=core.gate, failures=failures, access=core.access)
+    triton = boundary(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
+    serving = boundary(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
     control = oip_control.OipControl(core.methods, triton, lambda: ready().ready)
     infer = RestInfer(core.manager, triton, core.regions, core.gate)
     app.include_router(oip_router(infer, control, System(control)))

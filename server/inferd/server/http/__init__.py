@@ -1,9 +1,12 @@
-"""The HTTP port: metrics and health, and the REST APIs where their libraries are installed.
+"""The HTTP port: metrics and health pages, and the REST APIs where their libraries are installed.
 
-choice            which of both serves               pages    /metrics, /healthz, /readyz
-server, message   the small port, on the standard library
-rest_server, app, connection, encrypted              the port with REST: uvicorn and FastAPI
-edge, entrance, exchange, call, work                 what all REST handlers share
-oip_*, tfs_*      Triton's REST API and TensorFlow Serving's
-json_*            long JSON texts and numbers, in pieces
+`composition.http_port` chooses one of two implementations; `composition.http_routes` builds the REST application.
+
+server, message                     the small port, on the standard library: pages only
+rest_server, connection, tls_server the port with REST: uvicorn, with its own bounds on slow clients
+pages, docs_page                    /metrics, /healthz, /readyz; /docs
+error_boundary, admission, exchange, method_call, status_codes, content_coding, workers
+                                    shared by the REST handlers of all protocols (`protocols.oip.rest`,
+                                    `protocols.tfs.rest`)
+json                                JSON bodies to arrays and back, long texts in pieces
 """

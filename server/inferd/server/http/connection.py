@@ -1,9 +1,9 @@
-"""One connection of the REST server: uvicorn's, with bounds on what a client may take its time for.
+"""One connection of the REST server: uvicorn's protocol class, with bounds on slow clients.
 
-uvicorn itself waits forever for the head of a request and for a client that does not read. Here a silent client is cut
-off, one that stops reading is reset, a head that is too long is refused, and when connections run out the one that has
-been silent longest makes room. A wish for another protocol (h2c: Java's and curl's clients have it) is not heard, and
-its request answered as what it is.
+uvicorn waits forever for the head of a request and for a client that does not read. This class cuts off a silent
+client, resets the connection of a client that stops reading, and refuses a head that is too long. When the server has
+too many connections, it closes the one that has been silent longest. A request to upgrade to another protocol (h2c:
+Java's and curl's clients send one) is ignored, and the request is answered over HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -20,58 +20,59 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from inferd.server.http.admission import CERTIFICATE, names_in
 from inferd.server.http.binding import watch_writes
 from inferd.server.http.message import MOST_HEAD, answer
-from inferd.server.http.pages import refusal
+from inferd.server.http.pages import error_page
 from inferd.server.http.server import HttpLimits
 
-_WISHES: Final = (b"upgrade", b"http2-settings")
+_UPGRADE_HEADERS: Final = (b"upgrade", b"http2-settings")
 
 
 class ConnectionBounds:
-    """What the connections of one server share. Used on its event loop only."""
+    """State shared by the connections of one server. Used on its event loop only."""
 
     def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
         self.count = 0
-        # Connections whose client has the turn to send, the one that has had it longest first.
+        # Connections on which the server waits for the client, the one that has waited longest first.
         self.waiting: dict[Connection, None] = {}
 
 
-class _Exit:
-    """A transport as its answers see it: it closes once the request has come whole."""
+class _DelayedClose:
+    """The transport that responses write to: `close` waits until the whole request has been received."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def close(self) -> None:
-        self._connection.leave()
+        self._connection.close_after_response()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection.transport, name)
 
 
 class Connection(HttpToolsProtocol):
-    """See the module. `bounds` comes with the subclass that `bounded` makes."""
+    """See the module. `bounds` is set by the subclass that `connection_within` makes."""
 
     bounds: ConnectionBounds
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = self.bounds.limits
-        self.timeout_keep_alive = self._limits.idle  # type: ignore[assignment]  # any number does
-        self._head = 0  # bytes that have come of a head that is not complete
-        self._parsed = 0  # bytes of the head that is being read
-        self._long = False
+        self.timeout_keep_alive = self._limits.idle  # type: ignore[assignment]  # uvicorn takes a float, too
+        self._head = 0  # bytes received of a head that is not complete
+        self._parsed = 0  # bytes of the head that the parser has reported
+        self._head_too_long = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._certificate: tuple[str, ...] = ()
-        self._body = False  # of the newest request more is to come
-        self._upgrade = False  # it asks for another protocol
-        self._leaving = False  # closes when it has come
+        self._body = False  # more of the newest request is still to come
+        self._upgrade = False  # the newest request asks for another protocol
+        self._close_when_received = False  # close once the newest request has been received
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._certificate = names_in(transport.get_extra_info("peercert"))
-        # `pause_writing` then comes whenever the kernel has not taken everything: who does not read is found out.
+        # `pause_writing` is then called whenever the kernel has not taken everything, so a client that does not read
+        # is noticed.
         watch_writes(transport)
         self.bounds.count += 1
         self._wait_for_head()
@@ -98,19 +99,20 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._feed(data)
         if waits and self._head > MOST_HEAD and not self.transport.is_closing():
-            self._long = True
+            self._head_too_long = True
             self.send_400_response("")
 
     def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("")
 
-    def _stay(self, rest: bytes) -> None:
-        """Reads a head again without its wish for another protocol, of which the parser leaves out the body."""
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parses a head again without its upgrade headers: with them, the parser would not read the body. `rest` is
+        what was received after the head."""
         self._upgrade = False
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if method == b"CONNECT":
@@ -119,16 +121,17 @@ class Connection(HttpToolsProtocol):
         lines = [b"%b %b HTTP/%b" % (method, self.url, version.encode())]
         for name, value in self.headers:
             if name == b"connection":
-                kept = [token for token in value.split(b",") if token.strip().lower() not in _WISHES]
+                kept = [token for token in value.split(b",") if token.strip().lower() not in _UPGRADE_HEADERS]
                 lines.append(b"connection: " + b",".join(kept))
-            elif name not in _WISHES:
+            elif name not in _UPGRADE_HEADERS:
                 lines.append(b"%b: %b" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._feed(b"\r\n".join((*lines, b"", rest)))
 
     def on_message_begin(self) -> None:
-        self._unset_keepalive_if_required()  # what was silent begins to speak behind the rest of a body
+        # A new request may begin right behind the unread rest of a body: the client is no longer silent.
+        self._unset_keepalive_if_required()
         if self._waits() and self._head_timer is None:
             self._wait_for_head()
         super().on_message_begin()
@@ -150,16 +153,16 @@ class Connection(HttpToolsProtocol):
         if not self._upgrade:
             self._body = True
             super().on_headers_complete()
-            self.cycle.transport = _Exit(self)  # type: ignore[assignment]
+            self.cycle.transport = _DelayedClose(self)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         if self._upgrade:
             return
         self._body = False
         super().on_message_complete()
-        if self._leaving:
+        if self._close_when_received:
             self.transport.close()
-        elif self._waits():  # it was answered before it had come
+        elif self._waits():  # the response was complete before the request was
             self._has_head()
             self.bounds.waiting[self] = None
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -168,20 +171,21 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing() or self._leaving:
+        if self.transport.is_closing() or self._close_when_received:
             return
         if self._waits():
             self.bounds.waiting[self] = None
-        elif self._body and self.cycle.response_complete:  # nobody reads the rest, which must not take for ever either
+        elif self._body and self.cycle.response_complete:  # the rest of the body is dropped, but must come in time, too
             self.bounds.waiting[self] = None
             self._head_timer = self.loop.call_later(self._limits.idle, self._took_too_long)
 
-    def leave(self) -> None:
-        """Closes after an answer. A client that is still sending would be reset, and might never see the answer."""
+    def close_after_response(self) -> None:
+        """Closes the connection, but not before the whole request has been received: closing earlier resets a client
+        that is still sending, which then might never see the response."""
         if not self._body or self.transport.is_closing():
             self.transport.close()
             return
-        self._leaving = True
+        self._close_when_received = True
         self.bounds.waiting[self] = None
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self._limits.head, self._took_too_long)
@@ -189,10 +193,11 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
             return
-        page = refusal(HTTPStatus.BAD_REQUEST, "expected METHOD PATH HTTP/1.1 and headers, Name: value on each line")
-        if self._long:
+        text = "expected METHOD PATH HTTP/1.1 and headers, Name: value on each line"
+        page = error_page(HTTPStatus.BAD_REQUEST, text)
+        if self._head_too_long:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            page = refusal(status, f"expected at most {MOST_HEAD} bytes of headers")
+            page = error_page(status, f"expected at most {MOST_HEAD} bytes of headers")
         self._has_head()
         self.transport.write(answer(page.status, page.body, page.kind, close=True))
         self.transport.close()
@@ -227,19 +232,20 @@ class Connection(HttpToolsProtocol):
     def _measure(self, size: int) -> None:
         self._parsed += size
         if self._parsed > MOST_HEAD:
-            self._long = True
-            raise ValueError("the head is too long")  # the parser makes a refusal of it
+            self._head_too_long = True
+            raise ValueError("the head is too long")  # the parser reports it as HttpParserError: see `_feed`
 
     def _watch_writing(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._write_timer = self.loop.call_later(self._limits.write, self._still_writing, left)
+        unsent = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(self._limits.write, self._still_writing, unsent)
 
     def _still_writing(self, before: int) -> None:
         if self.transport.get_write_buffer_size() < before:
             self._watch_writing()
             return
         self._write_timer = None
-        # Closing would wait for the client to take the rest, and the kernel would keep what it has for it.
+        # A plain close waits for the client to read the rest, and the kernel keeps the unsent bytes. Linger 0 resets
+        # the connection and frees them.
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -247,5 +253,5 @@ class Connection(HttpToolsProtocol):
 
 
 def connection_within(limits: HttpLimits) -> type[Connection]:
-    """The class for the connections of one server."""
+    """A protocol class for uvicorn, for the connections of one server."""
     return type("BoundedConnection", (Connection,), {"bounds": ConnectionBounds(limits)})

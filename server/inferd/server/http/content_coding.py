@@ -1,4 +1,4 @@
-"""gzip and deflate, in both directions. Everything is bounded by the size that comes out."""
+"""Content-Encoding gzip and deflate: decodes request bodies, within a bound on the decoded size; encodes responses."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Final
 
 from inferd.server.errors import InvalidRequest
 
-_WORTH: Final = 1024  # shorter answers gain nothing
-_STEP: Final = 2**20
-_SLICE: Final = 64 * 2**10
-_MOST_CODINGS: Final = 2  # each may make as much of a body as it may be long
-_MOST_MEMBERS: Final = 16384  # of a gzip file: one after the other
+_WORTH: Final = 1024  # bytes; compression gains nothing for shorter responses
+_STEP: Final = 2**20  # the most bytes decoded at a time
+_SLICE: Final = 64 * 2**10  # encoded bytes given to the decoder at a time
+_MOST_CODINGS: Final = 2  # each coding may inflate the body to the full bound
+_MOST_MEMBERS: Final = 16384  # gzip members, one after the other, in one body
 _NUMBER: Final = re.compile(r"[0-9]{1,8}(?:\.[0-9]{0,8})?")
 
 
 class TooLong(Exception):
-    """More comes out than is allowed."""
+    """The decoded body is longer than allowed."""
 
 
 def inflate(data: bytes, encoding: str, most: int) -> bytes:
-    """The decoded body. `encoding` is the value of Content-Encoding. Raises InvalidRequest, TooLong."""
+    """The decoded body, of at most `most` bytes. `encoding` is the value of Content-Encoding. Raises InvalidRequest,
+    TooLong."""
     names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
     if len(names) > _MOST_CODINGS:
         raise InvalidRequest(f"Content-Encoding: expected at most {_MOST_CODINGS} codings, got {len(names)}")
@@ -33,11 +34,11 @@ def inflate(data: bytes, encoding: str, most: int) -> bytes:
 
 
 def _inflated(data: bytes, name: str, most: int) -> bytes:
-    # Some send deflate without zlib's header; its first byte tells.
+    # Some clients send deflate without zlib's header; the low half of the first byte shows whether it is there.
     raw = name == "deflate" and not (data[:1] and data[0] & 0x0F == 8)
     parts: list[bytes] = []
     size = at = 0
-    tail = b""  # taken from the data and not decoded yet: short, since it is copied at every step
+    tail = b""  # encoded bytes that are not decoded yet; kept short, because every step copies them
     for _ in range(_MOST_MEMBERS):
         stream = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32)
         while not stream.eof:
@@ -62,8 +63,8 @@ def _inflated(data: bytes, name: str, most: int) -> bytes:
     raise InvalidRequest(f"expected at most {_MOST_MEMBERS} parts in a body of {name}, got more")
 
 
-def chosen(accept: str) -> str:
-    """The encoding to answer in, by Accept-Encoding: "gzip", "deflate" or "" for none."""
+def response_coding(accept: str) -> str:
+    """The coding for a response, from the request's Accept-Encoding: "gzip", "deflate", or "" for none."""
     found: dict[str, float] = {}
     for part in accept.split(","):
         name, more, weight = part.partition(";")
@@ -78,11 +79,11 @@ def chosen(accept: str) -> str:
 
 
 def deflate(data: bytes, encoding: str) -> bytes:
-    """The encoded body, quickly rather than small."""
+    """The encoded body. Prefers speed to size."""
     stream = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS | (16 if encoding == "gzip" else 0))
     return stream.compress(data) + stream.flush()
 
 
-def worth(nbytes: int) -> bool:
+def worth_compressing(nbytes: int) -> bool:
     """Whether a body is long enough to be compressed."""
     return nbytes >= _WORTH

@@ -1,6 +1,6 @@
-"""The page at /docs: every path with its parameters and bodies, made here from the OpenAPI document.
+"""The page at /docs: every path with its parameters and bodies, rendered from the OpenAPI document.
 
-It has no script and asks no other host for anything, so that it works where there is no network.
+The page has no script and loads nothing from other hosts, so it works without internet access.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ td, th { text-align: left; padding-right: 1.5rem; vertical-align: top; }
 
 
 def docs_page(document: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI document."""
+    """The HTML page for an OpenAPI document. Text from the document is escaped."""
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     sections = "".join(_sections(document))
     return (
@@ -52,9 +52,9 @@ def _operation(verb: str, path: str, operation: Mapping[str, Any], document: Map
     parameters = operation.get("parameters", ())
     if parameters:
         rows = (
-            f"<tr><td><code>{escape(each['name'])}</code><td>in the {escape(each['in'])}"
-            f"<td><code>{escape(_line(each.get('schema', {})))}</code></tr>"
-            for each in parameters
+            f"<tr><td><code>{escape(parameter['name'])}</code><td>in the {escape(parameter['in'])}"
+            f"<td><code>{escape(_schema_line(parameter.get('schema', {})))}</code></tr>"
+            for parameter in parameters
         )
         parts.append(f"<table><tr><th>parameter<th><th></tr>{''.join(rows)}</table>")
     if "requestBody" in operation:
@@ -67,26 +67,26 @@ def _operation(verb: str, path: str, operation: Mapping[str, Any], document: Map
 
 
 def _content(title: str, body: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    found = [f"<h4>{escape(title)}</h4>"]
+    parts = [f"<h4>{escape(title)}</h4>"]
     for kind, content in body.get("content", {}).items():
-        found.append(f"<p><code>{escape(kind)}</code></p>")
+        parts.append(f"<p><code>{escape(kind)}</code></p>")
         if "example" in content:
-            found.append(f"<p>Example</p><pre>{escape(json.dumps(content['example'], indent=2))}</pre>")
+            parts.append(f"<p>Example</p><pre>{escape(json.dumps(content['example'], indent=2))}</pre>")
         schema = _resolved(content.get("schema", {}), document)
         if schema:
-            found.append(
+            parts.append(
                 f"<details><summary>Schema</summary><pre>{escape(json.dumps(schema, indent=2))}</pre></details>"
             )
-    return "".join(found)
+    return "".join(parts)
 
 
 def _resolved(schema: Mapping[str, Any], document: Mapping[str, Any]) -> Mapping[str, Any]:
     name = str(schema.get("$ref", "")).rpartition("/")[2]
-    found: Mapping[str, Any] = document.get("components", {}).get("schemas", {}).get(name, {}) if name else schema
-    return found
+    resolved: Mapping[str, Any] = document.get("components", {}).get("schemas", {}).get(name, {}) if name else schema
+    return resolved
 
 
-def _line(schema: Mapping[str, Any]) -> str:
+def _schema_line(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     return str(schema.get("type", "any"))

@@ -1,4 +1,5 @@
-"""What all REST handlers of a protocol share: the wall that no exception passes, one inference, the answer's coding."""
+"""The error boundary of the REST handlers: every exception becomes a response. Also runs inferences and compresses
+responses for them."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.grants import Scope
 from inferd.server.errors import Code, ServingError
 from inferd.server.http.admission import CHALLENGE, HttpAdmission
-from inferd.server.http.content_coding import chosen, deflate, worth
-from inferd.server.http.exchange import BodyBounds, BodyRefused, Gone, HttpExchange
+from inferd.server.http.content_coding import deflate, response_coding, worth_compressing
+from inferd.server.http.exchange import BodyBounds, BodyRefused, ClientGone, HttpExchange
 from inferd.server.http.json.text import dumps
-from inferd.server.http.method_call import Failed
+from inferd.server.http.method_call import MethodFailed
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import CUT, Failure, pushback
 from inferd.server.inference.service import Answer, InferenceService, Query
@@ -29,7 +30,8 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A protocol's name in metrics, its table from errors to codes and texts, and that from codes to statuses."""
+    """A protocol over REST: `name` in metrics, `failure` from an exception and a request id to code and text, `status`
+    from a code to the HTTP status."""
 
     name: str
     failure: Callable[[BaseException, str], Failure]
@@ -37,7 +39,7 @@ class Protocol:
 
 
 class RestErrorBoundary:
-    """The wall around the handlers of one protocol. Used on the event loop."""
+    """Runs the handlers of one protocol and turns their exceptions into responses. Used on the event loop."""
 
     def __init__(
         self,
@@ -46,14 +48,14 @@ class RestErrorBoundary:
         bounds: BodyBounds,
         gate: CallChecks,
         failures: FailureLog,
-        entrance: HttpAdmission,
+        access: HttpAdmission,
     ) -> None:
         self.protocol = protocol
         self._inference = inference
         self._bounds = bounds
         self._gate = gate
         self._failures = failures
-        self.entrance = entrance
+        self.access = access
 
     async def answer(
         self,
@@ -63,8 +65,11 @@ class RestErrorBoundary:
         model: str = "",
         scope: Scope | None = None,
     ) -> Response:
-        """What `work` gives, or what its failure looks like. `scope` is what the caller must have for the model; None
-        where `work` calls a method of the gRPC port, which asks for itself."""
+        """The response of `work`, or the error response for what it raises. Applies the limits of the client first.
+
+        `scope` is the scope that the caller must have for the model. It is None where `work` calls a gRPC method,
+        which checks the caller itself.
+        """
         exchange = HttpExchange(request.scope, request.receive, self._bounds)
         try:
             if self._gate.limiter is None:
@@ -75,14 +80,14 @@ class RestErrorBoundary:
             finally:
                 if lease is not None:
                     lease.release()
-        except Gone:
+        except ClientGone:
             return Response(status_code=499)
-        except asyncio.CancelledError:  # only the end of the server does that
-            return self._told(self.protocol.status(CUT.code), CUT.text, close=True)
-        except Failed as error:
-            return self.told(error)
+        except asyncio.CancelledError:  # raised only when the server stops
+            return self._error_response(self.protocol.status(CUT.code), CUT.text, close=True)
+        except MethodFailed as error:
+            return self.method_failure(error)
         except Exception as error:
-            return self._failed(request, exchange, error, model)
+            return self._log_failure(request, exchange, error, model)
 
     async def _admitted(
         self,
@@ -92,30 +97,31 @@ class RestErrorBoundary:
         scope: Scope | None,
     ) -> Response:
         if scope is not None:
-            self.entrance.need(exchange, scope, model)
+            self.access.need(exchange, scope, model)
         async with exchange:
             return await work(exchange)
 
     def probe(self, request: Request) -> HttpExchange:
-        """An exchange that is taken whatever the bounds say; it must not be entered."""
+        """An exchange for a health probe, which is answered even when the server is full or draining. The caller must
+        not enter it."""
         return HttpExchange(request.scope, request.receive, self._bounds)
 
-    def told(self, error: Failed) -> Response:
-        """What the failure of a gRPC method's call looks like."""
-        return self._told(self.protocol.status(error.code), str(error))
+    def method_failure(self, error: MethodFailed) -> Response:
+        """The error response for a failed gRPC method."""
+        return self._error_response(self.protocol.status(error.code), str(error))
 
-    def refused(self, error: Exception) -> Response:
-        """The refusal of a probe."""
+    def probe_refusal(self, error: Exception) -> Response:
+        """The error response for a refused probe."""
         failure = self.protocol.failure(error, "")
-        return self._told(self.protocol.status(failure.code), failure.text)
+        return self._error_response(self.protocol.status(failure.code), failure.text)
 
     @property
     def closed(self) -> bool:
-        """Whether the server takes nothing new any more."""
-        return self._bounds.door.closed
+        """Whether the server admits no new requests, because it is shutting down."""
+        return self._bounds.admission.closed
 
     async def infer(self, exchange: HttpExchange, query: Query) -> Answer:
-        """Runs a query. Raises ServingError, Gone."""
+        """Runs an inference. Raises ServingError, ClientGone."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer | ServingError] = loop.create_future()
 
@@ -127,7 +133,7 @@ class RestErrorBoundary:
             try:
                 loop.call_soon_threadsafe(settle, outcome)
             except RuntimeError:
-                pass  # the port has closed: nobody waits
+                pass  # the event loop has ended with the port: nobody waits for the outcome
 
         exchange.counted = True
         cancel = self._inference.start(query, done, exchange)
@@ -136,15 +142,17 @@ class RestErrorBoundary:
             raise outcome
         return outcome
 
-    async def coded(self, exchange: HttpExchange, body: bytes, kind: str, headers: dict[str, str]) -> Response:
-        """An answer, compressed where the client takes that."""
-        encoding = chosen(exchange.headers.get("accept-encoding", "")) if worth(len(body)) else ""
+    async def compressed(self, exchange: HttpExchange, body: bytes, kind: str, headers: dict[str, str]) -> Response:
+        """A response with status 200, compressed if the client accepts that and the body is long enough."""
+        accepted = exchange.headers.get("accept-encoding", "")
+        encoding = response_coding(accepted) if worth_compressing(len(body)) else ""
         if encoding:
             body = await exchange.run(len(body), deflate, body, encoding)
             headers = {**headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
         return Response(body, 200, headers, kind)
 
-    def _failed(self, request: Request, exchange: HttpExchange, error: Exception, model: str) -> Response:
+    def _log_failure(self, request: Request, exchange: HttpExchange, error: Exception, model: str) -> Response:
+        """Counts and logs a failure; returns its error response."""
         request_id = exchange.headers.get("x-request-id") or self._gate.new_id()
         failure = self.protocol.failure(error, request_id)
         if not exchange.counted:
@@ -161,13 +169,15 @@ class RestErrorBoundary:
             trace=trace_fields(exchange),
         )
         if isinstance(error, BodyRefused):
-            return self._told(error.status, failure.text, close=True)
-        return self._told(self.protocol.status(failure.code), failure.text, wait=pushback(failure))
+            return self._error_response(error.status, failure.text, close=True)
+        return self._error_response(self.protocol.status(failure.code), failure.text, retry_after=pushback(failure))
 
-    def _told(self, status: int, text: str, *, close: bool = False, wait: float | None = None) -> Response:
+    def _error_response(
+        self, status: int, text: str, *, close: bool = False, retry_after: float | None = None
+    ) -> Response:
         headers = dict(CHALLENGE) if status == 401 else {}
-        if status == 429 and wait is not None:
-            headers["Retry-After"] = str(max(1, math.ceil(wait)))  # whole seconds is all that it knows
+        if status == 429 and retry_after is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(retry_after)))  # the header takes whole seconds only
         if close:
             headers["Connection"] = "close"
         return Response(dumps({"error": text}), status, headers, JSON)

@@ -1,6 +1,7 @@
-"""One request over REST, from its first byte to its answer: its body, its bounds, its deadline, its client.
+"""One REST request from its first byte to its response: body, bounds, deadline, and whether the client is still there.
 
-What it holds counts with everything else in flight. When the client goes away what was started for it is cancelled.
+The bytes that it holds count towards the server's in-flight bounds, like those of gRPC calls. When the client
+disconnects, the work that was started for it is cancelled.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from inferd.server.http.workers import BodyWorkers
 from inferd.server.inference.inflight import InflightBounds
 
 _T = TypeVar("_T")
-_GRACE: Final = 0.1  # seconds past the deadline in which whoever computes may say so itself
-_STALL: Final = 10.0  # seconds between two pieces of a body
+_GRACE: Final = 0.1  # seconds past the deadline in which the callee's own deadline error is preferred to ours
+_STALL: Final = 10.0  # the most seconds between two pieces of a body
 
 
-class Gone(Exception):
-    """The client is not there any more: nobody reads an answer."""
+class ClientGone(Exception):
+    """The client has disconnected: nobody reads a response."""
 
 
 class BodyRefused(InvalidRequest):
-    """The body is not taken. `status` is the one for it."""
+    """The body is refused. `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -37,47 +38,50 @@ class BodyRefused(InvalidRequest):
 
 
 class CallAdmission:
-    """Counts who is inside, and lets nobody in any more once it is closed. Thread-safe."""
+    """Counts the requests in progress and, once closed, admits no new ones. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._inside = 0
+        self._active = 0
         self.closed = False
-        self.empty = Event()  # set once it is closed and nobody is inside
+        self.drained = Event()  # set once `close` was called and no request is in progress
 
     def enter(self) -> bool:
-        """Gives whether one may enter; then `leave` must follow."""
+        """Admits a request: True, and `leave` must follow. False once closed."""
         with self._lock:
             if not self.closed:
-                self._inside += 1
+                self._active += 1
             return not self.closed
 
     def leave(self) -> None:
+        """Ends a request that `enter` has admitted."""
         with self._lock:
-            self._inside -= 1
-            if self.closed and not self._inside:
-                self.empty.set()
+            self._active -= 1
+            if self.closed and not self._active:
+                self.drained.set()
 
     def close(self) -> None:
+        """Admits no requests from now on."""
         with self._lock:
             self.closed = True
-            if not self._inside:
-                self.empty.set()
+            if not self._active:
+                self.drained.set()
 
 
 @dataclass(frozen=True, slots=True)
 class BodyBounds:
-    """What every exchange is bound by. Times in seconds, sizes in bytes."""
+    """The bounds that all exchanges of a server share. `max_body` is in bytes, `timeout` in seconds."""
 
     inflight: InflightBounds
-    door: CallAdmission
+    admission: CallAdmission
     workers: BodyWorkers
     max_body: int
     timeout: float
 
 
 class HttpExchange:
-    """Used as an async context manager, on the event loop. Raises Overloaded, Unavailable on entering."""
+    """An async context manager, used on the event loop. Entering admits the request; it raises Unavailable while the
+    server shuts down, Overloaded when too much is in flight."""
 
     def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]], bounds: BodyBounds) -> None:
         self.started = monotonic()
@@ -85,19 +89,16 @@ class HttpExchange:
         self.headers = joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         self.peer = peer_of(scope.get("client"))
         self._certificate: Sequence[str] = scope.get("state", {}).get(CERTIFICATE, ())
-        self.counted = False  # whether metrics have this request
+        self.counted = False  # whether the code that was called counts this request in the metrics
         self.nbytes = 0
         self._receive = receive
         self._bounds = bounds
-        self._inside = self._entered = False
 
     async def __aenter__(self) -> HttpExchange:
-        self._inside = self._bounds.door.enter()
-        if not self._inside:
+        if not self._bounds.admission.enter():
             raise Unavailable("the server is shutting down")
-        self._entered = self._bounds.inflight.enter()
-        if not self._entered:
-            self._bounds.door.leave()
+        if not self._bounds.inflight.enter():
+            self._bounds.admission.leave()
             raise Overloaded(self._bounds.inflight.full)
         return self
 
@@ -105,42 +106,43 @@ class HttpExchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bounds.inflight.leave(self.nbytes)
-        self._bounds.door.leave()
+        self._bounds.admission.leave()
 
     def metadata(self, key: str) -> str | None:
-        """A header, as the gate asks for it."""
+        """A header by its lower-case name, under the name that gRPC calls have for it: the access checks take both."""
         return self.headers.get(key)
 
     def certificate(self) -> Sequence[str]:
         """Names of the client's verified certificate, for the authority."""
         return self._certificate
 
-    def take_its_time(self) -> None:
-        """What is done for this request ends when it ends, however long that is."""
+    def remove_deadline(self) -> None:
+        """Lets the request take any time: for loads and unloads, which must not be cut off by `http.timeout`."""
         self.deadline = None
 
     def hold(self, nbytes: int) -> None:
-        """Counts memory that is kept for this request. Raises Overloaded."""
+        """Counts memory held for this request, until the exchange ends. Raises Overloaded."""
         if not self._bounds.inflight.hold(nbytes):
             raise Overloaded(self._bounds.inflight.full)
         self.nbytes += nbytes
 
     async def body(self) -> bytes:
-        """The whole body, decoded. Raises BodyRefused, InvalidRequest, Overloaded, DeadlineExceeded, Gone."""
+        """The whole body, with its Content-Encoding undone. Raises BodyRefused, InvalidRequest, Overloaded,
+        ClientGone."""
         most = self._bounds.max_body
         declared = self.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared) > most:
-            raise await self._too_long()
+            raise await self._drain_and_refuse()
         parts: list[bytes] = []
         size = 0
         more = True
         while more:
-            message = await self._next()
+            message = await self._next_message()
             piece = message.get("body", b"")
             size += len(piece)
             if size > most:
                 parts.clear()
-                raise await self._too_long() if message.get("more_body", False) else self._refused_size()
+                raise await self._drain_and_refuse() if message.get("more_body", False) else self._size_refusal()
             self.hold(len(piece))
             parts.append(piece)
             more = message.get("more_body", False)
@@ -151,20 +153,20 @@ class HttpExchange:
         try:
             body = await self._bounds.workers.run(len(body) * 4, inflate, body, encoding, most)
         except TooLong:
-            raise self._refused_size() from None
+            raise self._size_refusal() from None
         self.hold(len(body))
         return body
 
     async def wait(self, future: asyncio.Future[_T], cancel: Callable[[], None]) -> _T:
-        """What the future gives; `cancel` is called when nobody wants that any more. Raises Gone, DeadlineExceeded, and
-        what the future raises."""
-        watch = asyncio.ensure_future(self._left())
+        """The future's result. When the client disconnects or the deadline passes first, calls `cancel` and raises
+        ClientGone or DeadlineExceeded. Raises what the future raises."""
+        watch = asyncio.ensure_future(self._disconnected())
         try:
             async with asyncio.timeout_at(None if self.deadline is None else self.deadline + _GRACE):
                 await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
-            raise Gone
+            raise ClientGone
         except TimeoutError:
             raise DeadlineExceeded(f"not answered within {self._bounds.timeout:g} s (http.timeout)") from None
         finally:
@@ -173,14 +175,14 @@ class HttpExchange:
                 cancel()
 
     async def run(self, nbytes: int, fn: Callable[..., _T], *args: Any) -> _T:
-        """`fn(*args)`, on a thread if there is much to do."""
+        """`fn(*args)`; on a worker thread when `nbytes`, the size of the work, is large."""
         return await self._bounds.workers.run(nbytes, fn, *args)
 
-    async def _left(self) -> None:
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _next(self) -> Mapping[str, Any]:
+    async def _next_message(self) -> Mapping[str, Any]:
         until = monotonic() + _STALL
         if self.deadline is not None:
             until = min(self.deadline, until)
@@ -190,21 +192,22 @@ class HttpExchange:
         except TimeoutError:
             raise BodyRefused(408, "the body of the request did not come in time") from None
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientGone
         return message
 
-    async def _too_long(self) -> BodyRefused:
-        """The refusal, after what is on its way has been read: else the client could not see it."""
+    async def _drain_and_refuse(self) -> BodyRefused:
+        """Reads and drops the rest of the body, then returns the refusal: a client that is still sending could not see
+        the response."""
         if "expect" not in self.headers:
             until = monotonic() + _STALL
             try:
                 async with asyncio.timeout_at(until):
-                    while (await self._next()).get("more_body", False):
+                    while (await self._next_message()).get("more_body", False):
                         pass
             except TimeoutError:
                 pass
-        return self._refused_size()
+        return self._size_refusal()
 
-    def _refused_size(self) -> BodyRefused:
+    def _size_refusal(self) -> BodyRefused:
         most = self._bounds.max_body
         return BodyRefused(413, f"expected a body of at most {most} bytes, decoded too (http.max_body)")

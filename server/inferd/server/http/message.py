@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as three read-only pages need: the head of a request, and a whole answer."""
+"""The part of HTTP/1.1 that three read-only pages need: parsing a request head, writing a response."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Final
 
 MOST_HEAD: Final = 16 * 2**10
 _LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (\S{1,4096}) HTTP/1\.([01])")
-_ODD: Final = frozenset("\r\n\0")
+_FORBIDDEN: Final = frozenset("\r\n\0")  # in the value of a header
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class BadRequest(Exception):
-    """The bytes are no request that this port takes. `status` and the text go to the client."""
+    """The bytes are not a request that this port takes. `status` and the text go to the client."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -25,7 +25,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request's head. `close`: no other request can follow on this connection."""
+    """The head of a request, header names in lower case. `close`: no other request can follow on this connection."""
 
     method: str
     path: str
@@ -34,21 +34,22 @@ class Request:
 
 
 def read_head(head: bytes) -> Request:
-    """Reads the head of a request, blank line included. Raises BadRequest."""
+    """Parses the head of a request; `head` includes the blank line. Raises BadRequest."""
     line, *rest = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     match = _LINE.fullmatch(line)
     if match is None:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "expected METHOD PATH HTTP/1.1")
     headers: dict[str, str] = {}
-    for each in rest:
-        name, colon, value = each.partition(":")
-        if not colon or _NAME.fullmatch(name) is None or not _ODD.isdisjoint(value):
+    for header in rest:
+        name, colon, value = header.partition(":")
+        if not colon or _NAME.fullmatch(name) is None or not _FORBIDDEN.isdisjoint(value):
             raise BadRequest(HTTPStatus.BAD_REQUEST, "expected Name: value in every header line")
         name, value = name.lower(), value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     connection = {token.strip() for token in headers.get("connection", "").lower().split(",")}
     keep = "close" not in connection if match[3] == "1" else "keep-alive" in connection
-    # No page here reads a body. One that comes is not waited for, and would be taken for the next request.
+    # No page reads a body. The connection is closed after a request that has one, because the body would be parsed as
+    # the next request.
     body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
     target = match[2]
     if "://" in target:
@@ -65,7 +66,7 @@ def answer(
     close: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A whole answer."""
+    """A complete response: head and body, or the head alone for `head_only`. `kind` is the Content-Type."""
     lines = [
         f"HTTP/1.1 {status.value} {status.phrase}",
         f"Content-Type: {kind}",
@@ -80,5 +81,5 @@ def answer(
 
 
 def as_json(value: Mapping[str, Any]) -> bytes:
-    """The body of a JSON answer."""
+    """The body of a JSON response."""
     return json.dumps(value, default=str).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""A call of a gRPC method made by a REST request: the handlers are the same, only the messages come from JSON."""
+"""Calls of gRPC methods made for REST requests: the gRPC handler answers, and only the messages are made from JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from inferd.server.errors import Code
 from inferd.server.http.exchange import HttpExchange
 
 Methods = Mapping[str, Callable[[Any], None]]
-"""Handlers of unary gRPC methods by full path; what they take is a call as `rpc.transport` describes it."""
+"""Handlers of unary gRPC methods by full path. A handler takes a `transport.calls.UnaryCall`."""
 
 
-class Failed(Exception):
-    """The handler has failed the call; it is logged already."""
+class MethodFailed(Exception):
+    """The gRPC handler has failed the call. The handler has logged the failure already."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
@@ -22,7 +22,8 @@ class Failed(Exception):
 
 
 class RestCall:
-    """One call. `reply`, `fail` and `on_cancel` are thread-safe."""
+    """A `transport.calls.UnaryCall` whose caller is a REST request. `outcome` gets the reply, or MethodFailed. `reply`,
+    `fail` and `on_cancel` are thread-safe."""
 
     def __init__(self, method: str, request: bytes, exchange: HttpExchange) -> None:
         self.method = method
@@ -48,7 +49,7 @@ class RestCall:
             fn()
 
     def cancel(self) -> None:
-        """The client is gone."""
+        """Cancels the call: the client has disconnected, or its deadline has passed."""
         self.cancelled = True
         if self._on_cancel is not None:
             self._on_cancel()
@@ -57,7 +58,7 @@ class RestCall:
         self._settle(lambda: self.outcome.set_result(message))
 
     def fail(self, code: Code, text: str, trailing: Sequence[tuple[str, str]] = ()) -> None:
-        self._settle(lambda: self.outcome.set_exception(Failed(code, text)))
+        self._settle(lambda: self.outcome.set_exception(MethodFailed(code, text)))
 
     def _settle(self, fn: Callable[[], None]) -> None:
         def settle() -> None:
@@ -67,11 +68,12 @@ class RestCall:
         try:
             self._loop.call_soon_threadsafe(settle)
         except RuntimeError:
-            pass  # the port has closed: nobody waits
+            pass  # the event loop has ended with the port: nobody waits for the outcome
 
 
 async def call(methods: Methods, method: str, request: bytes, exchange: HttpExchange) -> bytes:
-    """The answer of a gRPC method. Raises Failed, Gone, DeadlineExceeded."""
-    made = RestCall(method, request, exchange)
-    methods[method](made)
-    return await exchange.wait(made.outcome, made.cancel)
+    """The serialized response of a gRPC method to the serialized `request`. Raises MethodFailed, ClientGone,
+    DeadlineExceeded."""
+    rest_call = RestCall(method, request, exchange)
+    methods[method](rest_call)
+    return await exchange.wait(rest_call.outcome, rest_call.cancel)

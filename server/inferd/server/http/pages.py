@@ -1,6 +1,6 @@
-"""The pages of the HTTP port, whatever serves them: /metrics, /healthz, /readyz.
+"""The pages that both HTTP servers have: /metrics, /healthz, /readyz.
 
-Metrics are written on a worker thread, so that health answers meanwhile.
+Metrics are rendered on a worker thread, so that the health pages answer meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ METHODS: Final = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class ReadinessLike:
-    """Whether traffic should come; if not, why, in words. `details` are further fields of the answer."""
+    """Whether the server should get traffic; if not, `reason` says why. `details` are further fields of the JSON
+    response."""
 
     ready: bool
     reason: str = ""
@@ -35,7 +36,7 @@ class ReadinessLike:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer."""
+    """One response; `kind` is its Content-Type."""
 
     status: HTTPStatus
     body: bytes
@@ -44,42 +45,42 @@ class Page:
 
 
 class Pages:
-    """Makes the pages, on one event loop. `metrics` is called on a worker thread, `ready` on the loop; `patience` is
-    the time in seconds that a page may take."""
+    """Renders the pages, on one event loop. `metrics` is called on a worker thread, `ready` on the event loop;
+    `timeout` is the most seconds that a page may take."""
 
-    def __init__(self, metrics: Callable[[], bytes], ready: Callable[[], ReadinessLike], patience: float) -> None:
+    def __init__(self, metrics: Callable[[], bytes], ready: Callable[[], ReadinessLike], timeout: float) -> None:
         self._metrics = metrics
         self._ready = ready
-        self._patience = patience
+        self._timeout = timeout
         self._rendering: asyncio.Future[bytes] | None = None
-        self._known: Final = {
+        self._pages: Final = {
             "/metrics": self._metrics_page,
             "/healthz": self._health_page,
             "/readyz": self._ready_page,
         }
 
     def __contains__(self, path: str) -> bool:
-        return path in self._known
+        return path in self._pages
 
     async def answer(self, method: str, path: str) -> Page:
-        """The page at a path, or the refusal. Never raises but for a cancel."""
-        make = self._known.get(path)
-        if make is None:
-            return refusal(HTTPStatus.NOT_FOUND, f"no such page: expected one of {', '.join(self._known)}")
+        """The page at a path, or an error page. Raises nothing but CancelledError."""
+        render = self._pages.get(path)
+        if render is None:
+            return error_page(HTTPStatus.NOT_FOUND, f"no such page: expected one of {', '.join(self._pages)}")
         if method not in METHODS:
             text = f"expected {' or '.join(METHODS)}, got {method}"
-            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, text, {"Allow": ", ".join(METHODS)})
+            return error_page(HTTPStatus.METHOD_NOT_ALLOWED, text, {"Allow": ", ".join(METHODS)})
         try:
-            return await make()
+            return await render()
         except TimeoutError:
-            text = f"{path} was not made within {self._patience:g} seconds"
-            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, text)
+            text = f"{path} was not made within {self._timeout:g} seconds"
+            return error_page(HTTPStatus.SERVICE_UNAVAILABLE, text)
         except Exception as error:
             event(get("http"), logging.ERROR, "a page failed", error=error, path=path)
-            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"{path} failed; the log says why")
+            return error_page(HTTPStatus.INTERNAL_SERVER_ERROR, f"{path} failed; the log says why")
 
     def close(self) -> None:
-        """Waits for nothing any more."""
+        """Abandons a rendering of the metrics that is still running."""
         if self._rendering is not None:
             self._rendering.cancel()
 
@@ -87,40 +88,40 @@ class Pages:
         return Page(HTTPStatus.OK, as_json({"status": "ok"}))
 
     async def _ready_page(self) -> Page:
-        now = self._ready()
-        status = HTTPStatus.OK if now.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        reason = {"reason": now.reason} if now.reason else {}
-        return Page(status, as_json({"ready": now.ready, **reason, **now.details}))
+        readiness = self._ready()
+        status = HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        reason = {"reason": readiness.reason} if readiness.reason else {}
+        return Page(status, as_json({"ready": readiness.ready, **reason, **readiness.details}))
 
     async def _metrics_page(self) -> Page:
-        # Scrapers that come while one rendering runs share it: one thread at most is ever busy with metrics.
+        # Requests that arrive while the metrics are rendered share that rendering: at most one thread renders.
         if self._rendering is None or self._rendering.done():
             self._rendering = asyncio.wrap_future(_in_thread(self._metrics))
-            self._rendering.add_done_callback(_look)
-        async with asyncio.timeout(self._patience):
+            self._rendering.add_done_callback(_retrieve_exception)
+        async with asyncio.timeout(self._timeout):
             body = await asyncio.shield(self._rendering)
         return Page(HTTPStatus.OK, body, CONTENT_TYPE)
 
 
-def refusal(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> Page:
-    """An answer that says what is wrong."""
+def error_page(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> Page:
+    """A response whose JSON body has the text as its `error`."""
     return Page(status, as_json({"error": text}), headers=headers or {})
 
 
-def turned_away(error: ServingError) -> Page:
-    """The answer to a caller who may not see a page."""
+def access_refusal(error: ServingError) -> Page:
+    """The response to a caller who has no access to a page."""
     status, headers = status_and_headers(error)
-    return refusal(HTTPStatus(status), error.message, headers)
+    return error_page(HTTPStatus(status), error.message, headers)
 
 
-def _look(future: asyncio.Future[bytes]) -> None:
-    # Whoever waited has given up: a failure is not news to asyncio any more.
+def _retrieve_exception(future: asyncio.Future[bytes]) -> None:
+    # All waiters may have timed out: without this, asyncio would log "exception was never retrieved".
     if not future.cancelled():
         future.exception()
 
 
 def _in_thread(fn: Callable[[], bytes]) -> concurrent.futures.Future[bytes]:
-    """Runs `fn` on a daemon thread: unlike an executor's, it cannot hold up the end of the process."""
+    """Runs `fn` on a daemon thread. Unlike the threads of an executor, it cannot delay the exit of the process."""
     future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
 
     def run() -> None:

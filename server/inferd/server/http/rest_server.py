@@ -1,7 +1,7 @@
-"""The HTTP port with REST: uvicorn on a thread and an event loop of its own, so that it never delays a gRPC call.
+"""The HTTP port with REST: uvicorn on its own thread and event loop, so that it never delays a gRPC call.
 
-/metrics, /healthz and /readyz answer as they do without REST. What serves the rest is imported when the first request
-for it comes: a server that nobody asks over REST does not pay for FastAPI.
+/metrics, /healthz and /readyz answer as they do without REST. FastAPI and the REST handlers are imported at the first
+REST request, so a server that gets none does not pay for them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import uvicorn
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
 from inferd.server.http.admission import CERTIFICATE, HttpAdmission, Shown, peer_of
-from inferd.server.http.binding import listen, shown
+from inferd.server.http.binding import bound_address, listen
 from inferd.server.http.connection import connection_within
-from inferd.server.http.pages import Page, Pages, ReadinessLike, refusal, turned_away
+from inferd.server.http.pages import Page, Pages, ReadinessLike, access_refusal, error_page
 from inferd.server.http.server import HttpLimits
 from inferd.server.http.tls_server import TlsUvicornServer
 from inferd.server.observability.events import event, get
@@ -31,12 +31,13 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_BEGINNINGS: Final = ("/v1/", "/v2", "/docs", "/openapi.json")
+_REST_PREFIXES: Final = ("/v1/", "/v2", "/docs", "/openapi.json")
 
 
 class Rest(Protocol):
-    """What answers the paths of REST. `app` is called once, on a worker thread, when the first request comes; `refuse`
-    makes it turn away what is new, `idle` tells that nothing is under way."""
+    """The REST application. `app` builds it: called on a worker thread at the first REST request, and again only after
+    it has failed. After `refuse`, new requests are refused; the event of `idle` is then set once none is in progress.
+    """
 
     def app(self) -> Asgi: ...
     def refuse(self) -> None: ...
@@ -45,9 +46,9 @@ class Rest(Protocol):
 
 
 class RestServer:
-    """Serves until stopped; used once. Thread-safe.
+    """Serves from `start` to `stop`; an instance is used once. Thread-safe.
 
-    `metrics` is called on a worker thread, `ready` on the server's loop: it must only look, and be quick.
+    `metrics` is called on a worker thread, `ready` on the server's event loop: `ready` must not block.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class RestServer:
         *,
         limits: HttpLimits | None = None,
         rest: Rest | None = None,
-        entrance: HttpAdmission | None = None,
+        access: HttpAdmission | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class RestServer:
         self._pages = Pages(metrics, ready, self._limits.page)
         self._rest = rest
         self._tls = tls
-        self._entrance = entrance or HttpAdmission(None)
+        self._access = access or HttpAdmission(None)
         self._app: asyncio.Task[Asgi] | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -76,7 +77,8 @@ class RestServer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> tuple[str, ...]:
-        """Binds every address and serves. Gives the bound ones, port 0 filled in. Raises OSError; then none is."""
+        """Binds every address and serves. Returns the bound addresses, with the real port in place of 0. Raises
+        OSError; then no address is bound."""
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("a RestServer is used once")
@@ -88,7 +90,7 @@ class RestServer:
                 for sock in sockets:
                     sock.close()
                 raise
-            bound = tuple(shown(sock) for sock in sockets)
+            bound = tuple(bound_address(sock) for sock in sockets)
             config = uvicorn.Config(
                 self._serve,
                 http=connection_within(self._limits),
@@ -96,48 +98,50 @@ class RestServer:
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
-                log_level="critical",  # what goes wrong is told below, in the form of our log
+                log_level="critical",  # `_run` and `_serve` log the errors, in the form of our log
                 access_log=False,
-                proxy_headers=False,  # who calls is for the gate to judge, which looks at them itself
+                proxy_headers=False,  # the access checks read forwarding headers themselves
                 server_header=False,
                 timeout_graceful_shutdown=1,
             )
             self._server = (
                 uvicorn.Server(config) if self._tls is None else TlsUvicornServer(config, self._tls, self._limits.head)
             )
-            # Sockets listen already: whoever comes before the loop runs waits in their backlog.
+            # The sockets listen already: clients that connect before the event loop runs wait in the backlog.
             self._thread = threading.Thread(target=self._run, args=(sockets,), name="inferd-http", daemon=True)
             self._thread.start()
             return bound
 
     def unlisten(self) -> None:
-        """Takes no new connections; each that is open ends with its next answer."""
+        """Accepts no new connections; each open connection is closed after its next response."""
         with self._lock:
             if self._server is None or self._loop is None:
                 return
             try:
                 self._loop.call_soon_threadsafe(self._close_servers)
             except RuntimeError:
-                pass  # its loop has ended
+                pass  # the event loop has ended
 
     def _close_servers(self) -> None:
         assert self._server is not None
-        for server in getattr(self._server, "servers", ()):  # there are none until it has started
+        for server in getattr(self._server, "servers", ()):  # uvicorn sets `servers` when it has started
             server.close()
         for connection in list(self._server.server_state.connections):
-            connection.app = _last(self._serve)  # type: ignore[union-attr]
+            connection.app = _closing_after_response(self._serve)  # type: ignore[union-attr]
 
     def refuse(self) -> None:
-        """Takes no new requests over REST. The pages go on."""
+        """Refuses new REST requests. The pages are still served."""
         if self._rest is not None:
             self._rest.refuse()
 
     def drain(self, grace: float) -> bool:
-        """After `refuse`: waits until the requests under way are answered. Gives whether they are."""
+        """After `refuse`: waits up to `grace` seconds until the requests in progress are answered. Returns whether they
+        all are."""
         return self._rest is None or self._rest.idle().wait(grace)
 
     def stop(self) -> None:
-        """Ends every connection and waits until the thread is gone; answers under way have a second. Repeatable."""
+        """Closes every connection and waits until the thread has ended. Responses in progress get one second. May be
+        called again."""
         with self._lock:
             if self._thread is None or self._server is None:
                 return
@@ -163,18 +167,18 @@ class RestServer:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         try:
-            self._entrance.page(path, _shown(scope))
+            self._access.page(path, _caller(scope))
         except ServingError as error:
-            await write(turned_away(error), send)
+            await write(access_refusal(error), send)
             return
-        if self._rest is None or not path.startswith(_BEGINNINGS):
+        if self._rest is None or not path.startswith(_REST_PREFIXES):
             await write(await self._pages.answer(scope["method"], path), send)
             return
         try:
             app = await self._loaded(self._rest)
         except Exception as error:
             event(get("http"), logging.ERROR, "REST cannot be served", error=error)
-            await write(refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "REST failed; the log says why"), send)
+            await write(error_page(HTTPStatus.INTERNAL_SERVER_ERROR, "REST failed; the log says why"), send)
             return
         try:
             await app(scope, receive, send)
@@ -188,13 +192,13 @@ class RestServer:
         return await asyncio.shield(self._app)
 
 
-def _shown(scope: Scope) -> Shown:
+def _caller(scope: Scope) -> Shown:
     headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
     return Shown(headers, scope.get("state", {}).get(CERTIFICATE, ()), peer_of(scope.get("client")))
 
 
-def _last(app: Asgi) -> Asgi:
-    """The application for connections that end with their next answer."""
+def _closing_after_response(app: Asgi) -> Asgi:
+    """The application for connections that are to be closed after their next response."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Any) -> None:
@@ -208,7 +212,7 @@ def _last(app: Asgi) -> Asgi:
 
 
 async def write(page: Page, send: Send) -> None:
-    """Sends a whole answer."""
+    """Sends a page as a complete response."""
     headers = {
         "Content-Type": page.kind,
         "Content-Length": str(len(page.body)),

@@ -1,7 +1,9 @@
-"""The HTTP port: /metrics, /healthz, /readyz. On a thread and an event loop of its own: it never delays a model.
+"""The HTTP port without REST: /metrics, /healthz, /readyz. It runs on its own thread and event loop and never delays
+inference.
 
-Slow or silent clients hold a connection, not a thread, and only for a while; when connections run out, the one that has
-been silent longest makes room. Metrics are written on a worker thread, so that health answers meanwhile.
+A slow or silent client holds a connection, not a thread, and only for a bounded time. When the server has too many
+connections, it closes the one that has been silent longest. Metrics are rendered on a worker thread, so that the health
+pages answer meanwhile.
 """
 
 from __future__ import annotations
@@ -18,16 +20,17 @@ from http import HTTPStatus
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
 from inferd.server.http.admission import HttpAdmission, Shown, names_in, peer_of
-from inferd.server.http.binding import listen, shown, watch_writes
+from inferd.server.http.binding import bound_address, listen, watch_writes
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
-from inferd.server.http.pages import Pages, ReadinessLike, refusal, turned_away
+from inferd.server.http.pages import Pages, ReadinessLike, access_refusal, error_page
 from inferd.server.observability.events import event, get
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """Times in seconds: `head` for a whole request to come, `idle` between two, `write` to take the answer, `page` to
-    make it. `connections`: most at once."""
+    """`connections`: the most open at once. The other fields are times in seconds: `head` to receive a whole request
+    head (and to finish a TLS handshake), `idle` between two requests, `write` for the client to take the response,
+    `page` to render a page."""
 
     connections: int = 256
     head: float = 5.0
@@ -37,9 +40,9 @@ class HttpLimits:
 
 
 class HttpServer:
-    """Serves until stopped; used once. `start` and `stop` are thread-safe.
+    """Serves from `start` to `stop`; an instance is used once. `start` and `stop` are thread-safe.
 
-    `metrics` is called on a worker thread, `ready` on the server's loop: it must only look, and be quick.
+    `metrics` is called on a worker thread, `ready` on the server's event loop: `ready` must not block.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class HttpServer:
         ready: Callable[[], ReadinessLike],
         *,
         limits: HttpLimits | None = None,
-        entrance: HttpAdmission | None = None,
+        access: HttpAdmission | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
@@ -57,20 +60,21 @@ class HttpServer:
         self._addresses = tuple(addresses)
         self._limits = limits or HttpLimits()
         self._tls = tls
-        self._entrance = entrance or HttpAdmission(None)
+        self._access = access or HttpAdmission(None)
         self._pages = Pages(metrics, ready, self._limits.page)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
         self._servers: list[asyncio.Server] = []
-        self._leaving = False
-        # Connections whose client has the turn to send, the one that has had it longest first.
+        self._unlistened = False
+        # Connections on which the server waits for the client, the one that has waited longest first.
         self._waiting: dict[asyncio.StreamWriter, None] = {}
         self._open: set[asyncio.Task[None]] = set()
 
     def start(self) -> tuple[str, ...]:
-        """Binds every address and serves. Gives the bound ones, port 0 filled in. Raises OSError; then none is."""
+        """Binds every address and serves. Returns the bound addresses, with the real port in place of 0. Raises
+        OSError; then no address is bound."""
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("an HttpServer is used once")
@@ -82,7 +86,7 @@ class HttpServer:
                 for sock in sockets:
                     sock.close()
                 raise
-            bound = tuple(shown(sock) for sock in sockets)
+            bound = tuple(bound_address(sock) for sock in sockets)
             started = threading.Event()
             self._thread = threading.Thread(target=self._run, args=(sockets, started), name="inferd-http", daemon=True)
             self._thread.start()
@@ -92,27 +96,28 @@ class HttpServer:
             return bound
 
     def unlisten(self) -> None:
-        """Takes no new connections; each that is open ends with its next answer."""
-        self._leaving = True
+        """Accepts no new connections; each open connection is closed after its next response."""
+        self._unlistened = True
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._close_servers)
             except RuntimeError:
-                pass  # its loop has ended
+                pass  # the event loop has ended
 
     def _close_servers(self) -> None:
         for server in self._servers:
             server.close()
 
     def refuse(self) -> None:
-        """Takes no new inference. There is none on this port: see `RestServer`."""
+        """Does nothing: this port serves no inference. See `RestServer.refuse`."""
 
     def drain(self, grace: float) -> bool:
-        """Waits for inference under way. Gives whether it has ended."""
+        """Returns True at once: this port serves no inference. See `RestServer.drain`."""
         return True
 
     def stop(self) -> None:
-        """Ends every connection and waits until the thread is gone; answers under way have a second. Repeatable."""
+        """Closes every connection and waits until the thread has ended. Responses in progress get one second. May be
+        called again."""
         with self._lock:
             if self._thread is None or self._loop is None or self._stopping is None:
                 return
@@ -120,7 +125,7 @@ class HttpServer:
                 try:
                     self._loop.call_soon_threadsafe(self._stopping.set)
                 except RuntimeError:
-                    pass  # its loop has just ended
+                    pass  # the event loop has just ended
             self._thread.join()
 
     def _run(self, sockets: list[socket.socket], started: threading.Event) -> None:
@@ -134,10 +139,10 @@ class HttpServer:
     async def _serve(self, sockets: list[socket.socket], started: threading.Event) -> None:
         self._stopping = asyncio.Event()
         context = None if self._tls is None else self._tls.server_context()
-        patience = None if context is None else self._limits.head
+        handshake_timeout = None if context is None else self._limits.head
         self._servers = [
             await asyncio.start_server(
-                self._connection, sock=sock, limit=MOST_HEAD, ssl=context, ssl_handshake_timeout=patience
+                self._connection, sock=sock, limit=MOST_HEAD, ssl=context, ssl_handshake_timeout=handshake_timeout
             )
             for sock in sockets
         ]
@@ -157,14 +162,15 @@ class HttpServer:
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
-        # `drain` then waits until the answer is with the kernel: whoever does not read is found out.
+        # `drain` then waits until the kernel has taken the whole response, so `_send` notices a client that does not
+        # read.
         watch_writes(writer.transport)
         try:
             if len(self._open) > self._limits.connections:
                 self._make_room(writer)
             await self._requests(reader, writer)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # the client went away, or took too long
+            pass  # the client closed the connection or was too slow
         finally:
             self._open.discard(task)
             self._waiting.pop(writer, None)
@@ -176,13 +182,13 @@ class HttpServer:
         oldest.transport.abort()
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        patience = self._limits.head
+        timeout = self._limits.head
         certificate = names_in(writer.get_extra_info("peercert"))
         peer = peer_of(writer.get_extra_info("peername"))
         while self._stopping is not None and not self._stopping.is_set():
             self._waiting[writer] = None
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     first = await reader.readexactly(1)
                 async with asyncio.timeout(self._limits.head):
                     head = first + await reader.readuntil(b"\r\n\r\n")
@@ -196,13 +202,14 @@ class HttpServer:
                 return
             finally:
                 self._waiting.pop(writer, None)
-            last = request.close or self._leaving  # one word for the answer and for what follows it
+            # Read once: the response's Connection header and the close below must agree.
+            last = request.close or self._unlistened
             await self._send(
                 writer, await self._answer(Shown(request.headers.items(), certificate, peer), request, last=last)
             )
             if last:
                 return
-            patience = self._limits.idle
+            timeout = self._limits.idle
 
     async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         writer.write(data)
@@ -210,7 +217,8 @@ class HttpServer:
             async with asyncio.timeout(self._limits.write):
                 await writer.drain()
         except TimeoutError:
-            # Closing would wait for the client to take the rest, and the kernel would keep what it has for it.
+            # A plain close waits for the client to read the rest, and the kernel keeps the unsent bytes. Linger 0
+            # resets the connection and frees them.
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
@@ -218,10 +226,10 @@ class HttpServer:
 
     async def _answer(self, caller: Shown, request: Request, *, last: bool) -> bytes:
         try:
-            self._entrance.page(request.path, caller)
+            self._access.page(request.path, caller)
             page = await self._pages.answer(request.method, request.path)
         except ServingError as error:
-            page = turned_away(error)
+            page = access_refusal(error)
         return answer(
             page.status,
             page.body,
@@ -233,5 +241,5 @@ class HttpServer:
 
 
 def _refused(status: HTTPStatus, text: str) -> bytes:
-    page = refusal(status, text)
+    page = error_page(status, text)
     return answer(page.status, page.body, page.kind, close=True)

@@ -1,4 +1,4 @@
-"""Codes of our own as HTTP statuses: one table for each protocol."""
+"""Canonical codes to HTTP statuses: one table for each protocol."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ OIP: Final = {
     Code.NOT_FOUND: 404,
     Code.UNAVAILABLE: 503,
     Code.UNIMPLEMENTED: 501,
-    # Triton has no such errors of its own and would say 400: these tell a client what it can do.
+    # Triton has no errors of these kinds and would answer 400. The specific status tells a client what it can do.
     Code.PERMISSION_DENIED: 403,
     Code.UNAUTHENTICATED: 401,
-    Code.RESOURCE_EXHAUSTED: 429,  # a client's own bounds; a full server is UNAVAILABLE on this protocol
+    Code.RESOURCE_EXHAUSTED: 429,  # the limits of this client; a full server is UNAVAILABLE on this protocol
     Code.DEADLINE_EXCEEDED: 504,
     Code.CANCELLED: 499,
 }
-"""Everything else is 400."""
+"""Triton's statuses. Every other code is 400."""
 
 TFS: Final = {
     Code.INVALID_ARGUMENT: 400,
@@ -36,14 +36,14 @@ TFS: Final = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
-"""Everything else is 500."""
+"""TensorFlow Serving's statuses. Every other code is 500."""
 
 
 def oip_status(code: Code) -> int:
-    """Triton's status."""
+    """The HTTP status for a code on the Open Inference Protocol, as Triton answers."""
     return OIP.get(code, 400)
 
 
 def tfs_status(code: Code) -> int:
-    """TensorFlow Serving's status."""
+    """The HTTP status for a code on TensorFlow Serving's REST API."""
     return TFS.get(code, 500)

@@ -1,5 +1,5 @@
-"""uvicorn behind TLS, with what it has no setting for: a bound on the time that a handshake may take, and certificates
-that are read again while it serves."""
+"""uvicorn over TLS, with two things that uvicorn has no settings for: a time limit for handshakes, and certificates
+that are reloaded while the server runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.server.access.tls import TlsFiles
 
 
 class TlsUvicornServer(uvicorn.Server):
-    """Serves on sockets that it is given. `handshake` is in seconds."""
+    """Serves on the sockets that it is given. `handshake` is the most seconds that a TLS handshake may take."""
 
     def __init__(self, config: uvicorn.Config, tls: TlsFiles, handshake: float) -> None:
         super().__init__(config)
@@ -28,7 +28,7 @@ class TlsUvicornServer(uvicorn.Server):
             self.servers.append(server)
 
     def _connection(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+        connection: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        return made
+        return connection

@@ -1,6 +1,6 @@
-"""JSON values to arrays of an element type that is known. What does not fit is an error, never a silent change.
+"""JSON values to arrays of a known element type. A value that does not fit is an error; nothing is converted silently.
 
-numbers   whole numbers stay whole and must be within range; strings and null are no numbers
+numbers   integers must be integers and within the range of the type; strings and null are not numbers
 strings   text becomes UTF-8; TensorFlow Serving's {"b64": ...} stands for any bytes
 """
 
@@ -22,8 +22,8 @@ from inferd.server.http.json.text import fragment
 from inferd.wire.dtypes import DType
 
 _DEEPEST: Final = 32
-_SLICE: Final = 4096  # elements of a list that are read at a time
-_FEW: Final = 16
+_SLICE: Final = 4096  # elements of a list that are converted at a time
+_FEW: Final = 16  # the longest outer list that is searched for long inner ones
 _RAGGED: Final = "expected lists of one length on each level, got ragged ones"
 _WORDS: Final = {"b": "true or false", "u": "whole numbers", "i": "whole numbers", "f": "numbers", "V": "numbers"}
 _TYPES: Final[dict[str, set[type]]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}, "V": {int, float}}
@@ -32,18 +32,19 @@ Text = Callable[[Any, str], bytes]
 
 
 def array_of(value: Any, dtype: DType, where: str, text: Text | None = None) -> Array:
-    """An array with the shape of the nesting. `where` names the tensor in errors; `text` makes bytes of one element,
-    by default of strings only. A long list is emptied on the way. Raises InvalidRequest."""
+    """An array whose shape is the nesting of `value`. `where` names the tensor in errors. `text` converts one element
+    of a string tensor to bytes; by default it takes strings only. Empties a long list while converting it, to free its
+    memory early. Raises InvalidRequest."""
     if isinstance(value, Numbers):
         return _narrow(value.array, dtype, where)
     if isinstance(value, list) and (len(value) > _SLICE or _holds_long(value)):
         return _in_slices(value, dtype, where, text)
     shape, items = _flat(value, where)
     if dtype is DType.STRING:
-        make = text or utf8
-        found = np.empty(len(items), object)
-        found[:] = [make(item, where) for item in items]
-        return found.reshape(shape)
+        to_bytes = text or utf8
+        array = np.empty(len(items), object)
+        array[:] = [to_bytes(item, where) for item in items]
+        return array.reshape(shape)
     return _numbers(items, dtype, where).reshape(shape)
 
 
@@ -52,8 +53,8 @@ def _holds_long(value: list[Any]) -> bool:
 
 
 def _in_slices(value: list[Any], dtype: DType, where: str, text: Text | None) -> Array:
-    """A few thousand elements at a time: the interpreter is given away in between, and what was read is freed, which
-    would hold it just as long at the end."""
+    """Converts a few thousand elements at a time and releases the interpreter lock in between. Each converted part is
+    freed at once: freeing the whole list at the end would hold the lock as long as converting it."""
     long = len(value) > _SLICE
     parts: list[Array] = []
     for start in range(0, len(value), _SLICE if long else 1):
@@ -67,7 +68,7 @@ def _in_slices(value: list[Any], dtype: DType, where: str, text: Text | None) ->
 
 
 def _flat(value: Any, where: str) -> tuple[list[int], list[Any]]:
-    """Shape and elements of nested lists, level by level and never element by element."""
+    """Shape and elements of nested lists. Works level by level, because a loop over elements would be slow."""
     shape: list[int] = []
     items = [value]
     while items and isinstance(items[0], list):
@@ -99,30 +100,31 @@ def _numbers(items: list[Any], dtype: DType, where: str) -> Array:
     wanted = _wanted(dtype, where)
     kind = wanted.kind
     if not set(map(type, items)) <= _TYPES[kind]:
-        odd = next(item for item in items if type(item) not in _TYPES[kind])
-        raise InvalidRequest(f"{where}: expected {_WORDS[kind]} for {dtype.name}, got {_shown(odd)}")
+        wrong = next(item for item in items if type(item) not in _TYPES[kind])
+        raise InvalidRequest(f"{where}: expected {_WORDS[kind]} for {dtype.name}, got {_described(wrong)}")
     if kind in "iu" and items:
         _check_range(min(items), max(items), wanted, dtype, where)
     try:
-        with np.errstate(over="ignore"):  # past the largest number lies infinity, as for every float
+        with np.errstate(over="ignore"):  # a float out of range becomes infinity
             return np.array(items, wanted)
     except OverflowError:
         raise InvalidRequest(f"{where}: a number is out of the range of {dtype.name}") from None
 
 
-def _narrow(found: Array, dtype: DType, where: str) -> Array:
+def _narrow(array: Array, dtype: DType, where: str) -> Array:
+    """An INT64 or FP64 array from `Numbers`, as `dtype`."""
     wanted = _wanted(dtype, where)
     kind = wanted.kind
-    if dtype is DType.STRING or kind == "b" or (kind in "iu" and found.dtype.kind != "i"):
+    if dtype is DType.STRING or kind == "b" or (kind in "iu" and array.dtype.kind != "i"):
         words = "strings" if dtype is DType.STRING else _WORDS[kind]
-        raise InvalidRequest(f"{where}: expected {words} for {dtype.oip_name}, got {found.dtype.type(found.flat[0])!s}")
+        raise InvalidRequest(f"{where}: expected {words} for {dtype.oip_name}, got {array.dtype.type(array.flat[0])!s}")
     if kind in "iu":
-        _check_range(int(found.min()), int(found.max()), wanted, dtype, where)
+        _check_range(int(array.min()), int(array.max()), wanted, dtype, where)
     with np.errstate(over="ignore"):
-        return found.astype(wanted)
+        return array.astype(wanted)
 
 
-def _shown(item: Any) -> str:
+def _described(item: Any) -> str:
     if isinstance(item, bool):
         return str(item).lower()
     names = {dict: "an object", list: "a list where others are none", type(None): "null"}
@@ -130,9 +132,9 @@ def _shown(item: Any) -> str:
 
 
 def utf8(item: Any, where: str) -> bytes:
-    """A string's bytes. Raises InvalidRequest for anything else."""
+    """The UTF-8 bytes of a string. Raises InvalidRequest for anything else."""
     if not isinstance(item, str):
-        raise InvalidRequest(f"{where}: expected strings, got {_shown(item)}")
+        raise InvalidRequest(f"{where}: expected strings, got {_described(item)}")
     try:
         return item.encode()
     except UnicodeEncodeError as error:
@@ -140,7 +142,7 @@ def utf8(item: Any, where: str) -> bytes:
 
 
 def b64_or_utf8(item: Any, where: str) -> bytes:
-    """A string's bytes, or those that {"b64": ...} stands for. Raises InvalidRequest."""
+    """The UTF-8 bytes of a string, or the bytes of {"b64": ...}. Raises InvalidRequest."""
     if not isinstance(item, dict):
         return utf8(item, where)
     if not is_b64(item):
@@ -152,12 +154,12 @@ def b64_or_utf8(item: Any, where: str) -> bytes:
 
 
 def is_b64(item: Any) -> bool:
-    """Whether an object stands for bytes."""
+    """Whether a JSON value is TensorFlow Serving's object for bytes, {"b64": ...}."""
     return isinstance(item, dict) and len(item) == 1 and isinstance(item.get("b64"), str)
 
 
 def strings_of(array: Array, element: Callable[[bytes], Any]) -> Any:
-    """An array of strings as nested lists; `element` makes the JSON value of one."""
+    """An array of strings as nested lists; `element` converts the bytes of one string to a JSON value."""
 
     def nested(part: Any) -> Any:
         if isinstance(part, list):
@@ -168,12 +170,12 @@ def strings_of(array: Array, element: Callable[[bytes], Any]) -> Any:
 
 
 def b64(item: bytes) -> dict[str, str]:
-    """Bytes as TensorFlow Serving writes them."""
+    """Bytes as TensorFlow Serving's object {"b64": ...}."""
     return {"b64": base64.b64encode(item).decode("ascii")}
 
 
 def text_or_b64(item: bytes) -> str | dict[str, str]:
-    """Text where the bytes are UTF-8, else base64: nothing is lost."""
+    """The text if the bytes are UTF-8, else {"b64": ...}. No byte is lost."""
     try:
         return item.decode()
     except UnicodeDecodeError:
@@ -181,5 +183,5 @@ def text_or_b64(item: bytes) -> str | dict[str, str]:
 
 
 def value_of(array: Array, element: Callable[[bytes], Any]) -> Any:
-    """An array as a value for `json_text.dumps`."""
+    """An array of any element type as a value for `text.dumps`; `element` as for `strings_of`."""
     return strings_of(array, element) if array.dtype.kind in "OSU" else fragment(array)

@@ -1,9 +1,9 @@
-"""Long lists of numbers in a JSON text, read in pieces.
+"""Long lists of numbers in a JSON text, parsed in pieces.
 
-A parser holds the interpreter from the first byte to the last, and the gRPC port would stand still for the time that
-tens of megabytes take. So lists of nothing but numbers are taken out of a long text first and read piece by piece, with
-the interpreter given away in between; what is left of the text is short. Anything that is not as expected is left to
-the parser, which then says what is wrong.
+A JSON parser holds the interpreter lock for the whole text, and the gRPC port would not answer while tens of megabytes
+are parsed. `loads_long` therefore finds the long lists that hold nothing but numbers, parses them piece by piece,
+releasing the lock in between, and parses the rest of the text, which is short, with a placeholder for each list. A list
+that this module does not understand stays in the text, and the parser reports what is wrong with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 from inferd.backends.api import Array
 from inferd.server.http.json.pieces import parse
 
-_BLOCK: Final = 32 * 2**10
+_BLOCK: Final = 32 * 2**10  # bytes of text looked at between two releases of the interpreter lock
 _NUMERIC: Final = b"0123456789+-.eE,[] \t\r\n"
 _NOT_STRUCTURE: Final = b"0123456789+-.eE \t\r\n"
 _SPACE: Final = b" \t\r\n"
@@ -29,7 +29,7 @@ _DEEPEST: Final = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Numbers:
-    """Nested lists of numbers as an array of INT64, where all are whole, or FP64."""
+    """Nested lists of numbers, as an array: INT64 if all are integers, else FP64."""
 
     array: Array
 
@@ -37,24 +37,25 @@ class Numbers:
         return len(self.array)
 
 
-class _Unfit(Exception):
-    """Not a list that is read here."""
+class _NotParsedHere(Exception):
+    """This module cannot parse the list; the JSON parser must."""
 
 
 def loads_long(text: bytes) -> Any:
-    """The value of a JSON text, in which long lists of numbers that are values of objects are `Numbers`. Raises
-    ValueError, for what this does not read too."""
+    """The value of a JSON text. Long lists of numbers that are values of objects become `Numbers`. Raises ValueError
+    for a text that is not JSON, and for one without such lists."""
     lists: dict[str, Numbers] = {}
     parts: list[bytes] = []
     done = 0
     for start, end in _runs(text):
         try:
-            found = Numbers(_array(text, start, end))
-        except (_Unfit, ValueError):
+            numbers = Numbers(_array(text, start, end))
+        except (_NotParsedHere, ValueError):
             continue
-        # Ends any string that it might stand in, and makes it no JSON: the parser would notice.
+        # The placeholder is a string with its quotes. If the list stands inside a string of the text, the quotes end
+        # that string and the text is no longer JSON, which the parser reports.
         name = f"\0{secrets.token_hex(16)}"
-        lists[name] = found
+        lists[name] = numbers
         parts += [text[done:start], b'"\\u0000', name[1:].encode(), b'"']
         done = end
     if not lists:
@@ -65,7 +66,7 @@ def loads_long(text: bytes) -> Any:
 
 
 def _place(value: Any, lists: dict[str, Numbers]) -> None:
-    """Puts the lists where their names are: only ever in objects."""
+    """Replaces the placeholders in `value` by their lists. Placeholders are only ever values of objects."""
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, str):
@@ -79,8 +80,9 @@ def _place(value: Any, lists: dict[str, Numbers]) -> None:
 
 
 def _runs(text: bytes) -> list[tuple[int, int]]:
-    """Parts of the text that may be long lists of numbers and that follow a colon: from "[" to behind "]"."""
-    found: list[tuple[int, int]] = []
+    """Start and end of the parts of the text that follow a colon and may be long lists of numbers: from "[" to just
+    after "]"."""
+    runs: list[tuple[int, int]] = []
     place, size = 0, len(text)
     while place < size:
         if text[place : place + _BLOCK].translate(None, _NUMERIC):
@@ -97,12 +99,12 @@ def _runs(text: bytes) -> list[tuple[int, int]]:
         opening = text.find(b"[", start, end)
         closing = text.rfind(b"]", start, end) + 1
         if text[start - 1 : start] == b":" and opening >= 0 and not text[start:opening].strip(_SPACE):
-            found.append((opening, closing))
-    return found
+            runs.append((opening, closing))
+    return runs
 
 
 def _array(text: bytes, start: int, end: int) -> Array:
-    """The list at these places. Raises _Unfit, ValueError."""
+    """The list that is `text[start:end]`. Raises _NotParsedHere, ValueError."""
     shape = _shape(_structure(text, start, end))
     pieces: list[Array] = []
     place = start
@@ -113,7 +115,7 @@ def _array(text: bytes, start: int, end: int) -> Array:
         piece = np.array(values)
         whole = piece.dtype == np.int64
         if not whole and (piece.dtype != np.float64 or set(map(type, values)) == {int}):
-            raise _Unfit  # whole numbers past 63 bits
+            raise _NotParsedHere  # integers that do not fit INT64
         pieces.append(piece)
         place = stop + 1
         time.sleep(0)
@@ -121,7 +123,7 @@ def _array(text: bytes, start: int, end: int) -> Array:
 
 
 def _structure(text: bytes, start: int, end: int) -> bytes:
-    """Brackets and commas only."""
+    """The brackets and commas of `text[start:end]`."""
     parts: list[bytes] = []
     for place in range(start, end, _BLOCK):
         parts.append(text[place : min(end, place + _BLOCK)].translate(None, _NOT_STRUCTURE))
@@ -130,21 +132,22 @@ def _structure(text: bytes, start: int, end: int) -> bytes:
 
 
 def _shape(structure: bytes) -> list[int]:
-    """The shape that brackets and commas have, if all lists of a level are of one length. Raises _Unfit."""
+    """The shape of nested lists, from their brackets and commas. Raises _NotParsedHere for ragged, empty or deeply
+    nested lists."""
     rank = len(structure) - len(structure.lstrip(b"["))
     if not 1 <= rank <= _DEEPEST:
-        raise _Unfit
+        raise _NotParsedHere
     shape: list[int] = []
-    inner, width = b"", 0  # what stands for an element of the level, and its length
+    inner, width = b"", 0  # the structure of one element of the level, and its length
     for depth in range(1, rank + 1):
         close = structure.find(b"]" * depth)
         length = close + depth - (rank - depth)  # of the first list of this level
         count, odd = divmod(length - 1, width + 1)
         if close < 0 or odd or count < 1:
-            raise _Unfit
+            raise _NotParsedHere
         inner = b"".join((b"[", (inner + b",") * (count - 1), inner, b"]"))
         width = len(inner)
         shape.insert(0, count)
     if inner != structure:
-        raise _Unfit
+        raise _NotParsedHere
     return shape

@@ -1,8 +1,9 @@
-"""Long JSON texts, read in pieces of a few tens of kilobytes.
+"""Long JSON texts, parsed in pieces of a few tens of kilobytes.
 
-A parser holds the interpreter from the first byte to the last, and the gRPC port would stand still for as long as a
-million small objects take. So lists and objects that are long because they hold much, not because one thing in them is
-long, are found first, by counting brackets outside of strings; their elements are parsed a few at a time.
+A JSON parser holds the interpreter lock for the whole text, and the gRPC port would not answer while a million small
+objects are parsed. `parse` therefore finds the lists and objects that are long because they have many elements (not
+because one element is long), by counting brackets outside of strings. It parses their elements a few at a time and
+releases the lock in between. In the rest of the text, a placeholder stands for each of them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import orjson
 
 from inferd.backends.api import Array
 
-LONG: Final = 128 * 2**10  # bytes of text that are worth it
-_CHUNK: Final = 64 * 2**10
-_PIECE: Final = 4 * _CHUNK  # the longest that is parsed in one go, where the text can be cut
-_REST: Final = 8 * 2**20  # the longest text that is left when everything that can be cut is out
-_DEEPEST: Final = 12  # levels that are looked at
+LONG: Final = 128 * 2**10  # bytes; shorter texts are parsed at once
+_CHUNK: Final = 64 * 2**10  # bytes scanned for brackets at a time
+_PIECE: Final = 4 * _CHUNK  # the most bytes parsed at a time, where the text can be cut
+_REST: Final = 8 * 2**20  # the most bytes of text that may remain besides the pieces
+_DEEPEST: Final = 12  # levels of nesting that are searched for long lists and objects
 _OPEN: Final = np.zeros(256, np.int8)
 _OPEN[list(b"[{")] = 1
 _OPEN[list(b"]}")] = -1
@@ -33,17 +34,17 @@ _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 
 
 def parse(text: bytes) -> Any:
-    """The value of a JSON text, with the tokens NaN, Infinity and -Infinity. Raises ValueError."""
+    """The value of a JSON text, which may have the tokens NaN, Infinity and -Infinity. Raises ValueError."""
     if len(text) < LONG:
         return _parse(text)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}  # parsed in pieces, by placeholder
     parts: list[bytes] = []
     done = 0
     for region in sorted(_regions(text), key=lambda region: region.start):
-        if region.start < done or not region.fits:
+        if region.start < done or not region.divisible:
             continue
         name = f"\0{secrets.token_hex(16)}"
-        found[name] = _read(text, region)
+        values[name] = _parse_region(text, region)
         parts += [text[done : region.start], b'"\\u0000', name[1:].encode(), b'"']
         done = region.end
     rest = b"".join((*parts, text[done:]))
@@ -51,22 +52,23 @@ def parse(text: bytes) -> Any:
         raise ValueError(f"more than {_REST} bytes lie deeper than {_DEEPEST} levels of lists and objects")
     value = _parse(rest)
     if isinstance(value, str):
-        return found.get(value, value)
-    _place(value, found)
+        return values.get(value, value)
+    _place(value, values)
     return value
 
 
 @dataclass(slots=True)
 class _Region:
-    """A list or object from its bracket to behind the other. `cuts`: commas between elements, about one per chunk."""
+    """A list or object: `start` is at its opening bracket, `end` just after its closing one. `cuts` are positions of
+    commas between elements, about one for each chunk."""
 
     start: int
     end: int = 0
     cuts: list[int] = field(default_factory=list)
 
     @property
-    def fits(self) -> bool:
-        """Whether it is long, and can be read in pieces."""
+    def divisible(self) -> bool:
+        """Whether the region is long and can be parsed in pieces."""
         edges = (self.start, *self.cuts, self.end)
         return self.end - self.start >= LONG and max(b - a for a, b in pairwise(edges)) <= _PIECE
 
@@ -75,22 +77,22 @@ def _parse(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except ValueError:
-        # Only what has the tokens goes the slow way, or every broken text would be read twice.
+        # Only a text with these tokens is given to the slow parser: else every broken text would be parsed twice.
         if b"NaN" not in text and b"Infinity" not in text:
             raise
     try:
         value = json.loads(text.decode())
         if _SURROGATE.search(text) is not None:
-            json.dumps(value, ensure_ascii=False).encode()  # half a pair is no character, and cannot be sent back
+            json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair, which is no character
         return value
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
-def _read(text: bytes, region: _Region) -> Any:
+def _parse_region(text: bytes, region: _Region) -> Any:
     opening, closing = text[region.start : region.start + 1], text[region.end - 1 : region.end]
-    whole: Any = [] if opening == b"[" else {}
-    add = whole.extend if opening == b"[" else whole.update
+    value: Any = [] if opening == b"[" else {}
+    add = value.extend if opening == b"[" else value.update
     at = region.start + 1
     for stop in (*region.cuts, region.end - 1):
         piece = text[at:stop]
@@ -99,25 +101,25 @@ def _read(text: bytes, region: _Region) -> Any:
         add(_parse(b"".join((opening, piece, closing))))
         at = stop + 1
         time.sleep(0)
-    return whole
+    return value
 
 
-def _place(value: Any, found: dict[str, Any]) -> None:
-    """Puts what was read apart where its name is. What was read apart holds no names."""
+def _place(value: Any, values: dict[str, Any]) -> None:
+    """Replaces the placeholders in `value` by their `values`, which hold no placeholders themselves."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         if isinstance(item, str):
-            if item[:1] == "\0" and item in found:
-                value[key] = found[item]
+            if item[:1] == "\0" and item in values:
+                value[key] = values[item]
         else:
-            _place(item, found)
+            _place(item, values)
 
 
 def _regions(text: bytes) -> list[_Region]:
-    """Every list and object that reaches from one chunk of the text into another. Raises ValueError for a text that
-    ends within one."""
-    found: list[_Region] = []
-    under_way: dict[int, _Region] = {}  # by level
+    """Every list and object that spans more than one chunk of the text. Raises ValueError for a text that ends inside
+    a list, object or string."""
+    closed: list[_Region] = []
+    open_regions: dict[int, _Region] = {}  # by level of nesting
     depth = quoted = 0
     escaped = False
     for place in range(0, len(text), _CHUNK):
@@ -128,39 +130,40 @@ def _regions(text: bytes) -> list[_Region]:
             raw = _ESCAPE.sub(b"__", raw)
         escaped = raw.endswith(b"\\")
         chars = np.frombuffer(raw, np.uint8)
-        inside = (np.cumsum(chars == ord('"'), dtype=np.uint8) + np.uint8(quoted)) & 1
-        quoted = int(inside[-1])
-        turns = _OPEN[chars]
-        turns[inside == 1] = 0
-        where = np.flatnonzero((turns != 0) | ((chars == ord(",")) & (inside == 0)))
-        turns = turns[where]
-        depths = depth + np.cumsum(turns, dtype=np.int64)
+        in_string = (np.cumsum(chars == ord('"'), dtype=np.uint8) + np.uint8(quoted)) & 1
+        quoted = int(in_string[-1])
+        steps = _OPEN[chars]
+        steps[in_string == 1] = 0
+        where = np.flatnonzero((steps != 0) | ((chars == ord(",")) & (in_string == 0)))
+        steps = steps[where]
+        depths = depth + np.cumsum(steps, dtype=np.int64)
         if len(depths):
             depth = int(depths[-1])
-            _follow(place + where, turns, depths, under_way, found)
+            _follow(place + where, steps, depths, open_regions, closed)
         time.sleep(0)
     if depth or quoted:
         raise ValueError("unexpected end of data")
-    return found
+    return closed
 
 
-def _follow(where: Array, turns: Array, depths: Array, under_way: dict[int, _Region], found: list[_Region]) -> None:
-    """One chunk: its brackets and commas by place, what each adds to the depth, and the depth behind it."""
+def _follow(where: Array, steps: Array, depths: Array, open_regions: dict[int, _Region], closed: list[_Region]) -> None:
+    """Extends, closes and opens regions by one chunk. The arrays have one element for each bracket and comma: its
+    position, what it adds to the depth, and the depth after it."""
     deepest = min(_DEEPEST, int(depths.max()) + 1)
     for level in range(1, deepest + 1):
-        closes = where[(turns == -1) & (depths == level - 1)]
-        commas = where[(turns == 0) & (depths == level)]
-        region = under_way.get(level)
+        closes = where[(steps == -1) & (depths == level - 1)]
+        commas = where[(steps == 0) & (depths == level)]
+        region = open_regions.get(level)
         if region is not None:
             end = int(closes[0]) if len(closes) else None
             _cut(region, commas if end is None else commas[commas < end])
             if end is None:
                 continue
             region.end = end + 1
-            found.append(under_way.pop(level))
-        opens = where[(turns == 1) & (depths == level)]
+            closed.append(open_regions.pop(level))
+        opens = where[(steps == 1) & (depths == level)]
         if len(opens) and (not len(closes) or opens[-1] > closes[-1]):
-            region = under_way[level] = _Region(int(opens[-1]))
+            region = open_regions[level] = _Region(int(opens[-1]))
             _cut(region, commas[commas > opens[-1]])
 
 

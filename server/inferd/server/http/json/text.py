@@ -1,7 +1,7 @@
-"""JSON as bytes: strict and fast where it can be, with the tokens NaN, Infinity and -Infinity in both directions.
+"""JSON values to bytes and back: strict, and with the tokens NaN, Infinity and -Infinity in both directions.
 
-No call here holds the interpreter for long when arrays are large: they are written in pieces, between which the threads
-of the gRPC port get their turn.
+No function here holds the interpreter for long. Large arrays are written in pieces, and the threads of the gRPC port
+can run between two pieces.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 
 
 def loads(text: bytes) -> Any:
-    """The value of a JSON text; in long ones, long lists of numbers are `Numbers`. Raises InvalidRequest."""
+    """The value of a JSON text. In a long text, long lists of numbers may become `Numbers`. Raises InvalidRequest."""
     if len(text) >= LONG:
         try:
             return loads_long(text)
         except ValueError:
-            pass  # what is wrong, if anything, is said below
+            pass  # no long lists of numbers, or not JSON: `parse` decides, and words the error
     try:
         return parse(text)
     except ValueError as error:
@@ -36,22 +36,24 @@ def loads(text: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """A JSON text. `value` holds no arrays but as `fragment`s. Raises TypeError for what JSON cannot say."""
+    """A JSON text. Arrays in `value` must be passed through `fragment` first. Raises TypeError for values that JSON
+    cannot represent."""
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
 def fragment(array: Array) -> orjson.Fragment:
-    """An array of numbers or truth values as nested JSON lists."""
+    """An array of numbers or booleans, as a value for `dumps`: nested JSON lists."""
     return orjson.Fragment(array_text(array))
 
 
 def number(value: float) -> Any:
-    """A number as a value for `dumps`: what is not finite becomes its token."""
+    """A number as a value for `dumps`: NaN and the infinities become their tokens."""
     return value if math.isfinite(value) else orjson.Fragment(_token(value))
 
 
 def array_text(array: Array) -> bytes:
-    """The same as text. FP32 and FP64 are written with as few digits as tell them apart; BF16 as FP32."""
+    """An array of numbers or booleans as the text of nested JSON lists. FP32 and FP64 are written with the fewest
+    digits that read back as the same number; BF16 is written as FP32."""
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if not array.dtype.isnative:
@@ -73,12 +75,12 @@ def _piece(array: Array) -> bytes:
     text: bytes = orjson.dumps(array, option=_NUMPY)
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return text
-    # What is not finite is written as null, and nothing else is.
-    odd = array[~np.isfinite(array)].ravel()
-    tokens = [_token(value) for value in odd]
+    # orjson writes exactly the non-finite numbers as null: each null is replaced by the token of its number.
+    not_finite = array[~np.isfinite(array)].ravel()
+    tokens = [_token(value) for value in not_finite]
     parts = text.split(b"null")
-    woven = [part for pair in zip(parts, tokens, strict=False) for part in pair]
-    return b"".join((*woven, parts[-1]))
+    interleaved = [part for pair in zip(parts, tokens, strict=False) for part in pair]
+    return b"".join((*interleaved, parts[-1]))
 
 
 def _token(value: float) -> bytes:

@@ -1,5 +1,7 @@
-"""The control plane of the Open Inference Protocol over REST: each request becomes the call of the gRPC method that
-means the same, so that both say the same."""
+"""The control plane of the Open Inference Protocol over REST: health, metadata, statistics, repository.
+
+Each REST request becomes a call of the corresponding gRPC method, so that both give the same answers.
+"""
 
 from __future__ import annotations
 
@@ -19,176 +21,194 @@ from inferd.server.http.error_boundary import JSON, RestErrorBoundary
 from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
 from inferd.server.http.json.text import dumps, loads
-from inferd.server.http.method_call import Failed, Methods, call
+from inferd.server.http.method_call import MethodFailed, Methods, call
 
 _PATH = "/inference.GRPCInferenceService/"
-_EXTENSIONS = ("binary_tensor_data",)  # what only REST has
+_EXTENSIONS = ("binary_tensor_data",)  # the extensions that only REST has
 
 
 class OipControl:
-    """Used on the event loop."""
+    """Answers control requests through the gRPC handlers in `methods`. Used on the event loop."""
 
-    def __init__(self, methods: Methods, edge: RestErrorBoundary, server_ready: Callable[[], bool]) -> None:
+    def __init__(self, methods: Methods, boundary: RestErrorBoundary, server_ready: Callable[[], bool]) -> None:
         self._methods = methods
-        self.edge = edge
+        self.boundary = boundary
         self._server_ready = server_ready
 
     async def live(self, request: Request) -> Response:
-        """200: a server that answers is alive."""
-        return self._probed(request) or Response(status_code=200)
+        """200 whenever the server answers."""
+        return self._refuse_probe(request) or Response(status_code=200)
 
     async def ready(self, request: Request) -> Response:
-        """200, or 400 while the server is not ready, 503 once it shuts down."""
-        return self._probed(request) or Response(
-            status_code=503 if self.edge.closed else 200 if self._server_ready() else 400
+        """200 if the server is ready, 400 if it is not, 503 once it shuts down."""
+        return self._refuse_probe(request) or Response(
+            status_code=503 if self.boundary.closed else 200 if self._server_ready() else 400
         )
 
     async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
-        """200, or 400 while a request would not find the model."""
-        # Not through the edge: a full or draining server is still asked how it is.
-        exchange = self.edge.probe(request)
-        asked = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
+        """200 if the model can answer requests, else 400."""
+        # Not through `boundary.answer`: a full or draining server still answers health probes.
+        exchange = self.boundary.probe(request)
+        grpc_request = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
         try:
-            found = pb.ModelReadyResponse.FromString(await call(self._methods, f"{_PATH}ModelReady", asked, exchange))
-        except Failed as error:
+            data = await call(self._methods, f"{_PATH}ModelReady", grpc_request, exchange)
+        except MethodFailed as error:
             refused = error.code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
-            return self.edge.told(error) if refused else Response(status_code=400)
-        return Response(status_code=200 if found.ready else 400)
+            return self.boundary.method_failure(error) if refused else Response(status_code=400)
+        return Response(status_code=200 if pb.ModelReadyResponse.FromString(data).ready else 400)
 
     async def server_metadata(self, request: Request) -> Response:
-        """Name, version, extensions."""
+        """The server's name, version and extensions."""
 
-        def told(found: Any) -> Any:
+        def to_json(found: Any) -> Any:
             return {"name": found.name, "version": found.version, "extensions": [*found.extensions, *_EXTENSIONS]}
 
-        return await self.ask(request, "ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse(), told)
+        return await self.forward(
+            request, "ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse(), to_json
+        )
 
     async def model_metadata(self, request: Request, model: str, version: str = "") -> Response:
-        """Inputs and outputs of the default signature."""
-        asked = pb.ModelMetadataRequest(name=model, version=version)
-        return await self.ask(request, "ModelMetadata", asked, pb.ModelMetadataResponse(), _metadata, model=model)
+        """The inputs and outputs of the default signature."""
+        grpc_request = pb.ModelMetadataRequest(name=model, version=version)
+        return await self.forward(
+            request, "ModelMetadata", grpc_request, pb.ModelMetadataResponse(), _metadata, model=model
+        )
 
     async def model_config(self, request: Request, model: str, version: str = "") -> Response:
-        """The configuration, in the form of a config.pbtxt as JSON."""
-        asked = pb.ModelConfigRequest(name=model, version=version)
+        """The configuration: a config.pbtxt as JSON."""
+        grpc_request = pb.ModelConfigRequest(name=model, version=version)
 
-        def told(found: Any) -> Any:
+        def to_json(found: Any) -> Any:
             return plain(found.config)
 
-        return await self.ask(request, "ModelConfig", asked, pb.ModelConfigResponse(), told, model=model)
+        return await self.forward(request, "ModelConfig", grpc_request, pb.ModelConfigResponse(), to_json, model=model)
 
     async def statistics(self, request: Request, model: str = "", version: str = "") -> Response:
-        """What each version has served."""
-        asked = pb.ModelStatisticsRequest(name=model, version=version)
-        return await self.ask(request, "ModelStatistics", asked, pb.ModelStatisticsResponse(), plain, model=model)
+        """Request counts, times and batch sizes of each version since the server started."""
+        grpc_request = pb.ModelStatisticsRequest(name=model, version=version)
+        return await self.forward(
+            request, "ModelStatistics", grpc_request, pb.ModelStatisticsResponse(), plain, model=model
+        )
 
     async def index(self, request: Request) -> Response:
-        """Every version of every model, and its state."""
+        """Every version of every model, with its state."""
 
-        def told(found: Any) -> Any:
+        def to_json(found: Any) -> Any:
             return [{key: value for key, value in plain(entry).items() if value} for entry in found.models]
 
         async def work(exchange: HttpExchange) -> Response:
             given = await read_object(exchange)
-            asked = pb.RepositoryIndexRequest(ready=_typed(given, "ready", bool, False))
-            return await self.do(exchange, "RepositoryIndex", asked, pb.RepositoryIndexResponse(), told)
+            grpc_request = pb.RepositoryIndexRequest(ready=_typed(given, "ready", bool, False))
+            return await self.call_method(
+                exchange, "RepositoryIndex", grpc_request, pb.RepositoryIndexResponse(), to_json
+            )
 
-        return await self.edge.answer(request, work)
+        return await self.boundary.answer(request, work)
 
     async def load(self, request: Request, model: str) -> Response:
-        """Answers when the model serves what is on disk, or has failed."""
+        """Loads a model. Answers when it serves what is on disk, or when loading has failed."""
 
         async def work(exchange: HttpExchange) -> Response:
-            asked = pb.RepositoryModelLoadRequest(model_name=model)
+            grpc_request = pb.RepositoryModelLoadRequest(model_name=model)
             given = await self._parameters(exchange, model)
             size = sum(len(value) for value in given.values() if isinstance(value, str))
-            await exchange.run(size, _take_load, asked, given)
-            exchange.take_its_time()
-            return await self.do(exchange, "RepositoryModelLoad", asked, pb.RepositoryModelLoadResponse(), nothing)
+            await exchange.run(size, _set_load_parameters, grpc_request, given)
+            exchange.remove_deadline()
+            return await self.call_method(
+                exchange, "RepositoryModelLoad", grpc_request, pb.RepositoryModelLoadResponse(), no_body
+            )
 
-        return await self.edge.answer(request, work, model=model)
+        return await self.boundary.answer(request, work, model=model)
 
     async def unload(self, request: Request, model: str) -> Response:
-        """Answers when the model's last request is answered."""
+        """Unloads a model. Answers when its last request has been answered."""
 
         async def work(exchange: HttpExchange) -> Response:
-            asked = pb.RepositoryModelUnloadRequest(model_name=model)
+            grpc_request = pb.RepositoryModelUnloadRequest(model_name=model)
             for key, value in (await self._parameters(exchange, model)).items():
-                _set(asked.parameters[key], key, value)
+                _set(grpc_request.parameters[key], key, value)
             method = "RepositoryModelUnload"
-            exchange.take_its_time()
-            return await self.do(exchange, method, asked, pb.RepositoryModelUnloadResponse(), nothing)
+            exchange.remove_deadline()
+            return await self.call_method(exchange, method, grpc_request, pb.RepositoryModelUnloadResponse(), no_body)
 
-        return await self.edge.answer(request, work, model=model)
+        return await self.boundary.answer(request, work, model=model)
 
     async def _parameters(self, exchange: HttpExchange, model: str) -> Mapping[str, Any]:
-        """What came with an operator's wish. Of whoever may not wish anything it is not read: the method refuses."""
-        if not self.edge.entrance.admits(exchange, Scope.ADMIN, model):
+        """The parameters of a load or unload request. The body of a caller without the admin scope is not read: the
+        gRPC method refuses the call."""
+        if not self.boundary.access.admits(exchange, Scope.ADMIN, model):
             return {}
         given: Mapping[str, Any] = _typed(await read_object(exchange), "parameters", dict, {})
         return given
 
     async def not_offered(self, request: Request, model: str) -> Response:
-        """The generate extension."""
+        """The generate extension, which is not offered."""
 
         async def work(exchange: HttpExchange) -> Response:
             exchange.counted = True
             raise Unsupported("the generate extension is not offered: use infer")
 
-        return await self.edge.answer(request, work, model=model, scope=Scope.PREDICT)
+        return await self.boundary.answer(request, work, model=model, scope=Scope.PREDICT)
 
-    def _probed(self, request: Request) -> Response | None:
-        """The refusal of a caller who may not ask how the server is."""
+    def _refuse_probe(self, request: Request) -> Response | None:
+        """The error response for a caller who may not probe the server's health, None for one who may."""
         try:
-            self.edge.entrance.health(self.edge.probe(request))
+            self.boundary.access.health(self.boundary.probe(request))
         except ServingError as error:
-            return self.edge.refused(error)
+            return self.boundary.probe_refusal(error)
         return None
 
-    async def ask(
+    async def forward(
         self,
         request: Request,
         method: str,
-        asked: Message,
-        empty: Message,
-        told: Callable[[Any], Any],
+        grpc_request: Message,
+        grpc_response: Message,
+        to_json: Callable[[Any], Any],
         *,
         model: str = "",
     ) -> Response:
-        """Answers a request with what `told` makes of a gRPC method's answer, which is read into `empty`."""
+        """Calls a gRPC method and responds with what `to_json` makes of its response, parsed into `grpc_response`."""
 
         async def work(exchange: HttpExchange) -> Response:
-            return await self.do(exchange, method, asked, empty, told)
+            return await self.call_method(exchange, method, grpc_request, grpc_response, to_json)
 
-        return await self.edge.answer(request, work, model=model)
+        return await self.boundary.answer(request, work, model=model)
 
-    async def do(
-        self, exchange: HttpExchange, method: str, asked: Message, empty: Message, told: Callable[[Any], Any]
+    async def call_method(
+        self,
+        exchange: HttpExchange,
+        method: str,
+        grpc_request: Message,
+        grpc_response: Message,
+        to_json: Callable[[Any], Any],
     ) -> Response:
-        """The same inside of an exchange."""
+        """As `forward`, for a handler that runs within the boundary already."""
         exchange.counted = True
-        empty.ParseFromString(await call(self._methods, _PATH + method, asked.SerializeToString(), exchange))
-        found = told(empty)
-        return await self.edge.coded(exchange, b"" if found is None else dumps(found), JSON, {})
+        grpc_response.ParseFromString(
+            await call(self._methods, _PATH + method, grpc_request.SerializeToString(), exchange)
+        )
+        value = to_json(grpc_response)
+        return await self.boundary.compressed(exchange, b"" if value is None else dumps(value), JSON, {})
 
 
 def _metadata(found: Any) -> Any:
     return {key: value for key, value in plain(found).items() if key != "properties" or value}
 
 
-def nothing(_found: Any) -> None:
-    """An answer without a body."""
+def no_body(_found: Any) -> None:
+    """The `to_json` of responses without a body."""
 
 
 async def read_object(exchange: HttpExchange) -> Mapping[str, Any]:
-    """The body as an object; none is an empty one. Raises InvalidRequest."""
+    """The body as a JSON object; an empty body is an empty object. Raises InvalidRequest."""
     body = await exchange.body()
     if not body.strip():
         return {}
-    found = await exchange.run(len(body), loads, body)
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"expected a JSON object, got {type(found).__name__}")
-    return found
+    value = await exchange.run(len(body), loads, body)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def _typed(given: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
@@ -214,12 +234,12 @@ def _set(parameter: Any, key: str, value: Any) -> None:
         )
 
 
-def _take_load(asked: pb.RepositoryModelLoadRequest, given: Mapping[str, Any]) -> None:
+def _set_load_parameters(grpc_request: pb.RepositoryModelLoadRequest, given: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key.startswith("file:"):
-            asked.parameters[key].bytes_param = _decoded(key, value)
+            grpc_request.parameters[key].bytes_param = _decoded(key, value)
         else:
-            _set(asked.parameters[key], key, value)
+            _set(grpc_request.parameters[key], key, value)
 
 
 def _decoded(key: str, value: Any) -> bytes:

@@ -23,44 +23,46 @@ _BINARY = "application/octet-stream"
 
 
 class RestInfer:
-    """One request, one answer. Used on the event loop."""
+    """Answers inference requests. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, edge: RestErrorBoundary, regions: Regions, gate: CallChecks) -> None:
+    def __init__(self, manager: ManagerLike, boundary: RestErrorBoundary, regions: Regions, gate: CallChecks) -> None:
         self._manager = manager
         self._regions = regions
         self._gate = gate
-        self._edge = edge
+        self._boundary = boundary
 
     async def __call__(self, request: Request, model: str, version: str) -> Response:
-        """Answers a request."""
+        """Answers one request; `version` is a number, a label, or "" for the default."""
 
         async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
             header = exchange.headers.get(HEADER_LENGTH)
             if header == "0":
-                asked = self._raw(body, model, version)
+                parsed = self._raw(body, model, version)
             else:
-                asked = await exchange.run(_work(body, header), read_request, body, header, model, version)
-            return await self._infer(exchange, asked, len(body))
+                parsed = await exchange.run(_json_size(body, header), read_request, body, header, model, version)
+            return await self._infer(exchange, parsed, len(body))
 
-        return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
+        return await self._boundary.answer(request, work, model=model, scope=Scope.PREDICT)
 
-    async def _infer(self, exchange: HttpExchange, asked: RestRequest, nbytes: int) -> Response:
-        given = asked.request
-        wanted = request_options(given, self._regions)
-        if wanted.shared:
+    async def _infer(self, exchange: HttpExchange, parsed: RestRequest, nbytes: int) -> Response:
+        request = parsed.request
+        options = request_options(request, self._regions)
+        if options.shared:
             admit_shared(self._gate, exchange)
-        prepared = query(self._edge.protocol.name, given, wanted, exchange.deadline, nbytes, exchange.started)
+        prepared = query(self._boundary.protocol.name, request, options, exchange.deadline, nbytes, exchange.started)
         try:
-            answer = await self._edge.infer(exchange, prepared)
+            answer = await self._boundary.infer(exchange, prepared)
             size = sum(array.nbytes for array in answer.outputs.values())
-            body, length = await exchange.run(size, write_response, answer, asked, wanted)
+            body, length = await exchange.run(size, write_response, answer, parsed, options)
         except ServingError as error:
-            refused = unknown(error, self._manager, given.model_name, given.model_version)
-            raise in_hand(refused, given.request_id) from None
+            refused = unknown(error, self._manager, request.model_name, request.model_version)
+            raise in_hand(refused, request.request_id) from None
         if length is None:
-            return await self._edge.coded(exchange, body, JSON, {})
-        return await self._edge.coded(exchange, body, _BINARY, {"Inference-Header-Content-Length": str(length)})
+            return await self._boundary.compressed(exchange, body, JSON, {})
+        return await self._boundary.compressed(
+            exchange, body, _BINARY, {"Inference-Header-Content-Length": str(length)}
+        )
 
     def _raw(self, body: bytes, model: str, version: str) -> RestRequest:
         number, label = version_of(version)
@@ -76,6 +78,6 @@ class RestInfer:
             handle.release()
 
 
-def _work(body: bytes, header: str | None) -> int:
-    # Tensors behind the JSON are views of the body: they cost nothing.
+def _json_size(body: bytes, header: str | None) -> int:
+    # Only the JSON takes time to parse: tensors behind it become views of the body.
     return int(header) if header and header.isascii() and header.isdigit() and len(header) < 12 else len(body)

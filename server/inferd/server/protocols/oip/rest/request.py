@@ -1,4 +1,4 @@
-"""An inference request of the Open Inference Protocol over REST: JSON, and tensors as raw bytes behind it."""
+"""Parses an inference request of the Open Inference Protocol over REST: JSON, followed by tensors as raw bytes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _REGION: Final = "shared_memory_region"
 
 @dataclass(frozen=True, slots=True)
 class RestRequest:
-    """A request, and which outputs travel as raw bytes: those named, and with `all_binary` every other one too unless
-    it is in `as_json`."""
+    """A request, and the form of its outputs in the response. Those in `binary` are sent as raw bytes and those in
+    `as_json` as JSON; `all_binary` decides for the others."""
 
     request: OipRequest
     binary: frozenset[str]
@@ -35,12 +35,13 @@ class RestRequest:
     all_binary: bool
 
     def is_binary(self, output: str) -> bool:
-        """Whether this output travels as raw bytes."""
+        """Whether this output is sent as raw bytes."""
         return output in self.binary or (self.all_binary and output not in self.as_json)
 
 
 def read_request(body: bytes, header_length: str | None, model: str, version: str) -> RestRequest:
-    """A request for a model. Raises InvalidRequest, TensorError."""
+    """Parses a body. `header_length` is the value of Inference-Header-Content-Length, None without that header. Raises
+    InvalidRequest, TensorError."""
     text, raw = _split(body, header_length)
     given = loads(text)
     if not isinstance(given, dict):
@@ -50,7 +51,7 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
     all_binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
     inputs: dict[str, Array] = {}
     shared: dict[str, SharedInput] = {}
-    used = 0
+    used = 0  # bytes behind the JSON that belong to the inputs so far
     for entry in _member(given, "inputs", list, None):
         name, dtype, shape, own = _input(entry, model)
         if name in inputs or name in shared:
@@ -79,7 +80,7 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
 
 
 def read_raw_request(body: bytes, model: str, version: str, signature: Signature, *, batched: bool) -> RestRequest:
-    """A request whose body is nothing but the bytes of the model's only input, one row of it; every output is wanted
+    """Parses a body without JSON: it is one row of the model's only input, as raw bytes. The response has all outputs
     as raw bytes. Raises InvalidRequest, TensorError."""
     if len(signature.inputs) != 1:
         raise InvalidRequest(
@@ -106,7 +107,7 @@ def read_raw_request(body: bytes, model: str, version: str, signature: Signature
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, int]:
-    """The JSON, and the number of bytes behind it."""
+    """The JSON text, and the number of bytes after it."""
     if header_length is None:
         return body, 0
     if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
@@ -159,13 +160,13 @@ def _listed(entry: Mapping[str, Any], dtype: DType, shape: tuple[int, ...], wher
     if not isinstance(entry["data"], list | Numbers):
         raise InvalidRequest(f"'data' of {where} must be a list, got {_kind(entry['data'])}")
     count = count_of(shape, dtype.itemsize, where)
-    found = array_of(entry["data"], dtype, where)
-    if found.size != count:
+    array = array_of(entry["data"], dtype, where)
+    if array.size != count:
         raise InvalidRequest(
             f"unexpected number of elements in 'data' of {where}: expected {count} for shape {list(shape)}, got "
-            f"{found.size}"
+            f"{array.size}"
         )
-    return found.reshape(shape)
+    return array.reshape(shape)
 
 
 def _outputs(given: Mapping[str, Any]) -> tuple[tuple[WantedOutput, ...], frozenset[str], frozenset[str]]:
@@ -183,27 +184,27 @@ def _outputs(given: Mapping[str, Any]) -> tuple[tuple[WantedOutput, ...], frozen
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:
-    """JSON has one kind of number; the kinds are those that a client would have sent over gRPC."""
-    found: Parameters = {}
+    """Parameters with the kinds that a client would use over gRPC: JSON itself has one kind of number."""
+    parameters: Parameters = {}
     for key, value in given.items():
         if isinstance(value, bool):
-            found[key] = Parameter("bool_param", value)
+            parameters[key] = Parameter("bool_param", value)
         elif isinstance(value, int):
-            found[key] = Parameter("int64_param" if value < 2**63 else "uint64_param", value)
+            parameters[key] = Parameter("int64_param" if value < 2**63 else "uint64_param", value)
         elif isinstance(value, float):
-            found[key] = Parameter("double_param", value)
+            parameters[key] = Parameter("double_param", value)
         elif isinstance(value, str):
-            found[key] = Parameter("string_param", value)
+            parameters[key] = Parameter("string_param", value)
         else:
             raise InvalidRequest(
                 f"parameter '{key[:100]}': expected a string, a number, true or false, got {_kind(value)}"
             )
-    return found
+    return parameters
 
 
 def _member(given: Mapping[str, Any], key: str, kind: type, default: Any, where: str = "the request") -> Any:
     value = given.get(key)
-    if value is None:  # null says no more than nothing: generated clients write it for what is not set
+    if value is None:  # null means absent: generated clients write null for members that are not set
         if default is None:
             raise InvalidRequest(f"'{key}' of {where} is missing")
         return default
@@ -213,8 +214,8 @@ def _member(given: Mapping[str, Any], key: str, kind: type, default: Any, where:
 
 
 def _object(given: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    found: dict[str, Any] = _member(given, key, dict, {}, where)
-    return found
+    value: dict[str, Any] = _member(given, key, dict, {}, where)
+    return value
 
 
 def _flag(value: Any, where: str) -> bool:

@@ -1,4 +1,5 @@
-"""The answer of the Open Inference Protocol over REST: JSON, and tensors as raw bytes behind it where asked for."""
+"""Writes an inference response of the Open Inference Protocol over REST: JSON, followed by the tensors that the client
+wants as raw bytes."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from inferd.wire.dtypes import DType
 from inferd.wire.tensors import Buffer, WireError, encodable_dtype, raw
 
 
-def write_response(answer: Answer, asked: RestRequest, options: RequestOptions) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON where tensors follow it. Raises InvalidRequest for an output that JSON
-    cannot carry, ExecutionFailed for one that cannot travel at all."""
+def write_response(answer: Answer, request: RestRequest, options: RequestOptions) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON if raw tensors follow it, else None. Raises InvalidRequest for an output
+    that cannot be written as JSON, ExecutionFailed for one that cannot be sent in any form."""
     outputs = classified(answer, options.classes) if options.classes else answer.outputs
     entries: list[dict[str, Any]] = []
-    behind: list[Buffer] = []
+    raw_tensors: list[Buffer] = []
     try:
         for name, array in outputs.items():
             dtype = encodable_dtype(name, array)
@@ -30,22 +31,22 @@ def write_response(answer: Answer, asked: RestRequest, options: RequestOptions) 
             if target is not None:
                 where = target.write(name, raw(name, array, dtype))
                 entry["parameters"] = {key: parameter.value for key, parameter in where.items()}
-            elif asked.is_binary(name):
+            elif request.is_binary(name):
                 data = raw(name, array, dtype)
                 entry["parameters"] = {"binary_data_size": len(data)}
-                behind.append(data)
+                raw_tensors.append(data)
             else:
                 entry["data"] = _listed(name, array, dtype)
             entries.append(entry)
     except WireError as error:
         raise unsendable(error) from None
     head: dict[str, Any] = {"model_name": answer.id.name, "model_version": str(answer.id.version)}
-    if asked.request.request_id:
-        head["id"] = asked.request.request_id
+    if request.request.request_id:
+        head["id"] = request.request.request_id
     text = dumps({**head, "outputs": entries})
-    if not behind:
+    if not raw_tensors:
         return text, None
-    return b"".join((text, *behind)), len(text)
+    return b"".join((text, *raw_tensors)), len(text)
 
 
 def _listed(name: str, array: Array, dtype: DType) -> Any:

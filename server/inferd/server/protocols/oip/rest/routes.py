@@ -1,4 +1,4 @@
-"""Which path of the Open Inference Protocol is answered by whom."""
+"""The routes of the Open Inference Protocol over REST. The docstrings of the endpoints appear at /docs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARED = "/v2/{kind}sharedmemory"
 
 
 def oip_router(infer: RestInfer, control: OipControl, system: System) -> APIRouter:
-    """All paths under /v2."""
+    """A router with all paths under /v2."""
     router = APIRouter(tags=["Open Inference Protocol"])
 
     async def infer_newest(request: Request, model: str) -> Response:
@@ -42,23 +42,23 @@ def oip_router(infer: RestInfer, control: OipControl, system: System) -> APIRout
     router.add_api_route(f"{_VERSION}/infer", infer_version, summary="Infer by a version", **described)
 
     async def stats(request: Request) -> Response:
-        """What each version of each model has served."""
+        """Request counts, times and batch sizes of each version of each model."""
         return await control.statistics(request)
 
     async def model_stats(request: Request, model: str) -> Response:
-        """What each version of a model has served."""
+        """Request counts, times and batch sizes of each version of a model."""
         return await control.statistics(request, model)
 
     async def metadata(request: Request, model: str) -> Response:
-        """Inputs and outputs."""
+        """The inputs and outputs of the default signature."""
         return await control.model_metadata(request, model)
 
     async def ready(request: Request, model: str) -> Response:
-        """200, or 400 while a request would not find the model."""
+        """200 if the model can answer requests, else 400."""
         return await control.model_ready(request, model)
 
     async def config(request: Request, model: str) -> Response:
-        """The configuration, in the form of a config.pbtxt as JSON."""
+        """The configuration: a config.pbtxt as JSON."""
         return await control.model_config(request, model)
 
     for path, handler, method in (
@@ -80,9 +80,9 @@ def oip_router(infer: RestInfer, control: OipControl, system: System) -> APIRout
     ):
         router.add_api_route(path, handler, methods=[method], response_class=Response)
     _add_system(router, system)
-    for which in (_MODEL, _VERSION):
+    for prefix in (_MODEL, _VERSION):
         for name in _GENERATE:
-            router.add_api_route(f"{which}/{name}", control.not_offered, methods=["POST"], include_in_schema=False)
+            router.add_api_route(f"{prefix}/{name}", control.not_offered, methods=["POST"], include_in_schema=False)
     return router
 
 
@@ -92,7 +92,7 @@ def _add_system(router: APIRouter, system: System) -> None:
         return await system.shared_status(request, kind)
 
     async def unregister(request: Request, kind: Kind) -> Response:
-        """Forgets all regions of shared memory."""
+        """Unregisters all regions of shared memory."""
         return await system.shared_unregister(request, kind)
 
     async def one_status(request: Request, kind: Kind, region: str) -> Response:
@@ -100,7 +100,7 @@ def _add_system(router: APIRouter, system: System) -> None:
         return await system.shared_status(request, kind, region)
 
     async def one_unregister(request: Request, kind: Kind, region: str) -> Response:
-        """Forgets one region of shared memory."""
+        """Unregisters one region of shared memory."""
         return await system.shared_unregister(request, kind, region)
 
     async def one_register(request: Request, kind: Kind, region: str) -> Response:

@@ -1,4 +1,4 @@
-"""Shared memory, trace and log settings of the Open Inference Protocol over REST: calls of the gRPC methods."""
+"""Shared memory, trace and log settings of the Open Inference Protocol over REST, answered by the gRPC methods."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
-from inferd.server.protocols.oip.rest.control import OipControl, nothing, read_object
+from inferd.server.protocols.oip.rest.control import OipControl, no_body, read_object
 
 
 class System:
-    """Used on the event loop."""
+    """Answers shared memory and settings requests through the gRPC handlers. Used on the event loop."""
 
     def __init__(self, control: OipControl) -> None:
         self._control = control
 
     async def shared_status(self, request: Request, kind: str, region: str = "") -> Response:
         """One registered region, or all."""
-        name, asked, empty = _of(kind, "Status", name=region)
-        return await self._control.ask(request, name, asked, empty, _regions)
+        name, grpc_request, grpc_response = _method(kind, "Status", name=region)
+        return await self._control.forward(request, name, grpc_request, grpc_response, _regions)
 
     async def shared_register(self, request: Request, kind: str, region: str) -> Response:
         """Registers a region that the client has made."""
@@ -40,43 +40,44 @@ class System:
             else:
                 values = {"key": _text(given, "key"), "offset": _whole(given, "offset", 0)}
             size = _whole(given, "byte_size", None)
-            return _of(kind, "Register", name=region, byte_size=size, **values)[1]
+            return _method(kind, "Register", name=region, byte_size=size, **values)[1]
 
-        return await self._told(request, *_of(kind, "Register")[::2], read, nothing)
+        name, _, grpc_response = _method(kind, "Register")
+        return await self._update(request, name, grpc_response, read, no_body)
 
     async def shared_unregister(self, request: Request, kind: str, region: str = "") -> Response:
-        """Forgets a region, or all."""
-        name, asked, empty = _of(kind, "Unregister", name=region)
-        return await self._control.ask(request, name, asked, empty, nothing)
+        """Unregisters one region, or all."""
+        name, grpc_request, grpc_response = _method(kind, "Unregister", name=region)
+        return await self._control.forward(request, name, grpc_request, grpc_response, no_body)
 
     async def trace(self, request: Request, model: str = "") -> Response:
-        """Trace settings: GET reads them, POST asks for others."""
+        """Trace settings: GET reads them, POST changes them, as far as the gRPC method allows."""
 
         def read(given: Mapping[str, Any]) -> Message:
-            asked = pb.TraceSettingRequest(model_name=model)
+            grpc_request = pb.TraceSettingRequest(model_name=model)
             for key, value in given.items():
-                setting = asked.settings[key]
+                setting = grpc_request.settings[key]
                 items = value if isinstance(value, list) else [] if value is None else [value]
                 if not all(isinstance(item, str) for item in items):
                     raise InvalidRequest(
                         f"setting '{key[:100]}': expected a string, strings or null, got {value!r:.60}"
                     )
                 setting.value.extend(items)
-            return asked
+            return grpc_request
 
-        def told(found: Any) -> Any:
+        def to_json(found: Any) -> Any:
             listed = {key: list(setting.value) for key, setting in found.settings.items()}
             return {key: value if key == "trace_level" else ",".join(value) for key, value in listed.items()}
 
-        return await self._told(request, "TraceSetting", pb.TraceSettingResponse(), read, told)
+        return await self._update(request, "TraceSetting", pb.TraceSettingResponse(), read, to_json)
 
     async def log(self, request: Request) -> Response:
-        """Log settings: GET reads them, POST asks for others."""
+        """Log settings: GET reads them, POST changes them, as far as the gRPC method allows."""
 
         def read(given: Mapping[str, Any]) -> Message:
-            asked = pb.LogSettingsRequest()
+            grpc_request = pb.LogSettingsRequest()
             for key, value in given.items():
-                setting = asked.settings[key]
+                setting = grpc_request.settings[key]
                 if isinstance(value, bool):
                     setting.bool_param = value
                 elif isinstance(value, int) and 0 <= value < 2**32:
@@ -87,32 +88,34 @@ class System:
                     raise InvalidRequest(
                         f"setting '{key[:100]}': expected true, false, a whole number or a string, got {value!r:.60}"
                     )
-            return asked
+            return grpc_request
 
-        def told(found: Any) -> Any:
+        def to_json(found: Any) -> Any:
             return {
                 key: getattr(setting, setting.WhichOneof("parameter_choice")) for key, setting in found.settings.items()
             }
 
-        return await self._told(request, "LogSettings", pb.LogSettingsResponse(), read, told)
+        return await self._update(request, "LogSettings", pb.LogSettingsResponse(), read, to_json)
 
-    async def _told(
+    async def _update(
         self,
         request: Request,
         method: str,
-        empty: Message,
+        grpc_response: Message,
         read: Callable[[Mapping[str, Any]], Message],
-        told: Callable[[Any], Any],
+        to_json: Callable[[Any], Any],
     ) -> Response:
         async def work(exchange: HttpExchange) -> Response:
-            return await self._control.do(exchange, method, read(await read_object(exchange)), empty, told)
+            return await self._control.call_method(
+                exchange, method, read(await read_object(exchange)), grpc_response, to_json
+            )
 
-        return await self._control.edge.answer(request, work)
+        return await self._control.boundary.answer(request, work)
 
 
-def _of(kind: str, what: str, **values: Any) -> tuple[str, Message, Message]:
-    """Name of a shared memory method, its request with `values`, an empty answer."""
-    name = f"{'Cuda' if kind == 'cuda' else 'System'}SharedMemory{what}"
+def _method(kind: str, action: str, **values: Any) -> tuple[str, Message, Message]:
+    """The name of a shared memory method, its request with `values`, and an empty response."""
+    name = f"{'Cuda' if kind == 'cuda' else 'System'}SharedMemory{action}"
     return name, getattr(pb, f"{name}Request")(**values), getattr(pb, f"{name}Response")()
 
 

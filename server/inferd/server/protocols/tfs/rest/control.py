@@ -1,5 +1,7 @@
-"""Status, metadata, classify and regress of TensorFlow Serving's REST API: each request becomes the call of the gRPC
-method that means the same, so that both say the same."""
+"""Status, metadata, classify and regress of TensorFlow Serving's REST API.
+
+Each REST request becomes a call of the corresponding gRPC method, so that both give the same answers.
+"""
 
 from __future__ import annotations
 
@@ -28,84 +30,87 @@ _PREDICTION = "/tensorflow.serving.PredictionService/"
 
 
 class TfsControl:
-    """Used on the event loop."""
+    """Answers requests through the gRPC handlers in `methods`. Used on the event loop."""
 
-    def __init__(self, methods: Methods, edge: RestErrorBoundary) -> None:
+    def __init__(self, methods: Methods, boundary: RestErrorBoundary) -> None:
         self._methods = methods
-        self._edge = edge
+        self._boundary = boundary
 
     async def status(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
-        """State of one version, or of all."""
+        """The state of one version, or of all versions."""
 
         async def work(exchange: HttpExchange) -> Response:
-            asked = models_pb.GetModelStatusRequest(model_spec=_spec(model, version, label, ""))
-            empty = models_pb.GetModelStatusResponse()
-            found = await self._call(exchange, f"{_MODELS}GetModelStatus", asked, empty)
-            return await self._told(exchange, plain(found, wide_as_text=True))
+            grpc_request = models_pb.GetModelStatusRequest(model_spec=_spec(model, version, label, ""))
+            grpc_response = models_pb.GetModelStatusResponse()
+            found = await self._call(exchange, f"{_MODELS}GetModelStatus", grpc_request, grpc_response)
+            return await self._respond(exchange, plain(found, wide_as_text=True))
 
-        return await self._edge.answer(request, work, model=model)
+        return await self._boundary.answer(request, work, model=model)
 
     async def metadata(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """The signatures."""
 
         async def work(exchange: HttpExchange) -> Response:
             spec = _spec(model, version, label, "")
-            asked = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+            grpc_request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
             found = pb.GetModelMetadataResponse()
-            await self._call(exchange, f"{_PREDICTION}GetModelMetadata", asked, found)
+            await self._call(exchange, f"{_PREDICTION}GetModelMetadata", grpc_request, found)
             signatures = pb.SignatureDefMap.FromString(found.metadata["signature_def"].value)
-            told = {
+            value = {
                 "model_spec": plain(found.model_spec, wide_as_text=True),
                 "metadata": {"signature_def": plain(signatures, wide_as_text=True)},
             }
-            return await self._told(exchange, told)
+            return await self._respond(exchange, value)
 
-        return await self._edge.answer(request, work, model=model)
+        return await self._boundary.answer(request, work, model=model)
 
     async def classify(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
-        """Classes of every example: pairs of label and score."""
+        """The classes of every example, as pairs of label and score."""
 
-        def told(found: Any) -> Any:
-            return [[[one.label, number(one.score)] for one in each.classes] for each in found.result.classifications]
+        def to_json(found: Any) -> Any:
+            rows = found.result.classifications
+            return [[[item.label, number(item.score)] for item in row.classes] for row in rows]
 
-        asked, empty = pb.ClassificationRequest(), pb.ClassificationResponse()
-        return await self._examples(request, "Classify", (model, version, label), asked, empty, told)
+        grpc_request, grpc_response = pb.ClassificationRequest(), pb.ClassificationResponse()
+        return await self._examples(request, "Classify", (model, version, label), grpc_request, grpc_response, to_json)
 
     async def regress(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """A value for every example."""
 
-        def told(found: Any) -> Any:
-            return [number(one.value) for one in found.result.regressions]
+        def to_json(found: Any) -> Any:
+            return [number(item.value) for item in found.result.regressions]
 
-        asked, empty = pb.RegressionRequest(), pb.RegressionResponse()
-        return await self._examples(request, "Regress", (model, version, label), asked, empty, told)
+        grpc_request, grpc_response = pb.RegressionRequest(), pb.RegressionResponse()
+        return await self._examples(request, "Regress", (model, version, label), grpc_request, grpc_response, to_json)
 
     async def _examples(
         self,
         request: Request,
         method: str,
         which: tuple[str, int | None, str | None],
-        asked: Any,
-        empty: Message,
-        told: Callable[[Any], Any],
+        grpc_request: Any,
+        grpc_response: Message,
+        to_json: Callable[[Any], Any],
     ) -> Response:
         async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
             given, signature = await exchange.run(len(body), read_document, body)
-            await exchange.run(len(body), read_examples, given, asked.input)
-            asked.model_spec.CopyFrom(_spec(*which, signature))
-            found = await self._call(exchange, _PREDICTION + method, asked, empty)
-            return await self._told(exchange, {"results": told(found)})
+            await exchange.run(len(body), read_examples, given, grpc_request.input)
+            grpc_request.model_spec.CopyFrom(_spec(*which, signature))
+            found = await self._call(exchange, _PREDICTION + method, grpc_request, grpc_response)
+            return await self._respond(exchange, {"results": to_json(found)})
 
-        return await self._edge.answer(request, work, model=which[0])
+        return await self._boundary.answer(request, work, model=which[0])
 
-    async def _call(self, exchange: HttpExchange, method: str, asked: Message, empty: Message) -> Message:
+    async def _call(
+        self, exchange: HttpExchange, method: str, grpc_request: Message, grpc_response: Message
+    ) -> Message:
         exchange.counted = True
-        empty.ParseFromString(await call(self._methods, method, asked.SerializeToString(), exchange))
-        return empty
+        grpc_response.ParseFromString(await call(self._methods, method, grpc_request.SerializeToString(), exchange))
+        return grpc_response
 
-    async def _told(self, exchange: HttpExchange, value: Any) -> Response:
-        return await self._edge.coded(exchange, dumps(value), JSON, {})
+    async def _respond(self, exchange: HttpExchange, value: Any) -> Response:
+        return await self._boundary.compressed(exchange, dumps(value), JSON, {})
 
 
 def _spec(model: str, version: int | None, label: str | None, signature: str) -> pb.ModelSpec:
@@ -155,7 +160,7 @@ def _example(row: Any, where: str) -> example_pb2.Example:
 
 
 def _float(item: float) -> float:
-    # Past the range of a float lies infinity; protobuf would refuse it.
+    # An integer out of the range of a float becomes infinity; protobuf would refuse it.
     try:
         number = float(item)
     except OverflowError:

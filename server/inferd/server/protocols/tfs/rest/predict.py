@@ -18,14 +18,14 @@ from inferd.server.protocols.tfs.rest.response import write_response
 
 
 class RestPredict:
-    """One request, one answer. Used on the event loop."""
+    """Answers predict requests. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, edge: RestErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: RestErrorBoundary) -> None:
         self._manager = manager
-        self._edge = edge
+        self._boundary = boundary
 
     async def __call__(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
-        """Answers a request."""
+        """Answers one request, for a version, a label, or the default version."""
 
         async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
@@ -33,11 +33,12 @@ class RestPredict:
                 given, name = await exchange.run(len(body), read_document, body)
                 signature = self._signature(model, version, label, name)
                 inputs, rows = await exchange.run(len(body), read_inputs, given, signature)
-                # A long body takes its time: meanwhile another version may have come, which takes other inputs.
+                # Parsing a long body takes time. If a version with other inputs has come into service meanwhile, the
+                # body is parsed again for its signature.
                 if self._signature(model, version, label, name).inputs == signature.inputs:
                     break
             query = Query(
-                self._edge.protocol.name,
+                self._boundary.protocol.name,
                 model,
                 version,
                 label,
@@ -52,14 +53,14 @@ class RestPredict:
                 owned=True,
             )
             try:
-                answer = await self._edge.infer(exchange, query)
+                answer = await self._boundary.infer(exchange, query)
             except Exception as error:
                 raise unknown(error, self._manager, model, version, label, name) from None
             size = sum(array.nbytes for array in answer.outputs.values())
             text = await exchange.run(size, lambda: write_response(answer.outputs, rows=rows))
-            return await self._edge.coded(exchange, text, JSON, {})
+            return await self._boundary.compressed(exchange, text, JSON, {})
 
-        return await self._edge.answer(request, work, model=model, scope=Scope.PREDICT)
+        return await self._boundary.answer(request, work, model=model, scope=Scope.PREDICT)
 
     def _signature(self, model: str, version: int | None, label: str | None, name: str) -> Signature:
         handle = acquire(self._manager, model, version, label)

@@ -1,4 +1,4 @@
-"""A predict request of TensorFlow Serving's REST API: rows ("instances") or columns ("inputs")."""
+"""Parses a predict request of TensorFlow Serving's REST API: rows ("instances") or columns ("inputs")."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.server.http.json.text import loads
 
 
 def read_document(body: bytes) -> tuple[dict[str, Any], str]:
-    """The request as an object, and the signature that it names. Raises InvalidRequest."""
+    """The request as a JSON object, and the name of its signature, "" for the default one. Raises InvalidRequest."""
     given = loads(body)
     if not isinstance(given, dict):
         raise InvalidRequest("Request body must be a JSON object")
@@ -24,7 +24,7 @@ def read_document(body: bytes) -> tuple[dict[str, Any], str]:
 
 
 def read_inputs(given: Mapping[str, Any], signature: Signature) -> tuple[dict[str, Array], bool]:
-    """The inputs, and whether they came in rows. Raises InvalidRequest."""
+    """The inputs by name, and whether they came as rows. Empties the lists of rows. Raises InvalidRequest."""
     if ("instances" in given) == ("inputs" in given):
         came = "both" if "inputs" in given else "neither"
         raise InvalidRequest(f"Predict request must have exactly one of the keys 'instances' or 'inputs', got {came}")
@@ -53,7 +53,7 @@ def _rows(rows: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
             if isinstance(row, dict) and not is_b64(row):
                 raise _odd_row(place, "a value as in the items before it", "an object")
         return {name: _tensor(rows, spec) for name, spec in _only(specs, "instances").items()}
-    names = rows[0].keys()  # keeps the first row, which the list does not
+    names = rows[0].keys()  # a view that keeps the first row alive: the loop removes it from the list
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for place, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != names:
@@ -62,7 +62,7 @@ def _rows(rows: list[Any], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
             raise _odd_row(place, wanted, came)
         for name, item in row.items():
             columns[name].append(item)
-        rows[place] = None  # millions of rows freed at once would hold the interpreter
+        rows[place] = None  # freed one by one: freeing millions of rows at once would hold the interpreter lock
     return {name: _tensor(column, _known(name, specs)) for name, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""The answer to a predict request of TensorFlow Serving's REST API: rows for rows, columns for columns."""
+"""Writes the response to a predict request of TensorFlow Serving's REST API, as rows or columns like the request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.server.http.json.text import dumps
 
 
 def write_response(outputs: Mapping[str, Array], *, rows: bool) -> bytes:
-    """The body. Raises InvalidRequest where the outputs have no rows in common."""
+    """The body. Raises InvalidRequest for `rows` when the outputs do not all have the same number of rows."""
     if not rows:
         columns = {name: _value(name, array) for name, array in outputs.items()}
         return dumps({"outputs": next(iter(columns.values())) if len(columns) == 1 else columns})
@@ -36,5 +36,5 @@ def _split(name: str, array: Array) -> list[Any]:
 
 
 def _value(name: str, array: Array) -> Any:
-    # As there: outputs whose names end so are bytes for certain.
+    # TensorFlow Serving writes outputs whose names end in "_bytes" as base64, even if they are text.
     return value_of(array, b64 if name.endswith("_bytes") else text_or_b64)

@@ -1,4 +1,4 @@
-"""Which path of TensorFlow Serving's REST API is answered by whom."""
+"""The routes of TensorFlow Serving's REST API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Handler = Callable[[Request, str, int | None, str | None], Awaitable[Response]]
 
 
 def tfs_router(predict: RestPredict, control: TfsControl) -> APIRouter:
-    """All paths under /v1."""
+    """A router with all paths under /v1."""
     router = APIRouter(tags=["TensorFlow Serving"])
     predicting: dict[str, Any] = {"openapi_extra": PREDICT, "responses": PREDICT_ANSWER}
     examples: dict[str, Any] = {"openapi_extra": EXAMPLES}
@@ -41,7 +41,7 @@ def _add(
     router: APIRouter, ending: str, method: str, summary: str, handler: Handler, described: dict[str, Any]
 ) -> None:
     async def newest(request: Request, model: str) -> Response:
-        if method == "GET" and ":" in model:  # a verb that there is not, or not for this method
+        if method == "GET" and ":" in model:  # ":" begins a verb, and this one does not exist, or not for GET
             return malformed(request)
         return await handler(request, model, None, None)
 
@@ -66,7 +66,7 @@ def _add(
 
 
 def malformed(request: Request) -> Response:
-    """The answer to a path that means nothing, in TensorFlow Serving's words."""
+    """The response to a path that does not exist, as TensorFlow Serving words it."""
     return _refused(f"Malformed request: {request.method} {request.scope['path'][:200]}")
 
 
