@@ -1,7 +1,7 @@
-"""A backend for inferd in one file: `model.npz` holds `weight` [inputs, outputs] and perhaps `bias` [outputs].
+"""A backend for inferd in one file: `model.npz` holds `weight` [inputs, outputs] and optionally `bias` [outputs].
 
-It answers y = x @ weight + bias.
-It needs nothing of the server but the contracts in `inferd.backends.api`.
+The model answers y = x @ weight + bias. The backend uses nothing of the server except `inferd.backends.api`, which
+documents every method below.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ OPTIONS = ("scale",)
 class LinearBackend:
     name = "numpy_linear"
     platforms = ("numpy_linear",)
-    artefacts = ("model.npz",)  # optional: what messages say this backend looks for
+    artefacts = ("model.npz",)  # optional: error messages say that the backend looks for these names
 
     def find(self, directory: Path) -> Path | None:
         artefact = directory / "model.npz"
         return artefact if artefact.is_file() else None
 
     def complete(self, artefact: Path) -> str | None:
-        # A zip file's directory is at its end: a copy under way has none.
+        # The directory of a zip file is at its end: while the file is being copied, there is none.
         return (
             None if zipfile.is_zipfile(artefact) else "model.npz has no readable directory: is it still being copied?"
         )
@@ -58,7 +58,7 @@ class LinearBackend:
             )
         try:
             scale = float(request.options.get("scale", 1.0))
-            with np.load(request.artefact, allow_pickle=False) as arrays:  # a pickle could run anything
+            with np.load(request.artefact, allow_pickle=False) as arrays:  # loading a pickle can run any code
                 weight = arrays["weight"].astype(np.float32) * np.float32(scale)
                 bias = arrays["bias"].astype(np.float32) if "bias" in arrays else np.zeros(weight.shape[1:], np.float32)
         except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -71,14 +71,15 @@ class LinearBackend:
 
 
 class LinearModel:
-    """Everything is in memory from here on: the file may change or vanish."""
+    """An opened model. Its arrays are in memory: from now on the file may change or vanish."""
 
     def __init__(self, weight: Array, bias: Array) -> None:
         self._weight, self._bias = weight, bias
         x = TensorSpec("x", DType.FP32, (-1, weight.shape[0]))
         y = TensorSpec("y", DType.FP32, (-1, weight.shape[1]))
         self.signatures = (Signature(DEFAULT_SIGNATURE, (x,), (y,)),)
-        # numpy copes with any alignment and a matrix product writes nothing but its result.
+        # numpy reads arrays of any alignment, and a matrix product writes only its result. A run waits for nothing but
+        # the processor, and several threads may multiply at the same time.
         self.traits = Traits(may_write_inputs=False, alignment=1, bounded=True, concurrent=True)
 
     def instance(self, placement: Placement) -> LinearInstance:
@@ -109,7 +110,7 @@ class LinearInstance:
         if x.dtype != np.float32 or x.ndim != 2 or x.shape[1] != width:
             raise InvalidInput(f"input 'x': expected FP32 [-1, {width}], got {x.dtype} {list(x.shape)}")
         try:
-            with np.errstate(all="ignore"):  # not a number in, not a number out: no reason to warn in the server's log
+            with np.errstate(all="ignore"):  # NaN inputs give NaN outputs: that needs no warning in the server's log
                 return {"y": x @ self._weight + self._bias}
         except MemoryError:
             raise BackendError("out of memory") from None

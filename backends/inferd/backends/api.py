@@ -1,17 +1,22 @@
-"""The interface between the server and a framework.
+"""The interface between the server and a framework. A plug-in implements it and needs nothing else of the server.
 
-    Backend.open(OpenRequest) -> Model          a version directory becomes a Model: signatures and facts
-    Model.instance(Placement) -> Instance       an executable copy on one device
-    Instance.run(signature, inputs) -> outputs  named arrays to named arrays
+    Backend.open(OpenRequest) -> Model          a version directory becomes a Model: signatures and traits
+    Model.instance(Placement) -> Instance       an executable copy of the model on one device
+    Instance.run(signature, inputs) -> outputs  named arrays in, named arrays out
 
-Errors, all of them with a message fit for a client (never a traceback):
+The server finds a Backend through the entry-point group `inferd.backends`. For each version it calls `find`,
+`complete` and `open`; then `Model.instance` for each placement and `Instance.run` for each batch; at the end
+`Instance.close` for each instance and `Model.close`.
 
-    BackendError                     INTERNAL: the framework failed while it ran
-    ├── LoadError                    the artefact cannot be served: what was expected, what was found
-    │   ├── MissingFramework         the framework is not installed: names the extra
-    │   └── IncompleteArtefact       files are missing or cut short; may heal when the copy completes
-    ├── InvalidInput                 the framework refused the inputs: the caller's fault
-    └── InstanceLost                 UNAVAILABLE: what the instance ran in is gone, whoever is to blame
+Errors. Clients and operators read the messages: the reason in one sentence, never a traceback. An exception of any
+other type is logged with its traceback; clients then see its type only.
+
+    BackendError                     a run failed; the caller gets INTERNAL
+    ├── LoadError                    the artefact cannot be served; says what was expected and what was found
+    │   ├── MissingFramework         the framework is not installed; names the extra to install
+    │   └── IncompleteArtefact       files are missing or cut short; a copy that is under way may complete them
+    ├── InvalidInput                 the framework refused the inputs; the caller gets INVALID_ARGUMENT
+    └── InstanceLost                 what the instance ran in is gone; the caller gets UNAVAILABLE
 """
 
 from __future__ import annotations
@@ -30,31 +35,35 @@ DEFAULT_SIGNATURE = "serving_default"
 
 
 class BackendError(Exception):
-    """A framework failed. The message is shown to clients."""
+    """The framework failed. The message is shown to clients."""
 
 
 class LoadError(BackendError):
-    """A version cannot be served as it is."""
+    """This version cannot be served as it is. The message says what was expected and what was found."""
 
 
 class MissingFramework(LoadError):
     """The framework is not installed."""
 
     def __init__(self, framework: str, extra: str) -> None:
+        """`extra`: the extra of the package `inferd` that installs the framework."""
         super().__init__(f"{framework} is not installed: pip install 'inferd[{extra}]'")
 
 
 class IncompleteArtefact(LoadError):
-    """Files are missing or cut short: typically a copy under way."""
+    """Files are missing or cut short. The usual cause is a copy that is still under way."""
 
 
 class InvalidInput(BackendError):
-    """The framework refused the inputs, for example a torch.export guard."""
+    """The inputs are the reason that a run failed: wrong names, element types, shapes or values."""
 
 
 class InstanceLost(BackendError):
-    """The instance runs no more and comes back only as another one. `accepted`: the inputs may have reached the model;
-    `retry_after`: seconds after which another instance may be there, None where nobody knows."""
+    """The instance cannot run any more, and only a new instance can take its place.
+
+    accepted      whether the inputs may have reached the model; a client must not blindly repeat such a request
+    retry_after   seconds after which a new instance may be ready; None if that is not known
+    """
 
     def __init__(self, message: str, *, accepted: bool, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -64,10 +73,13 @@ class InstanceLost(BackendError):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output: name, element type, shape.
+    """One input or output of a signature.
 
-    `shape` has -1 where a dimension varies and is None where even the rank is open. The batch axis, where there is one,
-    is part of the shape.
+    name       as in requests and answers
+    dtype      element type
+    shape      size of each dimension, -1 for a dimension of any size; None if the rank is not fixed either. The batch
+               axis is part of the shape, as dimension 0
+    optional   inputs only: a request may leave this input out
     """
 
     name: str
@@ -78,7 +90,13 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A way to call a model."""
+    """One way to call a model.
+
+    name          unique within the model; DEFAULT_SIGNATURE for the usual one
+    inputs        in the order in which they are described to clients
+    outputs       in the order in which they are answered
+    method_name   TensorFlow Serving's method name, "" where there is none
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -90,9 +108,10 @@ class Signature:
 class Placement:
     """Where an instance runs.
 
-    `device` is "cpu" or "cuda:N"; `threads` is the number of CPU threads that the instance may use (at least 1).
-    `nice` is by how much its thread, on which the instance is made and runs, stands behind the front end: the server
-    has seen to it, and threads that the framework starts there inherit it.
+    device    "cpu" or "cuda:N"
+    threads   number of CPU threads that the instance may use, at least 1
+    nice      by how much the priority of the instance's thread is lowered (Linux nice value). For information: the
+              server has already lowered it, and threads that the framework starts on that thread inherit the priority
     """
 
     device: str = "cpu"
@@ -102,12 +121,17 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """What a backend gets to open a version.
+    """The version that `Backend.open` is to open.
 
-    `directory` is the version directory; `artefact` the file or directory in it that `Backend.find` returned.
-    `signatures` are declared ones (model.yaml, config.pbtxt): they fill in what the artefact does not tell (TorchScript
-    has no shapes) and must otherwise agree with it. `options` are the backend's own settings, already checked to be a
-    mapping; an unknown key is a LoadError that names the known ones.
+    model, version   for messages
+    directory        the version directory
+    artefact         the file or directory to open: what `Backend.find` returned, or what the model's configuration
+                     names inside `directory`
+    signatures       declared in model.yaml or config.pbtxt. They fill in what the artefact does not say (TorchScript
+                     files have no shapes). Where the artefact does say something, the declaration must agree with it:
+                     raise LoadError otherwise
+    options          the backend's own settings, `options:` in model.yaml; keys and values are not checked. Raise
+                     LoadError for an unknown key, with the known ones in the message
     """
 
     model: str
@@ -120,18 +144,20 @@ class OpenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the scheduler must know of a model's instances.
+    """What a model promises about its instances. The scheduler relies on it.
 
-    may_write_inputs   `run` may write into the arrays it gets; the scheduler then never passes a view of a request
-    alignment          `run` needs input arrays aligned to this many bytes (1: any)
-    bounded            a run cannot block on anything but the processor: short ones may run on the front end's loop
-    concurrent         `run` may be called from several threads at once on one instance
-    overlaps           batches that an instance on a device other than the CPU may have in hand: while one computes, the
-                       next is put together and copied (see Ahead). `run` then comes from that many threads, one at a
-                       time
-    max_batch          most rows the artefact itself allows, None: any
-    stateful           answers depend on earlier calls (known from the artefact; the batch proof finds others)
-    notes              what an operator should know: fallbacks taken, settings not honoured
+    may_write_inputs   `run` may write into its input arrays. The scheduler then passes private copies, never views of a
+                       request
+    alignment          bytes to which `run` needs its input arrays aligned; 1 for none
+    bounded            a run waits for nothing but the processor: no lock, file, network or queue. Short runs on the CPU
+                       may then be executed on the front end's event loop, if the model is `concurrent` too
+    concurrent         several threads may call `run` of one instance at the same time
+    overlaps           how many batches one instance may have in hand on a device other than the CPU: one computes, the
+                       next is formed and copied to the device (see Ahead). `run` is then called from that many threads,
+                       but never from two at the same time
+    max_batch          largest number of rows (size of dimension 0) that the artefact allows; None for no limit
+    stateful           answers depend on earlier calls. Such a model has one instance and is not batched
+    notes              facts for the operator, each a short sentence: a fallback taken, a setting not honoured
     """
 
     may_write_inputs: bool = False
@@ -146,97 +172,122 @@ class Traits:
 
 @runtime_checkable
 class Instance(Protocol):
-    """One executable copy of a model on one device. Not thread-safe unless `Traits.concurrent`."""
+    """One executable copy of a model on one device.
+
+    Thread-safe only if `Traits.concurrent` is set. It is made and closed on one thread, which also calls `run`; with
+    `Traits.concurrent` or `Traits.overlaps` other threads call `run` as well.
+    """
 
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
-        """Executes the model once.
+        """Executes the model once and returns its outputs.
 
-        `inputs`: C-contiguous arrays by input name, dtypes as in the signature (STRING: object arrays of `bytes`),
-        maybe read-only and maybe unaligned as the traits allow. `outputs`: names wanted, None for all. Gives
-        C-contiguous host arrays by output name, which the caller owns: no later run changes them. Raises InvalidInput,
-        InstanceLost or BackendError.
+        `signature` is the name of one of the model's signatures. `inputs` holds C-contiguous arrays by input name, with
+        the signature's element types in little-endian byte order (`DType.numpy`; STRING: object arrays of `bytes`). The
+        arrays may be read-only if `may_write_inputs` is not set, and unaligned if `alignment` is 1. Optional inputs may
+        be missing. If the instance has `upload` (see Ahead), `inputs` may be the value that `upload` returned.
+        `outputs` names the wanted outputs; None means all.
+
+        Returns C-contiguous arrays in host memory by output name. The caller owns them: no later run may change them,
+        and they may not share memory with the inputs or the model. In a batched run, dimension 0 of each batched output
+        is as large as that of the batched inputs, and row i of an output belongs to row i of the inputs.
+
+        Raises InvalidInput for inputs that the model refuses, InstanceLost when the instance cannot run any more, and
+        BackendError for any other failure.
         """
         ...
 
     def close(self) -> None:
-        """Frees the instance's memory. Called once, on the thread that ran it."""
+        """Frees the instance's memory. Called once, on the thread that made the instance, when no `run` is under
+        way."""
         ...
 
 
 @runtime_checkable
 class Ahead(Protocol):
-    """What an instance may have besides `run`: the copy to its device can be made ahead, while `run` works on the batch
-    before. Looked for when serving starts."""
+    """Optional methods of an Instance: inputs are copied to the device ahead, while `run` computes the batch before.
+
+    The server checks once, before it serves, whether an instance has both methods. They are of use on devices other
+    than the CPU, with `Traits.overlaps` of 2 or more.
+    """
 
     def staging(self, nbytes: int) -> Array:
-        """`nbytes` bytes of host memory (uint8) that the device copies from fastest. Batches are put together in it; it
-        is used again once the `run` that got it has returned. Freed with the last reference."""
+        """A writable uint8 array of `nbytes` bytes in host memory, of the kind from which the device copies fastest
+        (page-locked memory on CUDA). The scheduler joins batches in it and uses it again when the `run` of that batch
+        has returned. The memory is freed with the last reference to the array."""
         ...
 
     def upload(self, signature: str, inputs: Mapping[str, Array]) -> Mapping[str, Any]:
-        """Begins to copy the inputs of one `run` to the device. What it gives is passed to that `run` in their place.
-        May be called while another thread is in `run`. Raises what `run` raises."""
+        """Starts to copy the inputs of one `run` to the device. The returned value is passed to that `run` in place of
+        the inputs. May be called while another thread is in `run`. Raises the same errors as `run`."""
         ...
 
 
 @runtime_checkable
 class Model(Protocol):
-    """An opened version. All that it needs from disk has been read: the files may change or vanish from now on."""
+    """An opened version. It has read everything that it needs from the version directory: from now on the files may
+    change or vanish. Thread-safe, except for `close`."""
 
     @property
     def signatures(self) -> tuple[Signature, ...]:
-        """The signatures, the default one first."""
+        """The signatures, at least one, the default one first. Constant."""
         ...
 
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """The promises about the instances. Only `notes` may change: making an instance may add some."""
+        ...
 
     def instance(self, placement: Placement) -> Instance:
-        """Makes an executable copy. Raises LoadError when the device is not there or the framework does not really use
-        it."""
+        """Makes an executable copy, on the calling thread. Several threads may call this at the same time. Raises
+        LoadError if the device does not exist, or if the framework would silently use another one."""
         ...
 
     def close(self) -> None:
-        """Frees what the model itself holds. Called once, after every instance is closed."""
+        """Frees what the model itself holds. Called once, after all its instances are closed."""
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """Knows one framework. Made once per server; its methods may be called from several threads. Making one imports
-    nothing."""
+    """One framework. The server makes one object of each backend, without arguments. Making it must not import the
+    framework. Thread-safe: several versions are found and opened at the same time."""
 
     @property
     def name(self) -> str:
-        """The name used in configuration, status and metrics."""
+        """The name in configuration, status and metrics. It equals the name of the entry point."""
         ...
 
     @property
     def platforms(self) -> tuple[str, ...]:
-        """Names under which Triton's config.pbtxt knows this framework ("onnxruntime", "onnxruntime_onnx")."""
+        """The framework's names in Triton's config.pbtxt, for example "onnxruntime" and "onnxruntime_onnx"."""
         ...
 
     def find(self, directory: Path) -> Path | None:
-        """The artefact in a version directory that this backend serves, None if there is none. Looks at names and
-        headers only, imports no framework. Raises LoadError for an artefact that is recognised and refused (pickled
-        .pt, .h5, .keras), saying how to convert it, and IncompleteArtefact where parts are missing."""
+        """The artefact in a version directory that this backend can serve, None if there is none.
+
+        Reads names and headers only and imports no framework: it is called for every backend and version. Raises
+        LoadError for an artefact that it recognises but never serves (a pickled .pt, .h5, .keras), with the way to
+        convert it, and IncompleteArtefact if parts of the artefact are missing.
+        """
         ...
 
     def complete(self, artefact: Path) -> str | None:
-        """None when the artefact's files are all there and whole as far as names, headers and sizes tell; else what is
-        missing. Cheap (no framework import, no full read)."""
+        """None if the artefact's files exist and are whole, as far as names, headers and sizes show; else a text that
+        says what is missing. Cheap: imports no framework and does not read whole files."""
         ...
 
     def files(self, artefact: Path) -> Sequence[Path]:
-        """The files outside `artefact` that it needs (external data), for the memory estimate and fingerprint."""
+        """The files outside `artefact` that the artefact needs (external data of ONNX models). Empty for most."""
         ...
 
     def open(self, request: OpenRequest) -> Model:
-        """Reads a version. Raises LoadError."""
+        """Reads a version into memory, or into a private copy. May import the framework and take minutes. Raises
+        LoadError."""
         ...
 
     def devices(self) -> Sequence[str]:
-        """The devices this framework can use here, best first, for `device: auto`. May import the framework."""
+        """The devices that the framework can use on this machine, best first ("cuda:0", "cpu"): `device: auto` takes
+        the first. May import the framework. Raises LoadError if that fails."""
         ...

@@ -1,7 +1,8 @@
-"""What an instance checks before it hands arrays to its framework, whose errors come late, unclear, or not at all.
+"""Checks that the backends share: a run's inputs, a model's options, declared signatures.
 
-The server checks requests against signatures too; this check is what makes an instance safe by itself, and it is the
-only one that sees a batch. It costs about a microsecond per input.
+An instance checks its inputs before it passes them to its framework, because the frameworks report wrong inputs late,
+unclearly, or not at all. The server checks each request against the signature too; the check here makes an instance
+safe by itself, and no other check sees a whole batch. It costs about a microsecond per input.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from inferd.wire.dtypes import dtype_of
 
 
 def shape_text(shape: Sequence[int] | None) -> str:
-    """A shape as messages show it: "[-1, 64]", or "of any rank"."""
+    """A shape as error messages show it: "[-1, 64]", or "of any rank" for None."""
     return "of any rank" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
 
 
 class SignatureCheck:
-    """Checks the inputs and wanted outputs of one signature. Immutable, thread-safe."""
+    """Checks the inputs and the wanted outputs of one signature. Immutable, thread-safe.
+
+    outputs   the names of all outputs, in the signature's order
+    """
 
     __slots__ = ("_inputs", "_needed", "outputs")
 
@@ -33,7 +37,8 @@ class SignatureCheck:
         self.outputs = tuple(s.name for s in signature.outputs)
 
     def inputs(self, arrays: Mapping[str, Array]) -> None:
-        """Raises InvalidInput that names the tensor, what is expected and what came."""
+        """Raises InvalidInput for an unknown or missing input and for a wrong element type or shape. The message names
+        the tensor, what was expected and what was given."""
         known = self._inputs
         for name, array in arrays.items():
             found = known.get(name)
@@ -51,7 +56,7 @@ class SignatureCheck:
                 raise InvalidInput(f"missing input {', '.join(map(repr, missing))}")
 
     def wanted(self, outputs: Sequence[str] | None) -> Sequence[str]:
-        """The outputs to give: all for None. Raises InvalidInput for an unknown one."""
+        """The names of the outputs to return; None asks for all. Raises InvalidInput for an unknown name."""
         if outputs is None:
             return self.outputs
         for name in outputs:
@@ -61,7 +66,10 @@ class SignatureCheck:
 
 
 class SignatureTable:
-    """The checks of all signatures of a model. Immutable, thread-safe."""
+    """The checks of all signatures of a model, by signature name. Immutable, thread-safe.
+
+    Looking up an unknown name raises InvalidInput.
+    """
 
     __slots__ = ("_checks",)
 
@@ -76,7 +84,7 @@ class SignatureTable:
 
 
 def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a real shape fits one with -1 in it."""
+    """Whether the shape of an array matches a shape of a signature, in which -1 stands for any size."""
     if len(shape) != len(wanted):
         return False
     for have, want in zip(shape, wanted, strict=True):  # noqa: SIM110 -- on the hot path, a generator costs double
@@ -86,7 +94,7 @@ def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
 
 
 def check_options(backend: str, options: Mapping[str, Any], known: Mapping[str, type]) -> None:
-    """Raises LoadError for a key that is not known or a value of another type."""
+    """Raises LoadError for an unknown key and for a value that is not of the key's type. True is no int."""
     for key, value in options.items():
         if key not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -95,12 +103,15 @@ def check_options(backend: str, options: Mapping[str, Any], known: Mapping[str, 
             raise LoadError(f"option {key!r} of the {backend} backend: expected {known[key].__name__}, got {value!r}")
 
 
-def agree(kind: str, declared: TensorSpec, found: TensorSpec) -> TensorSpec:
-    """A declared tensor laid over the one the artefact tells: the narrower of both. LoadError where they differ. What
-    may be left out is the model's to say: it fails without the rest, whatever is declared."""
+def agree(role: str, declared: TensorSpec, found: TensorSpec) -> TensorSpec:
+    """Combines a tensor's declaration with the artefact's own description; a dimension is fixed if either fixes it.
+
+    `role` is "input" or "output", for messages. Raises LoadError if the two contradict each other. Whether the input is
+    optional is taken from the artefact alone: without an input that it needs, the model fails, whatever is declared.
+    """
     if declared.dtype is not found.dtype:
         raise LoadError(
-            f"{kind} {declared.name!r} is declared as {declared.dtype.name}, but the model has {found.dtype.name}"
+            f"{role} {declared.name!r} is declared as {declared.dtype.name}, but the model has {found.dtype.name}"
         )
     if declared.shape is None or found.shape is None:
         shape = found.shape if declared.shape is None else declared.shape
@@ -110,7 +121,7 @@ def agree(kind: str, declared: TensorSpec, found: TensorSpec) -> TensorSpec:
         )
         if not same:
             raise LoadError(
-                f"{kind} {declared.name!r} is declared as {shape_text(declared.shape)}, "
+                f"{role} {declared.name!r} is declared as {shape_text(declared.shape)}, "
                 f"but the model has {shape_text(found.shape)}"
             )
         shape = tuple(f if d < 0 else d for d, f in zip(declared.shape, found.shape, strict=True))

@@ -1,7 +1,7 @@
-"""Finds backends by the entry-point group `inferd.backends` and says which one serves a version directory.
+"""Finds the backends in the entry-point group `inferd.backends`, and the backend that serves a version directory.
 
-A backend is known by its entry point's name; the object behind it is loaded when it is first asked for. A plug-in that
-cannot be loaded is an error for itself only: whoever asks for it gets its reason, the others work.
+A backend is known by the name of its entry point. The object behind the entry point is loaded at its first use. If one
+plug-in cannot be loaded, only the models that need it fail, with the reason; the other backends work.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ _SHOWN_FILES = 8
 
 
 class Registry:
-    """The backends of one server. Thread-safe. Making one loads nothing.
-
-    `plugins` stands in for the installed entry points (tests); None takes those of the environment.
-    """
+    """The backends of one server. Thread-safe. Making a registry loads no backend."""
 
     def __init__(self, plugins: Iterable[EntryPoint] | None = None) -> None:
+        """`plugins`: the entry points to use; None for those of the installed packages."""
         self._lock = threading.Lock()
         self._loaded: dict[str, Backend] = {}
         self._broken: dict[str, str] = {}
@@ -36,19 +34,20 @@ class Registry:
                 same_name.append(point)
 
     def names(self) -> tuple[str, ...]:
-        """The names of all backends, broken ones too, sorted. Loads nothing."""
+        """The names of all backends, sorted; those that cannot be loaded are included. Loads nothing."""
         with self._lock:
             return tuple(sorted(self._points.keys() | self._loaded.keys()))
 
     def add(self, backend: Backend) -> None:
-        """Makes a backend known under its own name, before any plug-in of that name."""
+        """Adds a backend under its own name. It takes precedence over a plug-in of that name."""
         with self._lock:
             self._loaded[backend.name] = backend
             self._added.add(backend.name)
             self._broken.pop(backend.name, None)
 
     def get(self, name: str) -> Backend:
-        """The backend with this name. Raises LoadError for an unknown name and for a plug-in that cannot be loaded."""
+        """The backend with this name, loaded at the first call. Raises LoadError for an unknown name, and for a
+        plug-in that cannot be loaded: it is not tried again."""
         with self._lock:
             found = self._loaded.get(name)
             if found is not None:
@@ -60,24 +59,29 @@ class Registry:
                     self._loaded[name] = found = _load(name, self._points[name])
                     return found
                 except Exception as error:  # a plug-in may raise anything while it is imported
-                    self._broken[name] = str(error) if isinstance(error, LoadError) else f"{_kind(error)}{error}"
+                    self._broken[name] = f"{_type_prefix(error)}{error}"
             raise LoadError(f"the backend {name!r} cannot be loaded: {self._broken[name]}")
 
     def value(self, name: str) -> str:
-        """Where another process finds the backend with this name, as an entry point says it: "package.module:Class".
-        Raises LoadError as `get`, and for one that was added and is no class at the top of a module."""
+        """The location of the backend with this name, in the form of an entry point ("package.module:Class"): with it,
+        a worker process loads the same backend.
+
+        Raises LoadError as `get` does, and for an added backend whose class is not at the top level of a module: no
+        other process can import it.
+        """
         backend = self.get(name)
         with self._lock:
             points = self._points.get(name)
             if points and name not in self._added:
                 return points[0].value
-        kind = type(backend)
-        if "<" in kind.__qualname__ or kind.__module__ == "__main__":
+        cls = type(backend)
+        if "<" in cls.__qualname__ or cls.__module__ == "__main__":
             raise LoadError(f"the backend {name!r} lives in this process only: a worker process cannot find it")
-        return f"{kind.__module__}:{kind.__qualname__}"
+        return f"{cls.__module__}:{cls.__qualname__}"
 
     def named(self, wanted: str) -> Backend:
-        """The backend with this name or this Triton platform name ("onnxruntime_onnx"). Raises LoadError."""
+        """The backend with this name or with this platform name of Triton ("onnxruntime_onnx"). Raises LoadError if
+        there is none, or if it cannot be loaded."""
         if wanted in self.names():
             return self.get(wanted)
         backends, broken = self._all()
@@ -88,11 +92,14 @@ class Registry:
         raise LoadError(f"unknown backend {wanted!r}; known: {known or 'none'}{_broken_text(broken)}")
 
     def detect(self, directory: Path, wanted: str | None = None) -> tuple[Backend, Path]:
-        """The backend for a version directory and the artefact it serves there.
+        """The backend that serves a version directory, and its artefact in that directory.
 
-        `wanted` is a backend's name or Triton platform name; without it every backend looks, and more than one artefact
-        is an error. Raises LoadError (what was looked for and what is there, or why the artefact is refused) and
-        IncompleteArtefact where parts of the one artefact are missing.
+        `wanted` is the name of a backend or a platform name of Triton. Without it, every backend looks at the
+        directory.
+
+        Raises LoadError if no backend finds an artefact (the message says what was looked for and what is there), if
+        several artefacts are found, or if the artefact is refused. Raises IncompleteArtefact if parts of the only
+        artefact are missing.
         """
         if wanted is not None:
             backend = self.named(wanted)
@@ -130,7 +137,7 @@ class Registry:
         raise LoadError(f"no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
 
     def _all(self) -> tuple[list[Backend], dict[str, str]]:
-        """Every backend that can be loaded, by name, and the reasons of the others."""
+        """The backends that can be loaded, in the order of their names; for the others, the reason by name."""
         backends = []
         broken = {}
         for name in self.names():
@@ -158,7 +165,8 @@ _MEMBERS = ("name", "platforms", "find", "complete", "files", "open", "devices")
 
 
 def _find(backend: Backend, directory: Path) -> Path | None:
-    """`backend.find` with everything that goes wrong as a LoadError: one plug-in's bug never hides another's model."""
+    """`backend.find`, with every exception turned into a LoadError: a bug in one plug-in must not hide the models of
+    other backends."""
     try:
         return backend.find(directory)
     except LoadError:
@@ -166,11 +174,11 @@ def _find(backend: Backend, directory: Path) -> Path | None:
     except OSError as error:
         raise LoadError(f"{directory.name} cannot be read: {error.strerror or error}") from None
     except Exception as error:
-        raise LoadError(f"the backend {backend.name!r} failed while it looked: {_kind(error)}{error}") from error
+        raise LoadError(f"the backend {backend.name!r} failed while it looked: {_type_prefix(error)}{error}") from error
 
 
 def _looks_for(backend: Backend) -> str:
-    # `artefacts` is no part of the contract: a backend that has it gets a better message.
+    # `artefacts` is not part of the contract; a backend that has it gets a better message.
     names = getattr(backend, "artefacts", ())
     return f"{backend.name} looks for {' or '.join(names)}" if names else f"{backend.name} finds nothing"
 
@@ -190,5 +198,6 @@ def _broken_text(broken: dict[str, str]) -> str:
     return "".join(f"; {reason}" for reason in broken.values())
 
 
-def _kind(error: BaseException) -> str:
+def _type_prefix(error: BaseException) -> str:
+    """ "TypeError: " and so on; "" for a LoadError, whose message says everything."""
     return "" if isinstance(error, LoadError) else f"{type(error).__name__}: "

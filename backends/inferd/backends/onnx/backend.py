@@ -1,7 +1,9 @@
-"""ONNX Runtime: `model.onnx`, a file or a directory that holds `model.onnx` and its external data, on the CPU or CUDA.
+"""The ONNX Runtime backend: `model.onnx`, on the CPU or on CUDA.
 
-All bytes are read into memory when a version is opened: ONNX Runtime would otherwise map external data, and then a file
-that is overwritten changes live answers and one that is truncated kills the process.
+`model.onnx` is a file, or a directory that holds a file of that name and its external data.
+
+All bytes are read into memory when a version is opened. ONNX Runtime would otherwise map the external data: a file that
+is overwritten would then change live answers, and a file that is truncated would kill the process.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from inferd.wire.dtypes import DType
 
 ARTEFACT = "model.onnx"
 
-# The numbers of onnx.TensorProto.DataType that can travel.
+# By number of onnx.TensorProto.DataType: the element types that can be sent.
 _DTYPES = {
     1: DType.FP32, 2: DType.UINT8, 3: DType.INT8, 4: DType.UINT16, 5: DType.INT16, 6: DType.INT32, 7: DType.INT64,
     8: DType.STRING, 9: DType.BOOL, 10: DType.FP16, 11: DType.FP64, 12: DType.UINT32, 13: DType.UINT64, 16: DType.BF16,
@@ -51,14 +53,14 @@ _DTYPES = {
 
 
 class OnnxBackend:
-    """ONNX models through ONNX Runtime. Thread-safe; making one imports nothing."""
+    """Opens ONNX models. Thread-safe; imports ONNX Runtime only in `open` and `devices`."""
 
     name = "onnx"
     platforms = ("onnxruntime", "onnxruntime_onnx")
     artefacts = (ARTEFACT,)
 
     def find(self, directory: Path) -> Path | None:
-        """`model.onnx` in the version directory. Raises LoadError for an ONNX file of another name."""
+        """`model.onnx` in the version directory. Raises LoadError if only ONNX files of other names are there."""
         artefact = directory / ARTEFACT
         if artefact.is_file() or artefact.is_dir():
             return artefact
@@ -68,7 +70,7 @@ class OnnxBackend:
         return None
 
     def complete(self, artefact: Path) -> str | None:
-        """What is missing of the model or its external data, judged by lengths and sizes."""
+        """What is missing of the model or its external data, as far as lengths and sizes show. None if nothing is."""
         file = _model_file(artefact)
         try:
             header = _read_header(file)
@@ -81,11 +83,11 @@ class OnnxBackend:
         except Truncated as error:
             return f"{_shown(artefact)} is cut short: {error}"
         except (Malformed, OSError):
-            return None  # nothing is missing, and opening it tells what is wrong
+            return None  # nothing is missing; `open` reports what is wrong
         return None
 
     def files(self, artefact: Path) -> Sequence[Path]:
-        """External data beside the model file; none for a directory, which holds its own."""
+        """The files with external data beside the model file. None for a directory: it holds them itself."""
         if artefact.is_dir():
             return ()
         try:
@@ -105,7 +107,7 @@ class OnnxBackend:
 
 
 class OnnxModel:
-    """An opened ONNX model: its bytes and its signature. `instance` may be called from several threads."""
+    """An opened ONNX model: its bytes and its signature. Thread-safe until closed."""
 
     def __init__(self, request: OpenRequest, options: OnnxOptions) -> None:
         self._options = options
@@ -139,15 +141,16 @@ class OnnxModel:
         self._content.close()
 
     def _inferred(self, outputs: list[ValueInfo]) -> list[ValueInfo]:
-        """Fills in what the file does not tell of its outputs from ONNX Runtime's own inference."""
+        """Completes the description of the outputs where the file leaves it open: ONNX Runtime infers types and
+        shapes when it makes a session."""
         session = onnx_session.make_session(self._content, "cpu", 1, OnnxOptions(graph_optimization="disabled"))
-        told = {value.name: value for value in session.get_outputs()}
+        inferred = {value.name: value for value in session.get_outputs()}
         numbers = {f"tensor({name})": number for number, name in TENSOR_TYPES.items()}
         result = []
         for value in outputs:
-            known = told[value.name]
+            known = inferred[value.name]
             shape = value.shape
-            if shape is None and known.shape:  # [] stands for "unknown" as well as for a scalar: it tells nothing
+            if shape is None and known.shape:  # [] means "unknown" or "a scalar": it is of no use
                 shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in known.shape)
             result.append(ValueInfo(value.name, known.type, numbers.get(known.type, 0), shape))
         return result
@@ -170,7 +173,7 @@ def _read_header(file: Path) -> ModelHeader:
 
 
 def _read_model(artefact: Path) -> tuple[ModelContent, ModelHeader]:
-    """The model's bytes and its external data. Raises LoadError and IncompleteArtefact."""
+    """The model's bytes with its external data, and its header. Raises LoadError or IncompleteArtefact."""
     file, shown = _model_file(artefact), _shown(artefact)
     external = {}
     try:
@@ -194,7 +197,8 @@ def _read_model(artefact: Path) -> tuple[ModelContent, ModelHeader]:
 
 
 def _check_external(file: Path, location: str, end: int) -> Path:
-    """The external file, which is there and long enough. Raises IncompleteArtefact, Malformed or OSError."""
+    """The path of the external file at `location`, which has at least `end` bytes. Raises IncompleteArtefact if it is
+    missing or shorter, Malformed for a location outside the model's directory, OSError."""
     path = external_path(file, location)
     try:
         size = path.stat().st_size
@@ -215,7 +219,8 @@ def _spec(value: ValueInfo, role: str) -> TensorSpec:
 
 
 def _check_supported(signature: Signature) -> None:
-    """onnxruntime hands bfloat16 out as tensors only, and takes strings as arrays only: no way to run with both."""
+    """Raises LoadError for STRING inputs together with BF16 outputs: onnxruntime returns bfloat16 only as its own
+    tensors and takes strings only as arrays, and no way of running combines the two."""
     strings = [spec.name for spec in signature.inputs if spec.dtype is DType.STRING]
     halves = [spec.name for spec in signature.outputs if spec.dtype is DType.BF16]
     if strings and halves:
@@ -223,7 +228,8 @@ def _check_supported(signature: Signature) -> None:
 
 
 def _with_declared(found: Signature, declared: Signature) -> Signature:
-    """What model.yaml or config.pbtxt says, laid over what the file says. Raises LoadError where they contradict."""
+    """The file's signature, narrowed by the one declared in model.yaml or config.pbtxt. Raises LoadError if the two
+    contradict each other."""
     if declared.name != found.name:
         raise LoadError(f"declared signature {declared.name!r}: an ONNX model has only {found.name!r}")
     inputs = _narrowed("input", found.inputs, declared.inputs)
@@ -245,16 +251,18 @@ def _instance(session: Any, signature: Signature, device: str, *, graph: bool) -
         return onnx_session.OnnxInstance(session, signature)
     if not graph:
         return onnx_device.DeviceInstance(session, signature, device)
-    odd = [spec.name for spec in (*signature.inputs, *signature.outputs) if spec.dtype in (DType.STRING, DType.BF16)]
-    if odd:
-        raise LoadError(f"option 'cuda_graph': {odd[0]!r} is of a type that is translated on the host; leave it out")
+    on_host = [s.name for s in (*signature.inputs, *signature.outputs) if s.dtype in (DType.STRING, DType.BF16)]
+    if on_host:
+        raise LoadError(
+            f"option 'cuda_graph': {on_host[0]!r} is of a type that is translated on the host; leave it out"
+        )
     return onnx_device.GraphInstance(session, signature, device)
 
 
 def _traits(signature: Signature) -> Traits:
-    """Facts of ONNX Runtime's sessions: graph inputs are never written to, and a run may go on beside another.
+    """The traits of every ONNX Runtime session: it never writes into a graph's inputs, and runs may overlap.
 
-    Its kernels read the caller's array in place, with code compiled for elements at their natural alignment.
+    The kernels read the caller's arrays in place and are compiled for naturally aligned elements.
     """
     leading = [spec.shape[0] if spec.shape else -1 for spec in signature.inputs if spec.shape != ()]
     fixed = [rows for rows in leading if rows >= 0]

@@ -1,8 +1,9 @@
-"""A model's bytes, held for the instances that are still to be made.
+"""A model's bytes, kept for instances that are made later.
 
-ONNX Runtime copies every weight into its session. What is kept beside it for a later instance would double the memory
-of a large model, so from a certain size on it waits in a private file without a name: other processes cannot change or
-cut it, and the system may write it out of memory. Where no such file can be written, it stays in memory.
+ONNX Runtime copies every weight into its session. A second copy in memory would double the memory of a large model.
+From SPOOLED_FROM bytes on, the bytes are therefore kept in a private, unnamed temporary file: other processes cannot
+change or truncate it, and the system can move its pages to disk. If such a file cannot be written, the bytes stay in
+memory.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import tempfile
 from collections.abc import Mapping
 from typing import IO
 
-SPOOLED_FROM = 32 * 2**20
+SPOOLED_FROM = 32 * 2**20  # bytes
 _CHUNK = 1 << 28
 
 
 class ModelContent:
-    """The model file's bytes and its external data by location. Thread-safe until closed.
+    """The model file's bytes, and its external data by location. Thread-safe until closed.
 
-    `nested`: some external data belongs to nodes, branches or functions instead of the main graph.
+    `nested`: some external data belongs to nodes, branches or functions, not to the main graph.
     """
 
     def __init__(self, model: bytes, external: Mapping[str, bytes], *, nested: bool) -> None:
@@ -33,11 +34,12 @@ class ModelContent:
 
     @property
     def spooled(self) -> bool:
-        """Whether the bytes wait on disk."""
+        """Whether the bytes are kept in a file."""
         return self._file is not None
 
     def read(self) -> tuple[bytes, dict[str, bytes]]:
-        """The model and its external data. Raises OSError when the private file fails, ValueError when closed."""
+        """The model's bytes and its external data. Raises OSError if the private file cannot be read, ValueError if
+        the content is closed."""
         if self._memory is not None:
             parts = dict(self._memory)
         elif self._file is not None:
@@ -51,7 +53,7 @@ class ModelContent:
         return parts.pop(""), parts
 
     def close(self) -> None:
-        """Frees memory and disk."""
+        """Frees the memory and the private file. May be called again."""
         self._memory = None
         if self._file is not None:
             self._file.close()
@@ -67,7 +69,7 @@ class ModelContent:
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(file.fileno(), rest) :]
-        except OSError:  # the disk is full, say
+        except OSError:  # for example, the disk is full
             file.close()
             return
         self._file = file

@@ -1,12 +1,12 @@
-"""ONNX files, read without any framework: inputs, outputs, external data, and whether all of it is there.
+"""Reads ONNX files without a framework: inputs, outputs, external data, and whether the file is complete.
 
-A model is a protobuf message. Its envelope is walked field by field; weights are skipped by their length, so that a
-look at a large file costs some small reads. The field numbers are those of onnx.proto. A file that is cut short shows
-as a field that ends behind the file, or as a missing graph or operator set.
+A model is a protobuf message. Its fields are walked one by one and weights are skipped by their length, so a large file
+costs only a few small reads. The field numbers are those of onnx.proto. A file is cut short if a field ends behind the
+end of the file, or if the graph or the operator set is missing.
 
     ValueError
-    ├── Truncated      ends in the middle, or holds zeros where a copy has not come to yet
-    └── Malformed      is no ONNX model
+    ├── Truncated      the file ends early, or holds zeros where a copy has not written yet
+    └── Malformed      the file is no ONNX model
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Protocol
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _EXTERNAL = 1  # TensorProto.DataLocation
-_MAX_DEPTH = 32
-_WINDOW = 1 << 18
-_GLANCE = 1 << 12
+_MAX_DEPTH = 32  # nested graphs and types
+_WINDOW = 1 << 18  # bytes that FileSource reads at once
+_SEARCHED = 1 << 12  # nodes of up to so many bytes are searched for a word before they are walked
 
 TENSOR_TYPES = {
     1: "float", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
@@ -34,7 +34,7 @@ _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12
 
 
 class Truncated(ValueError):
-    """The file ends before its content does."""
+    """The file ends before its content is complete."""
 
 
 class Malformed(ValueError):
@@ -42,12 +42,12 @@ class Malformed(ValueError):
 
 
 class Source(Protocol):
-    """Bytes at positions."""
+    """A sequence of `size` bytes that can be read at any position."""
 
     size: int
 
     def read(self, start: int, count: int) -> bytes | memoryview:
-        """Up to `count` bytes from `start`; fewer at the end."""
+        """`count` bytes from position `start` on; fewer at the end. Raises OSError."""
         ...
 
 
@@ -63,9 +63,13 @@ class MemorySource:
 
 
 class FileSource:
-    """A file, read through one window with `pread`: never mapped, as a mapped file that shrinks kills the process."""
+    """A file, read with `pread` through one window. Not thread-safe.
+
+    The file is never memory-mapped: if a mapped file shrinks, the process is killed.
+    """
 
     def __init__(self, descriptor: int) -> None:
+        """`descriptor` stays the caller's to close."""
         self._descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
         self._start = 0
@@ -83,9 +87,10 @@ class FileSource:
 class ValueInfo:
     """An input or output of the graph.
 
-    `kind` is ONNX Runtime's text for its type ("tensor(float)", "seq(map(int64,tensor(float)))"), "" where the file
-    does not tell; `element` is the tensor's element type number, 0 for what is no tensor; `shape` is None when not
-    declared.
+    kind      its type as ONNX Runtime writes it ("tensor(float)", "seq(map(int64,tensor(float)))"), "" if the file does
+              not say
+    element   the tensor's element type (onnx.TensorProto.DataType), 0 if it is not a tensor
+    shape     -1 for a dimension that is not fixed; None if the file declares no shape
     """
 
     name: str
@@ -96,10 +101,11 @@ class ValueInfo:
 
 @dataclass(frozen=True, slots=True)
 class ExternalData:
-    """Weights of one tensor in another file.
+    """The weights of one tensor, stored in another file.
 
-    `end` is the size that the file must have at least; `nested` tells a tensor of a node, a branch or a function from
-    an initializer of the main graph.
+    location   path of the file as written in the model
+    end        size in bytes that the file must have at least
+    nested     the tensor belongs to a node, a branch or a function, not to the main graph's initializers
     """
 
     tensor: str
@@ -110,7 +116,11 @@ class ExternalData:
 
 @dataclass(slots=True)
 class ModelHeader:
-    """What the envelope tells of a model."""
+    """What a model's file says about its inputs, outputs and weights.
+
+    external       weights in other files
+    initializers   names of the main graph's weights; inputs of these names need not be sent
+    """
 
     inputs: list[ValueInfo] = field(default_factory=list)
     outputs: list[ValueInfo] = field(default_factory=list)
@@ -118,7 +128,7 @@ class ModelHeader:
     initializers: set[str] = field(default_factory=set)
 
     def locations(self) -> dict[str, int]:
-        """The external files by their location as written in the model, with the size each must have."""
+        """The external files: the smallest size in bytes that each must have, by location as written in the model."""
         ends: dict[str, int] = {}
         for data in self.external:
             ends[data.location] = max(data.end, ends.get(data.location, 0))
@@ -126,7 +136,7 @@ class ModelHeader:
 
 
 def read_header(source: Source) -> ModelHeader:
-    """Walks the whole envelope. Raises Truncated or Malformed."""
+    """Reads the description of a model; weights are skipped. Raises Truncated, Malformed or OSError."""
     header = ModelHeader()
     seen = set()
     format_version = 0
@@ -142,13 +152,13 @@ def read_header(source: Source) -> ModelHeader:
                     _node(source, s, e, header, 1)
     if 7 not in seen:
         raise Truncated("it holds no graph")
-    if 8 not in seen and format_version >= 3:  # older ones need none
+    if 8 not in seen and format_version >= 3:  # older formats need none
         raise Truncated("it holds no operator set, which comes after the graph")
     return header
 
 
 def external_path(model_file: Path, location: str) -> Path:
-    """The file that a location means. Raises Malformed for one that leads out of the model's directory."""
+    """The path of the external file at `location`. Raises Malformed if it is outside the model's directory."""
     path = PurePosixPath(location)
     if not location or path.is_absolute() or ".." in path.parts or "\0" in location:
         raise Malformed(f"external data at {location!r}, outside the model's directory")
@@ -156,9 +166,9 @@ def external_path(model_file: Path, location: str) -> Path:
 
 
 def _fields(source: Source, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(field number, start, end) of every field of the message in [start, end).
+    """Yields (field number, start, end) for every field of the message at [start, end).
 
-    For a length-delimited field the span is its content; for any other it is the value as written.
+    For a length-delimited field, [start, end) is its content; for any other field, its encoded value.
     """
     read = source.read
     position = start
@@ -181,9 +191,11 @@ def _fields(source: Source, start: int, end: int) -> Iterator[tuple[int, int, in
         else:
             raise Malformed(f"wire type {wire}")
         if position > end:
-            # Inside a message that is whole itself, a wrong length is damage; at the end of the file it is a cut.
-            cut = end == source.size
-            raise Truncated(f"{position - end} bytes are missing") if cut else Malformed("a field overlaps the next")
+            # At the end of the file, the file is cut short. Inside a complete message, the length is wrong.
+            cut_short = end == source.size
+            if cut_short:
+                raise Truncated(f"{position - end} bytes are missing")
+            raise Malformed("a field overlaps the next")
         yield number, begin, position
 
 
@@ -216,8 +228,8 @@ def _graph(source: Source, start: int, end: int, header: ModelHeader, depth: int
         raise Malformed("graphs nest too deeply")
     for number, s, e in _fields(source, start, end):
         if number == 1:
-            # A look for the word that external data needs is ten times faster than a walk through every attribute.
-            if e - s > _GLANCE or b"location" in bytes(source.read(s, e - s)):
+            # External data needs the key "location". To search for it is ten times faster than to walk every attribute.
+            if e - s > _SEARCHED or b"location" in bytes(source.read(s, e - s)):
                 _node(source, s, e, header, depth)
         elif number == 5:
             name = _tensor(source, s, e, header, nested=depth > 0)
@@ -253,7 +265,7 @@ def _sparse(source: Source, start: int, end: int, header: ModelHeader, depth: in
 
 
 def _tensor(source: Source, start: int, end: int, header: ModelHeader, *, nested: bool) -> str:
-    """Reads a TensorProto's name; notes its external data."""
+    """The name of a TensorProto. If its data is external, adds it to `header`."""
     name = ""
     elements = 1
     element = location = 0
@@ -272,17 +284,17 @@ def _tensor(source: Source, start: int, end: int, header: ModelHeader, *, nested
             pair = {n: _text(source, si, ei) for n, si, ei in _fields(source, s, e)}
             entries[pair.get(1, "")] = pair.get(2, "")
     if location == _EXTERNAL:
-        told = {key: entries[key] for key in ("offset", "length") if entries.get(key)}
-        if not all(value.isascii() and value.isdigit() for value in told.values()):
-            raise Malformed(f"external data of {name!r} has {told}, which are no numbers")
-        offset = int(told.get("offset", 0))
-        length = int(told["length"]) if "length" in told else (elements * _BITS.get(element, 8) + 7) // 8
+        span = {key: entries[key] for key in ("offset", "length") if entries.get(key)}
+        if not all(value.isascii() and value.isdigit() for value in span.values()):
+            raise Malformed(f"external data of {name!r} has {span}, which are no numbers")
+        offset = int(span.get("offset", 0))
+        length = int(span["length"]) if "length" in span else (elements * _BITS.get(element, 8) + 7) // 8
         header.external.append(ExternalData(name, entries.get("location", ""), offset + length, nested))
     return name
 
 
 def _dims(source: Source, start: int, end: int) -> list[int]:
-    """`repeated int64`, packed or one by one: both are a run of varints in the span."""
+    """The values of a `repeated int64`. Packed or not, [start, end) holds nothing but varints."""
     data = source.read(start, end - start)
     dims = []
     position = 0
@@ -330,7 +342,7 @@ def _type(source: Source, start: int, end: int, depth: int) -> tuple[str, int, t
 
 
 def _dim(source: Source, start: int, end: int) -> int:
-    """A size, -1 for a symbol, an expression or nothing."""
+    """The size of a dimension, -1 if it is a symbol, an expression or not given."""
     for number, s, e in _fields(source, start, end):
         if number == 1:
             value = _number(source, s, e)

@@ -1,19 +1,19 @@
-"""The settings of the ONNX Runtime backend: `options:` of a model, checked and put into session options.
+"""The settings of the ONNX Runtime backend: `options:` of a model, checked and turned into session options.
 
-intra_op_threads      threads within an operator; default: the model's share of the CPU budget
-inter_op_threads      threads across operators, for execution_mode parallel; default 1
+intra_op_threads      threads within one operator; default: the model's share of the CPU budget
+inter_op_threads      threads that run different operators, for execution_mode parallel; default 1
 execution_mode        sequential | parallel
 graph_optimization    disabled | basic | extended | layout | all
-enable_mem_pattern    plan memory ahead for shapes seen before; default: only where every input shape is fixed, because
-                      a plan is kept for each shape ever seen
+enable_mem_pattern    plan the memory of a run ahead, once for each set of shapes; default: only if every input shape is
+                      fixed, because the plan of every set of shapes is kept
 enable_cpu_mem_arena  keep freed memory for the next run; default true
-allow_spinning        idle worker threads spin instead of sleeping: a little faster alone, costly on shared processors;
-                      default false
-log_severity          0 (all) to 4 (fatal only); default 4, as errors reach the caller and the log of the server anyway
+allow_spinning        idle threads of ONNX Runtime spin instead of sleeping: a little faster on a processor of its own,
+                      costly on a shared one; default false
+log_severity          0 (all) to 4 (fatal only); default 4, because errors reach the caller and the server's log anyway
 session_config        mapping of ONNX Runtime's own session configuration entries
 provider_options      mapping of options of the CUDA provider (gpu_mem_limit, cudnn_conv_algo_search, ...)
-cuda_graph            CUDA only: runs of shapes seen before are replayed as one graph, for models whose kernels all run
-                      on the device; at most 16 sets of shapes have one; default false
+cuda_graph            CUDA only, for models whose kernels all run on the device: the run of a set of shapes is captured
+                      as a CUDA graph and replayed; at most 16 sets of shapes have one; default false
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GRAPH_LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class OnnxOptions:
-    """Checked settings; None means that the backend decides."""
+    """Checked settings, described at the top of this module. None: the backend decides."""
 
     intra_op_threads: int | None = None
     inter_op_threads: int = 1
@@ -52,7 +52,8 @@ class OnnxOptions:
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> OnnxOptions:
-        """Checks a model's `options:`. Raises LoadError that names the key, what was expected and what came."""
+        """Checks a model's `options:`. Raises LoadError; the message names the key, what was expected and what was
+        given."""
         known = [f.name for f in fields(cls)]
         unknown = [str(key) for key in options if key not in known]
         if unknown:
@@ -65,7 +66,8 @@ class OnnxOptions:
         return read
 
     def session_options(self, runtime: Any, *, threads: int, fixed_shapes: bool) -> Any:
-        """onnxruntime.SessionOptions for an instance with so many threads. Raises LoadError."""
+        """The onnxruntime.SessionOptions for an instance with `threads` CPU threads. `runtime` is the module
+        onnxruntime. Raises LoadError if this version lacks the chosen graph optimization."""
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.intra_op_threads or threads
         options.inter_op_num_threads = self.inter_op_threads
@@ -111,7 +113,7 @@ def _choice(choices: Mapping[str, str]) -> Callable[[str, Any], str]:
 
 
 def _texts(key: str, value: Any) -> dict[str, str]:
-    """ONNX Runtime takes text for everything: 1 for true, digits for numbers."""
+    """Checks a mapping and writes its values as text, as ONNX Runtime takes them: "1" for true, digits for numbers."""
     if not isinstance(value, Mapping) or any(isinstance(v, (Mapping, list, tuple)) for v in value.values()):
         raise LoadError(f"option {key!r} of the onnx backend: expected a mapping of names to values, got {value!r}")
     return {str(k): str(int(v)) if isinstance(v, bool) else str(v) for k, v in value.items()}

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: made on a device that is really used, run on named arrays, with errors fit for a client."""
+"""Sessions of ONNX Runtime: made on the device that was asked for, run on named arrays, with messages for clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 
 
 def runtime() -> Any:
-    """The module onnxruntime, imported now. Raises MissingFramework, or LoadError when it is there but broken."""
+    """The module onnxruntime, imported at the first call. Raises MissingFramework if it is not installed, LoadError if
+    it cannot be imported."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -36,14 +37,14 @@ def runtime() -> Any:
 
 
 def devices() -> tuple[str, ...]:
-    """What ONNX Runtime can use here, best first."""
+    """The devices that ONNX Runtime can use on this machine, best first."""
     if CUDA not in runtime().get_available_providers():
         return ("cpu",)
     return (*(f"cuda:{i}" for i in range(cuda_count())), "cpu")
 
 
 def cuda_count() -> int:
-    """CUDA devices that the driver shows to this process. Makes no CUDA context."""
+    """The number of CUDA devices that the driver shows to this process. Makes no CUDA context."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -57,10 +58,10 @@ def cuda_count() -> int:
 def make_session(
     content: ModelContent, device: str, threads: int, options: OnnxOptions, *, fixed_shapes: bool = False
 ) -> Any:
-    """An InferenceSession on exactly this device. `fixed_shapes`: no input has an open dimension.
+    """An InferenceSession on `device`. `fixed_shapes`: no input has a dimension of any size.
 
-    Raises LoadError when the device is not there, when ONNX Runtime cannot load the model, and when it would have used
-    another device than asked for.
+    Raises LoadError if the device does not exist, if ONNX Runtime cannot load the model, or if ONNX Runtime would
+    silently use another device.
     """
     ort = runtime()
     providers = _providers(ort, device, options)
@@ -69,12 +70,12 @@ def make_session(
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         session = _load(ort, content, settings, providers)
-    except Exception as error:  # pybind raises classes of its own that share no base
+    except Exception as error:  # pybind raises its own classes, which share no base
         raise LoadError(f"ONNX Runtime cannot load the model: {clean(error)}") from None
-    # When a run fails, the fallback would make the session anew on the CPU and print to stdout.
+    # With the fallback, a failed run would make a new session on the CPU and print to stdout.
     session.disable_fallback()
     if hasattr(session, "_model_bytes"):
-        # Kept by onnxruntime for set_providers() only, which is never called: a second copy of all weights.
+        # A second copy of all weights: onnxruntime keeps it only for set_providers(), which is never called.
         session._model_bytes = None
     if device != "cpu":
         _check_device(session, device)
@@ -84,8 +85,8 @@ def make_session(
 def _load(ort: Any, content: ModelContent, settings: Any, providers: list[Any]) -> Any:
     model, external = content.read()
     if content.nested:
-        # From memory, ONNX Runtime takes external data of the main graph only, and would look for the rest in the
-        # working directory. So it maps a private copy, which is gone from the disk as soon as it is mapped.
+        # From memory, ONNX Runtime takes external data for the main graph only; it would look for the rest in the
+        # working directory. So it maps a private copy on disk, which is deleted as soon as the session is made.
         with tempfile.TemporaryDirectory(prefix="inferd-onnx-") as directory:
             for location, data in external.items():
                 path = Path(directory, location)
@@ -106,8 +107,8 @@ def _providers(ort: Any, device: str, options: OnnxOptions) -> list[Any]:
         if options.cuda_graph:
             raise LoadError("option 'cuda_graph' needs a CUDA device, and the model is placed on cpu: instances.device")
         return [CPU]
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not index.isdigit():
+    device_type, _, index = device.partition(":")
+    if device_type != "cuda" or not index.isdigit():
         raise LoadError(f"unknown device {device!r}: ONNX Runtime runs on cpu and cuda:N")
     if CUDA not in ort.get_available_providers():
         raise LoadError(
@@ -118,13 +119,14 @@ def _providers(ort: Any, device: str, options: OnnxOptions) -> list[Any]:
     if int(index) >= count:
         raise LoadError(f"device {device!r} was asked for, but the driver shows {count} CUDA devices")
     if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds CUDA and cuDNN where pip put them
+        ort.preload_dlls()  # loads the CUDA and cuDNN libraries that pip installed
     graph = {"enable_cuda_graph": "1"} if options.cuda_graph else {}
     return [(CUDA, {**options.provider_options, **graph, "device_id": index}), CPU]
 
 
 def _check_device(session: Any, device: str) -> None:
-    """When CUDA's libraries do not load, ONNX Runtime takes the CPU with a line on stderr: that is a failed load."""
+    """Raises LoadError if the session does not use `device`. When CUDA's libraries cannot be loaded, ONNX Runtime uses
+    the CPU and only writes a line to stderr."""
     in_use = session.get_providers()
     if not in_use or in_use[0] != CUDA:
         raise LoadError(
@@ -145,7 +147,7 @@ def _check_device(session: Any, device: str) -> None:
 
 
 class OnnxInstance:
-    """A session. `run` may be called from several threads at once."""
+    """A session on the CPU. Several threads may call `run` at the same time."""
 
     def __init__(self, session: Any, signature: Signature) -> None:
         self.session = session
@@ -159,11 +161,11 @@ class OnnxInstance:
             spec.dtype in (DType.STRING, DType.BF16) for spec in (*signature.inputs, *signature.outputs)
         )
         self._quiet = runtime().RunOptions()
-        self._quiet.log_severity_level = 4  # what fails is raised, and the caller's mistakes must not fill the log
-        told = {value.name: value.type for value in session.get_inputs()}
-        if told.keys() != self._inputs.keys():
+        self._quiet.log_severity_level = 4  # failures are raised, and mistakes of callers must not fill the log
+        actual = {value.name: value.type for value in session.get_inputs()}
+        if actual.keys() != self._inputs.keys():
             raise LoadError(
-                f"the file declares the inputs {', '.join(self._inputs)}, but ONNX Runtime sees {', '.join(told)}"
+                f"the file declares the inputs {', '.join(self._inputs)}, but ONNX Runtime sees {', '.join(actual)}"
             )
 
     def run(
@@ -185,8 +187,8 @@ class OnnxInstance:
             return dict(zip(wanted, self._execute(session, wanted, inputs), strict=True))
         except BackendError:
             raise
-        except Exception as error:  # pybind raises classes of its own that share no base
-            # ONNX Runtime checks everything, but names no tensor: the own check costs only the runs that failed.
+        except Exception as error:  # pybind raises its own classes, which share no base
+            # ONNX Runtime checks all inputs but names no tensor. Our check names it, and only failed runs pay for it.
             self._explain(inputs)
             text = clean(error)
             if type(error).__name__ == "InvalidArgument":
@@ -201,16 +203,17 @@ class OnnxInstance:
         outputs: list[Array]
         try:
             outputs = self._run(wanted, inputs, self._quiet)
-        except TypeError:  # an onnxruntime whose core wants other arguments than the one this was written for
+        except TypeError:  # in another version of onnxruntime, the core's `run` takes other arguments
             outputs = session.run(wanted, inputs, self._quiet)
         return outputs
 
     def _explain(self, inputs: Mapping[str, Array]) -> None:
-        """Raises InvalidInput when the inputs are why a run failed."""
+        """Raises InvalidInput if the inputs are the reason that a run failed."""
         self._check.inputs(inputs)
 
     def _run_translated(self, session: Any, inputs: Mapping[str, Array], wanted: list[str]) -> dict[str, Array]:
-        """Strings are `str` to ONNX Runtime, `bytes` to us; bfloat16 is known to its tensors, not to its arrays."""
+        """A run with STRING or BF16 tensors. ONNX Runtime takes and returns strings as `str` (we use `bytes`), and
+        bfloat16 only as its own tensors, not as arrays."""
         feeds: dict[str, Any] = {}
         for name, array in inputs.items():
             dtype = self._inputs[name].dtype
@@ -239,8 +242,11 @@ class OnnxInstance:
 
 
 def core_run(session: Any) -> Any:
-    """`run` of the session's core. InferenceSession's own looks through all inputs in Python before each run, which
-    costs more than a tiny model and finds nothing here: the names are compared before, and the core checks the rest."""
+    """The `run` of the session's C++ core, if this version of onnxruntime has it.
+
+    InferenceSession.run checks all inputs in Python before each run, which costs more than a tiny model. The check is
+    not needed here: the instance compares the names, and the core checks the rest.
+    """
     return getattr(getattr(session, "_sess", None), "run", session.run)
 
 
@@ -270,7 +276,7 @@ def _to_bfloat16(name: str, array: Array) -> Any:
 
 
 def _from_bfloat16(value: Any) -> Array:
-    """A copy: the tensor's memory goes back to ONNX Runtime with `value`."""
+    """A copy of the tensor as an array. ONNX Runtime frees the tensor's own memory together with `value`."""
     result: Array = np.empty(value.shape(), bfloat16())
     if result.nbytes:
         ctypes.memmove(result.ctypes.data, value.data_ptr(), result.nbytes)
@@ -282,7 +288,7 @@ _SOURCE = re.compile(r"(?:/\S+/)?\w+\.(?:cc|h|cpp|cu):\d+ ")
 
 
 def clean(error: BaseException) -> str:
-    """ONNX Runtime's message on one line, without its code and the places in its source."""
+    """ONNX Runtime's message on one line, without its error code and without references to its source files."""
     text = _SOURCE.sub("", _CODE.sub("", str(error)))
     text = " ".join(text.split()).removesuffix("Please fix either the inputs/outputs or the model.").strip()
     return text or type(error).__name__

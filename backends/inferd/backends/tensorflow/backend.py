@@ -1,4 +1,4 @@
-"""The TensorFlow backend: a SavedModel in the version directory itself, or in `model.savedmodel/` there (Triton)."""
+"""The TensorFlow backend: a SavedModel, either the version directory itself or `model.savedmodel/` in it (Triton)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _REFUSED = {
 class TensorFlowBackend:
     """Opens SavedModels. Thread-safe; imports TensorFlow only in `open` and `devices`.
 
-    Options: `tags`, the tags of the graph to serve (["serve"]); `compute_threads`, the size of TensorFlow's pool for
-    single operators, which only the first TensorFlow model of a process can set.
+    Options of a model:
+
+    tags              the tags of the graph to serve; default ["serve"], or the only graph that there is
+    compute_threads   size of TensorFlow's thread pool for single operators; default: the model's share of the CPU
+                      budget. The pool belongs to the process: only its first TensorFlow model can set the size
     """
 
     name = "tensorflow"
@@ -51,9 +54,9 @@ class TensorFlowBackend:
         if (directory / "variables").is_dir() and any((directory / "variables").glob("variables.*")):
             raise IncompleteArtefact(f"{PB} is missing beside variables/")
         for path in sorted(directory.iterdir()):
-            how = _REFUSED.get(path.suffix) if path.stem == "model" and path.is_file() else None
-            if how is not None:
-                raise LoadError(f"{path.name} is not served: {how}")
+            advice = _REFUSED.get(path.suffix) if path.stem == "model" and path.is_file() else None
+            if advice is not None:
+                raise LoadError(f"{path.name} is not served: {advice}")
         return None
 
     def complete(self, artefact: Path) -> str | None:
@@ -78,7 +81,7 @@ class TensorFlowBackend:
         return (*(f"cuda:{i}" for i in range(len(gpus))), "cpu")
 
     def _compute_threads(self, wanted: int) -> int:
-        """The size of the process's pool: the first one asked for."""
+        """The size of the process's thread pool: that of the first call, whatever later calls want."""
         with self._lock:
             if self._pool_threads is None:
                 self._pool_threads = wanted

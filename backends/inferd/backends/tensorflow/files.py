@@ -1,10 +1,11 @@
-"""Is a SavedModel all there? Told from names, headers and sizes, without TensorFlow.
+"""Finds out without TensorFlow whether a SavedModel is complete: from names, headers and sizes.
 
     saved_model.pb                       protobuf: must parse to its end at the top level and hold a graph
-    variables/variables.index            a table whose last block is a footer with a magic number
-    variables/variables.data-0000i-of-N  every shard i < N
+    variables/variables.index            a table; it must end with a footer that holds a magic number
+    variables/variables.data-0000i-of-N  every shard i < N must exist
 
-A copy that brings saved_model.pb first is the usual half state: such a model loads and then answers wrongly or never.
+The usual incomplete state is a copy that has written only saved_model.pb so far. TensorFlow loads such a model, which
+then answers wrongly or never.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _CHUNK = 2**20
 
 
 def missing(directory: Path) -> str | None:
-    """None when the SavedModel's files are there and whole, as far as can be told; else what is wrong."""
+    """None if the SavedModel's files exist and are whole, as far as names, headers and sizes show; else what is
+    wrong."""
     try:
         return _graph_lacks(directory) or _variables_lack(directory)
     except OSError as error:
@@ -52,18 +54,19 @@ def _graph_lacks(directory: Path) -> str | None:
 
 
 def _field(data: bytes) -> tuple[int, int, int] | None:
-    """(number, bytes of the header, bytes of the content) of the protobuf field at the start of `data`."""
+    """(number, bytes of the header, bytes of the content) of the protobuf field at the start of `data`; None if there
+    is no valid field."""
     tag = _varint(data, 0)
     if tag is None or not tag[0] >> 3:
         return None
-    kind, at = tag[0] & 7, tag[1]
-    if kind == 0:
+    wire_type, at = tag[0] & 7, tag[1]
+    if wire_type == 0:
         value = _varint(data, at)
         return None if value is None else (tag[0] >> 3, value[1], 0)
-    if kind == 2:
+    if wire_type == 2:
         length = _varint(data, at)
         return None if length is None else (tag[0] >> 3, length[1], length[0])
-    return {1: (tag[0] >> 3, at, 8), 5: (tag[0] >> 3, at, 4)}.get(kind)
+    return {1: (tag[0] >> 3, at, 8), 5: (tag[0] >> 3, at, 4)}.get(wire_type)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int] | None:
@@ -107,7 +110,8 @@ def _variables_lack(directory: Path) -> str | None:
 
 
 def _has_variables(path: Path) -> bool:
-    """Whether a graph names an operator that makes a variable. Read in pieces: a file under copy must not be mapped."""
+    """Whether a graph names an operator that makes a variable. Reads in pieces: a file that may still be written to
+    must not be memory-mapped."""
     if not path.is_file():
         return False
     longest = max(map(len, _VARIABLE_OPS)) - 1

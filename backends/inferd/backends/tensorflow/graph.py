@@ -1,4 +1,4 @@
-"""What a SavedModel's graph tells: its signatures, and whether answering them writes into variables or waits."""
+"""Reads a SavedModel's graph: its signatures, and whether a run writes into variables or can block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inferd.backends.api import DEFAULT_SIGNATURE, Array, LoadError, Signature, 
 from inferd.backends.checks import agree
 from inferd.wire.dtypes import DType
 
-# By TensorFlow's name; resources, variants, complex and quantized types cannot travel.
+# By TensorFlow's name. Resources, variants, complex and quantized types cannot be sent.
 _DTYPES = {
     "DT_BOOL": DType.BOOL,
     "DT_UINT8": DType.UINT8,
@@ -28,7 +28,7 @@ _DTYPES = {
     "DT_BFLOAT16": DType.BF16,
     "DT_STRING": DType.STRING,
 }
-# Names that TensorFlow gives to its own needs: `__saved_model_init_op`, `__saved_model_train_op`.
+# TensorFlow's own signatures: `__saved_model_init_op`, `__saved_model_train_op`.
 _INTERNAL = "__saved_model_"
 _WRITES = re.compile(
     r"Assign(Add|Sub)?(VariableOp)?|Resource(Sparse)?(Scatter|Apply).*|Scatter(Nd)?(Add|Sub|Mul|Div|Min|Max|Update).*"
@@ -41,8 +41,12 @@ _WAITS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A signature with the names of its tensors in the graph, in the signature's order, and the values of inputs that
-    may be left out."""
+    """A signature, and how it is run.
+
+    feeds      names of the input tensors in the graph, in the order of the signature's inputs
+    fetches    names of the output tensors in the graph, in the order of the signature's outputs
+    defaults   values of the optional inputs, by input name
+    """
 
     signature: Signature
     feeds: tuple[str, ...]
@@ -50,13 +54,17 @@ class Served:
     defaults: Mapping[str, Array] = field(default_factory=dict)
 
     def fed(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The inputs, whole."""
+        """The inputs, completed with the defaults."""
         return {**self.defaults, **inputs} if len(inputs) != len(self.feeds) else inputs
 
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """`writes`: answering changes what later answers see. `waits`: answering may block on files, queues or Python."""
+    """What a run of the served signatures does.
+
+    writes   it changes variables or tables that later runs read
+    waits    it may block on files, queues or Python functions
+    """
 
     writes: bool
     waits: bool
@@ -65,10 +73,10 @@ class GraphFacts:
 def read_signatures(
     types: Any, meta_graph: Any, value: Callable[[Any], Array], declared: Sequence[Signature]
 ) -> tuple[tuple[Served, ...], tuple[str, ...]]:
-    """The signatures that can be served, the default one first, and notes on those that cannot.
+    """The signatures that can be served, the default one first, and notes about the others.
 
-    `types` is TensorFlow's DataType enum, `meta_graph` a MetaGraphDef; `value` makes an array of a TensorProto. Raises
-    LoadError when none can be served or a declared one does not agree.
+    `types` is TensorFlow's DataType enum, `meta_graph` a MetaGraphDef; `value` turns a TensorProto into an array.
+    Raises LoadError if no signature can be served or if a declared one contradicts the model.
     """
     served: list[Served] = []
     notes: list[str] = []
@@ -92,7 +100,8 @@ def read_signatures(
     return _declared(served, declared), tuple(notes)
 
 
-def _tensors(types: Any, infos: Mapping[str, Any], kind: str) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
+def _tensors(types: Any, infos: Mapping[str, Any], role: str) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
+    """The specs of a signature's inputs or outputs, and their names in the graph. `role`: "input" or "output"."""
     specs = []
     names = []
     for key in sorted(infos):
@@ -100,11 +109,11 @@ def _tensors(types: Any, infos: Mapping[str, Any], kind: str) -> tuple[tuple[Ten
         encoding = info.WhichOneof("encoding")
         if encoding != "name":
             what = {"coo_sparse": "a sparse tensor", "composite_tensor": "a composite tensor (ragged, sparse)"}
-            raise LoadError(f"{kind} {key!r} is {what.get(str(encoding), 'no tensor')}, which cannot travel")
+            raise LoadError(f"{role} {key!r} is {what.get(str(encoding), 'no tensor')}, which cannot travel")
         type_name = types.Name(info.dtype)
         dtype = _DTYPES.get(type_name.removesuffix("_REF"))
         if dtype is None:
-            raise LoadError(f"{kind} {key!r} has the element type {type_name}, which cannot travel")
+            raise LoadError(f"{role} {key!r} has the element type {type_name}, which cannot travel")
         shape = info.tensor_shape
         dims = None if shape.unknown_rank else tuple(d.size if d.size >= 0 else -1 for d in shape.dim)
         specs.append(TensorSpec(key, dtype, dims))
@@ -113,7 +122,8 @@ def _tensors(types: Any, infos: Mapping[str, Any], kind: str) -> tuple[tuple[Ten
 
 
 def _declared(served: Sequence[Served], declared: Sequence[Signature]) -> tuple[Served, ...]:
-    """Declared signatures laid over the model's own: they may narrow shapes, never rename or change types."""
+    """The model's signatures, narrowed by the declared ones. A declaration may fix dimensions; it cannot rename tensors
+    or change element types."""
     by_name = {s.signature.name: s for s in served}
     for wanted in declared:
         found = by_name.get(wanted.name)
@@ -129,17 +139,17 @@ def _declared(served: Sequence[Served], declared: Sequence[Signature]) -> tuple[
     return tuple(by_name.values())
 
 
-def _narrowed(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], kind: str) -> tuple[TensorSpec, ...]:
+def _narrowed(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], role: str) -> tuple[TensorSpec, ...]:
     by_name = {s.name: s for s in found}
     for spec in wanted:
         if spec.name not in by_name:
-            raise LoadError(f"{kind} {spec.name!r} is declared, but the model has {', '.join(by_name) or 'none'}")
-        by_name[spec.name] = agree(kind, spec, by_name[spec.name])
+            raise LoadError(f"{role} {spec.name!r} is declared, but the model has {', '.join(by_name) or 'none'}")
+        by_name[spec.name] = agree(role, spec, by_name[spec.name])
     return tuple(by_name.values())
 
 
 def read_facts(graph_def: Any, served: Iterable[Served]) -> GraphFacts:
-    """Follows the graph back from the signatures' outputs, through the functions that it calls."""
+    """What a run does: the operators on which the signatures' outputs depend, functions that they call included."""
     nodes = {node.name: node for node in graph_def.node}
     waiting = [_node_name(name) for s in served for name in s.fetches]
     seen: set[str] = set()
@@ -164,20 +174,21 @@ def read_facts(graph_def: Any, served: Iterable[Served]) -> GraphFacts:
             _note(node, operators, more)
             called.extend(more - functions)
             functions |= more
-    # A variable's initial assignment hangs off its initializer, not off an answer, so it is not met here.
+    # The outputs do not depend on the first assignment of a variable, so it is not among these operators.
     return GraphFacts(
         writes=any(_WRITES.fullmatch(op) for op in operators), waits=any(_WAITS.fullmatch(op) for op in operators)
     )
 
 
 def _note(node: Any, operators: set[str], functions: set[str]) -> None:
+    """Adds a node's operator, and the functions that the node calls."""
     operators.add(node.op)
-    functions.add(node.op)  # in old graphs a function is called as an operator of its name
+    functions.add(node.op)  # in old graphs, a node calls a function by using its name as the operator
     for value in node.attr.values():
-        kind = value.WhichOneof("value")
-        if kind == "func":
+        field_set = value.WhichOneof("value")
+        if field_set == "func":
             functions.add(value.func.name)
-        elif kind == "list":
+        elif field_set == "list":
             functions.update(f.name for f in value.list.func)
 
 

@@ -1,4 +1,4 @@
-"""An opened SavedModel: a private copy of its files, its signatures, and the sessions that its instances share."""
+"""An opened SavedModel: a private copy of its files, its signatures, and the runners that its instances share."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ from inferd.backends.tensorflow.graph import Served, read_facts, read_signatures
 from inferd.backends.tensorflow.session import EagerRunner, Runner, SessionRunner, gpu_number
 
 _PARTS = ("variables", "assets", "assets.extra")
-# What a second loader could not do better either.
+# With these errors of the session loader, the second loader would fail too.
 _FATAL = ("NotFoundError", "DataLossError", "ResourceExhaustedError", "OutOfRangeError")
 
 
 class SavedModel:
-    """An opened version. Thread-safe.
-
-    `compute_threads(wanted)` gives the size of TensorFlow's pool for single operators. The pool belongs to the process:
-    its first session sizes it for all (`Placement.threads` then rules only how many operators run side by side).
-    """
+    """An opened version. Thread-safe."""
 
     def __init__(self, tf: Any, request: OpenRequest, compute_threads: Callable[[int], int]) -> None:
+        """`compute_threads(wanted)` returns the size of TensorFlow's thread pool for single operators. The pool belongs
+        to the process: its first session sets the size for all, and `Placement.threads` then decides only how many
+        operators of a run execute at the same time."""
         self._tf = tf
         self._compute_threads = compute_threads
         self._lock = threading.Lock()
         self._shared: dict[str, tuple[Runner, int]] = {}
-        # A copy, because instances are made later and on other devices, when the version's files may be gone.
+        # A private copy, because instances are made later too, when the version's files may be gone.
         private = tempfile.mkdtemp(prefix="inferd-savedmodel-")
         self._remove_copy = weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
         self._copy = Path(private) / "model"
@@ -133,7 +132,7 @@ class SavedModel:
 
 
 class SavedModelInstance:
-    """An executable SavedModel on one device. Thread-safe."""
+    """An executable SavedModel on one device. Thread-safe. The last instance that closes frees the shared runner."""
 
     def __init__(
         self,
@@ -173,11 +172,11 @@ class SavedModelInstance:
 
 
 def use_device(tf: Any, device: str) -> None:
-    """Raises LoadError unless TensorFlow sees this device."""
+    """Raises LoadError if TensorFlow does not see this device."""
     if device == "cpu":
         return
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not number.isdigit():
+    device_type, _, number = device.partition(":")
+    if device_type != "cuda" or not number.isdigit():
         raise LoadError(f"unknown device {device!r}; TensorFlow models run on cpu or cuda:N")
     gpus = tf.config.list_physical_devices("GPU")
     if int(number) >= len(gpus):
@@ -213,7 +212,8 @@ def _value(tensor: Any) -> Array:
 
 
 def _meta_graph(directory: Path, tags: Sequence[str] | None) -> Any:
-    """The MetaGraphDef with these tags; without tags the one for serving, or the only one."""
+    """The MetaGraphDef with these tags; without tags the one with the tag "serve", or the only one. Raises
+    LoadError."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     parsed: Any = saved_model_pb2.SavedModel()
@@ -238,7 +238,7 @@ def _meta_graph(directory: Path, tags: Sequence[str] | None) -> Any:
 
 
 def _array(value: Any) -> Array:
-    """What a session gives: arrays, and bare values for rank nought."""
+    """A session's value as an array. For outputs of rank 0, sessions return bare values."""
     if isinstance(value, np.ndarray):
         return np.ascontiguousarray(value) if value.ndim else value
     if isinstance(value, bytes):

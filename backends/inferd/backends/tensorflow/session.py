@@ -1,6 +1,6 @@
-"""A SavedModel in a TensorFlow 1 session: how TensorFlow Serving runs it, Keras 2 and TensorFlow 1 models included.
+"""Runs a SavedModel in a TensorFlow 1 session, as TensorFlow Serving does; Keras 2 and TensorFlow 1 models work too.
 
-All instances on one device share a session: the weights are there once, and a session runs from many threads.
+All instances on one device share one session: the weights are in memory once, and many threads can run a session.
 """
 
 from __future__ import annotations
@@ -13,19 +13,27 @@ from typing import Any, Protocol
 from inferd.backends.api import Array, BackendError, Placement
 from inferd.backends.tensorflow.graph import Served
 
-# Callables per signature for chosen outputs, beside the one for all: a client that asks for ever new sets gets all
-# computed and some dropped.
+# Most callables of a session. Each computes one signature's chosen outputs. For further choices all outputs are
+# computed and the unwanted ones dropped, so clients cannot make ever new callables.
 _MOST_CALLABLES = 16
 
 
 class Runner(Protocol):
-    """A loaded SavedModel on one device. Thread-safe."""
+    """A loaded SavedModel on one device. Thread-safe.
+
+    note   a remark for the operator, "" for none
+    """
 
     note: str
 
-    def run(self, served: Served, inputs: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Any]: ...
+    def run(self, served: Served, inputs: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Any]:
+        """The wanted outputs by name, as arrays or bare values; others may be among them. Raises BackendError when
+        closed, and TensorFlow's exceptions."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees the model."""
+        ...
 
 
 class SessionRunner:
@@ -41,14 +49,14 @@ class SessionRunner:
             intra_op_parallelism_threads=intra_threads,
             inter_op_parallelism_threads=placement.threads,
             use_per_session_threads=True,
-            # Operators without a kernel for the GPU run on the CPU; the variables' place is checked after the load.
+            # Operators without a GPU kernel run on the CPU. After the load it is checked that the session has the GPU.
             allow_soft_placement=True,
             device_count={"GPU": 0} if gpu is None else {},
             gpu_options=v1.GPUOptions(allow_growth=True),
         )
         self._session = v1.Session(graph=self._graph, config=config)
         try:
-            # Past the decorator that logs a deprecation: this loader is chosen on purpose.
+            # The function without its decorator, which would log a deprecation: this loader is chosen on purpose.
             load = getattr(v1.saved_model.loader.load, "__wrapped__", v1.saved_model.loader.load)
             device = "/CPU:0" if gpu is None else f"/GPU:{gpu}"
             with self._graph.as_default(), self._session.as_default(), tf.device(device):
@@ -60,7 +68,7 @@ class SessionRunner:
         self._callables: dict[tuple[str, ...], Callable[..., Any]] = {}
 
     def devices(self) -> tuple[str, ...]:
-        """TensorFlow's names of the devices that the session really has."""
+        """TensorFlow's names for the devices of the session."""
         return tuple(device.name for device in self._session.list_devices())
 
     def run(self, served: Served, inputs: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Any]:
@@ -76,11 +84,12 @@ class SessionRunner:
         with self._lock:
             self._callables.clear()
             self._session.close()
-            # Functions and finalizers refer to the graph in circles; the definition is the large part.
+            # Functions and finalizers keep reference cycles to the graph, whose definition takes most of the memory.
             self._graph = None
 
     def _make(self, served: Served, wanted: Sequence[str]) -> tuple[Sequence[str], Callable[..., Any]]:
-        """A callable for these outputs, or for all once there are many; with the outputs that it gives, in order."""
+        """A callable, and the names of the outputs that it returns, in order: the wanted ones, or all outputs once
+        there are many callables."""
         every = tuple(spec.name for spec in served.signature.outputs)
         with self._lock:
             if self._graph is None:
@@ -100,7 +109,7 @@ class SessionRunner:
 
 
 class EagerRunner:
-    """The SavedModel loaded by tf.saved_model.load: the way out for one that the session's loader refuses."""
+    """The SavedModel loaded by tf.saved_model.load: for models that the session's loader refuses."""
 
     def __init__(self, tf: Any, directory: Path, tags: Sequence[str], placement: Placement, reason: str) -> None:
         self.note = f"loaded with tf.saved_model.load, because the session loader failed: {reason}"

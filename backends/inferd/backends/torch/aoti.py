@@ -1,7 +1,8 @@
-"""AOTInductor packages (`model.pt2`): code compiled for one kind of device, loaded with torch's own loader.
+"""AOTInductor packages (`model.pt2`): code compiled for one type of device, loaded with torch's own loader.
 
-A package tells how its arguments nest and the device that it was compiled for, but no element types, shapes or names,
-so a signature must be declared. Its weights are in its shared library, which torch unpacks into a directory of its own.
+A package says how its arguments are nested and for which device it was compiled. It has no element types, shapes or
+names, so a signature must be declared. The weights are in its shared library, which torch unpacks into a directory of
+its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from inferd.backends.torch.io import Plan, TensorArgument, index_in, needs_decla
 
 
 class AotiModel:
-    """An opened package. A private copy of the file is kept until `close`: torch loads packages from files only."""
+    """An opened package. A private copy of the file is kept until `close`, because torch loads packages only from
+    files. Thread-safe until closed."""
 
     def __init__(self, torch: Any, request: OpenRequest) -> None:
         self._torch = torch
@@ -36,9 +38,10 @@ class AotiModel:
             shutil.copyfile(request.artefact, self._package)
             metadata = _metadata(torch, self._package)
             self._compiled_for = str(metadata.get("AOTI_DEVICE_KEY", "cpu"))
-            in_spec, out_spec = (
-                _specs(self._load(-1 if self._compiled_for == "cpu" else 0)) if self._here() else (None, None)
-            )
+            if self._can_load():
+                in_spec, out_spec = _specs(self._load(-1 if self._compiled_for == "cpu" else 0))
+            else:
+                in_spec, out_spec = None, None
             declared = request.signatures[0] if request.signatures else None
             self._signatures, self._plans = _plan(declared, in_spec, out_spec)
         except BaseException:
@@ -58,22 +61,23 @@ class AotiModel:
         return self._traits
 
     def instance(self, placement: Placement) -> TorchInstance:
-        kind, _, number = placement.device.partition(":")
+        device_type, _, number = placement.device.partition(":")
         use_device(self._torch, placement.device)
-        if kind != self._compiled_for:
+        if device_type != self._compiled_for:
             raise LoadError(
                 f"the package is compiled for {self._compiled_for}, and the model is placed on {placement.device}: "
-                f"set instances.device, or compile it for {kind}"
+                f"set instances.device, or compile it for {device_type}"
             )
         compiled = self._load(int(number) if number else -1)
         function = dict.fromkeys(self._plans, compiled)
-        # Constants live in the library, where no address can be told: everything is copied out.
+        # The constants are in the library and their addresses are unknown, so every output is copied.
         return instance_type(placement)(self._torch, placement, self._checks, self._plans, function, copy_all=True)
 
     def close(self) -> None:
         self._remove_copy()
 
-    def _here(self) -> bool:
+    def _can_load(self) -> bool:
+        """Whether this machine has the device for which the package was compiled."""
         return self._compiled_for == "cpu" or bool(self._torch.cuda.is_available())
 
     def _load(self, index: int) -> Any:
@@ -93,6 +97,7 @@ def _metadata(torch: Any, package: Path) -> dict[str, str]:
 
 
 def _specs(compiled: Any) -> tuple[Any, Any]:
+    """How the arguments and the results are nested, as torch's TreeSpecs."""
     from torch.utils import _pytree
 
     in_spec, out_spec = compiled.loader.get_call_spec()
@@ -119,6 +124,6 @@ def _plan(declared: Signature | None, in_spec: Any, out_spec: Any) -> tuple[tupl
     return (declared,), {declared.name: plan}
 
 
-def _names(kind: str, spec: Any) -> list[str]:
+def _names(role: str, spec: Any) -> list[str]:
     count = 1 if spec is None else spec.num_leaves
-    return [f"{kind}__{i}" for i in range(count)]
+    return [f"{role}__{i}" for i in range(count)]

@@ -1,10 +1,11 @@
-"""Tells what a torch file is by its content, without importing torch and without unpickling anything.
+"""Finds out what a torch file is from its content, without importing torch and without unpickling anything.
 
-    TORCHSCRIPT   a zip with a code/ folder: torch.jit.save
-    EXPORTED      a zip with an exported program: torch.export.save
-    AOTI          a zip with compiled code: torch._inductor.aoti_compile_and_package
+    TORCHSCRIPT   a zip with a code/ folder, written by torch.jit.save
+    EXPORTED      a zip with an exported program, written by torch.export.save
+    AOTI          a zip with compiled code, written by torch._inductor.aoti_compile_and_package
 
-Anything else that torch writes is a pickle of a Python object; loading one runs code from the file, so it is refused.
+Every other file that torch writes is a pickle of a Python object. To load a pickle runs code from the file, so pickles
+are refused.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _HOW_TO_CONVERT = (
 )
 
 
-class Kind(enum.Enum):
-    """What an archive holds."""
+class ArchiveFormat(enum.Enum):
+    """What an archive holds. The values are used in messages."""
 
     TORCHSCRIPT = "TorchScript"
     EXPORTED = "torch.export program"
@@ -35,14 +36,18 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """`kind`, and whether a traced module's example inputs are in it."""
+    """What a file is.
 
-    kind: Kind
+    has_traced_inputs   the archive holds the example inputs of a traced module
+    """
+
+    format: ArchiveFormat
     has_traced_inputs: bool = False
 
 
 def missing(path: Path) -> str | None:
-    """None when the zip directory at the file's end can be read; else what is wrong. Reads a few kilobytes."""
+    """None if the zip directory at the end of the file can be read, or if the file is no zip; else what is wrong. Reads
+    a few kilobytes."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -62,7 +67,8 @@ def missing(path: Path) -> str | None:
 
 
 def classify(path: Path) -> Archive:
-    """What the file holds. Raises IncompleteArtefact for a cut one, LoadError for a pickle or something else."""
+    """What the file holds. Raises IncompleteArtefact if it is missing or cut short, LoadError if it is a pickle or
+    anything else that cannot be served."""
     lacking = missing(path)
     if lacking is not None:
         raise IncompleteArtefact(lacking)
@@ -74,39 +80,40 @@ def classify(path: Path) -> Archive:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            kind = _kind({_inside(name) for name in names})
-            if kind is Kind.EXPORTED:
+            found = _format({_inside(name) for name in names})
+            if found is ArchiveFormat.EXPORTED:
                 _refuse_pickles(path, archive)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise LoadError(f"{path.name} cannot be read: {error}") from None
-    if kind is None:
+    if found is None:
         raise LoadError(
             f"{path.name} holds a pickled Python object (weights or a whole module), which is never loaded; "
             f"{_HOW_TO_CONVERT}"
         )
-    return Archive(kind, has_traced_inputs=any(_inside(name) == "traced_inputs.pkl" for name in names))
+    return Archive(found, has_traced_inputs=any(_inside(name) == "traced_inputs.pkl" for name in names))
 
 
 def _inside(name: str) -> str:
-    """An entry's name without the archive's own folder."""
+    """The name of an entry without the archive's top folder."""
     return name.partition("/")[2] or name
 
 
-def _kind(names: set[str]) -> Kind | None:
+def _format(names: set[str]) -> ArchiveFormat | None:
     if any(name.startswith("data/aotinductor/") for name in names):
-        return Kind.AOTI
-    # The second name is the layout that torch wrote before 2.8.
+        return ArchiveFormat.AOTI
+    # The second name is in the archives that torch wrote before 2.8.
     if any(name.startswith("models/") and name.endswith(".json") for name in names) or any(
         name.endswith("serialized_exported_program.json") for name in names
     ):
-        return Kind.EXPORTED
+        return ArchiveFormat.EXPORTED
     if any(name.startswith("code/") for name in names):
-        return Kind.TORCHSCRIPT
+        return ArchiveFormat.TORCHSCRIPT
     return None
 
 
 def _refuse_pickles(path: Path, archive: zipfile.ZipFile) -> None:
-    """torch.export.load unpickles what these entries say; programs of plain tensors have none of them."""
+    """Raises LoadError for entries that make torch.export.load unpickle something. Programs of plain tensors have no
+    such entries."""
     for name in archive.namelist():
         entry = _inside(name)
         if entry.startswith("data/constants/opaque_obj"):

@@ -1,24 +1,25 @@
-"""The torch backend: TorchScript `model.pt` and torch.export or AOTInductor `model.pt2`.
+"""The torch backend: `model.pt` (TorchScript) and `model.pt2` (torch.export or AOTInductor).
 
-What a file is, is told by its content, not its name. Pickled files are refused and never loaded.
+The content of a file decides its format, not its name. Pickled files are refused and never loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
 from inferd.backends.torch import archive as torch_archive
-from inferd.backends.torch.archive import Kind
+from inferd.backends.torch.archive import ArchiveFormat
 from inferd.backends.torch.options import TorchOptions
 
 _PICKLED = ("model.pth", "model.ckpt", "model.bin", "model.pkl")
 
 
 class TorchBackend:
-    """Opens torch models. Thread-safe; imports torch only in `open` and `devices`. torch_options.py has the options."""
+    """Opens torch models. Thread-safe; imports torch only in `open` and `devices`. The options of a model are described
+    in `inferd.backends.torch.options`."""
 
     name = "torch"
     platforms = ("pytorch", "pytorch_libtorch", "libtorch", "torch_aoti")
@@ -32,11 +33,11 @@ class TorchBackend:
             try:
                 torch_archive.classify(there[0])
             except IncompleteArtefact:
-                pass  # `complete` says what is missing while the copy goes on
+                pass  # a copy may be under way: `complete` says what is missing
             return there[0]
         for name in _PICKLED:
             if (directory / name).is_file():
-                return self._refuse(directory / name)
+                self._refuse(directory / name)
         return None
 
     def complete(self, artefact: Path) -> str | None:
@@ -47,13 +48,13 @@ class TorchBackend:
 
     def open(self, request: OpenRequest) -> Model:
         archive = torch_archive.classify(request.artefact)
-        options = TorchOptions.read(request.options, archive.kind, request.artefact.name)
+        options = TorchOptions.read(request.options, archive.format, request.artefact.name)
         torch = _torch()
-        if archive.kind is Kind.TORCHSCRIPT:
+        if archive.format is ArchiveFormat.TORCHSCRIPT:
             from inferd.backends.torch.script import ScriptModel
 
             return ScriptModel(torch, request, archive, options)
-        if archive.kind is Kind.EXPORTED:
+        if archive.format is ArchiveFormat.EXPORTED:
             from inferd.backends.torch.export import ExportedModel
 
             return ExportedModel(torch, request, options)
@@ -68,12 +69,12 @@ class TorchBackend:
         return (*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu")
 
     @staticmethod
-    def _refuse(path: Path) -> None:
-        """Refuses what torch.save writes; a file that is TorchScript under another name is told its name."""
-        kind = torch_archive.classify(path).kind
-        raise LoadError(
-            f"{path.name} is a {kind.value}: name it {'model.pt' if kind is Kind.TORCHSCRIPT else 'model.pt2'}"
-        )
+    def _refuse(path: Path) -> NoReturn:
+        """Raises LoadError: files that torch.save writes are never loaded, and a file that could be served under
+        another name must be renamed."""
+        found = torch_archive.classify(path).format
+        name = "model.pt" if found is ArchiveFormat.TORCHSCRIPT else "model.pt2"
+        raise LoadError(f"{path.name} is a {found.value}: name it {name}")
 
 
 def _torch() -> Any:

@@ -1,6 +1,6 @@
-"""An executable torch model on a CUDA device: inputs can be copied there ahead, on a stream of their own.
+"""An executable torch model on a CUDA device. Inputs can be copied to the device ahead, on a separate stream.
 
-Not run on a GPU so far: covered with a stand-in for torch.cuda.
+The tests run this code with a fake torch.cuda; it has not been run on a GPU so far.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from inferd.backends.torch.instance import TorchInstance
 
 
 class UploadedArguments(dict[str, Any]):
-    """Inputs on their way to the device: tensors by name, numbers as the arrays that they were. `arrived` is the event
-    after which the tensors may be read and the memory that they came from written to.
+    """Inputs that are being copied to the device, by name: tensors, and arrays for inputs that are read on the host.
+
+    arrived   the CUDA event after which the tensors may be read and the source memory may be written to
     """
 
     __slots__ = ("arrived",)
@@ -24,7 +25,7 @@ class UploadedArguments(dict[str, Any]):
 
 
 class DeviceTorchInstance(TorchInstance):
-    """As TorchInstance. One thread may upload while another runs."""
+    """A TorchInstance that can copy ahead. One thread may call `upload` while another is in `run`."""
 
     def __init__(self, torch: Any, placement: Placement, *args: Any, **options: Any) -> None:
         super().__init__(torch, placement, *args, **options)
@@ -34,19 +35,19 @@ class DeviceTorchInstance(TorchInstance):
         self._make = make
 
     def staging(self, nbytes: int) -> Array:
-        """Page-locked memory: the device reads it by itself."""
+        """Page-locked memory, which the device can read without the processor."""
         array: Array = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()
         return array
 
     def upload(self, signature: str, inputs: Mapping[str, Array]) -> UploadedArguments:
-        """Copies on the instance's second stream."""
+        """Starts to copy the inputs on the instance's second stream."""
         self._checks[signature].inputs(inputs)
         torch = self._torch
         uploaded = UploadedArguments()
         try:
             with torch.inference_mode(), torch.cuda.stream(self._copies):
                 for name, array in inputs.items():
-                    # What has one element may be a number to the model, and those are read on the host.
+                    # An input of one element may be a Python number to the model; numbers are read on the host.
                     uploaded[name] = array if array.size == 1 or array.dtype.hasobject else self._make(array)
                 uploaded.arrived = torch.cuda.Event()
                 uploaded.arrived.record(self._copies)
@@ -63,7 +64,7 @@ class DeviceTorchInstance(TorchInstance):
         current.wait_event(inputs.arrived)
         for value in inputs.values():
             if isinstance(value, torch.Tensor) and value.is_cuda:
-                value.record_stream(current)  # or its memory could be given to another while this stream reads it
+                value.record_stream(current)  # else torch could reuse its memory while this stream reads it
         try:
             return self._compute(signature, inputs, outputs)
         finally:
@@ -71,5 +72,5 @@ class DeviceTorchInstance(TorchInstance):
 
 
 def instance_type(placement: Placement) -> type[TorchInstance]:
-    """The kind of instance for a device."""
+    """The class of instances for the placement's device."""
     return TorchInstance if placement.device == "cpu" else DeviceTorchInstance

@@ -1,7 +1,8 @@
-"""What running a torch graph leaves behind: does it write into an argument, does it keep something for the next call.
+"""Finds the side effects of a torch graph: does a run write into an argument, and does it keep state for later runs?
 
-Every in-place operator is followed back, through operators that give views, to where its memory comes from: an
-argument, the module, or a tensor made on the way. What cannot be followed (lists, branches) counts as both.
+For every in-place operator, the tensor that it writes is followed back, through operators that return views, to the
+origin of its memory: an argument, the module, or a tensor made during the run. If the origin cannot be found (lists,
+branches), both answers are yes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _INPUT, _STATE, _UNKNOWN = "input", "state", "unknown"
-# They give back their input when they have nothing to do, and do not say so in their schema.
+# These operators return their input when they have nothing to do, but their schemas do not say so.
 _MAYBE_VIEWS = frozenset(
     {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"}
 )
@@ -19,14 +20,18 @@ _MAYBE_VIEWS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a call does beside answering."""
+    """The side effects of a run.
+
+    writes_inputs   it may write into its arguments
+    keeps_state     it may change the module, so later answers may differ
+    """
 
     writes_inputs: bool = False
     keeps_state: bool = False
 
 
 def nodes_of(block: Any) -> Iterator[Any]:
-    """All nodes of a TorchScript graph, those of inner blocks too."""
+    """All nodes of a TorchScript graph, including those in nested blocks."""
     for node in block.nodes():
         yield node
         for inner in node.blocks():
@@ -34,14 +39,14 @@ def nodes_of(block: Any) -> Iterator[Any]:
 
 
 def inlined(torch: Any, module: Any, method: str) -> Any:
-    """A copy of a TorchScript method's graph with everything that it calls inlined."""
+    """A copy of the graph of a TorchScript method, in which all calls are inlined."""
     graph = module._c._get_method(method).graph.copy()
     torch._C._jit_pass_inline(graph)
     return graph
 
 
 def script_effects(torch: Any, module: Any, method: str) -> Effects:
-    """The effects of a TorchScript method. In doubt it writes and keeps."""
+    """The side effects of a TorchScript method. In doubt, both are assumed."""
     graph = inlined(torch, module, method)
     this, *arguments = (value.debugName() for value in graph.inputs())
     origins: set[str] = set()
@@ -64,17 +69,18 @@ def script_effects(torch: Any, module: Any, method: str) -> Effects:
 def _script_origins(
     torch: Any, value: Any, this: str, arguments: frozenset[str], into: set[str], seen: set[str]
 ) -> None:
+    """Adds to `into` where the memory of a tensor comes from."""
     name = value.debugName()
     if name in seen:
         return
     seen.add(name)
     node = value.node()
-    kind = node.kind()
-    if kind == "prim::Param":
+    operator = node.kind()
+    if operator == "prim::Param":
         into.add(_STATE if name == this else _INPUT if name in arguments else _UNKNOWN)
-    elif kind in ("prim::GetAttr", "prim::Constant"):
+    elif operator in ("prim::GetAttr", "prim::Constant"):
         into.add(_STATE)
-    elif kind in _MAYBE_VIEWS:
+    elif operator in _MAYBE_VIEWS:
         _script_origins(torch, next(iter(node.inputs())), this, arguments, into, seen)
     else:
         try:
@@ -83,20 +89,21 @@ def _script_origins(
             into.add(_UNKNOWN)
             return
         number = [output.debugName() for output in node.outputs()].index(name)
-        told = schema.returns[number].alias_info if number < len(schema.returns) else None
-        if told is None:
-            return  # made by this operator
+        alias = schema.returns[number].alias_info if number < len(schema.returns) else None
+        if alias is None:
+            return  # this operator made the tensor
         sources = [v for v, a in zip(node.inputs(), schema.arguments, strict=False) if a.alias_info is not None]
-        if not sources or "*" in told.before_set:
+        if not sources or "*" in alias.before_set:
             into.add(_UNKNOWN)
         for source in sources:
             _script_origins(torch, source, this, arguments, into, seen)
 
 
 def program_effects(program: Any) -> Effects:
-    """The effects of a torch.export program, whether its graph still mutates or says so in its signature."""
+    """The side effects of a torch.export program: in-place operators in its graph, and mutations that its signature
+    lists."""
     signature = program.graph_signature
-    told = {spec.kind.name for spec in signature.output_specs}
+    mutations = {spec.kind.name for spec in signature.output_specs}
     user = {spec.arg.name for spec in signature.input_specs if spec.kind.name == "USER_INPUT"}
     origins: set[str] = set()
     for node in program.graph.nodes:
@@ -105,12 +112,13 @@ def program_effects(program: Any) -> Effects:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 _program_origins(value, user, origins, set())
     return Effects(
-        writes_inputs=bool(origins & {_INPUT, _UNKNOWN}) or "USER_INPUT_MUTATION" in told,
-        keeps_state=bool(origins & {_STATE, _UNKNOWN}) or bool(told & {"BUFFER_MUTATION", "PARAMETER_MUTATION"}),
+        writes_inputs=bool(origins & {_INPUT, _UNKNOWN}) or "USER_INPUT_MUTATION" in mutations,
+        keeps_state=bool(origins & {_STATE, _UNKNOWN}) or bool(mutations & {"BUFFER_MUTATION", "PARAMETER_MUTATION"}),
     )
 
 
 def _program_origins(value: Any, user: set[str], into: set[str], seen: set[str]) -> None:
+    """Adds to `into` where the memory of a value comes from. `user`: names of the program's own inputs."""
     if isinstance(value, list | tuple):
         for part in value:
             _program_origins(part, user, into, seen)
@@ -128,7 +136,7 @@ def _program_origins(value: Any, user: set[str], into: set[str], seen: set[str])
         return
     maybe_view = schema.name in _MAYBE_VIEWS
     if not maybe_view and all(returned.alias_info is None for returned in schema.returns):
-        return  # made by this operator
+        return  # this operator made the tensor
     for argument, source in zip(schema.arguments, value.args, strict=False):
         if argument.alias_info is not None or maybe_view:
             _program_origins(source, user, into, seen)

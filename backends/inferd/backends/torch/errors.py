@@ -1,7 +1,7 @@
-"""What torch raises, as errors fit for a client: the reason, without TorchScript's or Python's traceback.
+"""Translates torch's exceptions into errors for clients: the reason, without TorchScript's or Python's traceback.
 
-Torch has one RuntimeError for everything. Whether the caller's input or the model is to blame is told by the words of
-the operators' own checks (sizes, element types, indices) and by the exceptions that a model raises itself.
+Torch raises RuntimeError for almost everything. The caller's inputs are at fault if the text is that of an operator's
+own check (sizes, element types, indices), or if the model itself raised the exception. Otherwise the model is at fault.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from inferd.backends.api import BackendError, InvalidInput
 
 _LAST_LINE = re.compile(
-    r"^(?:builtins\.)?(?P<kind>[A-Za-z_][\w.]*(?:Error|Exception)): (?P<text>.*)", re.MULTILINE | re.DOTALL
+    r"^(?:builtins\.)?(?P<type>[A-Za-z_][\w.]*(?:Error|Exception)): (?P<text>.*)", re.MULTILINE | re.DOTALL
 )
-# Raised by a model's own `raise`, or by the guards of torch.export.
+# Raised by a `raise` in the model's code, or by the guards of torch.export.
 _CALLERS_FAULT = ("ValueError", "AssertionError", "TypeError", "IndexError", "KeyError")
 _INPUT_WORDS = re.compile(
     "|".join(
@@ -34,28 +34,28 @@ _LONGEST = 500
 
 
 def translated(error: BaseException, device: str) -> BackendError:
-    """The error to raise in place of what torch raised while a model ran on `device`."""
-    kind, text = reason(error)
+    """The error to raise for an exception that torch raised while a model ran on `device`."""
+    type_name, text = reason(error)
     if "OutOfMemory" in type(error).__name__ or "out of memory" in text:
         return BackendError(f"out of memory on {device}: {text}")
-    if kind in _CALLERS_FAULT or _INPUT_WORDS.search(text):
+    if type_name in _CALLERS_FAULT or _INPUT_WORDS.search(text):
         return InvalidInput(f"the model refused its inputs: {text}")
     return BackendError(f"the model failed: {text}")
 
 
 def reason(error: BaseException) -> tuple[str, str]:
-    """The kind of the innermost exception and its text, short and on one line."""
+    """The type of the innermost exception and its text, on one line of at most 500 characters."""
     text = str(error)
-    kind = type(error).__name__
+    type_name = type(error).__name__
     if "Traceback of TorchScript" in text:
         # The reason follows the last traceback: "RuntimeError: mat1 and mat2 ...".
         tail = text.rpartition("<--- HERE")[2]
         found = _LAST_LINE.search(tail)
         if found is not None:
-            kind, text = found["kind"].rpartition(".")[2], found["text"]
+            type_name, text = found["type"].rpartition(".")[2], found["text"]
         else:
             text = tail.strip() or "an operator failed"
-    # torch appends advice on debugging, C++ frames and the failing line of generated code after the reason.
+    # After the reason, torch writes advice on debugging, C++ frames and the failing line of generated code.
     for mark in (
         "\nException raised from",
         "\nCUDA kernel errors might",
@@ -65,4 +65,4 @@ def reason(error: BaseException) -> tuple[str, str]:
     ):
         text = text.partition(mark)[0]
     text = " ".join(text.split())
-    return kind, (text[: _LONGEST - 1] + "…" if len(text) > _LONGEST else text) or kind
+    return type_name, (text[: _LONGEST - 1] + "…" if len(text) > _LONGEST else text) or type_name

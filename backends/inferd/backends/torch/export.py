@@ -1,4 +1,4 @@
-"""torch.export programs (`model.pt2`): graphs that tell inputs, element types, shapes and the range of the batch."""
+"""torch.export programs (`model.pt2`): graphs that describe inputs, element types, shapes and the range of rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ _SCALARS = {"SymInt": (int, DType.INT64), "SymFloat": (float, DType.FP64), "SymB
 
 
 class ExportedModel:
-    """An opened torch.export program. It lives on the CPU and is never run itself when it keeps state."""
+    """An opened torch.export program, on the CPU. Thread-safe until closed.
+
+    A program that keeps state is never run itself: each instance runs a copy.
+    """
 
     def __init__(self, torch: Any, request: OpenRequest, options: TorchOptions) -> None:
         self._torch = torch
@@ -85,7 +88,7 @@ class ExportedModel:
         if placement.device != "cpu":
             from torch.export.passes import move_to_device_pass
 
-            # Not module.to(): devices are written into the graph too. The pass changes the program that it gets.
+            # module.to() is not enough: the graph names devices too. The pass changes the program that it is given.
             program = move_to_device_pass(_copied(torch, program), placement.device)
         elif self._traits.stateful:
             program = _copied(torch, program)
@@ -96,7 +99,7 @@ class ExportedModel:
             verify_device(placement.device, tensors)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            # Past torch.fx's own wrapper, which prints every failing call to standard error.
+            # The call without torch.fx's wrapper, which would print every failing call to standard error.
             return torch.nn.Module.__call__(module, *args, **kwargs)
 
         return instance_type(placement)(
@@ -115,7 +118,7 @@ class ExportedModel:
 
 
 def _copied(torch: Any, program: Any) -> Any:
-    """A program of its own. copy.deepcopy warns and fails on parts of it."""
+    """An independent copy of a program. copy.deepcopy warns about parts of a program and fails on others."""
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     buffer.seek(0)
@@ -123,7 +126,8 @@ def _copied(torch: Any, program: Any) -> Any:
 
 
 def _refuse_pickled_samples(torch: Any, data: bytes, name: str) -> None:
-    """torch.export.load unpickles example inputs and old weights that it cannot read safely: those are refused."""
+    """Raises LoadError for example inputs and old weights that torch.export.load would unpickle, because they cannot be
+    read safely."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for entry in archive.namelist():
             if not entry.endswith(".pt"):
@@ -131,21 +135,21 @@ def _refuse_pickled_samples(torch: Any, data: bytes, name: str) -> None:
             try:
                 torch.load(io.BytesIO(archive.read(entry)), map_location="cpu", weights_only=True)
             except EOFError:
-                continue  # an empty entry: nothing is there to load
+                continue  # an empty entry: there is nothing to load
             except Exception as error:
                 raise LoadError(f"{name} needs unpickling ({entry}), which is never done: {reason(error)[1]}") from None
 
 
 def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, int, int | None]:
-    """Signature, plan, and the smallest and largest number of rows that every input takes."""
+    """The signature, the plan, and the smallest and the largest number of rows that all inputs accept (None: no
+    limit). Raises LoadError."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     wanted = {} if declared is None else {spec.name: spec for spec in declared.inputs}
     arguments: list[Argument] = []
     inputs: list[TensorSpec] = []
     batches: list[Any] = []
     for number, spec in enumerate(s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"):
-        kind = type(spec.arg).__name__
-        if kind == "ConstantArgument":
+        if type(spec.arg).__name__ == "ConstantArgument":
             arguments.append(ConstantArgument(spec.arg.value))
             continue
         value = values.get(spec.arg.name)
@@ -167,7 +171,8 @@ def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, in
     return Signature(name, tuple(inputs), outputs), plan, smallest, largest
 
 
-def _spec(name: str, value: Any, kind: str) -> TensorSpec:
+def _spec(name: str, value: Any, role: str) -> TensorSpec:
+    """The spec of an input or output from its example value in the graph. Raises LoadError."""
     scalar = _SCALARS.get(type(value).__name__)
     if scalar is not None:
         return TensorSpec(name, scalar[1], ())
@@ -176,12 +181,13 @@ def _spec(name: str, value: Any, kind: str) -> TensorSpec:
     dtype = None if value is None else dtype_from_torch(value.dtype)
     if dtype is None:
         what = "is no tensor" if value is None else f"has the element type {dtype_text(value.dtype)}"
-        raise LoadError(f"{kind} {name!r} of the program {what}, which inferd cannot serve")
+        raise LoadError(f"{role} {name!r} of the program {what}, which inferd cannot serve")
     return TensorSpec(name, dtype, tuple(d if type(d) is int else -1 for d in value.shape))
 
 
 def _declared_input(found: TensorSpec, number: int, wanted: dict[str, TensorSpec]) -> TensorSpec:
-    """The declared form of an input, found by name or by number (NAME__i), taken out of `wanted`."""
+    """An input, narrowed by its declaration, which is found by name or by number (NAME__i) and removed from `wanted`.
+    Raises LoadError."""
     name = found.name
     if name not in wanted:
         name = next((n for n in wanted if index_in(n) == number), "")
@@ -193,7 +199,8 @@ def _declared_input(found: TensorSpec, number: int, wanted: dict[str, TensorSpec
 
 
 def _outputs(program: Any, declared: Signature | None) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
-    """Outputs by the keys of a returned dictionary, else output__0 and so on; declared ones rename them."""
+    """The outputs. Their names are the declared ones; else the keys, if the program returns a dictionary; else
+    output__0, output__1 and so on."""
     node = next(n for n in program.graph.nodes if n.op == "output")
     of_user = [s.arg for s in program.graph_signature.output_specs if s.kind.name == "USER_OUTPUT"]
     values = {n.name: n.meta.get("val") for n in program.graph.nodes if n is not node}
@@ -205,7 +212,7 @@ def _outputs(program: Any, declared: Signature | None) -> tuple[tuple[TensorSpec
         name = f"output__{number}" if keys is None else str(keys[number])
         value = argument.value if type(argument).__name__ == "ConstantArgument" else values.get(argument.name)
         if value is None:
-            continue  # a None among the outputs: the others are served
+            continue  # the program returns None here; the other outputs are served
         found.append(_spec(name, value, "output"))
         places.append(Output(name, number if keys is None else name, found[-1].dtype))
     if declared is None or not declared.outputs:
@@ -222,7 +229,7 @@ def _outputs(program: Any, declared: Signature | None) -> tuple[tuple[TensorSpec
 
 
 def _rows(program: Any, batches: Sequence[Any]) -> tuple[int, int | None]:
-    """The range of dimension 0 where all tensors share one open one; (1, None) where there is no such thing."""
+    """The smallest and the largest number of rows, if dimension 0 of all inputs is the same symbol; else (1, None)."""
     symbols = {str(d): d for d in batches}
     if len(symbols) != 1:
         return 1, None
@@ -236,14 +243,15 @@ def _rows(program: Any, batches: Sequence[Any]) -> tuple[int, int | None]:
 
 
 def _whole(bound: Any, otherwise: Any) -> Any:
-    # "No limit" is an infinity of torch's own, or a huge number in some versions.
+    # For "no limit", torch has an infinity of its own; some versions write a huge number.
     if not getattr(bound, "is_Integer", False):
         return otherwise
     return otherwise if int(bound) >= 2**31 else int(bound)
 
 
 def arrange_by(in_spec: Any) -> Any:
-    """None when the arguments are plain and positional; else a function that nests them as the program wants."""
+    """None if the arguments are plain and positional; else a function that turns a flat list of arguments into the
+    nested (args, kwargs) of the program. `in_spec` is torch's TreeSpec of the call."""
     args, kwargs = _children(in_spec)
     if not _children(kwargs) and all(not _children(c) and _is_leaf(c) for c in _children(args)):
         return None
@@ -257,7 +265,7 @@ def arrange_by(in_spec: Any) -> Any:
 
 
 def _children(spec: Any) -> list[Any]:
-    # `children_specs` became a method, children(), in newer torch.
+    # Newer versions of torch have a method children() in place of the attribute children_specs.
     children = getattr(spec, "children", None)
     return list(children() if callable(children) else spec.children_specs)
 
@@ -267,5 +275,5 @@ def _is_leaf(spec: Any) -> bool:
 
 
 def _constants(torch: Any, module: Any) -> list[Any]:
-    """Tensors that the graph holds as plain attributes."""
+    """Tensors that the module holds as plain attributes, neither parameters nor buffers."""
     return [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]

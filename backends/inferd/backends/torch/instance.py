@@ -1,4 +1,4 @@
-"""An executable torch model, whatever its format: arguments in, one call in inference mode, named arrays out."""
+"""An executable torch model of any format: named arrays become arguments, one call in inference mode, named arrays."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ _PLAIN = TorchOptions()
 
 
 class TorchInstance:
-    """One executable copy.
+    """One executable copy. Thread-safe if the functions are.
 
-    `functions` by signature name; `owned` the addresses of the model's own storages, which are never handed out;
-    `copy_all` for models that keep state in places `owned` cannot know. Thread-safe when the functions are.
-
-    CPU threads: torch keeps the number per thread (OpenMP), so each run sets it for the thread that it is on. Where
-    torch is built with its own thread pool (macOS) the number holds for the whole process and the last placement wins.
+    CPU threads: torch keeps their number per calling thread (OpenMP), so each run sets it for its own thread. Where
+    torch is built with its own thread pool (macOS), the number holds for the whole process and the last run decides.
     """
 
     def __init__(
@@ -37,6 +34,13 @@ class TorchInstance:
         copy_all: bool = False,
         options: TorchOptions = _PLAIN,
     ) -> None:
+        """
+        plans       how each signature calls its function, by signature name
+        functions   what is called, by signature name
+        owned       addresses of the model's own tensor storages. Outputs in these storages are copied, so that no
+                    caller can change the model and no later run can change an answer
+        copy_all    copy every output: for models whose storages are not all known
+        """
         self._torch = torch
         self._device = placement.device
         self._threads = placement.threads
@@ -55,7 +59,7 @@ class TorchInstance:
 
     @property
     def threads(self) -> int:
-        """The number of threads that a run on the calling thread computes with."""
+        """The number of CPU threads of a run on the calling thread."""
         self._use_threads()
         return int(self._torch.get_num_threads())
 
@@ -91,11 +95,13 @@ class TorchInstance:
         self._functions = {}
 
     def _use_threads(self) -> None:
-        # Asked first: a thread's first question makes torch set it up, and would undo a number set before.
+        # The number is read before it is set: the first read on a thread makes torch initialise it, which would undo an
+        # earlier setting.
         if self._torch.get_num_threads() != self._threads:
             self._torch.set_num_threads(self._threads)
 
     def _borrowed(self, arguments: Sequence[Any]) -> Callable[[int], bool]:
+        """A function that says whether the storage at an address belongs to the arguments or to the model."""
         if self._copy_all:
             return _always
         held: set[int] = set()
@@ -111,7 +117,7 @@ class TorchInstance:
             raise BackendError(f"the model gave no output {output.name!r} (place {output.place}); it gave {there}")
         value = result[output.place]
         if self._narrow and getattr(value, "dtype", None) in self._narrow and output.dtype in (None, DType.FP32):
-            value = value.float()  # autocast is about how it is computed, not about what is answered
+            value = value.float()  # autocast changes how outputs are computed, not their element type
         array = self._array(value, output.name, borrowed)
         if output.dtype is not None and array.dtype != self._dtypes[signature, output.name]:
             raise BackendError(
@@ -121,11 +127,11 @@ class TorchInstance:
 
 
 def use_device(torch: Any, device: str) -> None:
-    """Raises LoadError unless torch really has this device and can compute on it."""
+    """Raises LoadError if torch does not have this device or cannot compute on it."""
     if device == "cpu":
         return
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not number.isdigit():
+    device_type, _, number = device.partition(":")
+    if device_type != "cuda" or not number.isdigit():
         raise LoadError(f"unknown device {device!r}; torch models run on cpu or cuda:N")
     if not torch.cuda.is_available():
         built = "is built for the CPU only" if torch.version.cuda is None else "sees no CUDA device"
@@ -139,14 +145,14 @@ def use_device(torch: Any, device: str) -> None:
 
 
 def verify_device(device: str, tensors: Sequence[Any]) -> None:
-    """Raises LoadError when any of a model's tensors is not where it was placed."""
+    """Raises LoadError if any of a model's tensors is on another device."""
     elsewhere = sorted({str(t.device) for t in tensors} - {device})
     if elsewhere:
         raise LoadError(f"the model is placed on {device}, but part of it stays on {', '.join(elsewhere)}")
 
 
 def dtype_text(torch_dtype: Any) -> str:
-    """A torch.dtype as messages show it."""
+    """A torch.dtype as error messages show it."""
     found = dtype_from_torch(torch_dtype)
     return str(torch_dtype) if found is None else found.name
 

@@ -1,8 +1,8 @@
-"""Arrays to tensors and back, and how named arrays become a call's arguments.
+"""Converts arrays to tensors and back, and named arrays to the arguments of a call.
 
-    named inputs -> Argument, one per parameter of the call -> result -> flat outputs -> named outputs
+    named inputs -> one Argument for each parameter of the call -> result -> flat outputs -> named outputs
 
-Everything here is immutable and thread-safe. Torch is imported by whoever calls, never at module level.
+Everything here is immutable and thread-safe. This module does not import torch: the caller passes the module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inferd.wire.dtypes import DType, bfloat16
 Tensor = Any
 ToTensor = Callable[[Array], Tensor]
 
-# Names as in torch. A type that numpy lacks and that cannot travel (complex, float8, quantized) is not here.
+# By torch's name. Types that cannot be sent (complex, float8, quantized) are missing.
 _TORCH_NAMES = {
     DType.BOOL: "bool",
     DType.UINT8: "uint8",
@@ -37,23 +37,25 @@ _TORCH_NAMES = {
     DType.BF16: "bfloat16",
 }
 _BY_TORCH_NAME = {f"torch.{name}": dtype for dtype, name in _TORCH_NAMES.items()}
-_COPY_BELOW = 16 * 1024
+_COPY_BELOW = 16 * 1024  # bytes: below this size a copy is cheaper than a view
 _INDEXED = re.compile(r".+__(\d+)")
 
 
 def dtype_from_torch(dtype: Any) -> DType | None:
-    """The element type of a torch.dtype; None for one that cannot travel."""
+    """The element type of a torch.dtype; None if such tensors cannot be sent."""
     return _BY_TORCH_NAME.get(str(dtype))
 
 
 def index_in(name: str) -> int | None:
-    """2 for "INPUT__2": Triton's way to say which argument or output is meant."""
+    """The number at the end of a name: 2 for "INPUT__2", None for other names. Triton numbers arguments and outputs of
+    torch models in this way."""
     found = _INDEXED.fullmatch(name)
     return int(found[1]) if found else None
 
 
 class _Writable:
-    """Memory of a read-only array, offered as writable: torch warns about any other. Keeps the array alive."""
+    """Presents the memory of a read-only array as writable, because torch warns about read-only arrays. Keeps the array
+    alive."""
 
     __slots__ = ("__array_interface__", "_array")
 
@@ -65,11 +67,12 @@ class _Writable:
 
 
 def tensor_maker(torch: Any, device: str) -> ToTensor:
-    """A function that makes tensors on `device`. On the CPU they share the array's memory where torch can read it."""
+    """A function that makes a tensor on `device` from an array. On the CPU, the tensor shares the array's memory if
+    torch can read it in place."""
 
     def on_cpu(array: Array) -> Tensor:
-        brain = array.dtype.kind == "V"  # what ml_dtypes calls bfloat16: the only such type that is declared
-        if brain:
+        is_bfloat16 = array.dtype.kind == "V"  # of the types with this code, signatures have only bfloat16
+        if is_bfloat16:
             array = array.view(np.int16)
         flags = array.flags
         if not flags.behaved or not flags.c_contiguous:
@@ -78,22 +81,23 @@ def tensor_maker(torch: Any, device: str) -> ToTensor:
             else:
                 array = np.asarray(_Writable(array))
         tensor = torch.from_numpy(array)
-        return tensor.view(torch.bfloat16) if brain else tensor
+        return tensor.view(torch.bfloat16) if is_bfloat16 else tensor
 
     def on_device(array: Array) -> Tensor:
-        # From page-locked memory the copy goes on by itself, and ends before what is queued behind it.
+        # From page-locked memory, the copy is asynchronous; later work on the same stream starts after it.
         return on_cpu(array).to(device, non_blocking=True)
 
     return on_cpu if device == "cpu" else on_device
 
 
 def array_maker(torch: Any) -> Callable[[Any, str, Callable[[int], bool]], Array]:
-    """A function (value, name, borrowed) that makes an output a contiguous host array which nothing else refers to.
+    """A function (value, name, borrowed) that turns an output into a contiguous host array that only the caller holds.
 
-    `borrowed(address)` says whether a tensor's storage belongs to the inputs or the model: those are copied. Numbers
-    and strings become arrays of rank nought. The function raises BackendError for what cannot travel.
+    `borrowed(address)` says whether the tensor storage at an address belongs to the inputs or to the model: such a
+    tensor is copied. Numbers and strings become arrays of rank 0. The function raises BackendError for values that
+    cannot be sent.
     """
-    tensor_type, strided, brain = torch.Tensor, torch.strided, torch.bfloat16
+    tensor_type, strided, brain_float = torch.Tensor, torch.strided, torch.bfloat16
     sendable = frozenset(getattr(torch, name) for name in _TORCH_NAMES.values())
 
     def make(value: Any, name: str, borrowed: Callable[[int], bool]) -> Array:
@@ -110,7 +114,8 @@ def array_maker(torch: Any) -> Callable[[Any, str, Callable[[int], bool]], Array
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         if not tensor.is_contiguous():
             tensor = tensor.contiguous()
-        array: Array = tensor.view(torch.int16).numpy().view(bfloat16()) if tensor.dtype is brain else tensor.numpy()
+        is_bfloat16 = tensor.dtype is brain_float
+        array: Array = tensor.view(torch.int16).numpy().view(bfloat16()) if is_bfloat16 else tensor.numpy()
         return array
 
     return make
@@ -129,14 +134,16 @@ def _plain(value: Any, name: str) -> Array:
 
 
 class Argument(Protocol):
-    """One parameter of a call, made from named arrays."""
+    """Makes one argument of a call from the named inputs."""
 
-    def __call__(self, inputs: Mapping[str, Array], tensor: ToTensor) -> Any: ...
+    def __call__(self, inputs: Mapping[str, Array], tensor: ToTensor) -> Any:
+        """The argument. `tensor` turns an array into a tensor. Raises InvalidInput."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TensorArgument:
-    """A tensor; None when the (optional) input was not sent."""
+    """A tensor; None if the input was not sent, which an optional one need not be."""
 
     name: str
 
@@ -147,10 +154,10 @@ class TensorArgument:
 
 @dataclass(frozen=True, slots=True)
 class ScalarArgument:
-    """A Python number, truth value or string, from an array with one element."""
+    """A Python int, float, bool or str, from an array with one element; `default` if the input was not sent."""
 
     name: str
-    kind: type
+    python_type: type
     default: Any = None
 
     def __call__(self, inputs: Mapping[str, Array], tensor: ToTensor) -> Any:
@@ -158,19 +165,20 @@ class ScalarArgument:
         if array is None:
             return self.default
         if array.size != 1:
-            raise InvalidInput(f"input {self.name!r} is one {self.kind.__name__}: expected 1 element, got {array.size}")
+            expected = self.python_type.__name__
+            raise InvalidInput(f"input {self.name!r} is one {expected}: expected 1 element, got {array.size}")
         value = array.item()
         if isinstance(value, bytes):
             try:
                 return value.decode()
             except UnicodeDecodeError:
                 raise InvalidInput(f"input {self.name!r}: expected UTF-8 text") from None
-        return self.kind(value)
+        return self.python_type(value)
 
 
 @dataclass(frozen=True, slots=True)
 class DictArgument:
-    """A dictionary of tensors: the inputs' names are its keys."""
+    """A dictionary of tensors, with the inputs' names as keys."""
 
     names: tuple[str, ...]
 
@@ -190,7 +198,7 @@ class ListArgument:
 
 @dataclass(frozen=True, slots=True)
 class ConstantArgument:
-    """A value that the program was exported with."""
+    """A constant with which the program was exported."""
 
     value: Any
 
@@ -200,7 +208,11 @@ class ConstantArgument:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output's name, its place in the flat result (a number) or its key, and the declared torch dtype."""
+    """One output of a call.
+
+    place   its number in the flattened result, or its key in a dictionary
+    dtype   its element type, which every run checks; None for one that is only assumed
+    """
 
     name: str
     place: int | str
@@ -209,7 +221,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one signature calls its function. `arrange` turns the arguments into (args, kwargs) where they are nested."""
+    """How one signature calls its function.
+
+    arguments   the positional arguments
+    outputs     the named outputs
+    keywords    the keyword arguments
+    arrange     turns the positional arguments into nested (args, kwargs); None if they are not nested
+    """
 
     arguments: tuple[Argument, ...]
     outputs: tuple[Output, ...]
@@ -218,7 +236,7 @@ class Plan:
 
 
 def flat(result: Any) -> dict[int | str, Any]:
-    """A result by place: a dictionary by its keys, anything else flattened and counted."""
+    """A call's result by place: by key for a dictionary; else flattened, by number."""
     if isinstance(result, dict):
         return result
     values: list[Any] = []
@@ -235,7 +253,8 @@ def _flatten(value: Any, into: list[Any]) -> None:
 
 
 def place_outputs(declared: Sequence[TensorSpec], keyed: bool) -> tuple[Output, ...]:
-    """Where declared outputs are found: by key in a dictionary, by number when all are named NAME__i, else in order."""
+    """The places of declared outputs: by key if the call returns a dictionary (`keyed`), by number if all names have
+    the form NAME__i, else in the order of the declaration."""
     if keyed:
         return tuple(Output(s.name, s.name, s.dtype) for s in declared)
     numbers = [index_in(s.name) for s in declared]
@@ -245,7 +264,7 @@ def place_outputs(declared: Sequence[TensorSpec], keyed: bool) -> tuple[Output, 
 
 
 def snippet(inputs: Sequence[str], outputs: Sequence[str]) -> str:
-    """A piece of model.yaml to fill in."""
+    """A `signatures:` section for model.yaml, in which the user fills in element types and shapes."""
     lines = ["signatures:", "  - inputs:"]
     lines += [f"      - {{name: {name}, dtype: FP32, shape: [-1, ...]}}" for name in inputs]
     lines += ["    outputs:"]
@@ -254,7 +273,7 @@ def snippet(inputs: Sequence[str], outputs: Sequence[str]) -> str:
 
 
 def needs_declaration(what: str, inputs: Sequence[str], outputs: Sequence[str]) -> LoadError:
-    """The error that says what to write in model.yaml."""
+    """A LoadError that shows what to write into model.yaml."""
     return LoadError(
         f"{what}; declare it in model.yaml (element types and shapes are yours to fill in):\n{snippet(inputs, outputs)}"
     )

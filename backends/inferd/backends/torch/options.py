@@ -1,12 +1,12 @@
-"""The settings of the torch backend: `options:` of a model, checked, and what they do to a call.
+"""The settings of the torch backend: `options:` of a model, checked and applied to a model's calls.
 
 freeze         TorchScript only: weights and attributes are folded into the code, which runs faster; default false
-channels_last  weights and inputs of rank 4 lie in memory with the channels last, which convolutions like on many
+channels_last  weights and inputs of rank 4 are stored with the channels last, which makes convolutions faster on many
                devices; not for AOTInductor; default false
 autocast       bf16 | fp16: operators that gain from it compute in that type; outputs keep the type of the signature;
                not for AOTInductor; default: none
-compile        torch.export only: torch.compile at the first run of each kind of shape, which takes seconds to minutes;
-               needs a C++ compiler (CPU) or triton (CUDA); default false
+compile        torch.export only: torch.compile at the first run and again for new kinds of shapes, which takes seconds
+               to minutes each time; needs a C++ compiler (CPU) or triton (CUDA); default false
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from inferd.backends.api import LoadError
-from inferd.backends.torch.archive import Kind
+from inferd.backends.torch.archive import ArchiveFormat
 from inferd.backends.torch.errors import reason
 
 AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 _FOR = {
-    "freeze": (Kind.TORCHSCRIPT,),
-    "channels_last": (Kind.TORCHSCRIPT, Kind.EXPORTED),
-    "autocast": (Kind.TORCHSCRIPT, Kind.EXPORTED),
-    "compile": (Kind.EXPORTED,),
+    "freeze": (ArchiveFormat.TORCHSCRIPT,),
+    "channels_last": (ArchiveFormat.TORCHSCRIPT, ArchiveFormat.EXPORTED),
+    "autocast": (ArchiveFormat.TORCHSCRIPT, ArchiveFormat.EXPORTED),
+    "compile": (ArchiveFormat.EXPORTED,),
 }
 _COMPILERS = ("g++", "clang++", "c++")
 Call = Callable[..., Any]
@@ -35,7 +35,7 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class TorchOptions:
-    """Checked settings."""
+    """Checked settings, described at the top of this module."""
 
     freeze: bool = False
     channels_last: bool = False
@@ -43,9 +43,9 @@ class TorchOptions:
     compile: bool = False
 
     @classmethod
-    def read(cls, options: Mapping[str, Any], kind: Kind, artefact: str) -> TorchOptions:
-        """Checks a model's `options:` for a file of this kind. Raises LoadError that names the key, what was expected
-        and what came."""
+    def read(cls, options: Mapping[str, Any], archive_format: ArchiveFormat, artefact: str) -> TorchOptions:
+        """Checks a model's `options:` for a file of this format. Raises LoadError; the message names the key, what was
+        expected and what was given."""
         known = [field.name for field in fields(cls)]
         for key, value in options.items():
             if key not in known:
@@ -58,25 +58,24 @@ class TorchOptions:
                     )
             elif not isinstance(value, bool):
                 raise LoadError(f"option {key!r} of the torch backend: expected true or false, got {value!r}")
-            if value and kind not in _FOR[key]:
-                kinds = " or ".join(other.value for other in _FOR[key])
-                raise LoadError(f"option {key!r} is for {kinds}; {artefact} is a {kind.value}")
+            if value and archive_format not in _FOR[key]:
+                formats = " or ".join(other.value for other in _FOR[key])
+                raise LoadError(f"option {key!r} is for {formats}; {artefact} is a {archive_format.value}")
         return cls(**options)
 
     def check(self, torch: Any, device: str) -> None:
-        """Raises LoadError for what this torch, or this machine, cannot do on the device."""
-        kind = device.partition(":")[0]
+        """Raises LoadError for a setting that this version of torch, or this machine, does not support on `device`."""
         if self.autocast:
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("error")  # torch would warn and compute without
+                    warnings.simplefilter("error")  # torch only warns and then computes without autocast
                     self._autocast(torch, device)
             except Exception as error:
                 raise LoadError(
                     f"option 'autocast: {self.autocast}': this torch ({torch.__version__}) cannot do it on {device}: "
                     f"{reason(error)[1]}"
                 ) from None
-        if self.compile and kind == "cpu":
+        if self.compile and device == "cpu":
             if not any(shutil.which(compiler) for compiler in _COMPILERS):
                 raise LoadError(
                     f"option 'compile' needs a C++ compiler on the CPU; there is no {' or '.join(_COMPILERS)}"
@@ -85,12 +84,12 @@ class TorchOptions:
             raise LoadError("option 'compile' needs triton on CUDA, which is not installed")
 
     def lay_out(self, torch: Any, module: Any) -> None:
-        """Puts the weights of a module in the wanted order, in place."""
+        """Changes the memory layout of a module's weights as the settings say, in place."""
         if self.channels_last:
             module.to(memory_format=torch.channels_last)
 
     def argument(self, torch: Any, tensor: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """A maker of tensors that puts them in the wanted order."""
+        """Wraps a function that makes tensors from arrays: the tensors get the memory layout of the settings."""
         if not self.channels_last:
             return tensor
         layout = torch.channels_last
@@ -102,7 +101,7 @@ class TorchOptions:
         return laid_out
 
     def call(self, torch: Any, function: Call, device: str) -> Call:
-        """The function with everything that a run needs around it."""
+        """Wraps a model's function as the settings say: compiled, and run under autocast."""
         if self.compile:
             function = torch.compile(function, dynamic=True)
         if not self.autocast:

@@ -1,7 +1,8 @@
-"""TorchScript (`model.pt`): a module with its code, loaded into memory, its methods served as signatures.
+"""TorchScript (`model.pt`): a module with its code, loaded into memory. Its methods are served as signatures.
 
-The file tells the names and types of arguments, and nothing of element types and shapes. Those come, in this order,
-from the declared signature, from the example inputs that torch.jit.trace leaves in the file, or are FP32 of any shape.
+The file has the names and Python types of the arguments, but no element types or shapes. They come from the declared
+signature; without one, from the example inputs that torch.jit.trace stores in the file; without these, FP32 of any
+shape is assumed.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from inferd.backends.torch.script_plan import Example, plan_method
 
 
 class ScriptModel:
-    """An opened TorchScript module. It lives on the CPU and is never run itself when it keeps state."""
+    """An opened TorchScript module, on the CPU. Thread-safe until closed.
+
+    A module that keeps state is never run itself: each instance runs a copy.
+    """
 
     def __init__(self, torch: Any, request: OpenRequest, archive: Archive, options: TorchOptions) -> None:
         self._torch = torch
         self._options = options
-        # Through memory and never mapped: the file may be cut or replaced while its weights are in use.
+        # Read into memory, not memory-mapped: the file may be truncated or replaced while its weights are in use.
         data = request.artefact.read_bytes()
         module = _load(torch, io.BytesIO(data), request.artefact.name, "cpu")
         training = any(getattr(m, "training", False) is True for m in module.modules())
@@ -81,7 +85,7 @@ class ScriptModel:
         self._options.check(torch, placement.device)
         module = self._module
         if placement.device != "cpu":
-            # Saved and loaded again, not moved: constants inside the code move only when they are loaded.
+            # Saved and loaded again: constants inside the code change the device only when they are loaded.
             buffer = io.BytesIO()
             torch.jit.save(module, buffer)
             buffer.seek(0)
@@ -104,9 +108,9 @@ class ScriptModel:
         self._module = None
 
 
-def _load(torch: Any, file: io.BytesIO, name: str, device: str, **how: Any) -> Any:
+def _load(torch: Any, file: io.BytesIO, name: str, device: str) -> Any:
     try:
-        return torch.jit.load(file, map_location=device, **how)
+        return torch.jit.load(file, map_location=device)
     except Exception as error:
         raise LoadError(f"torch {torch.__version__} cannot load {name}: {reason(error)[1]}") from None
 
@@ -119,14 +123,15 @@ def _frozen(torch: Any, module: Any) -> Any:
 
 
 def _methods(module: Any) -> dict[str, str]:
-    """Methods by signature name: `forward` is the default signature, the others go by their own names."""
+    """The module's methods by signature name: DEFAULT_SIGNATURE is `forward`, the others have their own names."""
     names = [name for name in module._c._method_names() if not name.startswith("_")]
     found = {DEFAULT_SIGNATURE: "forward"} if "forward" in names else {}
     return found | {name: name for name in names}
 
 
 def _served(declared: Sequence[Signature], methods: dict[str, str]) -> dict[str, Signature | None]:
-    """The signatures to serve, each with its declaration. Without any, `forward` alone: helpers are not for callers."""
+    """The signatures to serve, by name, each with its declaration. Without declarations only `forward` is served: other
+    methods may be helpers that are not meant for callers. Raises LoadError."""
     for signature in declared:
         if signature.name not in methods:
             names = ", ".join(sorted(set(methods) - {"forward"})) or "none"
@@ -142,7 +147,7 @@ def _served(declared: Sequence[Signature], methods: dict[str, str]) -> dict[str,
 
 
 def _tensors(torch: Any, module: Any, methods: Iterable[str]) -> Iterator[Any]:
-    """Every tensor that belongs to the module: parameters, buffers, attributes and constants in the code."""
+    """Every tensor that belongs to the module: parameters, buffers, attributes and constants in its code."""
     yield from module.parameters()
     yield from module.buffers()
     for part in module.modules():
@@ -158,7 +163,8 @@ def _tensors(torch: Any, module: Any, methods: Iterable[str]) -> Iterator[Any]:
 
 
 def _traced_example(torch: Any, data: bytes, module: Any, stateful: bool) -> Example | None:
-    """The inputs that the module was traced with, as types only, and what it gives for such inputs."""
+    """Zeros of the types and shapes with which the module was traced, and the module's result for them. None if the
+    file does not say them or the run fails."""
     try:
         shaped = torch.jit.load(io.BytesIO(data), map_location="cpu", _restore_shapes=True)
         types = [value.type() for value in list(shaped.graph.inputs())[1:]]
@@ -168,6 +174,6 @@ def _traced_example(torch: Any, data: bytes, module: Any, stateful: bool) -> Exa
         runner = copy.deepcopy(module) if stateful else module
         with torch.inference_mode():
             result = runner(*inputs)
-    except Exception:  # a help only: without it the signature is as open as the file leaves it
+    except Exception:  # the example only improves the signature; without it, element types and shapes are assumed
         return None
     return Example(tuple(inputs), result)

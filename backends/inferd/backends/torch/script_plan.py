@@ -1,4 +1,4 @@
-"""From a TorchScript method's schema and what is declared to a signature and a plan for calling it."""
+"""Makes the signature of a TorchScript method, and the plan for calling it, from its schema and the declaration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ _INTEGERS = frozenset(
     }
 )
 _FLOATS = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
-# TorchScript's types for Python values: the Python type, the element type when none is declared, those that fit.
+# TorchScript's types of Python values: the Python type, the element type if none is declared, the element types that
+# may be declared.
 _SCALARS: Mapping[str, tuple[type, DType, frozenset[DType]]] = {
     "IntType": (int, DType.INT64, _INTEGERS),
     "FloatType": (float, DType.FP64, _FLOATS | _INTEGERS),
@@ -49,7 +50,7 @@ _SCALARS: Mapping[str, tuple[type, DType, frozenset[DType]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Inputs that the module accepts, in order, and what it gave for them."""
+    """Inputs that the module accepts, in order, and the module's result for them."""
 
     inputs: tuple[Any, ...]
     result: Any
@@ -57,10 +58,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """One argument of the schema: `kind` is torch's name of its type without Optional."""
+    """One argument of a method.
+
+    type_kind   torch's name for its type, without Optional: "TensorType", "IntType", ...
+    text        its full type as messages show it
+    optional    it may be left out or be None
+    """
 
     name: str
-    kind: str
+    type_kind: str
     text: str
     optional: bool
     default: Any
@@ -69,7 +75,11 @@ class _Parameter:
 def plan_method(
     name: str, schema: Any, declared: Signature | None, example: Example | None
 ) -> tuple[Signature, Plan, list[str]]:
-    """The signature, the plan and remarks for operators. Raises LoadError that says what to declare."""
+    """The signature, the plan, and remarks for the operator.
+
+    `name` is the signature's name, `schema` the method's schema. `example` stands in for missing declarations. Raises
+    LoadError; the message says what to declare.
+    """
     parameters = [_parameter(argument) for argument in schema.arguments[1:]]
     returns = schema.returns[0].type if len(schema.returns) == 1 else None
     remarks: list[str] = []
@@ -100,7 +110,7 @@ def _parameter(argument: Any) -> _Parameter:
 
 
 def _is_tensors(parameter: _Parameter, container: str) -> bool:
-    return parameter.kind == container and "Tensor" in parameter.text
+    return parameter.type_kind == container and "Tensor" in parameter.text
 
 
 def _infer_inputs(
@@ -110,11 +120,11 @@ def _infer_inputs(
     arguments: list[Argument] = []
     guessed = []
     for i, parameter in enumerate(parameters):
-        if parameter.kind in _SCALARS:
-            kind, dtype, _ = _SCALARS[parameter.kind]
+        if parameter.type_kind in _SCALARS:
+            python_type, dtype, _ = _SCALARS[parameter.type_kind]
             specs.append(TensorSpec(parameter.name, dtype, (), optional=parameter.optional))
-            arguments.append(ScalarArgument(parameter.name, kind, parameter.default))
-        elif parameter.kind == "TensorType":
+            arguments.append(ScalarArgument(parameter.name, python_type, parameter.default))
+        elif parameter.type_kind == "TensorType":
             dtype, shape = DType.FP32, None
             if example is not None and i < len(example.inputs):
                 traced = example.inputs[i]
@@ -125,11 +135,11 @@ def _infer_inputs(
             specs.append(TensorSpec(parameter.name, dtype, shape, optional=parameter.optional))
             arguments.append(TensorArgument(parameter.name))
         elif parameter.optional:
-            break  # left at its default, and so is what follows
+            break  # this argument and those after it keep their defaults
         else:
             raise needs_declaration(
                 f"argument {parameter.name!r} is a {parameter.text}, whose inputs TorchScript does not tell",
-                [f"{parameter.name}__0"] if parameter.kind == "ListType" else ["first key", "second key"],
+                [f"{parameter.name}__0"] if parameter.type_kind == "ListType" else ["first key", "second key"],
                 ["output__0"],
             )
     if guessed:
@@ -145,8 +155,12 @@ def _infer_inputs(
 def _bind(
     parameters: Sequence[_Parameter], inputs: Sequence[TensorSpec], remarks: list[str]
 ) -> tuple[tuple[Argument, ...], tuple[tuple[str, Argument], ...], tuple[TensorSpec, ...]]:
-    """Declared inputs to parameters: by name, by number (NAME__i), all of them into one dictionary or list, or in their
-    order, as Triton does, where no name says anything."""
+    """Assigns the declared inputs to the method's parameters, and returns positional arguments, keyword arguments and
+    the inputs. Raises LoadError.
+
+    An input is assigned by its name or by its number (NAME__i). A method with one parameter that is a dictionary or a
+    list of tensors gets all inputs in it. If no name fits, the inputs are assigned in their order, as Triton does.
+    """
     names = tuple(s.name for s in inputs)
     by_name = {p.name: p for p in parameters}
     if len(parameters) == 1 and not set(names) <= set(by_name):
@@ -190,7 +204,7 @@ def _bind(
 
 
 def _named(name: str, parameters: Sequence[_Parameter], by_name: Mapping[str, _Parameter]) -> _Parameter | None:
-    """The parameter that a declared input's name tells, None for none."""
+    """The parameter to which a declared input's name or number refers; None if there is none."""
     number = index_in(name)
     if name in by_name or number is None:
         return by_name.get(name)
@@ -198,25 +212,26 @@ def _named(name: str, parameters: Sequence[_Parameter], by_name: Mapping[str, _P
 
 
 def _argument(parameter: _Parameter, spec: TensorSpec) -> tuple[Argument, TensorSpec]:
-    # Whatever is declared: a method that needs an argument fails without it.
-    optional = TensorSpec(spec.name, spec.dtype, spec.shape, optional=parameter.optional)
-    if parameter.kind in _SCALARS:
-        kind, _, fitting = _SCALARS[parameter.kind]
+    # The method decides what is optional, not the declaration: it fails without an argument that it needs.
+    bound = TensorSpec(spec.name, spec.dtype, spec.shape, optional=parameter.optional)
+    if parameter.type_kind in _SCALARS:
+        python_type, _, fitting = _SCALARS[parameter.type_kind]
         if spec.dtype not in fitting:
             fit = ", ".join(d.name for d in sorted(fitting))
             raise LoadError(
                 f"input {spec.name!r} is declared as {spec.dtype.name}, but the argument is {parameter.text}: {fit}"
             )
-        return ScalarArgument(spec.name, kind, parameter.default), optional
-    if parameter.kind != "TensorType":
+        return ScalarArgument(spec.name, python_type, parameter.default), bound
+    if parameter.type_kind != "TensorType":
         raise LoadError(f"argument {parameter.name!r} is a {parameter.text}, which inferd cannot fill")
     if spec.dtype is DType.STRING:
         raise LoadError(f"input {spec.name!r} is declared as STRING, but torch has no tensors of strings")
-    return TensorArgument(spec.name), optional
+    return TensorArgument(spec.name), bound
 
 
 def _check_places(outputs: Sequence[Output], returns: Any) -> None:
-    """Where the method's type tells the number of outputs, none may be declared beyond it."""
+    """Raises LoadError if an output is declared with a number that the method does not return. `returns`: the method's
+    return type."""
     count = _count(returns)
     for output in outputs:
         if count is not None and isinstance(output.place, int) and output.place >= count:
@@ -226,7 +241,7 @@ def _check_places(outputs: Sequence[Output], returns: Any) -> None:
 
 
 def _count(type_: Any) -> int | None:
-    """How many flat outputs a type has; None when only a run can tell."""
+    """The number of flattened outputs of a type; None if only a run can show it."""
     if type_ is None:
         return None
     kind = type_.kind()
@@ -258,12 +273,13 @@ def _infer_outputs(
     )
     if any(k == "TensorType" for k in kinds):
         remarks.append("no outputs are declared: named output__0 and so on, taken as FP32 of any shape")
-    # Their element types are guesses: the run does not insist on them.
+    # The element types are assumptions, so runs do not check them.
     return specs, tuple(Output(s.name, i) for i, s in enumerate(specs))
 
 
 def _outputs_of(example: Example) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
-    """Names, types and shapes from one real result. A dimension 0 that equals the inputs' is a batch."""
+    """Names, element types and shapes from the result for the example. Dimension 0 is taken as the batch axis if it is
+    as large as that of all inputs."""
     fields = getattr(example.result, "_fields", None)
     batches = {tensor.shape[0] for tensor in example.inputs if tensor.ndim}
     specs: list[TensorSpec] = []
@@ -278,7 +294,7 @@ def _outputs_of(example: Example) -> tuple[tuple[TensorSpec, ...], tuple[Output,
         )
         dtype = dtype_from_torch(getattr(value, "dtype", None))
         if dtype is None:
-            continue  # not a tensor, or of a type that cannot travel: the others are served
+            continue  # no tensor, or an element type that cannot be sent; the other outputs are served
         shape = tuple(value.shape)
         if shape and len(batches) == 1 and shape[0] in batches:
             shape = _open_batch(shape)
