@@ -1,5 +1,5 @@
-"""A supervisor whose workers are puppets: real processes that do nothing, real links, and a test that says what the
-worker says."""
+"""A supervisor with fake workers ("puppets"): the processes do nothing, the links are real, and the test sends the
+workers' messages."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ M = TypeVar("M")
 
 
 class Puppet:
-    """One worker as its supervisor knows it. Answers pings; `heard` is everything else that it was told or asked."""
+    """One fake worker. Answers pings unless `mute`; `heard` holds all other messages from the supervisor."""
 
     def __init__(self, child: Child, end: socket.socket) -> None:
         self.child = child
         self.number = child.number
-        self.mute = False  # answers nothing any more
+        self.mute = False
         self.heard: queue.Queue[tuple[Any, Answer | None]] = queue.Queue()
         self._link = Link(end, self._received, lambda: None, name="a puppet's end")
         self._link.start()
@@ -43,7 +43,7 @@ class Puppet:
         return self._link.ask(message)
 
     def hears(self, kind: type[M]) -> M:
-        """The next message of this kind; those before it are dropped."""
+        """Waits for the next message of this kind; earlier messages are dropped."""
         return self.hears_question(kind)[0]
 
     def hears_question(self, kind: type[M]) -> tuple[M, Answer | None]:
@@ -53,7 +53,7 @@ class Puppet:
                 return message, answer
 
     def serves(self) -> None:
-        """Comes as far as a worker does."""
+        """Sends what a real worker sends until it serves."""
         self.hears(m.Begin)
         if not self.child.late:
             self.says(m.Opened((), ()))
@@ -69,7 +69,7 @@ class Puppet:
         self._link.close()
 
     def leave(self) -> None:
-        """Does what it was told to: goes."""
+        """Waits for the order to leave, and ends."""
         self.hears(m.Leave)
         self.die()
 
@@ -84,8 +84,11 @@ class Puppet:
 
 
 class Stage:
-    """A supervisor at work, and the puppets in the order in which it started them. `refusals`: so many of the next
-    starts fail as on a system without processes to give; `pause`: seconds before a worker that died is replaced."""
+    """A running supervisor, and its fake workers in the order in which it has started them.
+
+    refusals   how many of the next starts fail, as on a system that has no process to give
+    pause      seconds before a worker that died is replaced
+    """
 
     def __init__(self, *, pause: float = 0.01, **server: Any) -> None:
         settings = {"workers": 2, "listen": "127.0.0.1:0", "http": [], **server}
@@ -98,42 +101,42 @@ class Stage:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def next(self) -> Puppet:
-        """The worker that is started next."""
+        """Waits for the next worker that the supervisor starts."""
         return self._puppets.get(timeout=LIMIT)
 
     def both_serve(self) -> tuple[Puppet, Puppet]:
-        """The first two, serving."""
+        """The first two workers, when both serve."""
         first, second = self.next(), self.next()
         for one in (first, second):
             one.serves()
         assert self.ready.wait(LIMIT)
         return first, second
 
-    def nobody_comes(self) -> bool:
-        """Whether the supervisor has started nobody by the time at which it has done all that was asked of it."""
+    def no_worker_starts(self) -> bool:
+        """Whether the supervisor, having done all jobs that were posted before, has started no worker."""
         self._settle()
         return self._puppets.empty()
 
-    def wait_over(self) -> None:
-        """The supervisor does at once what it has put off for later."""
-        agenda = self.supervisor._agenda
+    def run_timers(self) -> None:
+        """Makes the supervisor run all jobs now that it has scheduled for later."""
+        jobs = self.supervisor._jobs
 
-        def due() -> None:
-            agenda._timers[:] = sorted((0.0, number, job) for _, number, job in agenda._timers)
+        def make_due() -> None:
+            jobs._timers[:] = sorted((0.0, number, job) for _, number, job in jobs._timers)
 
-        agenda.post(due)
+        jobs.post(make_due)
         self._settle()
 
     def _settle(self) -> None:
         done = threading.Event()
-        self.supervisor._agenda.post(done.set)
+        self.supervisor._jobs.post(done.set)
         assert done.wait(LIMIT)
 
     def begin(self) -> None:
         self._thread.start()
 
     def end(self) -> None:
-        self.supervisor.hasten()
+        self.supervisor.stop_now()
         for puppet in self._all:
             puppet.die()
         self._thread.join(LIMIT)
@@ -143,7 +146,7 @@ class Stage:
         self.ended_well = self.supervisor.run(lambda _summary: self.ready.set())
 
     def start(self, child: Child, received: Callable[..., None], lost: Callable[[Child], None]) -> None:
-        """In the place of Child.start."""
+        """Replaces Child.start."""
         if self.refusals:
             self.refusals -= 1
             raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -159,7 +162,7 @@ class Stage:
 
 @contextmanager
 def stage(monkeypatch: pytest.MonkeyPatch, *, refusals: int = 0, pause: float = 0.01, **server: Any) -> Iterator[Stage]:
-    """A stage whose supervisor has begun."""
+    """A Stage whose supervisor runs."""
     made = Stage(pause=pause, **server)
     made.refusals = refusals
     monkeypatch.setattr(Child, "start", lambda *arguments: made.start(*arguments))  # noqa: PLW0108 (a function binds)

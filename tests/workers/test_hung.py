@@ -1,4 +1,4 @@
-"""A worker that lives and does nothing: it is killed, another one comes, and nobody fails for it."""
+"""A worker process that is suspended: it is killed and replaced, and no request fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a group starts and ends: signals while it starts, ports that are taken, a supervisor that is killed."""
+"""How a server with several workers starts and ends: signals while it starts, taken ports, a killed supervisor."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_sigterm_while_workers_start(root: Path) -> None:
     assert not any(running(int(pid)) for pid in found)
 
 
-def test_a_taken_port_is_said_before_a_worker_starts(root: Path) -> None:
+def test_a_taken_port_is_reported_before_a_worker_starts(root: Path) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -67,14 +67,14 @@ def test_a_taken_port_is_said_before_a_worker_starts(root: Path) -> None:
     assert done.stderr == f"inferd: cannot listen on {address}: address already in use\n"
 
 
-def test_regions_of_shared_memory_are_refused() -> None:
+def test_shared_memory_is_refused_with_several_workers() -> None:
     config = ServerConfig.model_validate({"server": {"workers": 2, "listen": "127.0.0.1:0", "shared_memory": "/"}})
     with pytest.raises(OSError, match=r"shared_memory: expected null while server\.workers is above 1"):
         Supervisor(config)
 
 
 def test_sigterm_before_the_configuration_is_read(root: Path, tmp_path: Path) -> None:
-    """As early as it can come: the server then does not even know that it will have workers."""
+    """The signal comes so early that the server does not know yet that it will have workers."""
     fifo = tmp_path / "config.yaml"
     os.mkfifo(fifo)
     server = Served(root, "--config", str(fifo), sets=GROUP)

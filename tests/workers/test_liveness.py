@@ -1,4 +1,4 @@
-"""Who does not answer is ended, and who only takes long is not. On a clock of the test's."""
+"""A worker that does not answer is killed; one that is only slow is not. The tests move the clock."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inferd.server.workers.link import Answer, Link
 from inferd.server.workers.liveness import LivenessWatch, processor_seconds
 
 LIMIT = 20.0
-STEP = 10.0  # seconds, a quarter of the worker's time
+STEP = 10.0  # seconds between two checks: a quarter of the worker's limit
 
 
 class Worker:
-    """A process that does nothing, and the other end of its link."""
+    """A process that does nothing, and the worker's end of its link."""
 
     def __init__(self, number: int) -> None:
         ours, theirs = socket.socketpair()
@@ -42,8 +42,8 @@ class Worker:
         self._end.close()
 
 
-class World:
-    """A watch over two workers, its clock and its thread."""
+class Setup:
+    """A LivenessWatch over two workers, with a clock and a job queue that the test controls."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -66,81 +66,81 @@ class World:
             self._jobs.get(timeout=LIMIT)()
 
     def step(self, seconds: float = STEP) -> None:
-        """The next look, so much later."""
+        """Moves the clock on and runs the next check."""
         self.now += seconds
         self._later.pop()()
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
+def setup() -> Iterator[Setup]:
+    made = Setup()
     made.watch.start()
     yield made
     for worker in made.workers:
         worker.close()
 
 
-def test_who_answers_lives_and_who_does_not_is_killed(world: World) -> None:
-    good, bad = world.workers
-    world.answer(good, bad)
+def test_a_worker_that_does_not_answer_in_time_is_killed(setup: Setup) -> None:
+    good, bad = setup.workers
+    setup.answer(good, bad)
     for _ in range(4):
-        world.step()
-        world.answer(good)
+        setup.step()
+        setup.answer(good)
     assert not bad.child.ended
-    world.step()
+    setup.step()
     assert bad.exit_code() == -9
-    assert bad.lost.get(timeout=LIMIT) == 2, "the supervisor sees it as gone"
-    world.answer(good)
+    assert bad.lost.get(timeout=LIMIT) == 2, "the supervisor's link to it has ended"
+    setup.answer(good)
     assert not good.child.ended
 
 
-def test_who_computes_all_the_while_gets_more_time(world: World) -> None:
-    good, busy = world.workers
-    world.answer(good, busy)
+def test_a_worker_that_computes_gets_more_time(setup: Setup) -> None:
+    good, busy = setup.workers
+    setup.answer(good, busy)
     for _ in range(40):
-        world.step()
-        world.answer(good)
-        world.spent[2] += STEP / 2
+        setup.step()
+        setup.answer(good)
+        setup.spent[2] += STEP / 2
     assert not busy.child.ended
-    world.step()
-    assert busy.exit_code() == -9, "but not for ever"
+    setup.step()
+    assert busy.exit_code() == -9, "the longer limit has passed"
 
 
-def test_who_starts_gets_more_time(world: World) -> None:
-    good, slow = world.workers
+def test_a_worker_that_starts_gets_more_time(setup: Setup) -> None:
+    good, slow = setup.workers
     for _ in range(39):
-        world.answer(good)
-        world.step()
+        setup.answer(good)
+        setup.step()
     assert not slow.child.ended
-    world.answer(slow)
-    world.step()
-    world.step()
+    setup.answer(slow)
+    setup.step()
+    setup.step()
     assert not slow.child.ended
 
 
-def test_a_group_that_was_paused_as_a_whole_goes_on(world: World) -> None:
-    """A container is frozen and thawed: nobody could answer, and nobody could ask."""
-    world.answer(*world.workers)
-    world.step()
-    world.step(3600.0)
-    world.step()
-    assert not any(worker.child.ended for worker in world.workers)
-    world.answer(*world.workers)
-    world.step()
-    assert not any(worker.child.ended for worker in world.workers)
+def test_workers_survive_when_the_whole_server_was_paused(setup: Setup) -> None:
+    """A container is paused and continued: no worker could answer, and the supervisor could not ask."""
+    setup.answer(*setup.workers)
+    setup.step()
+    setup.step(3600.0)
+    setup.step()
+    assert not any(worker.child.ended for worker in setup.workers)
+    setup.answer(*setup.workers)
+    setup.step()
+    assert not any(worker.child.ended for worker in setup.workers)
 
 
-def test_a_dead_worker_whose_link_somebody_else_holds_is_noticed(world: World) -> None:
-    """A process that a framework forked has inherited the worker's end."""
-    dead = world.workers[1]
+def test_a_dead_worker_is_noticed_though_a_forked_process_holds_its_link(setup: Setup) -> None:
+    """A process that a framework has forked inherited the worker's end of the link."""
+    dead = setup.workers[1]
     dead.child.kill()
     dead.child.wait()
     assert dead.lost.empty()
-    world.step()
+    setup.step()
     assert dead.lost.get(timeout=LIMIT) == 2
 
 
-def test_processor_time_is_read() -> None:
+def test_processor_seconds_are_read() -> None:
     spent = processor_seconds(1)
     assert spent >= 0
     assert processor_seconds(int(Path("/proc/sys/kernel/pid_max").read_text())) == 0

@@ -1,4 +1,4 @@
-"""What a worker counted stays counted, in whatever order its last answers come in."""
+"""The counts of a worker that ends are kept, in whatever order its last messages arrive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def counted(value: float) -> Families:
 
 
 class Worker:
-    """The other end of a child's link: keeps the questions until it is told what to answer."""
+    """The worker's end of a child's link. Keeps the question, so that the test can answer it later."""
 
     def __init__(self, number: int) -> None:
         ours, theirs = socket.socketpair()
@@ -52,33 +52,33 @@ def pair() -> Iterator[tuple[Worker, Worker]]:
         worker.close()
 
 
-def test_an_answer_after_the_farewell_does_not_undo_it(pair: tuple[Worker, Worker]) -> None:
-    """A worker that ends closes its models, and their series go with them: what it says after that is too little."""
+def test_an_answer_after_the_final_metrics_does_not_replace_them(pair: tuple[Worker, Worker]) -> None:
+    """A worker that ends closes its models, which removes their series: what it reports after that is too little."""
     asker, leaver = pair
-    scrapes = MetricsExchange(lambda: [asker.child, leaver.child], lambda fn: fn(), lambda _seconds, _fn: None)
+    exchange = MetricsExchange(lambda: [asker.child, leaver.child], lambda fn: fn(), lambda _seconds, _fn: None)
     first: Future[Others] = Future()
-    scrapes.start(asker.child, counted(1), first.set_result, 2)
+    exchange.collect(asker.child, counted(1), first.set_result, 2)
     answer = leaver.asked.result(LIMIT)
-    scrapes.farewell(leaver.child, counted(40))
+    exchange.final(leaver.child, counted(40))
     answer(())
     assert first.result(LIMIT).live == [(2, counted(40))]
     leaver.child.phase = ChildPhase.GONE
-    scrapes.gone(leaver.child)
+    exchange.gone(leaver.child)
     second: Future[Others] = Future()
-    scrapes.start(asker.child, counted(1), second.set_result, 1)
+    exchange.collect(asker.child, counted(1), second.set_result, 1)
     assert second.result(LIMIT).past == [(2, counted(40))]
 
 
-def test_a_page_asked_for_after_the_farewell_does_not_undo_it(pair: tuple[Worker, Worker]) -> None:
-    """The leaver may be asked for the group's page on a connection that it still has."""
+def test_a_scrape_after_the_final_metrics_does_not_replace_them(pair: tuple[Worker, Worker]) -> None:
+    """The worker that leaves may still be scraped on an open connection."""
     leaver, other = pair
-    everyone = [leaver.child]
-    scrapes = MetricsExchange(lambda: everyone, lambda fn: fn(), lambda _seconds, _fn: None)
-    scrapes.farewell(leaver.child, counted(40))
-    scrapes.start(leaver.child, (), lambda _others: None, 1)
+    children = [leaver.child]
+    exchange = MetricsExchange(lambda: children, lambda fn: fn(), lambda _seconds, _fn: None)
+    exchange.final(leaver.child, counted(40))
+    exchange.collect(leaver.child, (), lambda _others: None, 1)
     leaver.child.phase = ChildPhase.GONE
-    scrapes.gone(leaver.child)
-    everyone[:] = [other.child]
+    exchange.gone(leaver.child)
+    children[:] = [other.child]
     found: Future[Others] = Future()
-    scrapes.start(other.child, counted(1), found.set_result, 1)
+    exchange.collect(other.child, counted(1), found.set_result, 1)
     assert found.result(LIMIT).past == [(1, counted(40))]

@@ -1,4 +1,4 @@
-"""Operators' wishes have one keeper, and a worker that is behind the others does not turn them back."""
+"""The supervisor keeps the operators' overrides, and a worker that is behind the others does not undo them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield group
 
 
-def kept(puppet: Puppet, operation: m.Operation, wishes: ModelOverrides) -> ModelOverrides:
-    found: ModelOverrides = puppet.asks(m.Keep(operation.number, "m", wishes)).result(LIMIT)
-    return found
+def kept(puppet: Puppet, operation: m.Operation, overrides: ModelOverrides) -> ModelOverrides:
+    """Sends the overrides that a worker has computed. Returns those that count."""
+    counting: ModelOverrides = puppet.asks(m.KeepOverrides(operation.number, "m", overrides)).result(LIMIT)
+    return counting
 
 
 def asked(puppet: Puppet) -> m.Operation:
-    """The operation that it is asked for next; done at once."""
+    """Answers the next operation that the worker is asked for, and returns it."""
     operation, answer = puppet.hears_question(m.Operation)
     assert answer is not None
     answer(None)
@@ -41,7 +42,7 @@ def begin(puppet: Puppet, version: int) -> Future[object]:
     return future
 
 
-def test_a_worker_that_comes_late_to_an_operation_keeps_what_came_of_it(group: Stage) -> None:
+def test_a_worker_late_with_a_finished_operation_gets_the_current_overrides(group: Stage) -> None:
     first, second = group.both_serve()
     second.die()
     late = group.next()
@@ -54,11 +55,11 @@ def test_a_worker_that_comes_late_to_an_operation_keeps_what_came_of_it(group: S
         assert done.result(LIMIT) is None
     behind = asked(late)
     assert behind.version == 1
-    assert kept(late, behind, pinned(1)) == pinned(2), "the second operation is over"
+    assert kept(late, behind, pinned(1)) == pinned(2), "the second operation is over, and its result counts"
     assert group.supervisor._overrides.of("m") == pinned(2)
 
 
-def test_a_worker_that_is_one_operation_behind_does_not_turn_back_the_next(group: Stage) -> None:
+def test_a_worker_one_operation_behind_does_not_undo_the_next_one(group: Stage) -> None:
     first, second = group.both_serve()
     outcomes = [begin(first, 1), begin(first, 2)]
     for version in (1, 2):
@@ -68,20 +69,20 @@ def test_a_worker_that_is_one_operation_behind_does_not_turn_back_the_next(group
         answer(None)
     for version in (1, 2):
         operation, answer = second.hears_question(m.Operation)
-        assert kept(second, operation, pinned(version)) == pinned(version), "what the others were led to, in order"
+        assert kept(second, operation, pinned(version)) == pinned(version), "the first result of each operation"
         assert group.supervisor._overrides.of("m") == pinned(2)
         assert answer is not None
         answer(None)
     assert [outcome.result(LIMIT) for outcome in outcomes] == [None, None]
 
 
-def test_an_answer_that_cannot_be_sent_is_an_error_and_no_silence(group: Stage) -> None:
+def test_an_answer_that_cannot_be_sent_becomes_an_error_for_the_asker(group: Stage) -> None:
     first, second = group.both_serve()
     done = begin(first, 1)
     for one in (first, second):
         _, answer = one.hears_question(m.Operation)
         assert answer is not None
-        answer(lambda: None)  # nothing that can be pickled
+        answer(lambda: None)  # cannot be pickled
     with pytest.raises(RuntimeError, match="pickle"):
         done.result(LIMIT)
     eventually(group.ready.is_set, "the supervisor goes on")

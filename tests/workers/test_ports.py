@@ -1,4 +1,4 @@
-"""Ports of a group: proved free, held, and shared with nobody else."""
+"""The workers' ports: checked, held, and shared with no other process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def config(**server: Any) -> ServerConfig:
 
 
 def listener(address: str = "127.0.0.1", port: int = 0, *, reuse: bool = False) -> socket.socket:
-    """As a server binds it; `reuse`: as a worker's gRPC does."""
+    """A listening socket. `reuse`: with the options that a worker's gRPC server sets."""
     sock = socket.socket()
     if reuse:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -31,7 +31,7 @@ def listener(address: str = "127.0.0.1", port: int = 0, *, reuse: bool = False) 
     return sock
 
 
-def test_port_0_is_one_port_for_all_and_workers_may_listen_on_it() -> None:
+def test_port_0_becomes_one_port_on_which_all_workers_may_listen() -> None:
     ports = HeldPorts.of(config(listen=["localhost:0"], http=["127.0.0.1:0"]))
     host, _, port = ports.grpc[0].rpartition(":")
     assert host == "localhost"
@@ -43,7 +43,7 @@ def test_port_0_is_one_port_for_all_and_workers_may_listen_on_it() -> None:
     ports.close()
 
 
-def test_nobody_else_gets_a_held_port() -> None:
+def test_no_other_process_gets_a_held_port() -> None:
     ports = HeldPorts.of(config(listen=["127.0.0.1:0"]))
     with pytest.raises(OSError, match="in use"):
         listener(port=int(ports.grpc[0].rpartition(":")[2]))
@@ -63,7 +63,7 @@ def test_a_taken_port_is_refused_by_name(reuse: bool) -> None:
             HeldPorts.of(config(metrics=[f"127.0.0.1:{port}"], listen=["127.0.0.1:0"]))
 
 
-def test_the_address_of_metrics_is_one_for_all_too() -> None:
+def test_the_metrics_address_is_held_too() -> None:
     given = config(listen=["127.0.0.1:0"], metrics=["127.0.0.1:0"])
     ports = HeldPorts.of(given)
     assert int(ports.metrics[0].rpartition(":")[2]) > 0
@@ -71,13 +71,13 @@ def test_the_address_of_metrics_is_one_for_all_too() -> None:
     ports.close()
 
 
-def test_a_port_is_had_again_while_old_connections_linger() -> None:
+def test_a_port_can_be_held_again_while_connections_are_in_time_wait() -> None:
     ports = HeldPorts.of(config(listen=["127.0.0.1:0"]))
     port = int(ports.grpc[0].rpartition(":")[2])
     with listener(port=port, reuse=True) as server:
         client = socket.create_connection(("127.0.0.1", port))
         accepted, _ = server.accept()
-        accepted.close()  # whoever closes first keeps the connection in TIME_WAIT
+        accepted.close()  # the side that closes first keeps the connection in TIME_WAIT
         client.close()
     ports.close()
     HeldPorts.of(config(listen=[f"127.0.0.1:{port}"])).close()
@@ -87,7 +87,7 @@ def test_the_second_default_address_is_left_out_with_a_warning(caplog: pytest.Lo
     given = config()
     with listener() as taken:
         second = f"127.0.0.1:{taken.getsockname()[1]}"
-        # As by default, with ports that are free here.
+        # Like the default addresses, but with ports that are free here.
         server = given.server.model_copy(update={"listen": ("127.0.0.1:0", second)})
         server.model_fields_set.discard("listen")
         with caplog.at_level(logging.WARNING):
@@ -98,6 +98,6 @@ def test_the_second_default_address_is_left_out_with_a_warning(caplog: pytest.Lo
     ports.close()
 
 
-def test_unix_sockets_have_one_owner() -> None:
+def test_unix_sockets_are_refused() -> None:
     with pytest.raises(OSError, match=r"expected HOST:PORT while server\.workers is above 1"):
         HeldPorts.of(config(listen=["unix:/run/inferd.sock"]))

@@ -1,4 +1,4 @@
-"""What the supervisor does when workers come and go at the wrong moment; the workers are puppets."""
+"""The supervisor when workers start and end at awkward moments. Fake workers stand in for the real ones."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         yield group
 
 
-def test_a_worker_that_cannot_be_started_costs_the_others_nothing(group: Stage) -> None:
-    """No process to be had, no descriptor, no memory: that passes."""
+def test_a_worker_that_cannot_be_started_does_not_disturb_the_others(group: Stage) -> None:
+    """The system has no process, descriptor or memory to give, for a while."""
     first, second = group.both_serve()
     group.refusals = 3
     second.die()
@@ -31,12 +31,12 @@ def test_a_worker_that_cannot_be_started_costs_the_others_nothing(group: Stage) 
     assert first.child.phase is ChildPhase.SERVING
 
 
-def test_the_first_workers_are_tried_again_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_of_the_first_workers_is_retried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with stage(monkeypatch, refusals=1) as group:
         group.both_serve()
 
 
-def test_a_rolling_restart_survives_the_death_of_the_one_that_was_to_leave(group: Stage) -> None:
+def test_a_rolling_restart_survives_the_death_of_the_worker_being_replaced(group: Stage) -> None:
     first, second = group.both_serve()
     group.supervisor.roll()
     instead = group.next()
@@ -46,36 +46,36 @@ def test_a_rolling_restart_survives_the_death_of_the_one_that_was_to_leave(group
     assert (instead.number, other.number) == (first.number, second.number)
     other.serves()
     second.leave()
-    eventually(lambda: not group.supervisor._rolling.under_way, "the restart is over")
+    eventually(lambda: not group.supervisor._rolling_restart.under_way, "the restart is over")
     group.supervisor.roll()
     third = group.next()
     assert third.number == instead.number, "another restart is taken"
 
 
 def test_a_worker_is_replaced_once_however_often_it_is_told_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its replacement dies, and before another one is started it is told again."""
+    """Its replacement dies, and it gets SIGTERM again before another replacement is started."""
     with stage(monkeypatch, pause=600) as group:
         first, second = group.both_serve()
-        first.says(m.Leaving())
+        first.says(m.LeaveRequested())
         instead = group.next()
         assert instead.number == first.number
         instead.die()
         eventually(lambda: instead.child.phase is ChildPhase.GONE, "the supervisor has seen it")
-        first.says(m.Leaving())
-        first.asks(m.Scrape(())).result(LIMIT)  # it has heard that
-        assert group.nobody_comes(), "one is coming already"
-        group.wait_over()
+        first.says(m.LeaveRequested())
+        first.asks(m.CollectOthers(())).result(LIMIT)  # the supervisor has received the message before
+        assert group.no_worker_starts(), "a replacement is scheduled already"
+        group.run_timers()
         again = group.next()
         again.serves()
         first.leave()
         eventually(lambda: first.child.phase is ChildPhase.GONE, "it has left")
         assert [child.id for child in group.supervisor._alive()] == [second.child.id, again.child.id]
-        assert group.nobody_comes()
+        assert group.no_worker_starts()
 
 
-def test_a_worker_told_to_leave_while_it_starts_leaves_when_it_can(group: Stage) -> None:
+def test_a_worker_that_gets_sigterm_while_it_starts_leaves_later(group: Stage) -> None:
     first, second = group.next(), group.next()
-    first.says(m.Leaving())
+    first.says(m.LeaveRequested())
     for one in (first, second):
         one.serves()
     instead = group.next()
@@ -94,10 +94,11 @@ def test_all_workers_die_at_once(group: Stage) -> None:
     eventually(lambda: all(one.child.phase is ChildPhase.SERVING for one in others), "they serve")
     for one in others:
         if not one.child.late:
-            assert not any(isinstance(message, m.Open) for message, _ in list(one.heard.queue)), "its ports are open"
+            opens = [message for message, _ in list(one.heard.queue) if isinstance(message, m.Open)]
+            assert not opens, "its ports are open already"
 
 
-def test_who_waits_for_what_only_a_dead_worker_served_waits_no_longer(group: Stage) -> None:
+def test_a_late_worker_stops_waiting_for_a_model_that_only_a_dead_worker_served(group: Stage) -> None:
     first, second = group.both_serve()
     states = {1: ("AVAILABLE", "")}
     first.says(m.States("both", states), m.States("mine", states))
@@ -112,31 +113,31 @@ def test_who_waits_for_what_only_a_dead_worker_served_waits_no_longer(group: Sta
     late.hears(m.Open)
 
 
-def test_who_comes_late_and_is_left_alone_waits_for_nobody(group: Stage) -> None:
-    """It waits to be let in by those that serve, and they die."""
+def test_a_late_worker_that_is_left_alone_activates_its_versions(group: Stage) -> None:
+    """It waits for the workers that serve to load the same version, and they die."""
     first, second = group.both_serve()
     second.die()
     late = group.next()
     late.hears(m.Begin)
     late.says(m.Loaded("key", "m:1"))
-    eventually(lambda: "key" in group.supervisor._agreement._open, "the supervisor knows")
+    eventually(lambda: "key" in group.supervisor._activation._open, "the supervisor knows")
     first.die()
-    assert late.hears(m.Decided).refusal == ""
+    assert late.hears(m.ActivationDecided).refusal == ""
 
 
 def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     hang, passed = 600.0, 0.0
     with stage(monkeypatch, worker_hang=hang) as group:
-        watch = group.supervisor._watch
+        watch = group.supervisor._liveness
         monkeypatch.setattr(watch, "_clock", lambda: time.monotonic() + passed)
         first, second = group.both_serve()
-        eventually(lambda: watch._answered >= {first.child.id, second.child.id}, "both have answered once")
+        eventually(lambda: watch._answered >= {first.child.id, second.child.id}, "both workers have answered once")
         second.mute = True
         while not second.child.ended:
             assert passed <= 2 * hang
             passed += hang / 4
-            group.wait_over()
-            eventually(lambda: first.child.id not in watch._open, "the other one answers")
+            group.run_timers()
+            eventually(lambda: first.child.id not in watch._open, "the other worker answers")
         assert second.child.process is not None
         assert second.child.process.wait(LIMIT) == -9
         again = group.next()

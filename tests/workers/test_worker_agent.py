@@ -1,4 +1,4 @@
-"""A worker's end of the link: what is asked of it before it can do anything is done later, and in order."""
+"""The worker's end of the link: messages that come before the manager exists are handled later, in order."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from inferd.server.workers.link import Link
 from inferd.server.workers.worker_agent import WorkerAgent
 
 LIMIT = 20.0
-WISHES = ModelOverrides((Override("unloaded", None, "op", 1.0),))
+OVERRIDES = ModelOverrides((Override("unloaded", None, "op", 1.0),))
 
 
 class Manager:
-    """In the manager's place: says what it is asked for."""
+    """A fake manager that records its calls."""
 
     acquire = serving = None
 
@@ -32,8 +32,8 @@ class Manager:
     def subscribe(self, _listener: object) -> None:
         pass
 
-    def adopt_overrides(self, name: str, wishes: ModelOverrides) -> None:
-        self.calls.append(("wished", name, wishes))
+    def adopt_overrides(self, name: str, overrides: ModelOverrides) -> None:
+        self.calls.append(("adopt", name, overrides))
 
     def unload(self, name: str, version: int | None, *, by: str) -> Future[ModelStatus]:
         self.calls.append(("unload", name, version, by))
@@ -46,7 +46,7 @@ class Manager:
 
 
 class Supervisor:
-    """The other end."""
+    """The supervisor's end of the link, and the agent under test at the other end."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -54,10 +54,10 @@ class Supervisor:
         self.link = Link(ours, lambda message, _answer: self.told.put(message), lambda: None, name="supervisor's end")
         self.link.start()
         self.link.tell(m.Begin(ServerConfig(), 1, 2, late=True))
-        self.seat = WorkerAgent(lambda received, lost: Link(theirs, received, lambda: None, name="worker's end"))
+        self.agent = WorkerAgent(lambda received, lost: Link(theirs, received, lambda: None, name="worker's end"))
 
     def ping(self) -> None:
-        """Returns when the worker has read what came before."""
+        """Returns when the worker has read all earlier messages."""
         self.link.ask(m.Ping()).result(LIMIT)
 
 
@@ -68,29 +68,29 @@ def supervisor() -> Iterator[Supervisor]:
     made.link.close()
 
 
-def test_what_is_wished_while_a_worker_starts_reaches_its_manager(supervisor: Supervisor) -> None:
-    """It began with the wishes of then, and imports a framework meanwhile."""
-    supervisor.link.tell(m.Wished("m", WISHES))
+def test_messages_received_while_a_worker_starts_reach_its_manager(supervisor: Supervisor) -> None:
+    """The overrides change while the worker imports a framework."""
+    supervisor.link.tell(m.OverridesChanged("m", OVERRIDES))
     done = supervisor.link.ask(m.Operation("unload", "other", "op"))
     supervisor.link.tell(m.GroupReady())
     supervisor.ping()
     manager = Manager()
-    front = supervisor.seat.manager_of_group(manager)  # type: ignore[arg-type]
+    worker_manager = supervisor.agent.worker_manager(manager)  # type: ignore[arg-type]
     assert done.result(LIMIT) == ModelStatus("other")
-    assert manager.calls == [("wished", "m", WISHES), ("unload", "other", None, "op")]
-    told: list[bool] = []
-    front.on_ready(lambda: told.append(True))
-    assert told == [True]
+    assert manager.calls == [("adopt", "m", OVERRIDES), ("unload", "other", None, "op")]
+    calls: list[bool] = []
+    worker_manager.on_ready(lambda: calls.append(True))
+    assert calls == [True]
 
 
-def test_one_message_that_comes_to_nothing_does_not_deafen_the_worker(supervisor: Supervisor) -> None:
-    supervisor.seat.manager_of_group(Manager())  # type: ignore[arg-type]
+def test_a_message_that_fails_does_not_end_the_link(supervisor: Supervisor) -> None:
+    supervisor.agent.worker_manager(Manager())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="OSError: no such thing"):
         supervisor.link.ask(m.Operation("load", "m", "op")).result(LIMIT)
     supervisor.ping()
 
 
-def test_the_end_of_the_link_is_told_whatever_ends_it() -> None:
+def test_the_end_of_the_link_is_reported_when_a_frame_cannot_be_read() -> None:
     ours, theirs = socket.socketpair()
     lost: queue.Queue[bool] = queue.Queue()
     link = Link(ours, lambda _message, _answer: None, lambda: lost.put(True), name="ours")

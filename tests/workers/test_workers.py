@@ -1,4 +1,4 @@
-"""Two workers under verified load: one is killed, one leaves, all are replaced, and nobody loses a request."""
+"""Two workers under verified load: one is killed, one leaves, all are replaced, and no request is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def assert_clean(seen: Seen) -> None:
 
 
 def answers(server: Served, model: str, label: str | None = None) -> list[float]:
-    """What eight connections are answered: by one worker or the other."""
+    """The answers on eight new connections, which reach one worker or the other."""
     found = []
     for _ in range(8):
         with Client(server.address) as client:
@@ -50,7 +50,7 @@ def answers(server: Served, model: str, label: str | None = None) -> list[float]
     return found
 
 
-def test_requests_reach_both(server: Served) -> None:
+def test_requests_reach_both_workers(server: Served) -> None:
     assert server.ready_line.endswith("; 2 workers")
     whole(server)
     of_metrics = re.search(r"; metrics (127\.0\.0\.1:\d+);", server.ready_line)
@@ -61,7 +61,7 @@ def test_requests_reach_both(server: Served) -> None:
         eventually(lambda: set(by_worker(server)) == {"1", "2"} and min(by_worker(server).values()) > 20, "both answer")
         seen = traffic.end()
     assert_clean(seen)
-    assert requests(server) == seen.answers, "the metrics of one worker are those of all"
+    assert requests(server) == seen.answers, "one worker's metrics page counts the requests of both"
 
 
 def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None:
@@ -87,12 +87,12 @@ def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None
         seen = traffic.end()
         assert_clean(seen)
         assert victim not in whole(server)
-        assert set(answers(server, "m", label="stable")) == {2.0}, "the newcomer knows what operators wished before"
+        assert set(answers(server, "m", label="stable")) == {2.0}, "the new worker has the operators' overrides"
         client.set_label("m", "stable", None)
 
 
 def test_workers_leave_one_by_one_and_no_call_fails_even_without_retries(server: Served) -> None:
-    """One is told to leave by itself, then all; the clients have no retry policy, and some know nothing of inferd."""
+    """One worker gets SIGTERM, then all are replaced. The clients have no retry policy, and some are plain gRPC."""
     before = whole(server)
     request = _message()
     stop = threading.Event()
@@ -130,7 +130,7 @@ def test_workers_leave_one_by_one_and_no_call_fails_even_without_retries(server:
     assert_clean(seen)
     others = [caller.result() for caller in callers]
     assert min(others) > 0
-    assert requests(server) == counted + seen.answers + sum(others), "what the leavers counted stays counted"
+    assert requests(server) == counted + seen.answers + sum(others), "the counts of the workers that left are kept"
 
 
 def test_a_new_version_serves_everywhere_and_never_goes_back(server: Served) -> None:
@@ -148,7 +148,7 @@ def test_a_new_version_serves_everywhere_and_never_goes_back(server: Served) -> 
         eventually(lambda: _available(client, "swapped") == (2,), "version 2 serves", server.tail)
 
 
-def test_operators_wishes_reach_all(server: Served) -> None:
+def test_overrides_reach_all_workers(server: Served) -> None:
     publish("onnx", prepare_model("onnx", server.repository, "wished", "version_policy: {all: true}\n"), 1, marker=1)
     publish("onnx", server.repository / "wished", 2, marker=2)
     with Client(server.address) as client:

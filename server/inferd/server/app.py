@@ -78,11 +78,11 @@ class App:
     """
 
     def __init__(
-        self, config: ServerConfig, registry: Registry | None = None, *, seat: WorkerAgent | None = None
+        self, config: ServerConfig, registry: Registry | None = None, *, agent: WorkerAgent | None = None
     ) -> None:
-        """Raises ConfigError, OverridesError, or OSError for files of TLS; binds and starts nothing. `seat`: this is
-        one worker of a group."""
-        if seat is None:  # alone: nobody else may listen where it does
+        """Binds and starts nothing. Raises ConfigError, OverridesError, or OSError for files of TLS. `agent` is given
+        when the app is one of several workers."""
+        if agent is None:  # the only process: no other may listen on its ports
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
         gate = make_call_checks(config)
@@ -90,7 +90,7 @@ class App:
             gate.authority.watch(self._files)
         self._config = config
         self._started = Started((), ())
-        self._farewell = seat.farewell if seat is not None else lambda: None
+        self._send_final_metrics = agent.send_final_metrics if agent is not None else lambda: None
         self._failed = threading.Event()
         self._stop: threading.Event | None = None  # of who waits for the end
         self._stopping = False
@@ -103,12 +103,12 @@ class App:
             observer_for=self._observer,
             loop=self.inline,
             recorded=recorded,
-            shared=seat.shared if seat is not None else None,
+            shared=agent.shared if agent is not None else None,
             busy=self._busy,
             who=gate.client,
         )
         # What the edges see: in a group, wishes and statuses are everybody's.
-        self._front: ManagerLike = self.manager if seat is None else seat.manager_of_group(self.manager)
+        self._front: ManagerLike = self.manager if agent is None else agent.worker_manager(self.manager)
 
         self.manager.subscribe(StateMetrics(self.metrics))
         self.manager.subscribe(self._watch_queue)
@@ -117,7 +117,7 @@ class App:
         if files.models_file is not None and files.models_file_poll:
             self._models_file = FollowedFile(
                 Path(files.models_file), files.models_file_poll, fixed_models(config), self._front,
-                known=seat is not None and seat.begin.configured_models is not None,
+                known=agent is not None and agent.begin.configured_models is not None,
             )  # fmt: skip
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self._front, SERVICES)
@@ -147,7 +147,7 @@ class App:
             self._inflight,
             self.table.unbounded or self.table.unary,
         )
-        render = self.metrics.render if seat is None else partial(seat.render, self.metrics)
+        render = self.metrics.render if agent is None else partial(agent.render, self.metrics)
         self._http: HttpPort = make_http_server(
             config.server.http,
             render,
@@ -163,12 +163,12 @@ class App:
             limiter = gate.limiter
             self.metrics.watch_refusals(lambda: limiter.refused)
         self.metrics.watch_models(lambda: [model.name for model in self.manager.models() if model.error])
-        if seat is None:
+        if agent is None:
             self.metrics.watch_ready(self._health.ready)
         else:
             # A group is ready as long as others serve: one of them that leaves is no news.
-            self.metrics.watch_ready(lambda: self._front.ready() and not seat.stopping)
-            seat.watch(self.metrics)
+            self.metrics.watch_ready(lambda: self._front.ready() and not agent.stopping)
+            agent.watch(self.metrics)
 
     def start(self) -> Started:
         """Binds the ports, then begins to look at the repository; returns before models are loaded. Raises OSError."""
@@ -240,7 +240,7 @@ class App:
         self._http.refuse()
         drained = self._transport.stop(drain.grace)
         drained = self._http.drain(max(0.0, until - time.monotonic())) and drained
-        self._farewell()  # series go with their models
+        self._send_final_metrics()  # before the models close, which removes their series
         self.manager.stop(max(1.0, until - time.monotonic()))
         self._http.stop()
         self._pages.stop()

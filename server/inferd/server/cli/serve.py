@@ -16,7 +16,7 @@ from inferd.server.cli.tfs_flags import add_flags, tfs_settings
 if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
 
-# Triton's metrics have a port of their own; here every HTTP address serves everything.
+# Triton serves its metrics on port 8002. Here every HTTP address serves metrics, too.
 COMPATIBLE = {"triton": ("0.0.0.0:8000", "0.0.0.0:8002"), "tfserving": ("0.0.0.0:8501",)}
 
 
@@ -28,7 +28,7 @@ def add(subparsers: Any) -> None:
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
-    """The flags that make up a configuration; `serve` and `check` share them."""
+    """Adds the flags that make up a configuration. `serve` and `check` share them."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings, see config.yaml")
     parser.add_argument(
         "--model-repository", action="append", metavar="DIR", help="where models come from; may be repeated"
@@ -54,7 +54,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def configuration(args: argparse.Namespace) -> ServerConfig:
-    """The configuration that flags, environment and file give. Raises CommandError with every problem found."""
+    """The configuration from flags, environment and file. Raises CommandError with every problem found."""
     try:
         from inferd.backends.registry import Registry
         from inferd.server.compat.model_server_config import read_models_file
@@ -88,9 +88,10 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
 
 
 def compatible(systems: str | None) -> list[str]:
-    """The HTTP addresses at which the clients of these systems look by default. Raises CommandError for an unknown one.
+    """The HTTP addresses that the clients of these systems use by default. `systems`: names, separated by commas.
+    Raises CommandError for an unknown system.
 
-    The gRPC ports of both (8001, 8500) are among the defaults of `--listen`.
+    The gRPC ports of both systems (8001, 8500) are among the defaults of `--listen`.
     """
     addresses: list[str] = []
     for system in (systems or "").split(","):
@@ -101,16 +102,18 @@ def compatible(systems: str | None) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
-    # First of all: as a container's process 1, it would not even notice a SIGTERM that came while modules are imported.
+    """Serves until stopped. Returns the exit code: 0 after a clean drain, 1 if requests were cut off or the server
+    failed."""
+    # Before everything else: the kernel drops a SIGTERM to a container's process 1 that has no handler, and the imports
+    # below take seconds.
     stop = threading.Event()
-    asked = ends_with_signals(stop)
+    signals = ends_with_signals(stop)
     config = configuration(args)
     _claim_state_dir(config)
     if config.server.workers > 1:
-        from inferd.server.cli.serve_workers import serve_group
+        from inferd.server.cli.serve_workers import serve_with_workers
 
-        return serve_group(config, asked)
+        return serve_with_workers(config, signals)
     try:
         from inferd.server.app import App
         from inferd.server.config.errors import ConfigError
@@ -133,13 +136,14 @@ def run(args: argparse.Namespace) -> int:
         except (OSError, OverridesError) as error:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
 
-        if started is None:  # told to stop before a port was open
+        if started is None:  # a signal came before the ports were open
             return 0 if app.stop() else 1
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc) or "off", ", ".join(started.http) or "off"
             metrics = f"; metrics {', '.join(started.metrics)}" if started.metrics else ""
-            # One write: unbuffered, print() writes the end of the line apart, and a log line may come between.
+            # A single write. With an unbuffered stdout, print() writes the line's end separately, and a line of the log
+            # could come between.
             sys.stdout.write(f"inferd {__version__} ready: grpc {grpc}; http {http}{metrics}; {app.summary()}\n")
             sys.stdout.flush()
 
@@ -150,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _claim_state_dir(config: ServerConfig) -> None:
-    """Until the process ends. Raises CommandError."""
+    """Claims server.state_dir for this process, until it ends. Raises CommandError."""
     from inferd.server.lifecycle.operations.overrides import OverridesError
     from inferd.server.lifecycle.operations.state_dir import claim
 
@@ -162,7 +166,7 @@ def _claim_state_dir(config: ServerConfig) -> None:
 
 
 def missing(error: ImportError) -> str:
-    """What to install. Raises the error again when it is one of our own modules that is broken."""
+    """Says which package to install. Raises the error again if the missing module is one of inferd's own."""
     if error.name and not error.name.startswith("inferd"):
         return (
             f"the server needs {error.name}, which is not installed: pip install 'inferd[server]' with the frameworks"

@@ -1,4 +1,4 @@
-"""`inferd serve` with `server.workers` above 1: this process is the supervisor."""
+"""`inferd serve` with `server.workers` above 1: this process is the supervisor of the workers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
 
 
-def serve_group(config: ServerConfig, asked: list[int]) -> int:
-    """Serves. `asked`: signals that have come, and a place for those that will. Gives 0 after a clean drain, 1 when
-    requests were cut off or the server failed, 130 when it was interrupted twice."""
+def serve_with_workers(config: ServerConfig, signals: list[int]) -> int:
+    """Serves until stopped. `signals` holds the signals that have come so far; later ones are added to it.
+
+    Returns the exit code: 0 after a clean drain, 1 if requests were cut off or the server failed, 130 if it was
+    interrupted twice.
+    """
     from inferd.server import __version__
     from inferd.server.lifecycle.operations.overrides import OverridesError
     from inferd.server.observability import logs
     from inferd.server.workers.supervisor import CannotServe, Supervisor
 
-    group: list[Supervisor] = []
+    supervisors: list[Supervisor] = []  # empty until the supervisor exists; the handlers are set before
 
-    def signalled(number: int, _frame: Any) -> None:
-        asked.append(number)
-        for supervisor in group:
+    def on_stop(number: int, _frame: Any) -> None:
+        signals.append(number)
+        for supervisor in supervisors:
             supervisor.stop()
-            if len(asked) > 1:
-                supervisor.hasten()
+            if len(signals) > 1:
+                supervisor.stop_now()
 
-    def rolled(_number: int, _frame: Any) -> None:
-        for supervisor in group:
+    def on_roll(_number: int, _frame: Any) -> None:
+        for supervisor in supervisors:
             supervisor.roll()
 
-    signal.signal(signal.SIGTERM, signalled)
-    signal.signal(signal.SIGINT, signalled)
-    signal.signal(signal.SIGHUP, rolled)
-    asked[:] = [number for number in asked if number != signal.SIGHUP]  # nothing had begun that could be replaced
+    signal.signal(signal.SIGTERM, on_stop)
+    signal.signal(signal.SIGINT, on_stop)
+    signal.signal(signal.SIGHUP, on_roll)
+    signals[:] = [number for number in signals if number != signal.SIGHUP]  # there were no workers to replace yet
     try:
         log = logs.start(config.log)
     except OSError as error:
@@ -46,8 +49,8 @@ def serve_group(config: ServerConfig, asked: list[int]) -> int:
             supervisor = Supervisor(config)
         except (OSError, OverridesError) as error:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
-        group.append(supervisor)
-        if asked:  # before anybody listened
+        supervisors.append(supervisor)
+        if signals:  # they came before the handlers knew the supervisor
             supervisor.stop()
 
         def ready(summary: str) -> None:
@@ -61,6 +64,6 @@ def serve_group(config: ServerConfig, asked: list[int]) -> int:
             ended_well = supervisor.run(ready)
         except CannotServe as error:
             raise CommandError(str(error)) from None
-    if len(asked) > 1 and asked[-1] == signal.SIGINT:
+    if len(signals) > 1 and signals[-1] == signal.SIGINT:
         return 130
     return 0 if ended_well else 1

@@ -1,4 +1,4 @@
-"""Signals that ask the server to end."""
+"""The signals that stop the server."""
 
 from __future__ import annotations
 
@@ -12,45 +12,44 @@ from typing import Any
 
 
 def ends_with_signals(stop: threading.Event) -> list[int]:
-    """From now on SIGTERM, SIGINT and, but under nohup, SIGHUP (the terminal is gone) set `stop`; a second
-    interrupt ends the process at once. Gives the list of the signals that have come, to which others are added as they
-    come. Main thread only.
+    """From now on SIGTERM, SIGINT and SIGHUP (the terminal is gone; ignored under nohup) set `stop`. A second interrupt
+    ends the process at once. Returns the list of signals that have come; later ones are added to it. Main thread only.
 
-    The event is set by a thread of its own: a handler runs between any two lines of the main thread, also between those
-    of `stop.wait` that hold the lock which `stop.set` takes, and would wait there for ever. A SimpleQueue may be put to
-    from anywhere.
+    The event is set on a thread of its own. A signal handler interrupts the main thread anywhere, even inside
+    `stop.wait` while it holds the event's lock; `stop.set` would then wait for that lock for ever. SimpleQueue.put is
+    safe in a signal handler.
     """
-    came: queue.SimpleQueue[int] = queue.SimpleQueue()
-    seen: list[int] = []
+    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signals: list[int] = []
 
-    def asked(number: int, _frame: Any) -> None:
-        seen.append(number)
-        came.put(number)
+    def handler(number: int, _frame: Any) -> None:
+        signals.append(number)
+        pending.put(number)
 
     def follow() -> None:
         while True:
-            number = came.get()
+            number = pending.get()
             if stop.is_set() and number == signal.SIGINT:
                 print("inferd: interrupted again, ending at once", file=sys.stderr, flush=True)
                 os._exit(130)
             stop.set()
 
     threading.Thread(target=follow, name="inferd-signals", daemon=True).start()
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, asked)
-    return seen
+        signal.signal(signal.SIGHUP, handler)
+    return signals
 
 
 def calls_with_signal(number: int, then: Callable[[], None]) -> None:
-    """Calls `then` once when the signal has come, on a thread of its own; the signal may come again and again. Main
-    thread only."""
-    came: queue.SimpleQueue[int] = queue.SimpleQueue()
+    """Calls `then` on a thread of its own when the signal comes for the first time; later ones do nothing. Main thread
+    only."""
+    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def follow() -> None:
-        came.get()
+        pending.get()
         then()
 
     threading.Thread(target=follow, name="inferd-signals", daemon=True).start()
-    signal.signal(number, lambda number, _frame: came.put(number))
+    signal.signal(number, lambda number, _frame: pending.put(number))

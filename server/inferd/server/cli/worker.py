@@ -1,5 +1,8 @@
-"""One serving process of a group. Started by the supervisor only, never by hand: `python -m inferd.server.cli.worker`
-with the number of the link's descriptor and the supervisor's process id."""
+"""One of several serving processes (`server.workers` above 1). The supervisor starts it; do not start it by hand.
+
+`python -m inferd.server.cli.worker DESCRIPTOR SUPERVISOR`: the number of the link's file descriptor, and the process id
+of the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -19,70 +22,75 @@ if TYPE_CHECKING:
 
 
 def main(descriptor: int, supervisor: int) -> int:
-    """Serves until told to stop. Gives 0 after a clean drain, 1 when requests were cut off or the server failed."""
+    """Serves until the supervisor stops it. Returns the exit code: 0 after a clean drain, 1 if requests were cut off or
+    the server failed."""
     if not end_with(supervisor):
         return 1
     os.set_inheritable(descriptor, False)
-    asked = threading.Event()
+    sigterm = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    calls_with_signal(signal.SIGTERM, asked.set)
+    calls_with_signal(signal.SIGTERM, sigterm.set)
 
     from inferd.server.app import App
     from inferd.server.config.errors import ConfigError
     from inferd.server.lifecycle.operations.overrides import OverridesError
     from inferd.server.observability import logs
     from inferd.server.workers.link import Link
-    from inferd.server.workers.messages import Impossible, Opened, Ready
+    from inferd.server.workers.messages import Opened, Ready, StartFailed
     from inferd.server.workers.worker_agent import WorkerAgent
 
     end = socket.socket(fileno=descriptor)
-    seat = WorkerAgent(lambda received, lost: Link(end, received, lost, name="inferd-supervisor"))
-    begin = seat.begin
+    agent = WorkerAgent(lambda received, lost: Link(end, received, lost, name="inferd-supervisor"))
+    begin = agent.begin
     with logs.start(begin.config.log, worker=begin.number):
         try:
-            app = App(begin.config, seat=seat)
+            app = App(begin.config, agent=agent)
             if not begin.late:
                 started = app.open()
-                seat.tell(Opened(started.grpc, started.http))
+                agent.tell(Opened(started.grpc, started.http))
         except (OSError, OverridesError, ConfigError) as error:
-            seat.tell(Impossible(str(error.strerror or error) if isinstance(error, OSError) else str(error)))
+            agent.tell(StartFailed(str(error.strerror or error) if isinstance(error, OSError) else str(error)))
             return 1
         app.begin()
-        orders = _Orders(seat, app)
+        orders = _Orders(agent, app)
         orders.start()
-        threading.Thread(target=orders.ask_to_leave, args=(asked,), name="inferd-leave", daemon=True).start()
-        app.wait(orders.stop, lambda: seat.tell(Ready(app.summary())))
+        threading.Thread(target=orders.request_leave, args=(sigterm,), name="inferd-leave", daemon=True).start()
+        app.wait(orders.stop, lambda: agent.tell(Ready(app.summary())))
         if orders.leaving:
             app.leave(orders.hurry)
         return 0 if app.stop() else 1
 
 
 class _Orders(threading.Thread):
-    """Does what the supervisor says. `stop` is set when the worker is to end; `leaving`: it lets its connections go to
-    the others first, unless `hurry` is set."""
+    """A thread that carries out the supervisor's orders.
 
-    def __init__(self, seat: WorkerAgent, app: App) -> None:
+    stop      set when the worker must end
+    leaving   before it ends, the worker waits until its connections have moved to other workers
+    hurry     set when it must not wait for that
+    """
+
+    def __init__(self, agent: WorkerAgent, app: App) -> None:
         super().__init__(name="inferd-orders", daemon=True)
-        self._seat = seat
+        self._agent = agent
         self._app = app
         self.stop = threading.Event()
         self.hurry = threading.Event()
         self.leaving = False
 
     def run(self) -> None:
-        from inferd.server.workers.messages import Impossible, Leave, Open, Opened
+        from inferd.server.workers.messages import Leave, Open, Opened, StartFailed
 
         while not self.hurry.is_set():
-            order = self._seat.next_order()
+            order = self._agent.next_order()
             if isinstance(order, Open):
                 try:
                     started = self._app.open()
-                except Exception as error:  # whatever it is: a worker that never serves would be waited for
-                    words = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-                    self._seat.tell(Impossible(str(words or error)))
+                except Exception as error:  # any error: the supervisor must not wait for a worker that never serves
+                    reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+                    self._agent.tell(StartFailed(str(reason or error)))
                     self.stop.set()
                 else:
-                    self._seat.tell(Opened(started.grpc, started.http))
+                    self._agent.tell(Opened(started.grpc, started.http))
             elif isinstance(order, Leave):
                 self.leaving = True
                 self.stop.set()
@@ -90,12 +98,13 @@ class _Orders(threading.Thread):
                 self.hurry.set()
                 self.stop.set()
 
-    def ask_to_leave(self, asked: threading.Event) -> None:
-        """Waits for a signal to this worker alone. Not for the signal's handler, which runs between any two lines."""
-        from inferd.server.workers.messages import Leaving
+    def request_leave(self, sigterm: threading.Event) -> None:
+        """Waits for SIGTERM to this worker and tells the supervisor. Runs on a thread of its own, because a signal
+        handler may interrupt code that holds the link's lock."""
+        from inferd.server.workers.messages import LeaveRequested
 
-        asked.wait()
-        self._seat.tell(Leaving())
+        sigterm.wait()
+        self._agent.tell(LeaveRequested())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""`server.workers` above 1: several serving processes on the same ports, under a supervisor that serves nothing.
+"""`server.workers` above 1: several processes serve on the same ports. A supervisor process starts and watches them.
 
-supervisor   in the process that was started: ports, workers, agreements, wishes, totals
-seat         in each worker: its end of the link, through which it is one of many
+supervisor     runs in the process that was started; holds the ports, starts and replaces the workers, decides when a
+               new version may serve, keeps the operators' overrides, adds up the metrics. It answers no requests.
+worker_agent   runs in each worker: the worker's end of the link to the supervisor
 """

@@ -1,4 +1,4 @@
-"""One worker as the supervisor sees it: its process, its end of the link, and how far it has come."""
+"""One worker as the supervisor sees it: its process, the link to it, and its phase."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ _COMMAND = (sys.executable, "-P", "-m", "inferd.server.cli.worker")
 
 
 class ChildPhase(enum.Enum):
-    """How far a worker has come."""
+    """The phases of a worker's life, in order."""
 
-    STARTING = "starting"  # imports, binds (not one that starts late), loads
-    READY = "ready"  # what it wanted at first is served or has failed
-    OPENING = "opening"  # a late one: it has what the others have, and opens its ports
+    STARTING = "starting"  # imports, binds its ports (unless it starts late), loads
+    READY = "ready"  # every version found by its first scan is available or has failed
+    OPENING = "opening"  # late workers only: it serves the versions that the others serve, and opens its ports
     SERVING = "serving"
-    LEAVING = "leaving"  # its connections go to the others
+    LEAVING = "leaving"  # its connections move to the other workers
     GONE = "gone"
 
 
 class Child:
-    """Used by the supervisor's thread. `id` is never used twice; `number` is handed on to its replacement.
+    """The supervisor's thread only.
 
-    `received` and `lost` are called on the link's thread.
+    id       unique for the life of the supervisor
+    number   from 1 to the number of workers; a replacement gets the number of the worker that it replaces
+    late     the worker opens its ports only when the supervisor says so, because others serve already
     """
 
     def __init__(self, id: int, number: int, *, late: bool) -> None:  # noqa: A002
@@ -42,31 +44,34 @@ class Child:
         self.phase = ChildPhase.STARTING
         self.replaces: Child | None = None
         self.states: dict[str, States] = {}
-        self.families: Families = ()  # what it has counted, as last heard
+        self.families: Families = ()  # its metrics, as last received
         self._final = False
         self.began = 0.0  # monotonic
-        self.stopping = False  # it was told to end, or has asked to
-        self.replaced = False  # another one takes its place, or will
+        self.stopping = False  # the supervisor has told it to end, or it has asked for that
+        self.replaced = False  # a replacement has been started or will be
         self.process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
 
     def start(self, received: Callable[[Child, Any, Answer | None], None], lost: Callable[[Child], None]) -> None:
-        """Starts the process. Call it on the thread that lives longest: workers die with the thread that started
-        them. Raises OSError or RuntimeError when the system gives no process or thread; then nothing is left of it."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+        """Starts the process. `received` and `lost` are called on the link's thread.
+
+        Call it on the supervisor's main thread: the kernel kills a worker when the thread that started it ends.
+        Raises OSError or RuntimeError when the system gives no process or thread; everything is then released.
+        """
+        supervisor_end, worker_end = socket.socketpair()
+        with worker_end:
             try:
                 self.process = subprocess.Popen(
-                    [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=(theirs.fileno(),),
+                    [*_COMMAND, str(worker_end.fileno()), str(os.getpid())],
+                    pass_fds=(worker_end.fileno(),),
                     stdin=subprocess.DEVNULL,
-                    process_group=0,  # an interrupt from the terminal is for the supervisor
+                    process_group=0,  # an interrupt from the terminal must reach only the supervisor
                 )
             except BaseException:
-                ours.close()
+                supervisor_end.close()
                 raise
         self._link = Link(
-            ours,
+            supervisor_end,
             lambda message, answer: received(self, message, answer),
             lambda: lost(self),
             name=f"inferd-worker-{self.number}",
@@ -80,32 +85,32 @@ class Child:
             raise
 
     def count(self, families: Families, *, final: bool = False) -> None:
-        """Keeps what it has counted. Nothing that comes after its `final` word does: the series of a worker that ends
-        go with its models, while it still answers."""
+        """Stores the worker's metrics. After a `final` report all others are ignored: a worker that ends still
+        answers, but it drops the series of a model when it closes that model."""
         if final or not self._final:
             self.families = families
         self._final |= final
 
     @property
     def link(self) -> Link:
-        """The link to it."""
+        """The link to the worker."""
         assert self._link is not None
         return self._link
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The worker's process id."""
         assert self.process is not None
         return self.process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the supervisor has not yet seen the worker end."""
         return self.phase is not ChildPhase.GONE
 
     @property
     def available(self) -> set[tuple[str, int]]:
-        """The versions that it serves."""
+        """The versions that the worker serves, as (model, version)."""
         return {
             (model, version)
             for model, states in self.states.items()
@@ -115,16 +120,16 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Whether its process has."""
+        """Whether the worker's process has ended."""
         return self.process is None or self.process.poll() is not None
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Sends SIGKILL to the worker, unless it has ended."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
 
     def exit_code(self, *, kill: bool) -> int | None:
-        """The code with which it has ended, None while it has not; `kill`: it is to end now. Does not wait."""
+        """The exit code of the worker, None while it runs. `kill`: sends SIGKILL if it still runs. Does not wait."""
         assert self.process is not None
         code = self.process.poll()
         if code is None and kill:
@@ -132,6 +137,6 @@ class Child:
         return code
 
     def wait(self) -> None:
-        """Waits for the end of one that was killed."""
+        """Waits until the worker, which was killed before, has ended."""
         if self.process is not None:
             self.process.wait()

@@ -1,4 +1,4 @@
-"""The agenda of one thread: jobs that others post to it, and jobs whose time comes."""
+"""The event loop of one thread: jobs that other threads post, and jobs with a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ Job = Callable[[], None]
 
 
 class JobLoop:
-    """`post` from any thread and from signal handlers; the rest on the thread whose agenda it is. Times are monotonic
-    seconds."""
+    """Call `post` from any thread or signal handler, and everything else on the thread that runs the loop.
+
+    Times are monotonic seconds.
+    """
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -21,15 +23,15 @@ class JobLoop:
         self._numbers = itertools.count(1)  # timers of the same time run in the order in which they were set
 
     def post(self, job: Job) -> None:
-        """Has the thread run it soon."""
+        """Queues a job for the loop's thread."""
         self._inbox.put(job)
 
     def after(self, seconds: float, job: Job) -> None:
-        """Has the thread run it in so many seconds."""
+        """Schedules a job to run in `seconds`."""
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), job))
 
     def turn(self, until: float | None = None) -> None:
-        """Waits for a job or a timer, at the longest `until` then, and runs one job and what is due."""
+        """Waits for a job or a timer, but not beyond `until`. Then runs one posted job and all timers that are due."""
         due = [at for at in (self._timers[0][0] if self._timers else None, until) if at]
         try:
             job = self._inbox.get(timeout=max(0.0, min(due) - time.monotonic()) if due else None)

@@ -1,4 +1,7 @@
-"""What the supervisor and its workers say to each other. Values only."""
+"""The messages between the supervisor and its workers. Values only.
+
+A docstring that begins with "Asked" belongs to a message that is answered; all others are told (see `link`).
+"""
 
 from __future__ import annotations
 
@@ -16,34 +19,37 @@ from inferd.server.workers.metrics_totals import Families
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The first message: what this worker is and serves.
+    """The first message: the worker's number and what it serves.
 
-    `number` is from 1 to `size`; a worker takes the number of the one that it replaces. `late`: it opens its ports only
-    when it is told to, because others serve already. `configured_models` None: the models that the configuration names.
+    number              from 1 to `size`; a replacement gets the number of the worker that it replaces
+    late                the worker opens its ports only when it gets `Open`, because others serve already
+    overrides           the operators' overrides, by model
+    persistent          the supervisor keeps the overrides on disk
+    configured_models   None: the models that the configuration names
     """
 
     config: ServerConfig
     number: int
     size: int
     late: bool
-    wishes: Mapping[str, ModelOverrides] = field(default_factory=dict)
+    overrides: Mapping[str, ModelOverrides] = field(default_factory=dict)
     persistent: bool = False
     configured_models: Mapping[str, ConfiguredModel] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """The ports may be opened."""
+    """Open the ports."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupReady:
-    """Every worker of the first generation is ready: the server is."""
+    """All workers that were started first are ready, and so the server is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Let the connections go to the others, one by one, and end."""
+    """Take no new connections, wait until the clients have moved to other workers, and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +58,16 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Wished:
-    """The operators' wishes for a model, as they stand."""
+class OverridesChanged:
+    """The current overrides of a model."""
 
     model: str
-    wishes: ModelOverrides
+    overrides: ModelOverrides
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """What was loaded may serve, or (`refusal`) may not: another worker could not load it."""
+class ActivationDecided:
+    """The loaded version `key` may serve. If `refusal` is not empty, it must not: another worker could not load it."""
 
     key: str
     refusal: str = ""
@@ -69,7 +75,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class PeerStates:
-    """How another worker's versions of a model stand: version → (state's name, error). None: it has no such model."""
+    """The versions of a model in another worker: version → (state's name, error). None: it no longer has the model."""
 
     worker: int
     model: str
@@ -85,12 +91,12 @@ class PeerGone:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Asked: the worker's own metrics, as `totals.Families`."""
+    """Asked: the worker's own metrics. Answered with `metrics_totals.Families`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Asked: anything at all, which shows that the worker still does."""
+    """Asked: a sign of life. Answered with None."""
 
 
 # From a worker
@@ -106,26 +112,27 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What the first look at the repository wanted is served, or has failed."""
+    """Every version found by the first scan is available or has failed."""
 
     summary: str
 
 
 @dataclass(frozen=True, slots=True)
-class Impossible:
-    """It cannot serve: a port, the state directory. Another try would end the same way."""
+class StartFailed:
+    """The worker cannot serve (a port, the state directory). Another try would fail in the same way."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """Somebody has sent this worker alone a SIGTERM."""
+class LeaveRequested:
+    """This worker, and not the whole server, has received SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A version is loaded and waits for the others. `key` stands for its name, number, files and settings."""
+    """A version (`subject`) is loaded and waits until the other workers have loaded it. `key` is a digest of its name,
+    number, files and settings."""
 
     key: str
     subject: str
@@ -133,7 +140,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """What was loaded is not wanted any more."""
+    """The loaded version `key` is no longer wanted."""
 
     key: str
 
@@ -149,28 +156,35 @@ class NotLoaded:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """As PeerStates, of the worker itself."""
+    """As PeerStates, but of the worker that sends it."""
 
     model: str
     states: Mapping[int, tuple[str, str]] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """Asked: wishes that an operation (0: none) has led to. Answered with those that count: the first that the
-    operation led to, on whichever worker."""
+class KeepOverrides:
+    """Asked: store a model's overrides, which this worker has computed for an operation (its number; 0: for none).
+    Answered with the overrides that count: those of the worker that was first with this operation."""
 
     operation: int
     model: str
-    wishes: ModelOverrides
+    overrides: ModelOverrides
 
 
 @dataclass(frozen=True, slots=True)
-class Scrape:
-    """Asked: what the others' metrics are, and those of workers that are gone; a `totals.Others`. `own` is kept for the
-    time when this worker is gone."""
+class CollectOthers:
+    """Asked: the metrics of the other workers and of workers that are gone. Answered with `metrics_totals.Others`.
+    The supervisor stores `own` (the asking worker's metrics) in case this worker dies."""
 
     own: Families
+
+
+@dataclass(frozen=True, slots=True)
+class FinalMetrics:
+    """The last metrics of a worker that ends, so that no count is lost."""
+
+    families: Families
 
 
 # Both ways
@@ -178,8 +192,8 @@ class Scrape:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Asked: what an operator wants. A worker asks the supervisor, which numbers it and asks every worker. Answered
-    with the ModelStatus, or None for `replace`."""
+    """Asked: an operator's request. A worker asks the supervisor, which numbers the operation and asks every worker.
+    Answered with the ModelStatus, or None for `replace`."""
 
     kind: Literal["load", "unload", "label", "rollback", "replace"]
     model: str
@@ -188,10 +202,3 @@ class Operation:
     label: str = ""
     models: Mapping[str, ConfiguredModel] = field(default_factory=dict)
     number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Farewell:
-    """A worker's last metrics, so that nothing that it counted is lost."""
-
-    families: Families

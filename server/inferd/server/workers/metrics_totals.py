@@ -1,8 +1,8 @@
-"""The metrics of a group from those of its workers: counters and histograms are added up, gauges by what they mean.
+"""The metrics of the whole server, made from those of its workers.
 
-What a worker counted stays counted when it is gone: the supervisor keeps the last totals that it saw of it. A worker
-that does not answer in time counts with its last totals, too, so no counter goes backwards. Totals of a model or
-version that no worker knows any more go with it.
+Counters and histograms are added up; each gauge is added up or reduced to its minimum or maximum, whichever fits its
+meaning. Counters do not go backwards: a worker that is gone, or does not answer in time, counts with the last totals
+that the supervisor has of it. Totals of a model or version that no live worker reports are dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Sample = tuple[str, Labels, float]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One series with its samples. `kind`: counter, gauge, histogram, ... as prometheus_client calls it."""
+    """One metric family with its samples. `kind`: counter, gauge, histogram, ... as in prometheus_client."""
 
     name: str
     help: str
@@ -37,13 +37,13 @@ Families = tuple[Family, ...]
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What the supervisor knows beside the asking worker's own metrics.
+    """What the supervisor knows besides the metrics of the asking worker.
 
     live      metrics of the other workers, by worker number
-    past      totals of workers that are gone or did not answer, by the number they had
+    past      totals of workers that are gone or did not answer, by worker number
     restarts  how often a worker was started in the place of another
-    serving   workers that serve
-    since     seconds since 1970 at which the group was started, 0 where that is not known yet
+    serving   how many workers serve
+    since     start of the server in seconds since 1970; 0 if it is not known yet
     """
 
     live: Sequence[tuple[int, Families]] = ()
@@ -53,14 +53,14 @@ class Others:
     since: float = 0.0
 
     def as_past(self) -> Others:
-        """When there is nothing newer: what was counted stays counted."""
+        """The same, with the live metrics as past ones: used when the supervisor does not answer."""
         return Others((), (*self.live, *self.past), self.restarts, self.serving, self.since)
 
 
 _SERVABLE: Final = ("model", "version")
 _COUNTED: Final = ("counter", "histogram", "summary")
 _SINCE: Final = "process_start_time_seconds"
-# Gauges that do not add up.
+# Gauges whose sum means nothing.
 _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
     series.READY.name: min,
     _SINCE: min,
@@ -68,7 +68,7 @@ _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
     series.STATE.name: max,
     series.MODEL_ERROR.name: max,
     series.LOAD_SECONDS.name: max,
-    # Each has a bound of its own: what counts is the one that is nearest to it.
+    # Each process has its own limit, so the worker that is nearest to its limit is shown.
     "process_open_fds": max,
     "process_max_fds": max,
     "python_info": max,
@@ -76,7 +76,7 @@ _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
 
 
 def families(collected: Iterable[Metric]) -> Families:
-    """What a registry collects, as plain values."""
+    """The metrics that a registry collects, as plain values."""
     return tuple(
         Family(
             metric.name,
@@ -89,12 +89,12 @@ def families(collected: Iterable[Metric]) -> Families:
 
 
 def lasting(found: Families) -> Families:
-    """Those that outlive their worker."""
+    """The families that stay valid when their worker is gone: counters, histograms and summaries."""
     return tuple(family for family in found if family.kind in _COUNTED and family.samples)
 
 
 def added(*many: Families) -> Families:
-    """Families added up, in the order in which they first come."""
+    """The sum of families of the same name, in the order in which the names first appear."""
     sums: dict[str, _Sum] = {}
     for found in many:
         for family in found:
@@ -102,24 +102,28 @@ def added(*many: Families) -> Families:
     return tuple(sum_.family for sum_ in sums.values())
 
 
-def group(own: Families, number: int, others: Others) -> Families:
-    """The metrics of the whole group. `number` is the worker of `own`."""
+def server_totals(own: Families, number: int, others: Others) -> Families:
+    """The metrics of the whole server. `own` are the metrics of the worker `number`."""
     live = [(number, own), *others.live]
     known = {_servable(sample) for _, found in live for family in found for sample in family.samples}
     past = [(worker, _only(known, lasting(found))) for worker, found in others.past]
-    workers = {worker: 0.0 for worker, _ in live}
+    answered = {worker: 0.0 for worker, _ in live}
     for worker, found in (*live, *past):
-        workers[worker] = workers.get(worker, 0.0) + _answered(found)
+        answered[worker] = answered.get(worker, 0.0) + _answered_requests(found)
     return (
         *map(partial(_started, others.since), added(*(found for _, found in live), *(found for _, found in past))),
         _family(series.GROUP_WORKERS, "gauge", [((), float(others.serving))]),
         _family(series.GROUP_RESTARTS, "counter", [((), float(others.restarts))]),
-        _family(series.GROUP_REQUESTS, "counter", [((("worker", str(one)),), count) for one, count in workers.items()]),
+        _family(
+            series.GROUP_REQUESTS,
+            "counter",
+            [((("worker", str(worker)),), count) for worker, count in answered.items()],
+        ),
     )
 
 
 def text(found: Families) -> bytes:
-    """In Prometheus' text format."""
+    """The families in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Fixed(found))
     return generate_latest(registry)
@@ -127,7 +131,7 @@ def text(found: Families) -> bytes:
 
 @dataclass(slots=True)
 class _Sum:
-    """One family, being added up."""
+    """The running sum of one family."""
 
     first: Family
     values: dict[tuple[str, Labels], float] = field(default_factory=dict)
@@ -162,7 +166,7 @@ def _plus(one: float, other: float) -> float:
 
 
 def _servable(sample: Sample) -> Labels:
-    """What of a sample's labels says which model and version it is about."""
+    """Those labels of a sample that name its model and version."""
     return tuple((key, value) for key, value in sample[1] if key in _SERVABLE)
 
 
@@ -179,11 +183,11 @@ def _only(known: set[Labels], found: Families) -> Families:
 
 
 def _started(since: float, family: Family) -> Family:
-    """Workers come and go; a server that has been started anew is another matter."""
+    """Replaces the start time of a worker's process by that of the server, which a worker's restart does not change."""
     return replace(family, samples=((_SINCE, (), since),)) if since and family.name == _SINCE else family
 
 
-def _answered(found: Families) -> float:
+def _answered_requests(found: Families) -> float:
     return sum(sample[2] for family in found if family.name == series.REQUESTS.name for sample in family.samples)
 
 

@@ -1,7 +1,9 @@
-"""What operators want, done by every worker: asked of all in one order, answered when all have done it.
+"""Operators' requests (load, unload, label, rollback, replace) with several workers.
 
-The supervisor's `Overrides` is the only store. Each worker computes what an operation makes of the overrides; the first
-result is kept and counts for all. At the end of each operation every worker is told the overrides as they stand.
+The supervisor sends every operation to every worker, in the same order, and answers the operator when all have carried
+it out. The supervisor's `Overrides` are the only store. Each worker computes the overrides that follow from an
+operation; the first result is stored and counts for all workers. At the end of each operation the supervisor sends the
+current overrides to every worker.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from inferd.server.lifecycle.operations.overrides import ModelOverrides, Overrid
 from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.workers.child import Child, ChildPhase
 from inferd.server.workers.link import Answer, LinkLost
-from inferd.server.workers.messages import Keep, Operation, Wished
+from inferd.server.workers.messages import KeepOverrides, Operation, OverridesChanged
 
-_COUNT = (ChildPhase.READY, ChildPhase.OPENING, ChildPhase.SERVING)
-"""Whose outcome is waited for. A worker that starts does what is asked, too, but in its own time."""
+_AWAITED = (ChildPhase.READY, ChildPhase.OPENING, ChildPhase.SERVING)
+"""Workers in these phases are waited for. A worker that starts carries out the operation later."""
 
 
 @dataclass(slots=True)
-class _Running:
+class _RunningOperation:
     operation: Operation
     asker: Child
     answer: Answer
@@ -34,54 +36,60 @@ class _Running:
 
 
 class Operations:
-    """The supervisor's thread only; `post` brings answers back to it. `everyone` gives the workers that live."""
+    """The supervisor's thread only.
+
+    children            gives the workers that are alive
+    post                runs a function on the supervisor's thread
+    configured_models   the models of the last `replace`, None before the first
+    """
 
     def __init__(
         self,
         overrides: Overrides,
-        everyone: Callable[[], Iterable[Child]],
+        children: Callable[[], Iterable[Child]],
         post: Callable[[Callable[[], None]], None],
     ) -> None:
         self._overrides = overrides
-        self._everyone = everyone
+        self._children = children
         self._post = post
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _RunningOperation] = {}
         self._last = 0
-        self._newest: dict[str, int] = {}  # by model: the last operation that made wishes
+        self._newest: dict[str, int] = {}  # by model: the last operation that changed its overrides
         self.configured_models: Mapping[str, ConfiguredModel] | None = None
 
     def start(self, asker: Child, operation: Operation, answer: Answer) -> None:
-        """A worker passes on what an operator asked it for."""
+        """Runs an operation on all workers. `asker` is the worker that the operator has called; `answer` gets the
+        outcome."""
         self._last += 1
         number = self._last
-        running = self._running[number] = _Running(replace(operation, number=number), asker, answer)
+        running = self._running[number] = _RunningOperation(replace(operation, number=number), asker, answer)
         if operation.kind == "replace":
             self.configured_models = operation.models
-        asked = list(self._everyone())
-        running.waiting = {child.id for child in asked if child.phase in _COUNT or child is asker}
-        for child in asked:
+        children = list(self._children())
+        running.waiting = {child.id for child in children if child.phase in _AWAITED or child is asker}
+        for child in children:
             self._ask(child, running.operation)
 
-    def keep(self, child: Child, keep: Keep, answer: Answer) -> None:
-        """A worker has worked out the wishes for a model."""
+    def keep(self, child: Child, keep: KeepOverrides, answer: Answer) -> None:
+        """Stores the overrides that a worker has computed for a model, unless another worker was first."""
         running = self._running.get(keep.operation)
         if keep.operation and (running is None or keep.operation < self._newest.get(keep.model, 0)):
-            # A worker that is behind the others: what came of this, or of a later operation, stands.
+            # This worker is behind the others: the result of this operation, or of a later one, already counts.
             kept = None if running is None else running.kept.get(keep.model)
             answer(self._overrides.of(keep.model) if kept is None else kept)
             return
-        wishes = keep.wishes if running is None else running.kept.get(keep.model, keep.wishes)
+        overrides = keep.overrides if running is None else running.kept.get(keep.model, keep.overrides)
         try:
-            self._overrides.change(keep.model, wishes)
+            self._overrides.change(keep.model, overrides)
         except OverridesError as error:
             answer(error)
             return
         if running is not None:
-            running.kept[keep.model] = wishes
+            running.kept[keep.model] = overrides
             self._newest[keep.model] = keep.operation
-        answer(wishes)
+        answer(overrides)
         if running is None:
-            self._tell(keep.model)
+            self._broadcast(keep.model)
 
     def _ask(self, child: Child, operation: Operation) -> None:
         def done(outcome: Future[Any]) -> None:
@@ -89,39 +97,39 @@ class Operations:
 
         child.link.ask(operation).add_done_callback(done)
 
-    def _done(self, number: int, child: Child, done: Future[Any]) -> None:
+    def _done(self, number: int, child: Child, outcome: Future[Any]) -> None:
         running = self._running.get(number)
         if running is None or child.id not in running.waiting:
             return
         running.waiting.discard(child.id)
-        error = done.exception()
+        error = outcome.exception()
         if not isinstance(error, LinkLost):
-            running.outcomes[child.id] = (child, error if error is not None else done.result())
+            running.outcomes[child.id] = (child, error if error is not None else outcome.result())
         if running.waiting:
             return
         del self._running[number]
         if not self._running:
             self._newest.clear()
         for model in {running.operation.model, *running.kept}:
-            self._tell(model)
+            self._broadcast(model)
         running.answer(_outcome(running))
 
-    def _tell(self, model: str) -> None:
+    def _broadcast(self, model: str) -> None:
         if model:
-            news = Wished(model, self._overrides.of(model))
-            for child in self._everyone():
-                child.link.tell(news)
+            message = OverridesChanged(model, self._overrides.of(model))
+            for child in self._children():
+                child.link.tell(message)
 
 
-def _outcome(running: _Running) -> object:
-    """The asker's own, unless that is fine and another worker's is not."""
+def _outcome(running: _RunningOperation) -> object:
+    """The outcome on the asking worker. If that is no error, the first error of another worker."""
     own = running.outcomes.get(running.asker.id)
     if own is not None and isinstance(own[1], BaseException):
         return own[1]
     for child, outcome in running.outcomes.values():
         if isinstance(outcome, ServingError):
-            words = f"worker {child.number}: {outcome.message}"
-            return type(outcome)(words, accepted=outcome.accepted, retry_after=outcome.retry_after)
+            message = f"worker {child.number}: {outcome.message}"
+            return type(outcome)(message, accepted=outcome.accepted, retry_after=outcome.retry_after)
         if isinstance(outcome, BaseException):
             return outcome
     return own[1] if own is not None else Unavailable("the worker that was asked is gone", accepted=True)

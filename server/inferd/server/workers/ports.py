@@ -1,7 +1,7 @@
-"""The ports of a group: proved free, then held for as long as the supervisor lives.
+"""The ports of the workers: the supervisor checks that they are free and then holds them until it ends.
 
-A held port is bound and not listened on, so it takes no connection; workers of the same user may listen on it beside
-(SO_REUSEPORT), and nobody else may. While a worker is replaced the port stays ours.
+A held port is bound but not listened on, so it accepts no connections. With SO_REUSEPORT, workers of the same user
+listen on the same port; other users' processes cannot. The port stays reserved while a worker is replaced.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.observability.events import event, get
 
 _NO_FAMILY = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
-_TRIES = 20  # for a free port that is free at every address of a name
+_TRIES = 20  # to find a port that is free at every address of a host name
 
 
 class HeldPorts:
-    """The addresses at which workers listen, port 0 filled in. Closed by `close`."""
+    """The addresses on which the workers listen; a port 0 is replaced by the port that was chosen. Release the ports
+    with `close`."""
 
     def __init__(
         self, grpc: Sequence[str], http: Sequence[str], metrics: Sequence[str], held: Sequence[socket.socket]
@@ -32,9 +33,9 @@ class HeldPorts:
 
     @classmethod
     def of(cls, config: ServerConfig) -> HeldPorts:
-        """Raises OSError that names the address which cannot be had. Of the two default gRPC addresses the second is
-        left out, with a warning, when it is taken."""
-        asked = "listen" in config.server.model_fields_set
+        """Holds all ports of the configuration. Raises OSError, which names the address that cannot be held. If the
+        second of the two default gRPC addresses is taken, it is left out, with a warning."""
+        configured = "listen" in config.server.model_fields_set
         held: list[socket.socket] = []
         grpc: list[str] = []
         try:
@@ -42,7 +43,7 @@ class HeldPorts:
                 try:
                     grpc.append(_hold(text, held))
                 except OSError as error:
-                    if asked or number == 0:
+                    if configured or number == 0:
                         raise
                     reason = f"{error.strerror or error}; this default address is left out"
                     event(get("group"), logging.WARNING, reason)
@@ -55,19 +56,19 @@ class HeldPorts:
         return cls(grpc, http, metrics, held)
 
     def apply(self, config: ServerConfig) -> ServerConfig:
-        """The configuration with these addresses, all of them asked for."""
+        """The configuration with these addresses, as if the user had set them."""
         addresses = {"listen": self.grpc, "http": self.http, "metrics": self.metrics}
         server = config.server.model_copy(update=addresses)
         return config.model_copy(update={"server": server})
 
     def close(self) -> None:
-        """Lets go of the ports."""
+        """Releases the ports."""
         for sock in self._held:
             sock.close()
 
 
 def _hold(text: str, held: list[socket.socket]) -> str:
-    """Proves an address free and holds it. Gives it with its port."""
+    """Checks that an address is free and adds its sockets to `held`. Returns the address with the chosen port."""
     if text.startswith("unix:"):
         raise OSError(
             errno.EINVAL,
@@ -79,7 +80,7 @@ def _hold(text: str, held: list[socket.socket]) -> str:
             found, chosen = _bind_all(text, host, port)
         except OSError as error:
             if port == 0 and error.errno == errno.EADDRINUSE:
-                continue  # free at the first address of the name, taken at the next
+                continue  # the chosen port is taken at another address of the host name
             raise
         held += found
         return f"{text.rpartition(':')[0]}:{chosen}"
@@ -105,7 +106,7 @@ def _bind_all(text: str, host: str, port: int) -> tuple[list[socket.socket], int
                 sockets.append(sock)
                 port = sock.getsockname()[1]
         if not sockets:
-            if host == "::":  # a machine without IPv6
+            if host == "::":  # the machine has no IPv6
                 sockets.append(_bind(socket.AF_INET, "0.0.0.0", port, both=False))
                 port = sockets[0].getsockname()[1]
             else:
@@ -118,21 +119,21 @@ def _bind_all(text: str, host: str, port: int) -> tuple[list[socket.socket], int
 
 
 def _bind(family: int, host: str, port: int, *, both: bool) -> socket.socket:
-    # Alone first: without SO_REUSEPORT the kernel refuses a port that anybody else listens on or holds.
-    with _socket(family, both) as proof:
-        proof.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier life may linger
-        proof.bind((host, port))
-        port = proof.getsockname()[1]
-    for linger in (False, True):
+    # First without SO_REUSEPORT: the kernel then refuses a port that another process listens on or holds.
+    with _socket(family, both) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # allows connections in TIME_WAIT
+        probe.bind((host, port))
+        port = probe.getsockname()[1]
+    for allow_time_wait in (False, True):
         sock = _socket(family, both)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # Set, it would let a second supervisor hold the port, too: only where connections linger.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(linger))
+            # SO_REUSEADDR would also let a second supervisor hold the port, so it is set only in the second try.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(allow_time_wait))
             sock.bind((host, port))
         except BaseException as error:
             sock.close()
-            if linger or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+            if allow_time_wait or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
                 raise
         else:
             return sock

@@ -1,4 +1,5 @@
-"""Operators' wishes in a worker: a copy. The supervisor keeps them, on disk where there is a state directory."""
+"""A worker's copy of the operators' overrides. The supervisor keeps the original, on disk if there is a state
+directory."""
 
 from __future__ import annotations
 
@@ -9,25 +10,25 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from inferd.server.lifecycle.operations.overrides import ModelOverrides, Overrides, OverridesError
 from inferd.server.workers.link import LinkLost
 
-_PATIENCE = 10.0  # seconds for the supervisor to write a small file
+_KEEP_TIMEOUT = 10.0  # seconds for the supervisor to write a small file
 
 
 class SharedOverrides(Overrides):
     """See Overrides. The manager's thread only.
 
-    `keep` asks the supervisor, which answers with the wishes that count: those that another worker was led to before by
-    the same operation.
+    `keep` sends a model's new overrides to the supervisor. The supervisor answers with the overrides that count: if
+    another worker has computed overrides for the same operation before, those.
     """
 
     def __init__(
         self,
-        wishes: Mapping[str, ModelOverrides],
+        overrides: Mapping[str, ModelOverrides],
         keep: Callable[[str, ModelOverrides], Future[ModelOverrides]],
         *,
         persistent: bool,
     ) -> None:
         super().__init__(None)
-        for model, kept in wishes.items():
+        for model, kept in overrides.items():
             self.adopt(model, kept)
         self._keep = keep
         self._kept_on_disk = persistent
@@ -42,7 +43,7 @@ class SharedOverrides(Overrides):
         if wishes == self.of(model):
             return
         try:
-            kept = self._keep(model, wishes).result(_PATIENCE)
+            kept = self._keep(model, wishes).result(_KEEP_TIMEOUT)
         except (LinkLost, FutureTimeoutError) as error:
             raise OverridesError(f"the supervisor did not take the wish: {error or 'no answer'}") from None
         self.adopt(model, kept)

@@ -1,15 +1,15 @@
-"""The supervisor: starts the workers, keeps them in number and in step, and ends when it is told to.
+"""The supervisor: starts the workers, replaces those that end, and coordinates what all workers must do together.
 
-Everything happens on the thread that calls `run`; links, signals and timers post functions to it. It serves nothing and
-imports neither gRPC nor a framework.
+All work is done on the thread that calls `run`; links, signals and timers post functions to it. The supervisor answers
+no requests and imports neither gRPC nor a framework.
 
-    start    ports proved free and held → workers begin, open their ports and load → all ready → the server is ready
-    death    a worker is gone → another starts in its place, after a pause that grows with every early death; it opens
-             its ports when it has loaded what the others serve
-    hang     a worker does not answer for `server.worker_hang` → it is killed, and that is its death
-    leave    a worker is sent SIGTERM (or all are replaced in turn: SIGHUP to the supervisor) → its replacement starts,
-             loads and serves → its connections move to the others → it drains and ends
-    stop     SIGTERM, SIGINT → every worker drains → 0 when each had answered all that it accepted
+    start    ports are checked and held → workers start, open the ports and load → all are ready → the server is ready
+    death    a worker ends unexpectedly → another starts in its place, after a pause that grows with every early death;
+             it opens its ports when it has loaded the versions that the other workers serve
+    hang     a worker does not answer for `server.worker_hang` → it is killed → as after a death
+    leave    a worker gets SIGTERM (SIGHUP to the supervisor: all workers, in turn) → its replacement starts, loads and
+             serves → its connections move to the other workers → it drains and ends
+    stop     SIGTERM or SIGINT → every worker drains → exit code 0 if each has answered every request that it accepted
 """
 
 from __future__ import annotations
@@ -36,44 +36,45 @@ from inferd.server.workers.ports import HeldPorts
 from inferd.server.workers.restart_backoff import RestartBackoff
 from inferd.server.workers.rolling_restart import RollingRestart
 from inferd.server.workers.two_phase_activation import TwoPhaseActivation
-from inferd.server.workers.worker_join import introduce, missing, tell_missing
+from inferd.server.workers.worker_join import exchange_states, log_missing, missing
 from inferd.server.workers.worker_settings import check, for_workers
 
 log = get("group")
 
-_PATIENCE = 60.0  # seconds for which a version that others have loaded waits for the last worker
-_MARGIN = 20.0  # seconds beyond all graces before a worker that stops is killed
-_LOOK = 0.05
-_LATE = 60.0  # seconds after which it is told why a worker does not serve yet
+_ACTIVATION_PATIENCE = 60.0  # seconds for which a loaded version waits for the last worker
+_KILL_MARGIN = 20.0  # seconds after the graces, after which a worker that stops is killed
+_EXIT_POLL = 0.05  # seconds between two checks whether a process has ended
+_LATE = 60.0  # seconds after which the log says why a worker does not serve yet
 
 
 class CannotServe(Exception):
-    """A worker said that it cannot serve, and another try would end the same way."""
+    """A worker has reported that it cannot serve. Another try would fail in the same way."""
 
 
 class Supervisor:
-    """One group of workers. Used once: `run`. `stop`, `hasten` and `roll` may be called from a signal handler."""
+    """Call `run` once. `stop`, `stop_now` and `roll` may be called from signal handlers and other threads."""
 
     def __init__(self, config: ServerConfig, *, backoff: Backoff | None = None) -> None:
-        """Raises OSError for a port that cannot be had, OverridesError for a state directory that cannot be used."""
+        """Holds the ports. Raises OSError for a port that cannot be held or a setting that several workers cannot
+        serve, OverridesError for a state directory that cannot be used."""
         self._size = config.server.workers
         check(config)
         self._overrides = Overrides.of_config(config.server)
         self.ports = HeldPorts.of(config)
         self._config = for_workers(self.ports.apply(config))
-        self._deaths = RestartBackoff(backoff or Backoff(0.5, 30.0))
-        self._agenda = JobLoop()
-        self._numbers = itertools.count(1)
-        self._children: dict[int, Child] = {}
-        self._agreement = TwoPhaseActivation(
-            self._decided, self._late, named=self._named, patience=_PATIENCE, clock=time.monotonic
+        self._restart_backoff = RestartBackoff(backoff or Backoff(0.5, 30.0))
+        self._jobs = JobLoop()
+        self._ids = itertools.count(1)
+        self._children: dict[int, Child] = {}  # by id
+        self._activation = TwoPhaseActivation(
+            self._decided, self._late, name_of=self._name_of, patience=_ACTIVATION_PATIENCE, clock=time.monotonic
         )
-        self._operations = Operations(self._overrides, self._alive, self._agenda.post)
-        self._scrapes = MetricsExchange(self._alive, self._agenda.post, self._agenda.after)
-        self._watch = LivenessWatch(
-            self._alive, self._agenda.post, self._agenda.after, limit=config.server.worker_hang, clock=time.monotonic
+        self._operations = Operations(self._overrides, self._alive, self._jobs.post)
+        self._metrics = MetricsExchange(self._alive, self._jobs.post, self._jobs.after)
+        self._liveness = LivenessWatch(
+            self._alive, self._jobs.post, self._jobs.after, limit=config.server.worker_hang, clock=time.monotonic
         )
-        self._rolling = RollingRestart(self._roll_one)
+        self._rolling_restart = RollingRestart(self._roll_one)
         self._summary = ""
         self._ready = False
         self._stopping = False
@@ -82,18 +83,19 @@ class Supervisor:
         self._on_ready: Callable[[str], None] = lambda _summary: None
 
     def run(self, on_ready: Callable[[str], None]) -> bool:
-        """Serves until told to stop. Calls `on_ready` once, with what is served. Gives whether every worker ended well.
+        """Serves until `stop`. Calls `on_ready` once, with a summary of what is served. Returns whether every worker
+        has ended with exit code 0.
 
-        Raises CannotServe when a worker cannot even begin.
+        Raises CannotServe if a worker reports, before the server is ready, that it cannot serve.
         """
         self._on_ready = on_ready
         try:
             for number in range(1, self._size + 1):
                 self._spawn(number, late=False)
-            self._watch.start()
+            self._liveness.start()
             while not (self._stopping and not self._alive()):
-                self._agenda.turn(self._agreement.due)
-                self._agreement.tick()
+                self._jobs.turn(self._activation.due)
+                self._activation.tick()
         finally:
             for child in self._alive():
                 child.kill()
@@ -105,34 +107,34 @@ class Supervisor:
         return not self._failed
 
     def stop(self) -> None:
-        """Drains all workers and ends."""
-        self._agenda.post(self._stop)
+        """Drains all workers; then `run` returns."""
+        self._jobs.post(self._stop)
 
-    def hasten(self) -> None:
-        """Ends all workers at once."""
-        self._agenda.post(self._kill)
+    def stop_now(self) -> None:
+        """Kills all workers; then `run` returns."""
+        self._jobs.post(self._kill)
 
     def roll(self) -> None:
         """Replaces every worker, one after the other."""
-        self._agenda.post(self._roll)
+        self._jobs.post(self._roll)
 
-    # Workers come
+    # Workers start and join
 
     def _spawn(self, number: int, *, late: bool, replaces: Child | None = None) -> None:
         if self._stopping:
             return
-        child = Child(next(self._numbers), number, late=late)
+        child = Child(next(self._ids), number, late=late)
         child.began = time.monotonic()
         child.replaces = replaces
         try:
             child.start(
-                lambda child, message, answer: self._agenda.post(partial(self._received, child, message, answer)),
-                lambda child: self._agenda.post(partial(self._lost, child)),
+                lambda child, message, answer: self._jobs.post(partial(self._received, child, message, answer)),
+                lambda child: self._jobs.post(partial(self._link_lost, child)),
             )
-        except (OSError, RuntimeError) as error:  # no process, descriptor or thread to be had: those that serve go on
-            pause = self._deaths.pause(0.0)
+        except (OSError, RuntimeError) as error:  # the system gives no process, descriptor or thread
+            pause = self._restart_backoff.pause(0.0)
             event(log, logging.ERROR, "a worker cannot be started", worker=number, error=error, next_in=pause)
-            self._agenda.after(pause, partial(self._respawn, number, replaces))
+            self._jobs.after(pause, partial(self._respawn, number, replaces))
             return
         self._children[child.id] = child
         event(log, logging.INFO, "worker starting", worker=number, pid=child.pid)
@@ -148,9 +150,9 @@ class Supervisor:
             )
         )
         if late:
-            self._agenda.after(_LATE, lambda: tell_missing(child, self._serving()))
+            self._jobs.after(_LATE, lambda: log_missing(child, self._serving()))
         if not late or not self._serving():
-            self._agreement.join(child.id)
+            self._activation.join(child.id)
 
     def _alive(self) -> list[Child]:
         return [child for child in self._children.values() if child.alive]
@@ -158,7 +160,7 @@ class Supervisor:
     def _serving(self) -> list[Child]:
         return [child for child in self._children.values() if child.phase is ChildPhase.SERVING]
 
-    def _named(self, id: int) -> str:  # noqa: A002
+    def _name_of(self, id: int) -> str:  # noqa: A002
         return f"worker {self._children[id].number}" if id in self._children else "a worker"
 
     def _received(self, child: Child, message: Any, answer: Answer | None) -> None:
@@ -174,27 +176,27 @@ class Supervisor:
             case m.States():
                 self._states(child, message)
             case m.Loaded():
-                self._agreement.loaded(child.id, message.key, message.subject)
+                self._activation.loaded(child.id, message.key, message.subject)
             case m.NotLoaded():
-                self._agreement.failed(child.id, message.key, message.subject, message.reason)
+                self._activation.failed(child.id, message.key, message.subject, message.reason)
             case m.Withdrawn():
-                self._agreement.withdrawn(child.id, message.key)
-            case m.Leaving():
+                self._activation.withdrawn(child.id, message.key)
+            case m.LeaveRequested():
                 child.stopping = True
                 self._replace(child)
-            case m.Impossible():
-                self._impossible(child, message.reason)
-            case m.Farewell():
-                self._scrapes.farewell(child, message.families)
+            case m.StartFailed():
+                self._start_failed(child, message.reason)
+            case m.FinalMetrics():
+                self._metrics.final(child, message.families)
             case m.Operation() if answer is not None:
                 self._operations.start(child, message, answer)
-            case m.Keep() if answer is not None:
+            case m.KeepOverrides() if answer is not None:
                 self._operations.keep(child, message, answer)
-            case m.Scrape() if answer is not None:
-                self._scrapes.start(child, message.own, answer, len(self._serving()))
+            case m.CollectOthers() if answer is not None:
+                self._metrics.collect(child, message.own, answer, len(self._serving()))
 
     def _advance(self) -> None:
-        """Lets those in that have what they need."""
+        """Moves workers on to their next phase: all first workers together, late workers when they lack no version."""
         if not self._ready:
             first = [child for child in self._children.values() if not child.late and child.alive]
             if len(first) == self._size and all(child.phase is ChildPhase.READY for child in first):
@@ -215,82 +217,84 @@ class Supervisor:
     def _joined(self, child: Child) -> None:
         child.phase = ChildPhase.SERVING
         child.link.tell(m.GroupReady())
-        self._agreement.join(child.id)
-        introduce(child, self._serving())
+        self._activation.join(child.id)
+        exchange_states(child, self._serving())
         event(log, logging.INFO, "worker serves", worker=child.number, pid=child.pid)
         if child.replaces is not None and child.replaces.alive:
             self._send_away(child.replaces)
         child.replaces = None
-        if child.stopping:  # it was asked to leave while it came
+        if child.stopping:  # it got SIGTERM while it started
             self._replace(child)
 
-    def _states(self, child: Child, news: m.States) -> None:
-        if news.states is None:
-            before = child.states.pop(news.model, {})
+    def _states(self, child: Child, changed: m.States) -> None:
+        if changed.states is None:
+            before = child.states.pop(changed.model, {})
             ended = list(before)
         else:
-            child.states[news.model] = news.states
-            ended = [version for version, (state, _) in news.states.items() if state in ("UNLOADING", "END")]
+            child.states[changed.model] = changed.states
+            ended = [version for version, (state, _) in changed.states.items() if state in ("UNLOADING", "END")]
         for version in ended:
-            self._agreement.ended(child.id, f"{news.model}:{version}")
+            self._activation.ended(child.id, f"{changed.model}:{version}")
         if child.phase is ChildPhase.SERVING:
             for other in self._serving():
                 if other is not child:
-                    other.link.tell(m.PeerStates(child.number, news.model, news.states))
+                    other.link.tell(m.PeerStates(child.number, changed.model, changed.states))
         self._advance()
 
-    # TwoPhaseActivation
+    # Callbacks of TwoPhaseActivation
 
     def _decided(self, id: int, key: str, refusal: str) -> None:  # noqa: A002
-        self._children[id].link.tell(m.Decided(key, refusal))
+        self._children[id].link.tell(m.ActivationDecided(key, refusal))
 
     def _late(self, subject: str, workers: list[int]) -> None:
-        words = ", ".join(self._named(worker) for worker in workers)
-        event(log, logging.WARNING, "a version serves before every worker has it", servable=subject, missing=words)
+        names = ", ".join(self._name_of(worker) for worker in workers)
+        event(log, logging.WARNING, "a version serves before every worker has it", servable=subject, missing=names)
 
-    # Workers go
+    # Workers leave and die
 
-    def _lost(self, child: Child, until: float | None = None) -> None:
-        """The link is gone, and the process soon: others are not kept waiting for that."""
-        until = until or time.monotonic() + (_MARGIN if child.stopping or self._stopping else 1.0)
+    def _link_lost(self, child: Child, until: float | None = None) -> None:
+        """The worker's link has ended. Polls until its process has ended, too, without blocking this thread; kills the
+        process when the time is up."""
+        until = until or time.monotonic() + (_KILL_MARGIN if child.stopping or self._stopping else 1.0)
         code = child.exit_code(kill=time.monotonic() >= until)
         if code is None:
-            self._agenda.after(_LOOK, partial(self._lost, child, until))
+            self._jobs.after(_EXIT_POLL, partial(self._link_lost, child, until))
             return
         served = child.phase in (ChildPhase.SERVING, ChildPhase.OPENING)
         leaving = child.phase is ChildPhase.LEAVING
         child.phase = ChildPhase.GONE
-        self._agreement.leave(child.id)
-        self._scrapes.gone(child)
+        self._activation.leave(child.id)
+        self._metrics.gone(child)
         del self._children[child.id]
         for other in self._serving():
             other.link.tell(m.PeerGone(child.number))
         if self._stopping:
             self._failed |= code != 0 and child.stopping
             return
-        self._gone(child, code, served=served, left=leaving)
-        if not self._serving():  # those that come have only each other to wait for
+        self._restart(child, code, served=served, left=leaving)
+        if not self._serving():  # no member is left: the workers that start become members and wait for each other
             for other in self._alive():
-                self._agreement.join(other.id)
+                self._activation.join(other.id)
         self._advance()
-        self._rolling.gone(child.id)
+        self._rolling_restart.gone(child.id)
 
-    def _gone(self, child: Child, code: int, *, served: bool, left: bool) -> None:
+    def _restart(self, child: Child, code: int, *, served: bool, left: bool) -> None:
+        """Schedules a worker in the place of one that died. `left`: it ended because it was replaced."""
         if left:
             event(log, logging.INFO, "worker left", worker=child.number, code=code)
             return
-        pause = self._deaths.pause(time.monotonic() - child.began)
+        pause = self._restart_backoff.pause(time.monotonic() - child.began)
         event(log, logging.ERROR, "worker died", worker=child.number, pid=child.pid, code=code, next_in=pause)
         if child.replaced:
-            return  # its replacement is on its way
-        self._scrapes.restarts += served or self._ready
-        replaced = child.replaces if child.replaces is not None and child.replaces.alive else None
-        self._agenda.after(pause, partial(self._respawn, child.number, replaced))
+            return  # its replacement has been started already or will be
+        self._metrics.restarts += served or self._ready
+        replaces = child.replaces if child.replaces is not None and child.replaces.alive else None
+        self._jobs.after(pause, partial(self._respawn, child.number, replaces))
 
     def _respawn(self, number: int, replaces: Child | None) -> None:
         self._spawn(number, late=self._ready and bool(self._serving()), replaces=replaces)
 
-    def _impossible(self, child: Child, reason: str) -> None:
+    def _start_failed(self, child: Child, reason: str) -> None:
         event(log, logging.ERROR, "a worker cannot serve", worker=child.number, reason=reason)
         if not self._ready and not self._stopping:
             self._reason = reason
@@ -300,23 +304,23 @@ class Supervisor:
         if self._stopping or child.phase is not ChildPhase.SERVING or child.replaced:
             return
         child.replaced = True
-        self._scrapes.restarts += 1
+        self._metrics.restarts += 1
         self._spawn(child.number, late=True, replaces=child)
 
     def _send_away(self, child: Child) -> None:
         child.phase = ChildPhase.LEAVING
         child.stopping = True
-        self._agreement.leave(child.id)
+        self._activation.leave(child.id)
         for other in self._serving():
             other.link.tell(m.PeerGone(child.number))
         child.link.tell(m.Leave())
         event(log, logging.INFO, "worker leaving", worker=child.number, pid=child.pid)
 
     def _roll(self) -> None:
-        if self._ready and not self._stopping and not self._rolling.under_way:
+        if self._ready and not self._stopping and not self._rolling_restart.under_way:
             workers = self._serving()
             event(log, logging.INFO, "replacing the workers one by one", workers=len(workers))
-            self._rolling.begin(child.id for child in workers)
+            self._rolling_restart.begin(child.id for child in workers)
 
     def _roll_one(self, id: int) -> bool:  # noqa: A002
         child = self._children.get(id)
@@ -325,7 +329,7 @@ class Supervisor:
         self._replace(child)
         return child.replaced
 
-    # The end
+    # The server stops
 
     def _stop(self) -> None:
         if self._stopping:
@@ -339,7 +343,7 @@ class Supervisor:
             else:
                 child.stopping = True
                 child.link.tell(m.Stop())
-        self._agenda.after(drain.pre_stop + 2 * drain.grace + _MARGIN, self._kill)
+        self._jobs.after(drain.pre_stop + 2 * drain.grace + _KILL_MARGIN, self._kill)
 
     def _kill(self) -> None:
         self._stopping = True

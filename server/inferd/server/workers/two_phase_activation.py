@@ -1,10 +1,13 @@
-"""When a version that workers have loaded may serve: when all of them have it. Pure; the supervisor's thread only.
+"""Decides when a version may serve: when every worker has loaded it. No input or output of its own.
 
-all members have loaded it    every one of them serves it from now on
-a member could not            nobody serves it: who has loaded it lets go and tries again later, as after a failure
-a member says nothing         after `patience` the others serve it; the late one follows as soon as it can
+all members have loaded it     all of them serve it from now on
+a member failed to load it     no worker serves it; those that have loaded it unload it and retry later, as after a
+                               failed load
+a member does not report       after `patience` seconds the others serve it; the late worker follows when it has
+                               loaded it
 
-A worker that is not a member yet (it starts beside others) is let in when a member serves the same content.
+A worker that starts beside others is not a member yet. It may serve a version as soon as a member serves the same
+content.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Decide = Callable[[int, str, str], None]
-"""Worker, key, refusal ("": it may serve)."""
+"""Called with worker, key, refusal. An empty refusal: the worker may serve the version."""
 Late = Callable[[str, list[int]], None]
-"""The version that is no longer waited for, and the workers that have not loaded it."""
+"""Called with a version that serves although some workers lack it, and these workers."""
 
 
 @dataclass(slots=True)
@@ -27,17 +30,24 @@ class _ActivationQuestion:
 
 
 class TwoPhaseActivation:
-    """Workers are numbers that are never used twice. `key` stands for content, `subject` for the version that has it.
+    """The supervisor's thread only.
 
-    `named` says what a worker is called in a reason.
+    A worker is given by an id that is never used twice, content by its digest `key`, and the version that has this
+    content by its name `subject`.
+
+    decide     delivers a decision to a worker
+    late       reports that a version serves before every worker has it
+    name_of    a worker's name, for reasons
+    patience   seconds
+    clock      monotonic seconds
     """
 
     def __init__(
-        self, decide: Decide, late: Late, *, named: Callable[[int], str], patience: float, clock: Callable[[], float]
+        self, decide: Decide, late: Late, *, name_of: Callable[[int], str], patience: float, clock: Callable[[], float]
     ) -> None:
         self._decide = decide
         self._late = late
-        self._named = named
+        self._name_of = name_of
         self._patience = patience
         self._clock = clock
         self._members: set[int] = set()
@@ -45,12 +55,12 @@ class TwoPhaseActivation:
         self._serves: dict[str, dict[int, str]] = {}  # subject → worker → key
 
     def join(self, worker: int) -> None:
-        """Its word counts from now on."""
+        """Makes the worker a member: versions wait for it, and its failures count."""
         self._members.add(worker)
         self._settle_all()
 
     def leave(self, worker: int) -> None:
-        """It is not asked any more, nor waited for."""
+        """Removes a worker: versions no longer wait for it."""
         self._members.discard(worker)
         for question in self._open.values():
             question.waiting.pop(worker, None)
@@ -60,7 +70,7 @@ class TwoPhaseActivation:
         self._settle_all()
 
     def loaded(self, worker: int, key: str, subject: str) -> None:
-        """It has loaded this and waits."""
+        """A worker has loaded the content and waits for a decision."""
         question = self._question(worker, key, subject)
         question.waiting[worker] = None
         question.failed.pop(worker, None)
@@ -69,14 +79,14 @@ class TwoPhaseActivation:
         self._settle(key, question)
 
     def failed(self, worker: int, key: str, subject: str, reason: str) -> None:
-        """It could not load this."""
+        """A worker could not load the content."""
         question = self._question(worker, key, subject)
         question.waiting.pop(worker, None)
         question.failed[worker] = reason
         self._settle(key, question)
 
     def withdrawn(self, worker: int, key: str) -> None:
-        """It does not want this any more."""
+        """A worker that waited for a decision no longer wants the content."""
         question = self._open.get(key)
         if question is not None:
             question.waiting.pop(worker, None)
@@ -85,41 +95,41 @@ class TwoPhaseActivation:
             self._drop_empty(key, question)
 
     def ended(self, worker: int, subject: str) -> None:
-        """It does not serve this version any more, in whatever content."""
+        """A worker no longer serves the version, whatever its content."""
         workers = self._serves.get(subject)
         if workers is not None:
             workers.pop(worker, None)
             if not workers:
                 del self._serves[subject]
-        self._forget(worker, subject)
+        self._forget_failures(worker, subject)
 
     @property
     def due(self) -> float | None:
-        """When `tick` has something to do, on the clock."""
+        """The clock time at which `tick` has something to do; None if nothing waits."""
         times = [question.since for question in self._open.values() if question.since is not None]
         return min(times) + self._patience if times else None
 
     def tick(self) -> None:
-        """Gives up waiting where it has lasted too long."""
+        """Activates the versions that have waited for longer than `patience`."""
         now = self._clock()
         for key, question in list(self._open.items()):
             if question.since is not None and now >= question.since + self._patience:
                 self._late(question.subject, sorted(self._missing(key, question)))
-                self._let_in(key, question)
+                self._activate(key, question)
 
     def _question(self, worker: int, key: str, subject: str) -> _ActivationQuestion:
-        self._forget(worker, subject, but=key)
+        self._forget_failures(worker, subject, but=key)
         return self._open.setdefault(key, _ActivationQuestion(subject))
 
-    def _forget(self, worker: int, subject: str, but: str = "") -> None:
-        """What it could not load of other content is no news any more."""
+    def _forget_failures(self, worker: int, subject: str, but: str = "") -> None:
+        """Drops the worker's failures with other content of this version: that content is no longer on disk."""
         for key, question in list(self._open.items()):
             if key != but and question.subject == subject and question.failed.pop(worker, None) is not None:
                 self._drop_empty(key, question)
 
     def _missing(self, key: str, question: _ActivationQuestion) -> set[int]:
         serving = self._serves.get(question.subject, {})
-        return {one for one in self._members if one not in question.waiting and serving.get(one) != key}
+        return {member for member in self._members if member not in question.waiting and serving.get(member) != key}
 
     def _settle_all(self) -> None:
         for key, question in list(self._open.items()):
@@ -130,24 +140,24 @@ class TwoPhaseActivation:
             question.since = None
             self._drop_empty(key, question)
             return
-        failed = [(one, reason) for one, reason in question.failed.items() if one in self._members]
+        failed = [(worker, reason) for worker, reason in question.failed.items() if worker in self._members]
         serving = self._serves.get(question.subject, {})
         if failed:
-            worker, reason = failed[0]
+            culprit, reason = failed[0]
             waiting, question.waiting, question.since = question.waiting, {}, None
-            for one in waiting:
-                self._decide(one, key, f"{self._named(worker)} could not load it: {reason}")
+            for worker in waiting:
+                self._decide(worker, key, f"{self._name_of(culprit)} could not load it: {reason}")
         elif not self._missing(key, question) and self._members:
-            self._let_in(key, question)
-        elif any(serving.get(one) == key for one in self._members):
-            for one in [one for one in question.waiting if one not in self._members]:
-                del question.waiting[one]
-                self._serve(one, key, question.subject)
+            self._activate(key, question)
+        elif any(serving.get(member) == key for member in self._members):
+            for worker in [worker for worker in question.waiting if worker not in self._members]:
+                del question.waiting[worker]
+                self._serve(worker, key, question.subject)
 
-    def _let_in(self, key: str, question: _ActivationQuestion) -> None:
+    def _activate(self, key: str, question: _ActivationQuestion) -> None:
         del self._open[key]
-        for one in question.waiting:
-            self._serve(one, key, question.subject)
+        for worker in question.waiting:
+            self._serve(worker, key, question.subject)
 
     def _serve(self, worker: int, key: str, subject: str) -> None:
         self._serves.setdefault(subject, {})[worker] = key

@@ -1,5 +1,5 @@
-"""A worker that comes to others which serve already: what it lacks, and what is said of it. The supervisor's thread
-only."""
+"""A worker that joins others which already serve: which versions it lacks, and the exchange of states. The
+supervisor's thread only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ log = get("group")
 
 
 def missing(child: Child, serving: Iterable[Child]) -> set[tuple[str, int]]:
-    """What others serve and a worker does not."""
+    """The versions that the serving workers have and `child` does not."""
     return {version for other in serving for version in other.available} - child.available
 
 
-def tell_missing(child: Child, serving: Iterable[Child]) -> None:
-    """Says in the log why a worker does not serve yet, if it does not."""
+def log_missing(child: Child, serving: Iterable[Child]) -> None:
+    """Logs why a worker does not serve yet. Does nothing if the worker serves."""
     if child.phase in (ChildPhase.STARTING, ChildPhase.READY):
         lacks = ", ".join(f"{model}:{version}" for model, version in sorted(missing(child, serving))[:5])
         event(log, logging.WARNING, "a worker does not serve yet", worker=child.number, missing=lacks or "its start")
 
 
-def introduce(child: Child, serving: Iterable[Child]) -> None:
-    """Tells it of the others, and the others of it."""
+def exchange_states(child: Child, serving: Iterable[Child]) -> None:
+    """Sends `child` the states of the other workers' models, and the other workers those of `child`."""
     for other in serving:
         if other is not child:
-            for one, peer in ((child, other), (other, child)):
+            for receiver, peer in ((child, other), (other, child)):
                 for model, states in peer.states.items():
-                    one.link.tell(PeerStates(peer.number, model, states))
+                    receiver.link.tell(PeerStates(peer.number, model, states))

@@ -1,4 +1,5 @@
-"""The manager as the edges of a worker see it: requests are its own, wishes and the picture are the group's."""
+"""The manager as the protocols of a worker see it: requests go to this worker's models, operators' requests go to all
+workers, and states are those of all workers."""
 
 from __future__ import annotations
 
@@ -19,22 +20,22 @@ from inferd.server.workers.messages import Operation
 
 
 class WorkerManager:
-    """See `core.needs.ManagerLike`. Thread-safe.
+    """See `lifecycle.interfaces.ManagerLike`. Thread-safe.
 
-    `ask` puts an operation to the supervisor. `acquire` and `serving` are the manager's own methods: a request costs
-    what it costs without a group.
+    `ask` sends an operation to the supervisor. `acquire` and `serving` are the manager's own methods, so a request
+    costs no more than with one process.
     """
 
-    def __init__(self, manager: Manager, picture: GroupState, ask: Callable[[Operation], Future[Any]]) -> None:
+    def __init__(self, manager: Manager, group_state: GroupState, ask: Callable[[Operation], Future[Any]]) -> None:
         self._manager = manager
-        self._picture = picture
+        self._group_state = group_state
         self._ask = ask
         self._moment = ReadyMoment()
         self.acquire: Callable[..., HandleLike] = manager.acquire
         self.serving: Callable[..., ServableLike | None] = manager.serving
 
     def become_ready(self) -> None:
-        """Every worker is ready."""
+        """Called when all workers are ready: the server is ready from now on."""
         self._moment.comes()
 
     @property
@@ -46,13 +47,13 @@ class WorkerManager:
         return self._manager.configured_models
 
     def models(self) -> tuple[ModelStatus, ...]:
-        return tuple(self._picture.over(model) for model in self._manager.models())
+        return tuple(self._group_state.merged(model) for model in self._manager.models())
 
     def repository_errors(self) -> tuple[str, ...]:
         return self._manager.repository_errors()
 
     def status(self, name: str) -> ModelStatus:
-        return self._picture.over(self._manager.status(name))
+        return self._group_state.merged(self._manager.status(name))
 
     def subscribe(self, fn: Callable[[StateChange], None]) -> Callable[[], None]:
         return self._manager.subscribe(fn)
@@ -87,16 +88,16 @@ class WorkerManager:
     def _operate(self, operation: Operation) -> Future[ModelStatus]:
         outcome: Future[ModelStatus] = Future()
 
-        def done(asked: Future[Any]) -> None:
+        def done(reply: Future[Any]) -> None:
             if not outcome.set_running_or_notify_cancel():
                 return
-            error = asked.exception()
+            error = reply.exception()
             if isinstance(error, LinkLost):
                 error = Unavailable("the supervisor is gone", accepted=True)
             if error is not None:
                 outcome.set_exception(error if isinstance(error, ServingError) else RuntimeError(str(error)))
             else:
-                outcome.set_result(asked.result())
+                outcome.set_result(reply.result())
 
         self._ask(operation).add_done_callback(done)
         return outcome
