@@ -71,7 +71,7 @@ def test_what_each_means(flags: list[str], key: str, value: Any, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_of_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_models_file_is_parsed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "models.config"
     file.write_text(CONFIG)
     found = settings(

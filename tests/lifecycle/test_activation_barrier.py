@@ -40,7 +40,7 @@ class Pair:
         self.agreement = TwoPhaseActivation(
             lambda worker, key, refusal: self.seats[worker].waiting.pop(key)(refusal or None),
             lambda subject, workers: None,
-            named="worker {}".format,
+            name_of="worker {}".format,
             patience=60,
             clock=lambda: 0.0,
         )

@@ -1,4 +1,4 @@
-"""Models that are named one by one, with a base path of their own, and the replacement of all of them at once."""
+"""Configured models: each is named and has a base path of its own; all of them can be replaced at once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def serving(make_house: Callable[..., House], base: Path) -> House:
     return house
 
 
-def test_a_file_of_models() -> None:
+def test_a_models_file_is_parsed() -> None:
     found = parse_models(FULL, "models.config")
     assert [entry.name for entry in found.entries] == ["a", "b", "c", "d"]
     assert found.entries[0].base_path == "/models/a"
@@ -100,14 +100,14 @@ def test_a_file_of_models() -> None:
         ),
     ],
 )
-def test_refused_files_say_what_was_expected(text: str, expected: str) -> None:
+def test_a_wrong_models_file_is_refused_with_what_was_expected(text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_models(text, "models.config")
     assert expected in str(refused.value)
     assert str(refused.value).startswith("models.config")
 
 
-def test_a_missing_file_is_named(make_house: Callable[..., House]) -> None:
+def test_a_missing_models_file_is_named(make_house: Callable[..., House]) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.config: expected a readable file"):
         make_house(repository={"models_file": "nowhere.config"})
 
@@ -121,7 +121,7 @@ def test_a_base_path_is_served_and_followed(serving: House, base: Path) -> None:
     assert serving.serves() == {1: "one"}
 
 
-def test_model_yaml_counts_in_a_base_path_and_a_file_of_models_above_it(
+def test_the_models_file_overrides_the_model_yaml_of_a_base_path(
     make_house: Callable[..., House], base: Path, tmp_path: Path
 ) -> None:
     for version in (1, 2, 3):
@@ -159,12 +159,12 @@ def test_one_base_path_under_two_names_has_the_settings_of_each(
     assert (house.status().labels, house.status("fixed").labels) == ({}, {"old": 1})
 
 
-def test_an_unmounted_base_path_unloads_nothing(serving: House, base: Path) -> None:
+def test_an_unmounted_base_path_unloads_no_version(serving: House, base: Path) -> None:
     base.rename(base.with_name("away"))
     serving.settle()
     assert serving.serves() == {1: "one"}
     assert "cannot be read" in serving.status().error
-    base.mkdir()  # the mount point
+    base.mkdir()  # an empty mount point
     serving.settle()
     serving.settle()
     assert serving.serves() == {1: "one"}
@@ -176,13 +176,13 @@ def test_an_unmounted_base_path_unloads_nothing(serving: House, base: Path) -> N
     assert len(serving.loader.loads) == 1
 
 
-def test_an_emptied_base_path_is_believed(serving: House, base: Path) -> None:
+def test_an_emptied_base_path_unloads_its_versions(serving: House, base: Path) -> None:
     shutil.rmtree(base / "1")
     serving.settle()
     assert serving.serves() == {}
 
 
-def test_a_base_path_that_is_not_there_yet_holds_readiness(make_house: Callable[..., House], base: Path) -> None:
+def test_readiness_waits_for_a_base_path_that_does_not_exist_yet(make_house: Callable[..., House], base: Path) -> None:
     house = make_house(repository={"models": {"m": str(base)}})
     house.settle()
     assert not house.manager.ready()
@@ -194,7 +194,7 @@ def test_a_base_path_that_is_not_there_yet_holds_readiness(make_house: Callable[
     assert house.serves() == {1: "one"}
 
 
-def test_a_model_in_a_root_and_elsewhere_is_refused_but_the_same_directory_is_one(
+def test_a_base_path_with_the_name_of_a_model_in_a_root_is_refused_unless_it_is_the_same(
     make_house: Callable[..., House], base: Path
 ) -> None:
     publish(base, 1)
@@ -206,7 +206,7 @@ def test_a_model_in_a_root_and_elsewhere_is_refused_but_the_same_directory_is_on
     assert house.serves("n") == {1: "same"}
 
 
-def test_a_repository_given_as_a_base_path_is_told(make_house: Callable[..., House], base: Path) -> None:
+def test_a_repository_given_as_a_base_path_is_refused_with_a_hint(make_house: Callable[..., House], base: Path) -> None:
     publish(base, 1)
     house = make_house(repository={"models": {"m": str(base.parent)}})
     house.see()
@@ -250,7 +250,7 @@ def test_a_replacement_adds_changes_and_removes(serving: House, base: Path, tmp_
     assert serving.manager.replace_configured_models({"n": named(other)}, by="test") == ()
 
 
-def test_a_removed_model_is_done_when_its_last_request_is(serving: House) -> None:
+def test_removing_a_model_ends_with_its_last_request(serving: House) -> None:
     handle = serving.manager.acquire("m")
     (gone,) = serving.manager.replace_configured_models({}, by="test")
     serving.settle()
@@ -260,7 +260,7 @@ def test_a_removed_model_is_done_when_its_last_request_is(serving: House) -> Non
     assert gone.done()
 
 
-def test_what_fails_is_told_and_stays_asked_for(serving: House, tmp_path: Path) -> None:
+def test_a_model_that_fails_is_reported_and_loaded_when_it_is_repaired(serving: House, tmp_path: Path) -> None:
     bad = publish(tmp_path / "bad", 1, "bad")
     (future,) = serving.manager.replace_configured_models(
         {**serving.manager.configured_models, "n": named(bad)}, by="test"
@@ -282,7 +282,7 @@ def test_a_missing_base_path_is_a_conflict(serving: House, tmp_path: Path) -> No
     assert serving.manager.ready()
 
 
-def test_operators_wishes_about_a_changed_model_are_dropped(serving: House, base: Path) -> None:
+def test_overrides_of_a_changed_model_are_dropped(serving: House, base: Path) -> None:
     serving.do(serving.manager.set_label("m", "stable", 1, by="operator"))
     serving.do(serving.manager.unload("m", by="operator"))
     (future,) = serving.manager.replace_configured_models({"m": named(base, None, canary=1)}, by="test")
@@ -316,7 +316,9 @@ def test_explicit_mode_loads_and_unloads_by_replacement(make_house: Callable[...
         house.manager.acquire("m")
 
 
-def test_looking_once_serves_what_is_there_at_the_start(make_house: Callable[..., House], base: Path) -> None:
+def test_explicit_mode_with_load_star_serves_the_versions_of_the_first_scan(
+    make_house: Callable[..., House], base: Path
+) -> None:
     publish(base, 1, "one")
     house = make_house(repository={"mode": "explicit", "load": ["*"], "models": {"m": str(base)}})
     house.see()
@@ -340,7 +342,9 @@ def file(base: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_followed_file(make_house: Callable[..., House], base: Path, file: Path, tmp_path: Path) -> None:
+def test_changes_of_a_followed_file_are_applied(
+    make_house: Callable[..., House], base: Path, file: Path, tmp_path: Path
+) -> None:
     publish(base, 1, "one")
     other = publish(tmp_path / "other", 1, "other")
     kept = publish(tmp_path / "kept", 1, "kept")
@@ -348,47 +352,47 @@ def test_a_followed_file(make_house: Callable[..., House], base: Path, file: Pat
     house.see()
     followed = FollowedFile(file, 1.0, fixed_models(house.config), house.manager)
     requested = house.source.requested
-    followed.look()
+    followed.check()
     assert house.source.requested == requested
     file.write_text("model_config_list {")
-    followed.look()
+    followed.check()
     house.see()
     assert house.serves() == {1: "one"}
     file.unlink()
-    followed.look()
+    followed.check()
     house.see()
     assert house.serves() == {1: "one"}
     file.write_text(entry(other, "n"))
-    followed.look()
+    followed.check()
     house.settle()
     assert house.serves("n") == {1: "other"}
     assert house.serves("kept") == {1: "kept"}
     with pytest.raises(NotFound):
         house.manager.acquire("m")
     house.manager.replace_configured_models({}, by="a request")
-    followed.look()  # unchanged: the request's word stands
+    followed.check()  # the file has not changed, so what the request has set stays
     assert dict(house.manager.configured_models) == {}
 
 
-def test_a_reload_before_the_first_look_at_the_file_stands(
+def test_a_reload_before_the_first_check_of_the_file_is_kept(
     make_house: Callable[..., House], base: Path, file: Path
 ) -> None:
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
     followed = FollowedFile(file, 1.0, {}, house.manager)
     house.manager.replace_configured_models({}, by="a request")
-    followed.look()
+    followed.check()
     assert dict(house.manager.configured_models) == {}
 
 
-def test_a_worker_that_comes_later_does_not_undo_a_reload(
+def test_a_worker_that_starts_after_a_reload_does_not_undo_it(
     make_house: Callable[..., House], base: Path, file: Path
 ) -> None:
-    """It is told what the reload named, and finds the file as it was before."""
+    """The worker starts with the models of the reload, and finds the file as it was before."""
     house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
     house.manager.replace_configured_models({}, by="a request")
     followed = FollowedFile(file, 1.0, {}, house.manager, known=True)
-    followed.look()
+    followed.check()
     assert dict(house.manager.configured_models) == {}
     file.write_text(entry(base, "later"))
-    followed.look()
+    followed.check()
     assert list(house.manager.configured_models) == ["later"]

@@ -1,4 +1,4 @@
-"""A model's settings on disk: when they count, what a change of them does, and wrong ones."""
+"""A model's settings on disk: when a change takes effect, what it reloads, and wrong settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inferd.server.errors import Conflict
 from inferd.server.lifecycle.state import State
 
 
-def test_settings_wait_until_they_are_written(house: House) -> None:
+def test_changed_settings_take_effect_after_the_settle_time(house: House) -> None:
     house.write("m/model.yaml", "version_policy: {latest: 2}")
     house.write("m/1/model", "1")
     house.write("m/2/model", "2")
@@ -37,7 +37,7 @@ def test_a_new_model_with_settings_still_being_written_waits(house: House) -> No
     assert house.version(1).state is State.AVAILABLE
 
 
-def test_config_pbtxt_is_honoured_and_its_rest_reported(house: House) -> None:
+def test_config_pbtxt_is_honoured_and_unknown_fields_are_reported(house: House) -> None:
     house.write("m/config.pbtxt", 'name: "m"\nversion_policy: { all { } }\noptimization { priority: PRIORITY_MAX }')
     house.write("m/1/model", "1")
     house.write("m/2/model", "2")
@@ -49,7 +49,7 @@ def test_config_pbtxt_is_honoured_and_its_rest_reported(house: House) -> None:
     assert "expected 'n' (the directory's name)" in house.status("n").error
 
 
-def test_settings_that_reach_the_loader_reload_others_do_not(house: House) -> None:
+def test_only_settings_that_the_loader_uses_cause_a_reload(house: House) -> None:
     house.write("m/1/model")
     house.see()
     house.write("m/model.yaml", "labels: {stable: 1}")
@@ -61,7 +61,7 @@ def test_settings_that_reach_the_loader_reload_others_do_not(house: House) -> No
     assert house.version(1).generation == 2
 
 
-def test_bad_settings_keep_what_is_served_and_say_so(house: House) -> None:
+def test_wrong_settings_keep_the_served_versions_and_are_reported(house: House) -> None:
     house.write("m/1/model", "one")
     house.write("ok/1/model", "fine")
     house.see()
@@ -78,7 +78,7 @@ def test_bad_settings_keep_what_is_served_and_say_so(house: House) -> None:
     assert house.status().error == ""
 
 
-def test_bad_settings_from_the_start(house: House) -> None:
+def test_wrong_settings_of_a_new_model_are_reported(house: House) -> None:
     house.write("m/model.yaml", "backend: [")
     house.write("m/1/model")
     house.see()

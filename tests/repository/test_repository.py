@@ -1,4 +1,4 @@
-"""What the source makes of a disk: layouts, links and half copies."""
+"""What a scan lists for a directory tree: layouts, links and incomplete copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.disk import Disk, ready
 from support.lifecycle import House
 
 
-def test_what_is_a_model_and_what_a_version(disk: Disk) -> None:
+def test_which_directories_are_models_and_versions(disk: Disk) -> None:
     disk.write("m/1/model")
     disk.write("m/0/model")
     disk.write("m/00000123/model")
@@ -63,7 +63,7 @@ def test_fresh_files_wait_on_the_first_scan_too(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("change", ["grow", "touch", "replace", "add", "remove", "chmod"])
-def test_every_change_starts_the_settle_time_anew(disk: Disk, change: str) -> None:
+def test_every_change_restarts_the_settle_time(disk: Disk, change: str) -> None:
     disk.scan()
     file = disk.write("m/1/model")
     disk.write("m/1/extra")
@@ -100,7 +100,7 @@ def test_partial_files_hold_a_version_back(disk: Disk, name: str) -> None:
     assert ready(disk.model()) == [1]
 
 
-def test_the_ready_file(tmp_path: Path) -> None:
+def test_a_version_waits_for_the_ready_file(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "models", ready_file="READY")
     disk.write("m/1/model")
     assert "READY is not there yet" in disk.model().versions[0].held
@@ -109,7 +109,7 @@ def test_the_ready_file(tmp_path: Path) -> None:
     assert ready(disk.model()) == [1]
 
 
-def test_settle_zero_trusts_what_it_sees(tmp_path: Path) -> None:
+def test_with_settle_zero_a_version_is_ready_at_once(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "models", settle=0.0)
     disk.root.mkdir()
     disk.scan()
@@ -117,7 +117,7 @@ def test_settle_zero_trusts_what_it_sees(tmp_path: Path) -> None:
     assert ready(disk.model()) == [1]
 
 
-def test_links_may_stay_inside_and_go_where_it_is_allowed(tmp_path: Path) -> None:
+def test_links_may_lead_inside_and_to_allowed_targets(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     allowed = tmp_path / "allowed"
     disk = Disk(tmp_path / "models", allowed_link_targets=(str(allowed),))
@@ -150,7 +150,7 @@ def test_a_name_that_begins_like_the_root_is_not_inside_it(disk: Disk) -> None:
     assert "outside" in disk.model().versions[0].error
 
 
-def test_links_that_go_round_in_circles(disk: Disk) -> None:
+def test_a_circular_link_is_an_error(disk: Disk) -> None:
     disk.write("m/1/model")
     (disk.root / "m/1/again").symlink_to(".")
     assert disk.model().versions[0].error != ""
@@ -162,13 +162,13 @@ def test_a_pipe_in_a_version_is_not_opened(disk: Disk) -> None:
     assert "not a regular file" in disk.model().versions[0].error
 
 
-def test_a_link_to_nowhere_holds_back(disk: Disk) -> None:
+def test_a_link_without_a_target_holds_a_version_back(disk: Disk) -> None:
     disk.write("m/1/model")
     (disk.root / "m/1/data").symlink_to("coming-soon")
     assert "leads nowhere yet" in disk.model().versions[0].held
 
 
-def test_a_tensorflow_serving_base_path_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_base_path_given_as_a_root_is_refused_with_a_hint(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "half_plus_two")
     disk.write("1/saved_model.pb")
     listing = disk.scan()
@@ -203,7 +203,7 @@ def test_a_configmap_swaps_its_data_without_a_reload_when_the_content_is_the_sam
     assert house.serves() == {1: "two"}
 
 
-def test_names_that_are_not_utf8_harm_nobody(house: House) -> None:
+def test_names_that_are_not_utf8_do_not_disturb_other_models(house: House) -> None:
     odd = os.fsdecode(b"caf\xe9")
     house.write("m/1/model", "one")
     house.write(f"m/1/{odd}", "x")
@@ -217,7 +217,7 @@ def test_names_that_are_not_utf8_harm_nobody(house: House) -> None:
     assert len(house.loader.loads) == 1
 
 
-def test_versions_asked_for_by_number_that_are_not_there_are_named(house: House) -> None:
+def test_missing_versions_of_a_policy_or_pin_are_named(house: House) -> None:
     house.write("m/model.yaml", "version_policy: {specific: [1, 5]}")
     house.write("m/1/model")
     house.write("m/2/model")
@@ -229,7 +229,7 @@ def test_versions_asked_for_by_number_that_are_not_there_are_named(house: House)
     assert house.status().error == "not on disk: version 2, which an operator's pin asks for"
 
 
-def test_long_errors_are_cut(house: House) -> None:
+def test_long_errors_are_truncated(house: House) -> None:
     house.write("m/1/model", "bad" * 10_000)
     house.see()
     assert len(house.version(1).error) == 2000

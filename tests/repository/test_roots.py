@@ -1,4 +1,4 @@
-"""Repository roots that go away, come back, are swapped or cannot be read, and several of them."""
+"""Repository roots that vanish, come back, are swapped or cannot be read, and several roots together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.disk import Disk, ready
 from support.lifecycle import House
 
 
-def test_the_same_model_in_two_roots(tmp_path: Path) -> None:
+def test_a_model_in_two_roots_is_refused(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "one", tmp_path / "two")
     disk.write("m/1/model")
     disk.write("a/1/model")
@@ -25,13 +25,13 @@ def test_the_same_model_in_two_roots(tmp_path: Path) -> None:
     assert ready(listing.models["a"]) == ready(listing.models["b"]) == [1]
 
 
-def test_one_root_named_twice_is_one(tmp_path: Path) -> None:
+def test_a_root_given_twice_is_scanned_once(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "models", tmp_path / "x" / ".." / "models")
     disk.write("m/1/model")
     assert disk.model().error == ""
 
 
-def test_a_root_that_goes_away_keeps_its_models(disk: Disk) -> None:
+def test_a_root_that_vanishes_keeps_its_models(disk: Disk) -> None:
     disk.write("m/1/model")
     disk.scan()
     disk.root.rename(disk.root.with_name("elsewhere"))
@@ -44,18 +44,18 @@ def test_a_root_that_goes_away_keeps_its_models(disk: Disk) -> None:
     assert (ready(listing.models["m"]), listing.errors) == ([1], ())
 
 
-def test_an_empty_directory_in_place_of_the_root_is_not_believed(disk: Disk) -> None:
+def test_an_empty_mount_point_unloads_no_model(disk: Disk) -> None:
     disk.write("m/1/model")
     disk.scan()
     disk.root.rename(disk.root.with_name("unmounted"))
-    disk.root.mkdir()  # what is left when a disk is unmounted: the empty mount point
+    disk.root.mkdir()  # the empty mount point that is left when a disk is unmounted
     for _ in range(5):
         listing = disk.scan(after=10)
         assert ready(listing.models["m"]) == [1]
         assert "is it mounted?" in listing.errors[0]
 
 
-def test_deleting_the_last_model_is_believed_when_it_stays_deleted(disk: Disk) -> None:
+def test_deleting_the_last_model_counts_after_the_settle_time(disk: Disk) -> None:
     disk.write("m/1/model")
     disk.scan()
     shutil.rmtree(disk.root / "m")
@@ -64,7 +64,7 @@ def test_deleting_the_last_model_is_believed_when_it_stays_deleted(disk: Disk) -
     assert list(disk.scan(after=0.1).models) == []
 
 
-def test_a_model_that_comes_back_in_time_was_never_gone(disk: Disk) -> None:
+def test_a_model_that_comes_back_within_the_settle_time_stays(disk: Disk) -> None:
     disk.write("m/1/model")
     disk.write("other/1/model")
     disk.scan()
@@ -73,10 +73,10 @@ def test_a_model_that_comes_back_in_time_was_never_gone(disk: Disk) -> None:
     (disk.root / ".m").rename(disk.root / "m")
     disk.scan(after=0.5)
     (disk.root / "m").rename(disk.root / ".m")
-    assert "m" in disk.scan(after=0.6).models, "the time away counts anew"
+    assert "m" in disk.scan(after=0.6).models, "the settle time has started again"
 
 
-def test_a_root_that_was_never_there(tmp_path: Path) -> None:
+def test_a_root_that_does_not_exist_yet_is_reported(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "later")
     listing = disk.scan()
     assert (listing.models, listing.complete) == ({}, False)
@@ -85,12 +85,12 @@ def test_a_root_that_was_never_there(tmp_path: Path) -> None:
     assert disk.scan().complete
 
 
-def test_one_bad_root_keeps_the_other_going(tmp_path: Path, make_house: Callable[..., House]) -> None:
+def test_an_unreadable_root_does_not_disturb_the_other(tmp_path: Path, make_house: Callable[..., House]) -> None:
     house = make_house(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "absent"))})
     house.write("m/1/model", "one")
     house.see()
     assert house.serves() == {1: "one"}
-    assert not house.manager.ready(), "what the other root holds is not known yet"
+    assert not house.manager.ready(), "the content of the other root is not known yet"
     (tmp_path / "absent").mkdir()
     house.see()
     assert house.manager.ready()
@@ -125,7 +125,7 @@ def locked() -> Iterator[Callable[[Path], None]]:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_directories_that_cannot_be_read(disk: Disk, locked: Callable[[Path], None]) -> None:
+def test_directories_that_cannot_be_read_are_reported(disk: Disk, locked: Callable[[Path], None]) -> None:
     disk.write("a/1/model")
     disk.write("b/1/model")
     disk.scan()
@@ -161,7 +161,7 @@ def test_unreadable_directories_keep_what_is_served(house: House, monkeypatch: p
     assert len(house.loader.loads) == 3
 
 
-def test_git_sync_swaps_the_root(tmp_path: Path, make_house: Callable[..., House]) -> None:
+def test_a_root_swapped_by_git_sync_is_followed(tmp_path: Path, make_house: Callable[..., House]) -> None:
     def checkout(name: str, text: str, *, versions: int = 1) -> None:
         for number in range(1, versions + 1):
             (tmp_path / name / "m" / str(number)).mkdir(parents=True)

@@ -111,7 +111,7 @@ def resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> Res
         name: str, directory: Path, model_file: Mapping[str, Any] | None, triton: Mapping[str, Any] | None
     ) -> tuple[ModelConfig, tuple[str, ...]]:
         return model_config(
-            own.over(config, name),
+            own.apply_to(config, name),
             name,
             model_file,
             triton,
@@ -127,7 +127,7 @@ def request_resolver(config: ServerConfig, named: ConfiguredModels | None = None
     own = named or ConfiguredModels()
 
     def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
-        return model_config(own.over(config, name), name, None, triton, pbtxt_source=SOURCE)
+        return model_config(own.apply_to(config, name), name, None, triton, pbtxt_source=SOURCE)
 
     return resolve
 

@@ -1,1 +1,1 @@
-"""The model repository on disk: what lies there, read with care."""
+"""Reads the model repository from disk and lists the models and versions in it."""

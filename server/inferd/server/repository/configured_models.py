@@ -1,7 +1,7 @@
-"""Models that are named one by one, each with a directory of its own wherever it lies: TensorFlow Serving's base paths.
+"""Configured models: models that are named one by one, each with a base path of its own (as in TensorFlow Serving).
 
-Beside the repository's roots, and like them a wish for what is served; it can be replaced as a whole while the server
-runs.
+They are served in addition to the models in the repository's roots. All of them can be replaced at once while the
+server runs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from inferd.server.config.schema import ServerConfig
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredModel:
-    """`base_path`: the absolute directory whose subdirectories are versions. `settings`: keys of model.yaml that stand
-    above all others, as written. `platform`: what a ModelServerConfig calls the kind of model; "" where none was
-    given."""
+    """One configured model.
+
+    base_path   absolute directory whose subdirectories are versions
+    settings    keys of model.yaml, as written; they override all other settings of the model
+    platform    the model_platform of a ModelServerConfig; "" if none was given
+    """
 
     base_path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -29,28 +32,27 @@ class ConfiguredModel:
 
     @classmethod
     def of(cls, entry: ModelEntry) -> ConfiguredModel:
-        """The model that an entry of a ModelServerConfig asks for."""
+        """The model of one entry of a ModelServerConfig."""
         return cls(Path(os.path.abspath(entry.base_path)), entry.settings(), entry.platform)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a replacement changes, by name: models to be looked at anew (new, or asked for differently), and models that
-    are gone."""
+    """The effect of a replacement: names of models that are new or have other settings, and of models that are gone."""
 
     changed: frozenset[str]
     removed: frozenset[str]
 
 
 class ConfiguredModels:
-    """The named models in force. Thread-safe: `current` is replaced, never changed."""
+    """The current configured models, by name. Thread-safe: `current` is replaced, never changed."""
 
     def __init__(self, models: Mapping[str, ConfiguredModel] | None = None) -> None:
         self.current: Mapping[str, ConfiguredModel] = MappingProxyType(dict(models or {}))
 
     @classmethod
     def of(cls, config: ServerConfig) -> ConfiguredModels:
-        """Those of repository.models and repository.models_file. Raises ConfigError."""
+        """The models of repository.models and repository.models_file. Raises ConfigError."""
         models = fixed_models(config)
         if config.repository.models_file is not None:
             entries = read_models_file(Path(config.repository.models_file)).entries
@@ -58,15 +60,15 @@ class ConfiguredModels:
         return cls(models)
 
     def replace(self, models: Mapping[str, ConfiguredModel]) -> Change:
-        """Puts these in the place of all that there were."""
+        """Replaces all configured models."""
         before, self.current = self.current, MappingProxyType(dict(models))
         return Change(
             frozenset(name for name, model in models.items() if before.get(name) != model),
             frozenset(name for name in before if name not in models),
         )
 
-    def over(self, config: ServerConfig, name: str) -> ServerConfig:
-        """The server's settings with those of this named model above all others."""
+    def apply_to(self, config: ServerConfig, name: str) -> ServerConfig:
+        """The server's settings, overridden by the settings of the configured model `name`, if there is one."""
         model = self.current.get(name)
         if model is None or not model.settings:
             return config
@@ -75,7 +77,7 @@ class ConfiguredModels:
 
 
 def fixed_models(config: ServerConfig) -> dict[str, ConfiguredModel]:
-    """Those of repository.models, which a change of repository.models_file leaves as they are."""
+    """The models of repository.models. Changes of repository.models_file do not affect them."""
     return {
         name: ConfiguredModel(Path(os.path.abspath(path))) for name, path in sorted(config.repository.models.items())
     }

@@ -1,4 +1,4 @@
-"""What the source saw on disk: values only, each scan makes new ones."""
+"""The models and versions that a scan has found on disk. Values only: every scan makes new ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from inferd.server.repository.tree import Tree
 class VersionOnDisk:
     """One version directory.
 
-    `held`: why it is not yet a candidate, which may heal by itself; `settling`: it will, in less than the settle time,
-    if nothing changes any more. `error`: why it cannot be a candidate.
+    held       why the version may not be loaded yet ("" if it may); a later scan may find it complete
+    settling   the only reason is that its files have not been unchanged for the settle time yet
+    error      why the version cannot be loaded, "" for none
     """
 
     number: int
@@ -26,17 +27,19 @@ class VersionOnDisk:
 
     @property
     def ready(self) -> bool:
-        """Whether the version may be loaded: complete and unchanged for long enough, as far as the disk tells."""
+        """Whether the version may be loaded: its files are complete and have been unchanged for the settle time."""
         return not self.held and not self.error
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOnDisk:
-    """One model directory, versions descending.
+    """One model directory.
 
-    `config` is None while its settings cannot be read: then `error` says why (or `held`, while they are being written)
-    and what is served stays as it is. `notes`: settings that are not honoured. `ambiguous`: more than one directory
-    claims to be this model.
+    config      the model's settings; None if they cannot be read (see `error`) or are still being written (see `held`).
+                The served versions then stay as they are.
+    versions    in descending order
+    notes       settings that are not honoured
+    ambiguous   several directories have this model's name
     """
 
     name: str
@@ -55,11 +58,13 @@ class ModelOnDisk:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Everything that the repository holds at one moment, models by name. Omission means: confirmed gone.
+    """The full content of the repository at one moment. A model that is not listed is gone.
 
-    `errors`: roots that could not be read, whose models are still listed as they were, and named models' directories
-    that never could. `complete`: every root and every named model has been read at least once. `sequence` counts the
-    scans: a listing with a number at or above that of a request was made after it.
+    models      by name
+    errors      roots that could not be read (their models are listed as they were before), and directories of
+                configured models that never could be read
+    complete    every root and every configured model has been read at least once
+    sequence    number of the scan; see SourceLike.request_scan
     """
 
     models: dict[str, ModelOnDisk] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""File events, which wake the source early. Only an accelerator: everything works without them, one poll later."""
+"""File events, which wake the source before its next poll. Without them changes are found by the poll, only later."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ _RETRY = 5.0  # seconds between attempts to watch a root that cannot be watched 
 
 
 class FileEvents:
-    """Watches the roots, as they resolve now, on a thread of its own and calls `wake` when something happens below
-    them.
-
-    `wake` may be called from that thread at any time until `stop` returns.
-    """
+    """Watches the roots, with links resolved, on a thread of its own. Calls `wake` on that thread when something
+    changes below a root, until `stop` returns."""
 
     def __init__(self, roots: Sequence[str], wake: Callable[[], None]) -> None:
         self._roots = tuple(roots)
@@ -28,12 +25,12 @@ class FileEvents:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins to watch."""
+        """Starts to watch."""
         self._thread = threading.Thread(target=self._run, name="inferd-file-events", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the watching."""
+        """Stops watching."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -44,15 +41,15 @@ class FileEvents:
         except ImportError:
             event(log, logging.INFO, "watchfiles is not installed: the repository is polled only")
             return
-        complained = False
+        warned = False
         while not self._stopped.is_set():
             resolved = self._resolved()
             if not resolved:
                 self._stopped.wait(_RETRY)
                 continue
             try:
-                # Links swapped under a root (git-sync, ConfigMaps) leave the watch on the old tree: look again now and
-                # then.
+                # When a link is swapped (git-sync, ConfigMaps), the watch stays on the old tree. So the loop resolves
+                # the roots again at every timeout.
                 for changes in watch(
                     *resolved,
                     watch_filter=None,
@@ -70,9 +67,9 @@ class FileEvents:
                         self._wake()
                         break
             except Exception as error:  # inotify limits, vanished roots, exotic file systems
-                if not complained:
+                if not warned:
                     event(log, logging.WARNING, "no file events: the repository is polled only", reason=str(error))
-                    complained = True
+                    warned = True
                 self._stopped.wait(_RETRY)
 
     def _resolved(self) -> tuple[str, ...]:

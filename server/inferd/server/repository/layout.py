@@ -1,9 +1,9 @@
-"""What a repository's directories mean: which names are models and versions, which files hold a version back, where
-links may lead.
+"""The layout of a repository: which names are models and versions, which files hold a version back, and where links may
+lead.
 
     <root>/<model>/<integer version>/<artefact>        [<root>/<model>/model.yaml] [<root>/<model>/config.pbtxt]
 
-Everything here looks at names and link targets only; nothing is opened.
+This module reads directory entries and link targets only. It opens no file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TRITON_FILE = "config.pbtxt"
 SETTINGS_FILES = (MODEL_FILE, TRITON_FILE)
 
 PARTIAL_SUFFIXES = (".tmp", ".part", ".filepart", "~")
-MAX_VERSION = 2**63 - 1  # versions travel as int64
+MAX_VERSION = 2**63 - 1  # the protocols carry versions as int64
 
 
 class LinkRefused(LayoutError):
@@ -27,22 +27,23 @@ class LinkRefused(LayoutError):
 
 
 def readable(text: str) -> str:
-    """`text` as a message may carry it: file names that are not UTF-8 are written with escapes."""
+    """`text` as valid UTF-8 for messages: bytes of a file name that are not UTF-8 are escaped."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def is_hidden(name: str) -> bool:
-    """Names that are never models or versions: `.git`, `.tmp-7`, a ConfigMap's `..data`."""
+    """Whether a name is hidden. Hidden entries are never models or versions: `.git`, `.tmp-7`, a ConfigMap's
+    `..data`."""
     return name.startswith(".")
 
 
 def is_partial(name: str) -> bool:
-    """Names that copy programs give to files that are still being written."""
+    """Whether a copy program gives such a name to a file that is still being written."""
     return name.endswith(PARTIAL_SUFFIXES)
 
 
 def version_number(name: str) -> int | None:
-    """The version that a directory name stands for, None when it is no version. `007` is 7, as in TensorFlow
+    """The version number of a directory name, None if the name is no version. `007` is version 7, as in TensorFlow
     Serving."""
     if not (name.isascii() and name.isdigit()):
         return None
@@ -51,10 +52,10 @@ def version_number(name: str) -> int | None:
 
 
 def subdirectories(directory: Path | str) -> list[str]:
-    """Names of the visible directories in `directory`, sorted; links to directories count. Raises OSError.
+    """The names of the visible directories in `directory`, sorted. Links to directories count. Raises OSError.
 
-    A link that leads nowhere is a publication in progress or a broken one; either way it is nothing yet. A name that is
-    not UTF-8 cannot be asked for by any client.
+    A link without a target is left out: it is broken, or its target is still being published. A name that is not UTF-8
+    is left out, because no client can send it.
     """
     found = []
     with os.scandir(directory) as entries:
@@ -65,15 +66,15 @@ def subdirectories(directory: Path | str) -> list[str]:
                 if entry.is_dir():
                     found.append(entry.name)
             except OSError:
-                # The kind of the entry is unknown, which a scan of the entry itself will report.
+                # The kind of the entry cannot be read. The scan of the entry itself will report the error.
                 found.append(entry.name)
     found.sort()
     return found
 
 
 def version_directories(directory: Path | str) -> dict[int, list[str]]:
-    """The version directories of a model: number to names. More than one name for a number is an error of that version.
-    Raises OSError."""
+    """The version directories of a model: number → names. Several names for one number (`7`, `007`) are an error of
+    that version, for the caller to report. Raises OSError."""
     versions: dict[int, list[str]] = {}
     for name in subdirectories(directory):
         number = version_number(name)
@@ -83,11 +84,8 @@ def version_directories(directory: Path | str) -> dict[int, list[str]]:
 
 
 def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
-    """What to say when a root is one model's own directory (a TensorFlow Serving base path), None when it is a
-    repository: one directory in it that looks like a model is enough.
-
-    `names`: the root's visible directories.
-    """
+    """An error text if a root is the directory of a single model (a TensorFlow Serving base path), else None. A root
+    with at least one directory that looks like a model is a repository. `names`: the root's visible directories."""
     numbers = []
     for name in names:
         inside = Path(root) / name
@@ -107,8 +105,8 @@ def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
 
 
 def root_hint(directory: Path | str) -> str | None:
-    """What to say when what should be one model's directory without versions is a repository of models, None when it is
-    not."""
+    """An error text if the directory of a single model, in which no version was found, is a repository of models; else
+    None."""
     try:
         models = [name for name in subdirectories(directory) if version_directories(Path(directory) / name)]
     except OSError:
@@ -122,9 +120,9 @@ def root_hint(directory: Path | str) -> str | None:
 
 
 class LinkRule:
-    """Decides where symbolic links may lead: into the root, as it resolves now, or into the allowed targets.
+    """Where symbolic links may lead: into the root (with links resolved) or into the allowed targets.
 
-    Made afresh for each scan, because git-sync and ConfigMaps swap what a root resolves to.
+    Every scan makes a new rule, because git-sync and ConfigMaps change what a root resolves to.
     """
 
     def __init__(self, root: Path | str, allowed: Iterable[Path | str] = ()) -> None:
@@ -132,7 +130,7 @@ class LinkRule:
         self._bases = tuple(base.rstrip(os.sep) + os.sep for base in (self.root, *map(os.path.realpath, allowed)))
 
     def check(self, path: Path | str) -> None:
-        """Raises LinkRefused when `path`, links resolved, lies outside; OSError when it cannot be resolved."""
+        """Raises LinkRefused if `path`, with links resolved, lies outside; OSError if it cannot be resolved."""
         target = os.path.realpath(path)
         if not (target + os.sep).startswith(self._bases):
             raise LinkRefused(

@@ -1,7 +1,7 @@
-"""One look at one model's directory: its settings, its versions, and whether each of them may be loaded.
+"""Scans one model's directory: its settings, its versions, and whether each version may be loaded.
 
-What is not found any more is gone only when it stays away for the settle time: between the two renames of a replacement
-a directory is missing for a moment. What cannot be read is kept as it was.
+A version that is no longer found counts as gone only after the settle time, because a directory that is replaced by two
+renames is missing for a moment. A directory that cannot be read keeps the result of the scan before.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from inferd.server.repository.settle import Settle
 from inferd.server.repository.tree import Tree, read_tree
 
 _Key = TypeVar("_Key", bound=Hashable)
-_Thing = TypeVar("_Thing")
+_Item = TypeVar("_Item")
 
 
 class ModelScanner:
-    """Looks at model directories. One thread only. `keys` collects the settle keys in use; who scans empties it."""
+    """Scans model directories. One thread only.
+
+    `keys` collects the keys that a scan has used with `Settle`. RepositoryScanner empties it before each scan.
+    """
 
     def __init__(self, settings: SettingsReader, settle: Settle, ready_file: str | None = None) -> None:
         self.keys: set[Hashable] = set()
@@ -31,20 +34,20 @@ class ModelScanner:
         self._settle = settle
         self._ready_file = ready_file
 
-    def look(
+    def scan(
         self, name: str, directory: Path, rule: LinkRule, before: ModelOnDisk | None, *, first: bool, is_model: bool
     ) -> ModelOnDisk | None:
-        """What lies in `directory` now. None: it is no model, unless `is_model` says that it must be one.
+        """Scans `directory` once. Returns None if it is no model; with `is_model`, that is an error of the model.
 
-        `before` is what was seen the last time; `first` trusts old files at once (see Settle). Never raises.
+        `before` is the result of the scan before. `first`: old files have settled at once (see Settle). Never raises.
         """
         try:
             numbers = version_directories(directory)
         except OSError as error:
             return self.unreadable(name, directory, before, f"{directory} cannot be read: {error.strerror or error}")
-        settled = any((directory / file).exists() for file in SETTINGS_FILES)
-        if not numbers and before is None and not settled and not is_model:
-            return None  # a directory of something else
+        has_settings = any((directory / file).exists() for file in SETTINGS_FILES)
+        if not numbers and before is None and not has_settings and not is_model:
+            return None
         self.keys.add((directory, "settings"))
         settings = self._settings.read(name, directory, rule, first=first)
         versions = {number: self._version(directory, number, names, rule, first) for number, names in numbers.items()}
@@ -59,7 +62,7 @@ class ModelScanner:
         return ModelOnDisk(name, directory, settings.config, ordered, problem, settings.held, settings.notes)
 
     def unreadable(self, name: str, directory: Path, before: ModelOnDisk | None, reason: str) -> ModelOnDisk:
-        """The model as it was, with the reason for which it cannot be looked at."""
+        """The model as the scan before has found it, with the reason why it cannot be read now."""
         reason = readable(reason)
         if before is None:
             return ModelOnDisk(name, directory, error=reason)
@@ -67,20 +70,21 @@ class ModelScanner:
         return replace(before, error=reason)
 
     def remember(self, model: ModelOnDisk) -> None:
-        """Keeps the sightings of a model that is not looked at: unchanged, it has nothing to settle again."""
+        """Keeps the settle state of a model that is not scanned now, so that it need not settle again."""
         self.keys.add((model.directory, "settings"))
         self.keys.update((model.directory, version.number) for version in model.versions)
 
     def with_absent(
-        self, found: dict[_Key, _Thing], before: dict[_Key, _Thing], key: Callable[[_Key], Hashable]
-    ) -> dict[_Key, _Thing]:
-        """`found` and, of what was there before, all that has not been away for the settle time yet."""
+        self, found: dict[_Key, _Item], before: dict[_Key, _Item], key: Callable[[_Key], Hashable]
+    ) -> dict[_Key, _Item]:
+        """`found`, and those items of `before` that have been missing for less than the settle time. `key` gives the
+        settle key of an item."""
         kept = dict(found)
-        for name, thing in before.items():
+        for name, item in before.items():
             if name not in found:
                 self.keys.add(key(name))
                 if not self._settle.observe(key(name), "absent"):
-                    kept[name] = thing
+                    kept[name] = item
         return kept
 
     def _version(self, model: Path, number: int, names: list[str], rule: LinkRule, first: bool) -> VersionOnDisk:

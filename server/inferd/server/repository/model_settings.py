@@ -1,5 +1,7 @@
-"""A model's settings from its directory: `model.yaml` and `config.pbtxt`, read when their stats change, kept while they
-are written."""
+"""A model's settings from its directory: `model.yaml` and `config.pbtxt`.
+
+They are read again when their stats change. While a file is being written, the settings read before stay in force.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,14 @@ from inferd.server.repository.layout import MODEL_FILE, SETTINGS_FILES, TRITON_F
 from inferd.server.repository.settle import Settle
 
 Resolve = Callable[[str, Path, Mapping[str, Any] | None, Mapping[str, Any] | None], tuple[ModelConfig, tuple[str, ...]]]
-"""Model name, its directory, model.yaml, config.pbtxt → settings with all layers applied, and notes. Raises
-ConfigError."""
+"""(model name, its directory, content of model.yaml, content of config.pbtxt) → (settings from all layers, notes).
+Raises ConfigError."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """`config` None: unreadable (`error` says why) or still being written (`held`)."""
+    """`config` is None if the settings cannot be read (`error` says why) or are still being written (`held` says
+    which)."""
 
     config: ModelConfig | None
     error: str = ""
@@ -33,24 +36,24 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedSettings:
     stamp: tuple[Any, ...]
     settings: ModelSettings
 
 
 class SettingsReader:
-    """Reads each model's settings once per change. One thread only."""
+    """Reads each model's settings, once for each change. One thread only."""
 
     def __init__(self, resolve: Resolve, settle: Settle) -> None:
         self._resolve = resolve
         self._settle = settle
-        # By name, too: one base path may be served under several, each with settings of its own above the files.
-        self._known: dict[tuple[str, Path], _Known] = {}
+        # The key holds the name, too: several configured models may share one base path and have different settings.
+        self._cached: dict[tuple[str, Path], _CachedSettings] = {}
 
     def read(self, name: str, directory: Path, rule: LinkRule, *, first: bool) -> ModelSettings:
-        """The settings of the model `name`. Never raises: an error is part of the answer.
+        """The settings of the model `name`. Never raises: an error is part of the result.
 
-        While the files change, the settings read before stay in force; `first` trusts old files at once (see Settle).
+        `first`: old files have settled at once (see Settle).
         """
         try:
             stamp, newest = _stamp(directory, rule)
@@ -59,26 +62,27 @@ class SettingsReader:
         except OSError as error:
             return ModelSettings(None, error=f"{directory}: settings cannot be read: {error.strerror or error}")
         key = (name, directory)
-        known = self._known.get(key)
+        cached = self._cached.get(key)
         settled = self._settle.observe((directory, "settings"), stamp, newest_change=newest if first else None)
-        if known is not None and known.stamp == stamp:
-            return known.settings
+        if cached is not None and cached.stamp == stamp:
+            return cached.settings
         if stamp and not settled:
-            if known is not None:
-                return known.settings
+            if cached is not None:
+                return cached.settings
             return ModelSettings(None, held=f"{' and '.join(entry[0] for entry in stamp)}: still being written")
         settings = self._read(name, directory, stamp)
-        self._known[key] = _Known(stamp, settings)
+        self._cached[key] = _CachedSettings(stamp, settings)
         return settings
 
     def keep(self, directories: Iterable[Path]) -> None:
-        """Forgets every model but those in these directories."""
+        """Forgets the settings of all models outside these directories."""
         wanted = set(directories)
-        self._known = {key: known for key, known in self._known.items() if key[1] in wanted}
+        self._cached = {key: cached for key, cached in self._cached.items() if key[1] in wanted}
 
     def forget(self, directory: Path) -> None:
-        """Reads the settings of what lies there anew at the next look: what stands above its files has changed."""
-        self._known = {key: known for key, known in self._known.items() if key[1] != directory}
+        """Makes the next scan read the settings in `directory` again, because settings that override its files have
+        changed."""
+        self._cached = {key: cached for key, cached in self._cached.items() if key[1] != directory}
 
     def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> ModelSettings:
         names = {entry[0] for entry in stamp}

@@ -1,4 +1,4 @@
-"""Follows repository.models_file: when its text has changed, its models take the place of those named before."""
+"""Follows repository.models_file: when its text changes, its models replace the configured models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get("lifecycle")
 
 
 class ModelsSetter(Protocol):
-    """The models in force, and how they are replaced; the manager's."""
+    """The part of the manager that is used here: the current configured models, and their replacement."""
 
     @property
     def configured_models(self) -> Mapping[str, ConfiguredModel]: ...
@@ -25,10 +25,11 @@ class ModelsSetter(Protocol):
 
 
 class FollowedFile:
-    """Looks at the file every `poll` seconds on a thread of its own. A file that cannot be read changes nothing.
+    """Reads the file every `poll` seconds on a thread of its own. A file that cannot be read changes nothing.
 
-    `fixed` are named models of the settings themselves, which stay beside those of the file. `known`: what the file
-    says now has been taken over or overruled before, as by a reload that a worker of a group was not there for.
+    fixed   the models of repository.models, which are kept whatever the file says
+    known   the current text of the file must not be applied: it has been applied already, or has been overruled by a
+            reload request, before this worker started
     """
 
     def __init__(
@@ -44,46 +45,47 @@ class FollowedFile:
         self._poll = poll
         self._fixed = dict(fixed)
         self._manager = manager
-        self._seen = self._begun(known)
-        self._problem = ""
+        self._applied = self._initial_text(known)
+        self._error = ""
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts to follow the file."""
         self._thread = threading.Thread(target=self._run, name="inferd-models-file", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the looking."""
+        """Stops following the file."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def look(self) -> None:
-        """One look. Never raises for what the file holds."""
+    def check(self) -> None:
+        """Reads the file once and applies a change. Never raises because of the file's content."""
         try:
             text = read_text(self._file)
-            if text == self._seen:
-                self._problem = ""
+            if text == self._applied:
+                self._error = ""
                 return
             found = parse_models(text, str(self._file))
         except ConfigError as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
-                event(log, logging.ERROR, "models file not taken over; what is served stays", reason=self._problem)
+            if str(error) != self._error:
+                self._error = str(error)
+                event(log, logging.ERROR, "models file not taken over; what is served stays", reason=self._error)
             return
-        self._seen, self._problem = text, ""
+        self._applied, self._error = text, ""
         models = self._models(found)
         if models == self._manager.configured_models:
-            return  # as at the first look
+            return
         for note in found.notes:
             event(log, logging.WARNING, "models file", reason=note)
         event(log, logging.INFO, "models file changed", models=len(found.entries))
         self._manager.replace_configured_models(models, by=str(self._file))
 
-    def _begun(self, known: bool) -> str | None:
-        """The text that is in force. Without it the first look would undo a reload that came before."""
+    def _initial_text(self, known: bool) -> str | None:
+        """The file's text if it is in force already, else None. Without it the first check would undo a reload request
+        that came before."""
         try:
             text = read_text(self._file)
             return (
@@ -100,6 +102,6 @@ class FollowedFile:
     def _run(self) -> None:
         while not self._stopped.wait(self._poll):
             try:
-                self.look()
+                self.check()
             except Exception as error:
                 event(log, logging.ERROR, "the models file could not be followed; it is looked at again", error=error)

@@ -1,9 +1,8 @@
-"""One look at one place that holds models, a repository root or a named model's own directory, with the caution that
-belongs to it.
+"""Scans a directory that holds models: a repository root, or the base path of a configured model.
 
-What a scan cannot read it keeps as it was: an unreadable root or model is a problem to report, never a reason to
-unload. And a place that is suddenly empty is believed only when it is still the same directory and was written to
-since, or an unmounted disk would look like a repository whose models were all deleted.
+A root or model that cannot be read is reported and keeps the result of the scan before: it is never a reason to unload.
+A directory that is suddenly empty counts as emptied only if it is still the same directory and has been written to.
+Otherwise an unmounted disk would look like a repository whose models were all deleted.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from inferd.server.repository.model_scanner import ModelScanner
 
 
 class RootScanner:
-    """Looks at one root again and again. One thread only.
+    """Scans one root. One thread only.
 
-    `models` are the models by name, `error` what is wrong with the root itself, `read_once` whether it could ever be
-    read.
+    models      the models found, by name
+    error       what is wrong with the root itself, "" for nothing
+    read_once   the root has been read at least once
     """
 
     def __init__(self, root: Path, scanner: ModelScanner, *, allowed_link_targets: tuple[str, ...] = ()) -> None:
@@ -32,10 +32,10 @@ class RootScanner:
         self.read_once = False
         self._scanner = scanner
         self._allowed = allowed_link_targets
-        self._emptied = _Emptied()
+        self._empty_check = _EmptyCheck()
 
     def scan(self) -> None:
-        """Looks once. Never raises."""
+        """Scans once. Never raises."""
         first = not self.read_once
         try:
             rule = LinkRule(self.root, self._allowed)
@@ -49,7 +49,7 @@ class RootScanner:
             self.error = hint
             self.read_once = True
             return
-        if not self._emptied.believable(found, empty=not names and bool(self.models)):
+        if not self._empty_check.plausible(found, empty=not names and bool(self.models)):
             self._unreadable(f"{self.root} is empty and not the directory that held the models: is it mounted?")
             return
         self.error = ""
@@ -76,13 +76,14 @@ class RootScanner:
             return self._scanner.unreadable(name, directory, before, str(error))
         except OSError as error:
             return self._scanner.unreadable(name, directory, before, f"{directory} cannot be read: {error.strerror}")
-        return self._scanner.look(name, directory, rule, before, first=first, is_model=False)
+        return self._scanner.scan(name, directory, rule, before, first=first, is_model=False)
 
 
 class ConfiguredModelScanner:
-    """Looks at the directory of one named model again and again. One thread only.
+    """Scans the base path of one configured model. One thread only.
 
-    `model` is what lies there; `read_once` says whether it could ever be read.
+    model       the result of the last scan
+    read_once   the base path has been read at least once
     """
 
     def __init__(
@@ -93,39 +94,39 @@ class ConfiguredModelScanner:
         self.read_once = False
         self._scanner = scanner
         self._allowed = allowed_link_targets
-        self._emptied = _Emptied()
+        self._empty_check = _EmptyCheck()
 
     def scan(self) -> None:
-        """Looks once. Never raises."""
+        """Scans once. Never raises."""
         before = self.model if self.read_once else None
         name = self.model.name
         try:
             rule = LinkRule(self.directory, self._allowed)
             empty = before is not None and bool(before.versions) and not version_directories(rule.root)
-            believable = self._emptied.believable(os.stat(rule.root), empty=empty)
+            plausible = self._empty_check.plausible(os.stat(rule.root), empty=empty)
         except OSError as error:
             reason = f"{self.directory} cannot be read: {error.strerror or error}"
             self.model = self._scanner.unreadable(name, self.directory, before, reason)
             return
-        if not believable:
+        if not plausible:
             reason = f"{self.directory} is empty and not the directory that held the versions: is it mounted?"
             self.model = self._scanner.unreadable(name, self.directory, before, reason)
             return
-        found = self._scanner.look(name, self.directory, rule, before, first=not self.read_once, is_model=True)
+        found = self._scanner.scan(name, self.directory, rule, before, first=not self.read_once, is_model=True)
         assert found is not None
         hint = root_hint(rule.root) if not found.versions else None
         self.model = replace(found, error=hint) if hint is not None else found
         self.read_once = True
 
 
-class _Emptied:
-    """Decides whether a directory that held things and now holds none was emptied, or is another one."""
+class _EmptyCheck:
+    """Decides whether a directory that has become empty was emptied, or is another directory (a bare mount point)."""
 
     def __init__(self) -> None:
-        self._identity: tuple[int, int, int] | None = None  # device, inode and mtime when things were last seen
+        self._identity: tuple[int, int, int] | None = None  # device, inode and mtime when it was last not empty
 
-    def believable(self, found: os.stat_result, *, empty: bool) -> bool:
-        """False when it is `empty` and cannot have been emptied."""
+    def plausible(self, found: os.stat_result, *, empty: bool) -> bool:
+        """False if the directory is `empty` although nothing was deleted in it. `found` is its current stat."""
         identity = (found.st_dev, found.st_ino, found.st_mtime_ns)
         if not empty:
             self._identity = identity

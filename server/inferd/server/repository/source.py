@@ -1,7 +1,7 @@
-"""The Source: looks at the repository, again and again, and hands the whole of what is there to the manager.
+"""The Source scans the repository again and again, and delivers a full listing to the manager after each scan.
 
-Every listing is complete: nothing has to be remembered between two of them, and a lost one costs nothing. The thread
-polls; file events only make it look earlier.
+Every listing is complete, so the manager needs no earlier one, and a lost listing does no harm. The source's thread
+polls; file events only make the next scan come earlier.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 
 class RepositoryScanner:
-    """All roots and all named models together. One thread only."""
+    """Scans all roots and all configured models. One thread only."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class RepositoryScanner:
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`named`: the models that are named one by one; may be replaced between two scans."""
+        """`named`: the configured models, which may be replaced between two scans."""
         self._settle = Settle(config.settle, clock, wall_clock)
         self._settings = SettingsReader(resolve, self._settle)
         self._scanner = ModelScanner(self._settings, self._settle, config.ready_file)
@@ -50,67 +50,69 @@ class RepositoryScanner:
             RootScanner(Path(root), self._scanner, allowed_link_targets=self._allowed)
             for root in dict.fromkeys(os.path.abspath(root) for root in config.roots)
         ]
-        self._named = named or ConfiguredModels()
-        self._seen: Mapping[str, ConfiguredModel] = {}
-        self._own: dict[str, ConfiguredModelScanner] = {}
+        self._configured_models = named or ConfiguredModels()
+        self._followed: Mapping[str, ConfiguredModel] = {}  # as in the last scan
+        self._model_scanners: dict[str, ConfiguredModelScanner] = {}
 
     @property
     def due(self) -> float | None:
-        """Monotonic time at which something seen in the last scan will have settled."""
+        """The monotonic time at which the next change found by the last scan will have settled. None if all have."""
         return self._settle.due
 
     def scan(self, sequence: int = 0) -> Listing:
-        """Looks at everything. Never raises for what it finds: problems are part of the listing."""
+        """Scans everything. Problems on disk do not raise; they are part of the listing."""
         self._settle.begin()
         self._scanner.keys = set()
-        self._follow(self._named.current)
+        self._follow(self._configured_models.current)
         for root in self._roots:
             root.scan()
-        for own in self._own.values():
-            own.scan()
+        for scanner in self._model_scanners.values():
+            scanner.scan()
         self._settle.keep(self._scanner.keys)
         found = [
             *(model for root in self._roots for model in root.models.values()),
-            *(own.model for own in self._own.values()),
+            *(scanner.model for scanner in self._model_scanners.values()),
         ]
         self._settings.keep(model.directory for model in found)
         models: dict[str, ModelOnDisk] = {}
         for model in found:
-            twin = models.get(model.name)
-            models[model.name] = model if twin is None or _same(twin, model) else _twice(twin, model)
+            other = models.get(model.name)
+            models[model.name] = model if other is None or _same_directory(other, model) else _ambiguous(other, model)
         return Listing(
             dict(sorted(models.items())),
             errors=(
                 *(root.error for root in self._roots if root.error),
-                *(own.model.error for own in self._own.values() if not own.read_once),
+                *(scanner.model.error for scanner in self._model_scanners.values() if not scanner.read_once),
             ),
-            complete=all(root.read_once for root in self._roots) and all(own.read_once for own in self._own.values()),
+            complete=all(root.read_once for root in self._roots)
+            and all(scanner.read_once for scanner in self._model_scanners.values()),
             sequence=sequence,
         )
 
-    def _follow(self, named: Mapping[str, ConfiguredModel]) -> None:
-        """Looks from now on at these named models."""
-        if named is self._seen:
+    def _follow(self, configured: Mapping[str, ConfiguredModel]) -> None:
+        """From now on scans these configured models."""
+        if configured is self._followed:
             return
-        before, self._seen = self._seen, named
-        for name in [name for name in self._own if name not in named]:
-            del self._own[name]
-        for name, model in named.items():
-            if name not in self._own or self._own[name].directory != model.base_path:
-                self._own[name] = ConfiguredModelScanner(
+        before, self._followed = self._followed, configured
+        scanners = self._model_scanners
+        for name in [name for name in scanners if name not in configured]:
+            del scanners[name]
+        for name, model in configured.items():
+            if name not in scanners or scanners[name].directory != model.base_path:
+                scanners[name] = ConfiguredModelScanner(
                     name, model.base_path, self._scanner, allowed_link_targets=self._allowed
                 )
             if before.get(name) != model:
                 self._settings.forget(model.base_path)
 
 
-def _same(one: ModelOnDisk, other: ModelOnDisk) -> bool:
-    """Whether a named model is one that lies in a root."""
+def _same_directory(one: ModelOnDisk, other: ModelOnDisk) -> bool:
+    """Whether both are one model: a configured model's base path may lie in a root."""
     return os.path.realpath(one.directory) == os.path.realpath(other.directory)
 
 
-def _twice(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:
-    # Which of the two is meant cannot be known, so neither is loaded; what is served already stays.
+def _ambiguous(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:
+    # It is unknown which of the two is meant, so neither is loaded. Versions that are served already stay.
     where = f"{one.directory} and {other.directory}"
     return replace(
         one,
@@ -122,24 +124,24 @@ def _twice(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:
 
 
 class SourceLike(Protocol):
-    """What the manager needs of a source."""
+    """The part of a source that the manager uses."""
 
     def start(self, deliver: Callable[[Listing], None]) -> None:
-        """Begins to look; `deliver` is called on the source's thread with every listing."""
+        """Starts to scan. `deliver` is called on the source's thread with every listing."""
         ...
 
     def request_scan(self) -> int:
-        """Asks for a look now. Gives the sequence number of the first listing that is sure to be newer than this
-        call."""
+        """Requests a scan now. Returns a sequence number: a listing with this number or a higher one comes from a scan
+        that began after this call."""
         ...
 
     def stop(self) -> None:
-        """Ends the looking. Waits for a look under way, but not for ever."""
+        """Stops scanning. Waits for a running scan, but not for ever."""
         ...
 
 
 class Source:
-    """Scans on its own thread: every `poll` seconds, when something will have settled, and when woken. Thread-safe."""
+    """Scans on its own thread: every `poll` seconds, when a change will have settled, and when woken. Thread-safe."""
 
     def __init__(self, scanner: RepositoryScanner, *, poll: float, clock: Clock = time.monotonic) -> None:
         self._scanner = scanner
@@ -157,13 +159,13 @@ class Source:
         self._thread.start()
 
     def wake(self) -> None:
-        """Looks at once instead of at the next poll."""
+        """Makes the next scan start at once instead of at the next poll."""
         self._wake.set()
 
     def request_scan(self) -> int:
         """See SourceLike."""
         with self._lock:
-            # A scan under way may have passed the place that the caller means.
+            # A running scan may already have passed the directory that the caller has changed.
             sequence = self._begun + 1
         self._wake.set()
         return sequence

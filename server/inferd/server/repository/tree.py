@@ -1,8 +1,8 @@
-"""The files of one version directory: their stats, cheap and read at every scan, and the hash of their content, read
+"""The files of one version directory: their stats, which every scan reads, and a hash of their content, which is read
 seldom.
 
-Equal trees mean that nothing happened. Different trees mean that something may have happened: `touch`, a remount or a
-git-sync checkout change stats but not content, and only the content hash tells.
+Equal trees mean that nothing has changed. Different trees mean that the content may have changed: `touch`, a remount or
+a git-sync checkout change only the stats. Then the content hash decides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 class FileStat(NamedTuple):
-    """One file. `path` is relative to the version directory, links followed."""
+    """The stat of one file, links followed. `path` is relative to the version directory."""
 
     path: str
     size: int
@@ -34,7 +34,8 @@ class FileStat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """All files below a directory, by path. `held` says which file shows that a copy is under way, "" for none."""
+    """All files below a directory, sorted by path. `held` names a file that shows that a copy is still running, "" for
+    none."""
 
     files: tuple[FileStat, ...] = ()
     held: str = ""
@@ -46,16 +47,16 @@ class Tree:
 
     @property
     def newest_ctime(self) -> float:
-        """Wall-clock seconds of the last change to any file, 0 for an empty tree."""
+        """The wall-clock time (seconds) of the last change to any file, 0 for an empty tree."""
         return max((file.ctime_ns for file in self.files), default=0) / 1e9
 
 
 def read_tree(directory: Path | str, rule: LinkRule | None = None) -> Tree:
-    """Stats everything below `directory`.
+    """Stats all files below `directory`.
 
-    Hidden files count (copy programs write to them), hidden directories do not (`.git`, a ConfigMap's `..data`, which
-    its links reach anyway). Without a `rule` links may lead anywhere. Raises LayoutError for a link that leads out, a
-    special file, too many files; OSError when the directory itself cannot be read.
+    Hidden files count, because copy programs write to them. Hidden directories do not (`.git`; a ConfigMap's `..data`,
+    whose files are reached through links). Without a `rule` links may lead anywhere. Raises LayoutError for a link that
+    leads out, a special file, or too many files; OSError if the directory itself cannot be read.
     """
     files: list[FileStat] = []
     held: list[str] = []
@@ -83,7 +84,7 @@ def _walk(top: str, below: str, rule: LinkRule | None, files: list[FileStat], he
             except FileNotFoundError:
                 if entry.is_symlink():
                     held.append(f"{path} is a link that leads nowhere yet")
-                continue  # gone since the listing: the next scan sees a different tree
+                continue  # deleted since the directory was read: the next scan sees a different tree
             if not stat.S_ISREG(found.st_mode):
                 raise LayoutError(f"{entry.path} is not a regular file")
             if is_partial(entry.name):
@@ -94,19 +95,19 @@ def _walk(top: str, below: str, rule: LinkRule | None, files: list[FileStat], he
 
 
 def content_hash(directory: Path | str, tree: Tree) -> str:
-    """A hash over names and bytes of the visible files of `tree`. Slow: reads everything. Raises OSError.
+    """A hash of the names and the content of all visible files of `tree`. Slow: reads every file. Raises OSError.
 
-    Hidden files are left out: no backend reads them.
+    Hidden files are left out, because no backend reads them.
     """
-    whole = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)
     for file in tree.files:
         if is_hidden(file.path.rpartition("/")[2]):
             continue
         name = os.fsencode(file.path)
-        whole.update(b"%d:%b:%d:" % (len(name), name, file.size))
+        digest.update(b"%d:%b:%d:" % (len(name), name, file.size))
         with open(os.path.join(directory, file.path), "rb", buffering=0) as source:
             while count := source.readinto(buffer):
-                whole.update(view[:count])
-    return whole.hexdigest()
+                digest.update(view[:count])
+    return digest.hexdigest()

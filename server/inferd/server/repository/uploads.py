@@ -1,4 +1,5 @@
-"""Files of models that came with a load request: written where nobody else writes, bounded, and removed after use."""
+"""The files of models that come with a load request: written to a private directory, bounded in size, removed after
+use."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ _MAX_PARTS = 16
 _KEY = "expected a version and a file's path in it, such as file:1/model.onnx"
 
 Files = Mapping[tuple[str, ...], bytes]
-"""Content by path: the version's number first, then directories, the file's name last."""
+"""Path → content. The first part of a path is the version's number, the last one the file's name."""
 
 
 def checked_files(files: Mapping[str, bytes]) -> dict[tuple[str, ...], bytes]:
-    """Files by the parts of their path. Keys are those of a load request without "file:". Raises InvalidRequest for a
-    name that could lead out of the model's directory, or that no file can have."""
+    """The files with their paths split into parts. The keys of `files` are those of a load request without "file:".
+    Raises InvalidRequest for a name that could lead out of the model's directory or cannot be a file's name."""
     if len(files) > _MAX_FILES:
         raise InvalidRequest(f"expected at most {_MAX_FILES} files, got {len(files)}")
     found: dict[tuple[str, ...], bytes] = {}
@@ -54,23 +55,24 @@ class Uploads:
     """The directory of uploaded models. Thread-safe; `write` and `remove` touch the disk."""
 
     def __init__(self, state_dir: Path | None, room: int) -> None:
-        """Below `state_dir`, or in the system's directory for temporary files. `room`: most bytes, all together."""
-        self._place = None if state_dir is None else state_dir / DIRECTORY
+        """The directory lies in `state_dir`, or in the system's temporary directory. `room`: the largest number of
+        bytes of all uploaded models together."""
+        self._persistent_root = None if state_dir is None else state_dir / DIRECTORY
         self._room = room
         self._lock = threading.Lock()
         self._root: Path | None = None
         self._sizes: dict[Path, int] = {}
-        self._kept = 0  # names what is written
+        self._written = 0  # numbers the models' directories
         self._closed = False
 
     def clean(self) -> None:
-        """Removes what a process before this one left in the state directory."""
-        if self._place is not None:
-            shutil.rmtree(self._place, ignore_errors=True)
+        """Removes the uploads that an earlier process has left in the state directory."""
+        if self._persistent_root is not None:
+            shutil.rmtree(self._persistent_root, ignore_errors=True)
 
     def write(self, files: Files) -> Path:
-        """A new directory with these files. Raises Overloaded when there is no room, ExecutionFailed when the disk
-        refuses, Unavailable after the end."""
+        """Writes the files to a new directory and returns it. Raises Overloaded if there is no room, ExecutionFailed if
+        a file cannot be written, Unavailable after `close`."""
         size = sum(map(len, files.values()))
         try:
             with self._lock:
@@ -81,8 +83,8 @@ class Uploads:
                         f"uploaded models may take {self._room} bytes together: {used} are taken, got {size} more"
                         " (admin.max_upload)"
                     )
-                self._kept += 1
-                directory = self._made() / f"model-{self._kept}"
+                self._written += 1
+                directory = self._made_root() / f"model-{self._written}"
                 self._sizes[directory] = size
             try:
                 for path, content in files.items():
@@ -90,7 +92,7 @@ class Uploads:
                 self._check_open()
             except BaseException:
                 self.remove(directory)
-                if self._closed:  # and somebody has removed the whole meanwhile, which the writing has made anew
+                if self._closed:  # `close` may have removed the root before this call created it again
                     shutil.rmtree(directory.parent, ignore_errors=True)
                 raise
         except OSError as error:
@@ -106,7 +108,7 @@ class Uploads:
             self._sizes.pop(directory, None)
 
     def close(self) -> None:
-        """Removes everything, for good. Never raises."""
+        """Removes all uploads. Later writes are refused. Never raises."""
         with self._lock:
             self._closed = True
             root, self._root = self._root, None
@@ -118,19 +120,19 @@ class Uploads:
         if self._closed:
             raise Unavailable("the server is shutting down")
 
-    def _made(self) -> Path:
+    def _made_root(self) -> Path:
         if self._root is None:
-            if self._place is None:
+            if self._persistent_root is None:
                 self._root = Path(tempfile.mkdtemp(prefix="inferd-uploads-"))
             else:
-                self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._root = self._place
+                self._persistent_root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._root = self._persistent_root
         return self._root
 
 
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Nothing is ever written through a link or over something that is there.
+    # O_EXCL and O_NOFOLLOW: never write through a link or over an existing file.
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         out.write(content)
