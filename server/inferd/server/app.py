@@ -107,8 +107,8 @@ class App:
             busy=self._busy,
             who=gate.client,
         )
-        # What the edges see: in a group, wishes and statuses are everybody's.
-        self._front: ManagerLike = self.manager if agent is None else agent.worker_manager(self.manager)
+        # The manager for the protocols. With several workers it acts on all of them.
+        self._protocol_manager: ManagerLike = self.manager if agent is None else agent.worker_manager(self.manager)
 
         self.manager.subscribe(StateMetrics(self.metrics))
         self.manager.subscribe(self._watch_queue)
@@ -116,13 +116,13 @@ class App:
         files = config.repository
         if files.models_file is not None and files.models_file_poll:
             self._models_file = FollowedFile(
-                Path(files.models_file), files.models_file_poll, fixed_models(config), self._front,
+                Path(files.models_file), files.models_file_poll, fixed_models(config), self._protocol_manager,
                 known=agent is not None and agent.begin.configured_models is not None,
             )  # fmt: skip
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
-        self._health = Health(self._front, SERVICES)
+        self._health = Health(self._protocol_manager, SERVICES)
         self.table = build_method_table(
-            self._front,
+            self._protocol_manager,
             self.metrics,
             config,
             inflight=self._inflight,
@@ -139,7 +139,7 @@ class App:
             tls=self._followed(config.server.tls, "server.tls"),
         )
         core = Core(
-            self._front,
+            self._protocol_manager,
             self.metrics,
             check_request,
             gate,
@@ -167,7 +167,7 @@ class App:
             self.metrics.watch_ready(self._health.ready)
         else:
             # A group is ready as long as others serve: one of them that leaves is no news.
-            self.metrics.watch_ready(lambda: self._front.ready() and not agent.stopping)
+            self.metrics.watch_ready(lambda: self._protocol_manager.ready() and not agent.stopping)
             agent.watch(self.metrics)
 
     def start(self) -> Started:
@@ -276,7 +276,7 @@ class App:
         """Whether traffic should come, and if not what is waited for. Thread-safe."""
         if self._stopping:
             return ReadinessLike(False, "the server is shutting down")
-        if self._front.ready():
+        if self._protocol_manager.ready():
             return ReadinessLike(True)
         if self.manager.ready():
             return ReadinessLike(False, "waiting for the other workers")

@@ -38,12 +38,12 @@ class SharedOverrides(Overrides):
         """See Overrides."""
         return self._kept_on_disk
 
-    def change(self, model: str, wishes: ModelOverrides) -> None:
+    def change(self, model: str, overrides: ModelOverrides) -> None:
         """See Overrides."""
-        if wishes == self.of(model):
+        if overrides == self.of(model):
             return
         try:
-            kept = self._keep(model, wishes).result(_KEEP_TIMEOUT)
+            kept = self._keep(model, overrides).result(_KEEP_TIMEOUT)
         except (LinkLost, FutureTimeoutError) as error:
             raise OverridesError(f"the supervisor did not take the wish: {error or 'no answer'}") from None
         self.adopt(model, kept)
