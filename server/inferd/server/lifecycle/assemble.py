@@ -33,7 +33,12 @@ from inferd.server.scheduling.policies.fair_share import Who
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What several workers have in common. `named` None: the models that the configuration names."""
+    """What a worker of a group has in common with the others.
+
+    overrides   the operators' overrides, a copy of the supervisor's
+    barrier     asked before a loaded version serves
+    named       the configured models in force; None: those of the configuration
+    """
 
     overrides: Overrides
     barrier: ActivationBarrier
@@ -51,10 +56,14 @@ def build_manager(
     busy: Callable[[], bool] = lambda: False,
     who: Who | None = None,
 ) -> Manager:
-    """A manager over the configured repository; `start` it. `observer_for` gives each servable's batch observer;
-    `loop` is the front end's, for batches that are short enough to run there; `recorded` reads recorded warm-up
-    requests; `shared` is what a worker has in common with others; `busy` is whether requests are in flight;
-    `who` tells the clients of a queue apart.
+    """A manager of the configured repository, which the caller starts.
+
+    observer_for   gives the batch observer of each servable
+    loop           the front end's, for batches that are short enough to run there
+    recorded       reads recorded warm-up requests
+    shared         for a worker of a group
+    busy           whether requests are in flight
+    who            tells the clients of a queue apart
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
@@ -90,7 +99,7 @@ def build_loader(
     busy: Callable[[], bool] = lambda: False,
     who: Who | None = None,
 ) -> Loader:
-    """A loader with the configured share of the machine."""
+    """A loader with the configured CPU threads and memory. The arguments are as in `build_manager`."""
     return Loader(
         registry,
         cpu_threads=config.server.cpu_threads or available_cpus(),
@@ -104,7 +113,7 @@ def build_loader(
 
 
 def resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> Resolve:
-    """How a model's settings are found: all layers of configuration over what its directory says."""
+    """The function that gives a model's settings: all layers of configuration over the files in its directory."""
     own = named or ConfiguredModels()
 
     def resolve(
@@ -123,7 +132,7 @@ def resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> Res
 
 
 def request_resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> ResolveRequest:
-    """How the settings are found that came with a load: the server's layers over what the request says."""
+    """The function that gives the settings of a load request: the server's layers over the settings in the request."""
     own = named or ConfiguredModels()
 
     def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
@@ -133,13 +142,13 @@ def request_resolver(config: ServerConfig, named: ConfiguredModels | None = None
 
 
 def uploads_of(config: ServerConfig) -> Uploads:
-    """Where uploaded models are kept."""
+    """The store of uploaded models' files."""
     state_dir = config.server.state_dir
     return Uploads(Path(state_dir) if state_dir is not None else None, config.admin.max_upload)
 
 
 class WatchedSource:
-    """A source that file events wake early."""
+    """A source whose next look file events bring forward. Thread-safe."""
 
     def __init__(self, source: Source, events: FileEvents) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""What `inferd check` does with a repository: opens everything that would be served and says what it found.
+"""What `inferd check` does with a repository: it opens everything that would be served and reports what it found.
 
 Nothing is served, warmed up or left open. Every version is opened where a server would open it, one after the other.
 """
@@ -29,7 +29,7 @@ from inferd.server.scheduling.ensemble.step_graph import GraphStep
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """What was found at one repository root, model or version. A value.
 
     model       its name; "" for a repository root
     version     None for the model as a whole
@@ -66,7 +66,7 @@ def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | Non
     listing = RepositoryScanner(repository, resolver(config, named), named=named).scan()
     for error in listing.errors:
         if error in (model.error for model in listing.models.values()):
-            continue  # a named model's, told with it
+            continue  # the error of a configured model, reported with it
         yield Finding("", error=error)
     for root in config.repository.roots:
         for directory, error in misplaced(Path(root), listing.models, registry):
@@ -82,7 +82,7 @@ def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | Non
 
 
 def _ensembles(models: Mapping[str, ModelOnDisk], opened: dict[str, list[Finding]]) -> Iterator[Finding]:
-    """Ensembles can be looked at when everything in them has been: those in others first."""
+    """Findings for ensembles. One is looked at when all models in it have been, ensembles in it included."""
     left = {name: model for name, model in models.items() if model.config is not None and model.config.ensemble}
     while left:
         free = [name for name, model in left.items() if not set(_parts(model)) & set(left)]
@@ -125,7 +125,7 @@ def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterat
 
 
 def _signature(stage: GraphStep, opened: Mapping[str, list[Finding]]) -> Signature:
-    """What a step's model takes and gives. Raises LoadError when it would not be served."""
+    """The signature on which a step runs. Raises LoadError when its model would not be served."""
     if stage.model not in opened:
         raise LoadError(f"{stage.subject}: there is no such model in the repository")
     fine = {f.version: f.signatures[0] for f in opened[stage.model] if f.ok and f.version is not None and f.signatures}

@@ -1,4 +1,4 @@
-"""What the edge needs of the rooms below it, as protocols: so it can be tested with steppable fakes."""
+"""What the upper floors need of the lifecycle and of metrics, as protocols: tests put fakes in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the server is ready: once, and for good. And what it waits for until then, in words."""
+"""When the server is ready, which it becomes once and stays; and what it waits for until then, in words."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class ReadyMoment:
 
 
 class Readiness:
-    """Watches the versions that the first complete listing wants. The manager's thread only.
+    """Waits for the versions that are wanted according to the first complete listing. The manager's thread only.
 
     settled        each of them is available or has failed once (default)
     strict         each of them is available
-    a list         each model named has an available version
+    a list         each model in the list has an available version
 
-    Versions that were still settling in the first listing count for `patience` seconds only: a directory into which
-    somebody writes for ever must not keep the server from being ready.
+    Versions that were still settling in the first listing count for `patience` seconds only: a directory whose files
+    never stop changing must not keep the server from being ready.
     """
 
     def __init__(self, rule: Rule, patience: float) -> None:
@@ -107,14 +107,15 @@ class Readiness:
         return self.ready
 
     def due(self, now: float) -> float | None:
-        """Monotonic time after `now` at which patience ends."""
+        """Monotonic time after `now` from which settling versions do not count any more, None when nothing waits for
+        it."""
         return self._until if self._settling and not self.ready and self._until > now else None
 
     def _done(self, models: Mapping[str, ModelState], id: ServableId) -> bool:  # noqa: A002
         model = models.get(id.name)
         version = model.versions.get(id.version) if model is not None else None
         if version is None:
-            return True  # gone from disk meanwhile
+            return True  # it is gone from disk
         if version.servable is not None:
             return True
         # An ensemble that cannot be put together has an error and no failure: nothing was tried.
@@ -122,7 +123,7 @@ class Readiness:
 
 
 def unready(rule: Rule, models: Iterable[ModelStatus]) -> list[str]:
-    """What keeps the server from being ready, for people: from the published statuses, on any thread."""
+    """What keeps the server from being ready, in words. Made from the published statuses, on any thread."""
     known = {model.name: model for model in models}
     if isinstance(rule, tuple):
         missing = [name for name in rule if name not in known or not _available(known[name])]

@@ -1,4 +1,4 @@
-"""Why a request cannot have the model that it asks for, in words: made from the published statuses, on any thread."""
+"""Why a request cannot have the model that it asks for, in words. Made from the published statuses, on any thread."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def refusal(
     scanned: bool,
     discreet: bool = False,
 ) -> ServingError:
-    """The error for a request that found no servable. `scanned`: whether the repository has been read at all;
-    `discreet`: other models are not named, since the caller may not be meant to know of them."""
+    """The error for a request that found no servable. `scanned`: whether the repository has been read at least once;
+    `discreet`: no other model is named, because the caller may not be allowed to know of it."""
     model = statuses.get(name)
     if model is None:
         if not scanned:
@@ -39,7 +39,7 @@ def refusal(
 
 
 def unknown_model(statuses: Mapping[str, ModelStatus], name: str, *, discreet: bool = False) -> NotFound:
-    """The error for a name that nobody knows: says what there is, and what was probably meant, unless `discreet`."""
+    """The error for an unknown name. Says which models there are and which was probably meant, unless `discreet`."""
     if discreet:
         return NotFound(f"unknown model {name[:200]!r}")
     if not statuses:
@@ -82,7 +82,7 @@ def _model(model: ModelStatus) -> ServingError:
 
 
 def _state(status: VersionStatus, subject: str) -> ServingError | None:
-    """The error that the state of a version calls for by itself."""
+    """The error that follows from the state of a version alone, None when it says nothing."""
     if status.state is State.LOADING:
         return Unavailable(f"{subject} is loading" + (f" (before: {status.error})" if status.error else ""))
     if status.state is State.UNLOADING:

@@ -1,6 +1,6 @@
-"""Whether a request fits a signature. Runs once per request, before anything is queued.
+"""Whether a request fits a signature. Checked once for each request, before anything is queued.
 
-Nothing is converted: a client that sends FP64 where FP32 is expected has made a mistake that silence would hide.
+Nothing is converted: a client that sends FP64 where FP32 is expected has made a mistake, which a conversion would hide.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.wire.dtypes import DType, dtype_of
 
 _SHOWN = 10
-# By number: a list is looked up faster than a property of an enum member. BF16 needs an import that may fail: asked
-# late.
+# By number, because a list is faster than a property of an enum member. BF16 is left out: its type needs an import that
+# may fail.
 _NUMPY: list[np.dtype[Any] | None] = [None] * (max(DType) + 1)
 for _dtype in DType:
     if _dtype is not DType.BF16:
@@ -28,9 +28,9 @@ for _dtype in DType:
 def check_request(
     servable_id: ServableId, signature: Signature, inputs: Mapping[str, Array], wanted: Sequence[str]
 ) -> None:
-    """Raises InvalidRequest unless every required input is there with the element type, rank and shape of its spec,
-    nothing else is, and the outputs `wanted` exist, each once. -1 in a spec is any size; the batch axis is an axis like
-    others."""
+    """Raises InvalidRequest unless every required input is there with the element type, rank and shape of its spec, no
+    unknown input is there, and the outputs `wanted` exist and are named once each. -1 in a spec is any size; the batch
+    axis is checked like the others."""
     known = 0
     for spec in signature.inputs:
         array = inputs.get(spec.name)
@@ -41,7 +41,7 @@ def check_request(
         known += 1
         expected = _NUMPY[spec.dtype]
         came = array.dtype
-        # numpy has one object per common type, and comparing identities is much cheaper.
+        # numpy has one object for each common type, and comparing identities is much cheaper.
         if came is not expected and came != (spec.dtype.numpy if expected is None else expected):
             _unfit(servable_id, signature, spec, array)
         shape = spec.shape

@@ -1,4 +1,4 @@
-"""A loaded version, and the handles by which requests hold on to it."""
+"""A loaded version, and the handles by which requests keep it loaded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Servable:
-    """One version of one model, loaded and warmed up. Thread-safe; what it says of itself never changes.
+    """One version of one model, loaded and warmed up. Thread-safe; its attributes never change.
 
-    The reference count is the size of a set of handles. Adding to and removing from a set of such objects are single,
-    atomic steps of the interpreter, so that taking and giving back need no lock, and a second release of one handle
-    removes nothing.
+    The reference count is the size of a set of handles. To add to and to remove from a set of such objects are single,
+    atomic steps of the interpreter: taking and giving back need no lock, and a second release of a handle removes
+    nothing.
 
     signatures          by name, the default one first
     default_signature   its name
@@ -33,10 +33,10 @@ class Servable:
     nbytes              estimate of the memory that the version takes
     load_seconds        time that the load took, warm-up included
     notes               what an operator should know
-    class_labels        names of classes by output, None: there are none
-    settings            those that it was loaded with, None: they are not kept
+    class_labels        names of classes by output, None when there are none
+    settings            the settings with which it was loaded, None when they are not kept
     ensemble            the steps of an ensemble, () for every other model
-    worker              the process that it lives in, None: this one
+    worker              the process in which it lives, None: this one
     plans               what the front end has found out about requests to it, for it to look up; it bounds them
     """
 
@@ -87,10 +87,10 @@ class Servable:
         self._on_idle: Callable[[Servable], None] | None = None
 
     def acquire(self) -> ServableHandle | None:
-        """A handle, or None when the servable has been retired: then the serving map has a newer answer."""
+        """A handle, None when the servable has been retired: then there is a newer serving map."""
         handle = ServableHandle(self)
         self._held.add(handle)
-        # Added first, asked second: whoever retires sees the handle, or this sees that it came too late.
+        # Added before looking: either `retire` sees the handle, or this sees that the servable is retired.
         if self._retired:
             handle.release()
             return None
@@ -98,17 +98,17 @@ class Servable:
 
     @property
     def serves(self) -> bool:
-        """Whether it can answer: not when it lives in a process that is gone."""
+        """Whether it can answer: not when the process in which it lives has ended."""
         return self.worker is None or not self.worker.lost
 
     @property
     def handles(self) -> int:
-        """Handles that are out."""
+        """The number of handles that are out."""
         return len(self._held)
 
     def retire(self, on_idle: Callable[[Servable], None]) -> None:
-        """Gives out no more handles and calls `on_idle(self)` when the last one is back: at once, or on the thread that
-        releases it; more than once when releases coincide. Call it after the servable has left the serving map."""
+        """Gives out no more handles, and calls `on_idle(self)` when the last one is back: at once, or on the thread
+        that releases it, and more than once when releases coincide. Call it after the servable has left the map."""
         self._on_idle = on_idle
         self._retired = True
         if not self._held:
@@ -127,7 +127,8 @@ class Servable:
 
 
 class ServableHandle:
-    """Keeps a servable loaded until it is released. Release it in a `finally`, or use it as a context manager."""
+    """Keeps a servable loaded until it is released. Thread-safe. Release it in a `finally`, or use it as a context
+    manager."""
 
     __slots__ = ("servable",)
 
@@ -135,7 +136,8 @@ class ServableHandle:
         self.servable: Final = servable
 
     def another(self) -> ServableHandle:
-        """A second hold on the servable, whether it has been retired or not. To be called while this one lasts."""
+        """A second handle on the servable, whether it has been retired or not. To be called before this one is
+        released."""
         handle = ServableHandle(self.servable)
         self.servable._held.add(handle)
         return handle

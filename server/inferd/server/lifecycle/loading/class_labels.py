@@ -1,4 +1,4 @@
-"""Names of classes, one a line, in a file of the model's directory: what a classification answers with."""
+"""Names of classes for classifications, one a line, in a file of the model's directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_BYTES = 16 * 2**20
 
 
 def class_labels(config: ModelConfig, directory: Path) -> dict[str, tuple[str, ...]]:
-    """By output of the default signature: the names of its classes. Raises LoadError for a file that cannot be read."""
+    """The names of classes by output of the default signature. Raises LoadError for a file that cannot be read."""
     if not config.signatures:
         return {}
     return {o.name: _read(o.name, o.labels, directory) for o in config.signatures[0].outputs if o.labels is not None}

@@ -1,5 +1,4 @@
-"""What a model's settings declare of its inputs and outputs, in the words of the backends: signatures and sample
-rows."""
+"""What a model's settings declare of its inputs and outputs, in the backends' types: signatures and sample rows."""
 
 from __future__ import annotations
 
@@ -21,10 +20,8 @@ def declared_signatures(config: ModelConfig) -> tuple[Signature, ...]:
 
 
 def declared_samples(config: ModelConfig) -> dict[str, Mapping[str, Array]]:
-    """Sample data by signature and input; whether it fits the input is for the scheduler to say.
-
-    Raises LoadError for a sample that is no tensor at all.
-    """
+    """The declared samples by signature and input. Raises LoadError for a sample that is no tensor. Whether a tensor fits
+    its input is checked by the scheduler."""
     samples: dict[str, Mapping[str, Array]] = {}
     for declared in config.signatures:
         rows = {tensor.name: _sample(declared.name, tensor) for tensor in declared.inputs if tensor.sample is not None}

@@ -1,4 +1,4 @@
-"""How a load goes wrong: with a LoadError that an operator can read."""
+"""Errors of a load, turned into a LoadError that an operator can read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get("lifecycle")
 
 @contextmanager
 def load_errors(request: LoadRequest) -> Iterator[None]:
-    """Whatever goes wrong becomes a LoadError that an operator can read. A load that is cancelled is not gone wrong."""
+    """Within this, every error becomes a LoadError that an operator can read. LoadCancelled is no error and passes."""
     try:
         yield
     except (LoadCancelled, LoadError):
@@ -34,5 +34,5 @@ def load_errors(request: LoadRequest) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What it says, in one line of bounded length."""
+    """The first line of an error's message, of bounded length."""
     return (str(error).strip().splitlines() or ["no message"])[0][:500]

@@ -1,4 +1,4 @@
-"""What the loader is asked to do."""
+"""The request for one load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from inferd.server.repository.disk import VersionOnDisk
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """One version to load, as it lies on disk now, with its settings. `generation` counts the loads of the process."""
+    """One version to load, as it is on disk now, with its settings.
+
+    generation   counts the loads of the process: every load has another one
+    notes        what an operator should know of the settings
+    """
 
     id: ServableId
     generation: int

@@ -1,4 +1,4 @@
-"""The Loader: how one version comes. Opened, placed, started, warmed up, proven; only then does the manager get it.
+"""The loader: one version is opened, placed on its devices, started, warmed up and proven; then it is a servable.
 
 Everything runs on a thread of the load pool. Whatever goes wrong is a LoadError with a message for operators, and
 leaves nothing open.
@@ -55,7 +55,7 @@ log = get("lifecycle")
 
 
 class Registry(Protocol):
-    """What the loader needs of the backend registry."""
+    """What the loader needs of the registry of backends. Thread-safe."""
 
     def detect(self, directory: Path, wanted: str | None) -> tuple[Backend, Path]:
         """The backend for a version directory and the artefact in it. Raises LoadError."""
@@ -75,14 +75,14 @@ class Registry(Protocol):
 
 
 class LoaderLike(Protocol):
-    """What the manager needs of a loader."""
+    """What the manager needs of a loader. Thread-safe."""
 
     def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
-        """Loads and warms up. Raises LoadError, or LoadCancelled soon after the cancellation. Any thread."""
+        """Loads a version and warms it up. Raises LoadError, or LoadCancelled soon after the cancellation."""
         ...
 
     def unload(self, servable: Servable) -> None:
-        """Closes a servable that no handle refers to, and returns its memory. Never raises. Any thread."""
+        """Closes a servable that no handle refers to, and returns its memory. Never raises."""
         ...
 
     def preload(self, backends: Sequence[str]) -> None:
@@ -92,7 +92,8 @@ class LoaderLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A version that is open. `isolated`: its proxy, where it lives in a worker process."""
+    """A version that is open. `where`: the placements of its instances; `isolated`: its proxy when it lives in a worker
+    process."""
 
     model: Model
     backend: Backend
@@ -104,7 +105,7 @@ class _Opened:
         return self.isolated.worker if self.isolated is not None else None
 
     def end(self) -> None:
-        """Ends the worker process, whatever it does."""
+        """Ends the worker process, whatever it is doing."""
         if self.isolated is not None:
             self.isolated.worker.end()
 
@@ -124,8 +125,9 @@ class Loader:
         budget: MemoryBudget | None = None,
         who: Who | None = None,
     ) -> None:
-        """`recorded` reads the requests that TensorFlow Serving's users record beside a version. `budget`: what does
-        not fit into it is not loaded. `who` tells the clients of a queue apart."""
+        """`cpu_threads`: threads that the instances of a model share. `recorded` reads the warm-up requests that
+        TensorFlow Serving's users record beside a version. `budget`: a version that does not fit into it is not loaded.
+        `who` tells the clients of a queue apart."""
         self._who = who
         self._budget = budget
         self._registry = registry
@@ -137,11 +139,12 @@ class Loader:
         self._acquire: Acquire | None = None
 
     def connect(self, acquire: Acquire) -> None:
-        """Lets ensembles find the models that they are made of. Call it before the first load."""
+        """Sets the function by which ensembles acquire the models that they are made of. Call it before the first
+        load."""
         self._acquire = acquire
 
     def estimate(self, version: VersionOnDisk) -> int:
-        """Bytes of memory that the version will take, guessed from its files."""
+        """Bytes of memory that the version will take, estimated from the size of its files."""
         return int(version.tree.size * ESTIMATE)
 
     def load(self, request: LoadRequest, cancellation: Cancellation) -> Servable:
@@ -180,7 +183,7 @@ class Loader:
             scheduler.prove()
             if opened.isolated is not None:
                 opened.isolated.serving(time.monotonic() - began)
-            # What was read while it was being written may have loaded well and still be half of each.
+            # Files that changed while they were read may load well and still be a mixture of two versions.
             if read_tree(request.version.path) != request.version.tree:
                 raise IncompleteArtefact("its files changed while it was being loaded")
             servable = Servable(
@@ -205,8 +208,8 @@ class Loader:
             raise
 
     def warmup(self, request: LoadRequest, model: Model) -> list[tuple[str, str, Mapping[str, Array], int]]:
-        """The requests that the version answers before it takes traffic, as the scheduler takes them. Raises LoadError
-        for one that does not fit the model."""
+        """The requests that the version answers before it takes traffic, in the scheduler's form: name, signature,
+        inputs, runs. Raises LoadError for one that does not fit the model."""
         signatures = {signature.name: signature for signature in model.signatures}
         return list(checked(warmup_requests(request, self._recorded), request.id, signatures))
 
@@ -214,7 +217,7 @@ class Loader:
         return self._observer_for(id) if self._observer_for else NullObserver()
 
     def _scheduler(self, request: LoadRequest, opened: _Opened, where: Sequence[Placement] | None = None) -> Scheduler:
-        """Takes the model over, also when it raises."""
+        """The scheduler of an opened model. It closes the model in the end, and at once when this raises."""
         config = request.config
         try:
             return Scheduler(
@@ -236,8 +239,9 @@ class Loader:
 
     @contextmanager
     def placed(self, request: LoadRequest) -> Iterator[tuple[Model, Backend]]:
-        """The version opened, its settings held against it, and one instance on each of its devices: all that a load
-        does before the model runs. Raises LoadError, also for one that is raised within."""
+        """Opens the version, checks its settings against it and starts one instance on each of its devices: all that a
+        load does before the model runs. Closes everything in the end. Errors, also those raised within, become
+        LoadError."""
         with load_errors(request):
             opened = self._open(request, Cancellation())
             scheduler = self._scheduler(request, opened, tuple(dict.fromkeys(opened.where)))
@@ -262,7 +266,7 @@ class Loader:
     def _open_isolated(
         self, request: LoadRequest, backend: Backend, artefact: Path, cancellation: Cancellation
     ) -> _Opened:
-        # Few servers isolate a model: the others do not keep what that takes.
+        # Imported here, because only servers that isolate a model need it.
         from inferd.server.isolation.process import WorkerLimits
         from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
 
@@ -322,7 +326,7 @@ class Loader:
         except Exception as error:
             event(log, logging.ERROR, "closing failed", error=error, servable=str(servable.id))
         if servable.worker is not None:
-            servable.worker.end()  # also when the model hangs: no thread waits for it any more then
+            servable.worker.end()  # also when the model hangs: then no thread waits for it any more
         self._memory.after_unload()
         if self._budget is not None:
             self._budget.release(servable.id, servable.generation)

@@ -1,4 +1,4 @@
-"""Directories of a root that a scan passes over, and that look as if they were meant to be models."""
+"""Directories in a root that are no models but look as if they were meant to be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inferd.server.repository.layout import subdirectories, version_number
 
 
 def misplaced(root: Path, models: Collection[str], registry: Registry) -> Iterator[tuple[Path, str]]:
-    """Each such directory with what was expected of it. `models`: those that the scan found. Never raises."""
+    """Each such directory with what was expected of it. `models`: the names that the scan found. Never raises."""
     for name in _names(root):
         directory = root / name
         if name in models or version_number(name) is not None:

@@ -1,7 +1,7 @@
-"""The load pool: a few threads that load and hash, fair between models.
+"""The load pool: a few threads that load versions and hash files, in turn between models.
 
-A load that hangs keeps its thread and nothing else: the others go on, and because the threads are daemons the process
-can end.
+A load that hangs occupies its thread and nothing else: the other threads go on, and because they are daemon threads the
+process can end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Job = Callable[[], None]
 
 
 def spawn(name: str, job: Job) -> None:
-    """Runs `job` on a thread of its own; here, where no thread is to be had: what closes something must not be lost."""
+    """Runs `job` on a thread of its own, or on this one when no thread can be started: a job that closes something must
+    not be lost."""
     try:
         threading.Thread(target=job, name=name, daemon=True).start()
     except RuntimeError as error:
@@ -29,11 +30,11 @@ def spawn(name: str, job: Job) -> None:
 
 
 class PoolLike(Protocol):
-    """What the manager needs of a pool."""
+    """What the manager needs of a pool. Thread-safe."""
 
     def submit(self, key: Hashable, job: Job, *, urgent: bool = True) -> None:
-        """Runs `job` on some thread, later; jobs of one `key` in order of arrival, keys in turn. Jobs that are not
-        urgent (hashing what is already served) run when no urgent one waits."""
+        """Runs `job` later on a thread of the pool: jobs of one `key` in the order of arrival, keys in turn. Jobs that
+        are not urgent (hashing files of what is already served) run when no urgent one waits."""
         ...
 
     def stop(self) -> None:
@@ -42,14 +43,14 @@ class PoolLike(Protocol):
 
 
 class LoadPool:
-    """Threads that take jobs, one key after the other. Thread-safe."""
+    """See PoolLike. Thread-safe; a job that raises is logged."""
 
     def __init__(self, threads: int) -> None:
         self._ready = threading.Condition()
         self._urgent: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._later: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._stopped = False
-        self._hashing = False  # one thread at most, or hashing large files would keep loads waiting
+        self._hashing = False  # at most one thread hashes, so that large files do not keep loads waiting
         for number in range(threads):
             threading.Thread(target=self._run, name=f"inferd-load-{number}", daemon=True).start()
 
@@ -83,7 +84,7 @@ class LoadPool:
                 job()
             except Exception as error:
                 event(log, logging.ERROR, "a job of the load pool failed", error=error)
-            del job  # or the thread keeps a model alive until its next job
+            del job  # otherwise the thread keeps a model alive until its next job
             if not urgent:
                 with self._ready:
                     self._hashing = False

@@ -3,7 +3,7 @@
     requests    [-1, 4, 4]  →  run  →  [-1, 1]
     the model   [-1, 16]               [-1]
 
-Everything above the model (check, queue, batches, proof) sees the shapes of requests.
+Everything outside the model (request check, queue, batches, probe) sees the shapes of requests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Shape = tuple[int, ...]
 
 
 def own_signatures(config: ModelConfig) -> tuple[Signature, ...]:
-    """The declared signatures in the model's own shapes. Raises LoadError for a reshape that cannot be."""
+    """The declared signatures in the model's own shapes. Raises LoadError for a reshape that is impossible."""
     found = []
     for given, signature in zip(config.signatures, declared_signatures(config), strict=True):
         inputs = tuple(map(_own, given.inputs, signature.inputs))
@@ -42,7 +42,7 @@ def own_signatures(config: ModelConfig) -> tuple[Signature, ...]:
 
 
 def reshaped(model: Model, config: ModelConfig) -> Model:
-    """The model with the shapes of requests; the model itself where no declared tensor is reshaped."""
+    """The model with the shapes of requests; the model itself when no declared tensor is reshaped."""
     plans = {given.name: _ReshapePlan(given) for given in config.signatures}
     return _ReshapedModel(model, plans) if any(plan.inputs or plan.outputs for plan in plans.values()) else model
 
@@ -69,7 +69,7 @@ def _size(shape: Shape) -> int:
 
 
 def _fixed(shape: Shape) -> list[int]:
-    """Values between the open sizes: what a reshape may not move across them."""
+    """The numbers of values between the open sizes: a reshape must not move values across an open size."""
     sizes = [1]
     for dim in shape:
         if dim == -1:
@@ -80,7 +80,7 @@ def _fixed(shape: Shape) -> list[int]:
 
 
 class _ReshapePlan:
-    """The reshaped tensors of one signature: name to the shapes outside and inside."""
+    """The reshaped tensors of one signature: by name, the shape of requests and the model's own."""
 
     def __init__(self, given: DeclaredSignature) -> None:
         self.inputs = _pairs(given.inputs)
@@ -92,7 +92,7 @@ def _pairs(tensors: Sequence[Tensor]) -> dict[str, tuple[Shape, Shape]]:
 
 
 class _ReshapedModel:
-    """A Model whose signatures and instances speak the shapes of requests."""
+    """A Model whose signatures and instances have the shapes of requests."""
 
     def __init__(self, model: Model, plans: Mapping[str, _ReshapePlan]) -> None:
         self._model = model
@@ -128,7 +128,7 @@ def _with(spec: TensorSpec, pairs: Mapping[str, tuple[Shape, Shape]]) -> TensorS
 
 
 class _ReshapedInstance:
-    """An Instance behind which the shapes change. Reshaping a contiguous array copies nothing."""
+    """An Instance that reshapes its inputs and outputs. Reshaping a contiguous array copies nothing."""
 
     def __init__(self, instance: Instance, plans: Mapping[str, _ReshapePlan]) -> None:
         self._instance = instance
@@ -158,7 +158,7 @@ class _ReshapedInstance:
 
 
 def _change(name: str, array: Array, now: Shape, then: Shape) -> Array:
-    """The array in the shape `then`, open sizes taken in turn from those of `now`."""
+    """The array, of shape `now`, in the shape `then`: open sizes are taken over in their order."""
     if len(array.shape) != len(now):
         raise InvalidInput(f"{name!r}: expected shape {list(now)}, got {list(array.shape)}")
     sizes = iter([size for size, dim in zip(array.shape, now, strict=True) if dim == -1])

@@ -1,4 +1,4 @@
-"""Requests that a model answers before it takes traffic: from its settings, and recorded beside the version."""
+"""The requests that a model answers before it takes traffic: from its settings, and recorded beside the version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _MAX_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class WarmupRequest:
-    """One request. `signature`: "" for the default one; `name` says where it comes from."""
+    """One request. `name` says where it comes from, for errors; `signature`: "" for the default one; `runs`: how often
+    it is run."""
 
     name: str
     inputs: Mapping[str, Array]
@@ -33,11 +34,11 @@ class WarmupRequest:
 
 
 Recorded = Callable[[Path], Iterable[WarmupRequest]]
-"""Version directory → the requests recorded there, none when there are none. Raises LoadError."""
+"""Takes a version's directory and gives the requests that are recorded there. Raises LoadError."""
 
 
 def warmup_requests(request: LoadRequest, recorded: Recorded | None) -> Iterator[WarmupRequest]:
-    """All requests of one load. Raises LoadError for what cannot be read."""
+    """All warm-up requests of one load. Raises LoadError for one that cannot be read."""
     directory = request.version.path.parent
     for number, sample in enumerate(request.config.warmup.samples, 1):
         yield _sample(sample, number, directory)
@@ -50,7 +51,8 @@ def checked(
     id: ServableId,  # noqa: A002
     signatures: Mapping[str, Signature],
 ) -> Iterator[tuple[str, str, Mapping[str, Array], int]]:
-    """The requests as the scheduler takes them. Raises LoadError for one that does not fit the model."""
+    """The requests in the scheduler's form: name, signature, inputs, runs. Raises LoadError for one that does not fit
+    the model."""
     default = next(iter(signatures))
     for request in requests:
         signature = signatures.get(request.signature or default)
@@ -80,7 +82,7 @@ def _values(name: str, key: str, given: SampleInput, directory: Path) -> Array:
         return out
     if given.fill == "zero":
         return np.zeros(given.shape, dtype.numpy)
-    # Small numbers, whatever the type: they may be indices.
+    # Small whole numbers for all integer types: the model may use them as indices.
     small = dtype.numpy.kind in "biu"
     values = seeded_integers(2, given.shape) if small else seeded_floats(given.shape)
     return values.astype(dtype.numpy)

@@ -1,8 +1,7 @@
-"""How many CPU threads models may use: what the machine has, less what the scheduler's affinity and the cgroup take
-away.
+"""How many CPU threads models may use: the machine's CPUs, within the process's affinity and the limits of its cgroups.
 
-A container limited to two CPUs on a 64-core machine sees 64 cores; frameworks that start a thread on each are throttled
-to a crawl.
+A container that is limited to two CPUs on a machine with 64 sees 64. A framework that starts a thread on each of them
+is throttled by the kernel until it is many times slower.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from pathlib import Path
 
 
 def available_cpus(*, cgroup_root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> int:
-    """CPUs that this process may keep busy, at least 1: affinity and every cgroup limit above us, rounded up."""
+    """CPUs that this process may keep busy, at least 1: within its affinity and the limits of all cgroups above it,
+    rounded up."""
     try:
         count = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
@@ -24,12 +24,12 @@ def available_cpus(*, cgroup_root: Path = Path("/sys/fs/cgroup"), proc: Path = P
 
 
 def share(budget: int, instances: int) -> int:
-    """Threads of each of `instances` copies that share `budget`, at least 1."""
+    """Threads for each of `instances` instances that share `budget` threads, at least 1."""
     return max(1, budget // max(1, instances))
 
 
 def _cgroup_limit(root: Path, proc: Path) -> float | None:
-    """CPUs that the cgroups allow, None for no limit."""
+    """CPUs that the cgroups allow, None when there is no limit."""
     found = [limit for directory, read in _directories(root, proc) if (limit := read(directory)) is not None]
     return min(found, default=None)
 
@@ -48,8 +48,8 @@ def _directories(root: Path, proc: Path) -> Iterator[tuple[Path, Callable[[Path]
             base, read = root / "cpu", _v1
         else:
             continue
-        # A limit on any group above ours binds too. In a container the path may be one of the host: then only the top
-        # is there.
+        # A limit on any group above ours applies, too. In a container the path may be one of the host: then only the
+        # top directory exists.
         directory = base / path.lstrip("/")
         while True:
             yield directory, read

@@ -1,8 +1,8 @@
-"""What loads and unloads leave behind in the process: garbage collector generations and freed heap pages.
+"""What loads and unloads leave behind in the process: garbage in cycles, and freed pages of the heap.
 
-A framework adds hundreds of thousands of objects that live for ever. Frozen, they are not walked by later collections,
-which would stop every thread for a fifth of a second. Models are loaded after the freeze, so that what they leave stays
-collectable.
+A framework adds hundreds of thousands of objects that live as long as the process. A full collection that visits them
+stops every thread for a fifth of a second; frozen objects are not visited. Models are loaded after the freeze, so that
+what they leave behind can be collected.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import threading
 import time
 from collections.abc import Callable
 
-_MANY_MODULES = 50  # an import of this many is a framework's
-_YOUNG = 10_000  # objects between two looks at the young ones: a batch makes a thousand, and frees them by itself
+_MANY_MODULES = 50  # an import of at least this many is that of a framework
+_YOUNG = (
+    10_000  # objects between two collections of young objects: a batch makes a thousand, which reference counts free
+)
 _NEVER = 1_000_000_000
 _PATIENCE = 1.0  # seconds that a collection waits for a moment without requests, looking every _GAP
 _GAP = 0.5e-3
-_IDLE = 10.0  # seconds between full collections while nothing is in flight
+_IDLE = 10.0  # seconds between full collections while no request is in flight
 _AT_MOST = 3600.0  # seconds without one on a server that is never idle
 
 
 class ProcessMemory:
-    """Keeps the process's memory tidy around loads. Thread-safe. One per process is enough.
+    """Collects garbage and returns memory to the system around loads and unloads. Thread-safe; a process needs one.
 
-    A full collection stops every thread. So it waits for a moment without requests (`busy`), but not for long: the
-    memory of what was unloaded has to come back on a server that is never idle, too, and what is frozen makes it short.
+    A full collection stops every thread. It waits for a moment without requests (`busy` tells), at most a second:
+    memory has to be returned on a server that is never idle, too, and frozen objects keep the collection short.
     """
 
     def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
@@ -38,8 +40,8 @@ class ProcessMemory:
         self._trim = _malloc_trim()
 
     def settle_imports(self) -> None:
-        """Freezes what an import has just brought in and gives back what it took for itself; does nothing when there
-        was none."""
+        """Freezes the objects of a framework that has just been imported, and returns what the import itself took. Does
+        nothing when none was imported."""
         with self._lock:
             modules = len(sys.modules)
             if modules - self._modules < _MANY_MODULES:
@@ -50,7 +52,7 @@ class ProcessMemory:
             self._trim()
 
     def after_unload(self) -> None:
-        """Collects what an unloaded model left in cycles and gives freed pages back to the system."""
+        """Collects what an unloaded model left in cycles, and returns freed pages to the system."""
         with self._lock:
             self._collect()
             self._trim()
@@ -63,9 +65,9 @@ class ProcessMemory:
 
 
 class IdleCollector:
-    """Full collections, which stop every thread, while no request is in flight: `tend` is called now and then, by one
-    thread. What serving makes is freed by reference counts; cycles come from failures, operators and frameworks.
-    """
+    """Runs full collections, which stop every thread, while no request is in flight. For one thread, which calls `tend`
+    every few seconds. Objects made by serving are freed by reference counts; cycles come from failures, operators'
+    requests and frameworks."""
 
     def __init__(self, busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self._busy = busy
@@ -73,25 +75,25 @@ class IdleCollector:
         self._last = clock()
 
     def start(self) -> None:
-        """From now on the interpreter collects young objects only, and those seldom."""
+        """From now on the interpreter itself collects young objects only, and those rarely."""
         gc.set_threshold(_YOUNG, 20, _NEVER)
 
     def tend(self) -> None:
-        """Collects if it is due."""
+        """Collects when a collection is due."""
         since = self._clock() - self._last
         if since < _IDLE or (self._busy() and since < _AT_MOST):
             return
         self._last = self._clock()
-        if any(gc.get_count()[1:]):  # else there is next to nothing new
+        if any(gc.get_count()[1:]):  # otherwise hardly anything is new
             gc.collect()
 
     def stop(self) -> None:
-        """The interpreter's own habits again."""
+        """The interpreter collects by its own rules again."""
         gc.set_threshold(700, 10, 10)
 
 
 def _malloc_trim() -> Callable[[], None]:
-    """glibc's malloc_trim, nothing elsewhere (musl and macOS have none, jemalloc keeps its own books)."""
+    """glibc's malloc_trim; elsewhere a function that does nothing (musl and macOS have none)."""
     if not sys.platform.startswith("linux"):
         return lambda: None
     try:

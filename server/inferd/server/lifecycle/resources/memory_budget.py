@@ -1,9 +1,9 @@
-"""How much memory the loaded models may take: a load that does not fit is refused with the arithmetic, before anything
-of it is read.
+"""How much memory the loaded models may take. A load that does not fit is refused before anything of it is read, with
+the arithmetic in the error.
 
-What a version will take is guessed from its files: their size times the copies of it times a factor. The factor is 1.2,
-or what the last load of the same model has shown, where that could be measured: nothing else was loaded or unloaded
-meanwhile, and no framework was imported.
+The memory of a version is estimated from its files: their size times the number of instances times a factor. The factor
+is 1.2, or what the last load of the same model showed, if that could be measured: nothing else was loaded or unloaded
+at the same time, and no framework was imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.state import ServableId
 
 ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
-_IMPORT = 50  # modules that came meanwhile: a framework, which is not the model's own
+_IMPORT = 50  # an import of at least this many modules is that of a framework: its memory is not the model's
 _NAMED = 8  # models named in a refusal
 _REMEMBERED = 1024  # models whose factor is kept
 
@@ -26,28 +26,28 @@ Key = tuple[ServableId, int]
 
 
 class MemoryBudget:
-    """Bytes of host memory that models take together, by what is known of each. Thread-safe.
+    """Bytes of host memory that the loaded models take together. Thread-safe.
 
-    A load takes its part with `reserve`, says `loaded` when it is done, and `release` when it has failed or the
-    version is closed again.
+    A load calls `reserve` before it begins, `loaded` when it is done, and `release` when it has failed or its version
+    is closed.
     """
 
     def __init__(self, limit: int, resident: Callable[[], int] | None = None) -> None:
-        """`resident` gives the bytes that the process keeps in memory."""
+        """`limit`: bytes. `resident` gives the bytes of the process that are in memory."""
         self._limit = limit
         self._resident = resident or resident_bytes
         self._lock = Lock()
         self._taken: dict[Key, int] = {}
         self._factors: dict[str, float] = {}
         self._loading: dict[Key, tuple[int, int, int]] = {}  # files, memory and modules at the start
-        self._undisturbed = False  # since the only load under way began
+        self._undisturbed = False  # nothing else was loaded or unloaded since the only load under way began
 
     def estimate(self, request: LoadRequest) -> int:
         """Bytes that the version will take."""
         return int(_content(request) * self._factors.get(request.id.name, ESTIMATE))
 
     def reserve(self, request: LoadRequest) -> None:
-        """Takes room for a load. Raises LoadError when there is too little; then nothing is taken."""
+        """Reserves memory for a load. Raises LoadError when there is too little; then nothing is reserved."""
         key = request.id, request.generation
         with self._lock:
             needed = self.estimate(request)
@@ -59,14 +59,14 @@ class MemoryBudget:
             self._loading[key] = _content(request), self._resident(), len(sys.modules)
 
     def loaded(self, request: LoadRequest) -> None:
-        """The load is done: what it has really taken counts from now on, where that can be told."""
+        """The load is done: from now on the memory that it really took counts, if that could be measured."""
         key = request.id, request.generation
         with self._lock:
             content, before, modules = self._loading.pop(key)
             elsewhere = request.config.isolation == "process"
             if not self._undisturbed or elsewhere or not content or len(sys.modules) - modules >= _IMPORT:
                 return
-            # Memory that earlier models gave back and the heap has kept is used first: less than the files is no news.
+            # The heap uses memory that closed models returned first: growth by less than the files says nothing.
             grown = max(self._resident() - before, content)
             self._taken[key] = grown
             if len(self._factors) >= _REMEMBERED:
@@ -74,7 +74,7 @@ class MemoryBudget:
             self._factors[request.id.name] = grown / content
 
     def release(self, id: ServableId, generation: int) -> None:  # noqa: A002
-        """A load has failed, or its version is closed. Does nothing the second time."""
+        """A load has failed, or its version is closed. A second call does nothing."""
         with self._lock:
             self._loading.pop((id, generation), None)
             self._taken.pop((id, generation), None)
@@ -110,7 +110,7 @@ def _human(nbytes: int) -> str:
 
 
 def resident_bytes() -> int:
-    """Bytes of this process in memory; 0 where the system does not tell."""
+    """Bytes of this process that are in memory; 0 where the system does not say."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
