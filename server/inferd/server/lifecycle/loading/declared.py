@@ -20,8 +20,8 @@ def declared_signatures(config: ModelConfig) -> tuple[Signature, ...]:
 
 
 def declared_samples(config: ModelConfig) -> dict[str, Mapping[str, Array]]:
-    """The declared samples by signature and input. Raises LoadError for a sample that is no tensor. Whether a tensor fits
-    its input is checked by the scheduler."""
+    """The declared samples by signature and input. The scheduler checks whether they fit. Raises LoadError for a sample
+    that is no tensor."""
     samples: dict[str, Mapping[str, Array]] = {}
     for declared in config.signatures:
         rows = {tensor.name: _sample(declared.name, tensor) for tensor in declared.inputs if tensor.sample is not None}
