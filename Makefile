@@ -6,6 +6,7 @@
 #   make bench   measurements with ratios      make proto  regenerate the stubs with the pinned toolchain
 #   make chaos   real servers, broken on purpose under verified load, until ANSWERS are verified
 #   make soak    MINUTES of load and reloads, and whether the server grows
+#   make differential BASE=COMMIT   the same traffic to that commit and to the code at hand: what can be told apart
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,8 +20,10 @@ BENCH ?= peers client
 ANSWERS ?= 1000000
 CHAOS ?=
 MINUTES ?= 20
+BASE ?= HEAD
+DIFFERENTIAL ?=
 
-.PHONY: setup demo serve test lint bench chaos soak fuzz isolation proto clean
+.PHONY: setup demo serve test lint bench chaos soak differential fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -59,6 +62,11 @@ chaos: setup
 
 soak: setup
 	PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(MINUTES)
+
+# BASE is built and installed below var/, apart from the code at hand. DIFFERENTIAL: patterns of scenes, and options of
+# `python -m differential --help`, such as --head COMMIT.
+differential: setup
+	PYTHONPATH=tests $(BIN)/python -m differential --base $(BASE) $(DIFFERENTIAL)
 
 $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS):
 	$(PYTHON) -m venv $(PROTO_VENV)
