@@ -1,10 +1,7 @@
-"""The gRPC edge: protocol in, protocol out.
+"""The protocols: each package translates one protocol to inference, lifecycle and errors, and back.
 
-transport             the seam: calls of bytes in, bytes out
-cq, public            its two implementations            choice, listen, listeners, callbacks     what both need
-services              which method is answered by whom   edge      the wall that no exception passes
-predict, predict_stream, models, watch, health, reflection     inferd.v1 and gRPC's own services
-oip, tfs              the foreign services
-burst, lone, speech   calls that came together, or alone: short cuts for what repeats itself
-guard, admitted, rules, bounded, audited     who may call what, how much of it, and the line in the audit log
+native    inferd.v1
+oip       the Open Inference Protocol in Triton's superset, over gRPC and REST
+tfs       TensorFlow Serving's API, over gRPC and REST
+common    shared by all of them: error boundary, streams, health, reflection
 """

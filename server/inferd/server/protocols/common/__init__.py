@@ -1,1 +1,1 @@
-"""What every protocol's edge shares: the error boundary, streams, health, reflection."""
+"""Shared by all protocols: the error boundary, streams, health, reflection."""

@@ -1,4 +1,4 @@
-"""Whether what a request named is in service: tells a model that is not there from a server that is busy."""
+"""Whether a model is in service: distinguishes an Unavailable of the model from an Unavailable of a busy server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inferd.server.lifecycle.state import State
 
 
 def in_service(manager: ManagerLike, name: str, version: int | None, label: str | None) -> bool:
-    """Whether a version that fits is AVAILABLE now. Never raises."""
+    """Whether a version with this number or label is AVAILABLE now; None matches any. Never raises."""
     try:
         versions = manager.status(name).versions
     except ServingError:

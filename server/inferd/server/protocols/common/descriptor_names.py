@@ -1,7 +1,7 @@
-"""A descriptor pool in which foreign messages have their real names: what reflection shows.
+"""A descriptor pool for reflection, in which the messages of other protocols have their real names.
 
-Our messages of other people's protocols live in packages of ours, because the real definitions may be imported into the
-same process. This pool is nobody else's, so here they can be called what their users call them.
+The generated code has these messages in packages of inferd, because the original definitions may be imported into the
+same process and a pool cannot hold both. This pool is separate from the default one, so the real names are free here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROOTS = (
     grpc_inference_service_pb2.DESCRIPTOR,
     tfs_models_pb2.DESCRIPTOR,
 )
-# By file, the package that its messages really belong to; TensorFlow spreads over several.
+# The real package of the messages, by the beginning of the file's name; TensorFlow has several packages.
 _PACKAGES = {
     "inferd/oip/v1/": "inference",
     "inferd/tfs/v1/tensor.proto": "tensorflow",
@@ -36,7 +36,7 @@ _PACKAGES = {
 
 
 def real_names() -> DescriptorPool:
-    """A pool with every service of the server, the foreign ones under their own names."""
+    """A pool with every service of the server, each under its real name."""
     files: dict[str, FileDescriptorProto] = {}
     for root in _ROOTS:
         _collect(root, files)
@@ -51,8 +51,8 @@ def real_names() -> DescriptorPool:
     pool = DescriptorPool()
     pool.Add(_reflection_v1(files[reflection_pb2.DESCRIPTOR.name]))
     for file in files.values():
-        for found in file.message_type:
-            _rename(found, names)
+        for message in file.message_type:
+            _rename(message, names)
         for service in file.service:
             for method in service.method:
                 method.input_type = names.get(method.input_type, method.input_type)
@@ -63,7 +63,7 @@ def real_names() -> DescriptorPool:
 
 
 def _reflection_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
-    """Version 1 of reflection, which has no file of its own here: the same messages under another package."""
+    """The file of reflection v1, which grpcio-reflection does not have: v1alpha's messages under another package."""
     old, new = f".{alpha.package}.", ".grpc.reflection.v1."
     file = FileDescriptorProto.FromString(alpha.SerializeToString())
     file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"
@@ -78,7 +78,7 @@ def _reflection_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
 
 
 def _collect(file: FileDescriptor, files: dict[str, FileDescriptorProto]) -> None:
-    """The file and all that it imports, imports first."""
+    """Adds the file and everything it imports to `files`, imports first."""
     if file.name in files:
         return
     for imported in file.dependencies:
@@ -101,7 +101,7 @@ def _rename(message: DescriptorProto, names: dict[str, str]) -> None:
 
 
 def _renamed(name: str, names: dict[str, str]) -> str:
-    # A nested message's name begins with that of the outermost one.
+    # The full name of a nested message begins with the name of the outermost one.
     for old, new in names.items():
         if name == old or name.startswith(f"{old}."):
             return new + name[len(old) :]

@@ -1,4 +1,4 @@
-"""What all services share: the wall that no exception passes, and parsing."""
+"""The error boundary of the gRPC handlers: every exception becomes a status. Also parses protobuf messages."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ from inferd.server.inference.trace import trace_fields
 from inferd.server.transport.calls import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
 _M = TypeVar("_M", bound=Message)
-_LONGEST = 1024  # characters of a name that is kept
+_MAX_NAME = 1024  # characters
 
 
 class ErrorBoundary:
-    """CallChecks and failure log of one server, and the wall around its handlers. Thread-safe."""
+    """Wraps handlers, so that an exception fails the call with a status and is logged. Holds the access checks and the
+    failure log for them. Thread-safe."""
 
     def __init__(
         self, gate: CallChecks, failures: FailureLog, status: Callable[[BaseException, str], Failure] = failure_of
     ) -> None:
-        """`status` is the protocol's table from errors to status and text."""
+        """`status` gives the protocol's status and text for an exception and a request id."""
         self.gate = gate
         self.failures = failures
         self.status = status
 
     def unary(self, handler: UnaryHandler) -> UnaryHandler:
-        """The handler behind the wall: whatever it raises becomes a status."""
+        """A handler that fails the call with the status of what `handler` raises."""
 
-        def walled(call: UnaryCall) -> None:
+        def handle(call: UnaryCall) -> None:
             try:
                 handler(call)
             except Exception as error:
                 self.fail(call, error)
 
-        return walled
+        return handle
 
     def stream(self, handler: StreamHandler) -> StreamHandler:
-        """The same for streams. Callbacks given to `read` are the handler's own to guard: see `guarded`."""
+        """As `unary`, for streams. The handler must wrap the callbacks that it gives to `read` itself, by `guarded`."""
 
-        def walled(call: StreamCall) -> None:
+        def handle(call: StreamCall) -> None:
             try:
                 handler(call)
             except Exception as error:
                 self.fail(call, error)
 
-        return walled
+        return handle
 
     def guarded(self, call: StreamCall, fn: Callable[[bytes | None], None]) -> Callable[[bytes | None], None]:
-        """A read callback behind the wall."""
+        """A read callback that fails the stream with the status of what `fn` raises."""
 
-        def walled(message: bytes | None) -> None:
+        def read(message: bytes | None) -> None:
             try:
                 fn(message)
             except Exception as error:
                 self.fail(call, error)
 
-        return walled
+        return read
 
     def fail(
         self, call: UnaryCall | StreamCall, error: BaseException, *, request_id: str = "", model: str = ""
@@ -69,7 +70,7 @@ class ErrorBoundary:
         request_id = request_id or self.gate.request_id(call, "")
         failure = self.status(error, request_id)
         left_out = self.failures.admit(call.method, failure.code)
-        if left_out is not None:  # in a flood of refusals most lines are left out: then nobody asks who called
+        if left_out is not None:  # None: the log drops this line, and the fields for it need not be gathered
             self.failures.write_admitted(
                 call.method,
                 failure,
@@ -85,8 +86,8 @@ class ErrorBoundary:
     def fail_together(
         self, calls: Sequence[UnaryCall], request_ids: Sequence[str], error: Exception, model: str
     ) -> None:
-        """Fails calls of one method for one reason, and logs at most one line for all of them. `request_ids` are those
-        that the status names, "" where it names none."""
+        """Fails several calls of one method with one error, and logs at most one line for all of them. `request_ids`
+        has the id of each call for the status text, "" for none."""
         first, failures = calls[0], {id_: self.status(error, id_) for id_ in set(request_ids)}
         failure = failures[request_ids[0]]
         left_out = self.failures.admit(first.method, failure.code, len(calls))
@@ -107,14 +108,14 @@ class ErrorBoundary:
 
 
 def checked_name(name: str) -> str:
-    """A name that is kept as long as a stream. Raises InvalidRequest."""
-    if len(name) > _LONGEST:
-        raise InvalidRequest(f"expected a name of at most {_LONGEST} characters, got {len(name)}")
+    """The name, if it is short enough to be kept for as long as a stream is open. Raises InvalidRequest."""
+    if len(name) > _MAX_NAME:
+        raise InvalidRequest(f"expected a name of at most {_MAX_NAME} characters, got {len(name)}")
     return name
 
 
 def parse(kind: type[_M], message: bytes) -> _M:
-    """A protobuf message. Raises InvalidRequest."""
+    """Parses bytes as a protobuf message. Raises InvalidRequest."""
     parsed = kind()
     try:
         parsed.ParseFromString(message)

@@ -1,5 +1,8 @@
-"""grpc.health.v1.Health. "" (and the name of each service of ours) is the server's readiness; a model's name is
-whether at least one of its versions is available."""
+"""grpc.health.v1.Health.
+
+The service "", and the name of each gRPC service, stand for the readiness of the server. The name of a model stands for
+whether at least one of its versions is available.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,14 @@ _REPLIES = {
 }
 
 
-def _anything(_service: str) -> None:
-    """Every name may be asked for."""
+def _allow_all(_service: str) -> None:
+    """The check of callers who may ask for every name."""
 
 
 class Health:
-    """Answers from the manager's state; keeps none of its own but that it was stopped. Thread-safe.
+    """Answers from the manager's state. Its only own state is whether the server is stopping. Thread-safe.
 
-    `services` are the names of gRPC services that answer for the whole server.
+    `services` are the names of the gRPC services that stand for the whole server.
     """
 
     def __init__(self, manager: ManagerLike, services: tuple[str, ...] = ()) -> None:
@@ -48,16 +51,16 @@ class Health:
         manager.on_ready(self._refresh)
 
     def stop(self) -> None:
-        """The server is about to stop: NOT_SERVING from now on, whatever the models do."""
+        """Announces that the server stops: NOT_SERVING for every name from now on."""
         self._stopped = True
         self._refresh()
 
     def ready(self) -> bool:
-        """Whether the server as a whole is ready and not about to stop."""
+        """Whether the server is ready and not stopping."""
         return self._manager.ready() and not self._stopped
 
     def status(self, service: str) -> int:
-        """The status of a service; SERVICE_UNKNOWN for one that there is not."""
+        """The status of a service or model; SERVICE_UNKNOWN for an unknown name."""
         if service in self._services:
             return _SERVING if self.ready() else _NOT_SERVING
         try:
@@ -68,25 +71,27 @@ class Health:
         return _SERVING if available and not self._stopped else _NOT_SERVING
 
     def through(self, allow: Callable[[str], object]) -> tuple[UnaryHandler, StreamHandler]:
-        """Check and Watch for callers who may ask for some models only: `allow` raises for the name of another one."""
+        """Check and Watch for callers who may see some models only; `allow` raises for the name of any other model."""
 
-        def look(service: str) -> None:
+        def allow_service(service: str) -> None:
             if service not in self._services:
                 allow(service)
 
-        return partial(self.check, look=look), partial(self.watch, look=look)
+        return partial(self.check, allow=allow_service), partial(self.watch, allow=allow_service)
 
-    def check(self, call: UnaryCall, look: Callable[[str], None] = _anything) -> None:
-        """Check: the status now, NOT_FOUND for an unknown service."""
+    def check(self, call: UnaryCall, allow: Callable[[str], None] = _allow_all) -> None:
+        """Check: the present status; NOT_FOUND for an unknown name. `allow` raises for a name that the caller may not
+        ask for."""
         service = parse(pb.HealthCheckRequest, call.request).service
-        look(service)
+        allow(service)
         status = self.status(service)
         if status == _UNKNOWN:
             raise NotFound(f"there is no model {service!r}")
         call.reply(_REPLIES[status])
 
-    def watch(self, call: StreamCall, look: Callable[[str], None] = _anything) -> None:
-        """Watch: the status now, then every change, until the client goes or the server drains."""
+    def watch(self, call: StreamCall, allow: Callable[[str], None] = _allow_all) -> None:
+        """Watch: the present status, then every change, until the client disconnects or the server drains. `allow` as
+        for `check`."""
 
         def start(message: bytes | None) -> None:
             if message is None:
@@ -94,7 +99,7 @@ class Health:
                 return
             try:
                 service = checked_name(parse(pb.HealthCheckRequest, message).service)
-                look(service)
+                allow(service)
             except Exception as error:
                 failure = failure_of(error)
                 call.fail(failure.code, failure.text, failure.trailing)
@@ -103,8 +108,9 @@ class Health:
             with self._lock:
                 self._watchers[watcher] = None
             call.on_cancel(lambda: self._forget(watcher))
-            # The transport may already drain: then what follows is the only answer.
-            watcher.tell(self.status(service))
+            # The status is sent before `on_drain`: a transport that drains already calls `_end` at once, and the client
+            # still gets the status first.
+            watcher.update(self.status(service))
             call.on_drain(lambda: self._end(watcher))
 
         call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
@@ -114,11 +120,11 @@ class Health:
         name = change.status.id.name
         for watcher in list(self._watchers):
             if watcher.service == name or watcher.service in self._services:
-                watcher.tell(self.status(watcher.service))
+                watcher.update(self.status(watcher.service))
 
     def _refresh(self) -> None:
         for watcher in list(self._watchers):
-            watcher.tell(self.status(watcher.service))
+            watcher.update(self.status(watcher.service))
 
     def _forget(self, watcher: _HealthWatcher) -> None:
         with self._lock:
@@ -126,12 +132,12 @@ class Health:
 
     def _end(self, watcher: _HealthWatcher) -> None:
         self._forget(watcher)
-        watcher.tell(_NOT_SERVING)
+        watcher.update(_NOT_SERVING)
         watcher.call.fail(GONE.code, GONE.text, GONE.trailing)
 
 
 class _HealthWatcher:
-    """One open Watch."""
+    """One open Watch stream. Thread-safe."""
 
     __slots__ = ("_forget", "_last", "_lock", "call", "service")
 
@@ -142,8 +148,8 @@ class _HealthWatcher:
         self._last: int | None = None
         self._lock = Lock()
 
-    def tell(self, status: int) -> None:
-        """Sends a status when it is news."""
+    def update(self, status: int) -> None:
+        """Sends the status if it differs from the last one sent. Ends the stream of a client that reads too slowly."""
         with self._lock:
             if status == self._last:
                 return

@@ -1,4 +1,5 @@
-"""Bodies of requests and answers, as /docs shows them. They describe; what is accepted is for the readers to say."""
+"""Schemas and examples of request and response bodies, for the OpenAPI document and /docs. They only describe: the
+parsers of the protocols decide what is accepted."""
 
 from __future__ import annotations
 
@@ -27,8 +28,11 @@ def _answer(text: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]
     error = {"type": "object", "properties": {"error": {"type": "string"}}}
     return {
         200: {"description": text, "content": {"application/json": {"schema": schema}}},
-        "4XX": {"description": "What was expected, what came.", "content": {"application/json": {"schema": error}}},
-        "5XX": {"description": "What failed.", "content": {"application/json": {"schema": error}}},
+        "4XX": {
+            "description": "An error: what was expected, and what came.",
+            "content": {"application/json": {"schema": error}},
+        },
+        "5XX": {"description": "An error: what failed.", "content": {"application/json": {"schema": error}}},
     }
 
 
@@ -53,7 +57,7 @@ INFER = _body(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0.5, 1, 1.5, 2]}]},
 )
 INFER_ANSWER = _answer(
-    "Outputs in the order asked for.",
+    "The outputs, in the order of the request.",
     {
         "type": "object",
         "properties": {
@@ -76,7 +80,7 @@ PREDICT = _body(
     {"instances": [[0.5, 1, 1.5, 2]]},
 )
 PREDICT_ANSWER = _answer(
-    "Rows for rows, columns for columns.",
+    "`predictions` for a request with `instances`, `outputs` for one with `inputs`.",
     {"type": "object", "properties": {"predictions": {"type": "array", "items": {}}, "outputs": {}}},
 )
 EXAMPLES = _body(

@@ -1,4 +1,4 @@
-"""Server reflection, v1 and v1alpha: the same messages, the same answers."""
+"""Server reflection, v1 and v1alpha. Both have the same messages and get the same answers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ METHODS = (f"/{V1}/ServerReflectionInfo", f"/{V1ALPHA}/ServerReflectionInfo")
 
 
 class Reflection:
-    """Describes `services` and itself. Thread-safe."""
+    """Describes `services`, and reflection itself. Thread-safe."""
 
-    def __init__(self, services: Sequence[str], edge: ErrorBoundary) -> None:
-        self._edge = edge
+    def __init__(self, services: Sequence[str], boundary: ErrorBoundary) -> None:
+        self._boundary = boundary
         self._services = (*services, V1, V1ALPHA)
-        self._making = threading.Lock()
+        self._answer_lock = threading.Lock()
         self._answer: Answer | None = None
 
     def stream(self) -> Mapping[str, StreamHandler]:
-        """The methods."""
+        """The stream handlers by method path."""
         return dict.fromkeys(METHODS, self._handle)
 
     def _handle(self, call: StreamCall) -> None:
@@ -38,14 +38,14 @@ class Reflection:
         if self._answer is not None:
             self._serve(call, self._answer)
             return
-        # Not on the transport's own thread: it takes as long as many calls.
-        begin = self._edge.stream(lambda call: self._serve(call, self._made()))
+        # Not on the transport's thread: building the pool takes as long as many calls.
+        begin = self._boundary.stream(lambda call: self._serve(call, self._make_answer()))
         threading.Thread(target=begin, args=(call,), name="inferd-reflection", daemon=True).start()
 
-    def _made(self) -> Answer:
-        with self._making:
+    def _make_answer(self) -> Answer:
+        with self._answer_lock:
             if self._answer is None:
-                # Few servers are ever asked, and the descriptors of all services once more would be kept by all: 1 MB.
+                # Built at the first request: the second pool of descriptors takes 1 MB, and few servers are ever asked.
                 from inferd.server.protocols.common.reflection_answers import answers
 
                 self._answer = answers(self._services)
@@ -57,8 +57,9 @@ class Reflection:
                 call.end()
                 return
             response = answer(parse(pb.ServerReflectionRequest, message))
-            # The next one is read when this answer is on its way: a client that does not listen is not heard either.
+            # The next request is read only after this response was sent: a client that does not read its responses
+            # cannot make the server buffer them.
             call.send(response.SerializeToString(), lambda: call.read(guarded))
 
-        guarded = self._edge.guarded(call, received)
+        guarded = self._boundary.guarded(call, received)
         call.read(guarded)

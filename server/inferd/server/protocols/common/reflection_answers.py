@@ -1,4 +1,7 @@
-"""What reflection answers: grpcio-reflection's servicer over the pool in which foreign names are the real ones."""
+"""Answers reflection requests: grpcio-reflection's servicer, over the descriptor pool with the protocols' real names.
+
+A module of its own, so that a server that is never asked does not build the pool.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ Answer = Callable[[pb.ServerReflectionRequest], pb.ServerReflectionResponse]
 
 
 def answers(services: Sequence[str]) -> Answer:
-    """What answers a request about `services`. Thread-safe; it raises nothing."""
+    """A function that answers reflection requests about `services`. It is thread-safe and raises nothing."""
     servicer = ReflectionServicer(services, pool=real_names())
 
     def answer(request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         try:
             (response,) = servicer.ServerReflectionInfo(iter((request,)), None)
-        except Exception:  # the library trips over odd names
+        except Exception:  # grpcio-reflection raises for malformed names
             response = pb.ServerReflectionResponse(original_request=request)
             response.error_response.error_code = Code.INVALID_ARGUMENT.value
             response.error_response.error_message = "the request could not be answered"

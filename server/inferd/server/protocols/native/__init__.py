@@ -1,1 +1,1 @@
-"""inferd's own protocol: inferd.v1 over gRPC."""
+"""inferd's own protocol: inferd.v1, over gRPC."""

@@ -1,4 +1,4 @@
-"""The lifecycle's values as messages of inferd.v1."""
+"""Translates the lifecycle's values to messages of inferd.v1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATES = {
 
 
 def version_status(status: VersionStatus) -> pb.VersionStatus:
-    """One version."""
+    """The status of one version."""
     return pb.VersionStatus(
         version=status.id.version,
         state=_STATES[status.state],
@@ -35,20 +35,20 @@ def version_status(status: VersionStatus) -> pb.VersionStatus:
 
 
 def model_status(status: ModelStatus) -> pb.ModelStatus:
-    """One model, versions descending."""
+    """The status of one model, its versions in descending order."""
     return pb.ModelStatus(
         name=status.name,
         versions=map(version_status, sorted(status.versions, key=lambda v: v.id.version, reverse=True)),
         labels=status.labels,
         overrides=[
             pb.Override(
-                kind=wish.kind,
-                value=wish.value,
-                by=wish.by,
-                since_unix_ms=round(wish.at * 1000),
-                persistent=wish.persistent,
+                kind=override.kind,
+                value=override.value,
+                by=override.by,
+                since_unix_ms=round(override.at * 1000),
+                persistent=override.persistent,
             )
-            for wish in status.overrides
+            for override in status.overrides
         ],
         error=status.error,
         version_policy=status.version_policy,
@@ -56,7 +56,7 @@ def model_status(status: ModelStatus) -> pb.ModelStatus:
 
 
 def metadata(servable: ServableLike) -> pb.GetModelMetadataResponse:
-    """What an available version takes and gives, the default signature first."""
+    """The metadata of an available version, the default signature first."""
     default = servable.default_signature
     ordered = sorted(servable.signatures.values(), key=lambda signature: signature.name != default)
     return pb.GetModelMetadataResponse(

@@ -1,4 +1,4 @@
-"""inferd.v1.ModelService: what is served, and the operators' wishes."""
+"""inferd.v1.ModelService: the state of the models, and the admin operations."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PATH = "/inferd.v1.ModelService/"
 
 
 class ModelMethods:
-    """Answers from the manager; admin calls pass the gate. Thread-safe."""
+    """Answers from the manager. Admin operations need the caller's admission by `admit_admin`. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
         self._manager = manager
-        self._edge = edge
-        self._watch = ModelWatch(manager, edge)
+        self._boundary = boundary
+        self._watch = ModelWatch(manager, boundary)
 
     def unary(self) -> Mapping[str, UnaryHandler]:
-        """The unary methods."""
+        """The unary handlers by method path."""
         return {
             f"{_PATH}ListModels": self._list,
             f"{_PATH}GetModelStatus": self._status,
@@ -41,76 +41,79 @@ class ModelMethods:
         }
 
     def stream(self) -> Mapping[str, StreamHandler]:
-        """The streams."""
+        """The stream handlers by method path."""
         return {f"{_PATH}WatchModels": self._watch}
 
     def _list(self, call: UnaryCall) -> None:
         parse(pb.ListModelsRequest, call.request)
-        found = sorted(self._manager.models(), key=lambda model: model.name)
-        if not found and (errors := self._manager.repository_errors()):
-            raise Conflict(f"no models: {'; '.join(errors)}")  # "there are none" would be a guess
-        _reply(call, pb.ListModelsResponse(models=map(messages.model_status, found)))
+        models = sorted(self._manager.models(), key=lambda model: model.name)
+        if not models and (errors := self._manager.repository_errors()):
+            # An empty list would be wrong: the repository could not be read, and may hold models.
+            raise Conflict(f"no models: {'; '.join(errors)}")
+        _reply(call, pb.ListModelsResponse(models=map(messages.model_status, models)))
 
     def _status(self, call: UnaryCall) -> None:
         request = parse(pb.GetModelStatusRequest, call.request)
-        found = self._manager.status(_named(request))
-        _reply(call, pb.GetModelStatusResponse(model=messages.model_status(found)))
+        status = self._manager.status(_model_name(request))
+        _reply(call, pb.GetModelStatusResponse(model=messages.model_status(status)))
 
     def _metadata(self, call: UnaryCall) -> None:
         request = parse(pb.GetModelMetadataRequest, call.request)
         choice = request.WhichOneof("choice")
         handle = self._manager.acquire(
-            _named(request),
+            _model_name(request),
             request.version if choice == "version" else None,
             request.label if choice == "label" else None,
         )
         try:
-            found = messages.metadata(handle.servable)
+            metadata = messages.metadata(handle.servable)
         finally:
             handle.release()
-        _reply(call, found)  # who reads the answer finds nothing of the call left
+        _reply(call, metadata)  # after the release: a client that has the response can rely on it
 
     def _load(self, call: UnaryCall) -> None:
-        by = self._edge.gate.admit_admin(call)
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.LoadModelRequest, call.request)
         version = request.version if request.HasField("version") else None
-        self._wait(call, request.name, self._manager.load(_named(request), version, by=by), pb.LoadModelResponse)
+        self._wait(call, request.name, self._manager.load(_model_name(request), version, by=by), pb.LoadModelResponse)
 
     def _unload(self, call: UnaryCall) -> None:
-        by = self._edge.gate.admit_admin(call)
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.UnloadModelRequest, call.request)
         version = request.version if request.HasField("version") else None
-        self._wait(call, request.name, self._manager.unload(_named(request), version, by=by), pb.UnloadModelResponse)
+        self._wait(
+            call, request.name, self._manager.unload(_model_name(request), version, by=by), pb.UnloadModelResponse
+        )
 
     def _set_label(self, call: UnaryCall) -> None:
-        by = self._edge.gate.admit_admin(call)
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.SetLabelRequest, call.request)
-        name = _named(request)
+        name = _model_name(request)
         if not request.label:
             raise InvalidRequest("expected a label, got none")
         version = request.version if request.HasField("version") else None
         self._wait(call, name, self._manager.set_label(name, request.label, version, by=by), pb.SetLabelResponse)
 
     def _rollback(self, call: UnaryCall) -> None:
-        by = self._edge.gate.admit_admin(call)
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.RollbackRequest, call.request)
         to = request.to_version if request.HasField("to_version") else None
-        self._wait(call, request.name, self._manager.rollback(_named(request), to, by=by), pb.RollbackResponse)
+        self._wait(call, request.name, self._manager.rollback(_model_name(request), to, by=by), pb.RollbackResponse)
 
-    def _wait(self, call: UnaryCall, name: str, wish: Future[ModelStatus], kind: Callable[..., Message]) -> None:
-        """Answers when the manager has fulfilled the wish. A caller that goes away does not take it back."""
+    def _wait(self, call: UnaryCall, name: str, operation: Future[ModelStatus], kind: Callable[..., Message]) -> None:
+        """Replies when the operation is done. A caller that cancels does not undo the operation."""
 
-        def done(wish: Future[ModelStatus]) -> None:
+        def done(operation: Future[ModelStatus]) -> None:
             try:
-                model = messages.model_status(wish.result())
+                model = messages.model_status(operation.result())
                 _reply(call, kind(model=model, persistent=self._manager.persistent))
             except Exception as error:
-                self._edge.fail(call, error, model=name)
+                self._boundary.fail(call, error, model=name)
 
-        wish.add_done_callback(done)
+        operation.add_done_callback(done)
 
 
-def _named(request: Any) -> str:
+def _model_name(request: Any) -> str:
     name: str = request.name
     if not name:
         raise InvalidRequest("expected the name of a model, got none")

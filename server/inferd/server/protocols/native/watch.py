@@ -15,15 +15,15 @@ from inferd.server.protocols.native import messages
 from inferd.server.transport.calls import StreamCall
 from inferd.v1 import model_service_pb2 as pb
 
-MAX_UNSENT = 1024  # changes that a watcher may be behind before it is cut off; asking again gives it the whole picture
+MAX_UNSENT = 1024  # unsent changes at which a slow client is cut off; a new call begins with the full state again
 
 
 class ModelWatch:
-    """The states that stand, then every change. Thread-safe."""
+    """Sends the present state of every version, then every change. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
         self._manager = manager
-        self._edge = edge
+        self._boundary = boundary
 
     def __call__(self, call: StreamCall) -> None:
         """Handles one stream."""
@@ -36,11 +36,11 @@ class ModelWatch:
             _ModelWatcher(call, self._manager, name).start()
 
         call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
-        call.read(self._edge.guarded(call, start))
+        call.read(self._boundary.guarded(call, start))
 
 
 class _ModelWatcher:
-    """One open stream. Changes that come while the standing states are being sent wait for them."""
+    """One open stream. Changes that happen while the present states are being sent are sent after them."""
 
     def __init__(self, call: StreamCall, manager: ManagerLike, name: str) -> None:
         self._call = call
@@ -53,16 +53,16 @@ class _ModelWatcher:
     def start(self) -> None:
         self._subscription = [self._manager.subscribe(self._changed)]
         self._call.on_cancel(self._unsubscribe)
-        standing: dict[object, VersionStatus] = {}
+        present: dict[object, VersionStatus] = {}
         for model in self._manager.models():
             if self._name in {"", model.name}:
                 for version in model.versions:
-                    standing[version.id] = version
+                    present[version.id] = version
                     self._send(version, initial=True)
         with self._lock:
             early, self._early = self._early or deque(), None
             for change in early:
-                if standing.get(change.status.id) != change.status:
+                if present.get(change.status.id) != change.status:
                     self._send(change.status)
 
         self._call.on_drain(self._drain)

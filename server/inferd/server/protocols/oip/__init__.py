@@ -1,8 +1,10 @@
-"""The edge of the Open Inference Protocol in Triton's superset: inference.GRPCInferenceService for unmodified clients.
+"""The Open Inference Protocol in Triton's superset, for unmodified clients: inference.GRPCInferenceService, and /v2.
 
-service         which method is answered by whom         status   codes and texts, as Triton has them
-infer, stream   ModelInfer, ModelStreamInfer             words    refused inputs in Triton's words
-options         what request parameters ask for          classification   the extension of that name
-describe        health, metadata, ModelConfig            statistics   what was served, in figures
-repository      index, load, unload                      unsupported   what is refused, and why
+service           the table of gRPC methods               rest            the same over HTTP
+infer, stream     ModelInfer, ModelStreamInfer            request, request_options    the request and its parameters
+errors            errors to codes and texts               error_messages  refusals as Triton words them
+metadata          health, metadata, ModelConfig           statistics      ModelStatistics
+repository        index, load, unload                     settings        trace and log settings
+classification    the classification extension            shared_memory   system shared memory
+unsupported       methods that are refused, and why
 """

@@ -1,4 +1,4 @@
-"""Refusals of models and inputs in Triton's words: clients and their tests match on them."""
+"""Error messages for refused models and inputs, worded as Triton words them: clients and their tests match on them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.protocols.common.availability import in_service
 from inferd.wire.dtypes import dtype_of
 
-_SHOWN = 20
+_MAX_NAMES = 20  # in a message
 
 
 def checked(check: Check) -> Check:
-    """The same check, worded as Triton words it where it has words for the case."""
+    """A check that raises as `check` does, with Triton's text where Triton has one for the case."""
 
     def worded(
         servable_id: ServableId, signature: Signature, inputs: Mapping[str, Array], wanted: Sequence[str]
@@ -31,8 +31,8 @@ def checked(check: Check) -> Check:
 
 
 def version_of(text: str) -> tuple[int | None, str | None]:
-    """Version and label of a `model_version`: digits are a version, anything else a label, nothing is neither. Raises
-    InvalidRequest."""
+    """The version and label that a `model_version` names: digits are a version, other text is a label, "" is neither.
+    Raises InvalidRequest."""
     if not text:
         return None, None
     if text.isascii() and text.isdigit():
@@ -43,7 +43,7 @@ def version_of(text: str) -> tuple[int | None, str | None]:
 
 
 def unknown(error: Exception, manager: ManagerLike, name: str, version: str) -> Exception:
-    """A model that could not be had: Triton's beginning, then our reason."""
+    """The error to raise when a model could not be acquired: Triton's text, then inferd's reason."""
     which = f" version {version}" if version else ""
     if isinstance(error, NotFound):
         return NotFound(f"Request for unknown model: '{name}'{which} is not found: {error.message}")
@@ -67,10 +67,10 @@ def _refusal(model: str, signature: Signature, inputs: Mapping[str, Array], want
         spec = specs.get(name)
         if spec is None:
             return f"unexpected inference input '{name[:200]}' for model '{model}'; expected {_names(specs)}"
-        came = dtype_of(array)
-        if came is not spec.dtype:
+        dtype = dtype_of(array)
+        if dtype is not spec.dtype:
             return (
-                f"inference input '{name}' data-type is '{came.oip_name}', but model '{model}' expects "
+                f"inference input '{name}' data-type is '{dtype.oip_name}', but model '{model}' expects "
                 f"'{spec.dtype.oip_name}'"
             )
         if not _fits(spec, array.shape):
@@ -92,9 +92,9 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
 
 
 def _names(names: Iterable[str]) -> str:
-    every = [f"'{name[:100]}'" for name in names]
-    more = f",... {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return f"[{','.join(every[:_SHOWN])}{more}]"
+    quoted = [f"'{name[:100]}'" for name in names]
+    more = f",... {len(quoted) - _MAX_NAMES} more" if len(quoted) > _MAX_NAMES else ""
+    return f"[{','.join(quoted[:_MAX_NAMES])}{more}]"
 
 
 def _dims(shape: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
-"""The one table from errors to status and text on the Open Inference Protocol.
+"""The table from errors to status and text on the Open Inference Protocol.
 
-It is the native one but for what Triton has otherwise: a full queue and a queue timeout are UNAVAILABLE, and errors
-of a request that the server had in hand begin with its id.
+It is the native table with Triton's exceptions: a full queue and a queue timeout are UNAVAILABLE, and the text for a
+request that was decoded begins with the id of the request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PREFIXED = (InvalidRequest, Overloaded, QueueTimeout, ExecutionFailed)
 
 
 def failure(error: BaseException, request_id: str = "") -> Failure:
-    """The status for an exception."""
+    """The status and text for an exception."""
     if isinstance(error, Overloaded):
         error = _unavailable(error, f"Exceeds maximum queue size: {error.message}")
     elif isinstance(error, QueueTimeout):
@@ -30,18 +30,17 @@ def failure(error: BaseException, request_id: str = "") -> Failure:
 
 
 def in_hand(error: Exception, request_id: str) -> Exception:
-    """The error of a request that was decoded and then failed: with the request's own id in front, as Triton's core
-    puts it there."""
+    """The error of a request that failed after it was decoded: its text begins with the request's id, as in Triton."""
     if not isinstance(error, _PREFIXED):
         return error
-    named = failure(error)
-    kind = _KINDS.get(named.code, ExecutionFailed)
-    text = f"[request id: {request_id or '<id_unknown>'}] {named.text}"
+    unprefixed = failure(error)
+    kind = _KINDS.get(unprefixed.code, ExecutionFailed)
+    text = f"[request id: {request_id or '<id_unknown>'}] {unprefixed.text}"
     return kind(text, accepted=error.accepted, retry_after=error.retry_after)
 
 
 def failure_in_hand(error: BaseException, request_id: str) -> Failure:
-    """The status of such a request."""
+    """The status and text of a request that failed after it was decoded: `failure` of `in_hand`."""
     return failure(in_hand(error, request_id) if isinstance(error, Exception) else error, request_id)
 
 

@@ -1,4 +1,4 @@
-"""Health, metadata and ModelConfig: what the server is and what its models take and give."""
+"""Health, metadata and ModelConfig."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.transport.calls import UnaryCall
 
-# By backend: platform and backend as Triton calls them.
-_TRITON = {
+# By backend: Triton's names of its platform and its backend.
+_TRITON_NAMES = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "torch": ("pytorch_libtorch", "pytorch"),
     "tensorflow": ("tensorflow_savedmodel", "tensorflow"),
@@ -24,8 +24,9 @@ _TRITON = {
 }
 
 
-class Describe:
-    """Answers from the manager; `ready` is the server's readiness, `extensions` what the server offers. Thread-safe."""
+class MetadataMethods:
+    """Answers from the manager. `ready` is the server's readiness; `extensions` are the protocol extensions that the
+    server offers. Thread-safe."""
 
     def __init__(
         self, manager: ManagerLike, ready: Callable[[], bool], server_version: str, extensions: Sequence[str]
@@ -36,17 +37,17 @@ class Describe:
         self._extensions = tuple(extensions)
 
     def server_live(self, call: UnaryCall) -> None:
-        """A server that answers is alive."""
+        """ServerLive: true whenever the server answers."""
         parse(pb.ServerLiveRequest, call.request)
         call.reply(pb.ServerLiveResponse(live=True).SerializeToString())
 
     def server_ready(self, call: UnaryCall) -> None:
-        """As `/readyz` and the health service say."""
+        """ServerReady: the same readiness as `/readyz` and the health service."""
         parse(pb.ServerReadyRequest, call.request)
         call.reply(pb.ServerReadyResponse(ready=self._ready()).SerializeToString())
 
     def model_ready(self, call: UnaryCall) -> None:
-        """Whether a request would be answered. What does not exist is not ready, and no error."""
+        """ModelReady: whether the model can answer requests. An unknown model is not ready, which is no error."""
         request = parse(pb.ModelReadyRequest, call.request)
         try:
             handle = self.acquire(request.name, request.version)
@@ -59,13 +60,13 @@ class Describe:
         call.reply(pb.ModelReadyResponse(ready=ready).SerializeToString())
 
     def server_metadata(self, call: UnaryCall) -> None:
-        """Name, version, and the extensions that are really here."""
+        """ServerMetadata: the server's name, version, and the extensions that it offers."""
         parse(pb.ServerMetadataRequest, call.request)
         answer = pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=self._extensions)
         call.reply(answer.SerializeToString())
 
     def model_metadata(self, call: UnaryCall) -> None:
-        """The default signature's inputs and outputs, the batch axis included."""
+        """ModelMetadata: the inputs and outputs of the default signature; shapes include the batch axis."""
         request = parse(pb.ModelMetadataRequest, call.request)
         handle = self.acquire(request.name, request.version)
         try:
@@ -75,7 +76,7 @@ class Describe:
             answer = pb.ModelMetadataResponse(
                 name=servable.id.name,
                 versions=map(str, sorted(numbers)),
-                platform=_TRITON.get(servable.backend, (servable.backend,))[0],
+                platform=_TRITON_NAMES.get(servable.backend, (servable.backend,))[0],
                 inputs=map(_metadata, signature.inputs),
                 outputs=map(_metadata, signature.outputs),
             )
@@ -84,7 +85,7 @@ class Describe:
         call.reply(answer.SerializeToString())
 
     def model_config(self, call: UnaryCall) -> None:
-        """A configuration that describes what is served and can be pasted into a config.pbtxt."""
+        """ModelConfig: a configuration that describes the version that is served and is valid as a config.pbtxt."""
         request = parse(pb.ModelConfigRequest, call.request)
         handle = self.acquire(request.name, request.version)
         try:
@@ -94,7 +95,7 @@ class Describe:
         call.reply(pb.ModelConfigResponse(config=config).SerializeToString())
 
     def acquire(self, name: str, version: str) -> HandleLike:
-        """A handle, or the refusal in Triton's words."""
+        """A handle of the model; `version` as for `version_of`. Raises ServingError, worded as Triton words it."""
         number, label = version_of(version)
         try:
             return self._manager.acquire(name, number, label)
@@ -107,13 +108,13 @@ class Describe:
 
 
 def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.ModelConfig:
-    """The configuration of a loaded version. Tensors are written without their batch axis only where every one of them
-    has it: else the config says max_batch_size 0 and gives the whole shapes."""
+    """The configuration of a loaded version. If every tensor has a batch axis, the shapes are written without it;
+    otherwise max_batch_size is 0 and the shapes are complete."""
     signature = servable.signatures[servable.default_signature]
     batched = servable.max_batch_size > 0 and all(
         spec.shape is None or spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs)
     )
-    platform, backend = _TRITON.get(servable.backend, ("", servable.backend))
+    platform, backend = _TRITON_NAMES.get(servable.backend, ("", servable.backend))
     config = config_pb.ModelConfig(
         name=servable.id.name,
         platform=platform,
@@ -125,15 +126,15 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
     )
     declared = _declared(servable)
     for spec in signature.inputs:
-        taken = config.input.add(
+        model_input = config.input.add(
             name=spec.name, data_type=_type(spec), dims=_dims(spec, batched), optional=spec.optional
         )
-        _reshape(taken, declared.get(("input", spec.name)), batched)
+        _reshape(model_input, declared.get(("input", spec.name)), batched)
     for spec in signature.outputs:
-        given = config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
-        own = declared.get(("output", spec.name))
-        _reshape(given, own, batched)
-        given.label_filename = (own.labels if own is not None else None) or ""
+        model_output = config.output.add(name=spec.name, data_type=_type(spec), dims=_dims(spec, batched))
+        settings = declared.get(("output", spec.name))
+        _reshape(model_output, settings, batched)
+        model_output.label_filename = (settings.labels if settings is not None else None) or ""
     if servable.ensemble:
         for step in servable.ensemble:
             config.ensemble_scheduling.step.add(
@@ -142,7 +143,7 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
                 input_map=step.inputs,
                 output_map=step.outputs,
             )
-        del config.instance_group[:]  # it has none of its own
+        del config.instance_group[:]  # an ensemble has no instances
     elif batched:
         config.dynamic_batching.SetInParent()
     return config
@@ -164,7 +165,7 @@ def _dims(spec: TensorSpec, batched: bool) -> Sequence[int]:
 
 
 def _declared(servable: ServableLike) -> dict[tuple[str, str], Tensor]:
-    """What the settings say of the tensors of the default signature."""
+    """The settings of the default signature's tensors, by kind ("input", "output") and name."""
     settings = servable.settings
     if settings is None or not settings.signatures or settings.signatures[0].name != servable.default_signature:
         return {}
@@ -172,10 +173,10 @@ def _declared(servable: ServableLike) -> dict[tuple[str, str], Tensor]:
     return {(kind, t.name): t for kind, ts in (("input", first.inputs), ("output", first.outputs)) for t in ts}
 
 
-def _reshape(tensor: config_pb.ModelInput | config_pb.ModelOutput, own: Tensor | None, batched: bool) -> None:
-    if own is not None and own.reshape is not None:
-        tensor.reshape.SetInParent()  # an empty shape is one
-        tensor.reshape.shape.extend(own.reshape[1:] if batched else own.reshape)
+def _reshape(tensor: config_pb.ModelInput | config_pb.ModelOutput, settings: Tensor | None, batched: bool) -> None:
+    if settings is not None and settings.reshape is not None:
+        tensor.reshape.SetInParent()  # an empty shape is a valid reshape, and must not be left out
+        tensor.reshape.shape.extend(settings.reshape[1:] if batched else settings.reshape)
 
 
 def _groups(devices: Sequence[str]) -> list[config_pb.ModelInstanceGroup]:
@@ -192,7 +193,7 @@ def _groups(devices: Sequence[str]) -> list[config_pb.ModelInstanceGroup]:
 
 
 def _policy(described: str) -> config_pb.ModelVersionPolicy:
-    # The status has the policy in words: "latest(2)", "all", "specific(3, 5)".
+    # The status has the policy as text: "latest(2)", "all", "specific(3, 5)".
     kind, _, rest = described.partition("(")
     numbers = [int(number) for number in rest.rstrip(")").split(",") if number.strip().isdigit()]
     policy = config_pb.ModelVersionPolicy()

@@ -1,4 +1,4 @@
-"""RepositoryIndex, RepositoryModelLoad, RepositoryModelUnload: the operators' side, as Triton's clients know it."""
+"""RepositoryIndex, RepositoryModelLoad, RepositoryModelUnload: Triton's model control."""
 
 from __future__ import annotations
 
@@ -31,30 +31,31 @@ _STATES = {
 
 
 class RepositoryMethods:
-    """Answers from the manager; load and unload pass the gate. Thread-safe."""
+    """Answers from the manager. Load and unload need the caller's admission by `admit_admin`. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
         self._manager = manager
-        self._edge = edge
+        self._boundary = boundary
 
     def index(self, call: UnaryCall) -> None:
-        """Every version of every model, with the reason where it is not ready."""
+        """Every version of every model, with the reason if it is not ready."""
         request = parse(pb.RepositoryIndexRequest, call.request)
         _one_repository(request.repository_name)
-        found = [entry for model in self._manager.models() for entry in _entries(model)]
+        entries = [entry for model in self._manager.models() for entry in _entries(model)]
         if request.ready:
-            found = [entry for entry in found if entry.state == "READY"]
-        call.reply(pb.RepositoryIndexResponse(models=found).SerializeToString())
+            entries = [entry for entry in entries if entry.state == "READY"]
+        call.reply(pb.RepositoryIndexResponse(models=entries).SerializeToString())
 
     def load(self, call: UnaryCall) -> None:
-        """Answers when the model serves what is on disk, or what came with the call; or has failed."""
-        by = self._edge.gate.admit_admin(call)
+        """Loads a model from disk, or with the configuration and files in the call. Replies when the model serves them,
+        or when loading has failed."""
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.RepositoryModelLoadRequest, call.request)
         _one_repository(request.repository_name)
         name = request.model_name
         replacement = _replacement(request.parameters)
         if replacement is not None and replacement.files:
-            self._edge.gate.authorize_upload()
+            self._boundary.gate.authorize_upload()
 
         def reword(error: BaseException) -> BaseException:
             if isinstance(error, NotFound):
@@ -65,23 +66,23 @@ class RepositoryMethods:
                 return InvalidRequest(f"load failed for model '{name}': {error.message}")
             return error
 
-        wish = self._manager.load(_named(name), by=by, replacement=replacement)
-        self._wait(call, name, wish, pb.RepositoryModelLoadResponse(), reword)
+        operation = self._manager.load(_named(name), by=by, replacement=replacement)
+        self._wait(call, name, operation, pb.RepositoryModelLoadResponse(), reword)
 
     def unload(self, call: UnaryCall) -> None:
-        """Answers when the last request of the model is answered. A model that there is not is unloaded already.
+        """Unloads a model. Replies when its last request has been answered, and at once for an unknown model.
 
-        `unload_dependents` takes the models out of service, too, that an ensemble is made of.
+        With the parameter `unload_dependents`, the models of an ensemble are unloaded, too.
         """
-        by = self._edge.gate.admit_admin(call)
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.RepositoryModelUnloadRequest, call.request)
         _one_repository(request.repository_name)
         names = [_named(request.model_name)]
         if _with_dependents(request.parameters):
-            for name in names:  # it grows: ensembles may be in ensembles
+            for name in names:  # the loop extends the list: an ensemble may contain ensembles
                 names.extend(part for part in self._parts(name) if part not in names)
-        wish = _all_of([self._manager.unload(name, by=by) for name in names])
-        self._wait(call, request.model_name, wish, pb.RepositoryModelUnloadResponse(), _forgive)
+        operation = _all_of([self._manager.unload(name, by=by) for name in names])
+        self._wait(call, request.model_name, operation, pb.RepositoryModelUnloadResponse(), _ignore_not_found)
 
     def _parts(self, name: str) -> tuple[str, ...]:
         try:
@@ -93,30 +94,31 @@ class RepositoryMethods:
         self,
         call: UnaryCall,
         name: str,
-        wish: Future[ModelStatus],
-        answer: Message,
+        operation: Future[ModelStatus],
+        response: Message,
         reword: Callable[[BaseException], BaseException | None],
     ) -> None:
-        def done(wish: Future[ModelStatus]) -> None:
+        """Replies when the operation is done. `reword` gives the error to report, None to report success."""
+
+        def done(operation: Future[ModelStatus]) -> None:
             error: BaseException | None
             try:
-                error = wish.exception()
+                error = operation.exception()
             except CancelledError:
                 error = Unavailable("the server is shutting down")
             if error is not None:
                 error = reword(error)
             if error is not None:
-                self._edge.fail(call, error, model=name)
+                self._boundary.fail(call, error, model=name)
             else:
-                call.reply(answer.SerializeToString())
+                call.reply(response.SerializeToString())
 
-        wish.add_done_callback(done)
+        operation.add_done_callback(done)
 
 
 def _entries(model: ModelStatus) -> Iterator[_Index]:
     if not model.versions:
-        unread = bool(model.error)
-        yield _Index(name=model.name, state="UNAVAILABLE" if unread else "", reason=model.error)
+        yield _Index(name=model.name, state="UNAVAILABLE" if model.error else "", reason=model.error)
     for status in sorted(model.versions, key=lambda version: version.id.version):
         ready = status.serves
         reason = "" if ready else status.error
@@ -168,31 +170,32 @@ def _with_dependents(parameters: Mapping[str, Any]) -> bool:
     return "unload_dependents" in parameters and bool(parameters["unload_dependents"].bool_param)
 
 
-def _all_of(wishes: Sequence[Future[ModelStatus]]) -> Future[ModelStatus]:
-    """Done when all are, with the first one's outcome, or the first error that is no NotFound."""
-    if len(wishes) == 1:
-        return wishes[0]
-    whole: Future[ModelStatus] = Future()
+def _all_of(operations: Sequence[Future[ModelStatus]]) -> Future[ModelStatus]:
+    """A future that is done when all operations are. It has the first error other than NotFound, or else the outcome
+    of the first operation."""
+    if len(operations) == 1:
+        return operations[0]
+    combined: Future[ModelStatus] = Future()
     lock = Lock()
-    left = len(wishes)
+    unfinished = len(operations)
 
     def done(_: Future[ModelStatus]) -> None:
-        nonlocal left
+        nonlocal unfinished
         with lock:
-            left -= 1
-            if left:
+            unfinished -= 1
+            if unfinished:
                 return
-        errors = [Unavailable("the server is shutting down") if w.cancelled() else w.exception() for w in wishes]
+        errors = [Unavailable("the server is shutting down") if o.cancelled() else o.exception() for o in operations]
         error = next((e for e in errors if e is not None and not isinstance(e, NotFound)), errors[0])
         if error is not None:
-            whole.set_exception(error)
+            combined.set_exception(error)
         else:
-            whole.set_result(wishes[0].result())
+            combined.set_result(operations[0].result())
 
-    for wish in wishes:
-        wish.add_done_callback(done)
-    return whole
+    for operation in operations:
+        operation.add_done_callback(done)
+    return combined
 
 
-def _forgive(error: BaseException) -> BaseException | None:
+def _ignore_not_found(error: BaseException) -> BaseException | None:
     return None if isinstance(error, NotFound) else error

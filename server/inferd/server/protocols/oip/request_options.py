@@ -1,4 +1,4 @@
-"""What the parameters of a request ask for, with Triton's rules for their types."""
+"""The options in the parameters of a request, with Triton's rules for their types."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ _NO_REGIONS = Regions(None, 0)
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """priority: 0 for the model's default. queue_timeout: seconds, None for none. classes: by output, how many of its
-    classes are wanted instead of its values. sources, targets: by input and output, where it lies in shared memory."""
+    """The options of one request.
+
+    priority        0 for the model's default
+    queue_timeout   in seconds, None for none
+    classes         by output: how many top classes to return instead of its values
+    sources         by input: the place in shared memory to read it from
+    targets         by output: the place in shared memory to write it to
+    """
 
     priority: int
     queue_timeout: float | None
@@ -26,19 +32,19 @@ class RequestOptions:
 
     @property
     def shared(self) -> bool:
-        """Whether shared memory is used at all."""
+        """Whether the request uses shared memory."""
         return bool(self.sources or self.targets)
 
 
-_NOTHING = RequestOptions(0, None, {})
+_DEFAULTS = RequestOptions(0, None, {})
 
 
 def request_options(request: OipRequest, regions: Regions = _NO_REGIONS) -> RequestOptions:
-    """Raises InvalidRequest for a parameter of a wrong type or value, NotFound for an unknown region of shared memory,
-    Unsupported for what is not offered here."""
+    """The options of a request. Raises InvalidRequest for a parameter of a wrong type or value, NotFound for an unknown
+    region of shared memory, Unsupported for an option that the server does not offer."""
     plain = not request.parameters and not request.shared
     if plain and not any(output.parameters for output in request.outputs):
-        return _NOTHING
+        return _DEFAULTS
     sources = {}
     for name, given in request.shared.items():
         place = regions.place(f"input '{name}'", given.parameters)

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: which method is answered by whom."""
+"""inference.GRPCInferenceService: the table of its methods and their handlers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.oip.error_messages import checked
 from inferd.server.protocols.oip.errors import failure
 from inferd.server.protocols.oip.infer import ModelInfer
-from inferd.server.protocols.oip.metadata import Describe
+from inferd.server.protocols.oip.metadata import MetadataMethods
 from inferd.server.protocols.oip.repository import RepositoryMethods
 from inferd.server.protocols.oip.settings import SettingsMethods
 from inferd.server.protocols.oip.shared_memory import SharedMemory
@@ -41,7 +41,7 @@ PROBES = frozenset({f"{_PATH}ServerLive", f"{_PATH}ServerReady"})
 
 
 class Oip:
-    """The service. Thread-safe."""
+    """Makes the handlers of the service. Thread-safe."""
 
     def __init__(
         self,
@@ -56,24 +56,25 @@ class Oip:
         config: ServerConfig,
         regions: Regions,
     ) -> None:
-        """`ready` is the server's readiness; `predicting` the manager as inference sees it."""
+        """`ready` is the server's readiness. `predicting` is the manager for inference: it shows the models that the
+        caller may use for predictions, `manager` those whose metadata the caller may see."""
         extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
-        self._edge = ErrorBoundary(gate, failures, failure)
+        self._boundary = ErrorBoundary(gate, failures, failure)
         inference = InferenceService(predicting, metrics, checked(check))
-        describe = Describe(manager, ready, __version__, extensions)
-        repository = RepositoryMethods(manager, self._edge)
-        shared_memory = SharedMemory(regions, self._edge)
+        metadata = MetadataMethods(manager, ready, __version__, extensions)
+        repository = RepositoryMethods(manager, self._boundary)
+        shared_memory = SharedMemory(regions, self._boundary)
         settings = SettingsMethods(config.log, manager)
-        self._stream = StreamInfer(inference, predicting, self._edge, inflight, regions)
+        self._stream = StreamInfer(inference, predicting, self._boundary, inflight, regions)
         self._unary: dict[str, UnaryHandler] = {
-            "ServerLive": describe.server_live,
-            "ServerReady": describe.server_ready,
-            "ModelReady": describe.model_ready,
-            "ServerMetadata": describe.server_metadata,
-            "ModelMetadata": describe.model_metadata,
-            "ModelConfig": describe.model_config,
-            "ModelInfer": ModelInfer(inference, predicting, self._edge, regions),
-            "ModelStatistics": Statistics(manager, metrics, describe),
+            "ServerLive": metadata.server_live,
+            "ServerReady": metadata.server_ready,
+            "ModelReady": metadata.model_ready,
+            "ServerMetadata": metadata.server_metadata,
+            "ModelMetadata": metadata.model_metadata,
+            "ModelConfig": metadata.model_config,
+            "ModelInfer": ModelInfer(inference, predicting, self._boundary, regions),
+            "ModelStatistics": Statistics(manager, metrics, metadata),
             "RepositoryIndex": repository.index,
             "RepositoryModelLoad": repository.load,
             "RepositoryModelUnload": repository.unload,
@@ -86,9 +87,9 @@ class Oip:
         }
 
     def unary(self) -> Mapping[str, UnaryHandler]:
-        """The unary methods by path, behind the wall."""
-        return {_PATH + name: self._edge.unary(handler) for name, handler in self._unary.items()}
+        """The unary handlers by method path, within the error boundary."""
+        return {_PATH + name: self._boundary.unary(handler) for name, handler in self._unary.items()}
 
     def stream(self) -> Mapping[str, StreamHandler]:
-        """The streams by path, behind the wall."""
-        return {f"{_PATH}ModelStreamInfer": self._edge.stream(self._stream)}
+        """The stream handlers by method path, within the error boundary."""
+        return {f"{_PATH}ModelStreamInfer": self._boundary.stream(self._stream)}

@@ -1,4 +1,4 @@
-"""TraceSetting and LogSettings: what is in force can be read; changing it while the server runs is refused."""
+"""TraceSetting and LogSettings: clients can read the settings. Changing them while the server runs is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SettingsMethods:
         self._manager = manager
 
     def trace(self, call: UnaryCall) -> None:
-        """Tracing is off."""
+        """TraceSetting. Triton's traces are always off: only "trace_level: OFF" is accepted."""
         request = parse(pb.TraceSettingRequest, call.request)
         if request.model_name:
             try:
@@ -36,16 +36,16 @@ class SettingsMethods:
         call.reply(answer.SerializeToString())
 
     def log(self, call: UnaryCall) -> None:
-        """The levels that are written, and where."""
+        """LogSettings: the levels that are logged, and the log file."""
         request = parse(pb.LogSettingsRequest, call.request)
         if request.settings:
             raise Unsupported(NO_CHANGE)
-        written = _LEVELS.index(self._log.level)
+        level = _LEVELS.index(self._log.level)
         answer = pb.LogSettingsResponse()
         answer.settings["log_file"].string_param = self._log.file or ""
         answer.settings["log_error"].bool_param = True
-        answer.settings["log_warning"].bool_param = written >= _LEVELS.index("warning")
-        answer.settings["log_info"].bool_param = written >= _LEVELS.index("info")
+        answer.settings["log_warning"].bool_param = level >= _LEVELS.index("warning")
+        answer.settings["log_info"].bool_param = level >= _LEVELS.index("info")
         answer.settings["log_verbose_level"].uint32_param = int(self._log.level == "debug")
         answer.settings["log_format"].string_param = "ISO8601"
         call.reply(answer.SerializeToString())

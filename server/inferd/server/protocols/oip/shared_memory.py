@@ -1,4 +1,4 @@
-"""The SystemSharedMemory methods: register, unregister, status. For callers on the server's own machine."""
+"""The SystemSharedMemory methods: register, unregister, status. They are for clients on the same machine."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from inferd.server.transport.calls import UnaryCall
 class SharedMemory:
     """Answers from the regions. Thread-safe."""
 
-    def __init__(self, regions: Regions, edge: ErrorBoundary) -> None:
+    def __init__(self, regions: Regions, boundary: ErrorBoundary) -> None:
         self._regions = regions
-        self._edge = edge
+        self._boundary = boundary
 
     def register(self, call: UnaryCall) -> None:
         """Opens a region that the client has made."""
         request = parse(pb.SystemSharedMemoryRegisterRequest, call.request)
         if self._regions.enabled:
-            admit_shared(self._edge.gate, call)
+            admit_shared(self._boundary.gate, call)
         self._regions.register(request.name, request.key, request.offset, request.byte_size)
         call.reply(pb.SystemSharedMemoryRegisterResponse().SerializeToString())
 
     def unregister(self, call: UnaryCall) -> None:
-        """Forgets one region, or all."""
+        """Unregisters one region, or all."""
         request = parse(pb.SystemSharedMemoryUnregisterRequest, call.request)
         if self._regions.enabled:
-            admit_shared(self._edge.gate, call)
+            admit_shared(self._boundary.gate, call)
         self._regions.unregister(request.name)
         call.reply(pb.SystemSharedMemoryUnregisterResponse().SerializeToString())
 
     def status(self, call: UnaryCall) -> None:
-        """One region, or all."""
+        """The name, key, offset and size of one region, or of all."""
         request = parse(pb.SystemSharedMemoryStatusRequest, call.request)
         answer = pb.SystemSharedMemoryStatusResponse()
         for region in self._regions.status(request.name):

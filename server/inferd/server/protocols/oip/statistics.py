@@ -1,4 +1,4 @@
-"""ModelStatistics: what each version has served since the server started, batch sizes included."""
+"""ModelStatistics: request counts, times and batch sizes of each version since the server started."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.observability.model_metrics import MetricsSnapshot
 from inferd.server.protocols.common.error_boundary import parse
-from inferd.server.protocols.oip.metadata import Describe
+from inferd.server.protocols.oip.metadata import MetadataMethods
 from inferd.server.transport.calls import UnaryCall
 
 
 class Statistics:
     """Answers from the metrics. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, metrics: MetricsLike, describe: Describe) -> None:
+    def __init__(self, manager: ManagerLike, metrics: MetricsLike, metadata: MetadataMethods) -> None:
         self._manager = manager
         self._metrics = metrics
-        self._describe = describe
+        self._metadata = metadata
 
     def __call__(self, call: UnaryCall) -> None:
         """Handles one call."""
         request = parse(pb.ModelStatisticsRequest, call.request)
         if request.name:
-            handle = self._describe.acquire(request.name, request.version)
-            found = handle.servable.id
+            handle = self._metadata.acquire(request.name, request.version)
+            servable_id = handle.servable.id
             handle.release()
-            wanted = [found.version] if request.version else None
-            figures = self._of(self._manager.status(request.name), wanted)
+            wanted = [servable_id.version] if request.version else None
+            figures = self._of_model(self._manager.status(request.name), wanted)
         else:
-            figures = [one for model in self._manager.models() for one in self._of(model, None)]
+            figures = [figure for model in self._manager.models() for figure in self._of_model(model, None)]
         call.reply(pb.ModelStatisticsResponse(model_stats=figures).SerializeToString())
 
-    def _of(self, model: ModelStatus, wanted: list[int] | None) -> list[pb.ModelStatistics]:
+    def _of_model(self, model: ModelStatus, wanted: list[int] | None) -> list[pb.ModelStatistics]:
+        """The figures of a model's available versions; `wanted` restricts the versions."""
         return [
             statistics(model.name, status.id.version, self._metrics.model(model.name, status.id.version).snapshot())
             for status in sorted(model.versions, key=lambda version: version.id.version)
@@ -41,8 +42,8 @@ class Statistics:
 
 
 def statistics(name: str, version: int, now: MetricsSnapshot) -> pb.ModelStatistics:
-    """The figures of one version. Copying in and out is part of the run here, so compute_input and compute_output have
-    counts and no time."""
+    """The figures of one version. inferd measures the copies of inputs and outputs as part of the run: compute_input
+    and compute_output have counts, but no time."""
     runs = sum(count for count, _ in now.batches.values())
     ok, ok_seconds = now.succeeded
     failed, failed_seconds = now.failed

@@ -1,4 +1,4 @@
-"""Methods that are refused, each with its reason: a client learns at once what it cannot have, and why."""
+"""Methods that the server does not offer, each with the reason that a client gets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REASONS = {
 
 
 def refusing(reason: str) -> UnaryHandler:
-    """A handler that refuses every call."""
+    """A handler that refuses every call with UNIMPLEMENTED and the reason."""
 
     def handler(_call: UnaryCall) -> None:
         raise Unsupported(reason)

@@ -1,8 +1,9 @@
-"""The edge of TensorFlow Serving: its PredictionService and ModelService for unmodified clients.
+"""TensorFlow Serving's API, for unmodified clients: PredictionService and ModelService, and /v1.
 
-service    which method is answered by whom          status    codes and texts, as TensorFlow Serving has them
-predict    Predict                                   words     refused models and inputs in its words
-examples   Classify, Regress, MultiInference         metadata  GetModelMetadata
-models     GetModelStatus                            calls     one inference on behalf of a call
-reload     HandleReloadConfigRequest
+service         the table of gRPC methods               rest            the same over HTTP
+predict         Predict                                 calls           runs an inference for a call
+examples        Classify, Regress, MultiInference       metadata        GetModelMetadata
+models          GetModelStatus                          reload_config   HandleReloadConfigRequest
+errors          errors to codes and texts               error_messages  refusals as TensorFlow Serving words them
+warmup_records  recorded warm-up requests
 """

@@ -1,4 +1,5 @@
-"""Refusals of models, signatures and inputs in TensorFlow Serving's words: clients and their tests match on them."""
+"""Error messages for refused models, signatures and inputs, worded as TensorFlow Serving words them: clients and their
+tests match on them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from inferd.server.protocols.common.availability import in_service
 
 
 def checked(check: Check) -> Check:
-    """The same check, worded as TensorFlow Serving words it where it has words for the case."""
+    """A check that raises as `check` does, with TensorFlow Serving's text where it has one for the case."""
 
     def worded(
         servable_id: ServableId, signature: Signature, inputs: Mapping[str, Array], wanted: Sequence[str]
@@ -27,7 +28,7 @@ def checked(check: Check) -> Check:
 
 
 def acquire(manager: ManagerLike, name: str, version: int | None, label: str | None) -> HandleLike:
-    """A handle, or the refusal in TensorFlow Serving's words."""
+    """A handle of the model. Raises ServingError, worded as TensorFlow Serving words it."""
     named(name)
     try:
         return manager.acquire(name, version, label)
@@ -36,7 +37,7 @@ def acquire(manager: ManagerLike, name: str, version: int | None, label: str | N
 
 
 def named(name: str) -> str:
-    """The name. Raises InvalidRequest for none."""
+    """Returns the name. Raises InvalidRequest for an empty one."""
     if not name:
         raise InvalidRequest("ModelSpec has no name specified.")
     return name
@@ -45,8 +46,8 @@ def named(name: str) -> str:
 def unknown(
     error: Exception, manager: ManagerLike, name: str, version: int | None, label: str | None, signature: str = ""
 ) -> Exception:
-    """A model or signature that could not be had: TensorFlow Serving's beginning, then our reason. It knows no "not
-    yet": what is still loading or has failed is NOT_FOUND, too."""
+    """The error to raise when a model could not be acquired or has no such signature: TensorFlow Serving's text, then
+    inferd's reason. TensorFlow Serving has no "not yet": a model that is loading or has failed is NOT_FOUND, too."""
     if isinstance(error, UnknownSignature):
         return Conflict(f'Serving signature key "{signature}" not found. {error.message}')
     if not isinstance(error, NotFound | Conflict | Unavailable):
@@ -55,8 +56,8 @@ def unknown(
         return InvalidRequest(f"Unrecognized servable version label: {label}: {error.message}")
     if isinstance(error, Unavailable) and in_service(manager, name, version, label):
         return error
-    asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return NotFound(f"Servable not found for request: {asked}: {error.message}")
+    servable = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return NotFound(f"Servable not found for request: {servable}: {error.message}")
 
 
 def _refusal(signature: Signature, inputs: Mapping[str, Array], wanted: Sequence[str]) -> str | None:

@@ -1,6 +1,6 @@
-"""Classify, Regress and MultiInference: rows of named features in, classes or values out.
+"""Classify, Regress and MultiInference: the requests have Examples (named features), the responses classes or values.
 
-They run signatures that take serialized Examples in the input "inputs", as an exported estimator has them.
+The methods run signatures whose input "inputs" takes serialized Examples, like those of an exported estimator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from inferd.wire.tfs.fallback import spec_of
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
-_MOST_TASKS = 256  # each is a signature of its own: no model has as many
+_MAX_TASKS = 256  # in one MultiInference; every task needs its own signature, and no model has that many
 
 
 class Examples:
@@ -34,26 +34,26 @@ class Examples:
         self._calls = calls
 
     def classify(self, call: UnaryCall) -> None:
-        """Classes of every example."""
+        """Classify: the classes of every example."""
 
         def reply(answer: Answer, count: int) -> bytes:
             result = classifications(answer.outputs, count)
             return pb.ClassificationResponse(result=result, model_spec=spec(answer)).SerializeToString()
 
-        self._one(call, pb.ClassificationRequest, reply)
+        self._run(call, pb.ClassificationRequest, reply)
 
     def regress(self, call: UnaryCall) -> None:
-        """A value for every example."""
+        """Regress: a value for every example."""
 
         def reply(answer: Answer, count: int) -> bytes:
             result = regressions(answer.outputs, count)
             return pb.RegressionResponse(result=result, model_spec=spec(answer)).SerializeToString()
 
-        self._one(call, pb.RegressionRequest, reply)
+        self._run(call, pb.RegressionRequest, reply)
 
     def multi_inference(self, call: UnaryCall) -> None:
-        """Several signatures of one model over the same examples; the first task's version counts for all, and is
-        looked up once."""
+        """MultiInference: runs several signatures of one model on the same examples. All tasks run on the version of
+        the first task, which is looked up once."""
         started = monotonic()
         try:
             request = parse(pb.MultiInferenceRequest, call.request)
@@ -67,24 +67,24 @@ class Examples:
         except (WireError, ServingError) as error:
             self._calls.refuse(call, error, monotonic() - started)
             return
-        gathered = _Gathered(len(tasks))
+        results = _TaskResults(len(tasks))
 
         def done(place: int, answer: Answer) -> None:
-            found = pb.InferenceResult(model_spec=spec(answer))
+            result = pb.InferenceResult(model_spec=spec(answer))
             if tasks[place].method_name == CLASSIFY:
-                found.classification_result.CopyFrom(classifications(answer.outputs, len(rows)))
+                result.classification_result.CopyFrom(classifications(answer.outputs, len(rows)))
             else:
-                found.regression_result.CopyFrom(regressions(answer.outputs, len(rows)))
-            everything = gathered.put(place, found)
-            if everything is not None:
-                call.reply(pb.MultiInferenceResponse(results=everything).SerializeToString())
+                result.regression_result.CopyFrom(regressions(answer.outputs, len(rows)))
+            complete = results.put(place, result)
+            if complete is not None:
+                call.reply(pb.MultiInferenceResponse(results=complete).SerializeToString())
 
         try:
             self._calls.start_together(call, queries, done)
         except ServingError as error:
             self._calls.refuse(call, error, monotonic() - started)
 
-    def _one(self, call: UnaryCall, kind: Any, reply: Callable[[Answer, int], bytes]) -> None:
+    def _run(self, call: UnaryCall, kind: Any, reply: Callable[[Answer, int], bytes]) -> None:
         started = monotonic()
         try:
             request = parse(kind, call.request)
@@ -96,8 +96,8 @@ class Examples:
         self._calls.run(call, query, lambda answer: reply(answer, len(rows)))
 
 
-class _Gathered:
-    """Results of several queries, in the order of their tasks. Thread-safe."""
+class _TaskResults:
+    """The results of several tasks, in the order of the tasks. Thread-safe."""
 
     def __init__(self, count: int) -> None:
         self._results = [pb.InferenceResult()] * count
@@ -105,7 +105,7 @@ class _Gathered:
         self._lock = Lock()
 
     def put(self, place: int, result: pb.InferenceResult) -> list[pb.InferenceResult] | None:
-        """All results, once the last one is there."""
+        """Stores a result. Returns all results if this was the last one missing, else None."""
         with self._lock:
             self._results[place] = result
             self._missing -= 1
@@ -113,7 +113,8 @@ class _Gathered:
 
 
 def serialized(given: pb.Input) -> Array:
-    """The examples as strings, features of a common context laid under each one's own. Raises InvalidRequest."""
+    """The examples, serialized, as a string array of shape [examples]. The features of a common context are added to
+    each example; the example's own features win. Raises InvalidRequest."""
     kind = given.WhichOneof("kind")
     if kind == "example_list":
         rows = [example.SerializeToString() for example in given.example_list.examples]
@@ -121,10 +122,10 @@ def serialized(given: pb.Input) -> Array:
         context = given.example_list_with_context.context
         rows = []
         for example in given.example_list_with_context.examples:
-            whole = type(example)()
-            whole.CopyFrom(context)
-            whole.MergeFrom(example)
-            rows.append(whole.SerializeToString())
+            merged = type(example)()
+            merged.CopyFrom(context)
+            merged.MergeFrom(example)
+            rows.append(merged.SerializeToString())
     else:
         raise InvalidRequest("Input is empty.")
     if not rows:
@@ -135,7 +136,8 @@ def serialized(given: pb.Input) -> Array:
 
 
 def classifications(outputs: dict[str, Array], count: int) -> pb.ClassificationResult:
-    """The outputs "classes" and "scores", at least one of them, as a result. Raises ExecutionFailed."""
+    """The result for the outputs "classes" and "scores" of `count` examples; one of the two may be missing. Raises
+    InvalidRequest, ExecutionFailed."""
     labels, scores = outputs.get("classes"), outputs.get("scores")
     if labels is None and scores is None:
         raise InvalidRequest(
@@ -164,7 +166,7 @@ def classifications(outputs: dict[str, Array], count: int) -> pb.ClassificationR
 
 
 def regressions(outputs: dict[str, Array], count: int) -> pb.RegressionResult:
-    """The output "outputs" as a result. Raises InvalidRequest, ExecutionFailed."""
+    """The result for the output "outputs" of `count` examples. Raises InvalidRequest, ExecutionFailed."""
     values = outputs.get("outputs")
     if values is None:
         raise InvalidRequest(
@@ -177,10 +179,10 @@ def regressions(outputs: dict[str, Array], count: int) -> pb.RegressionResult:
 
 
 def spec(answer: Answer) -> pb.ModelSpec:
-    """Who answered."""
-    found = pb.ModelSpec(name=answer.id.name, signature_name=answer.signature)
-    found.version.value = answer.id.version
-    return found
+    """The model, version and signature that answered."""
+    model_spec = pb.ModelSpec(name=answer.id.name, signature_name=answer.signature)
+    model_spec.version.value = answer.id.version
+    return model_spec
 
 
 def _rows(name: str, array: Array, count: int) -> Array:
@@ -202,11 +204,11 @@ def _query(call: UnaryCall, model_spec: tuple[str, int | None, str | None, str],
 
 
 def _tasks(request: pb.MultiInferenceRequest) -> list[pb.InferenceTask]:
-    tasks = list(request.tasks[:_MOST_TASKS])
+    tasks = list(request.tasks[:_MAX_TASKS])
     if not tasks:
         raise InvalidRequest("Inference request must have at least one task.")
-    if len(request.tasks) > _MOST_TASKS:
-        raise InvalidRequest(f"expected at most {_MOST_TASKS} tasks in a request, got {len(request.tasks)}")
+    if len(request.tasks) > _MAX_TASKS:
+        raise InvalidRequest(f"expected at most {_MAX_TASKS} tasks in a request, got {len(request.tasks)}")
     names = {task.model_spec.name for task in tasks}
     if len(names) > 1:
         raise InvalidRequest(f"All ModelSpecs in a MultiInferenceRequest must access the same model name, got {names}")

@@ -1,4 +1,4 @@
-"""tensorflow.serving.PredictionService: GetModelMetadata, for models of every framework."""
+"""tensorflow.serving.PredictionService: GetModelMetadata, for models of all frameworks."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Metadata:
             signatures = signature_map(servable.signatures)
         finally:
             handle.release()
-        found = answer.metadata[_FIELD]
-        # The real name, so that clients unpack it into their own class.
-        found.type_url = _TYPE_URL
-        found.value = signatures.SerializeToString()
+        field_value = answer.metadata[_FIELD]
+        # TensorFlow Serving's real type name, so that clients can unpack the value into their own class.
+        field_value.type_url = _TYPE_URL
+        field_value.value = signatures.SerializeToString()
         call.reply(answer.SerializeToString())
 
 
 def signature_map(signatures: Mapping[str, Signature]) -> pb.SignatureDefMap:
-    """All signatures."""
+    """The signatures as a SignatureDefMap."""
     return pb.SignatureDefMap(
         signature_def={
             signature.name: signature_pb2.SignatureDef(
@@ -67,7 +67,7 @@ def signature_map(signatures: Mapping[str, Signature]) -> pb.SignatureDefMap:
 
 
 def _tensor_info(spec: TensorSpec) -> signature_pb2.TensorInfo:
-    # `name` is a tensor of the graph there; other frameworks have none, so it is the key's own.
+    # In TensorFlow, `name` is a tensor of the graph. Other frameworks have no such name, so it is made from the key.
     shape = tensor_pb2.TensorShapeProto(unknown_rank=spec.shape is None)
     for size in spec.shape or ():
         shape.dim.add(size=size)

@@ -22,16 +22,17 @@ class ModelStatusMethods:
         self._manager = manager
 
     def status(self, call: UnaryCall) -> None:
-        """GetModelStatus: one version, or all that were ever served, descending. A label is not looked at, as there."""
+        """GetModelStatus: one version, or all versions that were ever served, in descending order. A label in the
+        request is ignored, as TensorFlow Serving does."""
         request = parse(pb.GetModelStatusRequest, call.request)
         if not request.HasField("model_spec"):
             raise InvalidRequest("Missing ModelSpec")
         name, version, _, _ = spec_of(request.model_spec)
         try:
-            found = self._manager.status(named(name)).versions
+            versions = self._manager.status(named(name)).versions
         except NotFound as error:
             raise NotFound(f"Could not find any versions of model {name}: {error.message}") from None
-        known = [status for status in found if status.generation or not _only_on_disk(status)]
+        known = [status for status in versions if status.generation or not _only_on_disk(status)]
         if version is not None:
             known = [status for status in known if status.id.version == version]
             if not known:
@@ -47,14 +48,15 @@ def _only_on_disk(status: VersionStatus) -> bool:
 
 
 def version_status(status: VersionStatus) -> pb.ModelVersionStatus:
-    """One version. One that failed is END with its error, although it is tried again here."""
+    """The status of one version. A version that failed to load is END with its error, as in TensorFlow Serving, even
+    though inferd tries it again."""
     state, error = status.state, status.error
     if state is State.START and error:
         state = State.END
     if status.lost:
-        state = State.LOADING  # its worker process is gone, and another one is being started
+        state = State.LOADING  # the model's worker process has ended, and a new one is being started
     elif state is State.AVAILABLE:
-        error = ""  # what differs on disk is no failure of what serves
+        error = ""  # the error is about newer files on disk, not about the version that serves
     code = Code.FAILED_PRECONDITION.value if error and state is State.END else 0
     return pb.ModelVersionStatus(
         version=status.id.version,

@@ -1,8 +1,8 @@
-"""HandleReloadConfigRequest: the configuration in the request takes the place of the one in force.
+"""HandleReloadConfigRequest: replaces the list of configured models by the list in the request.
 
-It is about the models that are named one by one, each with its base path: they are added, changed and removed. Models
-that lie in the repository's roots are not TensorFlow Serving's to add or remove; of one that the configuration names,
-the labels are moved.
+Configured models are those that are named one by one, each with its base path: the request adds, changes and removes
+them. Models in the repository's roots cannot be added or removed by a request; if a request names one, only its labels
+are changed.
 """
 
 from __future__ import annotations
@@ -25,54 +25,55 @@ from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.transport.calls import UnaryCall
 from inferd.tfs.v1 import model_service_pb2 as pb
 
-_SOURCE = "the configuration"
+_SOURCE = "the configuration"  # the name of the request in error messages
 
 
 @dataclass(slots=True)
 class _ReloadPlan:
-    """`models` that are named from now on, and labels to be moved of models in the roots: model, label, version."""
+    """`models` are all configured models from now on. `label_changes` are for models in the roots: model, label, and
+    version, None to remove the label."""
 
     models: dict[str, ConfiguredModel] = field(default_factory=dict)
-    moves: list[tuple[str, str, int | None]] = field(default_factory=list)
+    label_changes: list[tuple[str, str, int | None]] = field(default_factory=list)
 
 
-class Reload:
-    """Replaces the configuration by the manager. Thread-safe."""
+class ReloadConfig:
+    """Replaces the configured models through the manager. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, edge: ErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
         self._manager = manager
-        self._edge = edge
+        self._boundary = boundary
 
     def __call__(self, call: UnaryCall) -> None:
-        """Refuses what cannot be before anything is done. Answers when every model that is new or changed serves what
-        it should, and every removed one is gone."""
-        by = self._edge.gate.admit_admin(call)
+        """Refuses an impossible configuration before it changes anything. Replies when every new or changed model
+        serves what the configuration says, and every removed model is unloaded."""
+        by = self._boundary.gate.admit_admin(call)
         request = parse(pb.ReloadConfigRequest, call.request)
         kind = request.config.WhichOneof("config")
         if kind == "custom_model_config":
             raise Unsupported("custom_model_config is not supported: expected model_config_list")
-        if kind is None:  # nothing is asked for, which is not "no models"
-            call.reply(_answer())
+        if kind is None:  # no list at all changes nothing; an empty list would remove every configured model
+            call.reply(_response())
             return
         plan = self._plan(request.config.model_config_list.config)
-        wishes = [
+        operations = [
             *self._manager.replace_configured_models(plan.models, by=by),
-            *(self._manager.set_label(name, label, version, by=by) for name, label, version in plan.moves),
+            *(self._manager.set_label(name, label, version, by=by) for name, label, version in plan.label_changes),
         ]
-        when_all(wishes, partial(self._done, call, plan))
+        when_all(operations, partial(self._done, call, plan))
 
     def _plan(self, configs: Sequence[pb.ModelConfig]) -> _ReloadPlan:
         plan = _ReloadPlan()
         before = self._manager.configured_models
-        named_now = []
+        given_entries = []
         for config in configs:
             model = self._in_root(named(config.name), config.base_path)
             if model is not None:
-                plan.moves += _moves(model, config)
+                plan.label_changes += _label_changes(model, config)
             else:
-                named_now.append(_entry(config))
+                given_entries.append(_entry(config))
         try:
-            entries = checked(named_now, _SOURCE)
+            entries = checked(given_entries, _SOURCE)
         except ConfigError as error:
             raise InvalidRequest(str(error)) from None
         for entry in entries:
@@ -87,7 +88,8 @@ class Reload:
         return plan
 
     def _in_root(self, name: str, base_path: str) -> ModelStatus | None:
-        """The model of this name in the repository's roots, if that is what is meant."""
+        """The status of the model in the repository's roots that the request means, None if it means a configured
+        model. Raises Conflict for a base path that is not that model's."""
         if name in self._manager.configured_models:
             return None
         try:
@@ -95,7 +97,7 @@ class Reload:
         except NotFound:
             return None
         if not model.error and all(v.state is State.END and GONE in v.notes for v in model.versions):
-            return None  # no more than the memory of one that was named before
+            return None  # only the remembered status of a configured model that was removed
         if base_path and os.path.basename(base_path.rstrip("/")) != name:
             raise Conflict(
                 f"model {name}: base_path {base_path[:200]!r} is not where it is: it lies in the repository, under its "
@@ -104,8 +106,8 @@ class Reload:
         return model
 
     def _check_labels(self, entry: ModelEntry) -> None:
-        """Labels may stand for versions that are on disk: these are loaded for them. What was never seen is refused
-        where it can be told beforehand."""
+        """Raises Conflict for a label of a version that is not on disk, if the model's base path does not change. A
+        label may name a version that is on disk but not served: the version is loaded for it."""
         old = self._manager.configured_models.get(entry.name)
         if old is None or old.base_path != ConfiguredModel.of(entry).base_path:
             return
@@ -113,36 +115,37 @@ class Reload:
             versions = self._manager.status(entry.name).versions
         except NotFound:
             return
-        there = {v.id.version for v in versions if v.state is not State.END or (v.notes and GONE not in v.notes)}
+        on_disk = {v.id.version for v in versions if v.state is not State.END or (v.notes and GONE not in v.notes)}
         for label, number in entry.labels.items():
-            if number not in there:
-                raise _unlabelled(label, entry.name, number)
+            if number not in on_disk:
+                raise _label_conflict(label, entry.name, number)
 
     def _done(self, call: UnaryCall, plan: _ReloadPlan, error: BaseException | None) -> None:
         error = error or self._unavailable(plan.models)
         if error is not None:
-            self._edge.fail(call, error)
+            self._boundary.fail(call, error)
             return
-        call.reply(_answer())
+        call.reply(_response())
 
     def _unavailable(self, models: Mapping[str, ConfiguredModel]) -> Conflict | None:
+        """The error for the first label whose version is not AVAILABLE, None if all are."""
         for name, model in models.items():
             try:
                 versions = self._manager.status(name).versions
             except NotFound:
                 continue
-            there = {version.id.version for version in versions if version.state is State.AVAILABLE}
+            available = {version.id.version for version in versions if version.state is State.AVAILABLE}
             for label, number in model.settings["labels"].items():
-                if number not in there:
-                    return _unlabelled(label, name, number)
+                if number not in available:
+                    return _label_conflict(label, name, number)
         return None
 
 
-def _answer() -> bytes:
+def _response() -> bytes:
     return pb.ReloadConfigResponse(status=pb.StatusProto()).SerializeToString()
 
 
-def _unlabelled(label: str, name: str, version: int) -> Conflict:
+def _label_conflict(label: str, name: str, version: int) -> Conflict:
     return Conflict(
         f"Request to assign label to version {version} of model {name}, which is not currently available for inference "
         f"(label {label!r})"
@@ -168,12 +171,13 @@ def _policy(policy: pb.ServableVersionPolicy) -> dict[str, object]:
     return {"all": True} if kind == "all" else {}
 
 
-def _moves(model: ModelStatus, config: pb.ModelConfig) -> list[tuple[str, str, int | None]]:
-    """The labels to be set and removed of a model in the roots."""
+def _label_changes(model: ModelStatus, config: pb.ModelConfig) -> list[tuple[str, str, int | None]]:
+    """The labels to set and remove on a model in the roots, as `_ReloadPlan` has them. Raises InvalidRequest or
+    Unsupported if the configuration would change anything else."""
     name = config.name
     if config.model_platform not in ("", "tensorflow"):
         raise InvalidRequest(f"model {name}: expected model_platform tensorflow, got {config.model_platform!r:.100}")
-    policy = _shown(config.model_version_policy)
+    policy = _policy_text(config.model_version_policy)
     if policy not in ("", model.version_policy):
         raise Unsupported(
             f"model {name}: version policy {policy} is not supported here: {model.version_policy} is in force; it "
@@ -185,8 +189,8 @@ def _moves(model: ModelStatus, config: pb.ModelConfig) -> list[tuple[str, str, i
     return [*changed, *removed]
 
 
-def _shown(policy: pb.ServableVersionPolicy) -> str:
-    """In the words of the status."""
+def _policy_text(policy: pb.ServableVersionPolicy) -> str:
+    """The policy as text, in the form that a model's status has it; "" for none."""
     kind = policy.WhichOneof("policy_choice")
     if kind == "latest":
         return f"latest({policy.latest.num_versions or 1})"

@@ -1,4 +1,4 @@
-"""tensorflow.serving.PredictionService and ModelService: which method is answered by whom."""
+"""tensorflow.serving.PredictionService and ModelService: the table of their methods and handlers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.server.protocols.tfs.examples import Examples
 from inferd.server.protocols.tfs.metadata import Metadata
 from inferd.server.protocols.tfs.models import ModelStatusMethods
 from inferd.server.protocols.tfs.predict import TfsPredict
-from inferd.server.protocols.tfs.reload_config import Reload
+from inferd.server.protocols.tfs.reload_config import ReloadConfig
 from inferd.server.transport.calls import UnaryHandler
 
 SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
@@ -24,7 +24,7 @@ PREDICT = f"/{SERVICES[0]}/Predict"
 
 
 class Tfs:
-    """Both services. Thread-safe."""
+    """Makes the handlers of both services. Thread-safe."""
 
     def __init__(
         self,
@@ -35,9 +35,10 @@ class Tfs:
         gate: CallChecks,
         failures: FailureLog,
     ) -> None:
-        """`predicting` is the manager as inference sees it."""
-        self._edge = ErrorBoundary(gate, failures, failure)
-        calls = Calls(InferenceService(predicting, metrics, checked(check)), predicting, self._edge)
+        """`predicting` is the manager for inference: it shows the models that the caller may use for predictions,
+        `manager` those whose metadata the caller may see."""
+        self._boundary = ErrorBoundary(gate, failures, failure)
+        calls = Calls(InferenceService(predicting, metrics, checked(check)), predicting, self._boundary)
         examples = Examples(calls)
         models = ModelStatusMethods(manager)
         prediction, model = SERVICES
@@ -48,9 +49,9 @@ class Tfs:
             f"/{prediction}/MultiInference": examples.multi_inference,
             f"/{prediction}/GetModelMetadata": Metadata(manager),
             f"/{model}/GetModelStatus": models.status,
-            f"/{model}/HandleReloadConfigRequest": Reload(manager, self._edge),
+            f"/{model}/HandleReloadConfigRequest": ReloadConfig(manager, self._boundary),
         }
 
     def unary(self) -> Mapping[str, UnaryHandler]:
-        """The methods by path, behind the wall."""
-        return {path: self._edge.unary(handler) for path, handler in self._unary.items()}
+        """The handlers by method path, within the error boundary."""
+        return {path: self._boundary.unary(handler) for path, handler in self._unary.items()}

@@ -5,8 +5,8 @@
                     predict_streamed_log = 7
     each log        request = 1, response = 2
 
-The envelopes are read by hand: they are three numbers, and a file of many megabytes is not copied for them. Checksums
-are not checked: a record that is not what it was fails as a message.
+The TFRecord framing and the outer messages are parsed by hand, because they have few fields and a file of many
+megabytes is then not copied. Checksums are not verified: a damaged record fails when its message is parsed.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _log = logging.getLogger("inferd.lifecycle")
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # TensorFlow Serving's own limit
-_PLACES = (Path(), Path("model.savedmodel"))
+_DIRECTORIES = (Path(), Path("model.savedmodel"))
 _LENGTH = struct.Struct("<Q")
-_HEAD, _TAIL = 12, 4
+_HEAD, _TAIL = 12, 4  # bytes before and after a message: length and checksum, checksum
 _CLASSIFY, _REGRESS, _MULTI, _SESSION, _PREDICT, _STREAMED = 2, 3, 4, 5, 6, 7
 
 _M = TypeVar("_M", bound=Message)
 
 
 def recorded(directory: Path) -> Iterator[WarmupRequest]:
-    """The requests recorded beside a version, none when there is no such file. Raises LoadError, as TensorFlow Serving
-    fails the load: for a file that is cut short, holds more than MAX_RECORDS, or something else."""
-    for place in _PLACES:
-        file = directory / place / FILE
+    """The warm-up requests recorded in a version's directory; none if it has no such file. Raises LoadError (TensorFlow
+    Serving fails the load, too) for a file that is cut short, has more than MAX_RECORDS, or has other contents."""
+    for subdirectory in _DIRECTORIES:
+        file = directory / subdirectory / FILE
         try:
             data = file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -58,7 +58,7 @@ def recorded(directory: Path) -> Iterator[WarmupRequest]:
 
 
 def records(data: bytes) -> Iterator[bytes]:
-    """The messages in a TFRecord file. Raises LoadError where it is cut short."""
+    """The messages in a TFRecord file. Raises LoadError for a file that is cut short."""
     at = 0
     number = 0
     while at < len(data):
@@ -81,13 +81,13 @@ def _requests(name: str, record: bytes) -> Iterator[WarmupRequest]:
             decoded = decode_request(request)
             yield WarmupRequest(name, decoded.inputs, decoded.signature)
         elif kind in (_CLASSIFY, _REGRESS):
-            # The two messages have the same fields.
-            found = _parsed(pb.ClassificationRequest(), request)
-            yield WarmupRequest(name, {"inputs": serialized(found.input)}, found.model_spec.signature_name)
+            # ClassificationRequest and RegressionRequest have the same fields.
+            single = _parsed(pb.ClassificationRequest(), request)
+            yield WarmupRequest(name, {"inputs": serialized(single.input)}, single.model_spec.signature_name)
         elif kind == _MULTI:
-            several = _parsed(pb.MultiInferenceRequest(), request)
-            rows = serialized(several.input)
-            for task in several.tasks:
+            multi = _parsed(pb.MultiInferenceRequest(), request)
+            rows = serialized(multi.input)
+            for task in multi.tasks:
                 yield WarmupRequest(name, {"inputs": rows}, task.model_spec.signature_name)
         elif kind in (_SESSION, _STREAMED):
             what = "a session run" if kind == _SESSION else "a streamed prediction"
@@ -106,12 +106,13 @@ def _parsed(kind: _M, data: bytes) -> _M:
 
 
 def _only_log(record: bytes) -> tuple[int, bytes]:
-    """Number and content of the log in a PredictionLog. Raises Unrecognised, IndexError."""
-    found = (0, b"")
+    """Field number and content of the log in a PredictionLog; the last one if there are several, as in protobuf. Raises
+    Unrecognised, IndexError."""
+    log = (0, b"")
     for number, content in _fields(record):
         if number in (_CLASSIFY, _REGRESS, _MULTI, _SESSION, _PREDICT, _STREAMED):
-            found = (number, content)
-    return found
+            log = (number, content)
+    return log
 
 
 def _request(log: bytes) -> bytes:
