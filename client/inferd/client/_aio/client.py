@@ -29,11 +29,10 @@ from inferd.client._shared.errors import (
     RequestError,
     Unavailable,
 )
-from inferd.client._shared.health import health_request, is_serving
+from inferd.client._shared.health import PAUSE, health_request, is_serving, not_ready
 from inferd.client._shared.inputs import described_arrays, plain_arrays
 from inferd.client._shared.options import ManyOptions
 from inferd.client._shared.prediction import Array, Prediction
-from inferd.client._sync.waiting import PAUSE, not_ready
 
 
 class AsyncClient(AsyncAdminCalls):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from inferd.client._aio.connection import AsyncConnection, always
 from inferd.client._shared.arguments import metadata_request
-from inferd.client._shared.core import Call, Deadline, MetadataCache, is_final_refusal
+from inferd.client._shared.core import METADATA_TIMEOUT, Call, Deadline, MetadataCache, is_final_refusal
 from inferd.client._shared.errors import RequestError
 from inferd.client._shared.inputs import described_arrays
 from inferd.client._shared.models import ModelMetadata, to_metadata
-from inferd.client._sync.describe import LOOK_UP
 
 
 class AsyncDescriber:
@@ -40,7 +39,9 @@ class AsyncDescriber:
             left = deadline.left()
             try:
                 known = await self._ask(
-                    call, Deadline(LOOK_UP if left is None else min(left, LOOK_UP)), wait_for_ready=True
+                    call,
+                    Deadline(METADATA_TIMEOUT if left is None else min(left, METADATA_TIMEOUT)),
+                    wait_for_ready=True,
                 )
             except RequestError:
                 return False

@@ -15,7 +15,7 @@ from inferd.client._shared.core import Call, Metadata
 from inferd.client._shared.errors import ClientClosed, InferdError, InvalidInput, InvalidResponse, Unavailable
 from inferd.client._shared.options import CallOptions
 from inferd.client._shared.prediction import Array, Prediction
-from inferd.client._sync.stream import id_for, of_model, read_outcome, stream_call
+from inferd.client._shared.stream_messages import id_for, of_model, read_outcome, stream_call
 
 
 class AsyncPredictStream:

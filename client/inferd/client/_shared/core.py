@@ -204,6 +204,10 @@ class Attempts:
         return max(_LEAST, min(began - left + pause, whole / 10))
 
 
+# Seconds for the metadata that decides about a retry: it must not use up the timeout of the call.
+METADATA_TIMEOUT = 5.0
+
+
 class MetadataCache:
     """Metadata by (model, version, label), least recently used out first. Thread-safe: each step is one C call."""
 

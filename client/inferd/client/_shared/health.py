@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from inferd.client._shared.errors import InvalidResponse
+import grpc
+
+from inferd.client._shared.errors import DeadlineExceeded, InvalidResponse
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 SERVING = 1
+# Between two looks where the server offers no watch, and before a broken watch is begun again.
+PAUSE = 0.05
 
 
 def health_request(service: str) -> bytes:
@@ -29,3 +33,10 @@ def is_serving(message: bytes) -> bool:
     if len(message) != 2 or message[0] != 0x08:
         raise InvalidResponse("the answer to the health check cannot be read")
     return message[1] == SERVING
+
+
+def not_ready(service: str, last: str) -> DeadlineExceeded:
+    what = f"model {service!r}" if service else "the server"
+    return DeadlineExceeded(
+        grpc.StatusCode.DEADLINE_EXCEEDED, f"{what} was not ready in time: {last}", model=service, accepted=False
+    )

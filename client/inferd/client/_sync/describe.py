@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from inferd.client._shared.arguments import metadata_request
-from inferd.client._shared.core import Call, Deadline, MetadataCache, is_final_refusal
+from inferd.client._shared.core import METADATA_TIMEOUT, Call, Deadline, MetadataCache, is_final_refusal
 from inferd.client._shared.errors import RequestError
 from inferd.client._shared.inputs import described_arrays
 from inferd.client._shared.models import ModelMetadata, to_metadata
 from inferd.client._sync.connection import Connection
-
-# A look at the metadata in the middle of a retry must not eat the whole timeout of the call.
-LOOK_UP = 5.0
 
 
 class Describer:
@@ -45,7 +42,11 @@ class Describer:
             left = deadline.left()
             try:
                 # Whoever answered is probably gone: wait for the connection instead of failing as the request did.
-                known = self._ask(call, Deadline(LOOK_UP if left is None else min(left, LOOK_UP)), wait_for_ready=True)
+                known = self._ask(
+                    call,
+                    Deadline(METADATA_TIMEOUT if left is None else min(left, METADATA_TIMEOUT)),
+                    wait_for_ready=True,
+                )
             except RequestError:
                 return False
         return known is None or not known.stateful

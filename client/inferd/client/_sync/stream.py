@@ -1,10 +1,10 @@
-"""Many requests over one stream: what both clients share, and the blocking one."""
+"""Many requests over one stream, blocking."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, wait
 from itertools import count
 from types import TracebackType
@@ -13,60 +13,12 @@ from typing import Any, Unpack
 import grpc
 
 from inferd.client._shared.core import Call, Metadata, request_error
-from inferd.client._shared.errors import (
-    ClientClosed,
-    InferdError,
-    InvalidInput,
-    InvalidResponse,
-    RequestError,
-    Unavailable,
-    error_class,
-    status_code,
-)
+from inferd.client._shared.errors import ClientClosed, InferdError, InvalidInput, InvalidResponse, Unavailable
 from inferd.client._shared.options import CallOptions
 from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._shared.stream_messages import id_for, of_model, read_outcome, stream_call
 from inferd.client._sync.connection import Connection
 from inferd.client._sync.future import PredictionFuture
-from inferd.wire.native import StreamFailure, decode_stream_response
-
-
-def read_outcome(message: bytes, model_of: Callable[[str], str]) -> tuple[str, Prediction | InferdError]:
-    """The request id of an answer, and what became of the request. Raises InvalidResponse."""
-    try:
-        request_id, found = decode_stream_response(message)
-    except (ValueError, ImportError) as error:
-        raise InvalidResponse(f"an answer of the stream cannot be read: {error}") from error
-    if isinstance(found, StreamFailure):
-        code = status_code(found.code)
-        return request_id, error_class(code)(code, found.message, model=model_of(request_id), request_id=request_id)
-    return request_id, Prediction(found.model_name, found.version, found.signature, found.outputs, found.request_id)
-
-
-def stream_call(model: str, options: CallOptions) -> Call:
-    """The call of one request of a stream. Raises InvalidInput for options that belong to a call of its own."""
-    unfit = {"timeout", "metadata", "stateful"} & options.keys()
-    if unfit:
-        raise InvalidInput(
-            f"{', '.join(sorted(unfit))}: not for a request of a stream; queue_timeout bounds its wait in the server, "
-            "result(timeout) the wait for its answer"
-        )
-    return Call(model, **options)  # type: ignore[misc]
-
-
-def id_for(given: str, under_way: Container[str], numbers: Iterator[int]) -> str:
-    """The id of a request: the caller's own, else a free one. Raises InvalidInput for one that is under way."""
-    if given in under_way:
-        raise InvalidInput(f"request_id {given!r} is already under way on this stream")
-    return given or next(found for found in map("s{}".format, numbers) if found not in under_way)
-
-
-def of_model(end: InferdError, model: str, request_id: str) -> InferdError:
-    """What ended a stream, as the error of one of its requests."""
-    if not isinstance(end, RequestError):
-        return end
-    return type(end)(
-        end.code, end.message, model=model, request_id=request_id, accepted=end.accepted, retry_after=end.retry_after
-    )
 
 
 class PredictStream:

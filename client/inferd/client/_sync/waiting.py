@@ -7,12 +7,9 @@ from typing import Any
 import grpc
 
 from inferd.client._shared.core import Deadline, request_error
-from inferd.client._shared.errors import ClientClosed, DeadlineExceeded, RequestError
-from inferd.client._shared.health import health_request, is_serving
+from inferd.client._shared.errors import ClientClosed, RequestError
+from inferd.client._shared.health import PAUSE, health_request, is_serving, not_ready
 from inferd.client._sync.connection import Connection
-
-# Between two looks where the server offers no watch, and before a broken watch is begun again.
-PAUSE = 0.05
 
 
 def ask_ready(connection: Connection, check: Any, service: str, deadline: Deadline) -> bool:
@@ -78,10 +75,3 @@ def _pause(connection: Connection, service: str, deadline: Deadline, last: str) 
     if left is not None and left <= PAUSE:
         raise not_ready(service, last)
     connection.pause(PAUSE)
-
-
-def not_ready(service: str, last: str) -> DeadlineExceeded:
-    what = f"model {service!r}" if service else "the server"
-    return DeadlineExceeded(
-        grpc.StatusCode.DEADLINE_EXCEEDED, f"{what} was not ready in time: {last}", model=service, accepted=False
-    )
