@@ -1,4 +1,4 @@
-"""The Python client of inferd: NumPy in, NumPy out.
+"""The Python client of inferd: NumPy arrays in, NumPy arrays out.
 
     from inferd.client import Client
 
@@ -6,7 +6,7 @@
         answer = client.predict("digits", {"image": array})
         answer["probabilities"], answer.version
 
-`AsyncClient` has the same shape for asyncio. Everything public is here; the modules behind are private.
+`AsyncClient` has the same methods for asyncio. Every public name is in this package; its modules are private.
 """
 
 from inferd.client._aio.client import AsyncClient

@@ -1,1 +1,1 @@
-"""The asyncio client."""
+"""The asyncio client: `AsyncClient` and `AsyncPredictStream`."""

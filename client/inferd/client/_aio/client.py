@@ -1,4 +1,4 @@
-"""The asyncio client: the shape of `Client`, with `await`."""
+"""The asyncio client: the methods of `Client`, with `await`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from inferd.client._shared.prediction import Array, Prediction
 
 
 class AsyncClient(AsyncAdminCalls):
-    """A client of one inferd server, or of several equal ones, for asyncio.
+    """A client of one inferd server, or of several equal servers, for asyncio.
 
         async with AsyncClient("localhost:8001") as client:
             answer = await client.predict("digits", {"image": array}, timeout=5.0)
 
-    Belongs to one event loop, that of its first call; any number of tasks of that loop may use it at once. From
-    another loop, after `close`, and in a forked child it raises ClientClosed. Cancelling a task cancels its request on
-    the server. Arguments as `Client`.
+    Belongs to the event loop of its first call; all tasks of that loop can use it at the same time. On another event
+    loop, after `close` and in a forked child process, its methods raise ClientClosed. Cancelling a task cancels its
+    request on the server. The arguments are those of `Client`.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class AsyncClient(AsyncAdminCalls):
         metadata: MetadataLike | None = None,
         stateful: bool | None = None,
     ) -> Prediction:
-        """Runs one request. Arguments and errors as `Client.predict`."""
+        """Runs one request and waits for its answer. Arguments and errors are those of `Client.predict`."""
         call = Call(
             model,
             version=version,
@@ -117,9 +117,9 @@ class AsyncClient(AsyncAdminCalls):
         if arrays is None:
             return await self._predict_described(call, inputs, deadline, extra, stateful)
         request = call.encode(arrays)
-        # The first attempt is made here: a layer less for the call that goes well.
+        # The first attempt is made here, so that a successful call passes through one coroutine less.
         try:
-            answer = await method(request, timeout=deadline.whole, metadata=connection.metadata(extra))
+            answer = await method(request, timeout=deadline.timeout, metadata=connection.metadata(extra))
         except grpc.RpcError as failure:
             error = request_error(failure, model, request_id)
         except asyncio.CancelledError:
@@ -135,7 +135,7 @@ class AsyncClient(AsyncAdminCalls):
     async def _predict_described(
         self, call: Call, inputs: object, deadline: Deadline, extra: Metadata, stateful: bool | None
     ) -> Prediction:
-        """`predict` with inputs that take their element types or their name from the model's metadata."""
+        """`predict` for inputs whose element types or name come from the model's metadata."""
         invoke = partial(
             self._connection.invoke,
             self._connection.methods.predict,
@@ -164,7 +164,8 @@ class AsyncClient(AsyncAdminCalls):
         label: str | None = None,
         signature: str | None = None,
     ) -> dict[str, Array]:
-        """The arrays that `predict` would send for these inputs, to make them once for many requests."""
+        """The arrays that `predict` would send for these inputs. To convert lists once, pass the result to many calls.
+        Raises as `predict`."""
         return await self._array_inputs(Call(model, version=version, label=label, signature=signature), inputs)
 
     @overload
@@ -201,10 +202,11 @@ class AsyncClient(AsyncAdminCalls):
         errors: Literal["raise", "return"] = "raise",
         **options: Unpack[ManyOptions],
     ) -> AsyncIterator[Prediction] | AsyncIterator[Prediction | InferdError]:
-        """Every item as a request of its own, up to `in_flight` under way at once; as `Client.predict_many`.
+        """Sends each item of `inputs` as a request of its own, with up to `in_flight` requests under way at the same
+        time, and yields the predictions; see `Client.predict_many`.
 
-        `inputs` may be an async iterable. Leaving the loop early cancels what is in flight once the generator is closed
-        (`contextlib.aclosing`, or at the latest when the loop collects it).
+        `inputs` may also be an async iterable. If the loop is left early, the requests in flight are cancelled when the
+        generator is closed: use `contextlib.aclosing`, or asyncio closes it at some later time.
         """
         if in_flight < 1:
             raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
@@ -217,18 +219,19 @@ class AsyncClient(AsyncAdminCalls):
         return async_in_flight_window(send, inputs, in_flight, ordered, errors == "return")
 
     def stream(self, *, in_flight: int = 256, metadata: MetadataLike | None = None) -> AsyncPredictStream:
-        """Many requests over one stream; see AsyncPredictStream. Call it on the client's event loop."""
+        """Opens a stream for many requests, at most `in_flight` of them under way at the same time; see
+        AsyncPredictStream. Must be called on the client's event loop. Raises InvalidInput, ClientClosed."""
         return AsyncPredictStream(self._connection, in_flight, metadata_pairs(metadata), self._array_inputs)
 
     async def ready(self, model: str | None = None, *, timeout: float | None = None) -> bool:
-        """Whether the server, or this model, is ready; as `Client.ready`."""
+        """Whether the server, or this model, is ready; see `Client.ready`."""
         try:
             return await self._ask_ready(model or "", Deadline(self.timeout if timeout is None else timeout))
         except (NotFound, Unavailable, DeadlineExceeded):
             return False
 
     async def wait_ready(self, timeout: float | None = None, model: str | None = None) -> None:
-        """Waits until the server, or this model, is ready. The server need not run yet. Raises DeadlineExceeded."""
+        """Waits until the server, or this model, is ready; see `Client.wait_ready`."""
         deadline = Deadline(self.timeout if timeout is None else timeout)
         service, last, watching = model or "", "no answer yet", True
         while True:
@@ -259,7 +262,7 @@ class AsyncClient(AsyncAdminCalls):
             await asyncio.sleep(PAUSE)
 
     async def close(self) -> None:
-        """Ends the connection; calls in flight end with ClientClosed. Idempotent."""
+        """Closes the connections; calls in flight raise ClientClosed. May be called again."""
         await self._connection.close()
 
     async def __aenter__(self) -> AsyncClient:

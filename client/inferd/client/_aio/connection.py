@@ -1,4 +1,4 @@
-"""The async client's channel: the same road as the sync one's, on one event loop."""
+"""The connection of the asyncio client; it does for one event loop what `_sync.connection` does for threads."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ AsyncMayRepeat = Callable[[RequestError, Deadline], Awaitable[bool]] | None
 
 
 async def always(error: RequestError, deadline: Deadline) -> bool:
-    """For questions: sending one twice does no harm."""
+    """Allows every retry: for queries, which do no harm if they are sent twice."""
     return True
 
 
 class Methods:
-    """The callables of one channel."""
+    """The methods of the services that the client calls, on one channel."""
 
     def __init__(self, channel: Any) -> None:
         self.predict = channel.unary_unary(PREDICT, _registered_method=True)
@@ -45,7 +45,8 @@ class Methods:
 
 
 class AsyncConnection:
-    """Belongs to the event loop of its first call; used from another one it raises ClientClosed. Not thread-safe."""
+    """The channels of one client. Belongs to the event loop of its first call; on another one it raises ClientClosed.
+    Not thread-safe."""
 
     def __init__(
         self, plan: ChannelPlan, retry: RetryPolicy, token: str | Callable[[], str] | None, metadata: Metadata
@@ -65,7 +66,7 @@ class AsyncConnection:
 
     @property
     def methods(self) -> Methods:
-        """Opens the channel on the running loop at the first use. Raises ClientClosed."""
+        """The methods to call. The first access opens the channels on the running event loop. Raises ClientClosed."""
         if self.closing:
             raise ClientClosed("the client is closed")
         loop = asyncio.get_running_loop()
@@ -86,6 +87,7 @@ class AsyncConnection:
         return self._methods
 
     def metadata(self, extra: Metadata) -> Metadata | None:
+        """The metadata of a call: the client's, the token and `extra`."""
         if self._token is None and not extra:
             return self._metadata or None
         return (*self._metadata, *authorization(self._token), *extra)
@@ -134,7 +136,7 @@ class AsyncConnection:
         may_repeat: AsyncMayRepeat,
         wait_for_ready: bool | None = None,
     ) -> Any:
-        """What follows the first failure: pauses and further attempts, or the error."""
+        """Continues after the first failure: pauses and tries again, or raises the error. Returns the answer."""
         attempts = Attempts(self._retry, deadline)
         while True:
             if self.closing:
@@ -159,7 +161,8 @@ class AsyncConnection:
                 raise
 
     async def messages(self, call: Any, model: str = "") -> AsyncIterator[Any]:
-        """The messages of a server stream, with typed errors. Leaving the loop ends the call."""
+        """Yields the messages of a server stream. Raises RequestError and ClientClosed. Leaving the loop ends the
+        call."""
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 yield message
@@ -175,16 +178,18 @@ class AsyncConnection:
             call.cancel()
 
     def not_closed(self) -> None:
-        """Raises ClientClosed where it is the client's end that has cancelled the running task's call."""
+        """Raises ClientClosed if the running task's call was cancelled because the client was closed."""
         if self._cancelled_by_close():
             raise ClientClosed("the client was closed while the call was in flight") from None
 
     def _cancelled_by_close(self) -> bool:
-        """Closing the channel cancels its calls; a cancel of the caller's own task must stay what it is."""
+        """Whether a CancelledError in the running task comes from the closed channel, which cancels its calls, and not
+        from a cancellation of the task itself, which must be passed on."""
         task = asyncio.current_task()
         return self._closing and not (task is not None and task.cancelling())
 
     async def close(self) -> None:
+        """Closes the channels; calls in flight raise ClientClosed. May be called again."""
         if not self.closing:
             self._closing = True
             for channel in self._channels:

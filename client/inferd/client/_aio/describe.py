@@ -1,4 +1,4 @@
-"""What the async client remembers of models; the twin of `_describe`."""
+"""The models' metadata that the asyncio client remembers; see `_sync.describe`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from inferd.client._shared.models import ModelMetadata, to_metadata
 
 
 class AsyncDescriber:
-    """Metadata, asked for once and remembered. On one event loop."""
+    """Fetches and remembers the metadata of models. Belongs to one event loop."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._known = MetadataCache()
 
     async def describe(self, call: Call, deadline: Deadline) -> ModelMetadata | None:
-        """None where the server has no metadata to give. Raises RequestError."""
+        """The metadata of the call's model; None if the server does not offer metadata. Raises RequestError."""
         return self._known.get(call.key) or await self._ask(call, deadline)
 
     async def rebuilt(self, call: Call, inputs: object, used: ModelMetadata, deadline: Deadline) -> bytes | None:
-        """The request from fresh metadata, None where that is the old: a swap may have changed the element types."""
+        """The request, made again from the model's current metadata; None if its signatures equal those of `used`.
+        Another version may have become the served one, with other element types. Raises RequestError."""
         fresh = await self._ask(call, deadline)
         if fresh is None or fresh.signatures == used.signatures:
             return None
         return call.encode(described_arrays(inputs, fresh, call.signature))
 
     async def may_repeat(self, call: Call, stateful: bool | None, error: RequestError, deadline: Deadline) -> bool:
-        """Whether a prediction that failed so may be sent again. In doubt not: the model might remember the first."""
+        """Whether a prediction that failed with `error` may be sent again. False in case of doubt: the model may keep
+        state, and may have received the first request."""
         if error.accepted is False:
             return True
         if stateful is not None:

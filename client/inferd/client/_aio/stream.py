@@ -19,14 +19,16 @@ from inferd.client._shared.stream_messages import id_for, of_model, read_outcome
 
 
 class AsyncPredictStream:
-    """Many requests over one stream, answered as they are ready.
+    """Many requests over one stream. Each is answered as soon as its answer is ready, in any order.
 
         async with client.stream() as stream:
             futures = [await stream.submit("digits", {"image": image}) for image in images]
             answers = [await future for future in futures]
 
-    Belongs to the client's event loop. A request that fails fails its own future only. When the stream breaks, every
-    future in flight fails and further submits raise: nothing is sent again, open another stream.
+    Belongs to the client's event loop. If a request fails, only its own future fails. If the stream breaks, all futures
+    in flight fail with Unavailable or the server's error, and `submit` raises the same error: nothing is sent again, so
+    open a new stream. The end of the `async with` block and `close` wait for the answers in flight; `cancel`, and an
+    exception in the block, do not.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class AsyncPredictStream:
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> asyncio.Future[Prediction]:
-        """Sends one request and gives the future of its answer; arguments as `PredictStream.submit`.
+        """Sends one request and returns the future of its prediction. The arguments are those of
+        `PredictStream.submit`.
 
-        Waits while `in_flight` requests are under way. Raises InvalidInput, ClientClosed, and what ended the stream.
+        Waits while `in_flight` requests are under way. Raises InvalidInput, ClientClosed, and the error that ended the
+        stream.
         """
         call = stream_call(model, options)
         arrays = await self._arrays(call, inputs)
@@ -66,18 +70,18 @@ class AsyncPredictStream:
             self._room.release()
             raise
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
-        # Nobody may ever await it; that alone is no fault.
+        # The callback reads the error, so asyncio does not log it if nobody awaits the future.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._open[request_id] = (model, future)
         try:
             async with self._writing:
                 await self._call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # the reader learns why, and fails the future with it
+            pass  # the reader gets the reason and sets it as the future's error
         return future
 
     async def close(self) -> None:
-        """Takes no more requests, waits for the answers under way, ends the stream."""
+        """Accepts no more requests, waits for the answers in flight, and ends the stream."""
         if self._ended is None:
             self._ended = ClientClosed("the stream is closed")
         try:
@@ -88,7 +92,7 @@ class AsyncPredictStream:
         await self._reader
 
     async def cancel(self) -> None:
-        """Ends the stream at once; futures in flight fail."""
+        """Ends the stream at once; the futures in flight fail."""
         if self._ended is None:
             self._ended = ClientClosed("the stream is cancelled")
         self._call.cancel()
@@ -114,7 +118,7 @@ class AsyncPredictStream:
                 if future is None:
                     if isinstance(outcome, InferdError):
                         self._call.cancel()
-                        raise outcome  # somebody waits for it, and nobody can tell who
+                        raise outcome  # a request has failed, but it is unknown which one: end the stream
                     continue
                 self._room.release()
                 if future.done():
@@ -126,7 +130,7 @@ class AsyncPredictStream:
         except InferdError as failure:
             end = failure
         except Exception as failure:
-            # A reader that dies in silence would leave every future hanging.
+            # If the reader ended without this, all futures in flight would hang.
             end = InvalidResponse(f"the stream cannot be read: {failure!r}")
             self._call.cancel()
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Keeps a number of requests under way, for `AsyncClient.predict_many`."""
+"""Keeps up to a given number of requests under way, for `AsyncClient.predict_many`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ async def async_in_flight_window(
     ordered: bool,
     return_errors: bool,
 ) -> AsyncIterator[Prediction | InferdError]:
-    """Draws an item only when there is room for it. Cancels what is under way when the consumer leaves."""
+    """Sends the items and yields their predictions. Takes an item only when there is room for its request. Cancels the
+    requests in flight when the consumer ends the iteration. `return_errors`: errors are yielded, not raised."""
     open_tasks: set[asyncio.Task[Prediction]] = set()
     in_order: deque[asyncio.Task[Prediction]] = deque()
     finished: asyncio.Queue[asyncio.Task[Prediction]] = asyncio.Queue()
@@ -36,7 +37,7 @@ async def async_in_flight_window(
 
     position = 0
     try:
-        async for item in _drawn(inputs):
+        async for item in _items(inputs):
             task = asyncio.get_running_loop().create_task(send(position, item))
             position += 1
             open_tasks.add(task)
@@ -55,7 +56,7 @@ async def async_in_flight_window(
         await asyncio.gather(*left, return_exceptions=True)
 
 
-async def _drawn(inputs: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+async def _items(inputs: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
     if isinstance(inputs, AsyncIterable):
         async for item in inputs:
             yield item

@@ -1,1 +1,1 @@
-"""What both clients share, without any I/O."""
+"""Code that both clients use: settings, messages, errors and decisions, without network access."""

@@ -1,4 +1,4 @@
-"""Addresses and settings to what gRPC wants: a target, channel arguments, credentials. No connection is made here."""
+"""Turns addresses and settings into what gRPC takes: a target, channel arguments, credentials. Opens no connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _COMPRESSION = {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compr
 
 @dataclass(frozen=True, slots=True)
 class ChannelPlan:
-    """Everything that `grpc.secure_channel` and `grpc.aio.secure_channel` take."""
+    """The arguments of `grpc.secure_channel` and `grpc.aio.secure_channel`.
+
+    credentials   None for a connection without TLS
+    channels      number of channels to open
+    """
 
     target: str
     options: Options
@@ -45,7 +49,8 @@ def plan_channel(
     options: Mapping[str, Any],
     channels: int = 1,
 ) -> ChannelPlan:
-    """Raises InvalidInput for an address, a file or a setting that cannot be used. Several names are looked up here."""
+    """The plan for a client's settings. Raises InvalidInput for an address, a file or a setting that cannot be used. If
+    there are several addresses, their names are looked up here (DNS)."""
     if load_balancing not in ("round_robin", "pick_first"):
         raise InvalidInput(f"load_balancing is {load_balancing!r}; expected 'round_robin' or 'pick_first'")
     if channels < 1:
@@ -54,18 +59,19 @@ def plan_channel(
         raise InvalidInput(f"compression is {compression!r}; expected 'gzip', 'deflate' or None")
     target, authority = parse_address(address)
     service: dict[str, Any] = {"loadBalancingConfig": [{load_balancing: {}}]}
-    # One server alone says itself what is wrong with it; of several, those that are not ready only cost attempts.
+    # A single server answers itself why it is not ready. Of several servers, those that are not ready are left out:
+    # they would only cost attempts.
     if health_check or (health_check is None and "," in target):
         service["healthCheckConfig"] = {"serviceName": ""}
     arguments: dict[str, Any] = {
-        # The server states its own limit; a second, smaller one here would only lose answers.
+        # The server has its own limit; a smaller one here would only lose answers.
         "grpc.max_receive_message_length": -1,
         "grpc.max_send_message_length": -1,
-        # A connection of its own: a client neither shares its throughput nor is touched when another one closes.
+        # Connections are not shared between clients: neither their throughput nor their end affects another client.
         "grpc.use_local_subchannel_pool": 1,
-        # gRPC waits a second after a failed connect, in which every retry would fail at once.
+        # By default gRPC waits a second after a failed connect, and every retry in that second fails at once.
         "grpc.initial_reconnect_backoff_ms": 50,
-        # And a server that comes back is found before the next one of a rolling update goes.
+        # In a rolling update, a server that is back must be found before the next server stops.
         "grpc.max_reconnect_backoff_ms": 1000,
         "grpc.service_config": json.dumps(service),
         "grpc.service_config_disable_resolution": 1,
@@ -87,10 +93,10 @@ def plan_channel(
 
 
 def parse_address(address: str | Sequence[str]) -> tuple[str, str]:
-    """An address to gRPC's target and authority ("" where gRPC's own choice is right).
+    """gRPC's target and authority for an address; the authority is "" where gRPC's own choice is right.
 
-    Taken: "host", "host:port", "1.2.3.4:port", "[::1]:port", several of these (comma-separated or a sequence),
-    and gRPC's own forms ("unix:/path", "dns:///name:port", "ipv4:...").
+    Accepted are "host", "host:port", "1.2.3.4:port", "[::1]:port", several of these (comma-separated or a sequence),
+    and gRPC's own forms ("unix:/path", "dns:///name:port", "ipv4:..."). Raises InvalidInput for anything else.
     """
     parts = [address] if isinstance(address, str) else list(address) if isinstance(address, Iterable) else []
     if not all(isinstance(part, str) for part in parts):
@@ -136,7 +142,8 @@ def _endpoint(host: str, port: int, version: int) -> str:
 
 
 def _several(hosts: list[tuple[str, int]]) -> tuple[str, str]:
-    """gRPC takes a list of one address family only, and only of literal addresses."""
+    """The target and the authority for several hosts. gRPC takes only literal addresses in a list, all of one family
+    (IPv4 or IPv6). Raises InvalidInput."""
     first, port = hosts[0]
     authority = f"[{first}]:{port}" if _ip_version(first) == 6 else f"{first}:{port}"
     found = {

@@ -1,4 +1,5 @@
-"""How a client connects and when it tries again. Frozen values, shared freely between clients and threads."""
+"""The settings of a client: how it connects, and when it repeats a request. Immutable, so clients and threads can share
+them."""
 
 from __future__ import annotations
 
@@ -14,23 +15,26 @@ from inferd.client._shared.errors import InvalidInput
 DEFAULT_ADDRESS = "localhost:8001"
 DEFAULT_PORT = 8001
 DEFAULT_TIMEOUT = 30.0
-# Loading reads files, warms the model up and waits for it: far longer than a prediction.
-ADMIN_TIMEOUT = 300.0
+# To load a model, the server reads its files and warms it up, which takes far longer than a prediction.
+ADMIN_TIMEOUT = 300.0  # seconds, as is DEFAULT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a request that failed is sent again.
+    """When a failed request is sent again. Immutable, thread-safe.
 
-    Only what cannot do harm is repeated: predictions (for a model that keeps state between requests only when the
-    server said that it had not accepted them) and questions (metadata, status, health). load, unload, set_label and
-    rollback never are. All attempts share the one timeout of the call; a pause that would outlast it is not begun.
+    Only requests that can do no harm twice are repeated: predictions and questions (metadata, status, health). A
+    prediction of a model that keeps state between requests is repeated only if the server said that it had not accepted
+    the request. load, unload, set_label and rollback are never repeated. All attempts share the timeout of the call; if
+    a pause would not leave enough time for another attempt, the call fails at once.
 
-    attempts     how often a request is sent at most; 1: never again
-    backoff      seconds of the first pause; the real one is drawn at random from half of this to all of it
-    multiplier   each further pause may be this many times longer
+    attempts     how often a request is sent at most; 1: it is never repeated
+    backoff      seconds of the first pause; the actual pause is random, between half of this and all of it
+    multiplier   factor by which each further pause may be longer than the one before
     max_backoff  upper bound of a pause in seconds
-    codes        the status codes that are retried; loss of the connection is UNAVAILABLE
+    codes        the status codes that are retried; a lost connection is UNAVAILABLE
+
+    Raises InvalidInput for values out of range.
     """
 
     attempts: int = 3
@@ -51,11 +55,14 @@ NO_RETRIES = RetryPolicy(attempts=1)
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS to the server. A `str` or path names a PEM file, `bytes` are the PEM text itself.
+    """TLS settings. A `str` or path names a PEM file; `bytes` are the PEM text itself. The files are read when a client
+    is made. Immutable, thread-safe.
 
-    ca             the authorities trusted; None: those of gRPC's own bundle
-    cert, key      this client's certificate and key, both or none (mutual TLS)
-    override_name  the name that the server's certificate is checked against, where it differs from the address
+    ca             the trusted certificate authorities; None: those that come with gRPC
+    cert, key      this client's certificate and private key, both or neither (mutual TLS)
+    override_name  the name that the server's certificate must have, if it differs from the address
+
+    Raises InvalidInput if only one of `cert` and `key` is given.
     """
 
     ca: str | os.PathLike[str] | bytes | None = None
@@ -68,7 +75,7 @@ class Tls:
             raise InvalidInput("Tls: cert and key belong together; only one of them is given")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files. Raises InvalidInput that names an unreadable one."""
+        """Reads the files. Raises InvalidInput; the message names the file that cannot be read."""
         return grpc.ssl_channel_credentials(
             root_certificates=_pem("ca", self.ca),
             private_key=_pem("key", self.key),
@@ -87,14 +94,14 @@ def _pem(what: str, source: str | os.PathLike[str] | bytes | None) -> bytes | No
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """Pings that notice a peer which vanished without a word.
+    """HTTP/2 pings that detect a peer which vanished without closing the connection. Immutable, thread-safe.
 
-    The default stays above the five minutes that gRPC servers tolerate unless told otherwise; a server that sees pings
-    more often than it allows closes the connection.
+    A server closes the connection if pings come more often than it allows. gRPC servers allow one in five minutes
+    unless they are configured otherwise; the default here is slightly longer.
 
-    time           seconds of silence before a ping
-    timeout        seconds to wait for its answer before the connection counts as lost
-    without_calls  ping also while no call is open
+    time           seconds without traffic before a ping
+    timeout        seconds to wait for the answer to a ping before the connection counts as lost
+    without_calls  send pings also while no call is open
     """
 
     time: float = 330.0

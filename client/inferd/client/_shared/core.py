@@ -1,5 +1,5 @@
-"""What the sync and the async client share, without any I/O: requests to bytes, bytes to answers, errors to types, and
-the decision whether to try again."""
+"""The core of both clients, without network access: encodes requests, decodes answers, translates errors, decides about
+retries."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from inferd.wire.native import decode_response, encode_request
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 
-# gRPC's words where no connection stood, so that nothing can have been sent (pick_first and round_robin word it apart).
+# gRPC's messages when there was no connection, so nothing was sent (pick_first and round_robin use different ones).
 _NEVER_SENT = ("failed to connect", "connections to all backends failing", "DNS resolution failed")
-# And where the call was cancelled on this side: by its caller, or with its channel.
+# gRPC's messages when the call was cancelled on this side: by the caller, or because the channel was closed.
 _CANCELLED_HERE = ("Locally cancelled", "Channel closed")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 MetadataLike = Mapping[str, str] | Sequence[tuple[str, str | bytes]]
-_KEY = re.compile(r"[0-9a-z_.-]+")  # of metadata, as gRPC takes it
+_KEY = re.compile(r"[0-9a-z_.-]+")  # keys of metadata that gRPC accepts
 
 
 class Call:
-    """One request without its inputs: which model answers, and how. Raises InvalidInput for a bad argument."""
+    """One request without its inputs: the model, and how it is called. Raises InvalidInput for a wrong argument."""
 
     __slots__ = ("label", "model", "outputs", "priority", "queue_timeout_us", "request_id", "signature", "version")
 
@@ -73,11 +73,12 @@ class Call:
 
     @property
     def key(self) -> tuple[str, int | None, str | None]:
-        """What its metadata is remembered under."""
+        """The key of the model's metadata in the MetadataCache."""
         return self.model, self.version, self.label
 
     def encode(self, inputs: Mapping[str, Array], request_id: str | None = None) -> bytes:
-        """A PredictRequest. Raises InvalidInput for an array that cannot travel."""
+        """The encoded PredictRequest. `request_id` replaces the call's own id. Raises InvalidInput for an array that
+        cannot be sent."""
         try:
             return encode_request(
                 self.model,
@@ -91,13 +92,13 @@ class Call:
                 queue_timeout_us=self.queue_timeout_us,
             )
         except (TypeError, ValueError, AttributeError, ImportError) as error:
-            told = mistyped({name: getattr(self, name) for name in ("model", "version", "label", "signature")})
-            told = told or mistyped({"request_id": self.request_id, "priority": self.priority, "outputs": self.outputs})
-            raise InvalidInput(f"request to {self.model!r}: {told or error}") from error
+            names = ("model", "version", "label", "signature", "request_id", "priority", "outputs")
+            wrong_type = mistyped({name: getattr(self, name) for name in names})
+            raise InvalidInput(f"request to {self.model!r}: {wrong_type or error}") from error
 
 
 def decode(message: bytes) -> Prediction:
-    """A PredictResponse. Raises InvalidResponse."""
+    """The prediction in an encoded PredictResponse. Raises InvalidResponse."""
     try:
         found = decode_response(message)
     except (ValueError, ImportError) as error:
@@ -106,7 +107,7 @@ def decode(message: bytes) -> Prediction:
 
 
 def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "", attempts: int = 1) -> RequestError:
-    """The typed error for what gRPC raised."""
+    """The error of this package for an error of gRPC."""
     code: grpc.StatusCode = failure.code()
     details = failure.details() or code.name.lower().replace("_", " ")
     accepted: bool | None = None
@@ -117,7 +118,7 @@ def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "",
         elif key == "grpc-retry-pushback-ms":
             retry_after = _pushback(value)
     if code is grpc.StatusCode.CANCELLED and accepted is None and not details.startswith(_CANCELLED_HERE):
-        # Nobody here did that: the core of a server that stops ends so what reached it last.
+        # This side did not cancel the call. The gRPC core of a stopping server ends its last calls in this way.
         code, details = grpc.StatusCode.UNAVAILABLE, f"the server ended the call: {details}"
     if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NEVER_SENT):
         accepted = False
@@ -127,7 +128,8 @@ def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "",
 
 
 def _pushback(value: str | bytes) -> float:
-    """gRPC's rule: what is no number of milliseconds, or a negative one, says "not again"."""
+    """Seconds of a server's pushback, given in milliseconds. By gRPC's rule, a negative value or anything that is not a
+    number means "do not retry": `inf`."""
     try:
         wait = int(value)
     except ValueError:
@@ -135,14 +137,18 @@ def _pushback(value: str | bytes) -> float:
     return wait / 1000 if wait >= 0 else math.inf
 
 
-_LEAST = 0.01  # seconds that an attempt needs at least
-_FOR_EVER = 1e9  # seconds; gRPC's own clock ends not far beyond, and a call past its end fails at once
+_MIN_ATTEMPT = 0.01  # seconds that an attempt needs at least
+_FOR_EVER = 1e9  # seconds; gRPC's clock cannot represent much more, and calls with a later deadline fail at once
 
 
 class Deadline:
-    """A timeout that runs over all attempts of one call."""
+    """The timeout of one call, shared by all its attempts. `timeout` is in seconds; math.inf means no limit. Raises
+    InvalidInput for a wrong timeout.
 
-    __slots__ = ("_at", "_clock", "whole")
+    timeout   the whole timeout in seconds, None for no limit: the first attempt uses it without reading the clock again
+    """
+
+    __slots__ = ("_at", "_clock", "timeout")
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         try:
@@ -154,18 +160,17 @@ class Deadline:
         except TypeError:
             raise InvalidInput(f"timeout is {timeout!r}; expected seconds of 0 or more, math.inf for none") from None
         self._clock = clock
-        self.whole = None if timeout == math.inf else timeout
-        """What `left` says at the beginning, for the first attempt: no second look at the clock."""
+        self.timeout = None if timeout == math.inf else timeout
 
     def left(self) -> float | None:
-        """Seconds left, 0 or more; None without a deadline. What gRPC takes as a timeout."""
+        """The seconds that are left, 0 or more; None for no limit. gRPC takes this value as a timeout."""
         return None if self._at == math.inf else max(0.0, self._at - self._clock())
 
 
 class Attempts:
-    """Decides, failure by failure, whether one request is sent again, and counts.
+    """Decides after each failure of one request whether the request is sent again. Not thread-safe.
 
-    `pause_after` gives the seconds to wait before the next attempt, None when the error is final.
+    count   attempts so far, including the one that `pause_after` has just allowed
     """
 
     __slots__ = ("_deadline", "_left", "_policy", "_random", "count")
@@ -174,10 +179,11 @@ class Attempts:
         self._policy = policy
         self._deadline = deadline
         self._random = rand
-        self._left = deadline.whole  # when the last attempt began
+        self._left = deadline.timeout  # seconds that were left when the last attempt began
         self.count = 1
 
     def pause_after(self, error: RequestError) -> float | None:
+        """The seconds to wait before the next attempt; None if the error is final."""
         policy = self._policy
         if self.count >= policy.attempts or error.code not in policy.codes:
             return None
@@ -185,7 +191,7 @@ class Attempts:
             pause = error.retry_after
         else:
             bound = min(policy.max_backoff, policy.backoff * policy.multiplier ** (self.count - 1))
-            # Never near 0: gRPC itself needs a moment before it connects again.
+            # Never close to 0: gRPC needs a moment before it connects again.
             pause = bound * (0.5 + 0.5 * self._random())
         left = self._deadline.left()
         if pause == math.inf or (left is not None and 1.05 * pause + self._needs(left, pause) >= left):
@@ -196,12 +202,13 @@ class Attempts:
         return pause
 
     def _needs(self, left: float, pause: float) -> float:
-        """Seconds that an attempt must have: as many as the last one and the pause took, up to a tenth of the whole
-        timeout. At the deadline's edge its end would hide the last one's reason behind DEADLINE_EXCEEDED."""
-        whole, began = self._deadline.whole, self._left
-        if whole is None or began is None:
-            return _LEAST
-        return max(_LEAST, min(began - left + pause, whole / 10))
+        """The seconds that the next attempt must have: as many as the last attempt and the pause together, at most a
+        tenth of the timeout. An attempt with less time would probably end with DEADLINE_EXCEEDED, which would hide the
+        reason of the last failure."""
+        timeout, began = self._deadline.timeout, self._left
+        if timeout is None or began is None:
+            return _MIN_ATTEMPT
+        return max(_MIN_ATTEMPT, min(began - left + pause, timeout / 10))
 
 
 # Seconds for the metadata that decides about a retry: it must not use up the timeout of the call.
@@ -209,7 +216,11 @@ METADATA_TIMEOUT = 5.0
 
 
 class MetadataCache:
-    """Metadata by (model, version, label), least recently used out first. Thread-safe: each step is one C call."""
+    """Metadata by (model, version, label). When it is full, the least recently used entry is dropped.
+
+    Thread-safe without a lock, because each step is one atomic operation of the dictionary; an entry that another
+    thread removes in between is ignored.
+    """
 
     def __init__(self, size: int = 256) -> None:
         self._size = size
@@ -234,7 +245,7 @@ class MetadataCache:
 
 
 def metadata_pairs(given: MetadataLike | None) -> Metadata:
-    """Call metadata as gRPC takes it. Raises InvalidInput for what gRPC refuses."""
+    """The metadata of a call as gRPC takes it. Raises InvalidInput for metadata that gRPC would refuse."""
     if not given:
         return ()
     try:
@@ -254,13 +265,13 @@ def metadata_pairs(given: MetadataLike | None) -> Metadata:
 
 
 def fits_header(text: str) -> bool:
-    """Whether gRPC takes this text as the value of a header."""
+    """Whether gRPC accepts this text as the value of a header."""
     return text.isascii() and text.isprintable()
 
 
 def authorization(token: str | Callable[[], str] | None) -> Metadata:
-    """The token as a bearer header; a function is asked anew for every call, so that tokens can rotate. Raises
-    InvalidInput, without the token, for one that cannot travel."""
+    """The token as a bearer header. A function is called for every call, so that tokens can be replaced. Raises
+    InvalidInput for a token that cannot be sent; the message does not contain the token."""
     if token is None:
         return ()
     text = token() if callable(token) else token
@@ -270,5 +281,5 @@ def authorization(token: str | Callable[[], str] | None) -> Metadata:
 
 
 def is_final_refusal(error: InferdError) -> bool:
-    """Whether metadata cannot be had at all (an older server), rather than not now."""
+    """Whether the server has no metadata at all (an older server), so that asking again is of no use."""
     return isinstance(error, RequestError) and error.code is grpc.StatusCode.UNIMPLEMENTED

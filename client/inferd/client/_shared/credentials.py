@@ -1,4 +1,4 @@
-"""Tokens: where they come from, and where they must not go."""
+"""Tokens: where a client gets them, and to which servers it must not send them."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from inferd.client._shared.errors import InvalidInput
 
 Token = str | Callable[[], str] | None
 
-_PAUSE = 1.0  # seconds between two looks at a file
+_PAUSE = 1.0  # seconds between two checks of a file
 _LOCAL = ("unix:", "unix-abstract:")
 
 
 class TokenFile:
-    """Gives the token in a file, which is read again when it changes; a look costs a call nothing but once a second.
-    Thread-safe."""
+    """Calling it returns the token in a file. At most once a second, a call checks whether the file has changed, and
+    then reads it again. Thread-safe."""
 
     def __init__(self, file: str | os.PathLike[str], clock: Callable[[], float] = time.monotonic) -> None:
         """Raises InvalidInput for a file that cannot be read or is empty."""
         self._file = Path(file)
         self._clock = clock
         self._lock = threading.Lock()
-        self._looked = clock()
-        self._seen: tuple[int, ...] | None = self._stat()
+        self._checked_at = clock()
+        self._version: tuple[int, ...] | None = self._stat()  # of the file that was read
         self._token = self._read()
 
     def __call__(self) -> str:
-        if self._clock() - self._looked >= _PAUSE and self._lock.acquire(blocking=False):
+        if self._clock() - self._checked_at >= _PAUSE and self._lock.acquire(blocking=False):
             try:
-                self._look()
+                self._refresh()
             finally:
                 self._lock.release()
         return self._token
 
-    def _look(self) -> None:
-        self._looked = self._clock()
-        now = self._stat()
-        if now is None or now == self._seen:
+    def _refresh(self) -> None:
+        self._checked_at = self._clock()
+        version = self._stat()
+        if version is None or version == self._version:
             return
         try:
             self._token = self._read()
         except InvalidInput:
-            return  # it is being replaced: the old token until the next look
-        self._seen = now
+            return  # the file is being replaced: keep the old token until the next check
+        self._version = version
 
     def _stat(self) -> tuple[int, ...] | None:
         try:
@@ -64,7 +64,7 @@ class TokenFile:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise InvalidInput(f"token_file: cannot read {os.fspath(self._file)!r}: {reason}") from None
-        # What does not fit into a header would fail every call, with the token in the message.
+        # A token that does not fit into a header would fail every call, with the token in the error message.
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise InvalidInput(f"token_file: expected one token in {os.fspath(self._file)!r}, got something else")
         return token
@@ -78,8 +78,8 @@ def token_source(
     *,
     allow_plaintext: bool,
 ) -> Token:
-    """Where a client's token comes from. Raises InvalidInput for two sources, for a file that cannot be used, and for a
-    token that would travel in clear over a network."""
+    """A client's token, or the function that returns it. Raises InvalidInput if two sources are given, if the file
+    cannot be used, and if the token would be sent over a network without encryption."""
     if token is not None and token_file is not None:
         raise InvalidInput("token and token_file are both given; one of them gives the token")
     shown = token is not None or token_file is not None or any(key.lower() == "authorization" for key, _ in metadata)
@@ -96,12 +96,12 @@ def token_source(
 
 
 def is_local(target: str) -> bool:
-    """Whether a gRPC target is this machine for sure: unix sockets, loopback addresses, localhost."""
+    """Whether a gRPC target is certainly this machine: a unix socket, a loopback address or localhost."""
     if target.startswith(_LOCAL):
         return True
-    kind, _, rest = target.partition(":")
+    scheme, _, rest = target.partition(":")
     hosts = [_host(endpoint) for endpoint in rest.rpartition("/")[2].split(",")]
-    if kind not in ("dns", "ipv4", "ipv6"):
+    if scheme not in ("dns", "ipv4", "ipv6"):
         hosts = [_host(target)]
     return all(_is_loopback(host) for host in hosts)
 

@@ -1,18 +1,18 @@
-"""Every error that this package raises on purpose, drawn as a tree.
+"""The errors that this package raises on purpose. They can be pickled.
 
 InferdError
 ├── ClientClosed            the client was used after close(), or in another process or event loop than its own
-├── InvalidInput            the arguments cannot be sent; nothing has left the client             (also ValueError)
+├── InvalidInput            the arguments cannot be sent; nothing has been sent                   (also ValueError)
 ├── InvalidResponse         the answer cannot be read
-└── RequestError            the server, or the way to it, failed the call: `.code` says how
-    ├── InvalidArgument     INVALID_ARGUMENT, OUT_OF_RANGE: names the tensor, what was expected and what came
+└── RequestError            the call failed, in the server or on the way to it; `.code` is the gRPC status
+    ├── InvalidArgument     INVALID_ARGUMENT, OUT_OF_RANGE: says which tensor, what was expected and what was sent
     ├── NotFound            NOT_FOUND: no such model, version or label
     ├── FailedPrecondition  FAILED_PRECONDITION, ABORTED, ALREADY_EXISTS: waiting will not help
     ├── Unavailable         UNAVAILABLE: no connection, loading, unloading or draining; may be tried again
-    ├── Overloaded          RESOURCE_EXHAUSTED: a queue or a bound is full (`.retry_after`), or the message too large
+    ├── Overloaded          RESOURCE_EXHAUSTED: a queue or a limit is full (`.retry_after`), or the message is too large
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout, or the queue timeout, has passed       (also TimeoutError)
-    ├── Cancelled           CANCELLED
-    ├── Unauthenticated     UNAUTHENTICATED: no credentials, or bad ones
+    ├── Cancelled           CANCELLED: the call was cancelled
+    ├── Unauthenticated     UNAUTHENTICATED: credentials are missing or wrong
     ├── PermissionDenied    PERMISSION_DENIED: the caller may not do this
     ├── Unsupported         UNIMPLEMENTED: the server does not offer this
     └── ServerFailure       INTERNAL, UNKNOWN, DATA_LOSS: the model or the server failed
@@ -24,30 +24,30 @@ import grpc
 
 
 class InferdError(Exception):
-    """Root of the tree."""
+    """The base class of all errors of this package."""
 
 
 class ClientClosed(InferdError):
-    """The client cannot be used (any more) from here."""
+    """The client is closed, or belongs to another process or event loop."""
 
 
 class InvalidInput(InferdError, ValueError):
-    """The arguments cannot be sent. Nothing has left the client."""
+    """The arguments cannot be sent. Nothing has been sent."""
 
 
 class InvalidResponse(InferdError):
-    """The answer cannot be read: the other side does not speak inferd.v1, or is broken."""
+    """The answer cannot be read: the server does not speak inferd.v1, or is broken."""
 
 
 class RequestError(InferdError):
-    """The server, or the way to it, failed the call.
+    """The call failed, in the server or on the way to it.
 
     code         the gRPC status code
-    message      what the server, or gRPC, says of it
-    model        the model asked for, "" where the call names none
-    request_id   the request's id, "" where it has none
-    accepted     True: the request may have reached the model; False: it certainly has not; None: not known
-    retry_after  the server's pushback in seconds, `inf`: it asks not to be asked again; None: it said nothing
+    message      the reason that the server, or gRPC, gives
+    model        the model that was called, "" for calls that name none
+    request_id   the id of the request, "" if it has none
+    accepted     True: the request may have reached the model; False: it has certainly not; None: this is not known
+    retry_after  seconds after which the server wants the next attempt; `inf`: it wants none; None: it did not say
     attempts     how often the request was sent
     """
 
@@ -72,7 +72,7 @@ class RequestError(InferdError):
         self.attempts = attempts
 
     def __reduce__(self) -> tuple[type[RequestError], tuple[grpc.StatusCode, str], dict[str, object]]:
-        """For `pickle`: an error may cross the border of a process pool."""
+        """For `pickle`: errors are passed between the processes of a process pool."""
         return type(self), (self.code, self.message), dict(vars(self))
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class RequestError(InferdError):
 
 
 class InvalidArgument(RequestError):
-    """The request itself is wrong."""
+    """The request is wrong; to send it again does not help."""
 
 
 class NotFound(RequestError):
@@ -90,15 +90,16 @@ class NotFound(RequestError):
 
 
 class FailedPrecondition(RequestError):
-    """The state of the model forbids it, and waiting will not help."""
+    """The state of the model does not allow the call, and waiting will not help."""
 
 
 class Unavailable(RequestError):
-    """Not now: no connection, or the version is loading or unloading, or the server drains."""
+    """The call is not possible now: there is no connection, the version is loading or unloading, or the server shuts
+    down. It may be tried again."""
 
 
 class Overloaded(RequestError):
-    """The server is full and refused at once."""
+    """The server is full and refused the request at once, or the message is too large."""
 
 
 class DeadlineExceeded(RequestError, TimeoutError):
@@ -110,7 +111,7 @@ class Cancelled(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """No credentials, or bad ones."""
+    """Credentials are missing or wrong."""
 
 
 class PermissionDenied(RequestError):
@@ -144,10 +145,10 @@ _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.S
 
 
 def error_class(code: grpc.StatusCode) -> type[RequestError]:
-    """The class for a status code."""
+    """The class of error for a status code."""
     return _BY_CODE.get(code, ServerFailure)
 
 
 def status_code(number: int) -> grpc.StatusCode:
-    """The status code with this number; UNKNOWN for one that gRPC does not know."""
+    """The status code with this number; UNKNOWN for a number that gRPC does not define."""
     return _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)

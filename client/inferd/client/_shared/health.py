@@ -1,4 +1,7 @@
-"""grpc.health.v1 by hand: its two messages have one field each, and their package is not in the base install."""
+"""The messages of grpc.health.v1, encoded by hand.
+
+Each of the two messages has one field, and the package with the generated classes is not in the base installation.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 SERVING = 1
-# Between two looks where the server offers no watch, and before a broken watch is begun again.
+# Seconds between two checks if the server offers no Watch, and before a broken watch is started again.
 PAUSE = 0.05
 
 
 def health_request(service: str) -> bytes:
-    """HealthCheckRequest { string service = 1 }. "" asks for the server as a whole, a model's name for that model."""
+    """An encoded HealthCheckRequest { string service = 1 }. `service` is a model's name, or "" for the whole server."""
     name = service.encode()
     size = bytearray()
     rest = len(name)
@@ -27,7 +30,8 @@ def health_request(service: str) -> bytes:
 
 
 def is_serving(message: bytes) -> bool:
-    """HealthCheckResponse { ServingStatus status = 1 }; SERVING is 1. Raises InvalidResponse for any other form."""
+    """Whether an encoded HealthCheckResponse { ServingStatus status = 1 } says SERVING. Raises InvalidResponse if the
+    message is anything else."""
     if message == b"":
         return False
     if len(message) != 2 or message[0] != 0x08:
@@ -36,6 +40,7 @@ def is_serving(message: bytes) -> bool:
 
 
 def not_ready(service: str, last: str) -> DeadlineExceeded:
+    """The error of a wait that has timed out. `last` is the last reason why the service was not ready."""
     what = f"model {service!r}" if service else "the server"
     return DeadlineExceeded(
         grpc.StatusCode.DEADLINE_EXCEEDED, f"{what} was not ready in time: {last}", model=service, accepted=False

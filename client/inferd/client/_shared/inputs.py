@@ -1,7 +1,8 @@
-"""What callers pass as inputs, to named arrays.
+"""Turns the inputs that callers pass into named arrays.
 
-Arrays travel as they are: their element type is the caller's word and is never changed. Lists and plain Python values
-have no element type, and a lone array no name; both take them from the model's signature.
+Arrays are sent as they are: the caller has chosen their element type, so it is never changed. Lists and plain Python
+values have no element type, and a single value without a mapping has no name; these are taken from the model's
+signature.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from inferd.wire.dtypes import DType
 
 
 def plain_arrays(inputs: object) -> dict[str, Array] | None:
-    """The inputs when they need no signature: a mapping of arrays only. None otherwise. This is the fast way."""
+    """The inputs if they need no signature, that is, if they are a mapping of names to arrays; else None. This is the
+    fast path."""
     if not isinstance(inputs, Mapping):
         return None
     arrays: dict[str, Array] = {}
@@ -33,9 +35,11 @@ def plain_arrays(inputs: object) -> dict[str, Array] | None:
 
 
 def described_arrays(inputs: object, metadata: ModelMetadata | None, signature_name: str | None) -> dict[str, Array]:
-    """The inputs with what the signature says of them; `metadata` None: the server has none, numpy's types stay.
+    """The inputs with the names and element types of the signature. If `metadata` is None (the server has none), lists
+    get numpy's element types.
 
-    Raises InvalidInput for ragged lists, values that the element type cannot hold, a lone value for several inputs.
+    Raises InvalidInput for lists of unequal lengths, for values that the element type cannot hold, and for a value
+    without a name if the model has several inputs.
     """
     signature = metadata.signature(signature_name) if metadata is not None else None
     specs = {spec.name: spec for spec in signature.inputs} if signature is not None else {}
@@ -65,7 +69,7 @@ def _array(name: str, value: object, spec: TensorSpec | None) -> Array:
         return np.asarray(value)
     wanted = spec.dtype if spec is not None else None
     try:
-        # numpy's fixed-width types drop trailing zero bytes and mix str into bytes; objects keep what was written.
+        # numpy's fixed-width string types drop trailing zero bytes and mix str with bytes; objects keep the values.
         found = np.array(value, dtype=object) if wanted is DType.STRING else np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"input {name!r}: the list is no array: {error}") from None
@@ -85,14 +89,14 @@ def _as_type(name: str, value: object, found: Array, wanted: DType) -> Array:
         raise InvalidInput(f"input {name!r}: {error}") from None
     if found.size == 0:
         return found.astype(target) if found.dtype.kind != "O" else np.zeros(found.shape, target)
-    # bool < integers < floats: upwards is always meant; downwards would silently change what the caller wrote.
+    # bool < integers < floats: to convert upwards is always meant. To convert downwards would silently change values.
     if found.dtype.kind == "O" or (found.dtype.kind == "f" and target.kind in "iu"):
         found = _exact(value, found)
     whole = found.dtype.kind in "iu" or _holds_integers(found)
     if not (
         found.dtype.kind == "b" or (target.kind != "b" and whole) or (target.kind in "fV" and found.dtype.kind == "f")
     ):
-        raise InvalidInput(f"input {name!r}: the model takes {wanted.name}, the list holds {_kind(found)}")
+        raise InvalidInput(f"input {name!r}: the model takes {wanted.name}, the list holds {_elements_word(found)}")
     if target.kind in "iu":
         limits = np.iinfo(target)
         low, high = int(found.min()), int(found.max())
@@ -103,7 +107,8 @@ def _as_type(name: str, value: object, found: Array, wanted: DType) -> Array:
 
 
 def _exact(value: object, found: Array) -> Array:
-    """numpy has no integers that hold both 2^63 and -1: it makes floats of them. As objects they are what they were."""
+    """The values as Python integers, if they are integers. No integer type of numpy holds both 2^63 and -1, so numpy
+    turns such a list into floats."""
     objects = np.array(value, dtype=object)
     return objects if _holds_integers(objects) else found
 
@@ -129,17 +134,17 @@ def _strings(name: str, found: Array) -> Array:
     flat: list[Any] = found.ravel().tolist()
     if any(isinstance(item, list | tuple) for item in flat):
         raise InvalidInput(f"input {name!r}: the list is no array: its rows differ in length")
-    wrong = {_called(item) for item in flat if not isinstance(item, str | bytes)}
+    wrong = {_item_word(item) for item in flat if not isinstance(item, str | bytes)}
     if wrong:
         raise InvalidInput(f"input {name!r}: the model takes STRING, the list holds {', '.join(sorted(wrong))}")
     return found
 
 
-def _called(item: object) -> str:
-    return _KINDS.get(np.asarray(item).dtype.kind, f"{type(item).__name__} values")
+def _item_word(item: object) -> str:
+    return _WORDS.get(np.asarray(item).dtype.kind, f"{type(item).__name__} values")
 
 
-_KINDS = {
+_WORDS = {  # by numpy's dtype.kind, as messages name the elements
     "b": "booleans",
     "i": "integers",
     "u": "integers",
@@ -150,7 +155,7 @@ _KINDS = {
 }
 
 
-def _kind(array: Array) -> str:
+def _elements_word(array: Array) -> str:
     if _holds_integers(array):
         return "integers"
-    return _KINDS.get(array.dtype.kind, f"{type(array.ravel()[0]).__name__} values")
+    return _WORDS.get(array.dtype.kind, f"{type(array.ravel()[0]).__name__} values")

@@ -1,4 +1,4 @@
-"""What the server says of its models, as frozen values instead of protobuf messages."""
+"""Descriptions of the server's models, as immutable values instead of protobuf messages. All are thread-safe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from inferd.wire.dtypes import DType
 
 
 class VersionState(enum.Enum):
-    """The life of one version: START → LOADING → AVAILABLE → UNLOADING → END."""
+    """The states of a version, in this order: START → LOADING → AVAILABLE → UNLOADING → END.
+
+    START is also the state between two attempts to load. END is also the state of a version that failed;
+    `VersionStatus.error` has the reason. UNKNOWN: the server reports a state that this client does not know.
+    """
 
     UNKNOWN = 0
     START = 1
@@ -30,7 +34,12 @@ class VersionState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output. `shape`: -1 is any size, None any rank. `dtype` None: a type unknown to this client."""
+    """One input or output of a signature.
+
+    dtype     element type; None for a type that this client does not know
+    shape     size of each dimension, -1 for any size; None for any rank
+    optional  inputs only: a request may leave this input out
+    """
 
     name: str
     dtype: DType | None
@@ -40,7 +49,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A way to call a model."""
+    """One way to call a model. `method_name` is TensorFlow Serving's method name, "" for other models."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -50,7 +59,12 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """How one available version is called. The first signature is the default one; `max_batch_size` 0: unbatched."""
+    """How one available version is called.
+
+    signatures      the default signature first
+    max_batch_size  largest number of rows in a batch; 0: requests are not batched
+    stateful        answers depend on earlier requests
+    """
 
     name: str
     version: int
@@ -60,7 +74,7 @@ class ModelMetadata:
     stateful: bool = False
 
     def signature(self, name: str | None = None) -> Signature | None:
-        """The signature with this name, the default one for None; None where there is no such signature."""
+        """The signature with this name, or the default signature for None. None if there is no such signature."""
         if not name:
             return self.signatures[0] if self.signatures else None
         return next((signature for signature in self.signatures if signature.name == name), None)
@@ -68,13 +82,14 @@ class ModelMetadata:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version now.
+    """The state of one version at the time of the call.
 
-    error       why it failed, or how the files on disk differ from what is served
-    generation  counts the loads in the server's process: an in-place reload keeps the version, not this
-    batching    "up to 32 rows", or why the version is served unbatched
-    changed_at  when the state last changed
-    notes       what an operator should know: fallbacks taken, settings not honoured
+    error         why the version failed, or how the files on disk differ from the version that is served
+    generation    counts the loads in the server's process: it changes when a version is loaded again from changed files
+    batching      "up to 32 rows", or why the version is served unbatched
+    load_seconds  how long loading took
+    changed_at    when the state last changed (UTC)
+    notes         facts for the operator: fallbacks taken, settings not honoured
     """
 
     version: int
@@ -92,7 +107,14 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An operator's wish; `kind`: "unloaded", "pinned", "loaded", "label". Not persistent: gone with the process."""
+    """An operator's change to a model, which takes precedence over the configuration.
+
+    kind        "unloaded", "pinned", "loaded", "label", "config" or "upload"
+    value       for example the version, or "stable=2" for a label
+    by          the operator
+    since       when it was made (UTC)
+    persistent  False: it ends when the server's process ends
+    """
 
     kind: str
     value: str
@@ -103,7 +125,14 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model now, versions descending. `error`: what is wrong with the model as a whole."""
+    """The state of one model at the time of the call.
+
+    versions        the newest first
+    labels          the version of each label
+    overrides       changes that operators have made
+    error           what is wrong with the model as a whole, "" for nothing
+    version_policy  which versions are served
+    """
 
     name: str
     versions: tuple[VersionStatus, ...] = ()
@@ -114,13 +143,17 @@ class ModelStatus:
 
     @property
     def available(self) -> tuple[int, ...]:
-        """The versions that answer, newest first."""
+        """The versions that can be called, newest first."""
         return tuple(v.version for v in self.versions if v.state is VersionState.AVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class AdminReply:
-    """What an admin call did. `persistent`: False: the wish is kept in memory only and ends with the server."""
+    """The result of an admin call.
+
+    model       the state of the model after the call
+    persistent  False: the change is kept in memory only and ends with the server's process
+    """
 
     model: ModelStatus
     persistent: bool
@@ -128,7 +161,7 @@ class AdminReply:
 
 @dataclass(frozen=True, slots=True)
 class VersionChange:
-    """One message of a watch. `initial`: the state stood so when the watch began."""
+    """One message of `watch`. `initial`: this was the state when the watch began, not a change."""
 
     model: str
     version: VersionStatus

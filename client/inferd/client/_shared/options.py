@@ -1,4 +1,4 @@
-"""The keyword arguments that every way to predict shares; `Client.predict` says what each of them means."""
+"""The keyword arguments that all prediction methods share. `Client.predict` describes each of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inferd.client._shared.core import MetadataLike
 
 
 class ManyOptions(TypedDict, total=False):
-    """What holds for every request of a series."""
+    """Arguments that hold for every request of `predict_many`."""
 
     version: int | None
     label: str | None
@@ -23,6 +23,6 @@ class ManyOptions(TypedDict, total=False):
 
 
 class CallOptions(ManyOptions, total=False):
-    """What holds for one request."""
+    """Arguments of one request."""
 
     request_id: str

@@ -11,10 +11,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Prediction(Mapping[str, Array]):
-    """The outputs of one request by name, in the order asked for, else in the signature's.
+    """The outputs of one request by name, in the order of `outputs=`, else in that of the signature.
 
-    Numeric outputs are read-only views of the received message (`.copy()` makes one that can be written); strings are
-    object arrays of `bytes`. Immutable, thread-safe.
+    Numeric outputs are read-only views of the received message; `.copy()` makes an array that can be written to. STRING
+    outputs are object arrays of `bytes`. Immutable, thread-safe. An unknown name raises KeyError, which lists the
+    outputs.
 
     model       the model that answered
     version     the version that answered

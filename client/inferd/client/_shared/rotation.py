@@ -1,5 +1,7 @@
-"""Several channels for one: each call takes the next. A server with several worker processes gives each connection to
-one of them."""
+"""Several channels that are used like one: each call takes the next channel.
+
+A server with several worker processes gives each connection to one of them, so several channels reach several workers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 
 class Rotation:
-    """The methods of several channels, taken in turn. Used like a grpc channel. Thread-safe."""
+    """Several channels, used like one gRPC channel: each call of a method takes the next channel. Thread-safe."""
 
     def __init__(self, channels: list[Any]) -> None:
         self._channels = channels
@@ -24,12 +26,12 @@ class Rotation:
 
 
 def rotation(channels: list[Any]) -> Any:
-    """A channel that stands for all of these; the channel itself where there is only one."""
+    """One channel-like object for all these channels; the channel itself if there is only one."""
     return channels[0] if len(channels) == 1 else Rotation(channels)
 
 
 class _InTurn:
-    """One method. `next` on a cycle is one step of the interpreter: threads need no lock."""
+    """One method of several channels. Thread-safe without a lock: `next` of a cycle is atomic in CPython."""
 
     def __init__(self, callables: list[Any]) -> None:
         self._cycle = cycle(callables)
@@ -38,5 +40,5 @@ class _InTurn:
         return next(self._cycle)(*args, **kwargs)
 
     def future(self, *args: Any, **kwargs: Any) -> Any:
-        """As of a sync channel's method."""
+        """`future` of the next channel's method; only blocking channels have it."""
         return next(self._cycle).future(*args, **kwargs)

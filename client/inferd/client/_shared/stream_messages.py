@@ -19,7 +19,8 @@ from inferd.wire.native import StreamFailure, decode_stream_response
 
 
 def read_outcome(message: bytes, model_of: Callable[[str], str]) -> tuple[str, Prediction | InferdError]:
-    """The request id of an answer, and what became of the request. Raises InvalidResponse."""
+    """The request id in a PredictStreamResponse, and the request's prediction or error. `model_of` gives the model of a
+    request id. Raises InvalidResponse."""
     try:
         request_id, found = decode_stream_response(message)
     except (ValueError, ImportError) as error:
@@ -31,7 +32,7 @@ def read_outcome(message: bytes, model_of: Callable[[str], str]) -> tuple[str, P
 
 
 def stream_call(model: str, options: CallOptions) -> Call:
-    """The call of one request of a stream. Raises InvalidInput for options that belong to a call of its own."""
+    """The Call for one request of a stream. Raises InvalidInput for options that only a separate call can have."""
     unfit = {"timeout", "metadata", "stateful"} & options.keys()
     if unfit:
         raise InvalidInput(
@@ -42,14 +43,15 @@ def stream_call(model: str, options: CallOptions) -> Call:
 
 
 def id_for(given: str, under_way: Container[str], numbers: Iterator[int]) -> str:
-    """The id of a request: the caller's own, else a free one. Raises InvalidInput for one that is under way."""
+    """The id of a request: the one that the caller gave, else a new one. Raises InvalidInput if a request with the
+    given id is under way."""
     if given in under_way:
         raise InvalidInput(f"request_id {given!r} is already under way on this stream")
     return given or next(found for found in map("s{}".format, numbers) if found not in under_way)
 
 
 def of_model(end: InferdError, model: str, request_id: str) -> InferdError:
-    """What ended a stream, as the error of one of its requests."""
+    """The error that ended a stream, as the error of one of its requests."""
     if not isinstance(end, RequestError):
         return end
     return type(end)(

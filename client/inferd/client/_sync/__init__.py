@@ -1,1 +1,1 @@
-"""The blocking client."""
+"""The blocking client: `Client` and `PredictStream`."""

@@ -47,33 +47,36 @@ from inferd.client._sync.window import in_flight_window
 
 
 class Client(AdminCalls):
-    """A client of one inferd server, or of several equal ones behind a name or a list.
+    """A client of one inferd server, or of several equal servers.
 
         with Client("localhost:8001") as client:
             answer = client.predict("digits", {"image": array}, timeout=5.0)
             answer["probabilities"], answer.version
 
-    Thread-safe: share one between all threads of a process; every thread may have calls in flight. Connects with the
-    first call, and again by itself. Not fork-safe: one made before a fork refuses to work in the child (ClientClosed).
-    After `close`, or the end of the `with`, every method raises ClientClosed.
+    Thread-safe: all threads of a process can share one client and have calls in flight at the same time. The client
+    connects at the first call and reconnects by itself. It does not survive a fork: in the child process, every method
+    raises ClientClosed. So does every method after `close` or after the `with` block.
 
     address         "host:port", "host" (port 8001), "[::1]:8001", "unix:/path", several ("a:8001,b:8001" or a list),
-                    or gRPC's own "dns:///name:port". All addresses behind a name are used.
-    timeout         seconds for a call that gives none itself; math.inf: no limit. Admin calls have 300 s by default.
+                    or gRPC's own form "dns:///name:port". If a name has several addresses, all are used.
+    timeout         seconds for calls that set no timeout themselves; math.inf: no limit. Admin calls: 300 s
     retry           when a failed request is sent again; NO_RETRIES: never
-    tls             Tls(...) for an encrypted connection
-    keepalive       pings that notice a vanished server; None: none
-    token           sent as `authorization: Bearer`; a function is asked for every call
-    token_file      a file with the token, read again when it changes
+    tls             Tls(...) for an encrypted connection; None: no encryption
+    keepalive       pings that detect a vanished server; None: no pings
+    token           sent as `authorization: Bearer`; a function is called for every call
+    token_file      a file with the token; it is read again when it changes
     allow_plaintext_token
-                    a token may go to another machine without TLS; refused (InvalidInput) unless this is said
-    metadata        sent with every call
-    load_balancing  "round_robin": every request to the next server; "pick_first": one server until it fails
-    health_check    leave out servers that say they are not ready (round_robin); None: only of a list
-    compression     of requests: "gzip" or "deflate"; tensors seldom shrink
-    options         gRPC channel arguments that override those set here
-    channels        connections to each server, which calls take in turn; a server with several workers
-                    (server.workers) gives each connection to one of them
+                    True: the token may be sent to another machine without TLS, which is otherwise refused
+    metadata        gRPC metadata that is sent with every call
+    load_balancing  "round_robin": each request goes to the next server; "pick_first": one server until it fails
+    health_check    True: servers that say that they are not ready get no requests (round_robin only); None: the same,
+                    but only if `address` lists several servers
+    compression     compression of requests: "gzip" or "deflate"; tensors seldom become smaller
+    options         gRPC channel arguments; they override those of the client
+    channels        number of connections to each server, which calls use in turn. A server with several workers
+                    (server.workers) gives each connection to one worker
+
+    Raises InvalidInput for settings that cannot be used.
     """
 
     def __init__(
@@ -138,19 +141,21 @@ class Client(AdminCalls):
     ) -> Prediction:
         """Runs one request and waits for its answer.
 
-        inputs         a mapping of name to array; lists and plain values take the element type that the signature says
-                       (the model's metadata is asked for once); for a model with one input, the array alone is enough
-        version,label  which version answers; neither: the newest available one
-        signature      which way to call the model; None: its default one
-        outputs        the outputs wanted, None: all
-        timeout        seconds for everything, retries included; None: the client's
-        request_id     comes back in the answer and stands in the server's logs
-        priority       1 is served before 2, and so on; 0: the model's default
+        inputs         a mapping of input names to arrays. Arrays are sent with their own element type, lists and plain
+                       values with that of the signature (the client then fetches the model's metadata once). For a
+                       model with one input, the value alone is enough. Shapes include the batch axis
+        version,label  the version that answers, by number or by label; without both, the newest available version
+        signature      the signature to call; None: the model's default signature
+        outputs        the names of the wanted outputs; None: all outputs
+        timeout        seconds for the call including its retries; None: the client's timeout
+        request_id     returned with the answer and written to the server's logs
+        priority       1 is served before 2, and so on; 0: the model's default priority
         queue_timeout  seconds that the request may wait in the server's queue; None: until the timeout
-        stateful       whether the model keeps state between requests, so that a request that it may have taken is never
-                       sent again; None: the model's metadata decides, when it comes to that
+        metadata       gRPC metadata, sent in addition to the client's
+        stateful       whether the model keeps state between requests; then a request that the model may have received
+                       is never sent again. None: the model's metadata decides, if a retry comes into question
 
-        Raises InvalidInput, RequestError (see the tree of errors), InvalidResponse, ClientClosed.
+        Raises InvalidInput, RequestError or one of its subclasses, InvalidResponse, ClientClosed.
         """
         call = Call(
             model,
@@ -170,9 +175,9 @@ class Client(AdminCalls):
         request = call.encode(arrays)
         connection = self._connection
         connection.check()
-        # The first attempt is made here: a layer less for the call that goes well.
+        # The first attempt is made here, so that a successful call passes through one function less.
         try:
-            answer = self._predict(request, timeout=deadline.whole, metadata=connection.metadata(extra))
+            answer = self._predict(request, timeout=deadline.timeout, metadata=connection.metadata(extra))
         except (grpc.RpcError, ValueError) as failure:
             error = connection.failed(failure, model, request_id)
         else:
@@ -185,7 +190,7 @@ class Client(AdminCalls):
     def _predict_described(
         self, call: Call, inputs: object, deadline: Deadline, extra: Metadata, stateful: bool | None
     ) -> Prediction:
-        """`predict` with inputs that take their element types or their name from the model's metadata."""
+        """`predict` for inputs whose element types or name come from the model's metadata."""
         invoke = partial(
             self._connection.invoke,
             self._predict,
@@ -214,14 +219,17 @@ class Client(AdminCalls):
         label: str | None = None,
         signature: str | None = None,
     ) -> dict[str, Array]:
-        """The arrays that `predict` would send for these inputs, to make them once for many requests."""
+        """The arrays that `predict` would send for these inputs. To convert lists once, pass the result to many calls.
+        Raises as `predict`."""
         return self._array_inputs(Call(model, version=version, label=label, signature=signature), inputs)
 
     def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> Future[Prediction]:
-        """`predict` without waiting: gives a Future of the prediction; its `cancel` cancels the request on the server.
+        """Sends one request without waiting. Returns a Future of the prediction; its `cancel` cancels the request on
+        the server.
 
-        Arguments as `predict`. Blocks only where the metadata is needed and not known yet. Callbacks of the future run
-        on gRPC's thread and must be short.
+        The arguments are those of `predict`. Blocks only if the model's metadata is needed and not known yet. Callbacks
+        of the future run on gRPC's thread and must be short. Raises InvalidInput and ClientClosed; all later errors
+        are in the future.
         """
         timeout = options.pop("timeout", None)
         extra = metadata_pairs(options.pop("metadata", None))
@@ -275,12 +283,14 @@ class Client(AdminCalls):
         errors: Literal["raise", "return"] = "raise",
         **options: Unpack[ManyOptions],
     ) -> Iterator[Prediction] | Iterator[Prediction | InferdError]:
-        """Sends every item of `inputs` as a request of its own, with up to `in_flight` of them under way at once.
+        """Sends each item of `inputs` as a request of its own, with up to `in_flight` requests under way at the same
+        time, and yields the predictions.
 
-        Yields the predictions in the order of the items, or as they come (`ordered=False`); the `request_id` of each is
-        the item's position. Items are drawn only as there is room: an endless source is fine. A failure is raised where
-        its prediction would stand, and ends it all; `errors="return"` yields the error instead and goes on. Other
-        arguments as `predict`; `timeout` holds for each item. Leaving the loop cancels what is in flight.
+        The predictions are in the order of the items, or, with `ordered=False`, in the order in which they arrive; the
+        `request_id` of each is the item's position as text. The next item is taken only when there is room for its
+        request, so `inputs` may be endless. If a request fails, its error is raised in the place of its prediction and
+        the iteration ends; with `errors="return"` the error is yielded and the iteration goes on. The other arguments
+        are those of `predict`; `timeout` holds for each item. Leaving the loop cancels the requests in flight.
         """
         if in_flight < 1:
             raise InvalidInput(f"in_flight is {in_flight}; expected 1 or more")
@@ -294,7 +304,8 @@ class Client(AdminCalls):
         return in_flight_window(send, inputs, in_flight, ordered, errors == "return")
 
     def stream(self, *, in_flight: int = 256, metadata: MetadataLike | None = None) -> PredictStream:
-        """Many requests over one stream; see PredictStream."""
+        """Opens a stream for many requests, at most `in_flight` of them under way at the same time; see
+        PredictStream. Raises InvalidInput, ClientClosed."""
         self._connection.check()
         return PredictStream(
             self._connection, self._predict_stream, in_flight, metadata_pairs(metadata), self._array_inputs
@@ -303,9 +314,10 @@ class Client(AdminCalls):
     # -- health
 
     def ready(self, model: str | None = None, *, timeout: float | None = None) -> bool:
-        """Whether the server is ready, or whether this model has a version that answers. An unreachable server is not.
+        """Whether the server is ready; with `model`, whether this model has an available version. False if the server
+        cannot be reached.
 
-        Raises RequestError for anything that does not answer the question (credentials, no health service).
+        Raises RequestError if the question cannot be answered: wrong credentials, or a server without a health service.
         """
         deadline = Deadline(self.timeout if timeout is None else timeout)
         try:
@@ -314,14 +326,16 @@ class Client(AdminCalls):
             return False
 
     def wait_ready(self, timeout: float | None = None, model: str | None = None) -> None:
-        """Waits until the server, or this model, is ready. The server need not run yet. Raises DeadlineExceeded."""
+        """Waits until the server, or this model, is ready. The server need not be running yet. Raises DeadlineExceeded
+        after `timeout` seconds (None: the client's timeout), with the last reason; RequestError if waiting cannot
+        help."""
         deadline = Deadline(self.timeout if timeout is None else timeout)
         await_ready(self._connection, self._check_health, self._watch_health, model or "", deadline)
 
-    # -- life
+    # -- closing
 
     def close(self) -> None:
-        """Ends the connection; calls in flight end with ClientClosed. Idempotent."""
+        """Closes the connections; calls in flight raise ClientClosed. May be called again."""
         self._connection.close()
 
     def __enter__(self) -> Client:
@@ -333,7 +347,7 @@ class Client(AdminCalls):
     ) -> None:
         self.close()
 
-    # -- what the above share
+    # -- helpers
 
     def _array_inputs(self, call: Call, inputs: object) -> dict[str, Array]:
         arrays = plain_arrays(inputs)

@@ -1,7 +1,7 @@
-"""The sync client's channel: every call goes here, is tried again where that is safe, and fails with a typed error.
+"""The connection of the blocking client: it makes every call, retries it if that is safe, and translates its errors.
 
-Connection          owns the channel; blocking calls
-PendingPrediction   one request in flight: a Future that retries by itself
+Connection          owns the channels; makes blocking calls and starts others
+PendingPrediction   the Future of one request in flight, which is retried by itself
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from inferd.client._shared.errors import ClientClosed, InferdError, RequestError
 from inferd.client._shared.rotation import rotation
 from inferd.client._sync.future import PredictionFuture
 
-# Whether a request that failed so may be sent again; None: never.
+# Decides whether a request that failed with this error may be sent again; None: it never may.
 MayRepeat = Callable[[RequestError, Deadline], bool] | None
 
 
 class Connection:
-    """Thread-safe. Not usable in a forked child: gRPC's threads and sockets stay with the parent."""
+    """The channels of one client. Thread-safe. Unusable in a forked child process: gRPC's threads and sockets belong to
+    the parent."""
 
     def __init__(
         self, plan: ChannelPlan, retry: RetryPolicy, token: str | Callable[[], str] | None, metadata: Metadata
@@ -46,7 +47,7 @@ class Connection:
         self._pid = os.getpid()
 
     def check(self) -> None:
-        """Raises ClientClosed where a call could only hang or crash."""
+        """Raises ClientClosed if a call could only hang or crash: after `close`, and in a forked child process."""
         if self._closing.is_set():
             raise ClientClosed("the client is closed")
         if self._pid != os.getpid():
@@ -59,7 +60,7 @@ class Connection:
         return self._closing.is_set()
 
     def metadata(self, extra: Metadata) -> Metadata | None:
-        """What a call sends along."""
+        """The metadata of a call: the client's, the token and `extra`."""
         if self._token is None and not extra:
             return self._metadata or None
         return (*self._metadata, *authorization(self._token), *extra)
@@ -76,7 +77,7 @@ class Connection:
         may_repeat: MayRepeat = None,
         wait_for_ready: bool | None = None,
     ) -> Any:
-        """One blocking call with its retries. Raises RequestError or ClientClosed."""
+        """One blocking call with its retries. Returns the answer; raises RequestError or ClientClosed."""
         self.check()
         try:
             return method(
@@ -87,7 +88,8 @@ class Connection:
         return self.again(error, method, request, deadline=deadline, metadata=metadata, may_repeat=may_repeat)
 
     def failed(self, failure: grpc.RpcError | ValueError, model: str, request_id: str) -> RequestError:
-        """The error of a first attempt. Raises ClientClosed, and a ValueError that is not gRPC's."""
+        """The error for an exception of a first attempt. Raises ClientClosed for a closed channel, and the ValueError
+        itself if it has another reason."""
         if isinstance(failure, grpc.RpcError):
             return request_error(failure, model, request_id)
         raise self._unusable(failure) from None
@@ -102,7 +104,7 @@ class Connection:
         metadata: Metadata,
         may_repeat: MayRepeat,
     ) -> Any:
-        """What follows the first failure: pauses and further attempts, or the error."""
+        """Continues after the first failure: pauses and tries again, or raises the error. Returns the answer."""
         attempts = Attempts(self._retry, deadline)
         while True:
             if self.closing:
@@ -121,10 +123,10 @@ class Connection:
                 raise self._unusable(failure) from None
 
     def start(self, pending: PendingPrediction, method: Any, request: bytes, metadata: Metadata) -> None:
-        """Sends a request and returns; `pending` gets the answer. Raises ClientClosed."""
+        """Sends a request and returns at once; `pending` gets the answer or the error. Raises ClientClosed."""
         self.check()
         try:
-            call = method.future(request, timeout=pending.deadline.whole, metadata=self.metadata(metadata))
+            call = method.future(request, timeout=pending.deadline.timeout, metadata=self.metadata(metadata))
         except ValueError as failure:
             raise self._unusable(failure) from None
         pending.call = call
@@ -143,7 +145,8 @@ class Connection:
             elif pending.cancelled() or (error.code not in self._retry.codes and not pending.may_rebuild(error)):
                 pending.fail(error)
             else:
-                # gRPC's one event thread must not pause; failures are rare enough for a thread each.
+                # This runs on gRPC's only event thread, which must not pause. Failures are rare enough to take a thread
+                # for each.
                 threading.Thread(
                     target=self._recover,
                     args=(pending, error, method, request, metadata),
@@ -174,7 +177,7 @@ class Connection:
                     error, attempt, request, deadline=pending.deadline, metadata=metadata, may_repeat=pending.may_repeat
                 )
         except Exception as failure:
-            # Whatever it is (a token function that raises): a future that nobody settles would hang its waiter.
+            # Any exception, for example one of a token function: without a result, the future's waiter would hang.
             pending.fail(failure)
         else:
             pending.answer(answer)
@@ -187,7 +190,7 @@ class Connection:
         wait_for_ready: bool | None = None,
         metadata: Metadata = (),
     ) -> Any:
-        """Begins a stream; iterating it raises grpc.RpcError. Raises ClientClosed."""
+        """Starts a streaming call. Raises ClientClosed; iterating the call raises grpc.RpcError."""
         self.check()
         try:
             return method(request, timeout=timeout, metadata=self.metadata(metadata), wait_for_ready=wait_for_ready)
@@ -195,16 +198,16 @@ class Connection:
             raise self._unusable(failure) from None
 
     def pause(self, seconds: float) -> None:
-        """Waits, but not longer than the client lives. Raises ClientClosed."""
+        """Waits for some seconds. Raises ClientClosed as soon as the client is closed."""
         if self._closing.wait(seconds):
             raise ClientClosed("the client was closed while it waited")
 
     def _unusable(self, failure: ValueError) -> Exception:
-        """grpc says "closed channel" with a plain ValueError."""
+        """The exception to raise for a ValueError of gRPC: gRPC raises a plain ValueError for a closed channel."""
         return ClientClosed("the client is closed") if self.closing or "closed" in str(failure) else failure
 
     def close(self) -> None:
-        """Ends every call in flight with ClientClosed. Idempotent."""
+        """Closes the channels; calls in flight raise ClientClosed. May be called again."""
         if not self._closing.is_set():
             self._closing.set()
             if self._pid == os.getpid():
@@ -213,7 +216,7 @@ class Connection:
 
 
 class PendingPrediction(PredictionFuture):
-    """One request in flight. `cancel` cancels it on the server too. Thread-safe."""
+    """The Future of one request in flight. `cancel` cancels the request on the server too. Thread-safe."""
 
     def __init__(
         self,
@@ -232,16 +235,17 @@ class PendingPrediction(PredictionFuture):
         self._rebuild = rebuild
 
     def may_rebuild(self, error: RequestError) -> bool:
+        """Whether outdated metadata may be the reason of the error."""
         return self._rebuild is not None and error.code is grpc.StatusCode.INVALID_ARGUMENT
 
     def rebuild(self, error: RequestError) -> bytes | None:
-        """The request made anew from fresh metadata, None where that changes nothing."""
+        """The request, made again from the model's current metadata; None if that changes nothing."""
         return self._rebuild(error) if self._rebuild is not None and self.may_rebuild(error) else None
 
-    def attempt(self, method: Any, request: bytes, **how: Any) -> Any:
-        """One more attempt, blocking, which `cancel` ends as it ends the first. Raises grpc.RpcError."""
-        call = self.call = method.future(request, **how)
-        if self.cancelled():  # in the pause before, or before the line above
+    def attempt(self, method: Any, request: bytes, **options: Any) -> Any:
+        """Another attempt, blocking; `cancel` ends it too. Raises grpc.RpcError."""
+        call = self.call = method.future(request, **options)
+        if self.cancelled():  # during the pause, or just before the line above
             call.cancel()
         try:
             return call.result()
@@ -256,6 +260,7 @@ class PendingPrediction(PredictionFuture):
         return True
 
     def answer(self, message: bytes) -> None:
+        """Sets the result from an encoded answer. A cancelled future stays cancelled."""
         try:
             prediction = decode(message)
         except InferdError as error:
@@ -267,6 +272,7 @@ class PendingPrediction(PredictionFuture):
             pass
 
     def fail(self, error: Exception) -> None:
+        """Sets the error. A cancelled future stays cancelled."""
         try:
             self.set_exception(error)
         except InvalidStateError:

@@ -1,4 +1,4 @@
-"""What the sync client remembers of models: how their inputs are typed, and whether a request may be sent twice."""
+"""The models' metadata that the blocking client remembers: element types of inputs, and whether a retry is safe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from inferd.client._sync.connection import Connection
 
 
 class Describer:
-    """Metadata, asked for once and remembered. Thread-safe; two threads may ask the same at once, which is harmless."""
+    """Fetches and remembers the metadata of models. Thread-safe; if two threads fetch the same metadata at the same
+    time, it is fetched twice, which does no harm."""
 
     def __init__(self, connection: Connection, get_metadata: Any) -> None:
         self._connection = connection
@@ -21,18 +22,20 @@ class Describer:
         self._known = MetadataCache()
 
     def describe(self, call: Call, deadline: Deadline) -> ModelMetadata | None:
-        """None where the server has no metadata to give. Raises RequestError."""
+        """The metadata of the call's model; None if the server does not offer metadata. Raises RequestError."""
         return self._known.get(call.key) or self._ask(call, deadline)
 
     def rebuilt(self, call: Call, inputs: object, used: ModelMetadata, deadline: Deadline) -> bytes | None:
-        """The request from fresh metadata, None where that is the old: a swap may have changed the element types."""
+        """The request, made again from the model's current metadata; None if its signatures equal those of `used`.
+        Another version may have become the served one, with other element types. Raises RequestError."""
         fresh = self._ask(call, deadline)
         if fresh is None or fresh.signatures == used.signatures:
             return None
         return call.encode(described_arrays(inputs, fresh, call.signature))
 
     def may_repeat(self, call: Call, stateful: bool | None, error: RequestError, deadline: Deadline) -> bool:
-        """Whether a prediction that failed so may be sent again. In doubt not: the model might remember the first."""
+        """Whether a prediction that failed with `error` may be sent again. False in case of doubt: the model may keep
+        state, and may have received the first request."""
         if error.accepted is False:
             return True
         if stateful is not None:
@@ -41,7 +44,7 @@ class Describer:
         if known is None:
             left = deadline.left()
             try:
-                # Whoever answered is probably gone: wait for the connection instead of failing as the request did.
+                # The server is probably gone: wait for a connection instead of failing at once as the request did.
                 known = self._ask(
                     call,
                     Deadline(METADATA_TIMEOUT if left is None else min(left, METADATA_TIMEOUT)),

@@ -9,7 +9,8 @@ from inferd.client._shared.prediction import Prediction
 
 
 class PredictionFuture(Future[Prediction]):
-    """Whoever waits for it, with `concurrent.futures.wait` too, sees at once that it was cancelled. Thread-safe."""
+    """A Future whose waiters are notified at once when it is cancelled, also in `concurrent.futures.wait`.
+    Thread-safe."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,8 +19,7 @@ class PredictionFuture(Future[Prediction]):
     def cancel(self) -> bool:
         if not super().cancel():
             return False
-        # Left to itself, a cancelled future tells its waiters only when somebody begins to work on it; once only, for
-        # a second time is an error to it.
+        # A cancelled Future notifies its waiters only in set_running_or_notify_cancel, which must not be called twice.
         if self._notified.acquire(blocking=False):
             self.set_running_or_notify_cancel()
         return True

@@ -22,15 +22,16 @@ from inferd.client._sync.future import PredictionFuture
 
 
 class PredictStream:
-    """Many requests over one stream, answered as they are ready.
+    """Many requests over one stream. Each is answered as soon as its answer is ready, in any order.
 
         with client.stream() as stream:
             futures = [stream.submit("digits", {"image": image}) for image in images]
             answers = [future.result() for future in futures]
 
-    Thread-safe. A request that fails fails its own future only. When the stream breaks, every future in flight fails
-    with Unavailable (or what the server said) and further submits raise it: nothing is sent again, open another stream.
-    Leaving the `with` waits for what is in flight; `close` too; `cancel` does not.
+    Thread-safe. If a request fails, only its own future fails. If the stream breaks, all futures in flight fail with
+    Unavailable or the server's error, and `submit` raises the same error: nothing is sent again, so open a new stream.
+    The end of the `with` block and `close` wait for the answers in flight; `cancel`, and an exception in the `with`
+    block, do not.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class PredictStream:
         self._reader.start()
 
     def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> Future[Prediction]:
-        """Sends one request; arguments as `Client.predict`, without `timeout` and `metadata`, which belong to a call.
+        """Sends one request and returns the Future of its prediction.
 
-        Waits while `in_flight` requests are under way. A request without an id gets one; an id may be under way only
-        once. Raises InvalidInput, ClientClosed, and what ended the stream.
+        The arguments are those of `Client.predict`, without `timeout`, `metadata` and `stateful`, which only a separate
+        call can have. Waits while `in_flight` requests are under way. A request without `request_id` gets one; two
+        requests in flight cannot have the same. Raises InvalidInput, ClientClosed, and the error that ended the stream.
         """
         call = stream_call(model, options)
         arrays = self._arrays(call, inputs)
@@ -79,7 +81,8 @@ class PredictStream:
         return future
 
     def close(self, timeout: float | None = None) -> None:
-        """Takes no more requests, waits up to `timeout` seconds for the answers under way, ends the stream."""
+        """Accepts no more requests, waits for the answers in flight, and ends the stream. After `timeout` seconds (None
+        for no limit), the stream is cancelled and the remaining futures fail."""
         with self._lock:
             if self._ended is None:
                 self._ended = ClientClosed("the stream is closed")
@@ -91,7 +94,7 @@ class PredictStream:
         self._call.cancel()
 
     def cancel(self) -> None:
-        """Ends the stream at once; futures in flight fail."""
+        """Ends the stream at once; the futures in flight fail."""
         with self._lock:
             if self._ended is None:
                 self._ended = ClientClosed("the stream is cancelled")
@@ -121,14 +124,14 @@ class PredictStream:
                     self._room.release()
                     settle(future, outcome)
                 elif isinstance(outcome, InferdError):
-                    raise outcome  # somebody waits for it, and nobody can tell who
+                    raise outcome  # a request has failed, but it is unknown which one: end the stream
         except grpc.RpcError as failure:
             end = request_error(failure)
         except InferdError as failure:
             end = failure
             self._call.cancel()
         except Exception as failure:
-            # A reader that dies in silence would leave every future hanging.
+            # If the reader ended without this, all futures in flight would hang.
             end = InvalidResponse(f"the stream cannot be read: {failure!r}")
             self._call.cancel()
         self._finish(end)
@@ -153,7 +156,7 @@ class PredictStream:
 
 
 def settle(future: Future[Prediction], outcome: Prediction | InferdError) -> None:
-    """Gives a future its outcome; one that was cancelled meanwhile keeps that."""
+    """Sets a future's result or error. A cancelled future stays cancelled."""
     try:
         if isinstance(outcome, Prediction):
             future.set_result(outcome)

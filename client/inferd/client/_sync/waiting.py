@@ -1,4 +1,4 @@
-"""Health of a server or a model, blocking."""
+"""Asks for the health of a server or a model, and waits for it, blocking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.client._sync.connection import Connection
 
 
 def ask_ready(connection: Connection, check: Any, service: str, deadline: Deadline) -> bool:
-    """One question, tried again as predictions are. Raises RequestError."""
+    """Whether the service is ready; retried like a prediction. Raises RequestError."""
     answer = connection.invoke(
         check, health_request(service), deadline=deadline, model=service, may_repeat=lambda error, left: True
     )
@@ -21,7 +21,8 @@ def ask_ready(connection: Connection, check: Any, service: str, deadline: Deadli
 
 
 def await_ready(connection: Connection, check: Any, watch: Any, service: str, deadline: Deadline) -> None:
-    """Waits for SERVING by the server's own announcements. Raises DeadlineExceeded, or what waiting cannot help."""
+    """Waits until the server's health watch says SERVING. Raises DeadlineExceeded, and RequestError for errors that
+    waiting cannot mend."""
     last = "no answer yet"
     while True:
         connection.check()
@@ -53,7 +54,7 @@ def await_ready(connection: Connection, check: Any, watch: Any, service: str, de
 
 
 def _poll(connection: Connection, check: Any, service: str, deadline: Deadline) -> None:
-    """For servers that answer Check but offer no Watch (Triton)."""
+    """Asks again and again: for servers that offer Check but not Watch (Triton)."""
     while True:
         last = "the server says that it is not ready"
         try:

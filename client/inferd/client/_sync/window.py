@@ -1,4 +1,4 @@
-"""Keeps a number of requests under way, for `predict_many`."""
+"""Keeps up to a given number of requests under way, for `Client.predict_many`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def in_flight_window(
     ordered: bool,
     return_errors: bool,
 ) -> Iterator[Prediction | InferdError]:
-    """Draws an item only when there is room for it. Cancels what is under way when the consumer leaves."""
+    """Sends the items and yields their predictions. Takes an item only when there is room for its request. Cancels the
+    requests in flight when the consumer ends the iteration. `return_errors`: errors are yielded, not raised."""
     open_calls: set[Future[Prediction]] = set()
     in_order: deque[Future[Prediction]] = deque()
     finished: queue.SimpleQueue[Future[Prediction]] = queue.SimpleQueue()
