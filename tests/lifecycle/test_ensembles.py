@@ -215,7 +215,7 @@ def real(house: House) -> House:
     """A house whose ensembles are real ones."""
     loader = ComposingLoader()
     loader.acquire = house.manager.acquire
-    house.loader = house.manager._loader = house.manager._reconciler._runner._loader = loader
+    house.loader = house.manager._loader = house.manager._reconciler._transitions._runner._loader = loader
     return house
 
 

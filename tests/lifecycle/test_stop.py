@@ -47,7 +47,7 @@ class Ending(House):
         self.stepped: Any = self.manager._mailbox
         self.write("m/1/model", "one")
         self.settle()
-        self.manager._reconciler._unloader._spawn = lambda name, job: job()
+        self.manager._reconciler._transitions._unloader._spawn = lambda name, job: job()
 
     def end(self) -> None:
         """All of it: what the manager's thread does after a stop."""
@@ -141,8 +141,8 @@ def test_what_is_loaded_after_the_end_is_closed(make_ending: Callable[..., Endin
     moments = len(steps(make_ending())) + 1
     for moment in range(moments):
         ending = make_ending()
-        reconciler = ending.manager._reconciler
-        ending.loader = reconciler._runner._loader = reconciler._unloader._loader = Careless()
+        parts = ending.manager._reconciler._transitions
+        ending.loader = parts._runner._loader = parts._unloader._loader = Careless()
         ending.write("m/2/model", "two")
         ending.pool.held.add("m")
         ending.settle()
@@ -194,7 +194,7 @@ def test_without_a_thread_to_be_had_what_goes_is_closed_all_the_same(
 
     house.write("m/1/model", "one")
     house.settle()
-    house.manager._reconciler._unloader._spawn = spawn
+    house.manager._reconciler._transitions._unloader._spawn = spawn
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert house.do(house.manager.unload("m", by="me")).versions[0].state is State.END
     assert house.loader.unloads == [("m", 1, 1)]

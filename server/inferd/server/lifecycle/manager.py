@@ -321,7 +321,7 @@ class Manager:
         self._reconciler.reconcile()
         now = self._clock()
         if self._observed.listing is not None:
-            self._readiness.first_listing(self._observed.listing, self._reconciler.wanted, now)
+            self._readiness.first_listing(self._observed.listing, self._reconciler.models, now)
         if not self._preloading and not self._stopping and self._readiness.check(self._reconciler.models, now):
             event(log, logging.INFO, "ready", models=len(self._published.serving))
             self._moment.comes()

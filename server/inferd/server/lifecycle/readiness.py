@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from inferd.server.lifecycle.reconcile.desired import Desired
 from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State
 from inferd.server.observability.events import event, get
@@ -79,15 +78,15 @@ class Readiness:
         self._until = 0.0
         self.ready = False
 
-    def first_listing(self, listing: Listing, wanted: Callable[[str], Desired], now: float) -> None:
-        """Notes what is wanted; only the first call with a complete listing counts. `wanted` gives what is desired of a
-        model."""
+    def first_listing(self, listing: Listing, models: Mapping[str, ModelState], now: float) -> None:
+        """Notes which versions are wanted; only the first call with a complete listing counts."""
         if self._awaited is not None or not listing.complete:
             return
-        self._awaited = {ServableId(name, number) for name in listing.models for number in wanted(name).wanted}
+        wanted = {name: models[name].want.wanted if name in models else frozenset() for name in listing.models}
+        self._awaited = {ServableId(name, number) for name, numbers in wanted.items() for number in numbers}
         for name, model in listing.models.items():
             newest = model.versions[0] if model.versions else None
-            if newest is not None and newest.settling and not wanted(name).wanted:
+            if newest is not None and newest.settling and not wanted[name]:
                 self._settling.add(ServableId(name, newest.number))
             elif model.error:
                 self._faulty.add(name)

@@ -117,7 +117,7 @@ class OperationContext:
             raise Unavailable(f"{subject} is held back: {version.disk.held}")
         if version.servable is not None:
             return not version.disk.settling and version.is_stale(model.settings) is False
-        if not version.disk.settling and number not in self.reconciler.wanted(model.name).wanted:
+        if not version.disk.settling and number not in model.want.wanted:
             raise Conflict(f"{subject} is not wanted any more")
         return False
 
@@ -130,7 +130,7 @@ class OperationContext:
             if disk.held:
                 return False
             raise Conflict(f"model {model.name!r}: {disk.error}")
-        wanted = self.reconciler.wanted(model.name).wanted
+        wanted = model.want.wanted
         # A version that still settles may be the one that is meant.
         newest = max(wanted, default=-1)
         if any(version.settling and version.number >= newest for version in disk.versions):

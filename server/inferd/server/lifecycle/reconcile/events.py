@@ -31,92 +31,78 @@ class ListingSeen(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadSucceeded(Event):
-    """A version is loaded, warmed up and proven. Whoever handles this owns the servable and must close it."""
+class VersionEvent(Event):
+    """Something that happened to one generation of one version."""
 
     id: ServableId
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSucceeded(VersionEvent):
+    """A version is loaded, warmed up and proven. Whoever handles this owns the servable and must close it."""
+
     servable: Servable
 
 
 @dataclass(frozen=True, slots=True)
-class LoadFailed(Event):
+class LoadFailed(VersionEvent):
     """A version could not be loaded; nothing of it is left open. `reason` is for operators."""
 
-    id: ServableId
-    generation: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class LoadAborted(Event):
+class LoadAborted(VersionEvent):
     """A load ended early because nobody wanted its result any more; nothing of it is left open."""
 
-    id: ServableId
-    generation: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class ActivationDecided(Event):
+class BarrierAnswered(VersionEvent):
     """The activation barrier has answered for a loaded version. `refusal` None: it may serve."""
 
-    id: ServableId
-    generation: int
     refusal: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class ActivationWithdrawn(Event):
+class BarrierWithdrawn(VersionEvent):
     """The question to the activation barrier was taken back, because the load is not wanted any more."""
 
-    id: ServableId
-    generation: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerLost(Event):
+class WorkerLost(VersionEvent):
     """The worker process in which a served version lives has ended."""
 
-    id: ServableId
-    generation: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class ServableDrained(Event):
+class ServableDrained(VersionEvent):
     """The last request on a retired servable has ended. May come more than once for one generation."""
 
-    id: ServableId
-    generation: int
-
 
 @dataclass(frozen=True, slots=True)
-class ServableClosed(Event):
+class ServableClosed(VersionEvent):
     """A servable is closed and its memory returned."""
 
-    id: ServableId
-    generation: int
-
 
 @dataclass(frozen=True, slots=True)
-class ServedFilesHashed(Event):
+class ServedFilesHashed(VersionEvent):
     """The hash of the files from which a generation was loaded. `digest` None: they changed or could not be read."""
 
-    id: ServableId
-    generation: int
     tree: Tree
     digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class DiskFilesHashed(Event):
+class DiskFilesHashed(VersionEvent):
     """The hash of files that look different from those that are served. `generation` is the one served when the hash
     was asked for; `digest` None: the files changed or could not be read."""
 
-    id: ServableId
-    generation: int
     tree: Tree
     digest: str | None
 

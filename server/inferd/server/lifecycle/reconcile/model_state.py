@@ -262,6 +262,7 @@ class ModelState:
     config     its settings, the last ones that could be read
     settings   their key, see `settings_key`
     frozen     explicit mode: the versions that were on disk when an operator last asked for a load
+    want       what was desired of it when that was last decided
     """
 
     def __init__(self, name: str) -> None:
@@ -272,6 +273,7 @@ class ModelState:
         self.versions: dict[int, VersionState] = {}
         self.history: OrderedDict[int, VersionStatus] = OrderedDict()
         self.frozen: frozenset[int] | None = None
+        self.want = Desired()
 
     def version(self, number: int) -> VersionState:
         """The state of a version, made if need be."""
@@ -353,8 +355,9 @@ class ModelState:
                         self.history.popitem(last=False)
                 del self.versions[number]
 
-    def status(self, want: Desired, overrides: ModelOverrides, *, persistent: bool) -> ModelStatus:
+    def status(self, overrides: ModelOverrides, *, persistent: bool) -> ModelStatus:
         """The model as others see it. `persistent`: whether the operators' overrides outlive the process."""
+        want = self.want
         policy = describe_policy(self.config.version_policy) if self.config is not None else ""
         pointing: dict[int, list[str]] = {}
         for label, number in want.labels.items():
