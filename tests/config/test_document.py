@@ -12,7 +12,7 @@ def problem(text):
     return str(caught.value)
 
 
-def test_keys_know_their_lines():
+def test_every_key_has_its_line():
     document = parse_document("a: 1\nb:\n  c: [x,\n   y]\n  d: {e: 1}\n", "f.yaml")
     assert document == {"a": 1, "b": {"c": ["x", "y"], "d": {"e": 1}}}
     assert [document.line_of(path) for path in [("a",), ("b",), ("b", "c", 1), ("b", "d", "e"), ("b", "gone"), ()]] == [
@@ -29,13 +29,13 @@ def test_keys_know_their_lines():
     ("text", "value"),
     [("off", "off"), ("yes", "yes"), ("true", True), ("010", 10), ("0x10", 16), ("0o10", 8), ("1:30", "1:30"), ("1e3", 1000.0), ("2020-01-02", "2020-01-02"), ("~", None), ("", None), ("-3", -3), ("1_000", "1_000"), (".5", 0.5)],  # noqa: E501
 )  # fmt: skip
-def test_scalars_hold_no_surprises(text, value):
+def test_scalars_are_read_as_in_yaml_1_2(text, value):
     found = parse_value(text)
     assert found == value
     assert type(found) is type(value)
 
 
-def test_an_empty_file_is_no_settings():
+def test_an_empty_file_has_no_settings():
     assert parse_document("", "f") == parse_document("# only\n", "f") == {}
 
 
@@ -54,18 +54,18 @@ def test_an_empty_file_is_no_settings():
         ("a: \x00", "expected YAML"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(text, words):
+def test_errors_name_the_line(text, words):
     assert words in problem(text)
 
 
-def test_aliases_work_and_cannot_fill_the_memory():
+def test_aliases_are_expanded_up_to_a_bound():
     document = parse_document("base: &b {x: 1, y: 2}\nm:\n  <<: *b\n  y: 3\n", "f")
     assert document["m"] == {"x": 1, "y": 3}
     bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     assert "too many values" in problem(bomb)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files_are_errors(tmp_path):
     with pytest.raises(ConfigError, match="expected a readable file, got No such file"):
         read_document(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="got Is a directory"):

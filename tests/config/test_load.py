@@ -26,7 +26,7 @@ def file(tmp_path):
     return write
 
 
-def test_nothing_given_is_the_defaults():
+def test_without_settings_the_defaults_hold():
     assert load_config() == load_config(None, {}, []) == ServerConfig()
 
 
@@ -91,7 +91,7 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
     assert value != key.default
 
 
-def test_text_stays_text_where_text_is_expected():
+def test_a_key_that_takes_text_does_not_parse_it_as_yaml():
     config = load_config(
         None, {"INFERD_SERVER__STATE_DIR": "123", "INFERD_SERVER__LISTEN": "[::]:8001"}, ["repository.load=*"]
     )
@@ -116,7 +116,7 @@ def test_models_by_environment_and_set():
     }
 
 
-def test_an_empty_section_is_no_section(file):
+def test_an_empty_section_changes_nothing(file):
     assert load_config(file("server:\nmodels:\nqueue:\n  # requests: 3\n")) == ServerConfig()
     assert load_config(file("models: {m: {batching: }}\n")).models["m"]["batching"] in ({}, None)
 
@@ -160,16 +160,16 @@ def test_errors_name_the_variable_or_the_flag():
     assert "did you mean server.listen?" in errors(None, {"INFERD_SERVR__LISTEN": "a:1", "INFERD_SERVER__LISTN": "a:1"})
 
 
-def test_an_environment_error_wins_over_the_file_that_is_right(file):
+def test_a_wrong_environment_variable_is_an_error_though_the_file_is_right(file):
     assert errors(file("log: {level: info}\n"), {"INFERD_LOG__LEVEL": "loud"}).startswith("environment variable")
 
 
-def test_all_problems_come_together(file):
+def test_all_problems_are_reported_together(file):
     text = errors(file("a: 1\nlog: {level: x}\nmodels: {m: {foo: 1}}\n"), {"INFERD_DRAIN__GRACE": "5"}, ["nonsense"])
     assert len(text.splitlines()) == 5
 
 
-def test_one_underscore_too_few_is_told_and_other_programs_variables_are_left_alone():
+def test_a_missing_underscore_is_reported_and_foreign_variables_are_ignored():
     kubernetes = {
         "INFERD_PORT": "tcp://10.0.0.1:8001",
         "INFERD_SERVICE_HOST": "10.0.0.1",
@@ -180,7 +180,7 @@ def test_one_underscore_too_few_is_told_and_other_programs_variables_are_left_al
 
 
 @pytest.mark.parametrize("item", ["", "x", "=1", "a..b=1", ".a=1", "a.=1", 'a."b=1', "a b=1", "a[0]=1"])
-def test_what_is_no_key_and_value_is_refused(item):
+def test_a_set_flag_without_key_and_value_is_refused(item):
     assert "expected KEY=VALUE" in errors(None, {}, [item])
 
 
@@ -256,12 +256,12 @@ def test_any_environment_gives_a_configuration_or_a_config_error(environ):
     assert all(problem.expected for problem in problems)
 
 
-def test_the_names_of_named_models_are_taken_as_they_are_written():
+def test_names_of_configured_models_keep_their_case():
     assert load_config(None, {"INFERD_REPOSITORY__MODELS__Half_Two": "/m"}).repository.models == {"Half_Two": "/m"}
     assert load_config(None, {}, ["repository.models.Half=/m"]).repository.models == {"Half": "/m"}
 
 
-def test_defaults_yield_to_everything():
+def test_everything_overrides_the_defaults():
     defaults = {"repository.roots": []}
     assert load_config(defaults=defaults).repository.roots == ()
     assert load_config(None, {"INFERD_REPOSITORY__ROOTS": "a"}, defaults=defaults).repository.roots == ("a",)
@@ -275,7 +275,7 @@ def test_defaults_yield_to_everything():
         ("[a:1, {}]", "text"),
     ],
 )
-def test_text_that_is_a_mapping_to_yaml_is_text_where_none_can_stand(text, told):
+def test_text_that_yaml_reads_as_a_mapping_is_text_for_a_key_that_takes_none(text, told):
     assert told in errors(None, {}, [f"server.listen={text}"])
 
 
@@ -291,11 +291,11 @@ def test_text_that_is_a_mapping_to_yaml_is_text_where_none_can_stand(text, told)
         ("max_streams_per_connection=9999999999", "at most 2147483647"),
     ],
 )
-def test_what_the_core_of_grpc_cannot_hold_is_refused_at_once(setting, told):
+def test_values_beyond_32_bits_are_refused_for_grpc(setting, told):
     assert told in errors(None, {}, [f"grpc.{setting}"])
 
 
-def test_an_item_that_is_refused_is_told_once():
+def test_a_refused_item_is_reported_once():
     told = errors(None, {}, ["models.m.version_policy={specific: [-1]}"])
     assert told.count("expected") == 1, told
     assert "specific[0]: expected greater than or equal to 0, got -1" in told

@@ -7,11 +7,11 @@ from inferd.server.config.load import load_config, model_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
 
 
-def test_nothing_given_is_the_defaults():
+def test_without_settings_the_defaults_hold():
     assert config_of(ServerConfig(), "m") == ModelConfig()
 
 
-def test_each_layer_wins_over_the_one_below():
+def test_each_layer_overrides_the_one_below():
     server = load_config(
         None, {}, ["queue.requests=1", "queue.bytes=1KiB", "batching.max_queue_delay=1ms", "models.m.stateful=true"]
     )
@@ -30,7 +30,7 @@ def test_each_layer_wins_over_the_one_below():
     assert config_of(over, "m", yaml, pbtxt).batching.max_batch_size == 9
 
 
-def test_a_version_policy_is_replaced_as_a_whole():
+def test_a_version_policy_replaces_that_of_a_lower_layer():
     server = load_config(None, {}, ["models.m.version_policy.specific=[4]"])
     policy = config_of(
         server, "m", {"version_policy": {"all": True}}, {"version_policy": {"latest": {}}}
@@ -38,7 +38,7 @@ def test_a_version_policy_is_replaced_as_a_whole():
     assert (policy.latest, policy.all, policy.specific) == (None, False, (4,))
 
 
-def test_the_servers_preferred_batch_size_yields_to_a_smaller_model():
+def test_the_servers_preferred_batch_size_is_limited_to_the_models_maximum():
     server = load_config(None, {}, ["batching.preferred_batch_size=16"])
     assert config_of(server, "m").batching.preferred_batch_size == 16
     assert config_of(server, "m", {"batching": {"max_batch_size": 4}}).batching.preferred_batch_size == 4
@@ -46,7 +46,7 @@ def test_the_servers_preferred_batch_size_yields_to_a_smaller_model():
         config_of(server, "m", {"batching": {"max_batch_size": 4, "preferred_batch_size": 8}})
 
 
-def test_a_value_that_only_fits_together_with_model_yaml_is_no_error_at_start():
+def test_a_value_that_needs_model_yaml_to_be_valid_is_no_error_at_start():
     server = load_config(None, {}, ["models.m.batching.preferred_batch_size=64"])
     assert config_of(server, "m", {"batching": {"max_batch_size": 128}}).batching.preferred_batch_size == 64
     with pytest.raises(ConfigError):
@@ -65,19 +65,19 @@ def test_errors_name_the_file_and_the_line():
 @pytest.mark.parametrize(
     "yaml", [{"queue": {"bytes": 5}}, {"batching": {"max_queue_delay": 3}}, {"labels": {"x": "3"}}, {"batching": []}]
 )
-def test_model_yaml_is_checked_like_config_yaml(yaml):
+def test_model_yaml_is_validated_like_config_yaml(yaml):
     with pytest.raises(ConfigError, match=r"model\.yaml: "):
         config_of(ServerConfig(), "m", yaml)
 
 
-def test_an_empty_section_of_model_yaml_is_no_section():
+def test_an_empty_section_of_model_yaml_changes_nothing():
     assert (
         config_of(ServerConfig(), "m", parse_document("batching:\nlabels:\nsignatures:\nversion_policy:\n", "f"))
         == ModelConfig()
     )
 
 
-def test_notes_of_the_pbtxt_come_with_the_settings():
+def test_notes_on_config_pbtxt_are_returned_with_the_settings():
     _, notes = model_config(ServerConfig(), "m", None, {"max_batch_size": 4, "optimization": {"x": 1}})
     assert notes == (
         "config.pbtxt: batching is trusted, not proven: max_batch_size is 4",

@@ -15,7 +15,7 @@ from inferd.server.config.schema import (
 )
 
 
-def test_the_agreed_defaults():
+def test_the_documented_defaults():
     config = ServerConfig()
     assert config.grpc.max_message == 64 * 2**20
     assert (config.queue.requests, config.queue.bytes) == (1024, 256 * 2**20)
@@ -41,7 +41,7 @@ def test_a_policy_is_one_choice_and_survives_a_round_trip(policy):
     assert sum([made.latest is not None, made.all, made.specific is not None]) == 1
 
 
-def test_no_policy_is_the_newest_version():
+def test_without_a_policy_the_newest_version_is_served():
     assert Policy().latest == ModelConfig().version_policy.latest == 1
 
 
@@ -70,7 +70,7 @@ def test_a_wrong_policy_is_refused(policy):
         ("[fe80::1%eth0]:5", ("fe80::1%eth0", 5)),
     ],
 )
-def test_host_and_port(text, parts):
+def test_host_and_port_are_split(text, parts):
     assert split_host_port(text) == parts
 
 
@@ -78,14 +78,14 @@ def test_host_and_port(text, parts):
     "text",
     ["8001", ":8001", "host", "host:", "host:65536", "host:-1", "::1:80", "[]:80", "a b:80", "host:8x", "http://h:80"],
 )
-def test_what_is_no_host_and_port_is_refused(text):
+def test_an_address_without_host_and_port_is_refused(text):
     with pytest.raises(ValueError, match="expected HOST:PORT"):
         split_host_port(text)
     with pytest.raises(ValidationError, match="expected HOST:PORT"):
         Server(listen=(text,))
 
 
-def test_addresses_one_text_is_a_list_of_one_and_a_unix_socket_is_for_grpc_only():
+def test_one_address_is_a_list_of_one_and_unix_sockets_are_for_grpc_only():
     assert Server(listen="[::]:8001").listen == ("[::]:8001",)
     assert Server(listen=("unix:/run/inferd.sock",)).listen == ("unix:/run/inferd.sock",)
     with pytest.raises(ValidationError, match="HOST:PORT"):
@@ -94,14 +94,14 @@ def test_addresses_one_text_is_a_list_of_one_and_a_unix_socket_is_for_grpc_only(
         Server(listen=("a:1", "a:1"))
 
 
-def test_a_misspelt_readiness_is_no_model():
+def test_a_misspelt_readiness_is_not_read_as_a_model():
     assert Server(readiness=("a", "b")).readiness == ("a", "b")
     with pytest.raises(ValidationError):
         Server(readiness="strcit")
 
 
 @pytest.mark.parametrize("label", ["stable", "canary-2", "a.b_c", "_x"])
-def test_labels(label):
+def test_valid_labels(label):
     assert ModelConfig(labels={label: 3}).labels == {label: 3}
 
 
@@ -112,7 +112,7 @@ def test_a_label_that_could_be_a_version_or_breaks_a_path_is_refused(label):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0", "auto", ("cpu", "cuda:1")])
-def test_devices(device):
+def test_valid_devices(device):
     assert Instances(device=device).device == device
 
 
@@ -130,7 +130,7 @@ def test_tensors_take_both_names_of_strings_and_refuse_unknown_types():
         Tensor(name="x", dtype="FP32", shape=(-2,))
 
 
-def test_names_are_used_once():
+def test_duplicate_names_are_refused():
     x = Tensor(name="x", dtype="FP32")
     with pytest.raises(ValidationError, match="different names"):
         DeclaredSignature(inputs=(x, x))
@@ -138,7 +138,7 @@ def test_names_are_used_once():
         ModelConfig(signatures=(DeclaredSignature(inputs=(x,)), DeclaredSignature(inputs=(x,))))
 
 
-def test_settings_that_contradict_each_other_are_refused():
+def test_contradictory_settings_are_refused():
     with pytest.raises(ValidationError, match="preferred_batch_size of at most"):
         Batching(max_batch_size=4, preferred_batch_size=5)
     with pytest.raises(ValidationError, match="retry_max of at least"):
@@ -146,6 +146,6 @@ def test_settings_that_contradict_each_other_are_refused():
 
 
 @pytest.mark.parametrize("value", [True, "8", 8.0, 0])
-def test_counts_are_whole_numbers_and_nothing_that_looks_like_one(value):
+def test_a_count_that_is_no_positive_integer_is_refused(value):
     with pytest.raises(ValidationError):
         Batching(max_batch_size=value)

@@ -14,7 +14,7 @@ def x(**fields):
     return {"name": "x", "data_type": "TYPE_FP32", "dims": [3, -1], **fields}
 
 
-def test_nothing_is_nothing():
+def test_an_empty_config_pbtxt_sets_nothing():
     assert translate("m", {}).values == {}
     assert translate("m", {}).notes == ()
 
@@ -29,7 +29,7 @@ def test_nothing_is_nothing():
         ("tensorrt", "tensorrt"),
     ],
 )
-def test_backends(kind, name):
+def test_backend_names_are_translated(kind, name):
     assert config(backend=kind).backend == name
 
 
@@ -37,12 +37,12 @@ def test_backends(kind, name):
     ("kind", "name"),
     [("onnxruntime_onnx", "onnx"), ("pytorch_libtorch", "torch"), ("tensorflow_savedmodel", "tensorflow")],
 )
-def test_platforms(kind, name):
+def test_platform_names_are_translated(kind, name):
     assert config(platform=kind).backend == name
     assert config(platform=kind, backend="").backend == name
 
 
-def test_the_name_is_the_directorys():
+def test_the_name_must_be_that_of_the_directory():
     assert config(name="m") == config()
     with pytest.raises(
         ConfigError, match=r"config\.pbtxt: name: expected the name of the model's directory, 'm', got 'other'"
@@ -57,7 +57,7 @@ def test_dims_leave_the_batch_axis_out_when_the_model_batches():
     assert (batched.batching.mode, batched.batching.max_batch_size) == ("trusted", 8)
 
 
-def test_a_maximum_of_zero_is_no_batching_and_its_absence_says_nothing():
+def test_max_batch_size_zero_turns_batching_off_and_without_it_the_default_holds():
     off = config(max_batch_size=0, input=[x()])
     assert off.batching.mode == "off"
     assert off.signatures[0].inputs[0].shape == (3, -1)
@@ -71,7 +71,7 @@ def test_reshape_gives_the_models_own_shape():
     assert not any("reshape" in note for note in translation.notes)
 
 
-def test_dynamic_batching():
+def test_dynamic_batching_is_translated():
     found = config(
         max_batch_size=16,
         dynamic_batching={
@@ -96,7 +96,7 @@ def test_dynamic_batching():
         ([{"count": 0, "kind": "KIND_AUTO"}], 1, "auto"),
     ],
 )
-def test_instance_groups(groups, count, device):
+def test_instance_groups_are_translated(groups, count, device):
     found = config(instance_group=groups).instances
     assert (found.count, found.device) == (count, device)
 
@@ -110,12 +110,12 @@ def test_instance_groups(groups, count, device):
         ({"specific": {"versions": [1, 3]}}, (None, False, (1, 3))),
     ],
 )
-def test_version_policies(policy, found):
+def test_version_policies_are_translated(policy, found):
     policy = config(version_policy=policy).version_policy
     assert (policy.latest, policy.all, policy.specific) == found
 
 
-def test_threads_are_a_parameter():
+def test_the_thread_count_is_read_from_parameters():
     assert config(parameters={"intra_op_thread_count": {"string_value": "4"}}).instances.threads == 4
     assert config(parameters={"intra_op_thread_count": "4"}).instances.threads == 4
 
@@ -139,7 +139,7 @@ def test_threads_are_a_parameter():
         ({"output": [x()]}, "output is not honoured without input"),
     ],
 )
-def test_what_is_not_honoured_is_noted(pbtxt, words):
+def test_fields_that_are_not_honoured_are_noted(pbtxt, words):
     assert any(words in note for note in translate("m", pbtxt).notes)
 
 
@@ -151,7 +151,7 @@ def test_what_is_not_honoured_is_noted(pbtxt, words):
         {"optimization": {}},
     ],
 )
-def test_what_changes_nothing_is_not_noted(quiet):
+def test_fields_without_effect_are_not_noted(quiet):
     assert translate("m", quiet).notes == ()
 
 
@@ -173,6 +173,6 @@ def test_what_changes_nothing_is_not_noted(quiet):
         {"instance_group": [{"gpus": ["a"]}]},
     ],
 )
-def test_nonsense_is_a_config_error(bad):
+def test_wrong_fields_are_config_errors(bad):
     with pytest.raises(ConfigError, match=r"^config\.pbtxt: "):
         config(**bad)

@@ -1,6 +1,6 @@
-"""config.yaml and docs/configuration.md are in step with the schema.
+"""config.yaml and docs/configuration.md match the schema.
 
-To renew them: python -m inferd.server.config.render .
+To write them again: python -m inferd.server.config.render .
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ from inferd.server.config.schema import ModelConfig, ServerConfig
 ROOT = Path(__file__).parents[2]
 
 
-def test_config_yaml_is_the_schema_written_out():
+def test_config_yaml_is_rendered_from_the_schema():
     assert (ROOT / render.CONFIG_FILE).read_text() == render.config_yaml()
 
 
-def test_config_yaml_says_the_defaults():
+def test_config_yaml_shows_the_defaults():
     document = parse_document((ROOT / render.CONFIG_FILE).read_text(), "config.yaml")
     assert load_config(ROOT / render.CONFIG_FILE) == ServerConfig()
     for key in all_keys(ServerConfig):
@@ -34,7 +34,7 @@ def test_config_yaml_says_the_defaults():
         assert key.section is not None or value == key.written, key.path
 
 
-def test_what_is_commented_out_works_when_it_is_not():
+def test_commented_settings_are_valid():
     text = (ROOT / render.CONFIG_FILE).read_text()
     lines, inside = [], False
     for line in text.splitlines():
@@ -68,7 +68,7 @@ def load_config_text(text):
     return validated(ServerConfig, [Layer(parse_document(text, "f"), "f")])
 
 
-def test_the_documentation_shows_every_key():
+def test_the_documentation_lists_every_key():
     document = (ROOT / render.DOCUMENT).read_text()
     assert render.with_tables(document) == document
     for model in (ServerConfig, ModelConfig):
@@ -84,29 +84,29 @@ def test_the_documentation_shows_every_key():
         assert f"| `{name}` |" in document
 
 
-def test_the_documentations_example_is_a_model_yaml():
+def test_the_example_in_the_documentation_is_a_valid_model_yaml():
     example = (ROOT / render.DOCUMENT).read_text().split("```yaml\n")[1].split("```")[0]
     config = config_of(ServerConfig(), "m", parse_document(example, "example"))
     assert config.signatures[0].inputs[0].shape == (-1, 1, 28, 28)
 
 
-def test_every_key_says_what_it_means():
+def test_every_key_is_documented():
     for model in (ServerConfig, ModelConfig):
         for key in all_keys(model):
             assert len(render.meaning_of(key)) > 10, key.path
             assert all(render.meaning_of(inner) for _, inner in item_keys(key, key.path[-1])), key.path
 
 
-def test_the_json_schema_says_what_every_key_means():
+def test_the_json_schema_describes_every_key():
     schema = render.json_schema()
     sections = [schema, *(each for each in schema["$defs"].values() if "properties" in each)]
     assert len(sections) > 20
     for section in sections:
         for name, key in section["properties"].items():
-            assert "$ref" in key or len(key["description"]) > 10, name  # a section says it itself
+            assert "$ref" in key or len(key["description"]) > 10, name  # a section has a description of its own
 
 
-def test_the_json_schema_knows_the_keys_and_their_defaults():
+def test_the_json_schema_has_the_keys_and_their_defaults():
     schema = render.json_schema()
     assert schema["properties"]["models"]["additionalProperties"] == {"$ref": "#/$defs/ModelConfig"}
     assert schema["$defs"]["Grpc"]["properties"]["max_message"]["default"] == "64MiB"

@@ -1,1 +1,1 @@
-"""Settings: what there is (`schema`), in which units (`units`), where it is read from (`load`)."""
+"""Settings: the keys (`schema`), units of times and sizes (`units`), and where values are read from (`load`)."""

@@ -1,4 +1,4 @@
-"""Settings of who may call, what they may do, and how much of it."""
+"""Settings for authentication, authorization and limits of callers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Granted(Section):
     """Scopes, and the models that they are for."""
 
     scopes: Scopes = ()
-    """predict; metadata: see what is served; admin: load, unload, label, roll back (metadata comes with it)."""
+    """predict; metadata: see what is served; admin: load, unload, label, roll back (includes metadata)."""
     models: Texts = ("*",)
     """Patterns of model names, as in a shell: "*", "fraud-*", "digits"."""
 
@@ -52,15 +52,15 @@ class Auth(Section):
     certificates: dict[Text, Granted] = Field(default_factory=dict)
     """By common name or alternative name of a client's certificate: its `scopes` and `models`. Needs tls.client_ca."""
     anonymous: Granted = Granted()
-    """What callers without credentials may do, once credentials are set up at all."""
+    """What callers without credentials may do, if credentials are configured."""
     open: Opened = ("health",)
     """What needs no credentials: health (of the server, not of models), metrics, reflection (and /docs)."""
     poll: Interval = 1.0
-    """Time between two looks at the files of tokens, keys and certificates."""
+    """Time between two checks of the files with tokens, keys and certificates."""
 
     @property
     def enabled(self) -> bool:
-        """Whether callers are told apart at all."""
+        """Whether any kind of credentials is configured."""
         return self.tokens_file is not None or self.jwt is not None or bool(self.certificates)
 
 
@@ -82,7 +82,7 @@ class Clients(Section):
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is bounded."""
+        """Whether any bound is set."""
         return self.rate is not None or self.concurrency is not None
 
 

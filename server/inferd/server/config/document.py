@@ -1,7 +1,7 @@
-"""YAML as settings want it: the line of every key, no key twice, and no surprises of YAML 1.1.
+"""Reads YAML for settings: keeps the line of every key, refuses duplicate keys, and reads scalars as YAML 1.2 does.
 
-In YAML 1.1 `off` is false, `010` is eight and `1:30` is ninety. Here, as in YAML 1.2's core schema, only true and false
-are booleans, numbers are decimal (or 0x, 0o), and everything else that is not null is text.
+In YAML 1.1 `off` is false, `010` is eight and `1:30` is ninety. In YAML 1.2's core schema only true and false are
+booleans, numbers are decimal (or 0x, 0o), and everything else that is not null is text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_VALUES: Final = 1_000_000
 
 
 class Document(dict[str, Any]):
-    """A mapping read from a file: `source` names it, `line_of` finds the line of a key."""
+    """A mapping that was read from YAML. `source` is the file's name; `line_of` gives the line of a key."""
 
     def __init__(self, values: Mapping[str, Any], source: str, lines: Mapping[Path_, int]) -> None:
         super().__init__(values)
@@ -29,14 +29,14 @@ class Document(dict[str, Any]):
         self._lines: Final = dict(lines)
 
     def line_of(self, path: Path_) -> int:
-        """1-based line of the key at `path`, or of the nearest key around it; 0 for the whole."""
+        """The line (from 1) of the key at `path`, or of the nearest key above it; 0 for the whole document."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 0)
 
 
 def read_document(file: Path, source: str | None = None) -> Document:
-    """Reads a YAML file that holds a mapping (or nothing). Raises ConfigError."""
+    """Reads a YAML file that holds a mapping, or nothing. Raises ConfigError."""
     name = source or str(file)
     try:
         with file.open("rb") as stream:
@@ -54,7 +54,7 @@ def read_document(file: Path, source: str | None = None) -> Document:
 
 
 def parse_document(text: str, source: str) -> Document:
-    """Reads YAML text that holds a mapping (or nothing). Raises ConfigError."""
+    """Reads YAML text that holds a mapping, or nothing. Raises ConfigError."""
     index = _Index(source)
     try:
         value, node = _load(text)
@@ -74,7 +74,7 @@ def parse_document(text: str, source: str) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """One YAML value, such as `8`, `off` or `[a, b]`. Raises ValueError that says what is wrong."""
+    """Reads one YAML value, such as `8`, `off` or `[a, b]`. Raises ValueError, which says what was expected."""
     try:
         value, node = _load(text)
         if node is not None:
@@ -125,16 +125,17 @@ def _load(text: str) -> tuple[Any, yaml.Node | None]:
             return None, None
         if _expanded(node, {}) > MOST_VALUES:
             raise ValueError("its aliases stand for too many values")
-        # Constructing a mapping flattens its merge keys into the node, so duplicates are looked for on a second parse.
+        # Constructing a mapping merges its merge keys into the node. A second parse gives the nodes as written, in
+        # which duplicate keys can be found.
         return loader.construct_document(node), yaml.compose(text, Loader=_Loader)
     finally:
         loader.dispose()
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Values below `node` when every alias is written out: nine aliases of nine aliases ... fill any memory."""
+    """How many values `node` holds when every alias is expanded. Nested aliases grow exponentially."""
     if id(node) not in sizes:
-        sizes[id(node)] = 1  # an alias to itself counts once; `_index` refuses it
+        sizes[id(node)] = 1  # an alias to a value around itself counts once; `_Index` refuses it
         inner: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):
             inner = node.value
@@ -145,7 +146,7 @@ def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
 
 
 class _Index:
-    """Notes the line of every key. Raises ConfigError for a key that is there twice or is not text."""
+    """Collects the line of every key. Raises ConfigError for a duplicate key and for a key that is not text."""
 
     def __init__(self, source: str) -> None:
         self.lines: Final[dict[Path_, int]] = {}
@@ -156,7 +157,7 @@ class _Index:
     def visit(self, node: yaml.Node, path: Path_ = ()) -> None:
         if id(node) in self._above:
             raise self._error(path, "no alias to a value around itself", "", node)
-        if id(node) in self._seen:  # an alias: its lines are those of its anchor
+        if id(node) in self._seen:  # an alias: it has the lines of its anchor
             return
         self._seen.add(id(node))
         self._above.add(id(node))
@@ -198,7 +199,7 @@ def _kind(value: Any) -> str:
 
 def _syntax(error: yaml.YAMLError, source: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    what = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
     return Problem(
-        source, "", "YAML", str(what).removeprefix("but found "), line=mark.line + 1 if mark is not None else 0
+        source, "", "YAML", str(reason).removeprefix("but found "), line=mark.line + 1 if mark is not None else 0
     )

@@ -1,4 +1,5 @@
-"""An ensemble's settings: models of the same server, wired to each other. The text under a key documents it."""
+"""An ensemble's settings: models of the same server whose inputs and outputs are connected. The text under a key
+documents it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from inferd.server.config.fields import Section, Text, Version
 
 
 class Step(Section):
-    """One model of an ensemble, and how it is wired."""
+    """One model of an ensemble, and how it is connected."""
 
     model: Text
     """Name of a model of this server."""
@@ -23,5 +24,5 @@ class Step(Section):
 
     @property
     def target(self) -> str:
-        """Model and version, for people."""
+        """Model and version, as messages show them."""
         return repr(self.model) if self.version is None else f"{self.model!r} version {self.version}"

@@ -1,4 +1,4 @@
-"""What is wrong with a setting: which file, which key, what was expected, what came, and the nearest known key."""
+"""Errors in settings: which file, which key, what was expected, what was found, and the nearest known key."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SHOWN: Final = 120
 class Problem:
     """One wrong setting.
 
-    source     where it is written: "config.yaml", "environment variable INFERD_LOG__LEVEL", "--set log.level"
-    line       1-based line of a file, 0 where there is none
-    key        dotted path of the key, "" for the whole
+    source     where it is set: "config.yaml", "environment variable INFERD_LOG__LEVEL", "--set log.level"
+    line       line of the file, from 1; 0 if the source is no file
+    key        dotted path of the key, "" for the whole source
     expected   what would have been right
-    got        what came, secrets hidden
-    nearest    the known key or value that was probably meant, "" where none is near
+    got        what was found, with secrets hidden
+    nearest    the known key or value that was probably meant, "" if none is similar
     """
 
     source: str
@@ -32,7 +32,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}" if self.line else self.source
-        # "--set log.level" names the key already.
+        # A source such as "--set log.level" names the key already.
         text = f"{place}: {self.key}: " if self.key and not place.endswith(f" {self.key}") else f"{place}: "
         text += f"expected {self.expected}"
         if self.got:
@@ -43,7 +43,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """Settings that cannot be used. `str(error)` has one line per problem; secrets are not in it."""
+    """Settings that cannot be used. `str(error)` has one line for each problem and contains no secrets."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: Final = tuple(problems)
@@ -51,7 +51,7 @@ class ConfigError(Exception):
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """`models."a.b".labels[2]` from its parts, as `--set` reads it."""
+    """A path as one text, in the notation of `--set`: `models."a.b".labels[2]`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -63,7 +63,8 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def shown(value: Any, path: Sequence[str | int] = ()) -> str:
-    """A value as a message may show it: short, on one line, without secrets."""
+    """A value for a message: short, on one line, without secrets. `path` is the key's path, whose names decide whether
+    the value is a secret."""
     if any(isinstance(part, str) and is_secret(part) for part in path):
         return HIDDEN
     text = repr(redacted(value)) if isinstance(value, Mapping | list | tuple | str) else repr(value)

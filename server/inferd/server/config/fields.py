@@ -1,4 +1,4 @@
-"""Kinds of values that settings are made of, each with its check. Errors say what was expected and what came."""
+"""The types of the values of settings, each with its check. Errors say what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.%A-Za-z0-9]*:[0-9A-Fa-
 
 
 class Section(BaseModel):
-    """Frozen; an unknown key is an error. The text under a key says what it means: see `meanings`."""
+    """Base of all sections. Frozen; an unknown key is an error. The text under a key documents it (see `meanings`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
 
 def one_is_a_list(value: Any) -> Any:
-    """A single text stands for a list of one."""
+    """Makes a list of one item of a single text; leaves other values alone."""
     return (value,) if isinstance(value, str) else value
 
 
 def split_host_port(text: str) -> tuple[str, int]:
-    """Host (an IPv6 address without its brackets) and port of "HOST:PORT". Raises ValueError."""
+    """The host (an IPv6 address without its brackets) and the port of "HOST:PORT". Raises ValueError."""
     wanted = f"expected HOST:PORT, such as 0.0.0.0:8001 or [::]:8001, with a port up to 65535, got {text!r}"
     host, colon, port = text.rpartition(":")
     if not colon or not _HOST.fullmatch(host):
@@ -75,7 +75,7 @@ def _dtype(text: str) -> str:
 
 
 def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The items, each of which may be there once."""
+    """Returns the items. Raises ValueError if one of them occurs twice."""
     twice = sorted({repr(item) for item in value if value.count(item) > 1})
     if twice:
         raise ValueError(f"expected every item once, got {', '.join(twice)} more than once")
@@ -88,10 +88,10 @@ def _above_zero(value: float) -> float:
     return value
 
 
-def _within(most: float, told: str) -> AfterValidator:
+def _within(most: float, shown: str) -> AfterValidator:
     def check(value: float) -> float:
         if value > most:
-            raise ValueError(f"expected at most {told}, which is gRPC's own bound, got {value}")
+            raise ValueError(f"expected at most {shown}, which is gRPC's own bound, got {value}")
         return value
 
     return AfterValidator(check)
@@ -107,7 +107,7 @@ Room = Annotated[Size, AfterValidator(_above_zero)]
 GrpcInterval = Annotated[Interval, _within(_INT32 // 1000, "2147483s")]
 GrpcRoom = Annotated[Room, _within(_INT32, "2147483647B")]
 GrpcCount = Annotated[Count, _within(_INT32, "2147483647")]
-"""What the core of gRPC holds in 32 bits: times in milliseconds, sizes in bytes, counts."""
+"""Values that gRPC's core keeps as 32-bit integers: times in milliseconds, sizes in bytes, counts."""
 Flag = Annotated[bool, Strict()]
 Version = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 Dimension = Annotated[int, Strict(), Field(ge=-1, lt=2**63)]

@@ -1,4 +1,4 @@
-"""What keys there are: the schema walked by path. For the nearest known key, for raw text, for the documentation."""
+"""The keys of a schema, by path: to suggest the nearest known key, to read raw text, and to write documentation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ KeyPath = tuple[str, ...]
 class Key:
     """One key of a schema.
 
-    default    `...` for a key that must be given; `written` is it as a file has it, with its unit
-    holder     the section that the key is in
-    section    set when the key holds keys of its own, which follow it; `optional`: it may be null
+    default    its default, `...` if it is required
+    written    the default as a file has it, with its unit
+    holder     the section that contains the key
+    section    if the key is a section of its own: that section
+    optional   the key is a section that may be null
     """
 
     path: KeyPath
@@ -37,7 +39,8 @@ class Key:
 
 
 def all_keys(model: type[Section], above: KeyPath = ()) -> Iterator[Key]:
-    """Every key of a schema, a section before what is in it. Items of lists and of free mappings are not keys."""
+    """Every key of a schema, a section before its own keys. Items of lists and of mappings by free names are not
+    included (see item_keys)."""
     for name, field in model.model_fields.items():
         path = (*above, name)
         section = next((kind for kind in _choices(field.annotation) if _is_section(kind)), None)
@@ -50,8 +53,8 @@ def all_keys(model: type[Section], above: KeyPath = ()) -> Iterator[Key]:
 
 
 def item_keys(key: Key, at: str) -> Iterator[tuple[str, Key]]:
-    """The keys of the sections that a list or a mapping by free names holds, as `at[].key` and `at.<name>.key`, those
-    further down included. `at`: what the key itself is called."""
+    """The keys of sections in a list or in a mapping by free names, with their names: `at[].key` and `at.<name>.key`,
+    at all depths. `at` is the name of the key itself."""
     for kind in _choices(key.annotation):
         held = typing.get_args(kind)[-1:] if typing.get_origin(kind) is dict else typing.get_args(kind)[:1]
         if not held or not _is_section(held[0]):
@@ -64,7 +67,7 @@ def item_keys(key: Key, at: str) -> Iterator[tuple[str, Key]]:
 
 
 def annotations_at(path: Sequence[str | int], root: type[Section] = ServerConfig) -> tuple[Any, ...]:
-    """What may stand at a path, unions taken apart; empty where there is no such key."""
+    """The types allowed at a path, with unions split; empty if there is no such key."""
     found: tuple[Any, ...] = (root,)
     for depth, part in enumerate(path):
         if root is ServerConfig and depth == 2 and path[0] == "models":
@@ -76,24 +79,24 @@ def annotations_at(path: Sequence[str | int], root: type[Section] = ServerConfig
 
 
 def section_at(path: Sequence[str | int], root: type[Section] = ServerConfig) -> type[Section] | None:
-    """The section whose keys stand below a path."""
+    """The section at a path, None if there is none."""
     return next((kind for kind in annotations_at(path, root) if _is_section(kind)), None)
 
 
 def takes_text(path: Sequence[str | int], root: type[Section] = ServerConfig) -> bool:
-    """Whether text, or a list of texts, is right at a path."""
+    """Whether text, or a list of texts, is allowed at a path."""
     return any(_is_text(kind) for kind in annotations_at(path, root))
 
 
 def nearest_key(path: Sequence[str | int], root: type[Section] = ServerConfig) -> str:
-    """The known key that an unknown one was probably meant to be, dotted; "" when none is near."""
+    """The known key (dotted) that was probably meant by an unknown one; "" if none is similar."""
     wrong = str(path[-1])
     section = section_at(path[:-1], root)
     siblings = list(section.model_fields) if section is not None else []
     found = nearest(wrong, siblings)
     if found:
         return dotted((*path[:-1], found))
-    # Right key, wrong place: `max_batch_size` at the top. Or two levels misspelt in one.
+    # A right key in the wrong place, such as `max_batch_size` at the top level, or below a misspelt section.
     inside = ("models", str(path[1])) if root is ServerConfig and len(path) > 2 and path[0] == "models" else ()
     keys = [key.path for key in all_keys(ModelConfig if inside else root)]
     same = [inside + key for key in keys if key[-1] == wrong]
@@ -101,20 +104,20 @@ def nearest_key(path: Sequence[str | int], root: type[Section] = ServerConfig) -
 
 
 def nearest(wrong: str, known: Sequence[str]) -> str:
-    """The known word nearest to a wrong one, "" when none is near."""
-    import difflib  # for who has made a mistake only
+    """The known word nearest to a wrong one, "" if none is similar."""
+    import difflib  # needed for errors only
 
     found = difflib.get_close_matches(wrong.lower(), [word.lower() for word in known], n=1, cutoff=0.6)
     return next((word for word in known if found and word.lower() == found[0]), "")
 
 
 def is_mapping(annotation: Any) -> bool:
-    """Whether `key: value` pairs are right for an annotation."""
+    """Whether an annotation allows a mapping."""
     return _is_section(annotation) or typing.get_origin(annotation) is dict
 
 
 def is_list(annotation: Any) -> bool:
-    """Whether a list is right for an annotation."""
+    """Whether an annotation allows a list."""
     return typing.get_origin(annotation) is tuple
 
 

@@ -1,6 +1,7 @@
-"""Layers of settings: each from one source, laid over each other, and checked together.
+"""Layers of settings: each comes from one source, higher layers override lower ones, and the result is validated.
 
-A layer knows where each of its values is written, so that an error in the sum names the file, variable or flag.
+A layer knows where each of its values is set, so that an error in the merged settings names the file, environment
+variable or flag.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from inferd.server.config.units import WRITTEN
 Where = tuple[str | int, ...]
 SectionT = TypeVar("SectionT", bound=Section)
 
-# Alternatives of one choice: a higher layer that makes another choice must not be mixed with a lower one's.
-_WHOLE: Final = frozenset({"version_policy"})
+# Keys whose value is one of several alternatives. A higher layer replaces the value of a lower one instead of merging.
+_REPLACED: Final = frozenset({"version_policy"})
 
 _EXPECTED: Final = {
     "string_type": "text (in quotes)",
@@ -40,7 +41,7 @@ _EXPECTED: Final = {
 
 
 class Layer:
-    """Settings from one source. `names` gives the source of single paths (one variable, one flag)."""
+    """Settings from one source. `names` gives the source of single paths (an environment variable, a flag)."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Layer:
         self._above: Final = above
 
     def below(self, path: KeyPath) -> Layer:
-        """The layer of what stands at a path; empty where there is nothing."""
+        """The part of the layer at a path, as a layer; empty if there is no mapping at the path."""
         value: Any = self.values
         for part in path:
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -66,7 +67,7 @@ class Layer:
         return Layer(values, self._source, self._names, document=self._document, above=(*self._above, *path))
 
     def holds(self, path: Where) -> int:
-        """How many parts of the path are written in this layer."""
+        """How many parts of the path this layer contains."""
         value: Any = self.values
         for depth, part in enumerate(path):
             if not _has(value, part):
@@ -75,11 +76,12 @@ class Layer:
         return len(path)
 
     def without_empty_sections(self, model: type[Section]) -> Layer:
-        """A key with all that it holds commented out reads as null: where null is no value, it stands for nothing."""
+        """The layer without sections that are null. A section whose keys are all commented out reads as null; it
+        counts as not given, unless null is an allowed value."""
         return Layer(_without_empty_sections(self.values, model), self._source)
 
     def where(self, path: Where) -> tuple[str, int]:
-        """Source and line of a path."""
+        """The source of the value at a path, and its line (0 if the source is no file)."""
         full = (*self._above, *path)
         if self._document is not None:
             return self._document.source, self._document.line_of(full)
@@ -92,15 +94,15 @@ class Layer:
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The layers' values, later ones over earlier ones, mappings key by key."""
+    """Merges the layers. Later layers override earlier ones; mappings are merged key by key."""
     result: dict[str, Any] = {}
     for layer in layers:
-        result = _over(result, layer.values)
+        result = _merged(result, layer.values)
     return result
 
 
 def assign(values: dict[str, Any], path: KeyPath, value: Any) -> None:
-    """Sets a value deep in nested mappings, which it makes."""
+    """Sets the value at a path of nested mappings, and creates missing mappings."""
     for part in path[:-1]:
         inner = values.get(part)
         if not isinstance(inner, dict):
@@ -133,9 +135,9 @@ def validated(
     above: KeyPath = (),
     context: Mapping[str, Any] | None = None,
 ) -> SectionT:
-    """The sum of the layers as a model. Raises ConfigError with every problem.
+    """The merged layers as a section. Raises ConfigError with every problem.
 
-    `above` is where the values stand within `root`, which is the schema that paths are looked up in.
+    `root` is the schema in which known keys are looked up; `above` is the path of these values within it.
     """
     values = merge([layer.without_empty_sections(model) for layer in layers])
     try:
@@ -144,12 +146,12 @@ def validated(
         raise ConfigError(_problems(error, values, layers, root, above)) from None
 
 
-def _over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(low)
     for key, value in high.items():
         below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in _WHOLE:
-            result[key] = _over(below, value)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in _REPLACED:
+            result[key] = _merged(below, value)
         else:
             result[key] = value
     return result
@@ -174,18 +176,18 @@ def _problems(
         elif kind == "missing":
             problem = Problem(source, key, "a value", "none", line=line)
         else:
-            expected, got = _words(kind, each["msg"], each.get("input"), full)
+            expected, got = _expected_and_got(kind, each["msg"], each.get("input"), full)
             options = re.findall(r"'([^']*)'", str(each.get("ctx", {}).get("expected", "")))
             given = each.get("input")
             meant = nearest(given, options) if kind == "literal_error" and isinstance(given, str) else ""
             problem = Problem(source, key, expected, got, meant, line)
         before = found.get((path, problem.got))
-        if before is not None and problem.expected != before.expected:  # the branches of a union
+        if before is not None and problem.expected != before.expected:  # each branch of a union reports an error
             expected = f"{before.expected} or {problem.expected}"
             problem = Problem(source, key, expected, problem.got, before.nearest or problem.nearest, line)
         found[path, problem.got] = problem
-    # Where one branch of a union got deeper into the value, the other's refusal of the whole is noise; so is that a
-    # list is too short without its items that were refused.
+    # If one branch of a union has reported an error deeper in the value, the other branch's error about the whole value
+    # is noise. So is "too short" for a list whose items were refused.
     noise = (_EXPECTED["string_type"], _EXPECTED["too_short"])
     paths = [path for path, _ in found]
     return [
@@ -199,14 +201,15 @@ def _inside(path: Where, other: Where) -> bool:
     return len(path) > len(other) and path[: len(other)] == other
 
 
-def _words(kind: str, message: str, given: Any, path: Where) -> tuple[str, str]:
-    """What was expected and what came."""
+def _expected_and_got(kind: str, message: str, given: Any, path: Where) -> tuple[str, str]:
+    """What was expected and what was found, from an error of pydantic."""
     if kind == "value_error":
         text = message.removeprefix("Value error, ").removeprefix("expected ")
         expected, _, got = text.rpartition(", got ")
         if not expected:
             return text, shown(given, path)
-        # What a check says of a whole section is more to the point than the section; a value is shown with care here.
+        # For a whole section, the check's own text is clearer than the section. A single value is shown by `shown`,
+        # which hides secrets.
         return expected, got if isinstance(given, Mapping) else shown(given, path)
     if kind in _EXPECTED:
         return _EXPECTED[kind], shown(given, path)
@@ -220,7 +223,7 @@ def _has(value: Any, part: str | int) -> bool:
 
 
 def _path(loc: Where, values: Any, keep_last: bool) -> Where:
-    """The keys of an error's place; pydantic mixes in the names of a union's branches."""
+    """The path of an error without the names of union branches, which pydantic adds."""
     path: list[str | int] = []
     for position, part in enumerate(loc):
         if _has(values, part):

@@ -1,4 +1,4 @@
-"""Where settings are read from.
+"""Reads the settings from all their sources.
 
     load_config     flags > environment > config.yaml > defaults                       -> ServerConfig
     model_config    models.<name> of the above > model.yaml > config.pbtxt > defaults   -> ModelConfig
@@ -40,10 +40,12 @@ def load_config(
 ) -> ServerConfig:
     """The settings of the server. Raises ConfigError with every problem that was found.
 
-    `environ` is the process's environment, of which INFERD_SECTION__KEY are taken; `sets` are the KEY=VALUE of `--set`;
-    `flags` are other flags by dotted key, already values ({"repository.roots": ["models"]}), and win over all;
-    `defaults`, written like them, yield to all. Entries of `models` are checked here, so that a misspelt key ends the
-    start and not the first load.
+    environ    the process's environment; variables INFERD_SECTION__KEY are read
+    sets       KEY=VALUE texts of `--set`
+    flags      values of other flags by dotted key ({"repository.roots": ["models"]}); they override everything else
+    defaults   values by dotted key, which everything else overrides
+
+    Entries of `models` are validated here, so that a misspelt key is found at the start and not at the first load.
     """
     problems: list[Problem] = []
     layers: list[Layer | None] = [_flag_layer(defaults or {})]
@@ -73,8 +75,8 @@ def model_config(
     model_yaml_source: str = "model.yaml",
     pbtxt_source: str = "config.pbtxt",
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The settings of one model, and notes for an operator: what of config.pbtxt is not honoured. Raises ConfigError. A
-    `Document` as `model_yaml` gives errors their lines."""
+    """The settings of one model, and notes about the parts of config.pbtxt that are not honoured. Raises ConfigError.
+    If `model_yaml` is a `Document`, errors name the line."""
     defaults = server.model_dump(mode="json", include=set(_PER_MODEL))
     translation = triton.translate(name, pbtxt or {}, source=pbtxt_source)
     own = [
@@ -83,13 +85,13 @@ def model_config(
         Layer(server.models.get(name, {}), f"models.{dotted((name,))} of the server's settings"),
     ]
     if not any(layer.holds(("batching", "preferred_batch_size")) == 2 for layer in own):
-        # The server's wish for all models yields to a model that takes fewer rows.
-        _yield_to_smaller(defaults["batching"], own)
+        # The server's default for all models must not exceed the max_batch_size of this one.
+        _limit_preferred(defaults["batching"], own)
     config = validated(ModelConfig, [Layer(defaults, "the server's settings"), *own], root=ModelConfig)
     return config, translation.notes
 
 
-def _yield_to_smaller(batching: dict[str, Any], own: Sequence[Layer]) -> None:
+def _limit_preferred(batching: dict[str, Any], own: Sequence[Layer]) -> None:
     preferred = batching["preferred_batch_size"]
     for layer in own:
         inner = layer.values.get("batching")
@@ -125,14 +127,14 @@ def _variables(environ: Mapping[str, str], problems: list[Problem]) -> Iterator[
         parts = variable.removeprefix(PREFIX).split("__")
         path = tuple(part.lower() for part in parts)
         if path[0] == "models" and len(parts) > 1:
-            # The name of a model is taken as it is written, the rest as keys.
+            # A model's name keeps its case; the keys after it are in lower case.
             path = ("models", parts[1], *path[2:])
             if len(path) > 3 and path[2] in ("options", "labels"):
                 path = (*path[:3], *parts[3:])
         elif path[:2] == ("repository", "models"):
             path = (*path[:2], *parts[2:])
         if len(path) == 1 and path[0] not in ServerConfig.model_fields:
-            # Kubernetes sets INFERD_PORT and the like for a service of that name: not ours, and no error.
+            # For a service called inferd, Kubernetes sets INFERD_PORT and others. They are no settings and no errors.
             keys = (key.path for key in all_keys(ServerConfig))
             meant = next(("__".join(key).upper() for key in keys if "_".join(key) == path[0]), None)
             if meant is not None:
@@ -168,7 +170,8 @@ def _set_layer(sets: Sequence[str]) -> Layer:
 
 
 def _split(item: str) -> tuple[KeyPath, str]:
-    """Path and text of KEY=VALUE. Raises ValueError that shows the key but never the value, which may be a secret."""
+    """The path and the text of KEY=VALUE. Raises ValueError, which shows the key but not the value: it may be a
+    secret."""
     wanted = 'KEY=VALUE with a dotted key, such as log.level=debug or models."a.b".stateful=true'
     parts: list[str] = []
     position = 0
@@ -188,7 +191,7 @@ def _split(item: str) -> tuple[KeyPath, str]:
 
 
 def _read_text(path: KeyPath, text: str) -> Any:
-    """The value that a text stands for at a path: YAML, and where text is right, the text itself. Raises ValueError."""
+    """The value of a text at a path: the text itself if the key takes text, else the YAML value. Raises ValueError."""
     try:
         value = parse_value(text)
     except ValueError:
@@ -197,7 +200,7 @@ def _read_text(path: KeyPath, text: str) -> Any:
         raise
     if not takes_text(path) or value is None or isinstance(value, list):
         return value
-    # "unix:" is a mapping to YAML; where none can stand it is text.
+    # YAML reads "unix:" as a mapping. If the key takes no mapping, it is text.
     return value if isinstance(value, dict) and any(map(is_mapping, annotations_at(path))) else text
 
 

@@ -23,7 +23,8 @@ from inferd.server.config.fields import (
 from inferd.server.config.units import Seconds
 
 PARTIAL: Final = "partial"
-"""Key of the validation context that says: other layers may still change this value, so keys are not compared."""
+"""Key of the validation context: the values are incomplete, because other layers may override them. Checks that compare
+several keys are skipped."""
 
 
 class Queue(Section):
@@ -36,11 +37,11 @@ class Queue(Section):
     timeout: Seconds | None = None
     """Longest time that a request waits if it names none itself. null: until its deadline."""
     admission: Literal["deadline", "bounds"] = "deadline"
-    """deadline: a request is also refused at once when, by what batches have been taking, it could not be answered
-    before its deadline; bounds: only the bounds above refuse."""
+    """deadline: a request is also refused at once when, judging by how long batches have taken, it could not be
+    answered before its deadline; bounds: requests are refused only by the bounds above."""
     fair: Flag = True
-    """When the queue is full, the newest request of the client that has most in it is refused to make room for another
-    client's, as long as that client has less in it. Clients are told apart as for limits.clients: by identity, else by
+    """When the queue is full and a client with less in it sends a request, the newest request of the client that has
+    most in the queue is refused to make room. Clients are identified as for limits.clients: by identity, else by
     address. false: first come, first served."""
 
 
@@ -48,22 +49,22 @@ class Batching(Section):
     """How requests share batches."""
 
     mode: Literal["auto", "trusted", "off"] = "auto"
-    """auto: requests share batches if that is proven safe when the model is loaded; trusted: they do without proof;
-    off: never."""
+    """auto: requests share batches if loading the model has proven that this is safe; trusted: they share batches
+    without proof; off: they never do."""
     max_batch_size: Count = 32
-    """Most rows in one run. A larger request is split where batching was proven safe."""
+    """Largest number of rows in one run. A larger request is split if batching was proven safe."""
     size: Literal["auto", "largest"] = "auto"
-    """auto: the cost of batches of each size is learned. Part of what waits is left for the next batch where that costs
-    next to nothing; and, without max_queue_delay, a batch waits for callers who have just been answered where they
-    usually are back in less time than one larger batch saves. largest: a batch takes all that waits, up to
-    max_batch_size."""
+    """auto: the server learns the cost of batches of each size. It leaves part of the queue for the next batch if that
+    costs almost nothing. Without max_queue_delay, a batch also waits for callers who have just been answered, if they
+    usually send their next request in less time than one larger batch saves. largest: a batch takes all queued
+    requests, up to max_batch_size."""
     max_queue_delay: Seconds = 0.0
     """Longest time that a request waits for others to share its batch while an instance is idle."""
     preferred_batch_size: Count | None = None
     """An idle instance waits, up to max_queue_delay, only while fewer rows than this are queued. null:
     max_batch_size."""
     padding: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
-    """By input: the sizes to which its variable dimension is padded with zeros. Outputs keep the padded size."""
+    """Input name: the sizes to which its variable dimension is padded with zeros. Outputs keep the padded size."""
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
@@ -90,9 +91,10 @@ class Instances(Section):
     """By how much copies on the CPU give way to the front end (Linux's nice), so that a slow model delays neither a
     fast one nor a health check. 0: not at all."""
     on_loop: Literal["auto", "short", "never"] = "auto"
-    """What of a model on the CPU may run on the front end's own loop, where no thread has to be changed. short: runs of
-    at most 0.5 ms, 1 ms at a time; auto: also, while no other model is called, up to 2.5 ms at a time, where they cost
-    little more than the change (the first request to another model then waits for as long); never: nothing."""
+    """Which runs of a model on the CPU may take place on the front end's own loop, which saves the switch to another
+    thread. short: runs of at most 0.5 ms, 1 ms at a time; auto: while no other model is called, also up to 2.5 ms at a
+    time, if a run costs little more than the switch (the first request to another model then waits that long); never:
+    none."""
 
 
 def _given(value: Any) -> bool:
@@ -114,7 +116,7 @@ class Policy(Section):
     @model_validator(mode="before")
     @classmethod
     def _newest_by_default(cls, value: Any) -> Any:
-        # A refused `all: 1` or `latest: ""` must reach its own check, so only absence counts as not given.
+        # A wrong value such as `all: 1` or `latest: ""` must reach its own check, so it counts as given.
         if isinstance(value, dict) and not any(_given(value.get(kind)) for kind in cls.KINDS):
             return {**value, "latest": 1}
         return value
@@ -135,9 +137,9 @@ class Tensor(Section):
     dtype: DTypeName
     """As in the Open Inference Protocol: BOOL, INT8 to INT64, UINT8 to UINT64, FP16, BF16, FP32, FP64, STRING."""
     shape: tuple[Dimension, ...] | None = None
-    """Sizes, the batch axis included; -1: any size. null: even the rank is open."""
+    """Sizes, the batch axis included; -1: any size. null: any rank."""
     reshape: tuple[Dimension, ...] | None = None
-    """The shape that the model itself uses, the batch axis included, where requests use another. null: the same."""
+    """The shape that the model itself uses, the batch axis included, if requests use another one. null: the same."""
     optional: Flag = False
     """Of an input: requests may leave it out."""
     labels: Text | None = None
@@ -147,7 +149,7 @@ class Tensor(Section):
 
 
 class DeclaredSignature(Section):
-    """Inputs and outputs that the artefact itself does not tell (TorchScript)."""
+    """Inputs and outputs that the artefact itself does not describe (TorchScript)."""
 
     name: Text = "serving_default"
     """Name of the signature."""
@@ -174,7 +176,7 @@ class SampleInput(Section):
     shape: tuple[Annotated[int, Strict(), Field(ge=0)], ...] = ()
     """The whole shape, the batch axis included."""
     fill: Literal["zero", "random"] = "zero"
-    """The values, where no file is given."""
+    """The values, if no file is given."""
     file: Text | None = None
     """A file in the model's directory `warmup` with the values as raw bytes (STRING: four bytes of length before
     each)."""
@@ -186,7 +188,7 @@ class WarmupSample(Section):
     name: str = ""
     """What error messages call it."""
     inputs: Annotated[dict[Text, SampleInput], Field(min_length=1)]
-    """By input: what is sent."""
+    """Input name: the data that is sent."""
     runs: Count = 1
     """How often it is sent."""
 
@@ -217,9 +219,9 @@ class ModelConfig(Section):
     """One model. Everything is optional and otherwise inferred."""
 
     backend: Text | None = None
-    """onnx, torch, tensorflow or a plug-in's name. null: found out from the files of the version."""
+    """onnx, torch, tensorflow or a plug-in's name. null: inferred from the files of the version."""
     artefact: Text | None = None
-    """The file or directory to serve in each version, where it does not have its usual name. null: found by its
+    """The file or directory to serve in each version, if it does not have its usual name. null: found by its
     name."""
     version_policy: Policy = Policy(latest=1)
     transition: Literal["availability", "resource"] = "availability"
@@ -227,7 +229,7 @@ class ModelConfig(Section):
     labels: dict[Label, Version] = Field(default_factory=dict)
     """Names for versions, such as stable: 3."""
     signatures: tuple[DeclaredSignature, ...] = ()
-    """For artefacts that do not tell their signatures (TorchScript), or to add samples. The first one is the
+    """For artefacts that do not describe their signatures (TorchScript), or to add samples. The first one is the
     default."""
     batching: Batching = Batching()
     queue: Queue = Queue()
@@ -244,8 +246,8 @@ class ModelConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings."""
     ensemble: tuple[Step, ...] = ()
-    """Instead of an artefact: steps, which are other models of this server wired to each other. Their order does not
-    matter: a step runs when its inputs are there. `signatures` says what the whole takes and gives."""
+    """Instead of an artefact: steps, which are other models of this server connected to each other. Their order does
+    not matter: a step runs when its inputs are there. `signatures` declares the inputs and outputs of the ensemble."""
 
     @model_validator(mode="after")
     def _signatures_differ(self) -> Self:

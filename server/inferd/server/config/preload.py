@@ -1,4 +1,4 @@
-"""Whether the backends that `server.preload` names are there: nobody would notice a misspelt one before its load."""
+"""Checks at start that the backends in `server.preload` exist. A misspelt one would otherwise go unnoticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inferd.server.config.schema import ServerConfig
 
 
 def check_preload(config: ServerConfig, known: Sequence[str]) -> None:
-    """`known`: the names of all backends, plug-ins too. Raises ConfigError."""
+    """`known`: the names of all backends, including plug-ins. Raises ConfigError."""
     problems = []
     for place, name in enumerate(config.server.preload):
         if name not in known:

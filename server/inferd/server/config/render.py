@@ -1,4 +1,5 @@
-"""The schema written out: config.yaml, the tables of docs/configuration.md, the JSON schema. A test keeps them in step.
+"""Writes the schema out: config.yaml, the tables of docs/configuration.md, the JSON schema. A test checks that they are
+up to date.
 
 python -m inferd.server.config.render DIRECTORY      rewrites both files in a checkout
 """
@@ -40,7 +41,7 @@ def config_yaml() -> str:
     for key in all_keys(ServerConfig):
         if len(key.path) == 1:
             lines.append("")
-        # The keys of a section that is null by default stand there commented out.
+        # The keys of a section that is null by default are written as comments.
         off = key.path[: len(null)] == null
         indent = "  " * (len(key.path) - 1 - off)
         if key.optional:
@@ -65,7 +66,7 @@ def key_table(model: type[Section]) -> str:
 
 
 def with_tables(document: str) -> str:
-    """The documentation with its tables renewed. They stand between `<!-- keys: Name -->` and `<!-- end -->`."""
+    """The document with its tables replaced. A table lies between `<!-- keys: Name -->` and `<!-- end -->`."""
     for model in (ServerConfig, ModelConfig):
         begin, end = f"<!-- keys: {model.__name__} -->\n", "<!-- end -->"
         before, _, rest = document.partition(begin)
@@ -77,7 +78,7 @@ def with_tables(document: str) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of config.yaml, with `$defs.ModelConfig` that of model.yaml."""
+    """The JSON schema of config.yaml; `$defs.ModelConfig` is the schema of model.yaml."""
     schema = ServerConfig.model_json_schema(mode="validation")
     model = ModelConfig.model_json_schema(mode="validation")
     definitions = {**schema.get("$defs", {}), **model.pop("$defs", {})}
@@ -98,13 +99,13 @@ def json_schema() -> dict[str, Any]:
 
 
 def meaning_of(key: Key) -> str:
-    """What a key means, on one line: the headline of the section that it is, and what is said of it where it stands."""
+    """A key's documentation on one line: the headline of its section, if it is one, and the text under the key."""
     headline = (key.section.__doc__ or "").strip().split("\n\n")[0] if key.section is not None else ""
     return " ".join(f"{headline} {meanings(key.holder).get(key.path[-1], '')}".split())
 
 
 def shown_default(key: Key) -> str:
-    """A key's default as YAML on one line; "" where it has none."""
+    """A key's default as YAML on one line; "" if it has none."""
     if key.default is ...:
         return ""
     return yaml.safe_dump(key.written, default_flow_style=True, width=10_000).removesuffix("...\n").strip()

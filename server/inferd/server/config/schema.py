@@ -1,7 +1,7 @@
-"""Every setting of the server with its default and, under the key, its meaning. Values are frozen.
+"""Every setting of the server with its default and, under the key, its documentation. Values are frozen.
 
-`load.py` reads them, `config.yaml` shows them all. `ServerConfig` is the process; `ModelConfig` (model_schema.py) is
-one model, written in its `model.yaml` or under `models.<name>` of config.yaml.
+`load.py` reads the settings; `config.yaml` shows all of them. `ServerConfig` holds the settings of the process;
+`ModelConfig` (model_schema.py) those of one model, from its `model.yaml` or from `models.<name>` of config.yaml.
 """
 
 from __future__ import annotations
@@ -89,36 +89,36 @@ class Server(Section):
     http: HttpAddresses = ("0.0.0.0:8000",)
     """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: no HTTP."""
     workers: Count = 1
-    """How many processes serve on the same ports. Above 1 a supervisor starts them, replaces one that dies and keeps
-    them in step; they share cpu_threads."""
+    """How many processes serve on the same ports. Above 1 a supervisor starts them, replaces one that dies and makes
+    them switch versions together; they share cpu_threads."""
     worker_hang: Interval = 30.0
-    """With several workers: one that does not answer its supervisor for this time is killed and replaced; one that
-    starts, or computes all the while, gets ten times as long."""
+    """With several workers: a worker that does not answer its supervisor for this time is killed and replaced; one that
+    starts or computes gets ten times as long."""
     transport: Literal["auto", "cq", "public"] = "auto"
-    """auto: the fastest gRPC front end that passes its self-check; cq: the completion queue or no start; public:
-    grpcio's public API."""
+    """auto: the fastest gRPC front end that passes its self-check; cq: the completion queue, without which the server
+    does not start; public: grpcio's public API."""
     metrics: HttpAddresses = ()
     """Addresses of /metrics, /healthz and /readyz alone, HOST:PORT, in plain text and without credentials."""
     tls: Tls | None = None
     """This one is for the gRPC port; null means plain text."""
     state_dir: Text | None = None
-    """Directory that keeps operators' wishes (unload, pin, label) over a restart. null: they are kept in memory
+    """Directory that keeps operators' overrides (unload, pin, label) over a restart. null: they are kept in memory
     only."""
     cpu_threads: Count | None = None
-    """CPU threads that the instances share. null: what the machine or the container allows."""
+    """CPU threads that the instances share. null: as many as the machine or the container allows."""
     shared_memory: Text | None = None
     """Prefix of the names of POSIX shared memory that clients on this machine may register for tensors ("/": any name).
     null: shared memory is off."""
     preload: Texts = ()
-    """Backends whose frameworks are imported at start, such as [tensorflow]. Without effect where `isolation` is
-    process for all models."""
-    # No `Texts`: a misspelt "strict" must not become a list of one model.
+    """Backends whose frameworks are imported at start, such as [tensorflow]. Without effect if `isolation` is process
+    for all models."""
+    # Not `Texts`, which would read a misspelt "strict" as a list of one model.
     readiness: Literal["settled", "strict"] | tuple[Text, ...] = "settled"
     """settled: ready when every version of the first scan is served or has failed once; strict: when all are served;
     or a list of models that must be served."""
     open: Literal["at_start", "when_ready"] = "at_start"
-    """When the ports open. when_ready is for proxies that do not check health, such as nginx: until the server is ready
-    nothing answers, not even /healthz, and a port that is taken is noticed only then. It has no effect with
+    """When the ports open. when_ready is for proxies that do not check health, such as nginx: until the server is
+    ready, no port answers, not even /healthz, and a port that is taken is noticed only then. It has no effect with
     server.workers above 1."""
 
 
@@ -153,13 +153,13 @@ class Http(Section):
     timeout: Interval = 60.0
     """A REST request that is not answered within this time fails."""
     connections: Count = 1024
-    """Largest number of connections. Past it, the connection that has been silent longest is closed."""
+    """Largest number of connections. Beyond it, the connection that has been silent longest is closed."""
     tls: Tls | None = None
     """This one is for the HTTP port; null means plain text."""
 
 
 class Inflight(Section):
-    """Bounds of what is between receipt and reply, over all models. Past them a call is refused."""
+    """Bounds on the calls that are received and not yet answered, over all models. Beyond them a call is refused."""
 
     calls: Count = 8192
     """Largest number of calls."""
@@ -168,11 +168,11 @@ class Inflight(Section):
 
 
 class Memory(Section):
-    """What the process may keep in memory. Requests are bounded by `inflight.bytes` and `queue.bytes`."""
+    """Bounds on the memory of the process. Requests are bounded by `inflight.bytes` and `queue.bytes`."""
 
     models: Room | None = None
-    """Host memory that all loaded models may take together, estimated from their files and from what earlier loads have
-    shown. A version that does not fit is not loaded, and the one before it stays. null: no bound."""
+    """Host memory that all loaded models may take together, estimated from their files and from earlier loads. A
+    version that does not fit is not loaded, and the one before it stays. null: no bound."""
 
 
 class Repository(Section):
@@ -186,17 +186,17 @@ class Repository(Section):
     """A file in the format of TensorFlow Serving's model_config_file, with more such models, their policies and
     labels."""
     models_file_poll: Seconds = 0.0
-    """Time between two looks at models_file. 0s: it is read at start only."""
+    """Time between two reads of models_file. 0s: it is read at start only."""
     mode: Literal["watch", "explicit"] = "watch"
     """watch: what is on disk is served; explicit: only what `load` names or an operator loads."""
     load: Texts = ()
     """explicit mode: models loaded at start; "*" means all."""
     poll: Interval = 1.0
-    """Time between two looks at the disk. File events wake it earlier."""
+    """Time between two scans of the disk. File events start a scan earlier."""
     settle: Seconds = 2.0
     """A version is loaded when its files have not changed for this time. On NFS: 65s."""
     ready_file: Text | None = None
-    """A version counts only once its directory holds a file of this name. null: no such file is needed."""
+    """A version is loaded only when its directory holds a file of this name. null: no such file is needed."""
     allowed_link_targets: Texts = ()
     """Directories outside the roots into which symbolic links may point."""
 
@@ -234,7 +234,7 @@ class Admin(Section):
     """local_peer: callers on this machine, not through a proxy; authenticated: callers from anywhere, but only with
     credentials; anyone: everybody. Where `auth` is set, the scope admin is needed as well."""
     allow_upload: Flag = False
-    """Whether they may also send a model's files with a load (Triton's `file:` parameters)."""
+    """Whether these callers may also send a model's files with a load (Triton's `file:` parameters)."""
     max_upload: Room = 1024 * 2**20
     """Largest total size of uploaded models."""
 
@@ -255,7 +255,7 @@ class Log(Section):
 
 
 class ServerConfig(Section):
-    """The whole of config.yaml."""
+    """All settings of config.yaml."""
 
     server: Server = Server()
     grpc: Grpc = Grpc()
@@ -270,18 +270,17 @@ class ServerConfig(Section):
     limits: Limits = Limits()
     log: Log = Log()
     queue: Queue = Queue()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model; a model's own settings override it."""
     batching: Batching = Batching()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model; a model's own settings override it."""
     instances: Instances = Instances()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model; a model's own settings override it."""
     isolation: Literal["none", "process"] = "none"
     """Default for every model. none: it runs in the server's process; process: in a worker process of its own."""
     worker: Worker = Worker()
-    """Default for every model; a model's own settings are laid over it."""
+    """Default for every model; a model's own settings override it."""
     models: dict[Text, dict[str, Any]] = Field(default_factory=dict)
-    """By model name: any key of model.yaml. What is set here counts more than the model's own model.yaml and
-    config.pbtxt."""
+    """Model name: any keys of model.yaml. They override the model's own model.yaml and config.pbtxt."""
 
     @model_validator(mode="after")
     def _credentials(self) -> Self:

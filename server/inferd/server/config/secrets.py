@@ -1,4 +1,4 @@
-"""Which settings and log fields are secrets, by their names, and how they are hidden."""
+"""Decides by name which settings and log fields are secrets, and hides their values."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _LEVELS: Final = 20
 
 _SECRET: Final = re.compile(
     r"secret|passw(or)?d|passphrase|(^|[_.-])pwd|credential|(^|[_.-])tokens?$|bearer|authorization|cookie"
-    r"|api[_.-]?key|access[_.-]?key|private[_.-]?key|(^|[_.-])sha256$",  # where a hash belongs a token may stand
+    r"|api[_.-]?key|access[_.-]?key|private[_.-]?key|(^|[_.-])sha256$",  # a user may put a token in place of its hash
     re.IGNORECASE,
 )
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value under this name is never shown."""
+    """Whether a value with this name must never be shown."""
     return _SECRET.search(name) is not None
 
 
 def redacted(value: Any, *, levels: int = _LEVELS) -> Any:
-    """A copy of nested values in which secrets, passwords in URLs, and what lies too deep are hidden."""
+    """A copy of nested values in which secrets, credentials in URLs and values deeper than `levels` are hidden."""
     if levels == 0 and isinstance(value, Mapping | list | tuple):
         return "..."
     if isinstance(value, Mapping):

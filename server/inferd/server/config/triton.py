@@ -1,8 +1,8 @@
-"""Triton's config.pbtxt as settings of ours.
+"""Translates Triton's config.pbtxt to inferd's settings.
 
-What cannot be honoured becomes a note for the operator; only what would make answers wrong, or is no config.pbtxt, is
-an error.
-The mapping comes from the pbtxt parser, with the keys of Triton's model_config.proto.
+A field that cannot be honoured becomes a note for the operator. Only a field that would make answers wrong, or a file
+that is no config.pbtxt, is an error. The mapping comes from the pbtxt parser and has the keys of Triton's
+model_config.proto.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BACKENDS: Final = {
     "tensorflow": "tensorflow",
     "tensorflow_savedmodel": "tensorflow",
 }
-# Read here, or without effect on answers, or saying what is so anyway.
+# Fields without a note: they are translated, have no effect on answers, or describe what is always the case here.
 _HONOURED: Final = frozenset(
     {
         "backend",
@@ -68,7 +68,7 @@ _ENSEMBLE: Final = "ensemble"
 
 @dataclass(slots=True)
 class Translation:
-    """Values for a ModelConfig, as written, and notes on what is not honoured."""
+    """Values for a ModelConfig, as a file has them, and notes on fields that are not honoured."""
 
     values: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class _Translator:
             self._note("model_transaction_policy.decoupled is not honoured: one answer per request")
 
     def _batching(self) -> bool:
-        """Gives whether the declared dims leave the batch axis out."""
+        """Translates the settings of batching. Returns whether the declared dims leave the batch axis out."""
         most = self._number(self._pbtxt, "max_batch_size", "max_batch_size")
         batching: dict[str, Any] = {}
         if most is not None and most > 0:
@@ -241,7 +241,7 @@ class _Translator:
             raise self._error(kind, "a tensor with a name", item)
         name = str(item["name"])
         dtype = self._dtype(kind, name, item)
-        # Our own ModelConfig writes a tensor that has nothing but the batch axis without dims.
+        # inferd's own ModelConfig messages omit dims if a tensor has only the batch axis.
         dims = item.get("dims", [] if batched else None)
         reshape = item.get("reshape")
         for key in sorted(set(item) - _TENSOR):
@@ -251,14 +251,14 @@ class _Translator:
         axis = [-1] if batched else []
         if dims is not None:
             shape = [*axis, *self._dims(kind, name, dims)]
-        own = None
+        model_shape = None
         if isinstance(reshape, Mapping):
-            own = [*axis, *self._dims(kind, f"{name} reshape", reshape.get("shape", []))]
+            model_shape = [*axis, *self._dims(kind, f"{name} reshape", reshape.get("shape", []))]
         return {
             "name": name,
             "dtype": dtype,
             "shape": shape,
-            **({} if own is None else {"reshape": own}),
+            **({} if model_shape is None else {"reshape": model_shape}),
             **({"labels": str(item["label_filename"])} if item.get("label_filename") else {}),
             **({"optional": True} if item.get("optional") else {}),
         }

@@ -1,6 +1,6 @@
-"""Triton's `parameters` and `optimization` of a model, as options of our backends.
+"""Translates Triton's `parameters` and `optimization` of a model to options of inferd's backends.
 
-Triton writes every parameter as text. What has no counterpart here becomes a note.
+Triton writes every parameter as text. A parameter without a counterpart becomes a note.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-_WHOLE: Final = 10**6
+_LARGEST: Final = 10**6
 
-# By backend and parameter: the option, and how its text is read.
+# Triton's level of graph optimization → the ONNX backend's option.
 _ONNX_LEVELS: Final = {-1: "basic", 0: "all", 1: "extended", 2: "disabled"}
 _THREADS: Final = frozenset(
     {"intra_op_thread_count", "INTRA_OP_THREAD_COUNT", "TF_NUM_INTRA_THREADS", "num_intra_op_threads"}
@@ -18,10 +18,10 @@ _THREADS: Final = frozenset(
 
 
 class TritonOptions:
-    """What parameters and optimization come to.
+    """The translated options. `note` is called with a text for each field that is not honoured.
 
     values    options of the backend
-    threads   CPU threads of each copy, None: not said
+    threads   CPU threads of each instance; None if not given
     """
 
     def __init__(self, backend: str, pbtxt: Mapping[str, Any], note: Callable[[str], None]) -> None:
@@ -64,7 +64,7 @@ class TritonOptions:
         return True
 
     def _torch(self, key: str, text: str, number: int | None) -> bool:
-        # These say what is so here anyway; the other way round is what cannot be had.
+        # One value of each parameter describes what is always the case here; the other value cannot be honoured.
         if key in ("INFERENCE_MODE", "ENABLE_TENSOR_FUSER", "ENABLE_WEIGHT_SHARING"):
             return text.lower() == ("true" if key == "INFERENCE_MODE" else "false")
         if key in ("DISABLE_OPTIMIZED_EXECUTION", "ENABLE_CACHE_CLEANING", "ENABLE_NVFUSER"):
@@ -83,7 +83,7 @@ class TritonOptions:
                 if value.get("level"):
                     self.values["graph_optimization"] = _ONNX_LEVELS[value["level"]]
             elif key == "execution_accelerators":
-                names = [str(one.get("name", "")) for group in value.values() for one in group]
+                names = [str(accelerator.get("name", "")) for group in value.values() for accelerator in group]
                 others = [name for name in names if name != "cuda"]
                 if others:
                     self._note(f"optimization.execution_accelerators is not honoured: {', '.join(others)}")
@@ -93,4 +93,4 @@ class TritonOptions:
 
 def _number(text: str) -> int | None:
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-    return number if number is None or number <= _WHOLE else None
+    return number if number is None or number <= _LARGEST else None

@@ -1,7 +1,7 @@
-"""Times and sizes as people write them: "2s", "250ms", "64MiB".
+"""Times and sizes with units: "2s", "250ms", "64MiB".
 
-In a file, the environment or a flag a bare number is refused: its unit would be a guess. In Python a number is seconds,
-or bytes: so a value that was dumped can be read again.
+In a file, the environment or a flag, a number without a unit is refused, because its unit would be a guess. In Python a
+number means seconds or bytes, so that a value that was dumped can be read again.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ SIZES: Final = {
         "TiB": 2**40,
     }.items()
 }
-# Past these nothing is meant seriously, and the arithmetic stays exact.
+# Upper bounds: larger values are mistakes. Within them the arithmetic is exact.
 _LONGEST: Final = Decimal(10) * 365 * 86400
 _LARGEST: Final = Decimal(2**60)
 
 WRITTEN: Final = "written"
-"""Key of the validation context that says: the values come from text, so a number without a unit is refused."""
+"""Key of the validation context: the values come from text, so a number without a unit is refused."""
 
 
 def seconds(value: Any) -> float:
-    """A written time in seconds. Raises ValueError."""
+    """The seconds of a time with a unit. Raises ValueError."""
     return float(_quantity(value, TIMES, "2s", _LONGEST))
 
 
 def size(value: Any) -> int:
-    """A written size in bytes. Raises ValueError."""
+    """The bytes of a size with a unit. Raises ValueError."""
     found = _quantity(value, SIZES, "64MiB", _LARGEST)
     if found != found.to_integral_value():
         raise ValueError(f"expected a whole number of bytes, got {value!r}")
