@@ -40,7 +40,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     def run(*arguments: str) -> Ran:
         try:
             code = main(arguments)
-        except SystemExit as error:  # argparse's own way out
+        except SystemExit as error:  # argparse ends the process itself
             code = int(error.code or 0)
         printed = capsys.readouterr()
         assert "Traceback" not in printed.err + printed.out

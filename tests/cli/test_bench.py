@@ -1,4 +1,4 @@
-"""bench: what it counts, not how fast it is."""
+"""`inferd bench`: the counts that it reports. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inferd.server.cli.inputs.arguments import parse_shapes, random_inputs
 from inferd.v1 import tensor_pb2
 
 
-def test_a_closed_loop_of_so_many_requests(inferd, script: Script):
+def test_a_closed_loop_sends_the_given_number_of_requests(inferd, script: Script):
     report = inferd("bench", "m", "-n", "60", "-c", "4", "--warm-up", "3", "--json").json
     assert (report["mode"], report["concurrency"], report["version"]) == ("closed", 4, 3)
     assert (report["sent"], report["answered"], report["failed"]) == (60, 60, 0)
@@ -26,7 +26,7 @@ def test_a_closed_loop_of_so_many_requests(inferd, script: Script):
     assert script.calls.count("Predict") == 1 + 3 + 60  # the trial, the warm-up, the load
 
 
-def test_the_table_and_the_text(inferd):
+def test_the_report_as_text(inferd):
     done = inferd("bench", "m", "-n", "10", "-i", "[[1, 2]]")
     assert done.code == 0
     assert "closed loop, 8 callers" in done.out
@@ -34,7 +34,7 @@ def test_the_table_and_the_text(inferd):
     assert "P50" in done.out
 
 
-def test_an_open_loop_starts_as_many_as_the_rate_says(inferd):
+def test_an_open_loop_starts_requests_at_the_given_rate(inferd):
     report = inferd("bench", "m", "--rate", "100", "-d", "0.5", "--json").json
     assert (report["mode"], report["rate"], report["answered"]) == ("open", 100.0, 50)
 
@@ -57,7 +57,7 @@ def test_wrong_inputs_are_an_error_before_any_load(inferd, script: Script):
     assert script.calls.count("Predict") == 1
 
 
-def test_made_up_inputs_have_the_batch_and_the_shape_asked_for(inferd, script: Script):
+def test_random_inputs_have_the_given_batch_or_shape(inferd, script: Script):
     inferd("bench", "m", "-n", "1", "--batch", "5")
     assert list(script.requests[-1].inputs[0].shape) == [5, 2]
     inferd("bench", "m", "-n", "1", "--shape", "x=3,4")
@@ -68,7 +68,7 @@ def test_made_up_inputs_have_the_batch_and_the_shape_asked_for(inferd, script: S
 
 
 @pytest.mark.parametrize("dtype", list(DType))
-def test_inputs_can_be_made_up_for_every_type(dtype):
+def test_random_inputs_exist_for_every_type(dtype):
     signature = Signature("s", (TensorSpec("x", dtype, (-1, -1, 3)), TensorSpec("o", dtype, (1,), optional=True)), ())
     made = random_inputs(signature, 4, {})
     assert set(made) == {"x"}
@@ -76,15 +76,15 @@ def test_inputs_can_be_made_up_for_every_type(dtype):
     assert made["x"].dtype == dtype.numpy
 
 
-def test_what_the_signature_does_not_tell_must_be_given():
+def test_a_shape_that_the_signature_lacks_must_be_given():
     signature = Signature("s", (TensorSpec("a:0", DType.FP32, None),), ())
     with pytest.raises(CommandError, match="--shape a:0="):
         random_inputs(signature, 1, {})
     assert random_inputs(signature, 1, parse_shapes(["a:0=2,2"]))["a:0"].shape == (2, 2)
 
 
-def test_an_open_loop_counts_from_the_time_that_was_meant():
-    """A server that stalls once: every request that should have started meanwhile has waited, and shows it."""
+def test_an_open_loop_measures_latency_from_the_intended_start():
+    """A server stalls once: requests that were meant to start meanwhile have a long latency."""
 
     async def main() -> Tally:
         tally = Tally()
@@ -95,7 +95,7 @@ def test_an_open_loop_counts_from_the_time_that_was_meant():
             nonlocal calls
             calls += 1
             if calls == 1:
-                # Blocks the loop itself: nothing can start, as with a client that waits for its answer.
+                # Blocks the event loop, so that no other request can start.
                 end = stalled() + 0.2
                 while stalled() < end:
                     pass
@@ -106,11 +106,11 @@ def test_an_open_loop_counts_from_the_time_that_was_meant():
     tally = asyncio.run(main())
     latencies = np.asarray(tally.latencies)
     assert tally.answered == 20
-    # Of the 20 requests meant for the stalled 0.2 s about all were late, by 0.2 s down to 0.
+    # All 20 requests were meant to start during the 0.2 s: they were late by 0.2 s at first, down to 0.
     assert (latencies > 0.05).sum() >= 10
 
 
-def test_a_closed_loop_never_has_more_callers_than_asked():
+def test_a_closed_loop_never_has_more_callers_than_given():
     most = now = 0
 
     async def send() -> None:
@@ -126,7 +126,7 @@ def test_a_closed_loop_never_has_more_callers_than_asked():
     assert tally.answered == 50
 
 
-def test_failures_keep_the_first_text():
+def test_the_text_of_the_first_failure_is_kept():
     async def send() -> None:
         raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"number {tally.sent}")
 
@@ -156,6 +156,6 @@ def test_ctrl_c_ends_the_load_and_still_reports(inferd, script: Script, capsys):
     assert done.json["answered"] > 0
 
 
-def test_strings_can_be_benched(inferd, script: Script):
+def test_bench_can_send_strings(inferd, script: Script):
     script.signatures = [f32_signature(dtype=tensor_pb2.DATA_TYPE_STRING)]
     assert inferd("bench", "m", "-n", "5", "--json").json["answered"] == 5

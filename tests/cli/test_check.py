@@ -1,4 +1,4 @@
-"""`inferd check` on repositories as they stand in front of other servers: what is served, what differs, what is
+"""`inferd check` on repositories of other servers: versions that would be served, settings that differ or are
 ignored."""
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def repository(tmp_path: Path) -> Path:
 
 
 def lines(text: str) -> list[str]:
-    """Lines with single blanks."""
+    """The lines, with runs of blanks reduced to one."""
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_an_ensemble_and_the_models_in_it(cli, repository: Path) -> None:
+def test_an_ensemble_and_its_models_are_checked(cli, repository: Path) -> None:
     write_ensemble(repository)
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 0, done.out + done.err
@@ -56,7 +56,7 @@ def test_an_ensemble_and_the_models_in_it(cli, repository: Path) -> None:
         ('model_name: "classify"', 'model_namespace: "a"', "step: expected a step with a model_name"),
     ],
 )
-def test_an_ensemble_that_cannot_be(cli, repository: Path, before: str, after: str, message: str) -> None:
+def test_a_wrong_ensemble_is_a_problem(cli, repository: Path, before: str, after: str, message: str) -> None:
     write_ensemble(repository, text=CHAIN.replace(before, after, 1))
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 1
@@ -64,7 +64,7 @@ def test_an_ensemble_that_cannot_be(cli, repository: Path, before: str, after: s
     assert "3 versions would be served, 1 problems" in done.out
 
 
-def test_what_a_triton_configuration_comes_to(cli, repository: Path) -> None:
+def test_ignored_and_different_settings_of_a_triton_configuration_are_shown(cli, repository: Path) -> None:
     (repository / "prepare" / "config.pbtxt").write_text(TRITON)
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 0, done.out + done.err
@@ -82,7 +82,7 @@ def test_what_a_triton_configuration_comes_to(cli, repository: Path) -> None:
     assert "settings ignored" in said[-1]
 
 
-def test_all_of_it_as_json(cli, repository: Path) -> None:
+def test_findings_as_json(cli, repository: Path) -> None:
     (repository / "prepare" / "config.pbtxt").write_text(TRITON)
     write_ensemble(repository)
     done = cli("check", "--model-repository", str(repository), "--json")
@@ -93,14 +93,14 @@ def test_all_of_it_as_json(cli, repository: Path) -> None:
     assert any("response_cache" in note for note in by_model["prepare", None]["notes"])
 
 
-def test_a_base_path_of_tensorflow_serving_says_what_to_give(cli, repository: Path) -> None:
+def test_a_base_path_given_as_repository_is_a_problem_with_a_hint(cli, repository: Path) -> None:
     done = cli("check", "--model-repository", str(repository / "prepare"))
     assert done.code == 1
     assert "it is one model's directory" in done.out
 
 
 @pytest.mark.heavy
-def test_a_model_of_tensorflow_serving_with_warm_up(cli, tmp_path: Path) -> None:
+def test_warm_up_requests_of_tensorflow_serving_are_checked(cli, tmp_path: Path) -> None:
     import numpy as np
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2

@@ -16,7 +16,7 @@ from support.client import Failure, FakeServer, Script, f32_signature, make_chai
 from inferd.v1 import tensor_pb2
 
 
-def test_models_tell_the_whole_story(inferd):
+def test_models_shows_states_reasons_and_overrides(inferd):
     done = inferd("models")
     assert done.code == 0
     head, first, second, *_ = done.out.splitlines()
@@ -72,7 +72,7 @@ def test_watching_prints_a_line_for_every_change(inferd):
         (("rollback", "m", "--to", "2"), "RollbackRequest"),
     ],
 )
-def test_changes_reach_the_server(inferd, script: Script, arguments, kind):
+def test_operators_requests_reach_the_server(inferd, script: Script, arguments, kind):
     done = inferd(*arguments)
     assert done.code == 0
     assert script.calls == [kind]
@@ -115,14 +115,14 @@ def test_predict_as_json(inferd, script: Script):
     assert (request.priority, request.queue_timeout_us, list(request.outputs)) == (2, 500_000, ["y"])
 
 
-def test_strings_and_other_bytes_as_json(inferd, script: Script):
+def test_strings_are_sent_and_shown_as_json(inferd, script: Script):
     script.signatures = [f32_signature(dtype=tensor_pb2.DATA_TYPE_STRING)]
     assert inferd("predict", "m", "-i", "x=hello", "--json").json["outputs"]["y"]["data"] == "hello"
     assert inferd("predict", "m", "-i", 'x=["é"]', "--json").json["outputs"]["y"]["data"] == ["é"]
     assert "hello" in inferd("predict", "m", "-i", "hello").out
 
 
-def test_files_of_arrays(inferd, tmp_path: Path):
+def test_inputs_are_read_from_files(inferd, tmp_path: Path):
     np.save(tmp_path / "x.npy", rows(2))
     np.savez(tmp_path / "both.npz", x=rows(2), z=rows(1))
     np.savez(tmp_path / "one.npz", whatever=rows(2))
@@ -136,7 +136,7 @@ def test_files_of_arrays(inferd, tmp_path: Path):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "json"])
-def test_an_empty_file_is_no_traceback(inferd, tmp_path: Path, suffix: str):
+def test_an_empty_file_is_an_error_without_traceback(inferd, tmp_path: Path, suffix: str):
     (tmp_path / f"a.{suffix}").write_bytes(b"")
     for name in ("x=", ""):
         done = inferd("predict", "m", "-i", f"{name}@{tmp_path}/a.{suffix}")
@@ -221,7 +221,7 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
         (("unload", "m", "--outputs"), 2, "inferd unload: error: unrecognized arguments: --outputs"),
     ],
 )
-def test_every_error_is_said_and_ends_with_its_code(inferd, arguments, code, told):
+def test_every_error_is_one_line_with_its_exit_code(inferd, arguments, code, told):
     done = inferd(*arguments)
     assert done.code == code
     assert told in done.err
@@ -231,14 +231,14 @@ def test_every_error_is_said_and_ends_with_its_code(inferd, arguments, code, tol
         assert done.err.count("\n") == 1
 
 
-def test_the_version_is_told(cli):
+def test_the_version_is_printed(cli):
     from inferd.server import __version__
 
     done = cli("--version")
     assert (done.code, done.out) == (0, f"inferd {__version__}\n")
 
 
-def test_the_schema_is_the_one_that_knows_units_and_models(cli):
+def test_the_schema_has_units_and_models(cli):
     schema = cli("config", "schema").json
     assert schema["properties"]["models"]["additionalProperties"] == {"$ref": "#/$defs/ModelConfig"}
     assert schema["$defs"]["Grpc"]["properties"]["max_message"]["default"] == "64MiB"
@@ -263,7 +263,7 @@ def test_a_refusal_of_the_server_is_one_line(inferd, script: Script):
     assert (done.code, done.err) == (1, "inferd: INVALID_ARGUMENT: model 'm': expected [8, 8], got [1, 2]\n")
 
 
-def test_nobody_at_the_address_is_said_with_the_address(cli):
+def test_a_failed_connection_names_the_address(cli):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -273,7 +273,7 @@ def test_nobody_at_the_address_is_said_with_the_address(cli):
     assert cli("models", "-a", "http://x:1").code == 2
 
 
-def test_tls_and_tokens_from_files(cli, tmp_path: Path):
+def test_tls_and_tokens_are_read_from_files(cli, tmp_path: Path):
     chain = make_chain(tmp_path)
     (tmp_path / "token").write_text("secret\n")
     credentials = grpc.ssl_server_credentials([(chain["server.key"].read_bytes(), chain["server.pem"].read_bytes())])
@@ -284,7 +284,7 @@ def test_tls_and_tokens_from_files(cli, tmp_path: Path):
         assert server.script.metadata[0]["authorization"] == "Bearer secret"
 
 
-def test_the_short_names_of_the_tls_flags_and_the_token_files_variable(cli, tmp_path: Path, monkeypatch):
+def test_short_tls_flags_and_the_token_file_variable_work(cli, tmp_path: Path, monkeypatch):
     chain = make_chain(tmp_path)
     (tmp_path / "token").write_text("secret\n")
     monkeypatch.setenv("INFERD_TOKEN_FILE", str(tmp_path / "token"))
@@ -298,7 +298,7 @@ def test_the_short_names_of_the_tls_flags_and_the_token_files_variable(cli, tmp_
         assert server.script.metadata[0]["authorization"] == "Bearer secret"
 
 
-def test_a_token_does_not_travel_in_clear(cli, tmp_path: Path):
+def test_a_token_is_not_sent_in_plain_text(cli, tmp_path: Path):
     (tmp_path / "token").write_text("canary-token\n")
     done = cli("models", "-a", "models.example:8001", "--token-file", str(tmp_path / "token"))
     assert done.code == 2
@@ -338,7 +338,7 @@ def test_an_image_that_would_fill_the_memory_is_refused(inferd, tmp_path: Path, 
     assert "exceeds limit" in done.err
 
 
-def test_a_reader_that_goes_away_is_no_traceback(server: FakeServer):
+def test_a_closed_pipe_is_no_traceback(server: FakeServer):
     program = f"from inferd.server.cli.main import main; main(['models', '-a', '{server.address}'])"
     done = subprocess.run(
         ["/bin/sh", "-c", f'{sys.executable} -c "{program}" | true'], capture_output=True, text=True, check=False
@@ -365,7 +365,7 @@ def test_on_a_terminal_tables_and_the_live_display_work(server: FakeServer):
         try:
             while chunk := os.read(leader, 65536):
                 seen += chunk
-        except OSError:  # how Linux says that the other side has closed
+        except OSError:  # on Linux: the other side has closed
             pass
         os.close(leader)
         return process.wait(30), seen.decode()

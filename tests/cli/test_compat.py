@@ -1,4 +1,4 @@
-"""`--compat`: the ports at which other systems' clients look."""
+"""`--compat`: the default ports of other systems' clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def http(*flags: str) -> tuple[str, ...]:
     return configuration(parser.parse_args([*flags])).server.http
 
 
-def test_ports_are_added_once_to_those_that_were_asked_for() -> None:
+def test_ports_are_added_once_to_the_given_ones() -> None:
     assert http() == ("0.0.0.0:8000",)
     assert http("--compat", "triton") == ("0.0.0.0:8000", "0.0.0.0:8002")
     assert http("--compat", "triton,tfserving") == ("0.0.0.0:8000", "0.0.0.0:8002", "0.0.0.0:8501")

@@ -1,4 +1,4 @@
-"""Every command in the migration guides is run, in a directory like the one that they speak of."""
+"""Runs every command of the migration guides, in a directory like the one that they describe."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def commands(guide: str) -> list[str]:
 
 
 def output_of(guide: str, command: str) -> list[str]:
-    """What the guide shows below a command."""
+    """The output that the guide shows below a command."""
     shown = (ROOT / "docs" / guide).read_text().partition(f"$ {command}\n")[2].partition("```")[0]
     return [" ".join(line.split()) for line in shown.splitlines()]
 
 
 def run(cli, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """`serve` is checked with the same flags, which it shares with `check`."""
+    """Runs the command. For `serve`, runs `check` with the same flags."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)
     assert words[0] == "inferd"
@@ -93,6 +93,6 @@ def test_from_tensorflow_serving(cli, serving: Path, command: str, monkeypatch: 
         assert said == output_of("migration-tensorflow-serving.md", command)
 
 
-def test_there_are_commands() -> None:
+def test_the_guides_contain_commands() -> None:
     assert len(commands("migration-triton.md")) == 4
     assert len(commands("migration-tensorflow-serving.md")) == 5

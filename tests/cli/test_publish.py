@@ -1,4 +1,4 @@
-"""publish: all or nothing, under the right number."""
+"""`inferd publish`: a version is published completely or not at all, under the right number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tree(path: Path) -> set[str]:
     return {str(file.relative_to(path)) for file in path.rglob("*")}
 
 
-def test_the_first_version_is_one_and_the_next_follow(cli, repository: Path, version: Path):
+def test_versions_are_numbered_from_one(cli, repository: Path, version: Path):
     for number in ("1", "2"):
         done = cli("publish", "m", str(version), "-r", str(repository))
         assert (done.code, done.out) == (0, f"m:{number} is at {repository}/m/{number}\n")
@@ -46,13 +46,13 @@ def test_the_first_version_is_one_and_the_next_follow(cli, repository: Path, ver
 @pytest.mark.parametrize(
     ("file", "name"), [("digits-v2.onnx", "model.onnx"), ("a.pt", "model.pt"), ("b.pt2", "model.pt2")]
 )
-def test_a_single_file_gets_the_name_that_the_server_looks_for(cli, repository: Path, tmp_path: Path, file, name):
+def test_a_single_file_gets_the_artefacts_usual_name(cli, repository: Path, tmp_path: Path, file, name):
     (tmp_path / file).write_bytes(b"weights")
     assert cli("publish", "m", str(tmp_path / file), "-r", str(repository), "--version", "7").code == 0
     assert (repository / "m" / "7" / name).read_bytes() == b"weights"
 
 
-def test_a_number_is_given_once(cli, repository: Path, version: Path):
+def test_an_existing_version_is_not_published_again(cli, repository: Path, version: Path):
     (repository / "m" / "007").mkdir(parents=True)
     done = cli("publish", "m", str(version), "-r", str(repository), "--version", "7")
     assert done.code == 1
@@ -72,7 +72,7 @@ def test_a_number_is_given_once(cli, repository: Path, version: Path):
         (("", "source", "repository"), (2, "no name for a model")),
     ],
 )
-def test_what_cannot_be_published_leaves_nothing(cli, repository: Path, version: Path, arguments, refusal):
+def test_a_refused_publication_leaves_no_files(cli, repository: Path, version: Path, arguments, refusal):
     model, source, root = arguments
     place = repository.parent
     (place / "empty").mkdir()
@@ -83,7 +83,7 @@ def test_what_cannot_be_published_leaves_nothing(cli, repository: Path, version:
     assert tree(repository) == set()
 
 
-def test_a_full_disk_leaves_nothing(cli, repository: Path, version: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_leaves_no_files(cli, repository: Path, version: Path, monkeypatch: pytest.MonkeyPatch):
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -109,7 +109,7 @@ def test_a_number_taken_meanwhile_is_not_overwritten(cli, repository: Path, vers
     assert (repository / "m" / "1" / "model.onnx").read_bytes() == b"the rival's"
 
 
-def test_a_link_is_copied_as_what_it_points_to(cli, repository: Path, version: Path, tmp_path: Path):
+def test_the_target_of_a_link_is_copied(cli, repository: Path, version: Path, tmp_path: Path):
     (tmp_path / "blob").write_bytes(b"graph")
     (version / "saved_model.pb").unlink()
     (version / "saved_model.pb").symlink_to(tmp_path / "blob")
@@ -122,7 +122,7 @@ def test_waiting_ends_when_the_server_serves_it_or_says_why_not(
 ):
     arguments = ("publish", "m", str(version), "-r", str(repository), "--wait", "--timeout", "1")
     served = inferd(*arguments, "--version", "3")
-    # The scriptable server shows its versions under the name "a" unless it is asked for one model.
+    # The fake server's model is called "a" unless a request names one model.
     assert served.code == 1
     assert "the server has not seen it" in served.err
     done = inferd("publish", "a", *arguments[2:], "--version", "3", "--json")
@@ -146,7 +146,7 @@ def test_waiting_ends_when_the_server_serves_it_or_says_why_not(
     ],
     ids=["tmp", "tilde", "not UTF-8", "version", "partial file"],
 )
-def test_what_no_server_would_ever_serve_is_not_published(cli, repository: Path, version: Path, arguments, refusal):
+def test_a_version_that_no_server_would_serve_is_refused(cli, repository: Path, version: Path, arguments, refusal):
     half = repository.parent / "half"
     half.mkdir()
     (half / "model.onnx.part").write_bytes(b"weights")
@@ -157,7 +157,7 @@ def test_what_no_server_would_ever_serve_is_not_published(cli, repository: Path,
     assert tree(repository) == set()
 
 
-def test_there_is_no_number_above_the_highest(cli, repository: Path, version: Path):
+def test_no_version_above_the_highest_number_is_published(cli, repository: Path, version: Path):
     (repository / "m" / str(2**63 - 1)).mkdir(parents=True)
     done = cli("publish", "m", str(version), "-r", str(repository))
     assert done.code == 1

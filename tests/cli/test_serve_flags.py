@@ -1,4 +1,4 @@
-"""`inferd serve` before it serves: what it refuses to start with, and what it says when it is ready."""
+"""`inferd serve` at its start: settings that it refuses, and the line that it prints when it is ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inferd.server.config.preload import check_preload
 from inferd.server.config.schema import ServerConfig
 
 
-def test_a_misspelt_backend_to_preload() -> None:
+def test_a_misspelt_backend_to_preload_is_refused() -> None:
     with pytest.raises(CommandError) as refused:
         configuration(build_parser().parse_args(["serve", "--set", "server.preload=[onnx, tensroflow]"]))
     assert refused.value.exit_code == 2
@@ -42,7 +42,7 @@ def serve(root: Path, state: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -54,7 +54,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_two_servers_on_one_state_directory(tmp_path: Path) -> None:
+def test_a_second_server_on_one_state_directory_is_refused(tmp_path: Path) -> None:
     root, state = tmp_path / "models", tmp_path / "state"
     root.mkdir()
     with serve(root, state) as first:

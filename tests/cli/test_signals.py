@@ -1,29 +1,29 @@
-"""A signal may come between any two lines of the main thread, and must never be what stops it for ever."""
+"""A signal handler may interrupt the main thread anywhere. It must never cause a deadlock."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-IN_THE_WORST_MOMENT = """
+DURING_WAIT = """
 import signal, sys, threading
 from inferd.server.cli.signals import ends_with_signals
 stop = threading.Event()
 ends_with_signals(stop)
-with stop._cond:  # as the main thread holds it at the beginning and at the end of each stop.wait
+with stop._cond:  # the main thread holds this lock at the beginning and at the end of each stop.wait
     signal.raise_signal(signal.SIGTERM)
 sys.exit(0 if stop.wait(30) else 3)
 """
 
-IN_THE_HANDLER = """
+DURING_HANDLER = """
 import signal, sys, threading
 from inferd.server.cli.signals import calls_with_signal
-heard = threading.Event()
-calls_with_signal(signal.SIGTERM, heard.set)
-with heard._cond:  # as a handler that sets the event holds it when the next signal comes
+received = threading.Event()
+calls_with_signal(signal.SIGTERM, received.set)
+with received._cond:  # a handler that sets the event holds this lock when the next signal comes
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
-sys.exit(0 if heard.wait(30) else 3)
+sys.exit(0 if received.wait(30) else 3)
 """
 
 TWICE = """
@@ -42,11 +42,11 @@ import signal, sys, threading
 from inferd.server.cli.signals import ends_with_signals
 signal.signal(signal.SIGHUP, getattr(signal, sys.argv[1]))
 stop = threading.Event()
-seen = ends_with_signals(stop)
+signals = ends_with_signals(stop)
 signal.raise_signal(signal.SIGHUP)
 if sys.argv[1] == "SIG_DFL":
     sys.exit(0 if stop.wait(30) else 3)
-assert not seen
+assert not signals
 """
 
 
@@ -56,13 +56,13 @@ def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_signal_that_meets_the_main_thread_in_its_wait_is_heard() -> None:
-    done = run(IN_THE_WORST_MOMENT)
+def test_a_signal_during_the_main_threads_wait_is_handled() -> None:
+    done = run(DURING_WAIT)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_worker_that_is_told_to_leave_twice_at_once_hears_it() -> None:
-    done = run(IN_THE_HANDLER)
+def test_a_signal_during_the_handler_of_another_is_handled() -> None:
+    done = run(DURING_HANDLER)
     assert done.returncode == 0, done.stderr
 
 
@@ -72,7 +72,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
     assert "interrupted again" in done.stderr
 
 
-def test_a_terminal_that_goes_drains_the_server_unless_it_was_told_not_to_mind() -> None:
+def test_a_closed_terminal_drains_the_server_unless_sighup_is_ignored() -> None:
     for disposition in ("SIG_DFL", "SIG_IGN"):
         done = run(HUNG_UP, disposition)
         assert done.returncode == 0, done.stderr

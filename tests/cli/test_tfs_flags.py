@@ -1,4 +1,4 @@
-"""tensorflow_model_server's flags: which of our settings each becomes, and what is said of the others."""
+"""The flags of tensorflow_model_server: the settings that they set, notes on the others, and refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refusal(*flags: str) -> str:
     return str(refused.value)
 
 
-def test_without_them_nothing_changes() -> None:
+def test_without_these_flags_the_defaults_hold() -> None:
     assert settings() == ServerConfig()
 
 
@@ -63,7 +63,7 @@ def test_without_them_nothing_changes() -> None:
         (["--enable_batching=false"], "batching.mode", "off"),
     ],
 )
-def test_what_each_means(flags: list[str], key: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_flag_sets_its_setting(flags: list[str], key: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found: Any = settings(*flags)
     for part in key.split("."):
         found = getattr(found, part)
@@ -87,7 +87,7 @@ def test_a_models_file_is_parsed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert str(file) in refusal(f"--model_config_file={file}")
 
 
-def test_flags_that_are_not_honoured_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_are_not_honoured_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
     settings("--grpc_max_threads=4", "--flush_filesystem_caches", "--enable_model_warmup=false")
     notes = capsys.readouterr().err.splitlines()
     assert len(notes) == 3
@@ -110,12 +110,12 @@ def test_flags_that_are_not_honoured_say_so(capsys: pytest.CaptureFixture[str]) 
         (["--port=99999"], "99999"),
     ],
 )
-def test_refusals(flags: list[str], text: str) -> None:
+def test_flags_that_are_refused(flags: list[str], text: str) -> None:
     assert text in refusal(*flags)
 
 
 @pytest.mark.parametrize("flags", [["--enable_batching=maybe"], ["--port=-1"], ["--rest_api_port=x"]])
-def test_values_that_are_none(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_of_the_wrong_type_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         settings(*flags)
     assert ended.value.code == 2
@@ -135,7 +135,7 @@ mystery { value: 1 }
 """
 
 
-def test_batching_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batching_parameters_are_translated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "batching.txt"
     file.write_text(BATCHING)
     found = settings("--enable_batching=true", f"--batching_parameters_file={file}")
@@ -147,7 +147,7 @@ def test_batching_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_batching_parameters_of_large_batches() -> None:
+def test_the_smaller_of_two_batch_sizes_counts() -> None:
     text = "max_batch_size { value: 64 } max_execution_batch_size { value: 16 } enable_large_batch_splitting {}"
     assert parse_batching_parameters(text, "f").settings == {"batching.max_batch_size": 16}
     assert parse_batching_parameters("batch_timeout_micros {}", "f").settings == {"batching.max_queue_delay": "0us"}
@@ -163,7 +163,7 @@ def test_batching_parameters_of_large_batches() -> None:
         ("max_batch_size { value: 1", "line 1"),
     ],
 )
-def test_wrong_batching_parameters(text: str, expected: str) -> None:
+def test_wrong_batching_parameters_are_refused(text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_batching_parameters(text, "f")
     assert expected in str(refused.value)

@@ -1,4 +1,4 @@
-"""config.pbtxt: the text format, what is taken from it, what is reported."""
+"""config.pbtxt: the text format, the fields that are read, and the fields that are reported as unknown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ model_operations { op_library_filename: "lib.so" }
 """
 
 
-def test_the_whole_grammar() -> None:
+def test_every_construct_of_the_grammar_is_read() -> None:
     values, unknown = triton_config(FULL)
     assert values == {
         "name": "dense",
@@ -64,7 +64,7 @@ def test_the_whole_grammar() -> None:
 
 
 def test_enums_may_be_numbers() -> None:
-    """As protobuf reads them, in the text format and in JSON."""
+    """Protobuf allows it in the text format and in JSON."""
     text = "input { name: 'x' data_type: 11 format: 2 } instance_group { kind: 2 }"
     found = {
         "input": [{"name": "x", "data_type": "TYPE_FP32", "format": "FORMAT_NCHW"}],
@@ -77,7 +77,7 @@ def test_enums_may_be_numbers() -> None:
         triton_config("input { data_type: 99 }")
 
 
-def test_unknown_parts_inside_known_ones_are_named_by_their_path() -> None:
+def test_unknown_fields_in_known_messages_are_reported_by_path() -> None:
     assert triton_config("input { name: 'x' allow_ragged_batch: true }")[1] == ["input.allow_ragged_batch"]
 
 
@@ -98,7 +98,7 @@ def test_unknown_parts_inside_known_ones_are_named_by_their_path() -> None:
         ("dynamic_batching { preserve_ordering: 7 }", "expected true or false, got 7"),
     ],
 )
-def test_what_is_wrong_and_where(text: str, message: str) -> None:
+def test_errors_name_line_column_expected_and_got(text: str, message: str) -> None:
     with pytest.raises(TextFormatError) as caught:
         triton_config(text)
     assert message in str(caught.value)
@@ -113,13 +113,13 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @given(st.text(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
-def test_protobuf_writes_what_we_read(text: str, number: int, real: float) -> None:
+def test_text_written_by_protobuf_is_read(text: str, number: int, real: float) -> None:
     from google.protobuf import struct_pb2, text_format
 
     value = struct_pb2.Struct()
     value.fields["t"].string_value = text.encode(errors="ignore").decode()
     value.fields["n"].number_value = real
-    read = dict(dict(entry) for entry in [])  # fields are repeated maps: collect them by key
+    read = dict(dict(entry) for entry in [])  # a map field occurs once for each key
     for _, entry in parse(text_format.MessageToString(value)):
         pair = dict(entry)  # type: ignore[arg-type]
         read[pair["key"]] = dict(pair["value"])  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ def test_nesting_is_bounded() -> None:
         parse("a {" * 5000)
 
 
-def test_files(tmp_path: Path) -> None:
+def test_files_are_read_or_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.pbtxt"
     with pytest.raises(LayoutError, match="cannot be read: No such file"):
         read_triton_config(file, "m")

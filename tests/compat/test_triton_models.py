@@ -1,4 +1,4 @@
-"""Model directories with a config.pbtxt as users of Triton write them, loaded by the real loader and answered."""
+"""Model directories with a config.pbtxt as Triton's users write them, loaded by the real loader and called."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def model(root: Path, name: str, text: str) -> Path:
     return directory
 
 
-def test_densenet_of_tritons_quick_start_is_asked_without_the_axis_that_its_graph_has(tmp_path: Path) -> None:
+def test_densenet_of_tritons_quick_start_takes_requests_without_the_batch_axis(tmp_path: Path) -> None:
     directory = model(tmp_path, "densenet_onnx", DENSENET)
     pool(directory / "1", 1)
     config, notes = triton_settings(directory)
@@ -103,27 +103,28 @@ output { name: "fc6_1" data_type: TYPE_FP32 dims: [ 3 ] reshape { shape: [ 3, 1,
 
 
 @pytest.mark.parametrize(("text", "batch", "file"), [(DENSENET, 1, "model.onnx"), (BATCHED, "n", "pool_v2.onnx")])
-def test_the_configuration_that_is_told_has_what_was_declared(
+def test_the_reported_configuration_loads_the_same_model_again(
     tmp_path: Path, text: str, batch: object, file: str
 ) -> None:
-    """Pasted back, it makes the same model of the same files."""
+    """Written to config.pbtxt, the reported configuration loads the same model again."""
     directory = model(tmp_path, "densenet_onnx", text)
     pool(directory / "1", batch, file)
     (directory / "densenet_labels.txt").write_text("CAT\nDOG\nFISH\n")
-    told = []
+    reported = []
     for _ in range(2):
         servable = load(directory / "1", triton_settings(directory)[0])
-        told.append((model_config(servable, ModelStatus("densenet_onnx")), servable.signatures, servable.class_labels))
+        config = model_config(servable, ModelStatus("densenet_onnx"))
+        reported.append((config, servable.signatures, servable.class_labels))
         servable.scheduler.close()
-        (directory / "config.pbtxt").write_text(text_format.MessageToString(told[0][0]))
-    assert told[0] == told[1]
-    config = told[0][0]
+        (directory / "config.pbtxt").write_text(text_format.MessageToString(reported[0][0]))
+    assert reported[0] == reported[1]
+    config = reported[0][0]
     assert config.output[0].label_filename == "densenet_labels.txt"
     assert config.default_model_filename == ("" if file == "model.onnx" else file)
     assert list(config.input[0].reshape.shape)[-3:] == [3, 4, 4]
 
 
-def test_labels_that_are_not_there_are_a_failed_load(tmp_path: Path) -> None:
+def test_a_missing_label_file_fails_the_load(tmp_path: Path) -> None:
     directory = model(tmp_path, "densenet_onnx", DENSENET)
     pool(directory / "1", 1)
     with pytest.raises(LoadError, match=r"labels of output 'fc6_1': densenet_labels\.txt cannot be read: No such file"):
@@ -153,7 +154,7 @@ def test_reshape_keeps_the_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dims", "shape"), [("48", "3, 4, 5"), ("-1", "3, 4, 4"), ("-1, 4", "4, -1")], ids=["size", "open", "moved"]
 )
-def test_a_reshape_that_cannot_be_is_refused(tmp_path: Path, dims: str, shape: str) -> None:
+def test_an_impossible_reshape_is_refused(tmp_path: Path, dims: str, shape: str) -> None:
     directory = model(
         tmp_path,
         "m",
@@ -167,7 +168,7 @@ def test_a_reshape_that_cannot_be_is_refused(tmp_path: Path, dims: str, shape: s
         load(directory / "1", triton_settings(directory)[0])
 
 
-def test_another_file_name(tmp_path: Path) -> None:
+def test_default_model_filename_names_the_artefact(tmp_path: Path) -> None:
     directory = model(
         tmp_path, "m", 'platform: "onnxruntime_onnx" default_model_filename: "pool_v2.onnx" max_batch_size: 4'
     )
@@ -181,7 +182,7 @@ def test_another_file_name(tmp_path: Path) -> None:
     ("name", "message"),
     [("other.onnx", "'other.onnx' is not there; the version holds model.onnx"), ("../x.onnx", "inside the version's")],
 )
-def test_another_file_name_that_is_wrong(tmp_path: Path, name: str, message: str) -> None:
+def test_a_wrong_default_model_filename_is_refused(tmp_path: Path, name: str, message: str) -> None:
     directory = model(tmp_path, "m", f'platform: "onnxruntime_onnx" default_model_filename: "{name}"')
     pool(directory / "1", "n")
     with pytest.raises(LoadError, match=message):
@@ -189,7 +190,7 @@ def test_another_file_name_that_is_wrong(tmp_path: Path, name: str, message: str
 
 
 @pytest.mark.heavy
-def test_torchscript_under_another_name(tmp_path: Path) -> None:
+def test_torchscript_with_a_default_model_filename_is_loaded(tmp_path: Path) -> None:
     directory = model(
         tmp_path,
         "m",
@@ -251,7 +252,7 @@ def test_warmup_samples_run_on_every_instance(tmp_path: Path, runs: list[np.ndar
     assert sum(x.shape == rows.shape and bool((x == rows).all()) for x in runs) == 4, "twice on each"
 
 
-def test_strings_from_a_file_as_triton_writes_them(tmp_path: Path, runs: list[np.ndarray]) -> None:
+def test_warmup_strings_are_read_from_a_file_in_tritons_format(tmp_path: Path, runs: list[np.ndarray]) -> None:
     directory = model(
         tmp_path,
         "m",
@@ -276,7 +277,7 @@ def test_strings_from_a_file_as_triton_writes_them(tmp_path: Path, runs: list[np
     ],
     ids=["missing", "short"],
 )
-def test_a_warmup_that_cannot_be_run_is_a_failed_load(tmp_path: Path, file: bytes | None, message: str) -> None:
+def test_an_unreadable_warmup_file_fails_the_load(tmp_path: Path, file: bytes | None, message: str) -> None:
     directory = model(tmp_path, "m", WARM)
     pool(directory / "1", "n")
     if file is not None:
@@ -286,7 +287,7 @@ def test_a_warmup_that_cannot_be_run_is_a_failed_load(tmp_path: Path, file: byte
         load(directory / "1", triton_settings(directory)[0])
 
 
-def test_a_warmup_that_does_not_fit_is_a_failed_load(tmp_path: Path) -> None:
+def test_a_warmup_of_the_wrong_shape_fails_the_load(tmp_path: Path) -> None:
     directory = model(
         tmp_path,
         "m",
@@ -300,7 +301,7 @@ def test_a_warmup_that_does_not_fit_is_a_failed_load(tmp_path: Path) -> None:
         load(directory / "1", triton_settings(directory)[0])
 
 
-def test_the_default_timeout_of_the_queue(tmp_path: Path) -> None:
+def test_the_default_timeout_of_the_queue_is_honoured(tmp_path: Path) -> None:
     directory = model(
         tmp_path,
         "m",
@@ -321,7 +322,7 @@ def test_the_default_timeout_of_the_queue(tmp_path: Path) -> None:
     assert not [note for note in notes if "dynamic_batching" in note]
     servable = load(directory / "1", config)
     stop = threading.Event()
-    # The instance is busy with something else, so that what comes now has to wait.
+    # The instance is busy, so the request has to wait in the queue.
     servable.scheduler._group.workers[0].call(lambda instance: stop.wait(30))
     try:
         with pytest.raises(QueueTimeout):
@@ -331,7 +332,7 @@ def test_the_default_timeout_of_the_queue(tmp_path: Path) -> None:
         servable.scheduler.close()
 
 
-def test_parameters_and_optimization_of_onnx(tmp_path: Path) -> None:
+def test_parameters_and_optimization_of_onnx_are_translated(tmp_path: Path) -> None:
     directory = model(
         tmp_path,
         "m",
@@ -359,7 +360,7 @@ def test_parameters_and_optimization_of_onnx(tmp_path: Path) -> None:
     load(directory / "1", config).scheduler.close()
 
 
-def test_check_tells_all_of_it(tmp_path: Path) -> None:
+def test_check_reports_unhonoured_fields_and_warmup_requests(tmp_path: Path) -> None:
     root = tmp_path / "models"
     pool(
         model(root, "warm", WARM.replace("from file", "b").replace('input_data_file: "rows"', "random_data: true"))

@@ -1,1 +1,1 @@
-"""The command line. One module per group of commands; each has `add(subparsers)`."""
+"""The command line. One module for each group of commands; each has a function `add(subparsers)`."""

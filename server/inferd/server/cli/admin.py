@@ -1,4 +1,4 @@
-"""`inferd load | unload | label | rollback`: the operators' wishes."""
+"""`inferd load | unload | label | rollback`: operators' requests."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inputs(args: argparse.Namespace, client: Client) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
-    """The inputs as arrays, tried once, so that a wrong one is an error and not ten thousand of them."""
+    """The inputs as arrays, and the version that answers. Sends one request, so that wrong inputs fail once and not
+    ten thousand times."""
     metadata = client.metadata(args.model, version=args.version, label=args.label)
     signature = metadata.signature(args.signature)
     if signature is None:
@@ -94,7 +95,7 @@ async def _measure(
 
 
 async def _until_interrupted(send: Callable[[], Awaitable[object]], load: BenchLoad, tally: Tally) -> None:
-    """Ctrl-C ends the load; what was measured is still reported."""
+    """Runs the load. Ctrl-C ends it; the requests measured so far are still reported."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(run_load(send, load, tally))
     try:
@@ -117,7 +118,7 @@ def _settings(load: BenchLoad) -> dict[str, Any]:
 
 
 def _display(args: argparse.Namespace, load: BenchLoad, tally: Tally) -> AbstractContextManager[Any]:
-    """A live line on a terminal; nothing elsewhere, and nothing without `rich`."""
+    """A live line, if stderr is a terminal and `rich` is installed; otherwise nothing."""
     if args.quiet or args.json or not sys.stderr.isatty():
         return nullcontext()
     try:

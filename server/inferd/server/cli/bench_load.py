@@ -1,8 +1,8 @@
-"""The load of `inferd bench`, without a display: closed loop and open loop, and what came of it.
+"""The load of `inferd bench`, without its display: closed loop, open loop, and the results.
 
-Closed loop: N callers, each sends its next request when the last is answered. It measures what N callers see.
-Open loop: requests start at fixed times, whether the last ones are answered or not, and latency counts from the time at
-which a request was *meant* to start: a server that stalls cannot hide the requests that it kept from starting.
+Closed loop: N callers; each sends its next request when the last one is answered. It measures what N callers see.
+Open loop: requests start at fixed times, whether earlier ones are answered or not. Latency counts from the time at
+which a request was *meant* to start, so a server that stalls cannot hide the requests that it delayed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from inferd.client import ClientClosed, InferdError, RequestError
 
-# A stalled server at a high rate: what cannot even be started is counted instead of filling the memory.
+# If a server stalls at a high rate, requests above this number are counted as errors instead of filling the memory.
 MAX_OUTSTANDING = 10_000
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened so far. Written on one event loop; a display on another thread may read it."""
+    """The results so far. Written on one event loop; a display on another thread may read it."""
 
     started: float = 0.0
     ended: float = 0.0
@@ -40,7 +40,7 @@ class Tally:
         return len(self.latencies)
 
     def summary(self) -> dict[str, Any]:
-        """Counts, requests per second, and latencies in milliseconds of the requests that were answered."""
+        """Counts, requests per second, and latencies (milliseconds) of the answered requests."""
         elapsed = max((self.ended or time.perf_counter()) - self.started, 1e-9)
         values = np.asarray(self.latencies) * 1e3
         latency = {}
@@ -61,9 +61,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class BenchLoad:
-    """concurrency: closed loop with so many callers; rate: open loop with so many requests per second. One of them.
+    """Either `concurrency` or `rate` is given.
 
-    duration, requests: whichever bound comes first; None: not bounded by it.
+    concurrency   closed loop with this number of callers
+    rate          open loop with this number of requests per second
+    duration      ends the load after this many seconds; None: no bound
+    requests      ends the load after this many requests; None: no bound
     """
 
     concurrency: int | None
@@ -73,7 +76,7 @@ class BenchLoad:
 
 
 async def run_load(send: Callable[[], Awaitable[object]], load: BenchLoad, tally: Tally) -> None:
-    """Sends until `load` bounds it and everything sent is answered. Failures are counted, not raised."""
+    """Sends requests up to the bounds of `load` and waits for all answers. Failures are counted, not raised."""
     tally.started = time.perf_counter()
     try:
         if load.rate is not None:
@@ -89,7 +92,7 @@ async def _closed_loop(send: Callable[[], Awaitable[object]], load: BenchLoad, t
 
     async def caller() -> None:
         while (load.requests is None or tally.sent < load.requests) and (end is None or time.perf_counter() < end):
-            await _one(send, time.perf_counter(), tally)
+            await _send_one(send, time.perf_counter(), tally)
 
     await asyncio.gather(*(caller() for _ in range(load.concurrency or 1)))
 
@@ -102,15 +105,15 @@ async def _open_loop(send: Callable[[], Awaitable[object]], load: BenchLoad, rat
             meant = tally.started + position / rate
             if load.duration is not None and meant >= tally.started + load.duration:
                 break
-            late = meant - time.perf_counter()
-            # Even a late one yields, or answers could not come in while a backlog is sent.
-            await asyncio.sleep(max(late, 0.0))
+            wait = meant - time.perf_counter()
+            # Sleep even for 0 seconds: otherwise no answer could be received while a backlog is sent.
+            await asyncio.sleep(max(wait, 0.0))
             position += 1
             if len(tasks) >= MAX_OUTSTANDING:
                 tally.errors["NOT_SENT"] += 1
                 tally.first_error = tally.first_error or f"{MAX_OUTSTANDING} requests were outstanding already"
                 continue
-            task = asyncio.get_running_loop().create_task(_one(send, meant, tally))
+            task = asyncio.get_running_loop().create_task(_send_one(send, meant, tally))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
@@ -119,7 +122,7 @@ async def _open_loop(send: Callable[[], Awaitable[object]], load: BenchLoad, rat
             task.cancel()
 
 
-async def _one(send: Callable[[], Awaitable[object]], meant: float, tally: Tally) -> None:
+async def _send_one(send: Callable[[], Awaitable[object]], meant: float, tally: Tally) -> None:
     tally.sent += 1
     tally.in_flight += 1
     try:

@@ -25,7 +25,7 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Checks. Gives 1 when something would not be served."""
+    """Checks. Returns the exit code: 1 if a version or model would not be served."""
     config = configuration(args)
     try:
         from inferd.backends.registry import Registry
@@ -69,33 +69,33 @@ def run(args: argparse.Namespace) -> int:
 
 IGNORED = "ignored"
 DIFFERS = "differs"
-_SAME = ("steps: ", "warm-up requests")  # notes that say what will be done, not that something is otherwise
+_AS_WRITTEN = ("steps: ", "warm-up requests")  # notes that report no difference from the configuration
 
 
 def _notes(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
-    """Model, kind and text of everything that an operator should know: what is ignored of what was written, what is
-    done otherwise than there, and what will be done."""
+    """The notes for the operator, as (model, kind, text): settings that are ignored, settings that are applied
+    differently, and other facts."""
     for finding in findings:
         name = finding.model if finding.version is None else f"{finding.model}:{finding.version}"
-        for told in finding.notes:
-            note = told.replace(f"{finding.path}/", "") if finding.path else told
+        for text in finding.notes:
+            note = text.replace(f"{finding.path}/", "") if finding.path else text
             if "not honoured: " in note and note.partition("not honoured: ")[0].endswith(": "):
                 source, _, fields = note.partition("not honoured: ")
-                for field in fields.split(", "):  # fields that no part of the server knows
+                for field in fields.split(", "):
                     yield name, IGNORED, f"{source}{field}"
             elif "is not honoured" in note or "are not honoured" in note:
                 yield name, IGNORED, note.replace(" is not honoured", "").replace(" are not honoured", "")
             else:
-                yield name, "" if any(word in note for word in _SAME) else DIFFERS, note
+                yield name, "" if any(word in note for word in _AS_WRITTEN) else DIFFERS, note
 
 
 def _verdict(finding: Finding) -> str:
     if not finding.ok:
         return f"PROBLEM: {' '.join(finding.error.split())}"
     signature = finding.signatures[0] if finding.signatures else None
-    words = "" if signature is None else f"{_specs(signature.inputs)} -> {_specs(signature.outputs)}"
+    shown = "" if signature is None else f"{_specs(signature.inputs)} -> {_specs(signature.outputs)}"
     more = f" (+{len(finding.signatures) - 1} signatures)" if len(finding.signatures) > 1 else ""
-    return f"{words}{more}"
+    return f"{shown}{more}"
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`inferd config`: what can be set, and what is set."""
+"""`inferd config`: prints the JSON schema of the settings, or the current settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_schema(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Prints the settings in force. Secrets are hidden."""
+    """Prints the current settings. Secrets are hidden."""
     from inferd.server.config.secrets import redacted
 
     print_json(redacted(configuration(args).model_dump(mode="json")))

@@ -1,4 +1,4 @@
-"""The flags that say which server, and the client made of them."""
+"""The flags for the connection to a server, and the client that they describe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from inferd.client import NO_RETRIES, Client, Tls
 from inferd.server.cli.errors import CommandError, usage
 
 TOKEN_FILE = "INFERD_TOKEN_FILE"
-"""The environment variable that stands for --token-file."""
+"""The environment variable that gives the default of --token-file."""
 DEFAULT_ADDRESS = "localhost:8001"
 
 
 def add_connection(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
-    """Adds the flags that every command against a server has."""
+    """Adds the connection flags, which all commands that call a server have."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "-a", "--address", default=DEFAULT_ADDRESS, help="host:port, several with commas, or unix:/path (%(default)s)"
@@ -47,8 +47,8 @@ def add_connection(parser: argparse.ArgumentParser, *, json: bool = True) -> Non
 
 
 def client_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments that Client and AsyncClient share. Raises CommandError, InvalidInput."""
-    # gRPC tells of every lost connection on stderr by itself; the command says what matters of it in its one line.
+    """The keyword arguments for Client and AsyncClient. Raises CommandError, InvalidInput."""
+    # Otherwise gRPC logs every lost connection to stderr; the command reports the error itself, in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     options: dict[str, Any] = {"metadata": _metadata(args.metadata)}
     if args.tls or args.tls_ca or args.tls_cert or args.tls_key or args.tls_name:

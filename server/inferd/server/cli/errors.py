@@ -1,10 +1,10 @@
-"""What a command says when it cannot go on."""
+"""The error that ends a command."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """Ends the command with one line on stderr. `exit_code`: 1 it failed, 2 wrong usage."""
+    """Ends the command. `main` prints the message on stderr. `exit_code`: 1 the command failed, 2 wrong usage."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -12,5 +12,5 @@ class CommandError(Exception):
 
 
 def usage(message: str) -> CommandError:
-    """The command line itself is wrong."""
+    """An error for wrong usage of the command line."""
     return CommandError(message, 2)

@@ -1,6 +1,7 @@
-"""`inferd`: finds the command, runs it, turns every error into one line and an exit code.
+"""`inferd`: finds the command, runs it, and turns every error into one line on stderr and an exit code.
 
-Exit codes: 0 done, 1 it failed (the server refused, a file is missing, a check found something), 2 wrong usage.
+Exit codes: 0 done, 1 the command failed (the server refused, a file is missing, a check found something), 2 wrong
+usage.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from inferd.server import __version__
 from inferd.server.cli import check, config, serve
 from inferd.server.cli.errors import CommandError
 
-# Each adds its commands, with a `run(args) -> exit code` as the parser's default.
+# Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.
 LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add)
 
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:
-    """The parser; where the `command` to come is known, that of a server's own commands may have these only."""
+    """The parser. If `command` is one of the local commands, the parser has only these."""
     parser = argparse.ArgumentParser(
         prog="inferd",
         description="Serves ONNX, TorchScript and TensorFlow models over gRPC, and talks to such a server.",
@@ -30,7 +31,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     for add in LOCAL:
         add(subparsers)
     if command not in subparsers.choices:
-        # A server would keep the client, several MB, for as long as it runs.
+        # Not imported for `serve`: the client would take several MB of memory for as long as the server runs.
         from inferd.server.cli import remote
 
         remote.add(subparsers)
@@ -40,8 +41,8 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; wrong usage ends the process with 2. An unknown flag is answered with the usage of its command:
-    left to itself, argparse shows that of the whole program."""
+    """The arguments. Wrong usage ends the process with exit code 2. For an unknown flag the usage of its command is
+    printed; argparse alone would print that of the whole program."""
     words = sys.argv[1:] if argv is None else argv
     args, unknown = build_parser(words[0] if words else "").parse_known_args(words)
     if unknown:
@@ -51,7 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. Gives the exit code; argparse itself exits with 2 on wrong usage."""
+    """The console script. Returns the exit code; argparse itself exits with 2 on wrong usage."""
     args = parse(argv)
     try:
         code = args.run(args)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (head, a pager) has gone; flushing at exit would only complain about it.
+        # The reader of stdout (head, a pager) is gone. Without this, flushing at exit would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_models(statuses: Iterable[ModelStatus]) -> None:
-    """The table, and below it what holds for a model as a whole."""
+    """Prints a table with a row for each version, and below it the errors and overrides of whole models."""
     rows: list[tuple[str, ...]] = []
     below: list[str] = []
     for status in statuses:
@@ -61,10 +61,11 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
             rows.append((status.name, "-", "-", "", "", "", "", status.error or "no versions"))
         elif status.error:
             below.append(f"{status.name}: {status.error}")
-        for wish in status.overrides:
-            kept = "" if wish.persistent else ", in memory only"
-            value = f"{wish.value[:-1]} removed" if wish.kind == "label" and wish.value.endswith("=") else wish.value
-            below.append(f"{status.name}: {wish.kind} {value} by {wish.by} at {when(wish.since)}{kept}")
+        for override in status.overrides:
+            kept = "" if override.persistent else ", in memory only"
+            removed = override.kind == "label" and override.value.endswith("=")
+            value = f"{override.value[:-1]} removed" if removed else override.value
+            below.append(f"{status.name}: {override.kind} {value} by {override.by} at {when(override.since)}{kept}")
     if not rows:
         print("no models")
         return
@@ -74,7 +75,7 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
 
 
 def status_json(status: ModelStatus) -> dict[str, Any]:
-    """A status with the states as names."""
+    """A status for JSON, with the names of states."""
     value = asdict(status)
     for version in value["versions"]:
         version["state"] = version["state"].name
@@ -109,7 +110,7 @@ def _signatures(client: Client, statuses: Iterable[ModelStatus]) -> dict[tuple[s
             try:
                 found[status.name, version] = client.metadata(status.name, version=version)
             except RequestError:
-                continue  # gone since the listing
+                continue  # unloaded since the status was read
     return found
 
 

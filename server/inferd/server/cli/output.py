@@ -1,4 +1,4 @@
-"""Tables, JSON and arrays on the terminal."""
+"""Prints tables, JSON and arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document, nothing else, on stdout."""
+    """Prints one JSON document to stdout, and nothing else."""
     print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None) -> None:
-    """A table: with `rich` on a terminal, aligned plain text anywhere else, so that it can be cut and searched.
+    """Prints a table: with `rich` on a terminal, otherwise as aligned plain text, which other programs can read.
 
-    styles: cell text to a rich style.
+    styles: cell text → style of rich.
     """
     if sys.stdout.isatty():
         try:
@@ -46,7 +46,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: M
 
 
 def prediction_json(answer: Prediction) -> dict[str, Any]:
-    """A prediction as JSON: outputs with dtype, shape and nested data. Bytes that are no UTF-8 become {"b64": ...}."""
+    """A prediction for JSON: outputs with dtype, shape and nested data. Bytes that are no UTF-8 become {"b64": ...}."""
     return {
         "model": answer.model,
         "version": answer.version,
@@ -60,7 +60,7 @@ def prediction_json(answer: Prediction) -> dict[str, Any]:
 
 
 def print_prediction(answer: Prediction) -> None:
-    """For people: a head line, then every output, long ones shortened."""
+    """Prints a prediction as text: a head line, then every output; long outputs are shortened."""
     print(f"{answer.model} version {answer.version}, signature {answer.signature}")
     for name, array in answer.items():
         print(f"{name}  {dtype_name(array)} {list(array.shape)}")
@@ -70,19 +70,19 @@ def print_prediction(answer: Prediction) -> None:
 
 
 def dtype_name(array: np.ndarray[Any, Any]) -> str:
-    """The element type by the wire's name."""
+    """The name of the array's element type in requests and answers."""
     from inferd.wire.dtypes import dtype_of
 
     return dtype_of(array).name
 
 
 def when(moment: datetime | None) -> str:
-    """A time for people, in the local zone."""
+    """A time as text, in the local time zone; "" for None."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
 
 
 def _listed(array: np.ndarray[Any, Any]) -> Any:
-    if array.dtype.kind == "V":  # bfloat16's own scalars are no JSON numbers
+    if array.dtype.kind == "V":  # bfloat16, whose scalars are not JSON numbers
         array = array.astype(np.float32)
     return array.tolist()
 

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _save(path: Path, answer: Prediction) -> None:
-    # Object arrays would be pickled, which nobody should have to trust: strings become numpy's fixed-width bytes.
+    # numpy pickles object arrays, and loading a pickle can run code. So strings become numpy's fixed-width bytes.
     arrays: dict[str, Any] = {}
     for name, array in answer.items():
         kind = np.bytes_ if array.dtype == object else np.float32 if array.dtype.kind == "V" else array.dtype

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def publish(model: str, path: Path, repository: Path, version: int | None = None) -> Path:
-    """Copies `path` to <repository>/<model>/<version> and gives that place. Raises CommandError, and leaves nothing."""
+    """Copies `path` to <repository>/<model>/<version> and returns that directory. Raises CommandError; then nothing is
+    left in the repository."""
     if not model or model.startswith(".") or "/" in model or "\0" in model:
         raise usage(f"{model!r} is no name for a model: it is the name of a directory, and none that begins with a dot")
     if is_partial(model) or readable(model) != model:
@@ -67,7 +68,7 @@ def publish(model: str, path: Path, repository: Path, version: int | None = None
         raise CommandError(f"{repository} is no directory; expected the repository that the server watches")
     _check_source(path)
     parent = repository / model
-    made = not parent.exists()
+    created = not parent.exists()
     try:
         parent.mkdir(exist_ok=True)
         hidden = parent / f".publish-{secrets.token_hex(6)}"
@@ -76,14 +77,15 @@ def publish(model: str, path: Path, repository: Path, version: int | None = None
             return _rename(hidden, parent, version)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
-            if made:
+            if created:
                 _remove_if_empty(parent)
     except (OSError, shutil.Error) as error:
         raise CommandError(f"cannot publish {path} to {parent}: {_reason(error)}") from None
 
 
 def wait_available(client: Client, model: str, version: int, timeout: float) -> None:
-    """Follows the server until the version answers. Raises CommandError when it failed, or is not there in time."""
+    """Watches the server until it serves the version. Raises CommandError if the version fails or is not served in
+    time. `timeout` in seconds."""
     print(f"waiting for {model}:{version} …", file=sys.stderr)
     last = "the server has not seen it; does it watch this repository, and does its version policy want this version?"
     for change in client.watch(timeout=timeout):
@@ -122,7 +124,7 @@ def _copy(path: Path, hidden: Path) -> None:
     else:
         hidden.mkdir()
         shutil.copy2(path, hidden / _FILES[path.suffix])
-    # A rename can reach the disk before the data does: after a power cut the version would be there, and empty.
+    # A rename may reach the disk before the data. Without fsync, a power cut could leave an empty version.
     for folder, _, files in os.walk(hidden):
         for name in files:
             _sync(Path(folder, name))
@@ -151,7 +153,7 @@ def _rename(hidden: Path, parent: Path, version: int | None) -> Path:
         try:
             hidden.rename(place)
         except OSError:
-            # Somebody else took the number between the look and the rename.
+            # Another publisher has taken the number after the directory was read.
             if place.exists():
                 continue
             raise

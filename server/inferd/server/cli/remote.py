@@ -1,4 +1,4 @@
-"""The commands that talk to a server. They have the client in common, which a server does not need."""
+"""The commands that call a server. They are separate because they import the client, which a server does not need."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from inferd.client import InferdError, InvalidInput, Unavailable
 from inferd.server.cli import admin, bench, models, predict, publish
 from inferd.server.cli.errors import CommandError
 
-# Each adds its commands, with a `run(args) -> exit code` as the parser's default.
+# Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.
 COMMANDS: tuple[Callable[[Any], None], ...] = (models.add, predict.add, admin.add, publish.add, bench.add)
 
 
 def add(subparsers: Any) -> None:
-    """Registers the commands. What the client raises in them comes out as CommandError."""
+    """Registers the commands. Errors of the client become CommandError."""
     others = set(subparsers.choices)
     for register in COMMANDS:
         register(subparsers)
@@ -29,13 +29,13 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
     try:
         return run(args)
     except InvalidInput as error:
-        raise _told(error, 2) from None
+        raise _command_error(error, 2) from None
     except Unavailable as error:
         where = f"no connection to {args.address}: " if error.accepted is False and error.retry_after is None else ""
-        raise _told(f"{where}{error}", 1) from None
+        raise _command_error(f"{where}{error}", 1) from None
     except InferdError as error:
-        raise _told(error, 1) from None
+        raise _command_error(error, 1) from None
 
 
-def _told(error: object, code: int) -> CommandError:
-    return CommandError(" ".join(str(error).split()), exit_code=code)  # one line, whatever a server has sent
+def _command_error(error: object, code: int) -> CommandError:
+    return CommandError(" ".join(str(error).split()), exit_code=code)  # one line, even if the server sent several

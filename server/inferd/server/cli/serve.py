@@ -1,4 +1,4 @@
-"""`inferd serve`: one process that serves until it is told to stop."""
+"""`inferd serve`: serves a repository until it is stopped."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""tensorflow_model_server's flags on `inferd serve` and `inferd check`: what each means in our settings.
+"""The flags of tensorflow_model_server on `inferd serve` and `inferd check`, translated to inferd's settings.
 
-A flag that is known and not honoured is taken with a note; one that would make the server less safe than it looks is an
-error. Flags that nobody knows stay argparse's business.
+A flag that is known but not honoured is accepted with a note. A flag that the user relies on for security is an error.
+argparse refuses unknown flags.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _TITLE: Final = "TensorFlow Serving's flags"
 _ABOUT: Final = "as tensorflow_model_server takes them; others of its flags are accepted with a note"
 
 _BY_ITSELF: Final = "the server sees to that by itself"
-# What is known and has no effect here, and why.
-_IDLE: Final[Mapping[str, str]] = {
+# Flags without effect here, and why.
+_NOT_HONOURED: Final[Mapping[str, str]] = {
     "rest_api_num_threads": _BY_ITSELF,
     "rest_api_enable_cors_support": "a proxy adds such headers",
     "grpc_max_threads": f"{_BY_ITSELF}; inflight.calls bounds calls",
@@ -51,17 +51,17 @@ _IDLE: Final[Mapping[str, str]] = {
     "total_model_memory_limit_bytes": "memory is watched while models load",
     "allow_version_labels_for_unavailable_models": "labels of a file always wait for their version",
 }
-# Nobody must think that these are in force when they are not.
+# Flags that are errors: a user must not believe that they are in force.
 _REFUSED: Final[Mapping[str, str]] = {
     "ssl_config_file": "set server.tls in config.yaml: certificate, key and client_ca are files there",
     "use_alts_credentials": "ALTS is not offered; server.tls is",
 }
-_ON_ANYWAY: Final = ("enable_model_warmup", "enable_grpc_healthcheck_service")
+_ALWAYS_ON: Final = ("enable_model_warmup", "enable_grpc_healthcheck_service")
 
 
 @dataclass(slots=True)
 class TfsSettings:
-    """`flags` and `defaults` by dotted key, as `load_config` takes them, and `notes` for who started the server."""
+    """`flags` and `defaults` by dotted key, as `load_config` takes them, and `notes` for the user."""
 
     flags: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -91,12 +91,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("saved_model_tags", "TAGS", "tags of the graph to serve, with --model_base_path")
     flag = "puts requests into batches; false: never"
     group.add_argument("--enable_batching", nargs="?", const=True, type=_truth, metavar="BOOL", help=flag)
-    for name in (*_IDLE, *_REFUSED, *_ON_ANYWAY):
+    for name in (*_NOT_HONOURED, *_REFUSED, *_ALWAYS_ON):
         group.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
 
 
 def tfs_settings(args: argparse.Namespace) -> TfsSettings:
-    """What the flags say. Raises CommandError."""
+    """Translates the flags. Raises CommandError."""
     found = TfsSettings()
     _models(args, found)
     _ports(args, found)
@@ -105,10 +105,10 @@ def tfs_settings(args: argparse.Namespace) -> TfsSettings:
     for name, instead in _REFUSED.items():
         if getattr(args, name) not in (None, "", "false"):
             raise _wrong(f"--{name} is not supported: {instead}")
-    for name, why in _IDLE.items():
+    for name, reason in _NOT_HONOURED.items():
         if getattr(args, name) is not None:
-            found.notes.append(f"--{name} is not honoured: {why}")
-    for name in _ON_ANYWAY:
+            found.notes.append(f"--{name} is not honoured: {reason}")
+    for name in _ALWAYS_ON:
         if getattr(args, name) in ("false", "0"):
             found.notes.append(f"--{name}=false is not honoured: it is always on")
     return found

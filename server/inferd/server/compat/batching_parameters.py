@@ -1,4 +1,4 @@
-"""TensorFlow Serving's batching_parameters_file as settings of ours.
+"""Translates TensorFlow Serving's batching_parameters_file to inferd's settings.
 
 max_batch_size { value: 128 }  batch_timeout_micros { value: 500 }  num_batch_threads { value: 4 }
 """
@@ -14,8 +14,8 @@ from inferd.server.compat.text_format import TextFormatError, TextMessage, Value
 from inferd.server.config.errors import ConfigError, Problem
 
 _SAFE: Final = "a large request is split where that was proven safe"
-# Not honoured, and why; a field that stands neither here nor below is unknown.
-_IDLE: Final = {
+# Fields that are not honoured, and why. A field that is neither here nor in `_NUMBERS` is unknown.
+_NOT_HONOURED: Final = {
     "allowed_batch_sizes": "a batch runs with the rows that it has",
     "pad_variable_length_inputs": "see batching.padding of a model",
     "enable_large_batch_splitting": _SAFE,
@@ -32,19 +32,19 @@ _NUMBERS: Final = {
 
 @dataclass(slots=True)
 class BatchingParameters:
-    """`settings` by dotted key, as `load_config` takes flags, and `notes` on what is not honoured."""
+    """`settings` by dotted key, as `load_config` takes flags, and `notes` on fields that are not honoured."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
 def read_batching_parameters(file: Path) -> BatchingParameters:
-    """Reads such a file. Raises ConfigError naming file, field, expected and got."""
+    """Reads a batching_parameters_file. Raises ConfigError, which names file, field, expected and got."""
     return parse_batching_parameters(read_text(file), str(file))
 
 
 def parse_batching_parameters(text: str, source: str) -> BatchingParameters:
-    """`read_batching_parameters` of the text of a file."""
+    """As `read_batching_parameters`, from the text of the file `source`."""
     found = BatchingParameters()
     numbers: dict[str, int] = {}
     try:
@@ -52,20 +52,20 @@ def parse_batching_parameters(text: str, source: str) -> BatchingParameters:
             if key in _NUMBERS:
                 numbers[key] = _number(key, value)
             else:
-                why = _IDLE.get(key, "unknown")
-                note = f"{source}: {key} is not honoured: {why}"
+                reason = _NOT_HONOURED.get(key, "unknown")
+                note = f"{source}: {key} is not honoured: {reason}"
                 if note not in found.notes:
                     found.notes.append(note)
     except TextFormatError as error:
         raise ConfigError([Problem(source, "", f"BatchingParameters in protobuf's text format ({error})")]) from None
-    # Requests larger than one run are split here, too: what bounds a run is the smaller of the two.
+    # inferd splits requests that are larger than one run, too. So the smaller value bounds a run.
     rows = min((numbers[key] for key in ("max_batch_size", "max_execution_batch_size") if key in numbers), default=0)
     if rows:
         found.settings["batching.max_batch_size"] = rows
     if "batch_timeout_micros" in numbers:
         found.settings["batching.max_queue_delay"] = f"{numbers['batch_timeout_micros']}us"
     if "max_enqueued_batches" in numbers:
-        # There a queue is counted in batches, here in requests, of which a batch holds at most its rows.
+        # TensorFlow Serving counts batches in its queue, inferd requests. A batch holds at most one request per row.
         found.settings["queue.requests"] = numbers["max_enqueued_batches"] * (numbers.get("max_batch_size") or 1000)
     if "num_batch_threads" in numbers:
         found.settings["instances.count"] = numbers["num_batch_threads"]
@@ -73,7 +73,7 @@ def parse_batching_parameters(text: str, source: str) -> BatchingParameters:
 
 
 def _number(key: str, value: Value) -> int:
-    """The value of a wrapper message, { value: 8 }, in which nothing is 0."""
+    """The value of a wrapper message, { value: 8 }. An empty message means 0."""
     if isinstance(value, TextMessage):
         value = dict(value).get("value", 0)
     least = _NUMBERS[key]

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's ModelServerConfig: which models are served, from where, which versions under which labels.
+"""TensorFlow Serving's ModelServerConfig: the models to serve, their base paths, version policies and labels.
 
     model_config_list {
       config { name: "m" base_path: "/models/m" model_platform: "tensorflow"
@@ -6,7 +6,7 @@
                version_labels { key: "stable" value: 1 } }
     }
 
-The file is read here; the same message in a request is read by the edge, into the same entries.
+This module reads the file. The same message in a request is read by `protocols.tfs`, into the same entries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LATEST, _ALL, _SPECIFIC = "latest", "all", "specific"
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One model, checked. `policy`: a value of version_policy, empty for the newest version."""
+    """One model. `policy`: a value for version_policy, empty for the newest version."""
 
     name: str
     base_path: str
@@ -46,7 +46,7 @@ class ModelEntry:
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Keys of model.yaml. The policy is always among them: an entry without one asks for the newest version."""
+        """The entry as keys of model.yaml. version_policy is always given: without a policy, the newest version."""
         settings: dict[str, Any] = {"version_policy": dict(self.policy) or {"latest": 1}, "labels": dict(self.labels)}
         if self.platform:
             settings["backend"] = _BACKENDS[self.platform]
@@ -55,15 +55,15 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelsFile:
-    """A file's models, in its order, and what of it is not honoured."""
+    """The models of a file, in its order, and notes on fields that are not honoured."""
 
     entries: tuple[ModelEntry, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def checked(entries: Iterable[ModelEntry], source: str) -> tuple[ModelEntry, ...]:
-    """The entries, when they can be served as they stand: paths without `file://`. Raises ConfigError naming what
-    cannot, with `source`."""
+    """Checks the entries and removes `file://` from their paths. Raises ConfigError with all problems. `source` is
+    named in the messages."""
     good: list[ModelEntry] = []
     problems: list[Problem] = []
     for given in entries:
@@ -91,12 +91,12 @@ def checked(entries: Iterable[ModelEntry], source: str) -> tuple[ModelEntry, ...
 
 
 def read_models_file(file: Path) -> ModelsFile:
-    """Reads a ModelServerConfig in the text format. Raises ConfigError naming file, key, expected and got."""
+    """Reads a ModelServerConfig in the text format. Raises ConfigError, which names file, key, expected and got."""
     return parse_models(read_text(file), str(file))
 
 
 def parse_models(text: str, source: str) -> ModelsFile:
-    """`read_models_file` of the text of a file."""
+    """As `read_models_file`, from the text of the file `source`."""
     try:
         entries, notes = _entries(parse(text))
     except TextFormatError as error:
@@ -173,7 +173,7 @@ def _policy(fields: TextMessage) -> dict[str, Any]:
 
 
 def latest(count: int) -> dict[str, Any]:
-    """The policy of the newest versions; none given is one, as in TensorFlow Serving."""
+    """The policy that serves the newest `count` versions. 0 means 1, as in TensorFlow Serving."""
     return {_LATEST: count or 1}
 
 

@@ -1,6 +1,6 @@
-"""Triton's config.pbtxt as a plain mapping: the fields that inferd honours, and the names of those that it does not.
+"""Reads Triton's config.pbtxt: a plain mapping of the fields that inferd honours, and the names of all other fields.
 
-The mapping has the field names and the shape of Triton's ModelConfig message; repeated fields are lists, maps are
+The mapping has the field names and the structure of Triton's ModelConfig message; repeated fields are lists, maps are
 dicts:
 
     {"name": "m", "platform": "onnxruntime_onnx", "max_batch_size": 8,
@@ -25,15 +25,14 @@ Reader = Callable[[Value], Any]
 
 @dataclass(frozen=True, slots=True)
 class TritonConfig:
-    """`values`: what the file says of things inferd honours. `unknown`: paths of fields that it does not, in the file's
-    order."""
+    """`values`: the fields that inferd honours. `unknown`: paths of the other fields, in the file's order."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
 
 def read_triton_config(file: Path, model: str) -> TritonConfig:
-    """Reads config.pbtxt of the model directory `model`. Raises LayoutError naming file, field, expected and got."""
+    """Reads the config.pbtxt of the model `model`. Raises LayoutError, which names file, field, expected and got."""
     try:
         with open(file, "rb") as source:
             raw = source.read(_MAX_BYTES + 1)
@@ -54,20 +53,21 @@ def read_triton_config(file: Path, model: str) -> TritonConfig:
 
 
 def triton_config(text: str) -> tuple[dict[str, Any], list[str]]:
-    """The mapping and the unknown fields of a configuration. Raises TextFormatError."""
+    """The mapping and the unknown fields of the text of a config.pbtxt. Raises TextFormatError."""
     unknown: list[str] = []
     return read_message(parse(text), MODEL, "", unknown), unknown
 
 
 class Repeated:
-    """A repeated field: each occurrence, or each item of a list, is read by `item`."""
+    """A repeated field. `item` reads each occurrence, or each item of a list."""
 
     def __init__(self, item: Reader | dict[str, Any]) -> None:
         self.item = item
 
 
 class Map:
-    """A map field: occurrences of { key: ... value: ... }. `only`: the one field of the values that counts."""
+    """A map field: occurrences of { key: ... value: ... }. `only`: the values are messages of which this field alone is
+    kept."""
 
     def __init__(self, item: Reader | dict[str, Any], key: Reader | None = None, only: str = "") -> None:
         self.item = item
@@ -76,7 +76,8 @@ class Map:
 
 
 def read_message(fields: TextMessage, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
-    """The mapping of a message; fields that `schema` does not have are added to `unknown`. Raises TextFormatError."""
+    """The mapping of a message. Adds the paths of fields that `schema` does not have to `unknown`. Raises
+    TextFormatError."""
     found: dict[str, Any] = {}
     for name, value in fields:
         where = f"{path}.{name}" if path else name
@@ -116,21 +117,21 @@ def _expect_message(value: Value, where: str) -> TextMessage:
 
 
 def string(value: Value) -> str:
-    """A quoted text. Raises TextFormatError."""
+    """Reads a quoted string. Raises TextFormatError."""
     if isinstance(value, str) and not isinstance(value, Name):
         return value
     raise TextFormatError(f"expected a quoted string, got {_shown(value)}")
 
 
 def integer(value: Value) -> int:
-    """A whole number. Raises TextFormatError."""
+    """Reads an integer. Raises TextFormatError."""
     if isinstance(value, int):
         return value
     raise TextFormatError(f"expected an integer, got {_shown(value)}")
 
 
 def boolean(value: Value) -> bool:
-    """true or false. Raises TextFormatError."""
+    """Reads true or false. Raises TextFormatError."""
     if isinstance(value, Name) and value in ("true", "True", "t"):
         return True
     if isinstance(value, Name) and value in ("false", "False", "f"):
@@ -141,7 +142,7 @@ def boolean(value: Value) -> bool:
 
 
 def word(value: Value) -> str:
-    """A name of an enum. Raises TextFormatError."""
+    """Reads an enum's name. Raises TextFormatError."""
     if isinstance(value, Name):
         return str(value)
     raise TextFormatError(f"expected a name such as TYPE_FP32 or KIND_CPU, got {_shown(value)}")
@@ -152,7 +153,8 @@ def _shown(value: Value) -> str:
 
 
 def enum(*names: str) -> Reader:
-    """A name of an enum, or its number in `names`, as the text format and JSON take both. Raises TextFormatError."""
+    """A reader for an enum: by name, or by number, which is the position in `names`. Text format and JSON allow both.
+    The reader raises TextFormatError."""
 
     def read(value: Value) -> str:
         if isinstance(value, int) and 0 <= value < len(names):

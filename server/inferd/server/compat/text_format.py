@@ -1,8 +1,8 @@
-"""A reader for protobuf's text format, without protobuf: what the file says, as (field, value) pairs in order.
+"""A reader for protobuf's text format that does not need protobuf: gives (field, value) pairs, in order.
 
-Needed for Triton's config.pbtxt on a floor that knows no protobuf classes. The grammar is that of the text-format
-language specification: `name: value`, `name { ... }`, `name < ... >`, `name: [ ... ]`, comments, adjacent strings, `,`
-and `;` between fields. What a field means is the caller's business.
+It is used for Triton's config.pbtxt, for which the server has no protobuf classes. The grammar is that of the
+text-format language specification: `name: value`, `name { ... }`, `name < ... >`, `name: [ ... ]`, comments, adjacent
+strings, `,` and `;` between fields. The caller interprets the fields.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Value: TypeAlias = "str | int | float | Name | list[Value] | TextMessage"
 
 
 class TextFormatError(ValueError):
-    """The text is not in the text format: says line, column, what was expected and what came."""
+    """The text is not in the text format. The message says line, column, what was expected and what was found."""
 
 
 class Name(str):
@@ -24,7 +24,7 @@ class Name(str):
 
 
 class TextMessage(list[tuple[str, Value]]):
-    """The fields of a message, in order; a repeated field appears again and again, or once with a list."""
+    """The fields of a message, in order. A repeated field occurs several times, or once with a list."""
 
 
 _TOKEN = re.compile(
@@ -41,7 +41,7 @@ _MAX_DEPTH = 64
 
 
 def parse(text: str) -> TextMessage:
-    """The message in `text`. Raises TextFormatError."""
+    """Parses a message. Raises TextFormatError."""
     return _Parser(text).message(end=None, depth=0)
 
 
@@ -83,7 +83,7 @@ class _Parser:
             name = self._token
             self._next()
             return name
-        if self._take("["):  # an extension or Any: kept under its full name
+        if self._take("["):  # an extension or an Any: its full name is the field's name
             parts = []
             while not self._take("]"):
                 if self._kind not in ("name", "symbol", "number"):
@@ -113,7 +113,7 @@ class _Parser:
             return self.message("}" if token == "{" else ">", depth + 1)
         if kind == "string":
             parts = []
-            while self._kind == "string":  # the language joins adjacent strings
+            while self._kind == "string":  # adjacent strings are joined
                 parts.append(_unescape(self._token[1:-1]))
                 self._next()
             return "".join(parts)

@@ -1,6 +1,6 @@
-"""Triton's ModelConfig as JSON, the way a load request carries it: the same mapping as of a config.pbtxt.
+"""Reads Triton's ModelConfig in JSON, as a load request carries it. Gives the same mapping as a config.pbtxt.
 
-Protobuf's own JSON: names with underscores or in camel case, whole numbers also as strings, enums by name, maps as
+The JSON is that of protobuf: names with underscores or in camel case, integers also as strings, enums by name, maps as
 objects, null for a field that is not set.
 """
 
@@ -23,11 +23,12 @@ from inferd.server.compat.pbtxt import (
 from inferd.server.compat.text_format import Name, TextFormatError, TextMessage, Value
 
 MAX_CHARACTERS = 2**20
-_NOTHING: tuple[Any, ...] = (None, "", False, 0, [], {})
+_UNSET: tuple[Any, ...] = (None, "", False, 0, [], {})
 
 
 def read_triton_json(text: str) -> TritonConfig:
-    """The mapping and the fields that inferd does not honour. Raises TextFormatError: what was expected, what came."""
+    """The mapping, and the fields that inferd does not honour. Raises TextFormatError, which says what was expected and
+    what was found."""
     if len(text) > MAX_CHARACTERS:
         raise TextFormatError(f"expected at most {MAX_CHARACTERS} characters, got {len(text)}")
     try:
@@ -49,7 +50,7 @@ def _message(given: Any, schema: dict[str, Any], path: str, unknown: list[str]) 
         where = f"{path}.{name}" if path else name
         if kind is not None and value is not None:
             fields.append((name, _value(value, kind, where, unknown)))
-        elif kind is None and value not in _NOTHING:
+        elif kind is None and value not in _UNSET:
             unknown.append(where)
     return fields
 

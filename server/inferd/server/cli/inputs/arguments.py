@@ -1,4 +1,4 @@
-"""What stands on the command line, to a model's inputs.
+"""Reads a model's inputs from command line arguments.
 
 --input NAME=VALUE    or just VALUE for a model with one input
 VALUE                 JSON ("[[1, 2]]", "3.5"), other text as a string, or a file:
@@ -22,11 +22,11 @@ from inferd.server.cli.errors import CommandError, usage
 from inferd.server.cli.inputs.images import IMAGE_SUFFIXES, ImageOptions, read_image
 
 Inputs = dict[str, Any]
-_JSON = ("[", "{", '"')  # what begins so is JSON, or meant to be
+_JSON = ("[", "{", '"')  # text that begins with one of these must be JSON
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """The flags that choose a model's version and give its inputs."""
+    """Adds the flags that choose a model's version and give its inputs."""
     parser.add_argument("model")
     parser.add_argument("--version", type=int, metavar="N", help="exactly this version")
     parser.add_argument("--label", help="the version that this label points to")
@@ -45,13 +45,13 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def read_inputs(args: argparse.Namespace, client: Client) -> Any:
-    """The inputs: a mapping of name to value, or a lone value. Raises CommandError.
+    """The inputs: a mapping of names to values, or a single value without a name. Raises CommandError.
 
-    Asks the server for the signature only where an image needs it.
+    Calls the server for the signature only if an image needs it.
     """
     options = ImageOptions(args.resize, args.layout, args.scale, args.mean, args.std)
     named: Inputs = {}
-    alone: list[Any] = []
+    unnamed: list[Any] = []
     for text in args.input:
         name, value = _split(text)
         found = _value(value, name, lambda name=name: _spec(args, client, name), options)
@@ -61,18 +61,19 @@ def read_inputs(args: argparse.Namespace, client: Client) -> Any:
             for key, item in found.items():
                 _put(named, key, item)
         else:
-            alone.append(found)
-    if alone and (named or len(alone) > 1):
+            unnamed.append(found)
+    if unnamed and (named or len(unnamed) > 1):
         raise usage("--input: with several inputs each needs its name, NAME=VALUE")
-    return alone[0] if alone else named
+    return unnamed[0] if unnamed else named
 
 
 def random_inputs(
     signature: Signature, batch: int, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Made-up inputs that fit a signature: the first open dimension is the batch, every other one 1.
+    """Random inputs that fit a signature. The first variable dimension gets size `batch`, all others size 1.
 
-    Raises CommandError where the signature says too little; `shapes` answers that.
+    `shapes` overrides the shapes of the signature. Raises CommandError if the signature gives neither a shape nor a
+    dtype.
     """
     unknown = sorted(shapes.keys() - {spec.name for spec in signature.inputs})
     if unknown:
@@ -83,12 +84,12 @@ def random_inputs(
     for spec in signature.inputs:
         if spec.optional and spec.name not in shapes:
             continue
-        made[spec.name] = _made_up(spec, batch, shapes.get(spec.name), rand)
+        made[spec.name] = _random_input(spec, batch, shapes.get(spec.name), rand)
     return made
 
 
 def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    """`NAME=1,3,224,224` to shapes."""
+    """Shapes by input name, from texts such as `NAME=1,3,224,224`. Raises CommandError."""
     shapes = {}
     for text in texts:
         name, sign, sizes = text.rpartition("=")
@@ -103,7 +104,7 @@ def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _made_up(
+def _random_input(
     spec: TensorSpec, batch: int, given: tuple[int, ...] | None, rand: np.random.Generator
 ) -> np.ndarray[Any, Any]:
     if given is None and spec.shape is None:
@@ -112,21 +113,22 @@ def _made_up(
         raise CommandError(f"input {spec.name!r}: element type unknown to this client; give --input")
     shape = list(given if given is not None else spec.shape or ())
     if given is None:
-        opens = [i for i, size in enumerate(shape) if size < 0]
-        for i in opens:
-            shape[i] = batch if i == opens[0] else 1
+        variable = [i for i, size in enumerate(shape) if size < 0]
+        for i in variable:
+            shape[i] = batch if i == variable[0] else 1
     if spec.dtype is DType.STRING:
         return np.full(shape, b"text", dtype=object)
     if spec.dtype is DType.BOOL:
         return rand.random(shape) < 0.5
     if spec.dtype in (DType.FP16, DType.BF16, DType.FP32, DType.FP64):
         return np.asarray(rand.random(shape), dtype=spec.dtype.numpy)
-    # Small: integers are often indices into something.
+    # Small values, because integer inputs are often indices.
     return np.asarray(rand.integers(0, 2, shape), dtype=spec.dtype.numpy)
 
 
 def _split(text: str) -> tuple[str, str]:
-    """NAME=VALUE, where VALUE may hold anything. Names may hold colons, dots, slashes, brackets."""
+    """Splits NAME=VALUE; the name is "" if there is none. VALUE may contain anything. Names may contain colons, dots,
+    slashes and brackets."""
     if text.startswith(("@", *_JSON)):
         return "", text
     name, sign, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""Image files to arrays in the layout that a model takes."""
+"""Reads image files as arrays in the layout that a model takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """resize: (width, height), None: what the signature says; layout: None: by the signature; pixels are 0..255."""
+    """How pixels (0..255) become values.
+
+    resize   (width, height); None: as the signature says
+    layout   such as "NCHW"; None: guessed from the signature
+    scale    factor for each pixel; then `mean` is subtracted and the result divided by `std`, for each channel
+    """
 
     resize: tuple[int, int] | None = None
     layout: str | None = None
@@ -27,9 +32,10 @@ class ImageOptions:
 
 
 def read_image(path: Path, spec: TensorSpec | None, options: ImageOptions) -> np.ndarray[Any, Any]:
-    """An image in the layout, size and element type of `spec`, as far as the options do not say otherwise.
+    """Reads an image as an array with the layout, size and element type of `spec`, unless the options override them.
 
-    Raises CommandError without pillow, for a file that is no image, and for a signature that fits no image; OSError.
+    Raises CommandError if pillow is missing, the file is no image or the signature fits no image; OSError if the file
+    cannot be read.
     """
     try:
         from PIL import Image, UnidentifiedImageError
@@ -60,9 +66,9 @@ def _scaled(pixels: np.ndarray[Any, Any], options: ImageOptions, dtype: DType) -
     if options.scale == 1.0 and options.mean is None and options.std is None:
         return pixels.astype(dtype.numpy)
     values: np.ndarray[Any, Any] = pixels.astype(np.float32) * np.float32(options.scale)
-    for what, given in (("--mean", options.mean), ("--std", options.std)):
+    for flag, given in (("--mean", options.mean), ("--std", options.std)):
         if given is not None and len(given) not in (1, values.shape[2]):
-            raise usage(f"{what}: expected 1 or {values.shape[2]} numbers, got {len(given)}")
+            raise usage(f"{flag}: expected 1 or {values.shape[2]} numbers, got {len(given)}")
     if options.mean is not None:
         values = values - np.asarray(options.mean, np.float32)
     if options.std is not None:
@@ -79,7 +85,7 @@ def _arranged(pixels: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]
 
 
 def _fitted(image: np.ndarray[Any, Any], shape: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
-    """The same pixels in the model's own rank where they fill it exactly: a flat row of 64 takes an 8x8 image."""
+    """Reshapes the image to the model's rank if the number of values is the same: an 8x8 image fits a row of 64."""
     if shape is None or len(shape) == image.ndim:
         return image
     wanted = [1 if size < 0 else size for size in shape]
@@ -87,11 +93,11 @@ def _fitted(image: np.ndarray[Any, Any], shape: tuple[int, ...] | None) -> np.nd
 
 
 def _guess_layout(shape: tuple[int, ...] | None, spec: TensorSpec | None) -> str:
-    """By where the channels stand. Nothing is guessed where two layouts fit."""
+    """Guesses the layout from the position of the channels. Raises CommandError if two layouts fit."""
     if shape is not None and len(shape) in (3, 4):
         rest = shape[-3:]
         batch = "N" if len(shape) == 4 else ""
-        # Four channels are rare, and four rows of a tiny image are not more so: only where nothing else fits.
+        # 4 is taken for the number of channels only if 1 and 3 do not fit: it may also be the size of a tiny image.
         for counts in ((1, 3), (1, 3, 4)):
             first, last = rest[0] in counts, rest[2] in counts
             if first != last:
@@ -102,8 +108,8 @@ def _guess_layout(shape: tuple[int, ...] | None, spec: TensorSpec | None) -> str
             return "NHW"
     if spec is None:
         raise usage("an image for an input that the signature does not know: give its name and --layout")
-    told = "any rank" if shape is None else str(list(shape))
-    raise usage(f"input {spec.name!r} of shape {told}: which layout an image has is not clear; give --layout")
+    shown = "any rank" if shape is None else str(list(shape))
+    raise usage(f"input {spec.name!r} of shape {shown}: which layout an image has is not clear; give --layout")
 
 
 def _size_of(sizes: dict[str, int], own: tuple[int, int]) -> tuple[int, int]:
