@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +52,28 @@ def test_a_wrong_option_is_refused(version: Path, write_onnx: Any, option: dict[
     write_onnx(version / "model.onnx", [node("Relu", ["x"], ["y"])], [("x", T.FLOAT, [1])], [("y", T.FLOAT, [1])])
     with pytest.raises(LoadError, match=words):
         open_model(version, **option)
+
+
+FIRST_SESSION = """
+import sys
+from pathlib import Path
+import numpy as np
+from inferd.backends.api import OpenRequest, Placement
+from inferd.backends.onnx.backend import OnnxBackend
+options = {"session_config": {"session.set_denormal_as_zero": True}}
+file = Path(sys.argv[1])
+model = OnnxBackend().open(OpenRequest("m", 1, file.parent, file, options=options))
+model.instance(Placement("cpu", 1))
+print(float((np.array([1e-310]) * np.array([0.5]))[0]))
+"""
+
+
+def test_a_model_without_denormals_takes_them_from_nobody_else(version: Path, write_onnx: Any) -> None:
+    write_onnx(version / "model.onnx", [node("Relu", ["x"], ["y"])], [("x", T.FLOAT, ["N"])], [("y", T.FLOAT, ["N"])])
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_SESSION, str(version / "model.onnx")], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == str(1e-310 * 0.5), done.stderr
 
 
 def test_options_reach_the_session(version: Path, write_onnx: Any) -> None:

@@ -50,6 +50,11 @@ class OnnxOptions:
     provider_options: Mapping[str, str] = field(default_factory=dict)
     cuda_graph: bool = False
 
+    @property
+    def flushes_denormals(self) -> bool:
+        """Whether denormal numbers are to count as zero."""
+        return self.session_config.get("session.set_denormal_as_zero", "0") != "0"
+
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> OnnxOptions:
         """Checks a model's `options:`. Raises LoadError; the message names the key, what was expected and what was

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,13 @@ def make_session(
     if device != "cpu":
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        session = _load(ort, content, settings, providers)
+        if options.flushes_denormals:
+            # The first session of a process flushes denormals on the thread that makes it, for as long as that thread
+            # lives. On a loading thread that would change the numbers of models that are loaded later.
+            with ThreadPoolExecutor(1, thread_name_prefix="inferd-onnx-session") as thread:
+                session = thread.submit(_load, ort, content, settings, providers).result()
+        else:
+            session = _load(ort, content, settings, providers)
     except Exception as error:  # pybind raises its own classes, which share no base
         raise LoadError(f"ONNX Runtime cannot load the model: {clean(error)}") from None
     # With the fallback, a failed run would make a new session on the CPU and print to stdout.
