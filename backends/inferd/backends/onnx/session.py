@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import re
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
