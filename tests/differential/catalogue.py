@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from differential import models
 from differential.scene import Scene
-from differential.scenes import native, oip, order, rest, streams, tfs
+from differential.scenes import access, control, native, oip, order, rest, streams, tfs
 from differential.side import Setup
 
 _LIMITS = ("grpc.max_message=16MiB", "http.max_body=4MiB", "server.shared_memory=/inferd-differential-")
@@ -13,6 +13,44 @@ _COUNTED = (*_LIMITS, "instances.on_loop=never")
 QUEUE = Setup("cq", models.write, ("server.transport=cq", *_COUNTED))
 LOOP = Setup("loop", models.write, ("server.transport=cq", *_LIMITS), counted=False)
 PUBLIC = Setup("public", models.write, ("server.transport=public", *_COUNTED))
+_TOKENS = ("auth.tokens_file={place}/tokens.yaml", "server.shared_memory=/inferd-differential-")
+
+
+def _small(name: str, *sets: str, tokens: bool = False) -> Setup:
+    prepare = access.write_tokens if tokens else None
+    return Setup(name, models.write_small, (*_COUNTED, *sets, *(_TOKENS if tokens else ())), prepare=prepare)
+
+
+GUARDED = tuple(_small(f"guarded-{each}", f"server.transport={each}", tokens=True) for each in ("cq", "public"))
+OPEN = _small(
+    "open",
+    'auth.anonymous={"scopes": ["predict"], "models": ["rows"]}',
+    "auth.open=[health, metrics]",
+    "admin.allow=authenticated",
+    tokens=True,
+)
+BOUNDS = {
+    each: {
+        "rate": _small(
+            f"rate-{each}",
+            f"server.transport={each}",
+            "limits.clients.rate=0.0001",
+            "limits.clients.burst=5",
+            'auth.anonymous={"scopes": ["predict", "metadata"]}',
+            tokens=True,
+        ),
+        "concurrency": _small(f"concurrency-{each}", f"server.transport={each}", "limits.clients.concurrency=2"),
+        "inflight": _small(
+            f"inflight-{each}",
+            f"server.transport={each}",
+            "inflight.calls=3",
+            "inflight.bytes=32KiB",
+            "http.max_body=32KiB",
+        ),
+    }
+    for each in ("cq", "public")
+}
+SWAPPED = Setup("swapped", models.write_swapped, _COUNTED)
 HELD = tuple(
     Setup(f"held-{each}", models.write_held, (f"server.transport={each}", *_COUNTED)) for each in ("cq", "public")
 )
@@ -34,9 +72,29 @@ def _unary(setup: Setup) -> list[Scene]:
 SCENES: tuple[Scene, ...] = (
     *_unary(QUEUE),
     Scene("cq/described", QUEUE, tfs.play_described),
+    Scene("cq/models", QUEUE, control.play_described),
+    Scene("cq/shared memory", QUEUE, control.play_shared_memory),
     Scene("cq/http", QUEUE, rest.play_http),
     Scene("cq/control", QUEUE, rest.play_control),
+    Scene("cq/wishes", QUEUE, control.play_wishes),
     *_unary(LOOP),
     *_unary(PUBLIC),
+    Scene("public/models", PUBLIC, control.play_described),
+    Scene("public/wishes", PUBLIC, control.play_wishes),
+    *(
+        Scene(f"{setup.name}/{name}", setup, play)
+        for setup in (*GUARDED, OPEN)
+        for name, play in (("methods", access.play_methods), ("routes", access.play_routes))
+    ),
+    *(
+        Scene(
+            setup.name,
+            setup,
+            {"rate": access.play_rate, "concurrency": access.play_concurrency, "inflight": access.play_inflight}[name],
+        )
+        for bounds in BOUNDS.values()
+        for name, setup in bounds.items()
+    ),
+    Scene("published", SWAPPED, control.play_published),
     *(Scene(f"{setup.name}/order", setup, order.play) for setup in HELD),
 )

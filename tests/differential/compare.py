@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ABSENT = "<absent>"
-_WIDTH = 1200
+_WIDTH = 400  # characters of a value that are shown, from a little before the difference
+_BEFORE = 40
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Difference:
     head: Any
 
     def __str__(self) -> str:
-        values = f"      base: {_shown(self.base)}\n      head: {_shown(self.head)}"
+        base, head = _shown(self.base), _shown(self.head)
+        skipped = _common(base, head)
+        values = f"      base: {_cut(base, skipped)}\n      head: {_cut(head, skipped)}"
         return f"{self.case}\n    {self.where or 'value'}\n{values}"
 
 
@@ -133,5 +136,17 @@ def leaves(value: Any) -> int:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}... ({len(text)} characters)"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _common(base: str, head: str) -> int:
+    """How much of the beginning is equal and may be left out."""
+    same = next(
+        (i for i, (one, other) in enumerate(zip(base, head, strict=False)) if one != other), min(len(base), len(head))
+    )
+    return max(0, same - _BEFORE) if max(len(base), len(head)) > _WIDTH else 0
+
+
+def _cut(text: str, skipped: int) -> str:
+    shown = text[skipped : skipped + _WIDTH]
+    return f"{'... ' if skipped else ''}{shown}{' ...' if skipped + _WIDTH < len(text) else ''}"

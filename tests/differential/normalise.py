@@ -21,6 +21,7 @@ TEXTS: Final[Sequence[tuple[str, re.Pattern[str], str]]] = (
     ("process ids", re.compile(r"in process \d+"), "in process <pid>"),
     ("time that something took or waited", re.compile(r"\b\d+(\.\d+)? ?(ms|s|seconds|us|µs)\b(?! \()"), "<time>"),
     ("moments", re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:?\d\d)?"), "<moment>"),
+    ("times of day", re.compile(r"\d\d:\d\d:\d\d UTC"), "<moment>"),
     ("an object's address in memory", re.compile(r"0x[0-9a-f]{6,}"), "<address>"),
     ("request ids that the server makes up", re.compile(r"\b[0-9a-f]{8}-[0-9a-f]+\b"), "<made id>"),
 )

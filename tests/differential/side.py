@@ -25,8 +25,15 @@ from support.waiting import eventually
 
 READY = re.compile(r"ready: grpc (?P<grpc>[^;]+); http (?P<http>[^;]*);")
 LIMIT = 60.0
-FAST = ("repository.poll=100ms", "repository.settle=200ms", "load.retry_min=1h", "load.retry_max=1h")
-"""A version that fails is not tried again meanwhile: how often would be a matter of time."""
+FAST = (
+    "repository.poll=100ms",
+    "repository.settle=200ms",
+    # One after the other: generations count the loads in the order in which they begin.
+    "load.threads=1",
+    # A version that fails is not tried again meanwhile: how often would be a matter of time.
+    "load.retry_min=1h",
+    "load.retry_max=1h",
+)
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -210,6 +217,10 @@ class Side:
         """A stream in which each message is sent and each answer read when the scene says so."""
         return Talk(self, method, kind, metadata, channel or self.channel)
 
+    def watch(self, method: str, request: Message, kind: type[Message]) -> Talk:
+        """A stream of the server's alone, read answer by answer."""
+        return Talk(self, method, kind, (), self.channel, request)
+
     # -- HTTP
 
     def rest(
@@ -269,9 +280,21 @@ class Side:
 class Talk:
     """A stream, message by message."""
 
-    def __init__(self, side: Side, method: str, kind: type[Message], metadata: Pairs, channel: grpc.Channel) -> None:
+    def __init__(
+        self,
+        side: Side,
+        method: str,
+        kind: type[Message],
+        metadata: Pairs,
+        channel: grpc.Channel,
+        only: Message | None = None,
+    ) -> None:
+        """`only`: the one message of a stream that is the server's alone."""
         self._side, self._kind = side, kind
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        if only is not None:
+            self._call = channel.unary_stream(method)(only.SerializeToString(), LIMIT, metadata=metadata)
+            return
         sent = iter(self._outgoing.get, None)
         self._call = channel.stream_stream(method)(sent, LIMIT, metadata=metadata)
 
