@@ -21,8 +21,8 @@ from support.server import FAST, Served
 from support.waiting import eventually
 
 from inferd.client import NO_RETRIES, Client, FailedPrecondition, NotFound
+from inferd.server.access.method_rules import SERVICES
 from inferd.server.app import App
-from inferd.server.composition.grpc_methods import SERVICES
 from inferd.server.config.schema import ServerConfig
 from inferd.server.inference.trace import trace_of
 from inferd.server.observability.events import FIELDS

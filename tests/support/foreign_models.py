@@ -9,7 +9,8 @@ import numpy as np
 from support.rpc import FakeManager, FakeMetrics, FakeScheduler, FakeServable, Served
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.composition.grpc_methods import SERVICES, build_method_table
+from inferd.server.access.method_rules import SERVICES
+from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.schema import ServerConfig
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.lifecycle.state import ServableId

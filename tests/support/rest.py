@@ -13,6 +13,7 @@ from support.foreign_models import CountingMetrics, add, echo, specs
 from support.rpc import FakeManager, FakeScheduler
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.access.audit import Audit
 from inferd.server.access.call_checks import make_call_checks
 from inferd.server.access.tls import tls_files
 from inferd.server.composition.grpc_methods import build_method_table
@@ -71,7 +72,7 @@ class Rest:
         self.readiness = ReadinessLike(True)
         add(self.manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
         regions = Regions(self.config.server.shared_memory, self.config.inflight.bytes)
-        gate = make_call_checks(self.config)
+        gate, audit = make_call_checks(self.config), Audit()
         table = build_method_table(
             self.manager,
             self.metrics,
@@ -80,10 +81,9 @@ class Rest:
             regions=regions,
             check=check_request,
             gate=gate,
+            audit=audit,
         )
-        core = Core(
-            self.manager, self.metrics, check_request, gate, regions, self.inflight, table.unbounded or table.unary
-        )
+        core = Core(self.manager, self.metrics, check_request, gate, regions, self.inflight, table.admitted, audit)
         self.tls = tls_files(self.config.http.tls, "http.tls")
         self.rest = RestApi(core, self.config.http, lambda: self.readiness)
         self.server = RestServer(
@@ -92,7 +92,7 @@ class Rest:
             lambda: self.readiness,
             limits=limits,
             rest=self.rest,
-            access=core.access,
+            rules=core.gate,
             tls=self.tls,
         )
         self._opened: list[Any] = []

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.access.method_rules import SERVICES
 from inferd.server.access.tls import TlsFiles
-from inferd.server.composition.grpc_methods import SERVICES, build_method_table
+from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import InvalidRequest, NotFound, ServingError, Unavailable
 from inferd.server.inference.inflight import InflightBounds

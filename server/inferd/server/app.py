@@ -20,10 +20,12 @@ from prometheus_client import CollectorRegistry
 
 from inferd.backends.registry import Registry
 from inferd.server import __version__
+from inferd.server.access.audit import Audit
 from inferd.server.access.call_checks import make_call_checks
 from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.method_rules import SERVICES
 from inferd.server.access.tls import TlsFiles, tls_files
-from inferd.server.composition.grpc_methods import SERVICES, build_method_table
+from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.composition.http_port import HttpPort, make_http_server
 from inferd.server.composition.http_routes import Core
 from inferd.server.config.schema import ServerConfig, Tls
@@ -119,6 +121,7 @@ class App:
                 Path(files.models_file), files.models_file_poll, fixed_models(config), self._protocol_manager,
                 known=agent is not None and agent.begin.configured_models is not None,
             )  # fmt: skip
+        audit = Audit()
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self._protocol_manager, SERVICES)
         self.table = build_method_table(
@@ -129,6 +132,7 @@ class App:
             health=self._health,
             regions=regions,
             gate=gate,
+            audit=audit,
         )
         self._transport = make_transport(
             self.table,
@@ -145,7 +149,8 @@ class App:
             gate,
             regions,
             self._inflight,
-            self.table.unbounded or self.table.unary,
+            self.table.admitted,
+            audit,
         )
         render = self.metrics.render if agent is None else partial(agent.render, self.metrics)
         self._http: HttpPort = make_http_server(

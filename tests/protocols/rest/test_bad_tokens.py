@@ -13,8 +13,9 @@ from support.security import OTHER_SECRET, Call, Keys
 
 from inferd.server.access.attempts import BURST
 from inferd.server.access.authority import Authority
+from inferd.server.access.rules import AccessRules
+from inferd.server.config.schema import Admin
 from inferd.server.errors import Unauthenticated
-from inferd.server.http.admission import HttpAdmission
 from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.rest_server import RestServer
 from inferd.server.http.server import HttpServer
@@ -38,7 +39,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Authority], str]
 
     def begin(authority: Authority) -> str:
         server = request.param(
-            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), access=HttpAdmission(authority)
+            ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), rules=AccessRules(Admin(), authority)
         )  # fmt: skip
         running.append(server)
         return str(server.start()[0])

@@ -20,9 +20,9 @@ from support.security import Keys
 
 from inferd.server.access.authority import Authority
 from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.rules import AccessRules
 from inferd.server.access.tls import TlsFiles
-from inferd.server.config.schema import Auth, Tls
-from inferd.server.http.admission import HttpAdmission
+from inferd.server.config.schema import Admin, Auth, Tls
 from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.server import HttpLimits, HttpServer
 
@@ -78,7 +78,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         authority = Authority(Auth.model_validate(more["auth"])) if "auth" in more else None
         server = HttpServer(
             ["127.0.0.1:0"], lambda: b"m 1\n", lambda: ReadinessLike(True), limits=limits, tls=tls,
-            access=HttpAdmission(authority),
+            rules=AccessRules(Admin(), authority),
         )  # fmt: skip
         running.append(server)
         return server.start()[0], tls

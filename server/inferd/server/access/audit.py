@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
-from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.caller import Credentials
 from inferd.server.errors import Code
 from inferd.server.observability.events import event, get
 from inferd.server.observability.rate_limit import RateLimit
 
 _REFUSED: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
-_LONGEST: Final = 256
+_LONGEST: Final = 256  # characters of a value from the request
 
 
 class Audit:
-    """Writes to the logger `inferd.audit`. What was done is always written; refusals, which strangers can cause at any
-    rate, are counted past a few a second for each code. Thread-safe."""
+    """Writes to the logger `inferd.audit`: every action that was done or failed. Refusals, which strangers can cause at
+    any rate, are counted instead of written past a few a second for each code. Thread-safe."""
 
-    def __init__(self, gate: CallChecks) -> None:
-        self._gate: Final = gate
+    def __init__(self) -> None:
         self._log: Final = get("audit")
         self._rate: Final = RateLimit(per_second=10.0, burst=50)
 
     def write(
-        self, call: Credentials, method: str, outcome: Code | None, reason: str, request_id: str, **asked: object
+        self,
+        call: Credentials,
+        method: str,
+        who: str | None,
+        outcome: Code | None,
+        reason: str,
+        request_id: str,
+        asked: Mapping[str, object],
     ) -> None:
-        """`outcome`: None for done. `asked`: what was asked for, from the request itself."""
+        """One line. `who`: the name of the caller, None for one without; `outcome`: None for an action that was done;
+        `asked`: fields from the request itself."""
         fields: dict[str, Any] = {
             "method": method,
-            "who": self._gate.name(call),
+            "who": who,
             "peer": call.peer,
             "request_id": _clean(request_id),
             "outcome": "OK" if outcome is None else outcome.name,

@@ -25,12 +25,14 @@ class Rule:
               repeated fields give several names), of a route the name of its path parameter. "" where no model is named
     scope     the scope that the caller must have for the models that are named
     charged   whether a call counts within `limits.clients`
+    rpc       full path of the RPC whose rule this is; "" of a page
     """
 
     need: Need
     model: str = ""
     scope: Scope = Scope.METADATA
     charged: bool = True
+    rpc: str = ""
 
     @property
     def audited(self) -> bool:
@@ -128,7 +130,11 @@ SERVER_NAMES: Final = frozenset({"", *SERVICES})
 
 RULES: Final[Mapping[str, Rule]] = {
     f"/{service}/{method}": Rule(
-        need, model, need if isinstance(need, Scope) else Scope.METADATA, charged=need != "health"
+        need,
+        model,
+        need if isinstance(need, Scope) else Scope.METADATA,
+        charged=need != "health",
+        rpc=f"/{service}/{method}",
     )
     for need, services in _RPCS.items()
     for service, methods in services.items()

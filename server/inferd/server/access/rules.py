@@ -44,6 +44,8 @@ class AccessRules:
         self._uploads: Final = admin.allow_upload
         self.authority: Final = authority
         self.limiter: Final = limiter
+        self.open: Final = authority is None and limiter is None
+        """Every call is admitted as ANYBODY, and `authorize` refuses nothing but remote operators."""
         self._opened: Final = frozenset() if authority is None else authority.open
         self._addresses: Final = Recent[str, str](_PEERS)
 
@@ -103,12 +105,13 @@ class AccessRules:
             self.authorize(caller, rule.scope, model)
 
     def allows(self, caller: Caller, scope: Scope, model: str) -> bool:
-        """What `authorize` decides, as an answer: for lists, from which models are left out."""
-        try:
-            self.authorize(caller, scope, model)
-        except ServingError:
-            return False
-        return True
+        """Whether `authorize` passes: for lists, which leave out the other models."""
+        if scope is Scope.ADMIN:
+            try:
+                self._authorize_operator(caller)
+            except ServingError:
+                return False
+        return caller.grants.allows(scope, model)
 
     def allows_all(self, caller: Caller, scope: Scope) -> bool:
         """Whether the caller may do this with every model, whatever its name: for texts that may name any model."""

@@ -9,9 +9,9 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from inferd.server import __version__
+from inferd.server.access.audit import Audit
 from inferd.server.access.call_checks import CallChecks
 from inferd.server.config.schema import Http
-from inferd.server.http.admission import HttpAdmission
 from inferd.server.http.exchange import BodyBounds, CallAdmission
 from inferd.server.http.method_call import Methods
 from inferd.server.http.pages import ReadinessLike
@@ -34,7 +34,7 @@ _ABOUT = (
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What REST stands on. `methods` are the handlers of the gRPC port by full path, for what is not inference."""
+    """What REST shares with the gRPC port. `methods`: the unary handlers by full path, for admitted callers."""
 
     manager: ManagerLike
     metrics: MetricsLike
@@ -43,11 +43,7 @@ class Core:
     regions: Regions
     inflight: InflightBounds
     methods: Methods
-
-    @property
-    def access(self) -> HttpAdmission:
-        """The access checks of the HTTP port."""
-        return HttpAdmission(self.gate.authority)
+    audit: Audit
 
 
 class RestApi:
@@ -104,7 +100,7 @@ def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]
     )
     inference = partial(InferenceService, core.manager, core.metrics)
     failures = FailureLog()
-    boundary = partial(RestErrorBoundary, bounds=bounds, gate=core.gate, failures=failures, access=core.access)
+    boundary = partial(RestErrorBoundary, bounds=bounds, gate=core.gate, failures=failures, audit=core.audit)
     triton = boundary(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
     serving = boundary(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
     control = oip_control.OipControl(core.methods, triton, lambda: ready().ready)

@@ -12,10 +12,12 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.server.access.audit import Audit
 from inferd.server.access.call_checks import CallChecks
-from inferd.server.access.grants import Scope
-from inferd.server.errors import Code, ServingError
-from inferd.server.http.admission import CHALLENGE, HttpAdmission
+from inferd.server.access.client_limits import Lease
+from inferd.server.access.method_rules import ROUTES
+from inferd.server.errors import Code, RateLimited, ServingError
+from inferd.server.http.admission import CHALLENGE
 from inferd.server.http.content_coding import deflate, response_coding, worth_compressing
 from inferd.server.http.exchange import BodyBounds, BodyRefused, ClientGone, HttpExchange
 from inferd.server.http.json.text import dumps
@@ -48,35 +50,35 @@ class RestErrorBoundary:
         bounds: BodyBounds,
         gate: CallChecks,
         failures: FailureLog,
-        access: HttpAdmission,
+        audit: Audit,
     ) -> None:
         self.protocol = protocol
         self._inference = inference
         self._bounds = bounds
         self._gate = gate
         self._failures = failures
-        self.access = access
+        self._audit = audit
 
     async def answer(
         self,
         request: Request,
         work: Callable[[HttpExchange], Awaitable[Response]],
         *,
-        model: str = "",
-        scope: Scope | None = None,
+        probe: bool = False,
     ) -> Response:
-        """The response of `work`, or the error response for what it raises. Applies the limits of the client first.
+        """The response of `work`, or the error response for what it raises.
 
-        `scope` is the scope that the caller must have for the model. It is None where `work` calls a gRPC method,
-        which checks the caller itself.
+        First the caller is admitted by the rule of the request's route (`method_rules.ROUTES`); nothing of the body is
+        read before. `probe`: the request is answered even when the server is full or draining.
         """
         exchange = HttpExchange(request.scope, request.receive, self._bounds)
         try:
-            if self._gate.limiter is None:
-                return await self._admitted(exchange, work, model, scope)
-            lease = self._gate.limiter.enter(self._gate.client(exchange))
+            lease = self._admit(request, exchange)
             try:
-                return await self._admitted(exchange, work, model, scope)
+                if probe:
+                    return await work(exchange)
+                async with exchange:
+                    return await work(exchange)
             finally:
                 if lease is not None:
                     lease.release()
@@ -87,33 +89,27 @@ class RestErrorBoundary:
         except MethodFailed as error:
             return self.method_failure(error)
         except Exception as error:
-            return self._log_failure(request, exchange, error, model)
+            return self._log_failure(request, exchange, error)
 
-    async def _admitted(
-        self,
-        exchange: HttpExchange,
-        work: Callable[[HttpExchange], Awaitable[Response]],
-        model: str,
-        scope: Scope | None,
-    ) -> Response:
-        if scope is not None:
-            self.access.need(exchange, scope, model)
-        async with exchange:
-            return await work(exchange)
-
-    def probe(self, request: Request) -> HttpExchange:
-        """An exchange for a health probe, which is answered even when the server is full or draining. The caller must
-        not enter it."""
-        return HttpExchange(request.scope, request.receive, self._bounds)
+    def _admit(self, request: Request, exchange: HttpExchange) -> Lease | None:
+        """Sets the exchange's caller. Raises RateLimited, Unauthenticated, Forbidden; a refused admin action is
+        audited, as is one that reaches its method."""
+        rule = ROUTES[f"{request.method} {request.scope['route'].path}"]
+        model = request.path_params[rule.model] if rule.model else None
+        try:
+            exchange.caller, lease = self._gate.admit(exchange, rule, model)
+        except ServingError as error:
+            if rule.audited and not isinstance(error, RateLimited):
+                failure = self.protocol.failure(error, "")
+                who = self._gate.name(exchange)
+                request_id = self._gate.request_id(exchange, "")
+                self._audit.write(exchange, rule.rpc, who, failure.code, failure.text, request_id, {"model": model})
+            raise
+        return lease
 
     def method_failure(self, error: MethodFailed) -> Response:
         """The error response for a failed gRPC method."""
         return self._error_response(self.protocol.status(error.code), str(error))
-
-    def probe_refusal(self, error: Exception) -> Response:
-        """The error response for a refused probe."""
-        failure = self.protocol.failure(error, "")
-        return self._error_response(self.protocol.status(failure.code), failure.text)
 
     @property
     def closed(self) -> bool:
@@ -151,7 +147,7 @@ class RestErrorBoundary:
             headers = {**headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
         return Response(body, 200, headers, kind)
 
-    def _log_failure(self, request: Request, exchange: HttpExchange, error: Exception, model: str) -> Response:
+    def _log_failure(self, request: Request, exchange: HttpExchange, error: Exception) -> Response:
         """Counts and logs a failure; returns its error response."""
         request_id = exchange.headers.get("x-request-id") or self._gate.new_id()
         failure = self.protocol.failure(error, request_id)
@@ -162,7 +158,7 @@ class RestErrorBoundary:
         self._failures.write(
             method,
             failure,
-            model=model,
+            model=request.path_params.get("model", ""),
             request_id=request_id,
             peer=exchange.peer,
             error=error,

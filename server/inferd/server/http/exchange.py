@@ -14,6 +14,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from inferd.server.access.caller import Caller
+from inferd.server.access.rules import ANYBODY
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from inferd.server.http.admission import CERTIFICATE, joined, peer_of
 from inferd.server.http.content_coding import TooLong, inflate
@@ -90,6 +92,7 @@ class HttpExchange:
         self.peer = peer_of(scope.get("client"))
         self._certificate: Sequence[str] = scope.get("state", {}).get(CERTIFICATE, ())
         self.counted = False  # whether the code that was called counts this request in the metrics
+        self.caller: Caller = ANYBODY  # until it is admitted
         self.nbytes = 0
         self._receive = receive
         self._bounds = bounds

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from inferd.server.access.caller import Caller
 from inferd.server.errors import Code
 from inferd.server.http.exchange import HttpExchange
 
-Methods = Mapping[str, Callable[[Any], None]]
-"""Handlers of unary gRPC methods by full path. A handler takes a `transport.calls.UnaryCall`."""
+Methods = Mapping[str, Callable[[Any, Caller], None]]
+"""Handlers of unary gRPC methods by full path. A handler takes a `transport.calls.UnaryCall` and its caller, who was
+admitted."""
 
 
 class MethodFailed(Exception):
@@ -75,5 +77,5 @@ async def call(methods: Methods, method: str, request: bytes, exchange: HttpExch
     """The serialized response of a gRPC method to the serialized `request`. Raises MethodFailed, ClientGone,
     DeadlineExceeded."""
     rest_call = RestCall(method, request, exchange)
-    methods[method](rest_call)
+    methods[method](rest_call, exchange.caller)
     return await exchange.wait(rest_call.outcome, rest_call.cancel)

@@ -16,9 +16,10 @@ from typing import Any, Final, Protocol
 
 import uvicorn
 
+from inferd.server.access.rules import AccessRules
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
-from inferd.server.http.admission import CERTIFICATE, HttpAdmission, Shown, peer_of
+from inferd.server.http.admission import CERTIFICATE, Shown, admit_page, peer_of
 from inferd.server.http.binding import bound_address, listen
 from inferd.server.http.connection import connection_within
 from inferd.server.http.pages import Page, Pages, ReadinessLike, access_refusal, error_page
@@ -59,7 +60,7 @@ class RestServer:
         *,
         limits: HttpLimits | None = None,
         rest: Rest | None = None,
-        access: HttpAdmission | None = None,
+        rules: AccessRules | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class RestServer:
         self._pages = Pages(metrics, ready, self._limits.page)
         self._rest = rest
         self._tls = tls
-        self._access = access or HttpAdmission(None)
+        self._rules = rules
         self._app: asyncio.Task[Asgi] | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -167,7 +168,7 @@ class RestServer:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         try:
-            self._access.page(path, _caller(scope))
+            admit_page(self._rules, path, lambda: _caller(scope))
         except ServingError as error:
             await write(access_refusal(error), send)
             return

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from inferd.server.access.rules import AccessRules
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
-from inferd.server.http.admission import HttpAdmission, Shown, names_in, peer_of
+from inferd.server.http.admission import Shown, admit_page, names_in, peer_of
 from inferd.server.http.binding import bound_address, listen, watch_writes
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
 from inferd.server.http.pages import Pages, ReadinessLike, access_refusal, error_page
@@ -52,7 +53,7 @@ class HttpServer:
         ready: Callable[[], ReadinessLike],
         *,
         limits: HttpLimits | None = None,
-        access: HttpAdmission | None = None,
+        rules: AccessRules | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
     ) -> None:
@@ -60,7 +61,7 @@ class HttpServer:
         self._addresses = tuple(addresses)
         self._limits = limits or HttpLimits()
         self._tls = tls
-        self._access = access or HttpAdmission(None)
+        self._rules = rules
         self._pages = Pages(metrics, ready, self._limits.page)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -226,7 +227,7 @@ class HttpServer:
 
     async def _answer(self, caller: Shown, request: Request, *, last: bool) -> bytes:
         try:
-            self._access.page(request.path, caller)
+            admit_page(self._rules, request.path, lambda: caller)
             page = await self._pages.answer(request.method, request.path)
         except ServingError as error:
             page = access_refusal(error)

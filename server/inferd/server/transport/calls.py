@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from inferd.server.access.caller import Caller
 from inferd.server.errors import Code
 
 # Seconds for which a transport that stops refuses new calls itself, with a status that clients repeat elsewhere. Then
@@ -140,7 +141,7 @@ class MethodTable:
     bursts    for the methods that predict: who takes calls that came together. A transport without turns uses `unary`
     lone      for the same methods: who takes a call that is the only one in flight
     refused   told of every call that the transport itself turned away, before any handler saw it
-    unbounded the unary methods for callers that were counted before (REST); empty: these are the same
+    admitted  the unary methods for calls whose caller was admitted before (REST)
     """
 
     unary: Mapping[str, UnaryHandler]
@@ -149,7 +150,7 @@ class MethodTable:
     bursts: Mapping[str, BurstHandler] = field(default_factory=dict)
     lone: Mapping[str, LoneHandler] = field(default_factory=dict)
     refused: Callable[[str, Code], None] = lambda _method, _code: None
-    unbounded: Mapping[str, UnaryHandler] = field(default_factory=dict)
+    admitted: Mapping[str, Callable[[UnaryCall, Caller], None]] = field(default_factory=dict)
 
 
 class Transport(Protocol):

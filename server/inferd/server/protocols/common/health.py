@@ -6,18 +6,19 @@ whether at least one of its versions is available.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 from grpc_health.v1 import health_pb2 as pb
 
+from inferd.server.access.caller import Caller
 from inferd.server.errors import NotFound
-from inferd.server.inference.failures import GONE, failure_of
+from inferd.server.inference.failures import GONE
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import StateChange
-from inferd.server.protocols.common.error_boundary import checked_name, parse
-from inferd.server.transport.calls import StreamCall, StreamHandler, UnaryCall, UnaryHandler
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, checked_name
+from inferd.server.protocols.common.method import UnaryMethod, WatchMethod
+from inferd.server.transport.calls import StreamCall, UnaryCall
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -29,10 +30,6 @@ _UNKNOWN: int = pb.HealthCheckResponse.SERVICE_UNKNOWN
 _REPLIES = {
     status: pb.HealthCheckResponse(status=status).SerializeToString() for status in (_SERVING, _NOT_SERVING, _UNKNOWN)
 }
-
-
-def _allow_all(_service: str) -> None:
-    """The check of callers who may ask for every name."""
 
 
 class Health:
@@ -70,51 +67,32 @@ class Health:
         available = any(version.serves for version in model.versions)
         return _SERVING if available and not self._stopped else _NOT_SERVING
 
-    def through(self, allow: Callable[[str], object]) -> tuple[UnaryHandler, StreamHandler]:
-        """Check and Watch for callers who may see some models only; `allow` raises for the name of any other model."""
+    def unary(self, boundary: ErrorBoundary) -> Mapping[str, UnaryMethod]:
+        """The unary method by path."""
+        return {CHECK: UnaryMethod(pb.HealthCheckRequest, self._check, boundary)}
 
-        def allow_service(service: str) -> None:
-            if service not in self._services:
-                allow(service)
+    def watch(self, boundary: ErrorBoundary) -> Mapping[str, WatchMethod]:
+        """The stream by path."""
+        return {WATCH: WatchMethod(pb.HealthCheckRequest, self._watch, boundary)}
 
-        return partial(self.check, allow=allow_service), partial(self.watch, allow=allow_service)
-
-    def check(self, call: UnaryCall, allow: Callable[[str], None] = _allow_all) -> None:
-        """Check: the present status; NOT_FOUND for an unknown name. `allow` raises for a name that the caller may not
-        ask for."""
-        service = parse(pb.HealthCheckRequest, call.request).service
-        allow(service)
-        status = self.status(service)
+    def _check(self, call: UnaryCall, request: pb.HealthCheckRequest, _caller: Caller) -> None:
+        """Check: the present status; NOT_FOUND for an unknown name."""
+        status = self.status(request.service)
         if status == _UNKNOWN:
-            raise NotFound(f"there is no model {service!r}")
+            raise NotFound(f"there is no model {request.service!r}")
         call.reply(_REPLIES[status])
 
-    def watch(self, call: StreamCall, allow: Callable[[str], None] = _allow_all) -> None:
-        """Watch: the present status, then every change, until the client disconnects or the server drains. `allow` as
-        for `check`."""
-
-        def start(message: bytes | None) -> None:
-            if message is None:
-                call.end()
-                return
-            try:
-                service = checked_name(parse(pb.HealthCheckRequest, message).service)
-                allow(service)
-            except Exception as error:
-                failure = failure_of(error)
-                call.fail(failure.code, failure.text, failure.trailing)
-                return
-            watcher = _HealthWatcher(call, service, self._forget)
-            with self._lock:
-                self._watchers[watcher] = None
-            call.on_cancel(lambda: self._forget(watcher))
-            # The status is sent before `on_drain`: a transport that drains already calls `_end` at once, and the client
-            # still gets the status first.
-            watcher.update(self.status(service))
-            call.on_drain(lambda: self._end(watcher))
-
-        call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
-        call.read(start)
+    def _watch(self, call: StreamCall, request: pb.HealthCheckRequest, _caller: Caller) -> None:
+        """Watch: the present status, then every change, until the client disconnects or the server drains."""
+        service = checked_name(request.service)
+        watcher = _HealthWatcher(call, service, self._forget)
+        with self._lock:
+            self._watchers[watcher] = None
+        call.on_cancel(lambda: self._forget(watcher))
+        # The status is sent before `on_drain`: a transport that drains already calls `_end` at once, and the client
+        # still gets the status first.
+        watcher.update(self.status(service))
+        call.on_drain(lambda: self._end(watcher))
 
     def _changed(self, change: StateChange) -> None:
         name = change.status.id.name

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from inferd.server.access.caller import Caller
 from inferd.server.inference.failures import GONE
 from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
-from inferd.server.transport.calls import StreamCall, StreamHandler
+from inferd.server.transport.calls import StreamCall
 
 if TYPE_CHECKING:
     from inferd.server.protocols.common.reflection_answers import Answer
@@ -29,11 +30,11 @@ class Reflection:
         self._answer_lock = threading.Lock()
         self._answer: Answer | None = None
 
-    def stream(self) -> Mapping[str, StreamHandler]:
-        """The stream handlers by method path."""
+    def stream(self) -> Mapping[str, Callable[[StreamCall, Caller], None]]:
+        """The stream handlers by method path, for callers who were admitted."""
         return dict.fromkeys(METHODS, self._handle)
 
-    def _handle(self, call: StreamCall) -> None:
+    def _handle(self, call: StreamCall, _caller: Caller) -> None:
         call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
         if self._answer is not None:
             self._serve(call, self._answer)

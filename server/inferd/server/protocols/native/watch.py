@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 
+from inferd.server.access.caller import Caller
+from inferd.server.access.grants import Scope
 from inferd.server.errors import Code
 from inferd.server.inference.failures import GONE, refusal
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import StateChange, VersionStatus
-from inferd.server.protocols.common.error_boundary import ErrorBoundary, checked_name, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary, checked_name
 from inferd.server.protocols.native import messages
 from inferd.server.transport.calls import StreamCall
 from inferd.v1 import model_service_pb2 as pb
@@ -25,27 +27,23 @@ class ModelWatch:
         self._manager = manager
         self._boundary = boundary
 
-    def __call__(self, call: StreamCall) -> None:
-        """Handles one stream."""
+    def __call__(self, call: StreamCall, request: pb.WatchModelsRequest, caller: Caller) -> None:
+        """Handles one stream: of the model that the request names, or of all that the caller may see."""
+        name, rules = checked_name(request.name), self._boundary.gate
 
-        def start(message: bytes | None) -> None:
-            if message is None:
-                call.end()
-                return
-            name = checked_name(parse(pb.WatchModelsRequest, message).name)
-            _ModelWatcher(call, self._manager, name).start()
+        def shown(model: str) -> bool:
+            return name in {"", model} and rules.allows(caller, Scope.METADATA, model)
 
-        call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
-        call.read(self._boundary.guarded(call, start))
+        _ModelWatcher(call, self._manager, shown).start()
 
 
 class _ModelWatcher:
     """One open stream. Changes that happen while the present states are being sent are sent after them."""
 
-    def __init__(self, call: StreamCall, manager: ManagerLike, name: str) -> None:
+    def __init__(self, call: StreamCall, manager: ManagerLike, shown: Callable[[str], bool]) -> None:
         self._call = call
         self._manager = manager
-        self._name = name
+        self._shown = shown
         self._lock = Lock()
         self._early: deque[StateChange] | None = deque()
         self._subscription: list[Callable[[], None]] = []
@@ -55,7 +53,7 @@ class _ModelWatcher:
         self._call.on_cancel(self._unsubscribe)
         present: dict[object, VersionStatus] = {}
         for model in self._manager.models():
-            if self._name in {"", model.name}:
+            if self._shown(model.name):
                 for version in model.versions:
                     present[version.id] = version
                     self._send(version, initial=True)
@@ -76,7 +74,7 @@ class _ModelWatcher:
             self._subscription.pop()()
 
     def _changed(self, change: StateChange) -> None:
-        if self._name not in {"", change.status.id.name}:
+        if not self._shown(change.status.id.name):
             return
         with self._lock:
             if self._early is not None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from inferd.backends.api import TensorSpec
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.oip.v1 import model_config_pb2 as config_pb
+from inferd.server.access.caller import Caller
 from inferd.server.config.model_schema import Tensor
-from inferd.server.errors import Forbidden, ServingError, Unauthenticated
+from inferd.server.errors import ServingError
 from inferd.server.lifecycle.interfaces import HandleLike, ManagerLike, ServableLike
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.transport.calls import UnaryCall
 
@@ -36,38 +36,31 @@ class MetadataMethods:
         self._version = server_version
         self._extensions = tuple(extensions)
 
-    def server_live(self, call: UnaryCall) -> None:
+    def server_live(self, call: UnaryCall, _request: pb.ServerLiveRequest, _caller: Caller) -> None:
         """ServerLive: true whenever the server answers."""
-        parse(pb.ServerLiveRequest, call.request)
         call.reply(pb.ServerLiveResponse(live=True).SerializeToString())
 
-    def server_ready(self, call: UnaryCall) -> None:
+    def server_ready(self, call: UnaryCall, _request: pb.ServerReadyRequest, _caller: Caller) -> None:
         """ServerReady: the same readiness as `/readyz` and the health service."""
-        parse(pb.ServerReadyRequest, call.request)
         call.reply(pb.ServerReadyResponse(ready=self._ready()).SerializeToString())
 
-    def model_ready(self, call: UnaryCall) -> None:
+    def model_ready(self, call: UnaryCall, request: pb.ModelReadyRequest, _caller: Caller) -> None:
         """ModelReady: whether the model can answer requests. An unknown model is not ready, which is no error."""
-        request = parse(pb.ModelReadyRequest, call.request)
         try:
             handle = self.acquire(request.name, request.version)
             ready = handle.servable.serves
             handle.release()
-        except (Forbidden, Unauthenticated):
-            raise
         except ServingError:
             ready = False
         call.reply(pb.ModelReadyResponse(ready=ready).SerializeToString())
 
-    def server_metadata(self, call: UnaryCall) -> None:
+    def server_metadata(self, call: UnaryCall, _request: pb.ServerMetadataRequest, _caller: Caller) -> None:
         """ServerMetadata: the server's name, version, and the extensions that it offers."""
-        parse(pb.ServerMetadataRequest, call.request)
         answer = pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=self._extensions)
         call.reply(answer.SerializeToString())
 
-    def model_metadata(self, call: UnaryCall) -> None:
+    def model_metadata(self, call: UnaryCall, request: pb.ModelMetadataRequest, _caller: Caller) -> None:
         """ModelMetadata: the inputs and outputs of the default signature; shapes include the batch axis."""
-        request = parse(pb.ModelMetadataRequest, call.request)
         handle = self.acquire(request.name, request.version)
         try:
             servable = handle.servable
@@ -84,9 +77,8 @@ class MetadataMethods:
             handle.release()
         call.reply(answer.SerializeToString())
 
-    def model_config(self, call: UnaryCall) -> None:
+    def model_config(self, call: UnaryCall, request: pb.ModelConfigRequest, _caller: Caller) -> None:
         """ModelConfig: a configuration that describes the version that is served and is valid as a config.pbtxt."""
-        request = parse(pb.ModelConfigRequest, call.request)
         handle = self.acquire(request.name, request.version)
         try:
             config = model_config(handle.servable, self._manager.status(request.name))

@@ -10,12 +10,14 @@ from typing import Any
 from google.protobuf.message import Message
 
 from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.access.caller import Caller
+from inferd.server.access.grants import Scope
 from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.reconcile.model_state import UNREADABLE
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import UnaryCall
 
 _Index = pb.RepositoryIndexResponse.ModelIndex
@@ -31,26 +33,25 @@ _STATES = {
 
 
 class RepositoryMethods:
-    """Answers from the manager. Load and unload need the caller's admission by `admit_admin`. Thread-safe."""
+    """Answers from the manager. Thread-safe."""
 
     def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
         self._manager = manager
         self._boundary = boundary
 
-    def index(self, call: UnaryCall) -> None:
-        """Every version of every model, with the reason if it is not ready."""
-        request = parse(pb.RepositoryIndexRequest, call.request)
+    def index(self, call: UnaryCall, request: pb.RepositoryIndexRequest, caller: Caller) -> None:
+        """Every version of every model that the caller may see, with the reason if it is not ready."""
         _one_repository(request.repository_name)
-        entries = [entry for model in self._manager.models() for entry in _entries(model)]
+        rules = self._boundary.gate
+        models = [model for model in self._manager.models() if rules.allows(caller, Scope.METADATA, model.name)]
+        entries = [entry for model in models for entry in _entries(model)]
         if request.ready:
             entries = [entry for entry in entries if entry.state == "READY"]
         call.reply(pb.RepositoryIndexResponse(models=entries).SerializeToString())
 
-    def load(self, call: UnaryCall) -> None:
+    def load(self, call: UnaryCall, request: pb.RepositoryModelLoadRequest, caller: Caller) -> None:
         """Loads a model from disk, or with the configuration and files in the call. Replies when the model serves them,
         or when loading has failed."""
-        by = self._boundary.gate.admit_admin(call)
-        request = parse(pb.RepositoryModelLoadRequest, call.request)
         _one_repository(request.repository_name)
         name = request.model_name
         replacement = _replacement(request.parameters)
@@ -66,22 +67,23 @@ class RepositoryMethods:
                 return InvalidRequest(f"load failed for model '{name}': {error.message}")
             return error
 
-        operation = self._manager.load(_named(name), by=by, replacement=replacement)
+        operation = self._manager.load(_named(name), by=caller.operator, replacement=replacement)
         self._wait(call, name, operation, pb.RepositoryModelLoadResponse(), reword)
 
-    def unload(self, call: UnaryCall) -> None:
+    def unload(self, call: UnaryCall, request: pb.RepositoryModelUnloadRequest, caller: Caller) -> None:
         """Unloads a model. Replies when its last request has been answered, and at once for an unknown model.
 
-        With the parameter `unload_dependents`, the models of an ensemble are unloaded, too.
+        With the parameter `unload_dependents`, the models of an ensemble are unloaded, too; nothing is unloaded unless
+        the caller may operate all of them.
         """
-        by = self._boundary.gate.admit_admin(call)
-        request = parse(pb.RepositoryModelUnloadRequest, call.request)
         _one_repository(request.repository_name)
         names = [_named(request.model_name)]
         if _with_dependents(request.parameters):
             for name in names:  # the loop extends the list: an ensemble may contain ensembles
                 names.extend(part for part in self._parts(name) if part not in names)
-        operation = _all_of([self._manager.unload(name, by=by) for name in names])
+            for name in names:
+                self._boundary.gate.authorize(caller, Scope.ADMIN, name)
+        operation = _all_of([self._manager.unload(name, by=caller.operator) for name in names])
         self._wait(call, request.model_name, operation, pb.RepositoryModelUnloadResponse(), _ignore_not_found)
 
     def _parts(self, name: str) -> tuple[str, ...]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from google.protobuf.message import Message
+
+from inferd.oip.v1 import control_pb2 as pb
 from inferd.server import __version__
-from inferd.server.access.call_checks import CallChecks
+from inferd.server.access.caller import Caller
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.service import Check, InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
+from inferd.server.protocols.common.method import UnaryMethod
 from inferd.server.protocols.oip.error_messages import checked
-from inferd.server.protocols.oip.errors import failure
 from inferd.server.protocols.oip.infer import ModelInfer
 from inferd.server.protocols.oip.metadata import MetadataMethods
 from inferd.server.protocols.oip.repository import RepositoryMethods
@@ -23,11 +26,12 @@ from inferd.server.protocols.oip.shared_memory import SharedMemory
 from inferd.server.protocols.oip.statistics import Statistics
 from inferd.server.protocols.oip.stream import StreamInfer
 from inferd.server.protocols.oip.unsupported import REASONS, refusing
-from inferd.server.transport.calls import StreamHandler, UnaryHandler
+from inferd.server.transport.calls import StreamHandler, UnaryCall, UnaryHandler
 
 SERVICE = "inference.GRPCInferenceService"
 _PATH = f"/{SERVICE}/"
 INFER = f"{_PATH}ModelInfer"
+STREAM_INFER = f"{_PATH}ModelStreamInfer"
 EXTENSIONS = (
     "classification",
     "model_repository",
@@ -40,56 +44,73 @@ EXTENSIONS = (
 PROBES = frozenset({f"{_PATH}ServerLive", f"{_PATH}ServerReady"})
 
 
-class Oip:
-    """Makes the handlers of the service. Thread-safe."""
+_Handle = Callable[[UnaryCall, Any, Caller], None]
+
+
+class OipControlPlane:
+    """The methods that do not infer. Thread-safe."""
 
     def __init__(
         self,
         manager: ManagerLike,
-        predicting: ManagerLike,
         metrics: MetricsLike,
-        check: Check,
-        inflight: InflightBounds,
-        gate: CallChecks,
-        failures: FailureLog,
+        boundary: ErrorBoundary,
         ready: Callable[[], bool],
         config: ServerConfig,
         regions: Regions,
     ) -> None:
-        """`ready` is the server's readiness. `predicting` is the manager for inference: it shows the models that the
-        caller may use for predictions, `manager` those whose metadata the caller may see."""
+        """`ready` is the server's readiness."""
         extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
-        self._boundary = ErrorBoundary(gate, failures, failure)
-        inference = InferenceService(predicting, metrics, checked(check))
         metadata = MetadataMethods(manager, ready, __version__, extensions)
-        repository = RepositoryMethods(manager, self._boundary)
-        shared_memory = SharedMemory(regions, self._boundary)
+        repository = RepositoryMethods(manager, boundary)
+        shared_memory = SharedMemory(regions, boundary.gate)
         settings = SettingsMethods(config.log, manager)
-        self._stream = StreamInfer(inference, predicting, self._boundary, inflight, regions)
-        self._unary: dict[str, UnaryHandler] = {
-            "ServerLive": metadata.server_live,
-            "ServerReady": metadata.server_ready,
-            "ModelReady": metadata.model_ready,
-            "ServerMetadata": metadata.server_metadata,
-            "ModelMetadata": metadata.model_metadata,
-            "ModelConfig": metadata.model_config,
-            "ModelInfer": ModelInfer(inference, predicting, self._boundary, regions),
-            "ModelStatistics": Statistics(manager, metrics, metadata),
-            "RepositoryIndex": repository.index,
-            "RepositoryModelLoad": repository.load,
-            "RepositoryModelUnload": repository.unload,
-            "SystemSharedMemoryRegister": shared_memory.register,
-            "SystemSharedMemoryUnregister": shared_memory.unregister,
-            "SystemSharedMemoryStatus": shared_memory.status,
-            "TraceSetting": settings.trace,
-            "LogSettings": settings.log,
-            **{method: refusing(reason) for method, reason in REASONS.items()},
+        self._boundary = boundary
+        self._unary: dict[str, tuple[type[Message], _Handle]] = {
+            "ServerLive": (pb.ServerLiveRequest, metadata.server_live),
+            "ServerReady": (pb.ServerReadyRequest, metadata.server_ready),
+            "ModelReady": (pb.ModelReadyRequest, metadata.model_ready),
+            "ServerMetadata": (pb.ServerMetadataRequest, metadata.server_metadata),
+            "ModelMetadata": (pb.ModelMetadataRequest, metadata.model_metadata),
+            "ModelConfig": (pb.ModelConfigRequest, metadata.model_config),
+            "ModelStatistics": (pb.ModelStatisticsRequest, Statistics(manager, metrics, metadata, boundary.gate)),
+            "RepositoryIndex": (pb.RepositoryIndexRequest, repository.index),
+            "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, repository.load),
+            "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, repository.unload),
+            "SystemSharedMemoryRegister": (pb.SystemSharedMemoryRegisterRequest, shared_memory.register),
+            "SystemSharedMemoryUnregister": (pb.SystemSharedMemoryUnregisterRequest, shared_memory.unregister),
+            "SystemSharedMemoryStatus": (pb.SystemSharedMemoryStatusRequest, shared_memory.status),
+            "TraceSetting": (pb.TraceSettingRequest, settings.trace),
+            "LogSettings": (pb.LogSettingsRequest, settings.log),
+            **{name: (getattr(pb, f"{name}Request"), refusing(reason)) for name, reason in REASONS.items()},
         }
 
+    def unary(self) -> Mapping[str, UnaryMethod]:
+        """The methods by path."""
+        return {_PATH + name: UnaryMethod(kind, fn, self._boundary) for name, (kind, fn) in self._unary.items()}
+
+
+class OipInference:
+    """The methods that infer. Thread-safe."""
+
+    def __init__(
+        self,
+        manager: ManagerLike,
+        metrics: MetricsLike,
+        check: Check,
+        inflight: InflightBounds,
+        boundary: ErrorBoundary,
+        regions: Regions,
+    ) -> None:
+        inference = InferenceService(manager, metrics, checked(check))
+        self._infer = ModelInfer(inference, manager, boundary, regions)
+        self._stream = StreamInfer(inference, manager, boundary, inflight, regions)
+        self._boundary = boundary
+
     def unary(self) -> Mapping[str, UnaryHandler]:
-        """The unary handlers by method path, within the error boundary."""
-        return {_PATH + name: self._boundary.unary(handler) for name, handler in self._unary.items()}
+        """The unary handler by method path, within the error boundary."""
+        return {INFER: self._boundary.unary(self._infer)}
 
     def stream(self) -> Mapping[str, StreamHandler]:
-        """The stream handlers by method path, within the error boundary."""
-        return {f"{_PATH}ModelStreamInfer": self._boundary.stream(self._stream)}
+        """The stream handler by method path, within the error boundary."""
+        return {STREAM_INFER: self._boundary.stream(self._stream)}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.access.caller import Caller
 from inferd.server.config.schema import Log
 from inferd.server.errors import InvalidRequest, NotFound, Unsupported
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.transport.calls import UnaryCall
 
 NO_TRACE = "traces are not kept: figures are in ModelStatistics and /metrics, failures in the log"
@@ -21,9 +21,8 @@ class SettingsMethods:
         self._log = log
         self._manager = manager
 
-    def trace(self, call: UnaryCall) -> None:
+    def trace(self, call: UnaryCall, request: pb.TraceSettingRequest, _caller: Caller) -> None:
         """TraceSetting. Triton's traces are always off: only "trace_level: OFF" is accepted."""
-        request = parse(pb.TraceSettingRequest, call.request)
         if request.model_name:
             try:
                 self._manager.status(request.model_name)
@@ -35,9 +34,8 @@ class SettingsMethods:
         answer.settings["trace_level"].value.append("OFF")
         call.reply(answer.SerializeToString())
 
-    def log(self, call: UnaryCall) -> None:
+    def log(self, call: UnaryCall, request: pb.LogSettingsRequest, _caller: Caller) -> None:
         """LogSettings: the levels that are logged, and the log file."""
-        request = parse(pb.LogSettingsRequest, call.request)
         if request.settings:
             raise Unsupported(NO_CHANGE)
         level = _LEVELS.index(self._log.level)

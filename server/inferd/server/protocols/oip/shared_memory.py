@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 from inferd.oip.v1 import control_pb2 as pb
-from inferd.server.inference.shared_memory import Regions, admit_shared
-from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
+from inferd.server.access.caller import Caller
+from inferd.server.access.rules import AccessRules
+from inferd.server.inference.shared_memory import Regions
 from inferd.server.transport.calls import UnaryCall
 
 
 class SharedMemory:
     """Answers from the regions. Thread-safe."""
 
-    def __init__(self, regions: Regions, boundary: ErrorBoundary) -> None:
+    def __init__(self, regions: Regions, rules: AccessRules) -> None:
         self._regions = regions
-        self._boundary = boundary
+        self._rules = rules
 
-    def register(self, call: UnaryCall) -> None:
+    def register(self, call: UnaryCall, request: pb.SystemSharedMemoryRegisterRequest, _caller: Caller) -> None:
         """Opens a region that the client has made."""
-        request = parse(pb.SystemSharedMemoryRegisterRequest, call.request)
         if self._regions.enabled:
-            admit_shared(self._boundary.gate, call)
+            self._rules.authorize_shared_memory(call)
         self._regions.register(request.name, request.key, request.offset, request.byte_size)
         call.reply(pb.SystemSharedMemoryRegisterResponse().SerializeToString())
 
-    def unregister(self, call: UnaryCall) -> None:
+    def unregister(self, call: UnaryCall, request: pb.SystemSharedMemoryUnregisterRequest, _caller: Caller) -> None:
         """Unregisters one region, or all."""
-        request = parse(pb.SystemSharedMemoryUnregisterRequest, call.request)
         if self._regions.enabled:
-            admit_shared(self._boundary.gate, call)
+            self._rules.authorize_shared_memory(call)
         self._regions.unregister(request.name)
         call.reply(pb.SystemSharedMemoryUnregisterResponse().SerializeToString())
 
-    def status(self, call: UnaryCall) -> None:
+    def status(self, call: UnaryCall, request: pb.SystemSharedMemoryStatusRequest, _caller: Caller) -> None:
         """The name, key, offset and size of one region, or of all."""
-        request = parse(pb.SystemSharedMemoryStatusRequest, call.request)
         answer = pb.SystemSharedMemoryStatusResponse()
         for region in self._regions.status(request.name):
             entry = answer.regions[region.name]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from inferd.oip.v1 import control_pb2 as pb
+from inferd.server.access.caller import Caller
+from inferd.server.access.grants import Scope
+from inferd.server.access.rules import AccessRules
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.observability.model_metrics import MetricsSnapshot
-from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.protocols.oip.metadata import MetadataMethods
 from inferd.server.transport.calls import UnaryCall
 
@@ -14,14 +16,16 @@ from inferd.server.transport.calls import UnaryCall
 class Statistics:
     """Answers from the metrics. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, metrics: MetricsLike, metadata: MetadataMethods) -> None:
+    def __init__(
+        self, manager: ManagerLike, metrics: MetricsLike, metadata: MetadataMethods, rules: AccessRules
+    ) -> None:
         self._manager = manager
         self._metrics = metrics
         self._metadata = metadata
+        self._rules = rules
 
-    def __call__(self, call: UnaryCall) -> None:
-        """Handles one call."""
-        request = parse(pb.ModelStatisticsRequest, call.request)
+    def __call__(self, call: UnaryCall, request: pb.ModelStatisticsRequest, caller: Caller) -> None:
+        """Handles one call: for the model that the request names, or for all that the caller may see."""
         if request.name:
             handle = self._metadata.acquire(request.name, request.version)
             servable_id = handle.servable.id
@@ -29,7 +33,8 @@ class Statistics:
             wanted = [servable_id.version] if request.version else None
             figures = self._of_model(self._manager.status(request.name), wanted)
         else:
-            figures = [figure for model in self._manager.models() for figure in self._of_model(model, None)]
+            models = [m for m in self._manager.models() if self._rules.allows(caller, Scope.METADATA, m.name)]
+            figures = [figure for model in models for figure in self._of_model(model, None)]
         call.reply(pb.ModelStatisticsResponse(model_stats=figures).SerializeToString())
 
     def _of_model(self, model: ModelStatus, wanted: list[int] | None) -> list[pb.ModelStatistics]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.access.caller import Caller
 from inferd.server.errors import InvalidRequest
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.protocols.tfs.error_messages import acquire
 from inferd.server.transport.calls import UnaryCall
 from inferd.tfs.v1 import prediction_service_pb2 as pb
@@ -26,9 +26,8 @@ class Metadata:
     def __init__(self, manager: ManagerLike) -> None:
         self._manager = manager
 
-    def __call__(self, call: UnaryCall) -> None:
+    def __call__(self, call: UnaryCall, request: pb.GetModelMetadataRequest, _caller: Caller) -> None:
         """Handles one call."""
-        request = parse(pb.GetModelMetadataRequest, call.request)
         if not request.HasField("model_spec"):
             raise InvalidRequest("Missing ModelSpec")
         if not request.metadata_field:

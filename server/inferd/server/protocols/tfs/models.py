@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from inferd.server.access.caller import Caller
 from inferd.server.errors import Code, InvalidRequest, NotFound
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import State, VersionStatus
-from inferd.server.protocols.common.error_boundary import parse
 from inferd.server.protocols.tfs.error_messages import named
 from inferd.server.transport.calls import UnaryCall
 from inferd.tfs.v1 import error_codes_pb2
@@ -21,10 +21,9 @@ class ModelStatusMethods:
     def __init__(self, manager: ManagerLike) -> None:
         self._manager = manager
 
-    def status(self, call: UnaryCall) -> None:
+    def status(self, call: UnaryCall, request: pb.GetModelStatusRequest, _caller: Caller) -> None:
         """GetModelStatus: one version, or all versions that were ever served, in descending order. A label in the
         request is ignored, as TensorFlow Serving does."""
-        request = parse(pb.GetModelStatusRequest, call.request)
         if not request.HasField("model_spec"):
             raise InvalidRequest("Missing ModelSpec")
         name, version, _, _ = spec_of(request.model_spec)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from inferd.server.access.caller import Caller
+from inferd.server.access.grants import Scope
 from inferd.server.compat.model_server_config import ModelEntry, checked, latest
 from inferd.server.config.errors import ConfigError
 from inferd.server.errors import Conflict, InvalidRequest, NotFound, Unsupported
@@ -19,7 +21,7 @@ from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.operations.admin_operations import when_all
 from inferd.server.lifecycle.reconcile.model_state import GONE
 from inferd.server.lifecycle.state import ModelStatus, State
-from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
+from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.tfs.error_messages import named
 from inferd.server.repository.configured_models import ConfiguredModel
 from inferd.server.transport.calls import UnaryCall
@@ -44,11 +46,10 @@ class ReloadConfig:
         self._manager = manager
         self._boundary = boundary
 
-    def __call__(self, call: UnaryCall) -> None:
-        """Refuses an impossible configuration before it changes anything. Replies when every new or changed model
-        serves what the configuration says, and every removed model is unloaded."""
-        by = self._boundary.gate.admit_admin(call)
-        request = parse(pb.ReloadConfigRequest, call.request)
+    def __call__(self, call: UnaryCall, request: pb.ReloadConfigRequest, caller: Caller) -> None:
+        """Refuses an impossible configuration before it changes anything. Replaces the configured models that the
+        caller may operate; the others stay as they are. Replies when every new or changed model serves what the
+        configuration says, and every removed model is unloaded."""
         kind = request.config.WhichOneof("config")
         if kind == "custom_model_config":
             raise Unsupported("custom_model_config is not supported: expected model_config_list")
@@ -56,9 +57,17 @@ class ReloadConfig:
             call.reply(_response())
             return
         plan = self._plan(request.config.model_config_list.config)
+        others = {
+            name: model
+            for name, model in self._manager.configured_models.items()
+            if not self._boundary.gate.allows(caller, Scope.ADMIN, name)
+        }
         operations = [
-            *self._manager.replace_configured_models(plan.models, by=by),
-            *(self._manager.set_label(name, label, version, by=by) for name, label, version in plan.label_changes),
+            *self._manager.replace_configured_models({**others, **plan.models}, by=caller.operator),
+            *(
+                self._manager.set_label(name, label, version, by=caller.operator)
+                for name, label, version in plan.label_changes
+            ),
         ]
         when_all(operations, partial(self._done, call, plan))
 

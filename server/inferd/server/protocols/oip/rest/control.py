@@ -15,8 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.oip.v1 import control_pb2 as pb
-from inferd.server.access.grants import Scope
-from inferd.server.errors import Code, InvalidRequest, ServingError, Unsupported
+from inferd.server.errors import InvalidRequest, Unsupported
 from inferd.server.http.error_boundary import JSON, RestErrorBoundary
 from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
@@ -37,25 +36,32 @@ class OipControl:
 
     async def live(self, request: Request) -> Response:
         """200 whenever the server answers."""
-        return self._refuse_probe(request) or Response(status_code=200)
+
+        async def work(_exchange: HttpExchange) -> Response:
+            return Response(status_code=200)
+
+        return await self.boundary.answer(request, work, probe=True)
 
     async def ready(self, request: Request) -> Response:
         """200 if the server is ready, 400 if it is not, 503 once it shuts down."""
-        return self._refuse_probe(request) or Response(
-            status_code=503 if self.boundary.closed else 200 if self._server_ready() else 400
-        )
+
+        async def work(_exchange: HttpExchange) -> Response:
+            return Response(status_code=503 if self.boundary.closed else 200 if self._server_ready() else 400)
+
+        return await self.boundary.answer(request, work, probe=True)
 
     async def model_ready(self, request: Request, model: str, version: str = "") -> Response:
         """200 if the model can answer requests, else 400."""
-        # Not through `boundary.answer`: a full or draining server still answers health probes.
-        exchange = self.boundary.probe(request)
         grpc_request = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
-        try:
-            data = await call(self._methods, f"{_PATH}ModelReady", grpc_request, exchange)
-        except MethodFailed as error:
-            refused = error.code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
-            return self.boundary.method_failure(error) if refused else Response(status_code=400)
-        return Response(status_code=200 if pb.ModelReadyResponse.FromString(data).ready else 400)
+
+        async def work(exchange: HttpExchange) -> Response:
+            try:
+                data = await call(self._methods, f"{_PATH}ModelReady", grpc_request, exchange)
+            except MethodFailed:
+                return Response(status_code=400)
+            return Response(status_code=200 if pb.ModelReadyResponse.FromString(data).ready else 400)
+
+        return await self.boundary.answer(request, work, probe=True)
 
     async def server_metadata(self, request: Request) -> Response:
         """The server's name, version and extensions."""
@@ -70,9 +76,7 @@ class OipControl:
     async def model_metadata(self, request: Request, model: str, version: str = "") -> Response:
         """The inputs and outputs of the default signature."""
         grpc_request = pb.ModelMetadataRequest(name=model, version=version)
-        return await self.forward(
-            request, "ModelMetadata", grpc_request, pb.ModelMetadataResponse(), _metadata, model=model
-        )
+        return await self.forward(request, "ModelMetadata", grpc_request, pb.ModelMetadataResponse(), _metadata)
 
     async def model_config(self, request: Request, model: str, version: str = "") -> Response:
         """The configuration: a config.pbtxt as JSON."""
@@ -81,14 +85,12 @@ class OipControl:
         def to_json(found: Any) -> Any:
             return plain(found.config)
 
-        return await self.forward(request, "ModelConfig", grpc_request, pb.ModelConfigResponse(), to_json, model=model)
+        return await self.forward(request, "ModelConfig", grpc_request, pb.ModelConfigResponse(), to_json)
 
     async def statistics(self, request: Request, model: str = "", version: str = "") -> Response:
         """Request counts, times and batch sizes of each version since the server started."""
         grpc_request = pb.ModelStatisticsRequest(name=model, version=version)
-        return await self.forward(
-            request, "ModelStatistics", grpc_request, pb.ModelStatisticsResponse(), plain, model=model
-        )
+        return await self.forward(request, "ModelStatistics", grpc_request, pb.ModelStatisticsResponse(), plain)
 
     async def index(self, request: Request) -> Response:
         """Every version of every model, with its state."""
@@ -110,7 +112,7 @@ class OipControl:
 
         async def work(exchange: HttpExchange) -> Response:
             grpc_request = pb.RepositoryModelLoadRequest(model_name=model)
-            given = await self._parameters(exchange, model)
+            given = await self._parameters(exchange)
             size = sum(len(value) for value in given.values() if isinstance(value, str))
             await exchange.run(size, _set_load_parameters, grpc_request, given)
             exchange.remove_deadline()
@@ -118,26 +120,23 @@ class OipControl:
                 exchange, "RepositoryModelLoad", grpc_request, pb.RepositoryModelLoadResponse(), no_body
             )
 
-        return await self.boundary.answer(request, work, model=model)
+        return await self.boundary.answer(request, work)
 
     async def unload(self, request: Request, model: str) -> Response:
         """Unloads a model. Answers when its last request has been answered."""
 
         async def work(exchange: HttpExchange) -> Response:
             grpc_request = pb.RepositoryModelUnloadRequest(model_name=model)
-            for key, value in (await self._parameters(exchange, model)).items():
+            for key, value in (await self._parameters(exchange)).items():
                 _set(grpc_request.parameters[key], key, value)
             method = "RepositoryModelUnload"
             exchange.remove_deadline()
             return await self.call_method(exchange, method, grpc_request, pb.RepositoryModelUnloadResponse(), no_body)
 
-        return await self.boundary.answer(request, work, model=model)
+        return await self.boundary.answer(request, work)
 
-    async def _parameters(self, exchange: HttpExchange, model: str) -> Mapping[str, Any]:
-        """The parameters of a load or unload request. The body of a caller without the admin scope is not read: the
-        gRPC method refuses the call."""
-        if not self.boundary.access.admits(exchange, Scope.ADMIN, model):
-            return {}
+    async def _parameters(self, exchange: HttpExchange) -> Mapping[str, Any]:
+        """The parameters of a load or unload request."""
         given: Mapping[str, Any] = _typed(await read_object(exchange), "parameters", dict, {})
         return given
 
@@ -148,15 +147,7 @@ class OipControl:
             exchange.counted = True
             raise Unsupported("the generate extension is not offered: use infer")
 
-        return await self.boundary.answer(request, work, model=model, scope=Scope.PREDICT)
-
-    def _refuse_probe(self, request: Request) -> Response | None:
-        """The error response for a caller who may not probe the server's health, None for one who may."""
-        try:
-            self.boundary.access.health(self.boundary.probe(request))
-        except ServingError as error:
-            return self.boundary.probe_refusal(error)
-        return None
+        return await self.boundary.answer(request, work)
 
     async def forward(
         self,
@@ -165,15 +156,13 @@ class OipControl:
         grpc_request: Message,
         grpc_response: Message,
         to_json: Callable[[Any], Any],
-        *,
-        model: str = "",
     ) -> Response:
         """Calls a gRPC method and responds with what `to_json` makes of its response, parsed into `grpc_response`."""
 
         async def work(exchange: HttpExchange) -> Response:
             return await self.call_method(exchange, method, grpc_request, grpc_response, to_json)
 
-        return await self.boundary.answer(request, work, model=model)
+        return await self.boundary.answer(request, work)
 
     async def call_method(
         self,

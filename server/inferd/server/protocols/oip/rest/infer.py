@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.server.access.call_checks import CallChecks
-from inferd.server.access.grants import Scope
 from inferd.server.errors import ServingError
 from inferd.server.http.error_boundary import JSON, RestErrorBoundary
 from inferd.server.http.exchange import HttpExchange
@@ -43,7 +42,7 @@ class RestInfer:
                 parsed = await exchange.run(_json_size(body, header), read_request, body, header, model, version)
             return await self._infer(exchange, parsed, len(body))
 
-        return await self._boundary.answer(request, work, model=model, scope=Scope.PREDICT)
+        return await self._boundary.answer(request, work)
 
     async def _infer(self, exchange: HttpExchange, parsed: RestRequest, nbytes: int) -> Response:
         request = parsed.request

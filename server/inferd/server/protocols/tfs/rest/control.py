@@ -45,7 +45,7 @@ class TfsControl:
             found = await self._call(exchange, f"{_MODELS}GetModelStatus", grpc_request, grpc_response)
             return await self._respond(exchange, plain(found, wide_as_text=True))
 
-        return await self._boundary.answer(request, work, model=model)
+        return await self._boundary.answer(request, work)
 
     async def metadata(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """The signatures."""
@@ -62,7 +62,7 @@ class TfsControl:
             }
             return await self._respond(exchange, value)
 
-        return await self._boundary.answer(request, work, model=model)
+        return await self._boundary.answer(request, work)
 
     async def classify(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """The classes of every example, as pairs of label and score."""
@@ -100,7 +100,7 @@ class TfsControl:
             found = await self._call(exchange, _PREDICTION + method, grpc_request, grpc_response)
             return await self._respond(exchange, {"results": to_json(found)})
 
-        return await self._boundary.answer(request, work, model=which[0])
+        return await self._boundary.answer(request, work)
 
     async def _call(
         self, exchange: HttpExchange, method: str, grpc_request: Message, grpc_response: Message

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.backends.api import Signature
-from inferd.server.access.grants import Scope
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.error_boundary import JSON, RestErrorBoundary
 from inferd.server.http.exchange import HttpExchange
@@ -60,7 +59,7 @@ class RestPredict:
             text = await exchange.run(size, lambda: write_response(answer.outputs, rows=rows))
             return await self._boundary.compressed(exchange, text, JSON, {})
 
-        return await self._boundary.answer(request, work, model=model, scope=Scope.PREDICT)
+        return await self._boundary.answer(request, work)
 
     def _signature(self, model: str, version: int | None, label: str | None, name: str) -> Signature:
         handle = acquire(self._manager, model, version, label)
