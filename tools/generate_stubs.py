@@ -1,8 +1,8 @@
-"""Generates the stubs of every `.proto` below proto/ into a directory: `make proto` writes them in place, the freshness
-test into an empty one.
+"""Generates Python code from every `.proto` file below proto/ into a directory.
 
-Runs with the pinned grpcio-tools of the Makefile, in a virtual environment of its own: the version that generates sets
-the oldest grpcio and protobuf that clients may have.
+`make proto` writes it in place; the freshness test writes it into an empty directory and compares. The script runs in a
+virtual environment of its own with the grpcio-tools that the Makefile pins: the version of the generator determines the
+oldest grpcio and protobuf that clients may use.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent / "proto"
 WELL_KNOWN = files("grpc_tools") / "_proto"
-# Served under other names than their packages here have: stubs of ours would call what nobody serves.
+# The server offers these services under other names than those of the packages here, so generated stubs would not work.
 FOREIGN = ("oip", "tfs")
 
 
 def generate(out: Path) -> list[Path]:
-    """Writes `*_pb2.py`, `.pyi` and `*_pb2_grpc.py` below `out`. Gives the protos; raises SystemExit on a bad one."""
+    """Writes `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py` below `out`. Returns the paths of the `.proto` files, relative
+    to proto/. Raises SystemExit if a file has errors."""
     protos = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.proto"))
     out.mkdir(parents=True, exist_ok=True)
     options = [f"-I{ROOT}", f"-I{WELL_KNOWN}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]

@@ -87,7 +87,7 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModelStatus(self, request, context):
-        """One model, the same picture.
+        """One model with all its versions, labels and overrides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,35 +101,36 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchModels(self, request, context):
-        """Streams the state of every version that it is asked for, then every change. Ends when the server drains.
+        """Streams the current state of every version (of one model or of all), then every change. Ends when the server shuts
+        down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Loads a model or one version of it and answers when it is available or has failed; lifts an earlier unload or pin.
+        """Loads a model or one version of it, and answers when it is available or has failed. Ends an earlier unload or pin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Takes a model or one version of it out of service, until it is loaded again; requests in flight finish.
+        """Takes a model or one version of it out of service until it is loaded again. Requests in flight are finished.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetLabel(self, request, context):
-        """Points a label to an available version, or removes it.
+        """Assigns a label to an available version, or removes the label.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Pins a model to an earlier version and answers when that one serves.
+        """Pins a model to an earlier version, and answers when that version is available.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

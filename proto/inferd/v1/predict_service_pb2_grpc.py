@@ -50,15 +50,15 @@ class PredictServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Predict(self, request, context):
-        """Runs one request. Answers when the model has run, or with the status that says why it did not.
+        """Runs one request. Answers with the outputs, or with a status that says why the request failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Many requests over one stream. Answers come as they are ready, not in order of the requests: match them by
-        request_id. A request that fails is answered in band and does not end the stream.
+        """Many requests over one stream. Each answer is sent as soon as it is ready, so the order may differ from that of the
+        requests: match them by request_id. A request that fails is answered with a StreamError; the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,6 +1,9 @@
-"""Tensors between numpy and the wire: the only hand-written wire code, shared by server and client.
+"""Converts tensors between numpy and the wire. Server and client share this code; no other code encodes tensors.
 
-dtypes    element types: their names, numbers and numpy types
-tensors   arrays to and from raw little-endian bytes
-native    the messages of inferd.v1.PredictService, decoded without copies (values, recognise, compose, fallback)
+dtypes          element types: their names, numbers and numpy types
+tensors         arrays to and from raw little-endian bytes
+request_forms   reads messages that repeat an earlier one by comparison
+native          the messages of inferd.v1.PredictService, decoded without copies (values, recognise, compose, fallback)
+oip, tfs        the same for the Open Inference Protocol and for TensorFlow Serving
+reader, varints protobuf's wire format
 """

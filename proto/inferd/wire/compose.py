@@ -1,7 +1,7 @@
-"""Composing the messages of inferd.v1.PredictService: cached heads, the arrays' own bytes, one join.
+"""Encodes the messages of inferd.v1.PredictService: cached heads and the arrays' own bytes, joined once.
 
-Fields are written in the order of their numbers and defaults left out, so the bytes equal those of the generated class.
-All functions are thread-safe; the caches are bounded.
+Fields are written in the order of their numbers, and default values are left out, so the bytes equal those of the
+generated class. All functions are thread-safe; the caches are bounded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def encode_request(
     priority: int = 0,
     queue_timeout_us: int = 0,
 ) -> bytes:
-    """A PredictRequest. At most one of `version` and `label` may be given. Raises WireError for what cannot be sent."""
+    """An encoded PredictRequest. At most one of `version` and `label` may be given. Raises WireError for values that
+    cannot be sent."""
     parts: list[Buffer] = [_spec_field(name, version, label, signature)]
     for key, array in inputs.items():
         _append_tensor(parts, 0x12, key, array)
@@ -61,11 +62,11 @@ def encode_request(
 def encode_response(
     model_name: str, version: int, signature: str, outputs: Mapping[str, Array], request_id: str = ""
 ) -> bytes:
-    """A PredictResponse. Raises WireError for what cannot be sent."""
+    """An encoded PredictResponse. Raises WireError for values that cannot be sent."""
     if len(outputs) == 1:
         for key, array in outputs.items():
-            head, as_it_is = _single_head(model_name, version, signature, key, array.dtype, array.shape)
-            if as_it_is:
+            head, raw_bytes = _single_head(model_name, version, signature, key, array.dtype, array.shape)
+            if raw_bytes:
                 data: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(key, array, dtype_of(array))
                 if request_id:
                     text = _utf8(request_id)
@@ -83,12 +84,13 @@ def encode_response(
 def encode_responses(
     model_name: str, version: int, signature: str, outputs: Mapping[str, Array], rows: int, request_ids: Sequence[str]
 ) -> list[bytes]:
-    """PredictResponses of requests that share `outputs`, `rows` rows each. Raises WireError for what cannot be sent."""
+    """Encoded PredictResponses of requests that ran in one batch. `outputs` are the batch's outputs; each request has
+    `rows` consecutive rows of them, in the order of `request_ids`. Raises WireError for values that cannot be sent."""
     if len(outputs) == 1:
         for key, array in outputs.items():
             shape = (rows, *array.shape[1:])
-            head, as_it_is = _single_head(model_name, version, signature, key, array.dtype, shape)
-            if as_it_is:
+            head, raw_bytes = _single_head(model_name, version, signature, key, array.dtype, shape)
+            if raw_bytes:
                 shares = shares_of(array, len(request_ids))
                 return [
                     head + share + field(0x2A, _utf8(request_id)) if request_id else head + share
@@ -101,12 +103,12 @@ def encode_responses(
 
 
 def encode_stream_response(request_id: str, response: bytes) -> bytes:
-    """A PredictStreamResponse around an encoded PredictResponse."""
+    """An encoded PredictStreamResponse that holds an encoded PredictResponse."""
     return b"".join((field(0x0A, _utf8(request_id)), b"\x12", varint(len(response)), response))
 
 
 def encode_stream_failure(request_id: str, failure: StreamFailure) -> bytes:
-    """A PredictStreamResponse with the failure of one request."""
+    """An encoded PredictStreamResponse that holds the failure of one request."""
     code = b"\x08" + varint(failure.code) if failure.code else b""
     error = code + field(0x12, failure.message.encode(errors="replace"))
     return b"".join((field(0x0A, _utf8(request_id)), b"\x1a", varint(len(error)), error))
@@ -133,15 +135,16 @@ def _response_head(model_name: str, version: int, signature: str) -> bytes:
 
 @lru_cache(_CACHED)
 def _single_head(
-    model_name: str, version: int, signature: str, name: str, kind: np.dtype[Any], shape: tuple[int, ...]
+    model_name: str, version: int, signature: str, name: str, numpy: np.dtype[Any], shape: tuple[int, ...]
 ) -> tuple[bytes, bool]:
-    """Everything of a response with one output before its data, and whether its elements are sent as they lie."""
-    as_it_is = not kind.hasobject and kind.kind not in "SU" and kind.byteorder != ">"
-    if not as_it_is:
+    """The bytes of a response with one output that come before its data, and whether the data is the array's bytes
+    without conversion. If it is not, the bytes are empty."""
+    raw_bytes = not numpy.hasobject and numpy.kind not in "SU" and numpy.byteorder != ">"
+    if not raw_bytes:
         return b"", False
-    empty = np.empty(0, kind)
+    empty = np.empty(0, numpy)
     dtype = encodable_dtype(name, empty)
-    size = math.prod(shape) * kind.itemsize
+    size = math.prod(shape) * numpy.itemsize
     return _response_head(model_name, version, signature) + _tensor_prefix(0x22, name, dtype, shape, size), True
 
 
@@ -154,8 +157,8 @@ def _append_tensor(parts: list[Buffer], tag: int, name: str, array: Array) -> No
 
 @lru_cache(_CACHED)
 def _tensor_prefix(tag: int, name: str, dtype: DType, shape: tuple[int, ...], size: int) -> bytes:
-    """Everything of a Tensor field before its data."""
-    count_of(shape, dtype.itemsize, name)  # what no server would take is refused here
+    """The bytes of a Tensor field that come before its data."""
+    count_of(shape, dtype.itemsize, name)  # raises TensorError for shapes that no server accepts
     head = b"".join((field(0x0A, _utf8(name)), b"\x10", varint(dtype), field(0x1A, b"".join(map(varint, shape)))))
     if size:
         head = b"".join((head, b"\x22", varint(size)))
@@ -163,7 +166,7 @@ def _tensor_prefix(tag: int, name: str, dtype: DType, shape: tuple[int, ...], si
 
 
 def _member(tag: int, text: str) -> bytes:
-    """A string field that is written even when it is empty (repeated, or part of a oneof)."""
+    """A string field that is written even if it is empty, because it is repeated or part of a oneof."""
     return field(tag, _utf8(text)) or bytes((tag, 0))
 
 

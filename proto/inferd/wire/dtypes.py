@@ -1,7 +1,7 @@
-"""Element types: one enum for every protocol and backend.
+"""Element types: one enum for all protocols and backends.
 
-The member's *name* is the datatype string of the Open Inference Protocol, except for STRING, which is BYTES there;
-its *value* is the number in `inferd.v1.DataType` (and Triton's model_config.proto).
+The name of a member is its datatype in the Open Inference Protocol, except for STRING, which is called BYTES there. Its
+value is its number in `inferd.v1.DataType` and in Triton's model_config.proto.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class DType(enum.IntEnum):
-    """An element type that can travel."""
+    """An element type of tensors that can be sent."""
 
     BOOL = 1
     UINT8 = 2
@@ -32,14 +32,14 @@ class DType(enum.IntEnum):
 
     @property
     def itemsize(self) -> int:
-        """Bytes an element takes in raw form; 0 for STRING, whose elements vary."""
+        """Bytes of an element in raw form; 0 for STRING, whose elements differ in length."""
         return _ITEMSIZE[self]
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The numpy type of this element type, little-endian. STRING is `object` (elements are `bytes`).
+        """The numpy type of this element type, little-endian. For STRING it is `object`; the elements are `bytes`.
 
-        Raises ImportError for BF16 when `ml_dtypes` is not installed: numpy itself has no bfloat16.
+        Raises ImportError for BF16 if `ml_dtypes` is not installed, because numpy itself has no bfloat16.
         """
         if self is DType.BF16:
             return bfloat16()
@@ -72,7 +72,8 @@ _FROM_NAME = {d.name: d for d in DType} | {"BYTES": DType.STRING}
 
 
 def bfloat16() -> np.dtype[Any]:
-    """numpy's view of bfloat16, from `ml_dtypes`. Raises ImportError that names the package when it is missing."""
+    """The numpy type for bfloat16, from `ml_dtypes`. Raises ImportError if the package is missing; the message names
+    it."""
     try:
         import ml_dtypes
     except ImportError:
@@ -82,22 +83,22 @@ def bfloat16() -> np.dtype[Any]:
 
 
 def dtype_of(array: np.ndarray[Any, Any]) -> DType:
-    """The element type that holds `array`'s elements without loss. Raises TypeError for one that cannot travel.
+    """The element type that holds the elements of an array without loss. Raises TypeError if there is none.
 
-    Any byte order is taken; str, bytes and object arrays are STRING.
+    Any byte order is accepted; str, bytes and object arrays are STRING.
     """
-    kind = array.dtype
-    found = _FROM_NUMPY.get(kind)
+    numpy = array.dtype
+    found = _FROM_NUMPY.get(numpy)
     if found is not None:
         return found
-    if kind.kind in "SUOT":  # T: numpy 2's strings of any length
+    if numpy.kind in "SUOT":  # T: numpy 2's strings of any length
         return DType.STRING
-    if kind.name == "bfloat16":
+    if numpy.name == "bfloat16":
         return DType.BF16
-    found = _FROM_NUMPY.get(kind.newbyteorder("<"))
+    found = _FROM_NUMPY.get(numpy.newbyteorder("<"))
     if found is not None:
         return found
-    raise TypeError(f"arrays of {kind} cannot be sent; the element types are {', '.join(d.name for d in DType)}")
+    raise TypeError(f"arrays of {numpy} cannot be sent; the element types are {', '.join(d.name for d in DType)}")
 
 
 def dtype_named(name: str) -> DType:

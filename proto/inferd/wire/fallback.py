@@ -1,7 +1,7 @@
-"""The same messages through the generated classes: for every form that is not recognised.
+"""Decodes the messages of inferd.v1.PredictService with the generated classes, if the recogniser does not take them.
 
-Slower (protobuf is imported when the first such message comes, and it copies), but it alone decides, and words the
-errors. In the tests it is the oracle.
+This is slower: protobuf copies, and it is imported only for the first message of this sort. It defines what a message
+means, and the texts of the errors. The tests compare the recogniser with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _M = TypeVar("_M", bound=Message)
 
 
 def decode_request(message: bytes) -> DecodedRequest:
-    """A PredictRequest. Raises WireError."""
+    """Decodes a PredictRequest. Raises WireError."""
     parsed = _parse(pb.PredictRequest, message)
     try:
         check_fields("inputs", len(parsed.inputs))
@@ -54,12 +54,12 @@ def decode_request(message: bytes) -> DecodedRequest:
 
 
 def decode_response(message: bytes) -> DecodedResponse:
-    """A PredictResponse. Raises WireError."""
+    """Decodes a PredictResponse. Raises WireError."""
     return _response(_parse(pb.PredictResponse, message))
 
 
 def decode_stream_response(message: bytes) -> tuple[str, DecodedResponse | StreamFailure]:
-    """A PredictStreamResponse. Raises WireError."""
+    """Decodes a PredictStreamResponse. Raises WireError."""
     parsed = _parse(pb.PredictStreamResponse, message)
     result = parsed.WhichOneof("result")
     if result == "response":
@@ -69,12 +69,12 @@ def decode_stream_response(message: bytes) -> tuple[str, DecodedResponse | Strea
     raise MessageError("the stream's answer holds neither a response nor an error")
 
 
-def _parse(kind: type[_M], message: bytes) -> _M:
-    parsed = kind()
+def _parse(cls: type[_M], message: bytes) -> _M:
+    parsed = cls()
     try:
         parsed.ParseFromString(message)
     except DecodeError:
-        name = kind.DESCRIPTOR.full_name
+        name = cls.DESCRIPTOR.full_name
         raise MessageError(f"expected an {name}, got {len(message)} bytes that are not one") from None
     return parsed
 
@@ -84,12 +84,12 @@ def _response(parsed: pb.PredictResponse) -> DecodedResponse:
     return DecodedResponse(parsed.model_name, parsed.version, parsed.signature, outputs, parsed.request_id)
 
 
-def _tensors(kind: str, tensors: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
+def _tensors(role: str, tensors: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for tensor in tensors:
         name = tensor.name
         if name in arrays:
-            raise TensorError(f"{kind} {name!r} is given more than once")
+            raise TensorError(f"{role} {name!r} is given more than once")
         dtype = known_dtype(tensor.dtype, name)
         check_rank(len(tensor.shape), name)
         try:

@@ -1,10 +1,13 @@
-"""The messages of inferd.v1.PredictService, between bytes and plain values, without protobuf and without copies.
+"""Converts the messages of inferd.v1.PredictService between bytes and plain values, without protobuf and copies.
 
-Decoding is a recogniser (`recognise`): it takes the usual form of a message and hands any other to the generated class
-(`fallback`), which alone decides what it means and words the error. What repeats an earlier message in all but its data
-is read by comparison (`forms`). Encoding (`compose`) joins cached heads and arrays.
+Decoding takes the first of these ways that accepts the message:
 
-Arrays that come out are read-only views of the message. All functions are thread-safe.
+    request_forms   a message that repeats an earlier one, except for its data and id: read by comparison
+    recognise       a message in its usual encoding: read by hand
+    fallback        any other message: read by the generated class, which also defines the texts of the errors
+
+Decoded arrays are read-only views of the message. Encoding (`compose`) joins cached heads and the arrays. All functions
+are thread-safe.
 """
 
 from __future__ import annotations
@@ -40,14 +43,14 @@ __all__ = [
 ]
 
 
-# name, version, label, signature; outputs, priority, queue timeout
+# The facts of a request form: name, version, label, signature, outputs, priority, queue timeout.
 Facts = tuple[str, int | None, str | None, str, tuple[str, ...], int, int]
 LAYOUTS: MessageLayouts[Facts] = MessageLayouts(0x22)
-_answers: MessageLayouts[tuple[str, int, str]] = MessageLayouts(0x2A)  # name, version, signature
+_response_layouts: MessageLayouts[tuple[str, int, str]] = MessageLayouts(0x2A)  # name, version, signature
 
 
 def decode_request(message: bytes) -> DecodedRequest:
-    """A PredictRequest. Raises WireError, worded for the caller."""
+    """Decodes a PredictRequest. Raises WireError, with a message for the caller."""
     layout = LAYOUTS.match(message)
     if layout is not None:
         inputs = layout.inputs(message)
@@ -79,7 +82,7 @@ def decode_request(message: bytes) -> DecodedRequest:
 
 
 def decode_response(message: bytes) -> DecodedResponse:
-    """A PredictResponse. Raises WireError."""
+    """Decodes a PredictResponse. Raises WireError."""
     try:
         return _read_response(message)
     except (Unrecognised, IndexError, WireError, ImportError):
@@ -89,7 +92,7 @@ def decode_response(message: bytes) -> DecodedResponse:
 
 
 def _read_response(message: bytes) -> DecodedResponse:
-    layout = _answers.match(message)
+    layout = _response_layouts.match(message)
     if layout is not None:
         outputs = layout.inputs(message)
         request_id = layout.request_id(message) if layout.identified else ""
@@ -99,15 +102,15 @@ def _read_response(message: bytes) -> DecodedResponse:
     response = recognise_response(message, 0, len(message))
     if layout is None:
         facts = (response.model_name, response.version, response.signature)
-        _answers.learn(message, response.outputs, response.request_id, facts)
+        _response_layouts.learn(message, response.outputs, response.request_id, facts)
     return response
 
 
 def decode_stream_response(message: bytes) -> tuple[str, DecodedResponse | StreamFailure]:
-    """A PredictStreamResponse: the id of its request, and the answer or the failure. Raises WireError."""
+    """Decodes a PredictStreamResponse: the id of its request, and the response or the failure. Raises WireError."""
     try:
         request_id, start = recognise_stream_head(message)
-        if len(message) <= SMALL:  # a copy costs less than to read it all
+        if len(message) <= SMALL:  # to copy the response and compare it costs less than to recognise it
             return request_id, _read_response(message[start:])
         return request_id, recognise_response(message, start, len(message))
     except (Unrecognised, IndexError, WireError, ImportError):

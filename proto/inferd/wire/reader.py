@@ -1,24 +1,24 @@
-"""Reading and writing protobuf's wire format by hand: varints, strings, length-prefixed fields.
+"""Reads and writes protobuf's wire format by hand: varints, strings, length-prefixed fields.
 
-Readers are strict: what is not written the one canonical way raises `Unrecognised`, and the caller hands the message to
-the generated class, which alone decides. So these readers never have to judge a strange message.
+The readers are strict: they raise `Unrecognised` for everything that is not in the canonical encoding, and the caller
+passes the message to the generated class. So the readers never decide what an unusual message means.
 """
 
 from __future__ import annotations
 
-# Fields of a message that are walked by hand; one with more is left to the class.
+# Most fields of a message that are read by hand; a message with more is left to the generated class.
 FIELDS = range(4096)
 _INT64_SIGN = 1 << 63
 _UINT64 = 1 << 64
 
 
 class Unrecognised(Exception):
-    """This message is not in the form that is read by hand."""
+    """This message is not in the encoding that is read by hand."""
 
 
 def read_varint(message: bytes, i: int) -> tuple[int, int]:
-    """The unsigned varint at `i` and the index behind it. Raises Unrecognised for a longer form than needed or
-    more than 64 bits, IndexError at the end of the message."""
+    """The unsigned varint at `i`, and the index behind it. Raises Unrecognised if it is longer than needed or has more
+    than 64 bits, IndexError if the message ends within it."""
     byte = message[i]
     i += 1
     if byte < 128:
@@ -38,7 +38,8 @@ def read_varint(message: bytes, i: int) -> tuple[int, int]:
 
 
 def read_field(message: bytes, i: int, end: int) -> tuple[int, int]:
-    """Start and end of the length-prefixed field whose length stands at `i`. Raises Unrecognised past `end`."""
+    """Start and end of the content of the length-prefixed field whose length is at `i`. Raises Unrecognised if it ends
+    after `end`, IndexError if the message ends within the length."""
     size = message[i]
     i += 1
     if size > 127:
@@ -50,7 +51,8 @@ def read_field(message: bytes, i: int, end: int) -> tuple[int, int]:
 
 
 def read_text(message: bytes, i: int, end: int) -> tuple[str, int]:
-    """The length-prefixed string at `i` and the index behind it. Raises Unrecognised when it is not UTF-8."""
+    """The length-prefixed string at `i`, and the index behind it. Raises Unrecognised if it is not UTF-8, and as
+    `read_field`."""
     i, stop = read_field(message, i, end)
     try:
         return message[i:stop].decode(), stop
@@ -59,12 +61,12 @@ def read_text(message: bytes, i: int, end: int) -> tuple[str, int]:
 
 
 def signed(value: int) -> int:
-    """An int64 from its 64 bits."""
+    """The int64 with the same 64 bits as an unsigned number."""
     return value - _UINT64 if value >= _INT64_SIGN else value
 
 
 def varint(value: int) -> bytes:
-    """An int64 or uint64 as a varint."""
+    """The varint of an int64 or uint64."""
     if value < 0:
         value += _UINT64
     if value < 128:
@@ -78,5 +80,5 @@ def varint(value: int) -> bytes:
 
 
 def field(tag: int, content: bytes) -> bytes:
-    """A length-prefixed field; nothing where the content is empty, as proto3 writes it."""
+    """A length-prefixed field; empty if the content is empty, because proto3 does not write default values."""
     return b"".join((bytes((tag,)), varint(len(content)), content)) if content else b""

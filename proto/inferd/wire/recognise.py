@@ -1,9 +1,9 @@
-"""Recognising the messages of inferd.v1.PredictService in the form that every protobuf library writes.
+"""Reads the messages of inferd.v1.PredictService by hand, in the encoding that every protobuf library writes.
 
-Taken are: known fields, singular ones at most once, canonical varints, lengths that fit, UTF-8, and in a tensor the
-fields in the order of their numbers. Anything else raises Unrecognised (IndexError where the message ends early,
-WireError where a tensor does not fit its bytes): then the generated class decides. What is recognised equals what
-the class says.
+Accepted are known fields, singular fields at most once, canonical varints, lengths that fit, UTF-8 text, and tensors
+whose fields are in the order of their numbers. Anything else raises Unrecognised, IndexError (the message ends early)
+or WireError (a tensor does not fit its bytes); the caller then uses the generated class. For every message that is
+accepted, the result equals that of the generated class. Thread-safe.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from inferd.wire.tensors import MAX_RANK, Array, count_of, decode_strings, valid
 from inferd.wire.values import DecodedRequest, DecodedResponse
 
 _CACHED = 1024
-_CACHE_KEY = 256  # longer heads are parsed each time: keys of any length would be a way to fill the memory
+_CACHE_KEY = 256  # longest head that is cached, in bytes: without a bound, callers could fill the memory
 
 
 def recognise_request(message: bytes) -> DecodedRequest:
+    """Reads a PredictRequest. Raises Unrecognised, IndexError or WireError."""
     i, end = 0, len(message)
     spec: tuple[str, int | None, str | None, str] | None = None
     inputs: dict[str, Array] = {}
@@ -67,6 +68,7 @@ def recognise_request(message: bytes) -> DecodedRequest:
 
 
 def recognise_response(message: bytes, i: int, end: int) -> DecodedResponse:
+    """Reads the PredictResponse at `message[i:end]`. Raises Unrecognised, IndexError or WireError."""
     outputs: dict[str, Array] = {}
     model: str | None = None
     signature: str | None = None
@@ -97,8 +99,9 @@ def recognise_response(message: bytes, i: int, end: int) -> DecodedResponse:
 
 
 def recognise_stream_head(message: bytes) -> tuple[str, int]:
-    """The id of a PredictStreamResponse, and where its PredictResponse begins, which goes on to the end."""
-    # The order of the fields' numbers only, and failures not at all: they are rare and the class reads them.
+    """The id of a PredictStreamResponse, and the start of its PredictResponse, which extends to the end of the message.
+    Raises Unrecognised or IndexError."""
+    # Failures are not recognised: they are rare, and the generated class reads them. Nor are fields in another order.
     i, end = 0, len(message)
     request_id = ""
     if message[0] == 0x0A:
@@ -139,8 +142,8 @@ _cached_spec = lru_cache(_CACHED)(_spec)
 
 
 def _tensor(message: bytes, start: int, end: int) -> tuple[str, Array]:
-    # Finds where the head (name, dtype, shape) ends by hopping over its fields; `_head` then judges it strictly, once
-    # per distinct head. Data, where there is some, must fill the rest exactly.
+    # The end of the head (name, dtype, shape) is found by skipping its fields. `_head` then reads the head strictly,
+    # once for each distinct head. The data, if there is any, must fill the rest exactly.
     i = start
     if i < end and message[i] == 0x0A:
         size = message[i + 1]
@@ -171,7 +174,8 @@ def _tensor(message: bytes, start: int, end: int) -> tuple[str, Array]:
 
 
 def _head(part: bytes) -> tuple[str, DType, tuple[int, ...], int, int, np.dtype[Any] | None]:
-    """The first fields of a Tensor: name, element type, shape, elements, bytes, numpy type (None: strings)."""
+    """The first fields of a Tensor: name, element type, shape, number of elements, size in bytes, numpy type (None for
+    STRING)."""
     i, end = 0, len(part)
     name = ""
     shape: list[int] = []

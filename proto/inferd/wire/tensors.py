@@ -1,13 +1,14 @@
-"""Arrays to and from raw bytes: little-endian, row-major, no padding; strings each behind a uint32 length.
+"""Converts arrays to and from raw bytes: little-endian, row-major, without padding; each string after a uint32 length.
 
-Decoding copies nothing: arrays are read-only, maybe unaligned views of the received message. Encoding copies an array
-only when its bytes do not already lie in wire order; `raw` gives a buffer to be joined into the message.
+Decoding copies nothing, except for strings: arrays are read-only views of the received message and may be unaligned.
+Encoding copies an array only if its bytes are not in wire order yet, or if it is small. All functions are thread-safe.
 
-Errors, all of them fit for the caller's eyes:
+Errors; their messages are written for the caller:
 
-    WireError              ValueError
-    ├── TensorError        a tensor's element type, shape and bytes do not fit together; names the tensor
-    └── MessageError       not a well-formed message
+    ValueError
+    └── WireError            something that was received, or is to be sent, is wrong
+        ├── TensorError      element type, shape and bytes of a tensor do not fit together; names the tensor
+        └── MessageError     not a well-formed message
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ from inferd.wire.dtypes import DType, dtype_of
 
 Array = np.ndarray[Any, Any]
 Buffer = bytes | memoryview
-MAX_RANK = 32  # numpy 1.26's own limit; newer ones allow 64
-# Of inputs and of outputs in a message, and of parameters in a place. Nobody has as many; without a bound a message of
-# two-byte fields would keep whoever reads it busy for half a minute.
+MAX_RANK = 32  # the limit of numpy 1.26; later versions allow 64
+# Most inputs and most outputs of a message, and most parameters of a request, an input or an output. No real message
+# has so many. Without a bound, reading a message of two-byte fields would take half a minute.
 MOST_FIELDS = 4096
 MOST_PARAMETERS = 256
 _MAX_BYTES = 2**63 - 1
-_REFERENCE = 8  # bytes of a string's place in an array
-SMALL = 4096  # below this a copy is cheaper than a view
+_REFERENCE = 8  # bytes that an object array needs for each string
+SMALL = 4096  # bytes: below this size a copy is cheaper than a view
 _LENGTH = struct.Struct("<I")
 
 
 class WireError(ValueError):
-    """What came over the wire, or is meant to go over it, is wrong. `request_id` is that of the message it was found
-    in, where it could be read."""
+    """A received message, or a value that is to be sent, is wrong.
+
+    request_id   the id of the request in which the error was found, "" if it could not be read
+    """
 
     request_id = ""
 
@@ -50,7 +53,7 @@ class MessageError(WireError):
 
 
 def known_dtype(number: int, name: str) -> DType:
-    """The element type with this number. Raises TensorError."""
+    """The element type with this number. Raises TensorError for an unknown number; `name` is the tensor's."""
     try:
         return DType(number)
     except ValueError:
@@ -59,20 +62,23 @@ def known_dtype(number: int, name: str) -> DType:
 
 
 def check_rank(rank: int, name: str) -> None:
-    """Raises TensorError for more than MAX_RANK dimensions."""
+    """Raises TensorError if a tensor has more than MAX_RANK dimensions."""
     if rank > MAX_RANK:
         raise TensorError(f"tensor {name!r}: expected at most {MAX_RANK} dimensions, got {rank}")
 
 
 def check_fields(what: str, count: int, most: int = MOST_FIELDS) -> None:
-    """Raises MessageError for more of something than a message may have."""
+    """Raises MessageError if a message has more than `most` fields of a sort; `what` names them."""
     if count > most:
         raise MessageError(f"expected at most {most} {what}, got {count}")
 
 
 def count_of(shape: Sequence[int], itemsize: int, name: str) -> int:
-    """Number of elements of a tensor of this shape. Raises TensorError for a negative dimension, for more than MAX_RANK
-    dimensions, and where the size in bytes, zeros left aside, passes int64 (numpy could not even view it)."""
+    """The number of elements of a tensor with this shape.
+
+    Raises TensorError for a negative dimension, for more than MAX_RANK dimensions, and if the size in bytes does not
+    fit into an int64. That size leaves out dimensions of 0, because numpy refuses such shapes even without elements.
+    """
     check_rank(len(shape), name)
     if shape and min(shape) < 0:
         raise TensorError(f"tensor {name!r}: expected every dimension to be 0 or more, got shape {_show(shape)}")
@@ -86,10 +92,11 @@ def count_of(shape: Sequence[int], itemsize: int, name: str) -> int:
 def decode(
     name: str, dtype: DType, shape: tuple[int, ...], data: bytes, *, start: int = 0, end: int | None = None
 ) -> Array:
-    """The tensor whose raw bytes are `data[start:end]`, as a read-only view of `data`.
+    """The tensor whose raw bytes are `data[start:end]`, as a read-only view of `data`; for STRING, a new read-only
+    object array of bytes.
 
-    STRING makes a new object array of bytes. Raises TensorError, naming the tensor, what was expected and what came;
-    ImportError for BF16 without ml_dtypes.
+    Raises TensorError; the message names the tensor, what was expected and what was found. Raises ImportError for BF16
+    without ml_dtypes.
     """
     size = (len(data) if end is None else end) - start
     itemsize = dtype.itemsize
@@ -108,8 +115,8 @@ def decode(
 
 
 def view(data: bytes, numpy: np.dtype[Any], shape: tuple[int, ...], count: int, start: int) -> Array:
-    """A read-only array over `count` elements of `data` from byte `start` on; the caller has checked the size."""
-    if count == 0:  # numpy refuses to view nothing
+    """A read-only view of `count` elements of `data` from byte `start` on. The caller has checked the size."""
+    if count == 0:  # numpy refuses to make a view without elements
         empty = np.empty(shape, numpy)
         empty.flags.writeable = False
         return empty
@@ -122,9 +129,9 @@ def valid_bool(array: Array) -> bool:
 
 
 def decode_strings(name: str, shape: tuple[int, ...], count: int, data: bytes, *, start: int, end: int) -> Array:
-    """STRING elements from `data[start:end]`: exactly `count`, each behind its length. Raises TensorError."""
+    """The STRING elements in `data[start:end]`: exactly `count`, each after its length. Raises TensorError."""
     size = end - start
-    if size < 4 * count:  # before anything of the claimed size is allocated
+    if size < 4 * count:  # checked before an array of the claimed size is allocated
         raise TensorError(
             f"tensor {name!r}: expected at least {4 * count} bytes for STRING of shape {_show(shape)}, got {size}"
         )
@@ -153,7 +160,8 @@ def decode_strings(name: str, shape: tuple[int, ...], count: int, data: bytes, *
 
 
 def encodable_dtype(name: str, array: Array) -> DType:
-    """The element type as which an array travels. Raises TensorError for one that cannot."""
+    """The element type with which an array is sent. Raises TensorError if the array cannot be sent; `name` is the
+    tensor's."""
     try:
         return dtype_of(array)
     except TypeError as error:
@@ -161,14 +169,13 @@ def encodable_dtype(name: str, array: Array) -> DType:
 
 
 def raw(name: str, array: Array, dtype: DType) -> Buffer:
-    """The raw bytes of an array, as something that `bytes.join` takes and that has a `len` in bytes: a view where the
-    elements already lie in wire order and copying them would cost, else a copy. Raises TensorError for elements of an
-    object array that are neither bytes nor str."""
+    """The raw bytes of an array, as an object that `bytes.join` accepts and whose `len` is in bytes: a view if the
+    array is large and its elements are in wire order, else a copy. Raises TensorError if elements of an object array
+    are neither bytes nor str."""
     if dtype is DType.STRING:
         return encode_strings(name, array)
-    kind = array.dtype
-    if kind.byteorder == ">":
-        array = array.astype(kind.newbyteorder("<"))
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
     if array.nbytes <= SMALL:
         return array.tobytes()
     if not array.flags.c_contiguous:
@@ -177,7 +184,7 @@ def raw(name: str, array: Array, dtype: DType) -> Buffer:
 
 
 def encode_strings(name: str, array: Array) -> bytes:
-    """Length-prefixed elements in row-major order; str is written as UTF-8. Raises TensorError."""
+    """The elements in row-major order, each after its length; str is encoded as UTF-8. Raises TensorError."""
     pack = _LENGTH.pack
     parts: list[bytes] = []
     for item in array.ravel().tolist():
@@ -200,14 +207,14 @@ def _show(shape: Sequence[int]) -> str:
 
 
 def shares_of(array: Array, count: int) -> list[bytes]:
-    """The elements of a batch as they lie in memory, in `count` equal shares."""
+    """The bytes of a batch's array in row-major order, cut into `count` parts of equal size."""
     data = array.tobytes()
     size = len(data) // count
     return [data[start : start + size] for start in range(0, count * size, size)] if size else [b""] * count
 
 
 def parts_of(outputs: Mapping[str, Array], rows: int) -> Iterator[dict[str, Array]]:
-    """A batch's outputs, `rows` rows at a time, as views."""
+    """Cuts a batch's outputs along dimension 0 into parts of `rows` rows. The parts are views."""
     total = next(iter(outputs.values())).shape[0]
     for start in range(0, total, rows):
         yield {name: array[start : start + rows] for name, array in outputs.items()}

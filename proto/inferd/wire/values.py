@@ -9,7 +9,8 @@ from inferd.wire.tensors import Array
 
 @dataclass(slots=True, eq=False)
 class DecodedRequest:
-    """A PredictRequest. `version` and `label` are None where they were not given; `outputs` is empty for all.
+    """A PredictRequest. `version` and `label` are None if the caller did not give them; `outputs` is empty for all
+    outputs; `priority` and `queue_timeout_us` are 0 for the model's default.
 
     `form` is one object (a RequestForm) for all requests that differ only in their tensors' data and their id. It is
     None for a request that has no known form.
@@ -40,7 +41,7 @@ class DecodedResponse:
 
 @dataclass(frozen=True, slots=True)
 class StreamFailure:
-    """The failure of one request of a stream; `code` is a gRPC status number."""
+    """The failure of one request of a stream. `code` is the number of a gRPC status."""
 
     code: int
     message: str

@@ -1,4 +1,4 @@
-"""Many integers as packed varints at once: the typed integer fields of a TensorProto."""
+"""Encodes many integers as packed varints at once, for the typed integer fields of a TensorProto."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import numpy as np
 from inferd.wire.reader import varint
 from inferd.wire.tensors import Array
 
-_FEW = 16  # below this numpy's own calls cost more than they save
-_CHUNK = 65536  # bounds the working memory: ten bytes and more an element
+_FEW = 16  # elements: up to this number, numpy's calls cost more than they save
+_CHUNK = 65536  # elements that are encoded at once: each needs more than ten bytes of working memory
 _SHIFTS = np.arange(0, 70, 7, dtype=np.uint64)
 _FIRST = np.uint64(1) << _SHIFTS[1:]  # the smallest number that needs one more byte
 
 
 def packed_varints(array: Array) -> bytes:
-    """The elements of an integer or BOOL array in row-major order; negative ones take ten bytes, as protobuf has it."""
+    """The elements of an integer or BOOL array as varints, in row-major order. Negative numbers take ten bytes, as in
+    protobuf."""
     flat = array.ravel()
     if flat.size <= _FEW:
         return b"".join([varint(number) for number in flat.tolist()])

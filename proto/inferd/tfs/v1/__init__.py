@@ -1,1 +1,4 @@
-"""Generated messages of TensorFlow Serving's API (`make proto`): their field numbers, our package."""
+"""Generated messages of TensorFlow Serving's API (`make proto`).
+
+The field numbers are TensorFlow's; the package name is inferd's own.
+"""

@@ -1,14 +1,14 @@
-"""The messages of inference.GRPCInferenceService's data plane, between bytes and plain values, without copies.
+"""Converts the inference messages of inference.GRPCInferenceService between bytes and plain values, without copies.
 
-As in `inferd.wire.native`: a recogniser takes what unmodified clients send (raw contents, in the order of the inputs)
-and hands any other form (typed contents, shared memory, unknown fields) to the generated class, which alone decides.
+As in `inferd.wire.native`, a recogniser reads what unmodified clients send (raw contents, in the order of the inputs).
+The generated class reads everything else: typed contents, shared memory, unknown fields.
 
     values      the messages as plain values
-    recognise   the usual form, read by hand; what repeats it is read by comparison (`inferd.wire.request_forms`)
-    fallback    every other form, through inferd.oip.v1
-    compose     responses: cached heads, the arrays' own bytes, one join
+    recognise   the usual encoding, read by hand; repetitions are read by comparison (`inferd.wire.request_forms`)
+    fallback    every other encoding, read by inferd.oip.v1
+    compose     responses: cached heads and the arrays' own bytes, joined once
 
-Arrays that come out are read-only views of the message. All functions are thread-safe.
+Decoded arrays are read-only views of the message. All functions are thread-safe.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ __all__ = [
 ]
 
 
+# The facts of a request form: name, version, parameters, outputs.
 Facts = tuple[str, str, Parameters, tuple[WantedOutput, ...]]
 LAYOUTS: MessageLayouts[Facts] = MessageLayouts(0x1A)
 
 
 def decode_request(message: bytes) -> OipRequest:
-    """A ModelInferRequest. Raises WireError, worded as Triton words it."""
+    """Decodes a ModelInferRequest. Raises WireError, with Triton's error texts."""
     layout = LAYOUTS.match(message)
     if layout is not None:
         inputs = layout.inputs(message)

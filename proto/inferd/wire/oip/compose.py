@@ -1,7 +1,7 @@
-"""Composing responses of the Open Inference Protocol: raw contents always, one entry an output in the same order.
+"""Encodes responses of the Open Inference Protocol, always with raw contents: one entry for each output, in order.
 
-tritonclient reads nothing else. Fields are written in the order of their numbers. All functions are thread-safe; the
-caches are bounded.
+tritonclient reads no other contents. Fields are written in the order of their numbers. All functions are thread-safe;
+the caches are bounded.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def _final(value: int) -> bytes:
 _FINAL = {None: b"", False: _final(0), True: _final(1)}
 
 
+# Stores the bytes of an output outside the message (shared memory), and returns the parameters that say where.
 Elsewhere = Callable[[str, Buffer], Parameters]
 _HERE: Mapping[str, Elsewhere] = {}
 
@@ -42,14 +43,18 @@ def encode_response(
     final: bool | None = None,
     elsewhere: Mapping[str, Elsewhere] = _HERE,
 ) -> bytes:
-    """A ModelInferResponse. `final` is the parameter triton_final_response of a stream's answer. The bytes of an output
-    in `elsewhere` are given to its function, which says where they are. Raises WireError for what cannot be sent."""
+    """An encoded ModelInferResponse.
+
+    `final` is the parameter triton_final_response of an answer in a stream; None leaves it out. The outputs in
+    `elsewhere` are not sent in the message: their bytes are passed to the function, which stores them. Raises WireError
+    for values that cannot be sent.
+    """
     if len(outputs) == 1 and final is None and not elsewhere:
         for name, array in outputs.items():
-            head, tail, as_it_is = _single_head(model_name, version, name, array.dtype, array.shape)
-            if as_it_is:
-                lone: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(name, array, dtype_of(array))
-                return b"".join((head, field(0x1A, request_id.encode()) if request_id else b"", tail, lone))
+            head, tail, raw_bytes = _single_head(model_name, version, name, array.dtype, array.shape)
+            if raw_bytes:
+                only: Buffer = array.tobytes() if array.nbytes <= SMALL else raw(name, array, dtype_of(array))
+                return b"".join((head, field(0x1A, request_id.encode()) if request_id else b"", tail, only))
     parts: list[Buffer] = [_head(model_name, version)]
     if request_id:
         parts.append(field(0x1A, request_id.encode()))
@@ -72,16 +77,19 @@ def encode_response(
 def encode_responses(
     model_name: str, version: int, outputs: Mapping[str, Array], rows: int, request_ids: Sequence[str]
 ) -> list[bytes]:
-    """ModelInferResponses of requests that share `outputs`, `rows` rows each. Raises WireError for what cannot be
+    """Encoded ModelInferResponses of requests that ran in one batch. `outputs` are the batch's outputs; each request
+    has `rows` consecutive rows of them, in the order of `request_ids`. Raises WireError for values that cannot be
     sent."""
     if len(outputs) == 1:
         for name, array in outputs.items():
             shape = (rows, *array.shape[1:])
-            head, tail, as_it_is = _single_head(model_name, version, name, array.dtype, shape)
-            if as_it_is:
-                whole = head + tail
+            head, tail, raw_bytes = _single_head(model_name, version, name, array.dtype, shape)
+            if raw_bytes:
+                without_id = head + tail
                 return [
-                    b"".join((head, field(0x1A, request_id.encode()), tail, share)) if request_id else whole + share
+                    b"".join((head, field(0x1A, request_id.encode()), tail, share))
+                    if request_id
+                    else without_id + share
                     for share, request_id in zip(shares_of(array, len(request_ids)), request_ids, strict=True)
                 ]
     return [
@@ -91,12 +99,12 @@ def encode_responses(
 
 
 def encode_stream_response(response: bytes) -> bytes:
-    """A ModelStreamInferResponse around an encoded ModelInferResponse."""
+    """An encoded ModelStreamInferResponse that holds an encoded ModelInferResponse."""
     return b"".join((b"\x12", varint(len(response)), response))
 
 
 def encode_stream_failure(text: str, request_id: str = "", model_name: str = "", model_version: str = "") -> bytes:
-    """A ModelStreamInferResponse with the failure of one request."""
+    """An encoded ModelStreamInferResponse that holds the failure of one request."""
     names = (field(0x0A, model_name.encode()), field(0x12, model_version.encode()), field(0x1A, request_id.encode()))
     answer = b"".join((*names, _FINAL[True]))
     return b"".join((field(0x0A, text.encode(errors="replace")), b"\x12", varint(len(answer)), answer))
@@ -120,14 +128,14 @@ def _value(given: Parameter) -> bytes:
 
 @lru_cache(_CACHED)
 def _single_head(
-    model_name: str, version: int, name: str, kind: np.dtype[Any], shape: tuple[int, ...]
+    model_name: str, version: int, name: str, numpy: np.dtype[Any], shape: tuple[int, ...]
 ) -> tuple[bytes, bytes, bool]:
-    """Everything of a response with one output before its id, and between that and its data; and whether the elements
-    are sent as they lie."""
-    if kind.hasobject or kind.kind in "SU" or kind.byteorder == ">":
+    """The bytes of a response with one output: those before its id, those between the id and the data; and whether the
+    data is the array's bytes without conversion. If it is not, the bytes are empty."""
+    if numpy.hasobject or numpy.kind in "SU" or numpy.byteorder == ">":
         return b"", b"", False
-    dtype = encodable_dtype(name, np.empty(0, kind))
-    size = math.prod(shape) * kind.itemsize
+    dtype = encodable_dtype(name, np.empty(0, numpy))
+    size = math.prod(shape) * numpy.itemsize
     return _head(model_name, version), _output(name, dtype, shape) + b"\x32" + varint(size), True
 
 

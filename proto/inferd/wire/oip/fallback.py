@@ -1,6 +1,7 @@
-"""ModelInferRequest through the generated class: for every form that is not recognised (typed contents, shared memory).
+"""Decodes a ModelInferRequest with the generated class, if the recogniser does not take it (typed contents, ...).
 
-It alone decides what such a message means, and words the errors, as Triton does. In the tests it is the oracle.
+This module defines what a message means, and the texts of the errors, which are Triton's. The tests compare the
+recogniser with it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _NAMES = [d.oip_name for d in DType]
 
 
 def decode_request(message: bytes) -> OipRequest:
-    """A ModelInferRequest. Raises WireError."""
+    """Decodes a ModelInferRequest. Raises WireError."""
     parsed = pb.ModelInferRequest()
     try:
         parsed.ParseFromString(message)
@@ -179,7 +180,7 @@ def _typed(contents: pb.InferTensorContents, dtype: DType, shape: tuple[int, ...
 
 
 def _narrow(values: Sequence[Any], dtype: DType) -> Array:
-    # As Triton: the low bytes of each int32 or uint32 count.
+    # As in Triton, the low bytes of each int32 or uint32 are used.
     if dtype in (DType.INT8, DType.INT16):
         return np.fromiter(values, np.int32, len(values)).astype(dtype.numpy)
     if dtype in (DType.UINT8, DType.UINT16):
@@ -191,6 +192,6 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> Parameters:
     found: Parameters = {}
     check_fields("parameters", len(given), MOST_PARAMETERS)
     for key, parameter in dict(given).items():
-        kind = parameter.WhichOneof("parameter_choice") or ""
-        found[key] = Parameter(kind, getattr(parameter, kind) if kind else "")
+        field = parameter.WhichOneof("parameter_choice") or ""
+        found[key] = Parameter(field, getattr(parameter, field) if field else "")
     return found

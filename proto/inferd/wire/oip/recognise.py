@@ -1,7 +1,7 @@
-"""Recognising a ModelInferRequest in the form that unmodified clients send: every input raw, none in shared memory.
+"""Reads a ModelInferRequest by hand, in the encoding that unmodified clients send: raw inputs, no shared memory.
 
-The rules are those of `inferd.wire.recognise`: what is taken equals what the generated class says, everything else
-raises Unrecognised, IndexError or WireError.
+The rules are those of `inferd.wire.recognise`: for every message that is accepted, the result equals that of the
+generated class; everything else raises Unrecognised, IndexError or WireError. Thread-safe.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from inferd.wire.reader import FIELDS, Unrecognised, read_field, read_text, read
 from inferd.wire.tensors import MAX_RANK, MOST_PARAMETERS, Array, count_of, decode_strings, valid_bool, view
 
 _CACHED = 1024
-_CACHE_KEY = 256  # longer heads are parsed each time: keys of any length would be a way to fill the memory
+_CACHE_KEY = 256  # longest head that is cached, in bytes: without a bound, callers could fill the memory
 _DOUBLE = struct.Struct("<d")
 
 _Head = tuple[str, DType, tuple[int, ...], int, int, "np.dtype[Any] | None"]
 
 
 def recognise_request(message: bytes) -> OipRequest:
+    """Reads a ModelInferRequest. Raises Unrecognised, IndexError or WireError."""
     i, end = 0, len(message)
     model: str | None = None
     version: str | None = None
@@ -81,7 +82,8 @@ def recognise_request(message: bytes) -> OipRequest:
 
 
 def _input(part: bytes) -> _Head:
-    """An InferInputTensor: name, element type, shape, elements, bytes, numpy type (None: strings)."""
+    """An InferInputTensor: name, element type, shape, number of elements, size in bytes, numpy type (None for
+    STRING)."""
     i, end = 0, len(part)
     name: str | None = None
     datatype: str | None = None
@@ -102,7 +104,7 @@ def _input(part: bytes) -> _Head:
                 raise Unrecognised
         else:
             raise Unrecognised
-    if datatype == "STRING":  # our own name for it, not the protocol's
+    if datatype == "STRING":  # inferd's own name; the protocol's is BYTES
         raise Unrecognised
     try:
         dtype = dtype_named(datatype or "")
@@ -138,7 +140,7 @@ _cached_output = lru_cache(_CACHED)(_output)
 
 
 def _parameter(message: bytes, i: int, end: int, parameters: Parameters) -> None:
-    """An entry of a map of InferParameter, key and value both there, in `message[i:end]`."""
+    """Adds the map entry (name, InferParameter) at `message[i:end]` to `parameters`. Raises Unrecognised."""
     if i >= end or message[i] != 0x0A:
         raise Unrecognised
     key, i = read_text(message, i + 1, end)

@@ -1,4 +1,4 @@
-"""The messages of the Open Inference Protocol's data plane as plain values."""
+"""The inference messages of the Open Inference Protocol as plain values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from inferd.wire.tensors import Array
 
 
 class Parameter(NamedTuple):
-    """One value with the field it came in ("bool_param", "int64_param", ...; "" for none): the protocol tells an int64
-    from a uint64."""
+    """The value of a parameter, and the protobuf field in which it was sent ("bool_param", "int64_param", ...; "" for
+    none), because the protocol distinguishes an int64 from a uint64."""
 
     kind: str
     value: bool | int | float | str
@@ -22,7 +22,7 @@ Parameters = dict[str, Parameter]
 
 @dataclass(frozen=True, slots=True)
 class WantedOutput:
-    """An output asked for. `parameters`: classification, shared_memory_*."""
+    """An output that the caller wants. `parameters`: classification, shared_memory_*."""
 
     name: str
     parameters: Parameters
@@ -30,7 +30,7 @@ class WantedOutput:
 
 @dataclass(frozen=True, slots=True)
 class SharedInput:
-    """An input whose elements lie in shared memory. `parameters`: shared_memory_*."""
+    """An input whose data is in shared memory. `parameters`: shared_memory_*."""
 
     dtype: DType
     shape: tuple[int, ...]
@@ -39,7 +39,8 @@ class SharedInput:
 
 @dataclass(slots=True, eq=False)
 class OipRequest:
-    """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all.
+    """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all outputs; `shared`
+    has the inputs whose data is in shared memory, by name.
 
     `form` is one object (a RequestForm) for all requests that differ only in their tensors' data and their id. It is
     None for a request that has no known form.

@@ -1,16 +1,15 @@
-"""The messages of tensorflow.serving.PredictionService's Predict, between bytes and plain values.
+"""Converts the messages of tensorflow.serving.PredictionService's Predict between bytes and plain values.
 
-As in `inferd.wire.native`: a recogniser takes what TensorFlow's own clients send (tensor_content, packed float_val and
-double_val) and hands any other form to the generated class, which alone decides.
+As in `inferd.wire.native`, a recogniser reads what TensorFlow's own clients send (tensor_content, packed float_val and
+double_val). The generated class reads everything else.
 
     dtypes      TensorFlow's numbers for the element types
     recognise   the usual encoding of a PredictRequest, read by hand; repetitions are compared (`wire.request_forms`)
-    fallback    every other form, through inferd.tfs.v1
+    fallback    every other encoding, read by inferd.tfs.v1
     tensor      a TensorProto's values, by TensorFlow's rules
-    compose     responses: cached heads, the arrays' own bytes, one join
+    compose     responses: cached heads and the arrays' own bytes, joined once
 
-Arrays that come out are read-only; where they were recognised they are views of the message. All functions are
-thread-safe.
+Decoded arrays are read-only; those that the recogniser reads are views of the message. All functions are thread-safe.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from inferd.wire.values import DecodedRequest
 __all__ = ["LAYOUTS", "DecodedRequest", "Facts", "WireError", "decode_request", "encode_response", "encode_responses"]
 
 
-# name, version, label, signature; outputs
+# The facts of a request form: name, version, label, signature, outputs.
 Facts = tuple[str, int | None, str | None, str, tuple[str, ...]]
 LAYOUTS: MessageLayouts[Facts] = MessageLayouts(0)  # its messages have no id
 
 
 def decode_request(message: bytes) -> DecodedRequest:
-    """A PredictRequest of TensorFlow Serving. Raises WireError, worded for the caller."""
+    """Decodes a PredictRequest of TensorFlow Serving. Raises WireError, with a message for the caller."""
     layout = LAYOUTS.match(message)
     if layout is not None:
         inputs = layout.inputs(message)

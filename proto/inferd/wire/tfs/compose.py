@@ -1,8 +1,9 @@
-"""Composing TensorFlow Serving's PredictResponse: cached heads, the arrays' own bytes, one join.
+"""Encodes TensorFlow Serving's PredictResponse: cached heads and the arrays' own bytes, joined once.
 
-Values go into the typed fields, as TensorFlow Serving sends them by default: many clients read `float_val` directly.
-Packed float, double and bool values are the array's own bytes. `content=True` writes tensor_content instead, as its
-flag --enable_serialization_as_tensor_content does. All functions are thread-safe; the caches are bounded.
+Values are written into the typed fields, as TensorFlow Serving does by default: many clients read `float_val` directly.
+Packed float, double and bool values are the array's own bytes. `content=True` writes tensor_content instead, as
+TensorFlow Serving's flag --enable_serialization_as_tensor_content does. All functions are thread-safe; the caches are
+bounded.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _TAGS = {
     "uint32_val": b"\x82\x01",
     "uint64_val": b"\x8a\x01",
 }
-_RAW = (DType.FP32, DType.FP64, DType.BOOL)  # packed, these are their own bytes
+_RAW = (DType.FP32, DType.FP64, DType.BOOL)  # their packed fields equal the array's bytes
 
 
 def encode_response(
     model_name: str, version: int, signature: str, outputs: Mapping[str, Array], *, content: bool = False
 ) -> bytes:
-    """A PredictResponse. Raises WireError for what cannot be sent."""
+    """An encoded PredictResponse. Raises WireError for values that cannot be sent."""
     parts: list[Buffer] = []
     for name, array in outputs.items():
         dtype = encodable_dtype(name, array)
@@ -56,8 +57,8 @@ def encode_response(
 def encode_responses(
     model_name: str, version: int, signature: str, outputs: Mapping[str, Array], rows: int, count: int
 ) -> list[bytes]:
-    """PredictResponses of `count` requests that share `outputs`, `rows` rows each. Raises WireError for what cannot be
-    sent."""
+    """Encoded PredictResponses of `count` requests that ran in one batch. `outputs` are the batch's outputs; each
+    request has `rows` consecutive rows of them. Raises WireError for values that cannot be sent."""
     if len(outputs) == 1:
         for name, array in outputs.items():
             dtype = encodable_dtype(name, array)
@@ -90,7 +91,8 @@ def _strings(name: str, array: Array) -> bytes:
 
 @lru_cache(_CACHED)
 def _entry(name: str, dtype: DType, shape: tuple[int, ...], tag: bytes, size: int) -> bytes:
-    """Everything of an entry of `outputs` before its data. `tag` is empty where the data brings its own."""
+    """The bytes of an entry of `outputs` that come before its data. `tag` is empty if the data contains its own
+    tags."""
     dims = b"".join(field(0x12, b"\x08" + varint(size)) if size else b"\x12\x00" for size in shape)
     head = b"".join((b"\x08", varint(NUMBER[dtype]), b"\x12", varint(len(dims)), dims))
     if tag and size:

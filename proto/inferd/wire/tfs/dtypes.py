@@ -1,4 +1,4 @@
-"""TensorFlow's numbers for our element types, and the field of a TensorProto that holds their values."""
+"""TensorFlow's numbers of the element types, and the TensorProto fields that hold their values."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""PredictRequest of TensorFlow Serving through the generated class: for every form that is not recognised.
+"""Decodes a PredictRequest of TensorFlow Serving with the generated class, if the recogniser does not take it.
 
-It alone decides what such a message means, and words the errors. In the tests it is the oracle.
+This module defines what a message means, and the texts of the errors. The tests compare the recogniser with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from inferd.wire.values import DecodedRequest
 
 
 def decode_request(message: bytes) -> DecodedRequest:
-    """A PredictRequest. Raises WireError."""
+    """Decodes a PredictRequest. Raises WireError."""
     parsed = pb.PredictRequest()
     try:
         parsed.ParseFromString(message)
@@ -34,7 +34,8 @@ def decode_request(message: bytes) -> DecodedRequest:
 
 
 def spec_of(spec: pb.ModelSpec) -> tuple[str, int | None, str | None, str]:
-    """Name, version, label and signature of a ModelSpec; None and "" where not given."""
+    """The name, version, label and signature of a ModelSpec. A version or label that is not given is None, a signature
+    that is not given is ""."""
     choice = spec.WhichOneof("version_choice")
     return (
         spec.name,

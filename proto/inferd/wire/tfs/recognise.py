@@ -1,8 +1,9 @@
-"""Recognising a PredictRequest of TensorFlow Serving in the form that TensorFlow's own clients send.
+"""Reads a PredictRequest of TensorFlow Serving by hand, in the encoding that TensorFlow's own clients send.
 
-Taken are tensors whose elements lie in the message as raw bytes: tensor_content, and float_val or double_val with
-exactly as many values as the shape asks for. The rules are those of `inferd.wire.recognise`: what is taken equals
-what the generated class says, everything else raises Unrecognised, IndexError or WireError.
+Accepted are tensors whose data is in the message as raw bytes: tensor_content, and float_val or double_val with exactly
+as many values as the shape has elements. The rules are those of `inferd.wire.recognise`: for every message that is
+accepted, the result equals that of the generated class; everything else raises Unrecognised, IndexError or WireError.
+Thread-safe.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from inferd.wire.tfs.dtypes import DTYPE
 from inferd.wire.values import DecodedRequest
 
 _CACHED = 1024
-_CACHE_KEY = 256  # longer heads are parsed each time: keys of any length would be a way to fill the memory
-_RAW = {0x22: None, 0x2A: DType.FP32, 0x32: DType.FP64}  # tensor_content of any type, float_val, double_val
+_CACHE_KEY = 256  # longest head that is cached, in bytes: without a bound, callers could fill the memory
+_RAW = {0x22: None, 0x2A: DType.FP32, 0x32: DType.FP64}  # tensor_content (any element type), float_val, double_val
 
 _Spec = tuple[str, int | None, str | None, str]
 _Head = tuple[DType, tuple[int, ...], int, int, "np.dtype[Any]"]
 
 
 def recognise_request(message: bytes) -> DecodedRequest:
+    """Reads a PredictRequest. Raises Unrecognised, IndexError or WireError."""
     i, end = 0, len(message)
     spec: _Spec | None = None
     inputs: dict[str, Array] = {}
@@ -99,7 +101,7 @@ _cached_spec = lru_cache(_CACHED)(_spec)
 
 
 def _tensor(message: bytes, start: int, end: int) -> Array:
-    # Hops over the head (dtype, shape), which `_head` judges strictly once per distinct one; one field of raw bytes
+    # The head (dtype, shape) is skipped; `_head` reads it strictly, once for each distinct head. One field of raw bytes
     # must fill the rest.
     i = start
     if i < end and message[i] == 0x08:
@@ -109,7 +111,7 @@ def _tensor(message: bytes, start: int, end: int) -> Array:
     part = message[start:i]
     dtype, shape, count, size, numpy = _cached_head(part) if i - start <= _CACHE_KEY else _head(part)
     if i >= end:
-        if i > end or count:  # no values: zeros, which the class makes
+        if i > end or count:  # a tensor without values is filled with zeros: left to the generated class
             raise Unrecognised
         return view(message, numpy, shape, 0, i)
     tag = message[i]
@@ -125,7 +127,8 @@ def _tensor(message: bytes, start: int, end: int) -> Array:
 
 
 def _head(part: bytes) -> _Head:
-    """The first fields of a TensorProto that is not of strings: element type, shape, elements, bytes, numpy type."""
+    """The first fields of a TensorProto, except for STRING: element type, shape, number of elements, size in bytes,
+    numpy type."""
     i, end = 0, len(part)
     if end < 2 or part[0] != 0x08:
         raise Unrecognised
@@ -137,12 +140,12 @@ def _head(part: bytes) -> _Head:
     if i < end and part[i] == 0x12:
         i, stop = read_field(part, i + 1, end)
         while i < stop and len(shape) <= MAX_RANK:
-            if part[i] != 0x12:  # unknown_rank among others
+            if part[i] != 0x12:  # for example unknown_rank
                 raise Unrecognised
             i, dim = read_field(part, i + 1, stop)
             size = 0
             if i < dim:
-                if part[i] != 0x08:  # a name
+                if part[i] != 0x08:  # the name of the dimension
                     raise Unrecognised
                 size, i = read_varint(part, i + 1)
             if i != dim:

@@ -1,4 +1,4 @@
-"""A TensorProto's values, by the rules of TensorFlow's tensor.cc."""
+"""Decodes a TensorProto by the rules of TensorFlow's tensor.cc."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from inferd.wire.reader import Unrecognised, read_varint
 from inferd.wire.tensors import Array, TensorError, check_rank, count_of, decode
 from inferd.wire.tfs.dtypes import DTYPE, FIELD
 
-# A few bytes may stand for any number of elements: the last value, or zero, fills the rest. What a message can make the
-# server allocate stays bounded.
+# A TensorProto may have fewer values than elements: the last value, or zero, fills the rest. So a small message could
+# make the server allocate any amount of memory. This is the bound, in bytes for each message.
 MAX_FILLED = 64 * 2**20
 
 
 class Filling:
-    """What the tensors of one message may still be filled up with, in bytes."""
+    """Counts the bytes that the tensors of one message are filled up with. Not thread-safe."""
 
     __slots__ = ("_left",)
 
@@ -26,8 +26,8 @@ class Filling:
         self._left = MAX_FILLED
 
     def take(self, name: str, shape: tuple[int, ...], count: int, given: int, size: int) -> None:
-        """Tensor `name` of `count` elements takes `size` bytes; its message gives it `given` of them. Raises
-        TensorError."""
+        """Counts `size` bytes for the tensor `name`, which has `count` elements and `given` values. Raises TensorError
+        if the message's tensors exceed MAX_FILLED."""
         if size > self._left:
             raise TensorError(
                 f"tensor {name!r}: expected {count} values for shape {list(shape)}, got {given}; what is filled up may "
@@ -37,10 +37,11 @@ class Filling:
 
 
 def array_of(name: str, tensor: pb.TensorProto, filling: Filling | None = None) -> Array:
-    """The tensor as an array (strings: object array of bytes), read-only. Raises TensorError, naming the tensor.
+    """The tensor as a read-only array (STRING: an object array of bytes). Raises TensorError; the message names the
+    tensor.
 
-    tensor_content counts alone where it is not empty and must fit exactly. Else the field of the element type: surplus
-    values are ignored, the last one stands for those that are missing, none at all for zeros.
+    If tensor_content is not empty, it is used alone and its size must fit exactly. Otherwise the values come from the
+    field of the element type: surplus values are ignored, missing ones equal the last one, or zero if there is none.
     """
     dtype = _dtype(name, tensor.dtype)
     shape = _shape(name, tensor.tensor_shape)
@@ -88,8 +89,8 @@ def _content(name: str, dtype: DType, shape: tuple[int, ...], count: int, conten
 
 
 def _strings(name: str, count: int, content: bytes) -> Array:
-    # `count` varint lengths, then all bytes.
-    if len(content) < count:  # before anything of the claimed size is allocated
+    # The content is `count` lengths as varints, followed by the bytes of all strings.
+    if len(content) < count:  # checked before an array of the claimed size is allocated
         raise TensorError(f"tensor {name!r}: expected at least {count} bytes for {count} strings, got {len(content)}")
     lengths: list[int] = []
     i = 0
@@ -117,8 +118,8 @@ def _typed(dtype: DType, values: Any, count: int) -> Array:
     numpy = np.dtype(np.uint16) if dtype in (DType.FP16, DType.BF16) else dtype.numpy
     array = np.empty(count, numpy)
     if given:
-        kind = np.int64 if dtype.itemsize < 4 else numpy  # int_val is wider than some types it carries: low bytes count
-        array[:given] = np.fromiter(values, kind, given)
+        wide = np.int64 if dtype.itemsize < 4 else numpy  # int_val is wider than the small types: their low bytes count
+        array[:given] = np.fromiter(values, wide, given)
         array[given:] = array[given - 1]
     else:
         array[:] = 0
