@@ -1,4 +1,4 @@
-"""Versions of the faulty backend in worker processes, loaded as the server loads them but without one."""
+"""Versions of the faulty test backend in worker processes, loaded by the real loader but without a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODELS_OWN = ("batching", "instances", "signatures", "stateful", "warmup")
 
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch) -> Loader:
-    """Knows the faulty backend, and lets workers find it."""
+    """A loader with the faulty backend. Sets PYTHONPATH, so that workers can import it."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     registry = Registry(plugins=[])
     registry.add(FaultyBackend())
@@ -35,7 +35,7 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> Loader:
 
 @pytest.fixture
 def load(loader: Loader, tmp_path: Path) -> Iterator[Load]:
-    """Loads version 1 of a model with `isolation: process` and these settings of the worker; unloads it at the end."""
+    """Loads version 1 of a model with `isolation: process` and the given worker settings; unloads it at the end."""
     loaded: list[Servable] = []
 
     def load(name: str = "m", text: str = "", isolation: str = "process", **settings: Any) -> Servable:
@@ -54,7 +54,7 @@ def load(loader: Loader, tmp_path: Path) -> Iterator[Load]:
 
 @pytest.fixture
 def gates(tmp_path: Path) -> Iterator[Gates]:
-    """Where the loads of this test wait."""
+    """Gates at which the loads of this test can be made to wait."""
     gates = Gates(tmp_path / "gates")
     yield gates
     gates.open()

@@ -1,5 +1,5 @@
-"""A load that nobody wants any more is cut short: its worker process goes at once, and the next load may
-begin. Real processes, which wait at a gate in each step of a load."""
+"""A load that is no longer wanted is cut short: its worker process is killed at once, and the next load may begin.
+Real processes, which wait at a gate in each step of a load."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.tree import read_tree
 
 LIMIT = 30.0
-WHY = "nobody wants it any more"
+REASON = "nobody wants it any more"
 
 
 def gone(pid: int) -> bool:
@@ -39,7 +39,7 @@ def gone(pid: int) -> bool:
 
 
 def held() -> tuple[int, int, int]:
-    """Descriptors, child processes and threads."""
+    """How many descriptors, child processes and threads this process has."""
     gc.collect()
     children = 0
     for task in Path("/proc/self/task").iterdir():
@@ -51,7 +51,7 @@ def held() -> tuple[int, int, int]:
 
 
 def begin(loader: Loader, version: Path, cancellation: Cancellation) -> Future[Servable]:
-    """Loads on a thread of its own, which nobody waits for."""
+    """Starts a load on a thread of its own."""
     disk = VersionOnDisk(1, version, read_tree(version))
     config = ModelConfig(isolation="process", warmup={"mode": "auto"})
     request = LoadRequest(ServableId("m", 1), 1, disk, config)
@@ -79,8 +79,8 @@ def test_a_load_is_cut_short_at_each_of_its_steps(
     with caplog.at_level(logging.INFO):
         loading = begin(loader, version, cancellation)
         worker = gates.waiting(step)
-        cancellation.cancel(WHY)
-        with pytest.raises(LoadCancelled, match=WHY):
+        cancellation.cancel(REASON)
+        with pytest.raises(LoadCancelled, match=REASON):
             loading.result(LIMIT)
     assert gone(worker)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "nothing has gone wrong"
@@ -88,8 +88,8 @@ def test_a_load_is_cut_short_at_each_of_its_steps(
     eventually(lambda: held() <= before, f"no more than {before}", held)
 
 
-class When(Cancellation):
-    """Cancels at a moment that no test could hit."""
+class CancelsAt(Cancellation):
+    """Cancels itself at a moment that a test could not hit from outside."""
 
     def __init__(self, moment: str) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class When(Cancellation):
 
     def arm(self, cut: Callable[[str], None]) -> None:
         if self._moment == "before":
-            self.cancel(WHY)
+            self.cancel(REASON)
         super().arm(cut)
         if self._moment == "armed":
-            self.cancel(WHY)
+            self.cancel(REASON)
 
     def disarm(self) -> None:
         if self._moment == "end":
-            self.cancel(WHY)
+            self.cancel(REASON)
         super().disarm()
 
 
@@ -116,55 +116,55 @@ def test_no_process_is_started_for_a_load_that_is_cancelled_before(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(WorkerProcess, "start", never)
-    with pytest.raises(LoadCancelled, match=WHY):
-        begin(loader, write(tmp_path / "m" / "1"), When(moment)).result(LIMIT)
+    with pytest.raises(LoadCancelled, match=REASON):
+        begin(loader, write(tmp_path / "m" / "1"), CancelsAt(moment)).result(LIMIT)
 
 
 def test_a_load_that_is_cancelled_as_it_ends_leaves_nothing(loader: Loader, tmp_path: Path) -> None:
     version = write(tmp_path / "m" / "1")
     before = held()
-    with pytest.raises(LoadCancelled, match=WHY):
-        begin(loader, version, When("end")).result(LIMIT)
+    with pytest.raises(LoadCancelled, match=REASON):
+        begin(loader, version, CancelsAt("end")).result(LIMIT)
     eventually(lambda: held() <= before, f"no more than {before}", held)
 
 
-def test_what_has_been_loaded_is_not_cut_any_more(loader: Loader, tmp_path: Path) -> None:
-    """The manager decides about it: it may be wanted again by then."""
+def test_a_finished_load_is_not_cut_short(loader: Loader, tmp_path: Path) -> None:
+    """The manager decides what happens to a loaded version: it may be wanted again."""
     cancellation = Cancellation()
     servable = begin(loader, write(tmp_path / "m" / "1"), cancellation).result(LIMIT)
-    cancellation.cancel(WHY)
+    cancellation.cancel(REASON)
     assert servable.serves
     assert servable.worker is not None
     assert servable.worker.ask("ping") == {}
     loader.unload(servable)
 
 
-def test_a_load_that_was_cut_short_stays_so_when_it_is_wanted_again(
+def test_a_load_that_was_cut_short_does_not_continue_when_it_is_wanted_again(
     loader: Loader, tmp_path: Path, gates: Gates
 ) -> None:
     gates.close("open")
     cancellation = Cancellation()
     loading = begin(loader, write(tmp_path / "m" / "1"), cancellation)
     gates.waiting("open")
-    cancellation.cancel(WHY)
+    cancellation.cancel(REASON)
     cancellation.take_back()
-    with pytest.raises(LoadCancelled, match=WHY):
+    with pytest.raises(LoadCancelled, match=REASON):
         loading.result(LIMIT)
 
 
 def test_a_process_that_is_cut_before_it_is_started_ends_at_once() -> None:
     before = held()
     worker = WorkerProcess("m", WorkerLimits(), {})
-    worker.cut(WHY)
+    worker.cut(REASON)
     worker.start()
     eventually(lambda: worker.lost, "it has ended")
-    assert WHY in worker.lost
+    assert REASON in worker.lost
     assert gone(worker.pid)
     worker.end()
     eventually(lambda: held() <= before, f"no more than {before}", held)
 
 
-def test_without_a_thread_to_watch_it_nothing_is_started(
+def test_without_a_watching_thread_no_process_is_started(
     loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = write(tmp_path / "m" / "1")
@@ -182,7 +182,7 @@ def test_without_a_thread_to_watch_it_nothing_is_started(
     eventually(lambda: held() <= before, f"no more than {before}", held)
 
 
-# The whole way, from the disk and from operators
+# With a manager: loads caused by the disk and by operators
 
 
 class Served:
@@ -201,10 +201,10 @@ class Served:
         gates.close("open")
         self.manager.start()
         self.worker = gates.waiting("open")
-        gates.forsake("open")  # the next one goes through
+        gates.forsake("open")  # the next load does not wait
 
     def publish(self, text: str = "") -> None:
-        """Renamed into place: with a settle time of 0 a scan must never see half a version."""
+        """Renames the version into place: with a settle time of 0, a scan must never see an incomplete version."""
         hidden = write(self.root / "m" / ".new", text)
         there = self.root / "m" / "1"
         if there.exists():
@@ -220,7 +220,7 @@ class Served:
 
 @pytest.fixture
 def served(loader: Loader, tmp_path: Path, gates: Gates) -> Iterator[Served]:
-    """`loader` for what it does to the environment."""
+    """Needs `loader` because it sets PYTHONPATH."""
     served = Served(tmp_path / "models", gates)
     yield served
     served.manager.stop(0.0)
@@ -231,7 +231,7 @@ def test_the_next_load_does_not_wait_for_the_one_that_it_overtakes(served: Serve
     version = served.becomes(State.AVAILABLE)
     assert version.generation > 1
     assert gone(served.worker)
-    assert not any("cut short" in note for note in version.notes), "it is history"
+    assert not any("cut short" in note for note in version.notes), "the note belonged to the earlier load"
 
 
 def test_the_status_says_why_a_load_was_cut_short(served: Served) -> None:
@@ -239,7 +239,7 @@ def test_the_status_says_why_a_load_was_cut_short(served: Served) -> None:
     version = served.becomes(State.END)
     assert "the load of generation 1 was cut short: unloaded by an operator" in version.notes
     assert version.error == ""
-    eventually(lambda: gone(served.worker), "its process goes")
+    eventually(lambda: gone(served.worker), "its process ends")
     assert served.manager.load("m", by="me").result(LIMIT).versions[0].generation == 2
 
 
@@ -250,11 +250,11 @@ def test_the_history_says_why_a_load_was_cut_short(served: Served) -> None:
         found = served.version()
         return found.notes if found.notes[:1] == ("removed from disk",) else None
 
-    notes = eventually(ended, "it is history", served.manager.models)
+    notes = eventually(ended, "the version is removed", served.manager.models)
     assert notes == ("removed from disk", "the load of generation 1 was cut short: removed from disk")
     assert gone(served.worker)
 
 
 def test_a_stop_cuts_loads_short(served: Served) -> None:
     served.manager.stop(LIMIT)
-    eventually(lambda: gone(served.worker), "its process goes")
+    eventually(lambda: gone(served.worker), "its process ends")

@@ -1,4 +1,4 @@
-"""Errors of a model on their way from its worker process: none of them may take the process along."""
+"""A model's errors are sent from its worker process; no error may end the process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class Mute(Exception):
         raise RuntimeError("no words")
 
 
-def told(error: BaseException) -> Exception:
-    """What arrives."""
+def received(error: BaseException) -> Exception:
+    """The error that the server receives."""
     return error_from_plain(json.loads(json.dumps(error_to_plain(error), default=str)))
 
 
-def test_an_error_that_cannot_say_what_it_is() -> None:
-    arrived = told(Mute())
+def test_an_error_whose_text_cannot_be_read_is_sent() -> None:
+    arrived = received(Mute())
     assert (type(arrived).__name__, str(arrived)) == ("Mute", "it cannot say what")
 
 
-def test_an_error_of_any_length_is_cut() -> None:
-    assert len(str(told(ValueError("x" * 10_000_000)))) == 100_000
+def test_a_long_error_is_truncated() -> None:
+    assert len(str(received(ValueError("x" * 10_000_000)))) == 100_000
 
 
-def test_half_of_a_character_arrives() -> None:
-    assert str(told(ValueError("\udcff"))) == "\udcff"
+def test_an_unpaired_surrogate_is_sent() -> None:
+    assert str(received(ValueError("\udcff"))) == "\udcff"

@@ -1,4 +1,4 @@
-"""What a model does to its worker process, and what its callers see of it. Real processes."""
+"""Faults of a model in its worker process, and what its callers see. Real processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Load = Any
 
 
 def gone(pid: int) -> bool:
-    """Whether the process is gone, and buried."""
+    """Whether the process has ended and has been reaped."""
     return not Path(f"/proc/{pid}").exists()
 
 
@@ -43,7 +43,7 @@ def test_answers_come_from_another_process(load: Load) -> None:
     assert servable.worker is not None
     assert servable.worker.pid not in (0, os.getpid())
     assert f"isolation: in process {servable.worker.pid}" in servable.notes
-    assert servable.max_batch_size == 32, "what the model does to its inputs is done to the shared memory"
+    assert servable.max_batch_size == 32, "batched, although the model writes into its inputs: they are copies"
     answers(servable)
     assert servable.worker.resident() > 2**20
 
@@ -58,7 +58,7 @@ def test_answers_come_from_another_process(load: Load) -> None:
         (Fault.PROTOCOL, "broke the connection"),
     ],
 )
-def test_the_end_of_a_worker_fails_its_requests_and_nobody_elses(load: Load, fault: Fault, words: str) -> None:
+def test_the_end_of_a_worker_fails_only_its_own_requests(load: Load, fault: Fault, words: str) -> None:
     servable, other = load("m", hang="2s"), load("other")
     with pytest.raises(Unavailable) as failed:
         ask(servable, ask_for(fault))
@@ -75,7 +75,7 @@ def test_the_end_of_a_worker_fails_its_requests_and_nobody_elses(load: Load, fau
     answers(other)
 
 
-def test_memory_past_its_limit_ends_the_worker(load: Load) -> None:
+def test_a_worker_above_its_memory_limit_is_killed(load: Load) -> None:
     servable = load("m", memory="300MiB")
     answers(servable)
     with pytest.raises(Unavailable, match=r"took \d+ MiB of memory, more than the 300 MiB of worker.memory"):
@@ -86,37 +86,38 @@ def test_memory_past_its_limit_ends_the_worker(load: Load) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
 def test_an_idle_worker_that_is_killed_is_noticed_at_once(load: Load, number: signal.Signals) -> None:
     servable = load()
-    told: list[str] = []
-    heard = threading.Event()
-    servable.worker.on_lost(lambda reason: (told.append(reason), heard.set()))
+    reasons: list[str] = []
+    lost = threading.Event()
+    servable.worker.on_lost(lambda reason: (reasons.append(reason), lost.set()))
     os.kill(servable.worker.pid, number)
-    assert heard.wait(30)
-    assert told[0].startswith(f"was killed by signal {int(number)} ({number.name})")
+    assert lost.wait(30)
+    assert reasons[0].startswith(f"was killed by signal {int(number)} ({number.name})")
 
 
-def test_a_verdict_that_came_too_late_is_not_told(load: Load) -> None:
-    """The connection ends before the process does, and on a busy machine long before that is seen."""
+def test_the_reason_of_a_kill_that_came_too_late_is_not_reported(load: Load) -> None:
+    """The connection ends before the process does; on a busy machine the server notices the process's end much
+    later."""
     servable = load()
-    servable.worker._verdict = "broke the connection (end of stream) and was killed"
+    servable.worker._kill_reason = "broke the connection (end of stream) and was killed"
     os.kill(servable.worker.pid, signal.SIGABRT)
-    eventually(lambda: servable.worker.lost, "it is seen")
+    eventually(lambda: servable.worker.lost, "the end is noticed")
     assert servable.worker.lost == "was killed by signal 6 (SIGABRT)"
 
 
-def test_an_idle_worker_that_is_stopped_is_noticed(load: Load) -> None:
+def test_an_idle_worker_that_is_suspended_is_noticed(load: Load) -> None:
     servable = load("m", hang="2s")
-    heard = threading.Event()
-    servable.worker.on_lost(lambda reason: heard.set())
+    lost = threading.Event()
+    servable.worker.on_lost(lambda reason: lost.set())
     os.kill(servable.worker.pid, signal.SIGSTOP)
-    assert heard.wait(30)
+    assert lost.wait(30)
     assert servable.worker.lost == "did not answer for 2 s and was killed"
 
 
 @pytest.mark.parametrize("gently", [True, False])
-def test_what_a_model_has_started_goes_with_its_worker(
+def test_processes_started_by_a_model_end_with_its_worker(
     load: Load, loader: Loader, caplog: pytest.LogCaptureFixture, gently: bool
 ) -> None:
-    """It holds memory, and a device."""
+    """Such a process may hold memory and a device."""
     servable = load()
     with caplog.at_level(logging.INFO, "inferd.isolation"):
         ask(servable, ask_for(Fault.FORK))
@@ -131,11 +132,11 @@ def test_what_a_model_has_started_goes_with_its_worker(
     eventually(lambda: gone(helper), "it is gone", limit=20)
 
 
-def test_a_kill_that_comes_as_the_worker_ends_leaves_nothing_that_it_has_started(
+def test_a_kill_as_the_worker_ends_leaves_no_process_that_it_has_started(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = threading.Event()
-    monkeypatch.setattr(WorkerProcess, "_attend", lambda *_: seen.wait(60))  # its end is seen when the test says so
+    noticed = threading.Event()  # the watching thread notices the process's end when the test sets it
+    monkeypatch.setattr(WorkerProcess, "_watch_until_end", lambda *_: noticed.wait(60))
     servable = load()
     assert servable.worker is not None
     ask(servable, ask_for(Fault.FORK))
@@ -144,12 +145,12 @@ def test_a_kill_that_comes_as_the_worker_ends_leaves_nothing_that_it_has_started
     os.kill(servable.worker.pid, signal.SIGKILL)
     eventually(lambda: ") Z " in Path(f"/proc/{servable.worker.pid}/stat").read_text(), "it has ended")
     servable.worker.kill("did not answer and was killed")
-    seen.set()
+    noticed.set()
     eventually(lambda: gone(helper), "its helper is gone", limit=20)
 
 
-def test_what_a_model_has_forked_answers_nobody(load: Load) -> None:
-    """Its answer would be taken for that to the next request."""
+def test_a_process_forked_by_a_model_sends_no_answers(load: Load) -> None:
+    """The server would take its answer for the answer to the next request."""
     servable = load("m", batching={"mode": "off"})
     ask(servable, ask_for(Fault.TWIN))
     for number in range(50):
@@ -157,8 +158,8 @@ def test_what_a_model_has_forked_answers_nobody(load: Load) -> None:
         np.testing.assert_array_equal(ask(servable, {"x": x})["y"], x + 1)
 
 
-def test_who_never_stops_writing_does_not_keep_the_watch_from_its_work() -> None:
-    """Of the process's end, memory and silence: they are looked at between two reads."""
+def test_endless_output_does_not_block_the_watching_thread() -> None:
+    """The process's end, memory and liveness are checked between two reads of its output."""
     read, write = os.pipe()
     stop = threading.Event()
 
@@ -182,13 +183,13 @@ def test_who_never_stops_writing_does_not_keep_the_watch_from_its_work() -> None
     assert returned
 
 
-def test_lines_without_end_cost_no_look_each(caplog: pytest.LogCaptureFixture) -> None:
-    """The thread that reads them takes its time from all other models' callers."""
+def test_lines_beyond_the_rate_limit_are_only_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """The reading thread shares the processor with the callers of all other models."""
     read, write = os.pipe()
     output = Output(read)
-    output._limit = RateLimit(per_second=20.0, burst=200, clock=lambda: 0.0)  # as it has, with no time to take more in
+    output._limit = RateLimit(per_second=20.0, burst=200, clock=lambda: 0.0)  # the real rate, on a clock that stands
     with caplog.at_level(logging.INFO, "inferd.isolation"), os.fdopen(write, "wb", buffering=0) as pipe:
-        pipe.write(b"".join(b"%d\n" % number for number in range(180)))  # written at once, and let through
+        pipe.write(b"".join(b"%d\n" % number for number in range(180)))  # fewer than `burst`: all are logged
         output.read()
         assert [record.__dict__[FIELDS]["line"] for record in caplog.records] == [str(n) for n in range(180)]
         pipe.write(b"a\n" * 30_000 + b"the last one\nbegun")
@@ -200,7 +201,7 @@ def test_lines_without_end_cost_no_look_each(caplog: pytest.LogCaptureFixture) -
     assert output.last == "begun"
 
 
-def test_a_drains_signals_are_the_servers_business(load: Load) -> None:
+def test_workers_ignore_the_servers_signals(load: Load) -> None:
     servable = load()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(servable.worker.pid, number)
@@ -221,8 +222,8 @@ def test_an_exception_is_the_same_as_in_process(load: Load) -> None:
     assert "unexpected KeyError" in words[0]
 
 
-def test_a_batch_is_lost_together_and_not_run_again(load: Load) -> None:
-    """The one that ended the worker is among them, and nobody knows which it is."""
+def test_a_batch_lost_in_a_crash_is_not_run_again(load: Load) -> None:
+    """One of the requests has ended the worker; which one is unknown."""
     servable = load("m", batching={"max_queue_delay": "10s", "preferred_batch_size": 3, "max_batch_size": 3})
     done = threading.Semaphore(0)
     batch = [InferRequest(servable.default_signature, ask_for(fault), lambda r: done.release()) for fault in _THREE]
@@ -239,7 +240,7 @@ def test_a_batch_is_lost_together_and_not_run_again(load: Load) -> None:
 _THREE = (Fault.CRASH, Fault.NONE, Fault.NONE)
 
 
-def test_what_waits_behind_a_crash_is_refused_soon(load: Load) -> None:
+def test_requests_queued_behind_a_crash_are_refused(load: Load) -> None:
     servable = load("m", batching={"mode": "off"})
     done = threading.Semaphore(0)
     waiting = [
@@ -253,7 +254,7 @@ def test_what_waits_behind_a_crash_is_refused_soon(load: Load) -> None:
     assert all(isinstance(request.error, Unavailable) for request in waiting)
 
 
-def test_a_model_that_hangs_while_it_is_unloaded_goes_with_its_process(
+def test_a_model_that_hangs_while_it_is_unloaded_ends_with_its_process(
     load: Load, loader: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servable = load("m", hang="1h")

@@ -1,4 +1,4 @@
-"""How an isolated version comes and goes: the same errors as in process, and nothing left behind."""
+"""Loading and unloading isolated versions: the same errors as in the server's process, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Load = Any
 
 
 def children() -> set[int]:
-    """Processes that this one has started and not yet buried."""
+    """The child processes of this process that have not been reaped."""
     while True:
         try:
             lists = [(task / "children").read_text() for task in Path("/proc/self/task").iterdir()]
         except (FileNotFoundError, ProcessLookupError):
-            continue  # a thread ended meanwhile: its children are another's now
+            continue  # a thread has ended, and another one has inherited its children
         return {int(pid) for pids in lists for pid in pids.split()}
 
 
@@ -42,7 +42,7 @@ def refusal(load: Load, text: str, **settings: Any) -> str:
     return str(refused.value)
 
 
-def test_what_a_backend_refuses_it_refuses_in_the_same_words(load: Load) -> None:
+def test_a_refused_version_has_the_same_error_as_in_the_servers_process(load: Load) -> None:
     for fault in (Fault.REFUSE, Fault.RAISE):
         before = children()
         isolated = refusal(load, fault.name)
@@ -51,7 +51,7 @@ def test_what_a_backend_refuses_it_refuses_in_the_same_words(load: Load) -> None
     assert isolated == "KeyError: 'nobody meant to raise this'"
 
 
-def test_an_artefact_that_cannot_be_read_is_refused_in_the_same_words(loader: Loader, tmp_path: Path) -> None:
+def test_an_unreadable_artefact_has_the_same_error_as_in_the_servers_process(loader: Loader, tmp_path: Path) -> None:
     version = write(tmp_path / "m" / "1")
     (version / "model.faulty").write_bytes(b"\xff\xfe")
     words = []
@@ -82,7 +82,7 @@ def test_a_worker_that_ends_while_it_loads_is_a_failed_load(load: Load, fault: F
 
 
 def test_a_worker_that_ends_in_the_warm_up_is_a_failed_load(load: Load) -> None:
-    """Data that the server made up may be refused; a process may not end of it."""
+    """A model may refuse data that the server has generated, but its process must not end because of it."""
     x = {"name": "x", "dtype": "FP32", "shape": [-1, 4], "sample": [float(Fault.CRASH), 1.0, 1.0, 1.0]}
     signature = {"inputs": [x]}
     assert "its worker process was killed by signal 11 (SIGSEGV)" in refusal(load, "", signatures=[signature])
@@ -97,15 +97,15 @@ def test_a_load_that_is_cancelled_leaves_no_process(loader: Loader, tmp_path: Pa
     assert children() == before
 
 
-def test_a_stateful_model_begins_anew_after_its_warm_up(load: Load) -> None:
-    """With an instance that has seen nothing; the one before is closed, and not kept."""
+def test_a_stateful_model_serves_with_a_new_instance_after_its_warm_up(load: Load) -> None:
+    """It serves with a new instance, and the one used for the warm-up is closed."""
     servable = load(stateful=True)
     assert servable.serves
     assert servable.scheduler._model._instances == [servable.scheduler._group.workers[0]._instance]
     assert ask(servable, {"x": np.zeros((1, 4), np.float32)})["y"].tolist() == [[1, 1, 1, 1]]
 
 
-def test_check_opens_it_in_a_process_too(loader: Loader, tmp_path: Path) -> None:
+def test_check_opens_an_isolated_version_in_a_process_too(loader: Loader, tmp_path: Path) -> None:
     version = write(tmp_path / "m" / "1")
     before = children()
     disk = VersionOnDisk(1, version, read_tree(version))
@@ -117,7 +117,7 @@ def test_check_opens_it_in_a_process_too(loader: Loader, tmp_path: Path) -> None
     assert children() == before
 
 
-def test_a_backend_that_no_other_process_can_find_is_refused(tmp_path: Path) -> None:
+def test_a_backend_that_a_worker_cannot_import_is_refused(tmp_path: Path) -> None:
     from support.faulty import FaultyBackend
 
     class Local(FaultyBackend):

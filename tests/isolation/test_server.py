@@ -1,4 +1,4 @@
-"""The real server with isolated models: kills and stops under verified load, and memory that comes back whole."""
+"""The real server with isolated models: workers killed and suspended under verified load; all memory is freed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def worker_of(client: Client, model: str, version: int = 1) -> int:
-    """The process that the version lives in."""
+    """The id of the version's worker process."""
     status = next(v for v in client.status(model).versions if v.version == version)
     found = re.search(r"isolation: in process (\d+)", " ".join(status.notes))
     assert found is not None, status
@@ -55,7 +55,7 @@ def metric(server: Served, name: str) -> float:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_ends_under_load(served: Served, number: signal.Signals) -> None:
-    """Callers that repeat lose nothing; callers of another model notice nothing."""
+    """Callers that retry lose no request; callers of another model are not affected."""
     name = 'inferd_worker_restarts_total{model="walled",version="1"}'
     with Client(served.address) as client, grpc.insecure_channel(served.address) as channel:
         before, restarts = worker_of(client, "walled"), metric(served, name)
@@ -80,7 +80,7 @@ def test_a_worker_ends_under_load(served: Served, number: signal.Signals) -> Non
         assert metric(served, 'inferd_worker_resident_bytes{model="walled",version="1"}') > MIB
 
 
-def test_a_new_version_and_a_rollback_lose_nothing(served: Served) -> None:
+def test_a_new_version_and_a_rollback_lose_no_request(served: Served) -> None:
     root = served.repository
     with Client(served.address, timeout=60.0) as client:
         publish("onnx", prepare_model("onnx", root, "rolling", ISOLATED + "version_policy: {latest: 2}\n"), 1, marker=1)
@@ -106,7 +106,7 @@ def test_a_server_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
     with Served(root) as server:
         with Client(server.address) as client:
             worker = worker_of(client, "walled")
-        os.kill(worker, signal.SIGSTOP)  # so that it cannot even notice
+        os.kill(worker, signal.SIGSTOP)  # the worker itself cannot notice the server's end
         server.signal(signal.SIGKILL)
         assert server.process is not None
         server.process.wait()
@@ -114,14 +114,14 @@ def test_a_server_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
 
 
 def _runs(pid: int) -> bool:
-    """Whether the process lives; a zombie does not."""
+    """Whether the process lives. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
 
 
-def test_a_plug_in_that_crashes_tells_clients_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_a_plug_in_is_reported_to_clients_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", installed(tmp_path / "site"))
     root = tmp_path / "models"
     write(root / "shaky" / "1")
@@ -158,8 +158,8 @@ LIBRARIES = {"onnx": "onnxruntime", "torch": "libtorch", "tensorflow": "libtenso
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_all_memory_comes_back(backend: str, tmp_path: Path) -> None:
-    """The framework is never in the server, and what it took goes with its process."""
+def test_unloading_frees_all_memory(backend: str, tmp_path: Path) -> None:
+    """The framework is never loaded in the server; its memory is freed when the worker process ends."""
     root = tmp_path / "models"
     publish(backend, prepare_model(backend, root, "big", ISOLATED.replace("3s", "60s")), 1, marker=1, ballast=64 * MIB)
     sets = (*FAST, "repository.mode=explicit")

@@ -1,4 +1,4 @@
-"""Batches that are put together in shared memory by the scheduler."""
+"""Batches whose inputs the scheduler joins in shared memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.server.scheduling.request import InferRequest
 Load = Any
 
 
-def test_an_instance_gives_memory_that_it_need_not_copy(load: Load) -> None:
+def test_inputs_in_staging_memory_are_not_copied(load: Load) -> None:
     servable = load()
     instance = servable.scheduler._group.workers[0].call(lambda instance: instance).result()
     run = servable.scheduler._group.workers[0].call
@@ -25,12 +25,12 @@ def test_an_instance_gives_memory_that_it_need_not_copy(load: Load) -> None:
             x[...] = value
             y = run(lambda i, x=x: i.run("serving_default", {"x": x}, None)).result(30)["y"]
             np.testing.assert_array_equal(y, np.full((rows, 4), value + 1, np.float32))
-            assert (x == 0).all(), "the model wrote into its inputs: this is the memory that it saw"
+            assert (x == 0).all(), "the model writes into its inputs, so it has used this memory"
         plain = run(lambda i: i.run("serving_default", {"x": np.ones((2, 4), np.float32)}, None)).result(30)["y"]
         np.testing.assert_array_equal(plain, np.full((2, 4), 2, np.float32))
 
 
-def test_a_large_batch_is_put_together_in_shared_memory(load: Load) -> None:
+def test_a_large_batch_is_joined_in_shared_memory(load: Load) -> None:
     rows = 20_000
     servable = load(batching={"max_batch_size": 3 * rows, "preferred_batch_size": 3 * rows, "max_queue_delay": "10s"})
     instance = servable.scheduler._group.workers[0].call(lambda instance: instance).result()
@@ -58,11 +58,11 @@ def test_a_large_batch_is_put_together_in_shared_memory(load: Load) -> None:
         for n, request in enumerate(batch):
             assert request.outputs is not None, request.error
             assert (request.outputs["y"] == n + 1).all()
-    assert lent == [3 * rows * 16], "asked for once, used again"
+    assert lent == [3 * rows * 16], "allocated once, used twice"
 
 
-def test_memory_that_is_too_large_to_be_kept_may_be_used_again_and_again(load: Load) -> None:
-    """It is untouched but for its beginning: the test needs no such amount."""
+def test_memory_too_large_to_be_kept_may_be_used_for_several_runs(load: Load) -> None:
+    """Only the beginning of the memory is written, so the test does not use that much."""
     servable = load()
     instance = servable.scheduler._group.workers[0].call(lambda instance: instance).result()
     run = servable.scheduler._group.workers[0].call
@@ -73,12 +73,12 @@ def test_memory_that_is_too_large_to_be_kept_may_be_used_again_and_again(load: L
         y = run(lambda i: i.run("serving_default", {"x": x}, None)).result(30)["y"]
         np.testing.assert_array_equal(y, np.full((3, 4), value + 1, np.float32))
     assert servable.serves
-    # It answers first.
-    eventually(lambda: "257" not in mapped(servable.worker.pid), "the other side lets go of it after each run")
+    # The worker unmaps it after it has answered.
+    eventually(lambda: "257" not in mapped(servable.worker.pid), "the worker unmaps it after each run")
 
 
 def mapped(pid: int) -> list[str]:
-    """Sizes of the shared memory that a process has mapped, in MiB."""
+    """The sizes (MiB) of the shared memory that a process has mapped."""
     found = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         if "inferd-tensors" in line:

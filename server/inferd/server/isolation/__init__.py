@@ -1,11 +1,12 @@
-"""Models in worker processes of their own: a proxy that is a Backend, Model and Instance for everything above.
+"""Models in worker processes of their own. The rest of the server uses them through the usual Backend, Model and
+Instance interfaces.
 
-proxy        the Backend, Model and Instance of the server's side
-process      one worker process: started, watched, ended; what became of it in words
-output       what the worker writes, line by line into the server's log
-worker       the other side: the entry point of the process, and the same backend code as in the server
-channel      messages between both, descriptors beside them
+proxy        Backend, Model and Instance in the server's process
+process      starts, watches and ends one worker process; says in words how it ended
+output       copies the worker's output, line by line, to the server's log
+worker       the entry point of the worker process, which runs the same backend code as the server
+channel      messages between both processes, with file descriptors
 arena        shared memory for tensors
-tensors      arrays into an arena and out again
+tensors      writes arrays to an arena and reads them from it
 description  requests, signatures, traits and errors as plain values
 """

@@ -1,11 +1,11 @@
-"""Shared memory for tensors: anonymous, passed by descriptor, and of one size for ever.
+"""Shared memory for tensors: anonymous, passed by descriptor, of fixed size.
 
-    Outbox   the side that writes: makes arenas, larger ones as need be
-    Inbox    the side that reads: maps those that come
-    Stages   arenas that the scheduler puts batches together in, so that nothing is copied once more
+    Outbox   the writing side: creates arenas, and larger ones when needed
+    Inbox    the reading side: maps the arenas that it receives
+    Stages   arenas in which the scheduler joins the inputs of a batch, which saves a copy
 
-An arena is sealed against shrinking, or a peer could cut it short and so kill whoever reads. It has no name and takes
-no room in /dev/shm, which has 64 MB in a container.
+An arena is sealed against shrinking: otherwise a peer could truncate it, and reading it would kill the reader (SIGBUS).
+It has no name and uses no space in /dev/shm, which has 64 MB in a container.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ import numpy as np
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 ALIGNMENT = 64  # a cache line, and the widest vector load
 _SMALLEST = 64 * 2**10
-_KEPT = 256 * 2**20  # a larger arena is used once: it would sit there for ever
+_KEPT = 256 * 2**20  # bytes; a larger arena is used once, because a kept one is never freed
 
 
 class ArenaError(Exception):
-    """What came is no arena that can be read safely."""
+    """The received memory or tensor description cannot be read safely."""
 
 
 class Arena:
-    """Mapped memory; it is unmapped when nobody refers to it or to a view of it any more."""
+    """Mapped memory. It is unmapped when nothing refers to it or to a view of it any more."""
 
     __slots__ = ("bytes", "memory", "size")
 
     def __init__(self, descriptor: int, size: int) -> None:
-        """Maps the descriptor, which stays the caller's to close."""
+        """Maps the descriptor. The caller still has to close it."""
         self.size = size
         self.memory = mmap.mmap(descriptor, size)
         self.bytes: Bytes = np.frombuffer(self.memory, np.uint8)
 
 
 class Outbox:
-    """One direction of one instance, the writing side. Not thread-safe."""
+    """The writing side of one direction of one instance. Not thread-safe."""
 
     def __init__(self) -> None:
         self._arena: Arena | None = None
 
-    def room(self, nbytes: int) -> tuple[Arena, int | None]:
-        """An arena of at least that many bytes. With a descriptor when it is a new one: it goes with the next message,
-        and is to be closed then. What was written before is void."""
+    def reserve(self, nbytes: int) -> tuple[Arena, int | None]:
+        """An arena of at least `nbytes` bytes, whose content may be overwritten. If it is new, its descriptor is
+        returned, too: the caller sends it with the next message and then closes it."""
         arena = self._arena
         if arena is not None and nbytes <= arena.size:
             return arena, None
@@ -57,27 +57,28 @@ class Outbox:
         return arena, descriptor
 
     def end(self) -> None:
-        """The message has been answered: what is too large to be kept goes. The reader maps another one next time."""
+        """Call it when the message has been answered. Frees an arena that is too large to be kept."""
         if self._arena is not None and self._arena.size > _KEPT:
             self._arena = None
 
     def forget(self) -> None:
-        """The peer is another one: it has mapped nothing yet."""
+        """Call it when the peer is replaced or gone: the next arena is a new one."""
         self._arena = None
 
 
 class Stages:
-    """Arenas lent to somebody who fills them, for as long as he keeps them. Not thread-safe.
+    """Arenas that are lent to a caller, who fills them. An arena is freed with the caller's last reference to it. Not
+    thread-safe.
 
-    Each has a number from 1 on, under which the reader knows it; a number is used again when its arena is gone.
+    Each arena has a number from 1 on, by which the reader knows it. A number is used again when its arena is freed.
     """
 
     def __init__(self) -> None:
-        self._lent: dict[int, tuple[int, weakref.ref[Bytes]]] = {}  # by the identity of the array lent
-        self._unsent: dict[int, int] = {}  # descriptors by number
+        self._lent: dict[int, tuple[int, weakref.ref[Bytes]]] = {}  # by the id() of the lent array
+        self._unsent: dict[int, int] = {}  # number → descriptor
 
     def lend(self, nbytes: int) -> Bytes:
-        """`nbytes` bytes of shared memory."""
+        """Lends at least `nbytes` bytes of shared memory."""
         for identity in [identity for identity, (_, lent) in self._lent.items() if lent() is None]:
             number, _ = self._lent.pop(identity)
             if number in self._unsent:
@@ -90,7 +91,7 @@ class Stages:
         return arena.bytes
 
     def find(self, array: np.ndarray[Any, Any]) -> tuple[int, int] | None:
-        """Number and offset of an array that lies in a stage, None for one that lies elsewhere."""
+        """The number and the offset (bytes) of an array in a stage; None if the array is not in a stage."""
         base = array.base
         if base is None:
             return None
@@ -101,14 +102,15 @@ class Stages:
         return number, array.__array_interface__["data"][0] - stage.__array_interface__["data"][0]
 
     def unsent(self, number: int) -> int | None:
-        """The descriptor of a stage that the reader does not know yet, or not any more: to be sent, and closed."""
+        """The descriptor of a stage that the reader has not mapped (any more), else None. The caller sends it and
+        closes it."""
         descriptor = self._unsent.get(number)
         if descriptor is not None and os.fstat(descriptor).st_size > _KEPT:
-            return os.dup(descriptor)  # the reader forgets it after each run
+            return os.dup(descriptor)  # the reader unmaps it after each run
         return self._unsent.pop(number, None)
 
     def close(self) -> None:
-        """Forgets everything."""
+        """Forgets all stages and closes their descriptors."""
         for descriptor in self._unsent.values():
             os.close(descriptor)
         self._unsent.clear()
@@ -116,20 +118,20 @@ class Stages:
 
 
 class Inbox:
-    """One direction of one instance, the reading side. Not thread-safe."""
+    """The reading side of one direction of one instance. Not thread-safe."""
 
     def __init__(self) -> None:
         self._arenas: dict[int, Arena] = {}
 
     def arena(self, number: int = 0) -> Arena:
-        """The arena that came last under this number. Raises ArenaError when none has."""
+        """The arena last received with this number. Raises ArenaError if there is none."""
         arena = self._arenas.get(number)
         if arena is None:
             raise ArenaError(f"tensors in shared memory {number}, which never came")
         return arena
 
     def adopt(self, descriptor: int, number: int = 0) -> None:
-        """Maps an arena and closes its descriptor. Raises ArenaError."""
+        """Maps a received arena and closes its descriptor, whether mapping succeeds or not. Raises ArenaError."""
         try:
             size = os.fstat(descriptor).st_size
             if not fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
@@ -141,13 +143,13 @@ class Inbox:
             os.close(descriptor)
 
     def end(self) -> None:
-        """As Outbox.end, for what nobody reads any more."""
+        """Call it when the message has been answered. Unmaps arenas that are too large to be kept."""
         for number in [number for number, arena in self._arenas.items() if arena.size > _KEPT]:
             del self._arenas[number]
 
 
 def aligned(nbytes: int) -> int:
-    """The size of a tensor's place in an arena."""
+    """`nbytes` rounded up to the alignment of tensors in an arena."""
     return (nbytes + ALIGNMENT - 1) & -ALIGNMENT
 
 

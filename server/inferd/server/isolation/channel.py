@@ -1,11 +1,12 @@
-"""Messages over a pair of unix sockets: a kind, some bytes, at most one descriptor. Small: tensors go beside them.
+"""Messages over a pair of unix sockets: a kind, some bytes, at most one descriptor. Tensors are in shared memory.
 
-Each is answered before the next one is sent: what is read at once belongs to one message, and so does a descriptor.
+Each message is answered before the next one is sent. So the bytes of one read, and a descriptor with them, belong to
+one message.
 
 ChannelError
-├── Closed       the other side is gone
-├── Silent       nothing came within the time
-└── Garbled      what came is no message
+├── Closed       the other side has closed the channel
+├── Silent       the time-out has passed
+└── Garbled      the received bytes are no valid message
 """
 
 from __future__ import annotations
@@ -22,39 +23,39 @@ from dataclasses import dataclass
 from typing import Any
 
 _HEAD = struct.Struct("<II")  # bytes that follow, kind
-_FIRST = 4096  # bytes asked for at once: most messages are shorter
+_FIRST_READ = 4096  # bytes; most messages are shorter
 _LONGEST = 256 * 2**20
-# As plain numbers: the operations of an enum cost microseconds, and these are made for each run of a model.
+# Plain integers, because operations on enum members cost microseconds in each run of a model.
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
-_CUT = int(socket.MSG_CTRUNC)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _SPACE = socket.CMSG_SPACE(4 * 4)
 
 
 class ChannelError(Exception):
-    """The message did not get through."""
+    """A message could not be sent or received."""
 
 
 class Closed(ChannelError):
-    """The other side is gone."""
+    """The other side has closed the channel."""
 
 
 class Silent(ChannelError):
-    """Nothing came within the time."""
+    """The other side has not answered, or has not read, within the time-out."""
 
 
 class Garbled(ChannelError):
-    """What came is no message."""
+    """The received bytes are no valid message."""
 
 
 class Kind(enum.IntEnum):
-    """What a message is."""
+    """The kind of a message, which decides how its body is read."""
 
-    ASK = 1  # JSON: {"op": ...}
+    ASK = 1  # JSON: an order, {"op": ...}
     DONE = 2  # JSON: the answer
     FAILED = 3  # JSON: an error
-    RUN = 4  # integers: inputs
-    RAN = 5  # integers: outputs
-    STAGE = 6  # integers: the number of the shared memory that comes beside
+    RUN = 4  # integers: signature, outputs, inputs (see tensors)
+    RAN = 5  # integers: outputs (see tensors)
+    STAGE = 6  # integers: the number of the stage whose descriptor comes with the message
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -62,14 +63,14 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 @dataclass(slots=True)
 class ChannelMessage:
-    """`descriptor`: the receiver's to close, None: there is none."""
+    """A received message. The receiver must close `descriptor`, unless it is None."""
 
     kind: Kind
     body: bytes
     descriptor: int | None = None
 
     def json(self) -> dict[str, Any]:
-        """The body as an object. Raises Garbled."""
+        """The body as a JSON object. Raises Garbled."""
         try:
             value = json.loads(self.body)
         except ValueError:
@@ -87,7 +88,7 @@ class ChannelMessage:
 
 
 class Channel:
-    """One end. Not thread-safe, but `close` may be called from anywhere and wakes a reader."""
+    """One end. Not thread-safe, but `shut` may be called from any thread and wakes a reader."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -95,26 +96,27 @@ class Channel:
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
         """A channel, and the socket of its other end."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return cls(ours), theirs
+        own_end, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(own_end), other_end
 
-    def patience(self, seconds: float) -> None:
-        """How long `receive` and `send` wait from now on; 0: for ever. A closed channel keeps nobody waiting."""
-        # The kernel's own time-out: Python's would cost a poll before each call.
+    def set_timeout(self, seconds: float) -> None:
+        """Sets how long `receive` and `send` wait; 0: for ever. Does nothing on a closed channel."""
+        # The time-out of the kernel. Python's own would cost a poll before each call.
         limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def send(self, kind: Kind, body: bytes, descriptor: int | None = None) -> None:
-        """Raises Closed, or Silent when the other side does not read. The descriptor stays the caller's."""
+        """Sends a message. Raises Closed, or Silent if the other side does not read. The caller still has to close the
+        descriptor."""
         data = _HEAD.pack(len(body), kind) + body
         try:
             if descriptor is None:
                 self._socket.sendall(data)
                 return
-            beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
-            sent = self._socket.sendmsg([data], beside)
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+            sent = self._socket.sendmsg([data], ancillary)
             if sent < len(data):
                 self._socket.sendall(data[sent:])
         except (BlockingIOError, TimeoutError):
@@ -122,19 +124,19 @@ class Channel:
         except OSError as error:
             raise Closed(error.strerror) from None
 
-    def tell(self, kind: Kind, value: dict[str, Any], descriptor: int | None = None) -> None:
-        """Sends JSON; what JSON does not know goes as text."""
+    def send_json(self, kind: Kind, value: dict[str, Any], descriptor: int | None = None) -> None:
+        """Sends JSON. A value of a type that JSON lacks is sent as its text. Raises as `send`."""
         self.send(kind, json.dumps(value, default=str).encode(), descriptor)
 
-    def tell_integers(self, kind: Kind, values: Sequence[int], descriptor: int | None = None) -> None:
-        """Sends 64-bit integers."""
+    def send_integers(self, kind: Kind, values: Sequence[int], descriptor: int | None = None) -> None:
+        """Sends 64-bit integers. Raises as `send`."""
         self.send(kind, struct.pack(f"<{len(values)}q", *values), descriptor)
 
     def receive(self) -> ChannelMessage:
-        """The next message. Raises ChannelError."""
+        """Waits for the next message. Raises ChannelError."""
         try:
-            data, beside, flags, _ = self._socket.recvmsg(_FIRST, _SPACE, _CLOSE_ON_EXEC)
-            descriptor = _descriptor(beside) if beside else None
+            data, ancillary, flags, _ = self._socket.recvmsg(_FIRST_READ, _SPACE, _CLOSE_ON_EXEC)
+            descriptor = _descriptor(ancillary) if ancillary else None
             try:
                 return self._message(data, descriptor, flags)
             except BaseException:
@@ -147,7 +149,7 @@ class Channel:
             raise Closed(error.strerror) from None
 
     def _message(self, data: bytes, descriptor: int | None, flags: int) -> ChannelMessage:
-        if flags & _CUT:
+        if flags & _TRUNCATED:
             raise Garbled("too many descriptors")
         if len(data) < _HEAD.size:
             data += self._rest(_HEAD.size - len(data)) if data else b""
@@ -177,20 +179,21 @@ class Channel:
         return self._socket.fileno()
 
     def shut(self) -> None:
-        """Ends both directions at once; a reader, here or there, sees Closed. The descriptor is closed by `close`."""
+        """Ends both directions: readers on both sides get Closed. `close` is still needed to close the descriptor."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the other side was quicker
+            pass  # the other side has closed it before
 
     def close(self) -> None:
-        """Gives the descriptor back."""
+        """Closes the descriptor."""
         self._socket.close()
 
 
-def _descriptor(beside: list[tuple[int, int, bytes]]) -> int | None:
+def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """The descriptor that came with a message; closes further ones."""
     found: list[int] = []
-    for level, kind, data in beside:
+    for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers = array.array("i")
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])

@@ -1,4 +1,4 @@
-"""What is said between server and worker besides tensors, as plain values: requests, signatures, traits, errors."""
+"""Converts requests, signatures, traits and errors to plain values, for messages between server and worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inferd.backends.api import (
 from inferd.wire.dtypes import dtype_named
 
 Plain = dict[str, Any]
-# The most special first: an error is told by the first kind that it is.
+# Derived classes before their bases: the first match decides.
 _KINDS: dict[str, type[BackendError]] = {
     "missing": MissingFramework,
     "incomplete": IncompleteArtefact,
@@ -34,7 +34,7 @@ _LONGEST = 100_000
 
 
 def signature_to_plain(signature: Signature) -> Plain:
-    """A signature, element types by name."""
+    """A signature; element types by name."""
     return {
         "name": signature.name,
         "method": signature.method_name,
@@ -44,7 +44,7 @@ def signature_to_plain(signature: Signature) -> Plain:
 
 
 def signature_from_plain(value: Plain) -> Signature:
-    """The opposite of signature_to_plain."""
+    """The inverse of signature_to_plain."""
     inputs, outputs = (tuple(map(_spec_from_plain, value[key])) for key in ("inputs", "outputs"))
     return Signature(value["name"], inputs, outputs, value["method"])
 
@@ -59,7 +59,7 @@ def _spec_from_plain(value: Plain) -> TensorSpec:
 
 
 def request_to_plain(request: OpenRequest) -> Plain:
-    """What a backend gets to open a version."""
+    """A request to open a version."""
     return {
         "model": request.model,
         "version": request.version,
@@ -71,7 +71,7 @@ def request_to_plain(request: OpenRequest) -> Plain:
 
 
 def request_from_plain(value: Plain) -> OpenRequest:
-    """The opposite of request_to_plain."""
+    """The inverse of request_to_plain."""
     return OpenRequest(
         model=value["model"],
         version=value["version"],
@@ -99,8 +99,8 @@ def placement_from_plain(value: Plain) -> Placement:
 
 
 def error_to_plain(error: BaseException) -> Plain:
-    """An error so that it can be raised again on the other side, with the same words."""
-    value: Plain = {"kind": "other", "type": type(error).__name__, "text": _words(error)}
+    """An error, so that it can be raised again on the other side with the same text."""
+    value: Plain = {"kind": "other", "type": type(error).__name__, "text": _text(error)}
     kind = next((name for name, kind in _KINDS.items() if isinstance(error, kind)), None)
     if kind is not None:
         value["kind"] = kind
@@ -113,7 +113,7 @@ def error_to_plain(error: BaseException) -> Plain:
     return value
 
 
-def _words(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     try:
         return str(error)[:_LONGEST]
     except Exception:
@@ -121,8 +121,8 @@ def _words(error: BaseException) -> str:
 
 
 def error_from_plain(value: Plain) -> Exception:
-    """The opposite of error_to_plain. An error that no backend meant to raise comes back under its own name, with the
-    worker's traceback as a note: for the log."""
+    """The inverse of error_to_plain. An unexpected error becomes an exception of a class with the same name, with the
+    worker's traceback as a note for the log."""
     kind, text = str(value.get("kind")), str(value.get("text", ""))
     found: Exception
     if kind in _KINDS:

@@ -1,4 +1,4 @@
-"""What a worker process writes on standard output and error, line by line into the server's log; bounded."""
+"""Copies the standard output and error of a worker process, line by line, to the server's log. The rate is bounded."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from inferd.server.observability.rate_limit import RateLimit
 
 log = get("isolation")
 
-_LONGEST = 2000  # of a line
+_LONGEST = 2000  # bytes of a line; longer ones are truncated
 _READ = 2**16
-_READS = 8  # at a time: whoever reads has other things to watch
-_LINES = 256  # of one read that are looked at, more than may be written at once; the others are counted
+_READS = 8  # in one call of `read`, so that the reading thread can do its other work
+_LINES = 256  # lines of one read that are logged at most (more than the rate limit allows); the others are counted
 _EVENT = "worker says"
 
 
 class Output:
-    """Reads one pipe. Not thread-safe."""
+    """Reads one pipe. Not thread-safe.
+
+    behind   the last `read` has not read everything, because the process writes faster
+    last     the last line that the process wrote
+    """
 
     def __init__(self, descriptor: int, **fields: Any) -> None:
-        """`fields` say in each line whose it is. Takes the descriptor over."""
+        """Takes over the descriptor. `fields` are added to each line of the log and identify the process."""
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self._fields = fields
         self._limit = RateLimit(per_second=20.0, burst=200)
-        self._begun = b""
+        self._partial = b""  # an unfinished line
         self.behind = False
         self.last = ""
-        """The last line that was written."""
 
     def read(self) -> bool:
-        """Logs what has come, of a process that never stops writing not all: then it is `behind`. Whether more may
-        come."""
+        """Logs the lines in the pipe, up to a bound (see `behind`). Returns False at the end of the output."""
         self.behind = False
         for _ in range(_READS):
             try:
@@ -44,29 +46,29 @@ class Output:
             except OSError:
                 data = b""
             if not data:
-                self._say(self._begun)
-                self._begun = b""
+                self._log(self._partial)
+                self._partial = b""
                 return False
-            *lines, rest = (self._begun + data).split(b"\n", _LINES)
+            *lines, rest = (self._partial + data).split(b"\n", _LINES)
             for line in lines:
-                self._say(line)
+                self._log(line)
             if b"\n" in rest:
                 more, _, rest = rest.rpartition(b"\n")
                 self._limit.skip(_EVENT, more.count(b"\n") + 1)
                 self.last = _text(more.rpartition(b"\n")[2]) or self.last
             if len(rest) > _LONGEST:
-                self._say(rest)
+                self._log(rest)
                 rest = b""
-            self._begun = rest
+            self._partial = rest
         self.behind = True
         return True
 
     def close(self) -> None:
-        """Logs what is there, waits for nothing, and gives the descriptor back."""
+        """Logs what is in the pipe, without waiting for more, and closes the descriptor."""
         self.read()
         os.close(self.descriptor)
 
-    def _say(self, line: bytes) -> None:
+    def _log(self, line: bytes) -> None:
         text = _text(line)
         if text:
             self.last = text

@@ -1,8 +1,8 @@
-"""A backend whose models live in worker processes: for everything above, a Backend, a Model and Instances like others.
+"""Backend, Model and Instance of models that run in worker processes.
 
-IsolatedBackend    looks at files here, opens versions there; one process for each version opened
-IsolatedModel      a version in its process
-IsolatedInstance   an instance there, with a channel and shared memory of its own
+IsolatedBackend    reads files in this process and opens versions in worker processes, one for each version
+IsolatedModel      a version in its worker process
+IsolatedInstance   an instance in the worker process, with a channel and shared memory of its own
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from inferd.wire.tensors import TensorError
 
 
 class IsolatedBackend:
-    """One load of one version. `close` is due when `open` did not come to give a model.
+    """The backend for one load of one version. If `open` does not return a model, call `close`.
 
-    `value` is where the worker finds the backend, as an entry point says it: "package.module:Class".
+    `value` is where the worker imports the backend from, in the notation of entry points: "package.module:Class".
     """
 
     def __init__(
@@ -78,29 +78,29 @@ class IsolatedBackend:
         return self._backend.files(artefact)
 
     def devices(self) -> Sequence[str]:
-        """Asks the worker: the framework is never imported here."""
-        return tuple(self._asked("devices")["devices"])
+        """The devices that the worker sees. The framework is never imported in this process."""
+        return tuple(self._ask("devices")["devices"])
 
     def open(self, request: OpenRequest) -> Model:
         """Opens the version in the worker. Raises what the backend raises there."""
-        answer = self._asked("open", request=request_to_plain(request))
+        answer = self._ask("open", request=request_to_plain(request))
         assert self.worker is not None
         return IsolatedModel(self.worker, answer)
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the worker process."""
         if self.worker is not None:
             self.worker.end()
 
     def cut(self, reason: str) -> None:
-        """Ends the load, wherever it is: the process goes at once, or is never started. Any thread; does not block."""
+        """Cancels the load: kills the worker process, or prevents its start. Any thread; does not block."""
         with self._lock:
             self._cut_short = reason
             worker = self.worker
         if worker is not None:
             worker.cut(reason)
 
-    def _asked(self, op: str, **fields: Any) -> dict[str, Any]:
+    def _ask(self, op: str, **fields: Any) -> dict[str, Any]:
         worker = self.worker or self._start()
         try:
             return worker.ask(op, backend=self._value, **fields)
@@ -118,15 +118,17 @@ class IsolatedBackend:
 
 
 class IsolatedModel:
-    """A version in its process. Thread-safe."""
+    """A version in its worker process. Thread-safe."""
 
-    def __init__(self, worker: WorkerProcess, told: dict[str, Any]) -> None:
+    def __init__(self, worker: WorkerProcess, opened: dict[str, Any]) -> None:
+        """`opened`: the worker's answer to the order to open the version."""
         self.worker = worker
-        self._signatures = tuple(map(signature_from_plain, told["signatures"]))
+        self._signatures = tuple(map(signature_from_plain, opened["signatures"]))
         self._table = SignatureTable(self._signatures)
         self._instances: list[IsolatedInstance] = []
-        inner = traits_from_plain(told["traits"])
-        # What the model itself needs of its inputs, the shared memory gives: it is aligned, and the model's own.
+        inner = traits_from_plain(opened["traits"])
+        # The other traits keep their defaults. In the worker the model gets aligned memory that nothing else reads, so
+        # it may write into its inputs.
         self._traits = Traits(
             max_batch=inner.max_batch,
             stateful=inner.stateful,
@@ -142,15 +144,14 @@ class IsolatedModel:
         return self._traits
 
     def instance(self, placement: Placement) -> Instance:
-        """See Model. Raises what the backend raises there, LoadError when the process has gone."""
-        channel, theirs = Channel.pair()
-        limit = self.worker.limits.start
-        channel.patience(limit)
+        """See Model. Raises what the backend raises in the worker, LoadError if the process has ended."""
+        channel, worker_end = Channel.pair()
+        channel.set_timeout(self.worker.limits.start)
         try:
             try:
-                self.worker.ask("instance", theirs.fileno(), placement=placement_to_plain(placement))
+                self.worker.ask("instance", worker_end.fileno(), placement=placement_to_plain(placement))
             finally:
-                theirs.close()
+                worker_end.close()
             answer_of(channel.receive())
         except (ChannelError, InstanceLost) as error:
             channel.close()
@@ -166,26 +167,26 @@ class IsolatedModel:
         return made
 
     def serving(self, load_seconds: float) -> None:
-        """The load is over: runs are expected to end within `hang` from now on. Raises LoadError when the process is
-        gone."""
+        """Call it when the load is over: from now on runs must end within `hang`. Raises LoadError if the process has
+        ended."""
         self.worker.check()
         for instance in tuple(self._instances):
-            instance.patience(self.worker.limits.hang)
+            instance.set_timeout(self.worker.limits.hang)
         self.worker.serving(load_seconds)
 
     def close(self) -> None:
-        """Closes the model and ends the process, with all memory that it took."""
+        """Closes the model and ends the process, which frees all its memory."""
         try:
             if not self.worker.lost:
                 self.worker.ask("close")
         except BackendError:
-            pass  # it is about to end anyway
+            pass  # the process is ended in any case
         finally:
             self.worker.end()
 
 
 class _ProxyPlan:
-    """Names and numbers of one signature."""
+    """The numbers of the inputs and outputs of one signature, for messages."""
 
     __slots__ = ("inputs", "number", "outputs", "wanted")
 
@@ -197,7 +198,7 @@ class _ProxyPlan:
 
 
 class IsolatedInstance:
-    """An instance in the worker. Not thread-safe, as its traits say."""
+    """An instance in the worker. Not thread-safe."""
 
     def __init__(
         self,
@@ -215,22 +216,22 @@ class IsolatedInstance:
         self._outbox = Outbox()
         self._inbox = Inbox()
         self._stages: Stages | None = None
-        self._silence = worker.limits.start
+        self._timeout = worker.limits.start
 
-    def patience(self, seconds: float) -> None:
-        """How long a run may take from now on."""
-        self._silence = seconds
-        self._channel.patience(seconds)
+    def set_timeout(self, seconds: float) -> None:
+        """Sets how long a run may take."""
+        self._timeout = seconds
+        self._channel.set_timeout(seconds)
 
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
-        """See Instance. The outputs are copies: the caller's for ever."""
+        """See Instance. The outputs are copies, which the caller may keep."""
         if self._worker.lost:
             raise self._worker.loss(accepted=False)
         plan = self._plans.get(signature)
         if plan is None:
-            self._table[signature]  # raises, and knows the words
+            self._table[signature]  # raises the usual error
             raise InvalidInput(f"unknown signature {signature!r}")
         if outputs is None:
             head = [plan.number, -1]
@@ -239,25 +240,25 @@ class IsolatedInstance:
             if len(wanted) < len(outputs):
                 self._table[signature].wanted(outputs)  # raises
             head = [plan.number, len(wanted), *wanted]
-        told, descriptor = self._put(signature, plan, inputs)
+        layout, descriptor = self._put(signature, plan, inputs)
         sent = False
         try:
             if self._stages is not None:
-                self._send_stages(self._stages, told)
-            self._channel.tell_integers(Kind.RUN, head + told, descriptor)
+                self._send_stages(self._stages, layout)
+            self._channel.send_integers(Kind.RUN, head + layout, descriptor)
             sent = True
-            return self._ran(plan)
+            return self._receive_outputs(plan)
         except ArenaError as error:
             raise self._worker.failure(Garbled(str(error)), accepted=True) from None
         except ChannelError as error:
-            raise self._worker.failure(error, accepted=sent, silence=self._silence) from None
+            raise self._worker.failure(error, accepted=sent, silence=self._timeout) from None
         finally:
             if descriptor is not None:
                 os.close(descriptor)
 
     def staging(self, nbytes: int) -> Array:
-        """`nbytes` bytes or more (uint8) of shared memory: inputs put together in it are not copied once more. It is
-        freed here with its last reference."""
+        """At least `nbytes` bytes of shared memory (uint8). `run` does not copy inputs that lie in it. It is freed with
+        the caller's last reference."""
         if self._stages is None:
             self._stages = Stages()
         return self._stages.lend(nbytes)
@@ -266,10 +267,10 @@ class IsolatedInstance:
         """Closes the instance in the worker."""
         try:
             if not self._worker.lost:
-                self._channel.tell(Kind.ASK, {"op": "close"})
+                self._channel.send_json(Kind.ASK, {"op": "close"})
                 self._channel.receive()
         except ChannelError:
-            pass  # then it is closed with the process
+            pass  # the instance is closed when the process ends
         finally:
             self._channel.close()
             self._outbox.forget()
@@ -277,27 +278,28 @@ class IsolatedInstance:
                 self._stages.close()
             self._on_closed(self)
 
-    def _send_stages(self, stages: Stages, told: Sequence[int]) -> None:
-        """Shows the worker the stages among these tensors that it has not seen."""
+    def _send_stages(self, stages: Stages, layout: Sequence[int]) -> None:
+        """Sends the worker the descriptors of stages that `layout` uses and the worker has not mapped."""
         at = 0
-        while at < len(told):
-            descriptor = stages.unsent(told[at + 2])
+        while at < len(layout):
+            number, rank = layout[at + 2], layout[at + 5]
+            descriptor = stages.unsent(number)
             if descriptor is not None:
                 try:
-                    self._channel.tell_integers(Kind.STAGE, [told[at + 2]], descriptor)
+                    self._channel.send_integers(Kind.STAGE, [number], descriptor)
                     answer_of(self._channel.receive())
                 finally:
                     os.close(descriptor)
-            at += 6 + told[at + 5]
+            at += 6 + rank
 
     def _put(self, signature: str, plan: _ProxyPlan, inputs: Mapping[str, Array]) -> tuple[list[int], int | None]:
         try:
             return put(self._outbox, plan.inputs, inputs, self._stages)
         except (KeyError, TypeError, TensorError) as error:
-            self._table[signature].inputs(inputs)  # raises what the backend would, as a rule
+            self._table[signature].inputs(inputs)  # usually raises the error that the backend would raise
             raise InvalidInput(str(error)) from None
 
-    def _ran(self, plan: _ProxyPlan) -> dict[str, Array]:
+    def _receive_outputs(self, plan: _ProxyPlan) -> dict[str, Array]:
         message = self._channel.receive()
         if message.descriptor is not None:
             self._inbox.adopt(message.descriptor)
@@ -305,8 +307,7 @@ class IsolatedInstance:
             raise error_from_plain(message.json())
         if message.kind is not Kind.RAN:
             raise Garbled(f"a message of kind {message.kind.name} in place of outputs")
-        told = message.integers()
-        found = take(self._inbox, plan.outputs, told, copy=True)
+        outputs = take(self._inbox, plan.outputs, message.integers(), copy=True)
         self._outbox.end()
         self._inbox.end()
-        return found
+        return outputs

@@ -1,8 +1,9 @@
-"""Arrays into an arena and out again: each is told by eight or so integers, its bytes lie in shared memory.
+"""Writes arrays to an arena and reads them from it. A message describes each array by integers, its layout:
 
     index, element type, arena, offset, bytes, rank, size, size, ...
 
-`index` counts the inputs or outputs of a signature. STRING elements lie one after the other, each behind its length.
+`index` is the number of the input or output in its signature. The elements of a STRING tensor follow each other, each
+after its length.
 """
 
 from __future__ import annotations
@@ -16,66 +17,66 @@ from inferd.server.isolation.arena import Arena, ArenaError, Inbox, Outbox, Stag
 from inferd.wire.dtypes import DType, dtype_of
 from inferd.wire.tensors import TensorError, count_of, decode_strings, encode_strings
 
-_DTYPES = {int(dtype): dtype for dtype in DType}  # asking an enum costs a microsecond
-_SMALL = 2048  # below this bytes are cheaper than a view
+_DTYPES = {int(dtype): dtype for dtype in DType}  # a look-up in the enum itself costs a microsecond
+_SMALL = 2048  # bytes up to which copying through `bytes` is cheaper than through a view
 
 
 def put(
     outbox: Outbox, numbers: Mapping[str, int], arrays: Mapping[str, Array], stages: Stages | None = None
 ) -> tuple[list[int], int | None]:
-    """Copies the arrays into an arena, but for those that lie in a stage already. Gives what tells them, and the
-    arena's descriptor when it is a new one.
+    """Copies the arrays to an arena, except those that lie in a stage already. `numbers` gives the index of each name.
+    Returns the layouts of all arrays, one after the other, and the arena's descriptor if the arena is new.
 
-    Raises KeyError for a name without number, TypeError and TensorError for elements that cannot travel.
+    Raises KeyError for a name without a number, TypeError or TensorError for elements that cannot be sent.
     """
-    told: list[int] = []
+    layout: list[int] = []
     parts: list[tuple[int, int, Array | bytes]] = []
     end = 0
     for name, array in arrays.items():
         dtype = dtype_of(array)
         if stages is not None and (staged := stages.find(array)) is not None:
-            told += (numbers[name], dtype, *staged, array.nbytes, array.ndim, *array.shape)
+            layout += (numbers[name], dtype, *staged, array.nbytes, array.ndim, *array.shape)
             continue
         if array.dtype.byteorder == ">":
             array = array.astype(dtype.numpy)  # noqa: PLW2901
         part: Array | bytes = encode_strings(name, array) if dtype is DType.STRING else array
         nbytes = len(part) if isinstance(part, bytes) else array.nbytes
-        told += (numbers[name], dtype, 0, end, nbytes, array.ndim, *array.shape)
+        layout += (numbers[name], dtype, 0, end, nbytes, array.ndim, *array.shape)
         parts.append((end, nbytes, part))
         end += aligned(nbytes)
-    arena, descriptor = outbox.room(end)
+    arena, descriptor = outbox.reserve(end)
     for start, nbytes, part in parts:
         if isinstance(part, bytes):
             arena.memory[start : start + nbytes] = part
         elif nbytes <= _SMALL:
             arena.memory[start : start + nbytes] = part.tobytes()
-        else:  # nothing can fail here any more, or a new arena would never be sent
+        else:  # from `reserve` on nothing may fail: the new arena would never be sent
             np.copyto(arena.bytes[start : start + nbytes].view(part.dtype).reshape(part.shape), part)
-    return told, descriptor
+    return layout, descriptor
 
 
-def take(inbox: Inbox, names: Sequence[str], told: Sequence[int], *, copy: bool) -> dict[str, Array]:
-    """The arrays that `told` tells: writable views of arenas, or copies. STRING is always a new array.
+def take(inbox: Inbox, names: Sequence[str], layout: Sequence[int], *, copy: bool) -> dict[str, Array]:
+    """The arrays that `layout` describes, by name: writable views of arenas, or copies. STRING is always a copy.
 
-    Raises ArenaError for what does not lie in its arena, and where types, shapes and bytes contradict each other.
+    Raises ArenaError for an array outside of its arena, or if type, shape and size contradict each other.
     """
     found: dict[str, Array] = {}
-    at, end = 0, len(told)
+    at, end = 0, len(layout)
     try:
         while at < end:
-            index, number, where, start, nbytes, rank = told[at : at + 6]
+            index, number, stage, start, nbytes, rank = layout[at : at + 6]
             at += 6 + rank
-            arena = inbox.arena(where)
-            shape = tuple(told[at - rank : at])
+            arena = inbox.arena(stage)
+            shape = tuple(layout[at - rank : at])
             if index < 0 or rank < 0 or at > end or start < 0 or nbytes < 0 or start + nbytes > arena.size:
                 raise ArenaError("a tensor that lies outside of the shared memory")
-            found[names[index]] = _one(arena, _DTYPES[number], shape, start, nbytes, copy)
+            found[names[index]] = _array(arena, _DTYPES[number], shape, start, nbytes, copy)
     except (ValueError, LookupError) as error:
         raise ArenaError(f"a tensor that makes no sense: {error}") from None
     return found
 
 
-def _one(arena: Arena, dtype: DType, shape: tuple[int, ...], start: int, nbytes: int, copy: bool) -> Array:
+def _array(arena: Arena, dtype: DType, shape: tuple[int, ...], start: int, nbytes: int, copy: bool) -> Array:
     try:
         count = count_of(shape, dtype.itemsize, "")
         if dtype is DType.STRING:

@@ -1,10 +1,10 @@
-"""The worker process: one version of one model, opened and run by the same backend code as in the server.
+"""The worker process: opens and runs one version of one model, with the same backend code as the server.
 
 python -P -m inferd.server.isolation.worker DESCRIPTOR PARENT
 
-The main thread answers on the control channel; each instance has a channel and a thread of its own, as in the server.
-The process ends when the server closes the control channel, and with the server in any case. It reads no
-configuration, writes nothing but words on standard error, and imports as little of the server as it can.
+The main thread answers orders on the control channel; each instance has a channel and a thread of its own, as in the
+server. The process ends when the server closes the control channel, and when the server ends. It reads no
+configuration, writes only to standard error, and imports as little of the server as it can.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from inferd.server.isolation.description import (
 from inferd.server.isolation.tensors import put, take
 from inferd.server.parent_death import end_with
 
-_BLAME = "500"  # added to the kernel's score when memory runs out: rather a worker than the server
+_OOM_SCORE = "500"  # when memory runs out, the kernel kills a worker rather than the server
 
 
 class WorkerSession(threading.Thread):
-    """One instance: made, run and closed on this thread."""
+    """The thread of one instance, which is made, run and closed on it."""
 
     def __init__(self, channel: Channel, model: Model, placement: dict[str, Any]) -> None:
         super().__init__(name=f"instance-{placement.get('device')}", daemon=True)
@@ -55,11 +55,11 @@ class WorkerSession(threading.Thread):
     def run(self) -> None:
         try:
             nice = self._placement.get("nice", 0)
-            if nice:  # as the server's own instances stand behind its front end
+            if nice:  # lower priority than the server's front end, as for instances in the server
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + nice))
             self._serve()
         except ChannelError:
-            pass  # the server has let go of this instance
+            pass  # the server has closed the channel of this instance
         finally:
             self._channel.close()
 
@@ -68,17 +68,17 @@ class WorkerSession(threading.Thread):
         try:
             instance = self._model.instance(placement_from_plain(self._placement))
         except BaseException as error:
-            self._channel.tell(Kind.FAILED, error_to_plain(error))
+            self._channel.send_json(Kind.FAILED, error_to_plain(error))
             return
         try:
-            self._channel.tell(Kind.DONE, {})
+            self._channel.send_json(Kind.DONE, {})
             while True:
                 message = self._channel.receive()
                 if message.kind is Kind.RUN:
                     self._run(instance, message)
                 elif message.kind is Kind.STAGE and message.descriptor is not None:
                     self._inbox.adopt(message.descriptor, *message.integers())
-                    self._channel.tell(Kind.DONE, {})
+                    self._channel.send_json(Kind.DONE, {})
                 else:
                     break
                 del message
@@ -87,7 +87,7 @@ class WorkerSession(threading.Thread):
                 instance.close()
             finally:
                 del instance
-        self._channel.tell(Kind.DONE, {})
+        self._channel.send_json(Kind.DONE, {})
 
     def _run(self, instance: Instance, message: ChannelMessage) -> None:
         try:
@@ -95,20 +95,20 @@ class WorkerSession(threading.Thread):
                 self._inbox.adopt(message.descriptor)
             signature, count, *rest = message.integers()
             wanted = None if count < 0 else [self._outputs[signature][number] for number in rest[:count]]
-            told = rest[max(0, count) :]
-            inputs = take(self._inbox, self._inputs[signature], told, copy=False)
+            layout = rest[max(0, count) :]
+            inputs = take(self._inbox, self._inputs[signature], layout, copy=False)
             outputs = instance.run(self._names[signature], inputs, wanted)
             numbers = self._numbers[signature]
             known = outputs if outputs.keys() <= numbers.keys() else {n: a for n, a in outputs.items() if n in numbers}
             answer, descriptor = put(self._outbox, numbers, known)
             del inputs, outputs, known
         except ArenaError:
-            raise  # the two sides do not mean the same memory any more: nothing can be put right here
-        except BaseException as error:  # SystemExit too: a model ends no server, and no worker either
-            self._channel.tell(Kind.FAILED, error_to_plain(error))
+            raise  # both sides disagree about the shared memory; this cannot be repaired
+        except BaseException as error:  # SystemExit, too: a model must not end its worker
+            self._channel.send_json(Kind.FAILED, error_to_plain(error))
             return
         try:
-            self._channel.tell_integers(Kind.RAN, answer, descriptor)
+            self._channel.send_integers(Kind.RAN, answer, descriptor)
         finally:
             if descriptor is not None:
                 os.close(descriptor)
@@ -117,7 +117,7 @@ class WorkerSession(threading.Thread):
 
 
 class ModelWorker:
-    """The control channel's side of the process."""
+    """Carries out the orders of the control channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -125,7 +125,7 @@ class ModelWorker:
         self._backend: Backend | None = None
         self._model: Model | None = None
         self._ops: dict[str, Callable[[dict[str, Any], int | None], dict[str, Any]]] = {
-            "ping": lambda asked, _: {},
+            "ping": lambda _order, _descriptor: {},
             "devices": self._devices,
             "open": self._open,
             "instance": self._instance,
@@ -133,8 +133,8 @@ class ModelWorker:
         }
 
     def forked(self) -> None:
-        """In a process that the model has forked: it answers nobody, or the server would take its answer for that to
-        the next request."""
+        """Closes all channels in a process that the model has forked. Otherwise the server could take an answer of that
+        process for the answer to its next request."""
         for channel in self._channels:
             channel.close()
 
@@ -142,16 +142,16 @@ class ModelWorker:
         """Answers until the server closes the channel."""
         while True:
             message = self._channel.receive()
-            asked = message.json()
-            op = self._ops.get(str(asked.get("op")))
+            order = message.json()
+            op = self._ops.get(str(order.get("op")))
             if message.kind is not Kind.ASK or op is None:
-                raise Garbled(f"an unknown order {asked.get('op')!r}")
+                raise Garbled(f"an unknown order {order.get('op')!r}")
             try:
-                answer = op(asked, message.descriptor)
+                answer = op(order, message.descriptor)
             except BaseException as error:
-                self._channel.tell(Kind.FAILED, error_to_plain(error))
+                self._channel.send_json(Kind.FAILED, error_to_plain(error))
             else:
-                self._channel.tell(Kind.DONE, answer)
+                self._channel.send_json(Kind.DONE, answer)
 
     def _load_backend(self, value: str) -> Backend:
         if self._backend is None:
@@ -162,28 +162,28 @@ class ModelWorker:
             self._backend = found() if callable(found) else found
         return self._backend
 
-    def _devices(self, asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
-        return {"devices": list(self._load_backend(asked["backend"]).devices())}
+    def _devices(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        return {"devices": list(self._load_backend(order["backend"]).devices())}
 
-    def _open(self, asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
-        model = self._load_backend(asked["backend"]).open(request_from_plain(asked["request"]))
+    def _open(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        model = self._load_backend(order["backend"]).open(request_from_plain(order["request"]))
         self._model = model
         gc.collect()
-        gc.freeze()  # what the framework has made lives as long as the process
+        gc.freeze()  # the framework's objects live as long as the process, so collections can skip them
         return {
             "signatures": [signature_to_plain(signature) for signature in model.signatures],
             "traits": traits_to_plain(model.traits),
         }
 
-    def _instance(self, asked: dict[str, Any], descriptor: int | None) -> dict[str, Any]:
+    def _instance(self, order: dict[str, Any], descriptor: int | None) -> dict[str, Any]:
         if self._model is None or descriptor is None:
             raise Garbled("an instance of nothing")
         channel = Channel(socket.socket(fileno=descriptor))
         self._channels.append(channel)
-        WorkerSession(channel, self._model, asked["placement"]).start()
+        WorkerSession(channel, self._model, order["placement"]).start()
         return {}
 
-    def _close(self, _asked: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+    def _close(self, _order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
         model, self._model = self._model, None
         if model is not None:
             model.close()
@@ -191,12 +191,13 @@ class ModelWorker:
 
 
 def main(arguments: list[str]) -> None:
-    """Never returns: the process ends without taking the interpreter apart, which frameworks do not always survive."""
+    """Serves, then ends the process without the interpreter's own shutdown, in which some frameworks crash. Never
+    returns."""
     descriptor, parent = map(int, arguments)
     code = 1
     try:
-        os.set_inheritable(descriptor, False)  # what the model starts must not hold it
-        _stay_with(parent)
+        os.set_inheritable(descriptor, False)  # processes that the model starts must not keep it open
+        _bind_to(parent)
         faulthandler.enable()
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         worker = ModelWorker(Channel(socket.socket(fileno=descriptor)))
@@ -210,18 +211,18 @@ def main(arguments: list[str]) -> None:
         os._exit(code)
 
 
-def _stay_with(parent: int) -> None:
-    """Dies with the server; a drain's SIGTERM to the whole group, or the terminal's interrupt, is the server's
-    business."""
+def _bind_to(parent: int) -> None:
+    """Makes this process end with the server and ignore signals that are meant for the server: SIGTERM to the whole
+    process group, and interrupts from the terminal."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if not end_with(parent):  # it was quicker
+    if not end_with(parent):  # the server has ended already
         os._exit(0)
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(_BLAME)
+            file.write(_OOM_SCORE)
     except OSError:
-        pass  # a hardened container: then the kernel chooses for itself
+        pass  # not allowed in a hardened container
 
 
 if __name__ == "__main__":
