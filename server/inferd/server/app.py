@@ -1,8 +1,8 @@
-"""The composition root: the only place that knows every room. Builds everything, starts it in order, stops it in order.
+"""The composition root: builds all parts of the server, and starts and stops them in order.
 
-start   ports bind (health says NOT_SERVING) → HTTP → the manager scans and loads → ready
-stop    health NOT_SERVING → pre-stop delay → no new calls → drain (grace) → source and manager → instances closed on
-        their own threads → HTTP, which answers for metrics until the end
+start   gRPC ports (health is NOT_SERVING) → HTTP ports → the manager scans the repository and loads models → ready
+stop    health NOT_SERVING → pre-stop delay → no new calls → drain (grace) → source and manager → instances, each closed
+        on its own thread → HTTP ports, which serve metrics until the end
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ if TYPE_CHECKING:
     from inferd.server.workers.worker_agent import WorkerAgent
 
 _log = logging.getLogger("inferd.app")
-_AGE_SPREAD = 1.2  # gRPC ends connections at their age, more or less a tenth
-_LAST_CALLS = 1.0
-_LOOK = 0.05
-_TEND = 5.0  # seconds between two looks at what only an idle server does
-_NAMED = 5  # models named in the reason for not being ready
+_AGE_SPREAD = 1.2  # gRPC closes connections at their maximal age, plus or minus a tenth
+_LAST_CALLS = 1.0  # seconds for the last calls on connections that have reached their age
+_CHECK_INTERVAL = 0.05  # seconds between two checks of a condition
+_IDLE_INTERVAL = 5.0  # seconds between two runs of the idle collector
+_MAX_NAMED = 5  # models named in the reason for not being ready
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Where the server listens, ports filled in."""
+    """The addresses that the server listens on, with the real port in place of 0."""
 
     grpc: tuple[str, ...]
     http: tuple[str, ...]
@@ -74,16 +74,16 @@ class Started:
 
 
 class App:
-    """One server. Made once, started once, stopped once; `start` and `stop` are called by one thread.
+    """One server. An instance is started once and stopped once; one thread calls `start` and `stop`.
 
-    `registry` finds the backends; the default one goes through the entry points.
+    `registry` finds the backends; the default registry uses the entry points.
     """
 
     def __init__(
         self, config: ServerConfig, registry: Registry | None = None, *, agent: WorkerAgent | None = None
     ) -> None:
-        """Binds and starts nothing. Raises ConfigError, OverridesError, or OSError for files of TLS. `agent` is given
-        when the app is one of several workers."""
+        """Builds all parts; binds and starts nothing. `agent` is given when this process is one of several workers.
+        Raises ConfigError, OverridesError, or OSError for TLS files."""
         if agent is None:  # the only process: no other may listen on its ports
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
@@ -94,7 +94,7 @@ class App:
         self._started = Started((), ())
         self._send_final_metrics = agent.send_final_metrics if agent is not None else lambda: None
         self._failed = threading.Event()
-        self._stop: threading.Event | None = None  # of who waits for the end
+        self._stop: threading.Event | None = None  # the event that `wait` is waiting for
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
         self.inline = InlineLoop()
@@ -171,18 +171,18 @@ class App:
         if agent is None:
             self.metrics.watch_ready(self._health.ready)
         else:
-            # A group is ready as long as others serve: one of them that leaves is no news.
+            # One worker that leaves does not make the group unready: the other workers serve.
             self.metrics.watch_ready(lambda: self._protocol_manager.ready() and not agent.stopping)
             agent.watch(self.metrics)
 
     def start(self) -> Started:
-        """Binds the ports, then begins to look at the repository; returns before models are loaded. Raises OSError."""
+        """Binds the ports, then starts the manager. Returns before models are loaded. Raises OSError."""
         started = self.open()
         self.begin()
         return started
 
     def open(self) -> Started:
-        """Binds the ports and takes calls. Raises OSError; then none is bound."""
+        """Binds the ports and accepts calls. Raises OSError; then no port is bound."""
         grpc = self._transport.start()
         try:
             http = self._http.start()
@@ -195,10 +195,11 @@ class App:
         return self._started
 
     def start_late(self, stop: threading.Event) -> Started | None:
-        """As `start`, but takes calls only once the server is ready; None when `stop` is set before. Raises OSError."""
+        """As `start`, but binds the ports only once the server is ready. Returns None if `stop` is set before that.
+        Raises OSError."""
         self.begin()
         event(_log, logging.INFO, "the ports open when the server is ready")
-        while not self.manager.wait_ready(_LOOK):
+        while not self.manager.wait_ready(_CHECK_INTERVAL):
             if stop.is_set():
                 return None
         try:
@@ -208,15 +209,16 @@ class App:
             raise
 
     def begin(self) -> None:
-        """Begins to look at the repository; returns before models are loaded."""
+        """Starts the manager, which scans the repository. Returns before models are loaded."""
         self._files.start()
         self.manager.start()
         if self._models_file is not None:
             self._models_file.start()
 
     def leave(self, hurry: threading.Event) -> None:
-        """Of a worker among others: takes no new connections and waits until those that it has are gone, which their
-        age sees to; calls on them are served as ever. `stop` ends what remains. Cut short when `hurry` is set."""
+        """For one of several workers: accepts no new connections and waits until the open ones have ended, which
+        `grpc.max_connection_age` brings about. Calls on open connections are still served; `stop` ends those that
+        remain. Returns early when `hurry` is set."""
         event(_log, logging.INFO, "leaving", calls=self._inflight.calls)
         ports = Listeners((*self._started.grpc, *self._started.http, *self._started.metrics))
         ports.turn_away(hurry)
@@ -226,11 +228,12 @@ class App:
         age = self._config.grpc.max_connection_age or 0.0
         until = time.monotonic() + age * _AGE_SPREAD + _LAST_CALLS
         while ports.connections() and time.monotonic() < until and not self._failed.is_set():
-            if hurry.wait(_LOOK):
+            if hurry.wait(_CHECK_INTERVAL):
                 return
 
     def stop(self) -> bool:
-        """Drains and ends everything. Gives whether every accepted request was answered within the grace."""
+        """Drains and stops all parts. Returns whether every accepted request was answered within the grace and the
+        transport has not failed."""
         drain = self._config.drain
         self._stopping = True
         began = time.monotonic()
@@ -253,15 +256,15 @@ class App:
         return drained and not self._failed.is_set()
 
     def wait(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
-        """Calls `on_ready` once the server is ready, and returns when `stop` is set. It is set here when the front end
-        has failed."""
-        self.manager.on_ready(self._tell_missing)
+        """Calls `on_ready` once the server is ready, and returns when `stop` is set. Sets `stop` itself when the
+        transport has failed."""
+        self.manager.on_ready(self._warn_of_unknown_models)
         self.manager.on_ready(on_ready)
         collector = IdleCollector(self._busy)
         collector.start()
         self._stop = stop
         try:
-            while not self._failed.is_set() and not stop.wait(_TEND):
+            while not self._failed.is_set() and not stop.wait(_IDLE_INTERVAL):
                 collector.tend()
         finally:
             self._stop = None
@@ -271,14 +274,14 @@ class App:
         return self._inflight.calls > 0
 
     def _fail(self) -> None:
-        """The front end has failed. On its thread."""
+        """Ends the server because the transport has failed. Called on the transport's thread."""
         self._failed.set()
         stop = self._stop
         if stop is not None:
             stop.set()
 
     def readiness(self) -> ReadinessLike:
-        """Whether traffic should come, and if not what is waited for. Thread-safe."""
+        """Whether the server should get traffic, and if not, what it waits for. Thread-safe."""
         if self._stopping:
             return ReadinessLike(False, "the server is shutting down")
         if self._protocol_manager.ready():
@@ -286,44 +289,45 @@ class App:
         if self.manager.ready():
             return ReadinessLike(False, "waiting for the other workers")
         waiting = unready(self._config.server.readiness, self.manager.models())
-        if self._config.auth.enabled:  # whoever asks need not be meant to know of these models
+        if self._config.auth.enabled:  # no names: the caller may have no right to know of these models
             return ReadinessLike(
                 False, f"waiting for {len(waiting)} versions" if waiting else "the repository is being read"
             )
         if not waiting:
             why = "; ".join(self.manager.repository_errors()) or "the repository is being scanned for the first time"
             return ReadinessLike(False, why)
-        more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
-        return ReadinessLike(False, f"waiting for {', '.join(waiting[:_NAMED])}{more}")
+        more = f" and {len(waiting) - _MAX_NAMED} more" if len(waiting) > _MAX_NAMED else ""
+        return ReadinessLike(False, f"waiting for {', '.join(waiting[:_MAX_NAMED])}{more}")
 
     def summary(self) -> str:
-        """What is served, in a few words."""
+        """The numbers of models, available versions and errors, as text."""
         models = self.manager.models()
         available = sum(version.serves for model in models for version in model.versions)
         failed = sum(bool(model.error) or any(v.error for v in model.versions) for model in models)
-        words = f"{len(models)} models, {available} versions available"
-        return f"{words}, {failed} with errors (inferd models)" if failed else words
+        text = f"{len(models)} models, {available} versions available"
+        return f"{text}, {failed} with errors (inferd models)" if failed else text
 
-    def _tell_missing(self) -> None:
-        """A setting for a model that is not there may be ahead of its time, or a typo that nobody would notice."""
-        there = {model.name for model in self.manager.models()}
-        named = {"repository.load": self._config.repository.load, "models": tuple(self._config.models)}
-        for setting, names in named.items():
+    def _warn_of_unknown_models(self) -> None:
+        """Logs a warning for each setting of a model that does not exist. The model may come later, so this is no
+        error; but it may also be a typo."""
+        known = {model.name for model in self.manager.models()}
+        settings = {"repository.load": self._config.repository.load, "models": tuple(self._config.models)}
+        for setting, names in settings.items():
             for name in names:
-                if name not in there and name != "*":
+                if name not in known and name != "*":
                     event(
                         _log, logging.WARNING, "a setting names a model that is not there", setting=setting, model=name
                     )
 
     def _watch_queue(self, change: StateChange) -> None:
-        """Shows the queue of a version that has come into service."""
+        """Registers the queue of a version that has become AVAILABLE with the metrics, and its worker process."""
         if change.status.state is not State.AVAILABLE:
             return
         servable = change.status.id
         try:
             handle = self.manager.acquire(servable.name, servable.version)
         except ServingError:
-            return  # gone again: there is nothing to show
+            return  # the version has been unloaded since
         scheduler, worker = handle.servable.scheduler, handle.servable.worker
         handle.release()
         self.metrics.watch_queue(servable.name, servable.version, lambda: scheduler.queue_depth)
@@ -331,11 +335,11 @@ class App:
             self.metrics.watch_worker(servable.name, servable.version, worker.resident)
 
     def _followed(self, config: Tls | None, where: str) -> TlsFiles | None:
-        """The files of a port's TLS, read again when they change."""
-        found = tls_files(config, where)
-        if found is not None:
-            found.watch(self._files)
-        return found
+        """The TLS files of a port, reloaded when they change. `where` is their settings key."""
+        files = tls_files(config, where)
+        if files is not None:
+            files.watch(self._files)
+        return files
 
     def _observer(self, servable: ServableId) -> BatchObserver:
         return self.metrics.model(servable.name, servable.version)

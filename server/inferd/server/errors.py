@@ -1,24 +1,25 @@
-"""Every way in which the server refuses or fails a request, with a canonical code of our own; and LayoutError, for what
-lies in a repository and cannot be served.
+"""The errors with which the server refuses or fails a request, each with a canonical code. Also LayoutError, for files
+in a repository that cannot be served.
 
     ServingError                      code
-    ├── InvalidRequest                INVALID_ARGUMENT     names tensor, what was expected, what came
-    ├── NotFound                      NOT_FOUND            unknown model, version, label, signature is InvalidRequest
+    ├── InvalidRequest                INVALID_ARGUMENT     names the tensor, what was expected, what came
+    ├── NotFound                      NOT_FOUND            unknown model, version or label (not signature)
     ├── AlreadyExists                 ALREADY_EXISTS       the name is taken
-    ├── Conflict                      FAILED_PRECONDITION  the version failed to load; a label to an unavailable version
-    ├── Unavailable                   UNAVAILABLE          known, but loading or unloading; the server drains
+    ├── Conflict                      FAILED_PRECONDITION  the version failed to load; a label of an unavailable version
+    ├── Unavailable                   UNAVAILABLE          the version is loading or unloading; the server drains
     ├── Overloaded                    RESOURCE_EXHAUSTED   queue or memory budget is full; carries the retry pushback
-    │   └── TooLate                   RESOURCE_EXHAUSTED   too much waits before it: the deadline would pass
-    ├── RateLimited                   RESOURCE_EXHAUSTED   this client asks for too much; so on every protocol
-    ├── DeadlineExceeded              DEADLINE_EXCEEDED    the caller's deadline passed, in the queue too
+    │   └── TooLate                   RESOURCE_EXHAUSTED   the queue is so long that the deadline would pass
+    ├── RateLimited                   RESOURCE_EXHAUSTED   this client is over its limits; the same on every protocol
+    ├── DeadlineExceeded              DEADLINE_EXCEEDED    the caller's deadline passed, in the queue or later
     ├── QueueTimeout                  DEADLINE_EXCEEDED    the request's own queue timeout passed (OIP: UNAVAILABLE)
-    ├── Cancelled                     CANCELLED            the caller went away
-    ├── Unauthenticated               UNAUTHENTICATED
+    ├── Cancelled                     CANCELLED            the caller has cancelled or disconnected
+    ├── Unauthenticated               UNAUTHENTICATED      credentials are missing or wrong
     ├── Forbidden                     PERMISSION_DENIED    names the configuration key that would allow it
-    ├── Unsupported                   UNIMPLEMENTED
+    ├── Unsupported                   UNIMPLEMENTED        the server does not offer this
     └── ExecutionFailed               INTERNAL             the backend's message, never a traceback
 
-One table per protocol maps codes at the edge (`core/status.py`); nothing below knows gRPC or HTTP.
+Each protocol has a table from these errors to its own status and text (`inference/failures.py`,
+`protocols/*/errors.py`). Nothing below the protocols knows gRPC or HTTP.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import enum
 
 
 class Code(enum.Enum):
-    """Canonical codes. The values are gRPC's numbers, which TensorFlow uses too."""
+    """Canonical codes. The values are gRPC's numbers, which TensorFlow uses, too."""
 
     CANCELLED = 1
     UNKNOWN = 2
@@ -47,10 +48,10 @@ class Code(enum.Enum):
 
 
 class ServingError(Exception):
-    """A request is refused or has failed. `str(error)` is shown to the client.
+    """A request is refused or has failed. `str(error)` is sent to the client.
 
-    `accepted` says whether the request may have reached the model: a retry of a stateful model is safe only when it is
-    False. `retry_after` is the pushback in seconds, None where there is none.
+    `accepted` says whether the request may have reached the model: a request to a stateful model may be retried only if
+    it is False. `retry_after` is the retry pushback in seconds, None for none.
     """
 
     code = Code.INTERNAL
@@ -69,13 +70,13 @@ class InvalidRequest(ServingError):
 
 
 class NotFound(ServingError):
-    """No such model, version or label, or it was unloaded."""
+    """The model, version or label does not exist, or was unloaded."""
 
     code = Code.NOT_FOUND
 
 
 class Conflict(ServingError):
-    """The state of the model forbids it, and waiting will not help."""
+    """The state of the model forbids the request, and waiting will not help."""
 
     code = Code.FAILED_PRECONDITION
 
@@ -87,25 +88,25 @@ class AlreadyExists(ServingError):
 
 
 class Unavailable(ServingError):
-    """Not now: the version is loading or unloading, or the server drains."""
+    """The request can succeed later: the version is loading or unloading, or the server drains."""
 
     code = Code.UNAVAILABLE
 
 
 class Overloaded(ServingError):
-    """Full: refused at once instead of buffered."""
+    """A queue or budget is full: the request is refused at once instead of buffered."""
 
     code = Code.RESOURCE_EXHAUSTED
 
 
 class TooLate(Overloaded):
-    """The deadline has not passed, but would before the answer. Not DEADLINE_EXCEEDED: the caller's time is not over, a
-    less busy replica may still make it, and whoever watches the codes should see an overload, not a slow model.
+    """The deadline would pass before the request is answered. The code is not DEADLINE_EXCEEDED, because the deadline
+    has not passed: a less busy replica may still answer in time, and operators see an overload, not a slow model.
     """
 
 
 class RateLimited(ServingError):
-    """This client asks for more than is its own: others are served."""
+    """The client is over its own limits. Other clients are served."""
 
     code = Code.RESOURCE_EXHAUSTED
 
@@ -121,31 +122,31 @@ class QueueTimeout(DeadlineExceeded):
 
 
 class Cancelled(ServingError):
-    """The caller went away."""
+    """The caller has cancelled the request or disconnected."""
 
     code = Code.CANCELLED
 
 
 class Unauthenticated(ServingError):
-    """No credentials, or bad ones."""
+    """The credentials are missing or wrong."""
 
     code = Code.UNAUTHENTICATED
 
 
 class Forbidden(ServingError):
-    """The caller may not do this."""
+    """The caller has no permission for this."""
 
     code = Code.PERMISSION_DENIED
 
 
 class Unsupported(ServingError):
-    """Not offered here."""
+    """The server does not offer this."""
 
     code = Code.UNIMPLEMENTED
 
 
 class ExecutionFailed(ServingError):
-    """The backend failed while it ran."""
+    """The backend failed while it ran the request."""
 
     code = Code.INTERNAL
 
@@ -154,4 +155,4 @@ class ExecutionFailed(ServingError):
 
 
 class LayoutError(Exception):
-    """A directory cannot be served as it lies there: what was expected, what was found."""
+    """A directory in a repository cannot be served. The text says what was expected and what was found."""
