@@ -1,4 +1,4 @@
-"""A port that its worker leaves: no new connections, and each that is open ends with its next answer."""
+"""A worker that leaves its HTTP port: it accepts no new connections, and closes open ones after their next response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.server.http.server import HttpServer
 
 
 @pytest.mark.parametrize("kind", [HttpServer, RestServer])
-def test_connections_end_with_their_next_answer(kind: Callable[..., HttpServer | RestServer]) -> None:
+def test_open_connections_close_after_their_next_response(kind: Callable[..., HttpServer | RestServer]) -> None:
     server = kind(["127.0.0.1:0"], lambda: b"metrics", lambda: ReadinessLike(True), shared=True)
     [address] = server.start()
     successor = kind([address], lambda: b"metrics", lambda: ReadinessLike(False, "another"), shared=True)
@@ -26,17 +26,17 @@ def test_connections_end_with_their_next_answer(kind: Callable[..., HttpServer |
         server.unlisten()
         successor.start()
 
-        def new_ones_go_to_the_other() -> bool:
+        def new_connections_reach_the_successor() -> bool:
             fresh = http.client.HTTPConnection(address, timeout=10)
             try:
                 fresh.request("GET", "/readyz")
                 return fresh.getresponse().status == 503
-            except ConnectionError:  # it waited in the queue of a port that was just closed
+            except ConnectionError:  # the connection was in the backlog of the port that was just closed
                 return False
             finally:
                 fresh.close()
 
-        eventually(new_ones_go_to_the_other, "the port is the successor's")
+        eventually(new_connections_reach_the_successor, "new connections reach the successor")
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
         assert (answer.status, answer.read(), answer.will_close) == (200, b'{"ready": true}\n', True)

@@ -19,7 +19,7 @@ WAIT = 20
 
 
 class Site:
-    """A server with its parts within reach."""
+    """A running server, and a client for it."""
 
     def __init__(self, kind, metrics=lambda: b"m 1\n", limits=None, addresses=("127.0.0.1:0",)):
         self.readiness = ReadinessLike(True)
@@ -47,7 +47,7 @@ class Site:
 
 @pytest.fixture(params=[HttpServer, RestServer])
 def kind(request):
-    """The port without REST and with it: its pages are the same."""
+    """The server without REST and the one with REST: both have the same pages."""
     return request.param
 
 
@@ -76,7 +76,7 @@ def read_all(sock):
     return data
 
 
-def test_real_metrics(serve):
+def test_the_metrics_page_is_in_prometheus_format(serve):
     metrics = Metrics(CollectorRegistry(), version="1")
     metrics.model("digits", 1).request("native", "OK", 0.001)
     status, body, headers = serve(metrics.render).ask("/metrics")
@@ -85,13 +85,13 @@ def test_real_metrics(serve):
     assert {"inferd_requests", "process_resident_memory_bytes"} <= names
 
 
-def test_health_is_good_as_soon_as_the_port_is_bound(serve):
+def test_healthz_is_200_while_the_server_is_not_ready(serve):
     site = serve()
     site.readiness = ReadinessLike(False, "models are loading")
     assert site.ask("/healthz")[:2] == (200, b'{"status": "ok"}\n')
 
 
-def test_readiness_follows_and_says_why_not(serve):
+def test_readyz_follows_readiness_and_gives_the_reason(serve):
     site = serve()
     assert site.ask("/readyz")[0] == 200
     site.readiness = ReadinessLike(False, "draining", {"models": {"digits": "loading"}})
@@ -101,14 +101,14 @@ def test_readiness_follows_and_says_why_not(serve):
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-def test_head_has_the_length_and_no_body(serve, path):
+def test_a_head_request_gets_the_length_and_no_body(serve, path):
     site = serve()
     status, body, headers = site.ask(path, "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["Content-Length"]) == len(site.ask(path)[1]) > 0
 
 
-def test_other_paths_and_methods_are_refused_clearly(serve):
+def test_unknown_paths_and_methods_get_404_and_405(serve):
     site = serve()
     status, body, _ = site.ask("/")
     assert (status, json.loads(body)["error"]) == (404, "no such page: expected one of /metrics, /healthz, /readyz")
@@ -119,7 +119,7 @@ def test_other_paths_and_methods_are_refused_clearly(serve):
         assert json.loads(body)["error"] == f"expected GET or HEAD, got {method}"
 
 
-def test_many_requests_on_one_connection(serve):
+def test_one_connection_serves_many_requests(serve):
     site = serve()
     connection = http.client.HTTPConnection(site.host, site.port, timeout=WAIT)
     connection.connect()
@@ -150,7 +150,7 @@ def test_pipelined_requests_are_answered_in_order(serve):
         (b"GET /" + b"x" * 20_000, b"431"),
     ],
 )
-def test_bytes_that_are_no_request_get_an_answer_and_an_end(serve, sent, status):
+def test_malformed_bytes_get_an_error_response_and_a_closed_connection(serve, sent, status):
     site = serve()
     sock = site.raw()
     sock.sendall(sent)
@@ -177,7 +177,7 @@ def test_a_client_that_does_not_read_is_cut_off(serve):
     assert reset.poll(WAIT * 1000)
 
 
-def test_silent_connections_make_room_for_a_client_that_asks(serve):
+def test_silent_connections_are_closed_for_new_clients(serve):
     site = serve(limits=HttpLimits(connections=10, head=600, idle=600))
     silent = [site.raw() for _ in range(30)]
     for _ in range(5):
@@ -189,7 +189,7 @@ def test_silent_connections_make_room_for_a_client_that_asks(serve):
         pass
 
 
-def test_a_scrape_that_hangs_blocks_neither_health_nor_the_end_and_is_told(serve):
+def test_a_scrape_that_hangs_gets_503_and_blocks_neither_health_nor_stop(serve):
     entered, free = threading.Event(), threading.Event()
     calls = []
 
@@ -205,12 +205,12 @@ def test_a_scrape_that_hangs_blocks_neither_health_nor_the_end_and_is_told(serve
         assert (status, json.loads(body)["error"]) == (503, "/metrics was not made within 0.2 seconds")
         assert entered.is_set()
         assert site.ask("/healthz")[0] == 200
-    assert len(calls) == 1  # however often it is asked for, one thread hangs
+    assert len(calls) == 1  # at most one thread renders, however many scrapes arrive
     site.server.stop()
     free.set()
 
 
-def test_a_page_that_fails_is_logged_and_no_traceback_leaves(serve, caplog):
+def test_a_page_that_fails_is_logged_and_sends_no_traceback(serve, caplog):
     def metrics():
         raise ValueError("inner secret")
 
@@ -223,7 +223,7 @@ def test_a_page_that_fails_is_logged_and_no_traceback_leaves(serve, caplog):
     assert site.ask("/healthz")[0] == 200
 
 
-def test_several_addresses(serve):
+def test_several_addresses_are_served(serve):
     site = serve(addresses=("127.0.0.1:0", "127.0.0.1:0"))
     assert len(set(site.addresses)) == 2
     for address in site.addresses:
@@ -233,7 +233,7 @@ def test_several_addresses(serve):
         connection.close()
 
 
-def test_a_taken_address_is_an_error_and_nothing_stays_bound(serve, kind):
+def test_an_address_in_use_is_an_error_and_nothing_stays_bound(serve, kind):
     taken = serve().addresses[0]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -245,7 +245,7 @@ def test_a_taken_address_is_an_error_and_nothing_stays_bound(serve, kind):
     again.stop()
 
 
-def test_stop_ends_idle_connections_at_once_frees_the_port_and_can_be_repeated(serve, kind):
+def test_stop_closes_idle_connections_and_frees_the_port_and_can_be_repeated(serve, kind):
     site = serve()
     idle = site.raw()
     idle.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
@@ -263,17 +263,17 @@ def test_stop_ends_idle_connections_at_once_frees_the_port_and_can_be_repeated(s
     again.stop()
 
 
-def test_a_server_that_never_started_stops_too(kind):
+def test_a_server_that_never_started_can_be_stopped(kind):
     kind(("127.0.0.1:0",), bytes, lambda: ReadinessLike(True)).stop()
 
 
-def test_no_address_is_no_port(kind):
+def test_without_addresses_no_port_is_opened(kind):
     server = kind((), bytes, lambda: ReadinessLike(True))
     assert server.start() == ()
     server.stop()
 
 
-def test_many_clients_at_once(serve):
+def test_many_clients_are_served_at_once(serve):
     metrics = Metrics(CollectorRegistry())
     site = serve(metrics.render)
     wrong = []

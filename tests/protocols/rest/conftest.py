@@ -9,13 +9,12 @@ from support.rest import Rest
 
 @pytest.fixture(scope="session")
 def leave() -> Iterator[Callable[[Rest], None]]:
-    """Ends a server beside the tests that follow, for uvicorn takes two tenths of a second. That each has ended without
-    an error is looked at in the end."""
+    """Stops a server in the background, because uvicorn takes 0.2 s to stop. Errors of stopping fail the session."""
     ending: list[Future[None]] = []
     with ThreadPoolExecutor(4) as pool:
         yield lambda rest: ending.append(pool.submit(rest.__exit__))
-    for each in ending:
-        each.result()
+    for future in ending:
+        future.result()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every route of REST and every page, for every kind of caller: the right status, and nothing done for whoever may not.
+"""Every REST route and every page, for every kind of caller: the status is right, and a refused caller causes no work.
 A route that is not in this table fails the test."""
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ EXAMPLES = {"examples": [{"x": 1.0}]}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a route needs, a good body, and what whoever may is answered."""
+    """The scope that a route needs, a good body, and the statuses that a caller with the scope gets."""
 
     need: str
     body: Any = None
     good: frozenset[int] = frozenset({200})
 
 
-FOUND_OR_NOT = frozenset({200, 400, 404})  # there is no version of every number, nor a label
+FOUND_OR_NOT = frozenset({200, 400, 404})  # some of the versions and labels do not exist
 NOT_OFFERED = frozenset({400, 501})
 ROUTES: dict[tuple[str, str], Asked] = {
     ("GET", "/v2/health/live"): Asked("health"),
@@ -77,7 +77,7 @@ PAGES = {
     ("GET", "/docs"): Asked("metadata"),
     ("GET", "/openapi.json"): Asked("metadata"),
 }
-NOWHERE = ("GET", "/v1/models")  # says what is wrong with the path, whoever asks
+NOWHERE = ("GET", "/v1/models")  # no route: every caller gets the same error about the path
 EVERYTHING = {**ROUTES, **PAGES}
 NAMING = [where for where in ROUTES if "{model}" in where[1]]
 
@@ -110,13 +110,13 @@ def ids(where: Any) -> str:
     return " ".join(where) if isinstance(where, tuple) else str(where)
 
 
-def test_the_table_leaves_no_route_out(guarded: Rest):
+def test_the_table_has_every_route(guarded: Rest):
     app = guarded.rest.app()
     found = _routes(app.router.routes)
     assert found - {("GET", "/openapi.json"), ("GET", "/docs"), NOWHERE} == set(ROUTES)
 
 
-def test_a_path_without_a_model_tells_nobody_anything(guarded: Rest):
+def test_a_path_without_a_model_reveals_nothing(guarded: Rest):
     before = len(guarded.manager.touched)
     answer = guarded.ask(*NOWHERE)
     assert (answer.status, answer.json) == (400, {"error": "Missing model name in request."})
@@ -140,7 +140,7 @@ BAD = ("none", "bad signature", "expired", "wrong audience", "unknown token", "a
 
 @pytest.mark.parametrize("wrong", BAD)
 @pytest.mark.parametrize("where", EVERYTHING, ids=ids)
-def test_bad_credentials(guarded: Rest, keys: Keys, where: tuple[str, str], wrong: str):
+def test_bad_credentials_get_401(guarded: Rest, keys: Keys, where: tuple[str, str], wrong: str):
     before = len(guarded.manager.touched)
     authorization = bad_credentials(keys)[wrong]
     status, answer = ask(guarded, where, authorization)
@@ -154,7 +154,7 @@ def test_bad_credentials(guarded: Rest, keys: Keys, where: tuple[str, str], wron
 
 
 @pytest.mark.parametrize("where", [where for where in EVERYTHING if EVERYTHING[where].need != "health"], ids=ids)
-def test_the_wrong_scope(guarded: Rest, keys: Keys, where: tuple[str, str]):
+def test_the_wrong_scope_gets_403(guarded: Rest, keys: Keys, where: tuple[str, str]):
     others = {"predict": ["metadata", "admin"], "metadata": ["predict"], "admin": ["predict", "metadata"]}
     need = EVERYTHING[where].need
     before = len(guarded.manager.touched)
@@ -165,8 +165,8 @@ def test_the_wrong_scope(guarded: Rest, keys: Keys, where: tuple[str, str]):
 
 
 @pytest.mark.parametrize("where", NAMING, ids=ids)
-def test_another_model(guarded: Rest, keys: Keys, where: tuple[str, str]):
-    """The refusal is the same whether there is such a model or not."""
+def test_another_model_gets_the_same_403_whether_it_exists_or_not(guarded: Rest, keys: Keys, where: tuple[str, str]):
+    """The refusal does not reveal whether the model exists."""
     mine = with_scopes(keys, ["predict", "metadata", "admin"], ["dig*"])
     before = len(guarded.manager.touched)
     found = {model: ask(guarded, where, mine, model) for model in ("secret", "nosuch")}
@@ -177,7 +177,7 @@ def test_another_model(guarded: Rest, keys: Keys, where: tuple[str, str]):
 
 @pytest.mark.parametrize("kind", ["static", "jwt"])
 @pytest.mark.parametrize("where", EVERYTHING, ids=ids)
-def test_good_credentials(guarded: Rest, keys: Keys, where: tuple[str, str], kind: str):
+def test_good_credentials_are_served(guarded: Rest, keys: Keys, where: tuple[str, str], kind: str):
     need = EVERYTHING[where].need
     scope = "predict" if need == "health" else need
     models = ["*"] if where[1] == "/metrics" else ["digits"]
@@ -186,24 +186,24 @@ def test_good_credentials(guarded: Rest, keys: Keys, where: tuple[str, str], kin
     assert status in EVERYTHING[where].good, answer.body
 
 
-def test_metrics_name_every_model_and_so_need_every_model(guarded: Rest, keys: Keys):
+def test_metrics_need_access_to_every_model(guarded: Rest, keys: Keys):
     assert guarded.get("/metrics", authorization=with_scopes(keys, ["metadata"], ["dig*"])).status == 403
 
 
-def test_lists_show_what_is_the_callers(guarded: Rest, keys: Keys):
+def test_lists_show_only_the_callers_models(guarded: Rest, keys: Keys):
     mine = headers(with_scopes(keys, ["metadata"], ["dig*"]))
     assert {entry["name"] for entry in guarded.post("/v2/repository/index", {}, **mine).json} == {"digits"}
     assert {entry["name"] for entry in guarded.get("/v2/models/stats", **mine).json["model_stats"]} == {"digits"}
 
 
 @pytest.mark.parametrize("path", ["models/digits/infer", "repository/models/digits/load"])
-def test_a_stranger_is_refused_before_the_body_is_read(guarded: Rest, path: str):
+def test_a_caller_without_credentials_is_refused_before_the_body_is_read(guarded: Rest, path: str):
     sock = guarded.raw()
     sock.sendall(f"POST /v2/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n\r\n".encode())
     assert sock.recv(4096).startswith(b"HTTP/1.1 401 ")
 
 
-def test_what_is_opened_needs_nothing(keys: Keys, tmp_path):
+def test_pages_in_auth_open_need_no_credentials(keys: Keys, tmp_path):
     config = settings(tmp_path, keys)
     config["auth"]["open"] = ["metrics", "reflection"]
     with Rest(**config) as rest:

@@ -1,4 +1,4 @@
-"""What bad tokens may cost over HTTP, on the port with REST and on that without."""
+"""Bad tokens over HTTP, on the server with REST and on the one without."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inferd.server.http.server import HttpServer
 
 
 def metrics(address: str, token: str, source: str) -> tuple[int, str]:
-    """Status and error of /metrics, asked for from an address of this machine."""
+    """Status and error of a GET of /metrics from the address `source` of this machine."""
     connection = http.client.HTTPConnection(address, timeout=20, source_address=(source, 0))
     try:
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
@@ -49,7 +49,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Authority], str]
         server.stop()
 
 
-def test_they_are_counted_for_the_address_they_come_from(start: Callable[[Authority], str], tmp_path: Path):
+def test_bad_tokens_are_counted_by_the_address_of_the_client(start: Callable[[Authority], str], tmp_path: Path):
     keys = Keys()
     authority = Authority(guarded_config(tmp_path, keys).auth, lambda: 0.0)
     address = start(authority)
@@ -63,10 +63,13 @@ def test_they_are_counted_for_the_address_they_come_from(start: Callable[[Author
     status, told = metrics(address, good, "127.0.0.1")
     assert (status, "too many came" in told) == (401, True)
     assert metrics(address, good, "127.0.0.2") == (200, "")
-    assert metrics(address, good, "127.0.0.1") == (200, "")  # it is known by now
+    assert metrics(address, good, "127.0.0.1") == (
+        200,
+        "",
+    )  # the token has been accepted before, so it is still checked
 
 
-def test_several_credentials_are_none(start: Callable[[Authority], str], tmp_path: Path):
+def test_several_authorization_headers_are_refused(start: Callable[[Authority], str], tmp_path: Path):
     address = start(Authority(guarded_config(tmp_path, Keys()).auth))
     good = f"Bearer {STATIC}"
     for values, wanted in (((good,), 200), ((good, "Bearer x"), 401), (("Bearer x", good), 401), ((good, good), 401)):

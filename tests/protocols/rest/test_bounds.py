@@ -1,4 +1,4 @@
-"""What REST takes its time and its memory for, and what happens to those who are slow, large, many or gone."""
+"""The bounds of REST on time and memory: clients that are slow, disconnected or many, and bodies that are large."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_all(sock: Any) -> bytes:
 
 
 def held(rest: Rest) -> Any:
-    """The scheduler of the model, which answers nobody until told to."""
+    """The scheduler of the model, holding all requests until `release`."""
     scheduler = rest.scheduler("digits")
     scheduler.holding = True
     return scheduler
@@ -60,7 +60,7 @@ def nothing_in_flight(rest: Rest) -> None:
     )
 
 
-def test_a_body_over_the_limit_is_refused_and_the_connection_ends() -> None:
+def test_a_body_over_the_limit_is_refused_and_the_connection_closed() -> None:
     with Rest(**SMALL) as rest:
         exact = json.dumps(X).encode().ljust(4096)
         assert rest.post(INFER, exact).status == 200
@@ -71,8 +71,8 @@ def test_a_body_over_the_limit_is_refused_and_the_connection_ends() -> None:
         nothing_in_flight(rest)
 
 
-def test_a_body_without_a_length_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_STALL", 3600.0)  # it has come whole: nothing is left to be waited for
+def test_a_chunked_body_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_STALL", 3600.0)  # the whole body has been sent, so the server must not wait
     with Rest(**SMALL) as rest:
         connection = http.client.HTTPConnection(rest.host, rest.port, timeout=WAIT)
         connection.request("POST", INFER, iter([b" " * 1000] * 5), encode_chunked=True)
@@ -80,7 +80,7 @@ def test_a_body_without_a_length_is_bounded_too(monkeypatch: pytest.MonkeyPatch)
         connection.close()
 
 
-def test_who_asks_first_need_not_send_what_would_be_refused() -> None:
+def test_expect_100_continue_is_refused_before_the_body_is_sent() -> None:
     with Rest(HttpLimits(head=1.0), **SMALL) as rest:
         sock = rest.raw()
         sock.sendall(request(b"", "Expect: 100-continue", length=10**9))
@@ -88,7 +88,7 @@ def test_who_asks_first_need_not_send_what_would_be_refused() -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-def test_a_bomb_does_not_go_off(pack: Any) -> None:
+def test_a_compression_bomb_is_refused(pack: Any) -> None:
     with Rest(http={"max_body": "1MiB"}) as rest:
         bomb = pack(bytes(64 * 2**20))
         refused = rest.post(INFER, bomb, Content_Encoding="gzip" if pack is gzip.compress else "deflate")
@@ -98,7 +98,7 @@ def test_a_bomb_does_not_go_off(pack: Any) -> None:
         nothing_in_flight(rest)
 
 
-def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+def test_a_body_that_does_not_arrive_gets_408() -> None:
     with Rest(HttpLimits(head=1.0), http={"timeout": "200ms"}) as rest:
         sock = rest.raw()
         sock.sendall(request(b"{", length=100))
@@ -108,7 +108,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         nothing_in_flight(rest)
 
 
-def test_a_request_that_takes_too_long_is_told_and_cancelled() -> None:
+def test_a_request_over_http_timeout_gets_504_and_is_cancelled() -> None:
     with Rest(http={"timeout": "200ms"}) as rest:
         scheduler = held(rest)
         refused = rest.post(INFER, X)
@@ -130,7 +130,7 @@ def test_the_deadline_reaches_the_scheduler() -> None:
         thread.join()
 
 
-def test_a_client_that_goes_away_cancels_its_request(rest: Rest) -> None:
+def test_a_disconnect_cancels_the_request(rest: Rest) -> None:
     scheduler = held(rest)
     sock = rest.raw()
     sock.sendall(request(json.dumps(X).encode()))
@@ -142,7 +142,7 @@ def test_a_client_that_goes_away_cancels_its_request(rest: Rest) -> None:
     assert rest.post(INFER, X).status == 200
 
 
-def test_a_client_that_goes_away_while_it_sends(rest: Rest) -> None:
+def test_a_disconnect_while_the_body_is_sent_leaves_nothing_in_flight(rest: Rest) -> None:
     sock = rest.raw()
     sock.sendall(request(b"{", length=1000))
     eventually(lambda: rest.inflight.calls == 1, "the request has begun", limit=WAIT)
@@ -150,7 +150,7 @@ def test_a_client_that_goes_away_while_it_sends(rest: Rest) -> None:
     nothing_in_flight(rest)
 
 
-def test_calls_and_bytes_count_with_everything_else() -> None:
+def test_requests_count_towards_inflight_calls_and_bytes() -> None:
     with Rest(inflight={"calls": 2, "bytes": "1MiB"}) as rest:
         scheduler = held(rest)
         body = json.dumps(X).encode()
@@ -170,7 +170,7 @@ def test_calls_and_bytes_count_with_everything_else() -> None:
         nothing_in_flight(rest)
 
 
-def test_bytes_over_the_budget_are_refused() -> None:
+def test_bytes_over_inflight_bytes_are_refused() -> None:
     with Rest(inflight={"calls": 10, "bytes": "64KiB"}) as rest:
         scheduler = held(rest)
         sock = rest.raw()
@@ -183,7 +183,7 @@ def test_bytes_over_the_budget_are_refused() -> None:
         nothing_in_flight(rest)
 
 
-def test_while_one_request_runs_others_are_answered(rest: Rest) -> None:
+def test_other_requests_are_answered_while_one_runs(rest: Rest) -> None:
     scheduler = held(rest)
     waiting = [rest.raw() for _ in range(20)]
     for sock in waiting:
@@ -196,8 +196,8 @@ def test_while_one_request_runs_others_are_answered(rest: Rest) -> None:
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
 
 
-def test_large_bodies_are_read_elsewhere_while_others_are_answered(rest: Rest) -> None:
-    """A body that hangs in a worker does not keep the loop from answering."""
+def test_a_large_body_is_parsed_on_a_worker_thread(rest: Rest) -> None:
+    """Even when all worker threads hang, the event loop answers small requests."""
     entered, free = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -240,7 +240,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         assert len(whole.body) > 20_000_000
 
 
-def test_draining_refuses_what_is_new_and_waits_for_what_runs(rest: Rest) -> None:
+def test_draining_refuses_new_requests_and_waits_for_running_ones(rest: Rest) -> None:
     scheduler = held(rest)
     sock = rest.raw()
     sock.sendall(request(json.dumps(X).encode()))
@@ -266,14 +266,14 @@ def test_a_load_may_take_longer_than_a_request() -> None:
         thread.start()
         eventually(lambda: rest.manager.asked, "the load has begun", limit=WAIT)
         scheduler = held(rest)
-        assert rest.post(INFER, X).status == 504  # so much time has passed
+        assert rest.post(INFER, X).status == 504  # so http.timeout has passed for the load, too
         assert scheduler.cancelled.wait(WAIT)
         wish.set_result(rest.manager.status("digits"))
         thread.join(WAIT)
         assert answers == [200]
 
 
-def test_the_end_does_not_wait_for_what_hangs_and_says_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_stop_answers_hanging_requests_with_503_and_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with Rest() as rest:
         scheduler = held(rest)
         sock = rest.raw()
@@ -287,7 +287,7 @@ def test_the_end_does_not_wait_for_what_hangs_and_says_nothing_of_it(caplog: pyt
         assert caplog.text == ""
 
 
-def test_a_connection_is_used_again_after_any_answer_but_the_worst(rest: Rest) -> None:
+def test_a_connection_is_kept_after_an_error_response(rest: Rest) -> None:
     connection = http.client.HTTPConnection(rest.host, rest.port, timeout=WAIT)
     connection.connect()
     local = connection.sock.getsockname()
@@ -298,8 +298,9 @@ def test_a_connection_is_used_again_after_any_answer_but_the_worst(rest: Rest) -
 
 
 @pytest.mark.parametrize("path", ["/v2/nowhere", "/v2", "/healthz"])
-def test_what_is_left_of_a_body_that_nobody_reads_is_no_head(rest: Rest, path: str) -> None:
-    """A request may be refused before its body has come; what follows on the connection is the next request."""
+def test_the_unread_rest_of_a_body_is_not_parsed_as_a_request(rest: Rest, path: str) -> None:
+    """A request may be refused before its body has been received; the next request on the connection is still parsed
+    correctly."""
     connection = http.client.HTTPConnection(rest.host, rest.port, timeout=WAIT)
     connection.connect()
     local = connection.sock.getsockname()
@@ -311,8 +312,8 @@ def test_what_is_left_of_a_body_that_nobody_reads_is_no_head(rest: Rest, path: s
 
 
 @pytest.mark.parametrize("path", ["/v2/nowhere", "/healthz"])
-def test_who_is_still_sending_sees_why_it_is_refused(rest: Rest, path: str) -> None:
-    """urllib, like Node's agent of old, asks with `Connection: close` and looks at the answer when all is sent."""
+def test_a_client_that_is_still_sending_sees_the_refusal(rest: Rest, path: str) -> None:
+    """urllib (and old agents of Node) send `Connection: close` and read the response only after sending everything."""
     asked = urllib.request.Request(f"http://{rest.address}{path}", b"x" * 2**23, method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(asked, timeout=WAIT)
@@ -320,21 +321,21 @@ def test_who_is_still_sending_sees_why_it_is_refused(rest: Rest, path: str) -> N
     caught.value.close()
 
 
-def test_a_connection_that_is_to_close_does_not_wait_for_ever() -> None:
+def test_a_connection_to_be_closed_does_not_wait_for_the_body_for_ever() -> None:
     with Rest(limits=HttpLimits(head=0.2)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\nx")
         assert read_all(sock).startswith(b"HTTP/1.1 404")
 
 
-def test_a_body_that_nobody_reads_must_end() -> None:
+def test_an_unread_body_must_end_within_the_idle_time() -> None:
     with Rest(limits=HttpLimits(idle=0.2)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx")
         assert read_all(sock).startswith(b"HTTP/1.1 404")
 
 
-def test_a_client_is_waited_for_behind_a_body_that_nobody_read() -> None:
+def test_the_head_timeout_applies_after_an_unread_body() -> None:
     with Rest(limits=HttpLimits(head=0.5)) as rest:
         sock = rest.raw()
         sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
@@ -342,11 +343,11 @@ def test_a_client_is_waited_for_behind_a_body_that_nobody_read() -> None:
         while not answer.endswith(b'"}'):
             answer += sock.recv(1000)
         sock.sendall(b"x" * 10 + b"GET /v2 HT")
-        assert read_all(sock) == b""  # the head that has begun is one of those that must come soon
+        assert read_all(sock) == b""  # the head that has begun did not arrive in time
 
 
-def test_fastapi_comes_with_the_first_request_for_it() -> None:
-    """In a process of its own, where nothing else has imported it."""
+def test_fastapi_is_imported_at_the_first_rest_request() -> None:
+    """In a new process, where nothing else has imported FastAPI."""
     code = """
 import sys
 from support.rest import Rest

@@ -1,4 +1,4 @@
-"""Each client within its bounds over REST: 429 with Retry-After."""
+"""`limits.clients` over REST: a client over its limits gets 429 with Retry-After."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def limited(**clients: object) -> Rest:
         ("GET", "/v1/models/digits", None),
     ],
 )
-def test_past_the_rate(method: str, path: str, body: object):
+def test_a_client_over_its_rate_gets_429_and_retry_after(method: str, path: str, body: object):
     with limited(rate=0.01, burst=1) as rest:
-        assert rest.ask(method, path, body).status == 200  # counted once, whatever it calls
+        assert rest.ask(method, path, body).status == 200  # counted once, even if it calls a gRPC method
         answer = rest.ask(method, path, body)
         assert answer.status == 429
         assert "limits.clients.rate" in answer.error
@@ -35,7 +35,7 @@ def test_past_the_rate(method: str, path: str, body: object):
         assert rest.get("/healthz").status == 200
 
 
-def test_too_much_at_once():
+def test_a_client_over_its_concurrency_gets_429():
     with limited(concurrency=1) as rest:
         rest.scheduler("digits").holding = True
         held: list[int] = []

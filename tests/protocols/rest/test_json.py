@@ -1,4 +1,4 @@
-"""JSON to arrays and back: round trips, and junk of every kind."""
+"""JSON to arrays and back: round trips, values that do not fit, and junk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JUNK = st.recursive(
 
 
 def nested(array: np.ndarray) -> np.ndarray:
-    """The shape that JSON can tell: behind a 0 there is nothing to see."""
+    """The array with the shape that JSON can represent: sizes after a 0 are lost."""
     if 0 not in array.shape:
         return array
     first = array.shape.index(0)
@@ -37,7 +37,7 @@ def nested(array: np.ndarray) -> np.ndarray:
 
 
 @given(st.sampled_from(NUMERIC).flatmap(lambda d: st.tuples(st.just(d), SHAPES, st.data())))
-def test_numbers_come_back_as_they_went(drawn: Any) -> None:
+def test_arrays_of_numbers_round_trip(drawn: Any) -> None:
     dtype, shape, data = drawn
     if dtype is DType.BF16:
         array = data.draw(hnp.arrays(np.float32, shape, elements=st.floats(width=16))).astype(dtype.numpy)
@@ -45,20 +45,20 @@ def test_numbers_come_back_as_they_went(drawn: Any) -> None:
         array = data.draw(hnp.arrays(dtype.numpy, shape))
     back = array_of(loads(array_text(array)), dtype, "x")
     assert back.dtype == array.dtype
-    if dtype is DType.BF16:  # of a type that is not its own numpy cannot tell that two are no numbers
+    if dtype is DType.BF16:  # numpy cannot compare NaNs of types that are not its own
         back, array = back.astype(np.float32), array.astype(np.float32)
     np.testing.assert_array_equal(back, nested(array))
 
 
 @given(hnp.arrays(object, SHAPES, elements=st.binary(max_size=5)))
-def test_strings_come_back_as_they_went(array: np.ndarray) -> None:
+def test_arrays_of_strings_round_trip(array: np.ndarray) -> None:
     back = array_of(loads(dumps(value_of(array, text_or_b64))), DType.STRING, "x", b64_or_utf8)
     assert back.tolist() == nested(array).tolist()
     assert back.shape == nested(array).shape
 
 
 @given(JUNK, st.sampled_from(list(DType)))
-def test_junk_is_refused_or_is_what_it_says(value: Any, dtype: DType) -> None:
+def test_junk_becomes_an_array_of_the_type_or_is_refused(value: Any, dtype: DType) -> None:
     array, refusal = None, "x: "
     try:
         array = array_of(value, dtype, "x")
@@ -76,7 +76,7 @@ def test_junk_is_refused_or_is_what_it_says(value: Any, dtype: DType) -> None:
 @example(b'{"a":' * 100_000 + b"NaN")
 @example(b'{"a": NaN')
 @example(b'"\\ud800"')
-def test_texts_that_are_no_json_are_refused(text: bytes) -> None:
+def test_a_text_that_is_not_json_is_refused(text: bytes) -> None:
     refusal = "failed to parse the request JSON buffer"
     try:
         loads(text)
@@ -85,7 +85,7 @@ def test_texts_that_are_no_json_are_refused(text: bytes) -> None:
     assert refusal.startswith("failed to parse the request JSON buffer")
 
 
-def test_depth_is_bounded() -> None:
+def test_the_depth_of_nesting_is_bounded() -> None:
     deep = loads(b"[" * 40 + b"1" + b"]" * 40)
     for dtype in (DType.FP32, DType.STRING):
         with pytest.raises(InvalidRequest, match="at most 32 levels"):
@@ -105,7 +105,7 @@ def test_depth_is_bounded() -> None:
         ([[1], 2], DType.INT64, "ragged"),
     ],
 )
-def test_what_does_not_fit(value: Any, dtype: DType, words: str | None) -> None:
+def test_values_that_do_not_fit_the_type_are_refused(value: Any, dtype: DType, words: str | None) -> None:
     if words is None:
         assert math.isinf(array_of(value, dtype, "x"))
         return
@@ -125,7 +125,7 @@ def long_text(shape: tuple[int, ...], whole: bool = False, before: str = '"x": '
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("shape", [(60_000,), (300, 200), (20, 30, 100), (1, 1, 60_000), (60_000, 1, 1), (2, 30_000)])
-def test_long_lists_are_read_in_pieces_with_the_same_result(shape: tuple[int, ...], whole: bool) -> None:
+def test_long_lists_are_parsed_in_pieces_with_the_same_result(shape: tuple[int, ...], whole: bool) -> None:
     array, text = long_text(shape, whole)
     assert len(text) >= LONG
     value = loads(text)
@@ -145,7 +145,7 @@ def test_long_lists_are_read_in_pieces_with_the_same_result(shape: tuple[int, ..
             array_of(value["x"], dtype, "x")
 
 
-def test_several_long_lists_and_what_lies_between() -> None:
+def test_several_long_lists_in_one_text() -> None:
     one, first = long_text((50_000,))
     two, second = long_text((200, 300), whole=True)
     text = b'{"inputs": [%s, {"s": "[1,2,3]"}, %s], "t": [1, 2]}' % (first, second)
@@ -173,7 +173,7 @@ BIG = ",".join(["1.5"] * 80_000)
         f'{{"x": {{"y": [{BIG}, NaN]}}}}',
     ],
 )
-def test_what_only_looks_like_a_long_list_is_read_as_ever(text: str) -> None:
+def test_text_that_only_looks_like_a_long_list_is_parsed_as_usual(text: str) -> None:
     expected = json.loads(text)
     value = loads(text.encode())
     found = value.get("x") if isinstance(value, dict) else value
@@ -202,7 +202,7 @@ def test_what_only_looks_like_a_long_list_is_read_as_ever(text: str) -> None:
         f'"x": [{BIG}]',
     ],
 )
-def test_long_texts_that_are_no_json_are_refused(text: str) -> None:
+def test_a_long_text_that_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         json.loads(text)
     with pytest.raises(InvalidRequest, match="failed to parse"):
@@ -211,7 +211,7 @@ def test_long_texts_that_are_no_json_are_refused(text: str) -> None:
 
 @given(st.lists(st.sampled_from([b"[", b"]", b",", b"1", b"-2.5", b" ", b"[1,2]", b"1" * 5000 + b"."]), max_size=30))
 def test_pieces_never_accept_what_the_parser_refuses(parts: list[bytes]) -> None:
-    """A long list with something odd in its middle is read as the parser reads it, or refused."""
+    """A long list with other tokens in the middle gives the parser's value, or is refused if the parser refuses it."""
     text = b'{"x": [%s,%s%s]}' % (BIG.encode(), b"".join(parts), BIG.encode())
     try:
         expected = json.loads(text)["x"]
@@ -223,7 +223,7 @@ def test_pieces_never_accept_what_the_parser_refuses(parts: list[bytes]) -> None
     assert (found.array.tolist() if isinstance(found, Numbers) else found) == expected
 
 
-def test_short_texts_are_not_looked_at_twice() -> None:
+def test_loads_long_refuses_a_text_without_long_lists() -> None:
     with pytest.raises(ValueError, match="no long lists"):
         loads_long(b'{"x": [1, 2, 3]}')
 
@@ -238,12 +238,12 @@ def test_long_arrays_are_written_in_pieces_with_the_same_result(shape: tuple[int
 
 
 @pytest.mark.parametrize("text", ['{"a": "\\ud800", "b": NaN}', '{"\\uDFFF": NaN}', '["\\ud83dx", -Infinity]'])
-def test_half_a_character_is_refused_beside_nan_too(text: str) -> None:
+def test_half_a_surrogate_pair_is_refused_beside_nan(text: str) -> None:
     with pytest.raises(InvalidRequest, match="failed to parse"):
         loads(text.encode())
     with pytest.raises(InvalidRequest, match="failed to parse"):
         loads(text.encode("utf-16"))
 
 
-def test_whole_characters_beside_nan() -> None:
+def test_a_surrogate_pair_beside_nan_is_accepted() -> None:
     assert loads(b'["\\ud83d\\ude00", Infinity]') == ["\N{GRINNING FACE}", math.inf]

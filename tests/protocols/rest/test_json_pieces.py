@@ -1,4 +1,4 @@
-"""Long JSON texts in pieces: the same value as in one go, and never long in one go."""
+"""Long JSON texts parsed in pieces: the value is the same as when parsed at once, and no piece is long."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VALUES = st.recursive(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is long."""
+    """Sets the bounds so low that every text counts as long."""
     monkeypatch.setattr(json_pieces, "LONG", 8)
     monkeypatch.setattr(json_pieces, "_CHUNK", 7)
     monkeypatch.setattr(json_pieces, "_PIECE", 28)
@@ -46,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @for_any(VALUES, st.booleans(), st.booleans())
-def test_the_same_value_as_in_one_go(value: Any, ascii_only: bool, spaced: bool) -> None:
+def test_parsing_in_pieces_gives_the_same_value(value: Any, ascii_only: bool, spaced: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=1 if spaced else None).encode()
     assert parse(text) == value
 
@@ -54,7 +54,7 @@ def test_the_same_value_as_in_one_go(value: Any, ascii_only: bool, spaced: bool)
 @pytest.mark.usefixtures("small")
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @for_any(VALUES, st.integers(0, 10**6), st.sampled_from([b"", b"[", b"]", b"{", b"}", b",", b'"', b"\\", b"x"]))
-def test_what_is_no_json_is_none_in_pieces_either(value: Any, place: int, change: bytes) -> None:
+def test_parsing_in_pieces_refuses_what_json_refuses(value: Any, place: int, change: bytes) -> None:
     text = json.dumps(value).encode()
     place %= len(text)
     broken = text[:place] + change + text[place + 1 :]
@@ -80,7 +80,7 @@ SHAPES: dict[str, Callable[[int], Any]] = {
 
 
 @pytest.mark.parametrize("shape", sorted(SHAPES))
-def test_nothing_is_parsed_in_one_long_go(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_piece_is_longer_than_the_bound(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value = SHAPES[shape](60_000)
     text = json.dumps(value).encode()
     lengths: list[int] = []
@@ -96,7 +96,7 @@ def test_nothing_is_parsed_in_one_long_go(shape: str, monkeypatch: pytest.Monkey
     assert max(lengths) <= json_pieces._PIECE + 2
 
 
-def test_what_cannot_be_cut_is_refused_when_it_is_long() -> None:
+def test_a_long_text_that_cannot_be_divided_is_refused() -> None:
     deep: Any = ["x" * 90] * 100_000
     for _ in range(20):
         deep = [deep]
@@ -114,7 +114,7 @@ def test_what_cannot_be_cut_is_refused_when_it_is_long() -> None:
 
 @pytest.mark.parametrize("dtype", [DType.FP32, DType.INT64, DType.STRING])
 @pytest.mark.parametrize("shape", [(10_000,), (10_000, 3), (2, 9_000), (1, 1, 9_000), (9_000, 0)])
-def test_long_lists_become_the_same_arrays(dtype: DType, shape: tuple[int, ...]) -> None:
+def test_long_lists_become_the_same_arrays_as_short_ones(dtype: DType, shape: tuple[int, ...]) -> None:
     items = np.arange(np.prod(shape))
     wanted = items.astype(str).astype(object) if dtype is DType.STRING else items.astype(dtype.numpy)
     found = array_of(wanted.reshape(shape).tolist(), dtype, "here")
@@ -133,12 +133,12 @@ def test_long_lists_become_the_same_arrays(dtype: DType, shape: tuple[int, ...])
         ([[1] * 5000, 1], "ragged"),
     ],
 )
-def test_long_lists_that_are_no_arrays(value: Any, words: str) -> None:
+def test_long_lists_that_do_not_fit_are_refused(value: Any, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         array_of(value, DType.INT64, "here")
 
 
-def test_many_rows_of_small_objects() -> None:
+def test_many_rows_of_small_objects_become_columns() -> None:
     number = 60_000
     body = json.dumps({"instances": [{"a": i / 2, "t": f"<{i}>"} for i in range(number)]}).encode()
     specs = (TensorSpec("a", DType.FP32, (-1,)), TensorSpec("t", DType.STRING, (-1,)))

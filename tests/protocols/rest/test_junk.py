@@ -1,4 +1,5 @@
-"""Whatever is sent, the answer is JSON with a clear error, never a 500 or a traceback; and the server goes on."""
+"""For any input, the response is a result or JSON with a clear error, never a 500 or a traceback; and the server keeps
+serving."""
 
 from __future__ import annotations
 
@@ -85,17 +86,19 @@ def send(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> None:
 
 @given(st.sampled_from(PATHS), st.one_of(OIP, TFS, JUNK), HEADERS)
 @settings(max_examples=300)
-def test_json_of_any_kind(site: Rest, path: str, value: Any, headers: dict[str, str]) -> None:
+def test_any_json_gets_an_answer_or_a_clear_error(site: Rest, path: str, value: Any, headers: dict[str, str]) -> None:
     send(site, path, json.dumps(value).encode(), headers)
 
 
 @given(st.sampled_from(PATHS), st.binary(max_size=200), HEADERS)
-def test_bytes_of_any_kind(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> None:
+def test_any_bytes_get_an_answer_or_a_clear_error(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> None:
     send(site, path, body, headers)
 
 
 @given(st.integers(0, 400), st.binary(max_size=60), st.integers(-5, 100))
-def test_tensors_of_any_size_behind_the_json(site: Rest, length: int, raw: bytes, size: int) -> None:
+def test_any_sizes_of_binary_tensors_get_an_answer_or_a_clear_error(
+    site: Rest, length: int, raw: bytes, size: int
+) -> None:
     tensor = {"name": "in_FP32", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": size}}
     head = {"inputs": [tensor]}
     body = json.dumps(head).encode() + raw
@@ -104,7 +107,7 @@ def test_tensors_of_any_size_behind_the_json(site: Rest, length: int, raw: bytes
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40))
-def test_paths_of_any_kind(site: Rest, tail: str) -> None:
+def test_any_path_gets_an_answer_below_500(site: Rest, tail: str) -> None:
     connection = http.client.HTTPConnection(site.host, site.port, timeout=WAIT)
     for start in ("/v1/models/", "/v2/models/", "/v2/"):
         connection.request("GET", start + tail)
@@ -114,7 +117,7 @@ def test_paths_of_any_kind(site: Rest, tail: str) -> None:
     connection.close()
 
 
-def test_the_server_goes_on(site: Rest) -> None:
+def test_the_server_answers_after_all_junk(site: Rest) -> None:
     answer = site.post(PATHS[0], {"inputs": [tensor("x", [[1.0]])]})
     assert answer.status == 200
     assert (site.inflight.calls, site.inflight.nbytes) == (0, 0)

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over REST, byte by byte, against fake models."""
+"""The Open Inference Protocol over REST: requests and responses in full, against fake models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def with_binary(head, *tensors, **headers):
     return b"".join((text, *tensors)), {"Inference_Header_Content_Length": str(len(text)), **headers}
 
 
-def test_json_both_ways(rest: Rest) -> None:
+def test_json_request_and_json_response(rest: Rest) -> None:
     answer = rest.post(INFER, {"id": "a", **X})
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
@@ -50,8 +50,8 @@ def test_data_may_be_flat_or_nested(rest: Rest, data: list) -> None:
     assert output(answer)["data"] == [2, 4, 6, 8]
 
 
-def test_null_says_as_much_as_nothing(rest: Rest) -> None:
-    """Clients that write every field of their own classes send it for what is not set."""
+def test_null_members_count_as_absent(rest: Rest) -> None:
+    """Clients that serialize every field of a class send null for fields that are not set."""
     nothing = dict.fromkeys(("id", "parameters", "outputs"))
     x = {**X["inputs"][0], "parameters": None}
     assert rest.post(INFER, {**nothing, "inputs": [x]}).json == rest.post(INFER, X).json
@@ -61,13 +61,13 @@ def test_null_says_as_much_as_nothing(rest: Rest) -> None:
     assert rest.post("/v2/repository/models/digits/load", {"parameters": None}).status == 200
 
 
-def test_outputs_asked_for_come_in_that_order(rest: Rest) -> None:
+def test_outputs_come_in_the_order_of_the_request(rest: Rest) -> None:
     answer = rest.post(INFER, {**X, "outputs": [{"name": "z"}, {"name": "y"}]})
     assert [each["name"] for each in answer.json["outputs"]] == ["z", "y"]
     assert "unexpected inference output 'q'" in rest.post(INFER, {**X, "outputs": [{"name": "q"}]}).error
 
 
-def test_tensors_as_bytes_both_ways(rest: Rest) -> None:
+def test_binary_request_and_binary_response(rest: Rest) -> None:
     x = np.array([[1, 2, 3]], "<f4")
     head = {
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}],
@@ -89,13 +89,13 @@ def test_tensors_as_bytes_both_ways(rest: Rest) -> None:
 
 
 @pytest.mark.parametrize(("own", "expected"), [({}, True), ({"binary_data": False}, False)])
-def test_an_output_s_own_flag_wins_over_the_request_s(rest: Rest, own: dict, expected: bool) -> None:
+def test_an_outputs_binary_flag_overrides_the_requests(rest: Rest, own: dict, expected: bool) -> None:
     asked = {**X, "parameters": {"binary_data_output": True}, "outputs": [{"name": "y", "parameters": own}]}
     answer = rest.post(INFER, asked)
     assert ("Inference-Header-Content-Length" in answer.headers) == expected
 
 
-def test_bytes_alone_are_the_only_input(rest: Rest) -> None:
+def test_a_raw_binary_body_is_the_only_input(rest: Rest) -> None:
     signature = Signature("s", (TensorSpec("x", DType.FP32, (-1, -1)),), (TensorSpec("x", DType.FP32, (-1, -1)),))
     add(rest.manager, "raw", (signature,), dict)
     answer = rest.post("/v2/models/raw/infer", np.arange(5, dtype="<f4").tobytes(), Inference_Header_Content_Length="0")
@@ -110,7 +110,7 @@ def test_bytes_alone_are_the_only_input(rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("dtype", [d for d in DType if d not in (DType.FP16, DType.BF16)])
-def test_every_element_type_as_json(rest: Rest, dtype: DType) -> None:
+def test_every_element_type_round_trips_as_json(rest: Rest, dtype: DType) -> None:
     values = {"b": [[True, False]], "O": [["a", "ü\0"]]}.get(dtype.numpy.kind, [[0, 100]])
     name = dtype.oip_name
     answer = rest.post(
@@ -126,7 +126,7 @@ def test_every_element_type_as_json(rest: Rest, dtype: DType) -> None:
 
 
 @pytest.mark.parametrize("name", ["FP16", "BF16"])
-def test_half_floats_only_as_bytes(rest: Rest, name: str) -> None:
+def test_fp16_and_bf16_are_binary_only(rest: Rest, name: str) -> None:
     asked = {"inputs": [tensor(f"in_{name}", [[1.0]], name)], "outputs": [{"name": f"out_{name}"}]}
     refused = rest.post("/v2/models/echo/infer", asked)
     assert refused.status == 400
@@ -142,13 +142,13 @@ def test_half_floats_only_as_bytes(rest: Rest, name: str) -> None:
     assert rest.post("/v2/models/echo/infer", body, **headers).body.endswith(b"\x80\x3f")
 
 
-def test_nan_and_infinity_travel_as_tokens(rest: Rest) -> None:
+def test_nan_and_infinity_are_json_tokens(rest: Rest) -> None:
     text = '{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[NaN,Infinity,-Infinity,0.1]}]}'
     answer = rest.post(INFER, text)
     assert b"[NaN,Infinity,-Infinity,0.1]" in answer.body
 
 
-def test_strings_that_are_no_text_need_the_binary_form(rest: Rest) -> None:
+def test_strings_that_are_not_utf8_need_the_binary_form(rest: Rest) -> None:
     head = {
         "inputs": [{"name": "in_BYTES", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": 5}}],
         "outputs": [{"name": "out_BYTES"}],
@@ -160,7 +160,7 @@ def test_strings_that_are_no_text_need_the_binary_form(rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_compressed_both_ways(rest: Rest, encoding: str) -> None:
+def test_compressed_requests_and_responses(rest: Rest, encoding: str) -> None:
     text = json.dumps({"inputs": [tensor("x", [[1.0] * 600])]}).encode()
     body = gzip.compress(text) if encoding == "gzip" else zlib.compress(text)
     answer = rest.post(INFER, body, Content_Encoding=encoding, Accept_Encoding=f"{encoding}, br")
@@ -170,7 +170,7 @@ def test_compressed_both_ways(rest: Rest, encoding: str) -> None:
     assert "Content-Encoding" not in rest.post(INFER, body, Content_Encoding=encoding).headers
 
 
-def test_what_is_not_compressed_as_said_is_refused(rest: Rest) -> None:
+def test_a_body_that_is_not_in_its_coding_is_refused(rest: Rest) -> None:
     for body, encoding in ((b"{}", "gzip"), (gzip.compress(b"{}")[:-9], "gzip"), (b"{}", "br"), (b"\x08", "deflate")):
         refused = rest.post(INFER, body, Content_Encoding=encoding)
         assert refused.status == 400, encoding
@@ -185,20 +185,20 @@ def test_what_is_not_compressed_as_said_is_refused(rest: Rest) -> None:
     ],
     ids=["codings", "parts"],
 )
-def test_what_would_be_decoded_again_and_again_is_refused(rest: Rest, encoding: str, body: bytes, words: str) -> None:
+def test_too_many_codings_or_gzip_members_are_refused(rest: Rest, encoding: str, body: bytes, words: str) -> None:
     refused = rest.post("/v2/models/digits/infer", body, Content_Encoding=encoding)
     assert refused.status == 400
     assert words in refused.error
 
 
-def test_a_body_of_several_parts_and_two_codings(rest: Rest) -> None:
+def test_several_gzip_members_and_two_codings_are_decoded(rest: Rest) -> None:
     text = json.dumps({"inputs": [tensor("x", [[1.0, 2.0]])]}).encode()
     parts = b"".join(gzip.compress(text[n : n + 7]) for n in range(0, len(text), 7))
     answer = rest.post("/v2/models/digits/infer", zlib.compress(parts), Content_Encoding="gzip, deflate")
     assert answer.status == 200
 
 
-def test_versions_and_labels_in_the_path(rest: Rest) -> None:
+def test_the_path_may_name_a_version_or_label(rest: Rest) -> None:
     rest.manager.available("digits", 2)
     rest.manager.labels["digits"] = {"stable": 1}
     for version, number in (("1", "1"), ("2", "2"), ("stable", "1")):
@@ -210,7 +210,7 @@ def test_versions_and_labels_in_the_path(rest: Rest) -> None:
     assert refused.error.startswith("Request for unknown model: 'digits' version 9 is not found")
 
 
-def test_classification(rest: Rest) -> None:
+def test_classification_returns_top_classes(rest: Rest) -> None:
     asked = {**X, "outputs": [{"name": "y", "parameters": {"classification": 1}}]}
     assert output(rest.post(INFER, asked))["data"] == ["4.000000:1"]
 
@@ -252,7 +252,7 @@ def test_classification(rest: Rest) -> None:
         ({**X, "id": 5}, "'id' of the request must be a string"),
     ],
 )
-def test_bad_requests_are_told_what_is_wrong(rest: Rest, body: object, words: str) -> None:
+def test_bad_requests_are_refused_with_the_reason(rest: Rest, body: object, words: str) -> None:
     refused = rest.post(INFER, body)
     assert refused.status == 400
     assert words in refused.error
@@ -270,7 +270,7 @@ def test_bad_requests_are_told_what_is_wrong(rest: Rest, body: object, words: st
         (None, 8, b"123", "unexpected additional input data"),
     ],
 )
-def test_sizes_that_do_not_fit(rest: Rest, length: str | None, size: int, extra: bytes, words: str) -> None:
+def test_sizes_that_do_not_fit_are_refused(rest: Rest, length: str | None, size: int, extra: bytes, words: str) -> None:
     head = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": size}}]}
     body, headers = with_binary(head, bytes(8), extra)
     if length is not None:
@@ -284,27 +284,27 @@ def test_sizes_that_do_not_fit(rest: Rest, length: str | None, size: int, extra:
     ("error", "status"),
     [(ExecutionFailed("it broke"), 500), (Overloaded("full"), 503), (QueueTimeout("late"), 503)],
 )
-def test_failures_of_the_model_have_triton_s_codes(rest: Rest, error: Exception, status: int) -> None:
+def test_failures_of_the_model_have_tritons_statuses(rest: Rest, error: Exception, status: int) -> None:
     rest.scheduler("digits").refusal = error
     refused = rest.post(INFER, {"id": "7", **X})
     assert refused.status == status
     assert refused.error.startswith("[request id: 7]")
 
 
-def test_an_unexpected_error_shows_nothing_of_the_inside(rest: Rest) -> None:
+def test_an_unexpected_error_reveals_no_details(rest: Rest) -> None:
     rest.manager.crash = RuntimeError("inner secret")
     refused = rest.post(INFER, X, X_Request_Id="q-1")
     assert refused.status == 500
     assert refused.error == "internal error (request id q-1)"
 
 
-def test_requests_are_counted_under_their_protocol(rest: Rest) -> None:
+def test_failed_requests_are_counted_under_their_protocol(rest: Rest) -> None:
     rest.post("/v2/models/nope/infer", X)
     rest.post(INFER, b"{")
     assert rest.metrics.counted == [("", None, "http-oip", "NOT_FOUND"), ("", None, "http-oip", "INVALID_ARGUMENT")]
 
 
-def test_a_model_that_vanishes_meanwhile_is_not_found(rest: Rest) -> None:
+def test_a_model_unloaded_during_the_request_is_not_found(rest: Rest) -> None:
     rest.scheduler("digits").refusal = NotFound("it was unloaded")
     assert rest.post(INFER, X).status == 404
 

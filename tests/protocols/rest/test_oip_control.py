@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over REST without inference: health, metadata, statistics, the repository, /docs."""
+"""The control plane of the Open Inference Protocol over REST: health, metadata, statistics, repository; and /docs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INFER = "/v2/models/digits/infer"
 X = {"inputs": [tensor("x", [[1.5, 2]])]}
 
 
-def test_health_and_metadata(rest: Rest) -> None:
+def test_health_and_metadata_are_answered(rest: Rest) -> None:
     assert (rest.get("/v2/health/live").status, rest.get("/v2/health/live").body) == (200, b"")
     assert rest.get("/v2/health/ready").status == 200
     rest.readiness = ReadinessLike(False, "loading")
@@ -39,7 +39,7 @@ def test_config_and_statistics_have_numbers_as_numbers(rest: Rest) -> None:
     assert {each["name"] for each in rest.get("/v2/models/stats").json["model_stats"]} == {"digits", "echo"}
 
 
-def test_repository(rest: Rest) -> None:
+def test_index_load_and_unload(rest: Rest) -> None:
     index = rest.post("/v2/repository/index").json
     assert {"name": "digits", "version": "1", "state": "READY"} in index
     assert len(rest.post("/v2/repository/index", {"ready": True}).json) == 2
@@ -60,14 +60,14 @@ def test_repository(rest: Rest) -> None:
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "X_Forwarded_For", "Via", "Origin"])
-def test_load_is_for_local_callers_that_nobody_stands_behind(rest: Rest, header: str) -> None:
+def test_load_and_unload_are_refused_to_callers_behind_a_proxy_or_browser(rest: Rest, header: str) -> None:
     refused = rest.post("/v2/repository/models/digits/unload", **{header: "http://evil.example"})
     assert refused.status == 403
     assert "admin.allow" in refused.error
     assert rest.manager.asked == []
 
 
-def test_paths_and_verbs_that_there_are_not(rest: Rest) -> None:
+def test_unknown_paths_and_verbs_get_404_and_405(rest: Rest) -> None:
     assert rest.get("/v2/nothing").status == 404
     assert rest.get("/v2/nothing").error == "no such path: /v2/nothing"
     assert rest.get("/v2/othersharedmemory/status").status == rest.post(f"{INFER}/", X).status == 404
@@ -77,13 +77,13 @@ def test_paths_and_verbs_that_there_are_not(rest: Rest) -> None:
     assert rest.post("/v2/models/digits/generate", {}).status == 501
 
 
-def test_documentation(rest: Rest) -> None:
+def test_the_docs_page_is_complete_and_self_contained(rest: Rest) -> None:
     paths = rest.get("/openapi.json").json["paths"]
     page = rest.get("/docs")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     text = page.body.decode()
     assert all(f"<code>{path}</code>" in text for path in paths)
-    assert not re.findall(r"https?://|<script|@import|src=", text)  # nothing that a browser would have to fetch
+    assert not re.findall(r"https?://|<script|@import|src=", text)  # a browser has nothing else to fetch
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert html.unescape(text).count('"datatype": "FP32"') == 2  # examples of bodies
     assert "/v2/models/{model}/infer" in paths

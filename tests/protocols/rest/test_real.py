@@ -1,4 +1,4 @@
-"""REST against the real server, real models of every framework, and the real tritonclient.http."""
+"""REST on a real server with models of every framework, called by the real tritonclient.http."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def assert_same(answer: Any, expected: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("model", MODELS)
-def test_tritonclient_infer(
+def test_tritonclient_infers_on_every_model(
     client: triton.InferenceServerClient, expected: Any, model: str, binary: bool, compression: str | None
 ) -> None:
     outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("digit", "probabilities")]
@@ -86,7 +86,9 @@ def test_tritonclient_infer(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_tritonclient_async_and_classes(client: triton.InferenceServerClient, expected: Any, model: str) -> None:
+def test_tritonclient_async_infer_and_classification(
+    client: triton.InferenceServerClient, expected: Any, model: str
+) -> None:
     started = [client.async_infer(model, images()) for _ in range(8)]
     for each in started:
         assert_same(each.get_result(), expected[model])
@@ -96,7 +98,7 @@ def test_tritonclient_async_and_classes(client: triton.InferenceServerClient, ex
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_tensorflow_serving_predict(served: Served, expected: Any, model: str) -> None:
+def test_tensorflow_serving_predict_on_every_model(served: Served, expected: Any, model: str) -> None:
     path = f"/v1/models/{model}:predict"
     status, rows = ask(served, "POST", path, {"instances": IMAGES.tolist()})
     assert status == 200
@@ -116,7 +118,7 @@ def test_tensorflow_serving_predict(served: Served, expected: Any, model: str) -
     assert told["model_version_status"][0]["state"] == "AVAILABLE"
 
 
-def test_every_other_call_of_tritonclient(client: triton.InferenceServerClient) -> None:
+def test_every_other_call_of_tritonclient_works_or_is_refused(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("digits_onnx")
@@ -145,7 +147,7 @@ def test_every_other_call_of_tritonclient(client: triton.InferenceServerClient) 
         assert caught.value.status() == "501"
 
 
-def test_errors_are_tritonclient_s_own(client: triton.InferenceServerClient) -> None:
+def test_errors_reach_tritonclient_with_status_and_text(client: triton.InferenceServerClient) -> None:
     for status, words, call in (
         ("404", "Request for unknown model: 'nope'", lambda: client.infer("nope", images())),
         ("404", "version 9 is not found", lambda: client.infer("digits_onnx", images(), model_version="9")),
@@ -161,7 +163,7 @@ def test_errors_are_tritonclient_s_own(client: triton.InferenceServerClient) -> 
         assert caught.value.status() == status
 
 
-def test_tensors_in_shared_memory(client: triton.InferenceServerClient, expected: Any) -> None:
+def test_tensors_in_shared_memory_are_read_and_written(client: triton.InferenceServerClient, expected: Any) -> None:
     key, size = f"/inferd_test_{os.getpid()}_rest", IMAGES.nbytes
     handle = shm.create_shared_memory_region("local", key, size + 200)
     try:
@@ -183,7 +185,7 @@ def test_tensors_in_shared_memory(client: triton.InferenceServerClient, expected
         shm.destroy_shared_memory_region(handle)
 
 
-def test_metrics_tell_rest_from_grpc(served: Served) -> None:
+def test_metrics_have_rest_protocols_of_their_own(served: Served) -> None:
     ask(served, "POST", "/v1/models/digits_onnx:predict", {"instances": IMAGES.tolist()})
     ask(served, "POST", "/v2/models/digits_onnx/infer", {})
     connection = http.client.HTTPConnection(served.http, timeout=60)
@@ -194,7 +196,7 @@ def test_metrics_tell_rest_from_grpc(served: Served) -> None:
     assert 'protocol="http-oip"' in text
 
 
-def test_a_large_request_and_answer(served: Served, expected: Any) -> None:
+def test_a_large_request_gets_its_answer(served: Served, expected: Any) -> None:
     rows = np.tile(IMAGES, (4000, 1))
     status, told = ask(served, "POST", "/v1/models/digits_onnx:predict", {"inputs": rows.tolist()})
     assert status == 200

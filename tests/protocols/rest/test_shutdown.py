@@ -1,4 +1,4 @@
-"""SIGTERM while requests over REST run: what was accepted is answered, what was not is refused as such."""
+"""SIGTERM while REST requests run: accepted requests are answered, later ones are refused with 503."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.server import FAST, Served
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_sigterm_answers_everything_accepted(tmp_path: Path) -> None:
+def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
     directory = prepare_model("onnx", tmp_path / "models", "slow", "batching: {mode: 'off'}\n")
     slow_onnx(directory / "1", turns=5_000)
     answered: list[int] = []

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API, byte by byte, against fake models."""
+"""TensorFlow Serving's REST API: requests and responses in full, against fake models."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def one(rest: Rest, name: str, dtype: DType, run: Any, shape: Any = None, output
 
 
 def two(rest: Rest) -> None:
-    """a FP32 and b STRING in, their sum of sorts out."""
+    """A model "two" that returns its inputs: "a" (FP32) as "n", and "b" (STRING) as "t_bytes"."""
     inputs = (TensorSpec("a", DType.FP32, None), TensorSpec("b", DType.STRING, None))
     outputs = (TensorSpec("n", DType.FP32, None), TensorSpec("t_bytes", DType.STRING, None))
     signature = Signature("serving_default", inputs, outputs)
     add(rest.manager, "two", (signature,), lambda given: {"n": given["a"], "t_bytes": given["b"]})
 
 
-def test_rows_in_rows_out(rest: Rest) -> None:
+def test_a_request_with_rows_gets_rows(rest: Rest) -> None:
     answer = rest.post(PREDICT, {"instances": [[1, 2.5], [3, 4]]})
     assert answer.status == 200
     assert answer.json == {"predictions": [{"y": [2, 5], "z": [1, 2.5]}, {"y": [6, 8], "z": [3, 4]}]}
 
 
-def test_columns_in_columns_out(rest: Rest) -> None:
+def test_a_request_with_columns_gets_columns(rest: Rest) -> None:
     expected = {"outputs": {"y": [[2, 4]], "z": [[1, 2]]}}
     assert rest.post(PREDICT, {"inputs": [[1, 2]]}).json == expected
     assert rest.post(PREDICT, {"inputs": {"x": [[1, 2]]}}).json == expected
 
 
-def test_one_output_stands_alone(rest: Rest) -> None:
+def test_a_single_output_is_not_named(rest: Rest) -> None:
     one(rest, "neg", DType.INT32, lambda x: -x)
     assert rest.post("/v1/models/neg:predict", {"instances": [1, 2]}).json == {"predictions": [-1, -2]}
     assert rest.post("/v1/models/neg:predict", {"inputs": 5}).json == {"outputs": -5}
@@ -57,7 +57,7 @@ def test_one_output_stands_alone(rest: Rest) -> None:
     }
 
 
-def test_several_inputs_are_named(rest: Rest) -> None:
+def test_several_inputs_are_named_in_rows_and_columns(rest: Rest) -> None:
     two(rest)
     rows = [{"a": 1.5, "b": "x"}, {"a": 2, "b": b64(b"\xff\0")}]
     assert rest.post("/v1/models/two:predict", {"instances": rows}).json == {
@@ -69,7 +69,7 @@ def test_several_inputs_are_named(rest: Rest) -> None:
     }
 
 
-def test_bytes_that_are_no_text_come_back_in_base64(rest: Rest) -> None:
+def test_bytes_that_are_not_utf8_are_returned_in_base64(rest: Rest) -> None:
     one(rest, "same", DType.STRING, lambda x: x)
     path = "/v1/models/same:predict"
     assert rest.post(path, {"instances": [b64(b"\xfe"), "text"]}).json == {"predictions": [b64(b"\xfe"), "text"]}
@@ -89,17 +89,17 @@ def test_bytes_that_are_no_text_come_back_in_base64(rest: Rest) -> None:
         (DType.FP64, [0.1, 1e300]),
     ],
 )
-def test_every_element_type(rest: Rest, dtype: DType, values: list[Any]) -> None:
+def test_every_element_type_round_trips(rest: Rest, dtype: DType, values: list[Any]) -> None:
     one(rest, "same", dtype, lambda x: x)
     assert rest.post("/v1/models/same:predict", {"instances": values}).json == {"predictions": values}
 
 
-def test_nan_and_infinity_travel_as_tokens(rest: Rest) -> None:
+def test_nan_and_infinity_are_json_tokens(rest: Rest) -> None:
     answer = rest.post(PREDICT, '{"inputs":[[NaN,-Infinity,1e999]]}')
     assert b'"y":[[NaN,-Infinity,Infinity]]' in answer.body
 
 
-def test_versions_labels_and_signatures(rest: Rest) -> None:
+def test_versions_labels_and_signatures_can_be_named(rest: Rest) -> None:
     other = Signature("other", (TensorSpec("x", DType.FP32, None),), (TensorSpec("w", DType.FP32, None),))
     rest.manager.available("digits", 2)
     rest.manager.labels["digits"] = {"stable": 1}
@@ -126,7 +126,7 @@ def test_versions_labels_and_signatures(rest: Rest) -> None:
         ("/v1/models/", 400, "Malformed request"),
     ],
 )
-def test_paths_that_lead_nowhere(rest: Rest, path: str, status: int, words: str) -> None:
+def test_unknown_models_and_malformed_paths_are_refused(rest: Rest, path: str, status: int, words: str) -> None:
     refused = rest.post(path, {"inputs": [[1]]})
     assert refused.status == status
     assert words in refused.error
@@ -140,7 +140,7 @@ def test_paths_that_lead_nowhere(rest: Rest, path: str, status: int, words: str)
         ("/v1/models", "Missing model name in request."),
     ],
 )
-def test_what_cannot_be_got(rest: Rest, path: str, words: str) -> None:
+def test_get_on_paths_of_other_methods_is_refused(rest: Rest, path: str, words: str) -> None:
     refused = rest.get(path)
     assert refused.status == 400
     assert words in refused.error
@@ -167,19 +167,19 @@ def test_what_cannot_be_got(rest: Rest, path: str, words: str) -> None:
         ({"signature_name": 5, "inputs": [[1]]}, "'signature_name' must be a string"),
     ],
 )
-def test_bad_requests_are_told_what_is_wrong(rest: Rest, body: Any, words: str) -> None:
+def test_bad_requests_are_refused_with_the_reason(rest: Rest, body: Any, words: str) -> None:
     refused = rest.post(PREDICT, body)
     assert refused.status == 400
     assert words in refused.error
 
 
-def test_base64_that_is_none(rest: Rest) -> None:
+def test_invalid_base64_is_refused(rest: Rest) -> None:
     one(rest, "same", DType.STRING, lambda x: x)
     for item in ({"b64": "!"}, {"b65": ""}, {"b64": 5}, None, 1):
         assert rest.post("/v1/models/same:predict", {"inputs": [item]}).status == 400, item
 
 
-def test_outputs_without_rows_in_common_are_refused_as_rows_and_given_as_columns(rest: Rest) -> None:
+def test_outputs_with_unequal_rows_are_refused_as_rows_and_returned_as_columns(rest: Rest) -> None:
     signature = Signature(
         "serving_default",
         (TensorSpec("x", DType.FP32, None),),
@@ -193,12 +193,12 @@ def test_outputs_without_rows_in_common_are_refused_as_rows_and_given_as_columns
 
 
 @pytest.mark.parametrize(("error", "status"), [(ExecutionFailed("it broke"), 500), (Overloaded("full"), 503)])
-def test_failures_of_the_model(rest: Rest, error: Exception, status: int) -> None:
+def test_failures_of_the_model_have_their_statuses(rest: Rest, error: Exception, status: int) -> None:
     rest.scheduler("digits").refusal = error
     assert rest.post(PREDICT, {"inputs": [[1]]}).status == status
 
 
-def test_status(rest: Rest) -> None:
+def test_status_of_one_version_and_of_all(rest: Rest) -> None:
     rest.manager.available("digits", 2)
     ok = {"error_code": "OK", "error_message": ""}
     assert rest.get("/v1/models/digits").json == {
@@ -213,7 +213,7 @@ def test_status(rest: Rest) -> None:
     assert missing.error.startswith("Could not find any versions of model nope")
 
 
-def test_metadata(rest: Rest) -> None:
+def test_metadata_has_the_signatures(rest: Rest) -> None:
     told = rest.get("/v1/models/digits/versions/1/metadata").json
     assert told["model_spec"] == {"name": "digits", "signature_name": "", "version": "1"}
     signature = told["metadata"]["signature_def"]["signature_def"]["serving_default"]
@@ -227,7 +227,8 @@ def test_metadata(rest: Rest) -> None:
 
 
 def examples_model(rest: Rest, outputs: dict[str, np.ndarray]) -> list[Any]:
-    """Takes serialized Examples and keeps them; gives what it is told."""
+    """Adds the model "est", which takes serialized Examples and returns `outputs`. Returns the list of the Examples
+    that it got."""
     seen: list[Any] = []
 
     def run(given: Any) -> dict[str, np.ndarray]:
@@ -240,7 +241,7 @@ def examples_model(rest: Rest, outputs: dict[str, np.ndarray]) -> list[Any]:
     return seen
 
 
-def test_classify(rest: Rest) -> None:
+def test_classify_returns_labels_and_scores(rest: Rest) -> None:
     from inferd.tfs.v1.example_pb2 import Example
 
     scores = np.array([[0.25, 0.75]], np.float32)
@@ -255,7 +256,7 @@ def test_classify(rest: Rest) -> None:
     assert (feature["s"].bytes_list.value[0], feature["raw"].bytes_list.value[0]) == (b"x", b"\xff")
 
 
-def test_regress(rest: Rest) -> None:
+def test_regress_returns_values(rest: Rest) -> None:
     examples_model(rest, {"outputs": np.array([[1.5], [2.5]], np.float32)})
     body: Any = {"examples": [{"a": 1}, {"a": 2}]}
     assert rest.post("/v1/models/est:regress", body).json == {"results": [1.5, 2.5]}
@@ -264,7 +265,7 @@ def test_regress(rest: Rest) -> None:
     assert '"classes" or "scores"' in refused.error
 
 
-def test_results_that_are_not_finite_are_tokens(rest: Rest) -> None:
+def test_results_that_are_not_finite_are_json_tokens(rest: Rest) -> None:
     examples_model(rest, {"outputs": np.array([[np.nan], [-np.inf]], np.float32)})
     body: Any = {"examples": [{"a": 1}, {"a": 2}]}
     assert rest.post("/v1/models/est:regress", body).body == b'{"results":[NaN,-Infinity]}'
@@ -274,8 +275,8 @@ def test_results_that_are_not_finite_are_tokens(rest: Rest) -> None:
 
 
 @pytest.mark.parametrize(("number", "kind"), [("1.25", "float_list"), ("123", "int64_list")])
-def test_a_feature_of_many_numbers(rest: Rest, number: str, kind: str) -> None:
-    """Long lists of numbers are read in pieces: they are features like short ones."""
+def test_a_feature_with_many_numbers(rest: Rest, number: str, kind: str) -> None:
+    """Long lists of numbers are parsed in pieces, and become features like short ones."""
     from inferd.tfs.v1.example_pb2 import Example
 
     seen = examples_model(rest, {"outputs": np.array([[1.5]], np.float32)})
@@ -285,8 +286,8 @@ def test_a_feature_of_many_numbers(rest: Rest, number: str, kind: str) -> None:
     assert (len(values), set(values)) == (70_000, {float(number)})
 
 
-def test_another_version_comes_while_a_request_is_read(rest: Rest) -> None:
-    """The one that was there at first is gone: the request is the new one's, and read as that takes it."""
+def test_a_request_is_parsed_again_when_the_version_changes_meanwhile(rest: Rest) -> None:
+    """The version that the request was first parsed for is gone: the request is parsed for the new version's inputs."""
     one(rest, "moves", DType.FP32, lambda x: x)
     acquire = rest.manager.acquire
 
@@ -307,14 +308,14 @@ def test_another_version_comes_while_a_request_is_read(rest: Rest) -> None:
 @pytest.mark.parametrize(
     "examples", [None, [], [1], [{"a": None}], [{"a": ["x", 1]}], [{"a": 2**63}], [{"a": [[1]]}], [{"a": {"b64": "!"}}]]
 )
-def test_examples_that_are_none(rest: Rest, examples: Any) -> None:
+def test_malformed_examples_are_refused(rest: Rest, examples: Any) -> None:
     examples_model(rest, {"outputs": np.zeros((1, 1), np.float32)})
     refused = rest.post("/v1/models/est:regress", {"examples": examples})
     assert refused.status == 400
     assert refused.error
 
 
-def test_requests_are_counted_under_their_protocol(rest: Rest) -> None:
+def test_failed_requests_are_counted_under_their_protocol(rest: Rest) -> None:
     rest.post("/v1/models/digits:predict", b"{")
     rest.post(PREDICT, {"inputs": [[1.0]]})
     assert rest.metrics.counted == [("", None, "http-tfs", "INVALID_ARGUMENT")]

@@ -1,5 +1,5 @@
-"""TLS of the HTTP port, with REST and without: certificates of both sides, new ones without a restart, a handshake that
-takes too long."""
+"""TLS of the HTTP port, with REST and without: certificates of server and client, certificates replaced while the
+server runs, and slow handshakes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def section(directory: Path, *, mutual: bool = False) -> dict[str, str]:
 
 
 def ask(address: str, trusted: Chain, path: str, body: str | None = None, shown: Chain | None = None) -> Any:
-    """Status and body over TLS; an error of the connection is raised."""
+    """Status and body of a request over TLS. Raises the connection's errors."""
     context = ssl.create_default_context(cafile=trusted["ca.pem"])
     if shown is not None:
         context.load_cert_chain(shown["client.pem"], shown["client.key"])
@@ -65,7 +65,7 @@ Start = Callable[..., tuple[str, TlsFiles]]
 
 @pytest.fixture(params=["rest", "pages"])
 def start(request: pytest.FixtureRequest) -> Iterator[Start]:
-    """Starts either server; gives its address and the files of its TLS."""
+    """Starts the server with REST, or the one without; returns its address and its TLS files."""
     running: list[Any] = []
 
     def begin(directory: Path, *, mutual: bool = False, limits: HttpLimits | None = None, **more: Any) -> Any:
@@ -88,7 +88,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         server.stop()
 
 
-def test_https(start: Start, chains: list[Chain], tmp_path: Path):
+def test_https_serves_and_plain_http_does_not(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     address, _ = start(tmp_path)
     assert ask(address, chains[0], "/healthz")[0] == 200
@@ -100,14 +100,14 @@ def test_https(start: Start, chains: list[Chain], tmp_path: Path):
     assert ask(address, chains[0], "/healthz")[0] == 200
 
 
-def test_inference_over_https(chains: list[Chain], tmp_path: Path):
+def test_inference_works_over_https(chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     with Rest(http={"tls": section(tmp_path)}) as rest:
         status, body = ask(rest.address, chains[0], "/v2/models/digits/infer", INFER)
         assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [2.0])
 
 
-def test_a_long_answer_over_https(chains: list[Chain], tmp_path: Path):
+def test_a_long_response_over_https(chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     with Rest(http={"tls": section(tmp_path)}) as rest:
         body = json.dumps({"inputs": [tensor("x", [[1.5] * 300_000])]})
@@ -115,7 +115,7 @@ def test_a_long_answer_over_https(chains: list[Chain], tmp_path: Path):
         assert (status, json.loads(answer)["outputs"][0]["data"]) == (200, [3.0] * 300_000)
 
 
-def test_without_a_certificate_nobody_connects(start: Start, chains: list[Chain], tmp_path: Path):
+def test_mutual_tls_refuses_clients_without_a_certificate(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     address, _ = start(tmp_path, mutual=True)
     assert ask(address, chains[0], "/healthz", shown=chains[0])[0] == 200
@@ -124,7 +124,7 @@ def test_without_a_certificate_nobody_connects(start: Start, chains: list[Chain]
             ask(address, chains[0], "/healthz", shown=stranger)
 
 
-def test_new_files_serve_new_connections(start: Start, chains: list[Chain], tmp_path: Path):
+def test_new_certificate_files_serve_new_connections(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     address, tls = start(tmp_path, mutual=True)
     files = FileWatch(3600)
@@ -141,10 +141,10 @@ def test_new_files_serve_new_connections(start: Start, chains: list[Chain], tmp_
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_session_does_not_outlive_the_authority_that_let_it_in(
+def test_a_tls_session_is_not_resumed_after_its_client_ca_was_replaced(
     start: Start, chains: list[Chain], tmp_path: Path, version: ssl.TLSVersion
 ):
-    """A session that is taken up again shows no certificate."""
+    """A client that resumes a session sends no certificate, so the session must not be accepted after the change."""
     put(chains[0], tmp_path)
     address, tls = start(tmp_path, mutual=True)
     files = FileWatch(3600)
@@ -163,7 +163,9 @@ def test_a_session_does_not_outlive_the_authority_that_let_it_in(
     there, session = asked()
     assert there
     assert session is not None
-    shutil.copy(chains[1]["ca.pem"], tmp_path / "ca.pem")  # of clients; the server's own certificate stays
+    shutil.copy(
+        chains[1]["ca.pem"], tmp_path / "ca.pem"
+    )  # the CA for client certificates; the server's own certificate stays
     files.look()
     try:
         assert not asked(session)[0]
@@ -171,7 +173,7 @@ def test_a_session_does_not_outlive_the_authority_that_let_it_in(
         pass
 
 
-def test_a_certificate_is_an_identity(start: Start, chains: list[Chain], tmp_path: Path):
+def test_a_client_certificate_authenticates_its_name(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     auth = {"certificates": {"caller": {"scopes": ["metadata"]}}}
     address, _ = start(tmp_path, mutual=True, auth=auth)
@@ -180,7 +182,7 @@ def test_a_certificate_is_an_identity(start: Start, chains: list[Chain], tmp_pat
     assert ask(address, chains[0], "/metrics", shown=servers)[0] == 401
 
 
-def test_a_certificates_scopes_over_rest(chains: list[Chain], tmp_path: Path):
+def test_a_client_certificate_has_its_scopes_over_rest(chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     config = settings(tmp_path, Keys(), http={"tls": section(tmp_path, mutual=True)})
     config["auth"]["certificates"] = {"caller": {"scopes": ["predict"], "models": ["digits"]}}
@@ -193,7 +195,7 @@ def test_a_certificates_scopes_over_rest(chains: list[Chain], tmp_path: Path):
         assert ask(rest.address, chains[0], "/v2/models/digits", shown=chains[0])[0] == 403
 
 
-def test_a_handshake_that_takes_too_long_is_cut_off(start: Start, chains: list[Chain], tmp_path: Path):
+def test_a_handshake_over_the_time_limit_is_cut_off(start: Start, chains: list[Chain], tmp_path: Path):
     put(chains[0], tmp_path)
     address, _ = start(tmp_path, limits=HttpLimits(head=0.3))
     with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=20) as silent:

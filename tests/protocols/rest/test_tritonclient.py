@@ -1,4 +1,4 @@
-"""The real tritonclient.http with everything that can travel, and a port without the libraries for REST."""
+"""The real tritonclient.http with every element type, and a server without the libraries for REST."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client(rest: Rest) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("name", [dtype.oip_name for dtype in DType])
-def test_every_element_type(client: triton.InferenceServerClient, name: str, binary: bool) -> None:
+def test_every_element_type_round_trips(client: triton.InferenceServerClient, name: str, binary: bool) -> None:
     array = values(name)
     tensor = triton.InferInput(f"in_{name}", list(array.shape), name)
     if name in ("FP16", "BF16") and not binary:
@@ -58,12 +58,12 @@ def test_every_element_type(client: triton.InferenceServerClient, name: str, bin
 
 
 def _infer_as_json(client: triton.InferenceServerClient, tensor: Any, array: Any) -> None:
-    """The client refuses one of the two types itself."""
+    """For one of the two types, tritonclient refuses JSON itself."""
     tensor.set_data_from_numpy(array, binary_data=False)
     client.infer("echo", [tensor])
 
 
-def test_many_inputs_and_outputs_mixed(client: triton.InferenceServerClient) -> None:
+def test_json_and_binary_tensors_can_be_mixed(client: triton.InferenceServerClient) -> None:
     inputs, outputs = [], []
     names = ("FP32", "BYTES", "INT8", "FP64", "BOOL")
     for place, name in enumerate(names):
@@ -84,13 +84,13 @@ async def _aio(address: str) -> Any:
         return (await client.infer("digits", [tensor], request_compression_algorithm="gzip")).as_numpy("y")
 
 
-def test_asyncio(rest: Rest) -> None:
+def test_the_asyncio_client_works(rest: Rest) -> None:
     import asyncio
 
     assert asyncio.run(_aio(rest.address)).tolist() == [[2.0]]
 
 
-def test_without_the_libraries_the_small_port_serves(
+def test_without_the_rest_libraries_the_pages_are_served(
     rest: Rest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def make(addresses: tuple[str, ...]) -> Any:
