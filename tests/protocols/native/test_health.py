@@ -22,13 +22,13 @@ def asked(service: str) -> health_pb2.HealthCheckRequest:
 
 
 @pytest.mark.parametrize("service", ["", "inferd.v1.PredictService", "grpc.health.v1.Health"])
-def test_the_server_is_its_readiness(server: Served, stub, service: str):
+def test_service_names_have_the_servers_readiness(server: Served, stub, service: str):
     assert stub.Check(asked(service), timeout=30).status == SERVING
     server.manager.set_ready(False)
     assert stub.Check(asked(service), timeout=30).status == NOT_SERVING
 
 
-def test_a_model_is_whether_a_version_is_available(server: Served, stub):
+def test_a_model_is_serving_while_a_version_is_available(server: Served, stub):
     assert stub.Check(asked("digits"), timeout=30).status == SERVING
     server.manager.change(VersionStatus(ServableId("digits", 2), State.LOADING))
     assert stub.Check(asked("digits"), timeout=30).status == SERVING
@@ -42,7 +42,7 @@ def test_an_unknown_service_is_not_found(stub):
     assert "'nope'" in error.details()
 
 
-def test_watch_tells_every_change_once(server: Served, stub):
+def test_watch_sends_every_change_once(server: Served, stub):
     watch = stub.Watch(asked("later"), timeout=60)
     assert next(watch).status == UNKNOWN
     server.manager.change(VersionStatus(ServableId("later", 1), State.LOADING))
@@ -55,7 +55,7 @@ def test_watch_tells_every_change_once(server: Served, stub):
     assert next(watch).status == NOT_SERVING
 
 
-def test_watch_of_the_server(server: Served, stub):
+def test_watch_of_the_server_follows_readiness_and_stop(server: Served, stub):
     server.manager.set_ready(False)
     watch = stub.Watch(asked(""), timeout=60)
     assert next(watch).status == NOT_SERVING
@@ -63,12 +63,12 @@ def test_watch_of_the_server(server: Served, stub):
     assert next(watch).status == SERVING
     server.health.stop()
     assert next(watch).status == NOT_SERVING
-    server.manager.set_ready(True)  # nothing turns a stopping server back
+    server.manager.set_ready(True)  # a stopping server stays NOT_SERVING
     assert stub.Check(asked(""), timeout=30).status == NOT_SERVING
     assert stub.Check(asked("digits"), timeout=30).status == NOT_SERVING
 
 
-def test_a_watcher_that_leaves_is_forgotten(server: Served, stub):
+def test_a_cancelled_watch_is_removed(server: Served, stub):
     watch = stub.Watch(asked(""), timeout=60)
     next(watch)
     assert len(server.health._watchers) == 1
@@ -77,13 +77,13 @@ def test_a_watcher_that_leaves_is_forgotten(server: Served, stub):
 
 
 @pytest.mark.parametrize("path", ["/grpc.health.v1.Health/Watch", "/inferd.v1.ModelService/WatchModels"])
-def test_a_name_of_any_length_is_not_kept(server: Served, path: str):
+def test_a_watch_of_an_overlong_name_is_refused(server: Served, path: str):
     watch = server.channel().unary_stream(path)(asked("x" * 100_000).SerializeToString(), timeout=30)
     error = refused(lambda: next(watch))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "at most 1024 characters, got 100000" in error.details()
 
 
-def test_a_broken_watch_request(server: Served):
+def test_a_malformed_watch_request_is_refused(server: Served):
     error = refused(lambda: next(server.channel().unary_stream("/grpc.health.v1.Health/Watch")(b"\xff", timeout=30)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

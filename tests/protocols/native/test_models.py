@@ -22,7 +22,7 @@ def stub(server: Served) -> model_service_pb2_grpc.ModelServiceStub:
     return model_service_pb2_grpc.ModelServiceStub(server.channel())
 
 
-def test_list_and_status_tell_the_full_story(server: Served, stub):
+def test_list_and_status_have_every_field(server: Served, stub):
     manager = server.manager
     failed = VersionStatus(
         ServableId("digits", 2), State.END, error="bad file", generation=3, backend="onnx", devices=("cpu", "cuda:0"),
@@ -42,13 +42,13 @@ def test_list_and_status_tell_the_full_story(server: Served, stub):
         batching="unbatched: why", load_seconds=1.5, changed_unix_ms=12346, labels=["canary"], notes=["note"],
     )  # fmt: skip
     assert dict(model.labels) == {"stable": 1}
-    wish = pb.Override(kind="pinned", value="1", by="me", since_unix_ms=7000, persistent=True)
-    assert list(model.overrides) == [wish]
+    pinned = pb.Override(kind="pinned", value="1", by="me", since_unix_ms=7000, persistent=True)
+    assert list(model.overrides) == [pinned]
     assert model.version_policy == "latest(1)"
     assert models[0].versions[0].state == pb.VERSION_STATE_LOADING
 
 
-def test_metadata(server: Served, stub):
+def test_metadata_has_every_field_and_the_default_signature_first(server: Served, stub):
     odd = Signature("odd", (TensorSpec("a:0", DType.BF16, None, optional=True),), (), "tensorflow/serving/predict")
     servable = server.manager.servables[ServableId("digits", 1)]
     servable.signatures = {"odd": odd, **servable.signatures}
@@ -80,11 +80,11 @@ def test_metadata(server: Served, stub):
         ("SetLabel", pb.SetLabelRequest(name="digits"), grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-def test_refusals(stub, method: str, message, code: grpc.StatusCode):
+def test_wrong_requests_are_refused_with_their_codes(stub, method: str, message, code: grpc.StatusCode):
     assert refused(lambda: getattr(stub, method)(message, timeout=30)).code() is code
 
 
-def test_wishes_reach_the_manager(server: Served, stub):
+def test_admin_operations_reach_the_manager(server: Served, stub):
     server.manager.persistent = True
     assert stub.LoadModel(pb.LoadModelRequest(name="digits"), timeout=30).persistent
     stub.LoadModel(pb.LoadModelRequest(name="digits", version=0), timeout=30)
@@ -105,17 +105,17 @@ def test_wishes_reach_the_manager(server: Served, stub):
     ]
 
 
-def test_a_load_is_answered_when_it_has_ended(server: Served, stub):
+def test_a_load_is_answered_when_it_is_done(server: Served, stub):
     server.manager.hold_admin = Future()
     load = stub.LoadModel.future(pb.LoadModelRequest(name="digits"), timeout=60)
     eventually(lambda: len(server.manager.asked) == 1)
     assert not load.done()
-    assert stub.ListModels(pb.ListModelsRequest(), timeout=30).models  # it holds up nobody
+    assert stub.ListModels(pb.ListModelsRequest(), timeout=30).models  # other calls are answered meanwhile
     server.manager.hold_admin.set_result(ModelStatus("digits"))
     assert load.result().model.name == "digits"
 
 
-def test_a_load_that_fails_says_why(server: Served, stub):
+def test_a_failed_load_is_answered_with_the_reason(server: Served, stub):
     server.manager.hold_admin = Future()
     server.manager.hold_admin.set_exception(Conflict("digits:1 failed to load: the file is cut short"))
     error = refused(lambda: stub.LoadModel(pb.LoadModelRequest(name="digits"), timeout=30))
@@ -130,7 +130,7 @@ def changes(stream: object, count: int) -> list[tuple[str, int, str, bool]]:
     ]
 
 
-def test_watch_tells_the_standing_states_and_then_every_change(server: Served, stub):
+def test_watch_sends_the_present_states_then_every_change(server: Served, stub):
     server.manager.available("other", 5)
     everything = stub.WatchModels(pb.WatchModelsRequest(), timeout=60)
     one = stub.WatchModels(pb.WatchModelsRequest(name="digits"), timeout=60)
@@ -143,21 +143,21 @@ def test_watch_tells_the_standing_states_and_then_every_change(server: Served, s
     assert changes(everything, 3)[0] == ("other", 6, "LOADING", False)
 
 
-def test_a_watch_of_a_model_that_is_not_there_waits_for_it(server: Served, stub):
+def test_a_watch_of_an_unknown_model_waits_for_it(server: Served, stub):
     stream = stub.WatchModels(pb.WatchModelsRequest(name="later"), timeout=60)
     eventually(lambda: len(server.manager.subscribers) == 2)  # health's own and this one
     server.manager.available("later", 1)
     assert changes(stream, 1) == [("later", 1, "AVAILABLE", False)]
 
 
-def test_a_change_while_the_standing_states_are_sent_is_told_once(server: Served, stub):
+def test_a_change_during_the_present_states_is_sent_once(server: Served, stub):
     models = server.manager.models
 
     def models_that_change():
         found = models()
         server.manager.models = models
         server.manager.change(VersionStatus(ServableId("digits", 1), State.UNLOADING))
-        server.manager.change(found[0].versions[0])  # what is told as standing
+        server.manager.change(found[0].versions[0])  # the same status that is sent as a present state
         return found
 
     server.manager.models = models_that_change
@@ -165,7 +165,7 @@ def test_a_change_while_the_standing_states_are_sent_is_told_once(server: Served
     assert changes(stream, 2) == [("digits", 1, "AVAILABLE", True), ("digits", 1, "UNLOADING", False)]
 
 
-def test_a_watcher_that_leaves_is_forgotten(server: Served, stub):
+def test_a_cancelled_watch_is_unsubscribed(server: Served, stub):
     stream = stub.WatchModels(pb.WatchModelsRequest(), timeout=60)
     next(stream)
     assert len(server.manager.subscribers) == 2
@@ -173,13 +173,13 @@ def test_a_watcher_that_leaves_is_forgotten(server: Served, stub):
     eventually(lambda: len(server.manager.subscribers) == 1)
 
 
-def test_a_watcher_that_does_not_read_is_cut_off(server: Served, monkeypatch: pytest.MonkeyPatch):
+def test_a_watch_that_is_not_read_is_cut_off(server: Served, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(watch, "MAX_UNSENT", 8)
     stub = model_service_pb2_grpc.ModelServiceStub(server.channel(**{"http2.lookahead_bytes": 1024}))
     stream = stub.WatchModels(pb.WatchModelsRequest(), timeout=60)
     next(stream)
     big = VersionStatus(ServableId("digits", 1), State.END, error="x" * 100_000)
-    for _ in range(10_000):  # far more than any window holds
+    for _ in range(10_000):  # far more than the flow control windows hold
         server.manager.change(big)
         if len(server.manager.subscribers) == 1:
             break
@@ -189,7 +189,7 @@ def test_a_watcher_that_does_not_read_is_cut_off(server: Served, monkeypatch: py
     assert "8 changes behind" in error.details()
 
 
-def test_an_empty_list_is_no_answer_where_the_repository_cannot_be_read(server: Served, stub) -> None:
+def test_listing_models_of_an_unreadable_repository_is_an_error(server: Served, stub) -> None:
     server.manager.states.clear()
     assert not stub.ListModels(pb.ListModelsRequest(), timeout=30).models
     server.manager.errors = ("/models cannot be read: Permission denied",)
@@ -199,8 +199,8 @@ def test_an_empty_list_is_no_answer_where_the_repository_cannot_be_read(server: 
     assert caught.value.details() == "no models: /models cannot be read: Permission denied"
 
 
-def test_the_directories_of_models_that_a_caller_may_not_see_are_not_named(server: Served) -> None:
+def test_repository_errors_are_shown_only_to_callers_who_may_see_every_model(server: Served) -> None:
     server.manager.errors = ("/models cannot be read: Permission denied",)
-    for models, told in ((["*"], server.manager.errors), (["digits"], ())):
+    for models, errors in ((["*"], server.manager.errors), (["digits"], ())):
         view = VisibleModels(server.manager, Grants(["metadata"], models), Scope.METADATA)  # type: ignore[arg-type]
-        assert view.repository_errors() == told
+        assert view.repository_errors() == errors

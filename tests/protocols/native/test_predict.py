@@ -15,7 +15,7 @@ from inferd.v1 import predict_service_pb2, predict_service_pb2_grpc, tensor_pb2
 from inferd.wire.native import decode_response, encode_request
 
 
-def test_the_answer_is_the_models(server: Served):
+def test_predict_returns_the_models_outputs(server: Served):
     answer = server.predict([[1.0, 2.0]], request_id="mine")
     assert (answer.model_name, answer.version, answer.signature) == ("digits", 1, "serving_default")
     assert answer.request_id == "mine"
@@ -26,7 +26,7 @@ def test_the_answer_is_the_models(server: Served):
     assert server.manager.servables[ServableId("digits", 1)].handles == 0
 
 
-def test_the_generated_client_gets_the_same(server: Served):
+def test_the_generated_stub_gets_the_same_answer(server: Served):
     stub = predict_service_pb2_grpc.PredictServiceStub(server.channel())
     tensor = tensor_pb2.Tensor(name="x", dtype="DATA_TYPE_FP32", shape=[1, 1], data=np.float32(3).tobytes())
     asked = predict_service_pb2.PredictRequest(model={"name": "digits", "version": 1}, inputs=[tensor], outputs=["y"])
@@ -35,11 +35,11 @@ def test_the_generated_client_gets_the_same(server: Served):
     assert answer.outputs[0].data == np.float32(6).tobytes()
 
 
-def test_outputs_come_in_the_order_asked_for(server: Served):
+def test_outputs_come_in_the_order_of_the_request(server: Served):
     assert list(server.predict(outputs=["z", "y"]).outputs) == ["z", "y"]
 
 
-def test_version_label_and_newest(server: Served):
+def test_a_version_a_label_or_the_newest_is_used(server: Served):
     server.manager.available("digits", 2)
     server.manager.labels["digits"] = {"stable": 1}
     assert server.predict().version == 2
@@ -47,7 +47,7 @@ def test_version_label_and_newest(server: Served):
     assert server.predict(label="stable").version == 1
 
 
-def test_request_id_from_metadata_or_a_new_one(server: Served):
+def test_the_request_id_is_from_metadata_or_a_new_one(server: Served):
     call = server.channel().unary_unary(PREDICT)
     given = decode_response(call(request(), metadata=[("x-request-id", "from-metadata")]))
     assert given.request_id == "from-metadata"
@@ -56,7 +56,7 @@ def test_request_id_from_metadata_or_a_new_one(server: Served):
     assert first != second
 
 
-def test_requests_of_many_callers_keep_apart(server: Served):
+def test_concurrent_requests_get_their_own_answers(server: Served):
     server.scheduler.holding = True
     call = server.channel().unary_unary(PREDICT)
     futures = [call.future(request([[float(i)]], request_id=str(i))) for i in range(100)]
@@ -87,7 +87,9 @@ def test_requests_of_many_callers_keep_apart(server: Served):
         ),
     ],
 )
-def test_refusals_say_what_was_expected_and_what_came(server: Served, message: bytes, code: grpc.StatusCode, text: str):
+def test_refusals_name_what_was_expected_and_what_came(
+    server: Served, message: bytes, code: grpc.StatusCode, text: str
+):
     error = refused(lambda: server.channel().unary_unary(PREDICT)(message))
     assert error.code() is code
     assert text in error.details()
@@ -125,7 +127,7 @@ def test_a_loading_model_is_unavailable(server: Served):
     assert server.metrics.counted == [("", None, "grpc", "UNAVAILABLE")]
 
 
-def test_a_bug_shows_its_traceback_in_the_log_only(server: Served, caplog: pytest.LogCaptureFixture):
+def test_an_unexpected_exception_is_shown_in_the_log_only(server: Served, caplog: pytest.LogCaptureFixture):
     server.manager.crash = RuntimeError("secret path /etc/x")
     error = refused(lambda: server.predict(request_id="abc"))
     assert error.code() is grpc.StatusCode.INTERNAL
@@ -135,7 +137,7 @@ def test_a_bug_shows_its_traceback_in_the_log_only(server: Served, caplog: pytes
     assert "secret path" in str(record.exc_info)
 
 
-def test_outputs_that_cannot_travel_are_the_models_failure(server: Served):
+def test_outputs_that_cannot_be_encoded_fail_as_the_models_error(server: Served):
     server.scheduler.run = lambda inputs: {"y": np.ones(1, np.complex64), "z": np.ones(1, np.float32)}
     error = refused(server.predict)
     assert error.code() is grpc.StatusCode.INTERNAL
@@ -145,7 +147,7 @@ def test_outputs_that_cannot_travel_are_the_models_failure(server: Served):
 
 
 @pytest.mark.parametrize("letter", ["ü", "中", "\N{GRINNING FACE}", "%", "\n"])
-def test_long_and_odd_texts_arrive(server: Served, letter: str):
+def test_error_texts_with_any_characters_arrive(server: Served, letter: str):
     error = refused(lambda: server.predict(name=letter * 5000))
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details().startswith(f"model '{repr(letter * 3)[1:-1]}")
@@ -180,9 +182,9 @@ def test_priority_and_queue_timeout_reach_the_request(server: Served):
     assert all(future.result(timeout=30) for future in futures)
 
 
-def test_a_deadline_in_flight_drops_the_request(server: Served):
+def test_a_deadline_that_passes_cancels_the_request(server: Served):
     server.scheduler.holding = True
-    # gRPC sends this as 1.01 s: the client cancels before the time that the server knows of.
+    # gRPC sends this timeout as 1.01 s, so the client cancels before the server's deadline.
     error = refused(lambda: server.channel().unary_unary(PREDICT)(request(), timeout=1.001))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert server.scheduler.cancelled.wait(10)
@@ -190,7 +192,7 @@ def test_a_deadline_in_flight_drops_the_request(server: Served):
     eventually(lambda: server.inflight.calls == 0)
 
 
-def test_cancel_drops_the_request_and_no_other(server: Served):
+def test_a_cancel_drops_only_its_own_request(server: Served):
     server.scheduler.holding = True
     call = server.channel().unary_unary(PREDICT)
     victim, neighbour = call.future(request(), timeout=60), call.future(request([[5.0]]))
@@ -204,7 +206,7 @@ def test_cancel_drops_the_request_and_no_other(server: Served):
     eventually(lambda: server.inflight.calls == 0 and server.transport.open_calls == 0)
 
 
-def test_an_answer_from_another_thread(server: Served):
+def test_a_reply_from_another_thread_is_sent(server: Served):
     server.scheduler.holding = True
     future = server.channel().unary_unary(PREDICT).future(request())
     server.scheduler.wait_for(1)
@@ -214,7 +216,7 @@ def test_an_answer_from_another_thread(server: Served):
     thread.join()
 
 
-def test_gzip_is_taken(server: Served):
+def test_a_gzip_request_is_accepted(server: Served):
     call = server.channel().unary_unary(PREDICT)
     answer = call(request(np.zeros((64, 64))), compression=grpc.Compression.Gzip)
     assert decode_response(answer).outputs["y"].shape == (64, 64)
@@ -228,7 +230,7 @@ def test_an_unknown_method_is_unimplemented(server: Served):
     assert server.metrics.counted.count(("", None, "grpc", "UNIMPLEMENTED")) == 2
 
 
-def test_several_addresses_and_a_unix_socket(serve, tmp_path):
+def test_several_addresses_and_a_unix_socket_are_served(serve, tmp_path):
     socket = f"unix:{tmp_path}/inferd.sock"
     served = serve(addresses=["127.0.0.1:0", "127.0.0.1:0", "[::]:0", socket])
     assert served.addresses[-1] == socket
@@ -238,7 +240,7 @@ def test_several_addresses_and_a_unix_socket(serve, tmp_path):
             assert channel.unary_unary(PREDICT)(request(), timeout=30)
 
 
-def test_a_manager_of_its_own(serve):
+def test_another_manager_serves_its_models(serve):
     manager = FakeManager()
     manager.available("other", 3)
     assert serve(manager=manager).predict(name="other").version == 3

@@ -1,4 +1,4 @@
-"""A query is the scheduler's request: made in one go, it has all that an InferRequest has."""
+"""A Query is a scheduler request: its own constructor must set every field of InferRequest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from inferd.server.inference.service import Query
 from inferd.server.scheduling.request import InferRequest
 
 
-def test_a_query_is_a_whole_request():
+def test_a_query_has_every_field_of_an_infer_request():
     plain = InferRequest("s", {}, lambda _: None)
     query = Query("grpc", "m", None, None, "s", {}, (), 1, None, None, 0, 0.0)
     for slot in InferRequest.__slots__:

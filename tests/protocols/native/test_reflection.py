@@ -9,7 +9,7 @@ from support.rpc import Served
 from inferd.server.protocols.common.reflection import METHODS
 
 
-def test_a_real_client_finds_services_and_messages(server: Served):
+def test_a_reflection_client_finds_services_and_messages(server: Served):
     database = ProtoReflectionDescriptorDatabase(server.channel())
     services = database.get_services()
     assert {"inferd.v1.PredictService", "inferd.v1.ModelService", "grpc.health.v1.Health"} <= set(services)

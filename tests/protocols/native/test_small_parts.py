@@ -1,4 +1,5 @@
-"""The small parts, without a socket: bounds, statuses, log lines, addresses, the native services in isolation."""
+"""Small parts without a socket: in-flight bounds, statuses, log lines, addresses; and the native services without a
+transport."""
 
 from __future__ import annotations
 
@@ -30,31 +31,31 @@ from inferd.wire.tensors import TensorError
 
 
 class TestInflight:
-    def test_calls(self):
+    def test_calls_are_bounded(self):
         inflight = InflightBounds(InflightConfig(calls=2))
         assert [inflight.enter() for _ in range(3)] == [True, True, False]
         inflight.leave(0)
         assert inflight.enter()
 
-    def test_bytes(self):
+    def test_bytes_are_bounded(self):
         inflight = InflightBounds(InflightConfig(bytes="100B"))
         assert inflight.enter()
         assert inflight.hold(60)
         assert inflight.enter()
         assert not inflight.hold(41)
         assert inflight.hold(40)
-        assert not inflight.enter()  # full: the message is not even received
+        assert not inflight.enter()  # full: the call is refused before its message is received
         inflight.leave(60)
         assert (inflight.calls, inflight.nbytes) == (1, 40)
         assert inflight.enter()
 
-    def test_one_message_over_the_bound_alone_is_taken(self):
+    def test_one_message_over_the_byte_bound_is_accepted_alone(self):
         inflight = InflightBounds(InflightConfig(bytes="100B"))
         assert inflight.enter()
         assert inflight.hold(1000)
         assert not inflight.enter()
 
-    def test_many_threads_leave_nothing(self):
+    def test_many_threads_leave_the_counts_at_zero(self):
         inflight = InflightBounds(InflightConfig(calls=8, bytes="1KiB"))
 
         def work() -> None:
@@ -86,7 +87,7 @@ class TestStatus:
             (KeyError("secret"), Code.INTERNAL, "internal error (request id r)", "1"),
         ],
     )
-    def test_table(self, error: Exception, code: Code, text: str, accepted: str):
+    def test_errors_have_their_codes_and_texts(self, error: Exception, code: Code, text: str, accepted: str):
         failure = failure_of(error, "r")
         assert (failure.code, failure.text) == (code, text)
         assert ("inferd-accepted", accepted) in failure.trailing
@@ -94,7 +95,7 @@ class TestStatus:
     def test_every_code_has_a_grpc_status(self):
         assert {code: status.value[0] for code, status in STATUS.items()} == {code: code.value for code in Code}
 
-    def test_texts_fit_a_header(self):
+    def test_long_texts_are_cut_and_encodable(self):
         assert len(refusal(Code.NOT_FOUND, "x" * 10_000).text) <= 1024
         refusal(Code.NOT_FOUND, "\ud800").text.encode()
 
@@ -105,7 +106,7 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class TestFailureLog:
-    def test_past_the_rate_lines_are_counted(self, caplog: pytest.LogCaptureFixture):
+    def test_lines_over_the_rate_are_counted_instead_of_written(self, caplog: pytest.LogCaptureFixture):
         now = [0.0]
         log = FailureLog(lines=2, window=10.0, clock=lambda: now[0])
         with caplog.at_level(logging.INFO, "inferd.rpc"):
@@ -123,7 +124,7 @@ class TestFailureLog:
         assert caplog.records[0].levelno == logging.INFO
         assert caplog.records[2].levelno == logging.WARNING
 
-    def test_a_client_cannot_forge_lines_or_flood_one(self, caplog: pytest.LogCaptureFixture):
+    def test_a_client_cannot_forge_or_inflate_log_lines(self, caplog: pytest.LogCaptureFixture):
         with caplog.at_level(logging.INFO, "inferd.rpc"):
             FailureLog().write("/m", refusal(Code.NOT_FOUND, "a\nb"), request_id="x\ny" + "z" * 1000, model="m\r")
         assert caplog.messages == ["request failed"]
@@ -133,16 +134,16 @@ class TestFailureLog:
 
 
 class TestAddresses:
-    def test_of_the_defaults_the_first_is_required(self):
+    def test_of_the_default_addresses_only_the_first_is_required(self):
         first, second = listen.addresses(Server())
         assert (first.text, first.required) == ("0.0.0.0:8001", True)
         assert (second.text, second.required) == ("0.0.0.0:8500", False)
 
-    def test_all_that_were_asked_for_are_required(self):
+    def test_all_configured_addresses_are_required(self):
         found = listen.addresses(Server(listen=("0.0.0.0:8001", "0.0.0.0:8500")))
         assert [address.required for address in found] == [True, True]
 
-    def test_a_name_is_bound_at_all_its_addresses_or_not_at_all(self):
+    def test_a_name_is_bound_at_all_its_addresses_or_at_none(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -153,7 +154,9 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("name", "told"), [("s" * 108, "at most 107 bytes"), ("file", "no socket"), ("no/s", "there is no directory")]
     )
-    def test_a_socket_that_cannot_be_is_told_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name, told):
+    def test_an_impossible_unix_socket_is_refused_with_the_reason(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name, told
+    ):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "file").write_text("")
         with pytest.raises(OSError, match=f"cannot listen on unix:{name}: .*{told}"):
@@ -167,7 +170,7 @@ class TestAddresses:
 
 
 class _Testing:
-    """A UnaryCall over grpcio-testing's context: the native services as servicers in isolation."""
+    """A UnaryCall over grpcio-testing's context, for services without a transport."""
 
     deadline = None
     peer = "ipv4:127.0.0.1:1"
@@ -193,7 +196,7 @@ class _Testing:
 
 
 class _Servicer:
-    """Every unary method of a service, answered by the method table."""
+    """A servicer whose unary methods are those of the method table."""
 
     def __init__(self, service: Any, manager: FakeManager) -> None:
         config = ServerConfig()
@@ -236,7 +239,7 @@ def isolated() -> Any:
     return invoke
 
 
-def test_predict_in_isolation(isolated):
+def test_predict_without_a_transport(isolated):
     response, code, _ = isolated("predict", "Predict", predict_service_pb2.PredictRequest.FromString(request()))
     assert code is grpc.StatusCode.OK
     assert response.outputs[0].name == "y"
@@ -244,7 +247,7 @@ def test_predict_in_isolation(isolated):
     assert (code, details) == (grpc.StatusCode.NOT_FOUND, "model 'no' version None is not served")
 
 
-def test_models_in_isolation(isolated):
+def test_models_without_a_transport(isolated):
     response, code, _ = isolated("models", "ListModels", model_service_pb2.ListModelsRequest())
     assert code is grpc.StatusCode.OK
     assert [model.name for model in response.models] == ["digits"]

@@ -15,7 +15,7 @@ from inferd.wire.native import DecodedResponse, StreamFailure, decode_stream_res
 
 
 class Stream:
-    """A PredictStream whose requests are sent one by one."""
+    """A client of PredictStream that sends its requests one by one."""
 
     def __init__(self, served: Served, **kwargs: object) -> None:
         self._outgoing: queue.Queue[bytes | None] = queue.Queue()
@@ -43,7 +43,7 @@ def stream(server: Served) -> Iterator[Stream]:
     stream.call.cancel()
 
 
-def test_answers_come_as_they_are_ready(server: Served, stream: Stream):
+def test_answers_are_sent_as_they_are_ready(server: Served, stream: Stream):
     server.scheduler.holding = True
     stream.send(*(request([[float(i)]], request_id=str(i)) for i in range(3)))
     server.scheduler.wait_for(3)
@@ -60,7 +60,7 @@ def test_answers_come_as_they_are_ready(server: Served, stream: Stream):
     eventually(lambda: (server.inflight.calls, server.inflight.nbytes, server.inflight.streams) == (0, 0, 0))
 
 
-def test_the_end_waits_for_the_answers(server: Served, stream: Stream):
+def test_the_stream_ends_after_the_last_answer(server: Served, stream: Stream):
     server.scheduler.holding = True
     stream.send(request(request_id="a"))
     stream.finish()
@@ -69,7 +69,7 @@ def test_the_end_waits_for_the_answers(server: Served, stream: Stream):
     assert [request_id for request_id, _ in stream.rest()] == ["a"]
 
 
-def test_failures_are_in_band_and_the_stream_lives_on(server: Served, stream: Stream):
+def test_failures_are_messages_and_the_stream_continues(server: Served, stream: Stream):
     stream.send(request(name="nope", request_id="1"), b"\xff", request(signature="s", request_id="3"))
     wrong = request(request_id="4").replace(b"\x1a\x02\x01\x02", b"\x1a\x02\x01\x03")
     stream.send(wrong, request(request_id="5"))
@@ -82,7 +82,7 @@ def test_failures_are_in_band_and_the_stream_lives_on(server: Served, stream: St
     assert stream.receive() == ("6", StreamFailure(8, "full"))
 
 
-def test_a_bug_is_in_band_and_without_traceback(server: Served, stream: Stream):
+def test_an_unexpected_exception_is_a_message_without_traceback(server: Served, stream: Stream):
     server.manager.crash = RuntimeError("secret")
     stream.send(request(request_id="x"))
     assert stream.receive() == ("x", StreamFailure(13, "internal error (request id x)"))
@@ -91,7 +91,7 @@ def test_a_bug_is_in_band_and_without_traceback(server: Served, stream: Stream):
     assert isinstance(stream.receive()[1], DecodedResponse)
 
 
-def test_a_request_without_id_gets_one(server: Served, stream: Stream):
+def test_a_request_without_an_id_gets_one(server: Served, stream: Stream):
     stream.send(request())
     request_id, answer = stream.receive()
     assert request_id
@@ -110,7 +110,7 @@ def test_a_stream_is_not_read_past_its_bound(server: Served, stream: Stream):
     assert sorted(int(stream.receive()[0]) for _ in range(MAX_IN_FLIGHT + 10)) == list(range(MAX_IN_FLIGHT + 10))
 
 
-def test_cancelling_the_stream_drops_what_is_in_flight(server: Served, stream: Stream):
+def test_cancelling_the_stream_cancels_its_requests(server: Served, stream: Stream):
     server.scheduler.holding = True
     stream.send(request(), request())
     server.scheduler.wait_for(2)
@@ -120,14 +120,14 @@ def test_cancelling_the_stream_drops_what_is_in_flight(server: Served, stream: S
     eventually(lambda: server.manager.servables[ServableId("digits", 1)].handles == 0)
 
 
-def test_requests_of_a_stream_count_like_calls(serve):
+def test_requests_of_a_stream_count_towards_inflight_calls(serve):
     server = serve(config=ServerConfig(inflight=Inflight(calls=2)))
     server.scheduler.holding = True
     stream = Stream(server, timeout=60)
     stream.send(*(request(request_id=str(i)) for i in range(3)))
     server.scheduler.wait_for(2)
     request_id, answer = stream.receive()
-    assert request_id == "2", "whoever is refused must be told which request it was"
+    assert request_id == "2", "a refusal must have the id of its request"
     assert isinstance(answer, StreamFailure)
     assert answer.code == 8
     assert "inflight.calls" in answer.message
@@ -136,7 +136,7 @@ def test_requests_of_a_stream_count_like_calls(serve):
     stream.finish()
 
 
-def test_a_drain_answers_what_is_in_flight_and_ends_the_stream(serve):
+def test_a_drain_answers_running_requests_and_ends_the_stream(serve):
     import threading
 
     server = serve()
@@ -147,8 +147,7 @@ def test_a_drain_answers_what_is_in_flight_and_ends_the_stream(serve):
     stopped: list[bool] = []
     thread = threading.Thread(target=lambda: stopped.append(server.transport.stop(30)))
     thread.start()
-    refused_by_then = eventually_draining(server)
-    assert refused_by_then
+    assert eventually_draining(server)
     server.scheduler.step()
     assert stream.receive()[0] == "a"
     error = refused(stream.receive)

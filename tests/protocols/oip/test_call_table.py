@@ -1,4 +1,4 @@
-"""Every public call of tritonclient's InferenceServerClient: it works, or is refused with a reason, as the table in
+"""Every public call of tritonclient's InferenceServerClient works or is refused with a reason, as the table in
 docs/protocols.md says."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEY = f"/inferd_test_{os.getpid()}_table"
 
 @pytest.fixture
 def server(kind: str) -> Iterator[Served]:
-    """With what is off by default."""
+    """A server with the features on that are off by default."""
     settings = {"server": {"shared_memory": "/"}, "admin": {"allow_upload": True}}
     served = serve(ServerConfig.model_validate(settings), kind)
     yield served
@@ -97,14 +97,14 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "close": lambda c: None,
 }
 LOCAL = {"plugin", "register_plugin", "unregister_plugin"}
-"""Never reach a server."""
+"""Calls that never reach a server."""
 
 
 def public(kind: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
 
 
-def test_the_table_leaves_no_call_out() -> None:
+def test_the_table_has_every_call_of_the_client() -> None:
     asked = {name.split(" ")[0] for name in CALLS}
     assert asked == public(Client) - LOCAL
     assert public(triton_aio.InferenceServerClient) - LOCAL - {"stream_infer"} <= asked

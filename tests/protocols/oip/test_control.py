@@ -31,7 +31,7 @@ def refused(fn: Any, *args: Any, **kwargs: Any) -> tuple[str, str]:
     return caught.value.status(), caught.value.message()
 
 
-def test_live_and_ready(client: Client, server: Served) -> None:
+def test_liveness_and_readiness(client: Client, server: Served) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     server.manager.set_ready(False)
@@ -39,7 +39,7 @@ def test_live_and_ready(client: Client, server: Served) -> None:
     assert not client.is_server_ready()
 
 
-def test_model_ready_is_an_answer_for_unknown_models_too(client: Client, server: Served) -> None:
+def test_model_ready_is_false_for_unknown_models(client: Client, server: Served) -> None:
     server.manager.labels["digits"] = {"stable": 1}
     server.manager.change(VersionStatus(ServableId("digits", 3), State.LOADING))
     assert client.is_model_ready("digits")
@@ -51,7 +51,7 @@ def test_model_ready_is_an_answer_for_unknown_models_too(client: Client, server:
     assert not client.is_model_ready("nope")
 
 
-def test_server_metadata_advertises_what_is_there(client: Client) -> None:
+def test_server_metadata_lists_the_offered_extensions(client: Client) -> None:
     found = client.get_server_metadata()
     assert found.name == "inferd"
     assert found.version
@@ -59,7 +59,7 @@ def test_server_metadata_advertises_what_is_there(client: Client) -> None:
     assert not {"sequence", "trace", "logging", "cuda_shared_memory", "binary_tensor_data"} & set(found.extensions)
 
 
-def test_model_metadata(client: Client, server: Served) -> None:
+def test_model_metadata_has_versions_platform_inputs_and_outputs(client: Client, server: Served) -> None:
     server.manager.available("digits", 2)
     found = client.get_model_metadata("digits", as_json=True)
     assert found["versions"] == ["1", "2"]
@@ -74,7 +74,7 @@ def test_model_metadata(client: Client, server: Served) -> None:
     assert text.startswith("Request for unknown model: 'nope' is not found")
 
 
-def test_model_config_leaves_the_batch_axis_out(client: Client) -> None:
+def test_model_config_omits_the_batch_axis(client: Client) -> None:
     config = client.get_model_config("digits").config
     assert (config.name, config.backend, config.max_batch_size) == ("digits", "fake", 32)
     assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [("x", [-1])]
@@ -83,7 +83,7 @@ def test_model_config_leaves_the_batch_axis_out(client: Client) -> None:
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, 2)]
 
 
-def test_model_config_without_a_batch_axis(client: Client, server: Served) -> None:
+def test_model_config_of_an_unbatched_model_has_complete_shapes(client: Client, server: Served) -> None:
     fixed = (TensorSpec("in_FP32", DType.FP32, ()), TensorSpec("in_INT64", DType.INT64, (-1, 3), optional=True))
     add(server.manager, "fixed", (Signature("s", fixed, specs("out", None)),), echo)
     config = client.get_model_config("fixed").config
@@ -93,7 +93,7 @@ def test_model_config_without_a_batch_axis(client: Client, server: Served) -> No
     assert not config.HasField("dynamic_batching")
 
 
-def test_policies_in_the_config(client: Client, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_policies_in_the_model_config(client: Client, server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     status = server.manager.status
     for words, field, expected in (
         ("all", "all", []),
@@ -105,7 +105,7 @@ def test_policies_in_the_config(client: Client, server: Served, monkeypatch: pyt
         assert list(policy.specific.versions) == expected
 
 
-def test_statistics_are_the_schedulers(client: Client, server: Served) -> None:
+def test_statistics_have_the_recorded_figures(client: Client, server: Served) -> None:
     figures = server.metrics.model("digits", 1)
     for rows in (4, 4, 1):
         figures.batch("serving_default", [object()] * rows, rows, 0.002)
@@ -137,7 +137,7 @@ def test_statistics_of_all_models_and_of_one_version(client: Client, server: Ser
     assert text.startswith("Request for unknown model")
 
 
-def test_repository_index(client: Client, server: Served) -> None:
+def test_the_index_has_states_and_reasons(client: Client, server: Served) -> None:
     manager = server.manager
     manager.change(VersionStatus(ServableId("digits", 2), State.LOADING))
     manager.change(VersionStatus(ServableId("digits", 3), State.START, error="the graph is cut short"))
@@ -161,7 +161,7 @@ def test_repository_index(client: Client, server: Served) -> None:
     assert caught.value.details() == "'repository_name' specification is not supported"
 
 
-def test_the_index_says_what_is_wrong_with_a_configuration(client: Client, server: Served) -> None:
+def test_the_index_has_the_error_of_a_configuration(client: Client, server: Served) -> None:
     note = f"on disk, not served: {UNREADABLE}"
     server.manager.change(VersionStatus(ServableId("digits", 1), State.END, notes=(note,)))
     status = server.manager.status
@@ -170,7 +170,7 @@ def test_the_index_says_what_is_wrong_with_a_configuration(client: Client, serve
     assert (entry.state, entry.reason) == ("UNAVAILABLE", "config.pbtxt: max_batch_size: got -1")
 
 
-def test_load_and_unload(client: Client, server: Served) -> None:
+def test_load_and_unload_reach_the_manager(client: Client, server: Served) -> None:
     client.load_model("digits")
     client.unload_model("digits", unload_dependents=True)
     client.unload_model("nope")
@@ -185,7 +185,7 @@ def test_load_and_unload(client: Client, server: Served) -> None:
     assert text.startswith("load failed for model 'digits': version 2 of model 'digits' failed to load")
 
 
-def test_a_load_brings_settings_but_no_files_unless_they_are_allowed(client: Client, server: Served) -> None:
+def test_a_load_may_have_a_config_but_files_only_if_allowed(client: Client, server: Served) -> None:
     client.load_model("digits", config='{"max_batch_size": 4}')
     assert server.manager.asked == [("load", "digits", None, Replacement('{"max_batch_size": 4}'))]
     status, text = refused(client.load_model, "digits", config="{}", files={"file:1/model.onnx": b"x"})
@@ -194,7 +194,7 @@ def test_a_load_brings_settings_but_no_files_unless_they_are_allowed(client: Cli
     assert len(server.manager.asked) == 1
 
 
-def test_files_that_come_with_a_load(kind: str) -> None:
+def test_a_load_with_files_is_checked_and_reaches_the_manager(kind: str) -> None:
     served = serve(ServerConfig.model_validate({"admin": {"allow_upload": True}}), kind)
     try:
         with Client(served.address) as client:
@@ -222,7 +222,7 @@ def test_files_that_come_with_a_load(kind: str) -> None:
         served.end()
 
 
-def test_parameters_that_nobody_knows(server: Served) -> None:
+def test_unknown_load_parameters_are_refused(server: Served) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(server.channel())
     request = service_pb2.RepositoryModelLoadRequest(model_name="digits")
     request.parameters["mine"].bool_param = True
@@ -233,14 +233,14 @@ def test_parameters_that_nobody_knows(server: Served) -> None:
 
 
 @pytest.mark.parametrize("method", ["load_model", "unload_model"])
-def test_strangers_may_not_load_or_unload(client: Client, server: Served, method: str) -> None:
+def test_load_and_unload_are_refused_to_remote_callers(client: Client, server: Served, method: str) -> None:
     status, text = refused(getattr(client, method), "digits", headers={"x-forwarded-for": "10.0.0.1"})
     assert status == "StatusCode.PERMISSION_DENIED"
     assert "admin.allow" in text
     assert server.manager.asked == []
 
 
-def test_anyone_may_where_the_configuration_says_so() -> None:
+def test_admin_allow_anyone_admits_remote_callers() -> None:
     served = serve(ServerConfig.model_validate({"admin": {"allow": "anyone"}}))
     try:
         with Client(served.address) as client:
@@ -250,13 +250,13 @@ def test_anyone_may_where_the_configuration_says_so() -> None:
         served.end()
 
 
-def test_a_drain_is_no_reason_to_say_dead(server: Served, client: Client) -> None:
+def test_a_draining_server_is_live_and_not_ready(server: Served, client: Client) -> None:
     server.health.stop()
     assert client.is_server_live()
     assert not client.is_server_ready()
 
 
-def test_bad_messages_are_refused(server: Served) -> None:
+def test_malformed_messages_are_refused(server: Served) -> None:
     channel = server.channel()
     for method in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex"):
         with pytest.raises(grpc.RpcError) as caught:

@@ -37,7 +37,7 @@ def refused(client: Client, *args: Any, **kwargs: Any) -> tuple[str, str]:
     return caught.value.status(), caught.value.message()
 
 
-def test_the_answer_is_the_models(client: Client, server: Served) -> None:
+def test_infer_returns_the_models_outputs(client: Client, server: Served) -> None:
     answer = client.infer("digits", x(), request_id="mine")
     response = answer.get_response()
     assert (response.model_name, response.model_version, response.id) == ("digits", "1", "mine")
@@ -58,7 +58,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("datatype", [dtype.oip_name for dtype in DType])
-def test_every_datatype_comes_back(client: Client, datatype: str) -> None:
+def test_every_datatype_round_trips(client: Client, datatype: str) -> None:
     numpy = triton_to_np_dtype(datatype)
     array = VALUES.get(datatype)
     if array is None:
@@ -75,18 +75,18 @@ def test_every_datatype_comes_back(client: Client, datatype: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
-def test_zero_dimensions(client: Client, shape: tuple[int, int]) -> None:
+def test_tensors_with_zero_dimensions_round_trip(client: Client, shape: tuple[int, int]) -> None:
     answer = client.infer("echo", [an_input("in_FP32", np.empty(shape, np.float32), "FP32")])
     assert answer.as_numpy("out_FP32").shape == shape
 
 
-def test_large_tensors(client: Client) -> None:
+def test_large_tensors_round_trip(client: Client) -> None:
     array = np.random.default_rng(0).random((4, 2**20), np.float32)
     answer = client.infer("echo", [an_input("in_FP32", array, "FP32")], outputs=[_wanted("out_FP32")])
     np.testing.assert_array_equal(answer.as_numpy("out_FP32"), array)
 
 
-def test_typed_contents(server: Served) -> None:
+def test_typed_contents_are_accepted(server: Served) -> None:
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     request = service_pb2.ModelInferRequest(model_name="digits")
@@ -100,13 +100,13 @@ def _wanted(name: str, **kwargs: Any) -> triton.InferRequestedOutput:
     return triton.InferRequestedOutput(name, **kwargs)
 
 
-def test_outputs_asked_for(client: Client) -> None:
+def test_outputs_come_in_the_order_of_the_request(client: Client) -> None:
     answer = client.infer("digits", x(), outputs=[_wanted("z"), _wanted("y"), _wanted("z")])
     assert [output.name for output in answer.get_response().outputs] == ["z", "y"]
     assert answer.as_numpy("nope") is None
 
 
-def test_version_label_and_newest(client: Client, server: Served) -> None:
+def test_a_version_a_label_or_the_newest_is_used(client: Client, server: Served) -> None:
     server.manager.available("digits", 2)
     server.manager.labels["digits"] = {"stable": 1}
     assert client.infer("digits", x()).get_response().model_version == "2"
@@ -173,13 +173,15 @@ def test_version_label_and_newest(client: Client, server: Served) -> None:
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_refusals(client: Client, args: Any, kwargs: Any, status: str, text: str) -> None:
+def test_wrong_requests_are_refused_with_tritons_texts(
+    client: Client, args: Any, kwargs: Any, status: str, text: str
+) -> None:
     got = refused(client, *args, **kwargs)
     assert got[0] == f"StatusCode.{status}"
     assert text in got[1]
 
 
-def test_errors_of_a_request_in_hand_carry_its_id(client: Client, server: Served) -> None:
+def test_errors_after_decoding_begin_with_the_request_id(client: Client, server: Served) -> None:
     wrong = [an_input("x", np.ones((1, 2)), "FP64")]
     assert refused(client, "digits", wrong, request_id="a")[1].startswith("[request id: a] inference input 'x'")
     assert refused(client, "digits", wrong)[1].startswith("[request id: <id_unknown>] ")
@@ -199,7 +201,7 @@ def test_a_loading_version_is_not_at_ready_state(client: Client, server: Served)
     assert text.startswith("Request for unknown model: 'digits' version 3 is not at ready state")
 
 
-def test_a_failing_model(client: Client, server: Served) -> None:
+def test_a_failure_of_the_model_is_internal(client: Client, server: Served) -> None:
     def fail(_inputs: Any) -> Any:
         raise ExecutionFailed("the graph is broken")
 
@@ -236,7 +238,9 @@ def _parameters(**values: Any) -> Any:
         ("triton_mine", "bool_param", True, "parameter keys starting with 'triton_' are reserved"),
     ],
 )
-def test_reserved_parameters_are_checked(server: Served, key: str, field: str, value: Any, text: str) -> None:
+def test_reserved_parameters_of_wrong_types_are_refused(
+    server: Served, key: str, field: str, value: Any, text: str
+) -> None:
     import grpc
     from tritonclient.grpc import service_pb2_grpc
 
@@ -247,7 +251,7 @@ def test_reserved_parameters_are_checked(server: Served, key: str, field: str, v
     assert text in caught.value.details()
 
 
-def test_parameters_that_are_taken(client: Client, server: Served) -> None:
+def test_priority_and_timeout_reach_the_request(client: Client, server: Served) -> None:
     scheduler = server.scheduler
     scheduler.holding = True
     answers: queue.Queue[Any] = queue.Queue()
@@ -272,7 +276,7 @@ def test_parameters_that_are_taken(client: Client, server: Served) -> None:
     assert result.as_numpy("y").tolist() == [[2.0, 4.0]]
 
 
-def test_the_clients_deadline_is_the_requests(client: Client, server: Served) -> None:
+def test_the_clients_deadline_cancels_the_request(client: Client, server: Served) -> None:
     server.scheduler.holding = True
     status, text = refused(client, "digits", x(), client_timeout=0.3)
     assert (status, text) == ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded")
@@ -298,7 +302,7 @@ def _scores(server: Served, values: np.ndarray, **kwargs: Any) -> None:
     add(server.manager, "scores", (signature,), lambda _inputs: {"s": values}, **kwargs)
 
 
-def test_classification(client: Client, server: Served) -> None:
+def test_classification_returns_top_classes(client: Client, server: Served) -> None:
     _scores(server, np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.5]], np.float32))
     answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=2)])
     assert answer.as_numpy("s").tolist() == [[b"0.700000:1", b"0.200000:2"], [b"0.500000:0", b"0.500000:2"]]
@@ -310,13 +314,13 @@ def test_classification(client: Client, server: Served) -> None:
 
 
 @pytest.mark.parametrize(("shape", "found"), [((0, 3), (0, 2)), ((2, 0), (2, 0))])
-def test_classification_of_nothing(client: Client, server: Served, shape: Any, found: Any) -> None:
+def test_classification_of_empty_outputs(client: Client, server: Served, shape: Any, found: Any) -> None:
     _scores(server, np.zeros(shape, np.float32))
     answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=2)])
     assert answer.as_numpy("s").shape == found
 
 
-def test_classification_with_labels(client: Client, server: Served) -> None:
+def test_classification_has_the_labels_of_the_model(client: Client, server: Served) -> None:
     _scores(server, np.array([[0.1, 0.7, 0.2]], np.float32), class_labels={"s": ("cat", "dog")})
     answer = client.infer("scores", x(), outputs=[_wanted("s", class_count=3)])
     assert answer.as_numpy("s").tolist() == [[b"0.700000:1:dog", b"0.200000:2", b"0.100000:0:cat"]]
@@ -325,7 +329,7 @@ def test_classification_with_labels(client: Client, server: Served) -> None:
     assert answer.as_numpy("s").tolist() == [[b"0.700000:1", b"0.100000:0:cat"]]
 
 
-def test_strings_have_no_classes(client: Client, server: Served) -> None:
+def test_classification_of_strings_is_refused(client: Client, server: Served) -> None:
     _scores(server, np.array([[b"a"]], object))
     status, text = refused(client, "scores", x(), outputs=[_wanted("s", class_count=1)])
     assert status == "StatusCode.INVALID_ARGUMENT"
@@ -345,7 +349,7 @@ def test_shared_memory_is_off_by_default(client: Client) -> None:
     assert "client shared memory is disabled" in text
 
 
-def test_random_bytes_are_refused_and_the_server_stays(server: Served, client: Client) -> None:
+def test_random_bytes_are_refused_and_the_server_keeps_serving(server: Served, client: Client) -> None:
     import grpc
 
     call = server.channel().unary_unary("/inference.GRPCInferenceService/ModelInfer")
@@ -357,13 +361,13 @@ def test_random_bytes_are_refused_and_the_server_stays(server: Served, client: C
     assert client.infer("digits", x()).as_numpy("y").tolist() == [[2.0, 4.0]]
 
 
-def test_compressed_requests(client: Client) -> None:
+def test_compressed_requests_are_accepted(client: Client) -> None:
     for algorithm in ("gzip", "deflate"):
         answer = client.infer("digits", x(np.ones((1, 5000))), compression_algorithm=algorithm)
         assert answer.as_numpy("y").shape == (1, 5000)
 
 
-def test_strings_travel_with_their_lengths(client: Client, server: Served) -> None:
+def test_strings_are_encoded_with_their_lengths(client: Client, server: Served) -> None:
     array = np.array([["a", "b"]], object)
     answer = client.infer("echo", [an_input("in_BYTES", array, "BYTES")])
     position = [output.name for output in answer.get_response().outputs].index("out_BYTES")

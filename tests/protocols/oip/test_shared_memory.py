@@ -1,4 +1,4 @@
-"""System shared memory with the real tritonclient: tensors in, tensors out, and nothing that a client can break."""
+"""System shared memory with the real tritonclient: inputs, outputs, and bounds on what a client can reach."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(kind: str) -> Iterator[Served]:
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
-    """16 bytes of input at 0, 64 bytes for outputs behind them."""
+    """A region with 16 bytes of input at 0 and 64 bytes for outputs after them."""
     handle = shm.create_shared_memory_region("local", KEY, 80)
     shm.set_shared_memory_region(handle, [np.array([[1, 2, 3, 4]], np.float32)])
     yield handle
@@ -58,7 +58,7 @@ def refused(fn: Any, *args: Any, **kwargs: Any) -> tuple[str, str]:
     return caught.value.status(), caught.value.message()
 
 
-def test_inputs_and_outputs_in_shared_memory(client: Client, server: Served, memory: Any) -> None:
+def test_inputs_and_outputs_use_shared_memory(client: Client, server: Served, memory: Any) -> None:
     assert "system_shared_memory" in client.get_server_metadata().extensions
     client.register_system_shared_memory("r", KEY, 80)
     answer = client.infer("digits", far_input(), outputs=[far_output(), triton.InferRequestedOutput("z")])
@@ -71,7 +71,7 @@ def test_inputs_and_outputs_in_shared_memory(client: Client, server: Served, mem
     assert answer.as_numpy("z").tolist() == [[1, 2, 3, 4]]
 
 
-def test_the_same_over_a_stream(client: Client, memory: Any) -> None:
+def test_a_stream_uses_shared_memory(client: Client, memory: Any) -> None:
     import queue
 
     client.register_system_shared_memory("r", KEY, 80)
@@ -84,7 +84,7 @@ def test_the_same_over_a_stream(client: Client, memory: Any) -> None:
     assert "Unable to find shared memory region: 'nope'" in answers.get(timeout=10).message()
 
 
-def test_an_input_between_raw_ones_takes_no_raw_entry(client: Client, memory: Any) -> None:
+def test_an_input_in_shared_memory_has_no_raw_contents(client: Client, memory: Any) -> None:
     client.register_system_shared_memory("r", KEY, 80)
     far = triton.InferInput("in_FP32", [1, 4], "FP32")
     far.set_shared_memory("r", 16)
@@ -95,7 +95,7 @@ def test_an_input_between_raw_ones_takes_no_raw_entry(client: Client, memory: An
     assert answer.as_numpy("out_INT32").tolist() == [[7]]
 
 
-def test_status_and_unregister(client: Client, memory: Any) -> None:
+def test_regions_are_listed_and_unregistered(client: Client, memory: Any) -> None:
     client.register_system_shared_memory("r", KEY, 64, offset=16)
     client.register_system_shared_memory("s", KEY, 80)
     found = client.get_system_shared_memory_status().regions
@@ -150,7 +150,7 @@ def test_keys_are_confined(client: Client, memory: Any, key: str, size: int, off
         (far_input(), [far_output(size=99)], "INVALID_ARGUMENT", "invalid offset + byte size"),
     ],
 )
-def test_requests_that_do_not_fit(
+def test_tensors_that_do_not_fit_their_region_are_refused(
     client: Client, memory: Any, tensors: Any, outputs: Any, status: str, text: str
 ) -> None:
     client.register_system_shared_memory("r", KEY, 80)
@@ -166,7 +166,7 @@ def test_classification_and_shared_memory_exclude_each_other(client: Client, mem
     assert "exclude each other" in refused(client.infer, "digits", far_input(), outputs=[output])[1]
 
 
-def test_a_region_cut_short_is_the_clients_error_and_no_crash(client: Client, memory: Any) -> None:
+def test_a_truncated_region_is_the_clients_error_and_no_crash(client: Client, memory: Any) -> None:
     client.register_system_shared_memory("r", KEY, 80)
     os.truncate(f"/dev/shm{KEY}", 8)
     status, text = refused(client.infer, "digits", far_input())
@@ -192,7 +192,7 @@ def test_a_region_in_use_outlives_its_unregistering(client: Client, server: Serv
     assert shm.get_contents_as_numpy(memory, np.float32, [1, 4], 16).tolist() == [[2, 4, 6, 8]]
 
 
-def test_descriptors_are_closed(client: Client, server: Served, memory: Any) -> None:
+def test_descriptors_of_regions_are_closed(client: Client, server: Served, memory: Any) -> None:
     def open_files() -> int:
         return sum(
             f"/dev/shm{KEY}" in os.readlink(entry)
@@ -206,10 +206,10 @@ def test_descriptors_are_closed(client: Client, server: Served, memory: Any) -> 
         client.infer("digits", far_input())
         client.unregister_system_shared_memory("r")
         refused(client.register_system_shared_memory, "r", KEY, 800)
-    eventually(lambda: open_files() <= before)  # fewer: an earlier server has let go of its own meanwhile
+    eventually(lambda: open_files() <= before)  # fewer if an earlier server has closed its own meanwhile
 
 
-def test_inputs_are_bounded_together(kind: str, memory: Any) -> None:
+def test_all_inputs_in_shared_memory_are_bounded_together(kind: str, memory: Any) -> None:
     served = serve(ServerConfig.model_validate({"server": {"shared_memory": "/"}, "inflight": {"bytes": "40B"}}), kind)
     try:
         with Client(served.address) as client:
@@ -225,7 +225,7 @@ def test_inputs_are_bounded_together(kind: str, memory: Any) -> None:
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
-def test_strangers_have_no_shared_memory(client: Client, memory: Any, header: str) -> None:
+def test_remote_callers_are_refused_shared_memory(client: Client, memory: Any, header: str) -> None:
     headers = {header: "10.0.0.1"}
     status, text = refused(client.register_system_shared_memory, "r", KEY, 80, headers=headers)
     assert status == "StatusCode.PERMISSION_DENIED"

@@ -1,4 +1,4 @@
-"""ModelStreamInfer with the real tritonclient: order kept, failures in band, nothing left behind."""
+"""ModelStreamInfer with the real tritonclient: answers in order, failures as messages, and cleanup."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def test_answers_come_in_the_order_of_their_requests(client: Client, server: Ser
     eventually(lambda: server.inflight.calls == 0)
 
 
-def test_failures_are_answers_and_the_stream_goes_on(client: Client, server: Served, answers: queue.Queue[Any]) -> None:
+def test_failures_are_messages_and_the_stream_continues(
+    client: Client, server: Served, answers: queue.Queue[Any]
+) -> None:
     def fail(inputs: Any) -> Any:
         if inputs["x"][0, 0] == 3:
             raise ExecutionFailed("three is too much")
@@ -78,7 +80,7 @@ def test_failures_are_answers_and_the_stream_goes_on(client: Client, server: Ser
     assert result.as_numpy("y").tolist() == [[8.0]]
 
 
-def test_a_failure_names_its_request(server: Served) -> None:
+def test_a_failure_has_the_id_of_its_request(server: Served) -> None:
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     stub = service_pb2_grpc.GRPCInferenceServiceStub(server.channel())
@@ -98,7 +100,7 @@ def test_a_failure_names_its_request(server: Served) -> None:
     assert "input byte size mismatch for input 'x' for model 'digits'. Expected 8, got 4" in second.error_message
 
 
-def test_the_first_failure_ends_the_stream_where_the_client_asks_for_it(client: Client) -> None:
+def test_triton_grpc_error_ends_the_stream_at_the_first_failure(client: Client) -> None:
     got: queue.Queue[Any] = queue.Queue()
     client.start_stream(lambda result, error: got.put((result, error)), headers={"triton_grpc_error": "true"})
     client.async_stream_infer("digits", x(), request_id="a")
@@ -120,7 +122,7 @@ def test_a_client_that_goes_leaves_nothing_behind(client: Client, server: Served
     eventually(lambda: server.inflight.calls == 0 and server.inflight.nbytes == 0)
 
 
-def test_more_than_may_be_in_flight_waits_its_turn(client: Client, server: Served, answers: queue.Queue[Any]) -> None:
+def test_requests_over_the_streams_bound_wait(client: Client, server: Served, answers: queue.Queue[Any]) -> None:
     for number in range(300):
         client.async_stream_infer("digits", x(number), request_id=str(number))
     for number in range(300):
@@ -130,8 +132,8 @@ def test_more_than_may_be_in_flight_waits_its_turn(client: Client, server: Serve
         assert result.as_numpy("y").tolist() == [[2.0 * number]]
 
 
-def test_answers_of_many_threads_keep_their_order(server: Served) -> None:
-    """The order holds although answers are ready on other threads and the other way round."""
+def test_answers_from_many_threads_keep_their_order(server: Served) -> None:
+    """Answers are sent in the order of the requests, although several threads produce them in reverse order."""
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
     server.scheduler.holding = True
@@ -139,10 +141,10 @@ def test_answers_of_many_threads_keep_their_order(server: Served) -> None:
     request.inputs.add(name="x", datatype="FP32", shape=[1, 1])
     requests = []
     for number in range(60):
-        one = service_pb2.ModelInferRequest()
-        one.CopyFrom(request)
-        one.id = str(number)
-        requests.append(one)
+        copy = service_pb2.ModelInferRequest()
+        copy.CopyFrom(request)
+        copy.id = str(number)
+        requests.append(copy)
     stub = service_pb2_grpc.GRPCInferenceServiceStub(server.channel())
     responses = stub.ModelStreamInfer(iter(requests), timeout=30)
     server.scheduler.wait_for(60)
@@ -150,8 +152,8 @@ def test_answers_of_many_threads_keep_their_order(server: Served) -> None:
     server.scheduler.held.clear()
 
     def run(part: list[Any]) -> None:
-        for one in part:
-            server.scheduler._execute(one)
+        for request in part:
+            server.scheduler._execute(request)
 
     threads = [threading.Thread(target=run, args=(held[i::4],)) for i in range(4)]
     for thread in threads:

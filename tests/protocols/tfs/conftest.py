@@ -10,7 +10,7 @@ from support.rpc import TRANSPORTS, Served
 
 @pytest.fixture(params=sorted(TRANSPORTS))
 def kind(request: pytest.FixtureRequest) -> str:
-    """The name of a transport: every test with a server runs over each."""
+    """The name of a transport. Every test with a server runs on all transports."""
     return str(request.param)
 
 

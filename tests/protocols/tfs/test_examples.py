@@ -36,7 +36,7 @@ def predictions(channel: Any) -> Any:
 
 
 def _age(row: bytes) -> float:
-    """What a graph's parse_example would take out of a row."""
+    """The feature "age" of a serialized Example, as a graph's parse_example would read it."""
     found: float = tf.train.Example.FromString(row).features.feature["age"].float_list.value[0]
     return found
 
@@ -84,7 +84,7 @@ def _classify(channel: Any, given: Any, signature: str = "", name: str = "people
 
 
 @pytest.mark.usefixtures("estimator")
-def test_classify(channel: Any) -> None:
+def test_classify_returns_labels_and_scores(channel: Any) -> None:
     answer = _classify(channel, _input(25, 50))
     rows = [[(c.label, c.score) for c in row.classes] for row in answer.result.classifications]
     assert rows == [[("young", 0.75), ("old", 0.25)], [("young", 0.5), ("old", 0.5)]]
@@ -95,7 +95,7 @@ def test_classify(channel: Any) -> None:
 
 
 @pytest.mark.usefixtures("estimator")
-def test_features_of_the_context_are_laid_under_each_example(channel: Any) -> None:
+def test_features_of_the_context_are_added_to_each_example(channel: Any) -> None:
     answer = _classify(channel, _input(None, 50, context=100))
     assert [row.classes[1].score for row in answer.result.classifications] == [1.0, 0.5]
 
@@ -108,9 +108,9 @@ def _regress(channel: Any, given: Any, signature: str = "regression") -> Any:
 
 
 @pytest.mark.usefixtures("estimator")
-def test_regress(channel: Any) -> None:
+def test_regress_returns_values(channel: Any) -> None:
     answer = _regress(channel, _input(25, 50))
-    assert [one.value for one in answer.result.regressions] == [25, 50]
+    assert [item.value for item in answer.result.regressions] == [25, 50]
 
 
 @pytest.mark.usefixtures("estimator")
@@ -130,7 +130,7 @@ def test_regress(channel: Any) -> None:
         (lambda c: _classify(c, _input(1), name="nope"), "NOT_FOUND", "Servable not found for request: Latest(nope)"),
     ],
 )
-def test_example_refusals(channel: Any, call: Any, code: str, text: str) -> None:
+def test_wrong_example_requests_are_refused(channel: Any, call: Any, code: str, text: str) -> None:
     error = refused(lambda: call(channel))
     assert error.code().name == code
     assert text in error.details()
@@ -146,16 +146,16 @@ def _multi(*tasks: tuple[str, str, str]) -> Any:
 
 
 @pytest.mark.usefixtures("estimator")
-def test_multi_inference(channel: Any) -> None:
+def test_multi_inference_runs_every_task(channel: Any) -> None:
     asked = _multi(("people", "regression", REGRESS), ("people", "scores", CLASSIFY))
     first, second = predictions(channel).MultiInference(asked).results
-    assert [one.value for one in first.regression_result.regressions] == [25, 50]
+    assert [item.value for item in first.regression_result.regressions] == [25, 50]
     assert first.model_spec.signature_name == "regression"
     assert second.classification_result.classifications[1].classes[0].score == 0.5
 
 
-def test_one_answer_is_one_versions(server: Served, channel: Any, estimator: Any) -> None:
-    """Also when another one comes between its tasks."""
+def test_all_tasks_of_a_request_run_on_one_version(server: Served, channel: Any, estimator: Any) -> None:
+    """Even if a new version comes into service between the tasks."""
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         newer = server.manager.available("people", 2)
@@ -169,8 +169,8 @@ def test_one_answer_is_one_versions(server: Served, channel: Any, estimator: Any
     eventually(lambda: all(servable.handles == 0 for servable in server.manager.servables.values()))
 
 
-def test_tasks_that_fail_one_after_the_other(channel: Any, estimator: Any) -> None:
-    """The second failure is about a call that has ended: it is logged, and nothing of the call is touched."""
+def test_a_second_failing_task_after_the_call_has_ended(channel: Any, estimator: Any) -> None:
+    """The call has ended when the second task fails: the failure is logged, and the ended call is not touched."""
 
     def fail(_inputs: Any) -> Any:
         raise ExecutionFailed("it broke")
@@ -183,7 +183,9 @@ def test_tasks_that_fail_one_after_the_other(channel: Any, estimator: Any) -> No
     scheduler.step(1)
     assert call.exception(timeout=10).code().name == "INTERNAL"
     status = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "people"})
-    model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status)  # it has ended on the server's side, too
+    model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(
+        status
+    )  # a round trip: the call has ended on the server, too
     scheduler.step(1)
     scheduler.run, scheduler.holding = _run, False
     assert _regress(channel, _input(25)).result.regressions[0].value == 25
@@ -205,7 +207,7 @@ def test_tasks_that_fail_one_after_the_other(channel: Any, estimator: Any) -> No
         ([("people", "regression", REGRESS), ("people", "no", REGRESS)], "FAILED_PRECONDITION", '"no" not found'),
     ],
 )
-def test_multi_inference_refusals(channel: Any, tasks: Any, code: str, text: str) -> None:
+def test_wrong_multi_inference_requests_are_refused(channel: Any, tasks: Any, code: str, text: str) -> None:
     error = refused(lambda: predictions(channel).MultiInference(_multi(*tasks)))
     assert error.code().name == code
     assert text in error.details()

@@ -30,7 +30,7 @@ def models(channel: Any) -> Any:
     return model_service_pb2_grpc.ModelServiceStub(channel)
 
 
-def test_metadata_is_a_signature_map_of_their_class(channel: Any) -> None:
+def test_metadata_unpacks_into_tensorflow_servings_class(channel: Any) -> None:
     asked = get_model_metadata_pb2.GetModelMetadataRequest()
     asked.model_spec.name = "digits"
     asked.metadata_field.append("signature_def")
@@ -46,7 +46,7 @@ def test_metadata_is_a_signature_map_of_their_class(channel: Any) -> None:
     assert tf.TensorShape(info.tensor_shape).as_list() == [None, None]
 
 
-def test_metadata_of_every_element_type_and_of_open_ranks(channel: Any, server: Served) -> None:
+def test_metadata_of_every_element_type_and_of_unknown_ranks(channel: Any, server: Served) -> None:
     signature = Signature("s", (TensorSpec("x", DType.STRING, None),), (TensorSpec("y", DType.BF16, ()),))
     add(server.manager, "odd", (signature,), dict)
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -72,7 +72,9 @@ def test_metadata_of_every_element_type_and_of_open_ranks(channel: Any, server: 
         (None, ["signature_def"], "INVALID_ARGUMENT", "Missing ModelSpec"),
     ],
 )
-def test_metadata_refusals(channel: Any, name: str | None, fields: list[str], code: str, text: str) -> None:
+def test_wrong_metadata_requests_are_refused(
+    channel: Any, name: str | None, fields: list[str], code: str, text: str
+) -> None:
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     if name is not None:
         asked.model_spec.name = name
@@ -99,7 +101,7 @@ def test_status_of_all_versions_and_of_one(channel: Any, server: Served) -> None
     change(VersionStatus(ServableId("digits", 4), State.END))
     change(VersionStatus(ServableId("digits", 5), State.UNLOADING))
     change(VersionStatus(ServableId("digits", 6), State.END, notes=("on disk, not served: version policy latest(1)",)))
-    # It was served, and what is served is gone for another reason than its files.
+    # This version was served before, so it is listed although it is now only on disk.
     gone = ("on disk, not served: version policy latest(1)",)
     change(VersionStatus(ServableId("digits", 7), State.END, generation=3, notes=gone))
     found = [(s.version, s.state, s.status.error_code, s.status.error_message) for s in _status(channel, "digits")]
@@ -122,7 +124,9 @@ def test_status_of_all_versions_and_of_one(channel: Any, server: Served) -> None
         ("digits", 9, "Could not find version 9 of model digits"),
     ],
 )
-def test_status_of_what_is_not_there(channel: Any, name: str, version: int | None, text: str) -> None:
+def test_status_of_an_unknown_model_or_version_is_not_found(
+    channel: Any, name: str, version: int | None, text: str
+) -> None:
     error = refused(lambda: _status(channel, name, version))
     assert error.code().name == "NOT_FOUND"
     assert error.details().startswith(text)

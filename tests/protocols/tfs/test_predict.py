@@ -1,4 +1,4 @@
-"""TensorFlow Serving's Predict with the real stubs and the real tf.make_tensor_proto, as its users write it."""
+"""Predict with TensorFlow Serving's real stubs and tf.make_tensor_proto, as its users call it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def request(name: str = "digits", **inputs: Any) -> Any:
     return made
 
 
-def test_the_answer_is_the_models(channel: Any, server: Served) -> None:
+def test_predict_returns_the_models_outputs(channel: Any, server: Served) -> None:
     asked = request()
     asked.model_spec.signature_name = "serving_default"
     answer = stub(channel).Predict(asked, 10.0)
@@ -58,7 +58,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("shape", [(1, 2), (1, 1), (0, 3)], ids=str)
 @pytest.mark.parametrize("datatype", ALL)
-def test_every_element_type_comes_back(channel: Any, datatype: str, shape: tuple[int, int]) -> None:
+def test_every_element_type_round_trips(channel: Any, datatype: str, shape: tuple[int, int]) -> None:
     array = VALUES.get(datatype)
     if array is None:
         numpy = DType[datatype].numpy
@@ -72,7 +72,7 @@ def test_every_element_type_comes_back(channel: Any, datatype: str, shape: tuple
     assert repr(back.tolist()) == repr(array.tolist())
 
 
-def test_a_last_value_stands_for_the_rest(channel: Any) -> None:
+def test_the_last_value_is_repeated_to_fill_the_shape(channel: Any) -> None:
     asked = request("echo", in_FP32=np.zeros((2, 2), np.float32))
     tensor = asked.inputs["in_FP32"]
     tensor.tensor_content = b""
@@ -81,7 +81,7 @@ def test_a_last_value_stands_for_the_rest(channel: Any) -> None:
     assert tf.make_ndarray(answer.outputs["out_FP32"]).tolist() == [[7, 7], [7, 7]]
 
 
-def test_what_a_last_value_stands_for_counts_while_it_waits(channel: Any, server: Served) -> None:
+def test_repeated_values_count_in_bytes_while_the_request_waits(channel: Any, server: Served) -> None:
     scheduler = scheduler_of(server, "digits")
     scheduler.holding = True
     asked = request(x=np.zeros((1, 1), np.float32))
@@ -95,13 +95,13 @@ def test_what_a_last_value_stands_for_counts_while_it_waits(channel: Any, server
     pending.result(timeout=20)
 
 
-def test_output_filter(channel: Any) -> None:
+def test_the_output_filter_selects_outputs(channel: Any) -> None:
     asked = request()
     asked.output_filter.append("z")
     assert set(stub(channel).Predict(asked).outputs) == {"z"}
 
 
-def test_versions_and_labels(channel: Any, server: Served) -> None:
+def test_a_version_a_label_or_the_newest_is_used(channel: Any, server: Served) -> None:
     server.manager.available("digits", 2)
     server.manager.labels["digits"] = {"stable": 1}
     asked = request()
@@ -158,20 +158,22 @@ def _filtered(*names: str) -> Any:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_refusals(channel: Any, asked: Any, code: str, text: str) -> None:
+def test_wrong_requests_are_refused_with_tensorflow_servings_texts(
+    channel: Any, asked: Any, code: str, text: str
+) -> None:
     error = refused(lambda: stub(channel).Predict(asked))
     assert error.code().name == code
     assert text in error.details()
 
 
-def test_what_loads_is_not_found_yet(channel: Any, server: Served) -> None:
+def test_a_loading_version_is_not_found(channel: Any, server: Served) -> None:
     server.manager.change(VersionStatus(ServableId("digits", 3), State.LOADING))
     error = refused(lambda: stub(channel).Predict(_spec(version=3)))
     assert error.code().name == "NOT_FOUND"
     assert "Specific(digits, 3): digits:3 is loading" in error.details()
 
 
-def test_failures_below(channel: Any, server: Served) -> None:
+def test_failures_of_queue_and_model_have_their_codes(channel: Any, server: Served) -> None:
     scheduler = scheduler_of(server, "digits")
     scheduler.refusal = Overloaded("the queue holds 1024 requests")
     error = refused(lambda: stub(channel).Predict(request()))
@@ -196,7 +198,7 @@ def test_deadline_and_cancel_reach_the_queue(channel: Any, server: Served) -> No
     eventually(lambda: scheduler.held == [])
 
 
-def test_priority_comes_in_metadata(channel: Any, server: Served) -> None:
+def test_the_priority_is_read_from_metadata(channel: Any, server: Served) -> None:
     scheduler = scheduler_of(server, "digits")
     scheduler.holding = True
     future = stub(channel).Predict.future(request(), metadata=[("inferd-priority", "7")])
@@ -210,7 +212,7 @@ def test_priority_comes_in_metadata(channel: Any, server: Served) -> None:
         assert "metadata inferd-priority: expected a whole number from 0 to 4294967295" in error.details()
 
 
-def test_random_bytes_are_refused_and_the_server_stays(channel: Any) -> None:
+def test_random_bytes_are_refused_and_the_server_keeps_serving(channel: Any) -> None:
     call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     random = np.random.default_rng(0)
     for size in range(0, 200, 7):
@@ -219,7 +221,7 @@ def test_random_bytes_are_refused_and_the_server_stays(channel: Any) -> None:
     assert tf.make_ndarray(stub(channel).Predict(request()).outputs["y"]).tolist() == [[2.0, 4.0]]
 
 
-def test_a_large_tensor(server: Served) -> None:
+def test_a_large_tensor_round_trips(server: Served) -> None:
     array = np.random.default_rng(0).random((4, 2**20), np.float32)
     asked = request("echo", in_FP32=array)
     asked.output_filter.append("out_FP32")

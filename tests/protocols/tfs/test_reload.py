@@ -1,4 +1,4 @@
-"""TensorFlow Serving's reload of its configuration with the real stubs: labels, and models that are named."""
+"""HandleReloadConfigRequest with TensorFlow Serving's real stubs: labels, and configured models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _config(name: str = "digits", **fields: Any) -> Any:
     return asked
 
 
-def test_reload_moves_labels(channel: Any, server: Served) -> None:
+def test_a_reload_sets_and_removes_labels_of_a_model_in_a_root(channel: Any, server: Served) -> None:
     server.manager.labels["digits"] = {"old": 1, "stable": 1}
     asked = _config(base_path="/models/digits")
     asked.config.model_config_list.config[0].version_labels.update({"stable": 1, "canary": 2})
@@ -43,7 +43,7 @@ def test_reload_moves_labels(channel: Any, server: Served) -> None:
     assert server.manager.asked == [("label", "digits", "canary", 2), ("label", "digits", "old", None)]
 
 
-def test_an_empty_reload_changes_nothing(channel: Any, server: Served) -> None:
+def test_a_reload_without_a_config_changes_nothing(channel: Any, server: Served) -> None:
     models(channel).HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
     assert server.manager.asked == []
 
@@ -64,7 +64,7 @@ def _policy() -> Any:
         (_config(""), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
     ],
 )
-def test_reload_refuses_what_a_repository_decides(
+def test_a_reload_refuses_changes_of_models_in_a_root(
     channel: Any, server: Served, asked: Any, code: str, text: str
 ) -> None:
     error = refused(lambda: models(channel).HandleReloadConfigRequest(asked))
@@ -73,7 +73,7 @@ def test_reload_refuses_what_a_repository_decides(
     assert server.manager.asked == []
 
 
-def test_a_label_to_what_is_not_available_fails(channel: Any, server: Served) -> None:
+def test_a_label_of_an_unavailable_version_is_refused(channel: Any, server: Served) -> None:
     server.manager.hold_admin = Future()
     server.manager.hold_admin.set_exception(Conflict("version 7 of model 'digits' is not available"))
     asked = _config()
@@ -95,7 +95,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def test_a_reload_replaces_the_named_models(channel: Any, server: Served, base: Path) -> None:
+def test_a_reload_replaces_the_configured_models(channel: Any, server: Served, base: Path) -> None:
     asked = _named("new", base, stable=1)
     asked.config.model_config_list.config[0].model_version_policy.specific.versions.extend([1, 2])
     asked.config.model_config_list.config.add(name="digits")  # in a root: its labels only
@@ -117,8 +117,8 @@ def test_a_reload_replaces_the_named_models(channel: Any, server: Served, base: 
     assert models(channel).GetModelStatus(asked).model_version_status[0].state == 30
 
 
-def test_a_model_that_was_removed_may_be_named_again(channel: Any, server: Served, base: Path) -> None:
-    """Its last versions are still remembered: it does not lie in the repository for that."""
+def test_a_removed_model_may_be_configured_again(channel: Any, server: Served, base: Path) -> None:
+    """The status of its last versions is still remembered, which must not count as a model in the repository."""
     server.manager.change(VersionStatus(ServableId("m", 1), State.END, generation=1, notes=(GONE,)))
     asked = model_management_pb2.ReloadConfigRequest()
     asked.config.model_config_list.config.add(name="m", base_path=str(base))
@@ -126,13 +126,13 @@ def test_a_model_that_was_removed_may_be_named_again(channel: Any, server: Serve
     assert list(server.manager.configured_models) == ["m"]
 
 
-def test_an_empty_reload_does_not_mean_no_models(channel: Any, server: Served, base: Path) -> None:
+def test_a_reload_without_a_config_keeps_the_configured_models(channel: Any, server: Served, base: Path) -> None:
     models(channel).HandleReloadConfigRequest(_named("new", base))
     models(channel).HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
     assert list(server.manager.configured_models) == ["new"]
 
 
-def test_a_reload_of_labels_for_what_is_not_there(channel: Any, server: Served, base: Path) -> None:
+def test_a_label_of_a_version_not_on_disk_changes_nothing(channel: Any, server: Served, base: Path) -> None:
     models(channel).HandleReloadConfigRequest(_named("new", base))
     before = dict(server.manager.configured_models)
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_named("new", base, canary=7)))
@@ -157,13 +157,13 @@ def test_a_reload_cannot_change_the_platform(channel: Any, server: Served, base:
     assert refused(lambda: models(channel).HandleReloadConfigRequest(asked)).code().name == "INVALID_ARGUMENT"
 
 
-def test_a_reload_of_a_custom_kind_is_refused(channel: Any, server: Served, base: Path) -> None:
+def test_a_custom_model_config_is_refused(channel: Any, server: Served, base: Path) -> None:
     asked = model_management_pb2.ReloadConfigRequest()
     asked.config.custom_model_config.SetInParent()
     assert refused(lambda: models(channel).HandleReloadConfigRequest(asked)).code().name == "UNIMPLEMENTED"
 
 
-def test_strangers_may_not_reload(channel: Any, server: Served) -> None:
+def test_a_reload_is_refused_to_remote_callers(channel: Any, server: Served) -> None:
     metadata = [("x-forwarded-for", "10.0.0.1")]
     error = refused(lambda: models(channel).HandleReloadConfigRequest(_config(), metadata=metadata))
     assert error.code().name == "PERMISSION_DENIED"

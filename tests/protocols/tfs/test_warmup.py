@@ -1,4 +1,4 @@
-"""Recorded warm-up requests, written as TensorFlow Serving's users write them: with its own messages."""
+"""Recorded warm-up requests, written with TensorFlow's own writer and messages, as its users write them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.server.config.schema import ModelConfig
 from inferd.server.protocols.tfs.warmup_records import MAX_RECORDS, recorded
 
 pytestmark = pytest.mark.heavy
-ROWS = 7  # no other part of a load runs as many
+ROWS = 7  # no other part of a load runs this number of rows
 
 
 def predict(shape: tuple[int, ...] = (ROWS, 4), **spec: str) -> bytes:
@@ -32,7 +32,7 @@ def predict(shape: tuple[int, ...] = (ROWS, 4), **spec: str) -> bytes:
 
 
 def write(version: Path, *logs: bytes) -> Path:
-    """With TensorFlow's own writer."""
+    """Writes a file of records with TensorFlow's own writer."""
     import tensorflow as tf
 
     file = version / "assets.extra" / "tf_serving_warmup_requests"
@@ -52,7 +52,7 @@ def version(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Rows of every run of an ONNX model."""
+    """The number of rows in every run of an ONNX model."""
     from inferd.backends.onnx.session import OnnxInstance
 
     seen: list[int] = []
@@ -72,26 +72,26 @@ def test_every_record_runs_before_the_version_is_served(version: Path, rows: lis
     assert rows.count(ROWS) == 3
 
 
-def test_every_instance_runs_them(version: Path, rows: list[int]) -> None:
+def test_every_instance_runs_the_records(version: Path, rows: list[int]) -> None:
     write(version, predict())
     load(version, ModelConfig(instances={"count": 2}), recorded=recorded).scheduler.close()
     assert rows.count(ROWS) == 2
 
 
-def test_warmup_off_runs_none(version: Path, rows: list[int]) -> None:
+def test_warmup_off_runs_no_records(version: Path, rows: list[int]) -> None:
     write(version, predict())
     load(version, ModelConfig(warmup={"mode": "off"}), recorded=recorded).scheduler.close()
     assert ROWS not in rows
 
 
-def test_a_saved_model_runs_them(tmp_path: Path) -> None:
+def test_a_saved_model_runs_the_records(tmp_path: Path) -> None:
     directory = tmp_path / "m" / "1"
     write_version("tensorflow", directory, 1.0)
     write(directory, predict(), predict(signature_name="serving_default"))
     load(directory, recorded=recorded).scheduler.close()
 
 
-def test_beside_tritons_layout_too(tmp_path: Path) -> None:
+def test_records_in_tritons_layout_are_found(tmp_path: Path) -> None:
     write_version("tensorflow", tmp_path / "m" / "1" / "model.savedmodel", 1.0)
     write(tmp_path / "m" / "1" / "model.savedmodel", predict(), predict((1, 5)))
     with pytest.raises(LoadError, match=r"record 2 of tf_serving_warmup_requests.*\[-1, 4\].*\[1, 5\]"):
@@ -115,7 +115,7 @@ def test_a_file_cut_short_fails_the_load(version: Path) -> None:
 
 
 @pytest.mark.parametrize("record", [b"\xff\xff", b"nonsense", b""], ids=["bytes", "text", "empty"])
-def test_records_of_something_else_fail_the_load(version: Path, record: bytes) -> None:
+def test_records_of_other_messages_fail_the_load(version: Path, record: bytes) -> None:
     write(version, record)
     with pytest.raises(LoadError, match="record 1 of tf_serving_warmup_requests"):
         load(version, recorded=recorded)
@@ -150,7 +150,7 @@ def test_examples_become_serialized_rows(tmp_path: Path) -> None:
     assert found[0].inputs["inputs"].tolist() == [example(1).SerializeToString(), example(2).SerializeToString()]
 
 
-def test_session_runs_are_left_out(tmp_path: Path) -> None:
+def test_session_runs_are_skipped(tmp_path: Path) -> None:
     from tensorflow_serving.apis import prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()
@@ -159,7 +159,7 @@ def test_session_runs_are_left_out(tmp_path: Path) -> None:
     assert len(list(recorded(tmp_path))) == 1
 
 
-def test_lengths_are_not_believed(tmp_path: Path) -> None:
+def test_a_false_length_in_a_record_fails_the_load(tmp_path: Path) -> None:
     (tmp_path / "assets.extra").mkdir()
     file = tmp_path / "assets.extra" / "tf_serving_warmup_requests"
     file.write_bytes(struct.pack("<QI", 2**63, 0) + b"x" * 100)
