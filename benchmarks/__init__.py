@@ -1,7 +1,7 @@
-"""Measurements, as ratios taken side by side in one run: `make bench`, or `python -m benchmarks NAME...`.
+"""Measurements that compare alternatives within one run: `make bench`, or `python -m benchmarks NAME...`.
 
-The machines are shared and noisy: every figure is the median of alternating rounds, and what is stated is the ratio.
-Nothing here is a test. The harness that starts real servers is the tests' own.
+Machines are shared and noisy, so each figure is the median of alternating rounds, and the ratios matter more than the
+figures. Nothing here is a test. The code that starts servers is shared with the tests (tests/support).
 """
 
 import sys

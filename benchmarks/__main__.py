@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: runs the measurements and prints them; JSON goes to var/bench[-NAME...].json."""
+"""`python -m benchmarks [NAME...]`: runs measurements, prints tables, and writes var/bench[-NAME...].json."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ NAMES = (
 )
 WITH_OPTIONS = ("peers", "client", "memory")
 LONG = ("memory",)
-"""Only when they are named."""
+"""These are run only if they are named on the command line."""
 
 
 def main(arguments: list[str]) -> int:
-    """Runs them in turn. Gives the exit code."""
+    """Runs the measurements one after the other. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*WITH_OPTIONS, *NAMES)))
     parser.add_argument("--quick", action="store_true", help="fewer rounds and points: a look, not figures to publish")
@@ -40,31 +40,33 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--prototype", type=Path, help="peers: a server script to compare with")
     parser.add_argument("--only", default="", help="peers: words of the names of those to compare, comma-separated")
     parser.add_argument("--requests", type=int, default=Options.requests, help="memory: how many requests")
-    said = parser.parse_args(arguments)
-    unknown = set(said.names) - {*NAMES, *WITH_OPTIONS}
+    parsed = parser.parse_args(arguments)
+    unknown = set(parsed.names) - {*NAMES, *WITH_OPTIONS}
     if unknown:
         parser.error(f"expected any of {', '.join((*WITH_OPTIONS, *NAMES))}, got {', '.join(sorted(unknown))}")
-    only = tuple(word.strip().lower() for word in said.only.split(",") if word.strip())
-    options = Options(quick=said.quick, docs=said.docs, prototype=said.prototype, only=only, requests=said.requests)
-    # The default would leave every server that is being measured behind.
+    only = tuple(word.strip().lower() for word in parsed.only.split(",") if word.strip())
+    options = Options(
+        quick=parsed.quick, docs=parsed.docs, prototype=parsed.prototype, only=only, requests=parsed.requests
+    )
+    # Without this handler, SIGTERM would leave the measured servers running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{machine()}\n", flush=True)
     tables: list[Table] = []
     try:
-        for name in said.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:
+        for name in parsed.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:
             found = _measured(name, options, tables)
-            if said.docs and name in WITH_OPTIONS:
+            if parsed.docs and name in WITH_OPTIONS:
                 write(ROOT / "docs" / "performance.md", name, found, _command(name, options))
     except LoadError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:  # what stands is not lost with what fails after it
-        save(tables, ROOT / "var" / f"{'-'.join(['bench', *said.names])}.json")
+    finally:  # if a measurement fails, the results of those before it are kept
+        save(tables, ROOT / "var" / f"{'-'.join(['bench', *parsed.names])}.json")
     return 0
 
 
 def _measured(name: str, options: Options, tables: list[Table]) -> list[Table]:
-    """One measurement's tables, printed as they come and added to all."""
+    """Runs one measurement and returns its tables. Each is printed and added to `tables` as soon as it is ready."""
     module = importlib.import_module(f"benchmarks.{name}")
     result = module.measure(options) if name in WITH_OPTIONS else module.measure()
     found = []
@@ -76,7 +78,7 @@ def _measured(name: str, options: Options, tables: list[Table]) -> list[Table]:
 
 
 def _command(name: str, options: Options) -> str:
-    """The command as the document says it."""
+    """The command line, as the document shows it."""
     words = ["python -m benchmarks", name]
     if options.quick:
         words.append("--quick")

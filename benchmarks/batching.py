@@ -1,4 +1,4 @@
-"""What batching gains: the same model with and without it, at 1 to 128 requests in flight."""
+"""The gain from batching: the same model with and without batching, with 1 to 128 requests in flight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_FLIGHT = (1, 8, 32, 128)
 
 
 def measure() -> Table:
-    """Both servers run all the time; rounds alternate between them."""
+    """Both servers run during the whole measurement; the rounds alternate between them."""
     table = Table(
         "Batching gain",
         ("model", "in flight", "unbatched, requests/s", "batched, requests/s", "gain", "batched p99 ms"),

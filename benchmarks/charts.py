@@ -1,5 +1,7 @@
-"""A bar chart as SVG, for documents: groups of horizontal bars, the value beside each. No script, no font but the
-reader's own; readable on light and dark pages."""
+"""Draws bar charts as SVG for documents: groups of horizontal bars with their values.
+
+The SVG has no scripts and uses the reader's fonts; it is readable on light and on dark pages.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ BAR, GAP, TITLE, HEAD = 15, 14, 30, 20
 
 
 class Bars:
-    """A chart under construction: groups from top to bottom, in each a bar a series, in the order of `add`."""
+    """A bar chart. The groups are drawn from top to bottom; each has one bar for each series, in the order in which
+    they were added."""
 
     def __init__(self, title: str, groups: Sequence[str]) -> None:
         self._title = title
@@ -20,7 +23,8 @@ class Bars:
         self._series: list[tuple[str, list[float | None]]] = []
 
     def add(self, name: str, values: Sequence[float | None]) -> None:
-        """A series: a value of 0 or more for each group, None where there is none. Raises ValueError otherwise."""
+        """Adds a series: for each group a finite value of 0 or more, or None for "not measured". Raises ValueError for
+        other values, and if their number differs from that of the groups."""
         if len(values) != len(self._groups):
             raise ValueError(f"{name}: expected {len(self._groups)} values, got {len(values)}")
         if any(value is not None and not 0 <= value < float("inf") for value in values):
@@ -28,7 +32,7 @@ class Bars:
         self._series.append((name, list(values)))
 
     def svg(self) -> str:
-        """The chart. Each group has its own scale: its longest bar fills the width."""
+        """The chart as SVG. Each group has its own scale: its longest bar has the full width."""
         height = TITLE + len(self._groups) * (HEAD + len(self._series) * BAR + GAP)
         grey = 'fill="#808080"'
         parts = [
@@ -48,8 +52,8 @@ class Bars:
                 length = (WIDTH - LABEL - VALUE) * (value or 0.0) / most
                 colour = COLOURS[number % len(COLOURS)]
                 parts.append(f'<rect x="{LABEL}" y="{y + 1}" width="{length:.1f}" height="{BAR - 3}" fill="{colour}"/>')
-                said = "not measured" if value is None else _text(value)
-                parts.append(f'<text x="{LABEL + length + 6:.1f}" y="{y + 11}" {grey}>{said}</text>')
+                text = "not measured" if value is None else _text(value)
+                parts.append(f'<text x="{LABEL + length + 6:.1f}" y="{y + 11}" {grey}>{text}</text>')
                 y += BAR
             y += GAP
         return "\n".join([*parts, "</svg>", ""])

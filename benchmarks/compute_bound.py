@@ -1,4 +1,4 @@
-"""What of the framework's own throughput the server passes on where the model, not the server, is the limit."""
+"""Throughput of the server compared with that of the framework alone, for models that are the bottleneck."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SHAPE = (3, 32, 32)
 def write_convolutions(
     path: Path, shape: tuple[int, int, int] = SHAPE, channels: int = 32, layers: int = 6, outputs: int = 10
 ) -> None:
-    """x [n, *shape] -> y [n, outputs] through `layers` convolutions: much to compute on little data, and nearly as much
-    for a row alone as for one among many."""
+    """Writes an ONNX model x [n, *shape] -> y [n, outputs] of `layers` convolutions. It computes much on little data,
+    and a row costs nearly as much in a batch as alone."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     rng = np.random.default_rng(0)
@@ -124,12 +124,12 @@ def measure() -> Table:
 
 
 def identified(model: str, x: np.ndarray) -> bytes:
-    """A request with an id of its own, so that all answers have one length."""
+    """A request with an id: without one the server makes ids, and the answers would differ in length."""
     return encode_request(model, {"x": x}, request_id="compute-bound")
 
 
 def target_of(address: str, body: bytes, file: Path) -> Target:
-    """For h2load: the message, and how long a right answer is."""
+    """The target for h2load: the message, and the size of a right answer."""
     file.write_bytes(frame(body))
     with grpc.insecure_channel(address) as channel:
         answer = channel.unary_unary(PREDICT)(body)
@@ -137,7 +137,7 @@ def target_of(address: str, body: bytes, file: Path) -> Target:
 
 
 def runner(path: Path) -> Callable[[np.ndarray], object]:
-    """The bare session on one thread, as the server's instance has."""
+    """A function that runs the model in an ONNX Runtime session with one thread, like the server's instance."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -147,12 +147,12 @@ def runner(path: Path) -> Callable[[np.ndarray], object]:
 
 
 def alone(path: Path, x: np.ndarray, seconds: float) -> float:
-    """Rows a second of the bare session, for a process of its own."""
+    """Rows per second of a session without a server; runs in a separate process."""
     return rows_per_second(runner(path), x, seconds)
 
 
 def rows_per_second(run: Callable[[np.ndarray], object], x: np.ndarray, seconds: float) -> float:
-    """Of runs one after the other."""
+    """Rows per second of runs one after the other."""
     run(x)
     began = time.perf_counter()
     count = 0

@@ -1,8 +1,8 @@
-"""Load from h2load (Debian's nghttp2-client): one fixed message, HTTP/2 for gRPC, HTTP/1.1 for servers without it.
+"""Load from h2load (Debian's nghttp2-client): one fixed message, over HTTP/2 for gRPC, over HTTP/1.1 for other servers.
 
-h2load does not read trailers, and a failed gRPC call is an HTTP 200 too. But a failed call is answered without a
-message: so the bytes of data that came are counted exactly, and they must be those of as many right answers as there
-were requests. What one right answer looks like is checked beforehand with a real client.
+h2load does not read trailers, and a failed gRPC call has the HTTP status 200 too. But the answer of a failed call has
+no message. So the received bytes of data are counted: they must be exactly those of as many right answers as there
+were requests. The right answer is determined beforehand with a real client.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from pathlib import Path
 import numpy as np
 
 IN_FLIGHT = {1: (1, 1), 32: (4, 8), 256: (8, 32)}
-"""requests in flight -> connections, streams on each"""
-LIMIT = 120.0
+"""By number of requests in flight: connections, and streams on each."""
+LIMIT = 120.0  # seconds for one run of h2load
 
 
 class LoadError(Exception):
-    """The load could not be made, or not every request was answered with a whole message."""
+    """h2load failed, or not every request was answered with a complete message."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a fixed message goes. `body` holds what is sent as it is (gRPC: frame included); `answer` is the size in
-    bytes of the data of a right answer."""
+    """A server, and the fixed message for it.
+
+    body     file with the bytes to send; for gRPC, the frame is included
+    answer   size in bytes of the data of a right answer
+    http1    the server has no HTTP/2
+    """
 
     url: str
     body: Path
@@ -38,7 +42,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round saw: requests per second, requests made, milliseconds."""
+    """The result of one round. Latencies in milliseconds.
+
+    rate       requests per second
+    requests   number of requests
+    """
 
     rate: float
     requests: int
@@ -52,12 +60,12 @@ def available() -> bool:
 
 
 def frame(message: bytes) -> bytes:
-    """A message as gRPC sends it."""
+    """A message with gRPC's frame: no compression, four bytes of length."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def load(target: Target, in_flight: int, requests: int) -> Round:
-    """Makes that many requests. Raises LoadError where one of them was not answered rightly."""
+    """Sends so many requests. Raises LoadError if any of them is not answered rightly."""
     connections, streams = IN_FLIGHT[in_flight]
     if target.http1:
         connections, streams = in_flight, 1
@@ -79,14 +87,14 @@ def load(target: Target, in_flight: int, requests: int) -> Round:
     return Round(rate, count, float(np.percentile(micros, 50)) / 1000, float(np.percentile(micros, 99)) / 1000)
 
 
-def judge(said: str, answer: int) -> tuple[float, int]:
-    """Requests per second and their number from what h2load printed. Raises LoadError unless every one succeeded and
-    the data received is that of as many right answers."""
-    rate = re.search(r"([0-9.]+) req/s", said)
-    total = re.search(r"requests: (\d+) total, .* (\d+) succeeded", said)
-    data = re.search(r"\((\d+)\) data", said)
+def judge(output: str, answer: int) -> tuple[float, int]:
+    """Requests per second, and the number of requests, from the output of h2load. Raises LoadError if a request failed,
+    or if the size of the received data is not that of so many right answers."""
+    rate = re.search(r"([0-9.]+) req/s", output)
+    total = re.search(r"requests: (\d+) total, .* (\d+) succeeded", output)
+    data = re.search(r"\((\d+)\) data", output)
     if rate is None or total is None or data is None:
-        raise LoadError(f"h2load's words are not understood: {said[-500:]}")
+        raise LoadError(f"h2load's words are not understood: {output[-500:]}")
     count, succeeded, received = int(total[1]), int(total[2]), int(data[1])
     if succeeded != count:
         raise LoadError(f"{count - succeeded} of {count} requests had no HTTP 200")

@@ -1,7 +1,7 @@
-"""The budget of one request on the server's side, without the network: what Python itself costs, step by step.
+"""The processor time of one request in the server, without the network, step by step.
 
-A fake call on the real table, the real manager, scheduler and ONNX Runtime; batches of 16 run on the loop. The model is
-measured alone too, so that what is left is the server's own. The figures are not exact: read the ratios.
+Fake calls are passed to the real method table; manager, scheduler and ONNX Runtime are real too. Batches of 16 run on
+the event loop. The figures are not exact: the ratios matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BATCH, TURNS, ROUNDS = 16, 50, 25
 
 
 class FakeCall:
-    """A unary call that has arrived."""
+    """A unary call that has been received."""
 
     method = "/inferd.v1.PredictService/Predict"
     peer = "ipv4:127.0.0.1:5000"
@@ -50,7 +50,7 @@ class FakeCall:
 
 
 def per_request(fn: Callable[[], None], requests: int) -> float:
-    """The least processor time per request of any round, in microseconds: what else runs on the machine only adds."""
+    """The processor time per request in the fastest round, in microseconds: other processes can only add to it."""
     times = []
     for _ in range(ROUNDS):
         began = time.thread_time()
@@ -60,7 +60,7 @@ def per_request(fn: Callable[[], None], requests: int) -> float:
 
 
 def measure() -> Table:
-    """Decode, encode, model, and the whole journey."""
+    """Measures decoding, encoding, and complete requests, in batches and one by one."""
     table = Table(
         "The budget of one tiny request (64 floats in, 10 out), without the network",
         ("step", "µs per request"),
@@ -73,7 +73,7 @@ def measure() -> Table:
         app.start()
         assert app.manager.wait_ready(60)
         loop = app.inline
-        loop.enter()  # this thread plays the loop; the real one gets no calls
+        loop.enter()  # this thread takes the place of the event loop, which gets no calls
         x = np.ones((1, 64), np.float32)
         message = encode_request("tiny", {"x": x})
         handler, burst = app.table.unary[FakeCall.method], app.table.bursts[FakeCall.method]

@@ -1,4 +1,4 @@
-"""What a slow model does to a fast one: latencies of a tiny model alone and beside a slow one that never rests."""
+"""The effect of a slow model on a fast one: latencies of a tiny model, alone and beside a slow model under load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLOW_WIDTH, SLOW_LAYERS, SLOW_ROWS = 2048, 8, 32
 
 
 def measure() -> Table:
-    """Alternating rounds; medians. The slow model has one thread; one request of it is always in flight."""
+    """Alternating rounds, medians. The slow model has one thread, and always one request in flight."""
     table = Table(
         "A slow model beside a tiny one, one request in flight each",
         ("", "tiny p50 ms", "tiny p99 ms", "slow p50 ms"),
@@ -33,7 +33,7 @@ def measure() -> Table:
         tiny = message("tiny", np.ones((1, SIZES["tiny"][0]), np.float32))
         slow = message("slow", np.ones((SLOW_ROWS, SLOW_WIDTH), np.float32))
         alone, beside, slow_p50 = [], [], []
-        # The two generators are processes of their own: in one they would wait for each other's interpreter.
+        # The two load generators are separate processes: in one process they would wait for the interpreter's lock.
         with Served(root) as server, ProcessPoolExecutor(1, get_context("spawn")) as other:
             other.submit(closed_loop, server.address, slow, 1, 0.1).result()
             for _ in range(ROUNDS):

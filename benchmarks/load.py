@@ -1,7 +1,6 @@
-"""A load generator that is cheap enough to measure a server with: one asyncio loop over raw bytes.
+"""A load generator with little overhead: one asyncio loop that sends one fixed message, encoded once.
 
-The requests are one fixed message, encoded once. So the generator's own cost is that of
-grpc.aio alone, the same for every server that is compared.
+Its cost is that of grpc.aio alone, and is the same for every server that is compared.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ PREDICT = "/inferd.v1.PredictService/Predict"
 
 @dataclass(frozen=True)
 class Load:
-    """What a round saw. Latencies in milliseconds."""
+    """The result of one round: requests per second, latencies in milliseconds, number of failures."""
 
     rate: float
     p50: float
@@ -29,12 +28,12 @@ class Load:
 
 
 def message(model: str, x: np.ndarray) -> bytes:
-    """A native request for a model with one input `x`."""
+    """An encoded request of the native protocol, for a model with one input `x`."""
     return encode_request(model, {"x": x})
 
 
 def closed_loop(address: str, body: bytes, in_flight: int, seconds: float, path: str = PREDICT) -> Load:
-    """Keeps `in_flight` calls open for that long."""
+    """Keeps `in_flight` calls open for so many seconds."""
     return asyncio.run(_closed_loop(address, body, in_flight, seconds, path))
 
 
@@ -63,7 +62,7 @@ async def _closed_loop(address: str, body: bytes, in_flight: int, seconds: float
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used."""
+    """The user and system time that a process has used, in seconds (Linux)."""
     import os
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the server needs in memory, and that it stays so: `python -m benchmarks memory [--requests N] [--quick]`."""
+"""The memory of the server, and how it develops: `python -m benchmarks memory [--requests N] [--quick]`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.stdin.read()
 
 
 def measure(options: Options) -> list[Table]:
-    """The base, then the course over many requests. Raises LoadError where one of them fails."""
+    """Measures the memory after the start, then over many requests. Raises LoadError if a request fails."""
     if not available():
         raise LoadError("h2load is not installed; it comes with Debian's nghttp2-client")
     requests = min(options.requests, QUICK_REQUESTS) if options.quick else options.requests
@@ -58,7 +58,7 @@ def measure(options: Options) -> list[Table]:
 
 
 def _bare(model: Path) -> float:
-    """Resident memory of a process that has only the libraries and the model."""
+    """Resident memory in MB of a process that has only imported the libraries and loaded the model."""
     process = subprocess.Popen(
         [sys.executable, "-c", BARE, str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

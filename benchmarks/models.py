@@ -1,4 +1,4 @@
-"""Models to measure with, written on the spot: an MLP from tiny to compute-bound, float32, batch axis first."""
+"""Writes the models for the measurements: multi-layer perceptrons of several sizes, float32, batch axis first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def write_mlp(path: Path, width: int, layers: int, outputs: int = 10) -> None:
-    """x [n, width] -> y [n, outputs] through `layers` hidden layers of `width`, as ONNX."""
+    """Writes an ONNX model x [n, width] -> y [n, outputs] with `layers` hidden layers of `width` units."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     rng = np.random.default_rng(0)
@@ -35,11 +35,11 @@ def write_mlp(path: Path, width: int, layers: int, outputs: int = 10) -> None:
 
 
 SIZES = {"tiny": (64, 1), "medium": (512, 4), "compute": (2048, 4)}
-"""name -> (width, hidden layers): 8 KB, 4 MB and 67 MB of weights."""
+"""By name: width and number of hidden layers. The weights take 8 KB, 4 MB and 67 MB."""
 
 
 def repository(root: Path, yaml: str = "", sizes: tuple[str, ...] = tuple(SIZES)) -> Path:
-    """A repository with those models; `yaml` is each one's model.yaml."""
+    """Writes a model repository with models of these sizes. `yaml` is the text of every model.yaml."""
     for name in sizes:
         width, layers = SIZES[name]
         write_mlp(root / name / "1" / "model.onnx", width, layers)
@@ -49,7 +49,8 @@ def repository(root: Path, yaml: str = "", sizes: tuple[str, ...] = tuple(SIZES)
 
 
 def write_pool(path: Path, shape: tuple[int, int, int], outputs: int = 10) -> None:
-    """x [n, *shape] -> y [n, outputs]: each channel's mean, a small matrix. Much to carry, little to compute."""
+    """Writes an ONNX model x [n, *shape] -> y [n, outputs]: the mean of each channel times a small matrix. Its input is
+    large, and it computes little."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     weight = np.random.default_rng(0).normal(size=(shape[0], outputs)).astype(np.float32)

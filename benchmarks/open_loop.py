@@ -1,4 +1,4 @@
-"""Open-loop load: requests come at their own times, however slow the answers are, as from many independent callers."""
+"""Open-loop load: requests are sent at random times, independent of the answers, as by many independent callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from benchmarks.load import PREDICT
 
 @dataclass
 class Arrivals:
-    """What a round saw. Milliseconds from sending to the answer, by code."""
+    """The result of one round.
+
+    seconds   duration of the round
+    sent      number of requests
+    late      milliseconds by which the generator was behind schedule, on average
+    codes     number of answers by status code
+    millis    milliseconds from sending to the answer, by status code
+    """
 
     seconds: float
     sent: int = 0
@@ -26,11 +33,11 @@ class Arrivals:
 
     @property
     def goodput(self) -> float:
-        """Right answers a second: the client's deadline sees to it that a late one is none."""
+        """Right answers per second. Late answers are not among them, because the client's deadline ends their calls."""
         return self.codes["OK"] / self.seconds
 
     def percentile(self, code: str, share: float) -> float:
-        """Of the latencies with this code; 0 where there are none."""
+        """A percentile of the latencies with this code, in milliseconds; 0 if there are none."""
         found = self.millis.get(code)
         return float(np.percentile(found, share)) if found else 0.0
 
@@ -44,8 +51,8 @@ def open_loop(
     path: str = PREDICT,
     channels: int = 1,
 ) -> Arrivals:
-    """Sends `rate` requests a second at random times (exponential gaps), over that many connections. `late` says by how
-    many milliseconds the generator itself was behind its times, on average: where that is much, the load was less."""
+    """Sends `rate` requests per second at random times (exponential gaps), over `channels` connections. If the result's
+    `late` is large, the generator could not keep up and the load was lower."""
     return asyncio.run(_open_loop(address, body, rate, seconds, deadline, path, channels))
 
 
@@ -56,7 +63,7 @@ async def _open_loop(
     opened = [grpc.aio.insecure_channel(address, options=options) for _ in range(channels)]
     calls = [channel.unary_unary(path) for channel in opened]
     gaps = random.Random(0)
-    saw = Arrivals(seconds)
+    arrivals = Arrivals(seconds)
     try:
         for call in calls:
             await _one(Arrivals(0.0), call, body, 30.0)
@@ -68,25 +75,25 @@ async def _open_loop(
             if due > now:
                 await asyncio.sleep(due - now)
             behind += max(0.0, time.perf_counter() - due)
-            task = asyncio.create_task(_one(saw, calls[saw.sent % channels], body, deadline))
+            task = asyncio.create_task(_one(arrivals, calls[arrivals.sent % channels], body, deadline))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-            saw.sent += 1
+            arrivals.sent += 1
             due += gaps.expovariate(rate)
-        saw.late = 1000 * behind / max(1, saw.sent)
+        arrivals.late = 1000 * behind / max(1, arrivals.sent)
         await asyncio.gather(*tasks)
     finally:
         for channel in opened:
             await channel.close()
-    return saw
+    return arrivals
 
 
-async def _one(saw: Arrivals, call: grpc.aio.UnaryUnaryMultiCallable, body: bytes, deadline: float) -> None:
+async def _one(arrivals: Arrivals, call: grpc.aio.UnaryUnaryMultiCallable, body: bytes, deadline: float) -> None:
     began = time.perf_counter()
     code = "OK"
     try:
         await call(body, timeout=deadline)
     except grpc.aio.AioRpcError as error:
         code = error.code().name
-    saw.codes[code] += 1
-    saw.millis.setdefault(code, []).append(1000 * (time.perf_counter() - began))
+    arrivals.codes[code] += 1
+    arrivals.millis.setdefault(code, []).append(1000 * (time.perf_counter() - began))

@@ -1,4 +1,4 @@
-"""What the command line says to the measurements that take options."""
+"""The options of the command line, for the measurements that take options."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """The same for every measurement.
+    """Options of the measurements.
 
-    quick      fewer rounds and points: a look, not figures to publish
-    docs       writes figures and plots into docs/performance.md
+    quick      fewer rounds and points, for a first impression; such figures are not published
+    docs       write figures and plots into docs/performance.md
     prototype  a server script to compare with: `python PATH PORT NAME=MODEL.onnx...`
-    only       names of the peers to compare, all where empty
-    requests   how many requests the memory measurement makes
+    only       words in the names of the peers to compare; empty for all peers
+    requests   number of requests of the memory measurement
     """
 
     quick: bool = False

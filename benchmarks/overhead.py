@@ -1,4 +1,4 @@
-"""The server against the same model called in process, one request at a time."""
+"""The overhead of the server: a model behind the server and the same model in process, one request at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDS, SECONDS = 5, 2.0
 
 
 def in_process(path: Path, x: np.ndarray, seconds: float) -> float:
-    """Runs a second of the bare session, one thread as the server's instance has."""
+    """Runs per second of an ONNX Runtime session with one thread, like the server's instance."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -33,7 +33,7 @@ def in_process(path: Path, x: np.ndarray, seconds: float) -> float:
 
 
 def measure() -> Table:
-    """Alternating rounds; medians."""
+    """Alternating rounds, medians."""
     table = Table(
         "Server overhead, one request in flight",
         ("model", "in process, runs/s", "server, requests/s", "added µs", "server CPU µs/request", "ratio"),

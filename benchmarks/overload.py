@@ -1,5 +1,7 @@
-"""Three times more requests than the model can answer: what is still answered in time, what refusals cost, what is left
-when the flood is over."""
+"""Overload: three times more requests than the model can answer.
+
+Measures how many are still answered in time, what a refusal costs, and how fast the server recovers.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,15 @@ from benchmarks.open_loop import Arrivals, open_loop
 from benchmarks.report import Table
 
 ROUNDS, SECONDS = 5, 8.0
-TIMES = 3.0  # as much as the model can do
-DEADLINE = 1.0
-SMALL = (1, 8, 8)  # what goes in is as small as the tiny model's: the generator must not be what is measured
-MUCH = {"shape": SMALL, "channels": 256, "layers": 12}  # some 8 ms a row
-AT_ONCE = 64  # requests in flight that find out the maximum
+TIMES = 3.0  # requests sent, as a multiple of what the model can answer
+DEADLINE = 1.0  # seconds
+SMALL = (1, 8, 8)  # shape of the input: small, so that the load generator is not the bottleneck
+MUCH = {"shape": SMALL, "channels": 256, "layers": 12}  # about 8 ms for each row
+AT_ONCE = 64  # requests in flight when the maximum is measured
 
 
 def measure() -> Sequence[Table]:
-    """A compute-bound model, then one that costs nothing, then what one refusal costs."""
+    """Overloads a compute-bound model, then a model that computes next to nothing, then measures a refusal's cost."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "models"
         write_convolutions(root / "slow" / "1" / "model.onnx", **MUCH)
@@ -72,36 +74,41 @@ def _flood(server: Served) -> Table:
             open_loop(server.address, light, TIMES * most, SECONDS / 2 + 1.0, DEADLINE, channels=4)
             beside = answering.result().rate
         before = server.memory()
-        saw = open_loop(server.address, body, TIMES * most, SECONDS, DEADLINE, channels=4)
+        arrivals = open_loop(server.address, body, TIMES * most, SECONDS, DEADLINE, channels=4)
         ended = time.perf_counter()
         while _single(server, body) > 2 * alone:
             pass
         recovered = time.perf_counter() - ended
         for name, value in {
             "maximum, requests/s": most,
-            "sent, requests/s": saw.sent / SECONDS,
-            "goodput, requests/s": saw.goodput,
-            "goodput / maximum": saw.goodput / most,
+            "sent, requests/s": arrivals.sent / SECONDS,
+            "goodput, requests/s": arrivals.goodput,
+            "goodput / maximum": arrivals.goodput / most,
             "maximum beside as many requests to a light model": beside,
-            "goodput / that": saw.goodput / beside,
-            "refused, share": saw.codes["RESOURCE_EXHAUSTED"] / saw.sent,
-            "passed their deadline, share": saw.codes["DEADLINE_EXCEEDED"] / saw.sent,
-            "other failures": float(_others(saw)),
-            "refused after, p50 ms": saw.percentile("RESOURCE_EXHAUSTED", 50),
-            "refused after, p99 ms": saw.percentile("RESOURCE_EXHAUSTED", 99),
-            "answered after, p50 ms": saw.percentile("OK", 50),
-            "answered after, p99 ms": saw.percentile("OK", 99),
+            "goodput / that": arrivals.goodput / beside,
+            "refused, share": arrivals.codes["RESOURCE_EXHAUSTED"] / arrivals.sent,
+            "passed their deadline, share": arrivals.codes["DEADLINE_EXCEEDED"] / arrivals.sent,
+            "other failures": float(_others(arrivals)),
+            "refused after, p50 ms": arrivals.percentile("RESOURCE_EXHAUSTED", 50),
+            "refused after, p99 ms": arrivals.percentile("RESOURCE_EXHAUSTED", 99),
+            "answered after, p50 ms": arrivals.percentile("OK", 50),
+            "answered after, p99 ms": arrivals.percentile("OK", 99),
             "recovery, ms": 1000 * recovered,
             "memory grown, MiB": (server.memory() - before) / 2**20,
-            "generator behind its times, ms": saw.late,
+            "generator behind its times, ms": arrivals.late,
         }.items():
             rows.setdefault(name, []).append(value)
     table.rows += [[name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"] for name, seen in rows.items()]
     return table
 
 
-def _others(saw: Arrivals) -> int:
-    return saw.sent - saw.codes["OK"] - saw.codes["RESOURCE_EXHAUSTED"] - saw.codes["DEADLINE_EXCEEDED"]
+def _others(arrivals: Arrivals) -> int:
+    return (
+        arrivals.sent
+        - arrivals.codes["OK"]
+        - arrivals.codes["RESOURCE_EXHAUSTED"]
+        - arrivals.codes["DEADLINE_EXCEEDED"]
+    )
 
 
 def _single(server: Served, body: bytes) -> float:
@@ -117,7 +124,8 @@ def _single(server: Served, body: bytes) -> float:
 
 
 def _front_end(server: Served, folder: Path) -> Table:
-    """Here the front end is the limit: it has to read what it refuses, so some of its capacity goes to that."""
+    """Overload of the front end, with a tiny model. The front end must read the requests that it refuses, which takes
+    some of its capacity."""
     table = Table(
         f"Overload of the front end: {TIMES:g} times what it can do with a tiny model",
         ("", "median", "lowest–highest"),
@@ -131,7 +139,7 @@ def _front_end(server: Served, folder: Path) -> Table:
         answered, took = _h2load(server, body, 8, 32, SECONDS / 2)
         most = answered / took
         rows.setdefault("maximum, requests/s", []).append(most)
-        for kind, flags in (("without deadlines", ()), ("deadline 100 ms", ("-H", "grpc-timeout: 100m"))):
+        for case, flags in (("without deadlines", ()), ("deadline 100 ms", ("-H", "grpc-timeout: 100m"))):
             before = server.memory()
             answered, took = _h2load(server, body, 16, 256, SECONDS / 2, *flags, f"--rps={TIMES * most / 16:.0f}")
             for name, value in {
@@ -139,7 +147,7 @@ def _front_end(server: Served, folder: Path) -> Table:
                 "goodput / maximum": answered / took / most,
                 "memory grown, MiB": (server.memory() - before) / 2**20,
             }.items():
-                rows.setdefault(f"{kind}: {name}", []).append(value)
+                rows.setdefault(f"{case}: {name}", []).append(value)
     table.rows += [[name, statistics.median(seen), f"{min(seen):.3g}–{max(seen):.3g}"] for name, seen in rows.items()]
     return table
 
@@ -148,7 +156,7 @@ def _refusal(server: Served, folder: Path) -> Table:
     table = Table(
         "What a refusal costs",
         ("", "server CPU µs, median", "lowest–highest"),
-        how=f"{ROUNDS} alternating rounds, h2load, 32 in flight, and one for the lone answer; the processor "
+        how=f"{ROUNDS} alternating rounds, h2load, 32 in flight, or 1 where the table says 'alone'; the processor "
         "time of all threads but the one that "
         "computes. Refused: a queue for one request. The model of that queue computes in both kinds of rounds.",
     )
@@ -181,7 +189,7 @@ def _refusal(server: Served, folder: Path) -> Table:
 
 
 def _settle(server: Served, data: bytes) -> None:
-    """Waits until a call is answered: behind the floods the core ends some by itself while too many wait in it."""
+    """Waits until a call is answered: after an overload, gRPC's core refuses some calls itself while too many wait."""
 
     def answered() -> bool:
         with grpc.insecure_channel(server.address) as channel:
@@ -209,7 +217,8 @@ def _h2load(
     *flags: str,
     codes: Sequence[str] = ("OK",),
 ) -> tuple[int, float]:
-    """How many requests got one of the codes, by the server's own count, and in how many seconds."""
+    """Runs h2load. Returns the number of requests that ended with one of the codes, as counted by the server's metrics,
+    and the duration in seconds."""
     shape = ["-c", str(connections), "-m", str(streams), "-t", "1", "-D", f"{seconds:.0f}", "-d", str(body)]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     before, began = _counted(server.http, codes), time.perf_counter()
@@ -227,12 +236,12 @@ def _counted(http: str, codes: Sequence[str]) -> int:
 
 
 def _threads(pid: int) -> dict[str, float]:
-    """Processor seconds by thread."""
+    """Processor time in seconds, by thread."""
     seconds = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
-        except FileNotFoundError:  # it has just ended
+        except FileNotFoundError:  # the thread has just ended
             continue
         seconds[task.name] = (int(fields[11]) + int(fields[12])) / 100
     return seconds

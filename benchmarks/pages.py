@@ -1,4 +1,4 @@
-"""Writes generated figures into a document, between two markers that name them; the rest of the document stays."""
+"""Writes tables and plots into a document, between two markers; the rest of the document stays unchanged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from benchmarks.report import Table, machine
 
 
 def write(document: Path, name: str, tables: Sequence[Table], command: str) -> None:
-    """Puts the tables, and the plots beside the document in a folder `plots`, between the markers of `name`.
+    """Writes the tables between the markers of `name`, and the plots into the folder `plots` beside the document.
 
-    Raises ValueError where the document does not hold `<!-- NAME: generated -->` and `<!-- NAME: end -->` once each,
-    in this order.
+    Raises ValueError if the document does not contain `<!-- NAME: generated -->` and `<!-- NAME: end -->` once each, in
+    this order.
     """
     text = document.read_text()
     begin, end = f"<!-- {name}: generated -->", f"<!-- {name}: end -->"

@@ -1,4 +1,4 @@
-"""What a server costs: processor time and memory of a process and all that it has started."""
+"""Processor time and memory of a process and its descendants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and its descendants, those that are alive."""
+    """The process and its descendants that are alive."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -18,7 +18,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the tree so far."""
+    """User and system time of the process tree so far, in seconds."""
     total = 0.0
     for process in tree(pid):
         try:
@@ -30,12 +30,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_mb(pid: int) -> float:
-    """The largest resident memory of each process of the tree, added up; what processes share counts in each."""
+    """The sum of the largest resident memory of each process of the tree, in MB. Memory that processes share is counted
+    for each of them."""
     return sum(_status(process.pid, "VmHWM") for process in tree(pid))
 
 
 def forget_peak(pid: int) -> None:
-    """Lets `peak_mb` begin anew from what is resident now."""
+    """Resets the peaks of `peak_mb` to the memory that is resident now."""
     for process in tree(pid):
         try:
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
@@ -44,7 +45,7 @@ def forget_peak(pid: int) -> None:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of one process now."""
+    """The resident memory of one process, in MB."""
     return _status(pid, "VmRSS")
 
 
@@ -58,7 +59,8 @@ def _status(pid: int, key: str) -> float:
 
 
 def end(pid: int, seconds: float = 10.0) -> None:
-    """Ends a tree: SIGTERM to its root, so that it can clear away, then SIGKILL to whatever is left."""
+    """Ends a process tree: SIGTERM to its root, so that it can clean up; after `seconds`, SIGKILL to the processes that
+    are left."""
     processes = tree(pid)
     if processes:
         try:

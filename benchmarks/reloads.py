@@ -1,4 +1,4 @@
-"""New versions: time from drop to first answer, for each framework, and memory over fifty reloads."""
+"""New versions: the time from their drop to their first answer, and the memory over fifty reloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETS = ("repository.poll=1s", "repository.settle=500ms")
 
 
 def drop(client: Client, backend: str, model: Path, version: int) -> float:
-    """Publishes a version and waits for its first answer. Gives seconds from the rename on."""
+    """Publishes a version and waits for its first answer. Returns the seconds since the renaming."""
     publish(backend, model, version, marker=version)
     begin = time.perf_counter()
     x = np.zeros((1, 4), np.float32)
@@ -30,7 +30,7 @@ def drop(client: Client, backend: str, model: Path, version: int) -> float:
 
 
 def measure() -> tuple[Table, Table]:
-    """Drop-to-live times and memory, one server a framework."""
+    """Measures the times and the memory, with one server for each framework."""
     live = Table(
         "From drop to first answer",
         ("backend", "median s", "fastest s", "slowest s"),

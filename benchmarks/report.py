@@ -1,4 +1,4 @@
-"""What a measurement gives, and how it is printed."""
+"""The result of a measurement: a table, printed as Markdown and saved as JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 
 @dataclass
 class Table:
-    """One measurement: a title, column names, rows of values, and what was done to get them.
+    """The result of one measurement: a title, the names of the columns, the rows.
 
-    rounds   the single rounds behind the rows, for the JSON
-    plots    name -> SVG
+    how      how it was measured
+    rounds   the values of the single rounds, for the JSON
+    plots    SVG by name
     """
 
     title: str
@@ -41,7 +42,7 @@ def _text(value: Any) -> str:
 
 
 def machine() -> str:
-    """The machine in a line: processor, cores, memory, kernel."""
+    """A line that describes the machine: processor, cores, memory, kernel."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -53,7 +54,7 @@ def machine() -> str:
 
 
 def save(tables: Sequence[Table], path: Path) -> None:
-    """Writes everything as JSON, with date and machine."""
+    """Writes the tables as JSON, with the date and the machine."""
     content = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),

@@ -1,10 +1,10 @@
-"""What the scheduler itself costs: microseconds per request from submit to on_done with a model that does nothing.
+"""The cost of the scheduler: microseconds per request from submit to on_done, with a model that does nothing.
 
     python benchmarks/scheduler_overhead.py [--seconds 2] [--rounds 5] [--floats 64]
 
-Prints, for 1 and 32 requests in flight, the median over the rounds of the time per request and of the process's CPU
-time per request. One submitting thread, one instance; the no-op model gives its input back. At 1 in flight nearly all
-of it is the hand-over between two threads and back.
+Prints the time and the processor time per request for 1 and for 32 requests in flight, as medians over the rounds.
+There are one submitting thread and one instance; the model returns its input. With 1 request in flight, nearly all of
+the time is spent on the switch to the instance's thread and back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from inferd.wire.dtypes import DType
 
 
 class NoOp:
-    """Model and instance in one."""
+    """A model that is its own instance."""
 
     traits = Traits()
 
@@ -48,7 +48,7 @@ class NoOp:
 
 def measure(scheduler: Scheduler, floats: int, in_flight: int, seconds: float) -> tuple[float, float]:
     """Wall and CPU microseconds per request."""
-    free: SimpleQueue[None] = SimpleQueue()  # in C: a semaphore of Python's would cost as much as what it measures
+    free: SimpleQueue[None] = SimpleQueue()  # written in C; a Semaphore would cost as much as the scheduler
     for _ in range(in_flight):
         free.put(None)
     row = np.zeros((1, floats), np.float32)

@@ -1,4 +1,4 @@
-"""What starting costs: imports, the time until ready and the memory then, for each framework and for none."""
+"""The cost of starting: import times, the time until ready, and the memory when ready, with and without a framework."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMPORTS = ("numpy", "grpc", "inferd.client", "inferd.server.app", "onnxruntime",
 
 
 def import_seconds(module: str) -> float:
-    """A fresh interpreter's time to import a module, its own start taken off."""
+    """The seconds that a new interpreter needs to import a module, without the start of the interpreter."""
 
     def run(code: str) -> float:
         begin = time.perf_counter()
@@ -30,7 +30,7 @@ def import_seconds(module: str) -> float:
 
 
 def measure() -> tuple[Table, Table]:
-    """Import times, then real servers."""
+    """Measures import times, then servers."""
     imports = Table("Import time", ("module", "seconds"), how=f"Fresh interpreters, medians of {ROUNDS}.")
     imports.rows = [[module, import_seconds(module)] for module in IMPORTS]
     starts = Table(

@@ -1,4 +1,4 @@
-"""What callers feel of a new version: latencies while it loads and takes over, against those before."""
+"""The effect of a new version on callers: latencies while it is loaded and takes over, compared with those before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETS = ("repository.poll=1s", "repository.settle=500ms")
 
 
 class Callers:
-    """Threads that call without pause and note when each call began and how long it took."""
+    """Threads that call without pauses. `calls` has the start and the duration in milliseconds of each call."""
 
     def __init__(self, address: str, model: str) -> None:
         self.calls: list[tuple[float, float]] = []
@@ -43,7 +43,7 @@ class Callers:
                 self.calls.append((began, 1000 * (time.perf_counter() - began)))
 
     def between(self, begin: float, end: float) -> np.ndarray:
-        """Milliseconds of the calls that overlap this time."""
+        """The durations in milliseconds of the calls that overlap this time."""
         return np.array([took for began, took in self.calls if began < end and began + took / 1000 > begin])
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ def answers(client: Client, model: str, version: int) -> None:
 
 
 def measure() -> Table:
-    """One server a framework; several swaps each; medians."""
+    """One server for each framework, several new versions each; medians."""
     table = Table(
         "A new version under load",
         ("backend", "p99 before, ms", "p99 during, ms", "ratio", "longest stall, ms", "failed"),
@@ -76,7 +76,7 @@ def measure() -> Table:
                 pause = threading.Event()
                 before, during, longest = [], [], []
                 for version in range(2, 2 + SWAPS):
-                    hidden = model.parent / f".ready-{version}"  # written before, so that only the rename is measured
+                    hidden = model.parent / f".ready-{version}"  # written before: only the renaming is measured
                     hidden.mkdir()
                     publish(backend, hidden, version, marker=version)
                     begin = time.perf_counter()

@@ -1,8 +1,8 @@
-"""The main job, seen from outside: `make demo`.
+"""A demonstration of the server, as a user sees it: `make demo`.
 
-Starts the real server on a copy of model_repository/, sends held-out handwritten digits to all three frameworks through
-the client, shows a few in the terminal, then drops a better version into the repository while eight threads keep
-calling. Prints what it measured and ends with exit code 0 only when everything is as it should be.
+It starts the server on a copy of model_repository/ and sends handwritten digits, which were not used in training, to
+models of all three frameworks. It shows some of them in the terminal. Then it drops a better version into the
+repository while eight threads keep calling. It prints what it measured; the exit code is 0 only if nothing failed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,22 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = {"digits_onnx": "ONNX", "digits_torch": "TorchScript", "digits_tf": "TF SavedModel"}
 HOT = "digits_onnx"
 THREADS = 8
-LIMIT = 150.0  # seconds that any one step may take: frameworks are imported, on whatever machine this is
+LIMIT = 150.0  # seconds that a step may take; importing the frameworks can take long on a slow machine
 
 
 class DemoFailed(Exception):
-    """Something is not as it should be."""
+    """A step of the demonstration failed. The message says which one."""
 
 
 @dataclass
 class Caller:
-    """One client thread's record. `latencies` in seconds; `answers` counts per version."""
+    """What one client thread has measured.
+
+    latencies   of the answers, in seconds
+    answers     number of answers by version
+    failures    error messages
+    first_new   time of the first answer of the new version (time.perf_counter)
+    """
 
     latencies: list[float] = field(default_factory=list)
     answers: dict[int, int] = field(default_factory=dict)
@@ -46,7 +52,8 @@ class Caller:
 
 
 def start_server(repository: Path, log: Path) -> tuple[subprocess.Popen[str], str]:
-    """Starts `inferd serve` on free ports. Gives the process and its gRPC address once it says that it is ready."""
+    """Starts `inferd serve` on free ports and waits until it is ready. Returns the process and its gRPC address. Raises
+    DemoFailed."""
     command = [
         str(Path(sys.executable).with_name("inferd")), "serve", "--model-repository", str(repository),
         "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
@@ -54,7 +61,7 @@ def start_server(repository: Path, log: Path) -> tuple[subprocess.Popen[str], st
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("w"), text=True, cwd=ROOT)
     assert process.stdout is not None
-    killer = threading.Timer(LIMIT, process.kill)  # a server that never gets ready must not hang the demo
+    killer = threading.Timer(LIMIT, process.kill)  # if the server never becomes ready, the demo must not hang
     killer.start()
     try:
         for line in process.stdout:
@@ -74,7 +81,7 @@ def picture(image: np.ndarray) -> list[str]:
 
 
 def show_some(images: np.ndarray, labels: np.ndarray, predicted: dict[str, np.ndarray], count: int = 5) -> None:
-    """Prints the first `count` digits side by side, with what each framework says."""
+    """Prints the first `count` digits side by side, with each framework's answer and the true digit."""
     rows = [picture(image) for image in images[:count]]
     for lines in zip(*rows, strict=True):
         print("   " + "   ".join(lines))
@@ -85,7 +92,8 @@ def show_some(images: np.ndarray, labels: np.ndarray, predicted: dict[str, np.nd
 
 
 def call_until(stop: threading.Event, address: str, images: np.ndarray, new_version: int, record: Caller) -> None:
-    """Calls the hot model until told to stop, without retries: a request that fails is a request that is lost."""
+    """Calls the model HOT until `stop` is set, and writes to `record`. There are no retries: every failed request
+    counts."""
     with Client(address, retry=NO_RETRIES) as client:
         i = 0
         while not stop.is_set():
@@ -104,7 +112,8 @@ def call_until(stop: threading.Event, address: str, images: np.ndarray, new_vers
 
 
 def drop_version(source: Path, model_directory: Path) -> float:
-    """Publishes a version as recommended: a copy under a name that is no version, renamed. Gives the time of that."""
+    """Publishes a version in the recommended way: copies it under a name that is no version number, then renames the
+    copy. Returns the time of the renaming."""
     hidden = model_directory / f".tmp-{source.name}"
     shutil.copytree(source, hidden)
     hidden.rename(model_directory / source.name)
@@ -112,7 +121,8 @@ def drop_version(source: Path, model_directory: Path) -> float:
 
 
 def hot_drop(address: str, repository: Path, images: np.ndarray) -> list[Caller]:
-    """Drops the better version in under traffic. Gives the callers' records; raises DemoFailed if it stays dark."""
+    """Drops the better version into the repository under traffic, and returns what the callers measured. Raises
+    DemoFailed if a request fails or the version does not answer in time."""
     new = max(int(p.name) for p in (ROOT / "model_repository" / HOT).iterdir() if p.name.isdigit())
     stop = threading.Event()
     records = [Caller() for _ in range(THREADS)]
@@ -152,7 +162,7 @@ def hot_drop(address: str, repository: Path, images: np.ndarray) -> list[Caller]
 
 
 def run(address: str, repository: Path) -> None:
-    """The demo proper, against a running server."""
+    """Runs the demonstration against a running server. Raises DemoFailed and InferdError."""
     data = digits()
     images, labels = data.held_out_images, data.held_out_digits
     with Client(address) as client:
@@ -181,12 +191,13 @@ def run(address: str, repository: Path) -> None:
 
 
 def main() -> int:
-    """Sets up, runs, takes down. Gives the exit code."""
-    workplace = Path(tempfile.mkdtemp(prefix="inferd-demo-"))
-    repository, log = workplace / "models", workplace / "server.log"
+    """Starts the server, runs the demonstration, stops the server. Returns the exit code. If it fails, the temporary
+    directory with the server's log is kept."""
+    directory = Path(tempfile.mkdtemp(prefix="inferd-demo-"))
+    repository, log = directory / "models", directory / "server.log"
     shutil.copytree(ROOT / "model_repository", repository)
     versions = sorted((p for p in (repository / HOT).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    shutil.rmtree(versions[-1])  # this is the version that is dropped in later
+    shutil.rmtree(versions[-1])  # the version that is dropped in later
     print("inferd demo: one server, three frameworks, a new version under traffic\n")
     process = None
     try:
@@ -204,7 +215,7 @@ def main() -> int:
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()
-    shutil.rmtree(workplace)
+    shutil.rmtree(directory)
     return 0
 
 

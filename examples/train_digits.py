@@ -2,13 +2,13 @@
 
     .venv/bin/python examples/train_digits.py --out model_repository
 
-The data are scikit-learn's 1,797 digits of 8x8 pixels, each pixel 0 to 16. A quarter, the same one each time, is held
-out: no model sees it in training, and the accuracies in the written README.md are measured on it. Two networks are
-trained: a large one, written as ONNX (version 2), TorchScript, torch.export and SavedModel with the same weights, and a
-small one, version 1 of the ONNX model, which makes a visibly worse predecessor.
+The data are scikit-learn's 1,797 digits of 8x8 pixels, each pixel 0 to 16. A quarter of them, always the same, is held
+out: it is not used in training, and the accuracies in the README.md that this script writes are measured on it. Two
+networks are trained. The large one is written as ONNX (version 2), TorchScript, torch.export and SavedModel, with the
+same weights. The small one is version 1 of the ONNX model; its accuracy is visibly lower.
 
-Every artefact takes `image`, FP32 [-1, 64], rows of raw pixels, and gives `probabilities`, FP32 [-1, 10], and `digit`,
-INT64 [-1].
+The input of every model is `image`, FP32 [-1, 64]: rows of raw pixels. The outputs are `probabilities`, FP32 [-1, 10],
+and `digit`, INT64 [-1].
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PIXELS, CLASSES, BRIGHTEST = 64, 10, 16.0
 MAX_EXPORTED_BATCH = 1024
 
 TORCH_CONFIG = """\
-# TorchScript tells the names of its arguments, but neither element types nor shapes, and no names of outputs.
+# A TorchScript file has the names of its arguments, but no element types, no shapes and no names of outputs.
 signatures:
   - inputs:
       - {name: image, dtype: FP32, shape: [-1, 64]}
@@ -42,7 +42,7 @@ signatures:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of 64 pixels and their digits, float32 and int64."""
+    """Images, float32 [n, 64], and their digits, int64 [n], for training and for measuring the accuracy."""
 
     train_images: Array
     train_digits: Array
@@ -60,7 +60,7 @@ class Network:
     out_bias: Array
 
     def probabilities(self, images: Array) -> Array:
-        """The definition, in numpy: what every framework must agree with."""
+        """The outputs of the network, computed with numpy: every framework's outputs must agree with them."""
         raised = np.maximum(images / BRIGHTEST @ self.hidden + self.hidden_bias, 0)
         logits = raised @ self.out + self.out_bias
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -68,7 +68,7 @@ class Network:
 
 
 def digits() -> Split:
-    """The data set, split the same way each time."""
+    """The data set; it is always split in the same way."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -84,7 +84,7 @@ def digits() -> Split:
 
 
 def train(split: Split, *, units: int, epochs: int) -> Network:
-    """One hidden layer of `units`, trained with a fixed seed."""
+    """A network with one hidden layer of `units`, trained with a fixed seed."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -97,13 +97,13 @@ def train(split: Split, *, units: int, epochs: int) -> Network:
 
 
 def accuracy(network: Network, split: Split) -> float:
-    """The share of held-out digits that the network gets right."""
+    """The share of the held-out digits that the network recognises."""
     found = network.probabilities(split.held_out_images).argmax(axis=1)
     return float((found == split.held_out_digits).mean())
 
 
 def write_onnx(network: Network, version: Path) -> None:
-    """`model.onnx`, opset 17: read by every onnxruntime of the last years."""
+    """Writes `model.onnx` with opset 17, which onnxruntime has supported for years."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -160,7 +160,7 @@ def torch_module(network: Network) -> Any:
 
 
 def write_torchscript(network: Network, version: Path) -> None:
-    """`model.pt`, and beside the versions the `model.yaml` that says what TorchScript cannot."""
+    """Writes `model.pt`, and the model's `model.yaml`, which declares what TorchScript files do not contain."""
     import torch
 
     with warnings.catch_warnings():
@@ -168,7 +168,7 @@ def write_torchscript(network: Network, version: Path) -> None:
         scripted = torch.jit.freeze(torch.jit.script(torch_module(network)))
         written = io.BytesIO()
         torch.jit.save(scripted, written)
-    # Without the debug entries, which hold paths of this machine.
+    # The debug entries contain paths of this machine: they are left out.
     with zipfile.ZipFile(written) as archive, zipfile.ZipFile(version / "model.pt", "w") as slim:
         for entry in archive.infolist():
             if not entry.filename.endswith(".debug_pkl"):
@@ -177,26 +177,28 @@ def write_torchscript(network: Network, version: Path) -> None:
 
 
 def write_exported(network: Network, version: Path) -> None:
-    """`model.pt2`, which keeps element types, shapes and the range of the batch; model.yaml names its outputs."""
+    """Writes `model.pt2`, which contains element types, shapes and the range of rows, and the model's `model.yaml`,
+    which names the outputs."""
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=MAX_EXPORTED_BATCH)
-    # Two rows: an example with one would make torch.export take the batch for a constant.
+    # Two rows: from an example with one row, torch.export would conclude that the number of rows is constant.
     program = torch.export.export(
         torch_module(network), (torch.zeros(2, PIXELS),), dynamic_shapes={"image": {0: batch}}
     )
-    # torch.export keeps the whole stack of every operation, paths of this machine included: nobody needs them.
+    # torch.export stores a stack trace for each operation, with paths of this machine. It is not needed.
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     torch.export.save(program, version / "model.pt2")
     (version.parent / "model.yaml").write_text(TORCH_CONFIG.replace(TORCH_CONFIG.splitlines()[0], PT2_NOTE))
 
 
-PT2_NOTE = "# torch.export tells element types and shapes, but gives outputs no names of their own: these do."
+PT2_NOTE = "# A torch.export file has element types and shapes, but no names of outputs: they are declared here."
 
 
 def write_saved_model(network: Network, version: Path) -> None:
-    """A SavedModel directly in the version directory, as TF Serving has it. A plain tf.Module keeps it small."""
+    """Writes a SavedModel directly into the version directory, as TensorFlow Serving expects it. A plain tf.Module
+    keeps it small."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -213,18 +215,19 @@ def write_saved_model(network: Network, version: Path) -> None:
 
     module.classify = classify
     options = tf.saved_model.SaveOptions(save_debug_info=False)
-    # TensorFlow leaves empty directories behind that git does not keep: written aside, then only the files are moved.
-    with tempfile.TemporaryDirectory() as aside:
-        tf.saved_model.save(module, aside, signatures={"serving_default": classify}, options=options)
-        for file in Path(aside).rglob("*"):
+    # TensorFlow creates empty directories, which git does not store. So the model is written to a temporary directory,
+    # and only its files are copied.
+    with tempfile.TemporaryDirectory() as temporary:
+        tf.saved_model.save(module, temporary, signatures={"serving_default": classify}, options=options)
+        for file in Path(temporary).rglob("*"):
             if file.is_file():
-                target = version / file.relative_to(aside)
+                target = version / file.relative_to(temporary)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
 
 
 def version_directory(root: Path, model: str, number: int) -> Path:
-    """`<root>/<model>/<number>`, made afresh."""
+    """Makes the directory `<root>/<model>/<number>`, empty."""
     directory = root / model / str(number)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -232,7 +235,7 @@ def version_directory(root: Path, model: str, number: int) -> Path:
 
 
 def readme(accuracies: dict[str, float]) -> str:
-    """The text that goes with the models."""
+    """The text of the README.md beside the models."""
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in accuracies.items())
     return f"""\
 # Example models

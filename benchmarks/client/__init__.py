@@ -1,6 +1,6 @@
-"""What a call costs its caller: the Python client beside tritonclient and bare gRPC, on the same server and model.
+"""The cost of a call for its caller: the Python client, tritonclient and bare gRPC, with the same server and model.
 
-`python -m benchmarks client [--quick] [--docs]`. Each way to call runs in a process of its own; rounds alternate.
+`python -m benchmarks client [--quick] [--docs]`. Each way to call runs in a separate process; the rounds alternate.
 """
 
 from __future__ import annotations
@@ -59,11 +59,12 @@ RIVALS = {
     "async predict_many": "tritonclient.aio, infer",
     "async stream shared by 32 tasks": "inferd, async predict",
 }
-"""What each way of ours is held against: the rival's way of the same kind; a stream must beat our own unary calls."""
+"""By way to call inferd: the way that it is compared with, usually the same one of tritonclient. Streams are compared
+with unary calls of inferd."""
 
 
 class Caller:
-    """A process that calls in one way for as long as it is told to."""
+    """A process that calls the server in one way, for the number of seconds that it is given. See `Runner`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.pid = process.pid
@@ -87,7 +88,7 @@ class Caller:
 
 
 def measure(options: Options) -> list[Table]:
-    """A table for 1 and for 32 calls in flight, and the client's own part."""
+    """Tables for 1 and for 32 calls in flight, and one for the client alone."""
     plan = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(prefix="inferd-bench-") as folder:
         models = repository(Path(folder) / "models", "instances: {threads: 1}\n", ("tiny",))

@@ -1,5 +1,7 @@
-"""The client's own part of a call: the channel is replaced by a function that has the answer ready, so that what is
-left is arguments, encoding, decoding, futures. The smallest of many short rounds: what an undisturbed machine does.
+"""The cost of a call in the client alone: arguments, encoding, decoding, futures.
+
+The gRPC channel is replaced by a function that returns a prepared answer. The fastest of many short rounds counts, in
+which nothing else disturbed the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ ANSWER = encode_response(MODEL, 1, "serving_default", {"y": np.ones((1, 10), np.
 
 
 class Ready:
-    """A call that is answered: what gRPC's future is asked for."""
+    """A call that has been answered, with the methods of gRPC's future that the client uses."""
 
     def result(self) -> bytes:
         return ANSWER
@@ -33,7 +35,7 @@ class Ready:
 
 
 class Method:
-    """Stands for a callable of a channel."""
+    """Takes the place of a method of a gRPC channel."""
 
     def __call__(self, request: bytes, **_: object) -> bytes:
         return ANSWER
@@ -43,12 +45,12 @@ class Method:
 
 
 async def answer_at_once(request: bytes, **_: object) -> bytes:
-    """Stands for a callable of an asyncio channel."""
+    """Takes the place of a method of a grpc.aio channel."""
     return ANSWER
 
 
 def smallest(run: Callable[[], None]) -> float:
-    """Microseconds a call, in the best of the rounds."""
+    """Microseconds for each call, in the fastest round. `run` makes CALLS calls."""
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -58,7 +60,7 @@ def smallest(run: Callable[[], None]) -> float:
 
 
 def measure_own() -> Table:
-    """The client's ways, and tritonclient's `infer` with its stub replaced alike."""
+    """Measures the client's methods, and tritonclient's `infer` with its stub replaced in the same way."""
     table = Table(
         "Clients: their own part, without gRPC and the server",
         ("way", "µs/call"),

@@ -1,7 +1,7 @@
-"""One way to call a server again and again, in a process of its own, so that its processor time is the client's alone.
+"""Calls a server in one way, again and again. It is a separate process, so its processor time is that of the client.
 
-`program.py MODE ADDRESS IN_FLIGHT` prints "serving MODE", then answers each line of seconds with "CALLS SECONDS
-CPU_SECONDS".
+`program.py MODE ADDRESS IN_FLIGHT` prints "serving MODE". Then it reads a number of seconds from each line of its
+input, calls for so long, and prints "CALLS SECONDS CPU_SECONDS".
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ X = np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
 INPUTS = {"x": X}
 OUTPUTS = 10
 Way = Callable[[float], int]
-"""Calls for so many seconds. Gives how often."""
+"""Calls the server for so many seconds. Returns the number of calls."""
 
 
 def checked(y: Any) -> None:
-    """Every answer is looked at as its user would."""
+    """Checks an answer's shape, so that the answer is used as a caller would use it. Raises ValueError."""
     if y.shape != (1, OUTPUTS):
         raise ValueError(f"expected [1, {OUTPUTS}], got {y.shape}")
 
 
 def until(seconds: float, item: object) -> Iterator[object]:
-    """The same item until the time is over."""
+    """Yields the same item again and again until the time is over."""
     end = time.perf_counter() + seconds
     for again in repeat(item):
         if time.perf_counter() >= end:
@@ -41,7 +41,7 @@ def until(seconds: float, item: object) -> Iterator[object]:
 
 
 def blocking(call: Callable[[], None], threads: int) -> Way:
-    """A blocking call from so many threads."""
+    """A way that makes a blocking call from each of several threads."""
 
     def one(seconds: float, counts: list[int]) -> None:
         done = 0
@@ -66,7 +66,7 @@ def blocking(call: Callable[[], None], threads: int) -> Way:
 
 
 def tasks(loop: asyncio.AbstractEventLoop, call: Callable[[], Awaitable[None]], in_flight: int) -> Way:
-    """An awaited call from so many tasks of one loop."""
+    """A way that awaits a call in each of several tasks of one event loop."""
 
     async def one(seconds: float) -> int:
         done = 0
@@ -82,7 +82,7 @@ def tasks(loop: asyncio.AbstractEventLoop, call: Callable[[], Awaitable[None]], 
 
 
 def drained(answers: Iterable[Any]) -> int:
-    """Looks at every answer of an iterator. Gives their number."""
+    """Checks every answer of an iterator. Returns their number."""
     done = 0
     for answer in answers:
         checked(answer["y"])
@@ -127,7 +127,7 @@ def inferd_stream(address: str, in_flight: int) -> Way:
 
 
 def inferd_shared_stream(address: str, in_flight: int) -> Way:
-    """Calls of many threads, coalesced into one stream."""
+    """Many threads submit to one stream."""
     from inferd.client import Client
 
     client = Client(address)
@@ -162,7 +162,7 @@ def inferd_aio_many(address: str, in_flight: int) -> Way:
 
 
 def inferd_aio_stream(address: str, in_flight: int) -> Way:
-    """Calls of many tasks, coalesced into one stream."""
+    """Many tasks submit to one stream."""
     from inferd.client import AsyncClient
 
     loop, client = asyncio.new_event_loop(), AsyncClient(address)
@@ -196,7 +196,7 @@ def triton_sync(address: str, in_flight: int) -> Way:
 
 
 def triton_async(address: str, in_flight: int) -> Way:
-    """`async_infer` with its callback, so many at once."""
+    """`async_infer` with a callback, with `in_flight` calls at the same time."""
     import tritonclient.grpc as triton
 
     client = triton.InferenceServerClient(address)
@@ -241,7 +241,7 @@ def triton_aio(address: str, in_flight: int) -> Way:
 
 
 def bare_sync(address: str, in_flight: int) -> Way:
-    """The floor: grpc with bytes that were encoded once, the answer not even read."""
+    """grpc alone, with a message that was encoded once and answers that are not read: the least that a call costs."""
     from inferd.wire.native import encode_request
 
     method = grpc.insecure_channel(address).unary_unary("/inferd.v1.PredictService/Predict", _registered_method=True)
@@ -254,7 +254,7 @@ def bare_sync(address: str, in_flight: int) -> Way:
 
 
 def bare_aio(address: str, in_flight: int) -> Way:
-    """The floor of grpc.aio."""
+    """The same with grpc.aio."""
     from inferd.wire.native import encode_request
 
     loop = asyncio.new_event_loop()
@@ -291,7 +291,7 @@ WAYS = {
 
 
 def main(mode: str, address: str, in_flight: int) -> None:
-    """Runs until its input ends."""
+    """Runs until the input ends."""
     run = WAYS[mode](address, in_flight)
     run(0.05)
     print("serving", mode, flush=True)

@@ -1,8 +1,10 @@
-"""inferd beside its peers: the same ONNX models, the same Open Inference Protocol message, the same load generator, one
-run on one machine. `python -m benchmarks peers [--quick] [--prototype PATH] [--only NAME,...] [--docs]`.
+"""Compares inferd with other servers ("peers"), in one run on one machine.
 
-One thread for the model, batches of at most 64 rows where the peer batches. A peer that cannot be installed or started
-here stands in the table with the reason. See `benchmarks.h2load` for how success is counted.
+`python -m benchmarks peers [--quick] [--prototype PATH] [--only NAME,...] [--docs]`
+
+All servers get the same ONNX models, the same message of the Open Inference Protocol and the same load generator. The
+models run on one thread; servers that batch use batches of at most 64 rows. If a peer cannot be installed or started on
+this machine, the table has the reason. `benchmarks.h2load` describes how successful requests are counted.
 """
 
 from __future__ import annotations
@@ -43,9 +45,8 @@ COLUMNS = (
 
 
 def measure(options: Options) -> Iterator[Table]:
-    """Every peer runs all the time; the rounds alternate between them. Gives a table as soon as it stands.
-
-    Raises LoadError where there is no h2load.
+    """Yields a table for each model as soon as it is complete. All servers run during the whole measurement; the rounds
+    alternate between them. Raises LoadError if h2load is not installed.
     """
     if not available():
         raise LoadError("h2load is not installed; it comes with Debian's nghttp2-client")
@@ -69,7 +70,7 @@ def measure(options: Options) -> Iterator[Table]:
 def _started(
     stack: ExitStack, options: Options, models: Path, logs: Path, works: list[Work]
 ) -> tuple[list[tuple[Peer, Running]], dict[str, str]]:
-    """The peers that answer every work rightly, and why the others do not."""
+    """The peers that answer the requests of all works rightly, and the reasons of the others by name."""
     running: list[tuple[Peer, Running]] = []
     missing: dict[str, str] = {}
     for peer in catalogue(options.prototype):
@@ -117,18 +118,18 @@ def _table(
 
 
 def drawn(heights: Mapping[str, Sequence[float | None]]) -> list[str]:
-    """What the plot shows: every server, and the two that do less than serve the model only where their bars would not
-    dwarf those of the servers."""
+    """The names that the plot shows: all servers. The echo and the models without a server do less work; they are shown
+    only if their bars are at most twice as long as those of the servers."""
     others = [name for name in heights if name not in (ALONE, ECHO)]
     most = max((value for name in others for value in heights[name] if value is not None), default=0.0)
     return [name for name in heights if name in others or max((v or 0.0) for v in heights[name]) <= 2 * most]
 
 
 def _row(in_flight: int, name: str, seen: Seen, first: Seen, runner: Runner) -> list[Any]:
-    said = f"{name}, batches of {runner.batch(in_flight)}" if isinstance(runner, InProcess) else name
+    label = f"{name}, batches of {runner.batch(in_flight)}" if isinstance(runner, InProcess) else name
     if not seen.rates:
-        return [in_flight, said, f"failed: {seen.failed}", "", "", "", "", peak_mb(runner.pid)]
+        return [in_flight, label, f"failed: {seen.failed}", "", "", "", "", peak_mb(runner.pid)]
     ratio: float | str = paired(first.rates, seen.rates) if first.rates else ""
     medians = [statistics.median(values) for values in (seen.cpu, seen.p50, seen.p99)]
     note = f" ({seen.failed})" if seen.failed else ""
-    return [in_flight, said + note, statistics.median(seen.rates), ratio, *medians, peak_mb(runner.pid)]
+    return [in_flight, label + note, statistics.median(seen.rates), ratio, *medians, peak_mb(runner.pid)]

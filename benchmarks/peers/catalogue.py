@@ -1,4 +1,4 @@
-"""Who is compared, in the table's order."""
+"""The servers that are compared, in the order of the table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.peers.peer import NotStarted, Peer, Running, started
 from benchmarks.peers.programs.sessions import free_port
 
 FIRST, ECHO = "inferd", "grpc.aio echo, no model"
-"""The row that every other one is compared with, and the one without a model."""
+"""The names of the row with which all others are compared, and of the server without a model."""
 
 
 @dataclass(frozen=True)
 class Inferd(Peer):
-    """This server, from this tree."""
+    """The server of this source tree."""
 
     transport: str = "cq"
 
@@ -33,7 +33,7 @@ class Inferd(Peer):
 
 @dataclass(frozen=True)
 class Prototype(Peer):
-    """A script that takes a port and NAME=MODEL.onnx pairs, and imports its messages as `oip_pb2`."""
+    """A server script. Its arguments are a port and NAME=MODEL.onnx pairs; it imports the messages as `oip_pb2`."""
 
     @contextmanager
     def start(self, models: Path, logs: Path) -> Iterator[Running]:
@@ -45,7 +45,7 @@ class Prototype(Peer):
         pairs = [f"{path.parent.parent.name}={path}" for path in sorted(models.glob("*/1/model.onnx"))]
         env = dict(os.environ)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(logs), env.get("PYTHONPATH"))))
-        # It prints nothing: a word of ours takes the place of that line.
+        # The script does not print the line that `started` waits for, so it is printed here.
         code = "import runpy, sys; print('serving it', flush=True); sys.argv = sys.argv[1:]; "
         code += "runpy.run_path(sys.argv[0], run_name='__main__')"
         command = [sys.executable, "-c", code, str(script), str(port), *pairs]
@@ -54,7 +54,7 @@ class Prototype(Peer):
 
 
 def catalogue(prototype: Path | None) -> list[Peer]:
-    """All peers; the first is the one that the others are compared with."""
+    """All peers. The first one is the one with which the others are compared."""
     peers: list[Peer] = [
         Inferd(FIRST, ""),
         Inferd("inferd, public API", "", transport="public"),

@@ -1,4 +1,4 @@
-"""The rounds: every peer in turn at one point, again and again, so that the machine's moods fall on all of them."""
+"""Measures in rounds: the servers take turns, so that disturbances of the machine affect all of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from benchmarks.h2load import LoadError, Round, Target, load
 from benchmarks.processes import cpu_seconds
 
 SLOW = 5
-"""A round that would take so many times as long as planned is not repeated: its one figure stands."""
+"""If a round would take so many times as long as planned, it is not repeated; its only result is used."""
 
 
 @dataclass
 class Seen:
-    """What one peer did at one point: a value a round. `failed` says why there is none (any more)."""
+    """The results of one server at one number of requests in flight: a value for each round.
+
+    rates      requests per second
+    cpu        processor time in microseconds for each request
+    p50, p99   latencies in milliseconds
+    failed     the reason why there are no (further) rounds, "" for none
+    """
 
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -25,12 +31,12 @@ class Seen:
     p99: list[float] = field(default_factory=list)
     failed: str = ""
 
-    def note(self, seen: Round, cpu: float) -> None:
-        """Adds a round; `cpu` in seconds."""
-        self.rates.append(seen.rate)
-        self.cpu.append(1e6 * cpu / seen.requests)
-        self.p50.append(seen.p50)
-        self.p99.append(seen.p99)
+    def note(self, result: Round, cpu: float) -> None:
+        """Adds a round. `cpu`: its processor time in seconds."""
+        self.rates.append(result.rate)
+        self.cpu.append(1e6 * cpu / result.requests)
+        self.p50.append(result.p50)
+        self.p99.append(result.p99)
 
 
 class Runner(Protocol):
@@ -39,15 +45,16 @@ class Runner(Protocol):
     pid: int
 
     def calibrate(self, in_flight: int, seconds: float) -> tuple[int, Round]:
-        """How many requests fill the time, and the round that told. Raises LoadError."""
+        """The number of requests that take so many seconds, and the round in which this was found out. Raises
+        LoadError."""
 
     def run(self, in_flight: int, requests: int) -> Round:
-        """Makes that many requests. Raises LoadError."""
+        """Runs a round of so many requests. Raises LoadError."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A server: where to send, and whose processor time to count."""
+    """A server under load from h2load. `pid`: the process whose processor time is counted, with its descendants."""
 
     target: Target
     pid: int
@@ -55,7 +62,7 @@ class Loaded:
     def calibrate(self, in_flight: int, seconds: float) -> tuple[int, Round]:
         least = max(in_flight, 16)
         first = load(self.target, in_flight, least)
-        if least / first.rate < seconds / 4:  # too short to believe: connecting took part of it
+        if least / first.rate < seconds / 4:  # the round was so short that connecting took a large part of it
             first = load(self.target, in_flight, max(least, int(first.rate * seconds / 2)))
         return max(least, int(first.rate * seconds)), first
 
@@ -65,7 +72,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: turns, the seconds of one round, and the seconds after which no turn begins any more."""
+    """How much is measured.
+
+    turns     number of rounds of each server
+    seconds   planned duration of a round
+    limit     seconds after which no further turn is started
+    """
 
     turns: int
     seconds: float
@@ -73,9 +85,9 @@ class Plan:
 
 
 def rounds(runners: Mapping[str, Runner], in_flight: int, plan: Plan) -> dict[str, Seen]:
-    """Alternating rounds of every runner at one number of requests in flight.
+    """Measures all runners in alternating rounds, with one number of requests in flight. Returns the results by name.
 
-    What is seen while finding out how many requests fill a round is thrown away. Each turn begins with another runner.
+    The rounds that find out the number of requests are not counted. Each turn starts with another runner.
     """
     began_all = time.monotonic()
     seen = {name: Seen() for name in runners}
@@ -108,7 +120,8 @@ def rounds(runners: Mapping[str, Runner], in_flight: int, plan: Plan) -> dict[st
 
 
 def paired(first: Sequence[float], other: Sequence[float]) -> float:
-    """The median ratio of rounds that belong together; of the medians where there are not as many of both."""
+    """The median of the ratios of the rounds, pair by pair. If the numbers of rounds differ, the ratio of the
+    medians."""
     if len(first) == len(other):
         return statistics.median(a / b for a, b in zip(first, other, strict=True))
     return statistics.median(first) / statistics.median(other)

@@ -1,4 +1,4 @@
-"""A virtual environment of its own for a peer that must not share ours: var/bench/NAME, made by pip from pins."""
+"""Virtual environments for peers whose packages would conflict with inferd's: var/bench/NAME, installed by pip."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ LIMIT = 900.0
 
 
 class NotInstalled(Exception):
-    """The peer cannot be installed on this machine; says why."""
+    """The peer cannot be installed on this machine. The message has the reason."""
 
 
 def environment(name: str, requirements: Path) -> Path:
-    """The environment's interpreter. Installs at the first use, and again when the requirements or Python change."""
+    """The path of the environment's interpreter. Installs the requirements at the first use, and again if they or the
+    Python version have changed. Raises NotInstalled."""
     folder = ENVIRONMENTS / name
     python, stamp = folder / "bin" / "python", folder / ".stamp"
     wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
@@ -35,8 +36,12 @@ def environment(name: str, requirements: Path) -> Path:
 
 
 def variables() -> dict[str, str]:
-    """The process environment for a peer: nothing of ours on its path, and the interpreter's own shared library first
-    (PyTriton's wheel has a program that links to it by name and would take the system's, which may be another one)."""
+    """The environment variables for a peer.
+
+    inferd's packages are not on its path. The directory of the interpreter's shared library comes first in the library
+    path: PyTriton's wheel has a program that links to that library by name and would otherwise use the system's, which
+    may be another version.
+    """
     found = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     library = sysconfig.get_config_var("LIBDIR")
     if library:

@@ -1,4 +1,4 @@
-"""The models without a server, measured in the same rounds: what the framework itself can do on one thread."""
+"""Measures the models without a server in the same rounds: the throughput of the framework alone on one thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BATCHES = (1, 4, 8, 16, 32, MAX_BATCH)
 
 
 class InProcess:
-    """One model at the batch size at which it is fastest, among those that this many requests in flight could fill."""
+    """One model without a server, at its fastest batch size. Batches are at most as large as the number of requests in
+    flight. See `Runner`."""
 
     def __init__(self, process: subprocess.Popen[str], model: str) -> None:
         self.pid = process.pid
@@ -36,7 +37,7 @@ class InProcess:
         return self._ask(*self._best[in_flight])
 
     def batch(self, in_flight: int) -> int:
-        """The batch size that was fastest."""
+        """The fastest batch size for this number of requests in flight."""
         return self._best[in_flight][0]
 
     def _ask(self, batch: int, seconds: float) -> Round:
@@ -52,7 +53,7 @@ class InProcess:
 
 @contextmanager
 def in_process(models: Path, logs: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process with all models of the folder open. Raises NotStarted."""
+    """A process that has loaded all models of the folder. Raises NotStarted."""
     command = [sys.executable, str(PROGRAMS / "in_process.py"), str(models)]
     with started(command, dict(os.environ), logs / "in_process.log", talks=True) as (process, _):
         yield process

@@ -1,4 +1,4 @@
-"""A peer: a server that is measured beside inferd, from the recipe to the running process."""
+"""A peer: a server that is compared with inferd. How it is installed, started and stopped."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from benchmarks.peers.environments import environment, variables
 from benchmarks.processes import end
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
-START_LIMIT = 120.0
+START_LIMIT = 120.0  # seconds
 SERVING = "serving "
 
 
 class NotStarted(Exception):
-    """The peer ended, or said nothing, before it was ready; says why."""
+    """The peer ended before it was ready, or was not ready in time. The message has the reason."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A started peer: "host:port", and the process whose tree it is."""
+    """A started peer: its address "host:port", its root process, its log."""
 
     address: str
     pid: int
@@ -37,11 +37,11 @@ class Running:
 class Peer:
     """One row of the comparison.
 
-    name          as the table says it
+    name          as in the table
     program       the file in programs/ that serves a folder of models and prints its address
-    requirements  what its own environment holds; None: it runs in ours
-    http1         it has no gRPC: the raw tensor is posted to /MODEL over HTTP/1.1
-    echo          it has no model: its answer is the request
+    requirements  file with the packages of its own environment; None: it runs in the environment of inferd
+    http1         it does not offer gRPC: the raw tensor is posted to /MODEL over HTTP/1.1
+    echo          it has no model and answers with the request
     """
 
     name: str
@@ -52,7 +52,7 @@ class Peer:
 
     @contextmanager
     def start(self, models: Path, logs: Path) -> Iterator[Running]:
-        """Runs it on a folder of models. Raises NotInstalled, NotStarted."""
+        """Serves a folder of models until the end of the `with` block. Raises NotInstalled, NotStarted."""
         if self.requirements is None:
             python, variables_ = Path(sys.executable), dict(os.environ)
         else:
@@ -68,9 +68,10 @@ class Peer:
 def started(
     command: list[str], env: dict[str, str], log: Path, *, talks: bool = False
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process and what it says that it serves ("serving WHAT"). Its tree is ended with the block. Raises NotStarted.
+    """Starts a process and waits for its line "serving ADDRESS". Yields the process and the address. At the end of the
+    `with` block, the process and its descendants are ended. Raises NotStarted.
 
-    talks   it is spoken with over its input and output; else it has no input, and what else it prints is dropped
+    talks   the caller uses the input and output of the process; else it has no input, and its output is dropped
     """
     given = subprocess.PIPE if talks else subprocess.DEVNULL
     with log.open("w") as errors:
@@ -104,7 +105,8 @@ def started(
 
 
 def answered(ask: Callable[[], object]) -> None:
-    """Asks until the answer is right: a peer prints its address before its models are loaded. Raises NotStarted."""
+    """Calls `ask` until it raises nothing: a peer may print its address before its models are loaded. Raises
+    NotStarted."""
     limit = time.monotonic() + START_LIMIT
     pause = threading.Event()
     while True:

@@ -1,4 +1,4 @@
-"""What is sent: the models, the messages, and what a right answer to them is."""
+"""The models, the requests, and their right answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ ASK_LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Work:
-    """One model and the one request that is sent to it, again and again."""
+    """One model, and the request that is sent to it again and again.
+
+    x, y   input and right output
+    """
 
     model: str
     title: str
@@ -39,8 +42,8 @@ class Work:
         return request.SerializeToString()
 
     def ask(self, peer: Peer, running: Running) -> int:
-        """One checked request with a real client. Gives the size of the answer's data as h2load counts it. Raises
-        ValueError for a wrong answer, and what the client raises."""
+        """Sends the request with a real client and checks the answer. Returns the size of the answer's data as h2load
+        counts it. Raises ValueError for a wrong answer, and the errors of the client."""
         if peer.http1:
             asked = Request(
                 f"http://{running.address}/{self.model}", self.x.tobytes(), {"content-type": "application/octet-stream"}
@@ -69,7 +72,7 @@ class Work:
             raise ValueError(f"{peer.name} answered {values[:4]}... to {self.model}, expected {self.y.ravel()[:4]}...")
 
     def target(self, peer: Peer, running: Running, folder: Path) -> Target:
-        """What h2load sends to a peer, once the peer answers rightly."""
+        """The target for h2load. Sends one request first, and raises as `ask`."""
         body = folder / f"{self.model}.{'raw' if peer.http1 else 'grpc'}"
         if not body.exists():
             body.write_bytes(self.x.tobytes() if peer.http1 else frame(self.message))
@@ -78,7 +81,7 @@ class Work:
 
 
 def prepare(models: Path) -> list[Work]:
-    """Writes the models as a repository and gives the work to be done with each."""
+    """Writes the models as a repository, and returns the work for each of them."""
     for name, (width, layers) in SIZES.items():
         write_mlp(models / name / "1" / "model.onnx", width, layers)
     write_pool(models / "image" / "1" / "model.onnx", IMAGE)

@@ -1,4 +1,4 @@
-"""The least that a grpc.aio server can do: no model, the same bytes back."""
+"""A minimal grpc.aio server: it has no model and answers with the bytes of the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The same models without any server. Reads "MODEL BATCH SECONDS" lines; answers "ROWS SECONDS CPU_SECONDS" to each."""
+"""Runs the models without a server. For each line "MODEL BATCH SECONDS" of its input, it prints "ROWS SECONDS
+CPU_SECONDS"."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from sessions import row_shape, say, sessions
 
 
 def main(root: str) -> None:
-    """Runs until its input ends."""
+    """Runs until the input ends."""
     models = sessions(root)
     say("ready")
     for line in sys.stdin:

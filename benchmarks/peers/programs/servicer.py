@@ -1,4 +1,4 @@
-"""A servicer as they are usually written: generated classes, a pool of threads, one run of the model a request."""
+"""A gRPC servicer as it is usually written: generated classes, a thread pool, one run of the model for each request."""
 
 from __future__ import annotations
 

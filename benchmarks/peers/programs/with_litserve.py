@@ -1,7 +1,7 @@
-"""LitServe (HTTP only), one worker a model, batching on; the raw bytes of the tensor are the body, both ways.
+"""LitServe (HTTP only) with one worker for each model and batching. The bodies are the raw bytes of the tensors.
 
-The usual JSON would cost it far more: what is measured is its transport and its batching at their best. (No postponed
-annotations here: the framework reads the annotation itself.)
+JSON bodies, which are usual, would cost far more: here its transport and its batching are measured at their best. (This
+file has no `from __future__ import annotations`, because the framework reads the annotations.)
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""MLServer with a runtime for ONNX, in one process (its documentation's advice for light models), batching on."""
+"""MLServer with a runtime for ONNX and batching, in one process, as its documentation advises for light models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sessions import MAX_BATCH, free_port, say, session
 
 
 class OnnxModel(MLModel):
-    """One model of the folder; its URI is the model file."""
+    """One model of the folder. Its URI is the model file."""
 
     async def load(self) -> bool:
         self._session = session(Path(self._settings.parameters.uri))

@@ -1,4 +1,4 @@
-"""PyTriton: the real Triton server (C++ front end and dynamic batching) with the model in Python behind it."""
+"""PyTriton: the Triton server (front end in C++, dynamic batching), which calls the model in Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sessions import MAX_BATCH, free_port, row_shape, say, sessions
 
 
 def runner(model: Any) -> Callable[..., dict[str, np.ndarray]]:
-    """What Triton calls with a batch."""
+    """The function that Triton calls with a batch."""
 
     @batch
     def infer(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -26,7 +26,7 @@ def runner(model: Any) -> Callable[..., dict[str, np.ndarray]]:
 
 def main(root: str) -> None:
     """Serves until SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # Triton's own files and processes are cleared away
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that Triton's files and processes are cleaned up
     port = free_port()
     config = TritonConfig(http_port=free_port(), grpc_port=port, metrics_port=free_port())
     with Triton(config=config) as server:
