@@ -196,7 +196,7 @@ def test_lines_beyond_the_rate_limit_are_only_counted(caplog: pytest.LogCaptureF
         output.read()
     assert output.last == "the last one"
     assert len(caplog.records) <= 200
-    assert sum(bucket.left_out for bucket in output._limit._buckets.values()) >= 30_001 + 180 - 200
+    assert sum(bucket.skipped for bucket in output._limit._buckets.values()) >= 30_001 + 180 - 200
     output.close()
     assert output.last == "begun"
 

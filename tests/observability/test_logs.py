@@ -26,7 +26,7 @@ def written(settings, act):
     return out.getvalue()
 
 
-def test_one_line_of_json_per_event():
+def test_every_event_is_one_line_of_json():
     def act(log):
         event(log, logging.INFO, "version available", model="digits", version=2, seconds=0.25, code=None)
         log.warning("plain %s", "words")
@@ -40,7 +40,7 @@ def test_one_line_of_json_per_event():
     assert (second["level"], second["event"]) == ("warning", "plain words")
 
 
-def test_text_is_key_value_and_quotes_what_is_not_plain():
+def test_text_lines_quote_values_that_are_not_plain():
     text = written(
         Log(),
         lambda log: event(log, logging.ERROR, "refused it", code="X", peer="ipv4:1.2.3.4:5", text="a b", n=1),
@@ -49,7 +49,7 @@ def test_text_is_key_value_and_quotes_what_is_not_plain():
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_nothing_that_a_client_sends_starts_a_line_or_reaches_a_terminal(form):
+def test_text_from_clients_cannot_start_a_line_or_control_a_terminal(form):
     evil = "x\n2026 info forged\r\x1b[31m\u202e\u2028\ud800"
     text = written(Log(format=form), lambda log: event(log, logging.INFO, evil, request_id=evil, nested={"a": [evil]}))
     assert len(text.splitlines()) == 1
@@ -58,7 +58,7 @@ def test_nothing_that_a_client_sends_starts_a_line_or_reaches_a_terminal(form):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_traceback_is_one_line_too_and_is_there_only_when_asked_for(form):
+def test_a_traceback_is_logged_on_one_line_if_an_error_is_given(form):
     def act(log):
         try:
             raise ValueError("inner")
@@ -90,7 +90,7 @@ def test_secrets_are_hidden(form):
     assert text.count("<hidden>") == 4
 
 
-def test_json_stays_json_whatever_the_fields_hold():
+def test_any_field_gives_valid_json():
     loop = []
     loop.append(loop)
     fields = {
@@ -113,7 +113,7 @@ def test_json_stays_json_whatever_the_fields_hold():
     assert len(line) < 30_000
 
 
-def test_the_level_counts():
+def test_events_below_the_level_are_not_written():
     def act(log):
         for level in ("debug", "info", "warning", "error"):
             getattr(log, level)(level)
@@ -122,7 +122,7 @@ def test_the_level_counts():
     assert len(written(Log(level="debug"), act).splitlines()) == 4
 
 
-def test_logging_is_left_as_it_was_found():
+def test_closing_restores_the_logger():
     root, ours = logging.getLogger(), logging.getLogger("inferd")
     before = (list(root.handlers), root.level, list(ours.handlers), ours.level, ours.propagate)
     opened = logs.start(Log(), io.StringIO())
@@ -133,7 +133,7 @@ def test_logging_is_left_as_it_was_found():
     assert "inferd-logs" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_file_rotates_and_keeps_so_many(tmp_path):
+def test_a_file_rotates_and_keeps_the_configured_backups(tmp_path):
     path = tmp_path / "inferd.log"
     with logs.start(Log(format="json", file=str(path), max_size=2000, backups=2)):
         for number in range(200):
@@ -145,13 +145,13 @@ def test_a_file_rotates_and_keeps_so_many(tmp_path):
     assert numbers == list(range(numbers[0], 200))
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_at_start(tmp_path):
+def test_an_unusable_log_file_is_an_error_at_start(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         logs.start(Log(file=str(tmp_path / "none" / "x.log")))
 
 
 class Stuck(logging.Handler):
-    """A pipe that nobody reads."""
+    """Blocks until `free` is set, like a pipe that is not read."""
 
     def __init__(self):
         super().__init__()
@@ -165,7 +165,7 @@ class Stuck(logging.Handler):
         self.seen.append(record.getMessage())
 
 
-def test_a_blocked_place_blocks_no_caller_and_what_is_lost_is_counted():
+def test_a_blocked_output_blocks_no_caller_and_lost_lines_are_counted():
     place = Stuck()
     opened = logs.Logs(place, logging.INFO, waiting=5)
     log = get("x")
@@ -179,7 +179,7 @@ def test_a_blocked_place_blocks_no_caller_and_what_is_lost_is_counted():
     assert place.seen == ["first", *(f"line {number}" for number in range(5))]
 
 
-def test_lines_of_many_threads_stay_whole():
+def test_lines_of_several_threads_are_not_mixed():
     def act(log):
         def work(name):
             for number in range(100):
@@ -195,7 +195,7 @@ def test_lines_of_many_threads_stay_whole():
     assert {(each["name"], each["number"]) for each in found} == {(a, b) for a in range(8) for b in range(100)}
 
 
-def test_arguments_are_read_when_the_event_happens():
+def test_arguments_are_formatted_when_the_event_is_logged():
     def act(log):
         changing = ["before"]
         log.info("%s", changing)
@@ -204,12 +204,12 @@ def test_arguments_are_read_when_the_event_happens():
     assert "before" in written(Log(), act)
 
 
-def test_a_bad_format_string_fails_nobody(capsys):
+def test_a_wrong_format_string_does_not_raise(capsys):
     assert written(Log(), lambda log: (log.info("%d", "x"), log.info("next"))).count("\n") == 1
     assert "--- Logging error ---" in capsys.readouterr().err
 
 
-def test_a_rate_limit_lets_a_burst_through_then_a_few_a_second_and_counts():
+def test_a_rate_limit_allows_a_burst_then_a_few_each_second():
     clock = Clock()
     limit = RateLimit(2.0, 3, clock=clock)
     assert [limit.take("a") for _ in range(5)] == [0, 0, 0, None, None]
@@ -222,16 +222,16 @@ def test_a_rate_limit_lets_a_burst_through_then_a_few_a_second_and_counts():
     assert [limit.take("a") for _ in range(4)] == [0, 0, 0, None]
 
 
-def test_a_rate_limits_keys_are_bounded():
+def test_the_number_of_a_rate_limits_keys_is_bounded():
     limit = RateLimit(1.0, 1, clock=Clock())
     for number in range(5000):
         limit.take(number)
     assert limit.take(4999) is None
-    assert limit.take(0) == 0  # long forgotten
+    assert limit.take(0) == 0  # its bucket was dropped
     assert len(limit._buckets) <= 1024
 
 
-def test_a_limited_event_says_how_many_had_no_turn():
+def test_a_limited_event_reports_how_many_were_skipped():
     clock = Clock()
     limit = RateLimit(1.0, 1, clock=clock)
 
@@ -248,6 +248,6 @@ def test_a_limited_event_says_how_many_had_no_turn():
 
 
 @pytest.mark.parametrize("bad", [(0, 1), (-1, 1), (1, 0)])
-def test_a_senseless_rate_is_refused(bad):
+def test_an_invalid_rate_is_refused(bad):
     with pytest.raises(ValueError, match="expected a rate above 0"):
         RateLimit(*bad)

@@ -14,7 +14,7 @@ def metrics():
 
 
 def samples(metrics):
-    """{(sample name, frozenset of labels): value}, through a parser that is not ours."""
+    """{(sample name, frozenset of labels): value}, read by prometheus_client's parser."""
     found = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
@@ -28,7 +28,7 @@ def value(metrics, name, **labels):
     return samples(metrics).get((name, frozenset(labels.items())))
 
 
-def test_requests_by_model_version_protocol_and_code(metrics):
+def test_requests_are_counted_by_model_version_protocol_and_code(metrics):
     digits = metrics.model("digits", 1)
     for _ in range(3):
         digits.request("native", "OK", 0.004, 0.001, 0.002)
@@ -38,7 +38,7 @@ def test_requests_by_model_version_protocol_and_code(metrics):
     assert value(metrics, "inferd_requests_total", **labels, protocol="oip", code="INVALID_ARGUMENT") == 1
     assert value(metrics, "inferd_request_seconds_count", **labels) == 4
     assert value(metrics, "inferd_request_seconds_sum", **labels) == pytest.approx(0.0121)
-    # What never got into the queue says nothing of the queue.
+    # A request that was not queued does not count in the queue's histogram.
     assert value(metrics, "inferd_request_queue_seconds_count", **labels) == 3
     assert value(metrics, "inferd_request_compute_seconds_sum", **labels) == pytest.approx(0.006)
 
@@ -55,7 +55,7 @@ def test_a_value_is_counted_in_its_bucket_and_in_all_above(metrics, seconds, bel
     assert value(metrics, bucket, model="m", version="1", le="+Inf") == 1
 
 
-def test_batches_and_drops(metrics):
+def test_batches_and_drops_are_counted(metrics):
     m = metrics.model("m", 2)
     m.batch("serving_default", [object()] * 3, 12, 0.5)
     m.batch("other", [object()], 1, 0.25)
@@ -70,12 +70,12 @@ def test_batches_and_drops(metrics):
     assert value(metrics, "inferd_dropped_total", **labels, reason="full") == 2
 
 
-def test_models_are_bound_once(metrics):
+def test_the_metrics_of_a_version_are_made_once(metrics):
     assert metrics.model("m", 1) is metrics.model("m", 1)
     assert metrics.model("m", 1) is not metrics.model("m", 2)
 
 
-def test_requests_for_models_that_are_not_there_share_one_series(metrics):
+def test_requests_for_unknown_models_share_one_series(metrics):
     before = len(samples(metrics))
     metrics.unknown("native", "NOT_FOUND", 0.001)
     once = len(samples(metrics))
@@ -86,7 +86,7 @@ def test_requests_for_models_that_are_not_there_share_one_series(metrics):
     assert value(metrics, "inferd_requests_total", **labels) == 1001
 
 
-def test_the_series_of_a_version_go_with_it(metrics):
+def test_the_series_of_a_forgotten_version_are_dropped(metrics):
     clean = set(samples(metrics))
     for version in range(100):
         m = metrics.model("m", version)
@@ -95,12 +95,12 @@ def test_the_series_of_a_version_go_with_it(metrics):
         metrics.state("m", version, "available")
         metrics.loaded("m", version, 1.0)
         metrics.forget("m", version)
-        m.request("native", "OK", 0.1)  # a late one, through a handle that is still held
+        m.request("native", "OK", 0.1)  # a late request, through a handle that is still held
         m.dropped("expired")
     assert set(samples(metrics)) == clean
 
 
-def test_other_versions_and_models_stay(metrics):
+def test_series_of_other_versions_and_models_are_kept(metrics):
     for name, version in (("a", 1), ("a", 2), ("b", 1)):
         metrics.model(name, version).request("native", "OK", 0.1)
         metrics.loaded(name, version, 1.0)
@@ -117,7 +117,7 @@ def test_other_versions_and_models_stay(metrics):
     assert value(metrics, "inferd_loads_total", model="b", result="ok") == 1
 
 
-def test_depths_are_asked_for_at_the_scrape(metrics):
+def test_gauges_are_read_at_the_scrape(metrics):
     depth = [(3, 300)]
     metrics.watch_queue("m", 1, lambda: depth[0])
     metrics.watch_inflight(lambda: (7, 700))
@@ -130,7 +130,7 @@ def test_depths_are_asked_for_at_the_scrape(metrics):
     assert value(metrics, "inferd_ready") == 1
 
 
-def test_a_part_that_is_closing_does_not_spoil_the_scrape(metrics):
+def test_a_failing_callback_omits_only_its_series(metrics):
     def broken():
         raise RuntimeError("closed")
 
@@ -144,18 +144,18 @@ def test_a_part_that_is_closing_does_not_spoil_the_scrape(metrics):
     assert value(metrics, "inferd_queue_requests", model="n", version="1") == 1
 
 
-def test_memory_and_build_are_there(metrics):
+def test_memory_and_build_are_exported(metrics):
     assert value(metrics, "process_resident_memory_bytes") > 1e6
     assert value(metrics, "inferd_build_info", version="1.2.3") == 1
 
 
-def test_awkward_names_are_escaped(metrics):
+def test_special_characters_in_names_are_escaped(metrics):
     name = 'a"b\\c\nd{e}'
     metrics.model(name, 1).request("native", "OK", 0.1)
     assert value(metrics, "inferd_requests_total", model=name, version="1", protocol="native", code="OK") == 1
 
 
-def test_every_series_that_is_exported_is_declared_and_the_other_way_round(metrics):
+def test_exported_and_declared_series_are_the_same(metrics):
     m = metrics.model("m", 1)
     m.request("native", "OK", 0.1, 0.1, 0.1)
     m.batch("s", [1], 1, 0.1)
@@ -177,13 +177,13 @@ def test_every_series_that_is_exported_is_declared_and_the_other_way_round(metri
         assert labels == set(each.labels)
 
 
-def test_two_servers_in_one_process_share_nothing():
+def test_two_servers_in_one_process_share_no_metrics():
     one, two = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
     one.model("m", 1).request("native", "OK", 0.1)
     assert value(two, "inferd_requests_total", model="m", version="1", protocol="native", code="OK") is None
 
 
-def test_no_count_is_lost_between_threads_and_scrapes_are_consistent(metrics):
+def test_counts_are_consistent_with_several_threads_and_scrapes(metrics):
     threads, each = 8, 2000
     m = metrics.model("m", 1)
     done = threading.Event()

@@ -36,7 +36,7 @@ def server():
     return Follower()
 
 
-def test_the_life_of_a_version(server):
+def test_the_state_follows_a_version_through_its_life(server):
     seen = []
     for state in State:
         server.tell(state, load_seconds=1.5)
@@ -48,7 +48,7 @@ def test_the_life_of_a_version(server):
     assert not [s for s in server.all() if s.labels.get("model") == "m"]
 
 
-def test_a_version_between_two_tries_has_failed_once_a_try(server):
+def test_each_failed_try_is_counted_once(server):
     for generation in (1, 2):
         server.tell(State.START, generation=generation)
         server.tell(State.LOADING, generation=generation, error="bad file" if generation > 1 else "")
@@ -58,7 +58,7 @@ def test_a_version_between_two_tries_has_failed_once_a_try(server):
     assert server.loads() == {"failed": 2}
 
 
-def test_a_failed_load_is_seen_until_it_succeeds(server):
+def test_a_version_is_shown_as_failed_until_a_load_succeeds(server):
     server.tell(State.LOADING)
     server.tell(State.START, error="bad file")
     assert server.states() == {"m:1": "failed"}
@@ -71,8 +71,8 @@ def test_a_failed_load_is_seen_until_it_succeeds(server):
     assert server.loads() == {"failed": 2, "ok": 1}
 
 
-def test_a_version_that_failed_and_is_no_longer_wanted_is_not_told_of(server):
-    """It is gone from disk, or another one has taken its place: nothing is left that anybody should be alarmed of."""
+def test_a_failed_version_that_is_no_longer_wanted_is_dropped(server):
+    """The version is gone from disk or was replaced, so there is no failure left to alert on."""
     server.tell(State.AVAILABLE, 1)
     server.tell(State.LOADING, 2, generation=2)
     for state in (State.START, State.END):
@@ -81,7 +81,7 @@ def test_a_version_that_failed_and_is_no_longer_wanted_is_not_told_of(server):
     assert server.loads() == {"ok": 1, "failed": 1}
 
 
-def test_changed_files_that_do_not_load_are_a_failure_and_no_load(server):
+def test_a_failed_reload_of_changed_files_is_counted_as_a_failure(server):
     server.tell(State.AVAILABLE, generation=1)
     for words in ("files on disk differ: bad file", "files on disk differ: bad file; next try in 2 s"):
         server.tell(State.AVAILABLE, generation=1, error=words)
@@ -92,7 +92,7 @@ def test_changed_files_that_do_not_load_are_a_failure_and_no_load(server):
     assert server.loads() == {"ok": 2, "failed": 1}
 
 
-def test_a_reload_in_place_never_looks_like_an_outage(server):
+def test_a_reload_in_place_keeps_the_state_available(server):
     server.tell(State.AVAILABLE, generation=1)
     server.metrics.model("m", 1).request("native", "OK", 0.1)
     for state in (State.START, State.LOADING):
@@ -109,7 +109,7 @@ def test_a_reload_in_place_never_looks_like_an_outage(server):
     assert server.states() == {}
 
 
-def test_a_reload_that_fails_leaves_the_old_one_available(server):
+def test_a_failed_reload_keeps_the_state_available(server):
     server.tell(State.AVAILABLE, generation=1)
     server.tell(State.LOADING, generation=2)
     server.tell(State.END, generation=2, error="corrupt")
@@ -117,7 +117,7 @@ def test_a_reload_that_fails_leaves_the_old_one_available(server):
     assert server.loads() == {"ok": 1, "failed": 1}
 
 
-def test_versions_that_fail_for_ever_do_not_fill_the_memory(server):
+def test_the_number_of_failed_versions_is_bounded(server):
     for version in range(600):
         server.tell(State.START, version, error="bad")
     assert 0 < len(server.states()) <= 256

@@ -1,4 +1,4 @@
-"""What may be batched: found out by running, on small ONNX models and on real ones."""
+"""The batching probe on small ONNX models, on odd fake models and on real ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def onnx_model(tmp_path):
 
 
 def packaged(package, *parts):
-    """A file inside an installed package, which is not imported for it."""
+    """The path of a file in an installed package. The package is not imported."""
     spec = importlib.util.find_spec(package)
     assert spec is not None, f"{package} is not installed"
     assert spec.submodule_search_locations
@@ -66,16 +66,16 @@ class TestSmallModels:
         assert scheduler.max_batch_size == 32
         assert not scheduler.stateful
 
-    def test_a_mean_over_the_batch_is_not(self, onnx_model, serve):
+    def test_a_mean_over_the_batch_is_inconclusive(self, onnx_model, serve):
         model = onnx_model(
             [("ReduceMean", "x", "m", {"axes": [0], "keepdims": 1}), ("Sub", "xm", "c", {}), ("MatMul", "cw", "z", {}),
              ("Add", "zb", "y", {})],
             [X], [Y], [WEIGHTS, ("b", np.ones(4, np.float32))],
         )  # fmt: skip
-        # alone, every row minus its own mean is nothing: the rows cannot be told apart, which proves as little
+        # A row alone minus its own mean is zero, so all rows get the same output and the probe is inconclusive.
         assert serve(model).batching.startswith("unbatched: not proven: the model answers different rows alike")
 
-    def test_a_share_of_the_batch_is_not(self, onnx_model, serve):
+    def test_rows_that_influence_each_other_are_not_batched(self, onnx_model, serve):
         model = onnx_model(
             [("ReduceMean", "x", "m", {"axes": [0], "keepdims": 1}), ("Mul", "mf", "h", {}),
              ("Sub", "xh", "c", {}), ("MatMul", "cw", "y", {})],
@@ -85,14 +85,14 @@ class TestSmallModels:
         assert scheduler.batching.startswith("unbatched: rows influence each other: in a batch of 2 a row gets")
         assert "'y' (by up to" in scheduler.batching
 
-    def test_an_output_without_the_batch_axis(self, onnx_model, serve):
+    def test_an_output_without_the_batch_axis_is_not_batched(self, onnx_model, serve):
         model = onnx_model(
             [("MatMul", "xw", "y", {}), ("ReduceSum", "y", "s", {"keepdims": 0})],
             [X], [Y, ("s", T.FLOAT, [])], [WEIGHTS],
         )  # fmt: skip
         assert serve(model).batching == ("unbatched: output 's' does not carry the batch axis: shape [] for 1 rows")
 
-    def test_a_scalar_input_does_not_hinder(self, onnx_model, serve):
+    def test_a_scalar_input_does_not_prevent_batching(self, onnx_model, serve):
         model = onnx_model([("MatMul", "xw", "z", {}), ("Add", "zs", "y", {})], [X, ("s", T.FLOAT, [])], [Y], [WEIGHTS])
         scheduler = serve(model)
         assert scheduler.batching == "up to 32 rows"
@@ -106,12 +106,12 @@ class TestSmallModels:
             expected = call.inputs["x"] @ WEIGHTS[1] + call.inputs["s"]
             np.testing.assert_allclose(call.result()["y"], expected, rtol=1e-5)
 
-    def test_a_fixed_batch_of_one(self, onnx_model, serve):
+    def test_a_fixed_batch_of_one_is_not_batched(self, onnx_model, serve):
         model = onnx_model([("MatMul", "xw", "y", {})], [("x", T.FLOAT, [1, 8])], [("y", T.FLOAT, [1, 4])], [WEIGHTS])
         assert serve(model).batching == "unbatched: no input has a variable first dimension"
 
-    def test_token_ids_and_masks(self, onnx_model, serve):
-        """Seeded integers must be safe: this table has two entries."""
+    def test_token_ids_and_masks_are_batched(self, onnx_model, serve):
+        """Seeded integers must be valid indices: this table has two entries."""
         model = onnx_model(
             [("Gather", ("table", "ids"), "e", {}), ("ReduceSum", ("e", "axis"), "y", {"keepdims": 0})],
             [("ids", T.INT64, ["n", "t"])], [("y", T.FLOAT, ["n", 4])],
@@ -134,13 +134,13 @@ class TestSmallModels:
 
     @pytest.mark.parametrize("dtype", [d for d in DType if d is not DType.BOOL], ids=lambda d: d.name)
     def test_seeded_rows_of_every_type_are_distinct(self, serve, dtype):
-        """An identity model is told apart by its inputs alone."""
+        """An identity model gives different outputs only if its inputs differ."""
         for inner in ((), (1,), (5,)):
             both = (dtype, (-1, *inner))
             model = FakeModel(lambda _, inputs: {"y": inputs["x"].copy()}, [signature({"x": both}, {"y": both})])
             assert serve(model).batching == "up to 32 rows", inner
 
-    def test_booleans(self, serve):
+    def test_boolean_inputs_are_batched(self, serve):
         both = (DType.BOOL, (-1, 6))
         model = FakeModel(lambda _, inputs: {"y": inputs["x"].copy()}, [signature({"x": both}, {"y": both})])
         assert serve(model).batching == "up to 32 rows"
@@ -155,10 +155,11 @@ class TestOddModels:
         assert scheduler.stateful
         assert scheduler.batching.startswith("unbatched: stateful: the same row gets a different output 'y'")
         assert scheduler.max_batch_size == 0
-        assert scheduler.devices == ("cpu",)  # one instance, serial
-        assert [what for what, _ in model.events].count("make") == 4  # and a fresh one: the proof left its traces
+        assert scheduler.devices == ("cpu",)  # one instance
+        made = [kind for kind, _ in model.events].count("make")
+        assert made == 4, "three for the probe, and a new one that has not run the probe"
 
-    def test_state_that_batches_leave_behind_is_found(self, serve):
+    def test_state_left_behind_by_batches_is_found(self, serve):
         memory = {"x": 0.0}
 
         def run(_, inputs):
@@ -169,24 +170,24 @@ class TestOddModels:
 
         assert serve(FakeModel(run)).stateful
 
-    def test_state_is_found_where_rows_cannot_be_told_apart(self, serve):
+    def test_state_is_found_though_all_rows_get_the_same_output(self, serve):
         counts = itertools.count()
         model = FakeModel(lambda _, inputs: {"y": np.full_like(inputs["x"], next(counts) >= 3)})
         assert serve(model).stateful
 
-    def test_state_is_found_where_batching_is_off(self, serve):
+    def test_state_is_found_though_batching_is_off(self, serve):
         counts = itertools.count()
         model = FakeModel(lambda _, inputs: {"y": inputs["x"] + next(counts)})
         assert serve(model, batching={"mode": "off"}).stateful
 
-    def test_declared_state_needs_no_proof(self, serve):
+    def test_a_declared_stateful_model_is_not_probed(self, serve):
         model = FakeModel()
         scheduler = serve(model, stateful=True)
         assert model.runs == []
         assert scheduler.batching == "unbatched: stateful"
         assert serve(FakeModel(), stateful=True, batching={"mode": "trusted"}).max_batch_size == 0
 
-    def test_a_model_that_refuses_seeded_data_is_unknown_not_failed(self, serve):
+    def test_a_model_that_refuses_seeded_data_is_served_unbatched(self, serve):
         def picky(_, inputs):
             if (inputs["x"] != 7).any():
                 raise InvalidInput("only sevens, please")
@@ -197,7 +198,7 @@ class TestOddModels:
         scheduler.submit(call := vector(7))
         assert call.result()["y"][0, 0] == 7
 
-    def test_a_declared_sample_makes_it_known(self, serve):
+    def test_a_declared_sample_makes_the_probe_conclusive(self, serve):
         def picky(_, inputs):
             if (inputs["x"] < 300).any():
                 raise InvalidInput("too small")
@@ -209,7 +210,7 @@ class TestOddModels:
         rows = {"f": {"x": np.array([[400, 500], [600, 700], [800, 900], [1, 1]], np.float32)}}
         assert serve(FakeModel(picky), samples=rows).batching == "up to 32 rows"
 
-    def test_open_sizes_are_tried(self, serve):
+    def test_several_sizes_are_tried_for_variable_dimensions(self, serve):
         def wants_64(_, inputs):
             if inputs["x"].shape[1] != 64:
                 raise InvalidInput("64 please")
@@ -217,7 +218,7 @@ class TestOddModels:
 
         assert serve(FakeModel(wants_64)).batching == "up to 32 rows"
 
-    def test_an_open_rank_needs_a_sample(self, serve):
+    def test_an_unknown_rank_needs_a_sample(self, serve):
         anything = signature({"x": (F32, None)}, {"y": (F32, None)})
         assert "input 'x' has no declared shape and no sample" in serve(FakeModel(signatures=[anything])).batching
         sample = {"f": {"x": np.arange(3, dtype=np.float32)}}
@@ -236,7 +237,7 @@ class TestOddModels:
         assert scheduler.max_batch_size == 8
         assert scheduler.batching == "up to 8 rows (the model refuses 32 rows: InvalidInput: ten at most)"
 
-    def test_the_artefacts_own_limit(self, serve):
+    def test_the_largest_batch_of_the_artefact_is_respected(self, serve):
         assert serve(FakeModel(traits=Traits(max_batch=5))).batching == "up to 5 rows"
         assert serve(FakeModel(traits=Traits(max_batch=1))).batching == "unbatched: the model's largest batch is 1"
         assert serve(FakeModel(), batching={"max_batch_size": 1}).batching == (
@@ -244,38 +245,38 @@ class TestOddModels:
         )
         assert serve(FakeModel(), batching={"max_batch_size": 2}).batching == "up to 2 rows"
 
-    def test_influence_that_shows_in_large_batches_only(self, serve):
+    def test_influence_in_large_batches_only_is_found(self, serve):
         def run(_, inputs):
             return {"y": inputs["x"] * (2 if len(inputs["x"]) < 20 else 3)}
 
         assert serve(FakeModel(run)).batching.startswith("unbatched: rows influence each other: in a batch of 32")
 
-    def test_rows_in_another_order(self, serve):
+    def test_rows_in_another_order_are_not_batched(self, serve):
         assert serve(FakeModel(lambda _, inputs: {"y": inputs["x"][::-1].copy()})).max_batch_size == 0
 
-    def test_only_two_rows_refused(self, serve):
+    def test_a_model_that_joins_its_rows_is_not_batched(self, serve):
         def single(_, inputs):
             return {"y": inputs["x"].reshape(1, -1)}
 
         assert serve(FakeModel(single)).max_batch_size == 0
 
-    def test_nan_proves_nothing(self, serve):
+    def test_nan_is_inconclusive(self, serve):
         scheduler = serve(FakeModel(lambda _, inputs: {"y": inputs["x"] * np.float32("nan")}))
         assert "NaN" in scheduler.batching
 
-    def test_off_and_trusted(self, serve, caplog):
+    def test_modes_off_and_trusted_are_not_probed(self, serve, caplog):
         model = FakeModel(lambda _, inputs: {"y": inputs["x"] * len(inputs["x"])})
         assert serve(model, batching={"mode": "off"}).batching == "unbatched: batching.mode is off"
         assert serve(model, batching={"mode": "trusted"}).batching == "up to 32 rows (trusted)"
         assert "batched without proof" in caplog.text
 
-    def test_unproven_is_unbatched(self, serve):
+    def test_a_model_is_unbatched_until_it_is_probed(self, serve):
         scheduler = serve(FakeModel(), proven=False)
         assert scheduler.batching == "unbatched: not proven"
         scheduler.submit(call := vector(1))
         call.result()
 
-    def test_signatures_are_judged_one_by_one(self, serve):
+    def test_every_signature_is_probed(self, serve):
         f, g = (signature({"x": (F32, (-1, 4))}, {"y": (F32, (-1, 4))}, name) for name in "fg")
         model = FakeModel(lambda name, inputs: {"y": inputs["x"] * (1 if name == "f" else len(inputs["x"]))}, [f, g])
         scheduler = serve(model)
@@ -284,8 +285,8 @@ class TestOddModels:
 
 
 class TestRealModels:
-    def test_time_is_not_a_batch(self, serve):
-        """Its first dimension is dynamic, but it is time."""
+    def test_a_variable_time_dimension_is_not_batched(self, serve):
+        """The first dimension is variable, but it is time, not a batch."""
         scheduler = serve(open_onnx(packaged("silero_vad", "data", "silero_vad_16k_sequence.onnx")))
         assert scheduler.batching.startswith("unbatched: ")
         assert "does not carry the batch axis" in scheduler.batching

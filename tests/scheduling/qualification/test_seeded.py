@@ -1,4 +1,4 @@
-"""Made-up values: spread out, unlike from seed to seed, and the same in every process."""
+"""Seeded values: evenly spread, different for different seeds, and the same in every process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_floats_fill_the_range_evenly() -> None:
 
 
 @pytest.mark.parametrize("below", [2, 10, 256])
-def test_integers_take_every_value_about_as_often(below: int) -> None:
+def test_integers_are_evenly_distributed(below: int) -> None:
     values = seeded_integers(below, MANY, 3)
     assert values.dtype == np.int64
     counts = np.bincount(values.ravel(), minlength=below)
@@ -28,11 +28,11 @@ def test_integers_take_every_value_about_as_often(below: int) -> None:
     assert counts.min() > 0.5 * values.size / below
 
 
-def test_seeds_have_nothing_to_do_with_each_other() -> None:
+def test_values_of_different_seeds_are_uncorrelated() -> None:
     rows = [seeded_floats(MANY, number, row).ravel() for number in range(3) for row in range(3)]
     assert np.abs(np.corrcoef(rows) - np.eye(9)).max() < 0.05
     shared = np.intersect1d(seeded_bits(MANY, 0, 1), seeded_bits(MANY, 1, 0))
-    assert not shared.size  # nor does one go on where another began
+    assert not shared.size  # no sequence continues another one
 
 
 def test_the_values_are_the_same_in_every_process() -> None:
@@ -40,7 +40,7 @@ def test_the_values_are_the_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1, 1)])
-def test_any_shape_is_an_array(shape: tuple[int, ...]) -> None:
+def test_values_of_any_shape_are_arrays(shape: tuple[int, ...]) -> None:
     for values in (seeded_floats(shape, 1), seeded_integers(2, shape, 1)):
         assert isinstance(values, np.ndarray)
         assert values.shape == shape

@@ -1,5 +1,5 @@
-"""What operators see: metrics and logs.
+"""Metrics and logs.
 
-series, metrics, model_metrics, state_metrics     what is counted, and by whom
-events, logs, rate_limit                          that something happened, where it is written, and how often
+series, metrics, model_metrics, state_metrics     the declared series, and the objects that count
+events, logs, rate_limit                          logging an event, writing it, and limiting how often it is written
 """

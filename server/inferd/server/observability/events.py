@@ -1,4 +1,4 @@
-"""Saying that something happened. Where it is written, and how, is `logs.py`'s business."""
+"""Logs events. `logs.py` decides where and how they are written."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ FIELDS: Final = "inferd_fields"
 
 
 def get(room: str = "") -> logging.Logger:
-    """The logger of a part of the server."""
+    """The logger of a room of the server, such as "lifecycle"."""
     return logging.getLogger(f"{ROOT}.{room}" if room else ROOT)
 
 
 def event(
     logger: logging.Logger, level: int, name: str, /, *, error: BaseException | None = None, **fields: Any
 ) -> None:
-    """Logs one event. Fields that are None are left out; those whose names are secrets are hidden.
+    """Logs one event. Fields that are None are left out; the values of fields with secret names are hidden.
 
-    `error` adds its traceback: for what should not happen, never for what a client did.
+    `error` adds its traceback. Give it for unexpected errors only, never for errors of a client.
     """
     if logger.isEnabledFor(level):
         logger.log(level, "%s", name, exc_info=error, extra={FIELDS: fields})

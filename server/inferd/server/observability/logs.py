@@ -29,18 +29,20 @@ from inferd.server.config.schema import Log
 from inferd.server.config.secrets import HIDDEN, is_secret, redacted
 from inferd.server.observability.events import FIELDS, get
 
-# Lines that wait for a slow disk or a blocked pipe; more are dropped and counted, so that no caller waits for a log.
+# Records that wait for a slow disk or a blocked pipe. More are dropped and counted: no caller waits for the log.
 _WAITING: Final = 10_000
-_LAST_WORDS: Final = 5.0
+_CLOSE_TIMEOUT: Final = 5.0  # seconds
 _LONGEST: Final = 16_384
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@%+,()-]+")
 
 
 def start(settings: Log, stream: TextIO | None = None, *, worker: int | None = None) -> Logs:
-    """Sends the server's events to their place until the `Logs` is closed. Raises OSError for a file it cannot open.
+    """Writes the server's events to the configured place until the returned `Logs` is closed. Raises OSError for a file
+    that cannot be opened.
 
-    `stream` stands for standard error. With a file, lines go there and nowhere else; a `worker` of several writes a
-    file of its own (server-2.log), since two cannot rotate one, and its number into every line.
+    stream   used instead of standard error
+    worker   the number of this worker, if there are several. It is added to every line, and each worker writes a file
+             of its own (server-2.log), because two processes cannot rotate one file.
     """
     if settings.file is None:
         handler: logging.Handler = logging.StreamHandler(sys.stderr if stream is None else stream)
@@ -57,43 +59,43 @@ def start(settings: Log, stream: TextIO | None = None, *, worker: int | None = N
 
 
 class Logs:
-    """Logging that is on. `close` writes what waits, and leaves the logger as it was found. Thread-safe."""
+    """Active logging. `close` writes the waiting records and restores the logger. Thread-safe."""
 
     def __init__(
         self, handler: logging.Handler, level: int, *, waiting: int = _WAITING, worker: int | None = None
     ) -> None:
         self._handler: Final = handler
         self._lines: Final[queue.Queue[logging.LogRecord | None]] = queue.Queue(waiting)
-        self._front: Final = _QueueingHandler(self._lines, worker)
+        self._queueing: Final = _QueueingHandler(self._lines, worker)
         self._logger: Final = get()
         self._before: Final = (self._logger.level, self._logger.propagate)
-        self._once = threading.Lock()
+        self._closing = threading.Lock()
         self._open = True
         self._writer: Final = threading.Thread(target=self._write, name="inferd-logs", daemon=True)
         self._writer.start()
-        self._logger.addHandler(self._front)
+        self._logger.addHandler(self._queueing)
         self._logger.setLevel(level)
         self._logger.propagate = False
 
     @property
     def lost(self) -> int:
-        """Lines dropped because the place they go to did not keep up."""
-        return self._front.lost
+        """How many records were dropped because the disk or the pipe was too slow."""
+        return self._queueing.lost
 
     def close(self) -> None:
-        """Ends it, after at most some seconds if the place that lines go to hangs; later calls do nothing."""
-        with self._once:
+        """Writes the waiting records and ends. Gives up after some seconds if the output hangs. Idempotent."""
+        with self._closing:
             if not self._open:
                 return
             self._open = False
-        self._logger.removeHandler(self._front)
+        self._logger.removeHandler(self._queueing)
         self._logger.propagate = self._before[1]
         self._logger.setLevel(self._before[0])
         try:
-            self._lines.put(None, timeout=_LAST_WORDS)
+            self._lines.put(None, timeout=_CLOSE_TIMEOUT)
         except queue.Full:
             return
-        self._writer.join(_LAST_WORDS)
+        self._writer.join(_CLOSE_TIMEOUT)
         if not self._writer.is_alive():
             self._handler.close()
 
@@ -109,7 +111,7 @@ class Logs:
 
 
 class _QueueingHandler(logging.Handler):
-    """Hands lines over without waiting."""
+    """Puts records into the queue of the writing thread, without waiting."""
 
     def __init__(self, lines: queue.Queue[logging.LogRecord | None], worker: int | None) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class _QueueingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # The words are made here: arguments may change, and a traceback holds on to everything in its frames.
+            # Format now: arguments may change later, and a traceback keeps all objects of its frames alive.
             record.msg, record.args = record.getMessage(), None
             if self._worker is not None:
                 setattr(record, FIELDS, {"worker": self._worker, **(getattr(record, FIELDS, None) or {})})
@@ -130,11 +132,11 @@ class _QueueingHandler(logging.Handler):
         except queue.Full:
             self.lost += 1  # under the handler's lock
         except Exception:
-            self.handleError(record)  # a bad format string is no reason to fail a request
+            self.handleError(record)  # a wrong format string must not fail a request
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line. A field named time, level, logger or event gets a `_` behind it."""
+    """One JSON object per line. `_` is appended to the names of fields called time, level, logger or event."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment, fields = _parts(record)
@@ -142,12 +144,13 @@ class JsonFormatter(logging.Formatter):
         body = {(f"{key}_" if key in head else key): _bounded(value) for key, value in fields.items()}
         try:
             return _json({**head, **body})
-        except (TypeError, ValueError, RecursionError):  # a field that is no JSON: NaN inside, keys that are not text
+        except (TypeError, ValueError, RecursionError):  # a field that JSON cannot hold: NaN, keys that are not text
             return _json({**head, **{key: _bounded(str(value)) for key, value in body.items()}})
 
 
 class TextFormatter(logging.Formatter):
-    """`time level logger "event" key=value ...`; what is not plain is quoted as JSON, so a line stays a line."""
+    """`time level logger "event" key=value ...`. Values with other than plain characters are quoted as JSON, so each
+    event is one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment, fields = _parts(record)
@@ -156,7 +159,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
-    """Time and fields of a record."""
+    """The time and the fields of a record, with secrets hidden."""
     moment = datetime.fromtimestamp(record.created, UTC)
     given = getattr(record, FIELDS, None)
     fields = {
@@ -172,7 +175,7 @@ def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    # ASCII only: control characters, direction marks and half surrogates of a client's making reach no terminal.
+    # ASCII only, so that control characters, direction marks and surrogates from clients reach no terminal.
     return json.dumps(value, separators=(",", ":"), default=str, allow_nan=False)
 
 

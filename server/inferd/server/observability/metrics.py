@@ -1,7 +1,7 @@
-"""The metrics of one server: who counts gets a `ModelMetrics`, who scrapes gets text.
+"""The metrics of one server. Code that counts requests uses a `ModelMetrics`; a scrape gets the text of `render`.
 
-Labels come from loaded models only: a request that names none counts as `unknown`, and the series of a version go when
-it goes. So strangers cannot grow the server's memory by inventing names.
+Labels come from loaded models only: requests for other names share the label `unknown`, and the series of a version are
+dropped when it is unloaded. So clients cannot grow the server's memory by inventing names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _Key = tuple[str, int]
 
 
 class Metrics:
-    """Collects in plain numbers, exports on demand. Thread-safe. One per registry."""
+    """Counts in plain numbers and makes series from them at a scrape. Thread-safe. One for each registry.
+
+    The functions given to the `watch_...` methods are called at each scrape, on its thread.
+    """
 
     def __init__(self, registry: CollectorRegistry, *, version: str = "") -> None:
         self._registry = registry
@@ -41,13 +44,14 @@ class Metrics:
         self._inflight: Callable[[], tuple[int, int]] | None = None
         self._ready: Callable[[], bool] | None = None
         self._refusals: Callable[[], Mapping[str, int]] | None = None
-        self._wrong: Callable[[], Iterable[str]] | None = None
+        self._models_with_errors: Callable[[], Iterable[str]] | None = None
         registry.register(_Exporter(self))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
     def model(self, name: str, version: int) -> ModelMetrics:
-        """The numbers of a version that is, or is about to be, loaded. Keep it: look it up once, not per request."""
+        """The metrics of a version that is loaded or being loaded. Keep the result instead of calling this for each
+        request."""
         key = (name, version)
         with self._lock:
             found = self._models.get(key)
@@ -56,16 +60,16 @@ class Metrics:
             return found
 
     def unknown(self, protocol: str, code: str, seconds: float) -> None:
-        """A request was answered that named no loaded model."""
+        """Counts an answered request that named no loaded model."""
         self._unknown.request(protocol, code, seconds)
 
     def forget(self, name: str, version: int) -> None:
-        """Drops the series of a version. Who still holds its `ModelMetrics` counts in vain, unharmed."""
+        """Drops the series of a version. Later calls on its `ModelMetrics` have no effect."""
         key = (name, version)
         with self._lock:
-            gone = self._models.pop(key, None)
-            if gone is not None:
-                gone.depth = None  # the queue holds its model
+            forgotten = self._models.pop(key, None)
+            if forgotten is not None:
+                forgotten.depth = None  # the function refers to the queue, and the queue to the model
             self._states.pop(key, None)
             self._load_seconds.pop(key, None)
             self._restarts.pop(key, None)
@@ -75,43 +79,44 @@ class Metrics:
                     del self._loads[result]
 
     def watch_queue(self, name: str, version: int, depth: Callable[[], tuple[int, int]]) -> None:
-        """Asks `depth` for (requests, bytes) at each scrape, until the version is forgotten."""
+        """`depth` gives (requests, bytes) in the version's queue. Called until the version is forgotten."""
         self.model(name, version).depth = depth
 
     def watch_inflight(self, inflight: Callable[[], tuple[int, int]]) -> None:
-        """Asks for (calls, bytes) between receipt and reply at each scrape."""
+        """`inflight` gives (calls, bytes) that are received and not yet answered."""
         self._inflight = inflight
 
     def watch_refusals(self, refused: Callable[[], Mapping[str, int]]) -> None:
-        """Asks at each scrape how many requests were refused for their clients' sake, by reason."""
+        """`refused` gives how many requests the limits of clients have refused, by reason."""
         self._refusals = refused
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
-        """Asks for the server's readiness at each scrape."""
+        """`ready` gives whether the server is ready."""
         self._ready = ready
 
-    def watch_models(self, wrong: Callable[[], Iterable[str]]) -> None:
-        """Asks for the names of the models with an error of their own at each scrape."""
-        self._wrong = wrong
+    def watch_models(self, with_errors: Callable[[], Iterable[str]]) -> None:
+        """`with_errors` gives the names of models that have an error of the model itself, not of a version."""
+        self._models_with_errors = with_errors
 
     def watch_worker(self, name: str, version: int, resident: Callable[[], int]) -> None:
-        """Asks for the memory of the version's worker process at each scrape, until the version is forgotten."""
+        """`resident` gives the bytes of memory of the version's worker process. Called until the version is
+        forgotten."""
         with self._lock:
             self._workers[name, version] = resident
             self._restarts.setdefault((name, version), 0)
 
     def restarts(self, name: str, version: int, count: int) -> None:
-        """So many worker processes of the version have ended unasked."""
+        """Sets how many worker processes of the version have ended unintentionally."""
         with self._lock:
             self._restarts[name, version] = count
 
     def state(self, name: str, version: int, state: str) -> None:
-        """A version is in another state."""
+        """Sets the state of a version."""
         with self._lock:
             self._states[name, version] = state
 
     def loaded(self, name: str, version: int, seconds: float | None) -> None:
-        """A load has ended: after `seconds`, or in failure (None)."""
+        """Counts a load that took `seconds`, or that has failed (None)."""
         with self._lock:
             result = (name, "failed" if seconds is None else "ok")
             self._loads[result] = self._loads.get(result, 0) + 1
@@ -123,7 +128,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def everything(self) -> Iterable[Metric]:
-        """What `render` writes, as values."""
+        """All series as values."""
         return self._registry.collect()
 
     def collect(self) -> Iterator[Metric]:
@@ -152,7 +157,7 @@ class Metrics:
         yield from self._server()
 
     def _server(self) -> Iterator[Metric]:
-        # A callback belongs to a part that may be closing: a scrape then says nothing of it, and all the rest.
+        # A callback may fail while its part of the server closes. The scrape then omits its series only.
         if self._inflight is not None:
             with contextlib.suppress(Exception):
                 calls, size = self._inflight()
@@ -165,9 +170,9 @@ class Metrics:
                 ready = series.READY.gauge()
                 ready.add_metric([], float(self._ready()))
                 yield ready
-        if self._wrong is not None:
+        if self._models_with_errors is not None:
             error = series.MODEL_ERROR.gauge()
-            for name in self._wrong():
+            for name in self._models_with_errors():
                 error.add_metric([name], 1)
             yield error
         if self._refusals is not None:
@@ -181,7 +186,7 @@ class Metrics:
 
 
 class _Exporter(Collector):
-    """What the registry holds on to."""
+    """The collector that is registered in the registry."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -204,7 +209,7 @@ def _requests(models: list[ModelMetrics]) -> Iterator[Metric]:
             dropped.add_metric([*labels, reason], count)
         _add(seconds, labels, now.seconds)
         if model.name == UNKNOWN and not model.version:
-            continue  # what named no model was neither queued nor run
+            continue  # requests without a loaded model were neither queued nor run
         _add(queue, labels, now.queue)
         _add(compute, labels, now.compute)
         _add(rows, labels, now.rows)
@@ -218,7 +223,7 @@ def _queues(models: list[ModelMetrics]) -> Iterator[Metric]:
     for model in models:
         if model.depth is None:
             continue
-        with contextlib.suppress(Exception):  # as above: the queue may be closing
+        with contextlib.suppress(Exception):  # the queue may be closing, see `_server`
             requests, held = model.depth()
             waiting.add_metric([model.name, model.version], requests)
             size.add_metric([model.name, model.version], held)

@@ -1,7 +1,7 @@
-"""What one servable's requests add up to, in plain numbers: cheap to add to, read when somebody scrapes.
+"""The counts of one version's requests, in plain numbers: cheap to update, read at a scrape.
 
-A bound prometheus_client child costs 1 to 2 µs an update and a request needs four; here requests and batches are noted
-in lists, which are added up when they are long enough or when somebody asks: one lock in a hundred.
+One update of a prometheus_client metric costs 1 to 2 µs, and a request needs four. Here requests and batches are
+appended to lists, which are added up when they are long or when they are read: one lock for a hundred requests.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from inferd.server.observability.series import ROWS, SECONDS
 
 _SECONDS: Final = (*map(repr, SECONDS), "+Inf")
 _ROWS: Final = (*map(repr, ROWS), "+Inf")
-_NOTED = 100  # requests, and batches, noted before they are added up
+_MAX_PENDING = 100  # entries (and batches) before they are added up
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram's content: upper bounds as text, the last one "+Inf", and counts per bucket, not cumulative."""
+    """The content of a histogram: upper bounds as text (the last one "+Inf") and the count of each bucket, not
+    cumulative. `total` is the sum of the values."""
 
     bounds: Sequence[str]
     counts: tuple[int, ...]
@@ -31,8 +32,14 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """Everything at one moment. `succeeded` and `failed`: requests and their seconds. `batches`: by rows, runs of the
-    model and their seconds. `last_batch`: seconds since 1970, 0 before the first."""
+    """All counts of a version at one moment.
+
+    requests     by (protocol, code)
+    dropped      by reason
+    succeeded    requests and their seconds; so is `failed`
+    batches      rows of a batch → runs of the model and their seconds
+    last_batch   seconds since 1970, 0 before the first batch
+    """
 
     requests: dict[tuple[str, str], int]
     seconds: Distribution
@@ -49,14 +56,14 @@ class MetricsSnapshot:
 
 
 class ModelMetrics:
-    """The numbers of one (model, version). All methods are thread-safe, quick, and never raise.
+    """The counts of one version of a model. All methods are thread-safe, fast, and never raise.
 
-    `batch` and `dropped` are what the scheduler's observer has to offer.
+    `batch` and `dropped` implement the scheduler's BatchObserver.
     """
 
     __slots__ = (
         "_batch_seconds", "_batched", "_batches", "_compute", "_compute_sum", "_dropped", "_failed_sum", "_last_batch",
-        "_lock", "_noted", "_queue", "_queue_sum", "_ran", "_requests", "_rows", "_rows_sum", "_seconds",
+        "_lock", "_pending", "_pending_batches", "_queue", "_queue_sum", "_requests", "_rows", "_rows_sum", "_seconds",
         "_seconds_sum", "depth", "name", "version",
     )  # fmt: skip
 
@@ -75,39 +82,41 @@ class ModelMetrics:
         self._batch_seconds = self._failed_sum = self._last_batch = 0.0
         self._batches: dict[int, list[float]] = {}  # bounded: a batch has at most max_batch_size rows
         self._dropped: dict[str, int] = {}
-        self._noted: list[tuple[str, str, float, float, float, int]] = []
-        self._ran: list[tuple[int, int, float]] = []
+        self._pending: list[tuple[str, str, float, float, float, int]] = []
+        self._pending_batches: list[tuple[int, int, float]] = []
 
     def request(
         self, protocol: str, code: str, seconds: float, queue_seconds: float = 0.0, compute_seconds: float = 0.0
     ) -> None:
-        """A request was answered. 0 for the queue or the run says that it never got there."""
-        self._note((protocol, code, seconds, queue_seconds, compute_seconds, 1))
+        """Counts an answered request. 0 queue or compute seconds: it was not queued or not run."""
+        self._add((protocol, code, seconds, queue_seconds, compute_seconds, 1))
 
     def requests(self, protocol: str, count: int, seconds: float, queue_seconds: float, compute_seconds: float) -> None:
-        """So many requests that came and ran together were answered with OK. The seconds are those of the first."""
-        noted = self._noted  # as `_note`, written out
-        noted.append((protocol, "OK", seconds, queue_seconds, compute_seconds, count))
-        if len(noted) >= _NOTED:
+        """Counts `count` requests that were received and run together and answered with OK. The seconds are those of
+        the first one."""
+        pending = self._pending  # the body of `_add`, to save a call
+        pending.append((protocol, "OK", seconds, queue_seconds, compute_seconds, count))
+        if len(pending) >= _MAX_PENDING:
             with self._lock:
                 self._add_up()
 
     def refused(self, protocol: str, code: str, count: int, seconds: float) -> None:
-        """So many requests that came together were refused together."""
-        self._note((protocol, code, seconds, 0.0, 0.0, count))
+        """Counts `count` requests that were received together and refused together."""
+        self._add((protocol, code, seconds, 0.0, 0.0, count))
 
-    def _note(self, entry: tuple[str, str, float, float, float, int]) -> None:
-        noted = self._noted
-        noted.append(entry)
-        if len(noted) >= _NOTED:
+    def _add(self, entry: tuple[str, str, float, float, float, int]) -> None:
+        pending = self._pending
+        pending.append(entry)
+        if len(pending) >= _MAX_PENDING:
             with self._lock:
                 self._add_up()
 
     def _add_up(self) -> None:
-        # Holds the lock. Others append meanwhile, at the end only: what is taken from the front is counted once.
-        noted = self._noted
-        taken = noted[:]
-        del noted[: len(taken)]
+        # The caller holds the lock. Other threads may append at the same time, but only at the end of the list; so each
+        # entry is taken from its front exactly once.
+        pending = self._pending
+        taken = pending[:]
+        del pending[: len(taken)]
         requests = self._requests
         for protocol, code, seconds, queued, computed, count in taken:
             key = (protocol, code)
@@ -122,9 +131,9 @@ class ModelMetrics:
             if computed > 0.0:
                 self._compute[bisect_left(SECONDS, computed)] += count
                 self._compute_sum += count * computed
-        ran = self._ran
-        batches = ran[:]
-        del ran[: len(batches)]
+        pending_batches = self._pending_batches
+        batches = pending_batches[:]
+        del pending_batches[: len(batches)]
         for rows, count, seconds in batches:
             self._rows[bisect_left(ROWS, rows)] += 1
             self._rows_sum += rows
@@ -138,21 +147,21 @@ class ModelMetrics:
                 runs[1] += seconds
 
     def batch(self, signature: str, requests: Sequence[Any], rows: int, compute_seconds: float) -> None:
-        """A batch has run."""
-        ran = self._ran
-        ran.append((rows, len(requests), compute_seconds))
+        """Counts a batch that has run."""
+        pending = self._pending_batches
+        pending.append((rows, len(requests), compute_seconds))
         self._last_batch = time.time()
-        if len(ran) >= _NOTED:
+        if len(pending) >= _MAX_PENDING:
             with self._lock:
                 self._add_up()
 
     def dropped(self, reason: str) -> None:
-        """A request was dropped unserved: "expired", "cancelled" or "full"."""
+        """Counts a request that was dropped without a run. `reason`: see series.DROPPED."""
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + 1
 
     def snapshot(self) -> MetricsSnapshot:
-        """A consistent copy."""
+        """A consistent copy of all counts."""
         with self._lock:
             self._add_up()
             failed = sum(count for (_, code), count in self._requests.items() if code != "OK")

@@ -1,4 +1,4 @@
-"""Log lines that others can cause at any rate: a few a second are written, and how many were left out."""
+"""Limits the rate of log lines that clients or models can cause: a few each second are written, the others counted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _KEYS: Final = 1024
 
 
 class RateLimit:
-    """Lets `burst` events through and then `per_second`, for each key by itself. Thread-safe.
+    """A token bucket for each key: allows `burst` events at once, and `per_second` in the long run. Thread-safe.
 
-    Keys come from what is loaded or from our own code where possible; the 1,024 used last are kept, whatever comes.
+    Only the 1,024 most recently used keys are kept, so keys from clients cannot fill the memory.
     """
 
     def __init__(self, per_second: float = 1.0, burst: int = 5, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,8 @@ class RateLimit:
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
     def take(self, key: Hashable = None) -> int | None:
-        """None: leave this one out. A number: let it through; so many were left out since the last."""
+        """Asks for permission for one event. None: skip it. A number: log it; so many have been skipped since the last
+        one."""
         now = self._clock()
         with self._lock:
             bucket = self._buckets.get(key)
@@ -43,35 +44,35 @@ class RateLimit:
             bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._per_second)
             bucket.at = now
             if bucket.tokens < 1:
-                bucket.left_out += 1
+                bucket.skipped += 1
                 return None
             bucket.tokens -= 1
-            left_out, bucket.left_out = bucket.left_out, 0
-            return left_out
+            skipped, bucket.skipped = bucket.skipped, 0
+            return skipped
 
     def skip(self, name: str, count: int, key: Hashable = None) -> None:
-        """So many events are left out without a look: of who has far more than can be let through."""
+        """Counts `count` events as skipped, for a caller that has many more than would be allowed."""
         with self._lock:
             bucket = self._buckets.get((name, key))
             if bucket is not None:
-                bucket.left_out += count
+                bucket.skipped += count
 
     def event(self, logger: logging.Logger, level: int, name: str, /, key: Hashable = None, **fields: Any) -> None:
-        """Logs an event, if its turn has come; `suppressed` counts those before it that had none.
+        """Logs an event if the rate allows it. The field `suppressed` counts the events skipped since the last one.
 
-        Events of one name share a turn; `key` (a model, a code) gives each of its values turns of its own.
+        Events of one name share a bucket; with `key` (a model, a code) each value of it has a bucket of its own.
         """
         if not logger.isEnabledFor(level):
             return
-        left_out = self.take((name, key))
-        if left_out is not None:
-            event(logger, level, name, suppressed=left_out or None, **fields)
+        skipped = self.take((name, key))
+        if skipped is not None:
+            event(logger, level, name, suppressed=skipped or None, **fields)
 
 
 class _Bucket:
-    __slots__ = ("at", "left_out", "tokens")
+    __slots__ = ("at", "skipped", "tokens")
 
     def __init__(self, tokens: float, at: float) -> None:
         self.tokens = tokens
         self.at = at
-        self.left_out = 0
+        self.skipped = 0

@@ -1,6 +1,6 @@
-"""Every series that the server exports: name, kind, labels, help, buckets. Nothing else declares one.
+"""All series that the server exports: name, labels, help, buckets. No other module declares a series.
 
-Beside these stand prometheus_client's `process_*` (CPU, resident memory, open files) and `python_info`.
+prometheus_client adds `process_*` (CPU, resident memory, open files) and `python_info`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SERVABLE: Final = ("model", "version")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One declared series. A counter's name is written without its `_total`."""
+    """One declared series. The name of a counter is given without its `_total`."""
 
     name: str
     help: str
@@ -83,7 +83,7 @@ READY: Final = Series("inferd_ready", "1 when the server is ready.")
 BUILD: Final = Series("inferd_build_info", "Always 1; what runs.", ("version",))
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Series))
 
-# Of a group of serving processes (server.workers), beside all of these:
+# With several serving processes (server.workers), in addition to all of these:
 GROUP_WORKERS: Final = Series("inferd_group_workers", "Processes that serve.")
 GROUP_RESTARTS: Final = Series("inferd_group_restarts", "Processes started in the place of one that died or left.")
 GROUP_REQUESTS: Final = Series("inferd_group_requests", "Requests answered, by process.", ("worker",))

@@ -1,4 +1,4 @@
-"""Follows the states of versions into the metrics. The composition root subscribes it to the manager."""
+"""Updates the metrics of states and loads from the manager's state changes. The composition root subscribes it."""
 
 from __future__ import annotations
 
@@ -40,24 +40,25 @@ class _Status(Protocol):
 
 
 class StateChangeLike(Protocol):
-    """What is needed of lifecycle's StateChangeLike: this floor does not import that one."""
+    """The part of lifecycle's StateChange that is used here; this floor must not import lifecycle."""
 
     @property
     def status(self) -> _Status: ...
 
 
 class StateMetrics:
-    """A subscriber: `manager.subscribe(StateMetrics(metrics))`. Called on one thread, in order.
+    """A subscriber: `manager.subscribe(StateMetrics(metrics))`. Called on one thread, in the order of the changes.
 
-    During an in-place reload one id exists twice: news of the older generation is no news of what is served.
+    During an in-place reload a version exists in two generations. Changes of the older generation are ignored once the
+    newer one is served.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._generations: dict[tuple[str, int], int] = {}
         self._restarts: dict[tuple[str, int], int] = {}
-        self._told: set[tuple[str, int]] = set()  # whose present failure has been counted
-        # A version that keeps failing is worth a series; all that ever failed are not.
+        self._counted: set[tuple[str, int]] = set()  # versions whose current failure has been counted
+        # Versions that keep failing have a series. Their number is bounded: the oldest ones are dropped.
         self._failed: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def __call__(self, change: StateChangeLike) -> None:
@@ -65,8 +66,8 @@ class StateMetrics:
         key = (status.id.name, status.id.version)
         state = status.state.name
         served = self._generations.get(key, -1)
-        if not status.error or state == "LOADING":  # another try, which still says why the one before it failed
-            self._told.discard(key)
+        if not status.error or state == "LOADING":  # a new try; its error is that of the try before
+            self._counted.discard(key)
         if state == "AVAILABLE":
             self._failed.pop(key, None)
             if status.generation > served:
@@ -75,13 +76,15 @@ class StateMetrics:
             elif status.restarts > self._restarts.get(key, 0):
                 self._restarts[key] = status.restarts
                 self._metrics.restarts(*key, status.restarts)
-            elif status.error and key not in self._told:  # changed files did not load: it is still served as it was
-                self._told.add(key)
+            elif (
+                status.error and key not in self._counted
+            ):  # changed files failed to load; the old version still serves
+                self._counted.add(key)
                 self._metrics.loaded(*key, None)
             self._metrics.state(*key, "lost" if status.lost else "available")
         elif state in ("START", "END") and status.error:  # between two tries, or no longer wanted
-            if key not in self._told:  # else the same failure again, with other words or notes
-                self._told.add(key)
+            if key not in self._counted:  # otherwise it is the same failure with another text or other notes
+                self._counted.add(key)
                 self._metrics.loaded(*key, None)
             if state == "END" and served in (-1, status.generation):
                 self._end(key)
@@ -92,7 +95,7 @@ class StateMetrics:
         elif state == "END":
             self._end(key)
         elif served < 0 or state == "UNLOADING":
-            # The load of a new generation leaves the old one available.
+            # While a new generation loads, the old one stays available and keeps its state.
             self._metrics.state(*key, state.lower())
 
     def _fail(self, key: tuple[str, int]) -> None:
@@ -101,12 +104,12 @@ class StateMetrics:
         self._metrics.state(*key, "failed")
         while len(self._failed) > _FAILED_KEPT:
             oldest, _ = self._failed.popitem(last=False)
-            self._told.discard(oldest)
+            self._counted.discard(oldest)
             self._metrics.forget(*oldest)
 
     def _end(self, key: tuple[str, int]) -> None:
         self._generations.pop(key, None)
         self._restarts.pop(key, None)
         self._failed.pop(key, None)
-        self._told.discard(key)
+        self._counted.discard(key)
         self._metrics.forget(*key)

@@ -1,1 +1,1 @@
-"""What a model goes through before it takes requests: samples, warm-up, the batching probe."""
+"""Qualification of a model before it takes requests: samples, warm-up, the batching probe."""

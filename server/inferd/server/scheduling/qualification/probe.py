@@ -1,12 +1,15 @@
-"""Batching is proven, not assumed: what a row gets alone it must get in company, or the model is served unbatched.
+"""The batching probe: runs a model to find out whether a row gets the same output in a batch as alone.
 
-Three distinct rows run alone, as pairs in both orders, as three, and at the largest batch. A model that
+Three distinct rows run alone, as pairs in both orders, as three, and in the largest batch.
 
-- answers the same row differently the second time is stateful (or random): unbatched, one instance, one request at a
-  time;
-- gives an output without the batch axis, or other rows in company than alone, is unbatched;
-- answers all three rows alike cannot be judged by them: unbatched, unless samples are declared that it tells apart;
-- refuses the data alone is unknown: unbatched; refuses it at the largest batch: half of that, until it accepts.
+    the same row gets another output the second time   stateful (or random): unbatched, one instance, one request at a
+                                                       time
+    an output lacks the batch axis, or a row's output
+    in a batch differs from its output alone           unbatched
+    all three rows get the same output                 inconclusive: unbatched, unless a declared sample gives different
+                                                       outputs
+    the model refuses a row alone                      inconclusive: unbatched
+    the model refuses the largest batch                half of that size is tried, and so on
 """
 
 from __future__ import annotations
@@ -28,36 +31,41 @@ Run = Callable[[dict[str, Array]], Outputs]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`limit`: rows that may share a batch, 0: none. `reason` says why it is what it is; "" where all is as asked."""
+    """The result for one signature.
+
+    limit      largest number of rows in a batch; 0: unbatched
+    reason     why the limit is lower than configured, or not probed; "" if the configured limit was confirmed
+    stateful   answers depend on earlier calls
+    """
 
     limit: int
     reason: str = ""
     stateful: bool = False
 
 
-class _Failed(Exception):
-    """The proof has failed for good."""
+class _Refuted(Exception):
+    """The rows show that the model must not be batched."""
 
     def __init__(self, reason: str, *, stateful: bool = False) -> None:
         super().__init__(reason)
         self.verdict = Verdict(0, reason, stateful)
 
 
-class _Unclear(Exception):
-    """These rows prove nothing; others may."""
+class _Inconclusive(Exception):
+    """These rows show nothing; other rows may."""
 
 
-def prove(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdict:
-    """Examines one signature on one instance. `run` executes the model; whatever it raises means that it refuses the
-    data.
+def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdict:
+    """Probes one signature on one instance. `run` executes the model; any exception from it means that the model
+    refuses the data.
 
-    `limit` is the largest batch wanted, at least 2.
+    `limit` is the configured number of rows in the largest batch, at least 2.
     """
     tolerance = _tolerance(signature)
     refusal = ""
     try:
         for group in samples.groups():
-            proven: tuple[Case, list[Outputs]] | None = None
+            confirmed: tuple[Case, list[Outputs]] | None = None
             for case in group:
                 try:
                     alone = [run(case.stack([row])) for row in range(ROWS)]
@@ -66,25 +74,25 @@ def prove(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdi
                     break
                 try:
                     _examine(run, case, alone, limit, tolerance)
-                except _Unclear as unclear:
-                    refusal = str(unclear)
+                except _Inconclusive as inconclusive:
+                    refusal = str(inconclusive)
                     continue
-                except _Failed:
-                    _check_state(run, case, alone[0], tolerance)  # company that leaves traces is the graver finding
+                except _Refuted:
+                    _check_state(run, case, alone[0], tolerance)  # a batch that leaves state behind is the worse result
                     raise
-                proven = case, alone
-            if proven is not None:
-                return _largest(run, *proven, limit=limit, tolerance=tolerance)
+                confirmed = case, alone
+            if confirmed is not None:
+                return _largest(run, *confirmed, limit=limit, tolerance=tolerance)
     except NoSample as missing:
         return Verdict(0, f"not proven: {missing}")
-    except _Failed as failed:
-        return failed.verdict
+    except _Refuted as refuted:
+        return refuted.verdict
     kind = "the declared sample" if samples.declared else "seeded data"
     return Verdict(0, f"not proven: {_short(refusal)} ({kind}; declare samples or set batching.mode: trusted)")
 
 
 def detect_state(signature: Signature, run: Run, samples: Samples) -> bool:
-    """Whether the same row gets two different answers; False when the model refuses all data."""
+    """Whether the same row gets different outputs in two runs. False if the model refuses all data."""
     tolerance = _tolerance(signature)
     try:
         for group in samples.groups():
@@ -104,16 +112,16 @@ def _examine(run: Run, case: Case, alone: Sequence[Outputs], limit: int, toleran
     for outputs in alone:
         _check_axis(outputs, 1)
     if any(array.dtype.kind in "fc" and not np.isfinite(array).all() for out in alone for array in out.values()):
-        raise _Unclear("the model gives NaN or infinity")
+        raise _Inconclusive("the model gives NaN or infinity")
     for i, j in ((0, 1), (0, 2), (1, 2)):
         if _difference(alone[i], alone[j], tolerance) is None:
-            raise _Unclear("the model answers different rows alike, so rows that get mixed up would not show")
+            raise _Inconclusive("the model answers different rows alike, so rows that get mixed up would not show")
     orders = ([0, 1], [1, 0]) if limit < ROWS else ([0, 1], [1, 0], [0, 1, 2])
     for order in orders:
         try:
             together = run(case.stack(order))
         except Exception as error:
-            raise _Failed(
+            raise _Refuted(
                 f"the model refuses {len(order)} rows: {_short(f'{type(error).__name__}: {error}')}"
             ) from error
         _check_rows(together, order, alone, tolerance)
@@ -121,7 +129,8 @@ def _examine(run: Run, case: Case, alone: Sequence[Outputs], limit: int, toleran
 
 
 def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tolerance: float) -> Verdict:
-    """The largest batch that works, halving from `limit`; up to three rows are proven."""
+    """Finds the largest batch that works: `limit`, or half of it, and so on. Batches of up to three rows have been
+    confirmed before."""
     rows, refusal = limit, ""
     while rows > ROWS:
         order = list(range(rows))
@@ -140,16 +149,16 @@ def _check_state(run: Run, case: Case, before: Outputs, tolerance: float) -> Non
     try:
         again = run(case.stack([0]))
     except Exception as error:
-        raise _Failed(f"the model refuses a row that it took before: {_short(str(error))}", stateful=True) from error
+        raise _Refuted(f"the model refuses a row that it took before: {_short(str(error))}", stateful=True) from error
     found = _difference(before, again, tolerance)
     if found is not None:
-        raise _Failed(f"stateful: the same row gets a different output {found}", stateful=True)
+        raise _Refuted(f"stateful: the same row gets a different output {found}", stateful=True)
 
 
 def _check_axis(outputs: Outputs, rows: int) -> None:
     for name, array in outputs.items():
         if not array.ndim or array.shape[0] != rows:
-            raise _Failed(f"output {name!r} does not carry the batch axis: shape {list(array.shape)} for {rows} rows")
+            raise _Refuted(f"output {name!r} does not carry the batch axis: shape {list(array.shape)} for {rows} rows")
 
 
 def _check_rows(together: Outputs, order: Sequence[int], alone: Sequence[Outputs], tolerance: float) -> None:
@@ -158,13 +167,14 @@ def _check_rows(together: Outputs, order: Sequence[int], alone: Sequence[Outputs
         share = {name: array[at : at + 1] for name, array in together.items()}
         found = _difference(alone[row % ROWS], share, tolerance)
         if found is not None:
-            raise _Failed(
+            raise _Refuted(
                 f"rows influence each other: in a batch of {len(order)} a row gets a different output {found}"
             )
 
 
 def _difference(a: Outputs, b: Outputs, tolerance: float) -> str | None:
-    """The first output in which `a` and `b` differ, with the size of the difference; None when they agree."""
+    """The first output in which `a` and `b` differ, with the size of the difference; None if they agree. `tolerance`
+    is relative to the largest finite value of an output."""
     if a.keys() != b.keys():
         return "set"
     for name, left in a.items():
@@ -176,7 +186,7 @@ def _difference(a: Outputs, b: Outputs, tolerance: float) -> str | None:
                 return repr(name)
         elif left.size:
             x, y = left.astype(np.float64), right.astype(np.float64)
-            # Relative to the output's largest value: an element near zero is the difference of larger ones.
+            # Relative to the largest value, because an element near zero may be the difference of large values.
             finite = np.abs(x[np.isfinite(x)])
             scale = float(finite.max()) if finite.size else 0.0
             if not np.allclose(x, y, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
@@ -196,7 +206,7 @@ def _short(text: str) -> str:
 
 
 def try_runs(run: Run, inputs: dict[str, Array], runs: int) -> Exception | None:
-    """Runs the same inputs so many times; what went wrong the first time that something did."""
+    """Runs the same inputs `runs` times. Returns the first error, None if there was none."""
     try:
         for _ in range(runs):
             run(inputs)

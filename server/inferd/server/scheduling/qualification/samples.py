@@ -1,9 +1,10 @@
-"""Inputs for warm-up and batch proof: declared samples, else seeded data in ranges that a model is likely to take.
-Pure.
+"""Inputs for warm-up and the batching probe: declared samples, otherwise seeded data that a model is likely to accept.
+No input or output of its own.
 
-Seeded rows differ in content and in strength. Floats lie in [0, strength), integers are 0 or 1 (safe as token ids,
-masks and indices; 2 only where rows could not differ otherwise), UINT8 is 0 to 255, strings are short words. Open
-sizes are tried in turn until the model accepts one; all open sizes are equal, as those of related inputs must be.
+Seeded rows differ in content and in magnitude. Floats lie in [0, magnitude), integers are 0 or 1 (safe as token ids,
+masks and indices; 2 only if the rows could not differ otherwise), UINT8 is 0 to 255, strings are short words. Several
+sizes are tried for variable dimensions until the model accepts one. All variable dimensions get the same size, because
+those of related inputs must agree.
 """
 
 from __future__ import annotations
@@ -21,22 +22,26 @@ from inferd.wire.dtypes import DType
 
 ROWS = 3
 _SIZES = (8, 64, 256, 1)
-_STRENGTHS = (1.0, 255.0)
+_MAGNITUDES = (1.0, 255.0)
 
 
 class NoSample(Exception):
-    """No data can be made for a signature; the message says why."""
+    """No data can be generated for a signature. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Three distinct rows for each input with a batch axis; the value of each other."""
+    """The inputs of one attempt.
+
+    rows    three distinct rows for each input with a batch axis
+    fixed   the value of each other input
+    """
 
     rows: Mapping[str, Array]
     fixed: Mapping[str, Array]
 
     def stack(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Fresh inputs with the rows named; an index counts round and round."""
+        """New input arrays with these rows. An index counts modulo the number of rows."""
         inputs = {name: np.ascontiguousarray(rows[[i % ROWS for i in indices]]) for name, rows in self.rows.items()}
         return inputs | {name: array.copy() for name, array in self.fixed.items()}
 
@@ -45,8 +50,8 @@ class Samples:
     """The data of one signature."""
 
     def __init__(self, signature: Signature, padding: Padding, declared: Mapping[str, Array] | None = None) -> None:
-        """`declared` gives values by input name: one row each, or several with the batch axis; the whole tensor for
-        an input without one. Raises LoadError for a sample that does not fit its input.
+        """`declared` gives values by input name: one row without the batch axis, or several rows with it; for an input
+        without a batch axis, the whole tensor. Raises LoadError for a sample that does not fit its input.
         """
         self._signature = signature
         self._padding = padding
@@ -59,28 +64,29 @@ class Samples:
         self.declared = bool(declared)
 
     def groups(self) -> Iterator[Iterator[Case]]:
-        """Cases to try, most likely first. A model that refuses the first of a group will refuse the rest of it.
+        """Groups of cases to try, the most likely first. A model that refuses the first case of a group is expected to
+        refuse the rest of it, too.
 
-        Raises NoSample when an input's shape is unknown and there is no sample for it.
+        Raises NoSample if an input's shape is unknown and there is no sample for it.
         """
         missing = [spec for spec in self._signature.inputs if spec.name not in self._values and not spec.optional]
         for spec in missing:
             if spec.shape is None:
                 raise NoSample(f"input {spec.name!r} has no declared shape and no sample")
-        open_sizes = any(-1 in self._inner(spec) for spec in missing)
-        seeded_floats = any(_is_float(spec.dtype) for spec in missing)
-        for size in _SIZES if open_sizes else (1,):
-            yield (self._case(missing, size, strength) for strength in (_STRENGTHS if seeded_floats else (1.0,)))
+        variable = any(-1 in self._inner(spec) for spec in missing)
+        has_floats = any(_is_float(spec.dtype) for spec in missing)
+        for size in _SIZES if variable else (1,):
+            yield (self._case(missing, size, magnitude) for magnitude in (_MAGNITUDES if has_floats else (1.0,)))
 
-    def _case(self, missing: Sequence[TensorSpec], size: int, strength: float) -> Case:
+    def _case(self, missing: Sequence[TensorSpec], size: int, magnitude: float) -> Case:
         rows = {name: _three(value) for name, value in self._values.items() if name in self._batched}
         fixed = {name: value for name, value in self._values.items() if name not in self._batched}
         for number, spec in enumerate(missing):
             shape = tuple((self._padding.smallest(spec.name) or size) if n == -1 else n for n in self._inner(spec))
             if spec.name in self._batched:
-                rows[spec.name] = np.stack([_seeded(spec.dtype, shape, number, row, strength) for row in range(ROWS)])
+                rows[spec.name] = np.stack([_seeded(spec.dtype, shape, number, row, magnitude) for row in range(ROWS)])
             else:
-                fixed[spec.name] = _seeded(spec.dtype, shape, number, 0, strength)
+                fixed[spec.name] = _seeded(spec.dtype, shape, number, 0, magnitude)
         if not _distinct(rows):
             for name, array in rows.items():
                 if array.dtype.kind in "iu":
@@ -88,6 +94,7 @@ class Samples:
         return Case(rows, fixed)
 
     def _inner(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The declared shape without the batch axis."""
         shape = spec.shape or ()
         return shape[1:] if spec.name in self._batched else shape
 
@@ -114,10 +121,10 @@ def _is_float(dtype: DType) -> bool:
     return dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
 
 
-def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, strength: float) -> Array:
-    """Data for input `number`, the same in every process."""
+def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, magnitude: float) -> Array:
+    """Row `row` of input `number`. The same in every process."""
     if _is_float(dtype):
-        return np.asarray(seeded_floats(shape, number, row) * strength * (row + 1) / ROWS).astype(dtype.numpy)
+        return np.asarray(seeded_floats(shape, number, row) * magnitude * (row + 1) / ROWS).astype(dtype.numpy)
     if dtype is DType.STRING:
         words = np.empty(shape, object)
         words[...] = b"abc"[row : row + 1]
@@ -125,16 +132,14 @@ def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, strengt
     if dtype is DType.UINT8:
         return seeded_integers(256, shape, number, row).astype(np.uint8)
     values = seeded_integers(2, shape, number, row)
-    values.reshape(-1)[:1] = (
-        1 if row else 0
-    )  # a mask of nothing but zeros is rarely allowed, rows 0 and 1 always differ
+    values.reshape(-1)[:1] = 1 if row else 0  # rows 0 and 1 always differ
     if row == 0:
-        values.reshape(-1)[1:2] = 1
+        values.reshape(-1)[1:2] = 1  # models rarely accept a mask of zeros only
     return values.astype(dtype.numpy)
 
 
 def _three(value: Array) -> Array:
-    """Three rows from those of a sample: its own first, then variations that stay within its range."""
+    """Three rows from a sample: its own rows first, then variations within the same range of values."""
     rows = [value[i] for i in range(min(ROWS, len(value)))]
     while len(rows) < ROWS:
         rows.append(_vary(value[0], len(rows)))

@@ -1,6 +1,6 @@
-"""Made-up values, the same in every process. Enough for samples and warm-up, and nothing else.
+"""Pseudo-random values that are the same in every process. Good enough for samples and warm-up only.
 
-numpy's generators would do, but a server would keep their libraries, 2.6 MB, for a few rows that it makes at a load.
+numpy's generators would load libraries of 2.6 MB, which a server would keep for the few rows that a load needs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from inferd.backends.api import Array
 
-_STEP = 0x9E3779B97F4A7C15  # splitmix64: a counter in steps of the golden ratio, its bits mixed by shifts and factors
+_STEP = 0x9E3779B97F4A7C15  # the generator splitmix64: a counter, whose bits are mixed by shifts and multiplications
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def seeded_bits(shape: Sequence[int], *seed: int) -> Array:
-    """UINT64 values whose bits look random."""
+    """UINT64 values with pseudo-random bits. Equal seeds give equal values."""
     start = int.from_bytes(blake2b(repr(seed).encode(), digest_size=8).digest(), "little")
     bits = np.arange(math.prod(shape), dtype=np.uint64)
     bits *= np.uint64(_STEP)

@@ -1,5 +1,4 @@
-"""The rehearsal: what a model does before it takes requests. Runs of samples, which warm its instances up and show what
-may be batched."""
+"""Warm-up of a model before it takes requests: runs of samples, which also show how it may be batched."""
 
 from __future__ import annotations
 
@@ -12,14 +11,15 @@ from inferd.server.config.schema import Batching
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.instances import InstanceWorker
-from inferd.server.scheduling.qualification.probe import Verdict, detect_state, prove, try_runs
+from inferd.server.scheduling.qualification.probe import Verdict, detect_state, probe_batching, try_runs
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
 
 
 class ModelWarmup:
-    """Of one servable; `samples` by signature. Everything runs on the threads of the workers, and is over on return."""
+    """The warm-up of one servable. `samples`: by signature. All runs take place on the workers' threads; every method
+    returns when its runs have ended."""
 
     def __init__(
         self, name: str, model: Model, batching: Batching, samples: Mapping[str, Samples], *, stateful: bool
@@ -29,12 +29,12 @@ class ModelWarmup:
         self._batching = batching
         self._samples = samples
         self._stateful = stateful
-        wanted, most = batching.max_batch_size, model.traits.max_batch
-        self._limit = wanted if most is None else min(wanted, most)
+        configured, most = batching.max_batch_size, model.traits.max_batch
+        self._limit = configured if most is None else min(configured, most)
 
     def warm(self, workers: Sequence[InstanceWorker], runs: int) -> None:
-        """Runs every signature `runs` times on each of them. Raises LoadError when a declared sample fails; seeded data
-        may."""
+        """Runs every signature `runs` times on each worker. Raises LoadError if a declared sample fails; a failure of
+        seeded data is logged only."""
         futures = [worker.call(partial(self._warm, runs)) for worker in workers]
         for future in futures:
             future.result()
@@ -42,7 +42,7 @@ class ModelWarmup:
     def replay(
         self, workers: Sequence[InstanceWorker], name: str, signature: str, inputs: Mapping[str, Array], runs: int
     ) -> None:
-        """Runs the request called `name` so often on each of them. Raises LoadError when it fails."""
+        """Runs the request called `name` `runs` times on each worker. Raises LoadError if it fails."""
         run = partial(self._replay, signature, dict(inputs), runs)
         for future in [worker.call(run) for worker in workers]:
             error = future.result()
@@ -50,11 +50,11 @@ class ModelWarmup:
                 raise LoadError(f"{self._name}: warm-up request {name!r} failed: {error}") from error
 
     def examine(self, worker: InstanceWorker, signature: Signature) -> Verdict:
-        """How the signature may be batched, and whether the model is stateful."""
+        """Finds out how the signature may be batched, and whether the model is stateful."""
         return worker.call(partial(self._examine, signature)).result()
 
     def without_proof(self, signature: Signature) -> Verdict | None:
-        """How a signature is batched as far as settings and shapes decide it; None: the proof decides."""
+        """How a signature is batched if settings and shapes decide it; None: the probe decides."""
         if self._stateful:
             return Verdict(0, "stateful", stateful=True)
         if self._batching.mode == "off":
@@ -90,14 +90,14 @@ class ModelWarmup:
         samples = self._samples[signature.name]
         run = partial(self._run_sample, instance, signature.name)
         if verdict is None:
-            return prove(signature, run, samples, self._limit)
+            return probe_batching(signature, run, samples, self._limit)
         if verdict.limit == 0 and detect_state(signature, run, samples):
             return Verdict(0, "stateful: the same row gets a different output", stateful=True)
         return verdict
 
     def _run_sample(self, instance: Instance, signature: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        # The model gets copies, and what it gives is copied, since outputs may be views of inputs: what is compared
-        # later must not change.
+        # Inputs and outputs are copied: the model may write into its inputs, outputs may be views of them, and outputs
+        # are compared later.
         buffers = Buffers(self._model.traits.alignment)
         try:
             outputs = instance.run(signature, {name: buffers.copy(name, array) for name, array in inputs.items()})
