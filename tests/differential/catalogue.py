@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from differential import models
 from differential.scene import Scene
-from differential.scenes import access, control, native, oip, order, rest, streams, tfs
+from differential.scenes import access, cli, control, generated, native, oip, order, rest, streams, tfs
 from differential.side import Setup
 
 _LIMITS = ("grpc.max_message=16MiB", "http.max_body=4MiB", "server.shared_memory=/inferd-differential-")
@@ -66,6 +66,7 @@ def _unary(setup: Setup) -> list[Scene]:
         Scene(f"{setup.name}/v2", setup, rest.play_v2),
         Scene(f"{setup.name}/v1", setup, rest.play_v1),
         Scene(f"{setup.name}/streams", setup, streams.play),
+        Scene(f"{setup.name}/generated", setup, generated.play),
     ]
 
 
@@ -77,6 +78,7 @@ SCENES: tuple[Scene, ...] = (
     Scene("cq/http", QUEUE, rest.play_http),
     Scene("cq/control", QUEUE, rest.play_control),
     Scene("cq/wishes", QUEUE, control.play_wishes),
+    Scene("cq/remote commands", QUEUE, cli.play_remote),
     *_unary(LOOP),
     *_unary(PUBLIC),
     Scene("public/models", PUBLIC, control.play_described),
@@ -95,6 +97,8 @@ SCENES: tuple[Scene, ...] = (
         for bounds in BOUNDS.values()
         for name, setup in bounds.items()
     ),
+    Scene("settings", SWAPPED, cli.play_settings),
+    Scene("checks", SWAPPED, cli.play_checks),
     Scene("published", SWAPPED, control.play_published),
     *(Scene(f"{setup.name}/order", setup, order.play) for setup in HELD),
 )

@@ -65,14 +65,20 @@ RUNS: Final = ("runs that the machine has slowed are made again", re.compile(r"i
 class Normaliser:
     """Knows one side's own names besides: its directories, and others that `names` gives."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
+    def __init__(self, names: Mapping[str, str], texts: Sequence[tuple[str, re.Pattern[str], str]] = TEXTS) -> None:
         self._names = sorted(names.items(), key=lambda item: -len(item[0]))
+        self._texts = texts
+
+    @property
+    def of_names(self) -> Normaliser:
+        """One that knows the names alone, for texts in which nothing else differs."""
+        return Normaliser(dict(self._names), ())
 
     def text(self, text: str) -> str:
         """A text without what must differ."""
         for name, stands_for in self._names:
             text = text.replace(name, stands_for)
-        for _, pattern, stands_for in TEXTS:
+        for _, pattern, stands_for in self._texts:
             text = pattern.sub(stands_for, text)
         return text
 
