@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     play(base, head, scenes, report, lambda line: print(line, flush=True))
     if said.seen:
         said.seen.write_text(json.dumps(report.seen, indent=1))
-    print(f"\n{report.text()}\n{time.monotonic() - begun:.0f} s")
+    print(f"\n{report.text(whole=not said.scenes)}\n{time.monotonic() - begun:.0f} s")
     return 1 if report.failed else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from differential import models
 from differential.scene import Scene
-from differential.scenes import access, cli, control, generated, native, oip, order, rest, streams, tfs
+from differential.scenes import access, cli, control, few, generated, native, oip, order, races, rest, streams, tfs
 from differential.side import Setup
 
 _LIMITS = ("grpc.max_message=16MiB", "http.max_body=4MiB", "server.shared_memory=/inferd-differential-")
@@ -51,6 +51,10 @@ BOUNDS = {
     for each in ("cq", "public")
 }
 SWAPPED = Setup("swapped", models.write_swapped, _COUNTED)
+FRAMEWORKS = Setup("frameworks", models.write_frameworks, _COUNTED)
+ISOLATED = Setup("isolated", models.write_few, (*_COUNTED, "isolation=process"))
+WORKERS = Setup("workers", models.write_few, (*_COUNTED, "server.workers=2", "server.shared_memory=null"))
+RACES = tuple(Setup(f"races-{each}", models.write_swapped, (f"server.transport={each}",)) for each in ("cq", "public"))
 HELD = tuple(
     Setup(f"held-{each}", models.write_held, (f"server.transport={each}", *_COUNTED)) for each in ("cq", "public")
 )
@@ -101,4 +105,19 @@ SCENES: tuple[Scene, ...] = (
     Scene("checks", SWAPPED, cli.play_checks),
     Scene("published", SWAPPED, control.play_published),
     *(Scene(f"{setup.name}/order", setup, order.play) for setup in HELD),
+    Scene("frameworks", FRAMEWORKS, few.play_frameworks),
+    Scene("isolated", ISOLATED, few.play_kinds),
+    Scene("workers", WORKERS, few.play_workers),
+    *(
+        Scene(f"{setup.name}/{name}", setup, play, exact=False)
+        for setup in RACES
+        for name, play in (
+            ("overload", races.play_overload),
+            ("cancelled", races.play_cancelled),
+            ("deadlines", races.play_deadlines),
+            ("streams", races.play_streams),
+            ("swapped", races.play_swapped),
+            ("drained", races.play_drained),
+        )
+    ),
 )

@@ -86,14 +86,14 @@ class Report:
         """Whether there is anything that nobody expects."""
         return bool(self.differences or self.broken)
 
-    def text(self) -> str:
-        """For people."""
+    def text(self, *, whole: bool = False) -> str:
+        """For people. `whole`: everything was played, so that what is expected should have been seen."""
         lines = [f"DIFFERENT: {each}" for each in self.differences]
         lines += [f"BROKEN: {each}" for each in self.broken]
         lines += [
             f"not seen: the expected difference {entry.case!r} at {entry.where!r}"
             for entry in self.expected
-            if not entry.used
+            if whole and not entry.used
         ]
         lines.append(
             f"{self.cases} cases with {self.values} values compared: {len(self.differences)} differences, "

@@ -87,6 +87,17 @@ def write_small(root: Path) -> None:
     _gated(root, rows)
 
 
+def write_few(root: Path) -> None:
+    """One model of each kind that matters, for servers that start a process for each."""
+    root.mkdir(parents=True)
+    rows = signature([X], [Z, Y])
+    steps(root / "rows", 1, rows, yaml=TRUSTED, marker=1)
+    steps(root / "gated", 1, rows, yaml=TRUSTED, marker=1, gate=True)
+    steps(root / "counting", 1, rows, counts=True)
+    steps(root / "failing", 3, rows, fail="model.steps: this version cannot be served")
+    publish("onnx", _made(root / "onnx"), 1, marker=3)
+
+
 def write_held(root: Path) -> None:
     """Models that can be held, and what they need."""
     root.mkdir(parents=True)

@@ -31,7 +31,11 @@ def play(
             begun = time.monotonic()
             made = [Side(n, code, setup, Path(place) / n) for n, code in (("base", base), ("head", head))]
             pool = stack.enter_context(ThreadPoolExecutor(2))
-            sides = list(pool.map(stack.enter_context, made))
+            try:
+                sides = list(pool.map(stack.enter_context, made))
+            except AssertionError as error:
+                report.broken.append(f"{setup.name}: {error}")
+                continue
             say(f"{setup.name}: two servers, {time.monotonic() - begun:.1f} s")
             known: dict[str, Any] = {}
             for scene in group:
@@ -56,6 +60,8 @@ def _scene(
 def _play(notes: Notes) -> str | None:
     try:
         notes.scene.play(notes)
+        if not notes.scene.exact:
+            notes.see("what is promised", "kept")
     except Exception:
         return traceback.format_exc()
     finally:

@@ -261,6 +261,14 @@ class Side:
         """How many requests for the model have ended so."""
         return self._sum("inferd_requests_total", f'code="{code}"', f'model="{model}"')
 
+    def requests(self, model: str) -> float:
+        """How many requests for the model have ended."""
+        return self._sum("inferd_requests_total", f'model="{model}"')
+
+    def inflight(self) -> float:
+        """How many calls are between receipt and reply."""
+        return self._sum("inferd_inflight_calls")
+
     def until(self, ask: Callable[[], bool], what: str) -> None:
         """Asks again and again."""
         eventually(ask, f"{self.name} ({self.code.name}): {what}", lambda: self._sum("inferd_queue_requests"), LIMIT)
@@ -269,7 +277,7 @@ class Side:
         return sum(
             float(line.rpartition(" ")[2])
             for line in self.page("/metrics").splitlines()
-            if line.startswith(series + "{") and all(label in line for label in labels)
+            if line.startswith((series + "{", series + " ")) and all(label in line for label in labels)
         )
 
     def _normal(self, value: dict[str, Any]) -> dict[str, Any]:
