@@ -1,4 +1,4 @@
-"""Servers that ask who calls, and callers of every kind."""
+"""Servers with authentication, and credentials of every sort for their callers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCOPES = ("predict", "metadata", "admin")
 
 
 class WatchedManager(FakeManager):
-    """Remembers who was looked at or operated. Models "digits" and "secret"."""
+    """A manager that records the names of the models that were acquired or changed. It has "digits" and "secret"."""
 
     def __init__(self) -> None:
         self.touched: list[str] = []
@@ -35,7 +35,7 @@ class WatchedManager(FakeManager):
 
 
 def settings(directory: Path, keys: Keys, **more: Any) -> dict[str, Any]:
-    """`auth` with a static token and JWTs; admin calls from anywhere."""
+    """Settings: authentication with a static token and with JWTs; admin calls from any address."""
     tokens = write_tokens(directory / "tokens.yaml", {"everything": entry(STATIC, SCOPES)})
     jwks = keys.write(directory / "jwks.json")
     jwt = {"jwks_file": str(jwks), "issuer": ISSUER, "audience": AUDIENCE}
@@ -51,7 +51,7 @@ def guarded_config(directory: Path, keys: Keys, **more: Any) -> ServerConfig:
 
 
 def bad_credentials(keys: Keys) -> dict[str, str | None]:
-    """By what is wrong with them: the `authorization`, None for none."""
+    """Wrong values of the header `authorization`, by what is wrong with them. None: the header is missing."""
     everything = " ".join(SCOPES)
     now = int(time.time())
     return {
@@ -65,15 +65,15 @@ def bad_credentials(keys: Keys) -> dict[str, str | None]:
 
 
 def with_scopes(keys: Keys, scopes: Sequence[str], models: Sequence[str] = ("*",)) -> str:
-    """A good token."""
+    """A valid `authorization` header with these scopes, for these models."""
     return f"Bearer {keys.token('es', scope=list(scopes), models=list(models))}"
 
 
 def header(authorization: str | None) -> list[tuple[str, str]]:
-    """As metadata."""
+    """The header as gRPC metadata."""
     return [] if authorization is None else [("authorization", authorization)]
 
 
 def headers(authorization: str | None) -> Mapping[str, str]:
-    """As HTTP headers."""
+    """The header as HTTP headers."""
     return {} if authorization is None else {"authorization": authorization}

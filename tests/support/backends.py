@@ -1,16 +1,17 @@
-"""What the conformance suite needs of a framework: a `BackendCase` that writes tiny real artefacts.
+"""The interface between the conformance suite and a framework: a `BackendCase` writes tiny real artefacts.
 
-A case lives in `tests/backends/case_<framework>.py` as `CASES = [...]` and imports its framework only inside methods.
-It writes the models below; the suite (`tests/backends/test_conformance*.py`) knows the answers. N is a batch axis.
+The file `tests/backends/case_<framework>.py` has a list `CASES`; its cases import the framework only inside methods.
+Each case can write the models below, whose answers the suite (`tests/backends/test_conformance*.py`) knows. N is the
+batch axis.
 
     linear      x FP32 [N, 4]                      -> y = x @ WEIGHTS + BIAS          FP32 [N, 3]
     identity    x <dtype> [N, 2]                   -> y = x                           <dtype> [N, 2]
     scalar      x FP32 [N, 3], factor FP32 []      -> y = x * factor                  FP32 [N, 3]
     two         b FP32 [N, 2], a FP32 [N, 2]       -> sum = a + b, difference = b - a, in this order
-    picky       x FP32 [N, 2]                      -> y = x as [2, 2]; fails while it runs unless N is 2
-    wide        x FP32 [N, 1024]                   -> y = 2 x, through a 1024 x 1024 matrix that is kept in the artefact
+    picky       x FP32 [N, 2]                      -> y = x as [2, 2]; its run fails unless N is 2
+    wide        x FP32 [N, 1024]                   -> y = 2 x, through a 1024 x 1024 matrix in the artefact
 
-Shapes and dtypes are as open or closed as the artefact can say; what it cannot say, the case declares.
+The artefact describes its element types and shapes as far as its format can; the case declares the rest.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ ONE_ROW = np.array([[1, -2, 0.5, 3]], np.float32)
 
 
 class Cannot(Exception):
-    """This framework has no such model: the test is skipped with this reason."""
+    """The framework cannot express this model: the test is skipped, with the message as the reason."""
 
 
 class BackendCase(abc.ABC):
     """One framework, or one artefact format of a framework.
 
-    `id` names the case in test ids; `module` is the framework's import name (tests are skipped without it); `dtypes`
-    are the element types that `identity` is written for; `heavy` marks frameworks that take seconds to import.
+    id       the name in test ids
+    module   import name of the framework; without it, the tests are skipped
+    dtypes   element types for which `identity` can be written
+    heavy    importing the framework takes seconds
     """
 
     id: str
@@ -53,24 +56,24 @@ class BackendCase(abc.ABC):
 
     @abc.abstractmethod
     def backend(self) -> Backend:
-        """A new backend object, made without importing the framework."""
+        """A new backend object. Must not import the framework."""
 
     @abc.abstractmethod
     def write(self, model: str, directory: Path, dtype: DType = DType.FP32) -> tuple[Signature, ...]:
-        """Writes `model` (a name of the table above) into the existing version directory. Gives the signatures to
-        declare when opening: () where the artefact tells all. Raises Cannot."""
+        """Writes `model` (a name of the table above) into an existing version directory. Returns the signatures that
+        must be declared when it is opened, () if the artefact describes itself. Raises Cannot."""
 
     def threads_of(self, instance: Instance) -> int | None:
-        """The number of CPU threads that the instance really computes with; None where the framework does not tell."""
+        """The number of CPU threads that the instance really uses; None if the framework does not say."""
         return None
 
     def refusals(self) -> Mapping[str, str]:
-        """File names of recognised, refused artefacts, each with a word that the refusal must hold."""
+        """Artefacts that are recognised and refused: a word that the error must contain, by file name."""
         return {}
 
 
 def signature_of(model: str, dtype: DType = DType.FP32) -> Signature:
-    """The full signature of a model of the table: for cases that have to declare it."""
+    """The full signature of a model of the table, for cases that must declare it."""
     f = DType.FP32
     inputs, outputs = {
         "linear": ((TensorSpec("x", f, (-1, 4)),), (TensorSpec("y", f, (-1, 3)),)),
@@ -88,7 +91,7 @@ def signature_of(model: str, dtype: DType = DType.FP32) -> Signature:
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened model with where it came from."""
+    """An opened model, its backend and its files."""
 
     backend: Backend
     model: Model
@@ -116,7 +119,7 @@ def opened(
     dtype: DType = DType.FP32,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Opened]:
-    """Writes the model, finds and opens it; closes it at the end."""
+    """Writes a model, finds it and opens it. It is closed at the end of the `with` block."""
     directory.mkdir(parents=True, exist_ok=True)
     declared = case.write(model, directory, dtype)
     backend = case.backend()
@@ -131,7 +134,7 @@ def opened(
 
 @contextmanager
 def running(found: Opened, placement: Placement | None = None) -> Iterator[Instance]:
-    """An instance of an opened model; closed at the end."""
+    """An instance of an opened model. It is closed at the end of the `with` block."""
     instance = found.model.instance(placement or Placement())
     try:
         yield instance
@@ -141,13 +144,14 @@ def running(found: Opened, placement: Placement | None = None) -> Iterator[Insta
 
 @contextmanager
 def in_service(model: Model, placement: Placement | None = None) -> Iterator[tuple[Model, Instance]]:
-    """A model with one instance; both are closed at the end."""
+    """A model with one instance. Both are closed at the end of the `with` block."""
     with closing(model), closing(model.instance(placement or Placement())) as instance:
         yield model, instance
 
 
 def sample(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:
-    """Seeded values that span the element type, extremes among them; STRING is an object array of bytes."""
+    """Seeded values from the whole range of the element type, including its extremes. STRING: an object array of
+    bytes."""
     rng = np.random.default_rng(seed)
     count = int(np.prod(shape, dtype=np.int64))
     if dtype is DType.STRING:
@@ -166,7 +170,7 @@ def sample(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> np.ndarray[An
 
 
 def request_view(array: np.ndarray[Any, Any], alignment: int) -> np.ndarray[Any, Any]:
-    """A read-only view with the same values, aligned to `alignment` bytes and no better: a decoded request."""
+    """A read-only copy that is aligned to `alignment` bytes, but not to more, as an array of a decoded request."""
     if array.dtype == object:
         array = array.copy()
     else:
@@ -194,7 +198,7 @@ def assert_fit_for_clients(error: BaseException) -> None:
 
 
 def load_module(stem: str) -> Any:
-    """A module of `tests/backends` by its file's stem: test folders are no packages."""
+    """Loads a module of `tests/backends` by the stem of its file name, because test folders are not packages."""
     spec = importlib.util.spec_from_file_location(f"inferd_tests_{stem}", BACKEND_TESTS / f"{stem}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -204,6 +208,6 @@ def load_module(stem: str) -> Any:
 
 
 def load_cases() -> list[BackendCase]:
-    """All cases of `tests/backends/case_*.py`."""
+    """The cases of all `tests/backends/case_*.py`."""
     stems = sorted(path.stem for path in BACKEND_TESTS.glob("case_*.py"))
     return [case for stem in stems for case in load_module(stem).CASES]

@@ -1,4 +1,4 @@
-"""The asyncio client as tests call the other one, so that one test holds for both."""
+"""Adapters that give the asyncio client the methods of the blocking one, so that the same tests run with both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.client import AsyncClient, Client
 
 @dataclass
 class OverAsync:
-    """An AsyncClient on a loop of its own thread, with the sync client's methods: one suite runs over both."""
+    """An AsyncClient with the methods of Client. Its event loop runs on a thread of its own."""
 
     def __init__(self, address: Any, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()

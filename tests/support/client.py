@@ -1,7 +1,7 @@
-"""A scriptable inferd.v1 server for the client's tests: a real grpc server on a real socket, with generated servicers.
+"""A fake inferd.v1 server for the tests of the client: a real gRPC server on a real port, whose answers are scripted.
 
-FakeServer      a context manager; `.address`, `.requests`, `.fail(...)`, `.stop()`
-make_chain      certificates made with the openssl command
+FakeServer      the server, a context manager; its Script says what it answers and records what it receives
+make_chain      certificates, made with the openssl command
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from inferd.v1 import model_service_pb2 as ms
 from inferd.v1 import model_service_pb2_grpc, predict_service_pb2_grpc, tensor_pb2
 from inferd.v1 import predict_service_pb2 as ps
 
-LONG = 30.0  # seconds that no test comes near unless something hangs
+LONG = 30.0  # seconds; a test reaches this limit only if something hangs
 
 
 @dataclass
 class Failure:
-    """What one call shall answer instead of a prediction."""
+    """The failure of one call."""
 
     code: grpc.StatusCode
     text: str = "scripted"
     trailing: tuple[tuple[str, str], ...] = ()
     drop: bool = False  # end the connection in the middle of the call instead of answering
-    nameless: bool = False  # on a stream: without saying which request it is about
+    nameless: bool = False  # in a stream: without the id of the request
 
 
 def f32_signature(name: str = "serving_default", dtype: int = tensor_pb2.DATA_TYPE_FP32) -> tensor_pb2.Signature:
@@ -47,18 +47,25 @@ def f32_signature(name: str = "serving_default", dtype: int = tensor_pb2.DATA_TY
 
 @dataclass
 class Script:
-    """What the server does, and what it has seen. Change it only before the call that it is meant for."""
+    """What the server answers, and what it has received. Change it only before the call that it is meant for.
+
+    failures         of the next calls, one for each
+    hold             called while a request is in flight
+    refuse           decides whether a request fails, if `failures` is empty
+    peers            addresses of the callers of predictions
+    metadata_code    status with which GetModelMetadata fails; None: it answers
+    """
 
     failures: deque[Failure] = field(default_factory=deque)
     version: int = 3
     signatures: list[tensor_pb2.Signature] = field(default_factory=lambda: [f32_signature()])
     stateful: bool = False
-    hold: Callable[[ps.PredictRequest], None] = lambda request: None  # called while a request is in flight
+    hold: Callable[[ps.PredictRequest], None] = lambda request: None
     refuse: Callable[[ps.PredictRequest], Failure | None] = lambda request: None
     requests: list[ps.PredictRequest] = field(default_factory=list)
     metadata: list[dict[str, Any]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    peers: list[str] = field(default_factory=list)  # of predictions
+    peers: list[str] = field(default_factory=list)
     admin: list[Any] = field(default_factory=list)
     admin_failures: deque[Failure] = field(default_factory=deque)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -109,7 +116,7 @@ class _Predict(predict_service_pb2_grpc.PredictServiceServicer):
             yield ps.PredictStreamResponse(request_id=request.request_id, response=self.answer(request))
 
     def answer(self, request: ps.PredictRequest) -> ps.PredictResponse:
-        """Every input comes back under its name with x → y."""
+        """A response whose outputs are the inputs; the output of "x" is called "y"."""
         outputs = []
         for tensor in request.inputs:
             out = tensor_pb2.Tensor()
@@ -215,7 +222,7 @@ class _Models(model_service_pb2_grpc.ModelServiceServicer):
 
 
 class FakeServer:
-    """One server. `drop` ends its connections at once and starts a successor on the same port: a crash and restart."""
+    """The server; it runs as soon as it is made. `drop` behaves like a crash with a restart."""
 
     def __init__(
         self,
@@ -259,7 +266,7 @@ class FakeServer:
         self._servers.append(server)
 
     def drop(self) -> None:
-        """The connection breaks under the calls in flight; the next one finds a server again."""
+        """Ends all connections and calls at once, and starts another server on the same port."""
         self._servers[-1].stop(0)
         self._servers[-1].wait_for_termination(LONG)
         self.start()
@@ -285,7 +292,8 @@ def rows(n: int = 1) -> np.ndarray[Any, Any]:
 
 
 def make_chain(directory: Path) -> dict[str, Path]:
-    """An authority, a server certificate for the name "models.test" and 127.0.0.1, and a client certificate."""
+    """Makes a certificate authority, a server certificate for "models.test" and 127.0.0.1, and a client certificate.
+    Returns the paths by file name."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)

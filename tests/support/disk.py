@@ -1,4 +1,4 @@
-"""A repository on disk, scanned by hand."""
+"""A model repository on disk that the test scans, step by step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.server.repository.source import RepositoryScanner
 
 
 class Disk:
-    """A repository on disk and a scanner with a clock of its own."""
+    """A repository on disk, and a scanner with a fake clock."""
 
     def __init__(self, root: Path, *more: Path, **repository: Any) -> None:
         self.root = root

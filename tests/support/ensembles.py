@@ -1,4 +1,4 @@
-"""Ensembles as users of Triton write them."""
+"""Ensembles in Triton's format (config.pbtxt)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ensemble_scheduling {
 
 
 def write_ensemble(repository: Path, name: str = "chain", text: str = CHAIN) -> Path:
-    """The ensemble's directory, with the empty version directory that Triton wants."""
+    """Writes an ensemble, with the empty version directory that Triton requires. Returns its directory."""
     directory = repository / name
     (directory / "1").mkdir(parents=True)
     (directory / "config.pbtxt").write_text(text)

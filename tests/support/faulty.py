@@ -1,7 +1,8 @@
-"""A backend that does what backends must not do, when the first value of a request says so. Quick to start.
+"""A backend that can misbehave in many ways, for tests of isolation. It starts quickly.
 
-`model.faulty` is a text: "" for a model y = x + 1 over FP32 [-1, 4], or the name of a Fault that happens while the
-version is opened. At each step of a load it waits where a test has closed a gate, see Gates.
+`model.faulty` is a text file: empty for a model y = x + 1 over FP32 [-1, 4], or the name of a Fault that happens while
+the version is opened. If the first value of a request is the number of a Fault, it happens during that run. At each
+step of a load, the backend waits while a test keeps the step's gate closed, see Gates.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ENTRY_POINT = "[inferd.backends]\nfaulty = support.faulty:FaultyBackend\n"
 
 
 class Fault(enum.IntEnum):
-    """What happens. The number is the first value of the request."""
+    """The possible faults. The number is the first value of a request that makes it happen."""
 
     NONE = 0
     CRASH = -1001
@@ -126,7 +127,7 @@ class FaultyInstance:
 
 
 def happen(fault: Fault) -> None:
-    """Does it."""
+    """Makes the fault happen."""
     match fault:
         case Fault.CRASH:
             ctypes.string_at(0)
@@ -142,7 +143,7 @@ def happen(fault: Fault) -> None:
             threading.Event().wait()
         case Fault.STOP:
             os.kill(os.getpid(), signal.SIGSTOP)
-            threading.Event().wait()  # this thread may run on for a moment
+            threading.Event().wait()  # after the signal, this thread may go on for a moment
         case Fault.RAISE:
             raise KeyError("nobody meant to raise this")
         case Fault.SPEAK:
@@ -150,10 +151,10 @@ def happen(fault: Fault) -> None:
             print("a line on standard error", file=sys.stderr, flush=True)
         case Fault.PROTOCOL:
             _babble()
-        case Fault.FORK:  # a helper that outlives whoever started it, and holds on to all that it may
+        case Fault.FORK:  # a child process that outlives this process and inherits its file descriptors
             helper = subprocess.Popen(["sleep", "600"], close_fds=False)
             print(f"helper {helper.pid}", flush=True)
-        case Fault.TWIN:  # and both go on
+        case Fault.TWIN:  # both processes go on
             os.fork()
         case Fault.LEAVE:
             sys.exit(7)
@@ -176,7 +177,8 @@ _GATES = "INFERD_TEST_GATES"
 
 
 class Gates:
-    """Named pipes in a directory, at which models of worker processes wait: a load that is as slow as a test likes."""
+    """Makes the steps of a load wait, also in worker processes, for as long as the test needs. Each closed gate is a
+    named pipe in a directory."""
 
     STEPS = ("devices", "open", "instance", "run")
 
@@ -186,20 +188,20 @@ class Gates:
         os.environ[_GATES] = str(directory)
 
     def close(self, step: str) -> None:
-        """Whoever comes to this step from now on waits there."""
+        """From now on, loads wait at this step."""
         os.mkfifo(self._directory / step)
 
     def waiting(self, step: str) -> int:
-        """The process that waits there, once it does."""
+        """Waits until a load waits at this step. Returns the id of its process."""
         return eventually(lambda: self._mark(step), f"a worker comes to {step!r}")
 
     def forsake(self, step: str) -> None:
-        """Nobody else waits there; who does, waits for ever."""
+        """Later loads do not wait at this step; those that wait there now never go on."""
         (self._directory / step).unlink()
         (self._directory / f"{step}.reached").unlink(missing_ok=True)
 
     def open(self) -> None:
-        """Lets everybody through."""
+        """Opens all gates."""
         os.environ.pop(_GATES, None)
         for pipe in self._directory.iterdir():
             if pipe.is_fifo():
@@ -218,19 +220,19 @@ def _pass(step: str) -> None:
     pipe = Path(os.environ.get(_GATES, "nowhere")) / step
     if pipe.exists():
         pipe.with_suffix(".reached").write_text(str(os.getpid()))
-        with suppress(FileNotFoundError):  # just opened
+        with suppress(FileNotFoundError):  # the gate has just been opened
             pipe.read_bytes()
 
 
 def write(directory: Path, text: str = "") -> Path:
-    """A version directory."""
+    """Writes a version directory, and returns it."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.faulty").write_text(text)
     return directory
 
 
 def installed(place: Path) -> str:
-    """A distribution that announces the backend to other processes: the PYTHONPATH that they need."""
+    """Installs the backend's entry point for other processes. Returns the PYTHONPATH that they need."""
     info = place / "faulty-1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
@@ -239,7 +241,7 @@ def installed(place: Path) -> str:
 
 
 def ask_for(fault: Fault, rows: int = 1) -> dict[str, Array]:
-    """Inputs that make it happen."""
+    """Inputs that make the fault happen."""
     x = np.ones((rows, 4), np.float32)
     x[0, 0] = fault
     return {"x": x}

@@ -1,4 +1,4 @@
-"""Comparing our definitions of foreign messages with the real ones, field by field."""
+"""Compares inferd's definitions of foreign protobuf messages with the original ones, field by field."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from google.protobuf.descriptor_pb2 import DescriptorProto
 
 
 def compare_services(ours: Any, theirs: Any, *, only_ours: Container[str] = (), as_int: Container[str] = ()) -> int:
-    """Compares every message that the methods reach. Gives how many; raises AssertionError at the first difference.
+    """Compares every message that the methods use. Returns the number of messages. Raises AssertionError at the first
+    difference.
 
-    `only_ours`: fields that only we have; `as_int`: fields that are an enum there and an int32 here.
+    `only_ours`: fields that only inferd has; `as_int`: fields that are an enum in the original and an int32 in inferd.
     """
     seen: set[str] = set()
     missing = set(theirs.methods_by_name) - set(ours.methods_by_name)
@@ -28,7 +29,7 @@ def compare_services(ours: Any, theirs: Any, *, only_ours: Container[str] = (), 
 def compare_messages(
     ours: Any, theirs: Any, seen: set[str], only_ours: Container[str] = (), as_int: Container[str] = ()
 ) -> None:
-    """Compares one message and all that it holds; what we left out must be reserved."""
+    """Compares a message and the messages of its fields. Fields that inferd leaves out must be reserved."""
     if ours.full_name in seen:
         return
     seen.add(ours.full_name)

@@ -1,4 +1,4 @@
-"""A server in this process whose fake models take everything that can travel, for unmodified foreign clients."""
+"""A server in this process whose fake models accept every element type, for unmodified foreign clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class CountingMetrics(FakeMetrics):
-    """Real figures per version, as ModelStatistics needs them."""
+    """Metrics with real counters for each version, which ModelStatistics needs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def specs(prefix: str, shape: tuple[int, ...] | None = (-1, -1)) -> tuple[Tensor
 
 
 def echo(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """out_X = in_X for what came, an empty tensor for what did not."""
+    """out_X = in_X for each input that was sent, and an empty tensor for each that was not."""
     return {
         f"out_{dtype.oip_name}": np.ascontiguousarray(inputs.get(f"in_{dtype.oip_name}", np.empty((0, 0), dtype.numpy)))
         for dtype in DType
@@ -48,7 +48,7 @@ def echo(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def add(
     manager: FakeManager, name: str, signatures: tuple[Signature, ...], run: Run, version: int = 1, **kwargs: Any
 ) -> FakeServable:
-    """A model that `run` answers for."""
+    """Adds a model whose outputs are computed by `run`."""
     servable = manager.available(name, version)
     servable.signatures = {signature.name: signature for signature in signatures}
     servable.default_signature = signatures[0].name
@@ -59,7 +59,8 @@ def add(
 
 
 def serve(config: ServerConfig | None = None, kind: str = "public") -> Served:
-    """A server with the fake model "digits" and with "echo" of every element type, checked by the real check."""
+    """A server with the fake models "digits" and "echo", which has tensors of every element type. Requests pass the
+    real check."""
     manager = FakeManager()
     add(manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
     config = config or ServerConfig()

@@ -1,4 +1,4 @@
-"""A group of workers as seen from outside: its processes, and what its metrics say of them."""
+"""A server with several worker processes, observed from outside: its processes and its metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from support.server import FAST, Served
 from support.waiting import eventually
 
-# Connections are renewed often, so that a worker that leaves has none for long.
+# Connections are renewed often, so that a worker that stops soon has none.
 GROUP = (*FAST, "server.workers=2", "grpc.max_connection_age=1s")
-LONG = 150.0  # seconds for a worker to start on a machine that is busy with other things
+LONG = 150.0  # seconds in which a worker must start, also on a busy machine
 
 
 def workers(server: Served) -> set[int]:
@@ -21,7 +21,7 @@ def workers(server: Served) -> set[int]:
 
 
 def running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
+    """Whether a process with this id exists and has not ended."""
     try:
         return re.search(r"^State:\s+[^ZX]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE) is not None
     except (FileNotFoundError, ProcessLookupError):
@@ -29,7 +29,7 @@ def running(pid: int) -> bool:
 
 
 def metrics(server: Served) -> dict[str, float]:
-    """All samples of the group's metrics, by name and labels as written. Asks again where the worker that was asked has
+    """All samples of the metrics, by name and labels as written. Repeats the request if the worker that received it has
     just been killed."""
 
     def page() -> bytes | None:
@@ -44,18 +44,18 @@ def metrics(server: Served) -> dict[str, float]:
 
 
 def requests(server: Served) -> float:
-    """Requests answered, of all workers that there are and were."""
+    """The number of answered requests of all workers, including those that have ended."""
     return sum(value for name, value in metrics(server).items() if name.startswith("inferd_requests_total{"))
 
 
 def by_worker(server: Served) -> dict[str, float]:
-    """Requests answered, by worker."""
+    """The number of answered requests, by worker."""
     found = re.compile(r'inferd_group_requests_total\{worker="(\d+)"\}')
     return {match[1]: value for name, value in metrics(server).items() if (match := found.fullmatch(name))}
 
 
 def whole(server: Served, size: int = 2) -> set[int]:
-    """Waits until every worker serves. Gives their process ids."""
+    """Waits until every worker serves. Returns their process ids."""
     eventually(
         lambda: metrics(server)["inferd_group_workers"] == size and len(workers(server)) == size, "all workers serve",
         server.tail, LONG,

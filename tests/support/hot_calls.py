@@ -1,4 +1,4 @@
-"""Calls of hot methods as a transport hands them over, and one model behind the real table whose loop is the test's
+"""Calls of prediction methods as a transport passes them on, and a server with one model whose event loop is the test's
 thread."""
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ DEMANDING: dict[str, dict[str, Any]] = {
     },
     "not bounded": {"traits": Traits()},
 }
-"""Models that need more than rows in a row: requests to them take no short cut."""
+"""Models whose inputs cannot be joined by concatenation alone: their requests take no fast path."""
 
 
 class FakeCall:
-    """A call that has arrived, and what it was told."""
+    """A call that has been received, and its answer."""
 
     peer = "ipv4:127.0.0.1:5000"
     cancelled = False
     names: tuple[str, ...] = ()
-    """Of the client's certificate."""
+    """The names in the client's certificate."""
 
     def __init__(self, request: bytes, method: str = PREDICT, **metadata: str) -> None:
         self.method = method
@@ -96,7 +96,7 @@ class FakeCall:
 
 
 class Metrics(rpc.FakeMetrics):
-    """The real numbers of every model."""
+    """Metrics with real counters for each model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Metrics(rpc.FakeMetrics):
 
 
 class Server:
-    """One model behind the real table; this thread is the loop."""
+    """One model behind the real method table. The calling thread is the event loop."""
 
     def __init__(self, model: FakeModel, **options: Any) -> None:
         self.model = model
@@ -134,7 +134,7 @@ class Server:
         )
 
     def trust(self, method: str = PREDICT, request: bytes | None = None, **metadata: str) -> None:
-        """Runs as many batches as it takes for the model to come on the loop."""
+        """Runs as many batches as are needed until the model may run on the event loop."""
         request = encode_request("digits", {"x": rows(0)}) if request is None else request
         for _ in range(17):
             call = FakeCall(request, method, **metadata)
@@ -191,7 +191,7 @@ def classic(*values: float, **metadata: str) -> FakeCall:
 
 @contextlib.contextmanager
 def servers() -> Iterator[Callable[..., Server]]:
-    """Gives a function that starts a server; all are closed at the end."""
+    """Yields a function that starts a server. All servers are closed at the end of the `with` block."""
     made: list[Server] = []
 
     def start(function: Callable[..., dict[str, Array]] | None = None, **options: Any) -> Server:

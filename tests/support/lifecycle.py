@@ -1,4 +1,4 @@
-"""Fakes for the lifecycle, stepped by hand: clocks that stand still, a pool that waits, a loader that reads files."""
+"""Fakes for the lifecycle that the test steps: a clock that stands still, a pool that waits, a simple loader."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SIGNATURE = Signature("serving_default", (TensorSpec("x", DType.FP32, (-1, 2)),)
 
 
 class FakeClock:
-    """Monotonic and wall-clock time that move when told to."""
+    """Monotonic and wall-clock time that move only when the test advances them."""
 
     def __init__(self, now: float = 1000.0, wall: float = 4e9) -> None:
         self.now = now
-        # Far in the future, so that files just written are old; see `RepositoryScanner`'s first scan.
+        # Far in the future, so that files which were just written count as old in `RepositoryScanner`'s first scan.
         self.offset = wall - now
 
     def __call__(self) -> float:
@@ -46,7 +46,7 @@ class FakeClock:
 
 
 class StepPool:
-    """Keeps jobs until the test runs them. `held` keys are left alone, as if their job hung."""
+    """Keeps jobs until the test runs them. Jobs whose key is in `held` are not run, as if they hung."""
 
     def __init__(self) -> None:
         self.urgent: list[tuple[Hashable, Job]] = []
@@ -63,7 +63,7 @@ class StepPool:
         self.later.clear()
 
     def step(self) -> bool:
-        """Runs one job; False when there is none."""
+        """Runs one job. False if there is none."""
         for jobs in (self.urgent, self.later):
             for number, (key, job) in enumerate(jobs):
                 if key not in self.held:
@@ -74,7 +74,7 @@ class StepPool:
 
 
 class FakeScheduler:
-    """What a servable needs of a scheduler, and whether it has been closed."""
+    """The part of a scheduler that a servable uses. `closed` counts the calls of `close`."""
 
     max_batch_size = 0
     stateful = False
@@ -99,9 +99,10 @@ def fake_servable(name: str = "m", version: int = 1, generation: int = 1) -> Ser
 
 
 class FakeLoader:
-    """Loads what the file `model` says: text starting with "bad" fails with that text, everything else loads.
+    """Loads a version by reading its file `model`. A text that starts with "bad" is the error with which the load
+    fails; any other text loads.
 
-    `loads` and `unloads` tell what was asked, in order; `on_load` is called in the middle of a load.
+    `loads` and `unloads` record the calls, in order; `on_load` is called in the middle of a load.
     """
 
     def __init__(self) -> None:
@@ -142,7 +143,7 @@ class FakeLoader:
 
 
 class FakeSource:
-    """Delivers when the test says so."""
+    """A source that delivers a listing only when the test calls `deliver`."""
 
     def __init__(self) -> None:
         self.deliver: Callable[[Listing], None] = lambda listing: None
@@ -162,7 +163,7 @@ class FakeSource:
 
 
 class House:
-    """A manager over a real directory, stepped by hand: no thread but the test's, no time but the clock's."""
+    """A manager of a repository on disk that the test steps: it runs on the test's thread, with a fake clock."""
 
     def __init__(self, root: Path, barrier: ActivationBarrier | None = None, **sections: Any) -> None:
         self.root = root
@@ -212,7 +213,7 @@ class House:
         return listing
 
     def run(self) -> None:
-        """Everything that can happen now, happens."""
+        """Runs everything that can run now."""
         while True:
             busy = self.manager.turn() == 0.0
             if self.pool.step():
@@ -223,12 +224,12 @@ class House:
                 return
 
     def see(self) -> None:
-        """Looks, and lets follow what follows."""
+        """Scans the repository, and runs everything that follows."""
         self.scan()
         self.run()
 
     def settle(self) -> None:
-        """Long enough, and then once more, that everything on disk counts as written."""
+        """Scans, waits for the settle time, and scans again: then all files on disk count as completely written."""
         self.see()
         self.clock.advance(self.config.repository.settle)
         self.see()
@@ -238,7 +239,7 @@ class House:
         self.run()
 
     def do(self, future: Future[ModelStatus]) -> ModelStatus:
-        """Runs an operator's command to its end. Raises what it raises."""
+        """Runs an operator's command to its end. Returns its result or raises its error."""
         self.scan()
         self.run()
         if not future.done():
@@ -247,7 +248,7 @@ class House:
         return future.result(timeout=0)
 
     def serves(self, name: str = "m") -> dict[int, str]:
-        """What requests are answered from: version to the text of its model file."""
+        """The versions that answer requests, each with the text of its model file."""
         found = {}
         model = self.status(name)
         for version in model.versions:
@@ -269,14 +270,14 @@ class House:
         return next(version for version in self.status(name).versions if version.id.version == number)
 
     def story(self, name: str = "m") -> list[tuple[int, State]]:
-        """All that was announced of a model."""
+        """The announced states of a model's versions, in order."""
         return [(c.status.id.version, c.status.state) for c in self.changes if c.status.id.name == name]
 
 
 def on_disk(
     name: str, versions: dict[int, str], config: ModelConfig | None = None, *, directory: Path = Path("nowhere")
 ) -> ModelOnDisk:
-    """A model as a source might see it: version to content, without any disk."""
+    """A model as a source would list it, without a disk. `versions`: the content by version."""
     return ModelOnDisk(
         name,
         directory / name,

@@ -1,4 +1,4 @@
-"""Fixtures of tests with a manager over a repository on disk."""
+"""Fixtures for tests with a manager of a repository on disk."""
 
 from __future__ import annotations
 

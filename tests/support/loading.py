@@ -1,4 +1,4 @@
-"""Loading one version with the real loader, backends and scheduler, without a manager."""
+"""Loads one version with the real loader, backends and scheduler, without a manager."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LIMIT = 60.0
 
 
 def triton_settings(directory: Path) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Settings and notes of a model directory with a config.pbtxt; unknown fields are among the notes."""
+    """The settings and the notes of a model directory with a config.pbtxt. Unknown fields are among the notes."""
     read = read_triton_config(directory / "config.pbtxt", directory.name)
     config, notes = model_config(ServerConfig(), directory.name, None, read.values)
     return config, (*read.unknown, *notes)
 
 
 class CancelledAt(Cancellation):
-    """Is cancelled when it is looked at for the n-th time (0: the first)."""
+    """A cancellation that happens at the n-th check (0: the first)."""
 
     def __init__(self, look: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class CancelledAt(Cancellation):
 
 
 def load(version: Path, config: ModelConfig | None = None, **parts: Any) -> Servable:
-    """The servable of a version directory. Raises LoadError. Close its scheduler."""
+    """Loads a version directory. The caller must close the servable's scheduler. Raises LoadError."""
     loader = Loader(Registry(), cpu_threads=1, **parts)
     disk = VersionOnDisk(int(version.name), version, read_tree(version))
     request = LoadRequest(ServableId(version.parent.name, disk.number), 1, disk, config or ModelConfig())
@@ -53,7 +53,7 @@ def load(version: Path, config: ModelConfig | None = None, **parts: Any) -> Serv
 
 
 def ask(servable: Servable, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """The outputs for one request. Raises the ServingError that it ends with."""
+    """Runs one request and returns its outputs. Raises the ServingError with which it ends."""
     done = threading.Event()
     request = InferRequest(servable.default_signature, inputs, lambda request: done.set(), **options)
     servable.scheduler.submit(request)

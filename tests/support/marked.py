@@ -1,4 +1,4 @@
-"""Tiny models that say who they are: y = x + marker, for each framework, in any size of file."""
+"""Tiny models whose answers identify the version: y = x + marker, for each framework, in files of any size."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ signatures:
 
 
 def write_version(backend: str, directory: Path, marker: float, ballast: int = 0) -> None:
-    """Writes a version directory whose model adds `marker`. `ballast` pads the artefact by about that many bytes."""
+    """Writes a version directory whose model adds `marker`. `ballast`: the artefact is about so many bytes larger."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = np.random.default_rng(int(marker)).normal(size=(max(1, ballast // 16), WIDTH)).astype(np.float32)
     {"onnx": _onnx, "torch": _torch, "tensorflow": _tensorflow}[backend](directory, np.float32(marker), weights)
 
 
 def prepare_model(backend: str, repository: Path, model: str, yaml: str = "") -> Path:
-    """The model's directory, with what its framework does not tell."""
+    """Makes the model's directory, with a model.yaml that declares what the artefact does not describe."""
     directory = repository / model
     directory.mkdir(parents=True, exist_ok=True)
     text = (TORCH_YAML if backend == "torch" else "") + yaml
@@ -36,14 +36,14 @@ def prepare_model(backend: str, repository: Path, model: str, yaml: str = "") ->
 
 
 def publish(backend: str, model: Path, version: int, marker: float, ballast: int = 0) -> None:
-    """The recommended way: written under a name that is no version, then renamed."""
+    """Publishes a version in the recommended way: written under a name that is no version number, then renamed."""
     hidden = model / f".tmp-{version}"
     write_version(backend, hidden, marker, ballast)
     hidden.rename(model / str(version))
 
 
 def slow_onnx(directory: Path, turns: int) -> None:
-    """y = x after `turns` turns of a loop that no optimiser removes."""
+    """Writes a model y = x that first runs `turns` iterations of a loop, which no optimiser removes."""
     from onnx import TensorProto, helper, save
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def slow_onnx(directory: Path, turns: int) -> None:
 def _onnx(directory: Path, marker: np.float32, weights: Array) -> None:
     from onnx import TensorProto, helper, numpy_helper, save
 
-    # The ballast takes part in the graph, so that no tool drops it: its first row times zero.
+    # The graph adds the ballast's first row, multiplied by zero: so no tool drops the ballast.
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["ballast", "first"], ["row"], axis=0),
@@ -135,7 +135,7 @@ def _tensorflow(directory: Path, marker: np.float32, weights: Array) -> None:
     module = Marked()
     work = directory.parent / f".saving-{directory.name}"
     tf.saved_model.save(module, str(work), signatures={"serving_default": module.__call__})
-    for path in sorted(work.rglob("*"), reverse=True):  # over the files that may be there, one by one
+    for path in sorted(work.rglob("*"), reverse=True):  # the target may have files already: each is replaced
         if path.is_file():
             target = directory / path.relative_to(work)
             target.parent.mkdir(exist_ok=True)

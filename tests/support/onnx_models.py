@@ -1,4 +1,4 @@
-"""ONNX models opened and run without a server."""
+"""Opens and runs ONNX models without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REST in this process over fake models: "digits" (y = 2x, z = x), "echo" of every element type, "rows" and others."""
+"""A REST server in this process with fake models: "digits" (y = 2x, z = x) and "echo", with every element type."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAIT = 20
 
 
 class Answer:
-    """What came back."""
+    """The answer to a request."""
 
     def __init__(self, status: int, body: bytes, headers: http.client.HTTPMessage) -> None:
         self.status = status
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def error(self) -> str:
-        """The refusal's text: that there is one, and nothing else, is checked here."""
+        """The error's text. Fails the test if the body has anything else."""
         found = self.json
         assert list(found) == ["error"], found
         assert "Traceback" not in found["error"]
@@ -63,7 +63,7 @@ class Rest:
         clients: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        """`limits` are those of connections, `clients` the settings limits.clients."""
+        """`limits`: the limits of connections; `clients`: the settings `limits.clients`."""
         bounds = {} if clients is None else {"limits": {"clients": clients}}
         self.config = ServerConfig.model_validate({**settings, **bounds})
         self.manager = manager or FakeManager()
@@ -109,7 +109,7 @@ class Rest:
         self.server.stop()
 
     def model(self, name: str, inputs: Mapping[str, DType], run: Any, **kwargs: Any) -> FakeScheduler:
-        """Adds a model of free shapes; outputs are not checked."""
+        """Adds a model with inputs of any shape, whose outputs are computed by `run`. Outputs are not checked."""
         taken = tuple(TensorSpec(key, dtype, None) for key, dtype in inputs.items())
         outputs = tuple(
             TensorSpec(key, DType.FP32, None)
@@ -122,7 +122,7 @@ class Rest:
         return self.manager.servables[ServableId(name, version)].scheduler
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request on a connection of its own; anything but bytes is sent as JSON."""
+        """Sends one request on a new connection. A body that is neither bytes nor str is sent as JSON."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=WAIT)
         try:
             return self.on(connection, method, path, body, **headers)
@@ -132,7 +132,7 @@ class Rest:
     def on(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: Any = None, **headers: str
     ) -> Answer:
-        """One request on a connection."""
+        """Sends one request on an open connection."""
         if body is not None and not isinstance(body, bytes | str):
             body = json.dumps(body)
         connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
@@ -146,7 +146,7 @@ class Rest:
         return self.ask("GET", path, **headers)
 
     def raw(self) -> socket.socket:
-        """A bare connection."""
+        """A TCP connection to the server."""
         sock = socket.create_connection((self.host, self.port), timeout=WAIT)
         self._opened.append(sock)
         return sock

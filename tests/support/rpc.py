@@ -1,4 +1,5 @@
-"""Fakes below the gRPC edge: a manager with steppable models, metrics that remember, a transport on a free port."""
+"""Fakes for tests of the gRPC protocols: a manager with models that can be stepped, metrics that remember, and a server
+with a real transport on a free port."""
 
 from __future__ import annotations
 
@@ -72,12 +73,12 @@ class FakeScheduler:
         self.cancelled.set()
 
     def wait_for(self, count: int, timeout: float = 10.0) -> None:
-        """Until `count` more requests are held."""
+        """Waits until `count` more requests are held."""
         for _ in range(count):
             assert self.arrived.acquire(timeout=timeout), "the request did not reach the scheduler"
 
     def release(self) -> None:
-        """Executes what is held, and holds nothing from now on."""
+        """Executes the held requests, and holds no further ones."""
         with self._lock:
             self.holding = False
         self.step()
@@ -133,7 +134,7 @@ class FakeHandle:
 
 
 class FakeManager:
-    """The manager's face. `available` and `gone` stand in for loading and unloading."""
+    """A manager without a lifecycle: tests make versions available (`available`) and change their state (`change`)."""
 
     def __init__(self) -> None:
         self.servables: dict[ServableId, FakeServable] = {}
@@ -151,7 +152,7 @@ class FakeManager:
         self._ready_fns: list[Callable[[], None]] = []
         self.available("digits", 1)
 
-    # what tests do
+    # methods for tests
     def available(self, name: str, version: int) -> FakeServable:
         key = ServableId(name, version)
         servable = self.servables[key] = FakeServable(key)
@@ -171,7 +172,7 @@ class FakeManager:
             for fn in self._ready_fns:
                 fn()
 
-    # the manager's face
+    # methods of the manager
     def acquire(self, name: str, version: int | None = None, label: str | None = None) -> FakeHandle:
         if self.crash is not None:
             raise self.crash
@@ -257,7 +258,7 @@ class FakeManager:
 
 
 class FakeMetrics:
-    """Remembers what was counted: (model, version or None, protocol, code)."""
+    """Metrics that remember what was counted: (model, version or None, protocol, code)."""
 
     def __init__(self) -> None:
         self.counted: list[tuple[str, int | None, str, str]] = []
@@ -292,7 +293,7 @@ class _OneModel:
 
 
 def check(_id: ServableId, signature: Signature, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> None:
-    """Just enough of lifecycle.check: the names."""
+    """A simple request check: the names of inputs and outputs only."""
     expected = {spec.name for spec in signature.inputs}
     if set(inputs) != expected:
         raise InvalidRequest(f"expected inputs {sorted(expected)}, got {sorted(inputs)}")
@@ -301,16 +302,17 @@ def check(_id: ServableId, signature: Signature, inputs: Mapping[str, np.ndarray
             raise InvalidRequest(f"there is no output {name!r}")
 
 
-# ---- a server to call ----
+# ---- a server ----
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 TRANSPORTS: dict[str, Callable[..., Transport]] = {"public": PublicTransport, "cq": CompletionQueueTransport}
-"""By name: made with (table, config, inflight, addresses). Every test of the edge runs over each."""
+"""The transports by name; they are made with (table, config, inflight, addresses). Every test of a protocol runs with
+each of them."""
 
 
 class Served:
-    """A server on a free port of this machine, and channels to it."""
+    """A gRPC server on a free port of this machine, and channels to it. `kind`: the name of its transport."""
 
     def __init__(
         self,
@@ -346,7 +348,7 @@ class Served:
         return self.manager.servables[ServableId("digits", 1)].scheduler
 
     def channel(self, credentials: grpc.ChannelCredentials | None = None, **options: Any) -> grpc.Channel:
-        # A channel of its own: grpc shares connections between channels with equal arguments.
+        # By default, gRPC shares connections between channels with equal arguments.
         arguments = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         arguments += [(f"grpc.{key}", value) for key, value in options.items()]
         if credentials is None:
@@ -357,7 +359,7 @@ class Served:
         return channel
 
     def predict(self, x: Any = ((1.0, 2.0),), **kwargs: Any) -> DecodedResponse:
-        """One request on a channel of its own."""
+        """Sends one request on a new channel."""
         call = self.channel().unary_unary(PREDICT)
         return decode_response(call(request(x, **kwargs), timeout=30))
 
@@ -368,7 +370,7 @@ class Served:
         return drained
 
     def end(self) -> None:
-        """Stops it when its test is over: nobody calls any more, so late callers get no time to be refused in."""
+        """Stops the server at the end of a test. Nothing calls it any more, so it need not refuse late calls first."""
         with pytest.MonkeyPatch.context() as patch:
             for module in (cq, public):
                 patch.setattr(module, "REFUSING", 0.0)
@@ -381,7 +383,7 @@ def request(x: Any = ((1.0, 2.0),), *, name: str = "digits", **kwargs: Any) -> b
 
 
 def refused(call: Callable[[], Any]) -> grpc.RpcError:
-    """The error with which a call ends."""
+    """The error with which a call fails. Fails the test if the call succeeds."""
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return caught.value
@@ -392,7 +394,7 @@ def trailing(error: grpc.RpcError) -> dict[str, str]:
 
 
 def eventually(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Waits for something that no event announces."""
+    """Waits for a condition that no event announces."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

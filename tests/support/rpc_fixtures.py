@@ -1,4 +1,4 @@
-"""Fixtures of tests with a real gRPC server: transport, protocols and access share them."""
+"""Fixtures for tests with a real gRPC server, shared by transport, protocols and access."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from support.rpc import TRANSPORTS, Served
 
 @pytest.fixture(params=sorted(TRANSPORTS))
 def kind(request: pytest.FixtureRequest) -> str:
-    """The name of a transport: a test that takes it runs over each."""
+    """The name of a transport. Tests with this fixture run with each transport."""
     return request.param
 
 
 @pytest.fixture
 def serve(kind: str) -> Iterator[Callable[..., Served]]:
-    """Starts servers; they are stopped when the test ends."""
+    """A function that starts a server. The servers are stopped at the end of the test."""
     started: list[Served] = []
 
     def start(**kwargs: object) -> Served:
@@ -37,6 +37,6 @@ def server(serve: Callable[..., Served]) -> Served:
 
 @pytest.fixture
 def serve_hot() -> Iterator[Callable[..., Server]]:
-    """Starts real schedulers whose loop is the test's thread."""
+    """A function that starts a server with a real scheduler, whose event loop is the test's thread."""
     with servers() as start:
         yield start

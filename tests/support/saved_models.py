@@ -1,4 +1,4 @@
-"""SavedModels on disk, and the TensorFlow backend that opens them."""
+"""Writes SavedModels, and opens them with the TensorFlow backend."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def of(*shape: int | None, kind: Any = None, name: str = "x") -> Any:
 
 
 def save(version: Path, module: Any, **signatures: Any) -> None:
-    """Functions that the module does not hold are kept by it, so that TensorFlow finds their variables."""
+    """Saves a module with signatures. The module keeps references to the functions, so that TensorFlow finds their
+    variables."""
     module.functions = list(signatures.values())
     tf.saved_model.save(module, str(version), signatures=signatures)
 

@@ -1,4 +1,4 @@
-"""Fakes that a test steps by hand: a model whose runs wait to be let go, requests that remember their outcome."""
+"""Fakes that the test steps: a model whose runs wait at a gate, and requests that remember their outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.server.scheduling.request import InferRequest
 from inferd.server.scheduling.scheduler import Scheduler
 from inferd.wire.dtypes import DType
 
-PATIENCE = 20.0  # seconds after which a test that waits for an event gives up
+PATIENCE = 20.0  # seconds that a test waits for an event at most
 F32 = DType.FP32
 
 
@@ -41,7 +41,7 @@ def double(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 class Gate:
-    """Stops runs. Closed, a run that arrives waits until `step` lets it go or `open` lets all go."""
+    """Makes runs wait. While it is closed, a run waits until `step` lets it go on, or until `open` lets all go on."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -71,16 +71,16 @@ class Gate:
             self._waiting -= 1
             if not self._open:
                 self._passes -= 1
-            assert passed, "a run was never let go"
+            assert passed, "no step let a run go on"
 
     def wait_for_arrivals(self, runs: int = 1) -> None:
-        """Waits until `runs` runs stand at the gate."""
+        """Waits until so many runs wait at the gate."""
         with self._condition:
             assert self._condition.wait_for(lambda: self._waiting >= runs, PATIENCE), "no run arrived"
 
 
 class FakeModel:
-    """A model that computes with `function`, one gate for all instances, and remembers what it was asked."""
+    """A model that computes with `function` and records its runs. All its instances share one gate."""
 
     def __init__(
         self,
@@ -116,13 +116,13 @@ class FakeModel:
             self.events.append((what, threading.current_thread().name))
 
     def forget(self) -> None:
-        """Forgets the runs so far: those of the proof."""
+        """Forgets the runs so far, for example those of the qualification."""
         with self.lock:
             self.runs.clear()
 
     @property
     def batches(self) -> list[int]:
-        """Rows of the first input, run by run."""
+        """The number of rows of the first input, for each run."""
         return [next(iter(inputs.values())).shape[0] for _, inputs, _ in self.runs]
 
 
@@ -145,7 +145,7 @@ class FakeInstance:
 
 
 class Call(InferRequest):
-    """A request that remembers its outcome, and how often it was told."""
+    """A request that remembers its outcome, and how often it was answered."""
 
     __slots__ = ("_ended", "expected", "outcomes")
 
@@ -172,12 +172,12 @@ class Call(InferRequest):
 
 
 def vector(*values: float, width: int = 2, **options: Any) -> Call:
-    """One row per value, filled with it."""
+    """A request with one row for each value; the row is filled with the value."""
     return Call({"x": np.repeat(np.array(values, np.float32)[:, None], width, axis=1)}, **options)
 
 
 def hold(model: FakeModel, scheduler: Scheduler) -> Call:
-    """Occupies an instance, so that what is submitted next waits."""
+    """Occupies an instance, so that the requests that are submitted next wait."""
     model.gate.close()
     blocker = vector(0)
     scheduler.submit(blocker)
@@ -186,7 +186,7 @@ def hold(model: FakeModel, scheduler: Scheduler) -> Call:
 
 
 class Recorder:
-    """An observer that keeps what it hears."""
+    """An observer that records what it is told."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -213,7 +213,7 @@ def scheduler(
     device: str = "cpu",
     **options: Any,
 ) -> Scheduler:
-    """A started scheduler. Times in seconds and sizes in bytes are given as plain numbers."""
+    """A started scheduler. `batching` and `queue`: settings, with times in seconds and sizes in bytes."""
     made = Scheduler(
         "m:1",
         model,
@@ -231,7 +231,7 @@ def scheduler(
 
 
 def learn(bucket: Bucket, per_row: float, fixed: float = 0.0) -> None:
-    """Forgets what was measured: so the test knows what is predicted."""
+    """Replaces the measured costs of a bucket, so that the test knows the predictions."""
     bucket.cost = CostCurve()
     for _ in range(10):
         for rows in (1, 4, 8):

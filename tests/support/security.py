@@ -1,4 +1,4 @@
-"""Tokens, keys and the files that hold them, made here: nothing is a secret of anybody's."""
+"""Makes tokens, keys and their files for tests. None of them is a real secret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def entry(token: str, scopes: Sequence[str], models: Sequence[str] = ("*",), exp
 
 
 def write_tokens(file: Path, entries: Mapping[str, Mapping[str, Any]]) -> Path:
-    """A tokens file, put in place by a rename as an operator should."""
+    """Writes a tokens file, and puts it in place by renaming, as operators should."""
     new = file.with_name(f"{file.name}.new")
     new.write_text(json.dumps(entries))  # JSON is YAML
     new.replace(file)
@@ -35,7 +35,7 @@ def write_tokens(file: Path, entries: Mapping[str, Mapping[str, Any]]) -> Path:
 
 
 class Keys:
-    """One key of each kind, by its `kid`: "hs", "rs", "es"."""
+    """One key for each family of algorithms, by its `kid`: "hs", "rs", "es"."""
 
     def __init__(self) -> None:
         self.rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -50,23 +50,23 @@ class Keys:
         }
 
     def write(self, file: Path, *kids: str) -> Path:
-        """A JWKS file with these keys, put in place by a rename."""
+        """Writes a JWKS file with these keys (all keys by default), and puts it in place by renaming."""
         new = file.with_name(f"{file.name}.new")
         new.write_text(json.dumps({"keys": [{**self.public[kid], "kid": kid} for kid in kids or self.public]}))
         new.replace(file)
         return file
 
     def token(self, kid: str = "hs", *, key: Any = None, header: Mapping[str, Any] | None = None, **claims: Any) -> str:
-        """A token that counts, but for what is said otherwise; a claim that is None is left out."""
+        """A JWT that is valid unless the arguments make it invalid. Claims that are None are left out."""
         signing, algorithm = self.signing[kid]
         now = int(time.time())
-        whole = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-1", "exp": now + 600, "scope": "predict", **claims}
-        kept = {name: value for name, value in whole.items() if value is not None}
+        every = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-1", "exp": now + 600, "scope": "predict", **claims}
+        kept = {name: value for name, value in every.items() if value is not None}
         return jwt.encode(kept, key or signing, algorithm, headers={"kid": kid, **(header or {})})
 
 
 class Call:
-    """What the authority looks at."""
+    """The part of a call that the authority reads."""
 
     def __init__(
         self, authorization: str | None = None, names: Sequence[str] = (), peer: str = "ipv4:10.0.0.1:5"

@@ -1,4 +1,4 @@
-"""The real server as its users start it: a process of its own, free ports, files on disk."""
+"""Starts the real server as users do: as a separate process, on free ports, with files on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ READY = re.compile(r"ready: grpc (?P<grpc>[^;]+); http (?P<http>[^;]*);")
 
 
 class Served:
-    """`inferd serve` on a repository, or on what the flags say (None, with a `log`). A context manager; `address` and
-    `http` are "127.0.0.1:PORT"."""
+    """`inferd serve` as a context manager. On entry it waits until the server is ready; on exit it stops the server.
+
+    address, http   "127.0.0.1:PORT" of gRPC and of HTTP
+    ready_line      the line that the server prints when it is ready
+    """
 
     def __init__(
         self,
@@ -31,7 +34,12 @@ class Served:
         prefix: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """`prefix`: a command that starts it; `env`: variables over those of this process."""
+        """
+        repository   model repository; None: the flags name the models, and `log` must be given
+        limit        seconds in which the server must become ready
+        prefix       a command that starts the server, for example faketime
+        env          environment variables in addition to those of this process
+        """
         if log is None:
             assert repository is not None
             log = repository.parent / f"{repository.name}-server.log"
@@ -92,12 +100,12 @@ class Served:
         self.process.send_signal(number)
 
     def stop(self) -> int:
-        """Sends SIGTERM and waits. Gives the exit code; a server that does not end is killed and fails the test."""
+        """Sends SIGTERM and waits. Returns the exit code. A server that does not end is killed and fails the test."""
         self.signal()
         return self.wait()
 
     def wait(self) -> int:
-        """Waits for the end. Gives the exit code."""
+        """Waits for the end of the server. Returns the exit code."""
         assert self.process is not None
         try:
             return self.process.wait(timeout=60)

@@ -1,4 +1,4 @@
-"""Settings of models as tests ask for them."""
+"""Makes the settings of models."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from inferd.server.config.schema import ModelConfig
 
 
 def config_of(*args: Any, **options: Any) -> ModelConfig:
-    """As `model_config`, without the notes."""
+    """The result of `model_config` without the notes."""
     return model_config(*args, **options)[0]

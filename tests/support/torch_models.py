@@ -1,4 +1,4 @@
-"""TorchScript modules and exported programs on disk, and the torch backend that opens them."""
+"""Writes TorchScript modules and exported programs, and opens them with the torch backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steady, verified load: every answer is checked, every failure kept, and tests wait for what they need to see."""
+"""Continuous load in which every answer is checked and every failure is kept. Tests can wait for answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ LIMIT = 60.0
 
 @dataclass
 class Seen:
-    """What the callers have seen so far. `order` is the markers of one caller's answers, without repeats in a row."""
+    """What the callers have received so far.
+
+    answers    number of answers
+    markers    number of answers by marker
+    versions   number of answers by version
+    failures   errors of failed requests
+    wrong      wrong answers, as text
+    orders     for each caller, the markers in the order of its answers; consecutive equal markers are listed once
+    """
 
     answers: int = 0
     markers: dict[float, int] = field(default_factory=dict)
@@ -29,8 +37,10 @@ class Seen:
 
 
 class Traffic:
-    """Threads that call y = x + marker models until the block ends; without retries unless told, each with a client of
-    its own unless they `share` one. A context manager."""
+    """Threads that call a model y = x + marker until the end of the `with` block.
+
+    By default each thread has its own client, and requests are not retried. `share`: all threads use one client.
+    """
 
     def __init__(
         self,
@@ -63,7 +73,7 @@ class Traffic:
         self.end()
 
     def end(self) -> Seen:
-        """Stops the callers. Gives what they saw."""
+        """Stops the callers. Returns what they have received."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -72,7 +82,7 @@ class Traffic:
         return self.seen
 
     def until(self, what: str, condition: Callable[[Seen], bool]) -> Seen:
-        """Waits until the callers have seen what `condition` asks for. Raises AssertionError past the limit."""
+        """Waits until `condition` is true; `what` describes it. Raises AssertionError after LIMIT seconds."""
         deadline = time.monotonic() + LIMIT
         with self._news:
             while not condition(self.seen):
@@ -81,12 +91,12 @@ class Traffic:
         return self.seen
 
     def more(self, count: int = 200) -> Seen:
-        """Waits for that many more answers."""
+        """Waits for so many more answers."""
         target = self.seen.answers + count
         return self.until(f"{count} more answers", lambda seen: seen.answers >= target)
 
     def marker(self, marker: float) -> Seen:
-        """Waits until every caller has had an answer with this marker."""
+        """Waits until every caller has received an answer with this marker."""
         return self.until(f"marker {marker}", lambda seen: all(marker in order for order in seen.orders))
 
     def _call(self, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for what another process will do: asked again and again until a deadline, never slept through."""
+"""Waits for another process: asks again and again until a deadline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _never = threading.Event()
 def eventually(
     ask: Callable[[], T | None], what: str, describe: Callable[[], object] = lambda: "", limit: float = 60.0
 ) -> T:
-    """The first truthy answer of `ask`. Raises AssertionError with `what` and `describe()` past `limit` seconds."""
+    """Calls `ask` until its result is true, and returns the result. Raises AssertionError after `limit` seconds, with
+    `what` and the result of `describe`."""
     deadline = time.monotonic() + limit
     while True:
         answer = ask()
