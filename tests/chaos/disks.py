@@ -202,7 +202,7 @@ class PermissionLost(Scenario):
 
 class RootVanishes(Scenario):
     name = "root-vanishes"
-    shown = "e2e/test_hot_reload.py::test_vanished_root"
+    shown = "e2e/test_hot_reload.py::test_a_vanished_root_keeps_what_is_served"
     fault = "the repository is renamed away, replaced by a file, by nothing, and comes back"
     promise = "what is served is served on, and new versions are seen once it is back"
 

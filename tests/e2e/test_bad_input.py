@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a request: a precise status that says what was expected and what came."""
+"""Every kind of wrong request gets a precise status that says what was expected and what came."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def client(served: Served) -> Iterator[Client]:
         ("broken", {"x": X}, {}, FailedPrecondition, ["broken"]),
     ],
 )
-def test_the_error_says_what_was_expected_and_what_came(
+def test_errors_name_what_was_expected_and_what_came(
     client: Client, model: str, inputs: dict, options: dict, error: type[RequestError], words: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -97,14 +97,14 @@ def tensor(**fields: object) -> bytes:
         (b"\xff" * 50, []),
     ],
 )
-def test_a_message_that_no_client_of_ours_sends(served: Served, message: bytes, words: list[str]) -> None:
+def test_malformed_messages_are_refused_with_the_reason(served: Served, message: bytes, words: list[str]) -> None:
     code, details = raw(served, message)
     assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), details
     for word in words:
         assert word in details, details
 
 
-def test_an_oversized_message(served: Served, client: Client) -> None:
+def test_an_oversized_message_is_refused_and_the_server_keeps_serving(served: Served, client: Client) -> None:
     code, _ = raw(served, encode_request("good", {"x": np.zeros((1 << 18, 4), np.float32)}))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert client.predict("good", {"x": X}).version == 3
@@ -112,7 +112,7 @@ def test_an_oversized_message(served: Served, client: Client) -> None:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=200), st.tuples(st.integers(0, len(GOOD) - 1), st.binary(max_size=8))))
-def test_random_and_mutated_bytes_never_hurt_the_server(served: Served, noise: bytes | tuple[int, bytes]) -> None:
+def test_random_and_mutated_bytes_get_no_internal_error(served: Served, noise: bytes | tuple[int, bytes]) -> None:
     message = noise if isinstance(noise, bytes) else GOOD[: noise[0]] + noise[1] + GOOD[noise[0] + len(noise[1]) :]
     code, details = raw(served, message)
     assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), details
@@ -120,7 +120,7 @@ def test_random_and_mutated_bytes_never_hurt_the_server(served: Served, noise: b
     assert "internal error" not in details
 
 
-def test_the_server_is_healthy_after_all_that(served: Served, client: Client) -> None:
+def test_the_server_is_healthy_after_all_bad_input(served: Served, client: Client) -> None:
     assert client.ready()
     assert client.predict("good", {"x": X}).version == 3
     assert "Traceback" not in served.tail(200_000)

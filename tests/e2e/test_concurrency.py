@@ -1,4 +1,5 @@
-"""Sixty-four callers at once, shapes mixed, some cancelling, some in a hurry: every answer belongs to its caller."""
+"""Sixty-four concurrent callers with mixed shapes; some cancel, some have short deadlines. Every caller gets its own
+answer."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ CALLERS, CALLS = 64, 60
 
 
 def write_tagged(directory: Path) -> None:
-    """y = 2 x + 1 on [n, m], any n and m: requests of equal m share batches."""
+    """Writes a model of y = 2 x + 1 on shape [n, m]: requests with equal m can share batches."""
     from onnx import TensorProto, helper, save
 
     graph = helper.make_graph(
@@ -46,7 +47,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield server
 
 
-def test_every_answer_belongs_to_its_caller(served: Served) -> None:
+def test_every_caller_gets_its_own_answer(served: Served) -> None:
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     lock = threading.Lock()
@@ -69,7 +70,7 @@ def test_every_answer_belongs_to_its_caller(served: Served) -> None:
                     answer = client.predict("tagged", {"x": x}, timeout=60.0)
             except CancelledError:
                 outcome = "cancelled"
-            except (DeadlineExceeded, Overloaded):  # too late, or told at once that it would be (queue.admission)
+            except (DeadlineExceeded, Overloaded):  # expired, or refused early by queue.admission
                 outcome = "late"
             else:
                 outcome = "answered"
@@ -78,7 +79,7 @@ def test_every_answer_belongs_to_its_caller(served: Served) -> None:
             with lock:
                 counts[outcome] += 1
                 if outcome == "late":
-                    counts["late, in no hurry"] += fate >= 0.2
+                    counts["late, with a long deadline"] += fate >= 0.2
 
     with Client(served.address, retry=NO_RETRIES) as client:
         threads = [threading.Thread(target=call, args=(i, client)) for i in range(CALLERS)]
@@ -87,12 +88,12 @@ def test_every_answer_belongs_to_its_caller(served: Served) -> None:
         for thread in threads:
             thread.join()
     assert not wrong
-    assert counts["late, in no hurry"] == 0
+    assert counts["late, with a long deadline"] == 0
     assert counts["answered"] + counts["cancelled"] + counts["late"] == CALLERS * CALLS
     assert counts["answered"] > CALLERS * CALLS * 0.7
 
 
-def test_a_request_over_the_batch_size_comes_back_whole(served: Served) -> None:
+def test_a_request_over_the_batch_size_gets_all_its_rows(served: Served) -> None:
     with Client(served.address) as client:
         x = np.arange(1000 * 5, dtype=np.float32).reshape(1000, 5)
         np.testing.assert_array_equal(client.predict("tagged", {"x": x})["y"], 2 * x + 1)

@@ -1,4 +1,4 @@
-"""No name that a caller gives leaves the repository: not by dots, slashes, NUL, look-alikes or links."""
+"""No model name from a caller leads out of the repository: not by dots, slashes, NUL, look-alikes or links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = {"x": np.ones((1, 4), np.float32)}
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A repository beside a model that is not in it, and a link to that one inside."""
+    """A server whose repository has the model "m" and a link to the model "outside", which lies outside of it."""
     root = tmp_path_factory.mktemp("confined")
     publish("onnx", prepare_model("onnx", root, "outside"), 1, marker=666)
     publish("onnx", prepare_model("onnx", root / "models", "m"), 1, marker=1)
@@ -41,14 +41,14 @@ def names(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(17))
-def test_a_name_that_leads_elsewhere_leads_nowhere(served: Served, client: Client, number: int) -> None:
+def test_names_that_lead_out_of_the_repository_are_refused(served: Served, client: Client, number: int) -> None:
     name = names(served.repository)[number]
     for ask in (lambda: client.load(name), lambda: client.predict(name, ROWS), lambda: client.load(name, version=1)):
         with pytest.raises((NotFound, InvalidArgument, InvalidInput, FailedPrecondition)):
             ask()
 
 
-def test_after_all_that_the_one_model_is_served(served: Served, client: Client) -> None:
+def test_only_the_one_model_is_served_after_all_attempts(served: Served, client: Client) -> None:
     assert len(names(served.repository)) == 17
     assert client.predict("m", ROWS)["y"].tolist() == [[2.0] * 4]
     assert {model.name for model in client.list_models() if model.available} == {"m"}

@@ -1,4 +1,4 @@
-"""The demo is the first thing that a newcomer runs: it must end with 0 and have seen what it promises."""
+"""The demo, which is the first thing that a new user runs: it must exit with 0 and show what it promises."""
 
 from __future__ import annotations
 

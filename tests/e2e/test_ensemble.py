@@ -1,4 +1,5 @@
-"""An ensemble of all three frameworks behind a real server: every protocol, steps swapped, broken and unloaded."""
+"""An ensemble of models of all three frameworks on a real server: requests, and steps that are swapped, broken and
+unloaded."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    # As it lies in front of Triton: a config.pbtxt each, the SavedModel in model.savedmodel/.
+    # Laid out as for Triton: each model has a config.pbtxt, and the SavedModel is in model.savedmodel/.
     root = tmp_path_factory.mktemp("ensemble") / "models"
     for name, (backend, marker) in STEPS.items():
         layout = "1/model.savedmodel" if backend == "tensorflow" else "1"
@@ -56,7 +57,7 @@ def available(client: Client, name: str = "chain") -> None:
     eventually(lambda: state(client, name) is VersionState.AVAILABLE, f"{name} available")
 
 
-def test_it_answers_on_every_protocol(served: Served, client: Client) -> None:
+def test_an_ensemble_answers_natively_and_over_oip(served: Served, client: Client) -> None:
     answer = client.predict("chain", {"x": X})
     np.testing.assert_array_equal(answer["y"], X + 111)
     assert client.status("chain").versions[0].backend == "ensemble"
@@ -70,7 +71,7 @@ def test_it_answers_on_every_protocol(served: Served, client: Client) -> None:
         assert dict(config.ensemble_scheduling.step[1].input_map) == {"x": "prepared"}
 
 
-def test_bad_requests_are_refused_as_for_any_model(client: Client) -> None:
+def test_bad_requests_to_an_ensemble_are_refused(client: Client) -> None:
     with pytest.raises(InvalidArgument, match="'x'"):
         client.predict("chain", {"x": X.astype(np.float64)})
     with pytest.raises(InvalidArgument, match="at most 32 rows"):
@@ -78,7 +79,7 @@ def test_bad_requests_are_refused_as_for_any_model(client: Client) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_is_swapped_under_traffic(served: Served, client: Client, step: str) -> None:
+def test_a_step_is_swapped_under_traffic_without_a_failure(served: Served, client: Client, step: str) -> None:
     backend, marker = STEPS[step]
     with Traffic(served.address, "chain") as traffic:
         traffic.marker(111)
@@ -93,7 +94,7 @@ def test_a_step_is_swapped_under_traffic(served: Served, client: Client, step: s
     available(client)
 
 
-def test_it_goes_with_a_step_and_comes_back_with_it(client: Client) -> None:
+def test_an_ensemble_is_unavailable_while_a_step_is(client: Client) -> None:
     client.unload("classify")
     eventually(lambda: state(client) is VersionState.START, "the ensemble waits")
     with pytest.raises((FailedPrecondition, Unavailable), match=r"step 2 \(model 'classify'\) is not available"):
@@ -102,16 +103,16 @@ def test_it_goes_with_a_step_and_comes_back_with_it(client: Client) -> None:
     available(client)
     client.unload("classify")
     eventually(lambda: state(client) is VersionState.START, "the ensemble waits")
-    client.load("chain")  # loads what it is made of
+    client.load("chain")  # loads the steps, too
     np.testing.assert_array_equal(client.predict("chain", {"x": X})["y"] - X, np.full_like(X, client_marker(client)))
 
 
 def client_marker(client: Client) -> float:
-    """What the steps add up to now: earlier tests may have left a second version on disk."""
+    """The sum of the steps' present markers: earlier tests may have left a second version on disk."""
     return float(sum(client.predict(name, {"x": X[:1] * 0})["y"][0, 0] for name in STEPS))
 
 
-def test_unload_with_dependents(served: Served, client: Client) -> None:
+def test_unload_with_dependents_unloads_the_steps(served: Served, client: Client) -> None:
     with triton.InferenceServerClient(served.address) as other:
         other.unload_model("chain", unload_dependents=True)
         for name in ("chain", *STEPS):
@@ -130,16 +131,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_wrong_is_said(served: Served, client: Client, name: str) -> None:
+def test_a_broken_ensemble_has_its_reason(served: Served, client: Client, name: str) -> None:
     text, message = BROKEN[name]
     write_ensemble(served.repository, name, text.replace('name: "chain"', f'name: "{name}"'))
 
-    def told() -> bool:
+    def has_error() -> bool:
         try:
             return bool(client.status(name).versions[0].error)
         except NotFound:
             return False
 
-    eventually(told, "the reason")
+    eventually(has_error, "the reason")
     with pytest.raises(FailedPrecondition, match=message):
         client.predict(name, {"x": X})

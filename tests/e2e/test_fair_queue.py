@@ -1,5 +1,5 @@
-"""One client floods a model, another asks now and then: over every edge and transport, on real sockets, with a model
-that stands at its gate until the test has seen who waits."""
+"""One client floods a model while another sends single requests: on every protocol and transport, over real sockets.
+The model is held at a gate until the test has seen which requests are queued."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ X = np.array([[1.0, 2.0]], np.float32)
 
 
 class Gated:
-    """A backend whose one model is the test's own."""
+    """A backend with one model, whose runs wait at a gate that the test opens."""
 
     name = "gated"
     platforms = ()
@@ -64,7 +64,7 @@ class Gated:
     def open(self, request: object) -> FakeModel:
         return self.model
 
-    # As a registry, it knows itself.
+    # The methods of a registry whose only backend is this one.
 
     def detect(self, directory: Path, wanted: str | None) -> tuple[Gated, Path]:
         return self, directory / "model.gated"
@@ -76,7 +76,7 @@ class Gated:
 
 
 class House:
-    """A server in this process whose model stands at its gate with a request of nobody's in its hands."""
+    """A server in this process whose model waits at a closed gate, without a request."""
 
     def __init__(self, directory: Path, transport: str, *, auth: bool = True) -> None:
         self.backend = Gated()
@@ -114,7 +114,7 @@ class House:
         return made
 
     def flood(self) -> list[Any]:
-        """What the greedy one has in flight: one in the model's hands, as many as wait, the others refused."""
+        """Floods the model as the client "greedy": one request runs, ROOM requests are queued, the rest are refused."""
         call = self.channel().unary_unary(PREDICT)
         body = encode_request("m", {"x": X})
         calls = [call.future(body, timeout=60, metadata=who("greedy")) for _ in range(FLOOD)]
@@ -214,13 +214,15 @@ def rest_tfs(house: House) -> Any:
 @pytest.mark.parametrize(
     "ask", [native, stream, oip, oip_stream, tfs, rest_oip, rest_tfs], ids=lambda ask: ask.__name__
 )
-def test_who_asks_now_and_then_is_answered_whatever_the_others_ask(house: House, ask: Callable[[House], Any]) -> None:
+def test_an_occasional_client_is_answered_while_another_floods_the_queue(
+    house: House, ask: Callable[[House], Any]
+) -> None:
     flood = house.flood()
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(ask(house)))
     asking.start()
     try:
-        # One of the greedy one's gives way; nobody else is touched, and the model has not moved.
+        # One of the flooding client's requests is dropped from the queue, nothing else changes, and nothing has run.
         eventually(lambda: sum(call.done() for call in flood) == FLOOD - ROOM, "one gives way")
         house.waiting(ROOM)
         assert asking.is_alive()
@@ -243,7 +245,7 @@ def test_who_asks_now_and_then_is_answered_whatever_the_others_ask(house: House,
     )
 
 
-def test_without_credentials_clients_are_addresses(tmp_path: Path) -> None:
+def test_without_credentials_clients_are_told_apart_by_address(tmp_path: Path) -> None:
     house = House(tmp_path, "cq", auth=False)
     try:
         flood = house.flood()
@@ -272,8 +274,9 @@ def _from_another_address(house: House) -> int:
         connection.close()
 
 
-def test_an_isolated_model_that_is_flooded_refuses_the_flood_only(tmp_path: Path) -> None:
-    """A real server and a real worker process, the flood going on: with one in flight nobody is ever refused."""
+def test_an_isolated_model_refuses_only_the_flooding_client(tmp_path: Path) -> None:
+    """A real server and a real worker process, under a continuing flood: a client with one request in flight is never
+    refused."""
     root = tmp_path / "models"
     slow_onnx(root / "m" / "1", 2000)
     (root / "m" / "model.yaml").write_text("isolation: process\nqueue: {requests: 8}\nbatching: {mode: 'off'}\n")
@@ -286,7 +289,7 @@ def test_an_isolated_model_that_is_flooded_refuses_the_flood_only(tmp_path: Path
             call = channel.unary_unary(PREDICT)
             while not enough.is_set():
                 calls = [call.future(body, timeout=60, metadata=who("greedy")) for _ in range(60)]
-                ended.update(one.code() for one in calls)
+                ended.update(finished.code() for finished in calls)
 
     with Process(root, sets=[*FAST, f"auth.tokens_file={tokens}"]) as server:
         flooding = threading.Thread(target=flood, args=(server.address,))

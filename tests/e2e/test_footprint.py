@@ -1,4 +1,4 @@
-"""A server pays for the frameworks that its models need, and for no other."""
+"""A server imports only the frameworks that its models need, and no modules for other purposes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_an_onnx_server_is_small_and_imports_no_other_framework(tmp_path: Path) 
         assert server.memory() < 150 * MIB
 
 
-# What costs a server memory and is for others: the commands, other settings, other protocols.
-ELSEWHERE = (
+# Modules that take memory and that only commands, other settings or other protocols need.
+UNNEEDED = (
     "inferd.client", "inferd.server.cli.remote", "numpy.random", "fastapi", "jwt", "rich", "PIL",
     "google.protobuf.descriptor_pb2", "inferd.server.protocols.common.reflection_answers",
     "inferd.server.access.authority",
@@ -41,7 +41,7 @@ ELSEWHERE = (
 )  # fmt: skip
 
 
-def test_a_server_imports_nothing_that_is_for_others(tmp_path: Path) -> None:
+def test_a_server_imports_no_unneeded_modules(tmp_path: Path) -> None:
     root = tmp_path / "models"
     publish("onnx", prepare_model("onnx", root, "small"), 1, marker=1)
     with Served(root, env={"PYTHONPROFILEIMPORTTIME": "1"}) as server, Client(server.address) as client:
@@ -49,8 +49,8 @@ def test_a_server_imports_nothing_that_is_for_others(tmp_path: Path) -> None:
         with urlopen(f"http://{server.http}/metrics", timeout=30) as answer:
             assert b"inferd_" in answer.read()
         imported = set(re.findall(r"^import time: .*\| +(\S+)$", server.log.read_text(), re.MULTILINE))
-    assert {"inferd.server.app", "onnxruntime"} <= imported  # the list is one
-    assert not imported.intersection(ELSEWHERE)
+    assert {"inferd.server.app", "onnxruntime"} <= imported  # so the list of imports is complete
+    assert not imported.intersection(UNNEEDED)
 
 
 def test_a_server_without_models_imports_no_framework(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_server_without_models_imports_no_framework(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_the_framework_comes_with_the_first_model_that_needs_it(tmp_path: Path) -> None:
+def test_a_framework_is_imported_with_the_first_model_that_needs_it(tmp_path: Path) -> None:
     root = tmp_path / "models"
     root.mkdir()
     with Served(root) as server, Client(server.address) as client:

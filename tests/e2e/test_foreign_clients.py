@@ -1,4 +1,4 @@
-"""Unmodified clients of Triton and TensorFlow Serving against the real server and real models of every framework."""
+"""Unmodified clients of Triton and TensorFlow Serving with a real server and models of every framework."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def assert_same(answer: Any, expected: dict[str, np.ndarray], rows: slice = slic
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_tritonclient(client: triton.InferenceServerClient, expected: Any, model: str) -> None:
+def test_tritonclient_infers_and_classifies(client: triton.InferenceServerClient, expected: Any, model: str) -> None:
     assert client.is_model_ready(model)
     answer = client.infer(model, images(), request_id="a")
     assert_same(answer, expected[model])
@@ -73,7 +73,7 @@ def test_tritonclient(client: triton.InferenceServerClient, expected: Any, model
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_tritonclient_async_and_stream(client: triton.InferenceServerClient, expected: Any, model: str) -> None:
+def test_tritonclient_async_infer_and_stream(client: triton.InferenceServerClient, expected: Any, model: str) -> None:
     answers: queue.Queue[Any] = queue.Queue()
 
     def keep(result: Any, error: Any) -> None:
@@ -94,7 +94,7 @@ def test_tritonclient_async_and_stream(client: triton.InferenceServerClient, exp
     client.stop_stream()
 
 
-def test_tritonclient_aio(served: Served, expected: Any) -> None:
+def test_tritonclient_asyncio_infer_and_stream(served: Served, expected: Any) -> None:
     async def requests() -> Any:
         for model in MODELS:
             yield {"model_name": model, "inputs": images(), "request_id": model}
@@ -118,7 +118,7 @@ def test_tritonclient_aio(served: Served, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_classic_snippet(served: Served, expected: Any, model: str) -> None:
+def test_the_usual_tensorflow_serving_snippet_works(served: Served, expected: Any, model: str) -> None:
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -136,7 +136,7 @@ def test_the_classic_snippet(served: Served, expected: Any, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_metadata_in_tensorflows_words(served: Served, model: str) -> None:
+def test_metadata_and_status_unpack_into_tensorflow_servings_classes(served: Served, model: str) -> None:
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
         get_model_status_pb2,
@@ -158,7 +158,7 @@ def test_metadata_in_tensorflows_words(served: Served, model: str) -> None:
         assert [entry.state for entry in found.model_version_status] == [30]
 
 
-def test_statistics_add_up(client: triton.InferenceServerClient) -> None:
+def test_statistics_count_requests_rows_and_runs(client: triton.InferenceServerClient) -> None:
     def figures() -> Any:
         (found,) = client.get_inference_statistics("digits_onnx").model_stats
         return found
@@ -177,7 +177,7 @@ def test_statistics_add_up(client: triton.InferenceServerClient) -> None:
     assert {s.name for s in client.get_inference_statistics().model_stats} == set(MODELS)
 
 
-def test_unload_and_load(client: triton.InferenceServerClient) -> None:
+def test_unload_and_load_change_what_is_ready(client: triton.InferenceServerClient) -> None:
     client.unload_model("digits_torch")
     assert not client.is_model_ready("digits_torch")
     with pytest.raises(InferenceServerException, match="Request for unknown model: 'digits_torch'") as caught:
@@ -189,7 +189,7 @@ def test_unload_and_load(client: triton.InferenceServerClient) -> None:
         client.load_model("nope")
 
 
-def test_an_unloaded_model_says_so_in_the_index(client: triton.InferenceServerClient) -> None:
+def test_an_unloaded_model_is_unavailable_in_the_index(client: triton.InferenceServerClient) -> None:
     client.unload_model("digits_pt2")
     index = {entry.name: entry for entry in client.get_model_repository_index().models}
     assert index["digits_pt2"].state == "UNAVAILABLE"
@@ -197,7 +197,7 @@ def test_an_unloaded_model_says_so_in_the_index(client: triton.InferenceServerCl
     client.load_model("digits_pt2")
 
 
-def test_the_configuration_can_be_pasted_back(
+def test_the_model_config_is_a_valid_config_pbtxt(
     client: triton.InferenceServerClient, expected: Any, tmp_path: Path
 ) -> None:
     root = tmp_path / "pasted"
@@ -213,8 +213,8 @@ def test_the_configuration_can_be_pasted_back(
             assert pasted.get_model_config(model) == client.get_model_config(model)
 
 
-def test_reflection_has_the_foreign_names(served: Served, expected: Any) -> None:
-    """A client that knows nothing but what reflection says calls ModelInfer, as grpcurl does."""
+def test_reflection_has_the_protocols_real_names(served: Served, expected: Any) -> None:
+    """A client that has only what reflection describes (grpcurl, for example) can call ModelInfer."""
     with grpc.insecure_channel(served.address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert {

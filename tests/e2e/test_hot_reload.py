@@ -1,4 +1,5 @@
-"""New, replaced, broken, deleted and moved versions under verified load, for every framework: no request may fail."""
+"""Versions that are added, replaced, broken, deleted or moved under verified load, for every framework: no request
+fails."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def assert_clean(seen: Seen) -> None:
 
 
 def assert_never_back(seen: Seen, old: float, new: float) -> None:
-    """Every caller saw the old version, then the new one, and never the old again."""
+    """Asserts that every caller saw the old version, then the new one, and never the old one again."""
     for order in seen.orders:
         assert order in ([old, new], [new]), order
 
@@ -35,7 +36,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def served(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server a framework: each test has a model of its own in it."""
+    """One server for each framework. Each test adds its own model to it."""
     root = tmp_path_factory.mktemp(f"hot-{backend}") / "models"
     publish(backend, prepare_model(backend, root, "first"), 1, marker=1)  # the framework is imported before the tests
     with Served(root, limit=120) as server:
@@ -66,7 +67,7 @@ def status_of(client: Client, model: Path) -> ModelStatus | None:
 
 
 def available(client: Client, model: Path, *versions: int) -> ModelStatus:
-    """Waits until exactly these versions answer."""
+    """Waits until exactly these versions are available."""
 
     def ready() -> ModelStatus | None:
         status = status_of(client, model)
@@ -75,7 +76,7 @@ def available(client: Client, model: Path, *versions: int) -> ModelStatus:
     return eventually(ready, f"{model.name} {versions} available", lambda: status_of(client, model))
 
 
-def test_new_version(backend: str, served: Served, model: Path) -> None:
+def test_a_new_version_takes_over(backend: str, served: Served, model: Path) -> None:
     with Traffic(served.address, model.name) as traffic:
         traffic.more(100)
         publish(backend, model, 2, marker=2)
@@ -85,7 +86,7 @@ def test_new_version(backend: str, served: Served, model: Path) -> None:
     assert_never_back(seen, 1, 2)
 
 
-def test_replaced_in_place(backend: str, served: Served, client: Client, model: Path) -> None:
+def test_a_version_replaced_in_place_takes_over(backend: str, served: Served, client: Client, model: Path) -> None:
     before = available(client, model, 1).versions[0]
     with Traffic(served.address, model.name) as traffic:
         traffic.more(100)
@@ -98,7 +99,9 @@ def test_replaced_in_place(backend: str, served: Served, client: Client, model: 
     assert after.generation > before.generation
 
 
-def test_slow_copy(backend: str, served: Served, client: Client, model: Path) -> None:
+def test_a_slow_copy_is_not_loaded_before_it_is_complete(
+    backend: str, served: Served, client: Client, model: Path
+) -> None:
     """A large version is copied in pieces, with pauses longer than the settle time."""
     whole = model / ".whole"
     write_version(backend, whole, marker=2, ballast=1 << 20)
@@ -120,7 +123,9 @@ def test_slow_copy(backend: str, served: Served, client: Client, model: Path) ->
     assert_never_back(seen, 1, 2)
 
 
-def test_corrupt_version_then_mended(backend: str, served: Served, client: Client, model: Path) -> None:
+def test_a_corrupt_version_takes_no_traffic_until_repaired(
+    backend: str, served: Served, client: Client, model: Path
+) -> None:
     with Traffic(served.address, model.name) as traffic:
         whole = model / ".whole"
         write_version(backend, whole, marker=2)
@@ -144,7 +149,7 @@ def test_corrupt_version_then_mended(backend: str, served: Served, client: Clien
     assert_never_back(seen, 1, 3)
 
 
-def test_deleted_version(backend: str, served: Served, client: Client, model: Path) -> None:
+def test_deleting_a_version_restores_the_one_before(backend: str, served: Served, client: Client, model: Path) -> None:
     publish(backend, model, 2, marker=2)
     available(client, model, 2)
     with Traffic(served.address, model.name) as traffic:
@@ -156,7 +161,7 @@ def test_deleted_version(backend: str, served: Served, client: Client, model: Pa
     assert_never_back(seen, 2, 1)
 
 
-def test_deleted_model(served: Served, client: Client, model: Path) -> None:
+def test_a_deleted_model_is_unloaded(served: Served, client: Client, model: Path) -> None:
     shutil.rmtree(model)
     eventually(
         lambda: not (status := status_of(client, model)) or not status.available,
@@ -164,7 +169,7 @@ def test_deleted_model(served: Served, client: Client, model: Path) -> None:
     )  # fmt: skip
 
 
-def test_vanished_root(served: Served, client: Client, model: Path) -> None:
+def test_a_vanished_root_keeps_what_is_served(served: Served, client: Client, model: Path) -> None:
     away = served.repository.with_name("away")
     with Traffic(served.address, model.name) as traffic:
         traffic.more(50)
@@ -179,7 +184,7 @@ def test_vanished_root(served: Served, client: Client, model: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["\nversion_policy: {all: true}\n"], indirect=True)
-def test_label_move(backend: str, served: Served, client: Client, model: Path) -> None:
+def test_moving_a_label_moves_its_traffic(backend: str, served: Served, client: Client, model: Path) -> None:
     publish(backend, model, 2, marker=2)
     available(client, model, 1, 2)
     client.set_label(model.name, "stable", 1)
@@ -192,7 +197,7 @@ def test_label_move(backend: str, served: Served, client: Client, model: Path) -
     assert_never_back(seen, 1, 2)
 
 
-def test_rollback_and_forward(backend: str, served: Served, client: Client, model: Path) -> None:
+def test_a_rollback_holds_until_the_next_load(backend: str, served: Served, client: Client, model: Path) -> None:
     publish(backend, model, 2, marker=2)
     available(client, model, 2)
     with Traffic(served.address, model.name) as traffic:
@@ -209,7 +214,7 @@ def test_rollback_and_forward(backend: str, served: Served, client: Client, mode
     assert all(order in ([2, 1, 3], [1, 3]) for order in seen.orders), seen.orders
 
 
-def test_unload_sticks_until_load(served: Served, client: Client, model: Path) -> None:
+def test_an_unloaded_model_stays_unloaded_until_load(served: Served, client: Client, model: Path) -> None:
     with Traffic(served.address, model.name) as traffic:
         traffic.more(100)
         client.unload(model.name)
@@ -223,7 +228,7 @@ def test_unload_sticks_until_load(served: Served, client: Client, model: Path) -
         assert not error.accepted, error
 
 
-def test_status_tells_the_whole_story(backend: str, client: Client, model: Path) -> None:
+def test_status_has_states_backend_devices_and_batching(backend: str, client: Client, model: Path) -> None:
     publish(backend, model, 2, marker=2)
     available(client, model, 2)
     eventually(

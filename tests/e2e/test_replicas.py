@@ -1,5 +1,5 @@
-"""Two servers behind nginx (deploy/nginx) and behind the client's own round_robin: one killed, each rolled, and nobody
-who retries as the client does by default notices."""
+"""Two servers, behind nginx (deploy/nginx) or the client's own round_robin: one is killed, both are restarted, and no
+client with the default retries notices."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from inferd.client import NO_RETRIES, Client, NotFound, PermissionDenied, RetryP
 CONF = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "inferd.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 MARKER = 7.0
-ENOUGH = 300  # answers after each blow
+ENOUGH = 300  # answers after each kill or restart
 
 
 def free_port() -> int:
-    """A port that stays free while its server is away: not of those that the system gives to connections."""
+    """A port that stays free while its server is down: outside the range of ports for outgoing connections."""
     for port in random.sample(range(20_000, 32_000), 1000):
         with socket.socket() as taken, suppress(OSError):
             taken.bind(("127.0.0.1", port))
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 class Replica:
-    """One of the two servers: always on the same ports, whatever happens to its process."""
+    """One of the two servers. Its ports stay the same when its process is restarted."""
 
     def __init__(self, models: Path, number: int, sets: Sequence[str] = ()) -> None:
         self._models = models
@@ -68,7 +68,7 @@ class Replica:
         self.start()
 
     def serves(self) -> bool:
-        """Whether it has answered a request since it started."""
+        """Whether the server has answered a request since it started."""
         with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=10) as page:
             return 'code="OK"' in page.read().decode()
 
@@ -94,7 +94,7 @@ def replicas(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[R
 def nginx(
     replicas: tuple[Replica, Replica], directory: Path, other_changes: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[str]:
-    """The example as it is shipped, with this test's addresses. Gives the gRPC address."""
+    """Runs nginx with the shipped example configuration and this test's addresses. Yields the gRPC address."""
     if NGINX is None:
         pytest.skip("nginx (Debian's package nginx-light) is not installed")
     grpc, http = free_port(), free_port()
@@ -131,14 +131,14 @@ def listens(port: int) -> bool:
 
 
 def survive(address: str, replicas: tuple[Replica, Replica]) -> None:
-    """Kills the first server and starts it again, then rolls both, under load whose every answer is checked."""
+    """Kills the first server and starts it again, then restarts both, under a load whose every answer is checked."""
     first, second = replicas
     with Traffic(address, "m", threads=3, retry=RetryPolicy(), share=True) as traffic:
         traffic.more(ENOUGH)
         first.kill()
         traffic.more(ENOUGH)
         first.start()
-        # The next one goes when this one has its part of the load again, as in any rolling update.
+        # The next server is restarted only when this one gets its share of the load again, as in a rolling update.
         eventually(first.serves, "the killed server serves again")
         for replica in (first, second):
             replica.roll()
@@ -151,18 +151,18 @@ def survive(address: str, replicas: tuple[Replica, Replica]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_behind_nginx_nothing_is_lost(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
+def test_behind_nginx_no_request_is_lost(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
     with nginx(replicas, tmp_path) as address:
         survive(address, replicas)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("replicas", [()], indirect=True, ids=["as_by_default"])
-def test_behind_the_clients_round_robin_nothing_is_lost(replicas: tuple[Replica, Replica]) -> None:
+def test_with_the_clients_round_robin_no_request_is_lost(replicas: tuple[Replica, Replica]) -> None:
     survive(",".join(replica.grpc for replica in replicas), replicas)
 
 
-def test_nginx_passes_reasons_on_and_keeps_operations_out(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
+def test_nginx_passes_errors_on_and_refuses_admin_operations(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
     with nginx(replicas, tmp_path) as address, Client(address, retry=NO_RETRIES) as client:
         with pytest.raises(NotFound, match="nobody"):
             client.predict("nobody", {"x": np.ones((1, 4), np.float32)})
@@ -181,10 +181,8 @@ def test_nginx_passes_reasons_on_and_keeps_operations_out(replicas: tuple[Replic
             client.predict("m", {"x": np.ones((1, 4), np.float32)})
 
 
-def test_who_comes_through_nginx_is_not_on_the_servers_machine(
-    replicas: tuple[Replica, Replica], tmp_path: Path
-) -> None:
-    """Behind the list of operations stands the servers' own rule, which must not take nginx for the caller."""
+def test_a_caller_behind_nginx_is_not_a_local_peer(replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
+    """Even if nginx passes admin operations on, the server's own rule refuses them: nginx is not the caller."""
     with nginx(replicas, tmp_path, {"location ~ ^/(": "location ~ ^/never/("}) as address, Client(address) as client:
         with pytest.raises(PermissionDenied, match="local_peer"):
             client.unload("m")

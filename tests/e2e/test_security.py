@@ -1,4 +1,4 @@
-"""A real server that asks for credentials over TLS, as docs/security.md sets it up; and secrets that appear nowhere."""
+"""A real server that requires credentials over TLS, set up as in docs/security.md. No secret appears in any output."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fetch(url: str, ca: Path, token: str = "") -> tuple[int, str]:
 
 
 @pytest.mark.timeout(300)  # six processes, one after the other
-def test_tokens_over_tls_from_set_up_to_rotation(models: Path, tmp_path: Path) -> None:
+def test_tokens_over_tls_from_setup_to_rotation_without_a_leaked_secret(models: Path, tmp_path: Path) -> None:
     chain = make_chain(tmp_path)
     keys = Keys()
     tokens, jwks, log = tmp_path / "tokens.yaml", tmp_path / "jwks.json", tmp_path / "audit.log"
@@ -168,7 +168,7 @@ def _works(client: Client) -> bool:
         ("serve", ("http.tls={certificate: gone.pem, key: gone.key}",), ("http.tls.key: cannot read gone.key",)),
     ],
 )
-def test_what_cannot_be_used_is_told_before_anything_is_served(
+def test_unusable_credential_files_are_reported_before_serving(
     models: Path, command: str, settings: tuple[str, ...], told: tuple[str, ...]
 ) -> None:
     listen = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") if command == "serve" else ()
@@ -179,8 +179,8 @@ def test_what_cannot_be_used_is_told_before_anything_is_served(
     assert "Traceback" not in done.stderr
 
 
-def test_no_error_names_the_models_of_others(models: Path, tmp_path: Path) -> None:
-    """A name that matches what was granted, and is nobody's: what else there is, is not told."""
+def test_no_error_names_models_that_the_caller_may_not_see(models: Path, tmp_path: Path) -> None:
+    """Errors for a name that matches the caller's patterns, but does not exist, do not reveal the other models."""
     publish("onnx", prepare_model("onnx", models, "secret"), 1, marker=1)
     tokens = write_tokens(tmp_path / "tokens.yaml", {"app": entry("app", ["predict", "metadata", "admin"], ["m*"])})
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""SIGTERM at work: what was accepted is answered, what was not is refused as such, and the process ends with 0."""
+"""SIGTERM under load: accepted requests are answered, later ones are refused as not accepted, the exit code is 0."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inferd.client import NO_RETRIES, Client, InferdError, RequestError, Unavail
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_sigterm_answers_everything_accepted(tmp_path: Path) -> None:
+def test_sigterm_answers_every_accepted_request(tmp_path: Path) -> None:
     directory = prepare_model("onnx", tmp_path / "models", "slow", "batching: {mode: 'off'}\n")
     slow_onnx(directory / "1", turns=20_000)
     answers: list[float] = []
@@ -54,8 +54,8 @@ def test_sigterm_answers_everything_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_before_it_stops_it_says_that_it_will_and_serves_on(tmp_path: Path, workers: int) -> None:
-    """`drain.pre_stop`: nobody is refused until the balancers have noticed."""
+def test_a_stopping_server_is_not_ready_and_serves_during_pre_stop(tmp_path: Path, workers: int) -> None:
+    """`drain.pre_stop`: no request is refused until the load balancers have noticed that the server is not ready."""
     directory = prepare_model("onnx", tmp_path / "models", "m")
     slow_onnx(directory / "1", turns=1)
 
@@ -80,8 +80,8 @@ def test_before_it_stops_it_says_that_it_will_and_serves_on(tmp_path: Path, work
         assert server.wait() == -signal.SIGKILL
 
 
-def test_a_second_life_serves_at_once(tmp_path: Path) -> None:
-    """Stopped and started again on the same repository."""
+def test_a_restarted_server_serves_at_once(tmp_path: Path) -> None:
+    """The server is stopped and started again on the same repository."""
     directory = prepare_model("onnx", tmp_path / "models", "slow")
     slow_onnx(directory / "1", turns=1)
     for _ in range(2):

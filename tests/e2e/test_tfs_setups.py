@@ -1,4 +1,4 @@
-"""TensorFlow Serving's setups as they stand: its flags, its files, its base paths, its unmodified client stubs."""
+"""Existing TensorFlow Serving setups work unchanged: flags, files, base paths, and unmodified client stubs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ allowed_batch_sizes: 16
 
 
 class Stubs:
-    """What a TensorFlow Serving user has written: the markers of the models tell which version answered."""
+    """A TensorFlow Serving user's client code. The models' markers show which version answered."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -63,7 +63,7 @@ class Stubs:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Three base paths that lie apart: a SavedModel and two ONNX models."""
+    """Three separate base paths: a SavedModel and two ONNX models."""
     for kind, name, versions in (("tensorflow", "half", (1,)), ("onnx", "plain", (1, 2, 3)), ("onnx", "third", (7,))):
         base = tmp_path / f"of-{name}" / "base"
         base.mkdir(parents=True)
@@ -77,7 +77,7 @@ def base_of(models: Path, name: str) -> Path:
 
 
 def config(models: Path, *entries: str) -> str:
-    """A models.config with these entries: a name, and what else is said of it."""
+    """The text of a models.config. An entry is a model's name, optionally followed by further fields."""
     texts = []
     for item in entries:
         name, _, more = item.partition(" ")
@@ -85,7 +85,7 @@ def config(models: Path, *entries: str) -> str:
     return f"model_config_list {{ {' '.join(texts)} }}"
 
 
-def test_a_base_path_and_a_version_that_comes_later(models: Path) -> None:
+def test_a_base_path_serves_and_takes_new_versions(models: Path) -> None:
     flags = (f"--model_base_path={base_of(models, 'half')}", "--model_name=half")
     with Served(None, *flags, log=models / "log") as server:
         with grpc.insecure_channel(server.address) as channel:
@@ -99,7 +99,7 @@ def test_a_base_path_and_a_version_that_comes_later(models: Path) -> None:
             assert json.load(answer)["model_version_status"][0]["state"] == "AVAILABLE"
 
 
-def test_a_file_of_models_labels_batching_and_its_replacement(models: Path) -> None:
+def test_a_models_file_with_labels_and_batching_can_be_reloaded(models: Path) -> None:
     file, batching = models / "models.config", models / "batching.txt"
     batching.write_text(BATCHING)
     policy = (
@@ -129,7 +129,7 @@ def test_a_file_of_models_labels_batching_and_its_replacement(models: Path) -> N
         entries.add(name="third", base_path=str(base_of(models, "third")))
         answer = user.models.HandleReloadConfigRequest(asked, 60.0)
         assert answer.status.error_code == 0
-        # Answered means done.
+        # The reply means that all changes are in force.
         assert user.marker("third") == 70
         assert user.marker("plain", label="stable") == 20
         assert user.refusal("plain", label="canary") == "INVALID_ARGUMENT"
@@ -149,7 +149,7 @@ def test_a_file_of_models_labels_batching_and_its_replacement(models: Path) -> N
         assert user.marker("plain", label="stable") == 30
 
 
-def test_a_file_of_models_that_changes(models: Path) -> None:
+def test_a_changed_models_file_is_applied(models: Path) -> None:
     file = models / "models.config"
     file.write_text(config(models, "plain"))
     flags = (f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1")
@@ -164,7 +164,7 @@ def test_a_file_of_models_that_changes(models: Path) -> None:
         assert user.marker("third") == 70
 
 
-def test_check_tells_what_would_be_served_and_what_is_ignored(models: Path) -> None:
+def test_check_reports_what_would_be_served_and_what_is_ignored(models: Path) -> None:
     file = models / "models.config"
     file.write_text(config(models, "plain logging_config { }", "nowhere"))
     found = subprocess.run(

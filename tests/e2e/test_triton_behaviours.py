@@ -1,6 +1,6 @@
-"""What Triton's own tests look at and ours did not yet: through the real client, against a real server.
+"""Behaviours from Triton's own test list, with the real tritonclient and a real server.
 
-docs/protocols.md has the whole list.
+docs/protocols.md has the whole list, and names Triton's tests (L0_...).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STRINGS = [b"\0", b"a\0b", b"", "ünï".encode(), b"x" * 70_000]
 
 
 def identity(directory: Path, kind: int, shape: list[Any]) -> None:
-    """y = x."""
+    """Writes a model of y = x."""
     directory.mkdir(parents=True)
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -70,7 +70,7 @@ def tensor(array: np.ndarray, datatype: str = "FP32", name: str = "x") -> triton
     return given
 
 
-def test_nul_and_other_bytes_in_strings(client: triton.InferenceServerClient) -> None:
+def test_strings_with_nul_and_other_bytes_round_trip(client: triton.InferenceServerClient) -> None:
     """L0_nullchar_string, L0_string_io."""
     words = np.array([STRINGS, STRINGS[::-1]], object)
     assert client.infer("strings", [tensor(words, "BYTES")]).as_numpy("y").tolist() == words.tolist()
@@ -78,26 +78,26 @@ def test_nul_and_other_bytes_in_strings(client: triton.InferenceServerClient) ->
         client.infer("strings", [tensor(np.array([[b"a", b"\xff\xfe"]], object), "BYTES")])
 
 
-def test_nan_and_infinity(client: triton.InferenceServerClient) -> None:
+def test_nan_and_infinity_round_trip_bit_for_bit(client: triton.InferenceServerClient) -> None:
     """L0_nan_inf: bit for bit."""
     odd = np.array([[np.nan, np.inf, -np.inf, -0.0, np.float32(1e-45)]], np.float32)
     assert client.infer("floats", [tensor(odd)]).as_numpy("y").tobytes() == odd.tobytes()
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
-def test_zero_dimensions(client: triton.InferenceServerClient, shape: tuple[int, int]) -> None:
+def test_tensors_with_zero_dimensions_round_trip(client: triton.InferenceServerClient, shape: tuple[int, int]) -> None:
     """L0_infer_zero."""
     assert client.infer("floats", [tensor(np.zeros(shape, np.float32))]).as_numpy("y").shape == shape
     assert client.infer("strings", [tensor(np.empty(shape, object), "BYTES")]).as_numpy("y").shape == shape
 
 
-def test_scalars(client: triton.InferenceServerClient) -> None:
-    """L0_scalar_io: no dimensions at all."""
+def test_scalars_round_trip(client: triton.InferenceServerClient) -> None:
+    """L0_scalar_io: tensors without dimensions."""
     assert client.infer("scalar", [tensor(np.array(3.5, np.float32))]).as_numpy("y") == 3.5
 
 
-def test_a_large_payload_and_one_too_large(client: triton.InferenceServerClient) -> None:
-    """L0_large_payload: up to the limit it is served, past it refused, and the next one is served again."""
+def test_a_payload_at_the_limit_is_served_and_one_over_it_refused(client: triton.InferenceServerClient) -> None:
+    """L0_large_payload: the next request after the refused one is served again."""
     large = np.arange(15 * 2**20, dtype=np.float32).reshape(15, -1)  # 60 MiB of 64
     np.testing.assert_array_equal(client.infer("floats", [tensor(large)]).as_numpy("y"), large)
     with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED"):
@@ -105,22 +105,22 @@ def test_a_large_payload_and_one_too_large(client: triton.InferenceServerClient)
     assert client.infer("floats", [tensor(large[:1])]).as_numpy("y").shape == (1, 2**20)
 
 
-LATE = "(?i)deadline"  # the client's own words, or the server's where they come first
+LATE = "(?i)deadline"  # in the client's own error, or in the server's if that comes first
 
 
 def late(error: object) -> bool:
     return re.search(LATE, str(error)) is not None
 
 
-def test_the_clients_own_timeout(client: triton.InferenceServerClient) -> None:
-    """L0_client_timeout: unary, asynchronous and streaming; the server is well afterwards."""
+def test_the_clients_timeout_ends_unary_async_and_stream_requests(client: triton.InferenceServerClient) -> None:
+    """L0_client_timeout: unary, asynchronous and streaming; the server serves afterwards."""
     x = tensor(np.ones((1, 4), np.float32))
     with pytest.raises(InferenceServerException, match=LATE):
         client.infer("slow", [x], client_timeout=0.02, timeout=LONG)
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     client.async_infer("slow", [x], lambda result, error: answers.put(error), client_timeout=0.02, timeout=LONG)
     assert late(answers.get(timeout=30))
-    # Long enough to send a request before it has passed, shorter than the model takes.
+    # Long enough to send a request, but shorter than the model takes.
     client.start_stream(lambda result, error: answers.put(error), stream_timeout=0.3)
     client.async_stream_infer("slow", [x], timeout=LONG)
     assert late(answers.get(timeout=30))
@@ -133,7 +133,7 @@ def ask(client: triton.InferenceServerClient, answers: queue.SimpleQueue[Any], *
     client.async_infer("slow", [x], lambda result, error: answers.put(error), **options)
 
 
-def test_what_waits_too_long_is_refused_unless_the_request_allows_it(client: triton.InferenceServerClient) -> None:
+def test_the_queue_timeout_applies_unless_the_request_overrides_it(client: triton.InferenceServerClient) -> None:
     """L0_model_queue: default timeout, REJECT, and a request's own timeout above it."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for timeout in (LONG, None, LONG, None):
@@ -145,7 +145,7 @@ def test_what_waits_too_long_is_refused_unless_the_request_allows_it(client: tri
     assert sum(error is None for error in ended) >= 2, "both that may wait are answered"
 
 
-def test_more_than_the_queue_takes_is_refused_at_once(client: triton.InferenceServerClient) -> None:
+def test_requests_over_the_queue_size_are_refused_at_once(client: triton.InferenceServerClient) -> None:
     """L0_model_queue: max_queue_size."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(12):
@@ -157,8 +157,8 @@ def test_more_than_the_queue_takes_is_refused_at_once(client: triton.InferenceSe
     assert sum(error is None for error in ended) >= 4
 
 
-def test_load_and_unload_under_load(served: Served, client: triton.InferenceServerClient) -> None:
-    """L0_lifecycle: from several threads, while it is asked: it is there or it is not, and never wrong."""
+def test_load_and_unload_under_load_give_no_wrong_answer(served: Served, client: triton.InferenceServerClient) -> None:
+    """L0_lifecycle: loads and unloads from several threads. Requests are answered or refused, but never wrongly."""
     with Traffic(served.address, "marked") as traffic:
         traffic.more(50)
 
@@ -169,7 +169,7 @@ def test_load_and_unload_under_load(served: Served, client: triton.InferenceServ
                         try:
                             change("marked")
                         except InferenceServerException as error:
-                            # Two who want opposite things: the later wish stands, and the other is told.
+                            # Opposite operations at the same time: the later one wins, the other gets an error.
                             outcomes.append(str(error))
 
         outcomes: list[str] = []
