@@ -36,7 +36,7 @@ def metrics(server: Served) -> dict[str, float]:
         try:
             with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
                 return bytes(answer.read())
-        except (ConnectionError, urllib.error.URLError):
+        except (ConnectionError, TimeoutError, urllib.error.URLError):
             return None
 
     lines = eventually(page, "a worker answers for metrics", server.tail).decode().splitlines()
