@@ -82,11 +82,17 @@ class Served:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process is not None and self.process.poll() is None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        with self.process.stdout:
+            if self.process.poll() is not None:
+                return
+            if kind is not None:  # a drain would take time and could fail in the place of what has failed
+                self.process.kill()
+                self.process.wait()
+                return
             code = self.stop()
-            assert kind is not None or code == 0, f"the server ended with {code}:\n{self.tail()}"
-        if self.process is not None and self.process.stdout is not None:
-            self.process.stdout.close()
+            assert code == 0, f"the server ended with {code}:\n{self.tail()}"
 
     @property
     def pid(self) -> int:
