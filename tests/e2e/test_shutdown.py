@@ -74,7 +74,7 @@ def test_a_stopping_server_is_not_ready_and_serves_during_pre_stop(tmp_path: Pat
         eventually(lambda: "\ninferd_ready 0.0\n" in page("/metrics"), "and so do the metrics", server.tail, 10)
         assert "ok" in page("/healthz")
         with Client(server.address, retry=NO_RETRIES) as client:
-            assert not client.ready()
+            eventually(lambda: not client.ready(), "and so does the health service", server.tail, 10)
             assert client.predict("m", {"x": np.ones((1, 4), np.float32)}).version == 1
         server.signal(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL

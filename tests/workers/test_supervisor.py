@@ -31,6 +31,20 @@ def test_a_worker_that_cannot_be_started_does_not_disturb_the_others(group: Stag
     assert first.child.phase is ChildPhase.SERVING
 
 
+def test_the_group_is_ready_when_every_worker_has_read_it(group: Stage) -> None:
+    """A client that has seen the ready line must not meet a worker that says otherwise."""
+    first, second = group.next(), group.next()
+    first.serves()
+    second.hears(m.Begin)
+    second.mute = True
+    second.says(m.Opened((), ()), m.Ready("no models"))
+    eventually(lambda: second.child.phase is ChildPhase.SERVING, "it was told")
+    assert group.no_worker_starts()
+    assert not group.ready.is_set()
+    second.die()
+    assert group.ready.wait(LIMIT), "a worker that is gone is not waited for"
+
+
 def test_the_start_of_the_first_workers_is_retried_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with stage(monkeypatch, refusals=1) as group:
         group.both_serve()

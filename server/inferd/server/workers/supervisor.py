@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -203,8 +203,7 @@ class Supervisor:
                 self._ready = True
                 for child in first:
                     self._joined(child)
-                if not self._stopping:
-                    self._on_ready(self._summary)
+                self._announce(first)
             return
         for child in self._alive():
             if child.phase is ChildPhase.READY and not child.late:  # its ports are open
@@ -213,6 +212,20 @@ class Supervisor:
                 child.phase = ChildPhase.OPENING
                 child.link.tell(m.GroupReady())
                 child.link.tell(m.Open())
+
+    def _announce(self, workers: Sequence[Child]) -> None:
+        """Calls `on_ready` when each of these workers has read that the group is ready: a client that was told so must
+        not meet a worker that denies it. A worker that is gone is not waited for."""
+        behind = len(workers)
+
+        def has_read() -> None:
+            nonlocal behind
+            behind -= 1
+            if not behind and not self._stopping:
+                self._on_ready(self._summary)
+
+        for child in workers:
+            child.link.ask(m.Ping()).add_done_callback(lambda _answer: self._jobs.post(has_read))
 
     def _joined(self, child: Child) -> None:
         child.phase = ChildPhase.SERVING
