@@ -35,14 +35,14 @@ from inferd.wire.dtypes import DType, dtype_of
 # ---- finding and opening
 
 
-def test_a_new_backend_tells_its_name_and_the_names_triton_knows(case: BackendCase) -> None:
+def test_a_new_backend_has_a_name_and_tritons_platform_names(case: BackendCase) -> None:
     backend = case.backend()
     assert isinstance(backend, Backend)
     assert backend.name
     assert backend.platforms
 
 
-def test_finds_nothing_in_an_empty_or_foreign_directory(case: BackendCase, version: Path) -> None:
+def test_find_returns_none_for_an_empty_or_unknown_directory(case: BackendCase, version: Path) -> None:
     backend = case.backend()
     assert backend.find(version) is None
     (version / "notes.txt").write_text("hello")
@@ -50,7 +50,7 @@ def test_finds_nothing_in_an_empty_or_foreign_directory(case: BackendCase, versi
     assert backend.find(version) is None
 
 
-def test_finds_its_artefact_and_calls_it_complete(case: BackendCase, version: Path) -> None:
+def test_find_returns_the_artefact_and_it_is_complete(case: BackendCase, version: Path) -> None:
     case.write("linear", version)
     backend = case.backend()
     artefact = backend.find(version)
@@ -61,7 +61,7 @@ def test_finds_its_artefact_and_calls_it_complete(case: BackendCase, version: Pa
         assert path.exists()
 
 
-def test_refuses_what_it_recognises_and_says_how_to_convert(case: BackendCase, version: Path) -> None:
+def test_refused_formats_are_reported_with_the_conversion(case: BackendCase, version: Path) -> None:
     refusals = case.refusals()
     if not refusals:
         pytest.skip("recognises no refused artefacts")
@@ -72,7 +72,7 @@ def test_refuses_what_it_recognises_and_says_how_to_convert(case: BackendCase, v
         (version / name).unlink()
 
 
-def test_signatures_tell_names_types_and_shapes(case: BackendCase, version: Path) -> None:
+def test_signatures_have_names_types_and_shapes(case: BackendCase, version: Path) -> None:
     with opened(case, "linear", version) as found:
         assert isinstance(found.model, Model)
         (x,) = found.signature.inputs
@@ -82,7 +82,7 @@ def test_signatures_tell_names_types_and_shapes(case: BackendCase, version: Path
         assert y.shape in ((-1, 3), (-1, -1), None)
 
 
-def test_a_scalar_input_has_rank_nought(case: BackendCase, version: Path) -> None:
+def test_a_scalar_input_has_rank_0(case: BackendCase, version: Path) -> None:
     with opened(case, "scalar", version) as found:
         specs = {s.name: s for s in found.signature.inputs}
         assert specs["factor"].shape == ()
@@ -103,7 +103,7 @@ def test_an_unknown_option_is_refused_with_the_known_ones(case: BackendCase, ver
 # ---- running
 
 
-def test_answers_are_right_alone_in_a_batch_and_with_no_rows(case: BackendCase, version: Path) -> None:
+def test_outputs_are_right_for_one_row_many_rows_and_none(case: BackendCase, version: Path) -> None:
     with opened(case, "linear", version) as found, running(found) as instance:
         assert isinstance(instance, Instance)
         for x in (ONE_ROW, sample(DType.FP32, (7, 4)), np.zeros((0, 4), np.float32)):
@@ -124,7 +124,7 @@ def test_nan_and_infinity_pass_through(case: BackendCase, version: Path) -> None
     np.testing.assert_allclose(y[2], expected_linear(x[2:])[0], rtol=1e-5)
 
 
-def test_element_types_come_back_bit_for_bit(typed_case: tuple[BackendCase, DType], version: Path) -> None:
+def test_every_element_type_is_returned_bit_for_bit(typed_case: tuple[BackendCase, DType], version: Path) -> None:
     case, dtype = typed_case
     with opened(case, "identity", version, dtype) as found, running(found) as instance:
         assert found.signature.inputs[0].dtype is dtype
@@ -141,7 +141,7 @@ def test_element_types_come_back_bit_for_bit(typed_case: tuple[BackendCase, DTyp
                 assert y.tobytes() == x.tobytes()
 
 
-def test_inputs_and_outputs_go_by_name_and_outputs_can_be_chosen(case: BackendCase, version: Path) -> None:
+def test_inputs_and_outputs_are_named_and_outputs_can_be_chosen(case: BackendCase, version: Path) -> None:
     with opened(case, "two", version) as found, running(found) as instance:
         a, b = sample(DType.FP32, (2, 2), 1), sample(DType.FP32, (2, 2), 2)
         assert {s.name for s in found.signature.inputs} == {"a", "b"}
@@ -213,7 +213,7 @@ def test_reads_request_bytes_in_place_as_the_traits_allow(case: BackendCase, ver
         pytest.param(lambda x: {"x": x, "stranger": x}, id="stranger"),
     ],
 )
-def test_wrong_inputs_are_the_callers_fault(case: BackendCase, version: Path, wrong: Callable[[Any], Any]) -> None:
+def test_wrong_inputs_raise_invalid_input(case: BackendCase, version: Path, wrong: Callable[[Any], Any]) -> None:
     with opened(case, "linear", version) as found, running(found) as instance:
         with pytest.raises(InvalidInput) as refused:
             instance.run(name_of(found), wrong(ONE_ROW))
@@ -231,7 +231,7 @@ def test_an_unknown_output_or_signature_is_refused(case: BackendCase, version: P
             instance.run("stranger", {"x": ONE_ROW})
 
 
-def test_a_failing_model_fails_its_run_only(case: BackendCase, version: Path) -> None:
+def test_a_failed_run_does_not_affect_later_runs(case: BackendCase, version: Path) -> None:
     with opened(case, "picky", version) as found, running(found) as instance:
         x = sample(DType.FP32, (2, 2))
         for _ in range(3):
@@ -242,7 +242,7 @@ def test_a_failing_model_fails_its_run_only(case: BackendCase, version: Path) ->
             np.testing.assert_array_equal(instance.run(name_of(found), {"x": x})["y"], x)
 
 
-def test_an_absent_device_is_a_load_error_never_another_device(case: BackendCase, version: Path) -> None:
+def test_a_missing_device_is_a_load_error_not_another_device(case: BackendCase, version: Path) -> None:
     with opened(case, "linear", version) as found:
         for device in ("cuda:99", "tpu:0"):
             with pytest.raises(LoadError, match=device.partition(":")[0]):

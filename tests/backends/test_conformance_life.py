@@ -95,7 +95,7 @@ def test_garbage_is_refused(case: BackendCase, version: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "overwritten", "deleted"])
-def test_an_opened_version_needs_its_files_no_more(case: BackendCase, version: Path, how: str) -> None:
+def test_an_opened_version_does_not_need_its_files(case: BackendCase, version: Path, how: str) -> None:
     x = sample(DType.FP32, (2, WIDE))
     with opened(case, "wide", version) as found, running(found) as early:
         np.testing.assert_allclose(early.run(name_of(found), {"x": x})["y"], 2 * x, rtol=1e-5)
@@ -127,7 +127,7 @@ def test_instances_are_independent(case: BackendCase, version: Path) -> None:
             np.testing.assert_allclose(got, expected_linear(ONE_ROW), rtol=1e-5)
 
 
-def test_two_versions_live_side_by_side(case: BackendCase, tmp_path: Path) -> None:
+def test_two_versions_can_be_open_at_the_same_time(case: BackendCase, tmp_path: Path) -> None:
     with opened(case, "linear", tmp_path / "1") as old, running(old) as a:
         with opened(case, "identity", tmp_path / "2") as new, running(new) as b:
             x = sample(DType.FP32, (2, 2))
@@ -135,7 +135,7 @@ def test_two_versions_live_side_by_side(case: BackendCase, tmp_path: Path) -> No
         np.testing.assert_allclose(a.run(name_of(old), {"x": ONE_ROW})["y"], expected_linear(ONE_ROW), rtol=1e-5)
 
 
-def test_threads_at_once_each_get_their_own_rows(case: BackendCase, version: Path) -> None:
+def test_concurrent_threads_get_their_own_rows(case: BackendCase, version: Path) -> None:
     """On one instance where the traits say so, else on one instance per thread."""
     workers = 4
     with opened(case, "linear", version) as found:
@@ -159,7 +159,7 @@ def test_threads_at_once_each_get_their_own_rows(case: BackendCase, version: Pat
             instance.close()
 
 
-def test_runs_and_closes_on_another_thread_than_it_was_made_on(case: BackendCase, version: Path) -> None:
+def test_an_instance_runs_and_closes_on_another_thread(case: BackendCase, version: Path) -> None:
     with opened(case, "linear", version) as found, ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
         instance = one.submit(found.model.instance, Placement()).result(60)
         got = other.submit(instance.run, name_of(found), {"x": ONE_ROW}).result(60)
@@ -168,7 +168,7 @@ def test_runs_and_closes_on_another_thread_than_it_was_made_on(case: BackendCase
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_thread_budget_is_kept(case: BackendCase, version: Path, threads: int) -> None:
+def test_an_instance_uses_its_number_of_threads(case: BackendCase, version: Path, threads: int) -> None:
     with opened(case, "linear", version) as found, running(found, Placement("cpu", threads)) as instance:
         told = case.threads_of(instance)
         if told is None:
@@ -184,7 +184,7 @@ def resident() -> int:
     return int(fields[1]) * 4096
 
 
-def test_memory_comes_back_when_a_version_is_closed(case: BackendCase, version: Path) -> None:
+def test_closing_a_version_frees_its_memory(case: BackendCase, version: Path) -> None:
     """Opens, runs and closes a 4 MiB model twenty times: 80 MiB would stay if the weights leaked."""
     if case.id.startswith("isolated"):
         pytest.skip("the memory is that of another process: see tests/isolation")

@@ -96,7 +96,7 @@ def test_the_second_version_is_better() -> None:
 
 
 @pytest.mark.heavy
-def test_every_framework_gives_the_same_probabilities(split: Any) -> None:
+def test_all_frameworks_compute_the_same_probabilities(split: Any) -> None:
     reference = answers(SAME_WEIGHTS[0], split.held_out_images)["probabilities"]
     np.testing.assert_allclose(reference.sum(axis=1), 1, atol=1e-5)
     for name in SAME_WEIGHTS[1:]:
@@ -104,7 +104,7 @@ def test_every_framework_gives_the_same_probabilities(split: Any) -> None:
         np.testing.assert_allclose(got, reference, atol=1e-5, err_msg=name)
 
 
-def test_the_held_out_digits_are_the_same_each_time_and_unseen(script: Any, split: Any) -> None:
+def test_the_held_out_digits_are_constant_and_not_used_in_training(script: Any, split: Any) -> None:
     again = script.digits()
     np.testing.assert_array_equal(again.held_out_images, split.held_out_images)
     assert len(split.held_out_images) == 450
@@ -126,7 +126,7 @@ def test_the_script_trains_and_writes_onnx(script: Any, split: Any, tmp_path: Pa
     model.close()
 
 
-def test_no_model_carries_a_path_of_the_machine_that_wrote_it() -> None:
+def test_no_model_contains_a_path_of_the_machine_that_wrote_it() -> None:
     import zipfile
 
     for file in REPOSITORY.rglob("*"):

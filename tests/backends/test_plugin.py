@@ -49,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_an_installed_plug_in_is_found_and_answers(installed: Path, tmp_path: Path) -> None:
+def test_an_installed_plug_in_is_found_and_runs(installed: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", weight=np.array([[1.0], [2.0]]), bias=np.array([0.5]))
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(

@@ -51,7 +51,7 @@ def probabilities(instance: Instance, samples: Array, output: str = "probability
     return np.array(found)
 
 
-def test_silero_hears_speech_and_no_noise(silero: Path) -> None:
+def test_silero_finds_speech_and_not_noise(silero: Path) -> None:
     with served(silero, SILERO) as (model, instance):
         assert model.traits.stateful
         assert probabilities(instance, speech()).max() > 0.99
@@ -71,7 +71,7 @@ def test_silero_serves_without_any_declaration(silero: Path) -> None:
         assert probabilities(instance, speech(), "output__0").max() > 0.99
 
 
-def test_silero_agrees_with_its_onnx_twin(silero: Path, tmp_path: Path) -> None:
+def test_silero_agrees_with_the_onnx_version(silero: Path, tmp_path: Path) -> None:
     twin = tmp_path / "onnx"
     twin.mkdir()
     shutil.copyfile(package_file("silero_vad", "data", "silero_vad.onnx"), twin / "model.onnx")
@@ -104,7 +104,7 @@ def test_each_silero_instance_has_its_own_state(silero: Path) -> None:
         np.testing.assert_allclose(mixed, alone, atol=1e-6)
 
 
-def test_silero_refuses_a_rate_that_it_does_not_know(silero: Path) -> None:
+def test_silero_refuses_an_unknown_sample_rate(silero: Path) -> None:
     with served(silero, SILERO) as (_, instance):
         with pytest.raises(InvalidInput, match=r"(?i)sampling rate") as refused:
             instance.run("serving_default", {"x": np.zeros((1, WINDOW), np.float32), "sr": np.array(12345)})
@@ -135,7 +135,7 @@ def basic_pitch(version: Path) -> Path:
     return version
 
 
-def test_a_keras_2_saved_model_loads_in_a_session_and_names_the_note(basic_pitch: Path) -> None:
+def test_a_keras_2_saved_model_loads_in_a_session_and_finds_the_note(basic_pitch: Path) -> None:
     with served(basic_pitch) as (model, instance):
         (signature,) = model.signatures
         assert signature.name == "serving_default"
@@ -153,7 +153,7 @@ def test_a_keras_2_saved_model_loads_in_a_session_and_names_the_note(basic_pitch
         assert [int(21 + row.mean(axis=0).argmax()) for row in got["note"]] == [69, 81]
 
 
-def test_the_saved_model_equals_its_onnx_twin(basic_pitch: Path, tmp_path: Path) -> None:
+def test_the_saved_model_agrees_with_the_onnx_version(basic_pitch: Path, tmp_path: Path) -> None:
     twin = tmp_path / "onnx"
     twin.mkdir()
     file = package_file("basic_pitch", "saved_models", "icassp_2022", "nmp.onnx")

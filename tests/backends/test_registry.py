@@ -64,7 +64,7 @@ def point(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, GROUP)
 
 
-def test_our_own_backends_are_installed() -> None:
+def test_the_own_backends_are_installed() -> None:
     assert {"onnx", "torch", "tensorflow"} <= set(Registry().names())
 
 
@@ -73,7 +73,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         Registry([point("onnx", "inferd.backends.onnx.backend:OnnxBackend")]).get("caffe")
 
 
-def test_get_gives_one_object_per_name() -> None:
+def test_get_returns_one_object_for_each_name() -> None:
     found = Registry([point("onnx", "inferd.backends.onnx.backend:OnnxBackend")])
     assert found.get("onnx") is found.get("onnx")
 
@@ -87,7 +87,7 @@ def test_get_gives_one_object_per_name() -> None:
         ("inferd.backends.onnx.backend:OnnxBackend", "calls itself 'onnx'"),
     ],
 )
-def test_a_broken_plug_in_is_an_error_for_itself_only(tmp_path: Path, value: str, reason: str) -> None:
+def test_a_broken_plug_in_does_not_affect_other_backends(tmp_path: Path, value: str, reason: str) -> None:
     found = registry(Fake("good", "model.good"), plugins=(point("bad", value),))
     (tmp_path / "model.good").touch()
     assert found.names() == ("bad", "good")
@@ -100,7 +100,7 @@ def test_a_broken_plug_in_is_an_error_for_itself_only(tmp_path: Path, value: str
         found.detect(tmp_path)
 
 
-def test_two_plug_ins_of_one_name_are_told_apart_from_one_listed_twice() -> None:
+def test_two_plug_ins_of_one_name_are_an_error_one_listed_twice_is_not() -> None:
     twice = point("onnx", "inferd.backends.onnx.backend:OnnxBackend")
     assert Registry([twice, twice]).get("onnx").name == "onnx"
     with pytest.raises(LoadError, match="two plug-ins have this name"):
@@ -114,7 +114,7 @@ def test_the_only_artefact_wins(tmp_path: Path) -> None:
     assert (backend.name, artefact) == ("b", tmp_path / "model.b")
 
 
-def test_two_artefacts_need_a_word_which(tmp_path: Path) -> None:
+def test_two_artefacts_are_refused_unless_a_backend_is_named(tmp_path: Path) -> None:
     found = registry(Fake("a", "model.a"), Fake("b", "model.b", ("b_platform",)))
     (tmp_path / "model.a").touch()
     (tmp_path / "model.b").touch()
@@ -127,7 +127,7 @@ def test_two_artefacts_need_a_word_which(tmp_path: Path) -> None:
         found.detect(tmp_path, "c")
 
 
-def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
+def test_the_error_says_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
     found = registry(Fake("a", "model.a"), Fake("b", "model.b"))
     with pytest.raises(LoadError, match=r"a looks for model\.a; b looks for model\.b; the directory is empty"):
         found.detect(tmp_path)
@@ -142,7 +142,7 @@ def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path
         found.detect(tmp_path / "gone")
 
 
-def test_a_refusal_counts_only_where_nothing_is_found(tmp_path: Path) -> None:
+def test_a_refusal_is_raised_only_if_nothing_is_found(tmp_path: Path) -> None:
     found = registry(Fake("a", "model.a"), Fake("b", "model.b", error=LoadError("model.pth is a pickle: convert it")))
     with pytest.raises(LoadError, match="convert it"):
         found.detect(tmp_path)
@@ -150,7 +150,7 @@ def test_a_refusal_counts_only_where_nothing_is_found(tmp_path: Path) -> None:
     assert found.detect(tmp_path)[0].name == "a"
 
 
-def test_an_incomplete_artefact_stays_one(tmp_path: Path) -> None:
+def test_an_incomplete_artefact_is_reported_as_incomplete(tmp_path: Path) -> None:
     found = registry(Fake("a", "model.a"), Fake("b", "model.b", error=IncompleteArtefact("variables are missing")))
     with pytest.raises(IncompleteArtefact, match="variables are missing"):
         found.detect(tmp_path)
@@ -159,7 +159,7 @@ def test_an_incomplete_artefact_stays_one(tmp_path: Path) -> None:
         found.detect(tmp_path)
 
 
-def test_a_bug_in_one_backend_hides_no_other(tmp_path: Path) -> None:
+def test_a_bug_in_one_backend_does_not_hide_other_models(tmp_path: Path) -> None:
     found = registry(Fake("a", "model.a"), Fake("b", "model.b", error=ZeroDivisionError("oops")))
     (tmp_path / "model.a").touch()
     assert found.detect(tmp_path)[0].name == "a"
@@ -195,7 +195,7 @@ print(sorted(loaded & {"onnxruntime", "onnx", "torch", "tensorflow", "grpc", "go
     assert done.stdout.strip() == "[]"
 
 
-def test_every_backend_of_ours_is_found_by_its_platform_names(case: BackendCase) -> None:
+def test_the_own_backends_are_found_by_their_platform_names(case: BackendCase) -> None:
     backend = case.backend()
     found = Registry([])
     found.add(backend)

@@ -34,14 +34,14 @@ class Noted:
         return Round(self.rate + self.ran, requests, 1.0, 2.0)
 
 
-def test_rounds_alternate_and_each_turn_begins_with_another() -> None:
+def test_rounds_alternate_and_each_turn_starts_with_another_server() -> None:
     order: list[str] = []
     seen = rounds({name: Noted(name, order) for name in "abc"}, 1, Plan(3, 1.0, FOREVER))
     assert order == list("abcbcacab")
     assert [len(values.rates) for values in seen.values()] == [3, 3, 3]
 
 
-def test_what_fails_is_said_and_the_others_go_on() -> None:
+def test_a_failure_is_reported_and_the_others_go_on() -> None:
     order: list[str] = []
     seen = rounds({"a": Noted("a", order, fails_at=2), "b": Noted("b", order)}, 1, Plan(3, 1.0, FOREVER))
     assert seen["a"].failed == "broken"
@@ -49,19 +49,19 @@ def test_what_fails_is_said_and_the_others_go_on() -> None:
     assert len(seen["b"].rates) == 3
 
 
-def test_a_slow_one_is_measured_once() -> None:
+def test_a_slow_server_is_measured_once() -> None:
     order: list[str] = []
     seen = rounds({"a": Noted("a", order), "slow": Noted("slow", order, rate=2.0)}, 32, Plan(3, 1.0, FOREVER))
     assert seen["slow"].rates == [2.0]
     assert order == ["a"] * 3
 
 
-def test_past_the_limit_no_turn_begins_but_the_first() -> None:
+def test_after_the_limit_only_the_first_turn_is_run() -> None:
     order: list[str] = []
     rounds({"a": Noted("a", order), "b": Noted("b", order)}, 1, Plan(3, 1.0, 0.0))
     assert order == ["a", "b"]
 
 
-def test_ratios_are_of_rounds_that_belong_together() -> None:
+def test_ratios_are_computed_pair_by_pair() -> None:
     assert paired([2.0, 40.0, 6.0], [1.0, 10.0, 3.0]) == 2.0
     assert paired([2.0, 4.0, 6.0], [2.0]) == pytest.approx(2.0)

@@ -34,7 +34,7 @@ def test_values_that_cannot_be_drawn_are_refused(values: list[float]) -> None:
         Bars("t", ["one", "two"]).add("x", values)
 
 
-def test_only_what_stands_between_the_markers_changes(tmp_path: Path) -> None:
+def test_only_the_text_between_the_markers_changes(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- peers: generated -->\nold\n<!-- peers: end -->\nafter\n")
     table = Table("T", ("a",), [[1]], "how", plots={"tiny": "<svg/>"})

@@ -19,7 +19,7 @@ traffic: 168.95KB (173000) total, 95.70KB (98000) headers (space savings 0.00%),
 """
 
 
-def test_every_request_answered_with_a_whole_message_counts() -> None:
+def test_every_complete_answer_is_counted() -> None:
     assert judge(SAID.format(succeeded=1000, failed=0, data=40_000), 40) == (177.39, 1000)
 
 
@@ -31,7 +31,7 @@ def test_one_missing_answer_fails_the_round(succeeded: int, data: int, why: str)
         judge(SAID.format(succeeded=succeeded, failed=1000 - succeeded, data=data), 40)
 
 
-def test_words_that_are_not_understood_are_no_result() -> None:
+def test_unknown_output_is_an_error() -> None:
     with pytest.raises(LoadError, match="not understood"):
         judge("segmentation fault", 40)
 
@@ -57,7 +57,9 @@ def flaky() -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.skipif(not available(), reason="h2load is not installed")
-def test_a_failed_call_is_seen_although_its_http_status_is_200(flaky: tuple[str, list[int]], tmp_path: Path) -> None:
+def test_a_failed_call_is_detected_although_its_http_status_is_200(
+    flaky: tuple[str, list[int]], tmp_path: Path
+) -> None:
     address, failing = flaky
     message = b"x" * 100
     (tmp_path / "body").write_bytes(frame(message))

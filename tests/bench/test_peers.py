@@ -35,7 +35,7 @@ def work(models: Path, name: str = "tiny", wrong: float = 0.0) -> Work:
 
 
 @pytest.mark.parametrize("program", ["echo.py", "servicer.py"])
-def test_a_peer_shows_right_answers_before_it_is_measured(models: Path, tmp_path: Path, program: str) -> None:
+def test_a_peer_must_answer_rightly_before_it_is_measured(models: Path, tmp_path: Path, program: str) -> None:
     peer = Peer("it", program, echo=program == "echo.py")
     with peer.start(models, tmp_path) as running:
         for name in ("tiny", "image"):
@@ -51,7 +51,7 @@ def test_a_peer_shows_right_answers_before_it_is_measured(models: Path, tmp_path
     assert not psutil.pid_exists(pid)
 
 
-def test_the_models_alone_run_at_the_asked_batch_size(models: Path, tmp_path: Path) -> None:
+def test_the_models_without_a_server_run_with_the_given_batch_size(models: Path, tmp_path: Path) -> None:
     with in_process(models, tmp_path) as process:
         runner = InProcess(process, "tiny")
         requests, first = runner.calibrate(8, 0.04)
@@ -92,6 +92,6 @@ def test_the_prototype_is_compared_only_when_it_is_given(tmp_path: Path) -> None
     assert "prototype" in [peer.name for peer in catalogue(tmp_path / "it.py")]
 
 
-def test_bars_that_would_dwarf_the_servers_are_left_out() -> None:
+def test_bars_much_longer_than_those_of_the_servers_are_left_out() -> None:
     heights = {"inferd": [10.0, None], ECHO: [19.0, 5.0], ALONE: [21.0, 1.0]}
     assert drawn(heights) == ["inferd", ECHO]

@@ -11,20 +11,20 @@ from chaos.document import PAGE, lines
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def test_every_scenario_is_in_the_table_and_no_other() -> None:
+def test_the_table_has_exactly_the_scenarios() -> None:
     table = lines()
     assert list(table) == [scenario.name for scenario in SCENARIOS]
     for scenario in SCENARIOS:
         assert table[scenario.name][1:3] == (scenario.fault, scenario.promise)
 
 
-def test_what_was_measured_lost_nothing() -> None:
+def test_the_measured_figures_have_no_lost_requests() -> None:
     for name, row in lines().items():
         if re.fullmatch(r"[\d,]+", row[3]):
             assert row[6:8] == ("0", "0"), name
 
 
-def test_every_test_that_is_named_is_there() -> None:
+def test_every_named_test_exists() -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE.read_text())
     assert named
     named += [tuple(scenario.shown.split("::")) for scenario in SCENARIOS if scenario.shown]

@@ -47,7 +47,7 @@ def house() -> Iterator[House]:
 
 
 @pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not s.shown], ids=lambda scenario: scenario.name)
-def test_nothing_is_lost_and_nothing_wrong(scenario: type[Scenario], house: House) -> None:
+def test_no_request_is_lost_and_no_answer_is_wrong(scenario: type[Scenario], house: House) -> None:
     try:
         stage = house.stage(scenario.setup)
     except CannotPlay as why:

@@ -22,23 +22,23 @@ def steady(count: int = 30, **slopes: int) -> list[Sample]:
     ]
 
 
-def test_growth_is_seen() -> None:
+def test_growth_is_reported() -> None:
     assert growth(steady()) == []
     assert "resident grew from" in growth(steady(resident=3 * MIB))[0]
     assert "more than 8" in growth(steady(descriptors=1))[0]
     assert "threads grew" in growth(steady(threads=1))[0]
 
 
-def test_a_warm_up_is_no_growth() -> None:
+def test_a_warm_up_is_not_reported_as_growth() -> None:
     first = [Sample(0.0, 10 * MIB, 1, 1)] * 10
     assert growth([*first, *steady(20)]) == []
 
 
-def test_too_short_is_said() -> None:
+def test_a_soak_that_is_too_short_is_reported() -> None:
     assert "too short" in growth(steady(2))[0]
 
 
-def test_a_dozen_reloads_fail_nobody_and_leave_no_descriptor_and_no_thread(tmp_path: Path) -> None:
+def test_a_dozen_reloads_lose_no_request_descriptor_or_thread(tmp_path: Path) -> None:
     """One framework here, all three in the long form. Memory is not judged: this is all warm-up."""
     found = soak(tmp_path / "stage", seconds=0.0, pause=0.0, reloads=12, backends=("onnx",))
     faults = [fault for fault in found.faults if not fault.startswith("resident grew")]

@@ -30,7 +30,7 @@ def until_both(client) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "list"])
-def test_requests_go_round(connect, two, form):
+def test_requests_are_sent_to_the_servers_in_turn(connect, two, form):
     addresses = [server.address for server in two]
     client = connect(",".join(addresses) if form == "text" else addresses)
     until_both(client)
@@ -38,7 +38,7 @@ def test_requests_go_round(connect, two, form):
     assert answered.count(1) == answered.count(2) == 10
 
 
-def test_calls_take_the_channels_in_turn(connect, server):
+def test_calls_use_the_channels_in_turn(connect, server):
     client = connect(server.address, channels=3)
     for _ in range(9):
         client.predict("m", {"x": rows()})
@@ -52,7 +52,7 @@ def test_names_are_looked_up(connect, two):
     until_both(client)
 
 
-def test_a_server_that_dies_is_left_out(connect, two):
+def test_a_server_that_has_ended_gets_no_requests(connect, two):
     first, second = two
     client = connect([first.address, second.address], retry=RetryPolicy(backoff=0.01))
     until_both(client)
@@ -60,7 +60,7 @@ def test_a_server_that_dies_is_left_out(connect, two):
     assert set(versions(client, 30)) == {2}
 
 
-def test_a_server_that_dies_with_a_request_in_flight_loses_nothing(connect, two):
+def test_a_request_on_a_server_that_ends_is_repeated_on_another(connect, two):
     import grpc
     from support.client import Failure
 
@@ -72,7 +72,7 @@ def test_a_server_that_dies_with_a_request_in_flight_loses_nothing(connect, two)
     assert not first.script.failures
 
 
-def test_servers_that_are_not_ready_are_left_out_when_asked_for(connect, two):
+def test_servers_that_are_not_ready_get_no_requests_with_health_check(connect, two):
     first, second = two
     first.set_health("", False)
     second.set_health("", True)
@@ -80,7 +80,7 @@ def test_servers_that_are_not_ready_are_left_out_when_asked_for(connect, two):
     assert set(versions(client, 20)) == {2}
 
 
-def test_pick_first_stays_with_one(connect, two):
+def test_pick_first_uses_one_server(connect, two):
     client = connect([server.address for server in two], load_balancing="pick_first")
     assert len(set(versions(client, 20))) == 1
 

@@ -64,7 +64,7 @@ def test_addresses(address, target):
         (["127.0.0.1:1", "no-such-host.invalid:1"], "'no-such-host.invalid' is unknown"),
     ],
 )
-def test_what_is_no_address_is_refused(address, told):
+def test_invalid_addresses_are_refused(address, told):
     if address == "unix:/a,b:1":
         assert parse_address(address)[0] == address  # a comma is a fine character in a path
         return
@@ -72,13 +72,13 @@ def test_what_is_no_address_is_refused(address, told):
         parse_address(address)
 
 
-def test_answers_of_any_size_are_taken_and_a_given_option_wins():
+def test_answers_have_no_size_limit_and_options_override_the_defaults():
     options = dict(plan(options={"grpc.max_send_message_length": 7}).options)
     assert options["grpc.max_receive_message_length"] == -1
     assert options["grpc.max_send_message_length"] == 7
 
 
-def test_keepalive_stays_above_what_servers_tolerate_by_default():
+def test_the_default_keepalive_is_longer_than_servers_require():
     options = dict(plan().options)
     assert options["grpc.keepalive_time_ms"] > 300_000
     assert "grpc.keepalive_time_ms" not in dict(plan(keepalive=None).options)

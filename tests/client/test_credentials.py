@@ -14,7 +14,7 @@ from inferd.client._shared.credentials import TokenFile, is_local
 TOKEN = "canary-token-of-the-client"
 
 
-def test_a_token_of_a_file_travels_and_rotates(connect, server: FakeServer, tmp_path: Path, monkeypatch: Any):
+def test_a_token_file_is_sent_and_read_again(connect, server: FakeServer, tmp_path: Path, monkeypatch: Any):
     monkeypatch.setattr("inferd.client._shared.credentials._PAUSE", 0.0)
     file = tmp_path / "token"
     file.write_text("one\n")
@@ -28,7 +28,7 @@ def test_a_token_of_a_file_travels_and_rotates(connect, server: FakeServer, tmp_
     assert [sent["authorization"] for sent in server.script.metadata] == ["Bearer one", "Bearer two", "Bearer two"]
 
 
-def test_the_file_is_looked_at_once_a_second_at_most(tmp_path: Path):
+def test_the_token_file_is_checked_at_most_once_a_second(tmp_path: Path):
     file, now = tmp_path / "token", [0.0]
     file.write_text("one")
     token = TokenFile(file, clock=lambda: now[0])
@@ -49,7 +49,7 @@ def test_the_file_is_looked_at_once_a_second_at_most(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two words", "a\nb", "näh", b"\xff\xfe"])
-def test_what_is_no_token_is_told_without_it(tmp_path: Path, content: str | bytes):
+def test_the_error_for_a_wrong_token_does_not_contain_it(tmp_path: Path, content: str | bytes):
     (tmp_path / "token").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InvalidInput, match="token_file") as caught:
         Client("localhost:1", token_file=tmp_path / "token")
@@ -58,14 +58,14 @@ def test_what_is_no_token_is_told_without_it(tmp_path: Path, content: str | byte
         Client("localhost:1", token_file=tmp_path / "gone")
 
 
-def test_one_source_only(tmp_path: Path):
+def test_token_and_token_file_exclude_each_other(tmp_path: Path):
     with pytest.raises(InvalidInput, match="both given"):
         Client("localhost:1", token=TOKEN, token_file=tmp_path)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("shown", [{"token": TOKEN}, {"metadata": {"authorization": f"Bearer {TOKEN}"}}])
-def test_a_token_does_not_travel_in_clear(kind: type, shown: dict[str, Any]):
+def test_a_token_is_not_sent_unencrypted(kind: type, shown: dict[str, Any]):
     with pytest.raises(InvalidInput, match="would travel in clear") as caught:
         kind("models.example:8001", **shown)
     assert TOKEN not in str(caught.value)
@@ -98,5 +98,5 @@ def test_a_token_does_not_travel_in_clear(kind: type, shown: dict[str, Any]):
         ("vsock:1:2", False),
     ],
 )
-def test_what_is_this_machine(target: str, local: bool):
+def test_local_addresses_are_recognised(target: str, local: bool):
     assert is_local(target) is local

@@ -50,7 +50,7 @@ def test_the_arguments_of_predict_are_all_explained():
     assert explained == set(inspect.signature(AsyncClient.predict).parameters) - {"self", "model", "inputs"}
 
 
-def test_the_tree_of_errors_is_the_drawn_one():
+def test_the_page_has_the_tree_of_errors():
     drawn = re.findall(r"[├└]── (\w+)", PAGE)
     assert drawn == re.findall(r"[├└]── (\w+)", _errors.__doc__ or "")
 

@@ -51,7 +51,7 @@ CODES = {
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
-def test_every_code_has_its_type_and_says_what_happened(client, script, code):
+def test_every_status_code_has_an_error_class_and_a_message(client, script, code):
     script.refuse = lambda request: Failure(code, "what happened", (("grpc-retry-pushback-ms", "-1"),))
     with pytest.raises(CODES[code]) as caught:
         client.predict("m", {"x": rows()}, request_id="r-9")
@@ -63,7 +63,7 @@ def test_every_code_has_its_type_and_says_what_happened(client, script, code):
 
 @pytest.mark.parametrize("remade", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickle", "copy"])
 @pytest.mark.parametrize("kind", [NotFound, DeadlineExceeded, InvalidInput], ids=lambda kind: kind.__name__)
-def test_an_error_crosses_the_border_of_a_process_whole(kind, remade):
+def test_errors_can_be_pickled(kind, remade):
     if kind is InvalidInput:
         assert str(remade(InvalidInput("wrong"))) == "wrong"
         return
@@ -73,7 +73,7 @@ def test_an_error_crosses_the_border_of_a_process_whole(kind, remade):
     assert (str(found), vars(found)) == (str(error), vars(error))
 
 
-def test_the_tree_is_the_one_that_is_drawn():
+def test_the_classes_form_the_documented_tree():
     drawn = set(re.findall(r"[├└]── (\w+)", _errors.__doc__ or ""))
     real = {name for name, value in vars(_errors).items() if isinstance(value, type) and issubclass(value, InferdError)}
     assert drawn == real - {"InferdError"}
@@ -87,7 +87,7 @@ def test_the_tree_is_the_one_that_is_drawn():
     assert all(name in inferd.client.__all__ for name in real)
 
 
-def test_what_is_no_answer_of_ours_is_an_invalid_response(server, connect):
+def test_an_unreadable_answer_is_an_invalid_response(server, connect):
     import concurrent.futures
 
     foreign = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
@@ -104,7 +104,7 @@ def test_what_is_no_answer_of_ours_is_an_invalid_response(server, connect):
         foreign.stop(0).wait()
 
 
-def test_no_server_is_unavailable_and_certainly_not_accepted(connect):
+def test_without_a_server_the_call_is_unavailable_and_not_accepted(connect):
     import socket
 
     with socket.socket() as free:

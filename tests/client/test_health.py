@@ -22,7 +22,7 @@ def test_ready_asks_for_the_server_or_for_a_model(client, server: FakeServer):
     assert client.ready("m") is True
 
 
-def test_nobody_there_is_not_ready(connect):
+def test_without_a_server_ready_is_false(connect):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         assert connect(f"127.0.0.1:{free.getsockname()[1]}").ready(timeout=20.0) is False
@@ -45,7 +45,7 @@ def test_waiting_ends_when_the_model_becomes_ready(client, server: FakeServer):
     thread.join(LONG)
 
 
-def test_waiting_may_begin_before_the_server(connect):
+def test_wait_ready_may_begin_before_the_server_starts(connect):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,13 +65,13 @@ def test_waiting_may_begin_before_the_server(connect):
         thread.join(LONG)
 
 
-def test_waiting_in_vain_says_for_what(client, server: FakeServer):
+def test_the_error_of_wait_ready_says_what_was_not_ready(client, server: FakeServer):
     server.set_health("m", False)
     with pytest.raises(DeadlineExceeded, match="model 'm' was not ready in time: the server says that it is not ready"):
         client.wait_ready(1.0, "m")
 
 
-def test_a_server_without_the_health_service_is_an_error_not_a_no(connect):
+def test_a_server_without_the_health_service_raises_an_error(connect):
     with FakeServer(with_health=False) as server:
         client = connect(server.address)
         with pytest.raises(Unsupported):

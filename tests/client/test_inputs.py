@@ -38,7 +38,7 @@ def made(value: object, dtype: DType | None) -> np.ndarray:
         ([float("inf"), float("-inf")], DType.FP16, np.array([np.inf, -np.inf], np.float16)),
     ],
 )
-def test_values_take_the_models_type(value, dtype, expected):
+def test_values_get_the_element_type_of_the_signature(value, dtype, expected):
     array = made(value, dtype)
     assert array.dtype == expected.dtype
     assert array.shape == expected.shape
@@ -56,7 +56,7 @@ def test_values_take_the_models_type(value, dtype, expected):
         ([], np.zeros(0, object)),
     ],
 )
-def test_strings_keep_what_was_written(value, expected):
+def test_strings_are_not_changed(value, expected):
     array = made(value, DType.STRING)
     assert array.dtype == object
     assert array.shape == expected.shape
@@ -88,7 +88,7 @@ def test_strings_keep_what_was_written(value, expected):
         ([10**400], DType.FP64, "does not fit into FP64"),
     ],
 )
-def test_what_would_change_a_value_is_refused(value, dtype, told):
+def test_conversions_that_would_change_a_value_are_refused(value, dtype, told):
     with pytest.raises(InvalidInput, match=told):
         made(value, dtype)
 
@@ -102,7 +102,7 @@ def test_an_input_that_the_signature_does_not_know_keeps_numpys_type():
     assert described_arrays({"other": [1]}, one_input(DType.FP32), None)["other"].dtype == np.int64
 
 
-def test_only_a_mapping_of_arrays_takes_the_fast_way():
+def test_only_a_mapping_of_arrays_takes_the_fast_path():
     assert plain_arrays(np.zeros(1)) is None
     assert plain_arrays({"x": [1]}) is None
     assert set(plain_arrays({"x": np.zeros(1), "y": np.float32(1)}) or ()) == {"x", "y"}

@@ -14,7 +14,7 @@ from support.client import LONG, Failure, FakeServer, Script, rows
 from inferd.client import AsyncClient, Client, ClientClosed, RetryPolicy
 
 
-def test_every_method_of_a_closed_client_says_so(client):
+def test_every_method_of_a_closed_client_raises_client_closed(client):
     client.predict("m", {"x": rows()})
     client.close()
     client.close()
@@ -100,7 +100,7 @@ def test_a_submitted_request_can_be_cancelled_on_the_server(server: FakeServer):
             future.result(LONG)
 
 
-def test_a_submitted_request_may_be_cancelled_twice_without_a_word(server: FakeServer, caplog):
+def test_a_submitted_request_can_be_cancelled_twice(server: FakeServer, caplog):
     server.script.hold = lambda request: server.script.cancelled.wait(LONG) and None
     with Client(server.address) as client:
         future = client.submit("m", {"x": rows()})
@@ -177,7 +177,7 @@ def test_cancelling_a_task_cancels_the_request_on_the_server(server: FakeServer)
     asyncio.run(main())
 
 
-def test_a_client_of_another_process_refuses_to_work(server: FakeServer, monkeypatch: pytest.MonkeyPatch):
+def test_a_client_raises_client_closed_in_a_forked_process(server: FakeServer, monkeypatch: pytest.MonkeyPatch):
     client = Client(server.address)
     mine = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: mine + 1)
@@ -188,7 +188,7 @@ def test_a_client_of_another_process_refuses_to_work(server: FakeServer, monkeyp
     client.close()
 
 
-def test_an_async_client_belongs_to_one_loop(server: FakeServer):
+def test_an_async_client_belongs_to_one_event_loop(server: FakeServer):
     client = AsyncClient(server.address)
 
     async def use() -> None:

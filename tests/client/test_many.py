@@ -50,13 +50,13 @@ def numbered(count: int) -> Iterator[dict[str, np.ndarray]]:
     return ({"x": np.full((1, 2), i, np.float32)} for i in range(count))
 
 
-def test_answers_come_in_the_order_of_the_items(client):
+def test_predictions_are_in_the_order_of_the_items(client):
     answers = list(client.predict_many("m", numbered(100), in_flight=9))
     assert [int(answer["y"][0, 0]) for answer in answers] == list(range(100))
     assert [answer.request_id for answer in answers] == [str(i) for i in range(100)]
 
 
-def test_lists_are_fine_and_the_options_reach_every_request(client, script: Script):
+def test_lists_are_converted_and_options_reach_every_request(client, script: Script):
     answers = list(client.predict_many("m", [[[1, 2]], [[3, 4]]], version=5, priority=2, outputs="y"))
     assert [answer.version for answer in answers] == [5, 5]
     assert {request.priority for request in script.requests} == {2}
@@ -79,7 +79,7 @@ def test_ordered_answers_wait_for_the_first_even_when_it_is_last(client, script:
     assert results == ["0", "1", "2", "3"]
 
 
-def test_unordered_answers_come_as_they_are_ready(client, script: Script):
+def test_unordered_predictions_come_as_they_are_ready(client, script: Script):
     gate = Gate(script)
     results: list[str] = []
     arrived = threading.Condition()
@@ -102,7 +102,7 @@ def test_unordered_answers_come_as_they_are_ready(client, script: Script):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_never_more_in_flight_than_asked_and_items_are_drawn_only_as_there_is_room(client, script: Script, ordered):
+def test_requests_in_flight_are_bounded_and_items_are_taken_only_when_there_is_room(client, script: Script, ordered):
     gate = Gate(script)
     drawn: list[int] = []
 
@@ -136,7 +136,7 @@ def test_a_failure_is_raised_in_its_place(client, script: Script):
     assert seen == ["0", "1", "2"]
 
 
-def test_failures_can_be_given_back_in_their_place(client, script: Script):
+def test_failures_can_be_yielded_in_their_place(client, script: Script):
     def refuse(request):
         return Failure(grpc.StatusCode.INVALID_ARGUMENT) if int(request.request_id) % 3 == 0 else None
 
@@ -172,11 +172,11 @@ def test_leaving_early_cancels_what_is_in_flight(client, script: Script):
     assert len(script.requests) <= 5
 
 
-def test_no_items_no_answers(client):
+def test_no_items_give_no_predictions(client):
     assert list(client.predict_many("m", [])) == []
 
 
-def test_the_bound_must_be_at_least_one(client):
+def test_in_flight_must_be_at_least_1(client):
     with pytest.raises(InvalidInput, match="in_flight is 0"):
         list(client.predict_many("m", [], in_flight=0))
 
@@ -187,7 +187,7 @@ def test_a_closed_client_sends_nothing(client):
         list(client.predict_many("m", numbered(2)))
 
 
-def test_an_async_source_is_drawn_from_too(server: FakeServer):
+def test_an_async_iterable_is_accepted(server: FakeServer):
     import asyncio
 
     from inferd.client import AsyncClient

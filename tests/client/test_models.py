@@ -25,7 +25,7 @@ from inferd.client import (
 NOON = datetime.fromtimestamp(1_700_000_000, tz=UTC)
 
 
-def test_a_status_tells_the_whole_story(client):
+def test_a_status_has_every_field(client):
     assert client.status("m") == ModelStatus(
         name="m",
         versions=(
@@ -50,7 +50,7 @@ def test_a_status_tells_the_whole_story(client):
     assert client.status("m").available == (3,)
 
 
-def test_the_list_holds_every_model(client):
+def test_list_models_returns_every_model(client):
     assert [status.name for status in client.list_models()] == ["a", "b"]
 
 
@@ -78,7 +78,7 @@ def test_metadata_gives_the_signatures(client):
 
 
 @pytest.mark.parametrize("persistent", [True, False])
-def test_changes_reach_the_server_and_say_whether_they_last(client, script: Script, persistent):
+def test_changes_reach_the_server_and_report_whether_they_are_persistent(client, script: Script, persistent):
     script.persistent = persistent
     replies = [
         client.load("m"),
@@ -100,7 +100,7 @@ def test_changes_reach_the_server_and_say_whether_they_last(client, script: Scri
     assert back2.to_version == 2
 
 
-def test_a_watch_gives_what_stands_then_what_changes(client):
+def test_a_watch_yields_the_current_states_and_then_the_changes(client):
     changes = list(client.watch("m"))
     assert [(c.model, c.version.version, c.version.state.name, c.initial) for c in changes] == [
         ("m", 3, "AVAILABLE", True),
@@ -116,16 +116,16 @@ def test_leaving_a_watch_ends_the_call(client, script: Script):
     assert script.cancelled.wait(LONG)
 
 
-def test_a_watch_with_a_timeout_simply_ends(client):
+def test_a_watch_ends_after_its_timeout_without_an_error(client):
     assert len(list(client.watch("endless", timeout=1.0))) == 3
 
 
-def test_a_state_of_a_newer_server_is_unknown_not_an_error():
+def test_an_unknown_state_is_not_an_error():
     assert VersionState(99) is VersionState.UNKNOWN
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e300], ids=repr)
-def test_a_watch_without_end_is_one(client, timeout):
+def test_a_watch_without_a_timeout_does_not_end(client, timeout):
     assert len(list(client.watch("a", timeout=timeout))) == 3
 
 
@@ -145,13 +145,13 @@ def test_a_watch_without_end_is_one(client, timeout):
         (lambda c: list(c.predict_many("m", [], errors="ignore")), "errors is 'ignore'; expected 'raise' or 'return'"),
     ],
 )
-def test_wrong_questions_never_leave_the_client(client, script: Script, call, told):
+def test_invalid_queries_are_not_sent(client, script: Script, call, told):
     with pytest.raises(InvalidInput, match=told):
         call(client)
     assert script.calls == []
 
 
-def test_a_watch_of_a_closed_client_says_so(client):
+def test_a_watch_of_a_closed_client_raises_client_closed(client):
     client.close()
     with pytest.raises(ClientClosed):
         list(client.watch())

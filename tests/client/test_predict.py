@@ -15,7 +15,7 @@ from inferd.client import InvalidArgument, InvalidInput, NotFound, Prediction
 from inferd.v1 import tensor_pb2
 
 
-def test_an_array_comes_back_as_an_array(client):
+def test_outputs_are_arrays(client):
     answer = client.predict("m", {"x": rows(3)})
     assert isinstance(answer, Prediction)
     np.testing.assert_array_equal(answer["y"], rows(3))
@@ -52,7 +52,7 @@ def test_a_label_reaches_the_server(client, script: Script):
     assert script.requests[0].model.label == "canary"
 
 
-def test_a_single_output_may_be_named_alone(client):
+def test_a_single_output_can_be_given_as_a_string(client):
     assert list(client.predict("m", {"x": rows(), "z": rows()}, outputs="z")) == ["z"]
 
 
@@ -72,7 +72,7 @@ def test_a_single_output_may_be_named_alone(client):
     ],
     ids=lambda array: f"{array.dtype}{list(array.shape)}",
 )
-def test_arrays_of_every_kind_come_back_the_same(client, array):
+def test_arrays_of_every_element_type_are_returned_unchanged(client, array):
     answer = client.predict("m", {"x": array})["y"]
     assert answer.shape == array.shape
     assert answer.dtype == array.dtype.newbyteorder("=") or answer.dtype == array.dtype
@@ -90,7 +90,7 @@ def test_arrays_of_every_kind_come_back_the_same(client, array):
     ],
     ids=["bytes", "text", "unicode dtype", "scalar", "none"],
 )
-def test_strings_come_back_as_bytes(client, value):
+def test_strings_are_returned_as_bytes(client, value):
     answer = client.predict("m", {"x": value})["y"]
     assert answer.shape == value.shape
     expected = [item.encode() if isinstance(item, str) else item for item in value.ravel().tolist()]
@@ -108,7 +108,7 @@ def test_numpy_scalars_and_array_likes_keep_their_type(client, script: Script):
     assert script.calls == ["Predict"]
 
 
-def test_lists_take_the_type_of_the_signature_asked_for_once(client, script: Script):
+def test_lists_get_the_signatures_element_type_which_is_fetched_once(client, script: Script):
     first = client.predict("m", {"x": [[1, 2], [3, 4]]})
     client.predict("m", {"x": [[5, 6]]})
     assert first["y"].dtype == np.float32
@@ -124,13 +124,13 @@ def test_metadata_is_remembered_per_version_and_label(client, script: Script):
 
 
 @pytest.mark.parametrize("lone", [rows(2), [[1.0, 2.0]]], ids=["array", "list"])
-def test_a_model_with_one_input_takes_it_without_a_name(client, script: Script, lone):
+def test_the_input_of_a_model_with_one_input_needs_no_name(client, script: Script, lone):
     answer = client.predict("m", lone)
     assert script.requests[0].inputs[0].name == "x"
     np.testing.assert_array_equal(answer["y"], np.asarray(lone, np.float32))
 
 
-def test_a_lone_value_for_two_inputs_is_refused_with_their_names(client, script: Script):
+def test_a_value_without_a_name_is_refused_for_two_inputs(client, script: Script):
     signature = f32_signature()
     signature.inputs.add(name="z", dtype=tensor_pb2.DATA_TYPE_FP32)
     script.signatures = [signature]
@@ -139,7 +139,7 @@ def test_a_lone_value_for_two_inputs_is_refused_with_their_names(client, script:
     assert script.requests == []
 
 
-def test_a_swap_that_changed_the_type_is_met_with_fresh_metadata(client, script: Script):
+def test_metadata_is_fetched_again_when_a_new_version_has_other_types(client, script: Script):
     client.predict("m", {"x": [[1, 2]]})
     script.signatures = [f32_signature(dtype=tensor_pb2.DATA_TYPE_INT64)]
 
@@ -152,7 +152,7 @@ def test_a_swap_that_changed_the_type_is_met_with_fresh_metadata(client, script:
     assert client.predict("m", {"x": [[1, 2]]})["y"].dtype == np.int64
 
 
-def test_a_wrong_array_is_sent_once_and_refused(client, script: Script):
+def test_an_array_of_a_wrong_type_is_sent_once_and_refused(client, script: Script):
     script.refuse = lambda request: Failure(grpc.StatusCode.INVALID_ARGUMENT, "input 'x': expected FP32, got FP64")
     with pytest.raises(InvalidArgument, match="expected FP32, got FP64"):
         client.predict("m", {"x": np.zeros((1, 2))})
@@ -161,7 +161,7 @@ def test_a_wrong_array_is_sent_once_and_refused(client, script: Script):
     assert script.calls == ["Predict", "GetModelMetadataRequest", "Predict", "GetModelMetadataRequest"]
 
 
-def test_without_metadata_lists_keep_numpys_own_type(client, script: Script):
+def test_without_metadata_lists_get_numpys_element_type(client, script: Script):
     script.metadata_code = grpc.StatusCode.UNIMPLEMENTED
     assert client.predict("m", {"x": [1.5]})["y"].dtype == np.float64
     with pytest.raises(InvalidInput, match="mapping of name to array"):
@@ -205,7 +205,7 @@ def test_a_model_unknown_to_the_metadata_is_not_found(client, script: Script):
     ],
     ids=str,
 )
-def test_wrong_arguments_never_leave_the_client(client, script: Script, arguments, told):
+def test_invalid_arguments_are_not_sent(client, script: Script, arguments, told):
     with pytest.raises(InvalidInput, match=told):
         client.predict("m", {"x": rows()}, **arguments)
     assert script.calls == []
@@ -220,31 +220,31 @@ def test_wrong_arguments_never_leave_the_client(client, script: Script, argument
     ],
     ids=["complex", "objects", "name"],
 )
-def test_arrays_that_cannot_travel_are_refused_here(client, script: Script, inputs, told):
+def test_arrays_that_cannot_be_sent_are_refused_by_the_client(client, script: Script, inputs, told):
     with pytest.raises(InvalidInput, match=told):
         client.predict("m", inputs)
     assert script.calls == []
 
 
 @pytest.mark.skipif(not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"), reason="numpy 2 has them")
-def test_numpys_own_strings_travel(client):
+def test_numpys_own_strings_can_be_sent(client):
     array = np.array([["a", "\u00fc"]], dtype=np.dtypes.StringDType())
     assert client.predict("m", {"x": array})["y"].tolist() == [[b"a", "\u00fc".encode()]]
 
 
 @pytest.mark.parametrize("model", ["", None, 5, b"m"], ids=repr)
-def test_a_name_that_is_none_never_leaves_the_client(client, script: Script, model):
+def test_an_invalid_model_name_is_not_sent(client, script: Script, model):
     with pytest.raises(InvalidInput, match=re.escape(f"model is {model!r}")):
         client.predict(model, {"x": rows()})
     assert script.calls == []
 
 
 @pytest.mark.parametrize("timeout", [1e9, 1e19, 1e300, 10**400, math.inf], ids=repr)
-def test_a_timeout_past_all_clocks_is_none(client, timeout):
+def test_a_timeout_beyond_grpcs_clock_means_no_timeout(client, timeout):
     assert client.predict("m", {"x": rows()}, timeout=timeout).version == 3
 
 
-def test_a_missing_output_is_named_with_those_there(client):
+def test_the_error_for_a_missing_output_lists_the_outputs(client):
     answer = client.predict("m", {"x": rows()})
     with pytest.raises(KeyError, match="no output 'q'; 'm' answered y"):
         answer["q"]
@@ -252,6 +252,6 @@ def test_a_missing_output_is_named_with_those_there(client):
     assert len(answer) == 1
 
 
-def test_a_large_tensor_passes(client):
+def test_a_large_tensor_can_be_sent(client):
     large = np.zeros(6_000_000, np.float32)
     assert client.predict("m", {"x": large})["y"].nbytes == large.nbytes

@@ -53,7 +53,7 @@ def test_the_generated_stubs_stay_importable():
     assert model_service_pb2_grpc.ModelServiceStub
 
 
-def test_importing_it_loads_nothing_but_the_base_install():
+def test_importing_the_client_needs_only_the_base_installation():
     program = """
 import sys
 import google.protobuf.message, grpc, grpc.aio, numpy  # these bring what they bring
@@ -100,7 +100,7 @@ async def use(other: AsyncClient) -> int:
 """
 
 
-def test_the_type_checker_refuses_wrong_calls_and_only_those(tmp_path: Path):
+def test_the_type_checker_refuses_wrong_calls_only(tmp_path: Path):
     root = Path(__file__).parents[2]
     file = tmp_path / "calls.py"
     file.write_text(WRONG)

@@ -102,7 +102,7 @@ def test_the_whole_contract(connected, served: Served):
     assert client.status("digits").available[0] == 2
 
 
-def test_a_watch_sees_a_new_version_come(served: Served):
+def test_a_watch_reports_a_new_version(served: Served):
     with Client(served.address) as client:
         client.wait_ready(30)
         seen: list[tuple[int, VersionState]] = []
@@ -126,7 +126,7 @@ def test_a_watch_sees_a_new_version_come(served: Served):
         assert (3, VersionState.LOADING) in seen
 
 
-def test_the_server_goes_and_comes_back(served: Served):
+def test_a_client_survives_a_restart_of_the_server(served: Served):
     """Requests that were accepted are answered; a client needs no care to go on with the next server."""
     image = np.zeros((1, 64), np.float32)
     with Client(served.address, timeout=60.0) as client:
@@ -137,7 +137,7 @@ def test_the_server_goes_and_comes_back(served: Served):
             assert client.predict("digits", {"image": image}).version == 2
 
 
-def test_cancelled_tasks_harm_nobody(served: Served):
+def test_cancelled_tasks_do_not_affect_other_requests(served: Served):
     async def main() -> None:
         async with AsyncClient(served.address) as client:
             images = [np.full((1, 64), i / 50, np.float32) for i in range(50)]
@@ -158,7 +158,7 @@ def test_cancelled_tasks_harm_nobody(served: Served):
     asyncio.run(main())
 
 
-def test_the_command_line_against_it(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_line(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import json
 
     from inferd.server.cli.main import main

@@ -37,7 +37,7 @@ def test_unavailable_twice_then_an_answer(connect, server: FakeServer):
     assert server.script.calls.count("Predict") == 3
 
 
-def test_the_third_failure_is_final_and_says_how_often(connect, server: FakeServer):
+def test_the_third_failure_is_final_and_has_the_number_of_attempts(connect, server: FakeServer):
     server.script.failures.extend([GONE] * 5)
     with pytest.raises(Unavailable, match="not now") as caught:
         connect(server.address, retry=FAST).predict("m", {"x": rows()}, request_id="r")
@@ -47,7 +47,7 @@ def test_the_third_failure_is_final_and_says_how_often(connect, server: FakeServ
     assert server.script.calls.count("Predict") == 3
 
 
-def test_a_connection_lost_in_mid_call_is_survived(connect, server: FakeServer):
+def test_a_request_is_repeated_when_the_connection_is_lost(connect, server: FakeServer):
     server.script.failures.append(Failure(grpc.StatusCode.UNAVAILABLE, drop=True))
     assert connect(server.address).predict("m", {"x": rows()}).version == 3
     assert server.script.calls.count("Predict") == 2
@@ -78,13 +78,13 @@ def test_other_failures_are_not_repeated(client, script: Script, code, kind):
     assert script.calls == ["Predict"]
 
 
-def test_codes_to_retry_are_a_choice(connect, server: FakeServer):
+def test_the_retried_status_codes_can_be_chosen(connect, server: FakeServer):
     server.script.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED))
     policy = RetryPolicy(backoff=0.001, codes={grpc.StatusCode.RESOURCE_EXHAUSTED})
     assert connect(server.address, retry=policy).predict("m", {"x": rows()}).version == 3
 
 
-def test_no_retries_means_none(connect, server: FakeServer):
+def test_no_retries_means_one_attempt(connect, server: FakeServer):
     server.script.failures.append(GONE)
     with pytest.raises(Unavailable):
         connect(server.address, retry=NO_RETRIES).predict("m", {"x": rows()})
@@ -94,7 +94,7 @@ def test_no_retries_means_none(connect, server: FakeServer):
 # -- models that keep state between requests
 
 
-def test_a_stateful_model_is_not_asked_again_when_it_may_have_taken_the_request(client, script: Script):
+def test_a_stateful_model_gets_no_retry_if_it_may_have_received_the_request(client, script: Script):
     script.stateful = True
     script.failures.append(GONE)
     with pytest.raises(Unavailable):
@@ -102,14 +102,14 @@ def test_a_stateful_model_is_not_asked_again_when_it_may_have_taken_the_request(
     assert script.calls == ["Predict", "GetModelMetadataRequest"]
 
 
-def test_a_stateful_model_is_asked_again_when_it_has_not_accepted(client, script: Script):
+def test_a_stateful_model_gets_a_retry_if_it_has_not_accepted_the_request(client, script: Script):
     script.stateful = True
     script.failures.append(refused("1"))
     assert client.predict("m", {"x": rows()}).version == 3
     assert script.calls == ["Predict", "Predict"]
 
 
-def test_the_caller_may_know_better_than_the_metadata(client, script: Script):
+def test_the_argument_stateful_overrides_the_metadata(client, script: Script):
     script.stateful = True
     script.failures.append(GONE)
     client.predict("m", {"x": rows()}, stateful=False)
@@ -119,7 +119,7 @@ def test_the_caller_may_know_better_than_the_metadata(client, script: Script):
     assert script.calls == ["Predict", "Predict", "Predict"]
 
 
-def test_in_doubt_about_the_state_nothing_is_repeated(client, script: Script):
+def test_without_metadata_nothing_is_repeated(client, script: Script):
     script.metadata_code = grpc.StatusCode.INTERNAL
     script.failures.append(GONE)
     with pytest.raises(Unavailable):
@@ -130,7 +130,7 @@ def test_in_doubt_about_the_state_nothing_is_repeated(client, script: Script):
 # -- the server's pushback
 
 
-def test_pushback_below_zero_forbids_another_attempt(client, script: Script):
+def test_negative_pushback_forbids_another_attempt(client, script: Script):
     script.failures.append(refused("-1"))
     with pytest.raises(Unavailable) as caught:
         client.predict("m", {"x": rows()})
@@ -139,7 +139,7 @@ def test_pushback_below_zero_forbids_another_attempt(client, script: Script):
     assert script.calls == ["Predict"]
 
 
-def test_pushback_longer_than_the_deadline_ends_it_at_once(client, script: Script):
+def test_pushback_longer_than_the_deadline_fails_the_call_at_once(client, script: Script):
     script.failures.append(refused("60000"))
     with pytest.raises(Unavailable) as caught:
         client.predict("m", {"x": rows()}, timeout=20.0)
@@ -170,7 +170,7 @@ def test_the_timeout_ends_a_call_in_flight_and_the_server_sees_it(client, script
     assert script.cancelled.wait(LONG)
 
 
-def test_a_client_has_a_finite_timeout_of_its_own(connect, server: FakeServer):
+def test_a_client_has_a_finite_default_timeout(connect, server: FakeServer):
     server.script.hold = lambda request: server.script.cancelled.wait(LONG) and None
     with pytest.raises(DeadlineExceeded):
         connect(server.address, timeout=0.2).predict("m", {"x": rows()})
@@ -192,7 +192,7 @@ def test_changes_are_never_repeated(client, script: Script):
     assert len(script.calls) == 4
 
 
-def test_questions_are_repeated(client, script: Script):
+def test_queries_are_repeated(client, script: Script):
     for question in (client.list_models, lambda: client.status("m"), lambda: client.metadata("m")):
         script.admin_failures.append(refused("0"))
         question()
@@ -202,7 +202,7 @@ def test_questions_are_repeated(client, script: Script):
 # -- futures
 
 
-def test_a_submitted_request_is_repeated_by_itself(server: FakeServer):
+def test_a_submitted_request_is_repeated(server: FakeServer):
     from inferd.client import Client
 
     server.script.failures.extend([GONE, GONE])
@@ -229,7 +229,7 @@ def failure(code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, retry_after: fl
     return error_class(code)(code, "x", retry_after=retry_after)
 
 
-def test_pauses_grow_are_drawn_at_random_and_bounded():
+def test_pauses_are_random_growing_and_bounded():
     policy = RetryPolicy(attempts=6, backoff=0.1, multiplier=3.0, max_backoff=0.5)
     attempts = Attempts(policy, Deadline(math.inf), rand=lambda: 0.5)
     pauses = [attempts.pause_after(failure()) for _ in range(6)]
@@ -238,7 +238,7 @@ def test_pauses_grow_are_drawn_at_random_and_bounded():
     assert attempts.count == 6
 
 
-def test_an_attempt_that_would_begin_at_the_deadlines_edge_is_not_begun():
+def test_no_attempt_starts_just_before_the_deadline():
     """It would end as DEADLINE_EXCEEDED, which says nothing of why the first one was refused."""
     attempts = Attempts(RetryPolicy(), Deadline(30.0, lambda: 0.0))
     assert attempts.pause_after(failure(retry_after=29.998)) is None
@@ -246,7 +246,7 @@ def test_an_attempt_that_would_begin_at_the_deadlines_edge_is_not_begun():
     assert attempts.pause_after(failure(retry_after=25.0)) == 25.0
 
 
-def test_an_attempt_has_time_for_what_the_last_one_took():
+def test_an_attempt_starts_only_if_it_has_as_much_time_as_the_last_one_took():
     """A server that needs two seconds to find out that its model hangs is not asked when there is one left."""
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(30.0, clock))
@@ -265,7 +265,7 @@ def test_an_attempt_has_time_for_what_the_last_one_took():
     assert late.pause_after(failure(retry_after=0.1)) is None, "that was the third"
 
 
-def test_a_pause_that_would_outlast_the_deadline_is_not_begun():
+def test_no_pause_starts_that_would_last_beyond_the_deadline():
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(1.0, clock), rand=lambda: 0.0)
     assert attempts.pause_after(failure(retry_after=0.8)) == 0.8
@@ -273,7 +273,7 @@ def test_a_pause_that_would_outlast_the_deadline_is_not_begun():
     assert attempts.pause_after(failure(retry_after=0.5)) is None
 
 
-def test_a_policy_must_make_sense():
+def test_a_policy_with_values_out_of_range_is_refused():
     for wrong in ({"attempts": 0}, {"backoff": -1.0}, {"multiplier": 0.5}):
         with pytest.raises(InvalidInput):
             RetryPolicy(**wrong)
@@ -304,7 +304,7 @@ def test_closing_wakes_a_call_that_waits_for_its_next_attempt(server: FakeServer
     assert isinstance(caught[0], ClientClosed)
 
 
-def test_a_token_function_that_fails_on_the_way_fails_the_future(server: FakeServer):
+def test_a_token_function_that_fails_in_a_retry_fails_the_future(server: FakeServer):
     from inferd.client import Client
 
     server.script.failures.append(refused("0"))

@@ -20,7 +20,7 @@ def test_every_answer_belongs_to_its_request(client, script: Script):
     assert script.calls == ["PredictStream"]
 
 
-def test_one_failure_is_that_requests_own(client, script: Script):
+def test_a_failed_request_fails_only_its_own_future(client, script: Script):
     script.failures.append(Failure(grpc.StatusCode.INVALID_ARGUMENT, "bad row"))
     with client.stream() as stream:
         bad = stream.submit("m", {"x": rows()}, request_id="bad")
@@ -31,7 +31,7 @@ def test_one_failure_is_that_requests_own(client, script: Script):
     assert (caught.value.model, caught.value.request_id) == ("m", "bad")
 
 
-def test_when_the_stream_breaks_everything_in_flight_fails_and_submits_say_why(client, script: Script):
+def test_when_the_stream_breaks_futures_and_submit_fail_with_the_reason(client, script: Script):
     script.failures.append(Failure(grpc.StatusCode.UNAVAILABLE, "draining", drop=True))
     with client.stream() as stream:
         future = stream.submit("m", {"x": rows()}, request_id="r")
@@ -42,7 +42,7 @@ def test_when_the_stream_breaks_everything_in_flight_fails_and_submits_say_why(c
             stream.submit("m", {"x": rows()})
 
 
-def test_a_failure_of_nobody_ends_the_stream_for_somebody_waits_for_it(client, script: Script):
+def test_a_failure_without_a_request_id_ends_the_stream(client, script: Script):
     script.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", nameless=True))
     with client.stream() as stream:
         future = stream.submit("m", {"x": rows()}, request_id="r")
@@ -51,12 +51,12 @@ def test_a_failure_of_nobody_ends_the_stream_for_somebody_waits_for_it(client, s
         assert caught.value.request_id == "r"
 
 
-def test_lists_and_lone_arrays_work_as_in_predict(client):
+def test_lists_and_unnamed_arrays_work_as_in_predict(client):
     with client.stream() as stream:
         assert stream.submit("m", [[1, 2]]).result(LONG)["y"].dtype == np.float32
 
 
-def test_an_id_is_under_way_once_only(client, script: Script):
+def test_two_requests_in_flight_cannot_have_the_same_id(client, script: Script):
     held = threading.Event()
     script.hold = lambda request: held.wait(LONG) and None
     with client.stream() as stream:
@@ -73,13 +73,13 @@ def test_options_of_a_call_are_refused_for_a_request_of_a_stream(client):
         stream.submit("m", {"x": rows()}, timeout=3.0)
 
 
-def test_leaving_waits_for_what_is_in_flight(client, script: Script):
+def test_leaving_the_block_waits_for_requests_in_flight(client, script: Script):
     with client.stream() as stream:
         futures = [stream.submit("m", {"x": rows()}) for _ in range(20)]
     assert all(future.result(0).version == 3 for future in futures)
 
 
-def test_a_request_that_was_cancelled_keeps_nobody_waiting(server: FakeServer):
+def test_a_cancelled_request_does_not_block_others(server: FakeServer):
     held = threading.Event()
     server.script.hold = lambda request: held.wait(LONG) and None
     with Client(server.address) as client:
@@ -92,7 +92,7 @@ def test_a_request_that_was_cancelled_keeps_nobody_waiting(server: FakeServer):
         assert not stream._reader.is_alive()
 
 
-def test_an_id_of_the_callers_own_does_not_stand_in_the_way_of_the_next(client, script: Script):
+def test_an_id_of_the_caller_is_not_generated_again(client, script: Script):
     held = threading.Event()
     script.hold = lambda request: held.wait(LONG) and None
     with client.stream() as stream:
@@ -101,7 +101,7 @@ def test_an_id_of_the_callers_own_does_not_stand_in_the_way_of_the_next(client, 
         assert [future.result(LONG).request_id for future in futures] == ["s1", "s2"]
 
 
-def test_leaving_by_an_error_cancels(client, script: Script):
+def test_leaving_the_block_with_an_error_cancels(client, script: Script):
     arrived, held = threading.Event(), threading.Event()
 
     def hold(request: object) -> None:
@@ -125,7 +125,7 @@ def test_leaving_by_an_error_cancels(client, script: Script):
     held.set()
 
 
-def test_no_more_in_flight_than_asked(server: FakeServer):
+def test_requests_in_flight_are_bounded(server: FakeServer):
     script = server.script
     held = threading.Event()
     script.hold = lambda request: held.wait(LONG) and None
@@ -160,7 +160,7 @@ def test_the_stream_is_shared_between_threads(server: FakeServer):
         assert wrong == []
 
 
-def test_a_closed_stream_and_a_closed_client_say_so(server: FakeServer):
+def test_a_closed_stream_and_a_closed_client_raise_client_closed(server: FakeServer):
     client = Client(server.address)
     stream = client.stream()
     stream.close()
@@ -176,7 +176,7 @@ def test_a_closed_stream_and_a_closed_client_say_so(server: FakeServer):
         client.stream()
 
 
-def test_an_answer_that_cannot_be_read_fails_what_is_in_flight(connect):
+def test_an_unreadable_answer_fails_the_requests_in_flight(connect):
     from concurrent import futures
 
     from inferd.client import InvalidResponse

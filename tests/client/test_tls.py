@@ -47,7 +47,7 @@ def test_pem_text_and_another_name_work_too(connect, secure: FakeServer, chain, 
     assert connect(secure.address, tls=tls).predict("m", {"x": rows()}).version == 3
 
 
-def test_a_token_travels(connect, secure: FakeServer, chain, mutual):
+def test_a_token_is_sent_over_tls(connect, secure: FakeServer, chain, mutual):
     own = {"cert": chain["client.pem"], "key": chain["client.key"]} if mutual else {}
     tokens = iter(["one", "two"])
     client = connect(secure.address, tls=Tls(ca=chain["ca.pem"], **own), token=lambda: next(tokens))
@@ -56,7 +56,7 @@ def test_a_token_travels(connect, secure: FakeServer, chain, mutual):
     assert [sent["authorization"] for sent in secure.script.metadata] == ["Bearer one", "Bearer two"]
 
 
-def test_a_server_that_is_not_trusted_gets_nothing(connect, secure: FakeServer, chain):
+def test_nothing_is_sent_to_a_server_that_is_not_trusted(connect, secure: FakeServer, chain):
     wrong = [Tls(), Tls(ca=chain["ca.pem"], override_name="other.test")]
     for tls in wrong:
         with pytest.raises((Unavailable, DeadlineExceeded)):
@@ -67,7 +67,7 @@ def test_a_server_that_is_not_trusted_gets_nothing(connect, secure: FakeServer, 
 
 
 @pytest.mark.parametrize("mutual", [True], indirect=True)
-def test_a_client_without_a_certificate_is_sent_away(connect, secure: FakeServer, chain):
+def test_a_client_without_a_certificate_is_refused(connect, secure: FakeServer, chain):
     with pytest.raises((Unavailable, DeadlineExceeded)):
         connect(secure.address, tls=Tls(ca=chain["ca.pem"])).predict("m", {"x": rows()}, timeout=5.0)
     assert secure.script.requests == []

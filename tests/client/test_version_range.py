@@ -63,7 +63,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("end", ENDS)
-def test_the_client_at_the_ends_of_its_range(end: str, wheel: str, served: Served, tmp_path: Path) -> None:
+def test_the_oldest_and_newest_supported_packages(end: str, wheel: str, served: Served, tmp_path: Path) -> None:
     home = tmp_path / end
     venv.create(home, with_pip=False)
     python = str(home / "bin" / "python")

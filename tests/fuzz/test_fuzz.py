@@ -44,20 +44,20 @@ def mutations(inputs: list[bytes], count: int, rng: random.Random) -> Iterator[b
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_but_the_documented_errors(name: str) -> None:
+def test_only_documented_errors_are_raised(name: str) -> None:
     inputs = [*SEEDS[name], *kept(name)]
     for data in (*inputs, *mutations(inputs, MUTATIONS, random.Random(name))):
         TARGETS[name](data)
 
 
-def test_every_target_has_seeds_and_what_is_kept_belongs_to_one() -> None:
+def test_every_target_has_seeds_and_every_kept_input_a_target() -> None:
     assert set(SEEDS) == set(TARGETS)
     assert all(SEEDS.values())
     kept_for = {folder.name for folder in (HERE / "corpus").iterdir() if folder.is_dir()}
     assert kept_for <= set(TARGETS)
 
 
-def test_the_long_form_runs_and_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_the_fuzzer_runs_and_finds_an_error(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris is installed by `make fuzz`")
     command = [sys.executable, "-m", "fuzz", "http_head", "--seconds", "1", "--keep", str(tmp_path)]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=100, check=False)

@@ -26,7 +26,7 @@ def run(code: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_inference_messages_have_tritons_numbers() -> None:
+def test_inference_messages_have_tritons_field_numbers() -> None:
     run(
         """
 from support.foreign import compare_services
@@ -41,7 +41,7 @@ assert count > 60, count
 
 
 @pytest.mark.heavy
-def test_serving_messages_have_tensorflows_numbers() -> None:
+def test_serving_messages_have_tensorflows_field_numbers() -> None:
     run(
         """
 from support.foreign import compare_messages, compare_services
@@ -60,5 +60,5 @@ compare_messages(our_predictions.SignatureDefMap.DESCRIPTOR, get_model_metadata_
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("order", [tuple(IMPORTS), tuple(reversed(IMPORTS))], ids="-".join)
-def test_all_definitions_live_in_one_process(order: tuple[str, ...]) -> None:
+def test_all_definitions_can_be_loaded_in_one_process(order: tuple[str, ...]) -> None:
     run("\n".join(IMPORTS[name] for name in order))

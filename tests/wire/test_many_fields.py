@@ -55,12 +55,12 @@ def _oip_parameters(count: int) -> bytes:
         ),
     ],
 )
-def test_too_many_are_refused(decode: Callable[[bytes], Any], message: bytes, text: str) -> None:
+def test_messages_with_too_many_fields_are_refused(decode: Callable[[bytes], Any], message: bytes, text: str) -> None:
     with pytest.raises(WireError, match=text):
         decode(message)
 
 
-def test_what_is_read_by_hand_and_by_the_class_has_the_same_bounds() -> None:
+def test_recogniser_and_generated_class_have_the_same_bounds() -> None:
     outputs = b"".join(b"\x1a\x02y%c" % (65 + n % 26) for n in range(MOST_FIELDS))
     assert len(native.decode_request(outputs).outputs) == MOST_FIELDS
     parameters = field(0x32, OUTPUT + _oip_parameters(MOST_PARAMETERS))

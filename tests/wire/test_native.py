@@ -125,13 +125,13 @@ def check(message: bytes, recognised: Any, oracle: Any) -> None:
 @example(b"\x12\x04\x10\x06\x22\x01")
 @example(b"\x12\x06\x10\x06\x22\x01a\x00")
 @example(b"\x12\x09\x10\x06\x1a\x02\x01\x80\x22\x01a")
-def test_a_recognised_request_equals_the_class(message: bytes):
+def test_a_recognised_request_equals_the_generated_class(message: bytes):
     check(message, recognise.recognise_request, fallback.decode_request)
 
 
 @settings(max_examples=150)
 @given(mutated(responses()))
-def test_a_recognised_response_equals_the_class(message: bytes):
+def test_a_recognised_response_equals_the_generated_class(message: bytes):
     check(message, lambda m: recognise.recognise_response(m, 0, len(m)), fallback.decode_response)
 
 
@@ -144,7 +144,7 @@ def test_a_recognised_response_equals_the_class(message: bytes):
         )
     )
 )
-def test_a_recognised_stream_response_equals_the_class(message: bytes):
+def test_a_recognised_stream_response_equals_the_generated_class(message: bytes):
     def pair(function: Any) -> Any:
         return lambda m: dict(enumerate(function(m)))
 
@@ -158,14 +158,14 @@ def test_a_recognised_stream_response_equals_the_class(message: bytes):
 
 @settings(max_examples=150)
 @given(st.binary(max_size=64))
-def test_any_bytes_are_decoded_or_refused_in_words(message: bytes):
+def test_any_bytes_are_decoded_or_refused_with_a_message(message: bytes):
     for decode in (native.decode_request, native.decode_response, native.decode_stream_response):
         with contextlib.suppress(WireError):
             decode(message)
 
 
 @given(requests())
-def test_usual_requests_take_the_fast_way(asked: pb.PredictRequest):
+def test_usual_requests_take_the_fast_path(asked: pb.PredictRequest):
     message = asked.SerializeToString()
     try:
         oracle = fallback.decode_request(message)
@@ -192,7 +192,7 @@ ARRAYS = st.sampled_from(
 
 @settings(max_examples=80)
 @given(st.data())
-def test_encoded_requests_are_what_the_class_writes(data: st.DataObject):
+def test_encoded_requests_equal_the_generated_class(data: st.DataObject):
     choice = data.draw(st.sampled_from(["", "version", "label"]))
     version = data.draw(INT64) if choice == "version" else None
     label = data.draw(NAMES) if choice == "label" else None
@@ -221,7 +221,7 @@ def test_encoded_requests_are_what_the_class_writes(data: st.DataObject):
 
 
 @given(NAMES, INT64, NAMES, st.dictionaries(NAMES, ARRAYS, max_size=3), NAMES)
-def test_encoded_responses_are_what_the_class_writes(
+def test_encoded_responses_equal_the_generated_class(
     model: str, version: int, signature: str, outputs: dict[str, np.ndarray], request_id: str
 ):
     message = native.encode_response(model, version, signature, outputs, request_id)
@@ -250,12 +250,12 @@ def test_varints(value: int):
 
 
 @pytest.mark.parametrize("data", [b"\x80\x00", b"\xff" * 10 + b"\x01", b"\xff" * 9 + b"\x02", b"\x80" * 11])
-def test_odd_varints_are_not_recognised(data: bytes):
+def test_non_canonical_varints_are_not_recognised(data: bytes):
     with pytest.raises(Unrecognised):
         read_varint(data, 0)
 
 
-def test_unusual_but_right_forms_go_through_the_class():
+def test_unusual_but_valid_messages_are_read_by_the_generated_class():
     message = native.encode_request("m", {"x": np.ones(2, np.float32)})
     for odd in (
         message + b"\x0a\x03\x0a\x01n",  # the model a second time: fields are merged
@@ -279,7 +279,7 @@ def test_unusual_but_right_forms_go_through_the_class():
         ([{"name": "x", "dtype": 1, "shape": [1], "data": b"\2"}], "tensor 'x': expected BOOL bytes"),
     ],
 )
-def test_wrong_tensors_are_named_and_so_is_the_request(tensors_: list[dict[str, Any]], text: str):
+def test_errors_name_the_tensor_and_the_request(tensors_: list[dict[str, Any]], text: str):
     message = pb.PredictRequest(inputs=tensors_, request_id="r1").SerializeToString()
     with pytest.raises(TensorError, match="x") as caught:
         native.decode_request(message)
@@ -304,7 +304,7 @@ def test_a_broken_message_is_not_a_tensor_error():
         {"label": "\ud800"},
     ],
 )
-def test_what_cannot_be_sent_is_refused(kwargs: dict[str, Any]):
+def test_values_that_cannot_be_sent_are_refused(kwargs: dict[str, Any]):
     with pytest.raises(WireError):
         native.encode_request("m", {}, **kwargs)
 
@@ -316,7 +316,7 @@ def test_arrays_that_cannot_be_sent_are_named():
         native.encode_request("m", {"z": np.ones((1,) * 40)})
 
 
-def test_the_usual_way_needs_no_protobuf():
+def test_the_fast_path_does_not_import_protobuf():
     code = (
         "import sys, numpy as np; from inferd.wire import native;"
         "m = native.encode_request('m', {'x': np.ones(2, np.float32)}); native.decode_request(m);"

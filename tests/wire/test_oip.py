@@ -123,18 +123,20 @@ def agree(message: bytes) -> None:
 
 
 @given(honest())
-def test_what_tritonclient_writes_is_read_by_hand_and_right(message: bytes) -> None:
+def test_messages_of_tritonclient_are_recognised(message: bytes) -> None:
     assert plain(recognise_request(message)) == plain(fallback.decode_request(message))
 
 
 @given(anything())
-def test_any_message_is_read_as_the_class_reads_it(message: bytes) -> None:
+def test_any_message_is_read_like_the_generated_class(message: bytes) -> None:
     agree(message)
 
 
 @given(honest() | anything(), st.data())
 @settings(max_examples=300)
-def test_truncated_mutated_and_concatenated_messages_are_read_alike(message: bytes, data: st.DataObject) -> None:
+def test_truncated_mutated_and_concatenated_messages_are_read_like_the_generated_class(
+    message: bytes, data: st.DataObject
+) -> None:
     agree(message[: data.draw(st.integers(0, len(message)))])
     mutable = bytearray(message)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -145,7 +147,7 @@ def test_truncated_mutated_and_concatenated_messages_are_read_alike(message: byt
 
 
 @given(st.binary(max_size=64))
-def test_noise_is_read_alike(message: bytes) -> None:
+def test_random_bytes_are_read_like_the_generated_class(message: bytes) -> None:
     agree(message)
 
 
@@ -192,7 +194,7 @@ def test_typed_contents(dtype: DType) -> None:
     assert got.tolist() == [values]
 
 
-def test_narrow_integers_count_by_their_low_bytes() -> None:
+def test_only_the_low_bytes_of_narrow_integers_are_used() -> None:
     request = pb.ModelInferRequest()
     request.inputs.add(name="x", datatype="INT8", shape=[2]).contents.int_contents.extend([257, -1])
     request.inputs.add(name="y", datatype="UINT8", shape=[1]).contents.uint_contents.append(256)
@@ -231,20 +233,20 @@ def _with(datatype: str = "FP32", shape: tuple[int, ...] = (1,), *raws: bytes, *
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_refusals_in_tritons_words(request_: pb.ModelInferRequest, text: str) -> None:
+def test_errors_have_tritons_texts(request_: pb.ModelInferRequest, text: str) -> None:
     with pytest.raises(WireError) as caught:
         oip.decode_request(request_.SerializeToString())
     assert text in str(caught.value)
     assert caught.value.request_id == "7"
 
 
-def test_a_claimed_size_is_not_allocated() -> None:
+def test_the_claimed_size_is_not_allocated() -> None:
     for request in (_with("FP32", (2**40,), b"1234"), _with("BYTES", (2**40,), b"1234"), _with("BYTES", (2**40,))):
         with pytest.raises(WireError):
             oip.decode_request(request.SerializeToString())
 
 
-def test_inputs_in_shared_memory_take_no_raw_entry() -> None:
+def test_inputs_in_shared_memory_have_no_raw_entry() -> None:
     request = pb.ModelInferRequest(raw_input_contents=[b"\1\0\0\0"])
     region = request.inputs.add(name="far", datatype="FP32", shape=[2]).parameters
     region["shared_memory_region"].string_param = "r"
@@ -261,7 +263,7 @@ def test_surplus_raw_entries_are_ignored() -> None:
     assert got.inputs["x"].tolist() == [1]
 
 
-def test_an_input_comes_once() -> None:
+def test_an_input_given_twice_is_refused() -> None:
     request = _with("INT32", (1,), b"\1\0\0\0", b"\1\0\0\0")
     request.inputs.add(name="x", datatype="INT32", shape=[1])
     with pytest.raises(WireError, match="input 'x' already exists in request for model 'm'"):
@@ -270,7 +272,7 @@ def test_an_input_comes_once() -> None:
 
 @pytest.mark.parametrize("dtype", list(DType))
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3), (0, 3)])
-def test_responses_are_raw_one_entry_an_output(dtype: DType, shape: tuple[int, ...]) -> None:
+def test_responses_have_one_raw_entry_for_each_output(dtype: DType, shape: tuple[int, ...]) -> None:
     array = np.full(shape, b"a\0", object) if dtype is DType.STRING else np.ones(shape, dtype.numpy)
     message = oip.encode_response("m", 12, {"y": array, "z": np.zeros((0,), np.float32)}, "id")
     got = pb.ModelInferResponse.FromString(message)
@@ -297,14 +299,14 @@ def test_stream_answers() -> None:
     assert not_final.parameters["triton_final_response"].bool_param is False
 
 
-def test_bfloat16_travels() -> None:
+def test_bfloat16_can_be_sent() -> None:
     array = np.array([1.5, -2.0], ml_dtypes.bfloat16)
     got = pb.ModelInferResponse.FromString(oip.encode_response("m", 1, {"y": array}))
     request = _with("BF16", (2,), got.raw_output_contents[0])
     assert oip.decode_request(request.SerializeToString()).inputs["x"].tolist() == [1.5, -2.0]
 
 
-def test_long_heads_are_read_too() -> None:
+def test_heads_too_long_for_the_cache_are_read() -> None:
     request = _with("INT32", (1,), b"\1\0\0\0")
     request.inputs[0].name = "n" * 1000
     request.outputs.add(name="o" * 1000)

@@ -124,7 +124,9 @@ def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
     ],
     ids=["native", "native answer", "oip", "tfs"],
 )
-def test_a_repeated_form_means_what_the_class_says(decode: Any, oracle: Any, messages: st.SearchStrategy[bytes]):
+def test_a_message_read_by_comparison_equals_the_generated_class(
+    decode: Any, oracle: Any, messages: st.SearchStrategy[bytes]
+):
     @settings(max_examples=150, deadline=None)
     @given(messages, st.data())
     def check(message: bytes, data: st.DataObject) -> None:
@@ -145,7 +147,7 @@ def test_a_repeated_form_means_what_the_class_says(decode: Any, oracle: Any, mes
 
 @settings(max_examples=100, deadline=None)
 @given(native_answers(), TEXT, st.booleans())
-def test_an_answer_of_a_stream_means_what_the_class_says(answer: bytes, request_id: str, large: bool):
+def test_a_stream_response_read_by_comparison_equals_the_generated_class(answer: bytes, request_id: str, large: bool):
     if large:
         x = np.arange(2000, dtype=np.float32)
         answer = native.encode_response("m", 1, "s", {"x": x}, request_id)
@@ -157,7 +159,7 @@ def test_an_answer_of_a_stream_means_what_the_class_says(answer: bytes, request_
         assert outcome(lambda _, said=decoded: said, b"") == outcome(lambda _, said=oracle: said, b"")
 
 
-def test_data_and_id_may_differ_and_all_else_may_not():
+def test_only_data_and_id_may_differ_within_a_form():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     first = native.decode_request(native.encode_request("f", {"x": x}, request_id="aa", outputs=("y",)))
     again = native.decode_request(native.encode_request("f", {"x": x + 1}, request_id="bb", outputs=("y",)))
@@ -175,7 +177,7 @@ def test_data_and_id_may_differ_and_all_else_may_not():
         assert native.decode_request(other).form is not first.form
 
 
-def test_ids_of_other_lengths_are_of_the_same_kind_and_read_together():
+def test_messages_with_ids_of_other_lengths_have_the_same_form():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     messages = [native.encode_request("k", {"x": x + n, "i": x}, request_id="a" * n) for n in (1, 3, 0)]
     forms = [native.decode_request(message).form for message in messages]
@@ -191,7 +193,7 @@ def test_ids_of_other_lengths_are_of_the_same_kind_and_read_together():
 
 
 @pytest.mark.parametrize("length", range(9))
-def test_arrays_are_aligned_wherever_the_data_begins(length: int):
+def test_aligned_gives_aligned_arrays_at_any_offset(length: int):
     x, i = np.arange(6, dtype=np.float64).reshape(2, 3), np.arange(2, dtype=np.int16)
     message = native.encode_request("m" * length, {"x": x, "i": i}, request_id="a")
     assert native.decode_request(message).form is not None
@@ -204,7 +206,7 @@ def test_arrays_are_aligned_wherever_the_data_begins(length: int):
         assert not inputs[name].flags.writeable
 
 
-def test_a_bool_that_is_neither_is_not_read_together():
+def test_messages_with_an_invalid_bool_are_not_joined():
     yes = native.encode_request("b", {"x": np.ones(3, np.bool_)})
     assert native.decode_request(yes).form is not None
     layout = native.LAYOUTS.match(yes)
@@ -222,7 +224,7 @@ def test_no_input_is_copied():
             assert np.may_share_memory(array, np.frombuffer(message, np.uint8))
 
 
-def test_an_id_that_stands_in_the_data_too_is_no_form():
+def test_a_message_whose_id_occurs_twice_has_no_layout():
     data = b'"\x01a' + b"0"  # the id's own field
     decoded = [
         native.decode_request(native.encode_request("twice", {"x": np.frombuffer(data, np.uint8)}, request_id="a"))
@@ -232,13 +234,13 @@ def test_an_id_that_stands_in_the_data_too_is_no_form():
     assert decoded[1].request_id == "a"
 
 
-def test_what_was_converted_is_no_form():
+def test_a_message_with_converted_values_has_no_layout():
     layouts: MessageLayouts[str] = MessageLayouts(0x22)
     assert layouts.learn(b"12345678", {"x": np.zeros(2, np.float32)}, "", "") is None
     assert layouts.learn(b"", {}, "", "") is None
 
 
-def test_forms_are_bounded():
+def test_layouts_are_bounded():
     layouts: MessageLayouts[int] = MessageLayouts(0x22)
 
     def learn(head: bytes, number: int) -> MessageLayout[int] | None:

@@ -18,7 +18,7 @@ def encode(array: np.ndarray, name: str = "t") -> bytes:
 
 
 @given(st.data())
-def test_numbers_come_back(data: st.DataObject):
+def test_numbers_are_decoded_as_they_were_encoded(data: st.DataObject):
     dtype = data.draw(st.sampled_from(NUMERIC))
     array = data.draw(hnp.arrays(dtype.numpy, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)))
     back = decode("t", dtype, array.shape, encode(array))
@@ -29,14 +29,14 @@ def test_numbers_come_back(data: st.DataObject):
 
 
 @given(hnp.arrays(object, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0), elements=st.binary(max_size=20)))
-def test_strings_come_back(array: np.ndarray):
+def test_strings_are_decoded_as_they_were_encoded(array: np.ndarray):
     back = decode("t", DType.STRING, array.shape, encode(array))
     assert back.tolist() == array.tolist()
     assert back.shape == array.shape
     assert not back.flags.writeable
 
 
-def test_bf16_comes_back():
+def test_bf16_is_decoded_as_it_was_encoded():
     array = np.array([[1.5, -2.0]], ml_dtypes.bfloat16)
     assert encode(array) == b"\xc0\x3f\x00\xc0"
     back = decode("t", DType.BF16, (1, 2), encode(array))
@@ -80,7 +80,7 @@ def test_text_and_fixed_width_strings():
 
 
 @pytest.mark.parametrize("element", [1, None, 2.5, ["a"], "\ud800"])
-def test_odd_elements_are_refused_by_name(element: object):
+def test_elements_of_other_types_are_refused_with_the_tensors_name(element: object):
     array = np.empty(1, object)
     array[0] = element
     with pytest.raises(TensorError, match="'words'"):
@@ -110,14 +110,14 @@ def test_odd_elements_are_refused_by_name(element: object):
         (DType.STRING, (0,), b"\0\0\0\0", "expected 0 bytes for 0 strings, got 4"),
     ],
 )
-def test_what_does_not_fit_is_refused(dtype: DType, shape: tuple[int, ...], data: bytes, text: str):
+def test_data_that_does_not_fit_the_shape_is_refused(dtype: DType, shape: tuple[int, ...], data: bytes, text: str):
     with pytest.raises(TensorError) as caught:
         decode("t", dtype, shape, data)
     assert text in str(caught.value)
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(-1, 4), max_size=3), st.sampled_from(list(DType)))
-def test_any_bytes_decode_or_are_refused(data: bytes, shape: list[int], dtype: DType):
+def test_any_bytes_are_decoded_or_refused(data: bytes, shape: list[int], dtype: DType):
     try:
         array = decode("t", dtype, tuple(shape), data)
     except TensorError:

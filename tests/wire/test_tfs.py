@@ -122,18 +122,20 @@ def agree(message: bytes) -> None:
 
 
 @given(honest())
-def test_what_tensorflow_writes_is_read_by_hand_and_right(message: bytes) -> None:
+def test_messages_of_tensorflow_are_recognised(message: bytes) -> None:
     assert plain(recognise_request(message)) == plain(fallback.decode_request(message))
 
 
 @given(anything())
-def test_any_message_is_read_as_the_class_reads_it(message: bytes) -> None:
+def test_any_message_is_read_like_the_generated_class(message: bytes) -> None:
     agree(message)
 
 
 @given(honest() | anything(), st.data())
 @settings(max_examples=300)
-def test_truncated_mutated_and_concatenated_messages_are_read_alike(message: bytes, data: st.DataObject) -> None:
+def test_truncated_mutated_and_concatenated_messages_are_read_like_the_generated_class(
+    message: bytes, data: st.DataObject
+) -> None:
     agree(message[: data.draw(st.integers(0, len(message)))])
     mutable = bytearray(message)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -189,7 +191,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("dtype", VALUES)
-def test_a_last_value_stands_for_all_that_are_missing(dtype: DType) -> None:
+def test_missing_values_equal_the_last_one(dtype: DType) -> None:
     first, last = VALUES[dtype]
     field = FIELD[dtype]
     few = array_of("x", _tensor(dtype, [2, 2], **{field: [first, last]}))
@@ -211,7 +213,7 @@ def test_half_values_are_bit_patterns(dtype: DType) -> None:
     assert array_of("x", _tensor(dtype, [2], half_val=wide)).tolist() == [1.5, -2]
 
 
-def test_content_counts_alone() -> None:
+def test_tensor_content_is_used_alone() -> None:
     tensor = _tensor(DType.FP32, [1], tensor_content=b"\0\0\x80\x3f", float_val=[7.0])
     assert array_of("x", tensor).tolist() == [1.0]
 
@@ -252,7 +254,7 @@ def test_refusals(tensor: tensor_pb2.TensorProto, text: str) -> None:
     assert text in str(caught.value)
 
 
-def test_what_is_filled_up_is_bounded_in_all_tensors_together() -> None:
+def test_filled_bytes_are_bounded_for_all_tensors_together() -> None:
     large = _tensor(DType.FP64, [MAX_FILLED // 16])
     whole = tfs.decode_request(_request(a=large, b=large))
     assert sum(array.nbytes for array in whole.inputs.values()) == MAX_FILLED
@@ -263,7 +265,7 @@ def test_what_is_filled_up_is_bounded_in_all_tensors_together() -> None:
 @pytest.mark.parametrize("content", [False, True])
 @pytest.mark.parametrize("dtype", list(DType))
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3), (0, 3)])
-def test_responses_come_back_equal(dtype: DType, shape: tuple[int, ...], content: bool) -> None:
+def test_responses_are_read_by_the_generated_class(dtype: DType, shape: tuple[int, ...], content: bool) -> None:
     array = np.full(shape, b"a\0", object) if dtype is DType.STRING else np.full(shape, 1, dtype.numpy)
     message = tfs.encode_response("m", 12, "serving_default", {"y": array, "": np.arange(3.0)}, content=content)
     got = pb.PredictResponse.FromString(message)
@@ -289,7 +291,7 @@ def test_packed_varints_are_protobufs(kind: Any, data: st.DataObject) -> None:
     assert packed_varints(array) == b"".join(varint(int(value)) for value in array)
 
 
-def test_many_varints_go_chunk_by_chunk() -> None:
+def test_many_varints_are_encoded_in_chunks() -> None:
     array = np.arange(-100_000, 100_000)
     assert packed_varints(array) == b"".join(varint(int(value)) for value in array)
 
@@ -304,7 +306,7 @@ def test_version_zero_is_a_version() -> None:
     assert answer.model_spec.HasField("version")
 
 
-def test_bfloat16_travels() -> None:
+def test_bfloat16_can_be_sent() -> None:
     array = np.array([1.5, -2.0], ml_dtypes.bfloat16)
     got = pb.PredictResponse.FromString(tfs.encode_response("m", 1, "", {"y": array}))
     assert array_of("y", got.outputs["y"]).tolist() == [1.5, -2.0]

@@ -68,7 +68,7 @@ print(float((np.array([1e-310]) * np.array([0.5]))[0]))
 """
 
 
-def test_a_model_without_denormals_takes_them_from_nobody_else(version: Path, write_onnx: Any) -> None:
+def test_a_session_that_flushes_denormals_does_not_affect_other_sessions(version: Path, write_onnx: Any) -> None:
     write_onnx(version / "model.onnx", [node("Relu", ["x"], ["y"])], [("x", T.FLOAT, ["N"])], [("y", T.FLOAT, ["N"])])
     done = subprocess.run(
         [sys.executable, "-c", FIRST_SESSION, str(version / "model.onnx")], capture_output=True, text=True, check=False
@@ -130,7 +130,7 @@ def test_no_more_threads_than_the_budget_are_started(version: Path, write_onnx: 
     assert len(os.listdir("/proc/self/task")) == before
 
 
-def test_a_model_that_waits_on_disk_answers(version: Path, write_onnx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_kept_on_disk_can_be_run(version: Path, write_onnx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_content, "SPOOLED_FROM", 1)
     write_onnx(
         version / "model.onnx",
@@ -180,7 +180,7 @@ class FakeSession:
         return [SimpleNamespace(ep_name=name) for name in self.used]
 
 
-def test_a_core_that_wants_other_arguments_is_run_through_its_session(version: Path, write_onnx: Any) -> None:
+def test_a_core_with_other_arguments_is_run_through_its_session(version: Path, write_onnx: Any) -> None:
     write_onnx(
         version / "model.onnx",
         [node("Identity", ["x"], ["y"])],
@@ -202,7 +202,7 @@ def test_a_core_that_wants_other_arguments_is_run_through_its_session(version: P
     instance.close()
 
 
-def test_another_device_than_asked_for_is_never_taken_silently() -> None:
+def test_a_session_on_another_device_is_a_load_error() -> None:
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     _check_device(FakeSession(both), "cuda:0")
     _check_device(FakeSession(both, used=("CPUExecutionProvider", "CUDAExecutionProvider")), "cuda:0")
@@ -253,7 +253,7 @@ def test_wrong_inputs_name_tensor_expected_and_got(version: Path, write_onnx: An
             run_once(model, wrong)
 
 
-def test_a_failing_run_writes_nothing_and_tells_one_line(
+def test_a_failing_run_prints_nothing_and_its_error_is_one_line(
     version: Path, write_onnx: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_onnx(

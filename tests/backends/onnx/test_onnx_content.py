@@ -28,7 +28,7 @@ def test_a_small_model_stays_in_memory() -> None:
     assert content.read() == PARTS
 
 
-def test_a_large_model_waits_on_disk_without_a_name(
+def test_a_large_model_is_kept_in_an_unnamed_file(
     spooled_from_little: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -62,7 +62,7 @@ def test_the_limit_is_the_sum_of_all_parts() -> None:
 
 
 @pytest.mark.parametrize("broken", ["no folder", "full disk"])
-def test_without_a_disk_it_stays_in_memory(
+def test_without_a_writable_disk_the_model_stays_in_memory(
     spooled_from_little: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str
 ) -> None:
     if broken == "no folder":
@@ -76,7 +76,7 @@ def test_without_a_disk_it_stays_in_memory(
 
 
 @pytest.mark.parametrize("size", [1, SPOOLED_FROM])
-def test_a_closed_content_gives_nothing(size: int) -> None:
+def test_a_closed_content_cannot_be_read(size: int) -> None:
     content = ModelContent(bytes(size), {}, nested=False)
     content.close()
     content.close()

@@ -58,7 +58,7 @@ def make(model: OnnxModel) -> Make:
 
 
 @pytest.mark.parametrize("kind", [DeviceInstance, GraphInstance])
-def test_answers_are_those_of_an_ordinary_run_and_stay(kind: type[DeviceInstance], make: Make) -> None:
+def test_outputs_equal_those_of_an_ordinary_run_and_do_not_change(kind: type[DeviceInstance], make: Make) -> None:
     instance = make(kind)
     assert isinstance(instance, Ahead)
     kept = []
@@ -89,7 +89,7 @@ def test_wrong_inputs_are_named(kind: type[DeviceInstance], make: Make) -> None:
     np.testing.assert_array_equal(instance.run(NAME, {"x": rows(1)})["y"], rows(2))
 
 
-def test_shapes_seen_before_go_through_their_graph_and_there_is_an_end_to_them(
+def test_known_shapes_run_through_their_graph_and_graphs_are_bounded(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_device, "_GRAPHS", 2)
@@ -122,7 +122,7 @@ def test_staging_memory_is_usable_where_there_is_no_page_locked_memory(make: Mak
     assert (staged.dtype, staged.shape, staged.flags.writeable) == (np.uint8, (12,), True)
 
 
-def test_which_instance_serves_which_placement(model: OnnxModel) -> None:
+def test_the_placement_decides_the_class_of_instance(model: OnnxModel) -> None:
     session = model.instance(Placement()).session  # type: ignore[attr-defined]
     (signature,) = model.signatures
     assert type(_instance(session, signature, "cpu", graph=False)) is OnnxInstance
@@ -131,7 +131,7 @@ def test_which_instance_serves_which_placement(model: OnnxModel) -> None:
     assert model.traits.overlaps == 2
 
 
-def test_graphs_are_asked_for_by_their_own_option_and_need_cuda(model: OnnxModel) -> None:
+def test_cuda_graphs_have_their_own_option_and_need_cuda(model: OnnxModel) -> None:
     with pytest.raises(LoadError, match=r"'cuda_graph' needs a CUDA device.*instances.device"):
         _providers(ort, "cpu", OnnxOptions.read({"cuda_graph": True}))
     with pytest.raises(LoadError, match="set cuda_graph instead"):

@@ -64,7 +64,7 @@ def refer(path: Path, name: str, **entries: str | None) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(LIGHT.glob("*.onnx")), ids=lambda p: p.stem)
-def test_reads_what_the_onnx_package_reads(path: Path) -> None:
+def test_the_header_agrees_with_the_onnx_package(path: Path) -> None:
     graph = onnx.load(str(path)).graph
     found = header_of(path)
     assert found == read_header(MemorySource(path.read_bytes()))
@@ -95,7 +95,7 @@ def test_a_file_larger_than_the_window_is_read_in_pieces(version: Path, write_on
 # ---- cut short
 
 
-def test_every_cut_is_noticed(version: Path, write_onnx: Any) -> None:
+def test_every_truncation_is_detected(version: Path, write_onnx: Any) -> None:
     path = linear(version, write_onnx, None)
     whole = path.read_bytes()
     backend = OnnxBackend()
@@ -107,14 +107,14 @@ def test_every_cut_is_noticed(version: Path, write_onnx: Any) -> None:
             open_it(version)
 
 
-def test_zeros_that_a_copy_has_not_reached_are_a_cut(version: Path, write_onnx: Any) -> None:
+def test_zeros_at_the_end_count_as_truncated(version: Path, write_onnx: Any) -> None:
     path = linear(version, write_onnx, None)
     whole = path.read_bytes()
     path.write_bytes(b"\0" * len(whole))
     assert "zeros" in str(OnnxBackend().complete(path))
 
 
-def test_other_bytes_are_refused_not_awaited(version: Path) -> None:
+def test_other_bytes_are_malformed_not_truncated(version: Path) -> None:
     path = version / "model.onnx"
     path.write_bytes(b"\x80\x04\x95 this is a pickle, say")
     with pytest.raises(LoadError):
@@ -161,7 +161,7 @@ def test_external_data_is_found_and_measured(version: Path, write_onnx: Any) -> 
         open_it(version)
 
 
-def test_a_length_that_is_not_told_comes_from_the_shape(version: Path, write_onnx: Any) -> None:
+def test_a_missing_length_is_computed_from_the_shape(version: Path, write_onnx: Any) -> None:
     path = linear(version, write_onnx)
     refer(path, "w", length=None)
     refer(path, "b", length=None)
@@ -179,7 +179,7 @@ def test_external_data_in_a_folder_beside_the_model(version: Path, write_onnx: A
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../other.bin", "a/../../b.bin", ""])
-def test_external_data_never_leads_out_of_the_directory(version: Path, write_onnx: Any, location: str) -> None:
+def test_external_data_outside_the_directory_is_refused(version: Path, write_onnx: Any, location: str) -> None:
     path = linear(version, write_onnx)
     refer(path, "w", location=location)
     (version.parent / "other.bin").write_bytes(b"\0" * 99999)
@@ -189,13 +189,13 @@ def test_external_data_never_leads_out_of_the_directory(version: Path, write_onn
 
 
 @pytest.mark.parametrize("wrong", [{"offset": "x"}, {"length": "many"}, {"offset": "-4"}, {"length": "-1"}])
-def test_an_offset_that_is_no_number_is_refused(version: Path, write_onnx: Any, wrong: dict[str, str]) -> None:
+def test_an_offset_that_is_not_a_number_is_refused(version: Path, write_onnx: Any, wrong: dict[str, str]) -> None:
     refer(linear(version, write_onnx), "w", **wrong)
     with pytest.raises(LoadError, match="'w'"):
         open_it(version)
 
 
-def test_external_data_within_nodes_and_subgraphs_counts(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_data_of_nodes_and_subgraphs_is_found(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants of branches and of nodes may lie in other files too."""
 
     def outside(name: str, location: str) -> Any:

@@ -24,7 +24,7 @@ T = onnx.TensorProto
 node = onnx.helper.make_node
 
 
-def test_dimensions_are_numbers_or_open(version: Path, write_onnx: Any) -> None:
+def test_dimensions_are_fixed_or_of_any_size(version: Path, write_onnx: Any) -> None:
     write_onnx(
         version / "model.onnx",
         [node("Identity", ["x"], ["y"])],
@@ -37,7 +37,7 @@ def test_dimensions_are_numbers_or_open(version: Path, write_onnx: Any) -> None:
     assert model.traits.max_batch is None
 
 
-def test_a_fixed_batch_is_told(version: Path, write_onnx: Any) -> None:
+def test_a_fixed_batch_is_in_the_traits(version: Path, write_onnx: Any) -> None:
     write_onnx(
         version / "model.onnx",
         [node("Add", ["x", "s"], ["y"])],
@@ -47,7 +47,7 @@ def test_a_fixed_batch_is_told(version: Path, write_onnx: Any) -> None:
     assert open_model(version).traits.max_batch == 1
 
 
-def test_an_output_that_the_file_leaves_open_is_inferred(version: Path, write_onnx: Any) -> None:
+def test_an_output_without_a_declared_type_is_inferred(version: Path, write_onnx: Any) -> None:
     write_onnx(
         version / "model.onnx",
         [node("Identity", ["x"], ["y"]), node("Reshape", ["x", "s"], ["z"])],
@@ -98,7 +98,7 @@ def test_initializers_among_the_inputs_are_no_inputs(version: Path, write_onnx: 
 
 
 @pytest.mark.parametrize("name", ["serving_default_input_2:0", "a/b{c}", "4195", "ünï", "with space"])
-def test_any_name_goes(version: Path, write_onnx: Any, name: str) -> None:
+def test_names_may_have_any_characters(version: Path, write_onnx: Any, name: str) -> None:
     write_onnx(
         version / "model.onnx",
         [node("Identity", [name], [f"{name}_out"])],
@@ -151,7 +151,7 @@ def kinds() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("kind", "text"), list(kinds()))
-def test_what_cannot_travel_is_refused_with_its_name_and_type(
+def test_tensors_that_cannot_be_sent_are_refused_with_name_and_type(
     version: Path, write_onnx: Any, kind: Any, text: str
 ) -> None:
     typed(write_onnx, version / "model.onnx", kind)

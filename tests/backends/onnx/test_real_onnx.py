@@ -40,7 +40,7 @@ def windows(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.stack([padded[i * WINDOW : i * WINDOW + WINDOW + CONTEXT] for i in range(count)])
 
 
-def test_silero_hears_speech_and_no_noise(version: Path) -> None:
+def test_silero_finds_speech_and_not_noise(version: Path) -> None:
     """A scalar input, and state that batches on its second axis."""
     with served(package_file("silero_vad", "data", "silero_vad.onnx"), version) as (model, instance):
         specs = {s.name: s for s in model.signatures[0].inputs}
@@ -63,7 +63,7 @@ def test_silero_hears_speech_and_no_noise(version: Path) -> None:
         assert probabilities(noise()).max() < 0.1
 
 
-def test_silero_sequence_is_time_first_and_agrees_with_the_stateful_one(version: Path) -> None:
+def test_silero_sequence_is_time_first_and_agrees_with_the_stateful_model(version: Path) -> None:
     """Its first dimension is open and is no batch axis."""
     file = package_file("silero_vad", "data", "silero_vad_16k_sequence.onnx")
     with served(file, version) as (model, instance):
@@ -152,7 +152,7 @@ def test_the_datasets_of_onnxruntime_answer(version: Path, name: str, shape: tup
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "resnet50", "densenet121"])
-def test_light_image_networks_run(version: Path, name: str) -> None:
+def test_small_image_networks_run(version: Path, name: str) -> None:
     """Real graphs with constant weights: ImageNet's 1,000 classes, one row at a time."""
     file = package_file("onnx", "backend", "test", "data", "light", f"light_{name}.onnx")
     with served(file, version) as (model, instance):

@@ -55,7 +55,7 @@ def test_every_signature_is_served_the_default_first_and_the_init_op_hidden(vers
             instance.run("nope", {"x": X})
 
 
-def test_a_sparse_input_keeps_only_its_own_signature_from_being_served(version: Path) -> None:
+def test_a_sparse_input_excludes_only_its_own_signature(version: Path) -> None:
     v1 = tf.compat.v1
     version.rmdir()
     with tf.Graph().as_default(), v1.Session() as session:
@@ -73,7 +73,7 @@ def test_a_sparse_input_keeps_only_its_own_signature_from_being_served(version: 
         np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
 
 
-def test_a_declaration_narrows_and_never_contradicts(version: Path) -> None:
+def test_a_declaration_may_narrow_but_not_contradict(version: Path) -> None:
     doubling(version)
     x = TensorSpec("x", DType.FP32, (2, -1))
     with served(version, Signature("serving_default", (x,), ())) as (model, instance):
@@ -104,9 +104,7 @@ class _Scaled(tf.Module):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_what_a_signature_has_a_value_for_may_be_left_out(
-    version: Path, monkeypatch: pytest.MonkeyPatch, eager: bool
-) -> None:
+def test_inputs_with_default_values_are_optional(version: Path, monkeypatch: pytest.MonkeyPatch, eager: bool) -> None:
     module = _Scaled()
     tf.saved_model.save(module, str(version), signatures={"serving_default": module.run})
     if eager:
@@ -124,7 +122,7 @@ def test_what_a_signature_has_a_value_for_may_be_left_out(
             instance.run("serving_default", {"k": np.array(5, np.float32)})
 
 
-def test_an_input_without_a_value_is_not_optional_whatever_is_declared(version: Path) -> None:
+def test_a_declaration_cannot_make_an_input_optional(version: Path) -> None:
     doubling(version)
     may_lack = TensorSpec("x", DType.FP32, None, optional=True)
     with served(version, Signature("serving_default", (may_lack,), ())) as (model, instance):
@@ -133,7 +131,7 @@ def test_an_input_without_a_value_is_not_optional_whatever_is_declared(version: 
             instance.run("serving_default", {})
 
 
-def test_scalars_and_bare_values_come_back_as_arrays(version: Path) -> None:
+def test_scalars_and_bare_values_are_returned_as_arrays(version: Path) -> None:
     save(
         version,
         tf.Module(),
@@ -202,7 +200,7 @@ def test_a_vocabulary_table_answers_after_its_files_are_gone(version: Path, tmp_
             assert got["loud"].tolist() == [b"TWO", b"ZERO", b"NINE", b""]
 
 
-def test_a_model_that_counts_is_stateful_and_its_instances_share_the_count(version: Path) -> None:
+def test_a_counting_model_is_stateful_and_its_instances_share_the_count(version: Path) -> None:
     module = tf.Module()
     module.count = tf.Variable(0, dtype=tf.int64)
     save(
@@ -243,7 +241,9 @@ def test_a_tensorflow_1_model_loads(version: Path) -> None:
 # ---- the fallback, threads, errors
 
 
-def test_what_the_session_refuses_is_loaded_eagerly_and_told(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_the_session_refuses_is_loaded_eagerly_with_a_note(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     doubling(version)
     monkeypatch.setattr(tensorflow_model, "SessionRunner", _refuse)
     with served(version) as (model, instance):
@@ -253,7 +253,7 @@ def test_what_the_session_refuses_is_loaded_eagerly_and_told(version: Path, monk
             instance.run("serving_default", {"x": X[0]})
 
 
-def test_the_first_model_sizes_the_pool_and_others_are_told(version: Path) -> None:
+def test_the_first_model_sizes_the_thread_pool_and_others_get_a_note(version: Path) -> None:
     doubling(version)
     backend = TensorFlowBackend()
     with served(version, backend=backend) as (first, _):

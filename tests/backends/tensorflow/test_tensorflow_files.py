@@ -21,7 +21,7 @@ pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.heavy
 
 
-def test_half_copied_models_are_told_by_what_is_missing(version: Path, tmp_path: Path) -> None:
+def test_incomplete_copies_are_detected_by_the_missing_files(version: Path, tmp_path: Path) -> None:
     doubling(version)
     whole = tmp_path / "whole"
     shutil.copytree(version, whole)
@@ -59,7 +59,7 @@ def test_half_copied_models_are_told_by_what_is_missing(version: Path, tmp_path:
     assert "variables.data-00001-of-00002 is missing" in str(tensorflow_files.missing(version))
 
 
-def test_a_cut_shard_never_answers(version: Path) -> None:
+def test_a_truncated_shard_never_answers(version: Path) -> None:
     doubling(version)
     shard = version / "variables" / "variables.data-00000-of-00001"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -68,7 +68,7 @@ def test_a_cut_shard_never_answers(version: Path) -> None:
     assert "Traceback" not in str(refused.value)
 
 
-def test_layouts_are_told_apart_and_other_formats_refused(version: Path) -> None:
+def test_layouts_are_distinguished_and_other_formats_refused(version: Path) -> None:
     doubling(version)
     backend = TensorFlowBackend()
     shutil.copytree(version, version / "model.savedmodel")

@@ -39,7 +39,7 @@ def export(version: Path, module: Any, args: tuple[Any, ...], shapes: Any, **kwa
     torch.export.save(program, version / "model.pt2")
 
 
-def test_an_exported_program_tells_everything(version: Path) -> None:
+def test_an_exported_program_describes_its_signature(version: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=7)
     net = Net()
     extra = {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}
@@ -148,7 +148,7 @@ def test_pickles_inside_an_exported_program_are_refused(version: Path, tmp_path:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling an AOTInductor package needs a C++ compiler")
-def test_an_aotinductor_package_is_told_apart_and_answers(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aotinductor_package_is_recognised_and_runs(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(version.parent / "inductor"))
     module = torch.nn.Linear(2, 3).eval()
     program = torch.export.export(

@@ -80,7 +80,7 @@ def expected(net: Any, x: np.ndarray[Any, Any] = X) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_channels_last_lays_weights_and_inputs_out_and_answers_the_same(
+def test_channels_last_changes_the_layout_and_not_the_outputs(
     version: Path, net: Any, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(version, net, kind)
@@ -103,9 +103,7 @@ def test_channels_last_lays_weights_and_inputs_out_and_answers_the_same(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_autocast_computes_in_the_narrow_type_and_answers_in_the_declared_one(
-    version: Path, net: Any, kind: str
-) -> None:
+def test_autocast_computes_in_the_narrow_type_and_returns_the_declared_type(version: Path, net: Any, kind: str) -> None:
     write(version, net, kind)
     with served(version, autocast="bf16") as instance:
         got = answer(instance)
@@ -153,7 +151,9 @@ def test_wrong_options_are_refused_with_what_was_expected(
         open_model(version, **options)
 
 
-def test_what_this_machine_cannot_do_fails_the_load(version: Path, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_that_this_machine_does_not_support_fails_the_load(
+    version: Path, net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(version, net, "export")
     monkeypatch.setattr(torch_options.shutil, "which", lambda name: None)
     with pytest.raises(LoadError, match=r"'compile' needs a C\+\+ compiler.*no g\+\+ or clang\+\+"):

@@ -39,7 +39,7 @@ class Kinds(torch.nn.Module):  # type: ignore[misc,name-defined]
         return y * 2 if twice else y
 
 
-def test_python_arguments_are_fed_from_scalars_and_have_their_defaults(version: Path) -> None:
+def test_python_arguments_come_from_scalars_and_have_their_defaults(version: Path) -> None:
     script(version, Kinds())
     with served(version) as (model, instance):
         specs = {s.name: (s.dtype, s.shape, s.optional) for s in model.signatures[0].inputs}
@@ -77,7 +77,7 @@ class Pair(torch.nn.Module):  # type: ignore[misc,name-defined]
         return a - b, (a, b)
 
 
-def test_triton_names_say_which_argument_and_output_is_meant(version: Path) -> None:
+def test_numbered_names_of_triton_refer_to_arguments_and_outputs(version: Path) -> None:
     script(version, Pair())
     declared = signature([spec("IN__1"), spec("IN__0")], [spec("OUT__2"), spec("OUT__0")])
     with served(version, declared) as (_, instance):
@@ -88,7 +88,7 @@ def test_triton_names_say_which_argument_and_output_is_meant(version: Path) -> N
         open_model(version, signature([spec("a"), spec("b")], [spec("OUT__7")]))
 
 
-def test_names_that_say_nothing_go_by_their_order(version: Path) -> None:
+def test_unknown_names_are_assigned_in_order(version: Path) -> None:
     """As in Triton, whose configurations name tensors as they like."""
     script(version, Pair())
     with served(version, signature([spec("left"), spec("right")], [spec("diff")])) as (model, instance):
@@ -99,7 +99,7 @@ def test_names_that_say_nothing_go_by_their_order(version: Path) -> None:
             open_model(version, signature([spec(name) for name in names], [spec("diff")]))
 
 
-def test_what_the_method_needs_is_not_optional_whatever_is_declared(version: Path) -> None:
+def test_a_declaration_cannot_make_an_argument_optional(version: Path) -> None:
     script(version, Pair())
     may_lack = TensorSpec("b", F, None, optional=True)
     with served(version, signature([spec("a"), may_lack], [spec("diff")])) as (model, instance):
@@ -122,7 +122,7 @@ class Keyed(torch.nn.Module):  # type: ignore[misc,name-defined]
         return {"sum": parts["a"] + parts["b"], "a": parts["a"]}
 
 
-def test_dictionaries_of_tensors_go_by_the_declared_names(version: Path) -> None:
+def test_dictionaries_of_tensors_use_the_declared_names(version: Path) -> None:
     script(version, Keyed())
     with pytest.raises(LoadError, match=r"model\.yaml.*\nsignatures:\n"):
         open_model(version)
@@ -146,7 +146,7 @@ def test_lists_of_tensors_are_filled_in_the_declared_order(version: Path) -> Non
         np.testing.assert_array_equal(got["first"], 3 * X)
 
 
-def test_an_output_of_another_type_than_declared_is_an_error_not_a_lie(version: Path) -> None:
+def test_an_output_of_another_type_than_declared_is_an_error(version: Path) -> None:
     script(version, Pair())
     wrong = signature([spec("a"), spec("b")], [spec("y", dtype=LONG)])
     message = r"'y' is declared as INT64.*float32"
@@ -213,7 +213,7 @@ class Counter(torch.nn.Module):  # type: ignore[misc,name-defined]
     ("method", "stateful", "writes"),
     [("serving_default", True, False), ("add", True, False), ("pure", False, False), ("clobber", False, True)],
 )
-def test_the_graph_tells_state_and_writes(version: Path, method: str, stateful: bool, writes: bool) -> None:
+def test_state_and_writes_are_found_in_the_graph(version: Path, method: str, stateful: bool, writes: bool) -> None:
     script(version, Counter())
     model = open_model(version, signature([spec("x")], [spec("y", None)], method))
     assert (model.traits.stateful, model.traits.may_write_inputs) == (stateful, writes)
@@ -221,7 +221,7 @@ def test_the_graph_tells_state_and_writes(version: Path, method: str, stateful: 
     model.close()
 
 
-def test_state_belongs_to_the_instance_and_answers_to_the_caller(version: Path) -> None:
+def test_each_instance_has_its_own_state_and_outputs_belong_to_the_caller(version: Path) -> None:
     script(version, Counter())
     with served(version, signature([spec("x")], [spec("y", None)], "add")) as (model, first):
         one = first.run("add", {"x": np.ones((1, 2), np.float32)})["y"]
@@ -238,7 +238,7 @@ def test_an_unknown_method_is_refused_with_the_known_ones(version: Path) -> None
         open_model(version, signature([spec("x")], [spec("y")], "nope"))
 
 
-def test_training_mode_is_left_and_told(version: Path) -> None:
+def test_a_module_in_training_mode_is_evaluated_with_a_note(version: Path) -> None:
     class Noisy(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
@@ -267,7 +267,7 @@ class Raising(torch.nn.Module):  # type: ignore[misc,name-defined]
         return x
 
 
-def test_a_models_own_exceptions_say_whose_fault_it_is(version: Path) -> None:
+def test_exceptions_of_the_model_are_classified(version: Path) -> None:
     script(version, Raising())
     with served(version) as (_, instance):
         with pytest.raises(InvalidInput, match=r"inputs: at most two rows$"):
@@ -277,7 +277,7 @@ def test_a_models_own_exceptions_say_whose_fault_it_is(version: Path) -> None:
         assert not isinstance(failed.value, InvalidInput)
 
 
-def test_a_wrong_size_without_declared_shapes_is_the_callers_fault(version: Path) -> None:
+def test_a_wrong_size_without_declared_shapes_is_invalid_input(version: Path) -> None:
     script(version, torch.nn.Linear(2, 3))
     with served(version) as (model, instance):
         (name,) = [s.name for s in model.signatures[0].inputs]
@@ -318,14 +318,14 @@ def test_pickles_are_refused_and_never_loaded(version: Path, tmp_path: Path) -> 
     assert not ran.exists()
 
 
-def test_torchscript_under_another_name_is_told_its_name(version: Path) -> None:
+def test_torchscript_under_another_name_is_refused_with_the_right_name(version: Path) -> None:
     script(version, torch.nn.Identity())
     (version / "model.pt").rename(version / "model.pth")
     with pytest.raises(LoadError, match=r"model\.pth is a TorchScript: name it model\.pt"):
         TorchBackend().find(version)
 
 
-def test_two_artefacts_and_cut_files_are_told(version: Path) -> None:
+def test_two_artefacts_and_truncated_files_are_reported(version: Path) -> None:
     backend = TorchBackend()
     script(version, torch.nn.Linear(2, 2))
     shutil.copyfile(version / "model.pt", version / "model.pt2")
@@ -343,7 +343,7 @@ def test_two_artefacts_and_cut_files_are_told(version: Path) -> None:
     assert backend.complete(version / "gone.pt") == "gone.pt is missing"
 
 
-def test_freezing_keeps_the_answers(version: Path) -> None:
+def test_freezing_does_not_change_the_outputs(version: Path) -> None:
     script(version, torch.nn.Linear(2, 3))
     with served(version) as (_, plain), served(version, freeze=True) as (_, frozen):
         np.testing.assert_allclose(
