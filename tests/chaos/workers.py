@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from chaos.scenario import ANY, UNAVAILABLE, Scenario
 from chaos.stage import LIMIT, Setup, Stage
-from support.group import whole, workers
+from support.group import wait_all_serve, workers
 from support.waiting import eventually
 
 _GROUP = Setup(sets=("server.workers=2", "grpc.max_connection_age=1s"))
@@ -52,11 +52,11 @@ class _GroupWorker(Scenario):
 
     def strike(self, stage: Stage) -> None:
         assert stage.server is not None
-        victim = min(whole(stage.server))
+        victim = min(wait_all_serve(stage.server))
         os.kill(victim, self.number)
         server = stage.server
         eventually(lambda: victim not in workers(server), "it is gone", stage.tail, LIMIT)
-        whole(server)
+        wait_all_serve(server)
 
 
 class GroupWorkerKilled(_GroupWorker):

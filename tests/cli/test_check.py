@@ -68,18 +68,18 @@ def test_ignored_and_different_settings_of_a_triton_configuration_are_shown(cli,
     (repository / "prepare" / "config.pbtxt").write_text(TRITON)
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 0, done.out + done.err
-    said = lines(done.out)
-    assert "prepare 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in said
+    shown = lines(done.out)
+    assert "prepare 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in shown
     for field in (
         "input.allow_ragged_batch",
         "instance_group.rate_limiter",
         "response_cache",
         "parameters 'FORCE'",
     ):
-        assert f"prepare ignored config.pbtxt: {field}" in said, field
-    assert "prepare differs config.pbtxt: batching is trusted, not proven: max_batch_size is 8" in said
-    assert any("timeout_action DELAY" in line and "ignored" in line for line in said)
-    assert "settings ignored" in said[-1]
+        assert f"prepare ignored config.pbtxt: {field}" in shown, field
+    assert "prepare differs config.pbtxt: batching is trusted, not proven: max_batch_size is 8" in shown
+    assert any("timeout_action DELAY" in line and "ignored" in line for line in shown)
+    assert "settings ignored" in shown[-1]
 
 
 def test_findings_as_json(cli, repository: Path) -> None:

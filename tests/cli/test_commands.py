@@ -193,7 +193,7 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (("predict", "m"), 2, "no --input"),
         (("predict", "m", "-i", "x=[1,"), 2, "no valid JSON"),
@@ -221,10 +221,10 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
         (("unload", "m", "--outputs"), 2, "inferd unload: error: unrecognized arguments: --outputs"),
     ],
 )
-def test_every_error_is_one_line_with_its_exit_code(inferd, arguments, code, told):
+def test_every_error_is_one_line_with_its_exit_code(inferd, arguments, code, message):
     done = inferd(*arguments)
     assert done.code == code
-    assert told in done.err
+    assert message in done.err
     assert done.out == ""
     if "usage:" not in done.err:
         assert done.err.startswith("inferd: ")

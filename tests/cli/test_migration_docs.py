@@ -37,10 +37,10 @@ def output_of(guide: str, command: str) -> list[str]:
 def run(cli, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs the command. For `serve`, runs `check` with the same flags."""
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command)
-    assert words[0] == "inferd"
-    assert words[1] in ("serve", "check")
-    return cli("check", *words[2:])
+    arguments = shlex.split(command)
+    assert arguments[0] == "inferd"
+    assert arguments[1] in ("serve", "check")
+    return cli("check", *arguments[2:])
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def test_from_triton(cli, triton: Path, command: str, monkeypatch: pytest.Monkey
     done = run(cli, command, triton, monkeypatch)
     assert done.code == 0, done.out + done.err
     if "check" in command:
-        said = [" ".join(line.split()) for line in done.out.splitlines()]
-        assert sorted(said) == sorted(output_of("migration-triton.md", command))
+        shown = [" ".join(line.split()) for line in done.out.splitlines()]
+        assert sorted(shown) == sorted(output_of("migration-triton.md", command))
 
 
 @pytest.mark.heavy
@@ -89,8 +89,8 @@ def test_from_tensorflow_serving(cli, serving: Path, command: str, monkeypatch: 
     done = run(cli, command, serving, monkeypatch)
     assert done.code == 0, done.out + done.err
     if "check" in command:
-        said = [" ".join(line.split()) for line in done.out.splitlines()]
-        assert said == output_of("migration-tensorflow-serving.md", command)
+        shown = [" ".join(line.split()) for line in done.out.splitlines()]
+        assert shown == output_of("migration-tensorflow-serving.md", command)
 
 
 def test_the_guides_contain_commands() -> None:

@@ -40,7 +40,7 @@ def test_an_empty_file_has_no_settings():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("a: 1\na: 2\n", "f.yaml:2: a: expected every key once"),
         ("a: [1\n", "f.yaml:2: expected YAML"),
@@ -54,8 +54,8 @@ def test_an_empty_file_has_no_settings():
         ("a: \x00", "expected YAML"),
     ],
 )
-def test_errors_name_the_line(text, words):
-    assert words in problem(text)
+def test_errors_name_the_line(text, message):
+    assert message in problem(text)
 
 
 def test_aliases_are_expanded_up_to_a_bound():

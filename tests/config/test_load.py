@@ -129,7 +129,7 @@ def test_a_higher_layer_can_unset(file):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("server:\n  lisen: [a:1]\n", "config.yaml:2: server.lisen: expected a known key, got an unknown one; did you mean server.listen?"),  # noqa: E501
         ("max_message: 1MiB\n", "did you mean grpc.max_message?"),
@@ -147,8 +147,8 @@ def test_a_higher_layer_can_unset(file):
         ("instances: {device: [cpu, gpu]}\n", "instances.device[1]: expected cpu, cuda:N or auto, got 'gpu'"),
     ],
 )  # fmt: skip
-def test_errors_name_place_key_expected_got_and_the_nearest_key(file, text, words):
-    assert words in errors(file(text))
+def test_errors_name_place_key_expected_got_and_the_nearest_key(file, text, message):
+    assert message in errors(file(text))
 
 
 def test_errors_name_the_variable_or_the_flag():
@@ -268,19 +268,19 @@ def test_everything_overrides_the_defaults():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("unix:", "expected a path after unix:, got 'unix:'"),
         ("localhost:", "expected HOST:PORT"),
         ("[a:1, {}]", "text"),
     ],
 )
-def test_text_that_yaml_reads_as_a_mapping_is_text_for_a_key_that_takes_none(text, told):
-    assert told in errors(None, {}, [f"server.listen={text}"])
+def test_text_that_yaml_reads_as_a_mapping_is_text_for_a_key_that_takes_none(text, message):
+    assert message in errors(None, {}, [f"server.listen={text}"])
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("max_message=2GiB", "grpc.max_message: expected at most 2147483647B, which is gRPC's own bound, got"),
         ("max_metadata=3GiB", "at most 2147483647B"),
@@ -291,11 +291,11 @@ def test_text_that_yaml_reads_as_a_mapping_is_text_for_a_key_that_takes_none(tex
         ("max_streams_per_connection=9999999999", "at most 2147483647"),
     ],
 )
-def test_values_beyond_32_bits_are_refused_for_grpc(setting, told):
-    assert told in errors(None, {}, [f"grpc.{setting}"])
+def test_values_beyond_32_bits_are_refused_for_grpc(setting, message):
+    assert message in errors(None, {}, [f"grpc.{setting}"])
 
 
 def test_a_refused_item_is_reported_once():
-    told = errors(None, {}, ["models.m.version_policy={specific: [-1]}"])
-    assert told.count("expected") == 1, told
-    assert "specific[0]: expected greater than or equal to 0, got -1" in told
+    shown = errors(None, {}, ["models.m.version_policy={specific: [-1]}"])
+    assert shown.count("expected") == 1, shown
+    assert "specific[0]: expected greater than or equal to 0, got -1" in shown

@@ -121,7 +121,7 @@ def test_the_thread_count_is_read_from_parameters():
 
 
 @pytest.mark.parametrize(
-    ("pbtxt", "words"),
+    ("pbtxt", "text"),
     [
         ({"sequence_batching": {"direct": {}}}, "sequence_batching"),
         ({"parameters": {"FOO": {"string_value": "1"}}}, "'FOO'"),
@@ -139,8 +139,8 @@ def test_the_thread_count_is_read_from_parameters():
         ({"output": [x()]}, "output is not honoured without input"),
     ],
 )
-def test_fields_that_are_not_honoured_are_noted(pbtxt, words):
-    assert any(words in note for note in translate("m", pbtxt).notes)
+def test_fields_that_are_not_honoured_are_noted(pbtxt, text):
+    assert any(text in note for note in translate("m", pbtxt).notes)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_answers_come_from_another_process(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "reason"),
     [
         (Fault.CRASH, "was killed by signal 11 (SIGSEGV)"),
         (Fault.EXIT, "ended with exit code 3"),
@@ -58,11 +58,11 @@ def test_answers_come_from_another_process(load: Load) -> None:
         (Fault.PROTOCOL, "broke the connection"),
     ],
 )
-def test_the_end_of_a_worker_fails_only_its_own_requests(load: Load, fault: Fault, words: str) -> None:
+def test_the_end_of_a_worker_fails_only_its_own_requests(load: Load, fault: Fault, reason: str) -> None:
     servable, other = load("m", hang="2s"), load("other")
     with pytest.raises(Unavailable) as failed:
         ask(servable, ask_for(fault))
-    assert failed.value.message.startswith("model 'm' version 1: its worker process " + words)
+    assert failed.value.message.startswith("model 'm' version 1: its worker process " + reason)
     assert failed.value.accepted, "it may have reached the model"
     assert failed.value.retry_after is not None
     assert servable.worker.lost
@@ -209,17 +209,17 @@ def test_workers_ignore_the_servers_signals(load: Load) -> None:
 
 
 def test_an_exception_is_the_same_as_in_process(load: Load) -> None:
-    words = []
+    messages = []
     for isolation in ("none", "process"):
         servable = load(isolation, isolation=isolation)
         with pytest.raises(ExecutionFailed) as failed:
             ask(servable, ask_for(Fault.RAISE))
-        words.append(failed.value.message.replace(isolation, "m"))
+        messages.append(failed.value.message.replace(isolation, "m"))
         with pytest.raises(ExecutionFailed):
             ask(servable, ask_for(Fault.LEAVE))
         answers(servable)
-    assert words[0] == words[1]
-    assert "unexpected KeyError" in words[0]
+    assert messages[0] == messages[1]
+    assert "unexpected KeyError" in messages[0]
 
 
 def test_a_batch_lost_in_a_crash_is_not_run_again(load: Load) -> None:

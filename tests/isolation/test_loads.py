@@ -55,19 +55,19 @@ def test_a_refused_version_has_the_same_error_as_in_the_servers_process(load: Lo
 def test_an_unreadable_artefact_has_the_same_error_as_in_the_servers_process(loader: Loader, tmp_path: Path) -> None:
     version = write(tmp_path / "m" / "1")
     (version / "model.faulty").write_bytes(b"\xff\xfe")
-    words = []
+    messages = []
     for isolation in ("process", "none"):
         disk = VersionOnDisk(1, version, read_tree(version))
         request = LoadRequest(ServableId("m", 1), 1, disk, ModelConfig(isolation=isolation))
         with pytest.raises(LoadError) as refused:
             loader.load(request, Cancellation())
-        words.append(str(refused.value))
-    assert words[0] == words[1]
-    assert words[0].startswith("UnicodeDecodeError")
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("UnicodeDecodeError")
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "reason"),
     [
         (Fault.CRASH, "the worker process was killed by signal 11 (SIGSEGV)"),
         (Fault.EXIT, "the worker process ended with exit code 3"),
@@ -75,10 +75,10 @@ def test_an_unreadable_artefact_has_the_same_error_as_in_the_servers_process(loa
         (Fault.PROTOCOL, "the worker process broke the connection"),
     ],
 )
-def test_a_worker_that_ends_while_it_loads_is_a_failed_load(load: Load, fault: Fault, words: str) -> None:
+def test_a_worker_that_ends_while_it_loads_is_a_failed_load(load: Load, fault: Fault, reason: str) -> None:
     before = children()
     start = "2s" if fault is Fault.HANG else "60s"  # on a busy machine its interpreter alone may take 2 s to start
-    assert refusal(load, fault.name, start=start).startswith(words)
+    assert refusal(load, fault.name, start=start).startswith(reason)
     assert children() == before
 
 

@@ -130,8 +130,8 @@ def test_a_crash_of_a_plug_in_is_reported_to_clients_and_log(tmp_path: Path, mon
         Client(server.address, retry=NO_RETRIES) as client,
     ):
         client.predict("shaky", ask_for(Fault.SPEAK))
-        for words in ("a line on standard output", "a line on standard error"):
-            line = eventually(lambda words=words: _line(server, words), "the worker's line in the log", server.tail)
+        for text in ("a line on standard output", "a line on standard error"):
+            line = eventually(lambda text=text: _line(server, text), "the worker's line in the log", server.tail)
             assert '"model":"shaky"' in line
             assert "worker says" in line
         with pytest.raises(Unavailable) as failed:
@@ -142,8 +142,8 @@ def test_a_crash_of_a_plug_in_is_reported_to_clients_and_log(tmp_path: Path, mon
         eventually(lambda: _answers(client), "it answers again")
 
 
-def _line(server: Served, words: str) -> str | None:
-    return next((line for line in server.log.read_text().splitlines() if words in line), None)
+def _line(server: Served, text: str) -> str | None:
+    return next((line for line in server.log.read_text().splitlines() if text in line), None)
 
 
 def _answers(client: Client) -> bool:

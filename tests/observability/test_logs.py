@@ -123,13 +123,13 @@ def test_events_below_the_level_are_not_written():
 
 
 def test_closing_restores_the_logger():
-    root, ours = logging.getLogger(), logging.getLogger("inferd")
-    before = (list(root.handlers), root.level, list(ours.handlers), ours.level, ours.propagate)
+    root, logger = logging.getLogger(), logging.getLogger("inferd")
+    before = (list(root.handlers), root.level, list(logger.handlers), logger.level, logger.propagate)
     opened = logs.start(Log(), io.StringIO())
     assert (list(root.handlers), root.level) == before[:2]
     opened.close()
     opened.close()
-    assert (list(root.handlers), root.level, list(ours.handlers), ours.level, ours.propagate) == before
+    assert (list(root.handlers), root.level, list(logger.handlers), logger.level, logger.propagate) == before
     assert "inferd-logs" not in {thread.name for thread in threading.enumerate()}
 
 

@@ -169,8 +169,8 @@ def test_exported_and_declared_series_are_the_same(metrics):
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)
     families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
-    ours = {name for name in families if name.startswith("inferd_")}
-    assert ours == {each.name for each in series.ALL}
+    exported = {name for name in families if name.startswith("inferd_")}
+    assert exported == {each.name for each in series.ALL}
     for each in series.ALL:
         assert families[each.name].documentation == each.help
         labels = set(families[each.name].samples[0].labels) - {"le"}

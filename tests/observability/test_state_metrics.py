@@ -83,8 +83,8 @@ def test_a_failed_version_that_is_no_longer_wanted_is_dropped(server):
 
 def test_a_failed_reload_of_changed_files_is_counted_as_a_failure(server):
     server.tell(State.AVAILABLE, generation=1)
-    for words in ("files on disk differ: bad file", "files on disk differ: bad file; next try in 2 s"):
-        server.tell(State.AVAILABLE, generation=1, error=words)
+    for error in ("files on disk differ: bad file", "files on disk differ: bad file; next try in 2 s"):
+        server.tell(State.AVAILABLE, generation=1, error=error)
     assert server.states() == {"m:1": "available"}
     assert server.loads() == {"ok": 1, "failed": 1}
     server.tell(State.AVAILABLE, generation=1)

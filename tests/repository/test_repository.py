@@ -75,7 +75,7 @@ def test_every_change_restarts_the_settle_time(disk: Disk, change: str) -> None:
         case "touch":
             os.utime(file, (5, 5))
         case "replace":
-            os.replace(disk.write("m/1/.twin"), file)
+            os.replace(disk.write("m/1/.new"), file)
         case "add":
             disk.write("m/1/variables/variables.index")
         case "remove":
@@ -143,10 +143,10 @@ def test_links_may_lead_inside_and_to_allowed_targets(tmp_path: Path) -> None:
 
 
 def test_a_name_that_begins_like_the_root_is_not_inside_it(disk: Disk) -> None:
-    twin = disk.root.with_name("models-of-others")
-    twin.mkdir()
+    sibling = disk.root.with_name("models-of-others")
+    sibling.mkdir()
     (disk.root / "m").mkdir()
-    (disk.root / "m/1").symlink_to(twin)
+    (disk.root / "m/1").symlink_to(sibling)
     assert "outside" in disk.model().versions[0].error
 
 

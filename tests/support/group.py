@@ -54,7 +54,7 @@ def by_worker(server: Served) -> dict[str, float]:
     return {match[1]: value for name, value in metrics(server).items() if (match := found.fullmatch(name))}
 
 
-def whole(server: Served, size: int = 2) -> set[int]:
+def wait_all_serve(server: Served, size: int = 2) -> set[int]:
     """Waits until every worker serves. Returns their process ids."""
     eventually(
         lambda: metrics(server)["inferd_group_workers"] == size and len(workers(server)) == size, "all workers serve",

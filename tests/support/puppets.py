@@ -150,13 +150,16 @@ class Stage:
         if self.refusals:
             self.refusals -= 1
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        ours, theirs = socket.socketpair()
+        supervisor_end, worker_end = socket.socketpair()
         child.process = subprocess.Popen(["sleep", "600"])
         child._link = Link(
-            ours, lambda message, answer: received(child, message, answer), lambda: lost(child), name="supervisor's end"
+            supervisor_end,
+            lambda message, answer: received(child, message, answer),
+            lambda: lost(child),
+            name="supervisor's end",
         )
         child._link.start()
-        self._all.append(Puppet(child, theirs))
+        self._all.append(Puppet(child, worker_end))
         self._puppets.put(self._all[-1])
 
 

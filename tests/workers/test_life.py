@@ -30,11 +30,11 @@ def test_workers_die_with_their_supervisor(root: Path) -> None:
     server = Served(root, sets=GROUP, limit=LONG)
     server.__enter__()
     assert server.process is not None
-    left = workers(server)
-    assert len(left) == 2
+    pids = workers(server)
+    assert len(pids) == 2
     server.signal(signal.SIGKILL)
     server.process.wait()
-    eventually(lambda: not any(map(running, left)), "the workers are gone", limit=20)
+    eventually(lambda: not any(map(running, pids)), "the workers are gone", limit=20)
     assert server.process.stdout is not None
     server.process.stdout.close()
 

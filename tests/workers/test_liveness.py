@@ -22,14 +22,18 @@ class Worker:
     """A process that does nothing, and the worker's end of its link."""
 
     def __init__(self, number: int) -> None:
-        ours, theirs = socket.socketpair()
+        supervisor_end, worker_end = socket.socketpair()
         self.lost: queue.Queue[int] = queue.Queue()
-        self.asked: queue.Queue[Answer | None] = queue.Queue()
+        self.questions: queue.Queue[Answer | None] = queue.Queue()
         self.child = Child(number, number, late=False)
         self.child.process = subprocess.Popen(["sleep", "600"])
-        self.child._link = Link(ours, lambda _message, _answer: None, lambda: self.lost.put(number), name="ours")
+        self.child._link = Link(
+            supervisor_end, lambda _message, _answer: None, lambda: self.lost.put(number), name="supervisor's end"
+        )
         self.child._link.start()
-        self._end = Link(theirs, lambda _message, answer: self.asked.put(answer), lambda: None, name="theirs")
+        self._end = Link(
+            worker_end, lambda _message, answer: self.questions.put(answer), lambda: None, name="worker's end"
+        )
         self._end.start()
 
     def exit_code(self) -> int:
@@ -60,7 +64,7 @@ class Setup:
 
     def answer(self, *workers: Worker) -> None:
         for worker in workers:
-            answer = worker.asked.get(timeout=LIMIT)
+            answer = worker.questions.get(timeout=LIMIT)
             assert answer is not None
             answer(None)
             self._jobs.get(timeout=LIMIT)()

@@ -26,19 +26,19 @@ class Worker:
     """The worker's end of a child's link. Keeps the question, so that the test can answer it later."""
 
     def __init__(self, number: int) -> None:
-        ours, theirs = socket.socketpair()
+        supervisor_end, worker_end = socket.socketpair()
         self.child = Child(number, number, late=False)
         self.child.phase = ChildPhase.SERVING
-        self.child._link = Link(ours, lambda _message, _answer: None, lambda: None, name="supervisor's end")
+        self.child._link = Link(supervisor_end, lambda _message, _answer: None, lambda: None, name="supervisor's end")
         self.child._link.start()
-        self.asked: Future[Answer] = Future()
-        self._link = Link(theirs, self._received, lambda: None, name="worker's end")
+        self.question: Future[Answer] = Future()
+        self._link = Link(worker_end, self._received, lambda: None, name="worker's end")
         self._link.start()
 
     def _received(self, message: object, answer: Answer | None) -> None:
         assert isinstance(message, Collect)
         assert answer is not None
-        self.asked.set_result(answer)
+        self.question.set_result(answer)
 
     def close(self) -> None:
         self.child.link.close()
@@ -58,7 +58,7 @@ def test_an_answer_after_the_final_metrics_does_not_replace_them(pair: tuple[Wor
     exchange = MetricsExchange(lambda: [asker.child, leaver.child], lambda fn: fn(), lambda _seconds, _fn: None)
     first: Future[Others] = Future()
     exchange.collect(asker.child, counted(1), first.set_result, 2)
-    answer = leaver.asked.result(LIMIT)
+    answer = leaver.question.result(LIMIT)
     exchange.final(leaver.child, counted(40))
     answer(())
     assert first.result(LIMIT).live == [(2, counted(40))]

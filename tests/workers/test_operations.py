@@ -29,8 +29,8 @@ def kept(puppet: Puppet, operation: m.Operation, overrides: ModelOverrides) -> M
     return counting
 
 
-def asked(puppet: Puppet) -> m.Operation:
-    """Answers the next operation that the worker is asked for, and returns it."""
+def next_operation(puppet: Puppet) -> m.Operation:
+    """Answers the next operation that the supervisor sends to the worker, and returns it."""
     operation, answer = puppet.hears_question(m.Operation)
     assert answer is not None
     answer(None)
@@ -53,7 +53,7 @@ def test_a_worker_late_with_a_finished_operation_gets_the_current_overrides(grou
         assert answer is not None
         answer(None)
         assert done.result(LIMIT) is None
-    behind = asked(late)
+    behind = next_operation(late)
     assert behind.version == 1
     assert kept(late, behind, pinned(1)) == pinned(2), "the second operation is over, and its result counts"
     assert group.supervisor._overrides.of("m") == pinned(2)

@@ -24,10 +24,10 @@ def test_a_worker_that_cannot_be_started_does_not_disturb_the_others(group: Stag
     first, second = group.both_serve()
     group.refusals = 3
     second.die()
-    again = group.next()
-    assert (again.number, group.refusals) == (second.number, 0)
-    again.serves()
-    eventually(lambda: again.child.phase is ChildPhase.SERVING, "it serves")
+    replacement = group.next()
+    assert (replacement.number, group.refusals) == (second.number, 0)
+    replacement.serves()
+    eventually(lambda: replacement.child.phase is ChildPhase.SERVING, "the replacement serves")
     assert first.child.phase is ChildPhase.SERVING
 
 
@@ -53,17 +53,17 @@ def test_the_start_of_the_first_workers_is_retried_too(monkeypatch: pytest.Monke
 def test_a_rolling_restart_survives_the_death_of_the_worker_being_replaced(group: Stage) -> None:
     first, second = group.both_serve()
     group.supervisor.roll()
-    instead = group.next()
+    replacement = group.next()
     first.die()
-    instead.serves()
+    replacement.serves()
     other = group.next()
-    assert (instead.number, other.number) == (first.number, second.number)
+    assert (replacement.number, other.number) == (first.number, second.number)
     other.serves()
     second.leave()
     eventually(lambda: not group.supervisor._rolling_restart.under_way, "the restart is over")
     group.supervisor.roll()
     third = group.next()
-    assert third.number == instead.number, "another restart is taken"
+    assert third.number == replacement.number, "another restart is taken"
 
 
 def test_a_worker_is_replaced_once_however_often_it_is_told_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,19 +71,19 @@ def test_a_worker_is_replaced_once_however_often_it_is_told_to_leave(monkeypatch
     with stage(monkeypatch, pause=600) as group:
         first, second = group.both_serve()
         first.says(m.LeaveRequested())
-        instead = group.next()
-        assert instead.number == first.number
-        instead.die()
-        eventually(lambda: instead.child.phase is ChildPhase.GONE, "the supervisor has seen it")
+        replacement = group.next()
+        assert replacement.number == first.number
+        replacement.die()
+        eventually(lambda: replacement.child.phase is ChildPhase.GONE, "the supervisor has noticed its end")
         first.says(m.LeaveRequested())
         first.asks(m.CollectOthers(())).result(LIMIT)  # the supervisor has received the message before
         assert group.no_worker_starts(), "a replacement is scheduled already"
         group.run_timers()
-        again = group.next()
-        again.serves()
+        second_replacement = group.next()
+        second_replacement.serves()
         first.leave()
-        eventually(lambda: first.child.phase is ChildPhase.GONE, "it has left")
-        assert [child.id for child in group.supervisor._alive()] == [second.child.id, again.child.id]
+        eventually(lambda: first.child.phase is ChildPhase.GONE, "the worker has left")
+        assert [child.id for child in group.supervisor._alive()] == [second.child.id, second_replacement.child.id]
         assert group.no_worker_starts()
 
 
@@ -92,9 +92,9 @@ def test_a_worker_that_gets_sigterm_while_it_starts_leaves_later(group: Stage) -
     first.says(m.LeaveRequested())
     for one in (first, second):
         one.serves()
-    instead = group.next()
-    assert instead.number == first.number
-    instead.serves()
+    replacement = group.next()
+    assert replacement.number == first.number
+    replacement.serves()
     first.leave()
 
 
@@ -105,7 +105,7 @@ def test_all_workers_die_at_once(group: Stage) -> None:
     others = group.next(), group.next()
     for one in others:
         one.serves()
-    eventually(lambda: all(one.child.phase is ChildPhase.SERVING for one in others), "they serve")
+    eventually(lambda: all(one.child.phase is ChildPhase.SERVING for one in others), "both serve")
     for one in others:
         if not one.child.late:
             opens = [message for message, _ in list(one.heard.queue) if isinstance(message, m.Open)]
@@ -154,8 +154,8 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch: pytes
             eventually(lambda: first.child.id not in watch._open, "the other worker answers")
         assert second.child.process is not None
         assert second.child.process.wait(LIMIT) == -9
-        again = group.next()
-        assert again.number == second.number
-        again.serves()
-        eventually(lambda: again.child.phase is ChildPhase.SERVING, "it serves")
+        replacement = group.next()
+        assert replacement.number == second.number
+        replacement.serves()
+        eventually(lambda: replacement.child.phase is ChildPhase.SERVING, "the replacement serves")
         assert first.child.phase is ChildPhase.SERVING

@@ -49,12 +49,14 @@ class Supervisor:
     """The supervisor's end of the link, and the agent under test at the other end."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self.told: queue.Queue[Any] = queue.Queue()
-        self.link = Link(ours, lambda message, _answer: self.told.put(message), lambda: None, name="supervisor's end")
+        supervisor_end, worker_end = socket.socketpair()
+        self.messages: queue.Queue[Any] = queue.Queue()
+        self.link = Link(
+            supervisor_end, lambda message, _answer: self.messages.put(message), lambda: None, name="supervisor's end"
+        )
         self.link.start()
         self.link.tell(m.Begin(ServerConfig(), 1, 2, late=True))
-        self.agent = WorkerAgent(lambda received, lost: Link(theirs, received, lambda: None, name="worker's end"))
+        self.agent = WorkerAgent(lambda received, lost: Link(worker_end, received, lambda: None, name="worker's end"))
 
     def ping(self) -> None:
         """Returns when the worker has read all earlier messages."""
@@ -91,13 +93,13 @@ def test_a_message_that_fails_does_not_end_the_link(supervisor: Supervisor) -> N
 
 
 def test_the_end_of_the_link_is_reported_when_a_frame_cannot_be_read() -> None:
-    ours, theirs = socket.socketpair()
+    supervisor_end, worker_end = socket.socketpair()
     lost: queue.Queue[bool] = queue.Queue()
-    link = Link(ours, lambda _message, _answer: None, lambda: lost.put(True), name="ours")
+    link = Link(supervisor_end, lambda _message, _answer: None, lambda: lost.put(True), name="supervisor's end")
     link.start()
     question = link.ask(m.Ping())
-    with theirs:
-        theirs.sendall(b"\0\0\0\4junk")
+    with worker_end:
+        worker_end.sendall(b"\0\0\0\4junk")
         assert lost.get(timeout=LIMIT)
     with pytest.raises(Exception, match="the other process is gone"):
         question.result(LIMIT)

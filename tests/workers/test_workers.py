@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from support.group import GROUP, LONG, by_worker, metrics, requests, running, whole, workers
+from support.group import GROUP, LONG, by_worker, metrics, requests, running, wait_all_serve, workers
 from support.marked import prepare_model, publish
 from support.server import Served
 from support.traffic import Seen, Traffic
@@ -52,7 +52,7 @@ def answers(server: Served, model: str, label: str | None = None) -> list[float]
 
 def test_requests_reach_both_workers(server: Served) -> None:
     assert server.ready_line.endswith("; 2 workers")
-    whole(server)
+    wait_all_serve(server)
     of_metrics = re.search(r"; metrics (127\.0\.0\.1:\d+);", server.ready_line)
     assert of_metrics is not None, server.ready_line
     with urllib.request.urlopen(f"http://{of_metrics[1]}/metrics", timeout=10) as answer:
@@ -65,7 +65,7 @@ def test_requests_reach_both_workers(server: Served) -> None:
 
 
 def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None:
-    before = whole(server)
+    before = wait_all_serve(server)
     victim = min(before)
     restarts = metrics(server)["inferd_group_restarts_total"]
     with Client(server.address) as client, Traffic(server.address, "m", retry=RetryPolicy()) as traffic:
@@ -86,14 +86,14 @@ def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None
         traffic.more(200)
         seen = traffic.end()
         assert_clean(seen)
-        assert victim not in whole(server)
+        assert victim not in wait_all_serve(server)
         assert set(answers(server, "m", label="stable")) == {2.0}, "the new worker has the operators' overrides"
         client.set_label("m", "stable", None)
 
 
 def test_workers_leave_one_by_one_and_no_call_fails_even_without_retries(server: Served) -> None:
     """One worker gets SIGTERM, then all are replaced. The clients have no retry policy, and some are plain gRPC."""
-    before = whole(server)
+    before = wait_all_serve(server)
     request = _message()
     stop = threading.Event()
     counted = requests(server)
@@ -122,7 +122,7 @@ def test_workers_leave_one_by_one_and_no_call_fails_even_without_retries(server:
         server.signal(signal.SIGHUP)
         try:
             eventually(lambda: not before & workers(server), "all workers are others", server.tail, LONG)
-            whole(server)
+            wait_all_serve(server)
             traffic.more(50)
         finally:
             stop.set()
@@ -134,7 +134,7 @@ def test_workers_leave_one_by_one_and_no_call_fails_even_without_retries(server:
 
 
 def test_a_new_version_serves_everywhere_and_never_goes_back(server: Served) -> None:
-    whole(server)
+    wait_all_serve(server)
     model = server.repository / "swapped"
     publish("onnx", prepare_model("onnx", server.repository, "swapped"), 1, marker=1)
     with Client(server.address) as client:
@@ -156,7 +156,7 @@ def test_overrides_reach_all_workers(server: Served) -> None:
         labelled = client.set_label("wished", "stable", 1)
         assert (labelled.model.labels, labelled.persistent) == ({"stable": 1}, True)
         kept = json.loads((server.repository.parent / "state" / "overrides.json").read_text())["models"]["wished"]
-        assert [(wish["label"], wish["version"]) for wish in kept] == [("stable", 1)]
+        assert [(override["label"], override["version"]) for override in kept] == [("stable", 1)]
         assert set(answers(server, "wished", label="stable")) == {2.0}, "every worker knows the label"
         assert client.rollback("wished").model.available == (1,)
         assert set(answers(server, "wished")) == {2.0}
@@ -172,7 +172,7 @@ def test_overrides_reach_all_workers(server: Served) -> None:
 
 
 def test_sigterm_ends_everything(server: Served) -> None:
-    before = whole(server)
+    before = wait_all_serve(server)
     assert server.stop() == 0
     assert [pid for pid in before if running(pid)] == []
 

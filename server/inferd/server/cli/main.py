@@ -43,8 +43,8 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments. Wrong usage ends the process with exit code 2. For an unknown flag the usage of its command is
     printed; argparse alone would print that of the whole program."""
-    words = sys.argv[1:] if argv is None else argv
-    args, unknown = build_parser(words[0] if words else "").parse_known_args(words)
+    arguments = sys.argv[1:] if argv is None else argv
+    args, unknown = build_parser(arguments[0] if arguments else "").parse_known_args(arguments)
     if unknown:
         command: argparse.ArgumentParser = args.command
         command.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from inferd.server.cli.errors import CommandError
+from inferd.server.cli.errors import usage
 
 _TITLE: Final = "TensorFlow Serving's flags"
 _ABOUT: Final = "as tensorflow_model_server takes them; others of its flags are accepted with a note"
@@ -72,25 +72,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Registers the flags."""
     group = parser.add_argument_group(_TITLE, _ABOUT)
 
-    def add(name: str, metavar: str, words: str, kind: Callable[[str], Any] = str) -> None:
-        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=words)
+    def add(name: str, metavar: str, text: str, kind: Callable[[str], Any] = str) -> None:
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
 
     add("model_base_path", "DIR", "serves the versions in this directory")
     add("model_name", "NAME", 'as the model of this name ("default")')
     add("model_config_file", "FILE", "serves the models of a ModelServerConfig, with their policies and labels")
-    add("model_config_file_poll_wait_seconds", "N", "reads that file again every N seconds", _whole)
-    add("port", "PORT", "gRPC port", _whole)
+    add("model_config_file_poll_wait_seconds", "N", "reads that file again every N seconds", _whole_number)
+    add("port", "PORT", "gRPC port", _whole_number)
     add("grpc_socket_path", "PATH", "gRPC over a unix socket, too")
-    add("rest_api_port", "PORT", "HTTP port; 0: none", _whole)
-    add("rest_api_timeout_in_ms", "N", "longest time for a request over REST", _whole)
-    add("file_system_poll_wait_seconds", "N", "looks for versions every N seconds; 0: once", _whole)
-    add("num_load_threads", "N", "versions that load at the same time", _whole)
-    add("tensorflow_session_parallelism", "N", "CPU threads of a model", _whole)
-    add("tensorflow_intra_op_parallelism", "N", "CPU threads of a model", _whole)
+    add("rest_api_port", "PORT", "HTTP port; 0: none", _whole_number)
+    add("rest_api_timeout_in_ms", "N", "longest time for a request over REST", _whole_number)
+    add("file_system_poll_wait_seconds", "N", "looks for versions every N seconds; 0: once", _whole_number)
+    add("num_load_threads", "N", "versions that load at the same time", _whole_number)
+    add("tensorflow_session_parallelism", "N", "CPU threads of a model", _whole_number)
+    add("tensorflow_intra_op_parallelism", "N", "CPU threads of a model", _whole_number)
     add("batching_parameters_file", "FILE", "settings of batches; needs --enable_batching")
     add("saved_model_tags", "TAGS", "tags of the graph to serve, with --model_base_path")
     flag = "puts requests into batches; false: never"
-    group.add_argument("--enable_batching", nargs="?", const=True, type=_truth, metavar="BOOL", help=flag)
+    group.add_argument("--enable_batching", nargs="?", const=True, type=_boolean, metavar="BOOL", help=flag)
     for name in (*_NOT_HONOURED, *_REFUSED, *_ALWAYS_ON):
         group.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
 
@@ -104,7 +104,7 @@ def tfs_settings(args: argparse.Namespace) -> TfsSettings:
     _batching(args, found)
     for name, instead in _REFUSED.items():
         if getattr(args, name) not in (None, "", "false"):
-            raise _wrong(f"--{name} is not supported: {instead}")
+            raise usage(f"--{name} is not supported: {instead}")
     for name, reason in _NOT_HONOURED.items():
         if getattr(args, name) is not None:
             found.notes.append(f"--{name} is not honoured: {reason}")
@@ -128,16 +128,14 @@ def _models(args: argparse.Namespace, found: TfsSettings) -> None:
     elif args.model_base_path:
         name, path = args.model_name or "default", args.model_base_path.removeprefix("file://")
         if "://" in path:
-            raise _wrong(
-                f"--model_base_path: expected a directory on this machine (or mounted here), got {path!r:.200}"
-            )
+            raise usage(f"--model_base_path: expected a directory on this machine (or mounted here), got {path!r:.200}")
         found.flags["repository.models"] = {name: path}
         if tags:
             found.flags["models"] = {name: {"options": {"tags": tags}}}
     elif args.model_name:
-        raise _wrong("--model_name: expected --model_base_path with it")
+        raise usage("--model_name: expected --model_base_path with it")
     elif args.model_config_file_poll_wait_seconds:
-        raise _wrong("--model_config_file_poll_wait_seconds: expected --model_config_file with it")
+        raise usage("--model_config_file_poll_wait_seconds: expected --model_config_file with it")
     if args.model_config_file or args.model_base_path:
         found.defaults["repository.roots"] = []
 
@@ -181,18 +179,18 @@ def _batching(args: argparse.Namespace, found: TfsSettings) -> None:
         from inferd.server.config.errors import ConfigError
 
         if not args.enable_batching:
-            raise _wrong("--batching_parameters_file: expected --enable_batching with it")
+            raise usage("--batching_parameters_file: expected --enable_batching with it")
         try:
             parameters = read_batching_parameters(Path(args.batching_parameters_file))
         except ConfigError as error:
-            raise _wrong(str(error)) from None
+            raise usage(str(error)) from None
         found.flags.update(parameters.settings)
         found.notes += parameters.notes
     elif args.enable_batching is False:
         found.flags["batching.mode"] = "off"
 
 
-def _truth(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text.lower() in ("true", "1"):
         return True
     if text.lower() in ("false", "0"):
@@ -200,11 +198,7 @@ def _truth(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
     return int(text)
-
-
-def _wrong(message: str) -> CommandError:
-    return CommandError(message, exit_code=2)

@@ -76,9 +76,9 @@ def _dtype(text: str) -> str:
 
 def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
     """Returns the items. Raises ValueError if one of them occurs twice."""
-    twice = sorted({repr(item) for item in value if value.count(item) > 1})
-    if twice:
-        raise ValueError(f"expected every item once, got {', '.join(twice)} more than once")
+    duplicates = sorted({repr(item) for item in value if value.count(item) > 1})
+    if duplicates:
+        raise ValueError(f"expected every item once, got {', '.join(duplicates)} more than once")
     return value
 
 

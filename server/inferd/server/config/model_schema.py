@@ -162,9 +162,9 @@ class DeclaredSignature(Section):
     def _names_differ(self) -> Self:
         for kind in ("inputs", "outputs"):
             names = [tensor.name for tensor in getattr(self, kind)]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"expected {kind} with different names, got {', '.join(twice)} more than once")
+            duplicates = sorted({name for name in names if names.count(name) > 1})
+            if duplicates:
+                raise ValueError(f"expected {kind} with different names, got {', '.join(duplicates)} more than once")
         return self
 
 
@@ -252,7 +252,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _signatures_differ(self) -> Self:
         names = [signature.name for signature in self.signatures]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"expected signatures with different names, got {', '.join(twice)} more than once")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"expected signatures with different names, got {', '.join(duplicates)} more than once")
         return self

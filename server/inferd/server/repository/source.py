@@ -106,9 +106,9 @@ class RepositoryScanner:
                 self._settings.forget(model.base_path)
 
 
-def _same_directory(one: ModelOnDisk, other: ModelOnDisk) -> bool:
+def _same_directory(a: ModelOnDisk, b: ModelOnDisk) -> bool:
     """Whether both are one model: a configured model's base path may lie in a root."""
-    return os.path.realpath(one.directory) == os.path.realpath(other.directory)
+    return os.path.realpath(a.directory) == os.path.realpath(b.directory)
 
 
 def _ambiguous(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:

@@ -161,8 +161,8 @@ class _Fixed(Collector):
             yield metric
 
 
-def _plus(one: float, other: float) -> float:
-    return one + other
+def _plus(a: float, b: float) -> float:
+    return a + b
 
 
 def _servable(sample: Sample) -> Labels:

@@ -126,9 +126,9 @@ def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, magnitu
     if _is_float(dtype):
         return np.asarray(seeded_floats(shape, number, row) * magnitude * (row + 1) / ROWS).astype(dtype.numpy)
     if dtype is DType.STRING:
-        words = np.empty(shape, object)
-        words[...] = b"abc"[row : row + 1]
-        return words
+        strings = np.empty(shape, object)
+        strings[...] = b"abc"[row : row + 1]
+        return strings
     if dtype is DType.UINT8:
         return seeded_integers(256, shape, number, row).astype(np.uint8)
     values = seeded_integers(2, shape, number, row)
