@@ -258,8 +258,8 @@ def test_draining_refuses_new_requests_and_waits_for_running_ones(rest: Rest) ->
 
 def test_a_load_may_take_longer_than_a_request() -> None:
     with Rest(http={"timeout": "100ms"}) as rest:
-        wish: Future[Any] = Future()
-        rest.manager.hold_admin = wish
+        operation: Future[Any] = Future()
+        rest.manager.hold_admin = operation
         answers: list[int] = []
         path = "/v2/repository/models/digits/load"
         thread = threading.Thread(target=lambda: answers.append(rest.post(path).status))
@@ -268,7 +268,7 @@ def test_a_load_may_take_longer_than_a_request() -> None:
         scheduler = held(rest)
         assert rest.post(INFER, X).status == 504  # so http.timeout has passed for the load, too
         assert scheduler.cancelled.wait(WAIT)
-        wish.set_result(rest.manager.status("digits"))
+        operation.set_result(rest.manager.status("digits"))
         thread.join(WAIT)
         assert answers == [200]
 

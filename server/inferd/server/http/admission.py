@@ -1,4 +1,4 @@
-"""Who calls over HTTP: what a request shows of its caller, and the rules of pages."""
+"""Callers over HTTP: the credentials in a request, and the access rules of pages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="inferd"'}
 """The header that a 401 must have."""
 
 
-class Shown:
-    """The Credentials of one request."""
+class HttpCredentials:
+    """What one request shows of its caller: headers, peer address, and the names in the client's certificate. It is a
+    `Credentials` for the access rules."""
 
     def __init__(self, headers: Iterable[tuple[str, str]], certificate: Sequence[str], peer: str) -> None:
         self.peer = peer
@@ -31,7 +32,7 @@ class Shown:
         return self._certificate
 
 
-def admit_page(rules: AccessRules | None, path: str, caller: Callable[[], Shown]) -> None:
+def admit_page(rules: AccessRules | None, path: str, caller: Callable[[], HttpCredentials]) -> None:
     """Applies the rule of a page that no handler of a protocol answers: health, metrics, descriptions of the API. Other
     paths have no rule here. `rules`: None for a port that is open to everybody. Raises Unauthenticated, Forbidden."""
     rule = None if rules is None else page_rule(path)
@@ -41,10 +42,10 @@ def admit_page(rules: AccessRules | None, path: str, caller: Callable[[], Shown]
 
 def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Headers by name; the values of a header that comes more than once are joined with commas (RFC 9110, 5.2)."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in headers:
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+        values[name] = f"{values[name]}, {value}" if name in values else value
+    return values
 
 
 def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:

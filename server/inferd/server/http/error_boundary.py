@@ -68,8 +68,8 @@ class RestErrorBoundary:
     ) -> Response:
         """The response of `work`, or the error response for what it raises.
 
-        First the caller is admitted by the rule of the request's route (`method_rules.ROUTES`); nothing of the body is
-        read before. `probe`: the request is answered even when the server is full or draining.
+        Before anything of the body is read, the caller is admitted by the rule of the request's route
+        (`method_rules.ROUTES`). `probe`: the request is answered even when the server is full or draining.
         """
         exchange = HttpExchange(request.scope, request.receive, self._bounds)
         try:
@@ -92,8 +92,9 @@ class RestErrorBoundary:
             return self._log_failure(request, exchange, error)
 
     def _admit(self, request: Request, exchange: HttpExchange) -> Lease | None:
-        """Sets the exchange's caller. Raises RateLimited, Unauthenticated, Forbidden; a refused admin action is
-        audited, as is one that reaches its method."""
+        """Admits the caller and stores it in the exchange. Returns the lease on the client's limits, None without
+        limits. Raises RateLimited, Unauthenticated, Forbidden. A refused admin operation is written to the audit log
+        here; the method itself writes an admitted one."""
         rule = ROUTES[f"{request.method} {request.scope['route'].path}"]
         model = request.path_params[rule.model] if rule.model else None
         try:

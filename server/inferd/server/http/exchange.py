@@ -23,7 +23,7 @@ from inferd.server.http.workers import BodyWorkers
 from inferd.server.inference.inflight import InflightBounds
 
 _T = TypeVar("_T")
-_GRACE: Final = 0.1  # seconds past the deadline in which the callee's own deadline error is preferred to ours
+_GRACE: Final = 0.1  # seconds to wait past the deadline, for the called code to report the deadline itself
 _STALL: Final = 10.0  # the most seconds between two pieces of a body
 
 
@@ -92,7 +92,7 @@ class HttpExchange:
         self.peer = peer_of(scope.get("client"))
         self._certificate: Sequence[str] = scope.get("state", {}).get(CERTIFICATE, ())
         self.counted = False  # whether the code that was called counts this request in the metrics
-        self.caller: Caller = ANYBODY  # until it is admitted
+        self.caller: Caller = ANYBODY  # until the error boundary has admitted the caller
         self.nbytes = 0
         self._receive = receive
         self._bounds = bounds

@@ -11,8 +11,7 @@ from inferd.server.errors import Code
 from inferd.server.http.exchange import HttpExchange
 
 Methods = Mapping[str, Callable[[Any, Caller], None]]
-"""Handlers of unary gRPC methods by full path. A handler takes a `transport.calls.UnaryCall` and its caller, who was
-admitted."""
+"""Handlers of unary gRPC methods by full path: each takes a `transport.calls.UnaryCall` and its admitted caller."""
 
 
 class MethodFailed(Exception):

@@ -109,7 +109,7 @@ def error_page(status: HTTPStatus, text: str, headers: Mapping[str, str] | None 
 
 
 def access_refusal(error: ServingError) -> Page:
-    """The response to a caller who has no access to a page."""
+    """The response to a caller without access to a page."""
     status, headers = status_and_headers(error)
     return error_page(HTTPStatus(status), error.message, headers)
 

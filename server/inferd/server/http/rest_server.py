@@ -19,7 +19,7 @@ import uvicorn
 from inferd.server.access.rules import AccessRules
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
-from inferd.server.http.admission import CERTIFICATE, Shown, admit_page, peer_of
+from inferd.server.http.admission import CERTIFICATE, HttpCredentials, admit_page, peer_of
 from inferd.server.http.binding import bound_address, listen
 from inferd.server.http.connection import connection_within
 from inferd.server.http.pages import Page, Pages, ReadinessLike, access_refusal, error_page
@@ -193,9 +193,9 @@ class RestServer:
         return await asyncio.shield(self._app)
 
 
-def _caller(scope: Scope) -> Shown:
+def _caller(scope: Scope) -> HttpCredentials:
     headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-    return Shown(headers, scope.get("state", {}).get(CERTIFICATE, ()), peer_of(scope.get("client")))
+    return HttpCredentials(headers, scope.get("state", {}).get(CERTIFICATE, ()), peer_of(scope.get("client")))
 
 
 def _closing_after_response(app: Asgi) -> Asgi:

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from inferd.server.access.rules import AccessRules
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
-from inferd.server.http.admission import Shown, admit_page, names_in, peer_of
+from inferd.server.http.admission import HttpCredentials, admit_page, names_in, peer_of
 from inferd.server.http.binding import bound_address, listen, watch_writes
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
 from inferd.server.http.pages import Pages, ReadinessLike, access_refusal, error_page
@@ -206,7 +206,8 @@ class HttpServer:
             # Read once: the response's Connection header and the close below must agree.
             last = request.close or self._unlistened
             await self._send(
-                writer, await self._answer(Shown(request.headers.items(), certificate, peer), request, last=last)
+                writer,
+                await self._answer(HttpCredentials(request.headers.items(), certificate, peer), request, last=last),
             )
             if last:
                 return
@@ -225,7 +226,7 @@ class HttpServer:
             writer.transport.abort()
             raise
 
-    async def _answer(self, caller: Shown, request: Request, *, last: bool) -> bytes:
+    async def _answer(self, caller: HttpCredentials, request: Request, *, last: bool) -> bytes:
         try:
             admit_page(self._rules, request.path, lambda: caller)
             page = await self._pages.answer(request.method, request.path)

@@ -19,7 +19,7 @@ import orjson
 from inferd.backends.api import Array
 from inferd.server.http.json.pieces import parse
 
-_BLOCK: Final = 32 * 2**10  # bytes of text looked at between two releases of the interpreter lock
+_BLOCK: Final = 32 * 2**10  # bytes of text processed between two releases of the interpreter lock
 _NUMERIC: Final = b"0123456789+-.eE,[] \t\r\n"
 _NOT_STRUCTURE: Final = b"0123456789+-.eE \t\r\n"
 _SPACE: Final = b" \t\r\n"
@@ -113,8 +113,8 @@ def _array(text: bytes, start: int, end: int) -> Array:
         stop = end if comma < 0 else comma
         values = orjson.loads(b"".join((b"[", text[place:stop].translate(_NO_BRACKETS), b"]")))
         piece = np.array(values)
-        whole = piece.dtype == np.int64
-        if not whole and (piece.dtype != np.float64 or set(map(type, values)) == {int}):
+        integers = piece.dtype == np.int64
+        if not integers and (piece.dtype != np.float64 or set(map(type, values)) == {int}):
             raise _NotParsedHere  # integers that do not fit INT64
         pieces.append(piece)
         place = stop + 1

@@ -1,4 +1,4 @@
-"""A method of the control plane as data: its request message, its handler, how its errors are worded."""
+"""A method of the control plane as data: its request message, its handler, and the boundary that words its errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from inferd.server.transport.calls import StreamCall, UnaryCall
 
 @dataclass(frozen=True, slots=True)
 class UnaryMethod:
-    """One request, one answer. `handle` gets the call, its parsed request and the caller, who may do what the method's
-    rule says with every model that the request names. It may raise; it runs on the transport's thread."""
+    """A method with one request and one response. `handle` gets the call, its parsed request, and the caller; the
+    caller has been authorized, by the method's access rule, for every model that the request names. `handle` may raise.
+    It runs on the transport's thread and must not block."""
 
     request: type[Message]
     handle: Callable[[UnaryCall, Any, Caller], None]
@@ -25,7 +26,8 @@ class UnaryMethod:
 
 @dataclass(frozen=True, slots=True)
 class WatchMethod:
-    """One request, many answers. As UnaryMethod; `handle` takes care of drain and cancel from the request on."""
+    """A method with one request and many responses. As UnaryMethod; once `handle` is called, it must handle drain and
+    cancel itself."""
 
     request: type[Message]
     handle: Callable[[StreamCall, Any, Caller], None]

@@ -31,7 +31,7 @@ class Reflection:
         self._answer: Answer | None = None
 
     def stream(self) -> Mapping[str, Callable[[StreamCall, Caller], None]]:
-        """The stream handlers by method path, for callers who were admitted."""
+        """The stream handlers by method path. Their callers have been admitted."""
         return dict.fromkeys(METHODS, self._handle)
 
     def _handle(self, call: StreamCall, _caller: Caller) -> None:

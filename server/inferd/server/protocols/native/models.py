@@ -54,7 +54,7 @@ class ModelMethods:
         rules = self._boundary.gate
         visible = [model for model in self._manager.models() if rules.allows(caller, Scope.METADATA, model.name)]
         models = sorted(visible, key=lambda model: model.name)
-        # The errors name directories, also those of models that the caller may not see.
+        # The errors name directories, which may be those of models that the caller may not see.
         errors = self._manager.repository_errors() if rules.allows_all(caller, Scope.METADATA) else ()
         if not models and errors:
             # An empty list would be wrong: the repository could not be read, and may hold models.

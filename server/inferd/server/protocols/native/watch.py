@@ -31,19 +31,19 @@ class ModelWatch:
         """Handles one stream: of the model that the request names, or of all that the caller may see."""
         name, rules = checked_name(request.name), self._boundary.gate
 
-        def shown(model: str) -> bool:
+        def visible(model: str) -> bool:
             return name in {"", model} and rules.allows(caller, Scope.METADATA, model)
 
-        _ModelWatcher(call, self._manager, shown).start()
+        _ModelWatcher(call, self._manager, visible).start()
 
 
 class _ModelWatcher:
     """One open stream. Changes that happen while the present states are being sent are sent after them."""
 
-    def __init__(self, call: StreamCall, manager: ManagerLike, shown: Callable[[str], bool]) -> None:
+    def __init__(self, call: StreamCall, manager: ManagerLike, visible: Callable[[str], bool]) -> None:
         self._call = call
         self._manager = manager
-        self._shown = shown
+        self._visible = visible
         self._lock = Lock()
         self._early: deque[StateChange] | None = deque()
         self._subscription: list[Callable[[], None]] = []
@@ -53,7 +53,7 @@ class _ModelWatcher:
         self._call.on_cancel(self._unsubscribe)
         present: dict[object, VersionStatus] = {}
         for model in self._manager.models():
-            if self._shown(model.name):
+            if self._visible(model.name):
                 for version in model.versions:
                     present[version.id] = version
                     self._send(version, initial=True)
@@ -74,7 +74,7 @@ class _ModelWatcher:
             self._subscription.pop()()
 
     def _changed(self, change: StateChange) -> None:
-        if not self._shown(change.status.id.name):
+        if not self._visible(change.status.id.name):
             return
         with self._lock:
             if self._early is not None:

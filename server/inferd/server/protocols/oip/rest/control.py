@@ -136,7 +136,7 @@ class OipControl:
         return await self.boundary.answer(request, work)
 
     async def _parameters(self, exchange: HttpExchange) -> Mapping[str, Any]:
-        """The parameters of a load or unload request."""
+        """The `parameters` object in the body of a load or unload request."""
         given: Mapping[str, Any] = _typed(await read_object(exchange), "parameters", dict, {})
         return given
 
