@@ -210,7 +210,7 @@ def test_what_is_remembered_of_strangers_is_bounded(server: Server):
     who = Caller("a", Grants((), ()))
     for number in range(20_000):
         attempts.verified(number.to_bytes(8), Call(peer=f"ipv4:address {number}:1"), lambda: who)
-    assert len(attempts._left) <= 8192
+    assert len(attempts._buckets) <= 8192
     assert len(attempts._good) <= 8192
 
 

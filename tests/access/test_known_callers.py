@@ -116,7 +116,7 @@ def test_a_token_that_was_taken_back_counts_no_more(guarded):
     server = made.server
     assert server.lone(by(MAY, ask(1)))
     write_tokens(made.file, {"other": entry(OTHER, ["predict"], ["other"])})
-    server.gate.authority._again()
+    server.gate.authority._reload()
     call = by(MAY, ask(1))
     assert not server.lone(call)
     assert server.burst(call) == [call]
@@ -126,7 +126,7 @@ def test_a_token_that_was_taken_back_counts_no_more(guarded):
 def test_a_token_that_has_expired_counts_no_more(guarded, monkeypatch: pytest.MonkeyPatch):
     made = guarded()
     write_tokens(made.file, {"may": entry(MAY, ["predict"], expires="2199-01-01T00:00:00Z")})
-    made.server.gate.authority._again()
+    made.server.gate.authority._reload()
     first = by(MAY, ask(1))
     assert made.server.burst(first) == [first]
     assert made.server.burst(by(MAY, ask(1))) == []

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 
 import grpc
 import pytest
+from support.access import guarded_config, header, with_scopes
 from support.rpc import Served, eventually, refused
+from support.security import Keys
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.access.grants import Grants, Scope
-from inferd.server.access.visible_models import VisibleModels
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.state import ModelStatus, PublishedOverride, ServableId, State, VersionStatus
 from inferd.server.protocols.native import watch
@@ -199,8 +200,12 @@ def test_listing_models_of_an_unreadable_repository_is_an_error(server: Served, 
     assert caught.value.details() == "no models: /models cannot be read: Permission denied"
 
 
-def test_repository_errors_are_shown_only_to_callers_who_may_see_every_model(server: Served) -> None:
+def test_repository_errors_are_shown_only_to_callers_who_may_see_every_model(serve, tmp_path: Path) -> None:
+    keys = Keys()
+    server = serve(config=guarded_config(tmp_path, keys))
+    server.manager.states.clear()
     server.manager.errors = ("/models cannot be read: Permission denied",)
-    for models, errors in ((["*"], server.manager.errors), (["digits"], ())):
-        view = VisibleModels(server.manager, Grants(["metadata"], models), Scope.METADATA)  # type: ignore[arg-type]
-        assert view.repository_errors() == errors
+    list_models = server.channel().unary_unary("/inferd.v1.ModelService/ListModels")
+    assert list_models(b"", metadata=header(with_scopes(keys, ["metadata"], ["digits"])), timeout=30) == b""
+    error = refused(lambda: list_models(b"", metadata=header(with_scopes(keys, ["metadata"], ["*"])), timeout=30))
+    assert error.details() == "no models: /models cannot be read: Permission denied"

@@ -1,8 +1,10 @@
-"""Who calls and what they may do: no protocol, no transport. The edges ask, and say the answer in their own words.
+"""Who calls, and what a caller may do: one rule book for every edge. It knows no protocol and no transport.
 
-grants          scopes and patterns of models
-identity        who a caller is
-static_tokens   bearer tokens of a file         jwt_tokens    signed ones
-signed_tokens   those at a bounded price        attempts      failures that an address has, within a bucket
-authority       from a call to its identity     file_watch    files that change while the server runs
+rules           AccessRules: admit, authorize      method_rules   what every RPC, route and page needs, as data
+caller          who calls                          grants         scopes and patterns of models
+authority       from credentials to the caller     locality       whether a caller is on this machine
+static_tokens   bearer tokens of a file            jwt_tokens     signed tokens
+signed_tokens   signed tokens at a bounded cost    attempts       failed signatures of one address
+client_limits   rate and concurrency of a client   audit          the log of operators' actions
+tls             certificates of the ports          file_watch     files that change while the server runs
 """

@@ -1,7 +1,7 @@
-"""How many signatures of strangers are verified: what fails is counted for its address.
+"""A bound on failed signatures: failures are counted for the address that they come from.
 
-A verification takes up to a millisecond or two of the thread that serves everybody. A token that was good once is
-outside of this, so that nobody who was let in is locked out by others behind the same address.
+Verifying a signature takes the thread that serves every call up to two milliseconds. A token that was valid once is
+always verified, so that failures of others behind the same address do not lock out its caller.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from inferd.server.access.rate_bucket import RateBucket
 from inferd.server.access.recent import Recent
 from inferd.server.errors import Unauthenticated
 
-RATE: Final = 20.0  # failures per second of one address
+RATE: Final = 20.0  # failures of one address per second
 BURST: Final = 40  # failures at once after a pause
-_ADDRESSES: Final = 4096  # that are remembered; one that is forgotten begins anew
-_TOKENS: Final = 4096  # good ones that are remembered
+_ADDRESSES: Final = 4096  # addresses that are remembered; a forgotten one begins with the whole burst
+_TOKENS: Final = 4096  # valid tokens that are remembered
 
 
 class Attempts:
-    """Lives as long as the server: new keys are no new attempts. Thread-safe."""
+    """The failures of one server's callers. A change of the keys does not reset the count. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock: Final = clock
         self._lock: Final = Lock()
-        self._left: Final = Recent[str, RateBucket](_ADDRESSES)
+        self._buckets: Final = Recent[str, RateBucket](_ADDRESSES)
         self._good: Final = Recent[bytes, bool](_TOKENS)
 
     def verified(self, digest: bytes, call: Credentials, verify: Callable[[], Caller]) -> Caller:
-        """What `verify` gives for the token of this digest. Raises Unauthenticated, too, without asking it where too
-        much of this address has failed lately."""
+        """The result of `verify` for the token with this digest. Raises Unauthenticated as `verify` does; and without
+        calling it, when too many tokens of this address have failed lately."""
         if self._good.get(digest):
             try:
                 return verify()
             except Unauthenticated:
                 self._good.put(digest, False)
                 raise
-        left = self._of(address_of(call.peer))
+        bucket = self._bucket(address_of(call.peer))
         with self._lock:
-            pause = left.take(self._clock())
+            pause = bucket.take(self._clock())
         if pause:
             raise Unauthenticated(
                 f"expected fewer bad tokens from one address: too many came, and this one was not looked at; the next"
@@ -50,13 +50,13 @@ class Attempts:
             )
         identity = verify()
         with self._lock:
-            left.give_back()
+            bucket.give_back()
         self._good.put(digest, True)
         return identity
 
-    def _of(self, address: str) -> RateBucket:
-        found = self._left.get(address)
-        if found is None:
-            found = RateBucket(RATE, BURST, self._clock())
-            self._left.put(address, found)
-        return found
+    def _bucket(self, address: str) -> RateBucket:
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            bucket = RateBucket(RATE, BURST, self._clock())
+            self._buckets.put(address, bucket)
+        return bucket

@@ -1,4 +1,4 @@
-"""From a call to the identity of its caller."""
+"""From the credentials of a call to its caller."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _log = get("security")
 
 HEADER: Final = "authorization"
 _TOKENS: Final = 4096  # verified tokens that are remembered
-_LONGEST: Final = 8192  # characters of a token; a longer one is not looked into
+_LONGEST: Final = 8192  # characters of a token; a longer one is refused unread
 
 
 class _AuthorityState:
-    """What counts until a file changes: the verifiers, and what they have verified."""
+    """The verifiers, and the tokens that they have verified. Replaced as a whole when a file changes."""
 
     __slots__ = ("known", "signed", "static")
 
@@ -40,10 +40,10 @@ class _AuthorityState:
 
 
 class Authority:
-    """Tells callers apart. Thread-safe. `open` names what needs no credentials.
+    """Finds out who calls. Thread-safe. `open` is the setting `auth.open`: what needs no credentials.
 
-    A call costs one look-up by its `authorization`: a token that was verified is remembered until it expires or a file
-    changes. `clock` gives seconds for what bad tokens may cost.
+    A call costs one look-up of its `authorization`: a verified token is remembered until it expires or a file changes.
+    `clock` gives seconds, for the bound on failed tokens.
     """
 
     def __init__(self, config: Auth, clock: Callable[[], float] = monotonic) -> None:
@@ -57,35 +57,35 @@ class Authority:
             name: Caller(f"certificate:{name}", self._granted(given.scopes, given.models))
             for name, given in config.certificates.items()
         }
-        unknown = config.anonymous
-        self.anonymous: Final = Caller("", Grants(unknown.scopes, unknown.models, anonymous=True))
+        granted = config.anonymous
+        self.anonymous: Final = Caller("", Grants(granted.scopes, granted.models, anonymous=True))
         self.open: Final = frozenset(config.open)
         self._state = self._read()
 
     def identify(self, call: Credentials) -> Caller:
-        """Who calls; the anonymous identity where a call shows nothing. Raises Unauthenticated for credentials that do
-        not count."""
+        """Who calls; `anonymous` for a call without credentials. Raises Unauthenticated for credentials that are not
+        valid."""
         known = self.remembered(call)
         if known is not None:
             return known
-        given = call.metadata(HEADER)
-        if given is None:
+        authorization = call.metadata(HEADER)
+        if authorization is None:
             return self._by_certificate(call.certificate())
-        return self._verified(self._state, given, call)
+        return self._verified(self._state, authorization, call)
 
     def remembered(self, call: Credentials) -> Caller | None:
-        """The same for a caller who was identified before; None where that has to be found out. Never raises."""
-        given = call.metadata(HEADER)
-        if given is not None:
-            known = self._state.known.get(given)
+        """The caller, if its credentials were verified before; else None. Never raises."""
+        authorization = call.metadata(HEADER)
+        if authorization is not None:
+            known = self._state.known.get(authorization)
             return known if known is not None and time() < known.until else None
         return self._certified.get(tuple(call.certificate())) if self._certificates else self.anonymous
 
     def watch(self, files: FileWatch) -> None:
-        """Takes over what changes in the files, and keeps what was where that cannot be used."""
+        """Reads the files again when they change. Unusable content leaves the present state in force."""
         paths = [path for path in (self._config.tokens_file, self._jwks_file) if path is not None]
         if paths:
-            files.follow("credentials", paths, self._again)
+            files.follow("credentials", paths, self._reload)
 
     @property
     def _jwks_file(self) -> str | None:
@@ -108,27 +108,27 @@ class Authority:
         signed = None if tokens is None else SignedTokens(tokens, self._attempts, self._clock)
         return _AuthorityState(static, signed)
 
-    def _again(self) -> None:
-        self._state = self._read()  # with an empty memory: what was taken back is not remembered either
+    def _reload(self) -> None:
+        self._state = self._read()  # nothing is remembered: a token that was revoked may have been
         static = self._state.static
         event(_log, logging.INFO, "credentials read again", entries=None if static is None else len(static))
 
-    def _verified(self, state: _AuthorityState, given: str, call: Credentials) -> Caller:
-        kind, _, token = given.partition(" ")
+    def _verified(self, state: _AuthorityState, authorization: str, call: Credentials) -> Caller:
+        kind, _, token = authorization.partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
             raise Unauthenticated(f"{NEEDED}, got another form")
         if len(token) > _LONGEST:
             raise Unauthenticated(f"expected a token of at most {_LONGEST} characters, got more")
-        identity = None if state.static is None else state.static.find(token.encode())
-        if identity is None and state.signed is not None and token.count(".") == 2:
-            identity = state.signed.verify(token, call)
-        if identity is None:
+        caller = None if state.static is None else state.static.find(token.encode())
+        if caller is None and state.signed is not None and token.count(".") == 2:
+            caller = state.signed.verify(token, call)
+        if caller is None:
             raise Unauthenticated("expected a token that is known here, got another")
-        if time() >= identity.until:
+        if time() >= caller.until:
             raise Unauthenticated("expected a token that has not expired, got one that has")
-        state.known.put(given, identity)
-        return identity
+        state.known.put(authorization, caller)
+        return caller
 
     def _by_certificate(self, names: Sequence[str]) -> Caller:
         if not names:
@@ -141,7 +141,7 @@ class Authority:
         return known
 
     def _granted(self, scopes: Iterable[str], models: Iterable[str]) -> Grants:
-        """One object for equal grants: what is made for each kind of caller is made once."""
+        """One object for equal grants, so that decisions for a model are remembered once for all their callers."""
         key = (frozenset(scopes), tuple(models))
         found = self._grants.get(key)
         if found is None:
@@ -151,5 +151,5 @@ class Authority:
 
 
 def make_authority(config: Auth) -> Authority | None:
-    """None where nobody needs credentials. Raises ConfigError."""
+    """The authority of a server; None if the settings ask nobody for credentials. Raises ConfigError."""
     return Authority(config) if config.enabled else None

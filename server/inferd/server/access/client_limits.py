@@ -1,4 +1,4 @@
-"""Bounds for each client: a rate of requests, and how many may be under way."""
+"""Limits for each client: a rate of requests, and a number of requests at once."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from inferd.server.access.recent import Recent
 from inferd.server.config.access_schema import Clients
 from inferd.server.errors import RateLimited
 
-_CLIENTS: Final = 4096  # that are remembered; one that is forgotten begins anew
-_PAUSE: Final = 0.1  # seconds after which a client with too much under way may try again
+_CLIENTS: Final = 4096  # clients that are remembered; a forgotten one begins with the whole burst
+_PAUSE: Final = 0.1  # seconds after which a client with too many requests at once may try again
 
 
 class Limiter:
-    """Thread-safe. `refused` counts by reason."""
+    """The limits of `limits.clients`, for clients by name. `refused` counts refusals by reason. Thread-safe."""
 
     def __init__(self, config: Clients, clock: Callable[[], float] = monotonic) -> None:
         self._rate: Final = config.rate or 0.0
         self._burst: Final = float(config.burst or max(1.0, self._rate))
-        self._most: Final = config.concurrency
+        self._concurrency: Final = config.concurrency
         self._clock: Final = clock
         self._known: Final = Recent[str, _LimitedClient](_CLIENTS)
         self.refused: Final = {"rate": 0, "concurrency": 0}
 
     def take(self, client: str) -> None:
-        """One request of the rate. Raises RateLimited, which says when the next one may come."""
+        """Counts one request for the rate. Raises RateLimited, which says when the next one may come."""
         if self._rate:
             self._take(self._client(client))
 
@@ -40,21 +40,21 @@ class Limiter:
         found = self._client(client)
         if self._rate:
             self._take(found)
-        if self._most is not None:
+        if self._concurrency is not None:
             with found.lock:
-                full = found.running >= self._most
+                full = found.running >= self._concurrency
                 found.running += not full
             if full:
                 self.refused["concurrency"] += 1
                 raise RateLimited(
-                    f"expected at most {self._most} requests of one client at once (limits.clients.concurrency)",
+                    f"expected at most {self._concurrency} requests of one client at once (limits.clients.concurrency)",
                     retry_after=_PAUSE,
                 )
-        return None if self._most is None else Lease(found)
+        return None if self._concurrency is None else Lease(found)
 
     def _take(self, client: _LimitedClient) -> None:
         with client.lock:
-            pause = client.left.take(self._clock())
+            pause = client.bucket.take(self._clock())
         if pause:
             self.refused["rate"] += 1
             raise RateLimited(
@@ -71,16 +71,16 @@ class Limiter:
 
 
 class _LimitedClient:
-    __slots__ = ("left", "lock", "running")
+    __slots__ = ("bucket", "lock", "running")
 
-    def __init__(self, left: RateBucket) -> None:
+    def __init__(self, bucket: RateBucket) -> None:
         self.lock = Lock()
-        self.left = left
+        self.bucket = bucket
         self.running = 0
 
 
 class Lease:
-    """A request under way. `release` counts once. Thread-safe."""
+    """A running request of one client. Only the first `release` has an effect. Thread-safe."""
 
     __slots__ = ("_client",)
 
@@ -98,17 +98,18 @@ class Lease:
 
 
 def address_of(peer: str) -> str:
-    """The address of a peer in gRPC's form, without its port; of IPv6 the network, of which one client has all."""
+    """The address of a peer in gRPC's form, without its port. Of an IPv6 address the /64 network: one client usually
+    has all of its addresses."""
     kind, _, rest = unquote(peer).partition(":")
     if kind not in ("ipv4", "ipv6"):
         return kind
     host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
     if kind == "ipv6":
         try:
-            whole = ipaddress.IPv6Address(host)
+            address = ipaddress.IPv6Address(host)
         except ValueError:
             return host
-        if whole.ipv4_mapped is not None:
-            return str(whole.ipv4_mapped)
-        return f"{ipaddress.IPv6Address(int(whole) >> 64 << 64)}/64"
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
     return host

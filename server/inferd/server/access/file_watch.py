@@ -1,4 +1,4 @@
-"""Files that are read again when they change: tokens, keys, certificates."""
+"""Watches files that are read again when they change: tokens, keys, certificates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.server.observability.events import event, get
 
 _log = get("security")
 
-_Seen = tuple[tuple[int, ...] | None, ...]
+_State = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass(slots=True)
@@ -22,11 +22,11 @@ class _Followed:
     what: str
     paths: tuple[str, ...]
     changed: Callable[[], None]
-    seen: _Seen
+    state: _State
 
 
 class FileWatch:
-    """Looks at files every `poll` seconds, on a thread of its own: no request ever does. `follow` before `start`."""
+    """Compares the state of files every `poll` seconds, on a thread of its own. Call `follow` before `start`."""
 
     def __init__(self, poll: float) -> None:
         self._poll: Final = poll
@@ -35,33 +35,34 @@ class FileWatch:
         self._thread: threading.Thread | None = None
 
     def follow(self, what: str, paths: Sequence[str], changed: Callable[[], None]) -> None:
-        """Calls `changed` when one of the files has. It raises ConfigError or OSError for content that cannot be used;
-        then what was stays, and one line in the log says so."""
-        self._followed.append(_Followed(what, tuple(paths), changed, _look(paths)))
+        """Calls `changed` on the thread of the watch when one of the files has changed. `changed` raises ConfigError or
+        OSError for unusable content and leaves the present state in force; then one line in the log, with `what`, says
+        so."""
+        self._followed.append(_Followed(what, tuple(paths), changed, _state_of(paths)))
 
     def start(self) -> None:
-        """Begins to look, if there is anything to look at."""
+        """Starts the thread, if there is a file to watch."""
         if self._followed:
             self._thread = threading.Thread(target=self._run, name="inferd-file-watch", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends the thread, and waits for it up to 5 s."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def look(self) -> None:
-        """One look at every file. Never raises for what is in them."""
+        """Compares every file once. Never raises."""
         for each in self._followed:
-            now = _look(each.paths)
-            if now == each.seen:
+            now = _state_of(each.paths)
+            if now == each.state:
                 continue
-            each.seen = now
+            each.state = now
             try:
                 each.changed()
             except (ConfigError, OSError) as error:
-                # Of two files that belong together one may be new already: the other's change brings the next try.
+                # Two files that belong together may change one after the other: the second change is the next try.
                 reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
                 event(_log, logging.ERROR, "changed files are not taken over", what=each.what, reason=reason)
             except Exception as error:
@@ -72,11 +73,11 @@ class FileWatch:
             self.look()
 
 
-def _look(paths: Sequence[str]) -> _Seen:
-    return tuple(_state(path) for path in paths)
+def _state_of(paths: Sequence[str]) -> _State:
+    return tuple(_file_state(path) for path in paths)
 
 
-def _state(path: str) -> tuple[int, ...] | None:
+def _file_state(path: str) -> tuple[int, ...] | None:
     try:
         found = os.stat(path)
     except OSError:

@@ -1,7 +1,7 @@
-"""Signed bearer tokens (JWT), checked against a key set in a file (JWKS).
+"""Signed bearer tokens (JWT), verified with a key set in a file (JWKS).
 
-Which algorithm counts is for the key to say, never for the token: a secret (oct) is HS256, an RSA key RS256, a key on
-P-256 ES256. So "none", and a public key taken for a secret, cannot happen.
+The key decides about the algorithm, never the token: a secret (oct) is used for HS256, an RSA key for RS256, a key on
+P-256 for ES256. So a token with the algorithm "none" is refused, and a public key is never used as a secret.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = get("security")
 _ALGORITHMS: Final = {"oct": "HS256", "RSA": "RS256", "EC": "ES256"}
 _MOST_BYTES: Final = 1 << 20
 _MOST_KEYS: Final = 256
-_SHORTEST: Final = {"oct": 256, "RSA": 2048}  # bits
+_SHORTEST: Final = {"oct": 256, "RSA": 2048}  # bits of a key
 _LONGEST_NAME: Final = 128
 _MOST_PATTERNS: Final = 64
 _REQUIRED: Final = ("exp", "iss", "aud", "sub")
@@ -37,7 +37,7 @@ _SCOPES: Final = frozenset(scope.value for scope in Scope)
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One key of the set, and the only algorithm for which it is used."""
+    """One key of the set, and the only algorithm that it is used for."""
 
     id: str
     algorithm: str
@@ -45,10 +45,10 @@ class SigningKey:
 
 
 class JwtTokens:
-    """Checks tokens by the key set as it was when it was read. Thread-safe."""
+    """Verifies tokens with the key set as it was when this object was made. Thread-safe."""
 
     def __init__(self, config: Jwt, grants: GrantsOf) -> None:
-        """Raises ConfigError for a file that cannot be used; it never shows what is in there."""
+        """Reads the key set. Raises ConfigError for an unusable file; the error shows none of its content."""
         try:
             import jwt
         except ImportError:
@@ -61,18 +61,19 @@ class JwtTokens:
         self._keys: Final = _read(Path(config.jwks_file), jwt)
 
     def look(self, token: str) -> SigningKey:
-        """The key with which a token says that it is signed. Raises Unauthenticated for one that cannot count whatever
-        its signature is. Cheap; nothing that the token says is believed."""
+        """The key that the token names. Raises Unauthenticated for a token that would be refused even with a good
+        signature. Cheap: the signature is not verified, so nothing in the token is to be trusted yet."""
         try:
             head, body, _ = token.split(".")
             key = self._key(_object(head))
             self._plausible(_object(body))
             return key
         except self._wrong as error:
-            raise Unauthenticated(self._told(error)) from None
+            raise Unauthenticated(self._message(error)) from None
 
     def verify(self, token: str, key: SigningKey) -> Caller:
-        """Who the token is for, by all that it must have. Raises Unauthenticated, whose text shows nothing of it."""
+        """The caller that the token was issued to; signature and claims are verified. Raises Unauthenticated, whose
+        text shows nothing of the token."""
         config = self._config
         try:
             claims = self._jwt.decode(
@@ -84,9 +85,9 @@ class JwtTokens:
                 leeway=config.leeway,
                 options={"require": list(_REQUIRED)},
             )
-            return self._identity(claims)
+            return self._caller(claims)
         except self._wrong as error:
-            raise Unauthenticated(self._told(error)) from None
+            raise Unauthenticated(self._message(error)) from None
 
     def _plausible(self, claims: Mapping[str, Any]) -> None:
         jwt, config, now = self._jwt, self._config, time()
@@ -103,7 +104,7 @@ class JwtTokens:
         if not (isinstance(audience, list) and any(each in audience for each in config.audience)):
             raise jwt.InvalidAudienceError
 
-    def _told(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         jwt, config = self._jwt, self._config
         match error:
             case jwt.InvalidSignatureError():
@@ -129,10 +130,10 @@ class JwtTokens:
             raise Unauthenticated("expected a token whose header names its key (kid), as there are several")
         raise Unauthenticated("expected a token signed with a key and algorithm of auth.jwt.jwks_file, got another")
 
-    def _identity(self, claims: Mapping[str, Any]) -> Caller:
+    def _caller(self, claims: Mapping[str, Any]) -> Caller:
         config = self._config
-        scopes = _words(claims.get(config.scopes_claim, ()), config.scopes_claim, apart=True)
-        models = _words(claims.get(config.models_claim, ("*",)), config.models_claim, apart=False)
+        scopes = _words(claims.get(config.scopes_claim, ()), config.scopes_claim, split=True)
+        models = _words(claims.get(config.models_claim, ("*",)), config.models_claim, split=False)
         subject = claims["sub"]
         if not (isinstance(subject, str) and 0 < len(subject) <= _LONGEST_NAME and subject.isprintable()):
             raise Unauthenticated(f"expected a token with a `sub` of 1 to {_LONGEST_NAME} printable characters")
@@ -147,9 +148,9 @@ def _object(part: str) -> Mapping[str, Any]:
     return found
 
 
-def _words(value: Any, claim: str, *, apart: bool) -> tuple[str, ...]:
+def _words(value: Any, claim: str, *, split: bool) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(value.split()) if apart else (value,)
+        return tuple(value.split()) if split else (value,)
     if (
         isinstance(value, list | tuple)
         and len(value) <= _MOST_PATTERNS
@@ -160,7 +161,7 @@ def _words(value: Any, claim: str, *, apart: bool) -> tuple[str, ...]:
 
 
 def _read(file: Path, jwt: Any) -> tuple[SigningKey, ...]:
-    """The keys of a file. Keys for encryption and of kinds that are not used here are passed over."""
+    """The keys of a file. Keys for encryption, and keys of other kinds, are skipped."""
 
     def problem(expected: str, got: str = "") -> ConfigError:
         return ConfigError([Problem(str(file), "", expected, got)])
@@ -178,7 +179,7 @@ def _read(file: Path, jwt: Any) -> tuple[SigningKey, ...]:
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given) or len(given) > _MOST_KEYS:
         raise problem(f'a key set: {{"keys": [...]}} with at most {_MOST_KEYS} keys', "something else")
     keys: list[SigningKey] = []
-    passed_over = 0
+    skipped = 0
     for number, each in enumerate(given):
         kind = each.get("kty")
         algorithm = _ALGORITHMS.get(kind) if isinstance(kind, str) else None
@@ -188,7 +189,7 @@ def _read(file: Path, jwt: Any) -> tuple[SigningKey, ...]:
             or each.get("alg", algorithm) != algorithm
             or (kind == "EC" and each.get("crv") != "P-256")
         ):
-            passed_over += 1
+            skipped += 1
             continue
         if kind != "oct" and "d" in each:
             raise problem("public keys and shared secrets only", f"a private key in keys[{number}]")
@@ -196,7 +197,7 @@ def _read(file: Path, jwt: Any) -> tuple[SigningKey, ...]:
         if not isinstance(name, str) or (name and any(key.id == name for key in keys)):
             raise problem("a `kid` of its own for every key", f"another in keys[{number}]")
         try:
-            # The library's own words may show the key.
+            # The error of the library is not passed on: its text may show the key.
             found = jwt.PyJWK(each, algorithm)
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
             raise problem(f"a JSON web key for {algorithm}", f"something else in keys[{number}]") from None
@@ -207,6 +208,6 @@ def _read(file: Path, jwt: Any) -> tuple[SigningKey, ...]:
         keys.append(SigningKey(name, algorithm, found))
     if not keys:
         raise problem("at least one key for HS256, RS256 or ES256", "none")
-    if passed_over:
-        event(_log, logging.INFO, "keys passed over", file=str(file), count=passed_over)
+    if skipped:
+        event(_log, logging.INFO, "keys skipped", file=str(file), count=skipped)
     return tuple(keys)

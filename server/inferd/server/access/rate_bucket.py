@@ -1,4 +1,4 @@
-"""What is left of a rate with a burst."""
+"""A token bucket: a rate with a burst."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 
 class RateBucket:
-    """Begins with the whole burst. Times are seconds of one clock. Not thread-safe: its owner locks."""
+    """Begins with the whole burst. Times are seconds of one clock. Not thread-safe: the owner of a bucket locks it."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -17,7 +17,7 @@ class RateBucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Takes one and gives 0; where there is none, takes nothing and gives the seconds until there is."""
+        """Takes one request and gives 0; if none is left, takes nothing and gives the seconds until one is."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         if self._left >= 1.0:
@@ -26,5 +26,5 @@ class RateBucket:
         return (1.0 - self._left) / self._rate
 
     def give_back(self) -> None:
-        """What was taken has not been used."""
+        """Undoes one `take`."""
         self._left = min(self._burst, self._left + 1.0)

@@ -1,4 +1,4 @@
-"""A bounded memory of what was asked for recently."""
+"""A bounded cache that keeps recently used entries."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _V = TypeVar("_V")
 
 
 class Recent(Generic[_K, _V]):
-    """A mapping that forgets what has not been asked for lately. It holds at most twice `size` entries.
+    """A mapping that drops entries that were not used lately. It holds at most twice `size` entries.
 
-    Two generations: what is found in the old one moves to the young one, and when that is full the old one goes. So a
-    hit costs one look-up and no lock. Thread-safe; two threads that put the same key at once may each keep their own
-    value for a moment.
+    Entries are in two generations: one that is found in the old generation moves to the young one, and when the young
+    one is full, the old one is dropped. So a hit costs one look-up and no lock. Thread-safe; of two threads that put
+    the same key at once, each may use its own value for a moment.
     """
 
     __slots__ = ("_old", "_size", "_young")
@@ -24,7 +24,7 @@ class Recent(Generic[_K, _V]):
         self._old: dict[_K, _V] = {}
 
     def get(self, key: _K) -> _V | None:
-        """What was put, None where there is nothing or it is forgotten."""
+        """The value of a key; None if it was never put or was dropped."""
         found = self._young.get(key)
         if found is None:
             found = self._old.get(key)
@@ -33,7 +33,7 @@ class Recent(Generic[_K, _V]):
         return found
 
     def put(self, key: _K, value: _V) -> None:
-        """Remembers a value."""
+        """Sets the value of a key."""
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
         self._young[key] = value

@@ -1,4 +1,4 @@
-"""Signed tokens at a bounded price, whatever comes."""
+"""Signed tokens, verified at a bounded cost whatever clients send."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from inferd.server.access.recent import Recent
 from inferd.server.errors import Unauthenticated
 
 _REFUSED: Final = 4096  # tokens whose refusal is remembered
-MEMORY: Final = 10.0  # seconds
+MEMORY: Final = 10.0  # seconds for which a refusal is remembered
 
 
 class SignedTokens:
-    """Those of one key set. Thread-safe.
+    """The tokens of one key set. Thread-safe.
 
-    A token that failed is refused by memory for a while; one that cannot count, by what it says of itself; only then is
-    its signature verified, within `attempts`.
+    A token that failed is refused without another look for `MEMORY` seconds. A token whose claims are wrong is refused
+    before its signature is verified. Signatures are verified within the bound of `attempts`.
     """
 
     def __init__(self, tokens: JwtTokens, attempts: Attempts, clock: Callable[[], float]) -> None:
@@ -30,7 +30,7 @@ class SignedTokens:
         self._refused: Final = Recent[bytes, tuple[float, str]](_REFUSED)
 
     def verify(self, token: str, call: Credentials) -> Caller:
-        """Who a call's token is for. Raises Unauthenticated, whose text shows nothing of the token."""
+        """The caller that the token was issued to. Raises Unauthenticated, whose text shows nothing of the token."""
         digest = sha256(token.encode()).digest()
         refused = self._refused.get(digest)
         if refused is not None and self._clock() < refused[0]:

@@ -1,4 +1,4 @@
-"""Bearer tokens of a file: `name: {sha256, scopes, models, expires}`. The file holds hashes, never a token.
+"""Bearer tokens in a file: `name: {sha256, scopes, models, expires}`. The file holds hashes of tokens, no token.
 
 alice:
   sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -36,7 +36,7 @@ GrantsOf = Callable[[Iterable[str], Iterable[str]], Grants]
 
 def _hash(text: str) -> str:
     if not _HASH.fullmatch(text.lower()):
-        # What stands there may be the token itself: it is not shown.
+        # The value is not shown: it may be the token itself.
         raise ValueError("expected the SHA-256 of the token, 64 hexadecimal digits, got something else")
     return text.lower()
 
@@ -50,42 +50,42 @@ def _moment(text: str) -> str:
 
 
 class Entry(Granted):
-    """One token."""
+    """The entry of one token."""
 
     sha256: Annotated[str, AfterValidator(_hash)]
     expires: Annotated[str, AfterValidator(_moment)] | None = None
 
 
 class StaticTokens:
-    """The tokens of one file, as it was when it was read. Thread-safe."""
+    """The tokens of one file as it was when this object was made. Thread-safe."""
 
     def __init__(self, file: Path, grants: GrantsOf) -> None:
-        """Raises ConfigError that names every wrong entry, and shows no token."""
+        """Reads the file. Raises ConfigError, which names every wrong entry and shows no token."""
         self._by_hash: Final[dict[bytes, tuple[bytes, Caller]]] = {}
         for name, entry in _entries(file).items():
             digest = bytes.fromhex(entry.sha256)
             if digest[:8] in self._by_hash:
                 raise ConfigError([Problem(str(file), dotted((name,)), "a token of its own", "another entry's")])
-            identity = Caller(name, grants(entry.scopes, entry.models), _until(entry.expires))
-            self._by_hash[digest[:8]] = digest, identity
+            caller = Caller(name, grants(entry.scopes, entry.models), _until(entry.expires))
+            self._by_hash[digest[:8]] = digest, caller
 
     def __len__(self) -> int:
         return len(self._by_hash)
 
     def find(self, token: bytes) -> Caller | None:
-        """Whose token this is, expired or not."""
+        """The caller with this token, even if it has expired; None for an unknown token."""
         digest = hashlib.sha256(token).digest()
-        # A part of the hash finds the entry, which tells nobody anything: who could choose hashes need not guess. The
-        # decision takes the same time wherever they differ.
-        known, identity = self._by_hash.get(digest[:8], (b"", None))
-        return identity if hmac.compare_digest(known, digest) else None
+        # The entry is found by 8 bytes of the hash: how long that takes reveals nothing, for a client cannot choose the
+        # hash of its token. The comparison takes the same time wherever the hashes differ.
+        known, caller = self._by_hash.get(digest[:8], (b"", None))
+        return caller if hmac.compare_digest(known, digest) else None
 
 
 def _entries(file: Path) -> dict[str, Entry]:
     document = read_document(file)
     problems: list[Problem] = []
     entries: dict[str, Entry] = {}
-    whole = Layer(document, str(file))
+    layer = Layer(document, str(file))
     for name, given in document.items():
         line = document.line_of((name,))
         if not _NAME.fullmatch(name):
@@ -95,7 +95,7 @@ def _entries(file: Path) -> dict[str, Entry]:
             problems.append(Problem(str(file), dotted((name,)), "sha256, scopes and models", "no mapping", line=line))
         else:
             try:
-                entries[name] = validated(Entry, [whole.below((name,))], root=Entry)
+                entries[name] = validated(Entry, [layer.below((name,))], root=Entry)
             except ConfigError as error:
                 problems.extend(replace(problem, key=f"{dotted((name,))}.{problem.key}") for problem in error.problems)
     if problems:

@@ -1,4 +1,4 @@
-"""Certificate, key and authorities of one port, read again when they change: new connections get the new ones."""
+"""Certificate, key and client authorities of one port. They are read again when they change, for new connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = get("security")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """What was in the files, as PEM; compared by identity. `ca`: None where clients show no certificates."""
+    """The content of the files, as PEM. Compared by identity. `ca`: None if clients show no certificates."""
 
     key: bytes
     chain: bytes
@@ -26,10 +26,11 @@ class Material:
 
 
 class TlsFiles:
-    """The files of one port. `material` is always usable: files that are not leave what was. Thread-safe."""
+    """The files of one port. `material` is always usable: unusable files leave it as it is. Thread-safe."""
 
     def __init__(self, config: Tls, where: str) -> None:
-        """`where` is the settings' place, such as server.tls. Raises OSError that names the file and its key."""
+        """Reads the files. `where` is the section of the settings, such as server.tls. Raises OSError, which names the
+        file and its key."""
         self._config: Final = config
         self._where: Final = where
         self.material, self._context = self._read()
@@ -40,18 +41,19 @@ class TlsFiles:
         return self._config.client_ca is not None
 
     def watch(self, files: FileWatch) -> None:
-        """Follows the files."""
+        """Reads the files again when they change."""
         config = self._config
         paths = [path for path in (config.certificate, config.key, config.client_ca) if path is not None]
-        files.follow(self._where, paths, self._again)
+        files.follow(self._where, paths, self._reload)
 
     def server_context(self) -> ssl.SSLContext:
-        """For asyncio and a server's whole life: each connection is given the files' newest content."""
-        return _Newest(self)
+        """A context for asyncio that lasts as long as the server: each connection uses the newest content of the
+        files."""
+        return _NewestContext(self)
 
     @property
     def context(self) -> ssl.SSLContext:
-        """The files as they were when they could last be used."""
+        """The newest usable content of the files."""
         return self._context
 
     def _read(self) -> tuple[Material, ssl.SSLContext]:
@@ -61,10 +63,10 @@ class TlsFiles:
             _pem(config.certificate, f"{where}.certificate", b"-----BEGIN CERTIFICATE"),
             None if config.client_ca is None else _pem(config.client_ca, f"{where}.client_ca", b"-----BEGIN CERT"),
         )
-        return material, self._made()
+        return material, self._new_context()
 
-    def _made(self) -> ssl.SSLContext:
-        # gRPC's core writes what is wrong to stderr and says only that it could not bind: so it is tried here for both.
+    def _new_context(self) -> ssl.SSLContext:
+        # Tried here for gRPC's ports, too: for unusable files gRPC's core says only that it could not bind.
         config = self._config
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
@@ -77,16 +79,16 @@ class TlsFiles:
             raise OSError(errno.EINVAL, f"{self._where}: {reason}: {config.certificate}") from None
         return context
 
-    def _again(self) -> None:
+    def _reload(self) -> None:
         self.material, self._context = self._read()
         event(_log, logging.INFO, "certificates read again", where=self._where, file=self._config.certificate)
 
 
-class _Newest(ssl.SSLContext):
-    """Connections are made by the newest context. A session that one before it began cannot be taken up again: its
-    client's certificate would not be looked at any more."""
+class _NewestContext(ssl.SSLContext):
+    """Makes connections with the newest context. A TLS session of an earlier context cannot be resumed: the client's
+    certificate would not be verified again."""
 
-    def __new__(cls, _files: TlsFiles) -> _Newest:
+    def __new__(cls, _files: TlsFiles) -> _NewestContext:
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, files: TlsFiles) -> None:
@@ -97,7 +99,7 @@ class _Newest(ssl.SSLContext):
 
 
 def tls_files(config: Tls | None, where: str) -> TlsFiles | None:
-    """None for plain text. Raises OSError."""
+    """The files of a port; None for a port without TLS. Raises OSError."""
     return None if config is None else TlsFiles(config, where)
 
 

@@ -133,7 +133,8 @@ class CallAccess:
     def _audited(
         self, call: UnaryCall, rule: Rule, caller: Caller | None, boundary: ErrorBoundary
     ) -> AdmittedUnaryCall:
-        """A caller that goes away takes nothing back: the outcome is written all the same."""
+        """The call, whose outcome is written to the audit log. A client that disconnects does not undo the action, so
+        that its outcome is written, too."""
         request_id = boundary.gate.request_id(call, "")
         who = self._rules.name(call) if caller is None else caller.name or None
 
@@ -160,4 +161,4 @@ def _releasing(lease: Lease) -> Callable[[Code | None, str], None]:
 
 
 def _nothing(_code: Code | None, _text: str) -> None:
-    """Nothing was held."""
+    """For a stream that holds no lease."""

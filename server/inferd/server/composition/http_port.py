@@ -1,4 +1,4 @@
-"""Which HTTP port serves: with REST where its libraries are installed, else with metrics and health only."""
+"""Chooses the HTTP port: with REST if its libraries are installed, else with metrics and health only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_http_server(
     shared: bool = False,
     tls: TlsFiles | None = None,
 ) -> HttpPort:
-    """The server, not yet started. `shared`: other workers listen at the same addresses."""
+    """The HTTP port, not yet started. `shared`: other workers listen at the same addresses."""
     limits = HttpLimits(connections=config.connections)
     missing = [name for name in ("fastapi", "httptools", "orjson", "uvicorn") if find_spec(name) is None]
     if missing:

@@ -47,7 +47,8 @@ class Core:
 
 
 class RestApi:
-    """The application and what it holds. `app` is called once; the others are thread-safe."""
+    """The REST application, its bounds and its worker threads. `app` is called once; the other methods are
+    thread-safe."""
 
     def __init__(self, core: Core, config: Http, ready: Callable[[], ReadinessLike]) -> None:
         """`ready` is called on the event loop."""
@@ -58,7 +59,7 @@ class RestApi:
         self._bounds = BodyBounds(core.inflight, self._admission, self._workers, config.max_body, config.timeout)
 
     def app(self) -> FastAPI:
-        """Imports FastAPI and makes the application."""
+        """Imports FastAPI, which takes a while, and builds the application."""
         return build_app(self._core, self._bounds, self._ready)
 
     def refuse(self) -> None:
@@ -75,7 +76,7 @@ class RestApi:
 
 
 def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]) -> FastAPI:
-    """The application."""
+    """The application with the routes of both protocols."""
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
@@ -121,7 +122,7 @@ def _add_docs(app: FastAPI) -> None:
     page: list[str] = []
 
     async def docs(_: Request) -> Response:
-        if not page:  # made when it is first asked for: start-up does not wait for it
+        if not page:  # made at the first request, so that the start does not wait for it
             page.append(docs_page(app.openapi()))
         return HTMLResponse(page[0], headers=HEADERS)
 
@@ -129,7 +130,7 @@ def _add_docs(app: FastAPI) -> None:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """A path or verb that there is not, in the words of the protocol whose path it is near."""
+    """The error for an unknown path or verb, worded as the protocol with this beginning of paths words it."""
     from starlette.exceptions import HTTPException
     from starlette.responses import Response
 
@@ -138,7 +139,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     from inferd.server.protocols.tfs.rest.routes import malformed
 
     path = request.scope["path"]
-    # Parameters of a path are all that is validated: one that is not valid is no path either.
+    # FastAPI validates only parameters of paths here: a path with an invalid one is an unknown path.
     status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
     if path.startswith("/v1/"):
         return malformed(request)
