@@ -107,10 +107,6 @@ class WorkerAgent:
         """Waits for the supervisor's next order."""
         return self._orders.get()
 
-    def order(self, order: Order) -> None:
-        """Adds an order, as if the supervisor had sent it."""
-        self._orders.put(order)
-
     def tell(self, message: object) -> None:
         """Sends a message to the supervisor."""
         self._link.tell(message)
