@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferd.server.observability.metrics import Metrics
-from inferd.server.workers.metrics_totals import Others, families, group, text
+from inferd.server.workers.metrics_totals import Others, families, server_totals, text
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 RULES = DEPLOY / "prometheus" / "inferd-rules.yml"
@@ -41,7 +41,7 @@ def exported() -> set[str]:
     metrics.watch_worker("m", 1, lambda: 1)
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)
-    whole = text(group(families(metrics.everything()), 1, Others()))
+    whole = text(server_totals(families(metrics.everything()), 1, Others()))
     return {sample.name for family in text_string_to_metric_families(whole.decode()) for sample in family.samples} | {
         "up"
     }
