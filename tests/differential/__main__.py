@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from differential.catalogue import SCENES
-from differential.code import Code, WrongCode, checkout, commit
+from differential.code import PLACE, Code, WrongCode, checkout, commit, tree
 from differential.compare import Report, read_expected
 from differential.play import play
 
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m differential", description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="patterns of names, such as 'cq/*'; default: all")
     parser.add_argument("--base", default="HEAD", help="a commit (default: %(default)s)")
-    parser.add_argument("--head", help="a commit, too; default: the code at hand, uncommitted changes included")
+    parser.add_argument(
+        "--head",
+        help="a commit, too, or a directory with the source; default: the code at hand, uncommitted changes included",
+    )
     parser.add_argument("--expected", type=Path, default=EXPECTED, help="the differences that are expected")
     parser.add_argument("--seen", type=Path, metavar="FILE", help="write what the base answered, case by case, as JSON")
     parser.add_argument("--list", action="store_true", help="list the scenes")
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     report = Report(read_expected(said.expected))
     try:
         base = _verified(commit(said.base))
-        head = _verified(commit(said.head) if said.head else checkout())
+        head = _verified(_chosen(said.head))
     except WrongCode as error:
         print(f"differential: {error}", file=sys.stderr)
         return 2
@@ -57,6 +61,17 @@ def main(arguments: Sequence[str]) -> int:
         said.seen.write_text(json.dumps(report.seen, indent=1))
     print(f"\n{report.text(whole=not said.scenes)}\n{time.monotonic() - begun:.0f} s")
     return 1 if report.failed else 0
+
+
+def _chosen(head: str | None) -> Code:
+    if head is None:
+        return checkout()
+    source = Path(head).resolve()
+    if not source.is_dir():
+        return commit(head)
+    place = PLACE / "trees" / source.name
+    shutil.rmtree(place, ignore_errors=True)
+    return tree(source, place)
 
 
 def _verified(code: Code) -> Code:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from differential import models
 from differential.scene import Scene
-from differential.scenes import access, cli, control, few, generated, native, oip, order, races, rest, streams, tfs
+from differential.scenes import (
+    access,
+    bursts,
+    cli,
+    control,
+    few,
+    generated,
+    native,
+    oip,
+    order,
+    races,
+    rest,
+    streams,
+    tfs,
+)
 from differential.side import Setup
 
 _LIMITS = ("grpc.max_message=16MiB", "http.max_body=4MiB", "server.shared_memory=/inferd-differential-")
@@ -18,7 +32,13 @@ _TOKENS = ("auth.tokens_file={place}/tokens.yaml", "server.shared_memory=/inferd
 
 def _small(name: str, *sets: str, tokens: bool = False) -> Setup:
     prepare = access.write_tokens if tokens else None
-    return Setup(name, models.write_small, (*_COUNTED, *sets, *(_TOKENS if tokens else ())), prepare=prepare)
+    return Setup(
+        name,
+        models.write_small,
+        (*_COUNTED, *sets, *(_TOKENS if tokens else ())),
+        prepare=prepare,
+        token=access.token("all") if tokens else "",
+    )
 
 
 GUARDED = tuple(_small(f"guarded-{each}", f"server.transport={each}", tokens=True) for each in ("cq", "public"))
@@ -36,6 +56,7 @@ BOUNDS = {
             f"server.transport={each}",
             "limits.clients.rate=0.0001",
             "limits.clients.burst=5",
+            "auth.open=[health, metrics]",
             'auth.anonymous={"scopes": ["predict", "metadata"]}',
             tokens=True,
         ),
@@ -51,6 +72,21 @@ BOUNDS = {
     for each in ("cq", "public")
 }
 SWAPPED = Setup("swapped", models.write_swapped, _COUNTED)
+BURSTS = tuple(
+    Setup(
+        f"burst-{name}",
+        models.write,
+        (*_LIMITS, *_TOKENS, *sets),
+        prepare=access.write_tokens,
+        counted=False,
+        token=access.token("all"),
+    )
+    for name, sets in (
+        ("cq", ("server.transport=cq",)),
+        ("beside", ("server.transport=cq", "instances.on_loop=never")),
+        ("public", ("server.transport=public",)),
+    )
+)
 FRAMEWORKS = Setup("frameworks", models.write_frameworks, _COUNTED)
 ISOLATED = Setup("isolated", models.write_few, (*_COUNTED, "isolation=process"))
 WORKERS = Setup("workers", models.write_few, (*_COUNTED, "server.workers=2", "server.shared_memory=null"))
@@ -105,6 +141,7 @@ SCENES: tuple[Scene, ...] = (
     Scene("checks", SWAPPED, cli.play_checks),
     Scene("published", SWAPPED, control.play_published),
     *(Scene(f"{setup.name}/order", setup, order.play) for setup in HELD),
+    *(Scene(f"{setup.name}", setup, bursts.play) for setup in BURSTS),
     Scene("frameworks", FRAMEWORKS, few.play_frameworks),
     Scene("isolated", ISOLATED, few.play_kinds),
     Scene("workers", WORKERS, few.play_workers),

@@ -39,8 +39,12 @@ Pairs = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Setup:
-    """How a server is started. `write` makes its repository; `prepare` makes further files in the side's directory,
-    {place} in `sets` and `flags`. `counted`: runs of models are made once, so that their number is compared."""
+    """How a server is started.
+
+    write     makes its repository; `prepare` makes further files in the side's directory, {place} in `sets` and `flags`
+    counted   runs of models are made once, so that their number is compared
+    token     what the metrics page asks for
+    """
 
     name: str
     write: Callable[[Path], None]
@@ -48,6 +52,7 @@ class Setup:
     flags: tuple[str, ...] = ()
     prepare: Callable[[Path], None] | None = None
     counted: bool = True
+    token: str = ""
 
 
 class Side:
@@ -244,8 +249,12 @@ class Side:
         host, port = self.http.rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT)
         try:
-            connection.request("GET", path)
-            return connection.getresponse().read().decode()
+            headers = {"Authorization": f"Bearer {self.setup.token}"} if self.setup.token else {}
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            assert answer.status == 200, f"{path}: {answer.status} {text}"
+            return text
         finally:
             connection.close()
 

@@ -51,27 +51,29 @@ _TOKENS: dict[str, dict[str, Any]] = {
 def write_tokens(place: Path) -> None:
     """The tokens file of a side. A token is its name, made long enough."""
     found = {
-        name: {"models": ["*"], **entry, "sha256": hashlib.sha256(_token(name).encode()).hexdigest()}
+        name: {"models": ["*"], **entry, "sha256": hashlib.sha256(token(name).encode()).hexdigest()}
         for name, entry in _TOKENS.items()
     }
     (place / "tokens.yaml").write_text(json.dumps(found))
 
 
-def _token(name: str) -> str:
+def token(name: str) -> str:
+    """The token of a caller."""
     return f"differential-token-of-{name}-{'0' * 24}"
 
 
-def _callers() -> dict[str, list[tuple[str, str]]]:
-    right = ("authorization", f"Bearer {_token('all')}")
+def callers() -> dict[str, list[tuple[str, str]]]:
+    """The metadata of every kind of caller."""
+    right = ("authorization", f"Bearer {token('all')}")
     return {
-        **{name: [("authorization", f"Bearer {_token(name)}")] for name in _TOKENS},
+        **{name: [("authorization", f"Bearer {token(name)}")] for name in _TOKENS},
         "nobody": [],
-        "unknown token": [("authorization", f"Bearer {_token('stranger')}")],
+        "unknown token": [("authorization", f"Bearer {token('stranger')}")],
         "other scheme": [("authorization", "Basic YTpi")],
-        "no scheme": [("authorization", _token("all"))],
-        "small letters": [("authorization", f"bearer {_token('all')}")],
+        "no scheme": [("authorization", token("all"))],
+        "small letters": [("authorization", f"bearer {token('all')}")],
         "empty": [("authorization", "")],
-        "two": [right, ("authorization", f"Bearer {_token('predict')}")],
+        "two": [right, ("authorization", f"Bearer {token('predict')}")],
         "no jwt": [("authorization", "Bearer aaaa.bbbb.cccc")],
         "forwarded": [right, ("x-forwarded-for", "10.0.0.1")],
     }
@@ -159,11 +161,11 @@ def play_methods(notes: Notes) -> None:
     """Every caller at every method."""
     side = notes.side
     for turn in ("first", "again"):
-        for caller, metadata in _callers().items():
+        for caller, metadata in callers().items():
             for name, (method, request, answer) in _calls().items():
                 notes.see(f"{caller}: {name} ({turn})", side.ask(method, request, answer, metadata))
     x = {"x": rows(1)}
-    for caller, metadata in _callers().items():
+    for caller, metadata in callers().items():
         both = [native("rows", x, request_id="1")]
         notes.see(f"{caller}: stream", side.stream(STREAM, both, native_predict.PredictStreamResponse, metadata))
         secret = [native("secret", x, request_id="1")]
@@ -197,7 +199,7 @@ def play_routes(notes: Notes) -> None:
     """Every caller at every route."""
     side = notes.side
     bodies = {"infer": oip_json({"x": rows(1)}), ":predict": '{"instances": [[1.0, 2.0, 3.0, 4.0]]}'}
-    for caller, metadata in _callers().items():
+    for caller, metadata in callers().items():
         headers = dict(metadata)
         for method, route in _ROUTES:
             for model in ("rows", "secret", "nobody"):
@@ -233,7 +235,7 @@ def play_rate(notes: Notes) -> None:
     notes.see("oip stream", side.stream(INFER_STREAM, infer, oip_infer.ModelStreamInferResponse))
     for caller in ("all", "predict"):
         # Told apart by their tokens: each has its own share.
-        metadata = [("authorization", f"Bearer {_token(caller)}")]
+        metadata = [("authorization", f"Bearer {token(caller)}")]
         for i in range(7):
             answer = side.ask(PREDICT, native("rows", x), native_predict.PredictResponse, metadata)
             notes.see(f"as {caller}, {i}", answer)

@@ -170,14 +170,16 @@ def _expired(notes: Notes) -> None:
     for model in ("gated", "single"):
         with Held(notes, f"expired, {model}", model) as held:
             held.native("patient", rows(1))
+            # None is waited for in the queue: it might have left by then.
             late = [
-                held.native("queue timeout", rows(2), queue_timeout_us=300_000),
-                held.oip("oip timeout", rows(3), parameters={"timeout": 300_000}),
+                held.native("queue timeout", rows(2), wait=False, queue_timeout_us=50_000),
+                held.oip("oip timeout", rows(3), wait=False, parameters={"timeout": 50_000}),
+                held.native("a microsecond", rows(5), wait=False, queue_timeout_us=1),
+                held.oip("oip, a microsecond", rows(6), wait=False, parameters={"timeout": 1}),
             ]
+            held.rest("rest timeout", rows(4), wait=False, parameters={"timeout": 50_000}).result()
             for call in late:
                 call.exception()
-            held.side.waiting(model, 1)
-            held.rest("rest timeout", rows(4), wait=False, parameters={"timeout": 100_000}).result()
             held.side.waiting(model, 1)
 
 
