@@ -238,6 +238,16 @@ def test_resource_preserving_unloads_first(house: House) -> None:
     assert house.story()[3:] == [(2, S), (1, U), (1, E), (2, L), (2, A)]
 
 
+def test_resource_preserving_reloads_a_version_after_its_end(house: House) -> None:
+    house.write("m/model.yaml", "transition: resource")
+    house.write("m/1/model", "one")
+    house.see()
+    house.write("m/1/model", "one, changed")
+    house.settle()
+    assert house.serves() == {1: "one, changed"}
+    assert house.story()[2:] == [(1, A), (1, U), (1, E), (1, S), (1, L), (1, A)]
+
+
 def test_a_version_no_longer_wanted_while_it_loads_is_dropped(house: House) -> None:
     house.write("m/1/model", "one")
     house.pool.held.add("m")

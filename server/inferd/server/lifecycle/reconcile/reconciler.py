@@ -105,8 +105,7 @@ class Reconciler:
         match happened:
             case events.ListingSeen(listing):
                 self._observed(self.observed.observe(listing, self.models, self.overrides))
-            case events.VersionEvent(id):
-                self.touch(id.name)
+            case events.VersionEvent():
                 self._transitions.handle(happened)
             case events.OverridesReplaced(name, overrides):
                 self.overrides.adopt(name, overrides)
@@ -144,8 +143,9 @@ class Reconciler:
         """Decides and acts until nothing is left to do now, and publishes. It looks at the models to which something
         happened, and then at the ensembles that contain them. An error at one model leaves the others alone."""
         holders = {name: parts for name, model in self.models.items() if (parts := held_by(model))}
-        dirty = {name for name in self._dirty if name in self.models}
+        dirty = {name for name in self._dirty | self._transitions.touched if name in self.models}
         self._dirty.clear()
+        self._transitions.touched.clear()
         for _ in range(1 + len(holders)):  # ensembles may contain ensembles, but not deeper than there are any
             for name in sorted(dirty):
                 with self._errors.contained(name):
@@ -279,8 +279,11 @@ class Reconciler:
             model.disk if model is not None else None,
         )
 
-    def restore(self, before: Checkpoint) -> None:
-        """Puts a model back to what it was at the checkpoint. When the overrides cannot be written they stay."""
+    def restore(self, before: Checkpoint, *, begun: bool = True) -> None:
+        """Puts a model back to what it was at the checkpoint. When the overrides cannot be written they stay.
+
+        `begun`: since then loads may have failed because of what is undone; these failures are forgotten.
+        """
         name = before.name
         self.observed.load_overrides.put(name, before.load_override)
         try:
@@ -291,6 +294,7 @@ class Reconciler:
         if model is not None:
             model.frozen = before.frozen
             model.adopt(before.disk)
-            model.forget_failures()
+            if begun:
+                model.forget_failures()
         self._observed(self.observed.again(self.models, self.overrides))
         self.touch(name)

@@ -48,6 +48,8 @@ class VersionTransitions:
 
     It is the only writer of `PublishedState` and of what `VersionState` says of loads and servables; the reconciler
     writes what is on disk and what is desired.
+
+    touched    models for which an event may have changed what is to be done; the reconciler takes them out
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class VersionTransitions:
         wall_clock: Callable[[], float],
     ) -> None:
         """`barrier` None: a loaded version serves at once. `backoff`: pauses between tries."""
+        self.touched: set[str] = set()
         self._decisions = decisions
         self._models: Mapping[str, ModelState] = decisions.models
         self._runner = runner
@@ -156,6 +159,7 @@ class VersionTransitions:
     def _activate(self, model: ModelState, version: VersionState, loading: Loading, servable: Servable) -> None:
         """Puts what was loaded into service, unless it is not wanted any more."""
         version.loading = None
+        self.touched.add(model.name)
         held_back = self._decisions.obstacle(model, servable) is not None
         if held_back and version.state is State.LOADING:
             self._move(model, version, State.START)
@@ -201,6 +205,7 @@ class VersionTransitions:
 
     def _not_loaded(self, model: ModelState, version: VersionState, reason: str | None) -> None:
         version.loading = None
+        self.touched.add(model.name)
         if version.servable is not None:
             if reason is not None:
                 what = "files on disk differ" if version.lost is None else f"its worker process {version.lost.reason}"
@@ -224,6 +229,7 @@ class VersionTransitions:
         if servable.worker is None:
             return
         model = self._models[id.name]
+        self.touched.add(id.name)
         now = self._clock()
         version.losses = version.losses + 1 if now - version.available_at < _STABLE else 1
         version.restarts += 1
@@ -239,6 +245,7 @@ class VersionTransitions:
         if version is None:
             return
         version.ending.pop(generation, None)
+        self.touched.add(id.name)
         self._log(logging.INFO, "version closed", version, generation)
         self._end_if_done(self._models[id.name], version)
 
@@ -254,6 +261,7 @@ class VersionTransitions:
         if version is None:
             return
         version.hashing = None
+        self.touched.add(hashed.id.name)
         if not _serves(version, hashed.generation) or version.content is None:
             return
         if hashed.digest is not None and hashed.digest == version.digest:
