@@ -301,6 +301,24 @@ def test_what_a_load_replaces_is_removed_when_nobody_waits_for_it_any_more(house
 
 
 @BOTH
+def test_a_load_that_cannot_begin_yet_leaves_failed_versions_their_pauses(house: House) -> None:
+    house.write("m/3/model", "bad: broken")
+    house.settle()
+    if house.config.repository.mode == "explicit":
+        with pytest.raises(Conflict, match="broken"):
+            house.do(house.manager.load("m", by="me"))
+    house.write("m/4/model", "four")
+    house.see()
+    loads = len(house.loader.loads)
+    brought = house.manager.load("m", by="me", replacement=Replacement("{}"))
+    house.see()
+    assert not brought.done(), "version 4 has not settled"
+    assert len(house.loader.loads) == loads, "version 3 was tried again before its time"
+    house.settle()
+    assert brought.result(0).versions[0].state is State.AVAILABLE
+
+
+@BOTH
 def test_a_load_that_nobody_waits_for_before_it_begins_does_nothing(house: House) -> None:
     future = ask_for(house, "three")
     assert future.cancel()

@@ -41,7 +41,8 @@ class LoadWithOverridesOperation:
             self._discard(context, self.load_override)
             raise
         if not begun:
-            reconciler.restore(before)
+            # Called again after every turn: forgotten failures would have broken versions loaded again each time.
+            reconciler.restore(before, begun=False)
             return False
         self._before = before
         return True
