@@ -65,13 +65,14 @@ class Authority:
     def identify(self, call: Credentials) -> Caller:
         """Who calls; `anonymous` for a call without credentials. Raises Unauthenticated for credentials that are not
         valid."""
-        known = self.remembered(call)
-        if known is not None:
-            return known
         authorization = call.metadata(HEADER)
         if authorization is None:
-            return self._by_certificate(call.certificate())
-        return self._verified(self._state, authorization, call)
+            return self._by_certificate(call.certificate()) if self._certificates else self.anonymous
+        state = self._state
+        known = state.known.get(authorization)
+        if known is not None and time() < known.until:
+            return known
+        return self._verified(state, authorization, call)
 
     def remembered(self, call: Credentials) -> Caller | None:
         """The caller, if its credentials were verified before; else None. Never raises."""

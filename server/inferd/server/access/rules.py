@@ -8,6 +8,7 @@ Remembered: a token until it expires or the files of credentials change; a model
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +49,9 @@ class AccessRules:
         """Every call is admitted as ANYBODY, and `authorize` refuses nothing but remote operators."""
         self._opened: Final = frozenset() if authority is None else authority.open
         self._addresses: Final = Recent[str, str](_PEERS)
+        self._authenticate: Final[Callable[[Credentials], Caller]] = (
+            _anybody if authority is None else authority.identify
+        )
 
     def admit(self, call: Credentials, rule: Rule, model: str | None = None) -> tuple[Caller, Lease | None]:
         """The first step of every call: who calls, within the limits of one client, and may the caller do what `rule`
@@ -56,8 +60,9 @@ class AccessRules:
 
         Raises RateLimited (bad credentials count for their address), Unauthenticated, Forbidden. Nothing is held then.
         """
+        need = rule.need
         try:
-            caller = self.authenticate(call, locate=rule.need is Scope.ADMIN)
+            caller = self.authenticate(call, locate=True) if need is Scope.ADMIN else self._authenticate(call)
         except Unauthenticated:
             if self.limiter is not None and rule.charged:
                 lease = self.limiter.enter(self._address(call.peer))
@@ -67,8 +72,10 @@ class AccessRules:
         lease = None
         if self.limiter is not None and rule.charged:
             lease = self.limiter.enter(caller.name or self._address(call.peer))
+        if model is None and need is not Scope.ADMIN and need in caller.grants.scopes:
+            return caller, lease  # what `authorize` decides, without a call: this is asked for every request
         try:
-            self.authorize(caller, rule.need, model)
+            self.authorize(caller, need, model)
         except ServingError:
             if lease is not None:
                 lease.release()
@@ -79,7 +86,7 @@ class AccessRules:
         """Who calls: `ANYBODY` where nobody needs credentials, the anonymous caller where a call shows none. `locate`:
         finds out, too, where the caller is, without which nobody may operate. Raises Unauthenticated for credentials
         that are not valid."""
-        caller = ANYBODY if self.authority is None else self.authority.identify(call)
+        caller = self._authenticate(call)
         return replace(caller, peer=readable(call.peer), local=is_local(call)) if locate else caller
 
     def authorize(self, caller: Caller, need: Need, model: str | None = None) -> None:
@@ -89,6 +96,8 @@ class AccessRules:
         there is such a model, so it can be asked before anything is looked up.
         """
         grants = caller.grants
+        if need in grants.scopes and need is not Scope.ADMIN and (model is None or grants.covers(model)):
+            return
         if type(need) is not Scope:
             self._authorize_open(caller, need)
         elif need not in grants.scopes:
@@ -182,6 +191,10 @@ class AccessRules:
             found = f"address {address_of(peer)}"
             self._addresses.put(peer, found)
         return found
+
+
+def _anybody(_call: Credentials) -> Caller:
+    return ANYBODY
 
 
 def make_access_rules(config: ServerConfig) -> AccessRules:
