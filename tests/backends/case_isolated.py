@@ -1,7 +1,7 @@
-"""The other cases once more, each version in a worker process of its own.
+"""The conformance cases with isolation: each version runs in a worker process.
 
-One ONNX case with a few element types always; all of them, each version of which takes seconds to import its framework,
-with `INFERD_TEST_ISOLATED=all` (`make isolation`).
+By default there is one ONNX case with a few element types. With `INFERD_TEST_ISOLATED=all` (`make isolation`) all cases
+are run; they take long, because each version imports its framework.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FEW = (DType.BOOL, DType.STRING, DType.BF16)
 
 
 class OneProcessEach:
-    """What the loader does: a proxy for each version that is opened."""
+    """A backend that opens each version behind a proxy with a worker process, as the loader does."""
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
@@ -33,9 +33,9 @@ class OneProcessEach:
         self.files = inner.files
 
     def _proxy(self) -> IsolatedBackend:
-        kind = type(self._inner)
+        cls = type(self._inner)
         return IsolatedBackend(
-            self._inner, f"{kind.__module__}:{kind.__qualname__}", "m:1", WorkerLimits(), {"model": "m"}
+            self._inner, f"{cls.__module__}:{cls.__qualname__}", "m:1", WorkerLimits(), {"model": "m"}
         )
 
     def devices(self) -> Sequence[str]:
@@ -55,7 +55,7 @@ class OneProcessEach:
 
 
 class IsolatedCase(BackendCase):
-    """A case behind the proxy."""
+    """Another case, with its versions in worker processes."""
 
     def __init__(self, inner: BackendCase) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""ONNX artefacts for the conformance suite: as one file, and as a directory with external data."""
+"""ONNX artefacts for the conformance suite: one file, and a directory with external data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_onnx(
     external: str | None = None,
     opset: int = 17,
 ) -> None:
-    """Writes a model; `external` puts all constants into that file beside it."""
+    """Writes a model. `external`: name of a file beside it that holds all constants."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -125,7 +125,7 @@ class OnnxCase(BackendCase):
 
 
 class OnnxDirectoryCase(OnnxCase):
-    """`model.onnx/model.onnx` with its constants in another file: only what has weights differs."""
+    """A directory `model.onnx/` that holds `model.onnx`, with the constants in another file."""
 
     id = "onnx-external-data"
     dtypes = ()

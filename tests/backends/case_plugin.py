@@ -1,4 +1,4 @@
-"""The example plug-in in the conformance suite, as far as a linear model goes."""
+"""The example plug-in in the conformance suite. It can serve linear models only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "examples" / "backend_plugin" / "inferd_num
 
 
 def plugin() -> Any:
-    """The plug-in's module, straight from its source: the suite needs no installation of it."""
+    """The plug-in's module, loaded from its source file: it need not be installed."""
     name = "inferd_numpy_linear"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, SOURCE)

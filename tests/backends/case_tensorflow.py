@@ -61,7 +61,7 @@ class SavedModelCase(BackendCase):
 
 
 class TritonLayoutCase(SavedModelCase):
-    """Only the place differs."""
+    """The same models in the directory `model.savedmodel/`."""
 
     id = "savedmodel-in-triton-layout"
     dtypes = ()

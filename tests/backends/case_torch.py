@@ -1,4 +1,4 @@
-"""Torch artefacts for the conformance suite: TorchScript, torch.export, and AOTInductor where a compiler is there."""
+"""Torch artefacts for the conformance suite: TorchScript, torch.export, and AOTInductor if there is a compiler."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TorchScriptCase(BackendCase):
 
 
 class ExportedCase(TorchScriptCase):
-    """What the program cannot say: names of outputs. `picky` is refused by torch.export itself."""
+    """torch.export programs. They have no names of outputs. torch.export itself refuses `picky`."""
 
     id = "torch-export"
 

@@ -1,4 +1,4 @@
-"""Fixtures of the backend tests: `case` runs a test once per backend, `version` is an empty version directory."""
+"""Fixtures of the backend tests: `case` runs a test once for each backend, `version` is an empty version directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def marks(case: BackendCase) -> list[pytest.MarkDecorator]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`case` alone is every case; `typed_case` is every case with every element type that it knows."""
+    """`case`: every case; `typed_case`: every case with each of its element types."""
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", [pytest.param(c, id=c.id, marks=marks(c)) for c in CASES])
     if "typed_case" in metafunc.fixturenames:
@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """A framework that cannot have a model skips the tests with it."""
+    """Skips a test if the framework cannot express the test's model."""
     try:
         return (yield)
     except Cannot as reason:
@@ -47,5 +47,5 @@ def version(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def write_onnx() -> Any:
-    """The writer of small ONNX models; only for tests that need the framework."""
+    """The function that writes small ONNX models. Tests with this fixture need the packages of the ONNX backend."""
     return load_module("case_onnx").write_onnx

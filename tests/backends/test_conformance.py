@@ -1,4 +1,4 @@
-"""One suite over every backend: what `inferd.backends.api` promises, on tiny real artefacts (`support.backends`)."""
+"""One suite for every backend: the contracts of `inferd.backends.api`, on tiny real artefacts (`support.backends`)."""
 
 from __future__ import annotations
 

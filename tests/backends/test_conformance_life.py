@@ -1,4 +1,4 @@
-"""The second half of the conformance suite: files that break, several instances at once, memory that comes back."""
+"""The second part of the conformance suite: damaged files, several instances at the same time, freed memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.backends import (
 from inferd.backends.api import LoadError, Placement
 from inferd.wire.dtypes import DType
 
-# ---- files that are cut short, replaced, or gone
+# ---- files that are truncated, replaced or missing
 
 
 def artefact_files(directory: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def test_a_truncated_artefact_is_refused_and_never_crashes(case: BackendCase, tm
             except LoadError as error:
                 refused = error
                 assert_fit_for_clients(error)
-            # A file that does not matter (a fingerprint, a comment) may be cut: then the answer must be right.
+            # A file of no importance (a fingerprint, a comment) may be truncated; the answers must still be right.
             if refused is None:
                 np.testing.assert_allclose(served, expected_linear(ONE_ROW), rtol=1e-5, err_msg=f"{file.name}[:{keep}]")
 
@@ -114,7 +114,7 @@ def test_an_opened_version_does_not_need_its_files(case: BackendCase, version: P
             np.testing.assert_allclose(late.run(name_of(found), {"x": x})["y"], 2 * x, rtol=1e-5)
 
 
-# ---- several at once
+# ---- several at the same time
 
 
 def test_instances_are_independent(case: BackendCase, version: Path) -> None:
@@ -136,7 +136,7 @@ def test_two_versions_can_be_open_at_the_same_time(case: BackendCase, tmp_path: 
 
 
 def test_concurrent_threads_get_their_own_rows(case: BackendCase, version: Path) -> None:
-    """On one instance where the traits say so, else on one instance per thread."""
+    """With one instance if the traits allow it, else with one instance for each thread."""
     workers = 4
     with opened(case, "linear", version) as found:
         name = name_of(found)
@@ -185,7 +185,7 @@ def resident() -> int:
 
 
 def test_closing_a_version_frees_its_memory(case: BackendCase, version: Path) -> None:
-    """Opens, runs and closes a 4 MiB model twenty times: 80 MiB would stay if the weights leaked."""
+    """Opens, runs and closes a model of 4 MiB twenty times: if the weights leaked, the memory would grow by 80 MiB."""
     if case.id.startswith("isolated"):
         pytest.skip("the memory is that of another process: see tests/isolation")
     declared = case.write("wide", version)

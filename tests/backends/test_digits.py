@@ -1,4 +1,4 @@
-"""The committed digit models: they are as accurate as their README says, and the frameworks agree."""
+"""The digit models of model_repository/: their accuracy is that of the README, and the frameworks agree."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ DECLARED = Signature(
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    """examples/train_digits.py as a module."""
+    """The module examples/train_digits.py."""
     spec = importlib.util.spec_from_file_location("train_digits", ROOT / "examples" / "train_digits.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look their own module up.
+    # Dataclasses look up their module in sys.modules.
     import sys
 
     sys.modules["train_digits"] = module
@@ -47,12 +47,12 @@ def split(script: Any) -> Any:
 
 
 def answers(name: str, images: Array) -> dict[str, Array]:
-    """What a committed model says, through its backend."""
+    """The outputs of a model of model_repository/, computed by its backend."""
     directory = REPOSITORY / name
     backend, artefact = Registry().detect(directory)
     assert backend.complete(artefact) is None
     model_name, _, version = name.partition("/")
-    # What the models' model.yaml declares; the others tell it themselves.
+    # The signatures that the models' model.yaml declares; the other models describe themselves.
     declared = (DECLARED,) if (directory.parent / "model.yaml").exists() else ()
     model = backend.open(OpenRequest(model_name, int(version), directory, artefact, declared))
     assert {s.name: (s.dtype, s.shape) for s in model.signatures[0].inputs} == {"image": (DType.FP32, (-1, 64))}
@@ -69,7 +69,7 @@ def answers(name: str, images: Array) -> dict[str, Array]:
 
 
 def stated() -> dict[str, float]:
-    """Accuracies by model from the README."""
+    """The accuracies in the README, by model."""
     text = (REPOSITORY / "README.md").read_text()
     return {name: float(value) for name, value in re.findall(r"^\| (\w+/\d+) \| (0\.\d+) \|$", text, re.MULTILINE)}
 
@@ -112,7 +112,7 @@ def test_the_held_out_digits_are_constant_and_not_used_in_training(script: Any, 
 
 
 def test_the_script_trains_and_writes_onnx(script: Any, split: Any, tmp_path: Path) -> None:
-    """The quick part of the script, on a small network: training, writing, the same answers from onnxruntime."""
+    """Trains a small network, writes it as ONNX, and compares onnxruntime's outputs."""
     network = script.train(split, units=8, epochs=3)
     version = script.version_directory(tmp_path, "digits", 1)
     script.write_onnx(network, version)

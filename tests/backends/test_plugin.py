@@ -1,4 +1,4 @@
-"""The example plug-in as a user has it: a distribution of its own, found without touching the server."""
+"""The example plug-in as a user installs it: a separate package that the server finds without changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(y.tolist())
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plug-in built and installed beside the environment, as pip does it, without the network."""
+    """The plug-in, built and installed by pip into a separate directory, without network access."""
     target = tmp_path_factory.mktemp("plugin")
     options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Real TorchScript and SavedModel models on real inputs, at the level of the backend."""
+"""Real TorchScript and SavedModel models with real inputs, run by the backends without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry: which backend serves a directory, and what it says when none or several do."""
+"""The registry: which backend serves a directory, and the errors if there is none or more than one."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def test_a_bug_in_one_backend_does_not_hide_other_models(tmp_path: Path) -> None
 
 
 def test_detecting_imports_no_framework(tmp_path: Path) -> None:
-    """In a process of its own: the registry loads every backend, all look, and no framework is there afterwards."""
+    """Runs in a separate process: the registry loads every backend, each looks at a directory, and afterwards no
+    framework has been imported."""
     (tmp_path / "model.onnx").write_bytes(b"x")
     program = """
 import sys

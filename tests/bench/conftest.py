@@ -1,4 +1,4 @@
-"""The measurements are no installed package: their folder's parent goes to the end of the path."""
+"""Adds the repository's root to the end of the path, because `benchmarks` is not an installed package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alternation of rounds, with runners that note when they ran."""
+"""How rounds alternate, with runners that record when they ran."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOREVER = 1e9
 
 @dataclass
 class Noted:
-    """Answers at `rate`; its `fails_at`-th round fails."""
+    """A runner with a rate of `rate`. Its round number `fails_at` fails."""
 
     name: str
     order: list[str]

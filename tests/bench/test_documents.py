@@ -1,4 +1,4 @@
-"""What the measurements write: a chart, and the generated part of a document."""
+"""The output of the measurements: charts, and the generated part of a document."""
 
 from __future__ import annotations
 

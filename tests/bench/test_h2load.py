@@ -1,4 +1,4 @@
-"""h2load cannot see whether a gRPC call failed: that it is found out all the same is what these tests hold."""
+"""Failed gRPC calls are detected, although h2load itself cannot see whether a gRPC call has failed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_unknown_output_is_an_error() -> None:
 
 @pytest.fixture
 def flaky() -> Iterator[tuple[str, list[int]]]:
-    """A gRPC echo and the list of those calls, by number, that it shall fail."""
+    """A gRPC echo server, and a list with the numbers of the calls that are to fail."""
     numbers, failing = count(), list[int]()
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -1,4 +1,4 @@
-"""Starting what is compared, with real programs; the peers that need an environment of their own are not installed."""
+"""Starting the compared servers, with real programs. Peers that need their own environment are not installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`python -m chaos [NAME...]` (make chaos): all scenarios, again and again, until so many answers are verified.
+"""`python -m chaos [NAME...]` (make chaos): runs all scenarios again and again until enough answers are verified.
 
-Prints a line a scenario as it goes and a table at the end; JSON goes to var/chaos.json. Ends with 1 on anything lost,
-wrong or other than promised.
+Prints a line for each scenario and a table at the end, and writes var/chaos.json. The exit code is 1 if a request was
+lost, an answer was wrong, or a promise was broken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Plays. Gives the exit code."""
+    """Runs the scenarios. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(s.name for s in SCENARIOS))
     parser.add_argument(
@@ -37,35 +37,36 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="begin no strike after this in one scenario")
     parser.add_argument("--json", type=Path, default=ROOT / "var" / "chaos.json")
     parser.add_argument("--docs", action="store_true", help="write the figures into docs/reliability.md")
-    said = parser.parse_args(arguments)
-    unknown = set(said.names) - {scenario.name for scenario in SCENARIOS}
+    options = parser.parse_args(arguments)
+    unknown = set(options.names) - {scenario.name for scenario in SCENARIOS}
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
-    chosen = [scenario for scenario in SCENARIOS if not said.names or scenario.name in said.names]
-    # The default would leave the servers behind.
+    chosen = [scenario for scenario in SCENARIOS if not options.names or scenario.name in options.names]
+    # Without this handler, SIGTERM would leave the servers running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{machine()}\n\n| {' | '.join(COLUMNS)} |", flush=True)
-    results, skipped = _play_all(chosen, said.answers, time.monotonic() + 60 * said.minutes, said.seconds)
+    results, skipped = _play_all(chosen, options.answers, time.monotonic() + 60 * options.minutes, options.seconds)
     summary = together(results)
     print(f"\n{markdown(summary)}\n")
     for name, why in skipped.items():
         print(f"not played: {name}: {why}")
-    save(summary, skipped, said.json)
-    if said.docs:
+    save(summary, skipped, options.json)
+    if options.docs:
         document.write(summary, skipped)
     answered = sum(result.answered for result in results)
     faults = [f"{result.name}: {fault}" for result in results for fault in result.faults]
     for fault in faults:
         print(f"BROKEN: {fault}")
-    if answered < said.answers:
-        print(f"TOO FEW: {answered:,} of {said.answers:,} answers within {said.minutes:g} minutes")
-    return 1 if faults or answered < said.answers else 0
+    if answered < options.answers:
+        print(f"TOO FEW: {answered:,} of {options.answers:,} answers within {options.minutes:g} minutes")
+    return 1 if faults or answered < options.answers else 0
 
 
 def _play_all(
     chosen: Sequence[type[Scenario]], answers: int, end: float, seconds: float
 ) -> tuple[list[Result], dict[str, str]]:
-    """Cycles until there are enough answers or the time is over; every scenario is played once in any case."""
+    """Runs all scenarios in turn until there are enough answers or the time is over, each at least once. Returns the
+    results, and for scenarios that cannot be run the reason by name."""
     results: list[Result] = []
     skipped: dict[str, str] = {}
     for cycle in itertools.count():
@@ -78,7 +79,7 @@ def _play_all(
                 try:
                     with Stage(Path(place) / "stage", setup) as stage:
                         for scenario in scenarios:
-                            # An even share of what is missing, so that the last cycle is not longer than it need be.
+                            # Each scenario gets an equal share of the missing answers: the last cycle is not too long.
                             share = max(300, min(20_000, (answers - _total(results)) // len(chosen)))
                             results.append(play(scenario(), stage, share, seconds))
                             print(f"| {' | '.join(row(results[-1]))} |", flush=True)

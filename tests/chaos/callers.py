@@ -1,4 +1,4 @@
-"""Clients of four kinds that call a y = x + version model and check every answer until they are told to stop."""
+"""Clients of four kinds that call a model y = x + version and check every answer until they are stopped."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from tritonclient.utils import InferenceServerException
 
 from inferd.client import AsyncClient, Client, InferdError, Prediction, RequestError, RetryPolicy
 
-DEADLINE = 30.0  # seconds that a request has; one that takes longer is lost
-PAUSE = 0.02  # seconds after an error, so that a server that is away is not asked in a tight loop
+DEADLINE = 30.0  # seconds; a request that takes longer is lost
+PAUSE = 0.02  # seconds after an error, so that an unreachable server is not called in a tight loop
 _CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"}
 _CODES[504] = "DEADLINE_EXCEEDED"
 INPUTS = [
     np.random.default_rng(i).integers(0, 1000, size=(1 + i % 3, 4)).astype(np.float32) for i in range(61)
-]  # different in values and in rows, so that an answer that belongs to another request is seen
+]  # the inputs differ in values and in number of rows, so the answer of another request is detected
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to call, and how the native client repeats. `grpc` and `http` are HOST:PORT.
+    """The server and the model to call.
 
-    `stateful`: as in `Client.predict`; None: the client asks the server before it repeats, which takes a server.
+    grpc, http   HOST:PORT
+    retry        retries of the native client
+    stateful     as in `Client.predict`; with None, the client needs a running server to decide about a retry
     """
 
     grpc: str
@@ -42,13 +44,13 @@ class Target:
 
 
 class Caller(Protocol):
-    """Calls until `stop` is set, then waits for what is under way."""
+    """Calls until `stop` is set, then waits for the requests in flight. Counts every request in `tally`."""
 
     def __call__(self, target: Target, tally: Tally, stop: threading.Event) -> None: ...
 
 
 def native(target: Target, tally: Tally, stop: threading.Event, in_flight: int = 24) -> None:
-    """inferd's asyncio client, with so many requests under way."""
+    """inferd's asyncio client, with so many requests in flight."""
 
     async def call(client: AsyncClient, i: int) -> None:
         while not stop.is_set():
@@ -71,12 +73,12 @@ def native(target: Target, tally: Tally, stop: threading.Event, in_flight: int =
 
 
 def beside(target: Target, tally: Tally, stop: threading.Event) -> None:
-    """As `native`, a light load of it."""
+    """A light load of `native`."""
     native(target, tally, stop, in_flight=2)
 
 
 def stream(target: Target, tally: Tally, stop: threading.Event, in_flight: int = 16) -> None:
-    """One stream of inferd's client, opened again when it breaks. What was on it is not sent again."""
+    """A stream of inferd's client. If it breaks, a new one is opened; the requests of the old one are not repeated."""
 
     def take(open_calls: deque[tuple[Any, Future[Prediction]]]) -> None:
         x, future = open_calls.popleft()
@@ -103,7 +105,7 @@ def stream(target: Target, tally: Tally, stop: threading.Event, in_flight: int =
                     open_calls.append((x, future))
                     if len(open_calls) >= in_flight:
                         take(open_calls)
-            except InferdError:  # the stream is broken: nothing was sent by this one
+            except InferdError:  # the stream is broken, and this request was not sent
                 stop.wait(PAUSE)
             while open_calls:
                 take(open_calls)
@@ -111,7 +113,7 @@ def stream(target: Target, tally: Tally, stop: threading.Event, in_flight: int =
 
 
 def oip(target: Target, tally: Tally, stop: threading.Event) -> None:
-    """Triton's own client over gRPC, one request at a time; it repeats nothing."""
+    """Triton's own client over gRPC, one request at a time, without retries."""
     i = 0
     with InferenceServerClient(target.grpc) as client:
         while not stop.is_set():
@@ -131,7 +133,7 @@ def oip(target: Target, tally: Tally, stop: threading.Event) -> None:
 
 
 def rest(target: Target, tally: Tally, stop: threading.Event) -> None:
-    """JSON over HTTP, a connection that is kept, one request at a time; it repeats nothing."""
+    """JSON over one HTTP connection, one request at a time, without retries."""
     i = 0
     connection = http.client.HTTPConnection(target.http, timeout=DEADLINE)
     while not stop.is_set():

@@ -1,4 +1,4 @@
-"""All scenarios, in the order in which they are played: those that share a server follow each other."""
+"""All scenarios in the order in which they are run. Scenarios with the same setup follow each other."""
 
 from __future__ import annotations
 

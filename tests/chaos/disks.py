@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chaos.scenario import Scenario, told
+from chaos.scenario import Scenario, checked_code
 from chaos.stage import LIMIT, Setup, Stage
 from support.marked import write_version
 from support.waiting import eventually
@@ -26,7 +26,7 @@ def _no_room(error: OSError) -> None:
 
 
 def _fill(file: Path) -> None:
-    """Writes until the disk is full to the last byte."""
+    """Writes to a file until the disk has no free byte."""
     with file.open("ab", buffering=0) as out:
         size = _PIECE
         while size:
@@ -48,12 +48,12 @@ def _full(stage: Stage) -> Iterator[None]:
 
 
 def _next(stage: Stage, model: str = "m") -> int:
-    """A version higher than any there."""
+    """A version number higher than all existing ones."""
     return max((int(p.name) for p in (stage.root / model).iterdir() if p.name.isdigit()), default=0) + 1
 
 
 def _succeed(stage: Stage) -> None:
-    """A new version takes over from all older ones."""
+    """Publishes a version, waits until it is served, and removes all older ones."""
     version = _next(stage)
     stage.publish("m", version)
     stage.available("m", version)
@@ -63,8 +63,8 @@ def _succeed(stage: Stage) -> None:
 
 class DiskFullAtPublish(Scenario):
     name = "disk-full-at-publish"
-    fault = "the repository's disk is full in the middle of a copy, into a hidden directory and in place"
-    promise = "the version that is there serves on; half a version is never served; with room again, the next one is"
+    fault = "the repository's disk becomes full during a copy, into a hidden directory and in place"
+    promise = "the current version goes on serving; half a version is never served; with free space, the next one is"
     setup = _SMALL
 
     def strike(self, stage: Stage) -> None:
@@ -91,8 +91,8 @@ class DiskFullAtPublish(Scenario):
 
 class DiskFullForState(Scenario):
     name = "disk-full-for-state"
-    fault = "the disk of `server.state_dir` is full when an operator's wish is to be kept"
-    promise = "the operator is told; what was kept before stays whole; with room again wishes are kept again"
+    fault = "the disk of `server.state_dir` is full when an operator's override is to be stored"
+    promise = "the operator gets an error or is told that it is not stored; stored overrides stay intact"
     setup = _SMALL
 
     def strike(self, stage: Stage) -> None:
@@ -105,22 +105,22 @@ class DiskFullForState(Scenario):
                 try:
                     reply = client.set_label("m", "lost", newest)
                 except InferdError as error:
-                    told(error)
-                    stage.notes["wish refused"] += 1
+                    checked_code(error)
+                    stage.notes["override refused"] += 1
                 else:
-                    assert not reply.persistent, "kept on a disk without room?"
-                    stage.notes["wish kept in memory, and said so"] += 1
+                    assert not reply.persistent, "stored on a full disk?"
+                    stage.notes["override kept in memory, and said so"] += 1
                     client.set_label("m", "lost", None)
                 stage.more(50)
                 for path, content in kept.items():
-                    assert path.read_bytes() == content, "what was kept is torn"
+                    assert path.read_bytes() == content, "a stored override is damaged"
             assert client.set_label("m", "kept", newest).persistent
 
 
 class DiskFullForLog(Scenario):
     name = "disk-full-for-log"
-    fault = "the disk of `log.file` is full while lines are to be written"
-    promise = "answers go on, lines are lost; with room again lines are written again"
+    fault = "the disk of `log.file` is full when lines are to be written"
+    promise = "requests are answered, log lines are lost; with free space, lines are written again"
     setup = _LOGGED
 
     def strike(self, stage: Stage) -> None:
@@ -145,7 +145,8 @@ class UnreadableVersions(Scenario):
     name = "unreadable-versions"
     fault = "new versions whose artefact is a directory, a dangling link, a link out of the root, a pipe, or is empty"
     promise = (
-        "each fails with a reason or is not taken for a version; the old one serves on; a whole one is loaded next"
+        "each fails with a reason or is not taken for a version; the old version goes on serving; a complete new"
+        " version is loaded"
     )
 
     def strike(self, stage: Stage) -> None:
@@ -161,12 +162,12 @@ class UnreadableVersions(Scenario):
         with stage.client() as client:
             eventually(
                 lambda: [v for v in client.status("m").versions if v.version >= first and v.error],
-                "it is said what is wrong", lambda: client.status("m"), LIMIT,
+                "the reasons are in the status", lambda: client.status("m"), LIMIT,
             )  # fmt: skip
             stage.more(200)
             status = client.status("m")
             assert not [v for v in status.available if v >= first], status
-            stage.notes["told"] += len([v for v in status.versions if v.version >= first and v.error])
+            stage.notes["reported"] += len([v for v in status.versions if v.version >= first and v.error])
         for place in broken:
             shutil.rmtree(place)
         _succeed(stage)
@@ -175,7 +176,7 @@ class UnreadableVersions(Scenario):
 class PermissionLost(Scenario):
     name = "permission-lost"
     fault = "the server's user loses the right to read the repository, the model, a new version's file"
-    promise = "what is served is served on; with the right back, the new version is loaded"
+    promise = "the served versions go on serving; when the right is back, the new version is loaded"
     setup = Setup(user=True)
 
     def strike(self, stage: Stage) -> None:
@@ -203,8 +204,8 @@ class PermissionLost(Scenario):
 class RootVanishes(Scenario):
     name = "root-vanishes"
     shown = "e2e/test_hot_reload.py::test_a_vanished_root_keeps_what_is_served"
-    fault = "the repository is renamed away, replaced by a file, by nothing, and comes back"
-    promise = "what is served is served on, and new versions are seen once it is back"
+    fault = "the repository is renamed, replaced by a file, removed, and comes back"
+    promise = "the served versions go on serving, and new versions are found when it is back"
 
     def strike(self, stage: Stage) -> None:
         away = stage.root.with_name("away")
@@ -220,7 +221,7 @@ class RootVanishes(Scenario):
 class VersionChurn(Scenario):
     name = "version-churn"
     fault = "100 versions in a row, faster than they can be loaded, old ones removed meanwhile"
-    promise = "no call fails, each is answered by one whole version; the last one serves at the end"
+    promise = "no call fails, each is answered by one complete version; at the end the last one serves"
 
     def strike(self, stage: Stage) -> None:
         first = _next(stage)

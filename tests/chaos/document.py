@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: each fault, what is promised, what was measured."""
+"""The table of docs/reliability.md: the fault, the promise and the measured figures of each scenario."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HEAD = "| scenario | fault | promise | sent | answered | told an error | lost | 
 
 
 def lines() -> dict[str, tuple[str, ...]]:
-    """The page's table: cells by the scenario's name."""
+    """The cells of the page's table, by the name of the scenario."""
     inside = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     rows = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in inside.splitlines() if "`" in line]
     return {found[1]: row for row in rows if (found := re.match(r"`([\w-]+)`", row[0]))}
 
 
 def write(results: Sequence[Result], skipped: dict[str, str]) -> None:
-    """Puts new figures into the page; a scenario that was not played keeps the figures that it had."""
+    """Writes new figures into the page. Scenarios that were not run keep their old figures."""
     before = lines()
     played = {result.name: result for result in results}
     rows = [f"Measured {machine()}:", "", HEAD, "| --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: |"]

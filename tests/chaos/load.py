@@ -1,4 +1,4 @@
-"""A steady, verified load on one model: callers of several kinds, one tally."""
+"""A continuous, verified load on one model: several callers with one tally."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from types import TracebackType
 from chaos.callers import DEADLINE, Caller, Target
 from chaos.tally import Tally
 
-PATIENCE = 90.0  # seconds to wait for more answers: longer than any fault, and than a busy machine, may take
+PATIENCE = 90.0  # seconds to wait for more answers: no fault may take so long, even on a busy machine
 _never = threading.Event()
 
 
 class Load:
-    """Calls from entering to leaving. Leaving waits for what is under way; what then still has no end is lost."""
+    """Callers that run during the `with` block. At its end, the requests in flight are awaited; requests that do not
+    end count as lost."""
 
     def __init__(self, target: Target, callers: Sequence[Caller]) -> None:
         self.tally = Tally()
@@ -43,11 +44,11 @@ class Load:
             raise AssertionError(f"a caller of the suite itself failed: {self._broken[0]!r}") from self._broken[0]
 
     def more(self, count: int) -> None:
-        """Waits for that many more right answers. Raises AssertionError when they do not come."""
+        """Waits for so many more right answers. Raises AssertionError if they do not come in time."""
         self.reach(self.tally.answered + count)
 
     def reach(self, answers: int, limit: float = PATIENCE) -> None:
-        """Waits until there are so many right answers in all."""
+        """Waits until there are so many right answers altogether. Raises AssertionError after `limit` seconds."""
         deadline = time.monotonic() + limit
         while self.tally.answered < answers:
             if self._broken:
@@ -63,5 +64,5 @@ class Load:
     def _run(self, caller: Caller, target: Target) -> None:
         try:
             caller(target, self.tally, self._stop)
-        except BaseException as error:  # told where it is seen: by whoever waits for answers
+        except BaseException as error:  # raised again by the methods that wait for answers
             self._broken.append(error)

@@ -1,4 +1,4 @@
-"""Clients that behave badly: resets, silence, single bytes, cancellations, deadlines that cannot be met, floods."""
+"""Scenarios with misbehaving clients: resets, silence, single bytes, cancellations, too short deadlines, floods."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inferd.v1 import predict_service_pb2, tensor_pb2
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-HEADERS = b"\x00\x04\x00\x01\x04\x00\x00\x00\x01"  # promises 1,024 bytes of headers on stream 1
+HEADERS = b"\x00\x04\x00\x01\x04\x00\x00\x00\x01"  # announces 1,024 bytes of headers on stream 1
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n{"
 _RESET = struct.pack("ii", 1, 0)
 _TCP_REPAIR = 19
@@ -37,7 +37,7 @@ def _descriptors(stage: Stage) -> int:
 
 
 def message(model: str = "m") -> bytes:
-    """A small request."""
+    """An encoded small request."""
     x = tensor_pb2.Tensor(
         name="x", dtype=tensor_pb2.DATA_TYPE_FP32, shape=[1, 4], data=np.ones(4, np.float32).tobytes()
     )
@@ -45,7 +45,8 @@ def message(model: str = "m") -> bytes:
 
 
 def _storm(stage: Stage, count: int, timeout: float, then: Callable[[int, Any], None]) -> Counter[str]:
-    """That many calls at once; `then` does something to each. Every one must end. Gives how."""
+    """Makes so many calls at the same time, and passes each to `then` with its number. All calls must end. Returns
+    their number by status code."""
     ends: Counter[str] = Counter()
     with grpc.insecure_channel(stage.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         grpc.channel_ready_future(channel).result(timeout=LIMIT)
@@ -71,7 +72,7 @@ def _storm(stage: Stage, count: int, timeout: float, then: Callable[[int, Any], 
 class Resets(Scenario):
     name = "connects-and-resets"
     fault = "1,000 connections on each port, each cut off with a reset, before or within a request"
-    promise = "nobody else notices; no descriptor stays"
+    promise = "other clients are not affected; no descriptor stays open"
     first: ClassVar = (b"", PREFACE, PREFACE + SETTINGS + HEADERS, b"\x00" * 64, REQUEST, b"GET / HT")
 
     def strike(self, stage: Stage) -> None:
@@ -89,10 +90,10 @@ class Resets(Scenario):
 
 class HalfOpenPeers(Scenario):
     name = "half-open-peers"
-    fault = "100 peers on each port vanish without a word, in the middle of a request"
+    fault = "100 clients on each port vanish during a request, without closing the connection"
     promise = (
-        "nobody else notices; past keep-alive (here 2 s and 2 s; HTTP: 10 s within a body) their descriptors are free;"
-        " at the bound of `http.connections` one that is kept between two requests may be closed to make room"
+        "other clients are not affected; after the keep-alive (here 2 s and 2 s; HTTP: 10 s within a body) the"
+        " descriptors are free; at the limit `http.connections`, an idle connection may be closed to make room"
     )
     setup = Setup(sets=("grpc.keepalive_time=2s", "grpc.keepalive_timeout=2s"))
     may_fail: ClassVar = {"rest": UNAVAILABLE}
@@ -104,7 +105,7 @@ class HalfOpenPeers(Scenario):
                 peer = _open(address)
                 peer.send(first)
                 try:
-                    # A socket under repair is closed without telling the other side.
+                    # In repair mode, closing a socket sends nothing to the other side.
                     peer.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
                 except PermissionError:
                     stage.notes["closed, for want of root"] += 1
@@ -120,7 +121,7 @@ class HalfOpenPeers(Scenario):
 class SlowLoris(Scenario):
     name = "slow-loris"
     fault = "100 connections on each port send a request byte by byte"
-    promise = "nobody else notices"
+    promise = "other clients are not affected"
 
     def strike(self, stage: Stage) -> None:
         peers: list[tuple[socket.socket, bytes]] = []
@@ -142,8 +143,8 @@ class SlowLoris(Scenario):
 
 class CancelStorm(Scenario):
     name = "cancel-storm"
-    fault = "1,000 calls at once, all cancelled, at once or a little later"
-    promise = "nobody else notices; every one ends"
+    fault = "1,000 calls at the same time, all cancelled at once or a little later"
+    promise = "other clients are not affected; every call ends"
 
     def strike(self, stage: Stage) -> None:
         before: list[Any] = []
@@ -163,8 +164,8 @@ class CancelStorm(Scenario):
 
 class TinyDeadlines(Scenario):
     name = "tiny-deadlines"
-    fault = "1,000 calls at once with a deadline of 1 ms"
-    promise = "nobody else notices; every one ends, and no late one takes the model's time for nothing"
+    fault = "1,000 calls at the same time with a deadline of 1 ms"
+    promise = "other clients are not affected; every call ends, and expired calls do not use the model's time"
 
     def strike(self, stage: Stage) -> None:
         for code, count in _storm(stage, 1000, 0.001, lambda i, call: None).items():
@@ -173,10 +174,13 @@ class TinyDeadlines(Scenario):
 
 class OverloadFlood(Scenario):
     name = "overload-flood"
-    fault = "5,000 calls at once where 200 may be in flight (`inflight.calls`)"
-    promise = "past the bound calls are refused at once (RESOURCE_EXHAUSTED); when the flood is over nobody is refused"
+    fault = "5,000 calls at the same time, while 200 may be in flight (`inflight.calls`)"
+    promise = "calls above the limit are refused at once (RESOURCE_EXHAUSTED); after the flood no call is refused"
     setup = Setup(sets=("inflight.calls=200",))
-    may_fail: ClassVar = {ANY: frozenset({"RESOURCE_EXHAUSTED"}), "rest": UNAVAILABLE}  # as Triton says it over HTTP
+    may_fail: ClassVar = {
+        ANY: frozenset({"RESOURCE_EXHAUSTED"}),
+        "rest": UNAVAILABLE,
+    }  # over HTTP, the status is Triton's
 
     def strike(self, stage: Stage) -> None:
         for code, count in _storm(stage, 5000, LIMIT, lambda i, call: None).items():

@@ -1,10 +1,10 @@
-"""A backend plug-in that throws, exits, returns nonsense, crashes, hangs or leaks when a request asks for it."""
+"""Scenarios with a faulty backend plug-in: it raises, exits, returns nonsense, crashes, hangs or leaks on request."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from chaos.scenario import ANY, UNAVAILABLE, Scenario, told
+from chaos.scenario import ANY, UNAVAILABLE, Scenario, checked_code
 from chaos.stage import LIMIT, Setup, Stage
 from support.faulty import Fault, ask_for
 from support.waiting import eventually
@@ -15,21 +15,21 @@ _FAULTY = Setup(faulty=True)
 
 
 def _provoke(stage: Stage, model: str, *faults: Fault) -> None:
-    """One request each, whose own end is counted by its code; what it says must be for the eyes of a caller."""
+    """Sends one request for each fault, and counts its status code. The error's text must be fit for callers."""
     with Client(stage.grpc, retry=NO_RETRIES, timeout=30.0) as client:
         for fault in faults:
             try:
                 client.predict(model, ask_for(fault))
             except InferdError as error:
-                stage.notes[f"{fault.name}: {told(error)}"] += 1
+                stage.notes[f"{fault.name}: {checked_code(error)}"] += 1
             else:
                 stage.notes[f"{fault.name}: answered"] += 1
 
 
 class PluginThrows(Scenario):
     name = "plugin-throws"
-    fault = "a plug-in in the server's process raises what no backend should, and calls sys.exit"
-    promise = "only the request that causes it fails (INTERNAL); those in the same batch are answered"
+    fault = "a plug-in in the server's process raises an unexpected exception, and calls sys.exit"
+    promise = "only the request that causes it fails (INTERNAL); the others of its batch are answered"
     model = "loose"
     setup = _FAULTY
 
@@ -40,7 +40,7 @@ class PluginThrows(Scenario):
 class PluginWrongShapes(Scenario):
     name = "plugin-wrong-shapes"
     fault = "a plug-in returns too many rows, other outputs, or nothing at all"
-    promise = "only the request that causes it fails (INTERNAL); those in the same batch are run again and answered"
+    promise = "only the request that causes it fails (INTERNAL); the others of its batch are run again and answered"
     model = "loose"
     setup = _FAULTY
 
@@ -70,21 +70,21 @@ class _Ends(Scenario):
 class PluginCrashes(_Ends):
     name = "plugin-crashes"
     fault = "an isolated plug-in reads address 0 (SIGSEGV)"
-    promise = "calls in its process fail UNAVAILABLE, it is started again; other models' callers notice nothing"
+    promise = "calls in its process fail with UNAVAILABLE; it is started again; other models are not affected"
     provoked = Fault.CRASH
 
 
 class PluginHangs(_Ends):
     name = "plugin-hangs"
     fault = "an isolated plug-in never returns"
-    promise = "past `worker.hang` (here 2 s) its process is killed and started again; as above otherwise"
+    promise = "after `worker.hang` (here 2 s) its process is killed and started again; otherwise as plugin-crashes"
     provoked = Fault.HANG
 
 
 class PluginLeaks(_Ends):
     name = "plugin-leaks"
     fault = "an isolated plug-in keeps 32 MiB of each request that asks for it"
-    promise = "past `worker.memory` (here 500 MiB) its process is ended and started again; the server does not grow"
+    promise = "above `worker.memory` (here 500 MiB) its process is ended and started again; the server does not grow"
     provoked = Fault.LEAK
     times = 10
 

@@ -1,4 +1,4 @@
-"""What a run of the chaos suite says: a line a scenario, a table, JSON."""
+"""The report of a run of the chaos suite: a line for each scenario, a table, JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = (
 
 
 def together(results: Iterable[Result]) -> list[Result]:
-    """One line a scenario, however often it was played."""
+    """One result for each scenario, which sums up all its runs."""
     found: dict[str, Result] = {}
     for result in results:
         before = found.get(result.name)
@@ -28,7 +28,7 @@ def together(results: Iterable[Result]) -> list[Result]:
 
 
 def row(result: Result) -> tuple[str, ...]:
-    """The cells of a line."""
+    """The cells of a line of the table."""
     return (
         result.name, str(result.strikes), f"{result.sent:,}", f"{result.answered:,}", _counts(result.refused) or "0",
         str(result.lost), str(result.wrong), f"{1e3 * result.gap:,.0f}",
@@ -37,7 +37,7 @@ def row(result: Result) -> tuple[str, ...]:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The table, with a line of sums."""
+    """The table as Markdown, with a line of sums."""
     lines = [COLUMNS, ("---",) * len(COLUMNS), *map(row, results)]
     lines.append(
         (
@@ -57,7 +57,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def machine() -> str:
-    """Where and when the figures were taken."""
+    """The date and the machine of the measurement."""
     busy = os.getloadavg()[0]
     return (
         f"{time.strftime('%Y-%m-%d')}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
@@ -66,7 +66,7 @@ def machine() -> str:
 
 
 def save(results: Sequence[Result], skipped: dict[str, str], path: Path) -> None:
-    """The same as JSON."""
+    """Writes the results as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "skipped": skipped, "scenarios": [asdict(result) for result in results]}
     path.write_text(json.dumps(content, indent=2) + "\n")
@@ -91,7 +91,7 @@ def _sum(one: Result, other: Result) -> Result:
 
 
 def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    # What is named "slowest ..." is a maximum, all else a count.
+    # Values named "slowest ..." are maxima, all others are counts.
     return {
         key: max(one.get(key, 0), other.get(key, 0))
         if key.startswith("slowest")

@@ -1,4 +1,4 @@
-"""What a scenario is, and how one is played: steady verified load, the fault again and again, and a report line."""
+"""Scenarios, and how they are run: the fault is caused again and again under verified load, and a result is made."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PATIENT = RetryPolicy(attempts=60, max_backoff=1.0)
 
 
 class Scenario(ABC):
-    """One fault. `strike` does it once and returns when it is over; `settle` says what must hold at the end.
+    """One fault. `strike` causes it once and returns when it is over; `settle` checks the state at the end.
 
-    fault    what happens, in a few words
-    promise  what callers may rely on meanwhile
-    model    who is struck; beside it `m` is called, where it is another, and nothing of that may fail
-    may_fail by kind of client (or ANY): the codes that callers of the struck model may be told
-    shown    the test elsewhere that shows it in the suite already: here it is in the long form only
-    retry    of the native client; the default policy unless the promise speaks of more patience
+    fault    description of the fault
+    promise  what callers can rely on during the fault
+    model    the affected model. If it is not `m`, then `m` is called too, and no call of it may fail
+    may_fail status codes that callers of the affected model may get, by kind of client (or ANY)
+    shown    a test of the suite that shows the same; such scenarios are run only by `make chaos`
+    retry    retries of the native client
     """
 
     name: ClassVar[str]
@@ -44,14 +44,15 @@ class Scenario(ABC):
 
     @abstractmethod
     def strike(self, stage: Stage) -> None:
-        """Does it once."""
+        """Causes the fault once. Raises AssertionError if a promise is broken."""
 
     def settle(self, stage: Stage) -> None:  # noqa: B027 - most have nothing to add
-        """Checks what must hold when all is over, while the load still runs."""
+        """Checks what must hold after the last strike, while the load still runs. Raises AssertionError."""
 
 
-def told(error: InferdError) -> str:
-    """The code of a failure that was provoked: it must come in time, and be for the eyes of a caller."""
+def checked_code(error: InferdError) -> str:
+    """The status code of a provoked failure. Raises AssertionError if it came too late, or if its text is not fit for
+    callers."""
     code = error.code.name if isinstance(error, RequestError) else type(error).__name__
     assert code != "DEADLINE_EXCEEDED", f"the caller hangs: {error}"
     assert "Traceback" not in str(error), error
@@ -60,7 +61,12 @@ def told(error: InferdError) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """The report line of one scenario. In seconds; `notes`: what strikes counted; `faults`: broken promises."""
+    """The result of one scenario. Times in seconds.
+
+    gap, gap_beside   longest time between two answers of the affected model, and of `m` beside it
+    notes             counts made by the strikes
+    faults            broken promises
+    """
 
     name: str
     strikes: int
@@ -77,7 +83,7 @@ class Result:
 
 
 def play(scenario: Scenario, stage: Stage, answers: int = 300, seconds: float = 20.0) -> Result:
-    """Strikes at least once, and then until there are so many answers or so many seconds have passed."""
+    """Runs a scenario: strikes at least once, then until there are so many answers or so many seconds have passed."""
     began = time.monotonic()
     stage.notes.clear()
     faults: list[str] = []
@@ -98,7 +104,7 @@ def play(scenario: Scenario, stage: Stage, answers: int = 300, seconds: float = 
             stage.more(50)
             if not stage.alive():
                 faults.append("the server ended")
-    except Exception as error:  # a strike that fails is a finding like any other; the next scenario still plays
+    except Exception as error:  # a failed strike is part of the result; the next scenario is run all the same
         faults.append(f"{type(error).__name__}: {error}")
     finally:
         stage.target = stage.beside = None
@@ -127,7 +133,7 @@ def play(scenario: Scenario, stage: Stage, answers: int = 300, seconds: float = 
 
 
 def _broken(tally: Tally, may_fail: Mapping[str, frozenset[str]]) -> list[str]:
-    """The promises that this tally breaks."""
+    """Descriptions of the promises that a tally breaks."""
     found = []
     if tally.lost or tally.wrong:
         found.append(f"{tally.lost} lost, {tally.wrong} wrong; {tally.examples}")

@@ -1,4 +1,4 @@
-"""The server itself is told to end, is killed, is started again, and sees its wall clock jump."""
+"""Scenarios with the whole server: it is terminated, killed and started again, and its wall clock jumps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from chaos.scenario import PATIENT, UNAVAILABLE, Scenario
 from chaos.stage import Setup, Stage
 
-_TOLD = {"stream": UNAVAILABLE, "oip": UNAVAILABLE, "rest": UNAVAILABLE}
+_ERRORS = {"stream": UNAVAILABLE, "oip": UNAVAILABLE, "rest": UNAVAILABLE}
 _DAY = 24 * 3600
 
 
@@ -17,12 +17,12 @@ class ServerTerminated(Scenario):
     name = "server-terminated"
     fault = "SIGTERM to the only server, which is started again at once"
     promise = (
-        "what was accepted is answered, it ends with 0; a client that repeats patiently loses no request; gRPC's core"
-        " may end what reaches it in its last moment with CANCELLED"
+        "accepted requests are answered, and it ends with 0; a client with enough retries loses no request; gRPC's core"
+        " may end calls that arrive at the last moment with CANCELLED"
     )
     retry = PATIENT
-    # Our own client takes a CANCELLED that it did not ask for as UNAVAILABLE.
-    may_fail: ClassVar = {**_TOLD, "oip": _TOLD["oip"] | {"CANCELLED"}}
+    # inferd's own client reports a CANCELLED that it has not caused as UNAVAILABLE.
+    may_fail: ClassVar = {**_ERRORS, "oip": _ERRORS["oip"] | {"CANCELLED"}}
 
     def strike(self, stage: Stage) -> None:
         stage.signal(signal.SIGTERM, expect=0)
@@ -32,10 +32,10 @@ class ServerTerminated(Scenario):
 class ServerKilled(Scenario):
     name = "server-killed"
     fault = "SIGKILL of the only server, which is started again at once on the same repository"
-    promise = "a client that repeats patiently loses no request; who does not is told UNAVAILABLE; wishes are kept"
+    promise = "a client with enough retries loses no request; others get UNAVAILABLE; operators' overrides are kept"
     setup = Setup(sets=("server.state_dir={disk}/state",))
     retry = PATIENT
-    may_fail: ClassVar = _TOLD
+    may_fail: ClassVar = _ERRORS
 
     def strike(self, stage: Stage) -> None:
         with stage.client() as client:
@@ -43,15 +43,15 @@ class ServerKilled(Scenario):
             stage.signal(signal.SIGKILL, expect=-signal.SIGKILL)
             stage.start()
         with stage.client() as client:
-            assert client.status("m").labels == {"stable": 1}, "an operator's wish outlives the server"
+            assert client.status("m").labels == {"stable": 1}, "an operator's override survives the restart"
             answer = client.predict("m", {"x": np.zeros((1, 4), np.float32)}, label="stable")
             assert answer.version == 1
 
 
 class ClockJumps(Scenario):
     name = "clock-jumps"
-    fault = "the server's wall clock jumps: a day on, a day back, ten years on, to 1970, and home"
-    promise = "nobody notices: deadlines, settling and back-offs go by the monotonic clock; new versions are loaded"
+    fault = "the server's wall clock jumps: a day forward, a day back, ten years forward, to 1970, and to the real time"
+    promise = "no effect: deadlines, settle times and back-offs use the monotonic clock; new versions are loaded"
     setup = Setup(clock=True)
 
     def strike(self, stage: Stage) -> None:

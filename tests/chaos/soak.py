@@ -1,10 +1,10 @@
-"""`python -m chaos.soak` (make soak): hours of ordinary life in minutes, and whether the server grows by it.
+"""`python -m chaos.soak` (make soak): checks that the server does not grow under continuous load and reloads.
 
-Steady verified load on a model of each framework; every few seconds one of them gets a new version and loses an old
-one, and an isolated model is loaded and unloaded. Resident memory, descriptors and threads of the server are looked at
-each second. The first third is warm-up: allocators and caches fill. Then the medians of the second and the last third
-must agree: memory to within 5 % or 24 MiB, descriptors and threads to within 8 (a leak at each reload is far more).
-Ends with 1 where they do not, and on anything lost, wrong or failed.
+There is a verified load on a model of each framework. Every few seconds one model gets a new version and loses an old
+one; an isolated model is unloaded and loaded. Resident memory, descriptors and threads of the server are sampled each
+second. During the first third of the time, allocators and caches fill. After that, the medians of the second and the
+last third must agree: memory within 5 % or 24 MiB, descriptors and threads within 8 (a leak at each reload is far
+more). The exit code is 1 if they do not agree, if a request was lost or failed, or if an answer was wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CALLERS: tuple[Caller, ...] = (beside, stream, oip, rest)
 
 @dataclass(frozen=True)
 class Sample:
-    """The server's process at one moment. `seconds` since the beginning, `resident` in bytes."""
+    """A sample of the server's process: seconds since the start, resident memory in bytes, and counts."""
 
     seconds: float
     resident: int
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a soak saw. `faults`: what should not be."""
+    """The result of a soak. `reloads` and `isolated`: number of new versions, and of loads of the isolated model."""
 
     samples: tuple[Sample, ...]
     reloads: int
@@ -57,7 +57,7 @@ class Soaked:
 
 
 def sample(pid: int, began: float) -> Sample:
-    """Looks at a process."""
+    """Takes a sample of a process."""
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     return Sample(
@@ -69,7 +69,7 @@ def sample(pid: int, began: float) -> Sample:
 
 
 def growth(samples: Sequence[Sample]) -> list[str]:
-    """What has grown between the second and the last third, in words."""
+    """Descriptions of what has grown from the second to the last third of the samples."""
     third = len(samples) // 3
     if not third:
         return ["too short: fewer than three looks at the server"]
@@ -87,11 +87,11 @@ def growth(samples: Sequence[Sample]) -> list[str]:
 
 
 def soak(place: Path, seconds: float, pause: float, reloads: int = 0, backends: Sequence[str] = BACKENDS) -> Soaked:
-    """Lives so long, and for so many reloads at least; `pause` seconds lie between two reloads."""
+    """Runs for so many seconds and at least so many reloads, with `pause` seconds between two reloads."""
     samples: list[Sample] = []
     over = threading.Event()
     done = isolated = 0
-    # The isolated model comes and goes by an operator's word, so the watched ones do as well.
+    # The isolated model is unloaded and loaded by operators' calls, the others get and lose versions on disk.
     with Stage(place, Setup(sets=("queue.requests=4096",))) as stage, ExitStack() as stack:
         for backend in backends:
             publish(backend, prepare_model(backend, stage.root, backend), 1, marker=1)
@@ -159,15 +159,15 @@ def _say(samples: Sequence[Sample]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Soaks. Gives the exit code."""
+    """Runs the soak. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chaos.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between two reloads (default: %(default)s)")
-    said = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{machine()}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="inferd-chaos-") as place:
-        found = soak(Path(place) / "stage", 60 * said.minutes, said.pause)
+        found = soak(Path(place) / "stage", 60 * options.minutes, options.pause)
     print(f"\n{found.answered:,} verified answers, {found.reloads} reloads, {found.isolated} isolated loads")
     third = len(found.samples) // 3
     for name, unit in (("resident", MIB), ("descriptors", 1), ("threads", 1)):

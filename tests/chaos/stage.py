@@ -1,4 +1,4 @@
-"""Where scenarios play: one real server on a repository of small models, on ports that it keeps when it starts anew."""
+"""The server of a scenario: a real server with small models, on ports that stay the same when it is restarted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from support.waiting import eventually
 from inferd.client import Client, InferdError
 
 ISOLATED = "isolation: process\nworker: {hang: 2s, memory: 500MiB}\n"
-LIMIT = 90.0  # seconds for any one thing that the server should do
+LIMIT = 90.0  # seconds for each thing that the server should do
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a server is started. Scenarios with equal set-ups share one.
+    """How a server is started. Scenarios with equal setups share a server.
 
-    sets     `--set` of the server, with {disk} for the directory of the small disk
-    faulty   whether the plug-in of support/faulty.py is there: as `shaky` isolated, as `loose` in the server itself
-    disk     bytes of a file system of its own that holds the repository, the state directory and the log; 0: none
-    user     whether the server runs as a user without rights
-    clock    whether the server's wall clock can be set
+    sets     `--set` options of the server; {disk} stands for the directory of the small disk
+    faulty   add two models of the plug-in in support/faulty.py: `shaky`, isolated, and `loose`, in the server's process
+    disk     size in bytes of a separate file system for the repository, the state directory and the log; 0: none
+    user     the server runs as a user without privileges
+    clock    the server's wall clock can be set
     """
 
     sets: tuple[str, ...] = ()
@@ -47,12 +47,17 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 class CannotPlay(Exception):
-    """What the scenario needs is not here: root, a tool, a library."""
+    """The scenario cannot be run on this machine: root, a tool or a library is missing."""
 
 
 @dataclass
 class Stage:
-    """A server, its directory, and the loads of the scenario that plays. A context manager."""
+    """A server, its directory, and the loads of the running scenario. A context manager.
+
+    notes    counts made by the strikes
+    target   load on the affected model
+    beside   load on `m`, if another model is affected
+    """
 
     place: Path
     setup: Setup
@@ -92,7 +97,7 @@ class Stage:
     # -- the server
 
     def start(self) -> None:
-        """Starts it, on the same ports and the same files. Returns when it is ready."""
+        """Starts the server, always on the same ports and files. Returns when it is ready."""
         env: dict[str, str] = {"PYTHONDONTWRITEBYTECODE": "1"}
         prefix: Sequence[str] = ()
         if self.setup.faulty:
@@ -110,7 +115,7 @@ class Stage:
         self.server.__enter__()
 
     def signal(self, number: signal.Signals, expect: int | None) -> None:
-        """Sends it, waits for the end and compares the exit code."""
+        """Sends a signal, waits for the end of the server, and compares the exit code."""
         assert self.server is not None
         self.server.signal(number)
         code = self.server.wait()
@@ -123,33 +128,33 @@ class Stage:
 
     @property
     def pid(self) -> int:
-        """The server's process."""
+        """The process id of the server."""
         assert self.server is not None
         return self.server.pid
 
     def log(self) -> str:
-        """What the server wrote to standard error."""
+        """The server's standard error."""
         return (self.place / "server.log").read_text(errors="replace")
 
     def client(self) -> Client:
-        """A client for questions and operations, not for load."""
+        """A client for queries and operators' calls, not for load."""
         return Client(self.grpc, timeout=LIMIT)
 
-    # -- what scenarios do again and again
+    # -- steps of scenarios
 
     def more(self, count: int) -> None:
-        """Waits for so many more answers of the model that is struck, and for some of the one beside it."""
+        """Waits for so many more answers of the affected model, and for one of the model beside it."""
         assert self.target is not None
         self.target.more(count)
         if self.beside is not None:
             self.beside.more(1)
 
     def publish(self, model: str, version: int, backend: str = "onnx") -> None:
-        """A new version, which adds its number."""
+        """Publishes a version y = x + version."""
         publish(backend, self.root / model, version, marker=version)
 
     def available(self, model: str, *versions: int) -> None:
-        """Waits until exactly these versions answer."""
+        """Waits until exactly these versions are available."""
         with self.client() as client:
 
             def ready() -> bool:
@@ -161,7 +166,7 @@ class Stage:
             eventually(ready, f"{model} {versions} available", self.tail, LIMIT)
 
     def worker(self, model: str) -> int | None:
-        """The worker process of the isolated model, None while it has none."""
+        """The process id of an isolated model's worker, None while there is none."""
         with self.client() as client:
             for version in client.status(model).versions:
                 found = re.search(r"isolation: in process (\d+)", " ".join(version.notes))
@@ -174,7 +179,7 @@ class Stage:
         return self.log()[-3000:]
 
     def shift_clock(self, seconds: int) -> None:
-        """Sets the server's wall clock that far from the true one, at once."""
+        """Sets the server's wall clock to the real time plus `seconds`."""
         spare = self.clock.with_suffix(".new")
         spare.write_text(f"{seconds:+d}\n")
         spare.rename(self.clock)
@@ -215,7 +220,7 @@ def _mount(place: Path, size: int) -> None:
 def _unprivileged(prefix: Sequence[str], place: Path) -> None:
     if os.geteuid() or shutil.which(prefix[0]) is None:
         raise CannotPlay("the server runs as another user, which needs root and setpriv (Debian: util-linux)")
-    for parent in (place, *place.parents):  # this run's own directories; the rest is as the machine has it
+    for parent in (place, *place.parents):  # only directories of this run are changed
         if parent.stat().st_uid == os.geteuid() and parent.name and not parent.stat().st_mode & 0o001:
             if "pytest" not in str(parent) and "chaos" not in str(parent):
                 raise CannotPlay(f"{parent} cannot be entered by other users")
@@ -240,7 +245,7 @@ def _fake_clock(file: Path) -> Mapping[str, str]:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
-            # Else monotonic waits, the interpreter's own for its lock too, are taken for waits on the wall clock.
+            # Otherwise libfaketime treats monotonic waits as waits on the wall clock, even the interpreter's own.
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
     raise CannotPlay("libfaketime (Debian: faketime) is not installed")

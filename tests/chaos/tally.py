@@ -1,4 +1,4 @@
-"""What became of every request of a load: answered and right, told an error, wrong, or lost."""
+"""Counts how the requests of a load end: with a right or a wrong answer, with an error, or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ EXAMPLES = 5
 
 
 class Tally:
-    """Counts of one load. Thread-safe. Whatever was sent and is in none of the counts at the end counts as lost.
+    """Counts of one load. Thread-safe. At the end, requests that were sent and are in no other count are lost.
 
-    sent      requests given to a client; its own retries are not counted again
-    answered  answers that are right
-    wrong     answers that are not
-    refused   by (kind of client, code): requests that ended with an error that says why
-    lost      requests that had no end before their deadline, which is ample
-    gap       seconds: the longest time between two answers
+    sent      requests passed to a client; retries of the client are not counted
+    answered  right answers
+    wrong     wrong answers
+    refused   requests that ended with an error, by (kind of client, status code)
+    lost      requests that did not end before their deadline, which is long
+    gap       longest time between two answers, in seconds
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Tally:
         self.examples: list[str] = []
 
     def send(self) -> None:
-        """A request goes out."""
+        """Counts a request that is sent."""
         with self._lock:
             self.sent += 1
 
     def answer(self, right: bool, what: str = "") -> None:
-        """An answer came."""
+        """Counts an answer. `what` describes a wrong one."""
         now = time.monotonic()
         with self._lock:
             if right:
@@ -47,7 +47,7 @@ class Tally:
             self._last = now
 
     def refuse(self, kind: str, code: str, words: str) -> None:
-        """A request ended with an error. DEADLINE_EXCEEDED means that nobody said anything in all that time."""
+        """Counts a request that ended with an error. DEADLINE_EXCEEDED counts as lost: there was no answer in time."""
         with self._lock:
             if code == "DEADLINE_EXCEEDED":
                 self.lost += 1
@@ -58,7 +58,7 @@ class Tally:
                 self._keep(f"refused to {kind}: {code}: {words}")
 
     def close(self) -> None:
-        """All callers have ended, or were given up: what is open is lost."""
+        """Ends the counting, after all callers have ended or were given up: requests without an end are lost."""
         with self._lock:
             still = self.sent - self.answered - self.wrong - self.lost - self.refused.total()
             if still:

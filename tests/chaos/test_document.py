@@ -1,4 +1,4 @@
-"""docs/reliability.md says of every scenario what its class says, and names none that is not there."""
+"""The table of docs/reliability.md has exactly the scenarios, with the texts of their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What no other test shows, once, briefly: nothing lost, nothing wrong, nobody told more than was promised."""
+"""Runs each scenario that no other test shows, once and briefly.
+
+No request may be lost, no answer may be wrong, and callers may get only the promised errors.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from chaos.stage import CannotPlay, Setup, Stage
 pytestmark = pytest.mark.timeout(300)
 
 
-class House:
-    """One stage at a time: kept while the next scenario needs the same."""
+class SharedStage:
+    """One stage at a time. It is kept while the next scenario has the same setup."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -38,18 +41,18 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
-    # Not below pytest's own directory: each run of pytest closes that to other users again.
+def shared() -> Iterator[SharedStage]:
+    # Not in pytest's own directory, which each run of pytest makes inaccessible to other users.
     with tempfile.TemporaryDirectory(prefix="inferd-chaos-") as place:
-        house = House(Path(place))
-        yield house
-        house.leave()
+        shared = SharedStage(Path(place))
+        yield shared
+        shared.leave()
 
 
 @pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not s.shown], ids=lambda scenario: scenario.name)
-def test_no_request_is_lost_and_no_answer_is_wrong(scenario: type[Scenario], house: House) -> None:
+def test_no_request_is_lost_and_no_answer_is_wrong(scenario: type[Scenario], shared: SharedStage) -> None:
     try:
-        stage = house.stage(scenario.setup)
+        stage = shared.stage(scenario.setup)
     except CannotPlay as why:
         pytest.skip(str(why))
     result = play(scenario(), stage, answers=1)

@@ -1,4 +1,4 @@
-"""The soak, for a few reloads, and what it calls growth."""
+"""The soak with a few reloads, and its definition of growth."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_soak_that_is_too_short_is_reported() -> None:
 
 
 def test_a_dozen_reloads_lose_no_request_descriptor_or_thread(tmp_path: Path) -> None:
-    """One framework here, all three in the long form. Memory is not judged: this is all warm-up."""
+    """With one framework only; `make soak` has all three. Memory is not checked, because this is all warm-up."""
     found = soak(tmp_path / "stage", seconds=0.0, pause=0.0, reloads=12, backends=("onnx",))
     faults = [fault for fault in found.faults if not fault.startswith("resident grew")]
     assert not faults, faults

@@ -1,4 +1,4 @@
-"""Processes that serve are killed and stopped: the worker of an isolated model, a worker of the server's group."""
+"""Scenarios with killed and stopped workers: the worker of an isolated model, a worker process of the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROUP = Setup(sets=("server.workers=2", "grpc.max_connection_age=1s"))
 
 
 def _replaced(stage: Stage, number: signal.Signals) -> None:
-    """Does it to the worker of `walled` and waits for its successor."""
+    """Sends a signal to the worker of the model `walled`, and waits for a new worker."""
     before = eventually(lambda: stage.worker("walled"), "walled has a worker", stage.tail, LIMIT)
     os.kill(before, number)
     eventually(lambda: stage.worker("walled") not in (None, before), "a new worker", stage.tail, LIMIT)
@@ -26,7 +26,7 @@ class IsolatedWorkerKilled(Scenario):
     name = "isolated-worker-killed"
     shown = "isolation/test_server.py::test_a_worker_ends_under_load"
     fault = "kill -9 of an isolated model's worker process"
-    promise = "its own calls in flight fail UNAVAILABLE, it is started again; other models' callers notice nothing"
+    promise = "its calls in flight fail with UNAVAILABLE; it is started again; other models are not affected"
     model = "walled"
     may_fail: ClassVar = {ANY: UNAVAILABLE}
 
@@ -38,7 +38,7 @@ class IsolatedWorkerStopped(Scenario):
     name = "isolated-worker-stopped"
     shown = "isolation/test_server.py::test_a_worker_ends_under_load"
     fault = "SIGSTOP of an isolated model's worker process"
-    promise = "past `worker.hang` (here 2 s) it is killed and started again; as above otherwise"
+    promise = "after `worker.hang` (here 2 s) it is killed and started again; otherwise as isolated-worker-killed"
     model = "walled"
     may_fail: ClassVar = {ANY: UNAVAILABLE}
 
@@ -63,7 +63,7 @@ class GroupWorkerKilled(_GroupWorker):
     name = "group-worker-killed"
     shown = "workers/test_workers.py::test_a_killed_worker_costs_no_request_and_comes_back"
     fault = "kill -9 of one of the server's two workers (`server.workers: 2`)"
-    promise = "the default policy of the client hides it; who does not repeat may be told UNAVAILABLE; a new one starts"
+    promise = "the client's default retries hide it; clients without retries may get UNAVAILABLE; a new worker starts"
     number = signal.SIGKILL
     may_fail: ClassVar = {"stream": UNAVAILABLE, "oip": UNAVAILABLE, "rest": UNAVAILABLE}
 
@@ -72,7 +72,7 @@ class GroupWorkerDrained(_GroupWorker):
     name = "group-worker-drained"
     shown = "workers/test_workers.py::test_workers_leave_one_by_one_and_no_call_fails_even_without_retries"
     fault = "SIGTERM to one of the server's two workers"
-    promise = "what it accepted is answered; nobody fails but who keeps one stream or one HTTP connection for ever"
+    promise = "accepted requests are answered; only calls on a stream or an HTTP connection that stays open may fail"
     number = signal.SIGTERM
     may_fail: ClassVar = {"stream": UNAVAILABLE, "rest": UNAVAILABLE}
 

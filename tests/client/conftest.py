@@ -1,4 +1,4 @@
-"""A scriptable server, and the client under test: what takes `client` or `connect` runs over both clients."""
+"""A fake server and the client under test. Tests with the fixture `client` or `connect` run with both clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def script(server: FakeServer) -> Script:
 
 @pytest.fixture(params=[OverSync, OverAsync], ids=["sync", "aio"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Makes clients, and closes them."""
+    """A function that makes a client. The clients are closed at the end of the test."""
     made: list[Any] = []
 
     def make(address: Any, **options: Any) -> Any:

@@ -23,7 +23,7 @@ def versions(client, count: int) -> list[int]:
 
 
 def until_both(client) -> None:
-    """Connections come up one after the other; a request each is sent until both servers have answered."""
+    """Connections are opened one after the other. Requests are sent until both servers have answered."""
     seen: set[int] = set()
     while len(seen) < 2:
         seen.update(versions(client, 1))

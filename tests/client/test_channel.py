@@ -1,4 +1,4 @@
-"""Addresses and settings to what gRPC wants; no connection is made."""
+"""Turning addresses and settings into gRPC's arguments. No connection is made."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_addresses(address, target):
 )
 def test_invalid_addresses_are_refused(address, told):
     if address == "unix:/a,b:1":
-        assert parse_address(address)[0] == address  # a comma is a fine character in a path
+        assert parse_address(address)[0] == address  # a path may contain commas
         return
     with pytest.raises(InvalidInput, match=told):
         parse_address(address)

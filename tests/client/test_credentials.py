@@ -1,4 +1,4 @@
-"""Tokens of the client: read from a file, read again when it changes, and never sent in clear over a network."""
+"""The client's tokens: read from a file, read again when it changes, never sent over a network without encryption."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_token_file_is_checked_at_most_once_a_second(tmp_path: Path):
     assert token() == "one"
     now[0] = 1.0
     assert token() == "second"
-    file.write_text("")  # as it is while somebody writes it
+    file.write_text("")  # the state while it is being written
     now[0] = 2.0
     assert token() == "second"
     file.write_text("third one's not a token")

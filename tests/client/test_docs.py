@@ -1,4 +1,4 @@
-"""docs/clients.md says what is true: its Python is valid, its names exist, its raw stubs answer."""
+"""docs/clients.md is correct: its Python is valid, its names exist, its example with raw stubs works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Status codes to types, and that the tree is the one that is drawn."""
+"""The error class of each status code, and the documented tree of errors."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_classes_form_the_documented_tree():
     real = {name for name, value in vars(_errors).items() if isinstance(value, type) and issubclass(value, InferdError)}
     assert drawn == real - {"InferdError"}
     assert set(CODES.values()) == {getattr(_errors, name) for name in drawn} - {
-        Cancelled,  # by its caller only: test_retry
+        Cancelled,  # raised only if the caller cancels: see test_retry
         ClientClosed,
         InvalidInput,
         InvalidResponse,

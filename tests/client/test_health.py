@@ -1,4 +1,4 @@
-"""ready and wait_ready."""
+"""The methods `ready` and `wait_ready`."""
 
 from __future__ import annotations
 

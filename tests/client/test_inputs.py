@@ -1,4 +1,4 @@
-"""Lists and plain values by the signature, without any server."""
+"""Conversion of lists and plain values with the signature, without a server."""
 
 from __future__ import annotations
 

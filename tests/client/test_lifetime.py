@@ -1,4 +1,4 @@
-"""Closing, forking, loops: a client that cannot work any more says so."""
+"""Closing, forking, event loops: a client that cannot be used raises ClientClosed."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_request_that_is_cancelled_between_two_attempts_is_not_sent_again(serv
     go_on = threading.Event()
 
     def token() -> str:
-        if script.requests:  # for the second attempt
+        if script.requests:  # the second attempt
             asked.set()
             go_on.wait(LONG)
         return "t"

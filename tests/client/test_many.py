@@ -1,4 +1,4 @@
-"""predict_many: order, the bound of what is in flight, failures, leaving early."""
+"""predict_many: order, bound of requests in flight, failures, leaving the loop early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.client import ClientClosed, InferdError, InvalidArgument, InvalidInp
 
 
 class Gate:
-    """Holds requests in the server, counts them, lets go of them one by one by their id."""
+    """Holds requests in the server, counts them, and lets each go on by its id."""
 
     def __init__(self, script: Script) -> None:
         self.lock = threading.Condition()

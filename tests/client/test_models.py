@@ -1,4 +1,4 @@
-"""What the server says of its models, and the operators' calls."""
+"""The state and metadata of models, and the operators' calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request and its answer, over both clients."""
+"""One request and its answer, with both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users may rely on: the names, what importing costs, and that the type checker refuses wrong calls."""
+"""The public interface: its names, the modules that importing loads, and type checking of calls."""
 
 from __future__ import annotations
 

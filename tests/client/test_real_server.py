@@ -1,4 +1,4 @@
-"""The client and the command line against the real server, with a real model on disk."""
+"""The client and the command line with the real server and a real model on disk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def connected(served: Served, connect: Callable[..., Any]) -> Any:
 
 
 def test_the_whole_contract(connected, served: Served):
-    """One server for all of it: starting one costs more than everything that is asked here."""
+    """All calls use one server, because starting a server takes longer than all of them."""
     client = connected
     client.wait_ready(30)
     image = np.linspace(0, 1, 64, dtype=np.float32)[None]
@@ -55,7 +55,7 @@ def test_the_whole_contract(connected, served: Served):
     answer = client.predict("digits", {"image": image}, timeout=5.0, request_id="r-1")
     assert (answer.version, answer.request_id) == (2, "r-1")
     np.testing.assert_allclose(answer["probabilities"].sum(), 1.0, rtol=1e-5)
-    # A lone list takes name and type from the metadata; the answer is the same.
+    # A list without a name gets its name and element type from the metadata; the answer is the same.
     again = client.predict("digits", image.tolist(), outputs=["probabilities"])
     assert list(again) == ["probabilities"]
     np.testing.assert_allclose(again["probabilities"], answer["probabilities"], rtol=1e-5)
@@ -127,7 +127,7 @@ def test_a_watch_reports_a_new_version(served: Served):
 
 
 def test_a_client_survives_a_restart_of_the_server(served: Served):
-    """Requests that were accepted are answered; a client needs no care to go on with the next server."""
+    """Accepted requests are answered, and the client goes on with the new server by itself."""
     image = np.zeros((1, 64), np.float32)
     with Client(served.address, timeout=60.0) as client:
         client.predict("digits", {"image": image})

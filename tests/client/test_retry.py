@@ -1,4 +1,4 @@
-"""When a request is sent again, and when it must not be."""
+"""When a request is sent again, and when it is not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_request_is_repeated_when_the_connection_is_lost(connect, server: Fake
 
 
 def test_a_call_that_the_server_ended_is_sent_again(connect, server: FakeServer):
-    """So a server's core ends what reaches it while it shuts down; nobody here has cancelled anything."""
+    """A server that shuts down ends late calls with CANCELLED, although the client has not cancelled them."""
     server.script.failures.append(Failure(grpc.StatusCode.CANCELLED, "CANCELLED"))
     assert connect(server.address, retry=FAST).predict("m", {"x": rows()}).version == 3
     server.script.failures.append(Failure(grpc.StatusCode.CANCELLED, "CANCELLED"))
@@ -214,7 +214,7 @@ def test_a_submitted_request_is_repeated(server: FakeServer):
     assert caught.value.attempts == 3
 
 
-# -- the decision itself
+# -- the class Attempts
 
 
 class Clock:
@@ -239,7 +239,7 @@ def test_pauses_are_random_growing_and_bounded():
 
 
 def test_no_attempt_starts_just_before_the_deadline():
-    """It would end as DEADLINE_EXCEEDED, which says nothing of why the first one was refused."""
+    """The attempt would end with DEADLINE_EXCEEDED, which hides why the first attempt was refused."""
     attempts = Attempts(RetryPolicy(), Deadline(30.0, lambda: 0.0))
     assert attempts.pause_after(failure(retry_after=29.998)) is None
     assert attempts.pause_after(failure(retry_after=26.0)) is None, "after a long pause a tenth of the timeout is left"
@@ -247,7 +247,8 @@ def test_no_attempt_starts_just_before_the_deadline():
 
 
 def test_an_attempt_starts_only_if_it_has_as_much_time_as_the_last_one_took():
-    """A server that needs two seconds to find out that its model hangs is not asked when there is one left."""
+    """If the last attempt took two seconds (for example because the model hangs), and only one second is left, no
+    attempt is made."""
     clock = Clock()
     attempts = Attempts(RetryPolicy(), Deadline(30.0, clock))
     clock.now = 2.0

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS with certificates made here."""
+"""TLS and mutual TLS, with certificates that the tests make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client with the oldest and the newest grpcio and protobuf that it claims, each in an environment of its own."""
+"""The client with the oldest and the newest grpcio and protobuf that it supports, each in a separate environment."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pip(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What `pip install inferd` would bring."""
+    """The wheel that `pip install inferd` installs."""
     place = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place), str(ROOT))
     (found,) = place.glob("inferd-*.whl")

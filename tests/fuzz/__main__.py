@@ -1,8 +1,9 @@
 """Coverage-guided fuzzing of every reader: `make fuzz SECONDS=600`, or `python -m fuzz [TARGET...] --seconds N`.
 
-Each target runs in a process of its own, begins with its seeds and with what earlier runs found worth keeping (under
-`--keep`), and ends in failure on an exception, on 10 s for one input, or past 2 GiB. What made it fail is left there as
-`crash-*`, `timeout-*` or `oom-*`: copy it to tests/fuzz/corpus/TARGET/, where the suite replays it.
+Each target runs in a separate process. It starts with its seeds and with the inputs that earlier runs have kept (in the
+folder of `--keep`). It fails on an exception, if one input takes more than 10 s, or if memory exceeds 2 GiB. The input
+that made it fail is stored in that folder as `crash-*`, `timeout-*` or `oom-*`: copy it to tests/fuzz/corpus/TARGET/,
+and the test suite runs it from then on.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> int:
 
 
 def fuzz(name: str, seconds: int, keep: Path) -> bool:
-    """Runs one target. Gives whether nothing failed."""
+    """Runs one target. Returns whether it succeeded."""
     keep.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS[name]:
         (keep / hashlib.sha1(seed, usedforsecurity=False).hexdigest()).write_bytes(seed)

@@ -1,4 +1,4 @@
-"""Where the fuzzing begins: for each target, inputs as their usual writers make them."""
+"""The seeds of fuzzing: for each target, inputs as usual programs write them."""
 
 from __future__ import annotations
 
@@ -117,4 +117,4 @@ SEEDS: dict[str, list[bytes]] = {
         b"[NaN, Infinity]",
     ],
 }
-"""Inputs by target."""
+"""The seeds by target."""

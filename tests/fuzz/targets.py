@@ -1,7 +1,7 @@
-"""What is fuzzed: everything that reads bytes which a stranger, or a careless colleague, wrote.
+"""The targets of fuzzing: every reader of bytes that come from callers or from files.
 
-A target takes bytes and returns, whatever they are. It raises for anything but the reader's own documented errors, and
-for a decoder that means something else than the generated class does.
+A target is a function of bytes. It returns for any input, also if the reader raises one of its documented errors. It
+raises if the reader raises another error, or if a decoder's result differs from that of the generated class.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _SIGNATURE = Signature(
 
 
 def native_request(data: bytes) -> None:
-    """Read by hand, and again by comparison with what was read before: as the generated class reads it."""
+    """A native PredictRequest: read by hand, then by comparison, both with the result of the generated class."""
     _as_the_class(native.decode_request, fallback.decode_request, data)
 
 
 def native_response(data: bytes) -> None:
-    """What the Python client reads."""
+    """A native PredictResponse, which the Python client reads."""
     _as_the_class(native.decode_response, fallback.decode_response, data)
 
 
@@ -63,7 +63,7 @@ def tfs_request(data: bytes) -> None:
 
 
 def config_yaml(data: bytes) -> None:
-    """config.yaml: the document, and what it says as settings."""
+    """config.yaml: the YAML document, and its settings."""
     text = _text(data)
     with contextlib.suppress(ConfigError):
         parse_document(text, "config.yaml")
@@ -79,7 +79,7 @@ def pbtxt(data: bytes) -> None:
 
 
 def triton_json(data: bytes) -> None:
-    """The `config` of a Triton load."""
+    """The parameter `config` of a model load in Triton's protocol."""
     with contextlib.suppress(ServingError, TextFormatError):
         read_triton_json(_text(data))
 
@@ -92,13 +92,13 @@ def models_file(data: bytes) -> None:
 
 
 def http_head(data: bytes) -> None:
-    """The head of an HTTP request on the small port."""
+    """The head of an HTTP request."""
     with contextlib.suppress(BadRequest):
         read_head(data)
 
 
 def rest_oip(data: bytes) -> None:
-    """/v2/.../infer, with the binary extension where the first byte says so."""
+    """The body of /v2/.../infer; depending on the first byte, with the binary extension."""
     header_length = str(data[0]) if data[:1] else None
     for length in (None, header_length):
         with contextlib.suppress(ServingError, WireError):
@@ -106,14 +106,14 @@ def rest_oip(data: bytes) -> None:
 
 
 def rest_tfs(data: bytes) -> None:
-    """/v1/...:predict, rows and columns."""
+    """The body of /v1/...:predict, in row and in column format."""
     with contextlib.suppress(ServingError, WireError):
         document, _ = read_document(data)
         read_inputs(document, _SIGNATURE)
 
 
 def json(data: bytes) -> None:
-    """What is read and written comes back the same."""
+    """JSON that is read and written again has the same value."""
     try:
         value = loads(data)
     except ServingError:
@@ -122,7 +122,7 @@ def json(data: bytes) -> None:
         text = dumps(value)
     except ServingError:
         return
-    # JSON has no word for what is not finite; tensors, which do, are written elsewhere.
+    # JSON cannot express values that are not finite; tensors with such values are written by other code.
     assert _plain(loads(text)) == _plain(value, unfinite=None), (data, text)
 
 
@@ -150,16 +150,18 @@ def _outcome(decode: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def _plain(value: Any, **changed: Any) -> Any:
-    """What can be compared: arrays by type, shape and bytes, messages by their fields, floats by their text (those that
-    are not finite by what is given as `unfinite`)."""
+    """A value in a form that can be compared: arrays by type, shape and bytes, messages by their fields, floats by
+    their text (floats that are not finite: `unfinite`, if it is given)."""
     if isinstance(value, np.ndarray):
         assert not value.flags.writeable, "a request must not be written to"
-        if value.dtype.kind == "f":  # the class reads through Python's floats, which makes signalling NaN quiet
+        if (
+            value.dtype.kind == "f"
+        ):  # the generated class converts to Python floats, which turns signalling NaN into quiet NaN
             value = np.where(np.isnan(value), value.dtype.type(np.nan), value)
-        # Flat: nothing at all may have a shape of many empty rows, each of which would be a list.
+        # Flattened, because an empty array can have very many rows, and each would become a list.
         return str(value.dtype), value.shape, value.ravel().tolist() if value.dtype == object else value.tobytes()
     if isinstance(value, dict):
-        # Tensors go by name: protobuf's maps, where TensorFlow Serving has them, keep no order.
+        # Sorted by name, because TensorFlow Serving's messages have tensors in maps, which have no order.
         return sorted((key, _plain(item, **changed)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return [_plain(item, **changed) for item in value]

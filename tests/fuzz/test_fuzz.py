@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`: every seed, every input that ever failed, and some hundred mutations of them."""
+"""A short version of `make fuzz`: every seed, every input that has ever failed, and some hundred mutations of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
 
 
 def kept(name: str) -> list[bytes]:
-    """What made this target fail once."""
+    """The inputs that have made this target fail in the past."""
     return [file.read_bytes() for file in sorted((HERE / "corpus" / name).glob("*"))]
 
 
 def mutations(inputs: list[bytes], count: int, rng: random.Random) -> Iterator[bytes]:
-    """Bytes set, put in, taken out, doubled, or two inputs joined."""
+    """Mutations of the inputs: bytes changed, inserted, removed or doubled, or two inputs joined."""
     for _ in range(count):
         data = bytearray(rng.choice(inputs))
         for _ in range(rng.randint(1, 4)):

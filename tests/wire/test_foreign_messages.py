@@ -1,6 +1,7 @@
-"""Our definitions of foreign messages against the real ones: same numbers, same types, and both live in one process.
+"""inferd's definitions of foreign messages compared with the original ones: equal field numbers and types.
 
-Each test runs in a process of its own: the real definitions need descriptor pools that nobody has filled before.
+Both can be loaded in one process. Each test runs in a separate process, because the original definitions need an empty
+descriptor pool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages of very many small fields: refused by their number, not walked field by field."""
+"""Messages with very many small fields are refused without reading every field by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inferd.wire import native, oip, tfs
 from inferd.wire.reader import field, varint
 from inferd.wire.tensors import MAX_RANK, MOST_FIELDS, MOST_PARAMETERS, WireError
 
-MANY = 2_000_000  # some seconds each, walked by hand
+MANY = 2_000_000  # to read so many fields by hand would take some seconds
 INPUT, OUTPUT = b"\x0a\x01x", b"\x0a\x01y"
 RANK = b"\x01" * 200_000
 

@@ -1,4 +1,4 @@
-"""The recogniser against its oracle, the generated class: what it takes, it takes to mean the same."""
+"""The recogniser compared with the generated class: both read every message in the same way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality of decoded messages, arrays by type, shape and bytes."""
+    """Whether two decoded messages are equal. Arrays are compared by element type, shape and bytes."""
     if isinstance(a, native.DecodedRequest | native.DecodedResponse):
         return type(a) is type(b) and all(
             same(getattr(a, slot), getattr(b, slot)) for slot in a.__slots__ if slot != "form"
@@ -50,7 +50,7 @@ def tensors(draw: st.DrawFn) -> dict[str, Any]:
     else:
         size = {6: 1, 11: 4, 14: 2, 9: 8}[dtype] * count
         data = draw(st.binary(min_size=size, max_size=size))
-    if draw(st.integers(0, 9)) == 0:  # now and then something that does not fit
+    if draw(st.integers(0, 9)) == 0:  # sometimes a tensor whose data does not fit
         data = draw(st.binary(max_size=8))
         shape = draw(st.lists(INT64, max_size=3))
         dtype = draw(st.integers(-1, 20))
@@ -86,7 +86,7 @@ def responses(draw: st.DrawFn) -> pb.PredictResponse:
 
 @st.composite
 def mutated(draw: st.DrawFn, messages: st.SearchStrategy[Any]) -> bytes:
-    """A message as it is, or joined to another one, cut, or with bytes changed."""
+    """A message, unchanged, joined to another one, truncated, or with changed bytes."""
     data = draw(messages).SerializeToString()
     kind = draw(st.sampled_from(["whole", "joined", "cut", "changed", "inserted"]))
     if kind == "joined":
@@ -258,7 +258,7 @@ def test_non_canonical_varints_are_not_recognised(data: bytes):
 def test_unusual_but_valid_messages_are_read_by_the_generated_class():
     message = native.encode_request("m", {"x": np.ones(2, np.float32)})
     for odd in (
-        message + b"\x0a\x03\x0a\x01n",  # the model a second time: fields are merged
+        message + b"\x0a\x03\x0a\x01n",  # the model twice: protobuf merges the fields
         message + b"\x7a\x01?",  # an unknown field
         message + b"\x28\x81\x00",  # a varint longer than needed
         b"\x12\x0c\x1a\x01\x02\x10\x06\x22\x01a\x22\x02ab",  # tensor fields out of order, data twice

@@ -1,4 +1,4 @@
-"""Open Inference Protocol messages by hand: what is recognised equals what the generated class says, on anything."""
+"""The recogniser of the Open Inference Protocol compared with the generated class, on any bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONTENTS = st.one_of(
 
 @st.composite
 def honest(draw: st.DrawFn) -> bytes:
-    """A request as tritonclient writes it."""
+    """A request as tritonclient encodes it."""
     request = pb.ModelInferRequest(model_name=draw(TEXT), model_version=draw(TEXT), id=draw(TEXT))
     for name in draw(st.lists(TEXT, max_size=3, unique=True)):
         dtype = draw(st.sampled_from(DType))
@@ -69,7 +69,7 @@ def honest(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def anything(draw: st.DrawFn) -> bytes:
-    """A request of whatever is possible, raw or typed, fitting or not."""
+    """Any request, with raw or typed contents, which may or may not fit the shape."""
     request = pb.ModelInferRequest(model_name=draw(TEXT), id=draw(TEXT))
     for _ in range(draw(st.integers(0, 2))):
         shape = draw(st.lists(st.integers(-1, 3), max_size=2))
@@ -90,7 +90,7 @@ def anything(draw: st.DrawFn) -> bytes:
 
 
 def plain(request: oip.OipRequest) -> Any:
-    """Everything of a request as values that can be compared; floats by their bits."""
+    """All fields of a request as values that can be compared; floats by their bits."""
 
     def tensor(array: np.ndarray) -> Any:
         assert not array.flags.writeable

@@ -1,4 +1,4 @@
-"""Messages that repeat an earlier one: read by comparison, and equal to what the class says, whatever differs."""
+"""Messages that repeat an earlier one are read by comparison, with the result of the generated class."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def tfs_messages(draw: st.DrawFn) -> bytes:
 
 
 def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
-    """Everything that a decoder says, comparable."""
+    """The result of a decoder as values that can be compared."""
     try:
         decoded = decode(message)
     except WireError as error:
@@ -111,7 +111,7 @@ def outcome(decode: Callable[[bytes], Any], message: bytes) -> Any:
     arrays = [(n, a.dtype, a.shape, a.tolist() if a.dtype == object else a.tobytes()) for n, a in tensors.items()]
     if not isinstance(decoded, DecodedResponse):
         said["outputs"] = decoded.outputs
-    return said, sorted(arrays, key=lambda array: array[0])  # a map has no order
+    return said, sorted(arrays, key=lambda array: array[0])  # maps have no order
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_no_input_is_copied():
 
 
 def test_a_message_whose_id_occurs_twice_has_no_layout():
-    data = b'"\x01a' + b"0"  # the id's own field
+    data = b'"\x01a' + b"0"  # the field of the id
     decoded = [
         native.decode_request(native.encode_request("twice", {"x": np.frombuffer(data, np.uint8)}, request_id="a"))
         for _ in range(2)
@@ -252,7 +252,7 @@ def test_layouts_are_bounded():
     known = [i for i in range(600) if layouts.match(b"%d" % i + b"." * (i % 90) + bytes(4)) is not None]
     assert 599 in known
     assert 100 < len(known) <= 256
-    assert learn(b"h" * 5000, 0) is None  # what is shared is too long to keep
+    assert learn(b"h" * 5000, 0) is None  # the shared bytes are too many to keep
     for i in range(20):
         learn(b"same%03d" % i, i)
     assert sum(layouts.match(b"same%03d" % i + bytes(4)) is not None for i in range(20)) == 8

@@ -1,3 +1,5 @@
+"""Encoding and decoding of tensors: values, memory layouts, errors."""
+
 from __future__ import annotations
 
 import hypothesis.extra.numpy as hnp
@@ -42,7 +44,7 @@ def test_bf16_is_decoded_as_it_was_encoded():
     back = decode("t", DType.BF16, (1, 2), encode(array))
     assert back.dtype == array.dtype
     assert back.tolist() == [[1.5, -2.0]]
-    big = np.ones((100, 100), ml_dtypes.bfloat16)  # past the size at which bytes are viewed instead of copied
+    big = np.ones((100, 100), ml_dtypes.bfloat16)  # larger than the size from which bytes are viewed instead of copied
     assert encode(big) == b"\x80\x3f" * 10_000
 
 

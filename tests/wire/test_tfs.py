@@ -1,4 +1,4 @@
-"""TensorFlow Serving messages by hand: what is recognised equals what the generated class says, on anything."""
+"""The recogniser of TensorFlow Serving's messages compared with the generated class, on any bytes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def spec(draw: st.DrawFn) -> pb.ModelSpec:
 
 @st.composite
 def honest(draw: st.DrawFn) -> bytes:
-    """A request as TensorFlow's Python client writes it for arrays of numbers."""
+    """A request as TensorFlow's Python client encodes it for arrays of numbers."""
     request = pb.PredictRequest(model_spec=draw(spec()), output_filter=draw(st.lists(TEXT, max_size=2)))
     for name in draw(st.lists(TEXT, max_size=2, unique=True)):
         dtype = draw(st.sampled_from([d for d in DType if d is not DType.STRING]))
@@ -113,7 +113,7 @@ def outcome(decode: Any, message: bytes) -> Any:
     try:
         return plain(decode(message))
     except WireError as error:
-        # A map's order is not the message's: with several bad tensors either may be named.
+        # Maps have no order: if several tensors are wrong, the error may name any of them.
         return str(error).split(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""What is particular to ONNX: settings, devices, strings, quietness."""
+"""Features of the ONNX backend only: settings, devices, strings, and no output on stderr."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_memory_is_planned_ahead_only_for_fixed_shapes(
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_more_threads_than_the_budget_are_started(version: Path, write_onnx: Any, threads: int) -> None:
-    """The caller's thread computes too, so a budget of three starts two."""
+    """The caller's thread computes too, so with three threads, two are started."""
     write_onnx(version / "model.onnx", [node("Relu", ["x"], ["y"])], [("x", T.FLOAT, ["N"])], [("y", T.FLOAT, ["N"])])
     model = open_model(version)
     before = len(os.listdir("/proc/self/task"))
@@ -163,7 +163,7 @@ def test_cuda_without_cuda_names_the_package(version: Path, write_onnx: Any) -> 
 
 
 class FakeSession:
-    """What a session tells of its device."""
+    """A session with the methods that describe its device."""
 
     def __init__(
         self, providers: list[str], index: str = "0", used: tuple[str, ...] = ("CUDAExecutionProvider",)

@@ -1,4 +1,4 @@
-"""A large model's bytes wait on disk, in a file of nobody else, and come back whole."""
+"""The bytes of a large model are kept in a private file and are read back completely."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_large_model_is_kept_in_an_unnamed_file(
 
 
 def open_below(folder: Path) -> int:
-    """How many descriptors of this process lead to files of this folder, those without a name too."""
+    """The number of this process's descriptors that refer to files of this folder, including unnamed files."""
     found = 0
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile

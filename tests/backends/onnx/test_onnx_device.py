@@ -1,4 +1,4 @@
-"""ONNX Runtime with bound inputs and outputs and with graphs: the CPU stands in for a CUDA device."""
+"""ONNX Runtime with bound inputs and outputs and with CUDA graphs. The CPU takes the place of a CUDA device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rows(*values: float) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def model(version: Path) -> OnnxModel:
-    """y = 2x, s = the sum of x."""
+    """A model y = 2x, s = the sum of x."""
     floats = onnx.TensorProto.FLOAT
     load_module("case_onnx").write_onnx(
         version / "model.onnx",

@@ -1,4 +1,4 @@
-"""ONNX files judged without the onnx package: agrees with it on real files, notices every cut, survives any bytes."""
+"""The reader of ONNX files: it agrees with the onnx package, detects every truncation, and survives any bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def header_of(path: Path) -> ModelHeader:
 
 
 def linear(directory: Path, write_onnx: Any, location: str | None = "w.bin") -> Path:
-    """x [N, 64] @ w [64, 64] + b [64]; w and b in another file unless `location` is None."""
+    """Writes a model x [N, 64] @ w [64, 64] + b [64]. w and b are in the file `location`; None: in the model."""
     path = directory / "model.onnx"
     write_onnx(
         path,
@@ -49,7 +49,7 @@ def open_it(directory: Path) -> None:
 
 
 def refer(path: Path, name: str, **entries: str | None) -> None:
-    """Changes the external-data entries of an initializer; None removes one."""
+    """Changes external-data entries of an initializer. None removes an entry."""
     model = onnx.load(str(path), load_external_data=False)
     (tensor,) = (t for t in model.graph.initializer if t.name == name)
     known = {e.key: e.value for e in tensor.external_data} | entries
@@ -92,7 +92,7 @@ def test_a_file_larger_than_the_window_is_read_in_pieces(version: Path, write_on
     assert OnnxBackend().complete(path) is None
 
 
-# ---- cut short
+# ---- truncated
 
 
 def test_every_truncation_is_detected(version: Path, write_onnx: Any) -> None:
@@ -123,7 +123,7 @@ def test_other_bytes_are_malformed_not_truncated(version: Path) -> None:
 
 @given(data=st.data())
 def test_any_change_of_bytes_is_read_or_refused(data: st.DataObject) -> None:
-    """Nothing but the two errors, and no endless walk: the limit of the test run guards that."""
+    """Only the two documented errors are raised. An endless loop would fail by the time limit of the test run."""
     whole = bytearray((LIGHT / "light_bvlc_alexnet.onnx").read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -196,7 +196,7 @@ def test_an_offset_that_is_not_a_number_is_refused(version: Path, write_onnx: An
 
 
 def test_external_data_of_nodes_and_subgraphs_is_found(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Constants of branches and of nodes may lie in other files too."""
+    """Constants of branches and of nodes can be in other files too."""
 
     def outside(name: str, location: str) -> Any:
         tensor = onnx.helper.make_tensor(name, T.FLOAT, [4], np.ones(4, np.float32).tobytes(), raw=True)
@@ -222,7 +222,7 @@ def test_external_data_of_nodes_and_subgraphs_is_found(version: Path, monkeypatc
     path = version / "model.onnx"
     path.write_bytes(model.SerializeToString())
     assert header_of(path).locations() == {"branch.bin": 16, "node.bin": 16}
-    monkeypatch.chdir(version.parent)  # where ONNX Runtime would look by itself
+    monkeypatch.chdir(version.parent)  # the directory in which ONNX Runtime would look
     for name, value in (("branch.bin", 3), ("node.bin", 4)):
         (version / name).write_bytes(np.full(4, value, np.float32).tobytes())
         (version.parent / name).write_bytes(np.full(4, 99, np.float32).tobytes())

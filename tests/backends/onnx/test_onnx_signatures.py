@@ -1,4 +1,4 @@
-"""What an ONNX file tells of its inputs and outputs, what a declaration adds to that, and what is refused by name."""
+"""The signature in an ONNX file, the effect of a declaration, and the refusals with the tensor's name."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_scalar_output_is_an_array(version: Path, write_onnx: Any) -> None:
 
 
 def typed(write_onnx: Any, path: Path, kind: Any) -> None:
-    """A model that passes a value of some type through."""
+    """A model that returns its input, which has the given type."""
     write_onnx(path, [node("Identity", ["x"], ["y"])], [("x", T.FLOAT, [1])], [("y", T.FLOAT, [1])])
     model = onnx.load(str(path))
     for value in (*model.graph.input, *model.graph.output):

@@ -1,4 +1,5 @@
-"""Real ONNX models on real inputs, at the level of the backend. Right answers: speech is speech, 440 Hz is note 69."""
+"""Real ONNX models with real inputs, run by the backend without a server. The right answers are known: speech is
+recognised as speech, and 440 Hz as note 69."""
 
 from __future__ import annotations
 
@@ -34,14 +35,14 @@ def served(file: Path, version: Path) -> Iterator[tuple[Model, Instance]]:
 
 
 def windows(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """[T, 576]: each window of 512 samples with the 64 samples before it."""
+    """Windows [T, 576]: 512 samples each, with the 64 samples before them."""
     count = len(samples) // WINDOW
     padded = np.concatenate([np.zeros(CONTEXT, np.float32), samples[: count * WINDOW]])
     return np.stack([padded[i * WINDOW : i * WINDOW + WINDOW + CONTEXT] for i in range(count)])
 
 
 def test_silero_finds_speech_and_not_noise(version: Path) -> None:
-    """A scalar input, and state that batches on its second axis."""
+    """The model has a scalar input, and a state whose batch axis is the second one."""
     with served(package_file("silero_vad", "data", "silero_vad.onnx"), version) as (model, instance):
         specs = {s.name: s for s in model.signatures[0].inputs}
         assert specs["sr"].shape == ()
@@ -64,7 +65,7 @@ def test_silero_finds_speech_and_not_noise(version: Path) -> None:
 
 
 def test_silero_sequence_is_time_first_and_agrees_with_the_stateful_model(version: Path) -> None:
-    """Its first dimension is open and is no batch axis."""
+    """The first dimension of the input may have any size but is not a batch axis."""
     file = package_file("silero_vad", "data", "silero_vad_16k_sequence.onnx")
     with served(file, version) as (model, instance):
         assert {s.name: s.shape for s in model.signatures[0].inputs} == {
@@ -84,7 +85,7 @@ def test_silero_sequence_is_time_first_and_agrees_with_the_stateful_model(versio
             h, c = got["hn"], got["cn"]
             one_by_one.append(got["speech_probs"][0])
         np.testing.assert_allclose(at_once, one_by_one, atol=1e-5)
-        # The trap: rows given as a batch, without the state between them, answer otherwise.
+        # If the rows were taken as a batch, there would be no state between them, and the outputs would differ.
         alone = [
             instance.run("serving_default", {"input": w[None], "h": zero, "c": zero})["speech_probs"][0] for w in x
         ]
@@ -92,7 +93,7 @@ def test_silero_sequence_is_time_first_and_agrees_with_the_stateful_model(versio
 
 
 def test_basic_pitch_names_the_note(version: Path) -> None:
-    """Colons in names; a row alone and in a batch agree within rounding."""
+    """The names have colons. The outputs of a row alone and in a batch agree up to rounding."""
     file = package_file("basic_pitch", "saved_models", "icassp_2022", "nmp.onnx")
     with served(file, version) as (model, instance):
         (x,) = model.signatures[0].inputs
@@ -113,7 +114,7 @@ def test_basic_pitch_names_the_note(version: Path) -> None:
 
 
 def bgr(name: str) -> np.ndarray[Any, Any]:
-    """A photograph of scikit-image in the channel order and range of the network."""
+    """A photograph of scikit-image, in the network's channel order and range."""
     image_module = pytest.importorskip("PIL.Image")
     with image_module.open(package_file("skimage", "data", f"{name}.png")) as image:
         pixels = np.asarray(image.convert("RGB").resize((224, 224), image_module.Resampling.BILINEAR), np.float32)
@@ -153,7 +154,7 @@ def test_the_datasets_of_onnxruntime_answer(version: Path, name: str, shape: tup
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "resnet50", "densenet121"])
 def test_small_image_networks_run(version: Path, name: str) -> None:
-    """Real graphs with constant weights: ImageNet's 1,000 classes, one row at a time."""
+    """Real graphs with constant weights instead of trained ones: 1,000 classes, one row at a time."""
     file = package_file("onnx", "backend", "test", "data", "light", f"light_{name}.onnx")
     with served(file, version) as (model, instance):
         (x,) = model.signatures[0].inputs

@@ -1,4 +1,4 @@
-"""What only SavedModels have: several signatures, strings and tables, two loaders."""
+"""Features of SavedModels only: several signatures, strings and tables, two loaders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SavedModels as files: half copies, cut shards, layouts and formats."""
+"""The files of SavedModels: incomplete copies, truncated shards, layouts and formats."""
 
 from __future__ import annotations
 

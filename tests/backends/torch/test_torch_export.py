@@ -1,4 +1,4 @@
-"""What only exported programs have: signatures that tell everything, state in buffers, AOTInductor packages."""
+"""Features of exported programs only: complete signatures, state in buffers, AOTInductor packages."""
 
 from __future__ import annotations
 

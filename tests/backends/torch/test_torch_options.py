@@ -1,4 +1,4 @@
-"""Options of the torch backend, on the CPU for real; and the copy ahead of a device, with a stand-in for torch.cuda."""
+"""Options of the torch backend, on the CPU; and copying ahead to a device, with a fake torch.cuda."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMATS = ("script", "export")
 
 
 class Picture(torch.nn.Module):  # type: ignore[misc,name-defined]
-    """Tells in its outputs how its input lay in memory and in which type it computed."""
+    """A module whose outputs say in which memory layout its input was and in which type it computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def test_autocast_computes_in_the_narrow_type_and_returns_the_declared_type(vers
 def test_compile_goes_through_torch_compile(version: Path, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write(version, net, "export")
     compiled: list[Any] = []
-    # The real tracer; its code generator would take a minute of a build machine.
+    # The tracer is real. Code generation, which would take a minute, is replaced.
     trace = functools.partial(torch.compile, backend="eager")
 
     def watched(function: Any, **how: Any) -> Any:
@@ -158,12 +158,14 @@ def test_an_option_that_this_machine_does_not_support_fails_the_load(
     monkeypatch.setattr(torch_options.shutil, "which", lambda name: None)
     with pytest.raises(LoadError, match=r"'compile' needs a C\+\+ compiler.*no g\+\+ or clang\+\+"):
         open_model(version, compile=True).instance(Placement())
-    monkeypatch.setitem(torch_options.AUTOCAST, "bf16", "float64")  # stands for a type that a device lacks
+    monkeypatch.setitem(
+        torch_options.AUTOCAST, "bf16", "float64"
+    )  # in place of a type that the device does not support
     with pytest.raises(LoadError, match=r"'autocast: bf16'.*cannot do it on cpu"):
         open_model(version, autocast="bf16").instance(Placement())
 
 
-# ---- the copy ahead
+# ---- copying ahead
 
 
 class FakeStream:
@@ -189,7 +191,7 @@ class FakeEvent:
 
 
 class TorchWithCuda:
-    """torch, with a device that logs what is asked of it and computes on the CPU."""
+    """torch with a fake CUDA device that records the calls and computes on the CPU."""
 
     def __init__(self) -> None:
         self.log: list[str] = []

@@ -1,4 +1,4 @@
-"""What only TorchScript has: argument kinds, names of outputs, state, in-place writes, and refused files."""
+"""Features of TorchScript only: types of arguments, names of outputs, state, in-place writes, and refused files."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_numbered_names_of_triton_refer_to_arguments_and_outputs(version: Path) 
 
 
 def test_unknown_names_are_assigned_in_order(version: Path) -> None:
-    """As in Triton, whose configurations name tensors as they like."""
+    """As in Triton, whose configurations may use any names for tensors."""
     script(version, Pair())
     with served(version, signature([spec("left"), spec("right")], [spec("diff")])) as (model, instance):
         np.testing.assert_array_equal(outputs_of(instance, right=X, left=3 * X)["diff"], 2 * X)
@@ -154,7 +154,7 @@ def test_an_output_of_another_type_than_declared_is_an_error(version: Path) -> N
         outputs_of(instance, a=X, b=X)
 
 
-# ---- what a traced module tells
+# ---- traced modules
 
 
 class Embedding(torch.nn.Module):  # type: ignore[misc,name-defined]
