@@ -149,9 +149,10 @@ def test_a_kill_as_the_worker_ends_leaves_no_process_that_it_has_started(
     eventually(lambda: gone(helper), "its helper is gone", limit=20)
 
 
-def test_a_process_forked_by_a_model_sends_no_answers(load: Load) -> None:
-    """The server would take its answer for the answer to the next request."""
+def test_a_process_forked_by_a_model_sends_no_answers_and_writes_none(load: Load) -> None:
+    """The server would take its answer for the answer to the next request; its outputs would overwrite those."""
     servable = load("m", batching={"mode": "off"})
+    ask(servable, {"x": np.zeros((1, 4), np.float32)})  # from now on there is an arena for outputs
     ask(servable, ask_for(Fault.TWIN))
     for number in range(50):
         x = np.full((1, 4), number, np.float32)

@@ -24,6 +24,7 @@ from support.waiting import eventually
 
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
+    BackendError,
     LoadError,
     OpenRequest,
     Placement,
@@ -154,8 +155,12 @@ def happen(fault: Fault) -> None:
         case Fault.FORK:  # a child process that outlives this process and inherits its file descriptors
             helper = subprocess.Popen(["sleep", "600"], close_fds=False)
             print(f"helper {helper.pid}", flush=True)
-        case Fault.TWIN:  # both processes go on
-            os.fork()
+        case Fault.TWIN:  # both processes go on, the child first
+            before = _shared_tensors()
+            if os.fork():
+                os.wait()
+                if _shared_tensors() != before:
+                    raise BackendError("the child has written into the tensors of its parent")
         case Fault.LEAVE:
             sys.exit(7)
         case Fault.REFUSE:
@@ -170,6 +175,18 @@ def _babble() -> None:
                 os.write(number, b"nonsense" * 4)
         except OSError:
             continue
+
+
+def _shared_tensors() -> list[bytes]:
+    """The content of all arenas that this process has mapped."""
+    with open("/proc/self/maps", encoding="utf-8") as maps, open("/proc/self/mem", "rb") as memory:
+        contents = []
+        for line in maps:
+            if "inferd-tensors" in line:
+                start, end = (int(number, 16) for number in line.split()[0].split("-"))
+                memory.seek(start)
+                contents.append(memory.read(end - start))
+        return contents
 
 
 _kept: list[Array] = []

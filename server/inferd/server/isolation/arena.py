@@ -10,6 +10,7 @@ It has no name and uses no space in /dev/shm, which has 64 MB in a container.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -20,6 +21,7 @@ import numpy as np
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 ALIGNMENT = 64  # a cache line, and the widest vector load
+_MAP_FIXED = 0x10  # Linux; the module mmap has no name for it
 _SMALLEST = 64 * 2**10
 _KEPT = 256 * 2**20  # bytes; a larger arena is used once, because a kept one is never freed
 
@@ -38,6 +40,19 @@ class Arena:
         self.size = size
         self.memory = mmap.mmap(descriptor, size)
         self.bytes: Bytes = np.frombuffer(self.memory, np.uint8)
+
+    def make_private(self) -> None:
+        """Replaces the shared memory by a private copy at the same address. For a process that was forked: from now on
+        neither process sees what the other one writes."""
+        content = self.bytes.copy()
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        address = self.bytes.ctypes.data
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+        if libc.mmap(address, self.size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != address:
+            raise OSError(ctypes.get_errno(), "memory of a forked process cannot be made private")
+        self.bytes[:] = content
 
 
 class Outbox:
@@ -60,6 +75,11 @@ class Outbox:
         """Call it when the message has been answered. Frees an arena that is too large to be kept."""
         if self._arena is not None and self._arena.size > _KEPT:
             self._arena = None
+
+    def make_private(self) -> None:
+        """See Arena.make_private."""
+        if self._arena is not None:
+            self._arena.make_private()
 
     def forget(self) -> None:
         """Call it when the peer is replaced or gone: the next arena is a new one."""
@@ -141,6 +161,11 @@ class Inbox:
             raise ArenaError(f"shared memory that cannot be mapped: {error}") from None
         finally:
             os.close(descriptor)
+
+    def make_private(self) -> None:
+        """See Arena.make_private."""
+        for arena in self._arenas.values():
+            arena.make_private()
 
     def end(self) -> None:
         """Call it when the message has been answered. Unmaps arenas that are too large to be kept."""

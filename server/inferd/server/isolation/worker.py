@@ -52,6 +52,13 @@ class WorkerSession(threading.Thread):
         self._inbox = Inbox()
         self._outbox = Outbox()
 
+    def forked(self) -> None:
+        """Separates a process that the model has forked from this session: the server could take its answer for the
+        answer to the next request, and what it writes into its inputs or outputs would reach other callers."""
+        self._channel.close()
+        self._inbox.make_private()
+        self._outbox.make_private()
+
     def run(self) -> None:
         try:
             nice = self._placement.get("nice", 0)
@@ -121,7 +128,7 @@ class ModelWorker:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._channels = [channel]
+        self._sessions: list[WorkerSession] = []
         self._backend: Backend | None = None
         self._model: Model | None = None
         self._ops: dict[str, Callable[[dict[str, Any], int | None], dict[str, Any]]] = {
@@ -133,10 +140,10 @@ class ModelWorker:
         }
 
     def forked(self) -> None:
-        """Closes all channels in a process that the model has forked. Otherwise the server could take an answer of that
-        process for the answer to its next request."""
-        for channel in self._channels:
-            channel.close()
+        """Separates a process that the model has forked from the server and from this process's requests."""
+        self._channel.close()
+        for session in self._sessions:
+            session.forked()
 
     def serve(self) -> None:
         """Answers until the server closes the channel."""
@@ -179,8 +186,9 @@ class ModelWorker:
         if self._model is None or descriptor is None:
             raise Garbled("an instance of nothing")
         channel = Channel(socket.socket(fileno=descriptor))
-        self._channels.append(channel)
-        WorkerSession(channel, self._model, order["placement"]).start()
+        session = WorkerSession(channel, self._model, order["placement"])
+        self._sessions.append(session)
+        session.start()
         return {}
 
     def _close(self, _order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
