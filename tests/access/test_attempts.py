@@ -1,4 +1,5 @@
-"""What bad signatures cost: each token once, each address so many, and nobody who was let in before."""
+"""Bad signatures: each token is verified once, failures of one address are bounded, callers who were valid before are
+not affected."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ THERE = "ipv4:10.0.0.2:5"
 
 
 class Server:
-    """An authority with a clock that is stepped; `verified` counts signatures that were looked at."""
+    """An authority with a clock that the test moves; `verified` counts verified signatures."""
 
     def __init__(self, file: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -53,7 +54,7 @@ class Server:
         self._names = iter(range(10**9))
 
     def bad(self) -> str:
-        """A token that only its signature gives away; another each time."""
+        """A new token, in which only the signature is wrong."""
         return self.keys.token(key=OTHER_SECRET, sub=f"stranger-{next(self._names)}")
 
     def call(self, token: str, peer: str = HERE) -> Caller:
@@ -65,7 +66,7 @@ class Server:
         return str(caught.value)
 
     def use_up(self, peer: str = HERE) -> None:
-        """All that an address may try at once."""
+        """Uses up the failures that one address may have at once."""
         for _ in range(BURST):
             assert "another signature" in self.refusal(self.bad(), peer)
 
@@ -75,7 +76,7 @@ def server(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Serve
     return Server(tmp_path / "jwks.json", keys, monkeypatch)
 
 
-def test_the_same_bad_token_is_verified_once_in_a_while(server: Server):
+def test_a_failed_token_is_verified_again_only_after_a_while(server: Server):
     bad = server.bad()
     told = {server.refusal(bad, f"ipv4:10.0.0.{number}:1") for number in range(100)}
     assert server.verified == 1
@@ -85,7 +86,7 @@ def test_the_same_bad_token_is_verified_once_in_a_while(server: Server):
     assert server.verified == 2
 
 
-def test_new_keys_forget_what_was_refused(server: Server, keys: Keys):
+def test_a_refusal_is_forgotten_with_the_keys(server: Server, keys: Keys):
     bad = server.bad()
     server.refusal(bad)
     server.refusal(bad)
@@ -96,14 +97,16 @@ def test_new_keys_forget_what_was_refused(server: Server, keys: Keys):
     assert server.verified == 2
 
 
-def test_an_address_has_so_many_failures(server: Server):
+def test_failures_of_one_address_are_bounded(server: Server):
     server.use_up()
     assert server.verified == BURST
     for _ in range(100):
         assert MANY in server.refusal(server.bad())
-    assert MANY in server.refusal(server.keys.token())  # never seen: it cannot be told from the others
+    assert MANY in server.refusal(
+        server.keys.token()
+    )  # valid, but not seen before: without a look it cannot be told from the bad ones
     assert server.verified == BURST
-    assert server.call(server.keys.token(sub="a"), THERE).name == "jwt:a"  # another address's own
+    assert server.call(server.keys.token(sub="a"), THERE).name == "jwt:a"  # another address has failures of its own
     server.now = 1.0
     for _ in range(int(RATE)):
         assert "another signature" in server.refusal(server.bad())
@@ -112,18 +115,18 @@ def test_an_address_has_so_many_failures(server: Server):
     assert server.call(server.keys.token(sub="b")).name == "jwt:b"
 
 
-def test_good_tokens_use_nothing_up(server: Server):
+def test_valid_tokens_do_not_count_as_failures(server: Server):
     for number in range(2 * BURST):
         assert server.call(server.keys.token(sub=f"user-{number}"))
     server.use_up()
 
 
-def test_a_token_that_was_good_is_not_locked_out_by_others(server: Server, keys: Keys):
+def test_a_once_valid_token_is_not_locked_out_by_failures_of_others(server: Server, keys: Keys):
     good = keys.token("es")
     server.call(good)
     server.use_up()
     assert server.call(good)
-    keys.write(server.file, "es", "rs")  # new keys: it has to be verified again
+    keys.write(server.file, "es", "rs")  # new keys: the token must be verified again
     server.files.look()
     before = server.verified
     assert server.call(good)
@@ -131,7 +134,7 @@ def test_a_token_that_was_good_is_not_locked_out_by_others(server: Server, keys:
     assert MANY in server.refusal(keys.token("es", sub="somebody else"))
 
 
-def test_a_token_that_was_good_and_is_no_longer_has_no_privilege(server: Server, keys: Keys):
+def test_a_token_that_is_no_longer_valid_counts_as_a_failure(server: Server, keys: Keys):
     good = keys.token("es")
     server.call(good)
     server.use_up()
@@ -147,7 +150,7 @@ def test_a_token_that_was_good_and_is_no_longer_has_no_privilege(server: Server,
 @pytest.mark.parametrize(
     "claims", [{"exp": 1000}, {"exp": None}, {"aud": "x"}, {"aud": [7]}, {"iss": "x"}, {"nbf": 2**35}, {"iat": "x"}]
 )
-def test_what_a_token_says_of_itself_comes_first(server: Server, keys: Keys, claims: dict[str, Any]):
+def test_wrong_claims_are_refused_before_the_signature_is_verified(server: Server, keys: Keys, claims: dict[str, Any]):
     for _ in range(2 * BURST):
         assert MANY not in server.refusal(keys.token(key=OTHER_SECRET, **claims))
     assert server.verified == 0
@@ -157,14 +160,14 @@ def test_what_a_token_says_of_itself_comes_first(server: Server, keys: Keys, cla
 @pytest.mark.parametrize(
     "head", [{"alg": "none"}, {"alg": "HS256", "kid": "nobody"}, {"alg": "RS256", "kid": "hs"}, []]
 )
-def test_a_header_that_names_no_key_comes_first(server: Server, keys: Keys, head: Any):
+def test_an_unusable_header_is_refused_before_the_signature_is_verified(server: Server, keys: Keys, head: Any):
     text = base64.urlsafe_b64encode(json.dumps(head).encode()).decode().rstrip("=")
     for _ in range(2 * BURST):
         server.refusal(".".join([text, *server.bad().split(".")[1:]]))
     assert server.verified == 0
 
 
-def test_bounds_of_clients_do_not_ask_twice(server: Server):
+def test_limits_of_clients_do_not_verify_a_token_twice(server: Server):
     gate = CallChecks(Admin(), server.authority, Limiter(Clients(rate=1000.0)))
     bad, good = Call(f"Bearer {server.bad()}"), Call(f"Bearer {server.keys.token()}")
     assert gate.client(bad) == "address 10.0.0.1"
@@ -194,7 +197,9 @@ def tokens(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> JwtTokens:
 @example({"exp": "4000000000", "iat": "1500000000", "nbf": True})
 @example({"exp": 4e9, "iat": 1.5e9, "nbf": False})
 @given(st.dictionaries(st.sampled_from(["exp", "iss", "aud", "sub", "nbf", "iat"]), claim, max_size=3))
-def test_nothing_is_refused_early_that_would_count(tokens: JwtTokens, keys: Keys, claims: dict[str, Any]):
+def test_the_early_check_refuses_only_tokens_that_fail_verification(
+    tokens: JwtTokens, keys: Keys, claims: dict[str, Any]
+):
     whole = {"iss": ISSUER, "aud": AUDIENCE, "sub": "a", "exp": 2**33} | claims
     token = jwt.PyJWS().encode(json.dumps(whole).encode(), keys.signing["hs"][0], "HS256", headers={"kid": "hs"})
     key = tokens.look(keys.token("hs"))
@@ -205,7 +210,7 @@ def test_nothing_is_refused_early_that_would_count(tokens: JwtTokens, keys: Keys
     assert tokens.look(token) is key
 
 
-def test_what_is_remembered_of_strangers_is_bounded(server: Server):
+def test_memory_of_failed_tokens_and_addresses_is_bounded(server: Server):
     attempts = Attempts(lambda: 0.0)
     who = Caller("a", Grants((), ()))
     for number in range(20_000):
@@ -214,7 +219,7 @@ def test_what_is_remembered_of_strangers_is_bounded(server: Server):
     assert len(attempts._good) <= 8192
 
 
-def test_a_bucket_never_holds_more_than_its_burst():
+def test_a_rate_bucket_never_holds_more_than_its_burst():
     bucket = RateBucket(2.0, 1, 0.0)
     bucket.give_back()
     assert bucket.take(0.0) == 0.0

@@ -1,4 +1,4 @@
-"""Bounds of one client, in isolation."""
+"""The limits of one client, without a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def refused(call: object) -> RateLimited:
     return caught.value
 
 
-def test_a_rate_and_its_burst():
+def test_a_client_has_a_rate_and_a_burst():
     now = [0.0]
     limiter = Limiter(Clients(rate=10.0, burst=3), clock=lambda: now[0])
     for _ in range(3):
@@ -26,7 +26,7 @@ def test_a_rate_and_its_burst():
     error = refused(lambda: limiter.enter("a"))
     assert error.retry_after == pytest.approx(0.1)
     assert "limits.clients.rate" in error.message
-    limiter.enter("b")  # another client's own
+    limiter.enter("b")  # another client has a limit of its own
     now[0] = 0.1
     limiter.take("a")
     refused(lambda: limiter.take("a"))
@@ -37,7 +37,7 @@ def test_a_rate_and_its_burst():
     assert limiter.refused == {"rate": 3, "concurrency": 0}
 
 
-def test_without_a_burst_a_second_is_the_burst():
+def test_the_default_burst_is_one_second_of_the_rate():
     limiter = Limiter(Clients(rate=5.0), clock=lambda: 0.0)
     for _ in range(5):
         limiter.take("a")
@@ -53,13 +53,13 @@ def test_concurrency():
     assert "limits.clients.concurrency" in refused(lambda: limiter.enter("a")).message
     limiter.enter("b")
     first.release()
-    first.release()  # once only
+    first.release()  # has no effect
     limiter.enter("a")
     refused(lambda: limiter.enter("a"))
     assert limiter.refused == {"rate": 0, "concurrency": 2}
 
 
-def test_many_threads_leave_nothing():
+def test_threads_release_every_lease_exactly_once():
     limiter = Limiter(Clients(concurrency=4))
 
     def work(seed: int) -> None:
@@ -83,7 +83,7 @@ def test_many_threads_leave_nothing():
     assert len(leases) == 4
 
 
-def test_what_is_remembered_of_clients_is_bounded():
+def test_memory_of_clients_is_bounded():
     limiter = Limiter(Clients(rate=1.0))
     for number in range(20_000):
         limiter.take(f"address {number}")
@@ -104,5 +104,5 @@ def test_what_is_remembered_of_clients_is_bounded():
         ("", ""),
     ],
 )
-def test_an_address_is_one_client_whatever_its_port(peer: str, address: str):
+def test_a_client_is_an_address_without_its_port(peer: str, address: str):
     assert address_of(peer) == address

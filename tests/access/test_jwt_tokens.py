@@ -1,4 +1,4 @@
-"""Signed tokens: what counts, and every way in which one does not."""
+"""Signed tokens: which are valid, and every way in which one is not."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ def make(file: Path, **more: Any) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def who(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return make(keys.write(tmp_path_factory.mktemp("jwks") / "jwks.json"))
 
 
-def refusal(who: Authority, token: str) -> str:
+def refusal(authority: Authority, token: str) -> str:
     with pytest.raises(Unauthenticated, match=r"^expected") as caught:
-        who.identify(bearer(token))
+        authority.identify(bearer(token))
     assert all(part not in str(caught.value) for part in token.split(".") if len(part) > 8)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("kid", ["hs", "rs", "es"])
-def test_each_algorithm(who: Authority, keys: Keys, kid: str):
-    found = who.identify(bearer(keys.token(kid, scope="openid predict admin", models=["fraud-*"])))
+def test_each_algorithm_is_verified(authority: Authority, keys: Keys, kid: str):
+    found = authority.identify(bearer(keys.token(kid, scope="openid predict admin", models=["fraud-*"])))
     assert found.name == "jwt:user-1"
     assert found.grants.scopes == {Scope.PREDICT, Scope.METADATA, Scope.ADMIN}
     assert found.grants.covers("fraud-1")
     assert not found.grants.covers("other")
 
 
-def test_scopes_as_a_list_and_models_as_text(who: Authority, keys: Keys):
-    found = who.identify(bearer(keys.token(scope=["metadata"], models="a", aud=["x", "second"])))
+def test_scopes_as_a_list_and_models_as_text(authority: Authority, keys: Keys):
+    found = authority.identify(bearer(keys.token(scope=["metadata"], models="a", aud=["x", "second"])))
     assert found.grants.scopes == {Scope.METADATA}
     assert found.grants.models == ("a",)
-    assert not who.identify(bearer(keys.token(scope=None))).grants.scopes
+    assert not authority.identify(bearer(keys.token(scope=None))).grants.scopes
 
 
 @pytest.mark.parametrize(
-    ("claims", "told"),
+    ("claims", "message"),
     [
         ({"exp": 1000}, "has not expired"),
         ({"exp": None}, "with the claim 'exp'"),
@@ -79,29 +79,31 @@ def test_scopes_as_a_list_and_models_as_text(who: Authority, keys: Keys):
         ({"models": ["a"] * 65}, "in the claim 'models'"),
     ],
 )
-def test_claims_that_do_not_count(who: Authority, keys: Keys, claims: dict[str, Any], told: str):
-    assert told in refusal(who, keys.token(**claims))
+def test_wrong_claims_are_refused(authority: Authority, keys: Keys, claims: dict[str, Any], message: str):
+    assert message in refusal(authority, keys.token(**claims))
 
 
-def test_clocks_may_differ_by_the_leeway(who: Authority, keys: Keys):
+def test_clocks_may_differ_by_the_leeway(authority: Authority, keys: Keys):
     now = int(time.time())
-    assert who.identify(bearer(keys.token(exp=now - 10))).until == pytest.approx(now + 20)
-    assert who.identify(bearer(keys.token(nbf=now + 10)))
-    refusal(who, keys.token(exp=now - 60))
-    refusal(who, keys.token(nbf=now + 60))
+    assert authority.identify(bearer(keys.token(exp=now - 10))).until == pytest.approx(now + 20)
+    assert authority.identify(bearer(keys.token(nbf=now + 10)))
+    refusal(authority, keys.token(exp=now - 60))
+    refusal(authority, keys.token(nbf=now + 60))
 
 
 @pytest.mark.parametrize("kid", ["hs", "rs", "es"])
-def test_another_signature(who: Authority, keys: Keys, kid: str):
+def test_a_wrong_signature_is_refused(authority: Authority, keys: Keys, kid: str):
     other = {
         "hs": OTHER_SECRET,
         "rs": rsa.generate_private_key(public_exponent=65537, key_size=2048),
         "es": ec.generate_private_key(ec.SECP256R1()),
     }
-    assert "another signature" in refusal(who, keys.token(kid, key=other[kid]))
+    assert "another signature" in refusal(authority, keys.token(kid, key=other[kid]))
     head, body, signature = keys.token(kid).split(".")
-    assert "another signature" in refusal(who, f"{head}.{keys.token(kid, scope='admin').split('.')[1]}.{signature}")
-    refusal(who, f"{head}.{body}.")
+    assert "another signature" in refusal(
+        authority, f"{head}.{keys.token(kid, scope='admin').split('.')[1]}.{signature}"
+    )
+    refusal(authority, f"{head}.{body}.")
 
 
 def encoded(value: Any) -> str:
@@ -110,16 +112,16 @@ def encoded(value: Any) -> str:
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", None, 7, ["HS256"]])
 @pytest.mark.parametrize("kid", ["hs", None])
-def test_unsigned_tokens(who: Authority, keys: Keys, alg: Any, kid: str | None):
+def test_unsigned_tokens_are_refused(authority: Authority, keys: Keys, alg: Any, kid: str | None):
     body = keys.token().split(".")[1]
     head = {"alg": alg, "typ": "JWT"} | ({"kid": kid} if kid else {})
-    refusal(who, f"{encoded(head)}.{body}.")
-    refusal(who, f"{encoded(head)}.{body}.{keys.token().split('.')[2]}")
+    refusal(authority, f"{encoded(head)}.{body}.")
+    refusal(authority, f"{encoded(head)}.{body}.{keys.token().split('.')[2]}")
 
 
 @pytest.mark.parametrize("kid", ["rs", "es", None])
-def test_a_public_key_is_no_secret(who: Authority, keys: Keys, kid: str | None):
-    """The classic: sign with HS256 and the public key's text, and hope that the server takes it for a secret."""
+def test_a_public_key_is_not_accepted_as_a_secret(authority: Authority, keys: Keys, kid: str | None):
+    """A known attack: the token is signed with HS256 and the text of the public key as the secret."""
     import hashlib
     import hmac
 
@@ -128,37 +130,37 @@ def test_a_public_key_is_no_secret(who: Authority, keys: Keys, kid: str | None):
     head = {"alg": "HS256", "typ": "JWT"} | ({"kid": kid} if kid else {})
     signed = f"{encoded(head)}.{keys.token().split('.')[1]}"
     signature = hmac.new(pem, signed.encode(), hashlib.sha256).digest()
-    refusal(who, f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}")
+    refusal(authority, f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}")
 
 
-def test_the_key_says_which_algorithm(who: Authority, keys: Keys):
+def test_the_key_decides_the_algorithm(authority: Authority, keys: Keys):
     for algorithm in ("HS384", "HS512"):
         token = jwt.encode({"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": 2**33}, SECRET * 2, algorithm,
                            headers={"kid": "hs"})  # fmt: skip
-        assert "key and algorithm" in refusal(who, token)
-    assert "key and algorithm" in refusal(who, keys.token("rs", header={"kid": "es"}))
+        assert "key and algorithm" in refusal(authority, token)
+    assert "key and algorithm" in refusal(authority, keys.token("rs", header={"kid": "es"}))
 
 
-def test_a_token_without_kid_needs_one_key_of_its_kind(who: Authority, keys: Keys, tmp_path: Path):
+def test_a_token_without_kid_needs_one_key_of_its_kind(authority: Authority, keys: Keys, tmp_path: Path):
     def without(kid: str) -> str:
         key, algorithm = keys.signing[kid]
         claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": int(time.time()) + 60}
         return jwt.encode(claims, key, algorithm)
 
-    assert who.identify(bearer(without("rs"))).name == "jwt:x"
+    assert authority.identify(bearer(without("rs"))).name == "jwt:x"
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     two = [{**keys.public["rs"], "kid": "1"}, {**RSAAlgorithm.to_jwk(other.public_key(), as_dict=True), "kid": "2"}]
     (tmp_path / "two.json").write_text(json.dumps({"keys": two}))
     assert "names its key (kid)" in refusal(make(tmp_path / "two.json"), without("rs"))
 
 
-def test_critical_headers_are_refused(who: Authority, keys: Keys):
-    refusal(who, keys.token(header={"crit": ["b64"], "b64": False}))
-    refusal(who, keys.token(header={"crit": ["unheard-of"], "unheard-of": 1}))
+def test_critical_headers_are_refused(authority: Authority, keys: Keys):
+    refusal(authority, keys.token(header={"crit": ["b64"], "b64": False}))
+    refusal(authority, keys.token(header={"crit": ["unheard-of"], "unheard-of": 1}))
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=60), st.text("ab.c=-_0", max_size=60))
-def test_junk_is_refused_and_nothing_else_happens(who: Authority, keys: Keys, junk: str, more: str):
+def test_junk_is_refused_as_unauthenticated(authority: Authority, keys: Keys, junk: str, more: str):
     head, body, signature = keys.token().split(".")
     for token in (
         f"{junk}.{body}.{signature}",
@@ -167,12 +169,12 @@ def test_junk_is_refused_and_nothing_else_happens(who: Authority, keys: Keys, ju
         f"{more}.{more}.{junk}",
     ):
         if token.strip() and token.strip() != keys.token():
-            refusal_or_same(who, token)
+            refusal_or_same(authority, token)
 
 
-def refusal_or_same(who: Authority, token: str) -> None:
+def refusal_or_same(authority: Authority, token: str) -> None:
     try:
-        who.identify(bearer(token))
+        authority.identify(bearer(token))
     except Unauthenticated:
         return
     raise AssertionError(f"{token!r} was taken")
@@ -180,19 +182,19 @@ def refusal_or_same(who: Authority, token: str) -> None:
 
 def test_keys_are_rotated_without_a_restart(keys: Keys, tmp_path: Path):
     file = keys.write(tmp_path / "jwks.json", "hs")
-    who, files = make(file), FileWatch(3600)
-    who.watch(files)
+    authority, files = make(file), FileWatch(3600)
+    authority.watch(files)
     old, new = keys.token("hs"), keys.token("es")
-    assert who.identify(bearer(old))
-    refusal(who, new)
+    assert authority.identify(bearer(old))
+    refusal(authority, new)
     keys.write(file, "es")
     files.look()
-    assert who.identify(bearer(new))
-    refusal(who, old)
+    assert authority.identify(bearer(new))
+    refusal(authority, old)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "expected a key set"),
         ("[]", "expected a key set"),
@@ -208,16 +210,16 @@ def test_keys_are_rotated_without_a_restart(keys: Keys, tmp_path: Path):
         ('{"keys": [{"kty": ["oct"]}]}', "at least one key"),
     ],
 )  # fmt: skip
-def test_a_wrong_key_set_is_told_without_its_keys(tmp_path: Path, content: str, told: str):
+def test_an_error_in_a_key_set_shows_no_key(tmp_path: Path, content: str, message: str):
     (tmp_path / "jwks.json").write_text(content)
     with pytest.raises(ConfigError) as caught:
         make(tmp_path / "jwks.json")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
     assert "Y2FuYXJ5" not in str(caught.value)
 
 
-def test_two_keys_of_one_name(keys: Keys, tmp_path: Path):
+def test_two_keys_with_one_kid_are_an_error(keys: Keys, tmp_path: Path):
     both = [{**keys.public[kid], "kid": "same"} for kid in ("hs", "rs")]
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": both}))
     with pytest.raises(ConfigError, match="of its own for every key"):

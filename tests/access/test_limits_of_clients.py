@@ -1,5 +1,4 @@
-"""Each client within its bounds, over every protocol: refused with a pushback, and its place given back however a call
-ends."""
+"""The limits of clients over every protocol: refusals have a pushback, and a lease is released however a call ends."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ def config(**clients: object) -> ServerConfig:
     return ServerConfig.model_validate({"limits": {"clients": clients}})
 
 
-def test_past_the_rate_a_client_is_told_when_to_come_back(serve):
+def test_a_client_over_its_rate_gets_the_time_of_its_next_request(serve):
     server = serve(config=config(rate=0.01, burst=2))
     call = server.channel().unary_unary(PREDICT)
     call(request(), timeout=20)
@@ -38,14 +37,14 @@ def test_past_the_rate_a_client_is_told_when_to_come_back(serve):
 @pytest.mark.parametrize(
     "method", ["/inference.GRPCInferenceService/ModelInfer", "/tensorflow.serving.PredictionService/Predict"]
 )
-def test_the_code_is_the_same_on_every_protocol(serve, method: str):
+def test_the_status_code_is_the_same_on_every_protocol(serve, method: str):
     server = serve(config=config(rate=0.01, burst=1))
     call = server.channel().unary_unary(method)
     refused(lambda: call(b"", timeout=20))
     assert refused(lambda: call(b"", timeout=20)).code() is FULL
 
 
-def test_too_much_at_once(serve):
+def test_a_client_over_its_concurrency_is_refused(serve):
     server = serve(config=config(concurrency=2))
     server.scheduler.holding = True
     call = server.channel().unary_unary(PREDICT)
@@ -60,7 +59,7 @@ def test_too_much_at_once(serve):
     assert call(request(), timeout=20)
 
 
-def test_a_place_is_given_back_however_a_call_ends(serve):
+def test_a_lease_is_released_however_a_call_ends(serve):
     server = serve(config=config(concurrency=1))
     call = server.channel().unary_unary(PREDICT)
     refused(lambda: call(b"\xff", timeout=20))
@@ -79,12 +78,12 @@ def _answers(server: Served) -> bool:
     return server.channel().unary_unary(PREDICT).future(request(), timeout=20).code() is grpc.StatusCode.OK
 
 
-def test_an_open_stream_is_one_place_and_its_messages_count(serve):
+def test_a_stream_holds_one_lease_and_its_messages_count_for_the_rate(serve):
     server = serve(config=config(rate=0.01, burst=4, concurrency=1))
     messages: queue.Queue[bytes | None] = queue.Queue()
     answers = server.channel().stream_stream(PREDICT_STREAM)(iter(messages.get, None), timeout=30)
     told = []
-    for number in range(5):  # one of the four is the stream's own
+    for number in range(5):  # the stream itself counts as one of the four
         messages.put(request(request_id=f"r{number}"))
         told.append(decode_stream_response(next(answers)))
     assert [request_id for request_id, _ in told] == [f"r{number}" for number in range(5)]
@@ -94,7 +93,7 @@ def test_an_open_stream_is_one_place_and_its_messages_count(serve):
     assert list(answers) == []
 
 
-def test_a_stream_gives_its_place_back(serve):
+def test_a_stream_releases_its_lease(serve):
     server = serve(config=config(concurrency=1))
     for _ in range(3):
         messages: queue.Queue[bytes | None] = queue.Queue()
@@ -107,7 +106,7 @@ def test_a_stream_gives_its_place_back(serve):
         assert server.channel().unary_unary(PREDICT)(request(), timeout=20)
 
 
-def test_each_identity_has_its_own(serve, tmp_path: Path):
+def test_each_caller_has_limits_of_its_own(serve, tmp_path: Path):
     keys = Keys()
     limits = {"clients": {"rate": 0.01, "burst": 1}}
     server = serve(config=guarded_config(tmp_path, keys, limits=limits), manager=WatchedManager())
@@ -116,7 +115,7 @@ def test_each_identity_has_its_own(serve, tmp_path: Path):
         token = header(f"Bearer {keys.token('hs', sub=subject)}")
         assert call(request(), metadata=token, timeout=20)
         assert refused(lambda t=token: call(request(), metadata=t, timeout=20)).code() is FULL
-    # Bad credentials are their address's: it has one try.
+    # Bad credentials count for their address, which has one request.
     codes = [refused(lambda: call(request(), metadata=header("Bearer no"), timeout=20)).code() for _ in range(2)]
     assert codes == [grpc.StatusCode.UNAUTHENTICATED, FULL]
     assert refused(lambda: call(request(), timeout=20)).code() is FULL

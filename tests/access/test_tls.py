@@ -1,4 +1,4 @@
-"""TLS, and who may do what."""
+"""TLS of the gRPC port, and admin calls from local and remote peers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trusting(chain: dict[str, Path], *, client: bool = False) -> grpc.ChannelCre
     return grpc.ssl_channel_credentials(chain["ca.pem"].read_bytes(), *pair)
 
 
-def test_tls(serve, chain):
+def test_tls_serves_and_plain_text_does_not(serve, chain):
     server = serve(config=tls(chain))
     assert server.channel(trusting(chain)).unary_unary(PREDICT)(request(), timeout=30)
     error = refused(lambda: server.channel().unary_unary(PREDICT)(request(), timeout=30))
@@ -48,7 +48,7 @@ def test_tls(serve, chain):
     assert server.channel(trusting(chain)).unary_unary(PREDICT)(request(), timeout=30)
 
 
-def test_mtls(serve, chain):
+def test_mutual_tls_refuses_clients_without_a_certificate(serve, chain):
     server = serve(config=tls(chain, client_ca=str(chain["ca.pem"])))
     assert server.channel(trusting(chain, client=True)).unary_unary(PREDICT)(request(), timeout=30)
     error = refused(lambda: server.channel(trusting(chain)).unary_unary(PREDICT)(request(), timeout=30))
@@ -56,7 +56,7 @@ def test_mtls(serve, chain):
 
 
 @pytest.mark.parametrize("key", ["certificate", "key", "client_ca"])
-def test_bad_tls_files_are_named(serve, chain, tmp_path, key: str):
+def test_an_unusable_tls_file_is_named(serve, chain, tmp_path, key: str):
     with pytest.raises(OSError, match=rf"server.tls.{key}: cannot read .*gone.pem: no such file"):
         serve(config=tls(chain, **{key: str(tmp_path / "gone.pem")}))
     (tmp_path / "odd.pem").write_text("hello")
@@ -64,7 +64,7 @@ def test_bad_tls_files_are_named(serve, chain, tmp_path, key: str):
         serve(config=tls(chain, **{key: str(tmp_path / "odd.pem")}))
 
 
-def test_a_key_of_another_certificate_does_not_start(serve, chain):
+def test_a_key_of_another_certificate_is_an_error_at_start(serve, chain):
     with pytest.raises(OSError, match=r"server\.tls: key values mismatch"):
         serve(config=tls(chain, key=str(chain["client.key"])))
 
@@ -82,7 +82,7 @@ def test_admin_calls_are_for_local_peers(server: Served, method: str):
         error = refused(lambda k=key: call(ADMIN[method].SerializeToString(), metadata=[(k, "127.0.0.1")], timeout=30))
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "admin.allow" in error.details()
-    # Refused before the message is judged: a stranger learns nothing.
+    # Refused before the message is decoded: the refusal reveals nothing about it.
     error = refused(lambda: call(b"\xff", metadata=[("via", "proxy")], timeout=30))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert len(server.manager.asked) == done
@@ -100,7 +100,7 @@ def test_admin_over_a_unix_socket(serve, tmp_path):
     assert server.channel().unary_unary(SERVICE + "LoadModel")(ADMIN["LoadModel"].SerializeToString(), timeout=30)
 
 
-def test_everything_else_is_open(server: Served):
+def test_other_calls_are_open_to_remote_peers(server: Served):
     channel = server.channel()
     for method, message in {
         PREDICT: request(),
@@ -138,7 +138,7 @@ def test_local_addresses(peer: str, local: bool):
     assert local_address(peer) is local
 
 
-def test_peers_are_shown_as_people_write_them():
+def test_peers_are_shown_in_readable_form():
     assert readable("ipv6:%5B::1%5D:5000") == "ipv6:[::1]:5000"
     assert readable("ipv4:127.0.0.1:5000") == "ipv4:127.0.0.1:5000"
     assert readable("ipv6:%0A") == "ipv6:%0A", "nothing else is decoded: it could forge lines"
