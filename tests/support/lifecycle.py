@@ -189,7 +189,7 @@ class House:
             self.config,
             self.source,
             self.loader,
-            named=self.named,
+            configured=self.named,
             override_reader=OverrideReader(request_resolver(self.config, self.named), self.uploads),
             barrier=barrier,
             pool=self.pool,

@@ -1,7 +1,7 @@
 """What is served, and how that changes.
 
-here          the manager (the door for requests and operators), what is published, readiness, refusals in words
-reconcile     events in one mailbox, the desired state, the next action, and the one writer of the state
+here          the manager, which requests and operators call; the published state, readiness, refusals in words
+reconcile     events in one mailbox, the desired state, the next action, and the writers of the state
 loading       one version: opened, checked, warmed up, proven; later drained and closed
 operations    what operators ask for, and the overrides that keep it
 ensemble      models made of other models

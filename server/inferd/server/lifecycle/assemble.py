@@ -37,12 +37,12 @@ class Shared:
 
     overrides   the operators' overrides, a copy of the supervisor's
     barrier     asked before a loaded version serves
-    named       the configured models in force; None: those of the configuration
+    configured  the configured models in force; None: those of the configuration
     """
 
     overrides: Overrides
     barrier: ActivationBarrier
-    named: Mapping[str, ConfiguredModel] | None = None
+    configured: Mapping[str, ConfiguredModel] | None = None
 
 
 def build_manager(
@@ -67,20 +67,20 @@ def build_manager(
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
-    named = ConfiguredModels.of(config)
-    if shared is not None and shared.named is not None:
-        named.replace(shared.named)
-    scanner = RepositoryScanner(config.repository, resolver(config, named), named=named)
+    configured = ConfiguredModels.of(config)
+    if shared is not None and shared.configured is not None:
+        configured.replace(shared.configured)
+    scanner = RepositoryScanner(config.repository, resolver(config, configured), named=configured)
     source = Source(scanner, poll=config.repository.poll)
-    places = (*config.repository.roots, *(str(model.base_path) for model in named.current.values()))
+    places = (*config.repository.roots, *(str(model.base_path) for model in configured.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
     loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy, who=who)
-    override_reader = OverrideReader(request_resolver(config, named), uploads_of(config))
+    override_reader = OverrideReader(request_resolver(config, configured), uploads_of(config))
     manager = Manager(
         config,
         watched,
         loader,
-        named=named,
+        configured=configured,
         override_reader=override_reader,
         overrides=shared.overrides if shared is not None else None,
         barrier=shared.barrier if shared is not None else None,
@@ -112,9 +112,9 @@ def build_loader(
     )
 
 
-def resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> Resolve:
+def resolver(config: ServerConfig, configured: ConfiguredModels | None = None) -> Resolve:
     """The function that gives a model's settings: all layers of configuration over the files in its directory."""
-    own = named or ConfiguredModels()
+    own = configured or ConfiguredModels()
 
     def resolve(
         name: str, directory: Path, model_file: Mapping[str, Any] | None, triton: Mapping[str, Any] | None
@@ -131,9 +131,9 @@ def resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> Res
     return resolve
 
 
-def request_resolver(config: ServerConfig, named: ConfiguredModels | None = None) -> ResolveRequest:
+def request_resolver(config: ServerConfig, configured: ConfiguredModels | None = None) -> ResolveRequest:
     """The function that gives the settings of a load request: the server's layers over the settings in the request."""
-    own = named or ConfiguredModels()
+    own = configured or ConfiguredModels()
 
     def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
         return model_config(own.apply_to(config, name), name, None, triton, pbtxt_source=SOURCE)

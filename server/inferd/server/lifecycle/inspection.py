@@ -62,8 +62,8 @@ def inspect_repository(config: ServerConfig, registry: Registry, recorded: Recor
 
 def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | None) -> Iterator[Finding]:
     repository = config.repository.model_copy(update={"settle": 0.0})
-    named = ConfiguredModels.of(config)
-    listing = RepositoryScanner(repository, resolver(config, named), named=named).scan()
+    configured = ConfiguredModels.of(config)
+    listing = RepositoryScanner(repository, resolver(config, configured), named=configured).scan()
     for error in listing.errors:
         if error in (model.error for model in listing.models.values()):
             continue  # the error of a configured model, reported with it

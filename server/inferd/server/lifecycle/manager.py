@@ -1,4 +1,4 @@
-"""The manager: the door to what is served, and the thread on which everything changes that is not a request.
+"""The manager: requests and operators call it, and its thread changes what is served.
 
 source → mailbox → manager's thread: reconciler → load pool → mailbox → reconciler → serving map swapped → announced
 """
@@ -54,7 +54,7 @@ _CLOSING = 10.0  # seconds that closing may take after the grace is over
 
 
 class Manager:
-    """What is served, and how it changes. Every method may be called from any thread, except where it says otherwise.
+    """Gives requests what is served, and changes it. Thread-safe, except where a method says otherwise.
 
     `source`, `loader` and the rest of the keywords are parts that tests replace; `assemble.build_manager` puts in the
     real ones.
@@ -66,7 +66,7 @@ class Manager:
         source: SourceLike,
         loader: LoaderLike,
         *,
-        named: ConfiguredModels | None = None,
+        configured: ConfiguredModels | None = None,
         override_reader: OverrideReader | None = None,
         overrides: Overrides | None = None,
         barrier: ActivationBarrier | None = None,
@@ -80,7 +80,7 @@ class Manager:
         self._config = config
         self._source = source
         self._loader = loader
-        self._named = named or ConfiguredModels()
+        self._configured = configured or ConfiguredModels()
         self._override_reader = override_reader
         self._pool = pool or LoadPool(config.load.threads)
         self._spawn = spawn
@@ -107,7 +107,7 @@ class Manager:
             OperationContext(
                 self._reconciler, explicit=explicit, discreet=config.auth.enabled, clock=clock, wall_clock=wall_clock
             ),
-            self._named,
+            self._configured,
             override_reader,
             source=source,
             mailbox=self._mailbox,
@@ -185,7 +185,7 @@ class Manager:
         return found
 
     def repository_errors(self) -> tuple[str, ...]:
-        """What is wrong with the repository roots themselves."""
+        """What is wrong with the repository's roots, in words."""
         listing = self._observed.listing
         return listing.errors if listing is not None else ()
 
@@ -245,8 +245,8 @@ class Manager:
 
     @property
     def configured_models(self) -> Mapping[str, ConfiguredModel]:
-        """The models that are configured one by one, as last asked for."""
-        return self._named.current
+        """The configured models in force, by name."""
+        return self._configured.current
 
     def replace_configured_models(
         self, models: Mapping[str, ConfiguredModel], *, by: str
@@ -286,7 +286,7 @@ class Manager:
         thread.
         """
         if self.begin_stop(grace) and self._thread is None:
-            self._run()  # there is nobody else to do it
+            self._run()  # the thread was never started
         self._stopped.wait(grace + _CLOSING + 5)
         if self._override_reader is not None:
             self._override_reader.uploads.close()
@@ -309,8 +309,8 @@ class Manager:
         self._mailbox.post(ListingSeen(listing))
 
     def turn(self) -> float | None:
-        """One round: handles what has come, decides, acts, answers. Gives the seconds until the next one is due, None
-        for none. For the manager's thread, and for tests that step it."""
+        """One round: handles the events, decides, acts, answers operators. Gives the seconds until the next round is
+        due, None when nothing is due. For the manager's thread, and for tests that step it."""
         while (happened := self._mailbox.take()) is not None:
             self._handle(happened)
         if self._stopping:
@@ -371,7 +371,7 @@ class Manager:
         self._mailbox.close()
         while (happened := self._mailbox.take()) is not None:
             self._handle(happened)
-        self._operations.stop()  # nothing is done any more: whoever still waits is told so
+        self._operations.stop()  # nothing is done any more: operators who still wait get an error
         self._stopped.set()
 
     def _preload(self) -> None:

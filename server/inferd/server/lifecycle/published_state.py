@@ -1,7 +1,6 @@
-"""What is served and how it stands, for everyone to read.
+"""The published state: what is served, and the statuses, for any thread to read.
 
-`serving` and `statuses` are replaced and never changed: a reader that takes one has a picture of one moment, without a
-lock.
+`serving` and `statuses` are replaced and never changed: a reader has the state of one moment, without a lock.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ def served(versions: Mapping[int, Servable], preferred: Iterable[int], labels: M
 class PublishedState:
     """The serving map, the statuses, and the listeners that hear of changes.
 
-    Reading and `subscribe` are for any thread. Everything else is for the reconciler on the manager's thread, the only
-    writer.
+    Reading and `subscribe` are for any thread. Everything else is for the manager's thread, where the reconciler and
+    its transitions write.
     """
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ class PublishedState:
         return unsubscribe
 
     def swap(self, name: str, entry: ServedModel | None) -> None:
-        """Puts this into the serving map in the place of what was served of a model, in one step. None: nothing is."""
+        """Replaces what is served of a model, in one step. None: nothing is served any more."""
         if entry == self.serving.get(name):
             return
         changed = dict(self.serving)

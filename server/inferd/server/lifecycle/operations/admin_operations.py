@@ -1,5 +1,5 @@
-"""The operators' side of the manager: each request becomes an operation that the manager's thread carries through, and
-a future for whoever asked."""
+"""Operators' requests: each becomes an operation, which the manager's thread carries out, and a future for the
+operator."""
 
 from __future__ import annotations
 
@@ -33,8 +33,12 @@ _STOPPING = "the server is shutting down"
 
 @dataclass(frozen=True, slots=True)
 class OperationRequested(Event):
-    """An operator's request. It begins once a listing with the number `after` has been handled, and runs in the context
-    variables of whoever asked. `future` gets the model's status, or the error."""
+    """An operator's request.
+
+    future     gets the model's status, or the error
+    after      the operation begins once a listing with this number, or a later one, has been handled
+    context    the caller's context variables, in which the operation runs
+    """
 
     operation: AdminOperation
     future: Future[ModelStatus]
@@ -51,8 +55,10 @@ class _Waiting:
 
 
 class AdminOperations:
-    """`load`, `replace_configured`, `ask` and `refuse` may be called from any thread, the rest on the manager's.
-    `Manager` says what each request means and what its future raises."""
+    """Takes operators' requests and carries them out. `Manager` says what each of them means and what it raises.
+
+    `load`, `replace_configured`, `ask` and `refuse` may be called from any thread, everything else on the manager's.
+    """
 
     def __init__(
         self,
@@ -86,7 +92,7 @@ class AdminOperations:
     # Any thread
 
     def load(self, name: str, version: int | None, replacement: Replacement | None, by: str) -> Future[ModelStatus]:
-        """A load; of what is on disk, or with settings or files of its own."""
+        """Loads what is on disk, or with the settings and files of a replacement."""
         after = self._source.request_scan()
         settled_by = self._clock() + self._patience
         if replacement is None:
@@ -95,7 +101,7 @@ class AdminOperations:
             raise Unsupported("this manager takes no settings or files with a load")
         make = partial(self._override_reader.make, name, replacement, by, self._wall_clock())
         future: Future[ModelStatus] = Future()
-        # Carried through also when the caller has gone: it may have to be undone, and its files be removed.
+        # The operation goes on when the caller has given up: it may have to be undone, and its files removed.
         outcome: Future[ModelStatus] = Future()
         outcome.add_done_callback(partial(_pass_on, future))
 
@@ -126,8 +132,7 @@ class AdminOperations:
     def ask(
         self, operation: AdminOperation, after: int = 0, future: Future[ModelStatus] | None = None
     ) -> Future[ModelStatus]:
-        """Has an operation carried through, once the listing `after` has been handled. Refused while the manager
-        stops."""
+        """Has an operation carried out once the listing `after` has been handled. Refused while the manager stops."""
         future = future or Future()
         request = OperationRequested(operation, future, after, contextvars.copy_context())
         if self._refusing or not self._mailbox.post(request):
@@ -135,13 +140,13 @@ class AdminOperations:
         return future
 
     def refuse(self) -> None:
-        """The manager stops: nothing is taken on any more."""
+        """The manager stops: later requests are refused."""
         self._refusing = True
 
     # The manager's thread
 
     def add(self, request: OperationRequested) -> None:
-        """Takes an operation on."""
+        """Accepts an operation; `begin` begins it."""
         self._waiting.append(_Waiting(request))
 
     def begin(self) -> None:
@@ -162,7 +167,7 @@ class AdminOperations:
         self._forget_answered()
 
     def finish(self) -> None:
-        """Answers operations that are done, and those that never will be."""
+        """Answers the operations that are done, and those that can never be done."""
         statuses = self._context.reconciler.published.statuses
         for waiting in self._waiting:
             request = waiting.request
@@ -177,7 +182,7 @@ class AdminOperations:
         self._forget_answered()
 
     def stop(self) -> None:
-        """The server shuts down: nothing that waits will be done."""
+        """The server shuts down: operations that wait are refused."""
         for waiting in self._waiting:
             _finish(waiting.request.future, error=Unavailable(_STOPPING))
         self._forget_answered()
@@ -201,7 +206,7 @@ def _fail(request: OperationRequested, error: Exception) -> None:
     if isinstance(error, OverridesError):
         error = ExecutionFailed(str(error), accepted=False)
     elif not isinstance(error, ServingError):
-        # A defect. Tried again it would fail again, and keep everything behind it waiting.
+        # A defect. If it were tried again it would fail again, at every turn.
         event(log, logging.ERROR, "an operator's request failed", error=error, model=request.operation.model)
         error = ExecutionFailed(f"{type(error).__name__}: {error}", accepted=False)
     _finish(request.future, error=error)

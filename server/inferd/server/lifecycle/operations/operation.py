@@ -42,9 +42,9 @@ class AdminOperation(Protocol):
 
 
 class OperationContext:
-    """What operations work with. The manager's thread only.
+    """What operations work with: the state, and checks that several of them need. The manager's thread only.
 
-    reconciler    changes what is desired, and knows how everything stands
+    reconciler    holds the state, and changes what is desired
     explicit      the repository's mode
     clock         monotonic seconds
     """
@@ -83,8 +83,8 @@ class OperationContext:
     def check_on_disk(self, model: ModelState, number: int) -> None:
         """Raises NotFound unless the version is on disk."""
         if model.disk is None or model.disk.version(number) is None:
-            there = _numbers((model.disk and [found.number for found in model.disk.versions]) or [])
-            raise NotFound(f"model {model.name!r} has no version {number} on disk; on disk: {there}")
+            on_disk = _numbers((model.disk and [found.number for found in model.disk.versions]) or [])
+            raise NotFound(f"model {model.name!r} has no version {number} on disk; on disk: {on_disk}")
 
     def overrides(self, name: str) -> ModelOverrides:
         """The operators' overrides for a model."""
@@ -138,8 +138,8 @@ class OperationContext:
         if not wanted and self.overrides(model.name).get("unloaded") is not None:
             raise Conflict(f"model {model.name!r} was unloaded again before it was loaded")
         if not wanted:
-            told = [(version.number, version.error or version.held) for version in disk.versions]
-            reason = "; ".join(f"version {number}: {words}" for number, words in told if words) or disk.error
+            problems = [(version.number, version.error or version.held) for version in disk.versions]
+            reason = "; ".join(f"version {number}: {words}" for number, words in problems if words) or disk.error
             reason = reason or "the policy wants none"
             raise Conflict(f"model {model.name!r} has no version that could be loaded: {reason}")
         failures = []

@@ -1,1 +1,1 @@
-"""From what is on disk and what operators want to what is served."""
+"""How what is served is brought to what is desired: events in, decisions, actions out."""

@@ -1,8 +1,8 @@
 """Everything that can happen to the reconciler: one frozen value for each kind of event.
 
-Any thread may make an event and put it into the mailbox. The manager's thread handles one after another, so that the
-state of models and versions has a single writer. An event names the version and the generation that it is about and
-refers to no state: what it means is decided when it is handled.
+Any thread may put an event into the mailbox. The manager's thread handles one after another, so that no lock is needed
+for the state of models and versions. An event names the version and the generation that it is about and holds no
+reference to state: what it means is decided when it is handled.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LoadFailed(VersionEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoadAborted(VersionEvent):
-    """A load ended early because nobody wanted its result any more; nothing of it is left open."""
+    """A load was cancelled, because the version or its content is not wanted any more; nothing of it is left open."""
 
     reason: str
 
@@ -122,7 +122,7 @@ class PreloadFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class StopRequested(Event):
-    """The server shuts down: nothing is loaded any more, and everything that is served goes."""
+    """The server shuts down: nothing is loaded any more, and everything that is served is unloaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""What the manager knows of each model and version: mutable, written by the reconciler only, on the manager's thread.
+"""What is known of each model and version. Mutable: the reconciler and its transitions write it, on the manager's
+thread.
 
 Legal transitions of a version's state (`State`) and what each of them announces:
 

@@ -120,11 +120,11 @@ class Reconciler:
                 raise TypeError(f"no event of the reconciler: {happened!r}")
 
     def _observed(self, observations: Iterable[Observation]) -> None:
-        for seen in observations:
-            model = self.models.setdefault(seen.name, ModelState(seen.name))
-            model.frozen = seen.frozen
-            model.adopt(seen.disk)
-            self.touch(seen.name)
+        for observation in observations:
+            model = self.models.setdefault(observation.name, ModelState(observation.name))
+            model.frozen = observation.frozen
+            model.adopt(observation.disk)
+            self.touch(observation.name)
 
     def _on_time(self, now: float) -> None:
         self._looked_at = now
@@ -136,7 +136,7 @@ class Reconciler:
     # Deciding and acting
 
     def touch(self, name: str) -> None:
-        """Has a model looked at in the next `reconcile`."""
+        """Marks a model, so that the next `reconcile` looks at it."""
         self._dirty.add(name)
 
     def reconcile(self) -> None:
@@ -167,7 +167,7 @@ class Reconciler:
             for number, version in model.versions.items()
             for time in version.retry_times
             if version.loading is None
-            and time > self._looked_at  # earlier ones had their chance: something else holds them back
+            and time > self._looked_at  # earlier ones have been looked at: something else holds them back
             and number in model.want.wanted
         ]
         return min((*times, *self._errors.times), default=None)
@@ -232,7 +232,7 @@ class Reconciler:
         self.touch(name)
 
     def take_from_disk(self, name: str) -> None:
-        """Explicit mode: looks at the disk anew for this model; between loads it counts as unchanged."""
+        """Explicit mode: takes over what is on disk now. Between loads the disk counts as unchanged."""
         fresh = self.observed.fresh(name)
         if fresh is not None:
             model = self.models[name]
@@ -241,7 +241,7 @@ class Reconciler:
         self.touch(name)
 
     def let_go(self, name: str) -> None:
-        """Explicit mode: the model is not held as an operator loaded it any more."""
+        """Explicit mode: the model does not stay as it was when an operator loaded it."""
         self.models[name].frozen = None
         self.touch(name)
 
@@ -258,8 +258,8 @@ class Reconciler:
         self.models[name].adopt(None)
 
     def use_load_overrides(self, name: str, load_override: LoadOverride | None) -> None:
-        """Puts settings or files that came with a load in force; None: the model's own count again. Those before may
-        come back, see `restore`."""
+        """Puts settings or files that came with a load in force; None: the model's own count again. `restore` may bring
+        those before back."""
         self.observed.load_overrides.put(name, load_override)
         self._observed(self.observed.again(self.models, self.overrides))
 
