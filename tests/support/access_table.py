@@ -1,6 +1,6 @@
-"""Every RPC, every REST route and every page: what it needs, a good request, and how a good request may end.
+"""A table of every RPC, REST route and page: the access that it needs, a good request, and how that request may end.
 
-What an entry needs is written down here a second time, on purpose: a rule of the server that changes fails the table.
+The table repeats the server's access rules on purpose: if a rule of the server changes, the tests with the table fail.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Entry:
 
     name      the full path of an RPC, "VERB template" of a route or page
     need      "predict", "metadata", "admin" (scopes), "health", "reflection", "metrics", "nothing"
-    body      what is sent for a model: of an RPC a message or its bytes, of a route what becomes JSON
-    model     whether a model is named, for which the caller needs the scope
-    good      the codes and statuses with which a good request may end
-    in_band   a refusal for a model is said in the stream's first answer, and the stream goes on
+    body      makes the request for a model: a message or its bytes for an RPC, a value that becomes JSON for a route
+    model     the request names a model, and the caller needs the scope for that model
+    good      the status codes with which a good request may end
+    in_band   the refusal for a model is in the stream's first answer, and the stream goes on
     """
 
     name: str
@@ -99,7 +99,7 @@ def _codes(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
-# A model of floats is no model for Examples: a caller who may ask gets this refusal.
+# The model has a float input, so it cannot be called with Examples: a caller with access gets one of these errors.
 _NO_EXAMPLES = _codes("INVALID_ARGUMENT", "FAILED_PRECONDITION")
 _NOT_OFFERED = _codes("UNIMPLEMENTED")
 UNARY = (
@@ -231,7 +231,7 @@ ROUTES = (
             _route(f"GET {model}", "metadata", good=_FOUND_OR_NOT),
         )
     ),
-    _route("GET /v1/models", "nothing", good=_codes("400")),  # always the same refusal, whoever asks
+    _route("GET /v1/models", "nothing", good=_codes("400")),  # the same error for every caller
 )
 PAGES = (
     Entry("GET /healthz", "health", _NO_BODY, good=_200),
@@ -246,7 +246,7 @@ OVER_HTTP = (*ROUTES, *PAGES)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a request ended. `code`: a status code of gRPC by name, or of HTTP. `access`: what the rules have said."""
+    """How a request ended. `code`: the name of a gRPC status, or an HTTP status. `access`: what the rules decided."""
 
     code: str
     text: str

@@ -186,7 +186,7 @@ def hold(model: FakeModel, scheduler: Scheduler) -> Call:
 
 
 class Recorder:
-    """An observer that records what it is told."""
+    """An observer that records batches and dropped requests."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

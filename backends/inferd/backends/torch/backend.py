@@ -26,15 +26,15 @@ class TorchBackend:
     artefacts = ("model.pt", "model.pt2")
 
     def find(self, directory: Path) -> Path | None:
-        there = [path for name in self.artefacts if (path := directory / name).is_file()]
-        if len(there) > 1:
+        found = [path for name in self.artefacts if (path := directory / name).is_file()]
+        if len(found) > 1:
             raise LoadError("two torch models in one version, model.pt and model.pt2: remove one")
-        if there:
+        if found:
             try:
-                torch_archive.classify(there[0])
+                torch_archive.classify(found[0])
             except IncompleteArtefact:
                 pass  # a copy may be under way: `complete` says what is missing
-            return there[0]
+            return found[0]
         for name in _PICKLED:
             if (directory / name).is_file():
                 self._refuse(directory / name)

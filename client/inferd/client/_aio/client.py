@@ -239,7 +239,7 @@ class AsyncClient(AsyncAdminCalls):
                 if watching:
                     call = self._connection.methods.watch(
                         health_request(service),
-                        timeout=deadline.left(),
+                        timeout=deadline.remaining(),
                         metadata=self._connection.metadata(()),
                         wait_for_ready=True,
                     )
@@ -256,8 +256,8 @@ class AsyncClient(AsyncAdminCalls):
                     raise
                 elif not isinstance(error, DeadlineExceeded):
                     last = error.message
-            left = deadline.left()
-            if left is not None and left <= PAUSE:
+            remaining = deadline.remaining()
+            if remaining is not None and remaining <= PAUSE:
                 raise not_ready(service, last)
             await asyncio.sleep(PAUSE)
 

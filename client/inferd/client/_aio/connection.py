@@ -107,7 +107,9 @@ class AsyncConnection:
         """One call with its retries. Raises RequestError or ClientClosed; cancelling the task cancels the call."""
         if self.closing:
             raise ClientClosed("the client was closed while the call was in flight")
-        call = method(request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready)
+        call = method(
+            request, timeout=deadline.remaining(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
+        )
         try:
             return await call
         except grpc.RpcError as failure:
@@ -148,7 +150,7 @@ class AsyncConnection:
             if self.closing:
                 raise ClientClosed("the client was closed while the call was in flight") from error
             call = method(
-                request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
+                request, timeout=deadline.remaining(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
             )
             try:
                 return await call

@@ -38,11 +38,11 @@ class AsyncDescriber:
             return not stateful
         known = self._known.get(call.key)
         if known is None:
-            left = deadline.left()
+            remaining = deadline.remaining()
             try:
                 known = await self._ask(
                     call,
-                    Deadline(METADATA_TIMEOUT if left is None else min(left, METADATA_TIMEOUT)),
+                    Deadline(METADATA_TIMEOUT if remaining is None else min(remaining, METADATA_TIMEOUT)),
                     wait_for_ready=True,
                 )
             except RequestError:

@@ -162,7 +162,7 @@ class Deadline:
         self._clock = clock
         self.timeout = None if timeout == math.inf else timeout
 
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """The seconds that are left, 0 or more; None for no limit. gRPC takes this value as a timeout."""
         return None if self._at == math.inf else max(0.0, self._at - self._clock())
 
@@ -173,13 +173,13 @@ class Attempts:
     count   attempts so far, including the one that `pause_after` has just allowed
     """
 
-    __slots__ = ("_deadline", "_left", "_policy", "_random", "count")
+    __slots__ = ("_deadline", "_policy", "_random", "_remaining", "count")
 
     def __init__(self, policy: RetryPolicy, deadline: Deadline, rand: Callable[[], float] = random.random) -> None:
         self._policy = policy
         self._deadline = deadline
         self._random = rand
-        self._left = deadline.timeout  # seconds that were left when the last attempt began
+        self._remaining = deadline.timeout  # at the start of the last attempt
         self.count = 1
 
     def pause_after(self, error: RequestError) -> float | None:
@@ -193,22 +193,22 @@ class Attempts:
             bound = min(policy.max_backoff, policy.backoff * policy.multiplier ** (self.count - 1))
             # Never close to 0: gRPC needs a moment before it connects again.
             pause = bound * (0.5 + 0.5 * self._random())
-        left = self._deadline.left()
-        if pause == math.inf or (left is not None and 1.05 * pause + self._needs(left, pause) >= left):
+        remaining = self._deadline.remaining()
+        if pause == math.inf or (remaining is not None and 1.05 * pause + self._needs(remaining, pause) >= remaining):
             return None
-        if left is not None:
-            self._left = left - pause
+        if remaining is not None:
+            self._remaining = remaining - pause
         self.count += 1
         return pause
 
-    def _needs(self, left: float, pause: float) -> float:
+    def _needs(self, remaining: float, pause: float) -> float:
         """The seconds that the next attempt must have: as many as the last attempt and the pause together, at most a
         tenth of the timeout. An attempt with less time would probably end with DEADLINE_EXCEEDED, which would hide the
         reason of the last failure."""
-        timeout, began = self._deadline.timeout, self._left
+        timeout, began = self._deadline.timeout, self._remaining
         if timeout is None or began is None:
             return _MIN_ATTEMPT
-        return max(_MIN_ATTEMPT, min(began - left + pause, timeout / 10))
+        return max(_MIN_ATTEMPT, min(began - remaining + pause, timeout / 10))
 
 
 # Seconds for the metadata that decides about a retry: it must not use up the timeout of the call.

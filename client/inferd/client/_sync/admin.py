@@ -94,7 +94,7 @@ class AdminCalls:
     def _ask(self, method: Any, request: object, model: str, timeout: float | None) -> Any:
         deadline = Deadline(self.timeout if timeout is None else timeout)
         return self._connection.invoke(
-            method, request, deadline=deadline, model=model, may_repeat=lambda error, left: True
+            method, request, deadline=deadline, model=model, may_repeat=lambda error, deadline: True
         )
 
     def _change(self, method: Any, request: object, model: str, timeout: float | None) -> AdminReply:

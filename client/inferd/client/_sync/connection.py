@@ -81,7 +81,7 @@ class Connection:
         self.check()
         try:
             return method(
-                request, timeout=deadline.left(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
+                request, timeout=deadline.remaining(), metadata=self.metadata(metadata), wait_for_ready=wait_for_ready
             )
         except (grpc.RpcError, ValueError) as failure:
             error = self.failed(failure, model, request_id)
@@ -114,7 +114,7 @@ class Connection:
                 raise error
             self.pause(pause)
             try:
-                return method(request, timeout=deadline.left(), metadata=self.metadata(metadata))
+                return method(request, timeout=deadline.remaining(), metadata=self.metadata(metadata))
             except grpc.RpcError as failure:
                 last = error
                 error = request_error(failure, last.model, last.request_id, attempts.count)

@@ -42,12 +42,12 @@ class Describer:
             return not stateful
         known = self._known.get(call.key)
         if known is None:
-            left = deadline.left()
+            remaining = deadline.remaining()
             try:
                 # The server is probably gone: wait for a connection instead of failing at once as the request did.
                 known = self._ask(
                     call,
-                    Deadline(METADATA_TIMEOUT if left is None else min(left, METADATA_TIMEOUT)),
+                    Deadline(METADATA_TIMEOUT if remaining is None else min(remaining, METADATA_TIMEOUT)),
                     wait_for_ready=True,
                 )
             except RequestError:
@@ -61,7 +61,7 @@ class Describer:
                 metadata_request(*call.key),
                 deadline=deadline,
                 model=call.model,
-                may_repeat=lambda error, left: True,
+                may_repeat=lambda error, deadline: True,
                 wait_for_ready=wait_for_ready,
             )
         except RequestError as error:

@@ -15,7 +15,7 @@ from inferd.client._sync.connection import Connection
 def ask_ready(connection: Connection, check: Any, service: str, deadline: Deadline) -> bool:
     """Whether the service is ready; retried like a prediction. Raises RequestError."""
     answer = connection.invoke(
-        check, health_request(service), deadline=deadline, model=service, may_repeat=lambda error, left: True
+        check, health_request(service), deadline=deadline, model=service, may_repeat=lambda error, deadline: True
     )
     return is_serving(answer)
 
@@ -26,7 +26,7 @@ def await_ready(connection: Connection, check: Any, watch: Any, service: str, de
     last = "no answer yet"
     while True:
         connection.check()
-        call = connection.stream_call(watch, health_request(service), deadline.left(), wait_for_ready=True)
+        call = connection.stream_call(watch, health_request(service), deadline.remaining(), wait_for_ready=True)
         try:
             for message in call:
                 if is_serving(message):
@@ -72,7 +72,7 @@ def _poll(connection: Connection, check: Any, service: str, deadline: Deadline) 
 
 
 def _pause(connection: Connection, service: str, deadline: Deadline, last: str) -> None:
-    left = deadline.left()
-    if left is not None and left <= PAUSE:
+    remaining = deadline.remaining()
+    if remaining is not None and remaining <= PAUSE:
         raise not_ready(service, last)
     connection.pause(PAUSE)
