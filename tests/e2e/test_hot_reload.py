@@ -113,10 +113,11 @@ def test_a_slow_copy_is_not_loaded_before_it_is_complete(
             content = source.read_bytes()
             with target.open("wb") as out:
                 for begin in range(0, len(content), max(1, len(content) // 3)):
-                    out.write(content[begin : begin + max(1, len(content) // 3)])
-                    out.flush()
+                    # Before each piece: after the last one it may be loaded at any time.
                     traffic.more(60)
                     assert 2 not in available(client, model, 1).available
+                    out.write(content[begin : begin + max(1, len(content) // 3)])
+                    out.flush()
         traffic.marker(2)
         seen = traffic.end()
     assert_clean(seen)
