@@ -269,7 +269,7 @@ def test_priority_and_timeout_reach_the_request(client: Client, server: Served) 
     assert request.priority == 3
     assert request.queue_deadline is not None
     assert request.deadline is None
-    assert 4.0 < request.queue_deadline - request.enqueued_at <= 5.0
+    assert 1.0 < request.queue_deadline - request.enqueued_at <= 5.0
     scheduler.step()
     result, error = answers.get(timeout=10)
     assert error is None
@@ -277,8 +277,9 @@ def test_priority_and_timeout_reach_the_request(client: Client, server: Served) 
 
 
 def test_the_clients_deadline_cancels_the_request(client: Client, server: Served) -> None:
+    assert client.is_server_live()  # it is connected: all the time is the request's
     server.scheduler.holding = True
-    status, text = refused(client, "digits", x(), client_timeout=0.3)
+    status, text = refused(client, "digits", x(), client_timeout=0.5)
     assert (status, text) == ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded")
     assert server.scheduler.cancelled.wait(10)
 

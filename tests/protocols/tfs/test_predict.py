@@ -190,9 +190,10 @@ def test_failures_of_queue_and_model_have_their_codes(channel: Any, server: Serv
 
 
 def test_deadline_and_cancel_reach_the_queue(channel: Any, server: Served) -> None:
+    assert stub(channel).Predict(request())  # it is connected: all the time is the next request's
     scheduler = scheduler_of(server, "digits")
     scheduler.holding = True
-    error = refused(lambda: stub(channel).Predict(request(), 0.3))
+    error = refused(lambda: stub(channel).Predict(request(), 0.5))
     assert error.code().name == "DEADLINE_EXCEEDED"
     assert scheduler.cancelled.wait(10)
     eventually(lambda: scheduler.held == [])
