@@ -15,11 +15,13 @@ from differential.scenes import (
     oip,
     order,
     races,
+    recorded,
     rest,
     streams,
     tfs,
 )
 from differential.side import Setup
+from support.security import AUDIENCE, ISSUER
 
 _LIMITS = ("grpc.max_message=16MiB", "http.max_body=4MiB", "server.shared_memory=/inferd-differential-")
 # A run on the loop that the machine has slowed is made again beside it: so its runs cannot be counted.
@@ -27,7 +29,11 @@ _COUNTED = (*_LIMITS, "instances.on_loop=never")
 QUEUE = Setup("cq", models.write, ("server.transport=cq", *_COUNTED))
 LOOP = Setup("loop", models.write, ("server.transport=cq", *_LIMITS), counted=False)
 PUBLIC = Setup("public", models.write, ("server.transport=public", *_COUNTED))
-_TOKENS = ("auth.tokens_file={place}/tokens.yaml", "server.shared_memory=/inferd-differential-")
+_TOKENS = (
+    "auth.tokens_file={place}/tokens.yaml",
+    f"auth.jwt={{jwks_file: {{place}}/jwks.json, issuer: '{ISSUER}', audience: {AUDIENCE}}}",
+    "server.shared_memory=/inferd-differential-",
+)
 
 
 def _small(name: str, *sets: str, tokens: bool = False) -> Setup:
@@ -107,6 +113,7 @@ def _unary(setup: Setup) -> list[Scene]:
         Scene(f"{setup.name}/v1", setup, rest.play_v1),
         Scene(f"{setup.name}/streams", setup, streams.play),
         Scene(f"{setup.name}/generated", setup, generated.play),
+        Scene(f"{setup.name}/recorded", setup, recorded.play),
     ]
 
 

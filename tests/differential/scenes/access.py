@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import jwt
 from differential.requests import (
     INFER,
     INFER_STREAM,
@@ -27,6 +30,7 @@ from differential.scene import Notes
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from support.security import AUDIENCE, ISSUER, OTHER_SECRET, SECRET
 
 from inferd.oip.v1 import control_pb2 as oip_control
 from inferd.oip.v1 import infer_pb2 as oip_infer
@@ -55,6 +59,16 @@ def write_tokens(place: Path) -> None:
         for name, entry in _TOKENS.items()
     }
     (place / "tokens.yaml").write_text(json.dumps(found))
+    key = {"kty": "oct", "kid": "hs", "k": base64.urlsafe_b64encode(SECRET).decode().rstrip("=")}
+    (place / "jwks.json").write_text(json.dumps({"keys": [key]}))
+
+
+def _signed(secret: bytes = SECRET, kid: str = "hs", **claims: Any) -> list[tuple[str, str]]:
+    """A JSON web token that counts, but for what is said otherwise."""
+    now = int(time.time())
+    whole = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user", "exp": now + 600, "scope": "predict metadata", **claims}
+    kept = {name: value for name, value in whole.items() if value is not None}
+    return [("authorization", f"Bearer {jwt.encode(kept, secret, 'HS256', headers={'kid': kid})}")]
 
 
 def token(name: str) -> str:
@@ -76,6 +90,21 @@ def callers() -> dict[str, list[tuple[str, str]]]:
         "two": [right, ("authorization", f"Bearer {token('predict')}")],
         "no jwt": [("authorization", "Bearer aaaa.bbbb.cccc")],
         "forwarded": [right, ("x-forwarded-for", "10.0.0.1")],
+        "jwt": _signed(),
+        "jwt for rows": _signed(models=["rows"]),
+        "jwt without scope": _signed(scope=None),
+    }
+
+
+def _doubtful() -> dict[str, list[tuple[str, str]]]:
+    """Callers whose tokens are verified and do not count. Few of them ask: an address has so many attempts in a
+    second."""
+    return {
+        "jwt expired": _signed(exp=1_000_000_000),
+        "jwt of another issuer": _signed(iss="elsewhere"),
+        "jwt for others": _signed(aud="others"),
+        "jwt of another key": _signed(kid="rs"),
+        "jwt signed by another": _signed(OTHER_SECRET),
     }
 
 
@@ -164,6 +193,11 @@ def play_methods(notes: Notes) -> None:
         for caller, metadata in callers().items():
             for name, (method, request, answer) in _calls().items():
                 notes.see(f"{caller}: {name} ({turn})", side.ask(method, request, answer, metadata))
+    for caller, metadata in _doubtful().items():
+        for name in ("predict rows", "infer rows", "ListModels"):
+            method, request, answer = _calls()[name]
+            notes.see(f"{caller}: {name}", side.ask(method, request, answer, metadata))
+        notes.see(f"{caller}: rest", side.rest("GET", "/v2/models/rows", None, dict(metadata)))
     x = {"x": rows(1)}
     for caller, metadata in callers().items():
         both = [native("rows", x, request_id="1")]

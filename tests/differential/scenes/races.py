@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -294,10 +295,10 @@ def play_drained(notes: Notes) -> None:
         side.until(lambda: side.inflight() == 13, "the stream's too")
         side.process.send_signal(signal.SIGTERM)
         late = Asked(side, "rows")
-        # From some moment on nobody new is taken.
-        refused = 0
-        while not refused:
-            refused = late.native(rows(1), channel=side.channel) != OK
+        # From some moment on nobody new is taken, and some time later nobody is listening.
+        while late.native(rows(1), channel=side.channel) == OK:
+            pass
+        side.until(lambda: not _listens(side.grpc), "the port is closed")
         side.gates.open("gated")
         for call in accepted:
             call.result()
@@ -309,3 +310,12 @@ def play_drained(notes: Notes) -> None:
     watch.end()
     code = side.process.wait(30)
     assert code == 0, f"the server ended with {code}"
+
+
+def _listens(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
