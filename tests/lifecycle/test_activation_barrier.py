@@ -68,7 +68,7 @@ def pair(tmp_path: Path) -> Pair:
     return pair
 
 
-def test_the_first_to_load_waits_for_the_other(pair: Pair) -> None:
+def test_the_first_worker_to_load_waits_for_the_other(pair: Pair) -> None:
     pair.one.write("m/2/model", "two")
     pair.settle(pair.one)
     assert pair.one.loader.loads[-1] == ("m", 2, "two")
@@ -78,7 +78,7 @@ def test_the_first_to_load_waits_for_the_other(pair: Pair) -> None:
     assert pair.one.serves() == pair.two.serves() == {2: "two"}
 
 
-def test_what_one_cannot_load_serves_nowhere_until_it_can(pair: Pair) -> None:
+def test_a_version_that_one_worker_cannot_load_is_served_by_none(pair: Pair) -> None:
     def no_memory(request: LoadRequest) -> None:
         raise LoadError("no memory")
 
@@ -97,7 +97,7 @@ def test_what_one_cannot_load_serves_nowhere_until_it_can(pair: Pair) -> None:
     assert pair.one.serves() == pair.two.serves() == {2: "two"}
 
 
-def test_what_waits_and_is_overtaken_is_dropped(pair: Pair) -> None:
+def test_a_waiting_version_is_dropped_when_its_files_change(pair: Pair) -> None:
     pair.one.write("m/2/model", "two")
     pair.settle(pair.one)
     pair.one.write("m/2/model", "two, mended")
@@ -107,7 +107,7 @@ def test_what_waits_and_is_overtaken_is_dropped(pair: Pair) -> None:
     assert [text for name, number, text in pair.one.loader.loads if number == 2] == ["two", "two, mended"]
 
 
-def test_what_waits_and_is_unloaded_is_dropped(pair: Pair) -> None:
+def test_a_waiting_version_is_dropped_when_it_is_unloaded(pair: Pair) -> None:
     pair.one.write("m/2/model", "two")
     pair.settle(pair.one)
     pair.one.do(pair.one.manager.unload("m", 2, by="me"))
@@ -115,7 +115,7 @@ def test_what_waits_and_is_unloaded_is_dropped(pair: Pair) -> None:
     assert pair.one.version(2).state is State.END
 
 
-def test_a_stop_does_not_wait_for_the_other(pair: Pair) -> None:
+def test_a_stop_does_not_wait_for_the_other_worker(pair: Pair) -> None:
     pair.one.write("m/2/model", "two")
     pair.settle(pair.one)
     pair.one.manager.begin_stop(1.0)

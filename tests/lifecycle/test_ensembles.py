@@ -44,7 +44,7 @@ def refusal(house: House, name: str) -> ServingError:
     return caught.value
 
 
-def test_it_is_loaded_after_the_model_that_it_is_made_of(house: House) -> None:
+def test_an_ensemble_is_loaded_after_its_models(house: House) -> None:
     ensemble(house, "e", "m")
     house.write("m/1/model")
     house.settle()
@@ -54,7 +54,7 @@ def test_it_is_loaded_after_the_model_that_it_is_made_of(house: House) -> None:
     assert house.manager.ready()
 
 
-def test_it_waits_for_a_model_that_is_still_being_written(house: House) -> None:
+def test_an_ensemble_waits_for_a_model_that_is_still_being_written(house: House) -> None:
     ensemble(house, "e", "m")
     house.settle()
     house.write("m/1/model")
@@ -78,7 +78,7 @@ def test_a_missing_model_is_named_and_does_not_keep_the_server_from_being_ready(
     assert house.version(1, "e").state is State.START
 
 
-def test_a_model_that_fails_is_the_reason(house: House) -> None:
+def test_the_reason_names_the_model_that_failed(house: House) -> None:
     ensemble(house, "e", "m")
     house.write("m/1/model", "bad: no weights")
     house.settle()
@@ -89,7 +89,7 @@ def test_a_model_that_fails_is_the_reason(house: House) -> None:
     assert house.default("e") == 1
 
 
-def test_a_swap_of_the_model_does_not_touch_it(house: House) -> None:
+def test_a_swap_of_a_model_does_not_reload_the_ensemble(house: House) -> None:
     ensemble(house, "e", "m")
     house.write("m/1/model")
     house.settle()
@@ -102,7 +102,7 @@ def test_a_swap_of_the_model_does_not_touch_it(house: House) -> None:
         assert after.generation == generation
 
 
-def test_it_goes_when_the_model_goes_and_comes_back_with_it(house: House) -> None:
+def test_an_ensemble_is_unloaded_and_loaded_with_its_model(house: House) -> None:
     ensemble(house, "e", "m")
     house.write("m/1/model")
     house.settle()
@@ -114,7 +114,7 @@ def test_it_goes_when_the_model_goes_and_comes_back_with_it(house: House) -> Non
     assert State.UNLOADING in [state for _, state in house.story("e")]
 
 
-def test_load_brings_the_models_too(house: House) -> None:
+def test_a_load_of_an_ensemble_loads_its_models(house: House) -> None:
     ensemble(house, "e", "m")
     ensemble(house, "outer", "e")
     house.write("m/1/model")
@@ -126,14 +126,14 @@ def test_load_brings_the_models_too(house: House) -> None:
     assert house.default("m") == house.default("e") == 1
 
 
-def test_load_says_what_is_wrong(house: House) -> None:
+def test_a_load_that_cannot_succeed_gives_the_reason(house: House) -> None:
     ensemble(house, "e", "nobody")
     house.settle()
     with pytest.raises(Conflict, match="there is no such model"):
         house.do(house.manager.load("e", by="test"))
 
 
-def test_ensembles_may_be_in_ensembles(house: House) -> None:
+def test_an_ensemble_may_contain_ensembles(house: House) -> None:
     ensemble(house, "a_outer", "b_middle")
     ensemble(house, "b_middle", "c_inner")
     ensemble(house, "c_inner", "m")
@@ -144,7 +144,7 @@ def test_ensembles_may_be_in_ensembles(house: House) -> None:
     assert "is not available" in str(refusal(house, "a_outer"))
 
 
-def test_but_not_in_themselves(house: House) -> None:
+def test_an_ensemble_may_not_contain_itself(house: House) -> None:
     ensemble(house, "a", "b")
     ensemble(house, "b", "a")
     ensemble(house, "self", "self")
@@ -156,7 +156,7 @@ def test_but_not_in_themselves(house: House) -> None:
         house.do(house.manager.load("a", by="test"))
 
 
-def test_a_version_that_is_named_is_needed(house: House) -> None:
+def test_a_step_with_a_version_needs_that_version(house: House) -> None:
     ensemble(house, "e", "m", version=1)
     (house.root / "m").mkdir()
     house.write("m/2/model")
@@ -169,7 +169,7 @@ def test_a_version_that_is_named_is_needed(house: House) -> None:
     assert house.default("e") == 1
 
 
-def test_what_does_not_fit_is_told(house: House) -> None:
+def test_signatures_that_do_not_fit_are_reported(house: House) -> None:
     ensemble(house, "e", "m", dtype="TYPE_INT64")
     house.write("m/1/model")
     house.settle()
@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_told(house: House) -> None:
     assert house.default("e") == 1
 
 
-def test_explicit_mode_loads_the_models_of_what_is_named(tmp_path: Path) -> None:
+def test_explicit_mode_loads_the_models_of_a_named_ensemble(tmp_path: Path) -> None:
     house = House(tmp_path / "models", repository={"mode": "explicit", "load": ("e",)})
     ensemble(house, "e", "m")
     house.write("m/1/model")
@@ -219,7 +219,7 @@ def real(house: House) -> House:
     return house
 
 
-def test_settings_that_do_not_fit_keep_what_serves(real: House) -> None:
+def test_settings_that_do_not_fit_keep_the_served_ensemble(real: House) -> None:
     ensemble(real, "e", "m")
     real.write("m/1/model")
     real.settle()
@@ -240,7 +240,7 @@ def test_settings_that_do_not_fit_keep_what_serves(real: House) -> None:
     assert real.version(1, "e").error == ""
 
 
-def test_what_serves_goes_with_its_own_models_not_with_those_of_new_settings(real: House) -> None:
+def test_a_served_ensemble_depends_on_the_models_with_which_it_was_loaded(real: House) -> None:
     ensemble(real, "e", "m")
     real.write("m/1/model")
     real.settle()

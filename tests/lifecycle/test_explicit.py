@@ -16,7 +16,7 @@ def house(make_house: Callable[..., House]) -> House:
     return make_house(repository={"mode": "explicit", "load": ("named",)})
 
 
-def test_only_what_is_named_is_loaded(house: House) -> None:
+def test_only_named_models_are_loaded(house: House) -> None:
     house.write("named/1/model", "n")
     house.write("m/1/model", "one")
     house.see()
@@ -74,7 +74,7 @@ def test_one_version(house: House) -> None:
     assert house.serves() == {1: "one"}
 
 
-def test_a_failed_load_is_tried_again_with_mended_files(house: House) -> None:
+def test_a_failed_load_is_tried_again_with_repaired_files(house: House) -> None:
     house.write("m/1/model", "bad")
     house.see()
     with pytest.raises(Exception, match="bad"):

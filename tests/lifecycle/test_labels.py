@@ -36,7 +36,7 @@ def test_labels_point_to_available_versions_only(house: House) -> None:
 
 
 @pytest.mark.parametrize("label", ["", "3", "a b", "x" * 200, "é"])
-def test_labels_that_cannot_be(house: House, label: str) -> None:
+def test_invalid_labels_are_refused(house: House, label: str) -> None:
     house.write("m/1/model")
     house.see()
     with pytest.raises(InvalidRequest, match="expected a letter"):

@@ -53,7 +53,7 @@ def uploaded(house: House) -> list[str]:
 
 
 @BOTH
-def test_settings_until_the_next_plain_load(house: House) -> None:
+def test_settings_of_a_load_apply_until_the_next_plain_load(house: House) -> None:
     house.write("m/model.yaml", "batching: {max_batch_size: 3}\nlabels: {stable: 2}\n")
     house.settle()
     house.do(house.manager.load("m", by="me"))
@@ -75,7 +75,7 @@ def test_settings_until_the_next_plain_load(house: House) -> None:
 
 
 @BOTH
-def test_an_unload_ends_it_too(house: House) -> None:
+def test_an_unload_ends_the_settings_of_a_load(house: House) -> None:
     load(house, version_policy={"specific": {"versions": ["1"]}})
     assert house.serves() == {1: "one"}
     house.do(house.manager.unload("m", by="me"))
@@ -112,7 +112,7 @@ def test_settings_stand_in_for_a_file_that_cannot_be_read(house: House) -> None:
         (json.dumps({"name": "m" * 2**20}), "at most 1048576 characters"),
     ],
 )
-def test_settings_that_are_none_change_nothing(house: House, text: str, words: str) -> None:
+def test_invalid_settings_change_nothing(house: House, text: str, words: str) -> None:
     before = house.story()
     with pytest.raises(ServingError, match=words):
         house.do(house.manager.load("m", by="me", replacement=Replacement(text)))
@@ -122,7 +122,7 @@ def test_settings_that_are_none_change_nothing(house: House, text: str, words: s
 
 
 @BOTH
-def test_files_in_the_place_of_the_models_directory(house: House) -> None:
+def test_uploaded_files_replace_the_models_directory(house: House) -> None:
     status = load(house, {"5/model": "five", "05/deeper/x": "y"})
     assert house.serves() == {5: "five"}
     assert uploaded(house) == ["5/deeper/x", "5/model"]
@@ -191,7 +191,7 @@ def test_a_failed_load_of_an_unloaded_model_leaves_it_unloaded(house: House) -> 
     ["", "1", "1/", "/1/model", "1//model", "../1/model", "1/../../model", "1/..", "1/.", "x/model", "-1/model",
      "1/a\0b", "1/a\nb", "1/" + "n" * 256, "1" + "/d" * 20, "¹/model", "1.0/model"],
 )  # fmt: skip
-def test_names_that_could_lead_elsewhere(house: House, path: str, tmp_path: Path) -> None:
+def test_paths_that_lead_out_of_the_directory_are_refused(house: House, path: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InvalidRequest, match="file:"):
         load(house, {path: "x", "1/model": "one"})
@@ -201,14 +201,14 @@ def test_names_that_could_lead_elsewhere(house: House, path: str, tmp_path: Path
 
 @BOTH
 @pytest.mark.parametrize("name", ["../m", "/etc", ".hidden", "a/b", "m\0", "m.tmp", "", ".."])
-def test_names_of_models_that_are_none(house: House, name: str) -> None:
+def test_invalid_model_names_are_refused(house: House, name: str) -> None:
     with pytest.raises(InvalidRequest, match="name that a model's directory could have"):
         load(house, {"1/model": "one"}, name=name)
     assert uploaded(house) == []
 
 
 @BOTH
-def test_contents_that_contradict_each_other_or_do_not_end(house: House) -> None:
+def test_contradicting_or_too_many_files_are_refused(house: House) -> None:
     for files, words in (
         ({"1/a": "", "1/a/b": ""}, "given as a file and as a directory"),
         ({"1/a": "", "01/a": ""}, "given twice"),
@@ -231,7 +231,7 @@ def test_uploads_are_bounded_together(house: House) -> None:
 
 
 @BOTH
-def test_of_two_at_once_the_second_waits(house: House) -> None:
+def test_of_two_loads_at_once_the_second_waits(house: House) -> None:
     first = house.manager.load("m", by="me", replacement=Replacement("{}", {"3/model": b"three"}))
     second = house.manager.load("m", by="you", replacement=Replacement("{}", {"4/model": b"bad four"}))
     house.do(first)
@@ -243,7 +243,7 @@ def test_of_two_at_once_the_second_waits(house: House) -> None:
 
 
 @BOTH
-def test_a_plain_load_overtakes(house: House) -> None:
+def test_a_plain_load_ends_a_load_with_settings(house: House) -> None:
     house.pool.held.add("m")
     brought = house.manager.load("m", by="me", replacement=Replacement("{}", {"3/model": b"three"}))
     house.see()
@@ -258,7 +258,7 @@ def test_a_plain_load_overtakes(house: House) -> None:
     assert uploaded(house) == []
 
 
-def test_what_a_process_before_left_is_removed(tmp_path: Path, make_house: Callable[..., House]) -> None:
+def test_files_left_by_an_earlier_process_are_removed(tmp_path: Path, make_house: Callable[..., House]) -> None:
     left = tmp_path / "state" / "uploads" / "model-1" / "1"
     left.mkdir(parents=True)
     house = make_house(server={"state_dir": str(tmp_path / "state")})
@@ -283,7 +283,7 @@ def give_up(house: House, text: str) -> None:
 
 
 @BOTH
-def test_a_failed_load_is_undone_when_nobody_waits_for_it_any_more(house: House) -> None:
+def test_a_failed_load_is_undone_after_its_caller_has_gone(house: House) -> None:
     """A client's deadline may be shorter than a load."""
     give_up(house, "bad: broken")
     house.settle()
@@ -293,7 +293,7 @@ def test_a_failed_load_is_undone_when_nobody_waits_for_it_any_more(house: House)
 
 
 @BOTH
-def test_what_a_load_replaces_is_removed_when_nobody_waits_for_it_any_more(house: House) -> None:
+def test_replaced_files_are_removed_after_the_caller_has_gone(house: House) -> None:
     assert load(house, {"3/model": "three"}).versions[0].state is State.AVAILABLE
     give_up(house, "three, mended")
     assert house.serves() == {3: "three, mended"}
@@ -319,7 +319,7 @@ def test_a_load_that_cannot_begin_yet_leaves_failed_versions_their_pauses(house:
 
 
 @BOTH
-def test_a_load_that_nobody_waits_for_before_it_begins_does_nothing(house: House) -> None:
+def test_a_load_cancelled_before_it_begins_does_nothing(house: House) -> None:
     future = ask_for(house, "three")
     assert future.cancel()
     house.see()
@@ -328,7 +328,7 @@ def test_a_load_that_nobody_waits_for_before_it_begins_does_nothing(house: House
 
 
 @BOTH
-def test_a_load_whose_caller_leaves_before_the_next_look_at_the_disk_is_not_forgotten(house: House) -> None:
+def test_a_load_cancelled_before_the_next_scan_still_cleans_up(house: House) -> None:
     future = ask_for(house, "three")
     house.spawned.pop(0)()  # the files are written
     assert future.cancel()
@@ -339,7 +339,7 @@ def test_a_load_whose_caller_leaves_before_the_next_look_at_the_disk_is_not_forg
 
 
 @BOTH
-def test_files_that_are_written_as_the_server_ends_do_not_stay(house: House) -> None:
+def test_files_written_while_the_server_stops_are_removed(house: House) -> None:
     future = ask_for(house, "three")
     place = Path(str(house.config.server.state_dir)) / "uploads"
     house.manager.begin_stop(0.0)
@@ -351,7 +351,7 @@ def test_files_that_are_written_as_the_server_ends_do_not_stay(house: House) -> 
 
 
 @BOTH
-def test_a_write_under_way_as_the_server_ends_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_during_the_stop_leaves_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     write = uploads._write
 
     def end_first(file: Path, content: bytes) -> None:

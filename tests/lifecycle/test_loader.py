@@ -164,7 +164,7 @@ def ask(servable: Servable, x: Array) -> Array:
     return infer.outputs["y"]
 
 
-def test_a_version_is_loaded_whole(tmp_path: Path, loader: Loader, backend: Doubling) -> None:
+def test_a_load_gives_a_complete_servable(tmp_path: Path, loader: Loader, backend: Doubling) -> None:
     servable = loader.load(
         request(tmp_path, instances={"count": 2}, options={"a": 1}, default_priority=3), Cancellation()
     )
@@ -189,7 +189,7 @@ def test_a_version_is_loaded_whole(tmp_path: Path, loader: Loader, backend: Doub
 @pytest.mark.parametrize(
     ("on_loop", "there", "alone"), [("auto", True, True), ("short", True, False), ("never", False, None)]
 )
-def test_what_may_run_on_the_front_ends_loop(
+def test_which_models_may_run_on_the_front_ends_loop(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, on_loop: str, there: bool, alone: bool | None
 ) -> None:
     monkeypatch.setattr(TwiceModel, "traits", Traits(bounded=True, concurrent=True))

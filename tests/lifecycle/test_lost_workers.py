@@ -67,7 +67,7 @@ def generation(house: House) -> int:
     return house.version(1).generation
 
 
-def test_the_loss_is_told_and_another_generation_takes_its_place(house: House) -> None:
+def test_a_lost_worker_is_reported_and_replaced_by_a_new_generation(house: House) -> None:
     first = generation(house)
     house.pool.held.add("m")
     worker(house).die()
@@ -88,7 +88,7 @@ def test_the_loss_is_told_and_another_generation_takes_its_place(house: House) -
     assert [g for _, _, g in house.loader.unloads] == [first]
 
 
-def test_nothing_falls_back_to_another_version(house: House) -> None:
+def test_requests_do_not_fall_back_to_another_version(house: House) -> None:
     house.write("m/model.yaml", "version_policy: {latest: 2}\n")
     house.write("m/2/model")
     house.settle()
@@ -100,7 +100,7 @@ def test_nothing_falls_back_to_another_version(house: House) -> None:
     assert house.version(1).serves
 
 
-def test_losses_in_a_row_are_replaced_ever_later(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_with_losses_in_a_row(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
     waits = []
     for _ in range(6):
@@ -152,7 +152,7 @@ def test_changed_files_are_loaded_by_the_replacement(house: House) -> None:
     assert house.version(1).serves
 
 
-def test_an_unload_ends_the_waiting(house: House) -> None:
+def test_an_unload_ends_the_replacement(house: House) -> None:
     worker(house).die()
     house.pool.held.add("m")
     house.run()
@@ -164,7 +164,7 @@ def test_an_unload_ends_the_waiting(house: House) -> None:
     assert house.version(1).state is State.END
 
 
-def test_the_loss_of_what_is_not_served_any_more_is_no_news(house: House) -> None:
+def test_the_loss_of_a_retired_version_is_ignored(house: House) -> None:
     old = worker(house)
     house.write("m/2/model")
     house.settle()

@@ -17,7 +17,7 @@ def test_events_come_in_order_and_the_latest_listing_first() -> None:
     assert mailbox.empty
 
 
-def test_it_does_not_close_while_an_event_waits() -> None:
+def test_a_mailbox_does_not_close_while_an_event_waits() -> None:
     mailbox = Mailbox()
     mailbox.post(PreloadFinished())
     assert not mailbox.close_if_empty()
@@ -28,7 +28,7 @@ def test_it_does_not_close_while_an_event_waits() -> None:
     assert not mailbox.post(StopRequested())
 
 
-def test_what_is_in_when_it_closes_can_be_taken() -> None:
+def test_events_in_a_closed_mailbox_can_be_taken() -> None:
     mailbox = Mailbox()
     mailbox.post(PreloadFinished())
     mailbox.close()
@@ -36,7 +36,7 @@ def test_what_is_in_when_it_closes_can_be_taken() -> None:
     assert mailbox.take() == PreloadFinished()
 
 
-def test_an_event_ends_the_waiting() -> None:
+def test_an_event_ends_a_wait() -> None:
     mailbox = Mailbox()
     mailbox.prepare_wait()
     mailbox.post(PreloadFinished())

@@ -20,7 +20,7 @@ def _thawed() -> Iterator[None]:
         gc.unfreeze()
 
 
-def test_what_a_framework_brings_in_is_frozen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_of_a_framework_are_frozen_once(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = ProcessMemory()
     memory.settle_imports()
     frozen = gc.get_freeze_count()
@@ -35,7 +35,7 @@ def test_what_a_framework_brings_in_is_frozen_once(monkeypatch: pytest.MonkeyPat
     assert len(model) == 5000
 
 
-def test_an_unload_collects_what_hangs_together() -> None:
+def test_an_unload_collects_cycles() -> None:
     class Node:
         closed = False
 

@@ -45,7 +45,7 @@ def request(tmp_path: Path, name: str, mib: int, number: int = 1, **config: obje
     return LoadRequest(ServableId(name, number), number, disk, ModelConfig.model_validate(config), ())
 
 
-def test_the_arithmetic_is_told(tmp_path: Path, process: Process) -> None:
+def test_a_refusal_shows_the_arithmetic(tmp_path: Path, process: Process) -> None:
     budget = MemoryBudget(300 * MIB, process)
     budget.reserve(request(tmp_path, "a", 100))
     budget.reserve(request(tmp_path, "b", 50))
@@ -58,14 +58,14 @@ def test_the_arithmetic_is_told(tmp_path: Path, process: Process) -> None:
     budget.reserve(request(tmp_path, "c", 100))
 
 
-def test_each_copy_counts(tmp_path: Path, process: Process) -> None:
+def test_each_instance_counts(tmp_path: Path, process: Process) -> None:
     budget = MemoryBudget(300 * MIB, process)
     with pytest.raises(LoadError, match=r"about 360 MiB \(300 MiB of files for 3 copies × 1\.2\).*by none"):
         budget.reserve(request(tmp_path, "a", 100, instances={"count": 3}))
     budget.reserve(request(tmp_path, "a", 100, instances={"count": 3}, stateful=True))
 
 
-def test_what_is_closed_or_failed_makes_room(tmp_path: Path, process: Process) -> None:
+def test_closed_and_failed_versions_release_their_memory(tmp_path: Path, process: Process) -> None:
     budget = MemoryBudget(130 * MIB, process)
     first, second = request(tmp_path, "a", 100), request(tmp_path, "a", 100, 2)
     budget.reserve(first)
@@ -77,7 +77,7 @@ def test_what_is_closed_or_failed_makes_room(tmp_path: Path, process: Process) -
     budget.reserve(second)
 
 
-def test_what_a_load_has_shown_counts_and_is_expected_of_the_next(tmp_path: Path, process: Process) -> None:
+def test_a_measured_load_counts_and_predicts_the_next(tmp_path: Path, process: Process) -> None:
     budget = MemoryBudget(1000 * MIB, process)
     first, second = request(tmp_path, "a", 100), request(tmp_path, "a", 200, 2)
     budget.reserve(first)
@@ -91,7 +91,7 @@ def test_what_a_load_has_shown_counts_and_is_expected_of_the_next(tmp_path: Path
 
 
 @pytest.mark.parametrize("disturbance", ["another load", "an unload", "an import", "elsewhere"])
-def test_what_cannot_be_told_stays_a_guess(
+def test_a_load_that_cannot_be_measured_keeps_its_estimate(
     tmp_path: Path, process: Process, monkeypatch: pytest.MonkeyPatch, disturbance: str
 ) -> None:
     budget = MemoryBudget(1000 * MIB, process)
@@ -114,7 +114,7 @@ def test_what_cannot_be_told_stays_a_guess(
     assert budget.estimate(own) == 120 * MIB
 
 
-def test_memory_that_the_heap_had_kept_is_not_taken_for_nothing(tmp_path: Path, process: Process) -> None:
+def test_a_load_counts_at_least_the_size_of_its_files(tmp_path: Path, process: Process) -> None:
     budget = MemoryBudget(1000 * MIB, process)
     own = request(tmp_path, "a", 100)
     budget.reserve(own)

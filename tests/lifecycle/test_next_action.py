@@ -120,7 +120,7 @@ def test_files_that_look_different_are_hashed_once(model: ModelState) -> None:
     assert file_checks(model) == []
 
 
-def test_what_was_wrong_with_the_files_is_forgotten_when_they_are_back(model: ModelState) -> None:
+def test_an_error_about_files_is_forgotten_when_the_files_are_restored(model: ModelState) -> None:
     version = model.versions[1]
     serving(version)
     assert version.disk is not None

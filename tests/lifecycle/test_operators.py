@@ -130,7 +130,7 @@ def test_load_of_a_version_that_is_held_back_says_by_what(house: House) -> None:
         house.do(house.manager.load("m", 2, by="me"))
 
 
-def test_a_cancelled_command_leaves_no_waiter(house: House) -> None:
+def test_a_cancelled_operation_is_forgotten(house: House) -> None:
     house.write("m/1/model")
     house.pool.held.add("m")
     house.see()
@@ -190,7 +190,7 @@ def test_rollback_without_anything_to_roll_back_to(house: House) -> None:
         house.do(house.manager.rollback("m", 1, by="me"))
 
 
-def test_the_reason_for_not_serving_is_the_wish_that_decides(house: House) -> None:
+def test_the_reason_for_not_serving_is_the_override_that_decides(house: House) -> None:
     for number in (1, 2):
         house.write(f"m/{number}/model")
     house.see()
@@ -233,7 +233,7 @@ def test_load_does_not_wait_for_ever_for_a_version_that_never_settles(house: Hou
 
 
 @pytest.mark.parametrize("where", ["begin", "done"])
-def test_a_request_that_nobody_foresaw_fails_alone(house: House, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_an_operation_with_a_defect_fails_alone(house: House, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """It would fail at every turn, and keep the loads and the other requests waiting for ever."""
 
     def fails(*_: object) -> bool:

@@ -13,7 +13,7 @@ from inferd.server.errors import ExecutionFailed
 from inferd.server.lifecycle.operations.overrides import FILE, OverridesError
 
 
-def test_wishes_outlive_the_process_with_a_state_directory(make_house: Callable[..., House], tmp_path: Path) -> None:
+def test_overrides_outlive_the_process_with_a_state_directory(make_house: Callable[..., House], tmp_path: Path) -> None:
     state = tmp_path / "state"
     house = make_house(server={"state_dir": str(state)})
     assert house.manager.persistent
@@ -52,7 +52,7 @@ def test_a_damaged_state_file_ends_the_start(make_house: Callable[..., House], t
         make_house(server={"state_dir": str(tmp_path)})
 
 
-def test_a_wish_that_cannot_be_kept_changes_nothing(make_house: Callable[..., House], tmp_path: Path) -> None:
+def test_an_override_that_cannot_be_written_changes_nothing(make_house: Callable[..., House], tmp_path: Path) -> None:
     state = tmp_path / "state"
     house = make_house(server={"state_dir": str(state)})
     house.write("m/1/model", "one")
@@ -73,7 +73,7 @@ def test_a_state_directory_that_cannot_be_written_to_ends_the_start(
         make_house(server={"state_dir": str(tmp_path / "file" / "state")})
 
 
-def test_the_state_file_is_what_it_says(make_house: Callable[..., House], tmp_path: Path) -> None:
+def test_the_format_of_the_state_file(make_house: Callable[..., House], tmp_path: Path) -> None:
     house = make_house(server={"state_dir": str(tmp_path / "s")})
     house.write("m/1/model")
     house.see()

@@ -79,7 +79,7 @@ def test_availability_preserving(snapshots: list[VersionSnapshot], action: Trans
     assert next_action("availability", snapshots) == action
 
 
-def test_what_is_awaited_keeps_what_serves_but_not_against_an_operator() -> None:
+def test_an_awaited_version_keeps_the_served_one_except_against_an_operator() -> None:
     serving = [snap(1, AVAILABLE, False), snap(2, IDLE, False)]
     assert next_action("availability", serving) == UnloadVersion(1)
     assert next_action("availability", serving, awaited=True) is None
@@ -140,7 +140,7 @@ def test_desired(
         (wishes(("pinned", 1)), (), (2,), False),
     ],
 )
-def test_what_settles_is_awaited_where_it_will_be_wanted(
+def test_a_settling_version_is_awaited_if_it_will_be_wanted(
     wish: ModelOverrides, candidates: Sequence[int], settling: Sequence[int], awaited: bool
 ) -> None:
     assert desired(ModelConfig(), wish, candidates, (), served_by_default=True, settling=settling).awaited is awaited

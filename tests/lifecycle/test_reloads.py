@@ -104,7 +104,7 @@ def test_files_that_change_under_a_running_load_are_loaded_again(house: House) -
     assert house.version(1).state is A
 
 
-def test_content_that_is_overtaken_while_it_loads_never_serves(house: House) -> None:
+def test_content_that_changes_while_it_loads_never_serves(house: House) -> None:
     house.write("m/1/model", "first")
 
     def overtake(request: object) -> None:

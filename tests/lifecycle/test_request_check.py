@@ -45,7 +45,7 @@ def refused(given: dict[str, Any], wanted: tuple[str, ...] = ()) -> str:
         inputs(any=np.array(b"a", object)),
     ],
 )
-def test_what_fits(given: dict[str, Any]) -> None:
+def test_requests_that_fit(given: dict[str, Any]) -> None:
     check_request(ID, SIGNATURE, given, ())
     check_request(ID, SIGNATURE, given, ("z", "y"))
 
@@ -68,7 +68,7 @@ WHERE = "model 'm' version 3 signature 'serve': "
         (inputs(x=np.zeros((1, 2), np.complex64)), "input 'x': expected FP32 [-1, 2], got complex64 [1, 2]"),
     ],
 )
-def test_what_does_not(given: dict[str, Any], message: str) -> None:
+def test_requests_that_do_not_fit(given: dict[str, Any], message: str) -> None:
     assert refused(given) == WHERE + message
 
 

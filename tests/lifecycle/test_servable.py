@@ -20,7 +20,7 @@ def test_a_retired_servable_gives_no_handles_and_is_idle_at_once() -> None:
     assert servable.handles == 0
 
 
-def test_idle_is_told_when_the_last_handle_is_back() -> None:
+def test_idle_is_reported_when_the_last_handle_is_released() -> None:
     servable = fake_servable()
     one, two = servable.acquire(), servable.acquire()
     assert one is not None
@@ -59,7 +59,7 @@ def test_coinciding_releases_close_once(house: House) -> None:
     assert house.loader.unloads == [("m", 1, 1)]
 
 
-def test_a_version_whose_closing_fails_is_gone_all_the_same(house: House) -> None:
+def test_a_version_whose_closing_fails_still_ends(house: House) -> None:
     house.write("m/1/model")
     house.see()
     unload = house.loader.unload

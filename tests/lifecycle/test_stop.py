@@ -68,7 +68,7 @@ def steps(ending: Ending) -> list[str]:
     return seen
 
 
-def test_a_request_is_answered_in_whatever_step_of_the_end_it_comes(make_ending: Callable[..., Ending]) -> None:
+def test_a_request_is_answered_at_every_step_of_the_stop(make_ending: Callable[..., Ending]) -> None:
     """The manager was found to be running, and then it stopped."""
     seen = steps(make_ending())
     assert {"take", "close_if_empty", "close"} <= set(seen)
@@ -109,7 +109,7 @@ def test_a_request_is_answered_when_another_event_fails_in_the_last_turn(make_en
         asked[0].result(0)
 
 
-def test_what_was_asked_of_a_manager_that_never_started_is_answered(house: House) -> None:
+def test_requests_to_a_manager_that_never_started_are_answered(house: House) -> None:
     waiting = house.manager.load("m", by="me")
     house.manager.stop(0.0)
     with pytest.raises(Unavailable, match="shutting down"):
@@ -136,7 +136,7 @@ class Careless(FakeLoader):
         return super().load(request, Cancellation())
 
 
-def test_what_is_loaded_after_the_end_is_closed(make_ending: Callable[..., Ending]) -> None:
+def test_a_version_loaded_after_the_stop_is_closed(make_ending: Callable[..., Ending]) -> None:
     """In whatever step of the end the load is done."""
     moments = len(steps(make_ending())) + 1
     for moment in range(moments):
@@ -177,7 +177,7 @@ class Undecided:
         pass
 
 
-def test_what_waits_to_be_let_in_is_closed_before_the_end(make_ending: Callable[..., Ending]) -> None:
+def test_a_version_that_waits_for_the_barrier_is_closed_before_the_end(make_ending: Callable[..., Ending]) -> None:
     barrier = Undecided()
     ending = make_ending(barrier=barrier)
     assert ending.version(1).state is State.LOADING
@@ -186,9 +186,7 @@ def test_what_waits_to_be_let_in_is_closed_before_the_end(make_ending: Callable[
     assert barrier.withdrawn == 1
 
 
-def test_without_a_thread_to_be_had_what_goes_is_closed_all_the_same(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_servables_are_closed_even_when_no_thread_can_be_started(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: object) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -178,7 +178,7 @@ def test_stop_waits_for_requests(make_running: Callable[..., Running]) -> None:
     assert running.loader.unloads == [("m", 1, 1)]
 
 
-def test_stop_closes_what_outlives_its_grace(make_running: Callable[..., Running]) -> None:
+def test_stop_closes_servables_after_the_grace(make_running: Callable[..., Running]) -> None:
     running = make_running()
     running.write("m/1/model")
     running.manager.start()
@@ -207,7 +207,7 @@ def test_stop_does_not_wait_for_a_hanging_load(make_running: Callable[..., Runni
     release.set()
 
 
-def test_commands_after_the_end_do_not_hang(make_running: Callable[..., Running]) -> None:
+def test_operations_after_the_stop_do_not_hang(make_running: Callable[..., Running]) -> None:
     running = make_running()
     running.manager.start()
     assert running.manager.wait_ready(TIMEOUT)
@@ -256,7 +256,7 @@ def test_file_events_wake_the_source(tmp_path: Path, make_running: Callable[...,
         events.stop()
 
 
-def test_a_watched_source_hears_of_a_version_long_before_the_poll(make_running: Callable[..., Running]) -> None:
+def test_a_watched_source_sees_a_version_before_the_poll(make_running: Callable[..., Running]) -> None:
     pytest.importorskip("watchfiles")
     running = make_running()
     source = WatchedSource(running.source, FileEvents([str(running.root)], running.source.wake))

@@ -15,7 +15,7 @@ from inferd.server.lifecycle.state import State
 S, L, A, U, E = State.START, State.LOADING, State.AVAILABLE, State.UNLOADING, State.END
 
 
-def test_a_version_goes_live_and_tells_its_story(house: House) -> None:
+def test_the_states_of_a_version_that_goes_live(house: House) -> None:
     house.write("m/1/model", "one")
     house.see()
     assert house.serves() == {1: "one"}
@@ -23,7 +23,7 @@ def test_a_version_goes_live_and_tells_its_story(house: House) -> None:
     assert house.version(1).backend == "fake"
 
 
-def test_what_is_announced_is_already_so(house: House) -> None:
+def test_a_state_is_announced_when_it_is_true(house: House) -> None:
     seen: list[tuple[State, bool]] = []
 
     def look(change: object) -> None:
@@ -93,7 +93,7 @@ def test_a_fresh_version_waits_until_it_has_settled(house: House) -> None:
     assert [text for _, _, text in house.loader.loads] == ["good", "whole now"]
 
 
-def test_a_broken_version_takes_no_traffic_and_is_tried_for_ever(house: House) -> None:
+def test_a_broken_version_takes_no_traffic_and_is_retried_without_end(house: House) -> None:
     house.write("m/1/model", "one")
     house.see()
     house.write("m/2/model", "bad: no magic number")
@@ -119,7 +119,7 @@ def test_a_broken_version_takes_no_traffic_and_is_tried_for_ever(house: House) -
     assert house.serves() == {1: "one"}
 
 
-def test_a_mended_version_is_tried_at_once_and_starts_anew(house: House) -> None:
+def test_a_repaired_version_is_tried_at_once(house: House) -> None:
     house.write("m/1/model", "bad: a")
     house.see()
     for _ in range(6):
@@ -145,7 +145,7 @@ def test_a_broken_newest_version_does_not_keep_the_next_one_from_serving_after_a
     assert house.serves() == {3: "three"}
 
 
-def test_a_deleted_version_gives_way_to_the_next_one_without_a_gap(house: House) -> None:
+def test_a_deleted_version_is_replaced_without_a_gap(house: House) -> None:
     house.write("m/1/model", "one")
     house.write("m/2/model", "two")
     house.see()
@@ -261,7 +261,7 @@ def test_a_version_no_longer_wanted_while_it_loads_is_dropped(house: House) -> N
     assert house.loader.texts == {}
 
 
-def test_a_hanging_load_stops_nobody_else(house: House) -> None:
+def test_a_hanging_load_does_not_stop_other_models(house: House) -> None:
     house.write("a/1/model")
     house.see()
     house.pool.held.add("hanging")
@@ -290,7 +290,7 @@ def test_a_version_that_is_wanted_again_before_its_load_has_ended_is_loaded_once
     assert len(house.loader.loads) == 1
 
 
-def test_what_goes_wrong_at_one_model_keeps_no_other_from_its_turn(
+def test_an_error_at_one_model_leaves_the_others_alone(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     overrides = house.manager._overrides
