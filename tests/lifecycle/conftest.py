@@ -1,3 +1,3 @@
-from support.lifecycle_fixtures import disk, house, make_house
+from support.lifecycle_fixtures import disk, make_stepped, stepped
 
-__all__ = ["disk", "house", "make_house"]
+__all__ = ["disk", "make_stepped", "stepped"]

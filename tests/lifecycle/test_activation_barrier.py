@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.lifecycle import House
+from support.lifecycle import SteppedManager
 
 from inferd.backends.api import LoadError
 from inferd.server.lifecycle.loading.load_request import LoadRequest
@@ -45,17 +45,17 @@ class Pair:
             clock=lambda: 0.0,
         )
         self.seats = {number: Seat(number, self) for number in (1, 2)}
-        self.one, self.two = (House(root, self.seats[number]) for number in (1, 2))
+        self.one, self.two = (SteppedManager(root, self.seats[number]) for number in (1, 2))
         self.agreement.join(1)
         self.agreement.join(2)
 
-    def settle(self, house: House) -> None:
-        house.settle()
+    def settle(self, stepped: SteppedManager) -> None:
+        stepped.settle()
         self.run()
 
     def run(self) -> None:
-        for house in (self.one, self.two, self.one):
-            house.run()
+        for stepped in (self.one, self.two, self.one):
+            stepped.run()
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_a_version_that_one_worker_cannot_load_is_served_by_none(pair: Pair) -> 
     assert pair.two.version(2).error == "no memory"
     assert pair.one.loader.unloads == [("m", 2, 2)], "what must not serve gives its memory back"
     pair.two.loader.on_load = lambda request: None
-    for house in (pair.two, pair.one):
-        house.later(1.0)  # the pause before the next try
+    for stepped in (pair.two, pair.one):
+        stepped.later(1.0)  # the pause before the next try
         pair.run()
     assert pair.one.serves() == pair.two.serves() == {2: "two"}
 

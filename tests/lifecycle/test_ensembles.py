@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.lifecycle import FakeLoader, House
+from support.lifecycle import FakeLoader, SteppedManager
 
 from inferd.server.errors import Conflict, ServingError, Unavailable
 from inferd.server.lifecycle.ensemble.load import compose
@@ -29,175 +29,175 @@ ensemble_scheduling {{
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "models")
+def stepped(tmp_path: Path) -> SteppedManager:
+    return SteppedManager(tmp_path / "models")
 
 
-def ensemble(house: House, name: str, model: str, version: int = -1, dtype: str = "TYPE_FP32") -> None:
-    house.write(f"{name}/1/model", "ensemble")
-    house.write(f"{name}/config.pbtxt", CONFIG.format(model=model, version=version, dtype=dtype))
+def ensemble(stepped: SteppedManager, name: str, model: str, version: int = -1, dtype: str = "TYPE_FP32") -> None:
+    stepped.write(f"{name}/1/model", "ensemble")
+    stepped.write(f"{name}/config.pbtxt", CONFIG.format(model=model, version=version, dtype=dtype))
 
 
-def refusal(house: House, name: str) -> ServingError:
+def refusal(stepped: SteppedManager, name: str) -> ServingError:
     with pytest.raises(ServingError) as caught:
-        house.manager.acquire(name)
+        stepped.manager.acquire(name)
     return caught.value
 
 
-def test_an_ensemble_is_loaded_after_its_models(house: House) -> None:
-    ensemble(house, "e", "m")
-    house.write("m/1/model")
-    house.settle()
-    assert [name for name, _, _ in house.loader.loads] == ["m", "e"]
-    assert house.default("e") == 1
-    assert house.status("e").parts == ("m",)
-    assert house.manager.ready()
+def test_an_ensemble_is_loaded_after_its_models(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    stepped.write("m/1/model")
+    stepped.settle()
+    assert [name for name, _, _ in stepped.loader.loads] == ["m", "e"]
+    assert stepped.default("e") == 1
+    assert stepped.status("e").parts == ("m",)
+    assert stepped.manager.ready()
 
 
-def test_an_ensemble_waits_for_a_model_that_is_still_being_written(house: House) -> None:
-    ensemble(house, "e", "m")
-    house.settle()
-    house.write("m/1/model")
-    house.see()
-    error = refusal(house, "e")
+def test_an_ensemble_waits_for_a_model_that_is_still_being_written(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    stepped.settle()
+    stepped.write("m/1/model")
+    stepped.see()
+    error = refusal(stepped, "e")
     assert isinstance(error, Unavailable)
-    assert "waiting: step 1 (model 'm') is not loaded yet" in " ".join(house.version(1, "e").notes) or "loading" in str(
-        error
-    )
-    house.settle()
-    assert house.default("e") == 1
-    assert house.version(1, "e").error == ""
+    assert "waiting: step 1 (model 'm') is not loaded yet" in " ".join(
+        stepped.version(1, "e").notes
+    ) or "loading" in str(error)
+    stepped.settle()
+    assert stepped.default("e") == 1
+    assert stepped.version(1, "e").error == ""
 
 
-def test_a_missing_model_is_named_and_does_not_keep_the_server_from_being_ready(house: House) -> None:
-    ensemble(house, "e", "nobody")
-    house.settle()
-    assert "step 1 (model 'nobody'): there is no such model in the repository" in str(refusal(house, "e"))
-    assert isinstance(refusal(house, "e"), Conflict)
-    assert house.manager.ready()
-    assert house.version(1, "e").state is State.START
+def test_a_missing_model_is_named_and_does_not_keep_the_server_from_being_ready(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "nobody")
+    stepped.settle()
+    assert "step 1 (model 'nobody'): there is no such model in the repository" in str(refusal(stepped, "e"))
+    assert isinstance(refusal(stepped, "e"), Conflict)
+    assert stepped.manager.ready()
+    assert stepped.version(1, "e").state is State.START
 
 
-def test_the_reason_names_the_model_that_failed(house: House) -> None:
-    ensemble(house, "e", "m")
-    house.write("m/1/model", "bad: no weights")
-    house.settle()
-    assert "step 1 (model 'm') is not available: bad: no weights" in str(refusal(house, "e"))
-    assert house.manager.ready()
-    house.write("m/1/model", "good")
-    house.settle()
-    assert house.default("e") == 1
+def test_the_reason_names_the_model_that_failed(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    stepped.write("m/1/model", "bad: no weights")
+    stepped.settle()
+    assert "step 1 (model 'm') is not available: bad: no weights" in str(refusal(stepped, "e"))
+    assert stepped.manager.ready()
+    stepped.write("m/1/model", "good")
+    stepped.settle()
+    assert stepped.default("e") == 1
 
 
-def test_a_swap_of_a_model_does_not_reload_the_ensemble(house: House) -> None:
-    ensemble(house, "e", "m")
-    house.write("m/1/model")
-    house.settle()
-    with house.manager.acquire("e") as before:
+def test_a_swap_of_a_model_does_not_reload_the_ensemble(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    stepped.write("m/1/model")
+    stepped.settle()
+    with stepped.manager.acquire("e") as before:
         generation = before.generation
-    house.write("m/2/model")
-    house.settle()
-    assert house.default("m") == 2
-    with house.manager.acquire("e") as after:
+    stepped.write("m/2/model")
+    stepped.settle()
+    assert stepped.default("m") == 2
+    with stepped.manager.acquire("e") as after:
         assert after.generation == generation
 
 
-def test_an_ensemble_is_unloaded_and_loaded_with_its_model(house: House) -> None:
-    ensemble(house, "e", "m")
-    house.write("m/1/model")
-    house.settle()
-    house.do(house.manager.unload("m", by="test"))
-    assert "is not available" in str(refusal(house, "e"))
-    assert house.version(1, "e").state is State.START
-    house.do(house.manager.load("m", by="test"))
-    assert house.default("e") == 1
-    assert State.UNLOADING in [state for _, state in house.story("e")]
+def test_an_ensemble_is_unloaded_and_loaded_with_its_model(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    stepped.write("m/1/model")
+    stepped.settle()
+    stepped.do(stepped.manager.unload("m", by="test"))
+    assert "is not available" in str(refusal(stepped, "e"))
+    assert stepped.version(1, "e").state is State.START
+    stepped.do(stepped.manager.load("m", by="test"))
+    assert stepped.default("e") == 1
+    assert State.UNLOADING in [state for _, state in stepped.story("e")]
 
 
-def test_a_load_of_an_ensemble_loads_its_models(house: House) -> None:
-    ensemble(house, "e", "m")
-    ensemble(house, "outer", "e")
-    house.write("m/1/model")
-    house.settle()
+def test_a_load_of_an_ensemble_loads_its_models(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    ensemble(stepped, "outer", "e")
+    stepped.write("m/1/model")
+    stepped.settle()
     for name in ("outer", "e", "m"):
-        house.do(house.manager.unload(name, by="test"))
-    status = house.do(house.manager.load("outer", by="test"))
+        stepped.do(stepped.manager.unload(name, by="test"))
+    status = stepped.do(stepped.manager.load("outer", by="test"))
     assert status.versions[0].state is State.AVAILABLE
-    assert house.default("m") == house.default("e") == 1
+    assert stepped.default("m") == stepped.default("e") == 1
 
 
-def test_a_load_that_cannot_succeed_gives_the_reason(house: House) -> None:
-    ensemble(house, "e", "nobody")
-    house.settle()
+def test_a_load_that_cannot_succeed_gives_the_reason(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "nobody")
+    stepped.settle()
     with pytest.raises(Conflict, match="there is no such model"):
-        house.do(house.manager.load("e", by="test"))
+        stepped.do(stepped.manager.load("e", by="test"))
 
 
-def test_an_ensemble_may_contain_ensembles(house: House) -> None:
-    ensemble(house, "a_outer", "b_middle")
-    ensemble(house, "b_middle", "c_inner")
-    ensemble(house, "c_inner", "m")
-    house.write("m/1/model")
-    house.settle()
-    assert house.default("a_outer") == 1
-    house.do(house.manager.unload("m", by="test"))
-    assert "is not available" in str(refusal(house, "a_outer"))
+def test_an_ensemble_may_contain_ensembles(stepped: SteppedManager) -> None:
+    ensemble(stepped, "a_outer", "b_middle")
+    ensemble(stepped, "b_middle", "c_inner")
+    ensemble(stepped, "c_inner", "m")
+    stepped.write("m/1/model")
+    stepped.settle()
+    assert stepped.default("a_outer") == 1
+    stepped.do(stepped.manager.unload("m", by="test"))
+    assert "is not available" in str(refusal(stepped, "a_outer"))
 
 
-def test_an_ensemble_may_not_contain_itself(house: House) -> None:
-    ensemble(house, "a", "b")
-    ensemble(house, "b", "a")
-    ensemble(house, "self", "self")
-    house.settle()
-    assert "circle: a → b → a" in str(refusal(house, "a"))
-    assert "circle: self → self" in str(refusal(house, "self"))
-    assert house.manager.ready()
+def test_an_ensemble_may_not_contain_itself(stepped: SteppedManager) -> None:
+    ensemble(stepped, "a", "b")
+    ensemble(stepped, "b", "a")
+    ensemble(stepped, "self", "self")
+    stepped.settle()
+    assert "circle: a → b → a" in str(refusal(stepped, "a"))
+    assert "circle: self → self" in str(refusal(stepped, "self"))
+    assert stepped.manager.ready()
     with pytest.raises(Conflict, match="circle"):
-        house.do(house.manager.load("a", by="test"))
+        stepped.do(stepped.manager.load("a", by="test"))
 
 
-def test_a_step_with_a_version_needs_that_version(house: House) -> None:
-    ensemble(house, "e", "m", version=1)
-    (house.root / "m").mkdir()
-    house.write("m/2/model")
-    house.settle()
-    assert "it has no such version; there is 2" in str(refusal(house, "e"))
-    house.write("m/1/model")
-    house.settle()
-    assert "is not available" in str(refusal(house, "e")), "on disk, but not what the policy wants"
-    house.do(house.manager.load("m", 1, by="test"))
-    assert house.default("e") == 1
+def test_a_step_with_a_version_needs_that_version(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m", version=1)
+    (stepped.root / "m").mkdir()
+    stepped.write("m/2/model")
+    stepped.settle()
+    assert "it has no such version; there is 2" in str(refusal(stepped, "e"))
+    stepped.write("m/1/model")
+    stepped.settle()
+    assert "is not available" in str(refusal(stepped, "e")), "on disk, but not what the policy wants"
+    stepped.do(stepped.manager.load("m", 1, by="test"))
+    assert stepped.default("e") == 1
 
 
-def test_signatures_that_do_not_fit_are_reported(house: House) -> None:
-    ensemble(house, "e", "m", dtype="TYPE_INT64")
-    house.write("m/1/model")
-    house.settle()
-    assert "output 'y' is declared as INT64 [-1], step 1 (model 'm') gives FP32 [-1]" in str(refusal(house, "e"))
-    ensemble(house, "e", "m")
-    house.settle()
-    assert house.default("e") == 1
+def test_signatures_that_do_not_fit_are_reported(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m", dtype="TYPE_INT64")
+    stepped.write("m/1/model")
+    stepped.settle()
+    assert "output 'y' is declared as INT64 [-1], step 1 (model 'm') gives FP32 [-1]" in str(refusal(stepped, "e"))
+    ensemble(stepped, "e", "m")
+    stepped.settle()
+    assert stepped.default("e") == 1
 
 
 def test_explicit_mode_loads_the_models_of_a_named_ensemble(tmp_path: Path) -> None:
-    house = House(tmp_path / "models", repository={"mode": "explicit", "load": ("e",)})
-    ensemble(house, "e", "m")
-    house.write("m/1/model")
-    house.write("other/1/model")
-    house.settle()
-    assert house.default("e") == house.default("m") == 1
+    stepped = SteppedManager(tmp_path / "models", repository={"mode": "explicit", "load": ("e",)})
+    ensemble(stepped, "e", "m")
+    stepped.write("m/1/model")
+    stepped.write("other/1/model")
+    stepped.settle()
+    assert stepped.default("e") == stepped.default("m") == 1
     with pytest.raises(ServingError):
-        house.manager.acquire("other")
+        stepped.manager.acquire("other")
 
 
-def test_stop_ends_everything(house: House) -> None:
-    ensemble(house, "e", "m")
-    house.write("m/1/model")
-    house.settle()
-    house.manager.begin_stop(1.0)
-    house.run()
-    assert house.version(1, "e").state is State.END
-    assert {name for name, _, _ in house.loader.unloads} == {"m", "e"}
+def test_stop_ends_everything(stepped: SteppedManager) -> None:
+    ensemble(stepped, "e", "m")
+    stepped.write("m/1/model")
+    stepped.settle()
+    stepped.manager.begin_stop(1.0)
+    stepped.run()
+    assert stepped.version(1, "e").state is State.END
+    assert {name for name, _, _ in stepped.loader.unloads} == {"m", "e"}
 
 
 class ComposingLoader(FakeLoader):
@@ -211,15 +211,15 @@ class ComposingLoader(FakeLoader):
 
 
 @pytest.fixture
-def real(house: House) -> House:
-    """A house whose ensembles are real ones."""
+def real(stepped: SteppedManager) -> SteppedManager:
+    """A stepped whose ensembles are real ones."""
     loader = ComposingLoader()
-    loader.acquire = house.manager.acquire
-    house.loader = house.manager._loader = house.manager._reconciler._transitions._runner._loader = loader
-    return house
+    loader.acquire = stepped.manager.acquire
+    stepped.loader = stepped.manager._loader = stepped.manager._reconciler._transitions._runner._loader = loader
+    return stepped
 
 
-def test_settings_that_do_not_fit_keep_the_served_ensemble(real: House) -> None:
+def test_settings_that_do_not_fit_keep_the_served_ensemble(real: SteppedManager) -> None:
     ensemble(real, "e", "m")
     real.write("m/1/model")
     real.settle()
@@ -240,7 +240,7 @@ def test_settings_that_do_not_fit_keep_the_served_ensemble(real: House) -> None:
     assert real.version(1, "e").error == ""
 
 
-def test_a_served_ensemble_depends_on_the_models_with_which_it_was_loaded(real: House) -> None:
+def test_a_served_ensemble_depends_on_the_models_with_which_it_was_loaded(real: SteppedManager) -> None:
     ensemble(real, "e", "m")
     real.write("m/1/model")
     real.settle()
@@ -252,7 +252,7 @@ def test_a_served_ensemble_depends_on_the_models_with_which_it_was_loaded(real: 
     assert "nobody" in real.version(1, "e").error
 
 
-def test_an_ensemble_in_model_yaml(real: House) -> None:
+def test_an_ensemble_in_model_yaml(real: SteppedManager) -> None:
     real.write("m/1/model")
     real.write("e/1/.keep", "")
     real.write(

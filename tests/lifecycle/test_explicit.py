@@ -6,89 +6,89 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from support.lifecycle import House
+from support.lifecycle import SteppedManager
 
 from inferd.server.errors import NotFound
 
 
 @pytest.fixture
-def house(make_house: Callable[..., House]) -> House:
-    return make_house(repository={"mode": "explicit", "load": ("named",)})
+def stepped(make_stepped: Callable[..., SteppedManager]) -> SteppedManager:
+    return make_stepped(repository={"mode": "explicit", "load": ("named",)})
 
 
-def test_only_named_models_are_loaded(house: House) -> None:
-    house.write("named/1/model", "n")
-    house.write("m/1/model", "one")
-    house.see()
-    assert house.serves("named") == {1: "n"}
-    assert house.serves("m") == {}
+def test_only_named_models_are_loaded(stepped: SteppedManager) -> None:
+    stepped.write("named/1/model", "n")
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    assert stepped.serves("named") == {1: "n"}
+    assert stepped.serves("m") == {}
     with pytest.raises(NotFound):
-        house.manager.acquire("m")
-    assert house.manager.ready()
-    assert house.version(1).notes == ("on disk, not served: explicit mode, and nobody asked for it",)
+        stepped.manager.acquire("m")
+    assert stepped.manager.ready()
+    assert stepped.version(1).notes == ("on disk, not served: explicit mode, and nobody asked for it",)
 
 
-def test_load_and_unload(house: House) -> None:
-    house.write("m/1/model", "one")
-    house.see()
-    status = house.do(house.manager.load("m", by="me"))
+def test_load_and_unload(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    status = stepped.do(stepped.manager.load("m", by="me"))
     assert [(o.kind, o.value) for o in status.overrides] == [("loaded", "")]
-    assert house.serves() == {1: "one"}
-    house.do(house.manager.unload("m", by="me"))
-    assert house.serves() == {}
+    assert stepped.serves() == {1: "one"}
+    stepped.do(stepped.manager.unload("m", by="me"))
+    assert stepped.serves() == {}
 
 
-def test_changes_on_disk_wait_for_the_operator(house: House) -> None:
-    house.write("m/1/model", "one")
-    house.see()
-    house.do(house.manager.load("m", by="me"))
-    house.write("m/2/model", "two")
-    house.write("m/1/model", "one, changed")
-    house.settle()
-    assert house.serves() == {1: "one"}
-    shutil.rmtree(house.root / "m/1")
-    house.settle()
-    assert house.serves() == {1: "one"}
-    house.do(house.manager.load("m", by="me"))
-    assert house.serves() == {2: "two"}
+def test_changes_on_disk_wait_for_the_operator(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    stepped.do(stepped.manager.load("m", by="me"))
+    stepped.write("m/2/model", "two")
+    stepped.write("m/1/model", "one, changed")
+    stepped.settle()
+    assert stepped.serves() == {1: "one"}
+    shutil.rmtree(stepped.root / "m/1")
+    stepped.settle()
+    assert stepped.serves() == {1: "one"}
+    stepped.do(stepped.manager.load("m", by="me"))
+    assert stepped.serves() == {2: "two"}
 
 
-def test_a_deleted_model_stays_until_it_is_unloaded(house: House) -> None:
-    house.write("m/1/model", "one")
-    house.see()
-    house.do(house.manager.load("m", by="me"))
-    shutil.rmtree(house.root / "m")
-    house.settle()
-    house.settle()
-    assert house.serves() == {1: "one"}
-    house.do(house.manager.unload("m", by="me"))
-    house.settle()
-    assert house.serves() == {}
+def test_a_deleted_model_stays_until_it_is_unloaded(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    stepped.do(stepped.manager.load("m", by="me"))
+    shutil.rmtree(stepped.root / "m")
+    stepped.settle()
+    stepped.settle()
+    assert stepped.serves() == {1: "one"}
+    stepped.do(stepped.manager.unload("m", by="me"))
+    stepped.settle()
+    assert stepped.serves() == {}
 
 
-def test_one_version(house: House) -> None:
-    house.write("m/1/model", "one")
-    house.write("m/2/model", "two")
-    house.see()
-    house.do(house.manager.load("m", 1, by="me"))
-    assert house.serves() == {1: "one"}
+def test_one_version(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "one")
+    stepped.write("m/2/model", "two")
+    stepped.see()
+    stepped.do(stepped.manager.load("m", 1, by="me"))
+    assert stepped.serves() == {1: "one"}
 
 
-def test_a_failed_load_is_tried_again_with_repaired_files(house: House) -> None:
-    house.write("m/1/model", "bad")
-    house.see()
+def test_a_failed_load_is_tried_again_with_repaired_files(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "bad")
+    stepped.see()
     with pytest.raises(Exception, match="bad"):
-        house.do(house.manager.load("m", by="me"))
-    house.write("m/1/model", "mended")
-    house.settle()
-    assert house.serves() == {1: "mended"}
+        stepped.do(stepped.manager.load("m", by="me"))
+    stepped.write("m/1/model", "mended")
+    stepped.settle()
+    assert stepped.serves() == {1: "mended"}
 
 
-def test_star_loads_everything_that_is_there_at_start(make_house: Callable[..., House]) -> None:
-    house = make_house(repository={"mode": "explicit", "load": ("*",)})
-    house.write("a/1/model", "a")
-    house.write("b/1/model", "b")
-    house.see()
-    house.write("c/1/model", "c")
-    house.settle()
-    assert (house.serves("a"), house.serves("b"), house.serves("c")) == ({1: "a"}, {1: "b"}, {})
+def test_star_loads_everything_that_is_there_at_start(make_stepped: Callable[..., SteppedManager]) -> None:
+    stepped = make_stepped(repository={"mode": "explicit", "load": ("*",)})
+    stepped.write("a/1/model", "a")
+    stepped.write("b/1/model", "b")
+    stepped.see()
+    stepped.write("c/1/model", "c")
+    stepped.settle()
+    assert (stepped.serves("a"), stepped.serves("b"), stepped.serves("c")) == ({1: "a"}, {1: "b"}, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from support.lifecycle import House, fake_servable
+from support.lifecycle import SteppedManager, fake_servable
 
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import State
@@ -45,37 +45,37 @@ def test_a_handle_is_a_context_manager() -> None:
     assert servable.handles == 0
 
 
-def test_coinciding_releases_close_once(house: House) -> None:
-    house.write("m/1/model")
-    house.see()
-    handles = [house.manager.acquire("m") for _ in range(2)]
-    house.manager.unload("m", by="me")
-    house.run()
+def test_coinciding_releases_close_once(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model")
+    stepped.see()
+    handles = [stepped.manager.acquire("m") for _ in range(2)]
+    stepped.manager.unload("m", by="me")
+    stepped.run()
     for handle in handles:
         handle.release()
     # A request with an old look at the map tries, fails, and so finds it idle once more.
     assert handles[0].servable.acquire() is None
-    house.run()
-    assert house.loader.unloads == [("m", 1, 1)]
+    stepped.run()
+    assert stepped.loader.unloads == [("m", 1, 1)]
 
 
-def test_a_version_whose_closing_fails_still_ends(house: House) -> None:
-    house.write("m/1/model")
-    house.see()
-    unload = house.loader.unload
+def test_a_version_whose_closing_fails_still_ends(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model")
+    stepped.see()
+    unload = stepped.loader.unload
 
     def fails(servable: Servable) -> None:
         unload(servable)
         raise RuntimeError("the framework's last word")
 
-    house.loader.unload = fails  # type: ignore[method-assign]
-    gone = house.manager.unload("m", by="me")
-    house.run()
+    stepped.loader.unload = fails  # type: ignore[method-assign]
+    gone = stepped.manager.unload("m", by="me")
+    stepped.run()
     assert gone.result(timeout=0).versions[0].state is State.END
-    house.loader.unload = unload  # type: ignore[method-assign]
-    house.manager.load("m", by="me")
-    house.see()
-    assert list(house.serves()) == [1]
+    stepped.loader.unload = unload  # type: ignore[method-assign]
+    stepped.manager.load("m", by="me")
+    stepped.see()
+    assert list(stepped.serves()) == [1]
 
 
 def test_threads_never_lose_count() -> None:
@@ -106,10 +106,10 @@ def test_threads_never_lose_count() -> None:
     assert servable.handles == 0
 
 
-def test_acquire_under_swaps_never_gives_what_is_closed(house: House) -> None:
+def test_acquire_under_swaps_never_gives_what_is_closed(stepped: SteppedManager) -> None:
     """Readers on threads, swaps on this one: every handle that a reader holds is of a servable that is open."""
-    house.write("m/1/model", "0")
-    house.see()
+    stepped.write("m/1/model", "0")
+    stepped.see()
     stop = threading.Event()
     wrong: list[str] = []
     count = [0] * 4
@@ -117,7 +117,7 @@ def test_acquire_under_swaps_never_gives_what_is_closed(house: House) -> None:
     def read(number: int) -> None:
         while not stop.is_set():
             try:
-                handle = house.manager.acquire("m")
+                handle = stepped.manager.acquire("m")
             except Exception as error:
                 wrong.append(f"refused: {error}")
                 return
@@ -133,15 +133,15 @@ def test_acquire_under_swaps_never_gives_what_is_closed(house: House) -> None:
         for thread in threads:
             thread.start()
         for turn in range(1, 40):
-            house.write("m/1/model", str(turn))
-            house.settle()
+            stepped.write("m/1/model", str(turn))
+            stepped.settle()
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         sys.setswitchinterval(interval)
-    house.run()
+    stepped.run()
     assert wrong == []
     assert all(count)
-    assert len(house.loader.unloads) == 39
-    assert house.serves() == {1: "39"}
+    assert len(stepped.loader.unloads) == 39
+    assert stepped.serves() == {1: "39"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.lifecycle import FakeLoader, House
+from support.lifecycle import FakeLoader, SteppedManager
 
 from inferd.server.errors import Unavailable
 from inferd.server.lifecycle.loading.cancellation import Cancellation
@@ -24,7 +24,7 @@ from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ModelStatus, ServableId, State
 
 
-class Stepped(Mailbox):
+class WatchedMailbox(Mailbox):
     """Calls `at_step` before each of its steps and after the last one, with what it is."""
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Stepped(Mailbox):
         return object.__getattribute__(self, name)
 
 
-class Ending(House):
-    """A house whose manager ends on the test's thread. `stepped` is its mailbox."""
+class Ending(SteppedManager):
+    """A stepped whose manager ends on the test's thread. `mailbox` is the manager's."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, barrier: ActivationBarrier | None = None) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("inferd.server.lifecycle.manager.Mailbox", Stepped)
+            patch.setattr("inferd.server.lifecycle.manager.Mailbox", WatchedMailbox)
             super().__init__(root, barrier)
-        self.stepped: Any = self.manager._mailbox
+        self.mailbox: Any = self.manager._mailbox
         self.write("m/1/model", "one")
         self.settle()
         self.manager._reconciler._transitions._unloader._spawn = lambda name, job: job()
@@ -63,7 +63,7 @@ def make_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 def steps(ending: Ending) -> list[str]:
     seen: list[str] = []
-    ending.stepped.at_step = seen.append
+    ending.mailbox.at_step = seen.append
     ending.end()
     return seen
 
@@ -83,7 +83,7 @@ def test_a_request_is_answered_at_every_step_of_the_stop(make_ending: Callable[.
                 asked.append(ending.manager.unload("m", by="me"))
             left[0] -= 1
 
-        ending.stepped.at_step = ask
+        ending.mailbox.at_step = ask
         ending.end()
         if not asked:
             ask("after the end")
@@ -99,34 +99,34 @@ def test_a_request_is_answered_when_another_event_fails_in_the_last_turn(make_en
 
     def ask(step: str) -> None:
         if step == "close" and not asked:
-            ending.stepped._closed = False  # the grace is over, and jobs are left
-            ending.stepped.post(LoadFailed(ServableId("nobody", 1), 1, "no such load"))
+            ending.mailbox._closed = False  # the grace is over, and jobs are left
+            ending.mailbox.post(LoadFailed(ServableId("nobody", 1), 1, "no such load"))
             asked.append(ending.manager.unload("m", by="me"))
 
-    ending.stepped.at_step = ask
+    ending.mailbox.at_step = ask
     ending.end()
     with pytest.raises(Unavailable, match="shutting down"):
         asked[0].result(0)
 
 
-def test_requests_to_a_manager_that_never_started_are_answered(house: House) -> None:
-    waiting = house.manager.load("m", by="me")
-    house.manager.stop(0.0)
+def test_requests_to_a_manager_that_never_started_are_answered(stepped: SteppedManager) -> None:
+    waiting = stepped.manager.load("m", by="me")
+    stepped.manager.stop(0.0)
     with pytest.raises(Unavailable, match="shutting down"):
         waiting.result(0)
-    house.manager.stop(0.0)
+    stepped.manager.stop(0.0)
     with pytest.raises(Unavailable, match="shutting down"):
-        house.manager.load("m", by="me").result(0)
+        stepped.manager.load("m", by="me").result(0)
 
 
-def test_after_a_stop_nothing_is_started(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_stop_nothing_is_started(stepped: SteppedManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM may come before the server has come as far as that."""
     started: list[object] = []
-    monkeypatch.setattr(house.source, "start", started.append)
-    house.manager.stop(0.0)
-    house.manager.start()
+    monkeypatch.setattr(stepped.source, "start", started.append)
+    stepped.manager.stop(0.0)
+    stepped.manager.start()
     assert not started
-    assert house.manager._thread is None
+    assert stepped.manager._thread is None
 
 
 class Careless(FakeLoader):
@@ -154,7 +154,7 @@ def test_a_version_loaded_after_the_stop_is_closed(make_ending: Callable[..., En
             if left[0] == -1:
                 load()
 
-        ending.stepped.at_step = finish
+        ending.mailbox.at_step = finish
         ending.end()
         if left[0] >= 0:
             load()
@@ -186,13 +186,15 @@ def test_a_version_that_waits_for_the_barrier_is_closed_before_the_end(make_endi
     assert barrier.withdrawn == 1
 
 
-def test_servables_are_closed_even_when_no_thread_can_be_started(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servables_are_closed_even_when_no_thread_can_be_started(
+    stepped: SteppedManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(thread: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    house.write("m/1/model", "one")
-    house.settle()
-    house.manager._reconciler._transitions._unloader._spawn = spawn
+    stepped.write("m/1/model", "one")
+    stepped.settle()
+    stepped.manager._reconciler._transitions._unloader._spawn = spawn
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert house.do(house.manager.unload("m", by="me")).versions[0].state is State.END
-    assert house.loader.unloads == [("m", 1, 1)]
+    assert stepped.do(stepped.manager.unload("m", by="me")).versions[0].state is State.END
+    assert stepped.loader.unloads == [("m", 1, 1)]

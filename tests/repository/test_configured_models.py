@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.lifecycle import House
+from support.lifecycle import SteppedManager
 
 from inferd.server.compat.model_server_config import ModelEntry, parse_models
 from inferd.server.config.errors import ConfigError
@@ -52,13 +52,13 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serving(make_house: Callable[..., House], base: Path) -> House:
+def serving(make_stepped: Callable[..., SteppedManager], base: Path) -> SteppedManager:
     """Serves version 1 of the model m from its base path."""
     publish(base, 1, "one")
-    house = make_house(repository={"models": {"m": str(base)}})
-    house.see()
-    assert house.serves() == {1: "one"}
-    return house
+    stepped = make_stepped(repository={"models": {"m": str(base)}})
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
+    return stepped
 
 
 def test_a_models_file_is_parsed() -> None:
@@ -107,12 +107,12 @@ def test_a_wrong_models_file_is_refused_with_what_was_expected(text: str, expect
     assert str(refused.value).startswith("models.config")
 
 
-def test_a_missing_models_file_is_named(make_house: Callable[..., House]) -> None:
+def test_a_missing_models_file_is_named(make_stepped: Callable[..., SteppedManager]) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.config: expected a readable file"):
-        make_house(repository={"models_file": "nowhere.config"})
+        make_stepped(repository={"models_file": "nowhere.config"})
 
 
-def test_a_base_path_is_served_and_followed(serving: House, base: Path) -> None:
+def test_a_base_path_is_served_and_followed(serving: SteppedManager, base: Path) -> None:
     publish(base, 2, "two")
     serving.settle()
     assert serving.serves() == {2: "two"}
@@ -122,27 +122,27 @@ def test_a_base_path_is_served_and_followed(serving: House, base: Path) -> None:
 
 
 def test_the_models_file_overrides_the_model_yaml_of_a_base_path(
-    make_house: Callable[..., House], base: Path, tmp_path: Path
+    make_stepped: Callable[..., SteppedManager], base: Path, tmp_path: Path
 ) -> None:
     for version in (1, 2, 3):
         publish(base, version)
     (base / "model.yaml").write_text("version_policy: {all: true}\nlabels: {new: 1}")
-    house = make_house(repository={"models": {"m": str(base)}})
-    house.see()
-    assert sorted(house.serves()) == [1, 2, 3]
+    stepped = make_stepped(repository={"models": {"m": str(base)}})
+    stepped.see()
+    assert sorted(stepped.serves()) == [1, 2, 3]
     file = tmp_path / "models.config"
     file.write_text(
         f'model_config_list {{ config {{ name: "m" base_path: "{base}" model_version_policy {{ latest '
         "{ num_versions: 2 } } version_labels { key: 'new' value: 3 } } }"
     )
-    house = make_house(repository={"models_file": str(file)})
-    house.see()
-    assert sorted(house.serves()) == [2, 3]
-    assert house.status().labels == {"new": 3}
+    stepped = make_stepped(repository={"models_file": str(file)})
+    stepped.see()
+    assert sorted(stepped.serves()) == [2, 3]
+    assert stepped.status().labels == {"new": 3}
 
 
 def test_one_base_path_under_two_names_has_the_settings_of_each(
-    make_house: Callable[..., House], base: Path, tmp_path: Path
+    make_stepped: Callable[..., SteppedManager], base: Path, tmp_path: Path
 ) -> None:
     for version in (1, 2, 3):
         publish(base, version)
@@ -152,14 +152,14 @@ def test_one_base_path_under_two_names_has_the_settings_of_each(
         f'model_config_list {{ config {{ name: "m" base_path: "{base}" }} '
         f'config {{ name: "fixed" base_path: "{base}" {only} }} }}'
     )
-    house = make_house(repository={"models_file": str(file)})
-    house.see()
-    assert sorted(house.serves()) == [3]
-    assert sorted(house.serves("fixed")) == [1]
-    assert (house.status().labels, house.status("fixed").labels) == ({}, {"old": 1})
+    stepped = make_stepped(repository={"models_file": str(file)})
+    stepped.see()
+    assert sorted(stepped.serves()) == [3]
+    assert sorted(stepped.serves("fixed")) == [1]
+    assert (stepped.status().labels, stepped.status("fixed").labels) == ({}, {"old": 1})
 
 
-def test_an_unmounted_base_path_unloads_no_version(serving: House, base: Path) -> None:
+def test_an_unmounted_base_path_unloads_no_version(serving: SteppedManager, base: Path) -> None:
     base.rename(base.with_name("away"))
     serving.settle()
     assert serving.serves() == {1: "one"}
@@ -176,59 +176,65 @@ def test_an_unmounted_base_path_unloads_no_version(serving: House, base: Path) -
     assert len(serving.loader.loads) == 1
 
 
-def test_an_emptied_base_path_unloads_its_versions(serving: House, base: Path) -> None:
+def test_an_emptied_base_path_unloads_its_versions(serving: SteppedManager, base: Path) -> None:
     shutil.rmtree(base / "1")
     serving.settle()
     assert serving.serves() == {}
 
 
-def test_readiness_waits_for_a_base_path_that_does_not_exist_yet(make_house: Callable[..., House], base: Path) -> None:
-    house = make_house(repository={"models": {"m": str(base)}})
-    house.settle()
-    assert not house.manager.ready()
-    assert "cannot be read" in house.status().error
-    assert any(str(base) in error for error in house.manager.repository_errors())
+def test_readiness_waits_for_a_base_path_that_does_not_exist_yet(
+    make_stepped: Callable[..., SteppedManager], base: Path
+) -> None:
+    stepped = make_stepped(repository={"models": {"m": str(base)}})
+    stepped.settle()
+    assert not stepped.manager.ready()
+    assert "cannot be read" in stepped.status().error
+    assert any(str(base) in error for error in stepped.manager.repository_errors())
     publish(base, 1, "one")
-    house.settle()
-    assert house.manager.ready()
-    assert house.serves() == {1: "one"}
+    stepped.settle()
+    assert stepped.manager.ready()
+    assert stepped.serves() == {1: "one"}
 
 
 def test_a_base_path_with_the_name_of_a_model_in_a_root_is_refused_unless_it_is_the_same(
-    make_house: Callable[..., House], base: Path
+    make_stepped: Callable[..., SteppedManager], base: Path
 ) -> None:
     publish(base, 1)
-    house = make_house(repository={"models": {"m": str(base), "n": str(base.parents[1] / "models" / "n")}})
-    house.write("m/1/model")
-    house.write("n/1/model", "same")
-    house.settle()
-    assert "is in two repositories" in house.status().error
-    assert house.serves("n") == {1: "same"}
+    stepped = make_stepped(repository={"models": {"m": str(base), "n": str(base.parents[1] / "models" / "n")}})
+    stepped.write("m/1/model")
+    stepped.write("n/1/model", "same")
+    stepped.settle()
+    assert "is in two repositories" in stepped.status().error
+    assert stepped.serves("n") == {1: "same"}
 
 
-def test_a_repository_given_as_a_base_path_is_refused_with_a_hint(make_house: Callable[..., House], base: Path) -> None:
+def test_a_repository_given_as_a_base_path_is_refused_with_a_hint(
+    make_stepped: Callable[..., SteppedManager], base: Path
+) -> None:
     publish(base, 1)
-    house = make_house(repository={"models": {"m": str(base.parent)}})
-    house.see()
-    assert "it is a repository. Give it as --model-repository" in house.status().error
-    assert str(base) in house.status().error
+    stepped = make_stepped(repository={"models": {"m": str(base.parent)}})
+    stepped.see()
+    assert "it is a repository. Give it as --model-repository" in stepped.status().error
+    assert str(base) in stepped.status().error
 
 
-def test_links_may_not_lead_out_of_a_base_path(make_house: Callable[..., House], base: Path, tmp_path: Path) -> None:
+def test_links_may_not_lead_out_of_a_base_path(
+    make_stepped: Callable[..., SteppedManager], base: Path, tmp_path: Path
+) -> None:
     publish(base, 1)
     secret = tmp_path / "secret"
     secret.write_text("x")
     (base / "1" / "link").symlink_to(secret)
-    house = make_house(repository={"models": {"m": str(base)}})
-    house.settle()
-    assert house.serves() == {}
-    assert "outside the repository" in house.version(1).error
+    stepped = make_stepped(repository={"models": {"m": str(base)}})
+    stepped.settle()
+    assert stepped.serves() == {}
+    assert "outside the repository" in stepped.version(1).error
 
 
 # Replacement
 
 
-def test_a_replacement_adds_changes_and_removes(serving: House, base: Path, tmp_path: Path) -> None:
+def test_a_replacement_adds_changes_and_removes(serving: SteppedManager, base: Path, tmp_path: Path) -> None:
     other = publish(tmp_path / "other", 7, "seven")
     publish(base, 2, "two")
     serving.settle()
@@ -250,7 +256,7 @@ def test_a_replacement_adds_changes_and_removes(serving: House, base: Path, tmp_
     assert serving.manager.replace_configured_models({"n": named(other)}, by="test") == ()
 
 
-def test_removing_a_model_ends_with_its_last_request(serving: House) -> None:
+def test_removing_a_model_ends_with_its_last_request(serving: SteppedManager) -> None:
     handle = serving.manager.acquire("m")
     (gone,) = serving.manager.replace_configured_models({}, by="test")
     serving.settle()
@@ -260,7 +266,7 @@ def test_removing_a_model_ends_with_its_last_request(serving: House) -> None:
     assert gone.done()
 
 
-def test_a_model_that_fails_is_reported_and_loaded_when_it_is_repaired(serving: House, tmp_path: Path) -> None:
+def test_a_model_that_fails_is_reported_and_loaded_when_it_is_repaired(serving: SteppedManager, tmp_path: Path) -> None:
     bad = publish(tmp_path / "bad", 1, "bad")
     (future,) = serving.manager.replace_configured_models(
         {**serving.manager.configured_models, "n": named(bad)}, by="test"
@@ -272,7 +278,7 @@ def test_a_model_that_fails_is_reported_and_loaded_when_it_is_repaired(serving: 
     assert serving.serves("n") == {1: "good again"}
 
 
-def test_a_missing_base_path_is_a_conflict(serving: House, tmp_path: Path) -> None:
+def test_a_missing_base_path_is_a_conflict(serving: SteppedManager, tmp_path: Path) -> None:
     (future,) = serving.manager.replace_configured_models(
         {**serving.manager.configured_models, "n": named(tmp_path / "nowhere")}, by="test"
     )
@@ -282,7 +288,7 @@ def test_a_missing_base_path_is_a_conflict(serving: House, tmp_path: Path) -> No
     assert serving.manager.ready()
 
 
-def test_overrides_of_a_changed_model_are_dropped(serving: House, base: Path) -> None:
+def test_overrides_of_a_changed_model_are_dropped(serving: SteppedManager, base: Path) -> None:
     serving.do(serving.manager.set_label("m", "stable", 1, by="operator"))
     serving.do(serving.manager.unload("m", by="operator"))
     (future,) = serving.manager.replace_configured_models({"m": named(base, None, canary=1)}, by="test")
@@ -292,7 +298,7 @@ def test_overrides_of_a_changed_model_are_dropped(serving: House, base: Path) ->
     assert serving.status().overrides == ()
 
 
-def test_another_base_path_replaces_the_content(serving: House, tmp_path: Path) -> None:
+def test_another_base_path_replaces_the_content(serving: SteppedManager, tmp_path: Path) -> None:
     other = publish(tmp_path / "other", 1, "other")
     (future,) = serving.manager.replace_configured_models({"m": named(other)}, by="test")
     serving.do(future)
@@ -300,32 +306,34 @@ def test_another_base_path_replaces_the_content(serving: House, tmp_path: Path) 
     assert serving.serves() == {1: "other"}
 
 
-def test_explicit_mode_loads_and_unloads_by_replacement(make_house: Callable[..., House], base: Path) -> None:
+def test_explicit_mode_loads_and_unloads_by_replacement(
+    make_stepped: Callable[..., SteppedManager], base: Path
+) -> None:
     publish(base, 1, "one")
-    house = make_house(repository={"mode": "explicit"})
-    house.see()
-    (future,) = house.manager.replace_configured_models({"m": named(base)}, by="test")
-    house.do(future)
-    assert house.serves() == {1: "one"}
+    stepped = make_stepped(repository={"mode": "explicit"})
+    stepped.see()
+    (future,) = stepped.manager.replace_configured_models({"m": named(base)}, by="test")
+    stepped.do(future)
+    assert stepped.serves() == {1: "one"}
     publish(base, 2, "two")
-    house.settle()
-    assert house.serves() == {1: "one"}
-    (future,) = house.manager.replace_configured_models({}, by="test")
-    house.do(future)
+    stepped.settle()
+    assert stepped.serves() == {1: "one"}
+    (future,) = stepped.manager.replace_configured_models({}, by="test")
+    stepped.do(future)
     with pytest.raises(NotFound):
-        house.manager.acquire("m")
+        stepped.manager.acquire("m")
 
 
 def test_explicit_mode_with_load_star_serves_the_versions_of_the_first_scan(
-    make_house: Callable[..., House], base: Path
+    make_stepped: Callable[..., SteppedManager], base: Path
 ) -> None:
     publish(base, 1, "one")
-    house = make_house(repository={"mode": "explicit", "load": ["*"], "models": {"m": str(base)}})
-    house.see()
-    assert house.serves() == {1: "one"}
+    stepped = make_stepped(repository={"mode": "explicit", "load": ["*"], "models": {"m": str(base)}})
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
     publish(base, 2, "two")
-    house.settle()
-    assert house.serves() == {1: "one"}
+    stepped.settle()
+    assert stepped.serves() == {1: "one"}
 
 
 # A file that is followed
@@ -343,56 +351,58 @@ def file(base: Path, tmp_path: Path) -> Path:
 
 
 def test_changes_of_a_followed_file_are_applied(
-    make_house: Callable[..., House], base: Path, file: Path, tmp_path: Path
+    make_stepped: Callable[..., SteppedManager], base: Path, file: Path, tmp_path: Path
 ) -> None:
     publish(base, 1, "one")
     other = publish(tmp_path / "other", 1, "other")
     kept = publish(tmp_path / "kept", 1, "kept")
-    house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0, "models": {"kept": str(kept)}})
-    house.see()
-    followed = FollowedFile(file, 1.0, fixed_models(house.config), house.manager)
-    requested = house.source.requested
+    stepped = make_stepped(
+        repository={"models_file": str(file), "models_file_poll": 1.0, "models": {"kept": str(kept)}}
+    )
+    stepped.see()
+    followed = FollowedFile(file, 1.0, fixed_models(stepped.config), stepped.manager)
+    requested = stepped.source.requested
     followed.check()
-    assert house.source.requested == requested
+    assert stepped.source.requested == requested
     file.write_text("model_config_list {")
     followed.check()
-    house.see()
-    assert house.serves() == {1: "one"}
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
     file.unlink()
     followed.check()
-    house.see()
-    assert house.serves() == {1: "one"}
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
     file.write_text(entry(other, "n"))
     followed.check()
-    house.settle()
-    assert house.serves("n") == {1: "other"}
-    assert house.serves("kept") == {1: "kept"}
+    stepped.settle()
+    assert stepped.serves("n") == {1: "other"}
+    assert stepped.serves("kept") == {1: "kept"}
     with pytest.raises(NotFound):
-        house.manager.acquire("m")
-    house.manager.replace_configured_models({}, by="a request")
+        stepped.manager.acquire("m")
+    stepped.manager.replace_configured_models({}, by="a request")
     followed.check()  # the file has not changed, so what the request has set stays
-    assert dict(house.manager.configured_models) == {}
+    assert dict(stepped.manager.configured_models) == {}
 
 
 def test_a_reload_before_the_first_check_of_the_file_is_kept(
-    make_house: Callable[..., House], base: Path, file: Path
+    make_stepped: Callable[..., SteppedManager], base: Path, file: Path
 ) -> None:
-    house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
-    followed = FollowedFile(file, 1.0, {}, house.manager)
-    house.manager.replace_configured_models({}, by="a request")
+    stepped = make_stepped(repository={"models_file": str(file), "models_file_poll": 1.0})
+    followed = FollowedFile(file, 1.0, {}, stepped.manager)
+    stepped.manager.replace_configured_models({}, by="a request")
     followed.check()
-    assert dict(house.manager.configured_models) == {}
+    assert dict(stepped.manager.configured_models) == {}
 
 
 def test_a_worker_that_starts_after_a_reload_does_not_undo_it(
-    make_house: Callable[..., House], base: Path, file: Path
+    make_stepped: Callable[..., SteppedManager], base: Path, file: Path
 ) -> None:
     """The worker starts with the models of the reload, and finds the file as it was before."""
-    house = make_house(repository={"models_file": str(file), "models_file_poll": 1.0})
-    house.manager.replace_configured_models({}, by="a request")
-    followed = FollowedFile(file, 1.0, {}, house.manager, known=True)
+    stepped = make_stepped(repository={"models_file": str(file), "models_file_poll": 1.0})
+    stepped.manager.replace_configured_models({}, by="a request")
+    followed = FollowedFile(file, 1.0, {}, stepped.manager, known=True)
     followed.check()
-    assert dict(house.manager.configured_models) == {}
+    assert dict(stepped.manager.configured_models) == {}
     file.write_text(entry(base, "later"))
     followed.check()
-    assert list(house.manager.configured_models) == ["later"]
+    assert list(stepped.manager.configured_models) == ["later"]

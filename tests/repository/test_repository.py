@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.disk import Disk, ready
-from support.lifecycle import House
+from support.lifecycle import SteppedManager
 
 
 def test_which_directories_are_models_and_versions(disk: Disk) -> None:
@@ -181,55 +181,55 @@ def test_a_model_whose_name_is_a_number_is_a_model(disk: Disk) -> None:
     assert ready(disk.model("42")) == [1]
 
 
-def test_a_configmap_swaps_its_data_without_a_reload_when_the_content_is_the_same(house: House) -> None:
+def test_a_configmap_swaps_its_data_without_a_reload_when_the_content_is_the_same(stepped: SteppedManager) -> None:
     def publish(stamp: str, text: str) -> None:
-        data = house.root / "m/1" / stamp
+        data = stepped.root / "m/1" / stamp
         data.mkdir(parents=True)
         (data / "model").write_text(text)
-        link = house.root / "m/1/..data_tmp"
+        link = stepped.root / "m/1/..data_tmp"
         link.symlink_to(stamp)
-        os.replace(link, house.root / "m/1/..data")
+        os.replace(link, stepped.root / "m/1/..data")
 
     publish("..2026_01", "one")
-    (house.root / "m/1/model").symlink_to("..data/model")
-    house.see()
-    assert house.serves() == {1: "one"}
+    (stepped.root / "m/1/model").symlink_to("..data/model")
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
     publish("..2026_02", "one")
-    house.settle()
-    assert len(house.loader.loads) == 1
+    stepped.settle()
+    assert len(stepped.loader.loads) == 1
     publish("..2026_03", "two")
-    shutil.rmtree(house.root / "m/1/..2026_01")
-    house.settle()
-    assert house.serves() == {1: "two"}
+    shutil.rmtree(stepped.root / "m/1/..2026_01")
+    stepped.settle()
+    assert stepped.serves() == {1: "two"}
 
 
-def test_names_that_are_not_utf8_do_not_disturb_other_models(house: House) -> None:
+def test_names_that_are_not_utf8_do_not_disturb_other_models(stepped: SteppedManager) -> None:
     odd = os.fsdecode(b"caf\xe9")
-    house.write("m/1/model", "one")
-    house.write(f"m/1/{odd}", "x")
-    house.write(f"{odd}/1/model", "x")
-    house.write(f"held/1/{odd}.part", "x")
-    house.see()
-    assert [model.name for model in house.manager.models()] == ["held", "m"]
-    assert "caf\\udce9.part" in " ".join(house.version(1, "held").notes)
-    (house.root / "m/1/model").touch()
-    house.settle()
-    assert len(house.loader.loads) == 1
+    stepped.write("m/1/model", "one")
+    stepped.write(f"m/1/{odd}", "x")
+    stepped.write(f"{odd}/1/model", "x")
+    stepped.write(f"held/1/{odd}.part", "x")
+    stepped.see()
+    assert [model.name for model in stepped.manager.models()] == ["held", "m"]
+    assert "caf\\udce9.part" in " ".join(stepped.version(1, "held").notes)
+    (stepped.root / "m/1/model").touch()
+    stepped.settle()
+    assert len(stepped.loader.loads) == 1
 
 
-def test_missing_versions_of_a_policy_or_pin_are_named(house: House) -> None:
-    house.write("m/model.yaml", "version_policy: {specific: [1, 5]}")
-    house.write("m/1/model")
-    house.write("m/2/model")
-    house.see()
-    assert house.status().error == "not on disk: version 5, which version_policy.specific asks for"
-    house.do(house.manager.rollback("m", 2, by="me"))
-    shutil.rmtree(house.root / "m/2")
-    house.settle()
-    assert house.status().error == "not on disk: version 2, which an operator's pin asks for"
+def test_missing_versions_of_a_policy_or_pin_are_named(stepped: SteppedManager) -> None:
+    stepped.write("m/model.yaml", "version_policy: {specific: [1, 5]}")
+    stepped.write("m/1/model")
+    stepped.write("m/2/model")
+    stepped.see()
+    assert stepped.status().error == "not on disk: version 5, which version_policy.specific asks for"
+    stepped.do(stepped.manager.rollback("m", 2, by="me"))
+    shutil.rmtree(stepped.root / "m/2")
+    stepped.settle()
+    assert stepped.status().error == "not on disk: version 2, which an operator's pin asks for"
 
 
-def test_long_errors_are_truncated(house: House) -> None:
-    house.write("m/1/model", "bad" * 10_000)
-    house.see()
-    assert len(house.version(1).error) == 2000
+def test_long_errors_are_truncated(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "bad" * 10_000)
+    stepped.see()
+    assert len(stepped.version(1).error) == 2000

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.disk import Disk, ready
-from support.lifecycle import House
+from support.lifecycle import SteppedManager
 
 
 def test_a_model_in_two_roots_is_refused(tmp_path: Path) -> None:
@@ -85,30 +85,34 @@ def test_a_root_that_does_not_exist_yet_is_reported(tmp_path: Path) -> None:
     assert disk.scan().complete
 
 
-def test_an_unreadable_root_does_not_disturb_the_other(tmp_path: Path, make_house: Callable[..., House]) -> None:
-    house = make_house(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "absent"))})
-    house.write("m/1/model", "one")
-    house.see()
-    assert house.serves() == {1: "one"}
-    assert not house.manager.ready(), "the content of the other root is not known yet"
+def test_an_unreadable_root_does_not_disturb_the_other(
+    tmp_path: Path, make_stepped: Callable[..., SteppedManager]
+) -> None:
+    stepped = make_stepped(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "absent"))})
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
+    assert not stepped.manager.ready(), "the content of the other root is not known yet"
     (tmp_path / "absent").mkdir()
-    house.see()
-    assert house.manager.ready()
+    stepped.see()
+    assert stepped.manager.ready()
 
 
-def test_two_roots_with_one_name_keep_what_was_served_first(tmp_path: Path, make_house: Callable[..., House]) -> None:
-    house = make_house(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "second"))})
+def test_two_roots_with_one_name_keep_what_was_served_first(
+    tmp_path: Path, make_stepped: Callable[..., SteppedManager]
+) -> None:
+    stepped = make_stepped(repository={"roots": (str(tmp_path / "models"), str(tmp_path / "second"))})
     (tmp_path / "second").mkdir()
-    house.write("m/1/model", "one")
-    house.see()
-    house.write("../second/m/1/model", "else")
-    house.settle()
-    assert house.serves() == {1: "one"}
-    assert "two repositories" in house.status().error
-    shutil.rmtree(house.root / "m")
-    house.settle()
-    assert house.serves() == {1: "else"}
-    assert house.status().error == ""
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    stepped.write("../second/m/1/model", "else")
+    stepped.settle()
+    assert stepped.serves() == {1: "one"}
+    assert "two repositories" in stepped.status().error
+    shutil.rmtree(stepped.root / "m")
+    stepped.settle()
+    assert stepped.serves() == {1: "else"}
+    assert stepped.status().error == ""
 
 
 @pytest.fixture
@@ -137,11 +141,11 @@ def test_directories_that_cannot_be_read_are_reported(disk: Disk, locked: Callab
     assert "cannot be read" in listing.models["b"].versions[0].error
 
 
-def test_unreadable_directories_keep_what_is_served(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.write("a/1/model", "a")
-    house.write("b/1/model", "b")
-    house.write("c/1/model", "c")
-    house.see()
+def test_unreadable_directories_keep_what_is_served(stepped: SteppedManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped.write("a/1/model", "a")
+    stepped.write("b/1/model", "b")
+    stepped.write("c/1/model", "c")
+    stepped.see()
     scandir = os.scandir
 
     def failing(path: Any) -> Any:
@@ -151,17 +155,17 @@ def test_unreadable_directories_keep_what_is_served(house: House, monkeypatch: p
 
     monkeypatch.setattr(os, "scandir", failing)
     for _ in range(3):
-        house.settle()
-    assert (house.serves("a"), house.serves("b"), house.serves("c")) == ({1: "a"}, {1: "b"}, {1: "c"})
-    assert "Stale file handle" in house.status("a").error
-    assert "Stale file handle" in house.version(1, "b").error
+        stepped.settle()
+    assert (stepped.serves("a"), stepped.serves("b"), stepped.serves("c")) == ({1: "a"}, {1: "b"}, {1: "c"})
+    assert "Stale file handle" in stepped.status("a").error
+    assert "Stale file handle" in stepped.version(1, "b").error
     monkeypatch.undo()
-    house.settle()
-    assert house.status("a").error == house.version(1, "b").error == ""
-    assert len(house.loader.loads) == 3
+    stepped.settle()
+    assert stepped.status("a").error == stepped.version(1, "b").error == ""
+    assert len(stepped.loader.loads) == 3
 
 
-def test_a_root_swapped_by_git_sync_is_followed(tmp_path: Path, make_house: Callable[..., House]) -> None:
+def test_a_root_swapped_by_git_sync_is_followed(tmp_path: Path, make_stepped: Callable[..., SteppedManager]) -> None:
     def checkout(name: str, text: str, *, versions: int = 1) -> None:
         for number in range(1, versions + 1):
             (tmp_path / name / "m" / str(number)).mkdir(parents=True)
@@ -171,17 +175,17 @@ def test_a_root_swapped_by_git_sync_is_followed(tmp_path: Path, make_house: Call
         os.replace(link, tmp_path / "current")
 
     checkout("abc", "one")
-    house = make_house(repository={"roots": (str(tmp_path / "current"),)})
-    house.see()
-    assert house.serves() == {1: "one"}
+    stepped = make_stepped(repository={"roots": (str(tmp_path / "current"),)})
+    stepped.see()
+    assert stepped.serves() == {1: "one"}
     checkout("def", "one", versions=2)
-    house.settle()
-    assert house.serves() == {2: "one"}
+    stepped.settle()
+    assert stepped.serves() == {2: "one"}
     checkout("aba", "other")
-    house.settle()
-    assert house.serves() == {1: "other"}
+    stepped.settle()
+    assert stepped.serves() == {1: "other"}
     shutil.rmtree(tmp_path / "aba")
     for _ in range(3):
-        house.settle()
-    assert house.serves() == {1: "other"}
-    assert house.manager.repository_errors()
+        stepped.settle()
+    assert stepped.serves() == {1: "other"}
+    assert stepped.manager.repository_errors()

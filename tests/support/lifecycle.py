@@ -162,7 +162,7 @@ class FakeSource:
         self.stopped = True
 
 
-class House:
+class SteppedManager:
     """A manager of a repository on disk that the test steps: it runs on the test's thread, with a fake clock."""
 
     def __init__(self, root: Path, barrier: ActivationBarrier | None = None, **sections: Any) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 from support.disk import Disk
-from support.lifecycle import House
+from support.lifecycle import SteppedManager
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "models")
+def stepped(tmp_path: Path) -> SteppedManager:
+    return SteppedManager(tmp_path / "models")
 
 
 @pytest.fixture
-def make_house(tmp_path: Path) -> Callable[..., House]:
-    def make(**sections: Any) -> House:
-        return House(tmp_path / "models", **sections)
+def make_stepped(tmp_path: Path) -> Callable[..., SteppedManager]:
+    def make(**sections: Any) -> SteppedManager:
+        return SteppedManager(tmp_path / "models", **sections)
 
     return make
 
