@@ -61,7 +61,8 @@ class InvalidInput(BackendError):
 class InstanceLost(BackendError):
     """The instance cannot run any more, and only a new instance can take its place.
 
-    accepted      whether the inputs may have reached the model; a client must not blindly repeat such a request
+    accepted      whether the inputs may have reached the model: then a client repeats the request only for a model
+                  that keeps no state
     retry_after   seconds after which a new instance may be ready; None if that is not known
     """
 
@@ -78,7 +79,7 @@ class TensorSpec:
     name       as in requests and answers
     dtype      element type
     shape      size of each dimension, -1 for a dimension of any size; None if the rank is not fixed either. The batch
-               axis is part of the shape, as dimension 0
+               axis, if there is one, is dimension 0 and part of the shape
     optional   inputs only: a request may leave this input out
     """
 
@@ -92,7 +93,7 @@ class TensorSpec:
 class Signature:
     """One way to call a model.
 
-    name          unique within the model; DEFAULT_SIGNATURE for the usual one
+    name          unique within the model; usually DEFAULT_SIGNATURE for the default one
     inputs        in the order in which they are described to clients
     outputs       in the order in which they are answered
     method_name   TensorFlow Serving's method name, "" where there is none
