@@ -37,6 +37,7 @@ def test_versions_are_numbered_from_one(cli, repository: Path, version: Path):
         assert (done.code, done.out) == (0, f"m:{number} is at {repository}/m/{number}\n")
     (repository / "m" / "0010").mkdir()
     (repository / "m" / "notes").mkdir()
+    (repository / "m" / "٣٠").mkdir()  # digits, but no version to a server
     found = cli("publish", "m", str(version), "-r", str(repository), "--json").json
     assert found == {"model": "m", "version": 11, "path": f"{repository}/m/11", "state": "published"}
     assert tree(repository / "m" / "11") == {"saved_model.pb", "variables", "variables/variables.index"}

@@ -19,7 +19,7 @@ from inferd.server.cli.connection import add_connection, open_client
 from inferd.server.cli.errors import CommandError, usage
 from inferd.server.cli.output import print_json
 from inferd.server.errors import LayoutError
-from inferd.server.repository.layout import MAX_VERSION, PARTIAL_SUFFIXES, is_partial, readable
+from inferd.server.repository.layout import MAX_VERSION, PARTIAL_SUFFIXES, is_partial, readable, version_number
 from inferd.server.repository.tree import read_tree
 
 _FILES = {".onnx": "model.onnx", ".pt": "model.pt", ".pt2": "model.pt2"}
@@ -142,7 +142,7 @@ def _sync(path: Path) -> None:
 def _rename(hidden: Path, parent: Path, version: int | None) -> Path:
     number = version
     for _ in range(100):
-        taken = {int(child.name) for child in parent.iterdir() if child.name.isdecimal()}
+        taken = {found for child in parent.iterdir() if (found := version_number(child.name)) is not None}
         if version is None:
             number = max(taken, default=0) + 1
             if number > MAX_VERSION:
