@@ -76,21 +76,21 @@ def measure() -> Table:
         loop.enter()  # this thread takes the place of the event loop, which gets no calls
         x = np.ones((1, 64), np.float32)
         message = encode_request("tiny", {"x": x})
-        handler, burst = app.table.unary[FakeCall.method], app.table.bursts[FakeCall.method]
+        handler = app.table.unary[FakeCall.method]
         deadline = time.monotonic() + 3600
 
         def alone(turns: int = TURNS) -> None:
             for _ in range(turns):
                 calls = [FakeCall(message, deadline) for _ in range(BATCH)]
                 for call in calls:
-                    handler(call)
+                    handler((call,), time.monotonic())
                 while not all(call.answer for call in calls):
                     loop.turn()
 
         def together(turns: int = TURNS) -> None:
             for _ in range(turns):
                 calls = [FakeCall(message, deadline) for _ in range(BATCH)]
-                burst(calls, time.monotonic())
+                handler(calls, time.monotonic())
                 while not all(call.answer for call in calls):
                     loop.turn()
                 loop.spent = 0.0

@@ -19,7 +19,7 @@ import numpy as np
 
 from inferd.backends.api import Array, Placement, Signature, TensorSpec, Traits
 from inferd.server.config.schema import Batching, Queue
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferenceRequest, callback_request
 from inferd.server.scheduling.scheduler import Scheduler
 from inferd.wire.dtypes import DType
 
@@ -54,14 +54,14 @@ def measure(scheduler: Scheduler, floats: int, in_flight: int, seconds: float) -
     row = np.zeros((1, floats), np.float32)
     done = 0
 
-    def on_done(request: InferRequest) -> None:
+    def on_done(request: InferenceRequest) -> None:
         assert request.error is None
         free.put(None)
 
     wall, cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < seconds:
         free.get()
-        scheduler.submit(InferRequest("f", {"x": row}, on_done, nbytes=row.nbytes))
+        scheduler.submit((callback_request("f", {"x": row}, on_done, nbytes=row.nbytes),))
         done += 1
     for _ in range(in_flight):
         free.get()

@@ -25,15 +25,14 @@ from inferd.server.access.authority import Authority
 from inferd.server.access.call_checks import CallChecks, make_call_checks
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.composition.grpc_methods import build_method_table
-from inferd.server.composition.known_callers import KnownCallers
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Unauthenticated
 from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.service import InferenceService
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.server.observability.events import FIELDS
 from inferd.server.observability.rate_limit import RateLimit
-from inferd.server.protocols.native.predict import NativePredict
 from inferd.tfs.v1 import model_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as pb
 
@@ -350,28 +349,14 @@ def test_a_file_that_cannot_be_used_is_told_at_start(serve):
         serve(config=ServerConfig.model_validate({"auth": {"tokens_file": "gone.yaml"}}))
 
 
-def test_without_credentials_to_check_nothing_stands_before_a_prediction():
-    """Hot calls pass the wall and nothing else when nobody is asked who they are."""
-    config = ServerConfig()
-    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
-    (handler,) = (cell.cell_contents for cell in table.unary[PREDICT].__closure__ or () if callable(cell.cell_contents)
-                  and isinstance(cell.cell_contents, NativePredict))  # fmt: skip
-    assert isinstance(handler._inference._manager, WatchedManager)
-
-
-def test_no_call_takes_a_short_cut_past_the_question_who_calls(keys: Keys, tmp_path: Path):
-    config = guarded_config(tmp_path, keys)
-    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
-    cuts = (*table.bursts.values(), *table.lone.values())
-    assert cuts
-    assert all(isinstance(cut._speech, KnownCallers) for cut in cuts)  # type: ignore[attr-defined]
-
-
-def test_no_call_takes_a_short_cut_past_its_clients_bounds():
-    config = ServerConfig.model_validate({"limits": {"clients": {"rate": 5.0}}})
-    table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
-    assert not table.bursts
-    assert not table.lone
+def test_no_setting_puts_another_handler_before_a_prediction(keys: Keys, tmp_path: Path):
+    """With and without credentials and bounds, all inference methods have the same handler, which takes lists."""
+    limited = ServerConfig.model_validate({"limits": {"clients": {"rate": 5.0}}})
+    for config in (ServerConfig(), limited, guarded_config(tmp_path, keys)):
+        table = build_method_table(WatchedManager(), FakeMetrics(), config, inflight=InflightBounds(config.inflight))
+        (handler,) = {table.unary[path] for path in table.gathered}
+        assert handler.__func__ is InferenceService.handle  # type: ignore[attr-defined]
+        assert PREDICT in table.gathered
 
 
 def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys, tmp_path: Path):

@@ -1,5 +1,5 @@
-"""The short cuts where callers say who they are: for those who are known and may predict, as without credentials; for
-everybody else the usual way, which refuses whom it must."""
+"""Callers who say who they are, on the way of every inference call: those who may predict are answered together as
+without credentials; a refused one leaves its neighbours alone."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def guarded(serve_hot, tmp_path: Path):
 def test_known_callers_are_answered_together_and_alone(guarded, make: Callable[[float], FakeCall]):
     server = guarded(make(0)).server
     calls = [by(MAY, make(n)) for n in range(3)]
-    assert server.burst(*calls) == []
-    assert server.lone(by(MAY, make(3)))
+    assert server.hand_over(*calls) == []
+    assert server.alone(by(MAY, make(3)))
     assert server.model.batches == [3, 1]
 
 
@@ -64,62 +64,71 @@ def test_known_callers_are_answered_together_and_alone(guarded, make: Callable[[
     ],
     ids=["none", "unknown", "another's model", "another scope"],
 )
-def test_who_may_not_is_refused_and_his_neighbours_are_answered(
-    guarded, monkeypatch: pytest.MonkeyPatch, token: str | None, code: Code
+@pytest.mark.parametrize("make", REQUESTS.values(), ids=REQUESTS)
+def test_a_refused_call_leaves_its_group_alone(
+    guarded, monkeypatch: pytest.MonkeyPatch, token: str | None, code: Code, make: Callable[[float], FakeCall]
 ):
-    server = guarded().server
+    server = guarded(make(0)).server
+    server.model.forget()
+    for _ in range(2):  # the second time the caller is known, too
+        intruder = by(token, make(2))
+        calls = [by(MAY, make(1)), intruder, by(MAY, make(3))]
+        assert server.hand_over(*calls) == []
+        assert intruder.failed[0] is code
+        assert (calls[0].message is not None, calls[2].message is not None) == (True, True)
+    assert server.model.batches == [2, 2]
     looks: list[str] = []
-    for _ in range(2):  # the second time he is known, too
-        intruder = by(token, ask(2))
-        calls = [by(MAY, ask(1)), intruder, by(MAY, ask(3))]
-        assert server.burst(*calls) == calls
-        assert intruder.wait().failed[0] is code
-        assert (calls[0].y, calls[2].y) == ([2], [6])
-        alone = by(token, ask(2))
-        with monkeypatch.context() as watched:
-            watched.setattr(server.table.lone[alone.method], "_serving", lambda name, *_: looks.append(name))
-            assert not server.lone(alone)
-        assert not looks  # whether there is such a model
-        server.table.unary[alone.method](alone)
-        assert alone.wait().failed[0] is code
+    acquire = server.manager.acquire
+    monkeypatch.setattr(server.manager, "acquire", lambda name, *rest: (looks.append(name), acquire(name, *rest))[1])
+    alone = by(token, make(2))
+    assert server.alone(alone)
+    assert alone.failed[0] is code
+    assert not looks  # whether there is such a model
     assert server.servable.handles == 0
 
 
-def test_who_comes_for_the_first_time_is_looked_at_alone(guarded):
+def test_nothing_of_a_refused_call_is_decoded(guarded):
+    server = guarded().server
+    call = FakeCall(b"no message at all")
+    assert server.alone(call)
+    assert call.failed[0] is Code.UNAUTHENTICATED
+
+
+def test_certificates_count_as_tokens_do(guarded):
     server = guarded(certificates={"worker.test": {"scopes": ["predict"]}}).server
-    calls = [ask(1), ask(2)]
-    for call in calls:
-        call.names = ("worker.test",)
-    assert server.burst(*calls) == calls
-    assert [call.y for call in calls] == [[2], [4]]
-    again = [ask(1), ask(2)]
-    for call in again:
-        call.names = ("worker.test",)
-    assert server.burst(*again) == []
+    for _ in range(2):
+        calls = [ask(1), ask(2)]
+        for call in calls:
+            call.names = ("worker.test",)
+        assert server.hand_over(*calls) == []
+        assert [call.y for call in calls] == [[2], [4]]
     stranger = ask(1)
     stranger.names = ("stranger.test",)
-    assert server.burst(stranger) == [stranger]
+    server.hand_over(stranger)
     assert stranger.wait().failed[0] is Code.UNAUTHENTICATED
 
 
 def test_without_credentials_where_anybody_may(guarded):
     server = guarded(anonymous={"scopes": ["predict"]}).server
     calls = [ask(1), by(MAY, ask(2))]
-    assert server.burst(*calls) == []
-    assert server.lone(ask(3))
+    assert server.hand_over(*calls) == []
+    assert [call.y for call in calls] == [[2], [4]]
+    assert server.alone(third := ask(3))
+    assert third.y == [6]
     unknown = by("nobody-knows-this-one", ask(4))
-    assert not server.lone(unknown)
+    assert server.alone(unknown)
+    assert unknown.failed[0] is Code.UNAUTHENTICATED
 
 
 def test_a_token_that_was_taken_back_counts_no_more(guarded):
     made = guarded()
     server = made.server
-    assert server.lone(by(MAY, ask(1)))
+    assert server.alone(first := by(MAY, ask(1)))
+    assert first.y == [2]
     write_tokens(made.file, {"other": entry(OTHER, ["predict"], ["other"])})
     server.gate.authority._reload()
     call = by(MAY, ask(1))
-    assert not server.lone(call)
-    assert server.burst(call) == [call]
+    server.hand_over(call)
     assert call.wait().failed[0] is Code.UNAUTHENTICATED
 
 
@@ -127,18 +136,34 @@ def test_a_token_that_has_expired_counts_no_more(guarded, monkeypatch: pytest.Mo
     made = guarded()
     write_tokens(made.file, {"may": entry(MAY, ["predict"], expires="2199-01-01T00:00:00Z")})
     made.server.gate.authority._reload()
-    first = by(MAY, ask(1))
-    assert made.server.burst(first) == [first]
-    assert made.server.burst(by(MAY, ask(1))) == []
+    for _ in range(2):
+        made.server.hand_over(call := by(MAY, ask(1)))
+        assert call.y == [2]
     monkeypatch.setattr(authority_module, "time", lambda: 2**33)
     late = by(MAY, ask(1))
-    assert made.server.burst(late) == [late]
+    made.server.hand_over(late)
     assert late.wait().failed[0] is Code.UNAUTHENTICATED
 
 
 def test_several_authorization_headers_are_none(guarded):
     server = guarded().server
     call = FakeCall(ask(1).request, authorization=f"Bearer {MAY}, Bearer {MAY}")
-    assert not server.lone(call)
-    assert server.burst(call) == [call]
+    server.hand_over(call)
     assert call.wait().failed[0] is Code.UNAUTHENTICATED
+
+
+def test_the_bounds_of_clients_are_charged_call_by_call_and_keep_calls_together(serve_hot):
+    """`limits.clients` costs a look-up: what is within the bounds still shares a batch."""
+    config = ServerConfig.model_validate({"limits": {"clients": {"rate": 0.001, "burst": 21, "concurrency": 3}}})
+    server = serve_hot(config=config)
+    server.trust()  # seventeen calls
+    calls = [ask(n) for n in range(4)]
+    server.hand_over(*calls)
+    assert server.model.batches == [3]  # no more may be under way at once
+    assert [call.message is not None for call in calls] == [True, True, True, False]
+    assert calls[3].failed[0] is Code.RESOURCE_EXHAUSTED
+    again = ask(5)
+    server.hand_over(again)  # the places have been given back, but the rate is used up
+    assert again.failed is not None
+    assert "limits.clients.rate" in again.failed[1]
+    assert server.servable.handles == 0

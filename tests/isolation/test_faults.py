@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.faulty import Fault, ask_for
 from support.loading import ask
+from support.scheduling import submit
 from support.waiting import eventually
 
 from inferd.server.errors import ExecutionFailed, Unavailable
@@ -23,7 +24,7 @@ from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import FIELDS
 from inferd.server.observability.rate_limit import RateLimit
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import callback_request
 
 Load = Any
 
@@ -227,9 +228,9 @@ def test_a_batch_lost_in_a_crash_is_not_run_again(load: Load) -> None:
     """One of the requests has ended the worker; which one is unknown."""
     servable = load("m", batching={"max_queue_delay": "10s", "preferred_batch_size": 3, "max_batch_size": 3})
     done = threading.Semaphore(0)
-    batch = [InferRequest(servable.default_signature, ask_for(fault), lambda r: done.release()) for fault in _THREE]
+    batch = [callback_request(servable.default_signature, ask_for(fault), lambda r: done.release()) for fault in _THREE]
     for request in batch:
-        servable.scheduler.submit(request)
+        submit(servable.scheduler, request)
     for _ in batch:
         assert done.acquire(timeout=30)
     assert [request.batch_rows for request in batch] == [3, 3, 3]
@@ -245,11 +246,11 @@ def test_requests_queued_behind_a_crash_are_refused(load: Load) -> None:
     servable = load("m", batching={"mode": "off"})
     done = threading.Semaphore(0)
     waiting = [
-        InferRequest(servable.default_signature, ask_for(fault), lambda r: done.release())
+        callback_request(servable.default_signature, ask_for(fault), lambda r: done.release())
         for fault in (Fault.CRASH, *[Fault.NONE] * 20)
     ]
     for request in waiting:
-        servable.scheduler.submit(request)
+        submit(servable.scheduler, request)
     for _ in waiting:
         assert done.acquire(timeout=30)
     assert all(isinstance(request.error, Unavailable) for request in waiting)
@@ -260,8 +261,8 @@ def test_a_model_that_hangs_while_it_is_unloaded_ends_with_its_process(
 ) -> None:
     servable = load("m", hang="1h")
     done = threading.Event()
-    request = InferRequest(servable.default_signature, ask_for(Fault.HANG), lambda r: done.set())
-    servable.scheduler.submit(request)
+    request = callback_request(servable.default_signature, ask_for(Fault.HANG), lambda r: done.set())
+    submit(servable.scheduler, request)
     eventually(lambda: request.started_at, "the run has begun")
     monkeypatch.setattr(servable.scheduler, "close", _close_soon(servable))
     loader.unload(servable)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.scheduling import submit
 from support.waiting import eventually
 
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import callback_request
 
 Load = Any
 
@@ -45,13 +46,13 @@ def test_a_large_batch_is_joined_in_shared_memory(load: Load) -> None:
     for _ in range(2):
         done = threading.Semaphore(0)
         batch = [
-            InferRequest(
+            callback_request(
                 servable.default_signature, {"x": np.full((rows, 4), n, np.float32)}, lambda r, d=done: d.release()
             )
             for n in range(3)
         ]
         for request in batch:
-            servable.scheduler.submit(request)
+            submit(servable.scheduler, request)
         for request in batch:
             assert done.acquire(timeout=60)
             assert request.batch_rows == 3 * rows

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.loading import CancelledAt
+from support.scheduling import submit
 
 from inferd.backends.api import (
     Array,
@@ -36,7 +37,7 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.tree import read_tree
 from inferd.server.scheduling.inline import LATELY, InlineLoop
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import callback_request
 from inferd.wire.dtypes import DType
 
 TIMEOUT = 30.0
@@ -156,8 +157,8 @@ def request(tmp_path: Path, text: str = "fine", **config: Any) -> LoadRequest:
 
 def ask(servable: Servable, x: Array) -> Array:
     done = threading.Event()
-    infer = InferRequest("serving_default", {"x": x}, lambda _: done.set(), rows=len(x), nbytes=x.nbytes)
-    servable.scheduler.submit(infer)
+    infer = callback_request("serving_default", {"x": x}, lambda _: done.set(), rows=len(x), nbytes=x.nbytes)
+    submit(servable.scheduler, infer)
     assert done.wait(TIMEOUT)
     assert infer.error is None
     assert infer.outputs is not None

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from support.scheduling import F32, PATIENCE, Call, FakeModel, Recorder, hold, signature, vector
+from support.scheduling import F32, PATIENCE, Call, FakeModel, Recorder, hold, signature, submit, vector
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import InvalidRequest
@@ -20,7 +20,7 @@ def test_what_waits_goes_together_when_an_instance_is_free(serve):
     blocker = hold(model, scheduler)
     calls = [vector(i) for i in range(1, 6)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     assert scheduler.queue_depth == (5, 5 * 8)
     model.gate.open()
     for i, call in enumerate(calls, 1):
@@ -38,7 +38,7 @@ def test_an_idle_instance_does_not_wait_without_a_delay(serve):
     model = FakeModel()
     scheduler = serve(model, batching={"preferred_batch_size": 8})
     vector_call = vector(1)
-    scheduler.submit(vector_call)
+    submit(scheduler, vector_call)
     vector_call.result()
     assert model.batches == [1]
 
@@ -49,7 +49,7 @@ def test_a_batch_holds_at_most_the_largest_size_and_keeps_the_order(serve):
     hold(model, scheduler)
     calls = [vector(1, 2), vector(3), vector(4, 5), vector(6)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     np.testing.assert_array_equal(calls[2].result()["y"][:, 0], [8, 10])
     np.testing.assert_array_equal(calls[3].result()["y"][:, 0], [12])
@@ -64,7 +64,7 @@ def test_another_shape_waits_in_its_own_bucket_and_closes_no_batch(serve):
     narrow = [vector(i, width=2) for i in (1, 2, 3)]
     wide = [vector(i, width=5) for i in (4, 5)]
     for call in (narrow[0], wide[0], narrow[1], wide[1], narrow[2]):
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     for value, call in zip((1, 2, 3, 4, 5), narrow + wide, strict=True):
         assert (call.result()["y"] == 2 * value).all()
@@ -81,10 +81,10 @@ def test_inputs_without_a_batch_axis_must_be_equal_to_share(serve):
         Call({"x": np.full((1, 2), i, np.float32), "by": np.array(by, np.float32)})
         for i, by in ((0, 9), (1, 1), (2, 5), (3, 1))
     ]
-    scheduler.submit(calls[0])
+    submit(scheduler, calls[0])
     model.gate.wait_for_arrivals()
     for call in calls[1:]:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     assert [call.result()["y"][0, 0] for call in calls] == [0, 2, 12, 6]
     assert model.batches == [1, 2, 1]
@@ -102,7 +102,7 @@ def test_the_set_of_inputs_present_is_part_of_the_bucket(serve):
     x = np.ones((1, 2), np.float32)
     without, with_bias, without_too = Call({"x": x}), Call({"x": x, "bias": x}), Call({"x": x})
     for call in (without, with_bias, without_too):
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     assert [call.result()["y"][0, 0] for call in (without, with_bias, without_too)] == [101, 2, 101]
     assert model.batches == [1, 2, 1]
@@ -123,8 +123,8 @@ def test_one_optional_input_is_not_taken_for_another(serve, caplog):
     hold(model, scheduler)
     x = np.ones((1, 2), np.float32)
     plus, minus = Call({"x": x, "plus": x}), Call({"x": x, "minus": x})
-    scheduler.submit(plus)
-    scheduler.submit(minus)
+    submit(scheduler, plus)
+    submit(scheduler, minus)
     model.gate.open()
     assert (plus.result()["y"][0, 0], minus.result()["y"][0, 0]) == (2, 0)
     assert model.batches == [1, 1, 1]
@@ -138,12 +138,12 @@ def test_signatures_share_instances_but_not_batches_nor_bounds(serve):
     hold(model, scheduler)
     calls = [vector(1), vector(1, signature="g"), vector(2), vector(2, signature="g")]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     assert [call.result()["y"][0, 0] for call in calls] == [2, 3, 4, 6]
     assert [name for name, _, _ in model.runs] == ["f", "f", "g"]
     with pytest.raises(InvalidRequest, match=r"'h'.*f, g"):
-        scheduler.submit(vector(1, signature="h"))
+        submit(scheduler, vector(1, signature="h"))
 
 
 def test_only_the_wanted_outputs_are_computed(serve):
@@ -153,7 +153,7 @@ def test_only_the_wanted_outputs_are_computed(serve):
     hold(model, scheduler)
     a, b, ba = vector(1, wanted=("a",)), vector(2, wanted=("b",)), vector(3, wanted=("b", "a"))
     for call in (a, b, ba):
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.step(2)
     assert list(a.result()) == ["a"]
     assert list(b.result()) == ["b"]
@@ -162,8 +162,8 @@ def test_only_the_wanted_outputs_are_computed(serve):
     assert ba.result()["a"][0, 0] == 4
     hold(model, scheduler)
     everything, one = vector(1), vector(2, wanted=("c",))
-    scheduler.submit(everything)
-    scheduler.submit(one)
+    submit(scheduler, everything)
+    submit(scheduler, one)
     model.gate.open()
     assert list(everything.result()) == ["a", "b", "c"]
     assert list(one.result()) == ["c"]
@@ -178,7 +178,7 @@ def test_strings_share_batches(serve):
     model.gate.close()
     calls = [Call({"x": np.array([[word]], object)}) for word in (b"a", b"longer", b"")]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     assert [call.result()["y"].tolist() for call in calls] == [[[b"a!"]], [[b"longer!"]], [[b"!"]]]
 
@@ -193,7 +193,7 @@ class TestWaitingForCompany:
         scheduler = serve(model, batching={"max_queue_delay": self.LONG, "preferred_batch_size": 3})
         calls = [vector(i) for i in range(3)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         for call in calls:
             call.result()
         assert model.batches == [3]
@@ -202,7 +202,7 @@ class TestWaitingForCompany:
         model = FakeModel()
         scheduler = serve(model, batching={"max_queue_delay": self.LONG, "max_batch_size": 2})
         for call in (calls := [vector(1), vector(2)]):
-            scheduler.submit(call)
+            submit(scheduler, call)
         for call in calls:
             call.result()
         assert model.batches == [2]
@@ -211,7 +211,7 @@ class TestWaitingForCompany:
         model = FakeModel()
         scheduler = serve(model, batching={"max_queue_delay": 0.02})
         call = vector(1)
-        scheduler.submit(call)
+        submit(scheduler, call)
         call.result()
         assert call.started_at - call.enqueued_at >= 0.019
 
@@ -219,8 +219,8 @@ class TestWaitingForCompany:
         model = FakeModel()
         scheduler = serve(model, batching={"max_queue_delay": self.LONG})
         patient, urgent = vector(1), vector(2, deadline=time.monotonic() + 0.5)
-        scheduler.submit(patient)
-        scheduler.submit(urgent)
+        submit(scheduler, patient)
+        submit(scheduler, urgent)
         assert urgent.result()["y"][0, 0] == 4  # served before its deadline, not dropped at it
         assert patient.result()["y"][0, 0] == 2
         assert model.batches == [2]
@@ -229,10 +229,10 @@ class TestWaitingForCompany:
         model = FakeModel()
         scheduler = serve(model, batching={"max_queue_delay": self.LONG, "preferred_batch_size": 2})
         lonely = vector(1, width=7)
-        scheduler.submit(lonely)
+        submit(scheduler, lonely)
         pair = [vector(2), vector(3)]
         for call in pair:
-            scheduler.submit(call)
+            submit(scheduler, call)
         for call in pair:
             call.result()
         assert not lonely.finished
@@ -243,15 +243,15 @@ class TestWaitingForCompany:
         """One instance takes a batch and is stuck; the other must still see the second bucket's time come."""
         model = FakeModel()
         scheduler = serve(model, instances=2, batching={"max_queue_delay": 0.3, "preferred_batch_size": 8})
-        scheduler.submit(opening := vector(0))
+        submit(scheduler, opening := vector(0))
         opening.result()
         model.gate.close()
         first, second = vector(1, width=2), vector(2, width=3)
-        scheduler.submit(first)
+        submit(scheduler, first)
         give_up = time.monotonic() + PATIENCE
         while len(scheduler._batcher._idle) < 2:  # until the one that was woken has set its clock and sleeps again
             assert time.monotonic() < give_up
-        scheduler.submit(second)
+        submit(scheduler, second)
         model.gate.wait_for_arrivals(2)
         model.gate.open()
         first.result()
@@ -261,7 +261,7 @@ class TestWaitingForCompany:
         model = FakeModel()
         scheduler = serve(model, batching={"mode": "off", "max_queue_delay": self.LONG})
         call = vector(1)
-        scheduler.submit(call)
+        submit(scheduler, call)
         call.result()
 
 
@@ -272,7 +272,7 @@ class TestPriorities:
         hold(model, scheduler)
         calls = [vector(1, priority=2), vector(2, priority=3), vector(3, priority=1), vector(4, priority=2)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         for call in calls:
             call.result()
@@ -284,7 +284,7 @@ class TestPriorities:
         hold(model, scheduler)
         calls = [vector(i, priority=p) for i, p in ((1, 2), (2, 2), (3, 1), (4, 1))]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         for i, call in enumerate(calls, 1):
             assert call.result()["y"][0, 0] == 2 * i
@@ -297,8 +297,8 @@ class TestPriorities:
         scheduler = serve(model, batching={"mode": "off"})
         hold(model, scheduler)
         old, young = vector(1, priority=5), vector(2, priority=1)
-        scheduler.submit(old)
-        scheduler.submit(young)
+        submit(scheduler, old)
+        submit(scheduler, young)
         model.gate.open()
         old.result()
         young.result()
@@ -311,7 +311,7 @@ def test_several_instances_take_from_one_queue(serve):
     model.gate.close()
     calls = [vector(i) for i in range(6)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.wait_for_arrivals(3)
     assert scheduler.queue_depth[0] == 3
     model.gate.open()
@@ -324,7 +324,7 @@ def test_rows_of_several_inputs_must_agree(serve):
     scheduler = serve(model)
     call = Call({"a": np.ones((3, 2), np.float32), "b": np.ones((2, 2), np.float32)})
     with pytest.raises(InvalidRequest, match=r"input 'b': expected 3 rows.*input 'a', got shape \[2, 2\]"):
-        scheduler.submit(call)
+        submit(scheduler, call)
     assert call.outcomes == 0
 
 
@@ -333,8 +333,8 @@ def test_no_rows_at_all_run_alone(serve):
     scheduler = serve(model)
     hold(model, scheduler)
     empty, one = Call({"x": np.empty((0, 2), np.float32)}), vector(1)
-    scheduler.submit(empty)
-    scheduler.submit(one)
+    submit(scheduler, empty)
+    submit(scheduler, one)
     model.gate.open()
     assert empty.result()["y"].shape == (0, 2)
     assert one.result()["y"][0, 0] == 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from support.scheduling import Call, FakeModel, hold, vector
+import pytest
+from support.scheduling import Call, FakeModel, hold, submit, vector
 
 from inferd.backends.api import Traits
 
@@ -21,7 +22,7 @@ class TestCopies:
         scheduler = serve(model)
         array = self.read_only(1)
         call = Call({"x": array})
-        scheduler.submit(call)
+        submit(scheduler, call)
         call.result()
         assert model.runs[0][1]["x"] is array
 
@@ -34,12 +35,12 @@ class TestCopies:
         scheduler = serve(model)
         array = self.read_only(3)
         alone = Call({"x": array})
-        scheduler.submit(alone)
+        submit(scheduler, alone)
         assert alone.result()["y"][0, 0] == 6
         hold(model, scheduler)
         pair = [Call({"x": self.read_only(4)}), Call({"x": self.read_only(5)})]
         for call in pair:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert [call.result()["y"][0, 0] for call in pair] == [8, 10]
         assert alone.result()["y"][0, 0] == 6  # not overwritten by what ran later
@@ -50,7 +51,7 @@ class TestCopies:
         scheduler = serve(model)
         call = vector(1, owned=True)
         array = call.inputs["x"]
-        scheduler.submit(call)
+        submit(scheduler, call)
         call.result()
         assert model.runs[0][1]["x"] is array
 
@@ -59,12 +60,12 @@ class TestCopies:
         scheduler = serve(model)
         for offset in (1, 3, 4):
             call = Call({"x": self.read_only(7, offset=offset)})
-            scheduler.submit(call)
+            submit(scheduler, call)
             assert call.result()["y"][0, 0] == 14
         hold(model, scheduler)
         pair = [Call({"x": self.read_only(i, offset=i)}) for i in (1, 2)]
         for call in pair:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert [call.result()["y"][0, 0] for call in pair] == [2, 4]
         assert all(inputs["x"].ctypes.data % 64 == 0 for _, inputs, _ in model.runs)
@@ -79,19 +80,20 @@ class TestCopies:
             hold(model, scheduler)
             pair = [vector(10 * round_ + i, width=width) for i in (1, 2)]
             for call in pair:
-                scheduler.submit(call)
+                submit(scheduler, call)
             model.gate.open()
             answers += [(10 * round_ + i, call.result()["y"]) for i, call in enumerate(pair, 1)]
         for value, answer in answers:
             assert (answer == value).all()
 
-    def test_memory_of_large_batches_is_used_again(self, serve):
+    def test_memory_of_large_batches_is_used_again(self, serve, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("inferd.server.scheduling.policies.strategy.LARGE", 2**40)  # all are joined
         model = FakeModel()
         scheduler = serve(model)
         for _ in range(3):
             hold(model, scheduler)
             for call in (pair := [vector(i, width=40_000) for i in (1, 2)]):
-                scheduler.submit(call)
+                submit(scheduler, call)
             model.gate.open()
             for call in pair:
                 call.result()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.scheduling import PATIENCE, Call, FakeInstance, FakeModel, vector
+from support.scheduling import PATIENCE, Call, FakeInstance, FakeModel, submit, vector
 
 from inferd.backends.api import Ahead, Array, InvalidInput, Traits
 from inferd.server.errors import InvalidRequest
@@ -53,9 +53,9 @@ def occupy(model: DeviceModel, scheduler: Scheduler, width: int = 2) -> list[Cal
     """One batch that computes until the gate opens and one that is ready to follow it: what comes next waits."""
     model.gate.close()
     calls = [vector(1, width=width), vector(2, width=width)]
-    scheduler.submit(calls[0])
+    submit(scheduler, calls[0])
     model.gate.wait_for_arrivals()
-    scheduler.submit(calls[1])
+    submit(scheduler, calls[1])
     model.wait_for_copies(2)
     return calls
 
@@ -66,7 +66,7 @@ def test_the_next_batch_is_put_together_and_copied_while_one_computes(serve):
     scheduler = serve(model, device="cuda:0", batching={"mode": "trusted"})
     first, second = occupy(model, scheduler)
     third = vector(3)
-    scheduler.submit(third)
+    submit(scheduler, third)
     assert scheduler.queue_depth[0] == 1, "two are in hand, the third waits"
     assert model.batches == [1], "one computes at a time"
     assert not first.finished
@@ -82,7 +82,7 @@ def test_a_batch_in_preparation_never_touches_the_one_that_computes(serve):
     occupy(model, scheduler, WIDE)
     calls = [vector(value, width=WIDE) for value in range(1, 9)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     for value, call in enumerate(calls, 1):
         np.testing.assert_array_equal(call.result()["y"], np.full((1, WIDE), 2 * value, np.float32))
@@ -96,7 +96,7 @@ def test_what_comes_while_one_computes_shares_the_next_batch(serve):
     occupy(model, scheduler)
     late = [vector(value) for value in range(5)]
     for call in late:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     assert [call.wait().batch_rows for call in late] == [5] * 5
 
@@ -106,8 +106,8 @@ def test_what_cannot_be_copied_fails_alone(serve):
     scheduler = serve(model, device="cuda:0", batching={"mode": "trusted"})
     occupy(model, scheduler)
     good, bad = vector(1), vector(float("nan"))
-    scheduler.submit(good)
-    scheduler.submit(bad)
+    submit(scheduler, good)
+    submit(scheduler, bad)
     model.gate.open()
     np.testing.assert_array_equal(good.result()["y"], [[2, 2]])
     with pytest.raises(InvalidRequest, match="not a number"):
@@ -119,10 +119,10 @@ def test_on_the_cpu_there_is_nothing_to_overlap(serve):
     scheduler = serve(model, batching={"mode": "trusted"})
     model.gate.close()
     calls = [vector(1), vector(2), vector(3)]
-    scheduler.submit(calls[0])
+    submit(scheduler, calls[0])
     model.gate.wait_for_arrivals()
-    scheduler.submit(calls[1])
-    scheduler.submit(calls[2])
+    submit(scheduler, calls[1])
+    submit(scheduler, calls[2])
     assert scheduler.queue_depth[0] == 2
     model.gate.open()
     assert [call.wait().batch_rows for call in calls] == [1, 2, 2]

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from support.scheduling import PATIENCE, FakeModel, hold, vector
+from support.scheduling import PATIENCE, FakeModel, hold, submit, vector
 
 from inferd.server.errors import Unavailable
 
@@ -16,10 +16,10 @@ class TestEnd:
         model = FakeModel()
         scheduler = serve(model)
         running = hold(model, scheduler)
-        scheduler.submit(waiting := vector(1))
+        submit(scheduler, waiting := vector(1))
         assert not scheduler.drain(0.01)
         with pytest.raises(Unavailable, match="m:1 is being unloaded") as info:
-            scheduler.submit(vector(2))
+            submit(scheduler, vector(2))
         assert not info.value.accepted
         model.gate.open()
         assert scheduler.drain(PATIENCE)
@@ -34,7 +34,7 @@ class TestEnd:
         model = FakeModel()
         scheduler = serve(model)
         hold(model, scheduler)
-        scheduler.submit(waiting := vector(1))
+        submit(scheduler, waiting := vector(1))
         waiting.cancel()
         model.gate.open()
         assert scheduler.drain(PATIENCE)
@@ -43,9 +43,9 @@ class TestEnd:
         model = FakeModel()
         scheduler = serve(model, instances=2)
         blockers = [hold(model, scheduler)]
-        scheduler.submit(second := vector(5))
+        submit(scheduler, second := vector(5))
         model.gate.wait_for_arrivals(2)
-        scheduler.submit(waiting := vector(1))
+        submit(scheduler, waiting := vector(1))
         closing = threading.Thread(target=scheduler.close)
         closing.start()
         with pytest.raises(Unavailable, match="closed"):
@@ -56,7 +56,7 @@ class TestEnd:
         for call in (*blockers, second):
             call.result()
         with pytest.raises(Unavailable):
-            scheduler.submit(vector(2))
+            submit(scheduler, vector(2))
         made = {thread for what, thread in model.events if what == "make"}
         closed = {thread for what, thread in model.events if what == "close instance"}
         assert made == closed  # each on the thread that made and ran it
@@ -87,7 +87,7 @@ class TestEnd:
 
     def test_no_thread_is_left(self, serve):
         scheduler = serve(FakeModel(), instances=2)
-        scheduler.submit(call := vector(1))
+        submit(scheduler, call := vector(1))
         call.result()
         scheduler.close()
         deadline = time.monotonic() + PATIENCE

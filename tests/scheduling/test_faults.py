@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, Recorder, hold, vector
+from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, Recorder, hold, submit, vector
 
 from inferd.backends.api import BackendError, InvalidInput, LoadError, Placement, Traits
 from inferd.server.config.schema import Batching, Queue
@@ -45,7 +45,7 @@ def test_an_instance_stands_back_with_the_threads_that_its_framework_starts():
     scheduler = Scheduler("m:1", FakeModel(run), [Placement("cpu", 1, 3)], batching=Batching(), queue=Queue())
     scheduler.start()
     try:
-        scheduler.submit(call := vector(1))
+        submit(scheduler, call := vector(1))
         call.result()
     finally:
         scheduler.close()
@@ -69,7 +69,7 @@ def test_only_the_culprit_fails(serve, raised, seen, message):
     hold(model, scheduler)
     calls = [vector(i) for i in (1, -1, 3)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     assert [calls[i].result()["y"][0, 0] for i in (0, 2)] == [2, 6]
     with pytest.raises(seen, match=message) as info:
@@ -77,7 +77,7 @@ def test_only_the_culprit_fails(serve, raised, seen, message):
     assert "secret" not in str(info.value)
     assert info.value.accepted
     assert model.batches == [1, 3, 1, 1, 1]
-    scheduler.submit(after := vector(4))
+    submit(scheduler, after := vector(4))
     assert after.result()["y"][0, 0] == 8
     assert [call.outcomes for call in calls] == [1, 1, 1]
 
@@ -88,7 +88,7 @@ def test_a_neighbour_that_went_away_is_not_run_again(serve):
     blocker = hold(model, scheduler)
     calls = [vector(i) for i in (1, -1, 3)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.step()
     blocker.result()
     model.gate.wait_for_arrivals()
@@ -104,7 +104,7 @@ def test_an_unexpected_exception_is_logged_with_its_traceback_and_not_too_often(
     model = FakeModel(allergic(KeyError("secret")))
     scheduler = serve(model)
     for _ in range(20):
-        scheduler.submit(call := vector(-1))
+        submit(scheduler, call := vector(-1))
         call.wait()
     records = [record for record in caplog.records if "the model failed" in record.getMessage()]
     assert len(records) == 1
@@ -114,7 +114,7 @@ def test_an_unexpected_exception_is_logged_with_its_traceback_and_not_too_often(
 def test_a_callers_mistake_is_not_logged_here(serve, caplog):
     scheduler = serve(FakeModel(allergic(InvalidInput("bad"))))
     with caplog.at_level(logging.WARNING):
-        scheduler.submit(call := vector(-1))
+        submit(scheduler, call := vector(-1))
         call.wait()
     assert not caplog.records
 
@@ -130,8 +130,8 @@ def test_a_callback_that_raises_harms_nobody(serve, caplog):
             raise RuntimeError("callback")
 
     bad, good = Bad({"x": np.ones((1, 2), np.float32)}), vector(2)
-    scheduler.submit(bad)
-    scheduler.submit(good)
+    submit(scheduler, bad)
+    submit(scheduler, good)
     model.gate.open()
     bad.wait()
     assert good.result()["y"][0, 0] == 4
@@ -149,7 +149,7 @@ def test_an_observer_that_raises_kills_no_instance(serve, caplog):
     model = FakeModel()
     scheduler = serve(model, observer=Broken())
     for i in range(3):
-        scheduler.submit(call := vector(i))
+        submit(scheduler, call := vector(i))
         call.result()
 
 
@@ -170,7 +170,7 @@ class TestWrongRows:
         hold(model, scheduler)
         calls = [vector(i) for i in (1, 8000, 3)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert [call.result()["y"][0, 0] for call in calls] == [2, 16000, 6]
         assert scheduler.max_batch_size == 0
@@ -178,7 +178,7 @@ class TestWrongRows:
         assert "unbatched from now on" in caplog.text
         hold(model, scheduler)
         for call in (more := [vector(5), vector(6)]):
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert [call.result()["y"][0, 0] for call in more] == [10, 12]
         assert model.batches[-2:] == [1, 1]
@@ -194,7 +194,7 @@ class TestWrongRows:
         hold(model, scheduler)
         calls = [vector(i) for i in (1, -1, 3)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert calls[0].result()["y"][0, 0] == 2
         assert calls[2].result()["y"][0, 0] == 6
@@ -222,7 +222,7 @@ class TestWrongRows:
                 return Instance()
 
         scheduler = serve(Forgetful(run, [VECTOR]))
-        scheduler.submit(call := vector(-1, wanted=("y",)))
+        submit(scheduler, call := vector(-1, wanted=("y",)))
         with pytest.raises(ExecutionFailed, match="no output 'y', only z"):
             call.result()
 
@@ -284,7 +284,7 @@ class TestLoading:
         assert model.instances == 1  # two copies would have two pasts
         scheduler.warm_up()
         assert model.instances == 2
-        scheduler.submit(call := vector(1))
+        submit(scheduler, call := vector(1))
         call.result()
         assert scheduler.stateful
         assert scheduler.batching == "unbatched: stateful"

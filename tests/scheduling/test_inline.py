@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from time import monotonic
 
 import pytest
-from support.scheduling import PATIENCE, FakeModel, double, vector
+from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, double, submit, vector
 
 from inferd.backends.api import Traits
 from inferd.server.errors import Unavailable
-from inferd.server.scheduling.inline import ALONE_TURN, LATELY, SHORT, TOO_LONG, InlineBudget, InlineLoop, InlineQueue
-from inferd.server.scheduling.policies.cost_model import CostCurve
+from inferd.server.scheduling.batch_former import BatchFormer
+from inferd.server.scheduling.bucket import BucketKeys
+from inferd.server.scheduling.inline import ALONE_TURN, LATELY, SHORT, TOO_LONG, TURN, InlineBudget, InlineLoop
+from inferd.server.scheduling.inline_executor import InlineExecutor
+from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.policies.strategy import LARGE
+from inferd.server.scheduling.queue import Bucket, SignatureQueue
+from inferd.server.scheduling.request import NEVER, Route
 from inferd.server.scheduling.scheduler import Scheduler
+from inferd.server.scheduling.worker_slot import WorkerSlot
 
 FIRST, WINDOW = 16, 1000
 BOUNDED = Traits(bounded=True, concurrent=True)
@@ -116,33 +122,74 @@ def test_a_long_batch_on_a_worker_bans_nobody():
     assert not pace.banned
 
 
-class Served:
-    """A lane whose batches are numbers."""
+class Batches:
+    """Stands for a batcher whose batches are numbers, and for the executor that runs them."""
 
-    def __init__(self, batches: int = 0, pace: InlineBudget | None = None) -> None:
-        self.loop = InlineLoop()
+    def __init__(self, batches: int = 0, seconds: float = 0.0) -> None:
         self.left = batches
+        self.seconds = seconds
         self.ran = 0
         self.handed_over = 0
-        self.lane = InlineQueue(self.loop, pace or trusted(), self.take_and_run, self.hand_over)
+        self.firsts: list[bool] = []
+        self.running: Callable[[], None] = lambda: None
 
-    def take_and_run(self) -> bool:
-        if not self.left:
-            return False
+    def take_inline(self, _slot: object, budget: InlineBudget, *, first: bool) -> int | None:
+        if not self.left or not budget.short or (budget.loop.spent >= TURN and not first):
+            return None
+        self.firsts.append(first)
         self.left -= 1
+        return self.left
+
+    def run(self, _batch: int) -> float:
+        self.running()
         self.ran += 1
-        return True
+        return self.seconds
+
+    def done(self, _slot: object) -> None:
+        pass
 
     def hand_over(self) -> None:
         self.handed_over += 1
 
 
-def slow_pace() -> InlineBudget:
+def place(batches: Batches, budget: InlineBudget) -> InlineExecutor:
+    return InlineExecutor(budget, batches, WorkerSlot(), batches)  # type: ignore[arg-type]
+
+
+def budget_of(loop: InlineLoop) -> InlineBudget:
+    """Of a servable that is short."""
+    budget = InlineBudget("m:1", 1, loop)
+    for _ in range(FIRST):
+        budget.ran(SHORT / 2)
+    return budget
+
+
+def slow_budget(loop: InlineLoop) -> InlineBudget:
     """Of a servable whose batches are too long for the loop, as long as others are there."""
-    pace = trusted()
+    budget = budget_of(loop)
     for _ in range(100):
-        pace.ran(2 * SHORT)
-    return pace
+        budget.ran(2 * SHORT)
+    return budget
+
+
+def waiting(rows: int, requests: int = 1, nbytes: int = 8) -> Bucket:
+    """A bucket in which so many requests wait, with so many rows together."""
+    queue = SignatureQueue("f", BucketKeys(VECTOR, Padding(VECTOR, {})), max_requests=1024, max_bytes=2**30)
+    queue.limit = rows
+    bucket = queue.bucket((2,), lambda _bucket, _request: None)
+    route = Route("f", None, queue, (2,), rows // requests)
+    made = [Call({}, nbytes=nbytes) for _ in range(requests)]
+    for request in made:
+        request.route = route
+    BatchFormer(0.0).add(bucket, made, NEVER, nbytes * requests, 0.0)
+    return bucket
+
+
+def known(bucket: Bucket, rows: int, seconds: float) -> Bucket:
+    """Runs of so many rows have taken so long lately."""
+    for _ in range(20):
+        bucket.effort.ran(rows, seconds)
+    return bucket
 
 
 def test_a_servable_counts_as_alone_when_no_other_was_called_lately():
@@ -162,126 +209,159 @@ def test_a_servable_counts_as_alone_when_no_other_was_called_lately():
     assert loop.alone(mine)
 
 
+def test_a_short_servable_may_use_up_the_turn():
+    loop = InlineLoop()
+    budget, bucket = budget_of(loop), waiting(4)
+    assert budget.allowance(bucket)
+    loop.spent = TURN
+    assert not budget.allowance(bucket, first=False)
+    assert budget.allowance(bucket)  # nobody's flood keeps the others waiting
+    budget.suspected = True
+    assert not budget.allowance(bucket)
+
+
 @pytest.mark.parametrize(
     ("seconds", "requests", "runs"),
     [
         (SHORT, 1, True),
         (1.1 * SHORT, 1, False),
-        (0.9 * ALONE_TURN, 40, True),
-        (0.9 * ALONE_TURN, 20, False),
+        (0.9 * ALONE_TURN, 32, True),
+        (0.9 * ALONE_TURN, 16, False),
         (1.1 * ALONE_TURN, 64, False),
     ],
 )
 def test_what_may_run_on_the_loop_while_a_servable_is_alone(seconds: float, requests: int, runs: bool):
     now = [5.0]
-    served = Served(pace=slow_pace())
-    served.lane._loop = loop = InlineLoop(lambda: now[0])
-    effort = CostCurve()
-    for _ in range(20):
-        effort.ran(64, seconds)
-    assert not served.lane.may_run(effort, 64, requests)  # others may have been called a moment ago
+    loop = InlineLoop(lambda: now[0])
+    budget, bucket = slow_budget(loop), known(waiting(64, requests), 64, seconds)
+    loop.called(budget)
+    assert not budget.allowance(bucket)  # others may have been called a moment ago
     now[0] += LATELY
-    assert served.lane.may_run(effort, 64, requests) is runs
-    assert not served.lane.may_run(effort, 3, requests)  # nobody knows how long so few take
+    assert bool(budget.allowance(bucket)) is runs
+    assert not budget.allowance(waiting(3))  # nobody knows how long so few take
     loop.spent = ALONE_TURN
-    assert not served.lane.may_run(effort, 64, requests)
+    assert not budget.allowance(bucket, first=False)
     loop.spent = 0.0
-    served.lane.pace.suspected = True
-    assert not served.lane.may_run(effort, 64, requests)
+    budget.suspected = True
+    assert not budget.allowance(bucket)
 
 
 def test_several_instances_run_side_by_side_and_not_on_the_loop():
     now = [5.0]
     loop = InlineLoop(lambda: now[0])
-    lane = InlineQueue(loop, slow_pace(), lambda: False, lambda: None)
-    lane.single = False
-    effort = CostCurve()
-    for _ in range(20):
-        effort.ran(1, SHORT)
-    lane.may_run(effort, 1, 1)
+    budget, bucket = slow_budget(loop), known(waiting(1), 1, SHORT)
+    budget.single = False
+    loop.called(budget)
     now[0] += LATELY
-    assert not lane.may_run(effort, 1, 1)
-    assert lane.may_run(effort, 1, 1, lone=True)
-    lane.alone = False
-    assert not lane.may_run(effort, 1, 1, lone=True)
+    assert not budget.allowance(bucket)
+    loop.only = True  # but for the only call in flight
+    assert budget.allowance(bucket)
+    budget.alone = False
+    assert not budget.allowance(bucket)
+
+
+def test_large_requests_run_as_many_as_the_turn_has_time_for():
+    now = [5.0]
+    loop = InlineLoop(lambda: now[0])
+    budget, bucket = slow_budget(loop), known(waiting(16, 16, nbytes=LARGE), 1, TURN / 5)
+    loop.called(budget)
+    assert budget.allowance(bucket) == 5
+    loop.spent = TURN / 2
+    assert budget.allowance(bucket, first=False) == 2
+    now[0] += LATELY
+    loop.spent = 0.0
+    assert budget.allowance(bucket) == int(5 * ALONE_TURN / TURN)
+    budget.single = False
+    assert not budget.allowance(bucket)
 
 
 def test_only_the_loops_own_thread_defers():
-    served = Served(3)
-    assert not served.lane.defer()
-    served.loop.enter()
-    assert served.lane.defer()
-    assert served.loop.asked == 1
+    loop = InlineLoop()
+    batches = Batches(3)
+    executor = place(batches, budget_of(loop))
+    assert not executor.defer(1)
+    loop.enter()
+    assert executor.defer(2)
+    assert loop.asked == 2
     elsewhere: list[bool] = []
-    other = Served(1)
-    thread = threading.Thread(target=lambda: elsewhere.append(other.lane.defer()))
+    other = place(Batches(1), budget_of(loop))
+    thread = threading.Thread(target=lambda: elsewhere.append(other.defer(1)))
     thread.start()
     thread.join()
     assert elsewhere == [False]
-    assert served.lane.defer()
-    assert served.loop.asked == 2
-    served.loop.turn()
-    assert (served.ran, served.loop.asked) == (3, 0)
-    served.left = 1
-    served.loop.turn()  # nobody asked
-    assert served.ran == 3
-    served.loop.leave()
-    assert not served.lane.defer()
+    assert executor.defer(1)
+    assert loop.asked == 3
+    loop.turn()
+    assert (batches.ran, loop.asked) == (3, 0)
+    batches.left = 1
+    loop.turn()  # nobody asked
+    assert batches.ran == 3
+    loop.leave()
+    assert not executor.defer(1)
 
 
-def test_who_comes_while_the_lane_is_deferred_is_served_in_its_turn():
-    served = Served(1)
-    served.loop.enter()
-    assert served.lane.defer()
+def test_who_comes_while_the_servable_is_deferred_is_served_in_its_turn():
+    loop = InlineLoop()
+    loop.enter()
+    batches = Batches(1)
+    executor = place(batches, budget_of(loop))
+    assert executor.defer(1)
     from_elsewhere: list[bool] = []
-    thread = threading.Thread(target=lambda: from_elsewhere.append(served.lane.defer()))
+    thread = threading.Thread(target=lambda: from_elsewhere.append(executor.defer(1)))
     thread.start()
     thread.join()
     assert from_elsewhere == [True]  # no worker needs to be woken
-    served.loop.turn()
-    assert served.ran == 1
+    loop.turn()
+    assert batches.ran == 1
 
 
 def test_what_a_turn_has_no_time_for_goes_to_the_workers():
-    served = Served(5)
-    served.lane.run(until=monotonic() - 1)
-    assert (served.ran, served.handed_over) == (1, 1)
-    served.lane.run(until=monotonic() + 3600)
-    assert (served.ran, served.handed_over) == (5, 1)
+    loop = InlineLoop()
+    batches = Batches(5, TURN / 2)
+    executor = place(batches, budget_of(loop))
+    executor.run()
+    assert (batches.ran, batches.left, batches.handed_over) == (2, 3, 1)
+    assert batches.firsts == [True, False]
+    batches.seconds = 0.0
+    loop.spent = 0.0
+    executor.run()
+    assert (batches.ran, batches.left) == (5, 0)
 
 
-def test_a_lane_that_is_no_longer_short_hands_over():
-    pace = trusted()
-    served = Served(5, pace)
-    pace.banned = True
-    served.lane.run(until=monotonic() + 3600)
-    assert (served.ran, served.handed_over) == (0, 1)
+def test_a_servable_that_is_no_longer_short_hands_over():
+    loop = InlineLoop()
+    budget = budget_of(loop)
+    batches = Batches(5)
+    executor = place(batches, budget)
+    budget.banned = True
+    executor.run()
+    assert (batches.ran, batches.handed_over) == (0, 1)
+    assert not executor.defer(1)
 
 
 def test_nothing_runs_after_close_and_close_waits_for_what_runs():
-    served = Served(2)
     running, go_on, closed = threading.Event(), threading.Event(), threading.Event()
-    take = served.take_and_run
 
-    def slowly() -> bool:
+    def slowly() -> None:
         running.set()
         assert go_on.wait(PATIENCE)
-        return take()
 
-    lane = InlineQueue(served.loop, trusted(), slowly, served.hand_over)
-    runner = threading.Thread(target=lane.run, args=(monotonic() - 1,))
+    batches = Batches(1)
+    batches.running = slowly
+    executor = place(batches, budget_of(InlineLoop()))
+    runner = threading.Thread(target=executor.run)
     runner.start()
     assert running.wait(PATIENCE)
-    closer = threading.Thread(target=lambda: (lane.close(), closed.set()))
+    closer = threading.Thread(target=lambda: (executor.close(), closed.set()))
     closer.start()
     assert not closed.is_set()
     go_on.set()
     runner.join(PATIENCE)
     closer.join(PATIENCE)
     assert closed.is_set()
-    assert served.ran == 1
-    lane.run(monotonic() + 3600)
-    assert served.ran == 1
+    batches.left = 1
+    executor.run()
+    assert batches.ran == 1
 
 
 # -- with a scheduler --------------------------------------------------------------------------------------------------
@@ -309,7 +389,7 @@ def opened(serve: Serve, model: Watched, **options: object) -> tuple[Scheduler, 
     loop = InlineLoop()
     loop.enter()
     scheduler = serve(model, loop=loop, **options)
-    pace = scheduler._pace
+    pace = scheduler._budget
     pace.clock = model.clock
     return scheduler, loop, pace
 
@@ -317,7 +397,7 @@ def opened(serve: Serve, model: Watched, **options: object) -> tuple[Scheduler, 
 def ask(scheduler: Scheduler, loop: InlineLoop, times: int) -> None:
     for number in range(times):
         call = vector(float(number))
-        scheduler.submit(call)
+        submit(scheduler, call)
         loop.turn()
         assert call.result()["y"][0, 0] == 2.0 * number
 
@@ -375,7 +455,7 @@ def test_closing_answers_what_waits_for_its_turn(serve: Serve):
     ask(scheduler, loop, 20)
     assert pace.short
     call = vector(1.0)
-    scheduler.submit(call)
+    submit(scheduler, call)
     scheduler.close()
     with pytest.raises(Unavailable):
         call.result()
@@ -389,7 +469,7 @@ def test_what_waits_when_the_loop_ends_is_served(serve: Serve):
     ask(scheduler, loop, 20)
     assert pace.short
     call = vector(3.0)
-    scheduler.submit(call)
+    submit(scheduler, call)
     loop.leave()
     loop.turn()
     assert call.result()["y"][0, 0] == 6.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.scheduling import F32, FakeModel, hold, signature, vector
+from support.scheduling import F32, FakeModel, hold, signature, submit, vector
 
 
 class TestPadding:
@@ -21,7 +21,7 @@ class TestPadding:
         hold(model, scheduler)
         calls = [vector(1, width=3), vector(2, width=4), vector(3, width=6), vector(4, width=9), vector(5, width=1)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert [call.result()["y"][0, 0] for call in calls] == [3, 8, 18, 36, 5]
         assert [call.result()["n"][0, 0] for call in calls] == [4, 4, 8, 9, 4]
@@ -31,7 +31,7 @@ class TestPadding:
         model = FakeModel()
         scheduler = serve(model, batching={"padding": {"x": (4,)}})
         call = vector(1, width=3)
-        scheduler.submit(call)
+        submit(scheduler, call)
         np.testing.assert_array_equal(call.result()["y"], [[2, 2, 2, 0]])
 
     def test_an_input_that_cannot_be_padded_is_refused_at_load(self):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from support.scheduling import PATIENCE, Call, FakeModel, scheduler
+from support.scheduling import PATIENCE, Call, FakeModel, scheduler, submit
 
 from inferd.backends.api import BackendError, OpenRequest
 from inferd.backends.onnx.backend import OnnxBackend
@@ -88,11 +88,11 @@ def test_exactly_ones_rows_or_one_error(instances, plan, delay):
             if what == "submit":
                 rows, width, expiry, priority, poison, caller = details
                 options = {expiry: time.monotonic() + 0.001} if expiry else {}
-                call = tagged(tag, rows, width, poison and rows, priority=priority, caller=caller, **options)
+                call = tagged(tag, rows, width, poison and rows, priority=priority, call=caller, **options)
                 # `inputs` is given up when a request is dropped: keep what it should get
                 call.expected = call.inputs["x"] * 2
                 try:
-                    served.submit(call)
+                    submit(served, call)
                 except (Overloaded, DeadlineExceeded):
                     refused.append(call)
                 else:
@@ -123,7 +123,7 @@ def test_exactly_ones_rows_or_one_error(instances, plan, delay):
             elif isinstance(error, DeadlineExceeded):
                 assert call.deadline is not None
             elif isinstance(error, Overloaded):
-                assert call.caller is not None
+                assert call.call is not None
                 assert "gave way" in str(error)
             else:
                 assert isinstance(error, ExecutionFailed)
@@ -168,7 +168,7 @@ def test_sixty_four_threads_on_a_real_model(tmp_path):
             options = {"deadline": time.monotonic() + dice.choice((1e-4, 1e-3))} if fate < 0.15 else {}
             call = Call({"x": x}, name, wanted=wanted, priority=dice.choice((1, 1, 2)), **options)
             try:
-                served.submit(call)
+                submit(served, call)
                 if fate > 0.85:
                     call.cancel()
                 outputs = call.result()

@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
-from support.scheduling import PATIENCE, Call, FakeModel, Recorder, hold, vector
+from support.scheduling import PATIENCE, Call, FakeModel, Recorder, hold, submit, vector
 
 from inferd.server.errors import Cancelled, Code, DeadlineExceeded, Overloaded, QueueTimeout, Unavailable
 
@@ -21,10 +21,10 @@ class TestBounds:
         hold(model, scheduler)
         waiting = [vector(1), vector(2)]
         for call in waiting:
-            scheduler.submit(call)
+            submit(scheduler, call)
         refused = vector(3)
         with pytest.raises(Overloaded, match=r"m:1 is full: 2 of 2 requests \(queue.requests\)") as info:
-            scheduler.submit(refused)
+            submit(scheduler, refused)
         assert info.value.code is Code.RESOURCE_EXHAUSTED
         assert info.value.retry_after is not None
         assert 0 < info.value.retry_after <= 5
@@ -32,7 +32,7 @@ class TestBounds:
         model.gate.open()
         for call in waiting:
             call.result()
-        scheduler.submit(again := vector(4))
+        submit(scheduler, again := vector(4))
         again.result()
         assert refused.outcomes == 0
         assert observer.drops == ["full"]
@@ -41,10 +41,10 @@ class TestBounds:
         model = FakeModel()
         scheduler = serve(model, queue={"bytes": 100})
         hold(model, scheduler)
-        scheduler.submit(vector(1, nbytes=60))
+        submit(scheduler, vector(1, nbytes=60))
         with pytest.raises(Overloaded, match=r"60 of 100 bytes \(queue.bytes\), this request needs 41"):
-            scheduler.submit(vector(1, nbytes=41))
-        scheduler.submit(vector(1, nbytes=40))
+            submit(scheduler, vector(1, nbytes=41))
+        submit(scheduler, vector(1, nbytes=40))
         assert scheduler.queue_depth == (2, 100)
         model.gate.open()
         assert scheduler.drain(PATIENCE)
@@ -55,27 +55,27 @@ class TestBounds:
         with pytest.raises(
             Overloaded, match=r"holds 101 bytes, the whole queue of m:1 takes 100 \(queue.bytes\)"
         ) as info:
-            scheduler.submit(vector(1, nbytes=101))
+            submit(scheduler, vector(1, nbytes=101))
         assert info.value.retry_after is None
 
     def test_unbatched_models_have_the_same_bounds(self, serve):
         model = FakeModel()
         scheduler = serve(model, queue={"requests": 1}, batching={"mode": "off"})
         hold(model, scheduler)
-        scheduler.submit(vector(1))
+        submit(scheduler, vector(1))
         with pytest.raises(Overloaded):
-            scheduler.submit(vector(2))
+            submit(scheduler, vector(2))
 
     def test_waiting_for_ever_and_cancelling_grows_nothing(self, serve):
         model = FakeModel()
         scheduler = serve(model, queue={"requests": 4})
         hold(model, scheduler)
-        scheduler.submit(first := vector(1))
+        submit(scheduler, first := vector(1))
         for i in range(500):
-            scheduler.submit(call := vector(i, priority=1 + i % 3))
+            submit(scheduler, call := vector(i, priority=1 + i % 3))
             call.cancel()
-        lanes = [lane for bucket in scheduler._queues["f"].buckets.values() for lane in bucket.lanes]
-        assert sum(len(lane.requests) for lane in lanes) < 60
+        levels = [level for bucket in scheduler._queues["f"].buckets.values() for level in bucket.levels]
+        assert sum(len(level.requests) for level in levels) < 60
         model.gate.open()
         first.result()
 
@@ -85,10 +85,10 @@ class TestExpiry:
         model, observer = FakeModel(), Recorder()
         scheduler = serve(model, observer=observer)
         with pytest.raises(DeadlineExceeded) as info:
-            scheduler.submit(call := vector(1, deadline=time.monotonic()))
+            submit(scheduler, call := vector(1, deadline=time.monotonic()))
         assert not isinstance(info.value, QueueTimeout)
         with pytest.raises(QueueTimeout):
-            scheduler.submit(vector(1, queue_deadline=time.monotonic()))
+            submit(scheduler, vector(1, queue_deadline=time.monotonic()))
         assert call.outcomes == 0
         assert observer.drops == ["expired", "expired"]
 
@@ -103,8 +103,8 @@ class TestExpiry:
         blocker = hold(model, scheduler)
         due = time.monotonic() + 0.3  # time enough to submit both
         dying, living = vector(1, **{option: due}), vector(2, deadline=due + 1000)
-        scheduler.submit(dying)
-        scheduler.submit(living)
+        submit(scheduler, dying)
+        submit(scheduler, living)
         with pytest.raises(error) as info:
             dying.result()
         assert type(info.value) is error
@@ -124,7 +124,7 @@ class TestExpiry:
         now = time.monotonic()
         calls = [vector(1, deadline=now + d, width=w) for d, w in ((500, 1), (0.5, 2), (0.3, 1), (0.4, 3))]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         for call in sorted(calls, key=lambda call: call.deadline)[:3]:
             with pytest.raises(DeadlineExceeded):
                 call.result()
@@ -136,8 +136,8 @@ class TestExpiry:
         scheduler = serve(model)
         hold(model, scheduler)
         dying, living = vector(1, deadline=time.monotonic() + 600), vector(2)
-        scheduler.submit(dying)
-        scheduler.submit(living)
+        submit(scheduler, dying)
+        submit(scheduler, living)
         pass_time(600)
         model.gate.open()
         living.result()
@@ -153,7 +153,7 @@ class TestCancel:
         hold(model, scheduler)
         calls = [vector(i) for i in (1, 2, 3)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         memory = weakref.ref(calls[1].inputs["x"])
         calls[1].cancel()
         assert calls[1].outcomes == 1
@@ -175,7 +175,7 @@ class TestCancel:
         blocker = hold(model, scheduler)
         calls = [vector(i) for i in (1, 2, 3)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.step()
         blocker.result()
         model.gate.wait_for_arrivals()
@@ -191,7 +191,7 @@ class TestCancel:
         scheduler = serve(model, observer=observer)
         blocker = hold(model, scheduler)
         call = vector(1, deadline=time.monotonic() + 60)
-        scheduler.submit(call)
+        submit(scheduler, call)
         if running:
             model.gate.step()
             blocker.result()
@@ -215,7 +215,7 @@ class TestCancel:
         scheduler = serve(model)
         call = vector(1)
         call.cancel()
-        scheduler.submit(call)
+        submit(scheduler, call)
         assert scheduler.drain(PATIENCE)
         assert call.outcomes == 1
         assert model.runs == []
@@ -233,7 +233,7 @@ class TestCancel:
 
         with monkeypatch.context() as patch:
             patch.setattr("inferd.server.scheduling.batcher.monotonic", clock)
-            scheduler.submit(call)
+            submit(scheduler, call)
         assert scheduler.queue_depth == (0, 0)
         assert call.outcomes == 1
 
@@ -255,7 +255,7 @@ class TestCancel:
             thread = threading.Thread(target=cancel)
             thread.start()
             ready.wait()
-            scheduler.submit(call)
+            submit(scheduler, call)
             thread.join()
             assert call.wait().outcomes == 1
             assert scheduler.queue_depth == (0, 0)
@@ -274,11 +274,11 @@ def test_a_finished_request_keeps_nothing_of_its_caller_alive(serve):
     def on_done(_request, held=held):
         done.set()
 
-    from inferd.server.scheduling.request import InferRequest
+    from inferd.server.scheduling.request import callback_request
 
-    request = InferRequest("f", {"x": np.ones((1, 2), np.float32)}, on_done)
+    request = callback_request("f", {"x": np.ones((1, 2), np.float32)}, on_done)
     del held, on_done
-    scheduler.submit(request)
+    submit(scheduler, request)
     assert done.wait(PATIENCE)
     assert scheduler.drain(PATIENCE)
     assert alive() is None
@@ -289,7 +289,7 @@ def test_an_idle_instance_keeps_no_request_alive(serve):
     scheduler = serve(model)
     call = vector(1)
     memory = weakref.ref(call.inputs["x"])
-    scheduler.submit(call)
+    submit(scheduler, call)
     call.result()
     assert scheduler.drain(PATIENCE)
     del call
@@ -309,7 +309,7 @@ def test_only_the_first_outcome_counts():
             if i % 3 == 0:
                 call.cancel()
             elif i % 3 == 1:
-                call.succeed({"y": np.full(1, i)})
+                call.succeed({"y": np.full(1, i)}, 1.0)
             else:
                 call.fail(Unavailable("no"))
 

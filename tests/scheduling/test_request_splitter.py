@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from support.scheduling import F32, PATIENCE, Call, FakeModel, hold, signature, vector
+from support.scheduling import F32, PATIENCE, Call, FakeModel, hold, signature, submit, vector
 
 from inferd.backends.api import BackendError
 from inferd.server.errors import Cancelled, DeadlineExceeded, ExecutionFailed, InvalidRequest, Overloaded, Unavailable
@@ -18,7 +18,7 @@ def test_every_row_comes_back_in_its_place(serve, instances):
     model = FakeModel()
     scheduler = serve(model, instances=instances, batching={"max_batch_size": 4})
     call = vector(*range(1, 12))
-    scheduler.submit(call)
+    submit(scheduler, call)
     np.testing.assert_array_equal(call.result()["y"][:, 0], np.arange(1, 12) * 2)
     assert call.outcomes == 1
     assert sorted(model.batches) == [3, 4, 4]
@@ -33,8 +33,8 @@ def test_parts_share_batches_and_let_others_in_between(serve):
     scheduler = serve(model, batching={"max_batch_size": 4})
     hold(model, scheduler)
     big, small = vector(*range(1, 10)), vector(20, 21)
-    scheduler.submit(big)
-    scheduler.submit(small)
+    submit(scheduler, big)
+    submit(scheduler, small)
     model.gate.open()
     np.testing.assert_array_equal(big.result()["y"][:, 0], np.arange(1, 10) * 2)
     assert small.result()["y"][:, 0].tolist() == [40, 42]
@@ -52,10 +52,10 @@ def test_its_bytes_are_charged_until_it_is_done(serve):
     scheduler = serve(model, batching={"max_batch_size": 2}, queue={"bytes": 100})
     blocker = hold(model, scheduler)
     big = vector(1, 2, 3, 4, nbytes=90)
-    scheduler.submit(big)
+    submit(scheduler, big)
     assert scheduler.queue_depth == (1, 90)
     with pytest.raises(Overloaded):
-        scheduler.submit(vector(1, 2, 3, nbytes=20))
+        submit(scheduler, vector(1, 2, 3, nbytes=20))
     model.gate.step()
     blocker.result()
     model.gate.wait_for_arrivals()
@@ -70,8 +70,8 @@ def test_a_cancel_drops_what_is_left(serve):
     scheduler = serve(model, batching={"max_batch_size": 2})
     blocker = hold(model, scheduler)
     big, other = vector(*range(1, 9)), vector(50)
-    scheduler.submit(big)
-    scheduler.submit(other)
+    submit(scheduler, big)
+    submit(scheduler, other)
     model.gate.step()
     blocker.result()
     model.gate.wait_for_arrivals()
@@ -91,13 +91,13 @@ def test_a_deadline_ends_it_as_a_whole(serve):
     scheduler = serve(model, batching={"max_batch_size": 2})
     blocker = hold(model, scheduler)
     big = vector(1, 2, 3, 4, deadline=time.monotonic() + 0.3)
-    scheduler.submit(big)
+    submit(scheduler, big)
     with pytest.raises(DeadlineExceeded):
         big.result()
     assert not blocker.finished
     assert scheduler.queue_depth == (0, 0)
     with pytest.raises(DeadlineExceeded):
-        scheduler.submit(late := vector(1, 2, 3, deadline=time.monotonic()))
+        submit(scheduler, late := vector(1, 2, 3, deadline=time.monotonic()))
     assert late.outcomes == 0
 
 
@@ -106,7 +106,7 @@ def test_the_queue_timeout_is_over_when_the_first_part_runs(serve, pass_time):
     scheduler = serve(model, batching={"max_batch_size": 2})
     model.gate.close()
     big = vector(1, 2, 3, 4, 5, queue_deadline=time.monotonic() + 600)
-    scheduler.submit(big)
+    submit(scheduler, big)
     model.gate.wait_for_arrivals()
     pass_time(600)
     model.gate.open()
@@ -122,7 +122,7 @@ def test_a_failing_part_fails_it_with_the_models_message(serve):
     model = FakeModel(run)
     scheduler = serve(model, batching={"max_batch_size": 2})
     big = vector(*range(1, 12))
-    scheduler.submit(big)
+    submit(scheduler, big)
     with pytest.raises(ExecutionFailed, match="five is too much"):
         big.result()
     assert scheduler.drain(PATIENCE)
@@ -136,7 +136,7 @@ def test_inputs_without_a_batch_axis_go_with_every_part(serve):
     model = FakeModel(lambda _, inputs: {"y": inputs["x"] * (inputs["by"] + 1)}, [scaled])
     scheduler = serve(model, batching={"max_batch_size": 2})
     call = Call({"x": np.ones((5, 2), np.float32), "by": np.array(6, np.float32)})
-    scheduler.submit(call)
+    submit(scheduler, call)
     np.testing.assert_array_equal(call.result()["y"], np.full((5, 2), 7))
 
 
@@ -145,9 +145,9 @@ def test_a_number_of_rows_without_elements_takes_no_memory(serve):
     model = FakeModel(signatures=[signature({"x": (F32, (-1, -1))}, {"y": (F32, (-1, -1))})])
     scheduler = serve(model, batching={"max_batch_size": 4})
     with pytest.raises(InvalidRequest, match="expected at most 4 rows without elements, got 1099511627776"):
-        scheduler.submit(Call({"x": np.empty((2**40, 0), np.float32)}))
+        submit(scheduler, Call({"x": np.empty((2**40, 0), np.float32)}))
     fits = Call({"x": np.empty((3, 0), np.float32)})
-    scheduler.submit(fits)
+    submit(scheduler, fits)
     assert fits.result()["y"].shape == (3, 0)
     assert scheduler.queue_depth == (0, 0)
 
@@ -157,7 +157,7 @@ def test_closing_ends_it(serve):
     scheduler = serve(model, batching={"max_batch_size": 2})
     hold(model, scheduler)
     big = vector(*range(1, 9))
-    scheduler.submit(big)
+    submit(scheduler, big)
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     with pytest.raises(Unavailable):
@@ -172,7 +172,7 @@ def test_closing_while_a_part_runs_ends_it(serve):
     scheduler = serve(model, batching={"max_batch_size": 2})
     model.gate.close()
     big = vector(*range(1, 9))
-    scheduler.submit(big)
+    submit(scheduler, big)
     model.gate.wait_for_arrivals()
     closing = threading.Thread(target=scheduler.close)
     closing.start()
@@ -189,7 +189,7 @@ def test_draining_waits_for_all_parts(serve):
     scheduler = serve(model, batching={"max_batch_size": 2})
     model.gate.close()
     big = vector(*range(1, 9))
-    scheduler.submit(big)
+    submit(scheduler, big)
     model.gate.wait_for_arrivals()
     assert not scheduler.drain(0.01)
     model.gate.open()
@@ -203,14 +203,14 @@ def test_batched_on_trust_is_refused_not_split(serve):
     scheduler = serve(model, batching={"mode": "trusted", "max_batch_size": 4})
     assert scheduler.batching == "up to 4 rows (trusted)"
     with pytest.raises(InvalidRequest, match=r"expected at most 4 rows \(batching.max_batch_size\), got 5"):
-        scheduler.submit(vector(*range(5)))
-    scheduler.submit(call := vector(*range(4)))
+        submit(scheduler, vector(*range(5)))
+    submit(scheduler, call := vector(*range(4)))
     assert call.result()["y"].shape == (4, 2)
 
 
 def test_unbatched_takes_any_number_of_rows_whole(serve):
     model = FakeModel()
     scheduler = serve(model, batching={"mode": "off", "max_batch_size": 4})
-    scheduler.submit(call := vector(*range(9)))
+    submit(scheduler, call := vector(*range(9)))
     assert call.result()["y"].shape == (9, 2)
     assert model.batches == [9]

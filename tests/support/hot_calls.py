@@ -4,6 +4,7 @@ thread."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -83,6 +84,10 @@ class FakeCall:
         self.trailing = trailing
         self._told.set()
 
+    @property
+    def told(self) -> bool:
+        return self._told.is_set()
+
     def wait(self) -> FakeCall:
         assert self._told.wait(PATIENCE), "the call got no answer"
         return self
@@ -118,7 +123,7 @@ class Server:
         self.gate = make_call_checks(config)
         batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
         self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)
-        self.scheduler._pace.clock = lambda: 0.0  # a busy machine must not take the model off the loop
+        self.scheduler._budget.clock = lambda: 0.0  # a busy machine must not take the model off the loop
         self.manager = rpc.FakeManager()
         self.servable = self.manager.available("digits", 1)
         self.servable.signatures = {DOUBLE.name: model.signatures[0]}
@@ -138,21 +143,25 @@ class Server:
         request = encode_request("digits", {"x": rows(0)}) if request is None else request
         for _ in range(17):
             call = FakeCall(request, method, **metadata)
-            self.table.unary[method](call)
+            self.table.unary[method]((call,), monotonic())
             self.loop.turn()
             call.wait()
         self.model.forget()
         self.recorder.batches.clear()
 
-    def burst(self, *calls: FakeCall) -> list[FakeCall]:
-        """Hands the calls over as the transport does, and takes the turn. Gives those not answered at once."""
-        left = self.table.bursts[calls[0].method](calls, monotonic())
+    def hand_over(self, *calls: FakeCall, only: bool = False) -> list[FakeCall]:
+        """Hands the calls over as the transport does, and takes the turn. Gives those not answered by then. `only`: it
+        is the only call in flight."""
+        self.loop.only = only
+        for handler, group in itertools.groupby(calls, key=lambda call: self.table.unary[call.method]):
+            handler(list(group), monotonic())
         self.loop.turn()
-        return list(left)  # type: ignore[arg-type]
+        self.loop.only = False
+        return [call for call in calls if not call.told]
 
-    def lone(self, call: FakeCall) -> bool:
-        """Hands over the only call in flight. Gives whether it was answered at once."""
-        return self.table.lone[call.method](call, monotonic())  # type: ignore[arg-type]
+    def alone(self, call: FakeCall) -> bool:
+        """Hands over the only call in flight. Gives whether it was answered within the turn."""
+        return not self.hand_over(call, only=True)
 
     def count(self, protocol: str = "grpc", code: str = "OK") -> int:
         return self.metrics.models["digits"].snapshot().requests.get((protocol, code), 0)

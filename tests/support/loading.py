@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from support.scheduling import submit
+
 from inferd.backends.registry import Registry
 from inferd.server.compat.pbtxt import read_triton_config
 from inferd.server.config.load import model_config
@@ -18,7 +20,7 @@ from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.tree import read_tree
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import callback_request
 
 LIMIT = 60.0
 
@@ -55,8 +57,8 @@ def load(version: Path, config: ModelConfig | None = None, **parts: Any) -> Serv
 def ask(servable: Servable, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Runs one request and returns its outputs. Raises the ServingError with which it ends."""
     done = threading.Event()
-    request = InferRequest(servable.default_signature, inputs, lambda request: done.set(), **options)
-    servable.scheduler.submit(request)
+    request = callback_request(servable.default_signature, inputs, lambda request: done.set(), **options)
+    submit(servable.scheduler, request)
     assert done.wait(LIMIT), "no answer"
     if request.error is not None:
         raise request.error

@@ -25,7 +25,8 @@ from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.state import ModelStatus, PublishedOverride, ServableId, State, StateChange, VersionStatus
 from inferd.server.protocols.common.health import Health
 from inferd.server.repository.configured_models import ConfiguredModel
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.rejection import Rejection, invalid
+from inferd.server.scheduling.request import InferenceRequest
 from inferd.server.transport.calls import MethodTable, Transport
 from inferd.server.transport.completion_queue import transport as cq
 from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
@@ -50,15 +51,25 @@ class FakeScheduler:
     def __init__(self, run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] = double) -> None:
         self.run = run
         self.holding = False
-        self.held: list[InferRequest] = []
+        self.held: list[InferenceRequest] = []
         self.arrived = threading.Semaphore(0)
         self.refusal: Exception | None = None
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
 
-    def submit(self, request: InferRequest) -> None:
+    def submit(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+        if isinstance(self.refusal, ServingError):
+            return [invalid(request, self.refusal) for request in requests]
         if self.refusal is not None:
             raise self.refusal
+        for request in requests:
+            self._take(request)
+        return []
+
+    def route(self, signature: str, wanted: tuple[str, ...] | None, inputs: Mapping[str, np.ndarray]) -> None:
+        return None
+
+    def _take(self, request: InferenceRequest) -> None:
         request.enqueued_at = time.monotonic()
         with self._lock:
             if self.holding:
@@ -68,7 +79,7 @@ class FakeScheduler:
                 return
         self._execute(request)
 
-    def discard(self, request: InferRequest) -> None:
+    def discard(self, request: InferenceRequest) -> None:
         self.held.remove(request)
         self.cancelled.set()
 
@@ -90,14 +101,14 @@ class FakeScheduler:
             request.place = None
             self._execute(request)
 
-    def _execute(self, request: InferRequest) -> None:
-        request.started_at = time.monotonic()
+    def _execute(self, request: InferenceRequest) -> None:
+        started = request.started_at = time.monotonic()
         try:
             outputs = self.run(request.inputs)
         except ServingError as error:
             request.fail(error)
             return
-        request.succeed({k: v for k, v in outputs.items() if request.wanted is None or k in request.wanted})
+        request.succeed({k: v for k, v in outputs.items() if request.wanted is None or k in request.wanted}, started)
 
 
 @dataclass
@@ -290,6 +301,14 @@ class _OneModel:
         metrics, name, version = self._args
         assert min(seconds, queue_seconds, compute_seconds) >= 0
         metrics._add(name, version, protocol, code)
+
+    def requests(self, protocol: str, count: int, seconds: float, queue_seconds: float, compute_seconds: float) -> None:
+        for _ in range(count):
+            self.request(protocol, "OK", seconds, queue_seconds, compute_seconds)
+
+    def refused(self, protocol: str, code: str, count: int, seconds: float) -> None:
+        for _ in range(count):
+            self.request(protocol, code, seconds)
 
 
 def check(_id: ServableId, signature: Signature, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from inferd.backends.api import Array, LoadError, Placement, Signature, TensorSp
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.queue import Bucket
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import Callback, InferenceRequest, Route
 from inferd.server.scheduling.scheduler import Scheduler
 from inferd.wire.dtypes import DType
 
@@ -144,18 +144,28 @@ class FakeInstance:
         self.model.note("close instance")
 
 
-class Call(InferRequest):
+class Call(InferenceRequest):
     """A request that remembers its outcome, and how often it was answered."""
 
     __slots__ = ("_ended", "expected", "outcomes")
 
-    def __init__(self, inputs: dict[str, Array], signature: str = "f", **options: Any) -> None:
+    def __init__(
+        self,
+        inputs: dict[str, Array],
+        signature: str = "f",
+        wanted: tuple[str, ...] | None = None,
+        rows: int = 0,
+        **options: Any,
+    ) -> None:
         self._ended = threading.Event()
         self.outcomes = 0
         options.setdefault("nbytes", sum(array.nbytes for array in inputs.values()))
-        super().__init__(signature, inputs, self._done, **options)
+        super().__init__(Callback(self._done), Route(signature, wanted, rows=rows), inputs, **options)
+        self.outputs = None
+        self.batch_rows = 0
+        self.finished_at = self.leaves_at = 0.0
 
-    def _done(self, _request: InferRequest) -> None:
+    def _done(self, _request: InferenceRequest) -> None:
         self.outcomes += 1
         self._ended.set()
 
@@ -176,11 +186,17 @@ def vector(*values: float, width: int = 2, **options: Any) -> Call:
     return Call({"x": np.repeat(np.array(values, np.float32)[:, None], width, axis=1)}, **options)
 
 
+def submit(scheduler: Any, request: InferenceRequest) -> None:
+    """Hands a request to a scheduler. Raises what it is refused with."""
+    for rejection in scheduler.submit((request,)):
+        raise rejection.error()
+
+
 def hold(model: FakeModel, scheduler: Scheduler) -> Call:
     """Occupies an instance, so that the requests that are submitted next wait."""
     model.gate.close()
     blocker = vector(0)
-    scheduler.submit(blocker)
+    submit(scheduler, blocker)
     model.gate.wait_for_arrivals()
     return blocker
 
@@ -193,7 +209,7 @@ class Recorder:
         self.batches: list[tuple[str, int, int]] = []
         self.drops: list[str] = []
 
-    def batch(self, signature: str, requests: Sequence[InferRequest], rows: int, compute_seconds: float) -> None:
+    def batch(self, signature: str, requests: Sequence[InferenceRequest], rows: int, compute_seconds: float) -> None:
         assert compute_seconds >= 0
         with self.lock:
             self.batches.append((signature, len(requests), rows))

@@ -2,7 +2,7 @@
 
 dtypes          element types: their names, numbers and numpy types
 tensors         arrays to and from raw little-endian bytes
-request_forms   reads messages that repeat an earlier one by comparison
+message_forms   reads messages that repeat an earlier one by comparison
 native          the messages of inferd.v1.PredictService, decoded without copies (values, recognise, compose, fallback)
 oip, tfs        the same for the Open Inference Protocol and for TensorFlow Serving
 reader, varints protobuf's wire format

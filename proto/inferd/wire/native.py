@@ -2,7 +2,7 @@
 
 Decoding takes the first of these ways that accepts the message:
 
-    request_forms   a message that repeats an earlier one, except for its data and id: read by comparison
+    message_forms   a message that repeats an earlier one, except for its data and id: read by comparison
     recognise       a message in its usual encoding: read by hand
     fallback        any other message: read by the generated class, which also defines the texts of the errors
 
@@ -19,9 +19,9 @@ from inferd.wire.compose import (
     encode_stream_failure,
     encode_stream_response,
 )
+from inferd.wire.message_forms import MessageLayouts
 from inferd.wire.reader import Unrecognised
 from inferd.wire.recognise import recognise_request, recognise_response, recognise_stream_head
-from inferd.wire.request_forms import MessageLayouts
 from inferd.wire.tensors import SMALL, WireError
 from inferd.wire.values import DecodedRequest, DecodedResponse, StreamFailure
 

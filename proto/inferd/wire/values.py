@@ -12,7 +12,7 @@ class DecodedRequest:
     """A PredictRequest. `version` and `label` are None if the caller did not give them; `outputs` is empty for all
     outputs; `priority` and `queue_timeout_us` are 0 for the model's default.
 
-    `form` is one object (a RequestForm) for all requests that differ only in their tensors' data and their id. It is
+    `form` is one object (a MessageForm) for all requests that differ only in their tensors' data and their id. It is
     None for a request that has no known form.
     """
 

@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ class _Servicer:
     def _method(self, path: str, handler: Any, answer: Any) -> Any:
         def serve(message: Any, context: grpc.ServicerContext) -> Any:
             call = _Testing(path, message.SerializeToString(), context.invocation_metadata())
-            handler(call)
+            handler((call,), time.monotonic())
             if isinstance(call.outcome, bytes):
                 return answer.FromString(call.outcome)
             code, text = call.outcome

@@ -125,7 +125,7 @@ def test_the_deadline_reaches_the_scheduler() -> None:
         thread.start()
         scheduler.wait_for(1)
         asked = scheduler.held[0]
-        assert 25 < asked.deadline - asked.started < 31
+        assert 25 < asked.deadline - asked.group.started < 31
         scheduler.release()
         thread.join()
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.rpc import FakeScheduler
+from support.scheduling import submit
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.config.schema import Queue
@@ -28,7 +29,7 @@ from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
 from inferd.server.scheduling.ensemble.step_graph import GraphStep, build_step_graph
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferenceRequest, callback_request
 from inferd.wire.dtypes import DType
 
 
@@ -93,7 +94,7 @@ class House:
             observer=self,
             **options,
         )
-        self.done: list[InferRequest] = []
+        self.done: list[InferenceRequest] = []
 
     def acquire(self, name: str, version: int | None) -> Handle:
         if name not in self.models:
@@ -106,13 +107,13 @@ class House:
     def dropped(self, reason: str) -> None:
         self.drops.append(reason)
 
-    def ask(self, rows: int = 2, **options: Any) -> InferRequest:
+    def ask(self, rows: int = 2, **options: Any) -> InferenceRequest:
         x = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
-        request = InferRequest("serving_default", {"x": x}, self.done.append, **options)
-        self.pipeline.submit(request)
+        request = callback_request("serving_default", {"x": x}, self.done.append, **options)
+        submit(self.pipeline, request)
         return request
 
-    def held(self, name: str) -> list[InferRequest]:
+    def held(self, name: str) -> list[InferenceRequest]:
         return self.models[name].scheduler.held
 
     def step(self, *names: str) -> None:
@@ -257,13 +258,13 @@ def test_a_step_that_gives_too_little_is_an_error(house: House) -> None:
 
 
 class TestClients:
-    def full(self, who: str = "greedy", **options: Any) -> tuple[House, list[InferRequest]]:
+    def full(self, who: str = "greedy", **options: Any) -> tuple[House, list[InferenceRequest]]:
         house = House(queue=Queue(requests=3), who=str, **options)
-        return house, [house.ask(caller=who) for _ in range(3)]
+        return house, [house.ask(call=who) for _ in range(3)]
 
     def test_the_newest_run_of_who_has_most_gives_way(self) -> None:
         house, greedy = self.full()
-        modest = house.ask(caller="modest")
+        modest = house.ask(call="modest")
         assert [request.finished for request in greedy] == [False, False, True]
         assert isinstance(greedy[2].error, Overloaded)
         assert greedy[2].error.accepted, "a step of it may have begun"
@@ -271,7 +272,7 @@ class TestClients:
         assert house.drops == ["full"]
         assert [len(house.held(name)) for name in "ab"] == [3, 3], "its steps are gone from their queues"
         with pytest.raises(Overloaded, match="3 of 3 requests"):
-            house.ask(caller="greedy")
+            house.ask(call="greedy")
         house.step("a", "a", "a", "b", "b", "b", "c", "c", "c")
         assert modest.outputs is not None
         assert all(request.outputs is not None for request in greedy[:2])
@@ -280,22 +281,22 @@ class TestClients:
 
     def test_a_step_says_whose_it_is(self) -> None:
         house, _ = self.full()
-        assert [inner.caller for inner in house.held("a")] == ["greedy"] * 3
+        assert [inner.call for inner in house.held("a")] == ["greedy"] * 3
 
     def test_a_run_that_is_over_is_forgotten(self) -> None:
         house, greedy = self.full()
-        house.ask(caller="modest")
+        house.ask(call="modest")
         greedy[0].cancel()
-        house.ask(caller="other")
+        house.ask(call="other")
         with pytest.raises(Overloaded):
-            house.ask(caller="one more")
+            house.ask(call="one more")
         assert not greedy[1].finished
 
     def test_off_it_is_first_come_first_served(self) -> None:
         house = House(queue=Queue(requests=1, fair=False), who=str)
-        house.ask(caller="a")
+        house.ask(call="a")
         with pytest.raises(Overloaded):
-            house.ask(caller="b")
+            house.ask(call="b")
 
 
 def test_full_is_refused_at_once() -> None:
@@ -362,7 +363,7 @@ def test_an_optional_input_that_did_not_come_is_not_waited_for() -> None:
 @given(st.lists(st.sampled_from(["ask", "a", "b", "c", "cancel", "fail"]), max_size=30))
 def test_every_request_ends_once_and_nothing_stays(events: list[str]) -> None:
     house = House()
-    asked: list[InferRequest] = []
+    asked: list[InferenceRequest] = []
 
     def fail(_: Any) -> Any:
         raise ExecutionFailed("boom")

@@ -6,7 +6,7 @@ import threading
 from time import monotonic
 
 import pytest
-from support.scheduling import PATIENCE, VECTOR, FakeModel, Recorder, learn, vector
+from support.scheduling import PATIENCE, VECTOR, FakeModel, Recorder, learn, submit, vector
 from support.waiting import eventually
 
 from inferd.server.errors import Code, Overloaded, TooLate
@@ -14,6 +14,7 @@ from inferd.server.scheduling.bucket import BucketKeys
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
+from inferd.server.scheduling.request import Callback, Route
 
 
 def bucket(limit=8, per_row=0.01, fixed=0.0):
@@ -35,7 +36,7 @@ class TestPrediction:
         outlook.busy("worker", at, 8, 100.0, [waiting(at, 16)])
         # 80 ms run, two batches of 80 ms wait, and its own has one row, at least
         request = vector(1)
-        request.rows = 1
+        request.route = Route("f", rows=1)
         assert outlook.seconds(at, request, 16, 100.0) == pytest.approx(1.05 * 0.25, rel=0.01)
         assert outlook.seconds(at, request, 16, 100.06) == pytest.approx(1.05 * 0.19, rel=0.01)
 
@@ -44,14 +45,14 @@ class TestPrediction:
         for worker in "ab":
             outlook.busy(worker, at, 8, 100.0, [at])
         request = vector(1)
-        request.rows = 1
+        request.route = Route("f", rows=1)
         assert outlook.seconds(at, request, 16, 100.0) < 1.05 * 0.18
 
     def test_a_batch_that_is_overdue_may_take_as_long_again(self):
         outlook, at = DeadlineAdmission(), bucket()
         outlook.busy("worker", at, 8, 100.0, [])
         request = vector(1)
-        request.rows = 1
+        request.route = Route("f", rows=1)
         assert outlook.seconds(at, request, 0, 101.0) > 0.9
 
     def test_less_important_requests_stand_behind(self):
@@ -60,7 +61,7 @@ class TestPrediction:
         for priority, count in ((1, 4), (5, 12)):
             at.level(priority).requests.extend(vector(i) for i in range(count))
         first, last = vector(1), vector(1, priority=5)
-        first.rows = last.rows = 1
+        first.route = last.route = Route("f", rows=1)
         assert outlook.seconds(at, first, 16, 100.0) < outlook.seconds(at, last, 16, 100.0) - 0.05
 
     def test_what_is_unknown_is_never_late(self):
@@ -75,22 +76,22 @@ class TestPrediction:
         outlook, at = DeadlineAdmission(), bucket()
         outlook.busy("worker", at, 8, 100.0, [])
         request, late, fine = vector(1), vector(2), vector(3)
-        request.rows = 1
+        request.route = Route("f", rows=1)
         before = outlook.seconds(at, request, 0, 100.0)
         for call, leaves_at in ((late, 100.5), (fine, 110.0)):
-            call.enqueued_at, call.started_at, call.leaves_at = 100.0, 100.4, leaves_at
-        outlook.answered([fine, late], 100.49)
+            call.enqueued_at, call.leaves_at = 100.0, leaves_at
+        outlook.answered([fine, late], 100.4, 100.49)
         widened = outlook.seconds(at, request, 0, 100.0)
         assert widened > before
         for _ in range(100):
-            outlook.answered([fine], 100.49)
+            outlook.answered([fine], 100.4, 100.49)
         assert outlook.seconds(at, request, 0, 100.0) == pytest.approx(before)
 
     def test_a_request_without_the_time_for_its_own_run_says_nothing(self):
         outlook = DeadlineAdmission()
         hasty = vector(1)
-        hasty.enqueued_at, hasty.started_at, hasty.leaves_at = 100.0, 100.0, 100.3
-        outlook.answered([hasty], 100.29)
+        hasty.enqueued_at, hasty.leaves_at = 100.0, 100.3
+        outlook.answered([hasty], 100.0, 100.29)
         assert outlook._margin == DeadlineAdmission()._margin
 
 
@@ -99,13 +100,13 @@ def slow(serve):
     """A model that stands at its gate with a request in its hands, and has told that a row takes ten seconds."""
     model, observer = FakeModel(), Recorder()
     scheduler = serve(model, observer=observer)
-    scheduler.submit(first := vector(0))
+    submit(scheduler, first := vector(0))
     first.result()
     queue = scheduler._queues["f"]
     (at,) = queue.buckets.values()
     learn(at, 10.0)
     model.gate.close()
-    scheduler.submit(vector(1))
+    submit(scheduler, vector(1))
     model.gate.wait_for_arrivals()
     return model, scheduler, observer
 
@@ -114,7 +115,7 @@ class TestAdmission:
     def test_what_cannot_be_answered_in_time_is_refused_at_once(self, slow):
         model, scheduler, observer = slow
         with pytest.raises(TooLate, match=r"would answer in about .* the deadline is in [45]\.\d+ s") as refused:
-            scheduler.submit(vector(2, deadline=monotonic() + 5))
+            submit(scheduler, vector(2, deadline=monotonic() + 5))
         assert refused.value.code is Code.RESOURCE_EXHAUSTED
         assert isinstance(refused.value, Overloaded)
         assert not refused.value.accepted
@@ -127,7 +128,7 @@ class TestAdmission:
         model, scheduler, _ = slow
         calls = [vector(2, deadline=monotonic() + 1000), vector(3)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert [call.result()["y"][0, 0] for call in calls] == [4, 6]
 
@@ -136,19 +137,19 @@ class TestAdmission:
         model.gate.open()
         for i in range(3):
             eventually(lambda: scheduler._batcher._idle, "the worker is idle")
-            scheduler.submit(call := vector(i, deadline=monotonic() + PATIENCE / 2))
+            submit(scheduler, call := vector(i, deadline=monotonic() + PATIENCE / 2))
             assert call.result()["y"][0, 0] == 2 * i
 
     def test_bounds_only(self, serve):
         model = FakeModel()
         scheduler = serve(model, queue={"admission": "bounds"})
-        scheduler.submit(first := vector(0))
+        submit(scheduler, first := vector(0))
         first.result()
         learn(next(iter(scheduler._queues["f"].buckets.values())), 10.0)
         model.gate.close()
-        scheduler.submit(vector(1))
+        submit(scheduler, vector(1))
         model.gate.wait_for_arrivals()
-        scheduler.submit(call := vector(2, deadline=monotonic() + PATIENCE / 2))
+        submit(scheduler, call := vector(2, deadline=monotonic() + PATIENCE / 2))
         model.gate.open()
         assert call.result()["y"][0, 0] == 4
 
@@ -157,15 +158,15 @@ class TestSize:
     def run(self, serve, per_row, fixed, count, **batching):
         model = FakeModel()
         scheduler = serve(model, batching=batching)
-        scheduler.submit(first := vector(0))
+        submit(scheduler, first := vector(0))
         first.result()
         learn(next(iter(scheduler._queues["f"].buckets.values())), per_row, fixed)
         model.gate.close()
-        scheduler.submit(vector(1))
+        submit(scheduler, vector(1))
         model.gate.wait_for_arrivals()
         calls = [vector(i) for i in range(count)]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.forget()
         model.gate.open()
         for call in calls:
@@ -199,18 +200,18 @@ class TestAnswering:
         model = FakeModel(run)
         scheduler = serve(model, batching={"size": "largest"})
         model.gate.close()
-        scheduler.submit(first := vector(0))
+        submit(scheduler, first := vector(0))
         model.gate.wait_for_arrivals()
         slow = [vector(i) for i in range(4)]
-        slow[0].on_done = lambda request: held.wait(PATIENCE)
+        slow[0].owner = Callback(lambda request: held.wait(PATIENCE))
         for call in slow:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.step()
         first.result()
         model.gate.wait_for_arrivals()
         five = [vector(i) for i in range(5)]
         for call in five:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert ran.wait(PATIENCE), "the second batch waited for the first one's answers"
         assert [call.result()["y"][0, 0] for call in five] == [0, 2, 4, 6, 8]
@@ -229,15 +230,15 @@ class TestAnswering:
         for _ in range(20):
             calls = [vector(i) for i in range(4)]
             for call in calls:
-                scheduler.submit(call)
+                submit(scheduler, call)
             for call in calls:
                 call.result()
         last = [vector(i) for i in range(4)]
         model.gate.close()
-        scheduler.submit(vector(0))
+        submit(scheduler, vector(0))
         model.gate.wait_for_arrivals()
         for call in last:
-            scheduler.submit(call)
+            submit(scheduler, call)
         model.gate.open()
         assert scheduler.drain(PATIENCE)
         scheduler.close()

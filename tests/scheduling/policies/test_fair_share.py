@@ -8,11 +8,11 @@ from time import monotonic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scheduling import PATIENCE, FakeModel, Recorder, learn, vector
+from support.scheduling import PATIENCE, FakeModel, Recorder, learn, submit, vector
 
 from inferd.server.errors import Code, Overloaded, TooLate
 from inferd.server.scheduling.policies.fair_share import FairShare
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferenceRequest, callback_request
 
 
 class Clients:
@@ -23,7 +23,7 @@ class Clients:
         self.model, self.observer = FakeModel(), Recorder()
         self.scheduler = serve(self.model, observer=self.observer, who=self.who, **options)
         self.model.gate.close()
-        self.scheduler.submit(first := vector(0))
+        submit(self.scheduler, first := vector(0))
         self.first = first
         self.model.gate.wait_for_arrivals()
 
@@ -32,9 +32,9 @@ class Clients:
         return caller
 
     def ask(self, caller: str | None, count: int = 1, **options):
-        calls = [vector(i + 1, caller=caller, **options) for i in range(count)]
+        calls = [vector(i + 1, call=caller, **options) for i in range(count)]
         for call in calls:
-            self.scheduler.submit(call)
+            submit(self.scheduler, call)
         return calls
 
     def refuse(self, caller: str | None, **options) -> Overloaded:
@@ -162,10 +162,10 @@ def test_a_queue_with_room_asks_for_nobodys_name(serve):
     calls = clients.ask("a", 4)
     assert clients.asked == []
     calls += clients.ask("b", 2)
-    assert clients.queue.crowd is not None
+    assert clients.queue.fair_share is not None
     for call in calls[:2]:
         call.cancel()
-    assert clients.queue.crowd is None, "half of it has gone"
+    assert clients.queue.fair_share is None, "half of it has gone"
     del clients.asked[:]
     clients.ask("c", 2)
     assert clients.asked == []
@@ -178,7 +178,7 @@ def test_who_no_longer_waits_is_forgotten(serve, end: str):
     options = {"deadline": monotonic() + 0.2} if end == "expired" else {}
     greedy = clients.ask("greedy", 8, **options)
     clients.ask("modest", 2)
-    crowd = clients.queue.crowd
+    crowd = clients.queue.fair_share
     if end == "answered":
         clients.model.gate.step(2)
         greedy[0].wait()
@@ -188,17 +188,17 @@ def test_who_no_longer_waits_is_forgotten(serve, end: str):
         greedy[0].wait()
     gone = sum(call.finished for call in greedy)
     assert gone >= 3
-    if clients.queue.crowd is crowd:
+    if clients.queue.fair_share is crowd:
         assert crowd._clients["greedy"].count <= 8 - gone
     clients.finish()
-    assert clients.queue.crowd is None
+    assert clients.queue.fair_share is None
 
 
 def test_a_request_in_parts_gives_way_as_one(serve):
     clients = Clients(serve, batching={"max_batch_size": 2}, queue={"bytes": 100})
-    big = [vector(*range(1, 8), caller="greedy", nbytes=45) for _ in range(2)]
+    big = [vector(*range(1, 8), call="greedy", nbytes=45) for _ in range(2)]
     for call in big:
-        clients.scheduler.submit(call)
+        submit(clients.scheduler, call)
     (modest,) = clients.ask("modest", nbytes=20)
     assert [call.finished for call in big] == [False, True]
     assert clients.scheduler.queue_depth == (2, 65)
@@ -211,8 +211,8 @@ def test_a_request_in_parts_gives_way_as_one(serve):
 def test_a_request_in_parts_has_a_claim_as_a_whole(serve):
     clients = Clients(serve, batching={"max_batch_size": 2}, queue={"bytes": 100})
     greedy = clients.ask("greedy", 5, nbytes=20)
-    big = vector(*range(1, 6), caller="modest", nbytes=40)
-    clients.scheduler.submit(big)
+    big = vector(*range(1, 6), call="modest", nbytes=40)
+    submit(clients.scheduler, big)
     assert waiting(greedy) == 3
     clients.finish()
     assert big.result()["y"][:, 0].tolist() == [2, 4, 6, 8, 10]
@@ -220,9 +220,9 @@ def test_a_request_in_parts_has_a_claim_as_a_whole(serve):
 
 def test_a_request_that_has_begun_in_parts_says_so(serve):
     clients = Clients(serve, batching={"max_batch_size": 2}, queue={"bytes": 100})
-    big = [vector(*range(1, 8), caller="greedy", nbytes=45) for _ in range(2)]
+    big = [vector(*range(1, 8), call="greedy", nbytes=45) for _ in range(2)]
     for call in big:
-        clients.scheduler.submit(call)
+        submit(clients.scheduler, call)
     clients.model.gate.step()
     clients.model.gate.wait_for_arrivals()
     clients.ask("modest", nbytes=20)
@@ -272,21 +272,21 @@ class TestDeadlines:
 )
 def test_shares_are_max_min_fair(asked, places: int, room: int) -> None:
     """A queue of any size, anybody's requests: bounds hold, the books are right, and who is refused has its share."""
-    inside: list[InferRequest] = []
+    inside: list[InferenceRequest] = []
     crowd = FairShare(lambda caller: caller, ())
     for caller, priority, nbytes in asked:
-        request = InferRequest("f", {}, lambda _: None, caller=caller, priority=priority, nbytes=nbytes)
+        request = callback_request("f", {}, lambda _: None, call=caller, priority=priority, nbytes=nbytes)
         short = sum(one.nbytes for one in inside) + nbytes - room
         over = len(inside) + 1 - places
         if over > 0 or short > 0:
-            counts = Counter(one.caller for one in inside)
+            counts = Counter(one.call for one in inside)
             gone = crowd.give_way(request, over, short)
             if not gone:
                 if short <= 0 and all(one.priority >= priority for one in inside):
                     assert max(counts.values()) <= counts[caller] + 1
                 continue
-            assert all(one.priority >= priority and one.caller != caller for one in gone)
-            assert all(counts[one.caller] > 1 for one in gone)
+            assert all(one.priority >= priority and one.call != caller for one in gone)
+            assert all(counts[one.call] > 1 for one in gone)
             inside = [one for one in inside if one not in gone]
         crowd.join(request)
         inside.append(request)
@@ -295,10 +295,10 @@ def test_shares_are_max_min_fair(asked, places: int, room: int) -> None:
         clients = {client.name: (client.count, client.nbytes) for client in crowd._clients.values()}
         assert clients == {
             name: (
-                sum(one.caller == name for one in inside),
-                sum(one.nbytes for one in inside if one.caller == name),
+                sum(one.call == name for one in inside),
+                sum(one.nbytes for one in inside if one.call == name),
             )
-            for name in {one.caller for one in inside}
+            for name in {one.call for one in inside}
         }
     crowd.leave(inside)
     assert not crowd._clients

@@ -8,61 +8,60 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from support.scheduling import PATIENCE, FakeModel, vector
+from support.scheduling import PATIENCE, FakeModel, double, submit, vector
 from support.server import Served
 
-from inferd.server.scheduling.inline import SHORT, TURN, InlineBudget, InlineLoop, InlineQueue
+from inferd.backends.api import Traits
+from inferd.server.scheduling.inline import TURN, InlineLoop
 from inferd.wire.native import encode_request
 
 PREDICT = "/inferd.v1.PredictService/Predict"
 
 
-def trusted() -> InlineBudget:
-    pace = InlineBudget("m:1", 1)
-    for _ in range(16):
-        pace.ran(SHORT / 2)
-    return pace
-
-
-def test_in_each_turn_every_model_runs_whatever_the_first_one_has_to_do() -> None:
+def test_in_each_turn_every_model_runs_whatever_the_first_one_has_to_do(serve) -> None:
+    """A flooded model uses up the turn; what is left of it is for its own thread, and another model still answers."""
     loop = InlineLoop()
     loop.enter()
-    ran: list[str] = []
-    handed: list[str] = []
+    traits = Traits(bounded=True, concurrent=True)
 
-    def flooded() -> bool:
-        ran.append("flooded")
-        threading.Event().wait(TURN / 4)
-        return True
+    def slowly(signature: str, inputs: dict) -> dict:  # type: ignore[type-arg]
+        loop.spent += TURN  # as if each batch took the whole turn
+        return double(signature, inputs)
 
-    def quiet() -> bool:
-        ran.append("quiet")
-        return ran.count("quiet") % 2 == 1  # one batch a turn
-
-    lanes = [
-        InlineQueue(loop, trusted(), flooded, lambda: handed.append("flooded")),
-        InlineQueue(loop, trusted(), quiet, lambda: handed.append("quiet")),
-    ]
-    for turn in range(1, 4):
-        for lane in lanes:
-            assert lane.defer()
-        loop.turn()
-        assert ran.count("quiet") >= turn, "the flooded model has used up the turn"
-        assert handed.count("flooded") == turn, "what is left of it is for its own thread"
+    flooded, quiet = FakeModel(slowly, traits=traits), FakeModel(traits=traits)
+    first, second = (serve(model, loop=loop, batching={"max_batch_size": 1}) for model in (flooded, quiet))
+    for scheduler in (first, second):
+        scheduler._budget.clock = lambda: 0.0  # a busy machine must not take it off the loop
+        for number in range(20):
+            submit(scheduler, call := vector(number))
+            loop.turn()
+            call.result()
+    here = threading.current_thread().name
+    threads: list[str] = []
+    quiet.function = lambda _, inputs: (threads.append(threading.current_thread().name), {"y": inputs["x"]})[1]
+    flood = [vector(i) for i in range(50)]
+    for call in flood:
+        submit(first, call)
+    submit(second, asked := vector(1))
+    loop.turn()
+    assert asked.finished, "the flooded model has used up the turn"
+    assert threads == [here]
+    for call in flood:
+        call.result()
 
 
 def test_a_model_whose_queue_is_full_refuses_for_itself_only(serve) -> None:
     flooded, quiet = FakeModel(), FakeModel()
     first, second = serve(flooded, queue={"requests": 4}), serve(quiet, queue={"requests": 4})
     flooded.gate.close()
-    first.submit(vector(0))
+    submit(first, vector(0))
     flooded.gate.wait_for_arrivals()
     for i in range(4):
-        first.submit(vector(i))
+        submit(first, vector(i))
     with pytest.raises(Exception, match=r"queue .* is full"):
-        first.submit(vector(5))
+        submit(first, vector(5))
     for i in range(8):
-        second.submit(call := vector(i))
+        submit(second, call := vector(i))
         assert call.result()["y"][0, 0] == 2 * i
     flooded.gate.open()
 

@@ -12,15 +12,15 @@ from support.scheduling import PATIENCE
 from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
-from inferd.server.scheduling.batch_former import BatchFormer
+from inferd.server.scheduling.batch_former import Batch, BatchFormer
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import BucketKeys
 from inferd.server.scheduling.observer import NullObserver
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.policies.linger import LingerPolicy
-from inferd.server.scheduling.queue import NEVER, Bucket, SignatureQueue
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.queue import Bucket, SignatureQueue
+from inferd.server.scheduling.request import NEVER, InferenceRequest, Route, callback_request
 from inferd.server.scheduling.worker_slot import WorkerSlot
 from inferd.wire.dtypes import DType
 
@@ -34,8 +34,8 @@ def queue_of(room: int = ROOM) -> tuple[SignatureQueue, Bucket]:
     return queue, queue.bucket((), lambda _bucket, _request: None)
 
 
-def request(now: float, rows: int = 1, leaves_at: float = NEVER) -> InferRequest:
-    made = InferRequest("s", {"x": np.ones(rows, np.float32)}, lambda _request: None, rows=rows)
+def request(now: float, rows: int = 1, leaves_at: float = NEVER) -> InferenceRequest:
+    made = callback_request("s", {"x": np.ones(rows, np.float32)}, lambda _request: None, rows=rows)
     made.enqueued_at, made.leaves_at = now, leaves_at
     return made
 
@@ -48,6 +48,15 @@ def curve(per_row: float, fixed: float) -> CostCurve:
     return cost
 
 
+def add(former: BatchFormer, bucket: Bucket, came: InferenceRequest, now: float) -> bool:
+    return former.add(bucket, (came,), came.leaves_at, came.nbytes, now)
+
+
+def take(former: BatchFormer, now: float) -> Batch | None:
+    bucket = former.pick(now)
+    return None if bucket is None else former.take(bucket, now, [])
+
+
 def closed_loop(
     callers: int, per_row: float, fixed: float, away: Callable[[int], float], *, holds: bool, seconds: float = 20.0
 ) -> tuple[float, float]:
@@ -55,10 +64,10 @@ def closed_loop(
     request; one worker. Gives requests a second and the longest time of the slower half to an answer."""
     forming = BatchFormer(0.0, holds=holds)
     _, bucket = queue_of()
-    events: list[tuple[float, int, InferRequest | None, list[InferRequest]]] = []
+    events: list[tuple[float, int, InferenceRequest | None, list[InferenceRequest]]] = []
     count = 0
 
-    def at(when: float, came: InferRequest | None = None, ran: list[InferRequest] | None = None) -> None:
+    def at(when: float, came: InferenceRequest | None = None, ran: list[InferenceRequest] | None = None) -> None:
         nonlocal count
         count += 1
         heapq.heappush(events, (when, count, came, ran or []))
@@ -70,7 +79,7 @@ def closed_loop(
         now, _, came, ran = heapq.heappop(events)
         ready = came is None
         if came is not None:
-            ready = forming.add(bucket, came, now)
+            ready = add(forming, bucket, came, now)
         if ran:
             busy = False
             bucket.cost.ran(len(ran), per_row * len(ran) + fixed)
@@ -81,7 +90,7 @@ def closed_loop(
                 back = now + away(number)
                 at(back, request(back))
         if ready and not busy and forming.count:
-            batch = forming.take(now, [])
+            batch = take(forming, now)
             if batch is None:
                 at(forming.next_ripe())
             else:
@@ -158,34 +167,34 @@ def test_a_full_batch_waits_for_nobody():
     assert company.rows == ROOM
 
 
-def held_back(now: float, waiting: InferRequest) -> tuple[BatchFormer, Bucket]:
+def held_back(now: float, waiting: InferenceRequest) -> tuple[BatchFormer, Bucket]:
     """One request that waits for another, which usually comes within a second."""
     forming = BatchFormer(0.0, holds=True)
     _, bucket = queue_of()
     bucket.cost = curve(0.1, 10.0)
     forming.answered(bucket, 1, now - 2)
     first = request(now - 1)
-    assert forming.add(bucket, first, now - 1)
-    assert forming.take(now - 1, []) is not None
-    forming.add(bucket, waiting, now)
+    assert add(forming, bucket, first, now - 1)
+    assert take(forming, now - 1) is not None
+    add(forming, bucket, waiting, now)
     forming.answered(bucket, 1, now)
     return forming, bucket
 
 
 def test_a_deadline_ends_the_wait():
     forming, _ = held_back(100.0, request(100.0))
-    assert forming.take(100.0, []) is None
+    assert take(forming, 100.0) is None
     assert forming.next_ripe() == pytest.approx(101.5)
-    assert forming.take(101.6, []) is not None
+    assert take(forming, 101.6) is not None
     forming, _ = held_back(100.0, request(100.0, leaves_at=101.0))
     assert forming.next_ripe() == pytest.approx(100.75)
 
 
 def test_a_drain_ends_the_wait():
     forming, _ = held_back(100.0, request(100.0))
-    assert forming.take(100.0, []) is None
+    assert take(forming, 100.0) is None
     forming.wait_no_more()
-    assert forming.take(100.0, []) is not None
+    assert take(forming, 100.0) is not None
 
 
 def test_a_worker_waits_for_those_it_has_answered(monkeypatch: pytest.MonkeyPatch):
@@ -196,9 +205,10 @@ def test_a_worker_waits_for_those_it_has_answered(monkeypatch: pytest.MonkeyPatc
     batcher = Batcher("m:1", (queue,), delay=0.0, observer=NullObserver(), cut=True)
     parking = WorkerSlot()
 
-    def submit() -> InferRequest:
+    def submit() -> InferenceRequest:
         made = request(now)
-        batcher.submit(made, queue, ())
+        made.route = Route("s", None, queue, (), 1)
+        batcher.submit((made,))
         return made
 
     submit()

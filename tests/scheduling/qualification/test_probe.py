@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
-from support.scheduling import F32, Call, FakeModel, signature, vector
+from support.scheduling import F32, Call, FakeModel, signature, submit, vector
 
 from inferd.backends.api import InvalidInput, OpenRequest, Traits
 from inferd.backends.onnx.backend import OnnxBackend
@@ -101,7 +101,7 @@ class TestSmallModels:
             for i, s in itertools.product((1, 2), (10, 20))
         ]
         for call in calls:
-            scheduler.submit(call)
+            submit(scheduler, call)
         for call in calls:
             expected = call.inputs["x"] @ WEIGHTS[1] + call.inputs["s"]
             np.testing.assert_allclose(call.result()["y"], expected, rtol=1e-5)
@@ -195,7 +195,7 @@ class TestOddModels:
 
         scheduler = serve(FakeModel(picky))
         assert scheduler.batching.startswith("unbatched: not proven: InvalidInput: only sevens, please (seeded data")
-        scheduler.submit(call := vector(7))
+        submit(scheduler, call := vector(7))
         assert call.result()["y"][0, 0] == 7
 
     def test_a_declared_sample_makes_the_probe_conclusive(self, serve):
@@ -224,7 +224,7 @@ class TestOddModels:
         sample = {"f": {"x": np.arange(3, dtype=np.float32)}}
         scheduler = serve(FakeModel(signatures=[anything]), samples=sample)
         assert scheduler.batching == "up to 32 rows"
-        scheduler.submit(call := vector(1))
+        submit(scheduler, call := vector(1))
         call.result()
 
     def test_a_smaller_largest_batch_is_found(self, serve):
@@ -273,7 +273,7 @@ class TestOddModels:
     def test_a_model_is_unbatched_until_it_is_probed(self, serve):
         scheduler = serve(FakeModel(), proven=False)
         assert scheduler.batching == "unbatched: not proven"
-        scheduler.submit(call := vector(1))
+        submit(scheduler, call := vector(1))
         call.result()
 
     def test_every_signature_is_probed(self, serve):
@@ -303,7 +303,7 @@ class TestRealModels:
         name = model.signatures[0].name
         scheduler = serve(model, samples={name: sample})
         assert scheduler.batching.startswith("unbatched: ")
-        scheduler.submit(call := Call(sample, name))
+        submit(scheduler, call := Call(sample, name))
         assert call.result()["output"].shape == (1, 1)
 
     def test_an_image_classifier_is_batched(self, serve):

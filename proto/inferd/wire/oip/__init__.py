@@ -4,7 +4,7 @@ As in `inferd.wire.native`, a recogniser reads what unmodified clients send (raw
 The generated class reads everything else: typed contents, shared memory, unknown fields.
 
     values      the messages as plain values
-    recognise   the usual encoding, read by hand; repetitions are read by comparison (`inferd.wire.request_forms`)
+    recognise   the usual encoding, read by hand; repetitions are read by comparison (`inferd.wire.message_forms`)
     fallback    every other encoding, read by inferd.oip.v1
     compose     responses: cached heads and the arrays' own bytes, joined once
 
@@ -13,11 +13,11 @@ Decoded arrays are read-only views of the message. All functions are thread-safe
 
 from __future__ import annotations
 
+from inferd.wire.message_forms import MessageLayouts
 from inferd.wire.oip.compose import encode_response, encode_responses, encode_stream_failure, encode_stream_response
 from inferd.wire.oip.recognise import recognise_request
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
 from inferd.wire.reader import Unrecognised
-from inferd.wire.request_forms import MessageLayouts
 from inferd.wire.tensors import WireError
 
 __all__ = [

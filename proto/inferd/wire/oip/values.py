@@ -42,7 +42,7 @@ class OipRequest:
     """A ModelInferRequest. `model_version` is "" for the server's choice; `outputs` is empty for all outputs; `shared`
     has the inputs whose data is in shared memory, by name.
 
-    `form` is one object (a RequestForm) for all requests that differ only in their tensors' data and their id. It is
+    `form` is one object (a MessageForm) for all requests that differ only in their tensors' data and their id. It is
     None for a request that has no known form.
     """
 

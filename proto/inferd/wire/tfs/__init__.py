@@ -4,7 +4,7 @@ As in `inferd.wire.native`, a recogniser reads what TensorFlow's own clients sen
 double_val). The generated class reads everything else.
 
     dtypes      TensorFlow's numbers for the element types
-    recognise   the usual encoding of a PredictRequest, read by hand; repetitions are compared (`wire.request_forms`)
+    recognise   the usual encoding of a PredictRequest, read by hand; repetitions are compared (`wire.message_forms`)
     fallback    every other encoding, read by inferd.tfs.v1
     tensor      a TensorProto's values, by TensorFlow's rules
     compose     responses: cached heads and the arrays' own bytes, joined once
@@ -14,8 +14,8 @@ Decoded arrays are read-only; those that the recogniser reads are views of the m
 
 from __future__ import annotations
 
+from inferd.wire.message_forms import MessageLayouts
 from inferd.wire.reader import Unrecognised
-from inferd.wire.request_forms import MessageLayouts
 from inferd.wire.tensors import WireError
 from inferd.wire.tfs.compose import encode_response, encode_responses
 from inferd.wire.tfs.recognise import recognise_request

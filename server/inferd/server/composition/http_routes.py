@@ -17,8 +17,10 @@ from inferd.server.http.method_call import Methods
 from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.workers import BodyWorkers
 from inferd.server.inference.failure_log import FailureLog
+from inferd.server.inference.finish import Finish
 from inferd.server.inference.inflight import InflightBounds
-from inferd.server.inference.service import Check, InferenceService
+from inferd.server.inference.interfaces import Check
+from inferd.server.inference.service import InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 
@@ -83,13 +85,11 @@ def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]
 
     from inferd.server.http.error_boundary import Protocol, RestErrorBoundary
     from inferd.server.http.status_codes import oip_status, tfs_status
-    from inferd.server.protocols.oip.error_messages import checked as oip_checked
     from inferd.server.protocols.oip.errors import failure as oip_failure
     from inferd.server.protocols.oip.rest import control as oip_control
     from inferd.server.protocols.oip.rest.infer import RestInfer
     from inferd.server.protocols.oip.rest.routes import oip_router
     from inferd.server.protocols.oip.rest.system import System
-    from inferd.server.protocols.tfs.error_messages import checked as tfs_checked
     from inferd.server.protocols.tfs.errors import failure as tfs_failure
     from inferd.server.protocols.tfs.rest import control as tfs_control
     from inferd.server.protocols.tfs.rest.predict import RestPredict
@@ -99,15 +99,25 @@ def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]
     app = FastAPI(
         title="inferd", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    inference = partial(InferenceService, core.manager, core.metrics)
     failures = FailureLog()
-    boundary = partial(RestErrorBoundary, bounds=bounds, gate=core.gate, failures=failures, audit=core.audit)
-    triton = boundary(Protocol("http-oip", oip_failure, oip_status), inference(oip_checked(core.check)))
-    serving = boundary(Protocol("http-tfs", tfs_failure, tfs_status), inference(tfs_checked(core.check)))
+    # What REST infers is decoded by its own handlers, for callers whom the error boundary has admitted.
+    inference = InferenceService(core.manager, core.metrics, core.gate, Finish(core.metrics, core.gate, failures), {})
+    boundary = partial(
+        RestErrorBoundary,
+        inference=inference,
+        metrics=core.metrics,
+        bounds=bounds,
+        gate=core.gate,
+        failures=failures,
+        audit=core.audit,
+    )
+    triton = boundary(Protocol("http-oip", oip_failure, oip_status))
+    serving = boundary(Protocol("http-tfs", tfs_failure, tfs_status))
     control = oip_control.OipControl(core.methods, triton, lambda: ready().ready)
-    infer = RestInfer(core.manager, triton, core.regions, core.gate)
+    infer = RestInfer(core.manager, triton, core.regions, core.gate, core.check)
+    predict = RestPredict(core.manager, serving, core.check)
     app.include_router(oip_router(infer, control, System(control)))
-    app.include_router(tfs_router(RestPredict(core.manager, serving), tfs_control.TfsControl(core.methods, serving)))
+    app.include_router(tfs_router(predict, tfs_control.TfsControl(core.methods, serving)))
     _add_docs(app)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _no_route)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,11 +22,13 @@ from inferd.server.http.admission import CHALLENGE
 from inferd.server.http.content_coding import deflate, response_coding, worth_compressing
 from inferd.server.http.exchange import BodyBounds, BodyRefused, ClientGone, HttpExchange
 from inferd.server.http.json.text import dumps
-from inferd.server.http.method_call import MethodFailed
+from inferd.server.http.method_call import MethodFailed, RestCall
 from inferd.server.inference.failure_log import FailureLog
-from inferd.server.inference.failures import CUT, Failure, pushback
-from inferd.server.inference.service import Answer, InferenceService, Query
+from inferd.server.inference.failures import CUT, Failure, pushback, pushback_of
+from inferd.server.inference.interfaces import Call, Codec, DecodedCall
+from inferd.server.inference.service import InferenceService
 from inferd.server.inference.trace import trace_fields
+from inferd.server.lifecycle.interfaces import MetricsLike
 
 JSON = "application/json"
 
@@ -47,6 +50,7 @@ class RestErrorBoundary:
         self,
         protocol: Protocol,
         inference: InferenceService,
+        metrics: MetricsLike,
         bounds: BodyBounds,
         gate: CallChecks,
         failures: FailureLog,
@@ -54,6 +58,7 @@ class RestErrorBoundary:
     ) -> None:
         self.protocol = protocol
         self._inference = inference
+        self._metrics = metrics
         self._bounds = bounds
         self._gate = gate
         self._failures = failures
@@ -109,35 +114,25 @@ class RestErrorBoundary:
         return lease
 
     def method_failure(self, error: MethodFailed) -> Response:
-        """The error response for a failed gRPC method."""
-        return self._error_response(self.protocol.status(error.code), str(error))
+        """The error response for a failed call, which is logged already."""
+        status, retry_after = self.protocol.status(error.code), pushback_of(error.trailing)
+        return self._error_response(status, str(error), retry_after=retry_after)
 
     @property
     def closed(self) -> bool:
         """Whether the server admits no new requests, because it is shutting down."""
         return self._bounds.admission.closed
 
-    async def infer(self, exchange: HttpExchange, query: Query) -> Answer:
-        """Runs an inference. Raises ServingError, ClientGone."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer | ServingError] = loop.create_future()
-
-        def settle(outcome: Answer | ServingError) -> None:
-            if not future.done():
-                future.set_result(outcome)
-
-        def done(outcome: Answer | ServingError) -> None:
-            try:
-                loop.call_soon_threadsafe(settle, outcome)
-            except RuntimeError:
-                pass  # the event loop has ended with the port: nobody waits for the outcome
-
+    async def infer(
+        self, exchange: HttpExchange, method: str, codec: Codec, decode: Callable[[Call], DecodedCall]
+    ) -> Any:
+        """What the codec's `encode` gives for one request. `method` names the route in the log; `decode` gives the
+        request on behalf of a call. Raises what `decode` raises, MethodFailed, DeadlineExceeded, ClientGone."""
+        call = RestCall(method, b"", exchange)
+        decoded = decode(call)
         exchange.counted = True
-        cancel = self._inference.start(query, done, exchange)
-        outcome = await exchange.wait(future, cancel)
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
+        self._inference.start((decoded,), codec, exchange.started)
+        return await call.wait(exchange)
 
     async def compressed(self, exchange: HttpExchange, body: bytes, kind: str, headers: dict[str, str]) -> Response:
         """A response with status 200, compressed if the client accepts that and the body is long enough."""
@@ -153,11 +148,9 @@ class RestErrorBoundary:
         request_id = exchange.headers.get("x-request-id") or self._gate.new_id()
         failure = self.protocol.failure(error, request_id)
         if not exchange.counted:
-            self._inference.refused(self.protocol.name, failure.code.name, monotonic() - exchange.started)
-        route = getattr(request.scope.get("route"), "path", "")
-        method = f"{request.method} {route}"
+            self._metrics.unknown(self.protocol.name, failure.code.name, monotonic() - exchange.started)
         self._failures.write(
-            method,
+            method_of(request),
             failure,
             model=request.path_params.get("model", ""),
             request_id=request_id,
@@ -178,3 +171,8 @@ class RestErrorBoundary:
         if close:
             headers["Connection"] = "close"
         return Response(dumps({"error": text}), status, headers, JSON)
+
+
+def method_of(request: Request) -> str:
+    """The verb and the route's path, as the log names what was called."""
+    return f"{request.method} {getattr(request.scope.get('route'), 'path', '')}"

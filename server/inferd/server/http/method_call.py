@@ -17,14 +17,14 @@ Methods = Mapping[str, Callable[[Any, Caller], None]]
 class MethodFailed(Exception):
     """The gRPC handler has failed the call. The handler has logged the failure already."""
 
-    def __init__(self, code: Code, text: str) -> None:
+    def __init__(self, code: Code, text: str, trailing: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(text)
         self.code = code
+        self.trailing = trailing
 
 
 class RestCall:
-    """A `transport.calls.UnaryCall` whose caller is a REST request. `outcome` gets the reply, or MethodFailed. `reply`,
-    `fail` and `on_cancel` are thread-safe."""
+    """A `transport.calls.UnaryCall` whose caller is a REST request. `reply`, `fail` and `on_cancel` are thread-safe."""
 
     def __init__(self, method: str, request: bytes, exchange: HttpExchange) -> None:
         self.method = method
@@ -36,7 +36,7 @@ class RestCall:
         self._certificate = exchange.certificate()
         self._loop = asyncio.get_running_loop()
         self._on_cancel: Callable[[], None] | None = None
-        self.outcome: asyncio.Future[bytes] = self._loop.create_future()
+        self._outcome: asyncio.Future[Any] = self._loop.create_future()
 
     def metadata(self, key: str) -> str | None:
         return self._headers.get(key)
@@ -55,16 +55,23 @@ class RestCall:
         if self._on_cancel is not None:
             self._on_cancel()
 
-    def reply(self, message: bytes) -> None:
-        self._settle(lambda: self.outcome.set_result(message))
+    async def wait(self, exchange: HttpExchange) -> Any:
+        """The reply. Raises MethodFailed, ClientGone, DeadlineExceeded."""
+        outcome = await exchange.wait(self._outcome, self.cancel)
+        if isinstance(outcome, MethodFailed):
+            raise outcome
+        return outcome
+
+    def reply(self, message: Any) -> None:
+        self._settle(message)
 
     def fail(self, code: Code, text: str, trailing: Sequence[tuple[str, str]] = ()) -> None:
-        self._settle(lambda: self.outcome.set_exception(MethodFailed(code, text)))
+        self._settle(MethodFailed(code, text, trailing))
 
-    def _settle(self, fn: Callable[[], None]) -> None:
+    def _settle(self, outcome: Any) -> None:
         def settle() -> None:
-            if not self.outcome.done():
-                fn()
+            if not self._outcome.done():
+                self._outcome.set_result(outcome)
 
         try:
             self._loop.call_soon_threadsafe(settle)
@@ -77,4 +84,5 @@ async def call(methods: Methods, method: str, request: bytes, exchange: HttpExch
     DeadlineExceeded."""
     rest_call = RestCall(method, request, exchange)
     methods[method](rest_call, exchange.caller)
-    return await exchange.wait(rest_call.outcome, rest_call.cancel)
+    answer: bytes = await rest_call.wait(exchange)
+    return answer

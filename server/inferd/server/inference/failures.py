@@ -79,7 +79,12 @@ def _fitting(text: str) -> str:
 
 def pushback(failure: Failure) -> float | None:
     """The seconds after which a refused request may come again, None where nothing is said."""
-    return next((int(value) / 1000 for key, value in failure.trailing if key == PUSHBACK), None)
+    return pushback_of(failure.trailing)
+
+
+def pushback_of(trailing: Sequence[tuple[str, str]]) -> float | None:
+    """The same of trailing metadata."""
+    return next((int(value) / 1000 for key, value in trailing if key == PUSHBACK), None)
 
 
 GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")

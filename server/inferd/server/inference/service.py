@@ -1,125 +1,36 @@
-"""The journey of a request, for every protocol: an edge decodes a Query, this runs it, the edge encodes the Answer.
+"""The journey of a request, for every protocol and every transport.
 
-acquire → signature → check → submit → (the scheduler runs it) → release → answer
+    handle   takes the calls that a transport has brought: access → decode → group by form → acquire → submit
+    start    takes calls that were decoded elsewhere (REST), from `acquire` on
+    finish   the other half: answers and failures (finish.py)
+
+A call whose message repeats an earlier one in all but its data and id is recognised by comparison; any other call is
+decoded as a whole and is then treated in the same way, as a group of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from inferd.backends.api import Array, Signature
-from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
-from inferd.server.lifecycle.interfaces import Acquires, HandleLike, MetricsLike, ModelMetricsLike, ServableLike
-from inferd.server.lifecycle.state import ServableId
-from inferd.server.scheduling.request import InferRequest, Route
-from inferd.wire.tensors import WireError
+from inferd.backends.api import Array
+from inferd.server.access.caller import Caller
+from inferd.server.access.client_limits import Lease
+from inferd.server.access.grants import Scope
+from inferd.server.access.method_rules import RULES
+from inferd.server.access.rules import AccessRules
+from inferd.server.errors import InvalidRequest, ServingError
+from inferd.server.inference.finish import Finish
+from inferd.server.inference.interfaces import Call, Codec, DecodedCall
+from inferd.server.inference.plan import KEPT_PLANS, Plan, RequestForm, RequestTemplate
+from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.lifecycle.interfaces import Acquires, HandleLike, MetricsLike, SchedulerLike, ServableLike
+from inferd.server.scheduling.request import InferenceRequest, Route
+from inferd.wire.message_forms import MessageForm, MessageLayout
 
-_KEPT_PLANS = 256  # plans of one servable
-
-Check = Callable[[ServableId, Signature, Mapping[str, Array], Sequence[str]], None]
-
-
-class Query(InferRequest):
-    """A request in no protocol's words; once started, it is the scheduler's request too: one object all the way.
-
-    version, label   at most one; neither: the newest
-    signature        "": the default one; the answering one's name once started
-    outputs          names wanted, empty: all (kept as `wanted`: `outputs` is what the model gave)
-    priority         0: the model's default
-    queue_timeout    seconds it may wait, None: until the deadline
-    deadline         monotonic seconds, None: never
-    nbytes           bytes that it keeps in memory
-    started          monotonic seconds at which it was received
-    owned            the arrays belong to this request alone and may be written to
-    form             an object that says: same model, signature, outputs, and inputs of the same names, types and shapes
-    """
-
-    __slots__ = ("done", "form", "handle", "label", "model", "plan", "protocol", "started", "version")
-    handle: HandleLike  # this and the next two are set by InferenceService
-    plan: Plan
-    done: Done
-
-    def __init__(
-        self,
-        protocol: str,
-        model: str,
-        version: int | None,
-        label: str | None,
-        signature: str,
-        inputs: dict[str, Array],
-        outputs: tuple[str, ...],
-        priority: int,
-        queue_timeout: float | None,
-        deadline: float | None,
-        nbytes: int,
-        started: float,
-        owned: bool = False,
-        form: object = None,
-    ) -> None:
-        # As InferRequest's own, written out: this is made for every request.
-        self.signature = signature
-        self.inputs = inputs
-        self.on_done = _ended
-        self.wanted = outputs or None
-        self.rows = None
-        self.deadline = deadline
-        self.queue_deadline = None if queue_timeout is None else started + queue_timeout
-        self.priority = priority
-        self.nbytes = nbytes
-        self.owned = owned
-        self.caller = None
-        self.outputs = None
-        self.error = None
-        self.finished = False
-        self.cancelled = False
-        self.enqueued_at = 0.0
-        self.started_at = 0.0
-        self.finished_at = 0.0
-        self.batch_rows = 0
-        self.leaves_at = 0.0
-        self.route = None
-        self.place = None
-        self._unanswered = True
-        self.protocol = protocol
-        self.model = model
-        self.version = version
-        self.label = label
-        self.started = started
-        self.form = form
-
-
-@dataclass(slots=True)  # not frozen: that would cost a microsecond a request
-class Answer:
-    """Outputs in the order asked for, else in that of the signature. Times in seconds. `max_batch_size` is the
-    servable's: 0 where nothing is known to be a batch axis. `class_labels`: names of classes by output."""
-
-    id: ServableId
-    signature: str
-    outputs: dict[str, Array]
-    queue_seconds: float
-    compute_seconds: float
-    max_batch_size: int = 0
-    class_labels: Mapping[str, Sequence[str]] | None = None
-
-
-@dataclass(slots=True)
-class Plan:
-    """What one servable has found out about one form of request: that it passes the check, and where it goes. Kept with
-    the servable, and gone with it: so are the metrics of a version that is forgotten.
-
-    names   of the outputs, in the order in which they are answered
-    """
-
-    signature: Signature
-    names: list[str]
-    metrics: ModelMetricsLike
-    route: Route | None
-
-
-Done = Callable[[Answer | ServingError], None]
+_log = logging.getLogger(__name__)
 
 
 class UnknownSignature(InvalidRequest):
@@ -127,130 +38,248 @@ class UnknownSignature(InvalidRequest):
 
 
 class InferenceService:
-    """Runs queries. Thread-safe."""
+    """Runs inference calls. Thread-safe."""
 
-    def __init__(self, manager: Acquires, metrics: MetricsLike, check: Check) -> None:
+    def __init__(
+        self,
+        manager: Acquires,
+        metrics: MetricsLike,
+        rules: AccessRules,
+        finish: Finish,
+        codecs: Mapping[str, Codec],
+    ) -> None:
+        """`codecs` by full method path. Raises KeyError for a path that has no access rule."""
         self._manager = manager
         self._metrics = metrics
-        self._check = check
+        self._rules = rules
+        self._finish = finish
+        self._codecs = {path: (codec, RULES[path]) for path, codec in codecs.items()}
 
-    def start(self, query: Query, done: Done, caller: object = None) -> Callable[[], None]:
-        """Starts a query and gives the function that cancels it. `done` is called exactly once, from any thread, maybe
-        before this returns; it must be quick and must not raise. Raises ServingError for what is refused: then `done`
-        is not called. A query is started once. `caller` is who asks, as `Gate.client` takes it: clients share a full
-        queue."""
-        try:
-            handle = self._manager.acquire(query.model, query.version, query.label)
-        except BaseException as error:
-            self._metrics.unknown(query.protocol, _code(error), monotonic() - query.started)
-            raise
-        servable = handle.servable
-        plan = servable.plans.get(query.form)
-        if plan is None:
-            metrics = self._metrics.model(servable.id.name, servable.id.version)
+    def handle(self, calls: Sequence[Call], arrived_at: float, caller: Caller | None = None) -> None:
+        """Starts the inferences that calls ask for, and fails those that cannot be started. The calls came together,
+        the first of them at this monotonic time; requests are queued in their order. `caller`: who sent all of them,
+        where the caller was admitted before (streams, REST). Never raises."""
+        codecs, finish, rules = self._codecs, self._finish, self._rules
+        admits, authorizes = caller is None and not rules.open, rules.authority is not None
+        groups: dict[MessageForm[Any], RequestGroup] = {}
+        started: list[RequestGroup] = []
+        pending: dict[SchedulerLike, list[InferenceRequest]] = {}
+        lease: Lease | None = None
+        for call in calls:
+            codec, rule = codecs[call.method]
             try:
-                plan = self._plan(servable, query, metrics)
-            except BaseException as error:
-                _refused(query, handle, metrics, error)
-                raise
-        query.signature = plan.signature.name
-        query.priority = query.priority or servable.default_priority
-        query.route = plan.route
-        query.handle = handle
-        query.plan = plan
-        query.done = done
-        query.caller = caller
-        try:
-            servable.scheduler.submit(query)
-        except BaseException as error:
-            query.done = _nobody
-            query.caller = None
-            _refused(query, handle, plan.metrics, error)
-            raise
-        return query.cancel
+                if admits:
+                    lease = None  # in case that the next line raises
+                    caller, lease = rules.admit(call, rule)
+                message = call.request
+                layout = codec.match(message)
+                template = described = None
+                if layout is not None:
+                    template = codec.templates[layout.form]
+                    if template is not None:
+                        described = codec.describe(call, layout, template.priority)
+                inputs = None
+                if (
+                    layout is None
+                    or template is None
+                    or described is None
+                    # A BOOL that is neither 0 nor 1: the generated class words the refusal.
+                    or (layout.form.checked and (inputs := layout.inputs(message)) is None)
+                ):
+                    started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
+                    continue
+                request_id, priority = described
+            except Exception as error:
+                if lease is not None:
+                    lease.release()
+                request_id = getattr(error, "request_id", "")
+                finish.not_started(codec, ((call, request_id),), error, None, monotonic() - arrived_at)
+                continue
+            if (authorizes or codec.bounded) and not self._may(call, codec, caller, template, request_id, arrived_at):
+                if lease is not None:
+                    lease.release()
+                continue
+            form = layout.form
+            group = groups.get(form)
+            if group is None:
+                group = groups[form] = RequestGroup(codec, template, arrived_at)
+                self._open(group, pending, layout, message)
+                started.append(group)
+            if group.error is not None:
+                if lease is not None:
+                    lease.release()
+                group.failed.append((call, request_id))
+                continue
+            timeout = template.queue_timeout
+            request = InferenceRequest(
+                finish,
+                group.route,
+                inputs,
+                layout,
+                message,
+                call.deadline,
+                None if timeout is None else arrived_at + timeout,
+                priority or group.priority,
+                len(message),
+                call,
+                group,
+                request_id,
+            )
+            if lease is not None:
+                request.lease = lease
+            group.pending.append(request)
+            group.count += 1
+        self._submit(started, pending)
 
-    def _plan(self, servable: ServableLike, query: Query, metrics: ModelMetricsLike) -> Plan:
-        signature = _signature(servable, query.signature)
-        wanted = query.wanted or ()
-        self._check(servable.id, signature, query.inputs, wanted)
-        names = list(wanted or (spec.name for spec in signature.outputs))
-        if query.form is None:
-            return Plan(signature, names, metrics, None)
-        plan = Plan(signature, names, metrics, Route())
-        plans = servable.plans
-        if len(plans) >= _KEPT_PLANS:
-            plans.clear()
-        plans[query.form] = plan
+    def start(self, decoded: Sequence[DecodedCall], codec: Codec, started: float) -> None:
+        """Starts decoded calls, whose callers were admitted and authorized, all with one servable. Fails those that
+        cannot be started. Never raises."""
+        pending: dict[SchedulerLike, list[InferenceRequest]] = {}
+        self._submit(self._decoded(decoded, codec, started, pending, None, None), pending)
+
+    def _may(
+        self,
+        call: Call,
+        codec: Codec,
+        caller: Caller | None,
+        template: RequestTemplate,
+        request_id: str,
+        started: float,
+    ) -> bool:
+        """Whether a decoded call may go on; else it has been told why not."""
+        try:
+            if codec.bounded:
+                codec.admit(call)
+            if caller is not None:
+                self._rules.authorize(caller, Scope.PREDICT, template.form.model)
+        except ServingError as error:
+            self._finish.not_started(codec, ((call, request_id),), error, template.form, monotonic() - started)
+            return False
+        return True
+
+    def _decoded(
+        self,
+        decoded: Sequence[DecodedCall],
+        codec: Codec,
+        started: float,
+        pending: dict[SchedulerLike, list[InferenceRequest]],
+        caller: Caller | None,
+        lease: Lease | None,
+    ) -> list[RequestGroup]:
+        """A group for each of these, which are for one servable."""
+        groups: list[RequestGroup] = []
+        first = decoded[0]
+        if not self._may(first.call, codec, caller, first.template, first.request_id, started):
+            if lease is not None:
+                lease.release()
+            return groups
+        for each in decoded:
+            template, call = each.template, each.call
+            group = RequestGroup(codec, template, started)
+            groups.append(group)
+            handle = groups[0].handle if len(groups) > 1 and groups[0].error is None else None
+            self._open(group, pending, inputs=each.inputs, handle=handle, remember=each.remembered)
+            if group.error is not None:
+                if lease is not None:
+                    lease.release()
+                group.failed.append((call, each.request_id))
+                if group.handle is None:
+                    break  # there is no servable: that is told once
+                continue
+            timeout = template.queue_timeout
+            request = InferenceRequest(
+                self._finish,
+                group.route,
+                each.inputs,
+                deadline=call.deadline,
+                queue_deadline=None if timeout is None else started + timeout,
+                priority=each.priority or group.priority,
+                nbytes=each.nbytes,
+                call=call,
+                group=group,
+                request_id=each.request_id,
+                owned=each.owned,
+            )
+            request.lease, lease = lease, None
+            group.pending.append(request)
+            group.count += 1
+        return groups
+
+    def _open(
+        self,
+        group: RequestGroup,
+        pending: dict[SchedulerLike, list[InferenceRequest]],
+        layout: MessageLayout[Any] | None = None,
+        message: bytes = b"",
+        inputs: Mapping[str, Array] | None = None,
+        handle: HandleLike | None = None,
+        *,
+        remember: bool = True,
+    ) -> None:
+        """Finds the servable of a group and the plan of its form, or the error that all its calls get. The first
+        request's inputs are given, or lie in `message`; `handle`: of the servable, if it was found before."""
+        form = group.template.form
+        try:
+            if handle is None:
+                handle = self._manager.acquire(form.model, form.version, form.label)
+            else:
+                handle = handle.another()
+            group.handle = handle
+            servable = handle.servable
+            plan: Plan | None = servable.plans.get(form)
+            if plan is None:
+                if inputs is None and layout is not None:
+                    inputs = layout.inputs(message)
+                plan = self._plan(group.codec, form, servable, inputs or {}, remember=remember)
+        except Exception as error:
+            group.error = error
+            return
+        group.plan = plan
+        group.priority = servable.default_priority
+        group.route = plan.route or Route(plan.signature.name, form.wanted)
+        scheduler = servable.scheduler
+        waiting = pending.get(scheduler)
+        if waiting is None:
+            waiting = pending[scheduler] = []
+        group.pending = waiting
+
+    def _plan(
+        self, codec: Codec, form: RequestForm, servable: ServableLike, inputs: Mapping[str, Array], *, remember: bool
+    ) -> Plan:
+        signature = servable.signatures.get(form.signature or servable.default_signature)
+        if signature is None:
+            known = ", ".join(map(repr, servable.signatures))
+            raise UnknownSignature(f"model {servable.id} has no signature {form.signature!r}; expected one of {known}")
+        codec.check(servable.id, signature, inputs, form.wanted or ())
+        metrics = self._metrics.model(servable.id.name, servable.id.version)
+        route = servable.scheduler.route(signature.name, form.wanted, inputs)
+        names = list(form.wanted or (spec.name for spec in signature.outputs))
+        plan = Plan(signature, names, metrics, route)
+        if remember:
+            plans = servable.plans
+            if len(plans) >= KEPT_PLANS:
+                plans.clear()
+            plans[form] = plan
         return plan
 
-    def on(self, manager: Acquires) -> InferenceService:
-        """The same for what `manager` gives."""
-        return InferenceService(manager, self._metrics, self._check)
-
-    def refused(self, protocol: str, code: str, seconds: float) -> None:
-        """Counts a request that an edge refused before there was a query."""
-        self._metrics.unknown(protocol, code, seconds)
-
-
-def _ended(request: Any) -> None:
-    """The end of the journey: the scheduler calls it when the query has its outcome."""
-    handle, plan, done = request.handle, request.plan, request.done
-    request.done = _nobody
-    request.caller = None  # who may hold on to this request: neither may keep the other
-    servable = handle.servable
-    handle.release()
-    outcome: Answer | ServingError
-    code = "OK"
-    enqueued, started, finished = request.enqueued_at, request.started_at, request.finished_at
-    queued = (started or finished) - enqueued if enqueued else 0.0
-    computed = finished - started if started else 0.0  # 0: it never reached the model
-    error = request.error
-    outputs = request.outputs
-    if error is None and outputs is not None:
-        try:
-            if list(outputs) != plan.names:
-                outputs = ordered(outputs, plan.names)
-            id_, signature = servable.id, plan.signature.name
-            outcome = Answer(id_, signature, outputs, queued, computed, servable.max_batch_size, servable.class_labels)
-        except ServingError as failed:
-            outcome = failed
-            code = failed.code.name
-    else:
-        outcome = error or ExecutionFailed("the model gave no answer")
-        code = outcome.code.name
-    plan.metrics.request(request.protocol, code, finished - request.started, queued, computed)
-    done(outcome)
-
-
-def _nobody(_outcome: Answer | ServingError) -> None:
-    """Stands in for `done` once it has been called: so a finished query keeps nothing of its caller alive."""
-
-
-def _refused(query: Query, handle: HandleLike, metrics: ModelMetricsLike, error: BaseException) -> None:
-    handle.release()
-    metrics.request(query.protocol, _code(error), monotonic() - query.started)
-
-
-def _signature(servable: ServableLike, name: str) -> Signature:
-    found = servable.signatures.get(name or servable.default_signature)
-    if found is None:
-        known = ", ".join(map(repr, servable.signatures))
-        raise UnknownSignature(f"model {servable.id} has no signature {name!r}; expected one of {known}")
-    return found
-
-
-def ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """The outputs in this order. Raises ExecutionFailed where one is missing."""
-    try:
-        return {name: outputs[name] for name in names}
-    except KeyError as error:
-        raise ExecutionFailed(f"the model gave no output {error.args[0]!r}") from None
-
-
-def unsendable(error: WireError) -> ExecutionFailed:
-    """An answer that cannot travel is the model's failure, not the caller's."""
-    return ExecutionFailed(f"the model's answer cannot be sent: {error}")
-
-
-def _code(error: BaseException) -> str:
-    return error.code.name if isinstance(error, ServingError) else "INTERNAL"
+    def _submit(
+        self, groups: Sequence[RequestGroup], pending: Mapping[SchedulerLike, Sequence[InferenceRequest]]
+    ) -> None:
+        finish = self._finish
+        for group in groups:
+            group.pending = []  # a group that keeps its requests would keep itself
+            if group.error is not None:
+                finish.unopened(group, monotonic())
+            else:
+                group.hold()
+        for scheduler, requests in pending.items():
+            try:
+                for rejection in scheduler.submit(requests):
+                    finish.rejected(rejection.requests, rejection.error())
+            except Exception as error:
+                _log.exception("requests could not be submitted")
+                finish.rejected(requests, error)
+            for request in requests:
+                call = request.call
+                if call is not None and not request.finished:
+                    call.on_cancel(request.cancel)

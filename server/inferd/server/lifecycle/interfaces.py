@@ -6,20 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from inferd.backends.api import Signature
+from inferd.backends.api import Array, Signature
 from inferd.server.config.ensemble_schema import Step
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.operations.load_overrides import Replacement
 from inferd.server.lifecycle.state import ModelStatus, ServableId, StateChange
 from inferd.server.observability.model_metrics import MetricsSnapshot
 from inferd.server.repository.configured_models import ConfiguredModel
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.rejection import Rejection
+from inferd.server.scheduling.request import InferenceRequest, Route
 
 
 class SchedulerLike(Protocol):
     """Takes requests; see `scheduling.scheduler.Scheduler`."""
 
-    def submit(self, request: InferRequest) -> None: ...
+    def submit(self, requests: Sequence[InferenceRequest]) -> Sequence[Rejection]: ...
+    def route(self, signature: str, wanted: tuple[str, ...] | None, inputs: Mapping[str, Array]) -> Route | None: ...
 
 
 class ServableLike(Protocol):

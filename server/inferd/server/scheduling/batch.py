@@ -1,4 +1,4 @@
-"""From requests to one call of the model and back. Pure, but for the buffers it is given."""
+"""From requests to one run of the model and back. Pure, except for the buffers it is given."""
 
 from __future__ import annotations
 
@@ -9,30 +9,48 @@ import numpy as np
 from inferd.backends.api import Array, BackendError, Traits
 from inferd.server.scheduling.buffers import Buffers, is_aligned
 from inferd.server.scheduling.padding import Padding
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferenceRequest
+
+Share = tuple[Sequence[InferenceRequest], dict[str, Array]]
+"""Requests with one Route and one owner, and the rows of a batch's outputs that are theirs."""
 
 
 class WrongRows(BackendError):
     """The model gave other rows than it got: nobody can say whose they are."""
 
 
-def wanted_outputs(requests: Sequence[InferRequest]) -> tuple[str, ...] | None:
+def wanted_outputs(requests: Sequence[InferenceRequest]) -> tuple[str, ...] | None:
     """The outputs that any of the requests wants, None for all: nothing else is computed."""
-    wanted = requests[0].wanted
+    wanted = requests[0].route.wanted
     for request in requests:
-        if request.wanted != wanted:
+        if request.route.wanted != wanted:
             break
     else:
         return wanted
     names: dict[str, None] = {}
     for request in requests:
-        if request.wanted is None:
+        if request.route.wanted is None:
             return None
-        names.update(dict.fromkeys(request.wanted))
+        names.update(dict.fromkeys(request.route.wanted))
     return tuple(names)
 
 
-def private_inputs(request: InferRequest, traits: Traits, buffers: Buffers) -> dict[str, Array]:
+def received_inputs(requests: Sequence[InferenceRequest]) -> dict[str, Array] | None:
+    """The inputs of requests with one Route as they lie in their messages: views of a single one, several joined byte
+    by byte. Read-only and aligned as their types ask. None where the inputs do not lie in messages."""
+    first = requests[0]
+    layout = first.layout
+    if layout is None:
+        return None
+    if len(requests) == 1:
+        return layout.aligned(first.message)
+    for request in requests:
+        if request.layout is None:
+            return None
+    return layout.form.joined(requests)
+
+
+def private_inputs(request: InferenceRequest, traits: Traits, buffers: Buffers) -> dict[str, Array]:
     """The inputs of a request that runs alone: as they are where the model allows, else copies."""
     alignment = traits.alignment
     copy = traits.may_write_inputs and not request.owned
@@ -45,7 +63,7 @@ def private_inputs(request: InferRequest, traits: Traits, buffers: Buffers) -> d
 
 
 def join(
-    requests: Sequence[InferRequest],
+    requests: Sequence[InferenceRequest],
     rows: int,
     *,
     batched: frozenset[str],
@@ -106,28 +124,23 @@ def check_names(outputs: Mapping[str, Array], names: frozenset[str]) -> None:
 
 
 def split(
-    outputs: Mapping[str, Array], requests: Sequence[InferRequest], wanted: tuple[str, ...] | None
-) -> list[tuple[Sequence[InferRequest], dict[str, Array]]]:
-    """Who gets which rows of the outputs, as views: neighbours that are answered together get theirs as one piece,
-    every other request its own. `wanted` is what was computed. `check_rows` comes first.
+    outputs: Mapping[str, Array], requests: Sequence[InferenceRequest], wanted: tuple[str, ...] | None
+) -> list[Share]:
+    """Which requests get which rows of the outputs, as views: neighbours with one Route get theirs as one piece, every
+    other request its own. `wanted` is what was computed. `check_rows` comes first.
     """
-    shares: list[tuple[Sequence[InferRequest], dict[str, Array]]] = []
+    shares: list[Share] = []
     items = list(outputs.items())
     first = start = 0
     while first < len(requests):
         request = requests[first]
+        route = request.route
         last = first + 1
-        stop = start + (request.rows or 1)
-        if request.together is not None:
-            while last < len(requests) and _goes_with(requests[last], request):
-                last += 1
-                stop += request.rows or 1
+        stop = start + (route.rows or 1)
+        while last < len(requests) and requests[last].route is route:  # one Route has one owner
+            last += 1
+            stop += route.rows or 1
         share = {name: output[start:stop] for name, output in items}
-        shares.append((requests[first:last], share if request.wanted == wanted else pick(share, request.wanted)))
+        shares.append((requests[first:last], share if route.wanted == wanted else pick(share, route.wanted)))
         first, start = last, stop
     return shares
-
-
-def _goes_with(request: InferRequest, other: InferRequest) -> bool:
-    # Of one route are as many rows, and the same outputs wanted.
-    return request.together is other.together and request.route is other.route

@@ -1,8 +1,8 @@
 """What waits in a servable's queues, and which of it goes next. Not thread-safe: the batcher's lock holds.
 
 - A batch is ripe at once, unless callers who have just been answered will be back in less time than a larger batch
-  saves (company.py); with a delay, when its bucket holds `target` rows, when its oldest request has waited for the
-  delay. In either case when the most urgent one in it needs the rest of its time for the run.
+  saves (policies/linger.py); with a delay, when its bucket holds `target` rows, or when its oldest request has waited
+  for the delay. In either case it is ripe when its most urgent request needs the rest of its time for the run.
 - Among the ripe buckets the one with the oldest head goes first; priorities age (queue.py).
 - A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it. It may be cut
   shorter where that costs nothing and leaves work for the next one (queue.py).
@@ -10,30 +10,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inferd.server.scheduling.policies.linger import LingerPolicy
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
-from inferd.server.scheduling.request import NEVER, InferRequest
+from inferd.server.scheduling.request import NEVER, InferenceRequest
+
+_ALL = 2**62  # more requests than a queue holds
 
 
 @dataclass(slots=True)
 class Batch:
-    """Requests to run together. `rows` is 1 for one that runs alone without a batch axis."""
+    """Requests to run together. `rows` is 1 for a request that runs alone without a batch axis; `started_at` is
+    monotonic, 0 before the run."""
 
     queue: SignatureQueue
-    requests: list[InferRequest]
+    requests: list[InferenceRequest]
     rows: int
     bucket: Bucket
+    started_at: float = 0.0
 
 
 class BatchFormer:
     """The buckets in which something waits.
 
     count   requests that wait
-    delay   seconds that a batch may wait for company
-    holds   it may be held back for those who come back; not with a delay
+    delay   seconds that a batch may wait for more requests
+    holds   a batch may be held back for callers who come back; not with a delay
     active  the buckets in which something waits
     """
 
@@ -43,72 +47,141 @@ class BatchFormer:
         self.holds = holds and not delay
         self.active: dict[Bucket, None] = {}
 
-    def add(self, bucket: Bucket, request: InferRequest, now: float) -> bool:
-        """Puts a request in line. Whether a worker must look: there is a batch to run, or one that ripens earlier
-        than all was known to.
+    def add(
+        self, bucket: Bucket, requests: Sequence[InferenceRequest], earliest: float, nbytes: int, now: float
+    ) -> bool:
+        """Queues requests of one Route and one priority, in this order. `earliest` is the first of their `leaves_at`,
+        `nbytes` what they hold. Gives whether a worker must look: there is a batch to run, or one that ripens earlier
+        than all that were known.
         """
+        first = requests[0]
         if not bucket.count:
             self.active[bucket] = None
-        lane = bucket.lanes[0]
-        if lane.priority != request.priority:
-            lane = bucket.level(request.priority)
-        request.place = bucket
-        lane.requests.append(request)
-        bucket.count += 1
-        bucket.rows += request.rows or 1
+        level = bucket.levels[0]
+        if level.priority != first.priority:
+            level = bucket.level(first.priority)
+        count = len(requests)
+        rows = count * (first.route.rows or 1)
+        for request in requests:
+            request.place = bucket
+        level.requests.extend(requests)
+        bucket.count += count
+        bucket.rows += rows
+        bucket.nbytes += nbytes
+        bucket.earliest = min(bucket.earliest, earliest)
         queue = bucket.queue
-        queue.requests += 1
-        queue.nbytes += request.nbytes
-        self.count += 1
+        queue.requests += count
+        queue.nbytes += nbytes
+        self.count += count
         if not self.delay:
             if not self.holds:
                 return True
-            company = bucket.company
-            if company is not None:
-                company.came(request.rows or 1, now)
-        ripe_at = self._patience(bucket, request, now)
+            linger = bucket.linger
+            if linger is None:
+                bucket.ripe_at = now
+                return True
+            linger.came(rows, now)
+        ripe_at = NEVER
+        for request in requests:
+            ripe_at = min(ripe_at, self._patience(bucket, request, now))
+            if ripe_at <= now:
+                break
         if ripe_at > now and ripe_at >= bucket.ripe_at:
             return False
         bucket.ripe_at = min(ripe_at, bucket.ripe_at)
         return True
 
-    def remove(self, bucket: Bucket, request: InferRequest) -> None:
+    def remove(self, bucket: Bucket, request: InferenceRequest) -> None:
         """Takes a request out of the middle of its line."""
         bucket.remove(request)
         self.count -= 1
         if not bucket.count:
             self._emptied(bucket)
 
-    def clear(self, requests: Iterable[InferRequest]) -> None:
-        """Takes out those that gave way, but for the parts of such as are under way so: who fails them does that."""
+    def clear(self, requests: Iterable[InferenceRequest]) -> None:
+        """Takes out requests that gave way, except for the parts of split ones: whoever fails those does that."""
         for request in requests:
             if isinstance(request.place, Bucket):
                 self.remove(request.place, request)
 
-    def take(self, now: float, dropped: list[InferRequest], *, cut: bool = False) -> Batch | None:
-        """The next batch, None when none is ripe. Requests on its way that have expired or finished go to `dropped`.
-        `cut`: no larger than pays.
+    def pick(self, now: float) -> Bucket | None:
+        """The bucket whose batch goes next, None when none is ripe."""
+        active = self.active
+        if self.delay or self.holds:
+            if len(active) == 1:
+                bucket = next(iter(active))
+                return bucket if bucket.ripe_at <= now else None
+            ripe = [bucket for bucket in active if bucket.ripe_at <= now]
+            return min(ripe, key=_score) if ripe else None
+        if len(active) == 1:
+            return next(iter(active))
+        return min(active, key=_score) if active else None
+
+    def take(
+        self, bucket: Bucket, now: float, dropped: list[InferenceRequest], *, cut: bool = False, most: int = _ALL
+    ) -> Batch | None:
+        """The next batch of a bucket that `pick` gave; None when everything on the way was dropped. Requests that have
+        expired or finished go to `dropped`. `cut`: no larger than pays; `most`: requests at most.
         """
-        bucket = self._pick(now)
-        if bucket is None:
-            return None
         room = bucket.cut if cut else bucket.room
-        batch: list[InferRequest] = []
-        rows = left = nbytes = weights = 0
-        lane = bucket.next_level()
-        single = len(bucket.lanes) == 1
-        while requests := lane.requests:
+        levels = bucket.levels
+        level = levels[0]
+        if len(levels) == 1 and bucket.rows <= room and bucket.count <= most and not level.dead:
+            batch = self._take_all(bucket, now, dropped)
+            rows = sum([request.route.rows for request in batch]) if dropped else bucket.rows
+            count, weights, nbytes = bucket.count, bucket.rows, bucket.nbytes
+        else:
+            batch, rows, count, weights, nbytes = self._take_some(bucket, room, most, now, dropped)
+        bucket.left(count, weights, nbytes)
+        queue = bucket.queue
+        if queue.fair_share is not None:
+            queue.gone((*batch, *dropped))
+        self.count -= count
+        bucket.tidy()
+        if bucket.linger is not None:
+            bucket.linger.release()
+        if not bucket.count:
+            self._emptied(bucket)
+        elif self.delay:
+            bucket.ripe_at = min(self._patience(bucket, request, now) for request in bucket.waiting())
+        else:
+            bucket.ripe_at = 0.0
+        return Batch(queue, batch, rows if room else 1, bucket) if batch else None
+
+    def _take_all(self, bucket: Bucket, now: float, dropped: list[InferenceRequest]) -> list[InferenceRequest]:
+        waiting = bucket.levels[0].requests
+        batch = list(waiting)
+        waiting.clear()
+        gone = bucket.earliest <= now
+        for request in batch:
+            request.place = None
+            if request.finished:
+                gone = True
+        if gone:
+            dropped += [request for request in batch if request.finished or request.leaves_at <= now]
+            batch = [request for request in batch if not (request.finished or request.leaves_at <= now)]
+        return batch
+
+    def _take_some(
+        self, bucket: Bucket, room: int, most: int, now: float, dropped: list[InferenceRequest]
+    ) -> tuple[list[InferenceRequest], int, int, int, int]:
+        """The batch and its rows; how many requests have left the bucket, with how many rows and bytes."""
+        batch: list[InferenceRequest] = []
+        rows = count = nbytes = weights = 0
+        level = bucket.next_level()
+        single = len(bucket.levels) == 1
+        while requests := level.requests:
             request = requests[0]
             if request.place is None:
                 requests.popleft()
-                lane.dead -= 1
+                level.dead -= 1
             else:
-                weight = request.rows or 1
-                if batch and rows + weight > room:
+                weight = request.route.rows or 1
+                if batch and (rows + weight > room or len(batch) >= most):
                     break
                 requests.popleft()
                 request.place = None
-                left += 1
+                count += 1
                 weights += weight
                 nbytes += request.nbytes
                 if request.finished or request.leaves_at <= now:
@@ -119,36 +192,23 @@ class BatchFormer:
                     if rows >= room:
                         break
             if not single:
-                lane = bucket.next_level()
-        bucket.left(left, weights, nbytes)
-        if bucket.queue.crowd is not None:
-            bucket.queue.gone((*batch, *dropped))
-        self.count -= left
-        bucket.tidy()
-        if bucket.company is not None:
-            bucket.company.release()
-        if not bucket.count:
-            self._emptied(bucket)
-        elif self.delay:
-            bucket.ripe_at = min(self._patience(bucket, request, now) for request in bucket.waiting())
-        else:
-            bucket.ripe_at = 0.0
-        return Batch(bucket.queue, batch, rows if room else 1, bucket) if batch else None
+                level = bucket.next_level()
+        return batch, rows, count, weights, nbytes
 
     def answered(self, bucket: Bucket, rows: int, now: float) -> None:
-        """A batch of the bucket's has been answered: its callers may be worth waiting for."""
+        """A batch of the bucket has been answered: its callers may be worth waiting for."""
         if not self.holds or not bucket.room:
             return
-        company = bucket.company
-        if company is None:
-            company = bucket.company = LingerPolicy()
-        held = company.answered(rows, bucket.rows, bucket.room, bucket.cost, now)
+        linger = bucket.linger
+        if linger is None:
+            linger = bucket.linger = LingerPolicy()
+        held = linger.answered(rows, bucket.rows, bucket.room, bucket.cost, now)
         if bucket.count:
             waiting = bucket.waiting()
             bucket.ripe_at = min(self._patience(bucket, request, now) for request in waiting) if held else 0.0
 
     def wait_no_more(self) -> None:
-        """No company will come any more."""
+        """Nothing waits for more requests from now on."""
         self.delay = 0.0
         self.holds = False
 
@@ -162,21 +222,12 @@ class BatchFormer:
             if bucket.count:
                 bucket.ripe_at = 0.0
 
-    def everything(self) -> list[tuple[Bucket, InferRequest]]:
+    def everything(self) -> list[tuple[Bucket, InferenceRequest]]:
         """All that waits."""
         return [(bucket, request) for bucket in self.active for request in bucket.waiting()]
 
-    def _pick(self, now: float) -> Bucket | None:
-        active = self.active
-        if self.delay or self.holds:
-            ripe = [bucket for bucket in active if bucket.ripe_at <= now]
-            return min(ripe, key=_score) if ripe else None
-        if len(active) == 1:
-            return next(iter(active))
-        return min(active, key=_score) if active else None
-
-    def _patience(self, bucket: Bucket, request: InferRequest, now: float) -> float:
-        """When this request waits for company no longer."""
+    def _patience(self, bucket: Bucket, request: InferenceRequest, now: float) -> float:
+        """Until when this request waits for more requests."""
         queue = bucket.queue
         came = request.enqueued_at
         if self.delay:
@@ -184,10 +235,10 @@ class BatchFormer:
                 return now
             until = came + self.delay
         else:
-            company = bucket.company
-            if company is None or bucket.rows >= company.rows:
+            linger = bucket.linger
+            if linger is None or bucket.rows >= linger.rows:
                 return now
-            until = company.until
+            until = linger.until
         if request.leaves_at == NEVER:
             return until
         # Waiting is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
@@ -197,6 +248,7 @@ class BatchFormer:
     def _emptied(self, bucket: Bucket) -> None:
         del self.active[bucket]
         bucket.ripe_at = NEVER
+        bucket.earliest = NEVER
 
 
 def _score(bucket: Bucket) -> float:

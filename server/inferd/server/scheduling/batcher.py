@@ -1,36 +1,45 @@
 """Admission and hand-over: requests come in from any thread, batches go out to idle workers.
 
-One lock guards all queues of a servable. Workers park on locks of their own, so a submit wakes exactly one of them, and
-only when there is something to run. An idle worker takes what waits at once; with `max_queue_delay` it waits up to that
-long for `preferred_batch_size` rows (none: for `max_batch_size`), as forming.py says.
+One lock guards all queues of a servable. Workers park on locks of their own, so that a submit wakes exactly one of
+them, and only when there is something to run. An idle worker takes what waits at once; with `max_queue_delay` it waits
+up to that long for `preferred_batch_size` rows (none: for `max_batch_size`), as batch_former.py says.
 
-A worker is anything that calls `next` and executes what it gets: a thread today, the front end's loop where batches are
-known to be short.
+A worker is anything that takes batches and executes them: a thread of an instance, or the front end's loop where
+batches are known to be short.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Protocol
 
 from inferd.server.errors import DeadlineExceeded, Unavailable
 from inferd.server.scheduling.batch_former import Batch, BatchFormer
 from inferd.server.scheduling.deadline_expirer import DeadlineExpirer
-from inferd.server.scheduling.inline import InlineQueue
+from inferd.server.scheduling.inline import InlineBudget
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
-from inferd.server.scheduling.refusals import full, gave_way, too_late
-from inferd.server.scheduling.request import InferRequest, expiry
-from inferd.server.scheduling.worker_slot import Idle, WorkerSlot
+from inferd.server.scheduling.rejection import QueueFigures, Reason, Rejection
+from inferd.server.scheduling.request import NEVER, InferenceRequest, expiry
+from inferd.server.scheduling.worker_slot import IdleWorkers, WorkerSlot
+
+
+class InlinePlace(Protocol):
+    """The servable's place on the front end's loop; see `inline_executor.InlineExecutor`."""
+
+    def defer(self, requests: int) -> bool:
+        """Whether the loop looks at what has just been queued. The caller holds the batcher's lock."""
+        ...
 
 
 class Batcher:
     """The queues of one servable. Thread-safe.
 
-    watcher   its `run` is due on a thread of its own, from before the first submit until `close`
-    lane      the servable's place on the front end's loop, None: it has none; set before the first submit
+    expirer   its `run` is due on a thread of its own, from before the first submit until `close`
+    inline    the servable's place on the front end's loop, None: it has none; set before the first submit
     """
 
     def __init__(
@@ -40,260 +49,356 @@ class Batcher:
         *,
         delay: float,
         observer: BatchObserver,
-        outlook: DeadlineAdmission | None = None,
+        deadline_admission: DeadlineAdmission | None = None,
         cut: bool = False,
     ) -> None:
-        """`outlook` finds the requests that cannot be answered in time; None: only bounds refuse. `cut`: batches are no
-        larger than pays, and without a delay they wait for callers who come back where that pays."""
+        """`deadline_admission` finds the requests that cannot be answered in time; None: only bounds refuse. `cut`:
+        batches are no larger than pays, and without a delay they wait for callers who come back where that pays."""
         self._name = name
         self._queues = queues
         self._observer = observer
         self._lock = threading.Lock()
-        self._forming = BatchFormer(delay, holds=cut)
-        self._outlook = outlook
+        self._former = BatchFormer(delay, holds=cut)
+        self._late = deadline_admission
         self._cut = cut
-        self._base = self._each = 0.0  # the outlook's bound
+        self._base = self._each = 0.0  # the bound that deadline admission gives
         self._running = 0
-        self._idle = Idle()
+        self._idle = IdleWorkers()
         self._refusal: str | None = None
         self._stopped = False
         self._quiet = threading.Event()
-        self.watcher = DeadlineExpirer(self._lock, self._forming, self._drop, self._check_quiet)
-        self.lane: InlineQueue | None = None
+        self.expirer = DeadlineExpirer(self._lock, self._former, self._drop, self._check_quiet)
+        self.inline: InlinePlace | None = None
 
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def submit(
-        self,
-        request: InferRequest,
-        queue: SignatureQueue,
-        key: Hashable,
-        *,
-        whole: InferRequest | None = None,
-        admitted: bool = False,
-    ) -> None:
-        """Queues a request whose `rows` are set. Raises Overloaded, DeadlineExceeded or Unavailable; then it is not
-        queued.
+        self, requests: Sequence[InferenceRequest], *, whole: InferenceRequest | None = None, admitted: bool = False
+    ) -> list[Rejection]:
+        """Queues requests whose Routes name their queues, in this order. Gives those that are not taken, with the
+        reason.
 
-        `whole` is the request whose first part this is: its bytes are charged to the queue until `refund`. An
-        `admitted` request belongs to one that was let in before: it is refused only when the batcher is closed.
+        `whole` is the request whose first part these are: its bytes are charged to the queue until `refund`.
+        `admitted` requests belong to one that was let in before: they are refused only when the batcher is closed.
         """
-        now = monotonic()
-        leaves_at = request.enter(now, None if admitted else queue.timeout)
-        if now >= leaves_at:
-            self._observer.dropped("expired")
-            request.enqueued_at = 0.0  # it never was
-            raise expiry(request, now)
+        if not requests:
+            return []
+        rejected: list[Rejection] = []
+        gave_way: list[tuple[SignatureQueue, Sequence[InferenceRequest]]] = []
         wake = None
-        late = 0.0
-        asker = whole or request
-        if whole is not None:
-            whole.leaves_at, whole.enqueued_at = leaves_at, now
-        gone: Sequence[InferRequest] = ()  # who give way to it
+        fresh = whole is None and not admitted
         with self._lock:
-            refused = self._stopped or (
-                not admitted
-                and (
-                    self._refusal is not None
-                    or queue.requests >= queue.max_requests
-                    or queue.nbytes + asker.nbytes > queue.max_bytes
-                )
-            )
-            if refused and queue.who is not None and self._refusal is None:
-                gone = queue.yielding(asker)
-                refused = not gone
-            if not refused:
-                bucket = queue.buckets.get(key)
-                if bucket is None:
-                    bucket = queue.bucket(key, self._discard)
-                forming, watcher = self._forming, self.watcher
-                # While a worker is idle nothing is too late: only a run can show that what was learned is wrong.
-                if leaves_at - now < self._base + self._each * forming.count and not admitted and not self._idle:
-                    late = self._outlook.late(bucket, request, forming.count, now) if self._outlook else 0.0
-                    if late and queue.who is not None:
-                        gone, late = queue.instead(asker, gone, late)
-                if not late:
-                    if gone:
-                        forming.clear(gone)
-                        self._running += len(gone)
-                    ready = forming.add(bucket, request, now)
-                    if whole is not None:
-                        queue.charge(whole)
-                    if queue.crowd is not None:
-                        queue.crowd.join(asker)
-                    if leaves_at < watcher.expires_at:
-                        watcher.expect(leaves_at)
-                    if ready and self._idle and (self.lane is None or not self.lane.defer()):
-                        wake = self._idle.pop()
-        if late:
-            self._observer.dropped("late")
-            raise too_late(self._name, request, late, now)
-        if refused:
-            if (refusal := self._refusal) is not None:
-                raise Unavailable(refusal)
-            self._observer.dropped("full")
-            raise full(self._name, queue, asker.nbytes)
-        if wake is not None:
-            wake.wake.release()
-        if gone:
-            self._give_way(queue, gone)
-        if request.cancelled:  # meanwhile: whoever did it may have looked for its place too early
-            place = request.place
-            if place is not None:
-                place.discard(request)
-
-    def submit_together(self, requests: Sequence[InferRequest], queue: SignatureQueue, key: Hashable) -> bool:
-        """Queues requests whose `rows` are set, all of them, where each is let in plainly. False: none is queued, and
-        each should be submitted by itself, which finds a place or the reason why there is none.
-        """
-        now = monotonic()
-        expires_at = min([request.enter(now, queue.timeout) for request in requests])
-        nbytes = sum([request.nbytes for request in requests])
-        wake = None
-        with self._lock:
-            forming, watcher = self._forming, self.watcher
-            refused = (
-                self._refusal is not None
-                or queue.crowd is not None
-                or queue.requests + len(requests) > queue.max_requests
-                or queue.nbytes + nbytes > queue.max_bytes
-            )
-            last = now + self._base + self._each * (forming.count + len(requests))
-            if refused or expires_at <= now or (expires_at < last and not self._idle):
-                return False
-            bucket = queue.bucket(key, self._discard)
+            now = monotonic()
             ready = False
-            for request in requests:
-                ready = forming.add(bucket, request, now) or ready
-            if expires_at < watcher.expires_at:
-                watcher.expect(expires_at)
-            if ready and self._idle and (self.lane is None or not self.lane.defer()):
+            first, count = 0, len(requests)
+            while first < count:
+                head = requests[first]
+                route, priority = head.route, head.priority
+                last = first + 1
+                while last < count and requests[last].route is route and requests[last].priority == priority:
+                    last += 1
+                same = requests if last - first == count else requests[first:last]
+                first = last
+                earliest, nbytes = self._enter(same, now, admitted=admitted)
+                if self._plain(same, earliest, nbytes, now, fresh=fresh):
+                    ready = self._add(same, earliest, nbytes, now) or ready
+                    continue
+                if fresh and self._full_for_all(same, earliest, now):
+                    rejected.append(self._full(same))
+                    continue
+                for request in same:
+                    reason = self._admit(request, now, whole, gave_way, admitted=admitted)
+                    if reason is None:
+                        ready = self._add((request,), request.leaves_at, request.nbytes, now, whole) or ready
+                    else:
+                        rejected.append(reason)
+            if ready and self._idle and (self.inline is None or not self.inline.defer(count)):
                 wake = self._idle.pop()
         if wake is not None:
             wake.wake.release()
-        return True
+        for queue, gone in gave_way:
+            self._give_way(queue, gone)
+        for rejection in rejected:
+            self._count_dropped(rejection)
+        return rejected
 
-    def _give_way(self, queue: SignatureQueue, requests: Sequence[InferRequest]) -> None:
+    def _enter(self, requests: Sequence[InferenceRequest], now: float, *, admitted: bool) -> tuple[float, int]:
+        """Sets when requests of one Route leave unserved. Gives the first of these times, and what they hold."""
+        queue = requests[0].route.queue
+        assert queue is not None
+        timeout = None if admitted else queue.timeout
+        earliest = NEVER
+        nbytes = 0
+        for request in requests:
+            leaves_at = request.deadline
+            if leaves_at is None:
+                leaves_at = NEVER
+            until = request.queue_deadline
+            if until is None and timeout is not None:
+                until = request.queue_deadline = now + timeout
+            if until is not None and until < leaves_at:
+                leaves_at = until
+            request.leaves_at = leaves_at
+            request.enqueued_at = now
+            nbytes += request.nbytes
+            earliest = min(earliest, leaves_at)
+        return earliest, nbytes
+
+    def _plain(
+        self, requests: Sequence[InferenceRequest], earliest: float, nbytes: int, now: float, *, fresh: bool
+    ) -> bool:
+        """Whether all of them are let in without a further look."""
+        queue = requests[0].route.queue
+        assert queue is not None
+        return (
+            fresh
+            and earliest > now
+            and self._refusal is None
+            and queue.fair_share is None
+            and queue.requests + len(requests) <= queue.max_requests
+            and queue.nbytes + nbytes <= queue.max_bytes
+            # While a worker is idle nothing is too late: only a run can show that what was learned is wrong.
+            and (earliest - now >= self._base + self._each * (self._former.count + len(requests)) or bool(self._idle))
+        )
+
+    def _full_for_all(self, requests: Sequence[InferenceRequest], earliest: float, now: float) -> bool:
+        """Whether none of them finds a place in its queue: for a flood, which is refused without a look at each."""
+        queue = requests[0].route.queue
+        assert queue is not None
+        if queue.requests < queue.max_requests or earliest <= now or self._refusal is not None:
+            return False
+        if queue.who is None:
+            return True
+        shares = queue.fair_share
+        return shares is not None and not any(shares.has_claim(request.call) for request in requests)
+
+    def _full(self, requests: Sequence[InferenceRequest]) -> Rejection:
+        queue = requests[0].route.queue
+        assert queue is not None
+        nbytes = requests[0].nbytes
+        reason = Reason.TOO_LARGE if nbytes > queue.max_bytes else Reason.FULL
+        figures = QueueFigures(queue.requests, queue.max_requests, queue.nbytes, queue.max_bytes, queue.drain_seconds)
+        return Rejection(list(requests), reason, self._name, figures, nbytes)
+
+    def _admit(
+        self,
+        request: InferenceRequest,
+        now: float,
+        whole: InferenceRequest | None,
+        gave_way: list[tuple[SignatureQueue, Sequence[InferenceRequest]]],
+        *,
+        admitted: bool,
+    ) -> Rejection | None:
+        """Why a request is not let in; None: it is. Who makes room for it has left the queue then."""
+        queue = request.route.queue
+        assert queue is not None
+        asker = whole or request
+        if whole is not None:
+            whole.leaves_at, whole.enqueued_at = request.leaves_at, now
+        if request.leaves_at <= now:
+            request.enqueued_at = 0.0  # it never was
+            return Rejection([request], Reason.EXPIRED, self._name, now=now)
+        if self._stopped or (self._refusal is not None and not admitted):
+            return Rejection([request], Reason.CLOSED, self._name, text=self._refusal or "")
+        gone: Sequence[InferenceRequest] = ()
+        full = not admitted and (queue.requests >= queue.max_requests or queue.nbytes + asker.nbytes > queue.max_bytes)
+        if full:
+            gone = queue.yielding(asker)
+            if not gone:
+                rejection = self._full((asker,))
+                rejection.requests = [request]
+                return rejection
+        former = self._former
+        ahead = self._base + self._each * former.count
+        if self._late is not None and request.leaves_at - now < ahead and not admitted and not self._idle:
+            late = self._late.late(self._bucket(request), request, former.count, now)
+            if late and queue.who is not None:
+                gone, late = queue.instead(asker, gone, late)
+            if late:
+                left = (request.deadline or now) - now
+                return Rejection([request], Reason.TOO_LATE, self._name, seconds=late, left=left)
+        if gone:
+            former.clear(gone)
+            self._running += len(gone)
+            gave_way.append((queue, gone))
+        return None
+
+    def _bucket(self, request: InferenceRequest) -> Bucket:
+        route = request.route
+        assert route.queue is not None
+        return route.queue.buckets.get(route.key) or route.queue.bucket(route.key, self._discard)
+
+    def _add(
+        self,
+        requests: Sequence[InferenceRequest],
+        earliest: float,
+        nbytes: int,
+        now: float,
+        whole: InferenceRequest | None = None,
+    ) -> bool:
+        queue = requests[0].route.queue
+        assert queue is not None
+        ready = self._former.add(self._bucket(requests[0]), requests, earliest, nbytes, now)
+        if whole is not None:
+            queue.charge(whole)
+        if queue.fair_share is not None:
+            for request in requests if whole is None else (whole,):
+                queue.fair_share.join(request)
+        if earliest < self.expirer.expires_at:
+            self.expirer.expect(earliest)
+        return ready
+
+    def _count_dropped(self, rejection: Rejection) -> None:
+        if rejection.reason in _DROPPED:
+            for _ in rejection.requests:
+                self._observer.dropped(_DROPPED[rejection.reason])
+
+    def _give_way(self, queue: SignatureQueue, requests: Sequence[InferenceRequest]) -> None:
         for request in requests:
             self._observer.dropped("cancelled" if request.finished else "full")
             place = request.place
-            request.fail(gave_way(self._name, queue.drain_seconds, accepted=place is not None))
+            request.fail(
+                Rejection([request], Reason.GAVE_WAY, self._name, _figures(queue), accepted=place is not None).error()
+            )
             if place is not None:  # it is under way in parts
                 place.discard(request)
         with self._lock:
             self._running -= len(requests)
             self._check_quiet()
 
-    def refund(self, queue: SignatureQueue, whole: InferRequest) -> None:
+    def refund(self, queue: SignatureQueue, whole: InferenceRequest) -> None:
         """Gives back what was charged for the `whole` of `submit`."""
         with self._lock:
             queue.refund(whole)
 
-    def _discard(self, bucket: Bucket, request: InferRequest) -> None:
+    def _discard(self, bucket: Bucket, request: InferenceRequest) -> None:
         with self._lock:
             if request.place is not bucket:
                 return
-            self._forming.remove(bucket, request)
+            self._former.remove(bucket, request)
             self._check_quiet()
         self._observer.dropped("expired" if isinstance(request.error, DeadlineExceeded) else "cancelled")
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def next(self, parking: WorkerSlot) -> Batch | None:
+    def next(self, slot: WorkerSlot) -> Batch | None:
         """The next batch, waiting for one; what the worker took before counts as done. None: the batcher is closed."""
         while True:
-            batch, stopped, timeout = self._take(parking, park=True)
+            batch, stopped, timeout = self._take(slot)
             if batch is not None or stopped:
                 return batch
             if timeout is not None:
-                self._idle.park(parking, timeout, self._lock)
+                self._idle.park(slot, timeout, self._lock)
 
-    def look(self, parking: WorkerSlot) -> Batch | None:
-        """The next batch if there is one now; what was taken before counts as done. For who does not wait."""
-        return self._take(parking, park=False)[0]
-
-    def done(self, parking: WorkerSlot) -> None:
-        """What was taken through `look` is done."""
+    def take_inline(self, slot: WorkerSlot, budget: InlineBudget, *, first: bool = True) -> Batch | None:
+        """The next batch if there is one now that may run on the loop; what was taken before counts as done.
+        `first`: see `InlineBudget.allowance`."""
+        former = self._former
+        dropped: list[InferenceRequest] = []
+        batch = None
         with self._lock:
-            self._running -= parking.empty()
+            if slot.taken:
+                self._running -= slot.empty()
+                if self._refusal is not None:
+                    self._check_quiet()
+            if former.count:
+                now = monotonic()
+                bucket = former.pick(now)
+                most = 0 if bucket is None else budget.allowance(bucket, first=first)
+                if bucket is not None and most:
+                    batch = former.take(bucket, now, dropped, most=most)
+                    slot.taken = len(dropped) + (0 if batch is None else len(batch.requests))
+                    self._running += slot.taken
+        if dropped:
+            self._drop(dropped)
+        slot.batch = batch
+        return batch
+
+    def done(self, slot: WorkerSlot) -> None:
+        """What was taken through `take_inline` is done."""
+        with self._lock:
+            self._running -= slot.empty()
             self._check_quiet()
 
-    def hand_off(self, parking: WorkerSlot, answer: Callable[[], None]) -> bool:
-        """Whether the watcher answers what the worker has just run, so that the worker can run the next batch: not
-        while it is busy with another.
+    def hand_off(self, slot: WorkerSlot, answer: Callable[[], None]) -> bool:
+        """Whether the expirer's thread answers what the worker has just run, so that the worker can run the next batch:
+        not while it is busy with another.
         """
         with self._lock:
-            if not self.watcher.take_over(answer, parking.taken):
+            if not self.expirer.take_over(answer, slot.taken):
                 return False
-            self._answered(parking)
-            self._running -= parking.empty()
+            self._answered(slot)
+            self._running -= slot.empty()
         return True
 
     def hand_over(self) -> None:
         """Wakes a worker for what waits."""
-        if not self._forming.count:
+        if not self._former.count:
             return
         with self._lock:
-            wake = self._idle.pop() if self._idle and self._forming.count else None
+            wake = self._idle.pop() if self._idle and self._former.count else None
         if wake is not None:
             wake.wake.release()
 
-    def _take(self, parking: WorkerSlot, *, park: bool) -> tuple[Batch | None, bool, float | None]:
+    def _take(self, slot: WorkerSlot) -> tuple[Batch | None, bool, float | None]:
         """A batch, whether the batcher is closed, and for how long to park (-1: until woken; None: look again)."""
-        forming = self._forming
+        former, late = self._former, self._late
         batch = None
         wake = None
         timeout = -1.0
-        dropped: list[InferRequest] = []
+        dropped: list[InferenceRequest] = []
         with self._lock:
-            outlook = self._outlook if park else None
-            if outlook is not None:
-                outlook.idle(parking)
+            if late is not None:
+                late.idle(slot)
                 self._base = self._each = 0.0
-            if park and parking.requests:
-                self._answered(parking)
-            self._running -= parking.empty()
-            if forming.count:
+            if slot.batch is not None:
+                self._answered(slot)
+            self._running -= slot.empty()
+            if former.count:
                 now = monotonic()
-                batch = forming.take(now, dropped, cut=park and self._cut)
-                if batch is None and forming.count:
-                    timeout = max(0.0, forming.next_ripe() - now)
+                bucket = former.pick(now)
+                if bucket is not None:
+                    batch = former.take(bucket, now, dropped, cut=self._cut)
+                if batch is None and former.count:
+                    timeout = max(0.0, former.next_ripe() - now)
             if batch is not None or dropped:
-                parking.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
-                self._running += parking.taken
-                if outlook is not None and batch is not None:
-                    outlook.busy(parking, batch.bucket, batch.rows, now, forming.active)
-                    self._base, self._each = outlook.base, outlook.each
-                if park and forming.count and self._idle:
+                slot.taken = len(dropped) + (len(batch.requests) if batch is not None else 0)
+                self._running += slot.taken
+                if late is not None and batch is not None:
+                    late.busy(slot, batch.bucket, batch.rows, now, former.active)
+                    self._base, self._each = late.base, late.each
+                if former.count and self._idle:
                     wake = self._idle.pop()
             elif self._stopped:
                 return None, True, None
             else:
                 self._check_quiet()
-                if park:
-                    self._idle.append(parking)
+                self._idle.append(slot)
         if wake is not None:
             wake.wake.release()
         if dropped:
             self._drop(dropped)
         if batch is not None:
-            parking.requests, parking.rows, parking.bucket = batch.requests, batch.rows, batch.bucket
+            slot.batch = batch
             return batch, False, None
         return None, False, None if dropped else timeout
 
-    def _answered(self, parking: WorkerSlot) -> None:
+    def _answered(self, slot: WorkerSlot) -> None:
         # Holds the lock.
+        batch = slot.batch
+        if batch is None:
+            return
         now = monotonic()
-        if self._outlook is not None:
-            self._outlook.answered(parking.requests, now)
-        if parking.bucket is not None and not self._idle:  # who is idle takes what there is
-            self._forming.answered(parking.bucket, parking.rows, now)
+        if self._late is not None:
+            self._late.answered(batch.requests, batch.started_at, now)
+        if not self._idle:  # a worker that is idle takes what there is
+            self._former.answered(batch.bucket, batch.rows, now)
 
-    def _drop(self, requests: Sequence[InferRequest]) -> None:
+    def _drop(self, requests: Sequence[InferenceRequest]) -> None:
         now = monotonic()
-        if self._outlook is not None and not all(request.finished for request in requests):
+        if self._late is not None and not all(request.finished for request in requests):
             with self._lock:
-                self._outlook.expired()
+                self._late.expired()
         for request in requests:
             self._observer.dropped("cancelled" if request.finished else "expired")
             request.fail(expiry(request, now))
@@ -312,14 +417,14 @@ class Batcher:
             queue.target = target
             queue.splits = splits
             queue.reason = reason
-            self._forming.ripen(queue)
+            self._former.ripen(queue)
         self.hand_over()
 
     def drain(self, refusal: str, timeout: float | None) -> bool:
         """Refuses new requests with `refusal` and waits for all others. Whether they are done. `timeout` in seconds."""
         with self._lock:
             self._refusal = refusal
-            self._forming.wait_no_more()
+            self._former.wait_no_more()
             self._check_quiet()
             self._idle.wake_all()
         return self._quiet.wait(timeout)
@@ -329,11 +434,11 @@ class Batcher:
         with self._lock:
             self._refusal = refusal
             self._stopped = True
-            queued = self._forming.everything()
+            queued = self._former.everything()
             for bucket, request in queued:
-                self._forming.remove(bucket, request)
+                self._former.remove(bucket, request)
             self._running += len(queued)
-            self.watcher.stop()
+            self.expirer.stop()
             self._idle.wake_all()
         for _, request in queued:
             request.fail(Unavailable(refusal))
@@ -342,5 +447,12 @@ class Batcher:
             self._check_quiet()
 
     def _check_quiet(self) -> None:
-        if self._refusal is not None and not self._forming.count and not self._running and not self.watcher.in_hand:
+        if self._refusal is not None and not self._former.count and not self._running and not self.expirer.in_hand:
             self._quiet.set()
+
+
+_DROPPED = {Reason.FULL: "full", Reason.TOO_LARGE: "full", Reason.TOO_LATE: "late", Reason.EXPIRED: "expired"}
+
+
+def _figures(queue: SignatureQueue) -> QueueFigures:
+    return QueueFigures(queue.requests, queue.max_requests, queue.nbytes, queue.max_bytes, queue.drain_seconds)

@@ -12,7 +12,7 @@ from threading import Lock
 from time import monotonic
 
 from inferd.server.scheduling.batch_former import BatchFormer
-from inferd.server.scheduling.request import NEVER, InferRequest
+from inferd.server.scheduling.request import NEVER, InferenceRequest
 from inferd.server.scheduling.worker_slot import Alarm
 
 _TICK = 0.001  # expiries closer together than this are answered together
@@ -26,19 +26,19 @@ class DeadlineExpirer:
     in_hand      requests that it has taken and that have no answer yet
     """
 
-    __slots__ = ("_alarm", "_drop", "_forming", "_handed", "_lock", "_rested", "_stopped", "expires_at", "in_hand")
+    __slots__ = ("_alarm", "_drop", "_former", "_handed", "_lock", "_rested", "_stopped", "expires_at", "in_hand")
 
     def __init__(
         self,
         lock: Lock,
-        forming: BatchFormer,
-        drop: Callable[[Sequence[InferRequest]], None],
+        former: BatchFormer,
+        drop: Callable[[Sequence[InferenceRequest]], None],
         rested: Callable[[], None],
     ) -> None:
         """`drop` answers requests that have left the queue unserved, without the lock; `rested` hears, with it, when
         something is no longer in hand."""
         self._lock = lock
-        self._forming = forming
+        self._former = former
         self._drop = drop
         self._rested = rested
         self._alarm = Alarm()
@@ -94,12 +94,12 @@ class DeadlineExpirer:
             self._handed = None
             self._over(requests)
 
-    def _take_expired(self, now: float) -> Sequence[InferRequest]:
-        waiting = self._forming.everything()
+    def _take_expired(self, now: float) -> Sequence[InferenceRequest]:
+        waiting = self._former.everything()
         expired = [(bucket, request) for bucket, request in waiting if request.leaves_at <= now]
         earliest = min((request.leaves_at for _, request in waiting if request.leaves_at > now), default=NEVER)
         for bucket, request in expired:
-            self._forming.remove(bucket, request)
+            self._former.remove(bucket, request)
         self.in_hand += len(expired)
         self.expires_at = max(earliest, now + _TICK)
         return [request for _, request in expired]

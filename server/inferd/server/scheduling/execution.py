@@ -1,7 +1,11 @@
 """Runs batches on one instance and answers their requests. Whatever the model does, every request gets one outcome.
 
+There are two ways to run a batch (policies/strategy.py): its rows joined into one run, or its requests one by one,
+where joining would cost more than it saves. There are two places: the front end's loop, where batches are short, and
+the instance's worker. Everything else is the same for all four.
+
 A batch that fails, or for which the model leaves an output out, is run again one request at a time, so that only the
-culprit fails: an inference may be repeated, since what is stateful is never batched. A batch whose outputs have other
+culprit fails: an inference may be repeated, since a stateful model is never batched. A batch whose outputs have other
 rows than its inputs is never split: its requests run again alone, and the signature is served unbatched from then on.
 """
 
@@ -15,6 +19,7 @@ from time import monotonic
 from inferd.backends.api import Array, BackendError, Instance, InstanceLost, InvalidInput, Traits
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError, Unavailable
 from inferd.server.scheduling.batch import (
+    Share,
     WrongRows,
     check_names,
     check_rows,
@@ -22,6 +27,7 @@ from inferd.server.scheduling.batch import (
     keep,
     pick,
     private_inputs,
+    received_inputs,
     split,
     wanted_outputs,
 )
@@ -30,17 +36,18 @@ from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.inline import TOO_LONG, InlineBudget
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.padding import Padding
+from inferd.server.scheduling.policies.strategy import one_by_one
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
-from inferd.server.scheduling.request import InferRequest, Ran, expiry
+from inferd.server.scheduling.request import InferenceRequest, expiry
 
 _log = logging.getLogger("inferd.scheduling")
 _LONG, _MANY = 1e-3, 3  # seconds, requests: what such a batch costs more through another thread is next to nothing
-_LEARNED = 8  # of so many batches that run at once, one is learned from: they are all short and alike
+_LEARNED = 8  # of so many batches on the loop, one is learned from: they are all short and alike
 _LOG_EVERY = 10.0  # seconds between two logs of unexpected failures
 
 
 class Executor:
-    """One instance with its buffers. Not thread-safe: it belongs to its worker."""
+    """One instance with its buffers. Not thread-safe: it belongs to its worker, or to the loop."""
 
     def __init__(
         self,
@@ -51,181 +58,195 @@ class Executor:
         paddings: Mapping[str, Padding],
         observer: BatchObserver,
         unbatch: Callable[[SignatureQueue, str], None],
-        pace: InlineBudget,
+        budget: InlineBudget,
         inline: bool = False,
+        on_cpu: bool = True,
         hand_off: Callable[[Callable[[], None]], bool] = lambda _answer: False,
     ) -> None:
-        """`unbatch(queue, reason)` is called when a model breaks what its proof has shown. `pace` learns what the
-        model's runs cost; `inline`: they run on the front end's loop. `hand_off` gives whether another thread calls
-        what it gets.
+        """`unbatch(queue, reason)` is called when a model breaks what its proof has shown. `budget` learns what the
+        model's runs cost; `inline`: they run on the front end's loop; `on_cpu`: not on a device, to which batches are
+        copied in any case. `hand_off` gives whether another thread calls the function that it gets.
         """
         self._name = name
         self._instance = instance
         self._traits = traits
+        # Read-only views of the received bytes, aligned as memory usually is, are good enough for the model.
+        self._takes_views = not traits.may_write_inputs and traits.alignment <= 16
         self._paddings = paddings
         self._observer = observer
         self._unbatch = unbatch
-        self._pace = pace
+        self._budget = budget
         self._inline = inline
+        self._on_cpu = on_cpu
         self._hand_off = hand_off
         self._buffers = Buffers(traits.alignment, getattr(instance, "staging", None))
         self._runs = 0
-        self._effort = 0.0  # seconds of the last run, on the pace's clock
         self._logged_at = 0.0
         self._unlogged = 0
 
-    def run(self, batch: Batch) -> None:
-        """Runs a batch and answers its requests. Never raises."""
+    def run(self, batch: Batch) -> float:
+        """Runs a batch and answers its requests. Gives the seconds of the model's runs, 0 where they failed. Never
+        raises."""
         requests = batch.requests
         try:
-            if len(requests) == 1:
-                self._run_alone(batch.queue, requests[0], batch.rows, batch.bucket)
-            else:
-                self._run_together(batch)
+            first = requests[0]
+            if (
+                len(requests) > 1
+                and self._on_cpu
+                and one_by_one(first.nbytes, first.route.rows or 1, batch.bucket.effort)
+            ):
+                return self._run_each(batch)
+            return self._run_joined(batch)
         except BaseException as error:  # a defect of ours, or a model that exits: no request may hang for it
             self._log_failure("the scheduler failed", error)
             for request in requests:
                 request.fail(ExecutionFailed("the server failed while it handled the request"))
+            return 0.0
         finally:
-            self._buffers.begin()
-
-    def _run_together(self, batch: Batch) -> None:
-        queue, requests, rows = batch.queue, batch.requests, batch.rows
-        started = monotonic()
-        for request in requests:
-            request.started_at = started
-            request.batch_rows = rows
-        try:
-            inputs = self._join(queue, requests, rows)
-            wanted = wanted_outputs(requests)
-            outputs = pick(self._timed(queue, inputs, wanted), wanted)
-            if wanted is None:
-                check_names(outputs, queue.outputs)
-            check_rows(outputs, rows)
-            shares = split(outputs, requests, wanted)
             if self._buffers.lent:
-                keep(outputs, self._buffers)
-        except BaseException as error:
-            self._retry(queue, requests, error)
-            return
-        seconds = monotonic() - started
-        queue.timed(seconds)
-        batch.bucket.ran(rows, seconds, self._effort)
-        answer = partial(self._answer, batch, shares, seconds)
-        # Many answers take a while, in which the model would have nothing to do.
-        if seconds < _LONG or len(requests) < _MANY or not self._hand_off(answer):
-            answer()
+                self._buffers.begin()
 
-    def _answer(
-        self, batch: Batch, shares: Sequence[tuple[Sequence[InferRequest], dict[str, Array]]], seconds: float
-    ) -> None:
-        for requests, share in shares:
-            together = requests[0].together
-            if together is None or len(requests) == 1:
-                requests[0].succeed(share)
-            else:
-                together(requests, share)
-        self._observer.batch(batch.queue.name, batch.requests, batch.rows, seconds)
-
-    def _run_alone(self, queue: SignatureQueue, request: InferRequest, rows: int, bucket: Bucket | None = None) -> None:
-        request.started_at = started = monotonic()
-        request.batch_rows = rows
+    def _run_joined(self, batch: Batch) -> float:
+        """One run for all requests of a batch; most batches are one of these, so the usual is written out."""
+        queue, requests, rows, bucket = batch.queue, batch.requests, batch.rows, batch.bucket
+        count = len(requests)
+        budget = self._budget
+        clock = budget.clock
+        batch.started_at = started = monotonic()
         try:
-            if queue.limit and self._paddings[queue.name]:
-                inputs = self._join(queue, (request,), request.rows or 1)
-            else:
-                inputs = private_inputs(request, self._traits, self._buffers)
-            outputs = pick(self._timed(queue, inputs, request.wanted), request.wanted)
-            if self._buffers.lent:
-                keep(outputs, self._buffers)
-        except BaseException as error:
-            request.fail(self._reason(error))
-            return
-        seconds = monotonic() - started
-        queue.timed(seconds)
-        if bucket is not None:
-            bucket.ran(rows, seconds, self._effort)
-        request.succeed(outputs)
-        self._observer.batch(queue.name, (request,), rows, seconds)
-
-    def run_now(
-        self,
-        bucket: Bucket,
-        inputs: dict[str, Array],
-        rows: int,
-        count: int,
-        wanted: tuple[str, ...] | None,
-        *,
-        large: bool = False,
-    ) -> Ran:
-        """Runs the inputs of `count` requests, joined to so many rows. Raises BackendError: then the requests may run
-        one at a time (`run`), where the culprit is found. `large`: that it was short says nothing of a batch of them.
-
-        A request that comes alone finds cold caches, where every function on its way costs several times what it costs
-        in a loop: so what is usual is written out here."""
-        queue, pace = bucket.queue, self._pace
-        clock = pace.clock
-        started = monotonic()
-        try:
+            route = requests[0].route
+            alike = True
+            for request in requests:
+                request.started_at = started
+                if request.route is not route:
+                    alike = False
+            inputs = None
+            if alike and self._takes_views and not self._paddings[queue.name]:
+                inputs = received_inputs(requests)
+            if inputs is None:
+                inputs = self._inputs(queue, requests, rows)
+            wanted = route.wanted if alike else wanted_outputs(requests)
             began = clock()
             outputs = self._instance.run(queue.name, inputs, wanted)
             cost = clock() - began
-            if cost > TOO_LONG:
+            if self._inline and cost > TOO_LONG:
                 self._charge(cost, queue, inputs, wanted)
-            elif not large:
-                pace.ran(cost)
+            else:
+                budget.ran(cost)
             if wanted is not None:
                 outputs = pick(outputs, wanted)
-            for output in outputs.values():
-                if not output.ndim or output.shape[0] != rows:
-                    check_rows(outputs, rows)
-        except BackendError:
-            raise
+            if count > 1:
+                if wanted is None:
+                    check_names(outputs, queue.outputs)
+                for output in outputs.values():
+                    if not output.ndim or output.shape[0] != rows:
+                        check_rows(outputs, rows)
+            if self._buffers.lent:
+                keep(outputs, self._buffers)
         except BaseException as error:
-            self._log_failure("requests that ran at once failed and are run again", error)
-            raise BackendError("the model failed") from error
-        finished = monotonic()
+            self._failed(batch, error)
+            return 0.0
+        seconds = monotonic() - started
         self._runs += 1
-        if self._runs % _LEARNED == 0 or bucket.cost.line is None:
-            queue.timed(finished - started)
-            bucket.ran(rows, finished - started, cost)
-        self._observer.batch(queue.name, range(count), rows, finished - started)
-        return Ran(outputs, count, started, finished)
+        if not self._inline or self._runs % _LEARNED == 0 or bucket.cost.line is None:
+            queue.timed(seconds)
+            bucket.ran(rows, seconds, cost)
+        shares = ((requests, outputs),) if alike else split(outputs, requests, wanted)
+        # Many answers take a while, in which the model would have nothing to do.
+        if seconds < _LONG or count < _MANY or not self._hand_off(partial(self._answer, batch, shares, seconds)):
+            self._answer(batch, shares, seconds)
+        return seconds
 
-    def _timed(self, queue: SignatureQueue, inputs: dict[str, Array], wanted: Sequence[str] | None) -> dict[str, Array]:
-        clock = self._pace.clock
-        began = clock()
-        outputs = self._instance.run(queue.name, inputs, wanted)
-        self._effort = clock() - began
-        self._charge(self._effort, queue, inputs, wanted)
-        return outputs
+    def _answer(self, batch: Batch, shares: Sequence[Share], seconds: float) -> None:
+        started_at, rows = batch.started_at, batch.rows
+        for requests, outputs in shares:
+            requests[0].owner.answer(requests, outputs, started_at, rows)
+        self._observer.batch(batch.queue.name, batch.requests, rows, seconds)
 
-    def _charge(
-        self, seconds: float, queue: SignatureQueue, inputs: dict[str, Array], wanted: Sequence[str] | None
-    ) -> None:
-        again = None
-        if self._inline and seconds > TOO_LONG and not self._traits.may_write_inputs:
-            again = partial(self._instance.run, queue.name, inputs, wanted)
-        self._pace.ran(seconds, inline=self._inline, again=again)
+    def _run_each(self, batch: Batch) -> float:
+        """A run for each request of a batch, so that nothing is copied."""
+        seconds = 0.0
+        batch.started_at = monotonic()
+        for request in batch.requests:
+            now = monotonic()
+            if request.finished:
+                continue
+            if request.leaves_at <= now:
+                request.fail(expiry(request, now))
+                continue
+            seconds += self._run_one(batch.queue, request, batch.bucket)
+        return seconds
 
-    def _join(self, queue: SignatureQueue, requests: Sequence[InferRequest], rows: int) -> dict[str, Array]:
+    def _run_one(self, queue: SignatureQueue, request: InferenceRequest, bucket: Bucket | None) -> float:
+        """Runs one request by itself; `bucket`: it learns from the run."""
+        rows = request.route.rows or 1
+        wanted = request.route.wanted
+        budget = self._budget
+        started = monotonic()
+        request.started_at, request.batch_rows = started, rows
+        try:
+            inputs = None
+            if self._takes_views and not self._paddings[queue.name]:
+                inputs = received_inputs((request,))
+            if inputs is None:
+                inputs = self._inputs(queue, (request,), rows)
+            began = budget.clock()
+            outputs = pick(self._instance.run(queue.name, inputs, wanted), wanted)
+            cost = budget.clock() - began
+            if self._inline and cost > TOO_LONG:
+                self._charge(cost, queue, inputs, wanted)
+            if self._buffers.lent:
+                keep(outputs, self._buffers)
+                self._buffers.begin()
+        except BaseException as error:
+            request.fail(self._reason(error))
+            return 0.0
+        seconds = monotonic() - started
+        if bucket is not None:
+            self._runs += 1
+            if self._runs % _LEARNED == 0:
+                bucket.ran(rows, seconds, cost)
+        request.succeed(outputs, started, rows)
+        self._observer.batch(queue.name, (request,), rows, seconds)
+        return seconds
+
+    def _inputs(self, queue: SignatureQueue, requests: Sequence[InferenceRequest], rows: int) -> dict[str, Array]:
+        """The inputs of a run, where they are not simply the received bytes."""
+        padding = self._paddings[queue.name]
+        if len(requests) == 1 and not (queue.limit and padding):
+            return private_inputs(requests[0], self._traits, self._buffers)
         return join(
             requests,
             rows,
             batched=queue.keys.batched,
-            padding=self._paddings[queue.name],
+            padding=padding,
             traits=self._traits,
             buffers=self._buffers,
         )
 
-    def _retry(self, queue: SignatureQueue, requests: Sequence[InferRequest], error: BaseException) -> None:
+    def _charge(
+        self, seconds: float, queue: SignatureQueue, inputs: dict[str, Array], wanted: Sequence[str] | None
+    ) -> None:
+        """A run on the loop took too long: it may be looked at again beside the loop."""
+        again = None
+        if not self._traits.may_write_inputs:
+            again = partial(self._instance.run, queue.name, inputs, wanted)
+        self._budget.ran(seconds, inline=True, again=again)
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        """A run has failed: its requests run again one by one where that can help."""
+        requests, queue = batch.requests, batch.queue
+        for request in requests:
+            request.batch_rows = batch.rows
+        if len(requests) == 1 or isinstance(error, InstanceLost):
+            # Alone there is no other culprit. Without an instance there is nothing to run them on, and one of them may
+            # be what ended it.
+            for request in requests:
+                request.fail(self._reason(error))
+            return
         if isinstance(error, WrongRows):
             _log.error("%s: %s; signature %s is served unbatched from now on", self._name, error, queue.name)
             self._unbatch(queue, f"at run time {error}")
-        elif isinstance(error, InstanceLost):
-            for request in requests:  # there is nothing to run them on, and one of them may be what ended it
-                request.fail(self._reason(error))
-            return
         elif not isinstance(error, BackendError):
             self._log_failure("a batch failed and is run again one request at a time", error)
         for request in requests:
@@ -236,7 +257,7 @@ class Executor:
                 request.fail(expiry(request, now))
                 continue
             self._buffers.begin()
-            self._run_alone(queue, request, request.rows or 1)
+            self._run_one(queue, request, None)
 
     def _reason(self, error: BaseException) -> ServingError:
         """The error that a caller sees: the backend's own words, nothing of an exception that no backend meant to

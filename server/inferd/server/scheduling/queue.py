@@ -3,7 +3,7 @@ lock holds.
 
     SignatureQueue   bounds and counts, the buckets by key
     Bucket           requests that may share a batch
-    PriorityLevel             those of one priority, oldest first
+    PriorityLevel    those of one priority, oldest first
 
 Priorities age: a request of priority p goes before one of priority p + 1 that came up to AGING seconds earlier, not
 before an older one. So nobody starves, however long the rush of more important requests lasts.
@@ -18,7 +18,7 @@ from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.policies.fair_share import FairShare, Who
 from inferd.server.scheduling.policies.linger import LingerPolicy
-from inferd.server.scheduling.request import NEVER, InferRequest
+from inferd.server.scheduling.request import NEVER, InferenceRequest
 
 AGING = 1.0  # seconds that one step of priority is worth
 _KEPT_BUCKETS = 64  # empty buckets kept, so that steady traffic makes none anew
@@ -26,37 +26,48 @@ _UNCUT = 64  # one batch in so many is as large as it may be, so that its cost s
 
 
 class PriorityLevel:
-    """Requests of one priority in a bucket. `dead` counts those that left out of turn and still stand in the line."""
+    """Requests of one priority in a bucket. `dead` counts those that left out of turn and still stand in the deque."""
 
     __slots__ = ("dead", "handicap", "priority", "requests")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self.handicap = priority * AGING
-        self.requests: deque[InferRequest] = deque()
+        self.requests: deque[InferenceRequest] = deque()
         self.dead = 0
 
 
 class Bucket:
-    """Requests with one key. `rows` and `count` are those that wait; `ripe_at` is when the batch stops waiting for
-    company; `cost` is what batches of them take, `effort` the model's part of it on the pace's clock; `company` knows
-    whether a wait pays, None: nobody asks.
+    """Requests with one key, which may share a batch.
+
+    count, rows, nbytes   of the requests that wait
+    earliest              the first of their `leaves_at`, or earlier; infinity where nothing waits
+    ripe_at               when the batch waits for more requests no longer
+    cost                  what batches of them take, `effort` the model's part of it on the inline budget's clock
+    linger                whether a wait pays, None: nobody asks
     """
 
-    __slots__ = ("_cuts", "_discard", "company", "cost", "count", "effort", "key", "lanes", "queue", "ripe_at", "rows")
+    __slots__ = (
+        "_cuts", "_discard", "cost", "count", "earliest", "effort", "key", "levels", "linger", "nbytes", "queue",
+        "ripe_at", "rows",
+    )  # fmt: skip
 
-    def __init__(self, queue: SignatureQueue, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> None:
+    def __init__(
+        self, queue: SignatureQueue, key: Hashable, discard: Callable[[Bucket, InferenceRequest], None]
+    ) -> None:
         self.queue = queue
         self.key = key
         self._discard = discard
         self.cost = CostCurve()
         self.effort = CostCurve()
-        self.company: LingerPolicy | None = None
+        self.linger: LingerPolicy | None = None
         self._cuts = 0
-        self.lanes = [PriorityLevel(1)]
+        self.levels = [PriorityLevel(1)]
         self.rows = 0
         self.count = 0
+        self.nbytes = 0
         self.ripe_at = NEVER
+        self.earliest = NEVER
 
     @property
     def room(self) -> int:
@@ -80,27 +91,43 @@ class Bucket:
         self.cost.ran(rows, seconds)
         self.effort.ran(rows, effort)
 
-    def discard(self, request: InferRequest) -> None:
-        """Lets a cancelled request go; the bucket is the `Place` of the requests in it. Thread-safe, unlike the
+    def discard(self, request: InferenceRequest) -> None:
+        """Lets a cancelled request go; the bucket is the QueuePlace of the requests in it. Thread-safe, unlike the
         rest.
         """
         self._discard(self, request)
 
     def level(self, priority: int) -> PriorityLevel:
-        """The lane of a priority, made when it is not there."""
-        for lane in self.lanes:
-            if lane.priority == priority:
-                return lane
-        lane = PriorityLevel(priority)
-        if not self.lanes[-1].requests:  # the empty one of a bucket where nothing waits
-            self.lanes.pop()
-        self.lanes.append(lane)
-        return lane
+        """The level of a priority, made when it is not there."""
+        for level in self.levels:
+            if level.priority == priority:
+                return level
+        level = PriorityLevel(priority)
+        if not self.levels[-1].requests:  # the empty one of a bucket where nothing waits
+            self.levels.pop()
+        self.levels.append(level)
+        return level
 
     def next_level(self) -> PriorityLevel:
-        """The lane whose head is served next; an empty one when nothing waits."""
-        lanes = self.lanes
-        return lanes[0] if len(lanes) == 1 else min(lanes, key=_score)
+        """The level whose head is served next; an empty one when nothing waits."""
+        levels = self.levels
+        return levels[0] if len(levels) == 1 else min(levels, key=_score)
+
+    @property
+    def head(self) -> InferenceRequest:
+        """The request that is served next. Something waits."""
+        return self.next_level().requests[0]
+
+    @property
+    def next_batch(self) -> tuple[int, int]:
+        """About how many rows the next batch has, and how many requests. Something waits."""
+        room = self.room
+        each = self.head.route.rows or 1
+        if not room:
+            return 1, 1
+        if self.rows <= room:
+            return self.rows, self.count
+        return room, max(1, room // each)
 
     @property
     def score(self) -> float:
@@ -111,42 +138,43 @@ class Bucket:
         """Takes back what was counted for that many requests when they came; they have no place any more."""
         self.count -= requests
         self.rows -= rows
+        self.nbytes -= nbytes
         self.queue.requests -= requests
         self.queue.nbytes -= nbytes
 
-    def remove(self, request: InferRequest) -> None:
-        """Lets a request go that is not at the head. It stays in the line, dead and without arrays, until it is swept
-        out: at the head at once, elsewhere when most of the lane is dead, so queueing and cancelling for ever grows
+    def remove(self, request: InferenceRequest) -> None:
+        """Lets a request go that is not at the head. It stays in the deque, dead and without arrays, until it is swept
+        out: at the head at once, elsewhere when most of the level is dead, so queueing and cancelling for ever grows
         nothing.
         """
         request.place = None
-        self.left(1, request.rows or 1, request.nbytes)
-        request.inputs = {}
-        if self.queue.crowd is not None:
+        self.left(1, request.route.rows or 1, request.nbytes)
+        request.forget_inputs()
+        if self.queue.fair_share is not None:
             self.queue.gone((request,))
-        lane = self.level(request.priority)
-        lane.dead += 1
-        requests = lane.requests
+        level = self.level(request.priority)
+        level.dead += 1
+        requests = level.requests
         while requests and requests[0].place is None:
             requests.popleft()
-            lane.dead -= 1
-        if lane.dead > 16 and lane.dead * 2 > len(requests):
-            lane.requests = deque(request for request in requests if request.place is not None)
-            lane.dead = 0
+            level.dead -= 1
+        if level.dead > 16 and level.dead * 2 > len(requests):
+            level.requests = deque(request for request in requests if request.place is not None)
+            level.dead = 0
         self.tidy()
 
-    def waiting(self) -> Iterator[InferRequest]:
-        """The requests that wait, lane by lane."""
-        return (request for lane in self.lanes for request in lane.requests if request.place is not None)
+    def waiting(self) -> Iterator[InferenceRequest]:
+        """The requests that wait, level by level."""
+        return (request for level in self.levels for request in level.requests if request.place is not None)
 
     def tidy(self) -> None:
-        """Drops lanes in which nothing stands."""
-        if len(self.lanes) > 1:
-            self.lanes = [lane for lane in self.lanes if lane.requests] or self.lanes[:1]
+        """Drops levels in which nothing stands."""
+        if len(self.levels) > 1:
+            self.levels = [level for level in self.levels if level.requests] or self.levels[:1]
 
 
-def _score(lane: PriorityLevel) -> float:
-    return lane.requests[0].enqueued_at + lane.handicap if lane.requests else NEVER
+def _score(level: PriorityLevel) -> float:
+    return level.requests[0].enqueued_at + level.handicap if level.requests else NEVER
 
 
 class SignatureQueue:
@@ -160,12 +188,12 @@ class SignatureQueue:
     seconds    how long a batch takes, smoothed
     timeout    seconds that a request waits at most when it does not say so itself, None: until its deadline
     who        tells clients apart, None: first come, first served
-    crowd      the clients of those that wait, while there is not room for all
+    fair_share the clients of those that wait, while there is not room for all; None otherwise
     wholes     requests under way in parts, which wait without standing in a bucket
     """
 
     __slots__ = (
-        "buckets", "crowd", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "outputs", "reason",
+        "buckets", "fair_share", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "outputs", "reason",
         "requests", "seconds", "splits", "target", "timeout", "who", "wholes",
     )  # fmt: skip
 
@@ -195,10 +223,10 @@ class SignatureQueue:
         self.buckets: dict[Hashable, Bucket] = {}
         self.who = who
         self.outputs = outputs
-        self.crowd: FairShare | None = None
-        self.wholes: dict[InferRequest, None] = {}
+        self.fair_share: FairShare | None = None
+        self.wholes: dict[InferenceRequest, None] = {}
 
-    def bucket(self, key: Hashable, discard: Callable[[Bucket, InferRequest], None]) -> Bucket:
+    def bucket(self, key: Hashable, discard: Callable[[Bucket, InferenceRequest], None]) -> Bucket:
         """The bucket of a key, made when it is not there."""
         found = self.buckets.get(key)
         if found is None:
@@ -208,50 +236,50 @@ class SignatureQueue:
             found = self.buckets[key] = Bucket(self, key, discard)
         return found
 
-    def yielding(self, request: InferRequest) -> Sequence[InferRequest]:
-        """Who gives way to a request, so that it fits; at least one. They have left the crowd and wait still. Empty: it
-        has no claim.
+    def yielding(self, request: InferenceRequest) -> Sequence[InferenceRequest]:
+        """The requests that give way to a request, so that it fits; at least one. They have left `fair_share` and still
+        wait. Empty: the request has no claim.
         """
-        if self.who is None or request.caller is None:
+        if self.who is None or request.call is None:
             return ()
-        if self.crowd is None:
+        if self.fair_share is None:
             standing = [one for bucket in self.buckets.values() for one in bucket.waiting()]
-            self.crowd = FairShare(self.who, (*self.wholes, *standing))
+            self.fair_share = FairShare(self.who, (*self.wholes, *standing))
         places = self.requests + 1 - self.max_requests
         short = self.nbytes + request.nbytes - self.max_bytes
-        return self.crowd.give_way(request, places if short > 0 else max(places, 1), short)
+        return self.fair_share.give_way(request, places if short > 0 else max(places, 1), short)
 
     def instead(
-        self, request: InferRequest, yielding: Sequence[InferRequest], late: float
-    ) -> tuple[Sequence[InferRequest], float]:
-        """For a request that would be `late` at the end of the line: who gives way, and 0 where they would have been in
-        time, and have no more time than it has; else nobody, and `late`.
+        self, request: InferenceRequest, yielding: Sequence[InferenceRequest], late: float
+    ) -> tuple[Sequence[InferenceRequest], float]:
+        """For a request that would be `late` at the end of the queue: the requests that give way, and 0, where those
+        would have been in time and have no more time than it has; else none, and `late`.
         """
         yielding = yielding or self.yielding(request)
         if not yielding or max(one.leaves_at for one in yielding) <= request.leaves_at:
             return yielding, 0.0 if yielding else late
-        if self.crowd is not None:
-            self.crowd.come_back(yielding)
+        if self.fair_share is not None:
+            self.fair_share.come_back(yielding)
         return (), late
 
-    def charge(self, whole: InferRequest) -> None:
+    def charge(self, whole: InferenceRequest) -> None:
         """A request under way in parts holds its bytes until `refund`."""
         self.wholes[whole] = None
         self.nbytes += whole.nbytes
 
-    def refund(self, whole: InferRequest) -> None:
+    def refund(self, whole: InferenceRequest) -> None:
         """It is over. Idempotent."""
         if whole in self.wholes:
             del self.wholes[whole]
             self.nbytes -= whole.nbytes
             self.gone((whole,))
 
-    def gone(self, requests: Iterable[InferRequest]) -> None:
+    def gone(self, requests: Iterable[InferenceRequest]) -> None:
         """These wait no longer."""
-        if self.crowd is not None:
-            self.crowd.leave(requests)
-            if self.crowd.dispersed:
-                self.crowd = None
+        if self.fair_share is not None:
+            self.fair_share.leave(requests)
+            if self.fair_share.dispersed:
+                self.fair_share = None
 
     def timed(self, seconds: float) -> None:
         """Learns from a batch that took `seconds`."""

@@ -1,4 +1,9 @@
-"""One inference request on its way through the scheduler."""
+"""One inference request, from its decoding to its answer.
+
+InferenceRequest     the promise of exactly one outcome
+Route       what requests share that may run in one batch: the queue and bucket they go to, the outputs they want
+Owner       who tells the outcome to the caller
+"""
 
 from __future__ import annotations
 
@@ -6,179 +11,255 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inferd.backends.api import Array
 from inferd.server.errors import Cancelled, DeadlineExceeded, QueueTimeout, ServingError
+
+if TYPE_CHECKING:
+    from inferd.server.scheduling.queue import SignatureQueue
+    from inferd.wire.message_forms import MessageLayout
 
 _log = logging.getLogger("inferd.scheduling")
 NEVER = float("inf")
 
 # gRPC sends timeouts in two or three digits, rounded up: a client gives up that much before the deadline known here.
 _ROUNDED = 0.02
-_JITTER = 0.005  # seconds that the call may have taken longer on its way than its cancel
+_JITTER = 0.005  # seconds by which a call may have taken longer on its way than its cancel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """Where requests go. Requests with one Route object want the same outputs and have equally many rows.
+
+    signature   name of the signature
+    wanted      names of the outputs asked for, None: all
+    queue       the queue of the signature, None: the scheduler has not looked at the inputs yet
+    key         the bucket in that queue
+    rows        size of the batch axis; 0: the request has none, or the signature is not batched
+    """
+
+    signature: str
+    wanted: tuple[str, ...] | None = None
+    queue: SignatureQueue | None = None
+    key: Hashable = None
+    rows: int = 0
 
 
 class QueuePlace(Protocol):
     """Where a request waits."""
 
-    def discard(self, request: InferRequest) -> None:
-        """Frees what `request` holds here, at once. Thread-safe; does nothing when it has already left."""
+    def discard(self, request: InferenceRequest) -> None:
+        """Frees what `request` holds here, at once. Thread-safe; does nothing when the request has left."""
         ...
 
 
-def _answered(_request: InferRequest) -> None:
-    """Stands in for `on_done` once it has been called: so a finished request keeps nothing of its caller alive."""
+class Owner(Protocol):
+    """Tells the outcome of requests to whoever asked. Called on any thread; quick; must not raise."""
+
+    def answer(
+        self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
+    ) -> None:
+        """These requests, neighbours in a batch with one Route, have run. `outputs` are theirs together: views of the
+        batch's outputs, the rows of one request after those of the one before. The batch, of `batch_rows` rows, started
+        at this monotonic time. Each request is the owner's to `claim`."""
+        ...
+
+    def ended(self, request: InferenceRequest) -> None:
+        """The request has failed: `request.error` says why."""
+        ...
 
 
-class Route:
-    """Where requests with equal inputs but for their values go, found out with the first of them: the scheduler's own
-    notes, kept by the caller between such requests. Empty until then, and for ever where the values decide.
+class Callback:
+    """The Owner of requests whose outcome is told to a function. Thread-safe."""
 
-    run_now    `Express.run_now`, where the rows of such requests make a batch as they are, one after the other
-    run_one    `Express.run_one`, likewise
-    overflow   `refusals.overflow` for the callers and the bytes of such requests, once their queue is known
-    large      copying such a request costs more than running it by itself does
-    line_up    `Batcher.submit_together`, where such requests may wait for their model together
-    """
+    __slots__ = ("_on_done",)
 
-    __slots__ = ("key", "large", "line_up", "overflow", "queue", "rows", "run_now", "run_one")
+    def __init__(self, on_done: Callable[[Any], None]) -> None:
+        """`on_done(request)` is called once for each request, when its `outputs` or its `error` is set."""
+        self._on_done = on_done
 
-    def __init__(self) -> None:
-        self.queue: Any = None  # a SignatureQueue
-        self.key: Hashable = None
-        self.rows = 0
-        self.large = False
-        self.run_now: Any = None
-        self.run_one: Any = None
-        self.overflow: Any = None
-        self.line_up: Any = None
+    def answer(
+        self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
+    ) -> None:
+        """Gives each request its rows."""
+        start = 0
+        for request in requests:
+            stop = start + (request.route.rows or 1)
+            own = outputs
+            if len(requests) > 1:
+                own = {name: output[start:stop] for name, output in outputs.items()}
+            start = stop
+            if request.claim():
+                request.started_at, request.batch_rows = started_at, batch_rows
+                request.outputs = own
+                request.finished_at = monotonic()
+                self._tell(request)
+
+    def ended(self, request: InferenceRequest) -> None:
+        """Tells the failure."""
+        self._tell(request)
+
+    def _tell(self, request: InferenceRequest) -> None:
+        request.owner = _NOBODY
+        try:
+            self._on_done(request)
+        except Exception:
+            _log.exception("on_done of a request raised")  # the neighbours in the batch must still get their answers
 
 
-@dataclass(slots=True)  # not frozen: that would cost a microsecond a batch
-class Ran:
-    """One batch of requests that ran at once: `count` of them share `outputs`. Monotonic seconds."""
+class _Nobody:
+    """Stands in for the owner once the outcome is told: a finished request keeps nothing of its caller alive."""
 
-    outputs: dict[str, Array]
-    count: int
-    started_at: float
-    finished_at: float
+    __slots__ = ()
+
+    def answer(
+        self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
+    ) -> None:
+        """Does nothing."""
+
+    def ended(self, request: InferenceRequest) -> None:
+        """Does nothing."""
 
 
-class InferRequest:
+_NOBODY: Owner = _Nobody()
+
+
+class InferenceRequest:
     """Inputs that have passed the signature check, and the promise of exactly one outcome.
 
-    `on_done(request)` is called exactly once, from any thread, when `outputs` or `error` is set: by the instance that
-    ran it, by the queue that dropped it, or by `cancel`. It must be quick and must not raise.
-
-    inputs          C-contiguous arrays by name; maybe read-only, maybe unaligned views of the received bytes (`owned`
-                    says False)
-    wanted          names of the outputs asked for, None: all
-    rows            size of the batch axis; set by the scheduler where the model has one, None elsewhere
+    owner           tells the outcome
+    route           where the request goes; the scheduler replaces a Route without a queue
+    inputs          C-contiguous arrays by name; maybe read-only, maybe unaligned views of `message` (`owned` says
+                    False)
+    layout, message where the inputs lie in a received message, for messages whose layout is known; else None, b""
     deadline        monotonic seconds at which the caller stops waiting, None: never
     queue_deadline  monotonic seconds at which the request leaves the queue unserved, None: never
     priority        1 is served before 2
     nbytes          bytes that the request holds while it waits
     owned           the arrays belong to this request alone and may be written to
-    leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler
-    route           notes shared by requests like this one, None: there are none
-    place           where it waits, None once it is taken, dropped or done; the scheduler's own
-    caller          what tells whose request this is, for who needs to know (`crowd.Who`); None: nobody's
-    together        who answers it together with others of its route that ran in the same batch, None: nobody does
+    call            whose request this is: fair sharing asks for its client, and the owner answers it; None: nobody's
+    group           what the owner knows of requests that came together; the scheduler does not look at it
+    request_id      the request's id as the answer echoes it
+    lease           what the owner gives back with the answer, None: nothing
+    leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler, as are the next four
+    enqueued_at     monotonic seconds; 0: it was never queued
+    started_at      monotonic seconds; 0: it has not run
+    batch_rows      rows in the batch that it ran in; 0: it never ran
+    place           where it waits, None once it is taken, dropped or done
     """
 
-    together: Callable[[Sequence[Any], dict[str, Array]], None] | None = None
-
     __slots__ = (
-        "_unanswered", "batch_rows", "caller", "cancelled", "deadline", "enqueued_at", "error", "finished",
-        "finished_at", "inputs", "leaves_at", "nbytes", "on_done", "outputs", "owned", "place", "priority",
-        "queue_deadline", "route", "rows", "signature", "started_at", "wanted",
+        "_inputs", "_unanswered", "batch_rows", "call", "cancelled", "deadline", "enqueued_at", "error", "finished",
+        "finished_at", "group", "layout", "lease", "leaves_at", "message", "nbytes", "outputs", "owned", "owner",
+        "place", "priority", "queue_deadline", "request_id", "route", "started_at",
     )  # fmt: skip
+    # Not set for every request: this is made for each one that comes.
+    outputs: dict[str, Array] | None  # by Callback
+    batch_rows: int
+    finished_at: float  # monotonic seconds
+    leaves_at: float
 
     def __init__(
         self,
-        signature: str,
-        inputs: dict[str, Array],
-        on_done: Callable[[InferRequest], None],
-        *,
-        wanted: tuple[str, ...] | None = None,
-        rows: int | None = None,
+        owner: Owner,
+        route: Route,
+        inputs: dict[str, Array] | None,
+        layout: MessageLayout[Any] | None = None,
+        message: bytes = b"",
         deadline: float | None = None,
         queue_deadline: float | None = None,
         priority: int = 1,
         nbytes: int = 0,
+        call: Any = None,
+        group: Any = None,
+        request_id: str = "",
         owned: bool = False,
-        caller: Any = None,
     ) -> None:
-        self.signature = signature
-        self.inputs = inputs
-        self.on_done = on_done
-        self.wanted = wanted
-        self.rows = rows
+        """`inputs`: None for views of `message`, made when somebody asks for them."""
+        self.owner = owner
+        self.route = route
+        self._inputs = inputs
+        self.layout = layout
+        self.message = message
         self.deadline = deadline
         self.queue_deadline = queue_deadline
         self.priority = priority
         self.nbytes = nbytes
+        self.call = call
+        self.group = group
+        self.request_id = request_id
         self.owned = owned
-        self.caller = caller
-        self.outputs: dict[str, Array] | None = None
         self.error: ServingError | None = None
         self.finished = False
         self.cancelled = False
-        self.enqueued_at = 0.0  # monotonic seconds, set by the scheduler
+        self.enqueued_at = 0.0
         self.started_at = 0.0
-        self.finished_at = 0.0
-        self.batch_rows = 0  # rows in the batch that this request ran in; 0: it never ran
-        self.leaves_at = 0.0
-        self.route: Route | None = None
         self.place: QueuePlace | None = None
+        self.lease: Any = None
         self._unanswered = True
 
-    def succeed(self, outputs: dict[str, Array]) -> None:
-        """Sets the outcome; does nothing when there is one already. Thread-safe."""
-        try:  # as `_finish`, written out: most requests end here
-            del self._unanswered
-        except AttributeError:
-            return
-        self.outputs = outputs
-        self.finished_at = monotonic()
-        self.finished = True
-        on_done = self.on_done
-        self.on_done = _answered
-        try:
-            on_done(self)
-        except Exception:
-            _log.exception("on_done of a request raised")
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """The arrays by name."""
+        inputs = self._inputs
+        if inputs is None:
+            assert self.layout is not None
+            inputs = self._inputs = self.layout.inputs(self.message) or {}
+        return inputs
 
-    def enter(self, now: float, timeout: float | None) -> float:
-        """The request comes to a queue where it may wait for `timeout` seconds unless it says so itself. Gives when it
-        leaves unserved."""
-        leaves_at = self.deadline
-        if leaves_at is None:
-            leaves_at = NEVER
-        until = self.queue_deadline
-        if until is None and timeout is not None:
-            until = self.queue_deadline = now + timeout
-        if until is not None and until < leaves_at:
-            leaves_at = until
-        self.leaves_at = leaves_at
-        self.enqueued_at = now
-        return leaves_at
+    @inputs.setter
+    def inputs(self, inputs: dict[str, Array]) -> None:
+        self._inputs = inputs
+        self.layout = None
+        self.message = b""
+
+    def forget_inputs(self) -> None:
+        """The request will not run any more: lets go of the memory."""
+        self.inputs = {}
+
+    @property
+    def signature(self) -> str:
+        """Name of the signature."""
+        return self.route.signature
+
+    @property
+    def wanted(self) -> tuple[str, ...] | None:
+        """Names of the outputs asked for, None: all."""
+        return self.route.wanted
+
+    @property
+    def rows(self) -> int:
+        """Size of the batch axis, 0 where there is none."""
+        return self.route.rows
+
+    def succeed(self, outputs: dict[str, Array], started_at: float, batch_rows: int = 1) -> None:
+        """Gives the outcome to the owner, which takes it unless there is one already. Thread-safe."""
+        self.owner.answer((self,), outputs, started_at, batch_rows)
 
     def claim(self) -> bool:
-        """Whether the caller may answer the request itself, with what `together` was given: True for exactly one, and
-        then `on_done` is not called. Thread-safe."""
+        """Whether the caller may tell the outcome: True for exactly one. Thread-safe.
+
+        Deleting a slot is one atomic step of the interpreter that fails for everyone but the first: a test-and-set
+        that needs no lock, so no thread can lose its time slice while it holds one that all requests share.
+        """
         try:
             del self._unanswered
         except AttributeError:
             return False
         self.finished = True
-        self.on_done = _answered
         return True
 
     def fail(self, error: ServingError) -> None:
         """Sets the outcome; does nothing when there is one already. Thread-safe."""
-        self._finish(None, error)
+        if not self.claim():
+            return
+        self.error = error
+        self.finished_at = monotonic()
+        try:
+            self.owner.ended(self)
+        except Exception:
+            _log.exception("the end of a request could not be told")
 
     def cancel(self) -> None:
         """The caller went away, or its deadline has passed: drops the request if it has not finished. Thread-safe; its
@@ -187,31 +268,30 @@ class InferRequest:
         self.cancelled = True
         if self.finished:
             return
-        self._finish(None, _departure(self))
+        self.fail(_departure(self))
         place = self.place
         if place is not None:
             place.discard(self)
 
-    def _finish(self, outputs: dict[str, Array] | None, error: ServingError | None) -> None:
-        # Deleting a slot is one atomic step of the interpreter that fails for everyone but the first: a test-and-set
-        # that needs no lock, so no thread can lose its time slice while it holds one that all requests share.
-        try:
-            del self._unanswered
-        except AttributeError:
-            return
-        self.outputs = outputs
-        self.error = error
-        self.finished_at = monotonic()
-        self.finished = True
-        on_done = self.on_done
-        self.on_done = _answered
-        try:
-            on_done(self)
-        except Exception:
-            _log.exception("on_done of a request raised")  # the neighbours in the batch must still get their answers
+
+def callback_request(
+    signature: str,
+    inputs: dict[str, Array],
+    on_done: Callable[[Any], None],
+    *,
+    wanted: tuple[str, ...] | None = None,
+    rows: int = 0,
+    **options: Any,
+) -> InferenceRequest:
+    """A request whose outcome is told to a function: `options` as of InferenceRequest."""
+    made = InferenceRequest(Callback(on_done), Route(signature, wanted, rows=rows), inputs, **options)
+    made.outputs = None
+    made.batch_rows = 0
+    made.finished_at = made.leaves_at = 0.0
+    return made
 
 
-def _departure(request: InferRequest) -> ServingError:
+def _departure(request: InferenceRequest) -> ServingError:
     """Why the caller of a request waits no longer: to a server, a client whose deadline passes is one that cancels."""
     if request.deadline is not None:
         left = request.deadline - monotonic()
@@ -221,7 +301,7 @@ def _departure(request: InferRequest) -> ServingError:
     return Cancelled("the caller cancelled the request")
 
 
-def expiry(request: InferRequest, now: float) -> ServingError:
+def expiry(request: InferenceRequest, now: float) -> ServingError:
     """Why a request that has expired was not served."""
     waited = f"after {max(0.0, now - request.enqueued_at):.3f} s in the queue" if request.enqueued_at else "on arrival"
     if request.deadline is not None and now >= request.deadline:

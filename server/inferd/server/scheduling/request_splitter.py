@@ -1,14 +1,13 @@
-"""A request with more rows than a batch takes, cut into parts and put together again.
+"""A request with more rows than a batch takes: it is split into parts, whose outputs are put together again.
 
-Parts stand in the queue like any request, at its end, one for each instance at a time: so a huge request neither
-fills the queue nor keeps the others out, and its parts fill up batches. The request's bytes are charged to the queue
-until it is done.
+Parts stand in the queue like any request, at its end, one for each instance at a time: so a huge request neither fills
+the queue nor keeps the others out, and its parts fill up batches. The request is admitted whole: its bytes are charged
+to the queue when its first part is let in, until it is done, and no later part is refused for want of room.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
 from functools import partial
 
 import numpy as np
@@ -17,40 +16,45 @@ from inferd.backends.api import Array
 from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.queue import SignatureQueue
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.rejection import Rejection
+from inferd.server.scheduling.request import Callback, InferenceRequest, Route
 
 
 class RequestSplitter:
-    """One request under way in parts; it is the request's `Place`. Thread-safe."""
+    """One request under way in parts; it is the request's `QueuePlace`. Thread-safe."""
 
-    def __init__(self, request: InferRequest, queue: SignatureQueue, key: Hashable, batcher: Batcher) -> None:
-        """`request.rows` is set. The size of a part is fixed here: `queue.limit` may change later. Raises
-        InvalidRequest for rows of nothing: a message of fifty bytes may have 2^60 of them."""
+    def __init__(self, request: InferenceRequest, queue: SignatureQueue, batcher: Batcher) -> None:
+        """The request's Route names its bucket and rows. The size of a part is fixed here: `queue.limit` may change
+        later. Raises InvalidRequest for rows of nothing: a message of fifty bytes may have 2^60 of them."""
         if not any(array.size for name, array in request.inputs.items() if name in queue.keys.batched):
             raise InvalidRequest(f"expected at most {queue.limit} rows without elements, got {request.rows}")
         self._request = request
-        self._rows = request.rows or 0
+        self._rows = request.route.rows
         self._queue = queue
-        self._key = key
         self._batcher = batcher
         self._size = queue.limit
         self._lock = threading.Lock()
         self._cut = 0
         self._left = -(-self._rows // self._size)
         self._outputs: list[dict[str, Array] | None] = [None] * self._left
-        self._under_way: dict[int, InferRequest] = {}
+        self._under_way: dict[int, InferenceRequest] = {}
+        self._started_at = 0.0
+        self._batch_rows = 0
         self._charged = True
 
-    def start(self, parallel: int) -> None:
-        """Queues the first parts, `parallel` of them at most. Raises what `Batcher.submit` raises; then none is
-        queued.
+    def start(self, parallel: int) -> list[Rejection]:
+        """Queues the first parts, `parallel` of them at most. Gives why the request is refused, if it is; then no part
+        is queued.
         """
         request = self._request
         first = self._next_part()
         if first is None:
-            return
-        self._batcher.submit(first, self._queue, self._key, whole=request)
-        request.enqueued_at = first.enqueued_at
+            return []
+        rejected = self._batcher.submit((first,), whole=request)
+        if rejected:
+            for rejection in rejected:
+                rejection.requests = [request]
+            return rejected
         with self._lock:
             if self._charged:  # nothing to give back before; nothing left when it is done by now
                 request.place = self
@@ -58,13 +62,14 @@ class RequestSplitter:
             self._advance()
         if request.finished:  # meanwhile: whoever did it may have looked for its place too early
             self.discard(request)
+        return []
 
-    def discard(self, request: InferRequest) -> None:
+    def discard(self, request: InferenceRequest) -> None:
         """Drops the parts of a cancelled request and gives its bytes back."""
         self._end()
-        request.inputs = {}
+        request.forget_inputs()
 
-    def _next_part(self) -> InferRequest | None:
+    def _next_part(self) -> InferenceRequest | None:
         whole, queue = self._request, self._queue
         with self._lock:
             index = self._cut
@@ -73,15 +78,13 @@ class RequestSplitter:
             self._cut += 1
             rows = slice(index * self._size, min((index + 1) * self._size, self._rows))
             batched = queue.keys.batched
-            part = InferRequest(
-                whole.signature,
+            part = InferenceRequest(
+                Callback(partial(self._done, index)),
+                Route(whole.signature, whole.wanted, queue, whole.route.key, rows.stop - rows.start),
                 {
                     name: array[rows] if name in batched and array.ndim else array
                     for name, array in whole.inputs.items()
                 },
-                partial(self._done, index),
-                wanted=whole.wanted,
-                rows=rows.stop - rows.start,
                 deadline=whole.deadline,
                 # Served as soon as the first part is: the queue timeout is over then.
                 queue_deadline=whole.queue_deadline if index == 0 else None,
@@ -94,13 +97,10 @@ class RequestSplitter:
         part = self._next_part()
         if part is None:
             return
-        try:
-            self._batcher.submit(part, self._queue, self._key, admitted=True)
-        except ServingError as error:
-            self._fail(error)
+        for rejection in self._batcher.submit((part,), admitted=True):
+            self._fail(rejection.error())
 
-    def _done(self, index: int, part: InferRequest) -> None:
-        whole = self._request
+    def _done(self, index: int, part: InferenceRequest) -> None:
         if part.cancelled:
             return  # by `_end`: the request has its outcome already, or is about to get it
         if part.error is not None:
@@ -118,8 +118,8 @@ class RequestSplitter:
             self._outputs[index] = outputs
             self._left -= 1
             left = self._left
-            whole.started_at = whole.started_at or part.started_at
-            whole.batch_rows = max(whole.batch_rows, part.batch_rows)
+            self._started_at = self._started_at or part.started_at
+            self._batch_rows = max(self._batch_rows, part.batch_rows)
         if left:
             self._advance()
             return
@@ -130,11 +130,12 @@ class RequestSplitter:
             self._fail(ExecutionFailed(f"the parts of the request have outputs that do not fit together: {error}"))
             return
         self._end()
-        whole.succeed(joined)
+        self._request.succeed(joined, self._started_at, self._batch_rows)
 
     def _fail(self, error: ServingError) -> None:
         error.accepted = error.accepted or any(outputs is not None for outputs in self._outputs)
         self._end()
+        self._request.started_at = self._started_at
         self._request.fail(error)
 
     def _end(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -12,14 +12,14 @@ import numpy as np
 
 from inferd.backends.api import Array, Instance, LoadError, Model, Placement, Signature
 from inferd.server.config.schema import Batching, Queue
-from inferd.server.errors import InvalidRequest, Unavailable
+from inferd.server.errors import InvalidRequest, ServingError, Unavailable
 from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.batcher import Batcher
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.double_buffer import share
 from inferd.server.scheduling.execution import Executor
-from inferd.server.scheduling.inline import InlineBudget, InlineLoop, InlineQueue
-from inferd.server.scheduling.inline_executor import LARGE, InlineExecutor, fits, make_inline_queue, may_run_inline
+from inferd.server.scheduling.inline import InlineBudget, InlineLoop
+from inferd.server.scheduling.inline_executor import InlineExecutor, may_run_inline
 from inferd.server.scheduling.instances import InstanceGroup
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.padding import Padding, unknown_names
@@ -29,8 +29,8 @@ from inferd.server.scheduling.qualification.probe import Verdict
 from inferd.server.scheduling.qualification.samples import Samples
 from inferd.server.scheduling.qualification.warmup import ModelWarmup
 from inferd.server.scheduling.queue import SignatureQueue
-from inferd.server.scheduling.refusals import overflow
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.rejection import Reason, Rejection, invalid
+from inferd.server.scheduling.request import InferenceRequest, Route
 from inferd.server.scheduling.request_splitter import RequestSplitter
 from inferd.server.scheduling.worker_slot import WorkerSlot
 
@@ -73,7 +73,7 @@ class Scheduler:
             _log.warning("%s: batching.padding names %r, which is no input of the model", name, unknown)
         self._paddings = {s.name: Padding(s, batching.padding) for s in model.signatures}
         tried = {s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures}
-        self._rehearsal = ModelWarmup(name, model, batching, tried, stateful=self.stateful)
+        self._warmup = ModelWarmup(name, model, batching, tried, stateful=self.stateful)
         self._queues = {
             s.name: SignatureQueue(
                 s.name,
@@ -91,26 +91,23 @@ class Scheduler:
             tuple(self._queues.values()),
             delay=batching.max_queue_delay,
             observer=self._observer,
-            outlook=DeadlineAdmission() if queue.admission == "deadline" else None,
+            deadline_admission=DeadlineAdmission() if queue.admission == "deadline" else None,
             cut=batching.size == "auto",
         )
-        self._overflows = {
-            queue.name: partial(overflow, name, queue, self._observer) for queue in self._queues.values()
-        }
         # Two copies of a stateful model would answer from two different pasts.
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
         self._lock = threading.Lock()
         self._loop = loop
         self._on_loop = on_loop
-        self._lane: InlineQueue | None = None
-        self._express: InlineExecutor | None = None
-        self._pace = InlineBudget(name, max(placement.threads for placement in placements) if placements else 1)
-        self._called = partial((loop or InlineLoop()).called, self._pace)
+        self._inline: InlineExecutor | None = None
+        threads = max((placement.threads for placement in placements), default=1)
+        self._budget = InlineBudget(name, threads, loop)
+        self._budget.alone = on_loop == "auto"
         self._serving = False
         self._closed = False
-        self._parkings: list[WorkerSlot] = []
+        self._slots: list[WorkerSlot] = []
         for signature in model.signatures:
-            self._settle(signature, self._rehearsal.without_proof(signature) or Verdict(0, "not proven"))
+            self._settle(signature, self._warmup.without_proof(signature) or Verdict(0, "not proven"))
         if batching.mode == "trusted" and self.max_batch_size:
             _log.warning("%s: batched without proof (batching.mode: trusted)", name)
 
@@ -128,7 +125,7 @@ class Scheduler:
         """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails; seeded
         data may.
         """
-        self._rehearsal.warm(self._group.workers, runs)
+        self._warmup.warm(self._group.workers, runs)
         if self.stateful:
             self._renew()
 
@@ -137,7 +134,7 @@ class Scheduler:
         for the first that fails.
         """
         for name, signature, inputs, runs in requests:
-            self._rehearsal.replay(self._group.workers, name, signature, inputs, runs)
+            self._warmup.replay(self._group.workers, name, signature, inputs, runs)
         if self.stateful:
             self._renew()
 
@@ -149,7 +146,7 @@ class Scheduler:
             return
         worker = self._group.workers[0]
         for signature in self._signatures.values():
-            verdict = self._rehearsal.examine(worker, signature)
+            verdict = self._warmup.examine(worker, signature)
             self._settle(signature, verdict)
             if verdict.stateful:
                 self.stateful = True
@@ -181,55 +178,83 @@ class Scheduler:
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest) -> None:
-        """Takes a request in. Thread-safe, never blocks on the model.
-
-        Raises InvalidRequest, Overloaded, DeadlineExceeded or Unavailable, and then `on_done` is never called;
-        otherwise it is called exactly once. A cancel calls it in any case, whatever becomes of this call.
+    def submit(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+        """Takes requests in, in this order, under one lock. Gives those that are refused, each with its reason; every
+        other request gets exactly one outcome, maybe before this returns. A cancel gives a request its outcome in any
+        case, whatever becomes of this call. Thread-safe, never blocks on the model.
         """
-        if request.cancelled:
-            return
         if not self._serving:
-            self._open()
-        self._called()
-        route = request.route
-        if route is not None and (queue := route.queue) is not None and route.rows <= queue.limit:
-            request.rows = route.rows
-            self._batcher.submit(request, queue, route.key)
-            return
-        queue = self._queues.get(request.signature)
-        if queue is None:
-            raise InvalidRequest(
-                f"{self._name} has no signature {request.signature!r}; it has {', '.join(self._queues)}"
-            )
-        if route is not None:
-            route.overflow = self._overflows[queue.name]
-        limit = queue.limit
-        if not limit:
-            self._batcher.submit(request, queue, ALONE)
-            return
-        request.rows, key = queue.keys.of(request.inputs)
-        if request.rows <= limit:
-            if not request.rows:
-                key = ALONE
-            elif route is not None and queue.keys.by_shape(request.inputs):
-                route.key, route.rows, route.queue = key, request.rows, queue
-                route.large = request.nbytes >= LARGE
-                route.line_up = self._line_up
-                if self._express is not None and not self._paddings[queue.name]:
-                    route.run_now, route.run_one = self._express.run_now, self._express.run_one
-            self._batcher.submit(request, queue, key)
-        elif queue.splits:
-            RequestSplitter(request, queue, key, self._batcher).start(len(self._group.workers))
-        else:
-            raise InvalidRequest(
-                f"{self._name}: expected at most {limit} rows (batching.max_batch_size), got {request.rows}; "
-                f"larger requests are split only where batching is proven, not with batching.mode: trusted"
-            )
+            try:
+                self._open()
+            except Unavailable as error:
+                return [Rejection(list(requests), Reason.CLOSED, self._name, text=error.message)]
+        budget = self._budget
+        budget.loop.called(budget)
+        for request in requests:
+            route = request.route
+            if route.queue is None or route.rows > route.queue.limit or request.finished:
+                return self._submit_prepared(requests)
+        rejected = self._batcher.submit(requests)
+        for request in requests:
+            if request.cancelled:  # meanwhile: whoever did it may have looked for its place too early
+                _discard(request)
+        return rejected
 
-    def _line_up(self, requests: Sequence[InferRequest], queue: SignatureQueue, key: Hashable) -> bool:
-        self._called()
-        return self._batcher.submit_together(requests, queue, key)
+    def _submit_prepared(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+        """The same for requests among which some have no Route yet, or more rows than a batch takes."""
+        rejected: list[Rejection] = []
+        plain: list[InferenceRequest] = []
+        for request in requests:
+            if request.finished:
+                continue
+            route = request.route
+            try:
+                if route.queue is None or route.rows > route.queue.limit:
+                    route = request.route = self._resolved(route, request.inputs)
+            except ServingError as error:
+                rejected.append(invalid(request, error))
+                continue
+            assert route.queue is not None
+            if route.rows <= route.queue.limit:
+                plain.append(request)
+                continue
+            rejected += self._batcher.submit(plain)  # first: requests are queued in the order of their arrival
+            plain = []
+            try:
+                if not route.queue.splits:
+                    raise self._too_many_rows(route)
+                rejected += RequestSplitter(request, route.queue, self._batcher).start(len(self._group.workers))
+            except InvalidRequest as error:
+                rejected.append(invalid(request, error))
+        rejected += self._batcher.submit(plain)
+        for request in requests:
+            if request.cancelled:
+                _discard(request)
+        return rejected
+
+    def route(self, signature: str, wanted: tuple[str, ...] | None, inputs: Mapping[str, Array]) -> Route | None:
+        """The Route of every request whose inputs have these names, types and shapes; None where their values decide.
+        Raises InvalidRequest for inputs that disagree on their rows, or an unknown signature."""
+        route = self._resolved(Route(signature, wanted), inputs)
+        assert route.queue is not None
+        by_shape = route.key is ALONE or route.queue.keys.by_shape(inputs)
+        return route if by_shape else None
+
+    def _resolved(self, route: Route, inputs: Mapping[str, Array]) -> Route:
+        queue = self._queues.get(route.signature)
+        if queue is None:
+            raise InvalidRequest(f"{self._name} has no signature {route.signature!r}; it has {', '.join(self._queues)}")
+        if not queue.limit:
+            return Route(route.signature, route.wanted, queue, ALONE)
+        rows, key = queue.keys.of(inputs)
+        return Route(route.signature, route.wanted, queue, key if rows else ALONE, rows)
+
+    def _too_many_rows(self, route: Route) -> InvalidRequest:
+        assert route.queue is not None
+        return InvalidRequest(
+            f"{self._name}: expected at most {route.queue.limit} rows (batching.max_batch_size), got {route.rows}; "
+            f"larger requests are split only where batching is proven, not with batching.mode: trusted"
+        )
 
     def _open(self) -> None:
         with self._lock:
@@ -237,29 +262,25 @@ class Scheduler:
                 raise Unavailable(f"{self._name} is closed")
             if self._serving:
                 return
+            self._budget.single = len(self._group.workers) == 1
             inline = not self.stateful and self._on_loop != "never" and may_run_inline(self._model.traits, self.devices)
             if self._loop is not None and inline:
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
-                parking = WorkerSlot()
-                self._parkings.append(parking)
-                executor = self._executor(instance, parking, inline=True)
-                self._lane = self._batcher.lane = make_inline_queue(
-                    self._loop, self._pace, self._batcher, parking, executor
-                )
-                self._lane.alone = self._on_loop == "auto"
-                self._lane.single = len(self._group.workers) == 1
-                if fits(self._model.traits) and not self._batching.max_queue_delay:
-                    self._express = InlineExecutor(self._lane, executor)
+                slot = WorkerSlot()
+                self._slots.append(slot)
+                executor = self._executor(instance, slot, inline=True)
+                self._inline = InlineExecutor(self._budget, self._batcher, slot, executor)
+                self._batcher.inline = self._inline
             for worker in self._group.workers:
                 on_cpu = worker.placement.device == "cpu"
-                parkings = [WorkerSlot() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
-                self._parkings.extend(parkings)
-                worker.call(partial(self._serve, parkings))
-            threading.Thread(target=self._batcher.watcher.run, name=f"inferd-{self._name}-expiry", daemon=True).start()
+                slots = [WorkerSlot() for _ in range(1 if on_cpu or self.stateful else self._model.traits.overlaps)]
+                self._slots.extend(slots)
+                worker.call(partial(self._serve, slots))
+            threading.Thread(target=self._batcher.expirer.run, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
 
-    def _executor(self, instance: Instance, parking: WorkerSlot, *, inline: bool = False) -> Executor:
-        hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, parking)}
+    def _executor(self, instance: Instance, slot: WorkerSlot, *, inline: bool = False) -> Executor:
+        hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, slot)}
         return Executor(
             self._name,
             instance,
@@ -267,27 +288,28 @@ class Scheduler:
             paddings=self._paddings,
             observer=self._observer,
             unbatch=self._unbatch,
-            pace=self._pace,
+            budget=self._budget,
             inline=inline,
+            on_cpu=all(device == "cpu" for device in self.devices),
             **hand_off,
         )
 
-    def _serve(self, parkings: list[WorkerSlot], instance: Instance) -> None:
-        if len(parkings) > 1:
-            share(instance, parkings, lambda parking, seat: self._run_batches(parking, seat, seat.taking))
+    def _serve(self, slots: list[WorkerSlot], instance: Instance) -> None:
+        if len(slots) > 1:
+            share(instance, slots, lambda slot, view: self._run_batches(slot, view, view.taking))
         else:
-            self._run_batches(parkings[0], instance)
-        if self._lane is not None:
-            self._lane.close()  # before the instance that it shares is closed
+            self._run_batches(slots[0], instance)
+        if self._inline is not None:
+            self._inline.close()  # before the instance that it shares is closed
 
     def _run_batches(
-        self, parking: WorkerSlot, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
+        self, slot: WorkerSlot, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
     ) -> None:
-        executor = self._executor(instance, parking)
+        executor = self._executor(instance, slot)
         take = taking(self._batcher.next)
         while True:
             try:
-                batch = take(parking)
+                batch = take(slot)
             except Exception:  # an observer's, most likely: the instance must live on
                 _log.exception("%s: the queue failed", self._name)
                 continue
@@ -347,6 +369,12 @@ class Scheduler:
         _log.error(
             "%s: the model did not come back within %g s of closing; a thread is left behind", self._name, timeout
         )
-        for parking in self._parkings:
-            for request in parking.requests:
+        for slot in self._slots:
+            for request in () if slot.batch is None else slot.batch.requests:
                 request.fail(Unavailable(f"{refusal}; the model had not answered", accepted=True))
+
+
+def _discard(request: InferenceRequest) -> None:
+    place = request.place
+    if place is not None:
+        place.discard(request)

@@ -1,60 +1,57 @@
-"""Where threads sleep until there is something for them: a worker until it gets a batch, the watcher until a time or a
-bell."""
+"""Where threads sleep until there is something for them: a worker until it gets a batch, the deadline expirer until a
+time or an alarm."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from inferd.server.scheduling.queue import Bucket
-from inferd.server.scheduling.request import InferRequest
+if TYPE_CHECKING:
+    from inferd.server.scheduling.batch_former import Batch
 
 
 class WorkerSlot:
-    """Where one worker sleeps. `taken` requests are in its hands, `requests` those of its batch, of so many `rows` and
-    of `bucket`."""
+    """Where one worker sleeps, and what it has in hand: `taken` requests, those of `batch` among them."""
 
-    __slots__ = ("bucket", "requests", "rows", "taken", "wake")
+    __slots__ = ("batch", "taken", "wake")
 
     def __init__(self) -> None:
         self.wake = threading.Lock()
         self.wake.acquire()
         self.taken = 0
-        self.requests: Sequence[InferRequest] = ()
-        self.bucket: Bucket | None = None
-        self.rows = 0
+        self.batch: Batch | None = None
 
     def empty(self) -> int:
         """What was in the worker's hands is done. Gives how many requests that were."""
         taken = self.taken
         self.taken = 0
-        self.requests = ()
+        self.batch = None
         return taken
 
 
-class Idle(list[WorkerSlot]):
-    """Workers that sleep, or are about to. For who holds the batcher's lock, but for `park`."""
+class IdleWorkers(list[WorkerSlot]):
+    """Workers that sleep, or are about to. For callers that hold the batcher's lock, except `park`."""
 
-    def park(self, parking: WorkerSlot, timeout: float, lock: threading.Lock) -> None:
+    def park(self, slot: WorkerSlot, timeout: float, lock: threading.Lock) -> None:
         """One of them sleeps until it is woken, at most `timeout` seconds; -1: without an end. On its own thread,
         without the lock."""
-        if parking.wake.acquire(timeout=timeout):
+        if slot.wake.acquire(timeout=timeout):
             return
         with lock:
-            if parking in self:
-                self.remove(parking)
+            if slot in self:
+                self.remove(slot)
                 return
-        parking.wake.acquire()  # picked in the last moment: whoever did it is about to release
+        slot.wake.acquire()  # picked in the last moment: whoever did it is about to release
 
     def wake_all(self) -> None:
         """None of them sleeps any longer."""
-        for parking in self:
-            parking.wake.release()
+        for slot in self:
+            slot.wake.release()
         self.clear()
 
 
 class Alarm:
-    """Wakes one thread that waits. Whoever rings or hushes holds the batcher's lock."""
+    """Wakes one thread that waits. `ring` and `hush` are for callers that hold the batcher's lock."""
 
     __slots__ = ("_bell", "_rung")
 
@@ -70,7 +67,7 @@ class Alarm:
             self._bell.release()
 
     def hush(self) -> None:
-        """Forgets what has rung: the waiting thread is about to look."""
+        """Forgets an alarm: the waiting thread is about to look."""
         if self._rung:
             self._rung = False
             self._bell.acquire(blocking=False)

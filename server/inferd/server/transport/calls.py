@@ -123,13 +123,20 @@ def certificate_names(context: Mapping[str | bytes, Sequence[bytes]] | None) -> 
 
 
 UnaryHandler = Callable[[UnaryCall], None]
+CallsHandler = Callable[[Sequence[UnaryCall], float], None]
+"""Takes calls that came together, the first of them at this monotonic time. A transport with turns hands over what one
+turn has brought, any other lists of one."""
 StreamHandler = Callable[[StreamCall], None]
-BurstHandler = Callable[[Sequence[UnaryCall], float], Sequence[UnaryCall]]
-"""Takes calls that came in one turn of a loop, the first of them at this monotonic time, on the loop's thread. Gives
-those that it has left unanswered."""
-LoneHandler = Callable[[UnaryCall, float], bool]
-"""Takes the only call in flight, which came at this monotonic time, on the loop's thread. Gives whether it has been
-answered."""
+
+
+def each(handler: UnaryHandler) -> CallsHandler:
+    """A handler of lists that hands over call by call."""
+
+    def handle(calls: Sequence[UnaryCall], _arrived_at: float) -> None:
+        for call in calls:
+            handler(call)
+
+    return handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +145,16 @@ class MethodTable:
 
     exempt    methods that are taken even when the bounds on calls and bytes are reached, and while the server drains:
               health must not fail because the server is busy
-    bursts    for the methods that predict: who takes calls that came together. A transport without turns uses `unary`
-    lone      for the same methods: who takes a call that is the only one in flight
+    gathered  methods whose calls wait for the end of a turn, so that those that came together are handed over together,
+              in the order of their arrival; methods with one handler share its list
     refused   told of every call that the transport itself turned away, before any handler saw it
     admitted  the unary methods for calls whose caller was admitted before (REST)
     """
 
-    unary: Mapping[str, UnaryHandler]
+    unary: Mapping[str, CallsHandler]
     stream: Mapping[str, StreamHandler]
     exempt: frozenset[str] = field(default_factory=frozenset)
-    bursts: Mapping[str, BurstHandler] = field(default_factory=dict)
-    lone: Mapping[str, LoneHandler] = field(default_factory=dict)
+    gathered: frozenset[str] = field(default_factory=frozenset)
     refused: Callable[[str, Code], None] = lambda _method, _code: None
     admitted: Mapping[str, Callable[[UnaryCall, Caller], None]] = field(default_factory=dict)
 

@@ -1,50 +1,125 @@
-"""How one protocol's hot method is read and written by the short cuts (`rpc.burst`, `rpc.lone`)."""
+"""What the codecs of all protocols share: templates and forms are made once each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from inferd.backends.api import Array
-from inferd.server.inference.queued_groups import BatchShare
-from inferd.server.inference.request_groups import GroupTarget
-from inferd.server.lifecycle.interfaces import ServableLike
-from inferd.server.transport.calls import UnaryCall
-from inferd.wire.request_forms import MessageLayout, MessageLayouts
+from inferd.backends.api import Array, Signature
+from inferd.server.inference.failures import Failure, failure_of
+from inferd.server.inference.interfaces import Call, Check, DecodedCall
+from inferd.server.inference.plan import RequestForm, RequestTemplate
+from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.lifecycle.state import ServableId
+from inferd.server.scheduling.request import InferenceRequest
+from inferd.wire.message_forms import MessageForm, MessageLayout
+
+_KEPT: Final = 256  # templates, and forms
 
 
-class Codec(Protocol):
-    """What one protocol's messages say. Thread-safe.
+class Templates(dict[MessageForm[Any], RequestTemplate | None]):
+    """What messages of a form ask, found out once each with `find`; None: each must be decoded as a whole. Thread-safe:
+    two threads may each make one for the same form."""
 
-    protocol   name in the metrics
-    layouts    of the requests
-    names      whether the status of a refused request names its id
-    """
+    def __init__(self, find: Callable[[MessageForm[Any]], RequestTemplate | None]) -> None:
+        super().__init__()
+        self._find = find
 
-    protocol: str
-    names: bool
+    def __missing__(self, form: MessageForm[Any]) -> RequestTemplate | None:
+        if len(self) >= _KEPT:
+            self.clear()
+        found = self[form] = self._find(form)
+        return found
 
-    @property
-    def layouts(self) -> MessageLayouts[Any]: ...
 
-    def target(self, facts: Any) -> GroupTarget | None:
-        """What requests of this form want; None where it is something special."""
-        ...
+class RequestForms:
+    """Makes one object for equal forms of one method. Thread-safe."""
 
-    def request_ids(
-        self, calls: Sequence[UnaryCall], messages: Sequence[tuple[MessageLayout[Any], bytes]]
-    ) -> Sequence[str | None]:
-        """What is echoed in the answers; None where a call has to be looked at alone."""
-        ...
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._known: dict[tuple[Any, ...], RequestForm] = {}
 
-    def request_id(self, call: UnaryCall, layout: MessageLayout[Any], message: bytes) -> str | None:
-        """The same for one call."""
-        ...
+    def of(
+        self,
+        model: str,
+        version: int | None,
+        label: str | None,
+        signature: str = "",
+        wanted: tuple[str, ...] | None = None,
+        tensors: tuple[Any, ...] = (),
+    ) -> RequestForm:
+        """The form of messages that say this."""
+        key = (model, version, label, signature, wanted, tensors)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            found = self._known.setdefault(key, RequestForm(self._method, *key))
+        return found
 
-    def encode(self, share: BatchShare, request_ids: Sequence[str]) -> list[bytes]:
-        """The answers. Raises WireError for outputs that cannot travel."""
-        ...
+    def once(
+        self,
+        model: str,
+        version: int | None,
+        label: str | None,
+        signature: str = "",
+        wanted: tuple[str, ...] | None = None,
+        options: Any = None,
+    ) -> RequestForm:
+        """A form that is not used again. `options`: what the codec needs for the answer."""
+        return RequestForm(self._method, model, version, label, signature, wanted, (), options)
 
-    def encode_one(self, servable: ServableLike, signature: str, outputs: dict[str, Array], request_id: str) -> bytes:
-        """The same for one call."""
-        ...
+
+class WholeCodec:
+    """A Codec whose messages are all decoded as a whole, and whose failures have the native table. Others build on it.
+    Thread-safe."""
+
+    protocol = ""
+    named = False
+    bounded = False
+
+    def __init__(self, method: str, check: Check) -> None:
+        """`check` words refusals as the protocol does."""
+        self.forms = RequestForms(method)
+        self.templates = Templates(self._template)
+        self._check = check
+
+    def match(self, message: bytes) -> MessageLayout[Any] | None:
+        """See Codec."""
+        return None
+
+    def _template(self, form: MessageForm[Any]) -> RequestTemplate | None:
+        return None
+
+    def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
+        """See Codec."""
+        return None
+
+    def admit(self, call: Call) -> None:
+        """See Codec."""
+
+    def decode(self, call: Call) -> Sequence[DecodedCall]:
+        """See Codec."""
+        raise NotImplementedError
+
+    def check(self, servable_id: ServableId, signature: Signature, inputs: Any, wanted: Sequence[str]) -> None:
+        """See Codec."""
+        self._check(servable_id, signature, inputs, wanted)
+
+    def encode(
+        self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]
+    ) -> Sequence[Any]:
+        """See Codec."""
+        raise NotImplementedError
+
+    def refused(self, error: Exception, form: RequestForm) -> Exception:
+        """See Codec."""
+        return error
+
+    def failure(self, error: Exception, request_id: str, shown: str, form: RequestForm | None) -> Failure:
+        """See Codec."""
+        return failure_of(error, shown)
+
+    def fail(self, call: Call, failure: Failure, request_id: str, form: RequestForm | None) -> None:
+        """See Codec."""
+        call.fail(failure.code, failure.text, failure.trailing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -82,29 +82,6 @@ class ErrorBoundary:
                 trace=trace_fields(call),
             )
         call.fail(failure.code, failure.text, failure.trailing)
-
-    def fail_together(
-        self, calls: Sequence[UnaryCall], request_ids: Sequence[str], error: Exception, model: str
-    ) -> None:
-        """Fails several calls of one method with one error, and logs at most one line for all of them. `request_ids`
-        has the id of each call for the status text, "" for none."""
-        first, failures = calls[0], {id_: self.status(error, id_) for id_ in set(request_ids)}
-        failure = failures[request_ids[0]]
-        left_out = self.failures.admit(first.method, failure.code, len(calls))
-        if left_out is not None:
-            self.failures.write_admitted(
-                first.method,
-                failure,
-                left_out,
-                model=model,
-                request_id=self.gate.request_id(first, request_ids[0]),
-                peer=first.peer,
-                error=error,
-                trace=trace_fields(first),
-            )
-        for call, id_ in zip(calls, request_ids, strict=True):
-            failure = failures[id_]
-            call.fail(failure.code, failure.text, failure.trailing)
 
 
 def checked_name(name: str) -> str:

@@ -1,75 +1,108 @@
 """One stream of requests, for every protocol: what is in flight, how much of it there may be, and how it ends.
 
-A dialect says what the messages mean; the session reads them, runs them and writes the answers.
+A message is a call of its own (StreamedCall), which goes the way of every inference call; the session reads messages
+and writes the answers.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
 from time import monotonic
-from typing import Protocol
 
-from inferd.server.errors import Overloaded, RateLimited, ServingError
+from inferd.server.access.caller import Caller
+from inferd.server.errors import Code, Overloaded
 from inferd.server.inference.failures import GONE, Failure
 from inferd.server.inference.inflight import InflightBounds
-from inferd.server.inference.service import Answer, InferenceService, Query
-from inferd.server.inference.trace import trace_fields
+from inferd.server.inference.interfaces import Call
+from inferd.server.inference.service import InferenceService
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
-from inferd.server.transport.calls import StreamCall
-from inferd.wire.tensors import WireError
+from inferd.server.transport.calls import Metadata, StreamCall
 
 MAX_IN_FLIGHT = 64  # per stream; past it the client is not read, so its own flow control holds it back
 
 
-@dataclass(frozen=True, slots=True)
-class StreamExchange:
-    """One request of a stream, decoded. `encode` makes the stream's message of its answer."""
+class StreamedCall:
+    """One message of a stream as a call. Its answer is one message; `outgoing` is that while it waits for its turn,
+    `failure` ends the stream. Thread-safe as UnaryCall is."""
 
-    request_id: str
-    model: str
-    query: Query
-    encode: Callable[[Answer], bytes]
+    __slots__ = ("_cancel", "entered", "failure", "nbytes", "open", "outgoing", "request", "session")
 
-
-class Dialect(Protocol):
-    """What the messages of one stream mean. Thread-safe.
-
-    protocol   name in the metrics
-    ordered    answers go out in the order of their requests, not as they are ready
-    fatal      the first failure ends the stream with its status
-    """
-
-    @property
-    def protocol(self) -> str: ...
-    @property
-    def ordered(self) -> bool: ...
-    @property
-    def fatal(self) -> bool: ...
-
-    def decode(self, call: StreamCall, message: bytes, started: float) -> StreamExchange:
-        """Raises WireError or ServingError."""
-        ...
-
-    def failure(self, error: Exception, exchange: StreamExchange | None) -> tuple[Failure, bytes]:
-        """How a failure is said: as a status, and as a message. `exchange`: None where decoding failed."""
-        ...
-
-
-class _Pending:
-    """One request of a stream. `outgoing` is its answer while it waits for its turn; `failure` ends the stream."""
-
-    __slots__ = ("cancel", "entered", "failure", "nbytes", "outgoing")
-
-    def __init__(self) -> None:
-        self.cancel: Callable[[], None] | None = None
+    def __init__(self, session: StreamSession, message: bytes) -> None:
+        self.session = session
+        self.request = message
+        self._cancel: Callable[[], None] | None = None
+        self.open = [None]
         self.entered = False
         self.nbytes = 0
         self.outgoing: bytes | None = None
         self.failure: Failure | None = None
+
+    @property
+    def method(self) -> str:
+        """Of the stream."""
+        return self.session.call.method
+
+    @property
+    def deadline(self) -> float | None:
+        """Of the stream."""
+        return self.session.call.deadline
+
+    @property
+    def peer(self) -> str:
+        """Of the stream."""
+        return self.session.call.peer
+
+    def metadata(self, key: str) -> str | None:
+        """Of the stream."""
+        return self.session.call.metadata(key)
+
+    def certificate(self) -> Sequence[str]:
+        """Of the stream."""
+        return self.session.call.certificate()
+
+    def on_cancel(self, fn: Callable[[], None]) -> None:
+        """Calls `fn` when the stream is cancelled; at once if it already is."""
+        self._cancel = fn
+        if self.session.call.cancelled:
+            fn()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._cancel is not None:
+            self._cancel()
+
+    def reply(self, message: bytes) -> None:
+        """Sends the answer in its turn."""
+        if self._claim():
+            self.session.deliver(self, message)
+
+    def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
+        """Ends the stream with a status: for what no message can tell."""
+        self.session.call.fail(code, text, trailing)
+
+    def fail_with(self, failure: Failure, message: bytes) -> None:
+        """Sends a failure in its turn, or ends the stream with it where the client wants that."""
+        if self._claim():
+            if self.session.fatal:
+                self.failure = failure
+            self.session.deliver(self, message)
+
+    def _claim(self) -> bool:
+        try:
+            self.open.pop()
+        except IndexError:
+            return False
+        return True
+
+
+def admit_streamed(call: Call) -> None:
+    """Counts a message like a call, once it is decoded: a refusal must name the request. Raises RateLimited,
+    Overloaded."""
+    assert isinstance(call, StreamedCall)
+    call.session.admit(call)
 
 
 class StreamSession:
@@ -77,30 +110,35 @@ class StreamSession:
 
     The next message is asked for while there is room. The lock guards the fields only and is never held while anything
     else is called.
+
+    call      the stream
+    fatal     the first failure ends the stream with its status
     """
 
     def __init__(
         self,
         call: StreamCall,
-        dialect: Dialect,
+        caller: Caller,
         inference: InferenceService,
         edge: ErrorBoundary,
         inflight: InflightBounds,
         *,
+        ordered: bool,
+        fatal: bool = False,
         bound: int = MAX_IN_FLIGHT,
     ) -> None:
-        self._call = call
-        self._dialect = dialect
+        """`caller` was admitted; `ordered`: answers go out in the order of their requests, not as they are ready."""
+        self.call = call
+        self.fatal = fatal
+        self._ordered = ordered
         self._inference = inference
         self._edge = edge
         self._inflight = inflight
         self._bound = bound
-        self._limiter = edge.gate.limiter
-        self._client = "" if self._limiter is None else edge.gate.client(call)
-        self._decode = dialect.decode if self._limiter is None else self._decode_within_bounds
+        self._caller = caller
         self._lock = Lock()
-        self._pending: set[_Pending] = set()
-        self._turns: deque[_Pending] = deque()  # of an ordered stream: whose answer is next
+        self._pending: set[StreamedCall] = set()
+        self._turns: deque[StreamedCall] = deque()  # of an ordered stream: whose answer is next
         self._flushing = False
         self._reading = False
         self._last = False
@@ -108,109 +146,26 @@ class StreamSession:
 
     def start(self) -> None:
         """Begins to read."""
-        self._call.on_cancel(self._abandon)
+        self.call.on_cancel(self._abandon)
         self._read_on()
-        self._call.on_drain(self._drain)
+        self.call.on_drain(self._drain)
 
-    def _read_on(self) -> None:
-        with self._lock:
-            if self._reading or self._last or self._draining or len(self._pending) >= self._bound:
-                return
-            self._reading = True
-        self._call.read(self._received)
-
-    def _received(self, message: bytes | None) -> None:
-        with self._lock:
-            self._reading = False
-            self._last = message is None
-        try:
-            if message is not None:
-                self._run(message)
-        except Exception as error:
-            self._abandon()
-            self._edge.fail(self._call, error)
-            return
-        self._end_when_done()
-        self._read_on()
-
-    def _run(self, message: bytes) -> None:
-        started = monotonic()
-        pending = _Pending()
-        with self._lock:
-            self._pending.add(pending)
-            if self._dialect.ordered:
-                self._turns.append(pending)
-        exchange: StreamExchange | None = None
-        asked = False
-        try:
-            # Decoded first: whoever is refused must be able to tell which of its requests that was.
-            found = exchange = self._decode(self._call, message, started)
-            self._admit(pending, len(message))
-            asked = True
-
-            def answer(outcome: Answer | ServingError) -> None:
-                self._answer(pending, outcome, found)
-
-            pending.cancel = self._inference.start(exchange.query, answer, self._call)
-        except Exception as error:
-            if not asked and isinstance(error, WireError | ServingError):
-                # There was no query: the journey has not counted it.
-                code = self._edge.status(error, "").code
-                self._inference.refused(self._dialect.protocol, code.name, monotonic() - started)
-            self._fail(pending, error, exchange)
-        if self._call.cancelled:  # while it was being started
-            self._abandon()
-
-    def _decode_within_bounds(self, call: StreamCall, message: bytes, started: float) -> StreamExchange:
-        """A message counts as a request of its client's. Decoded first: the refusal names the request."""
-        exchange = self._dialect.decode(call, message, started)
-        if self._limiter is not None:
-            try:
-                self._limiter.take(self._client)
-            except RateLimited as error:
-                error.request_id = exchange.request_id  # type: ignore[attr-defined]
-                raise
-        return exchange
-
-    def _admit(self, pending: _Pending, nbytes: int) -> None:
-        pending.entered = self._inflight.enter()
-        if not pending.entered or not self._inflight.hold(nbytes):
+    def admit(self, streamed: StreamedCall) -> None:
+        """Charges the client's bounds and the server's for a message. Raises RateLimited, Overloaded."""
+        self._edge.gate.charge_message(self._caller, self.call)
+        nbytes = len(streamed.request)
+        streamed.entered = self._inflight.enter()
+        if not streamed.entered or not self._inflight.hold(nbytes):
             raise Overloaded(self._inflight.full)
-        pending.nbytes = nbytes
+        streamed.nbytes = nbytes
 
-    def _answer(self, pending: _Pending, outcome: Answer | ServingError, exchange: StreamExchange) -> None:
-        error: Exception
-        if isinstance(outcome, Answer):
-            try:
-                self._deliver(pending, exchange.encode(outcome))
-                return
-            except Exception as failed:
-                error = failed
-        else:
-            error = outcome
-        self._fail(pending, error, exchange)
-
-    def _fail(self, pending: _Pending, error: Exception, exchange: StreamExchange | None) -> None:
-        failure, message = self._dialect.failure(error, exchange)
-        self._edge.failures.write(
-            self._call.method,
-            failure,
-            model="" if exchange is None else exchange.model,
-            request_id=getattr(error, "request_id", "") if exchange is None else exchange.request_id,
-            peer=self._call.peer,
-            error=error,
-            trace=trace_fields(self._call),
-        )
-        if self._dialect.fatal:
-            pending.failure = failure
-        self._deliver(pending, message)
-
-    def _deliver(self, pending: _Pending, message: bytes) -> None:
-        if not self._dialect.ordered:
-            self._send(pending, message)
+    def deliver(self, streamed: StreamedCall, message: bytes) -> None:
+        """The answer to a message is there. Thread-safe."""
+        if not self._ordered:
+            self._send(streamed, message)
             return
         with self._lock:
-            pending.outgoing = message
+            streamed.outgoing = message
             if self._flushing:  # who flushes will find it
                 return
             self._flushing = True
@@ -223,25 +178,56 @@ class StreamSession:
                 message = head.outgoing or b""
             self._send(head, message)
 
-    def _send(self, pending: _Pending, message: bytes) -> None:
-        if pending.failure is None:
-            self._call.send(message, partial(self._sent, pending))
-            return
-        self._abandon()
-        self._call.fail(pending.failure.code, pending.failure.text, pending.failure.trailing)
+    def _read_on(self) -> None:
+        with self._lock:
+            if self._reading or self._last or self._draining or len(self._pending) >= self._bound:
+                return
+            self._reading = True
+        self.call.read(self._received)
 
-    def _sent(self, pending: _Pending) -> None:
-        self._release(pending)
+    def _received(self, message: bytes | None) -> None:
+        with self._lock:
+            self._reading = False
+            self._last = message is None
+        try:
+            if message is not None:
+                self._run(message)
+        except Exception as error:
+            self._abandon()
+            self._edge.fail(self.call, error)
+            return
         self._end_when_done()
         self._read_on()
 
-    def _release(self, pending: _Pending) -> None:
+    def _run(self, message: bytes) -> None:
+        streamed = StreamedCall(self, message)
         with self._lock:
-            if pending not in self._pending:
+            self._pending.add(streamed)
+            if self._ordered:
+                self._turns.append(streamed)
+        self._inference.handle((streamed,), monotonic(), self._caller)
+        if self.call.cancelled:  # while it was being started
+            self._abandon()
+
+    def _send(self, streamed: StreamedCall, message: bytes) -> None:
+        if streamed.failure is None:
+            self.call.send(message, partial(self._sent, streamed))
+            return
+        self._abandon()
+        self.call.fail(streamed.failure.code, streamed.failure.text, streamed.failure.trailing)
+
+    def _sent(self, streamed: StreamedCall) -> None:
+        self._release(streamed)
+        self._end_when_done()
+        self._read_on()
+
+    def _release(self, streamed: StreamedCall) -> None:
+        with self._lock:
+            if streamed not in self._pending:
                 return
-            self._pending.remove(pending)
-        if pending.entered:
-            self._inflight.leave(pending.nbytes)
+            self._pending.remove(streamed)
+        if streamed.entered:
+            self._inflight.leave(streamed.nbytes)
 
     def _drain(self) -> None:
         with self._lock:
@@ -254,15 +240,14 @@ class StreamSession:
                 return
             last, draining = self._last, self._draining
         if last:
-            self._call.end()
+            self.call.end()
         elif draining:
-            self._call.fail(GONE.code, GONE.text, GONE.trailing)
+            self.call.fail(GONE.code, GONE.text, GONE.trailing)
 
     def _abandon(self) -> None:
         """Nobody waits for the answers any more."""
         with self._lock:
             left = list(self._pending)
-        for pending in left:
-            if pending.cancel is not None:
-                pending.cancel()
-            self._release(pending)
+        for streamed in left:
+            streamed.cancel()
+            self._release(streamed)

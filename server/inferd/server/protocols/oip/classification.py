@@ -13,7 +13,7 @@ import numpy as np
 
 from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest
-from inferd.server.inference.service import Answer
+from inferd.server.protocols.common.answers import Answer
 
 
 def classified(answer: Answer, classes: Mapping[str, int]) -> dict[str, Array]:

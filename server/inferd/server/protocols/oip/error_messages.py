@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from inferd.backends.api import Array, Signature, TensorSpec
 from inferd.server.errors import InvalidRequest, NotFound, Unavailable
-from inferd.server.inference.service import Check
+from inferd.server.inference.interfaces import Check
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.protocols.common.availability import in_service

@@ -39,11 +39,6 @@ def in_hand(error: Exception, request_id: str) -> Exception:
     return kind(text, accepted=error.accepted, retry_after=error.retry_after)
 
 
-def failure_in_hand(error: BaseException, request_id: str) -> Failure:
-    """The status and text of a request that failed after it was decoded: `failure` of `in_hand`."""
-    return failure(in_hand(error, request_id) if isinstance(error, Exception) else error, request_id)
-
-
 _KINDS: dict[Code, type[ServingError]] = {Code.UNAVAILABLE: Unavailable, Code.INVALID_ARGUMENT: InvalidRequest}
 
 

@@ -11,27 +11,20 @@ from inferd.oip.v1 import control_pb2 as pb
 from inferd.server import __version__
 from inferd.server.access.caller import Caller
 from inferd.server.config.schema import ServerConfig
-from inferd.server.inference.inflight import InflightBounds
-from inferd.server.inference.service import Check, InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.common.method import UnaryMethod
-from inferd.server.protocols.oip.error_messages import checked
-from inferd.server.protocols.oip.infer import ModelInfer
 from inferd.server.protocols.oip.metadata import MetadataMethods
 from inferd.server.protocols.oip.repository import RepositoryMethods
 from inferd.server.protocols.oip.settings import SettingsMethods
 from inferd.server.protocols.oip.shared_memory import SharedMemory
 from inferd.server.protocols.oip.statistics import Statistics
-from inferd.server.protocols.oip.stream import StreamInfer
 from inferd.server.protocols.oip.unsupported import REASONS, refusing
-from inferd.server.transport.calls import StreamHandler, UnaryCall, UnaryHandler
+from inferd.server.transport.calls import UnaryCall
 
 SERVICE = "inference.GRPCInferenceService"
 _PATH = f"/{SERVICE}/"
-INFER = f"{_PATH}ModelInfer"
-STREAM_INFER = f"{_PATH}ModelStreamInfer"
 EXTENSIONS = (
     "classification",
     "model_repository",
@@ -88,29 +81,3 @@ class OipControlPlane:
     def unary(self) -> Mapping[str, UnaryMethod]:
         """The methods by path."""
         return {_PATH + name: UnaryMethod(kind, fn, self._boundary) for name, (kind, fn) in self._unary.items()}
-
-
-class OipInference:
-    """The methods that infer. Thread-safe."""
-
-    def __init__(
-        self,
-        manager: ManagerLike,
-        metrics: MetricsLike,
-        check: Check,
-        inflight: InflightBounds,
-        boundary: ErrorBoundary,
-        regions: Regions,
-    ) -> None:
-        inference = InferenceService(manager, metrics, checked(check))
-        self._infer = ModelInfer(inference, manager, boundary, regions)
-        self._stream = StreamInfer(inference, manager, boundary, inflight, regions)
-        self._boundary = boundary
-
-    def unary(self) -> Mapping[str, UnaryHandler]:
-        """The unary handler by method path, within the error boundary."""
-        return {INFER: self._boundary.unary(self._infer)}
-
-    def stream(self) -> Mapping[str, StreamHandler]:
-        """The stream handler by method path, within the error boundary."""
-        return {STREAM_INFER: self._boundary.stream(self._stream)}

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from inferd.backends.api import Array, Signature
 from inferd.server.errors import Conflict, InvalidRequest, NotFound, ServingError, Unavailable
-from inferd.server.inference.service import Check, UnknownSignature
+from inferd.server.inference.interfaces import Check
+from inferd.server.inference.service import UnknownSignature
 from inferd.server.lifecycle.interfaces import HandleLike, ManagerLike
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.protocols.common.availability import in_service

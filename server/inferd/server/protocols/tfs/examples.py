@@ -1,115 +1,159 @@
-"""Classify, Regress and MultiInference: the requests have Examples (named features), the responses classes or values.
+"""Classify, Regress and MultiInference: rows of named features in, classes or values out.
 
-The methods run signatures whose input "inputs" takes serialized Examples, like those of an exported estimator.
+They run signatures that take serialized Examples in the input "inputs", as an exported estimator has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
-from time import monotonic
 from typing import Any
 
 import numpy as np
 
 from inferd.backends.api import Array
-from inferd.server.errors import ExecutionFailed, InvalidRequest, ServingError
-from inferd.server.inference.service import Answer, Query
+from inferd.server.errors import Code, ExecutionFailed, InvalidRequest
+from inferd.server.inference.interfaces import Call, DecodedCall
+from inferd.server.inference.plan import RequestTemplate
+from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.protocols.common.answers import Answer, answer_of
 from inferd.server.protocols.common.error_boundary import parse
-from inferd.server.protocols.tfs.calls import PROTOCOL, Calls, checked_name
-from inferd.server.transport.calls import UnaryCall
+from inferd.server.protocols.tfs.codec import TfsMethodCodec, priority_of
+from inferd.server.protocols.tfs.error_messages import named
+from inferd.server.scheduling.request import InferenceRequest
 from inferd.tfs.v1 import prediction_service_pb2 as pb
-from inferd.wire.tensors import WireError
 from inferd.wire.tfs.fallback import spec_of
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
-_MAX_TASKS = 256  # in one MultiInference; every task needs its own signature, and no model has that many
+_MAX_TASKS = 256  # each is a signature of its own: no model has as many
 
 
-class Examples:
-    """The three methods. Thread-safe."""
+class ExamplesCodec(TfsMethodCodec):
+    """What the three methods share. Thread-safe. A form's `options` is what makes the answer of an Answer."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def _asked(
+        self,
+        call: Call,
+        model_spec: tuple[str, int | None, str | None, str],
+        rows: Array,
+        reply: Callable[[Answer], Any],
+    ) -> DecodedCall:
+        name, version, label, signature = model_spec
+        priority = priority_of(call)
+        form = self.forms.once(named(name), version, label, signature, None, reply)
+        inputs = {"inputs": rows}
+        return DecodedCall(call, RequestTemplate(form), inputs, "", len(call.request), priority=priority)
 
-    def classify(self, call: UnaryCall) -> None:
-        """Classify: the classes of every example."""
+    def encode(
+        self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]
+    ) -> Sequence[Any]:
+        """See Codec."""
+        return [group.template.form.options(answer_of(group, outputs))]
 
-        def reply(answer: Answer, count: int) -> bytes:
-            result = classifications(answer.outputs, count)
+
+class ClassifyCodec(ExamplesCodec):
+    """Classes of every example."""
+
+    def decode(self, call: Call) -> Sequence[DecodedCall]:
+        """See Codec."""
+        request = parse(pb.ClassificationRequest, call.request)
+        rows = serialized(request.input)
+
+        def reply(answer: Answer) -> bytes:
+            result = classifications(answer.outputs, len(rows))
             return pb.ClassificationResponse(result=result, model_spec=spec(answer)).SerializeToString()
 
-        self._run(call, pb.ClassificationRequest, reply)
+        return (self._asked(call, spec_of(request.model_spec), rows, reply),)
 
-    def regress(self, call: UnaryCall) -> None:
-        """Regress: a value for every example."""
 
-        def reply(answer: Answer, count: int) -> bytes:
-            result = regressions(answer.outputs, count)
+class RegressCodec(ExamplesCodec):
+    """A value for every example."""
+
+    def decode(self, call: Call) -> Sequence[DecodedCall]:
+        """See Codec."""
+        request = parse(pb.RegressionRequest, call.request)
+        rows = serialized(request.input)
+
+        def reply(answer: Answer) -> bytes:
+            result = regressions(answer.outputs, len(rows))
             return pb.RegressionResponse(result=result, model_spec=spec(answer)).SerializeToString()
 
-        self._run(call, pb.RegressionRequest, reply)
-
-    def multi_inference(self, call: UnaryCall) -> None:
-        """MultiInference: runs several signatures of one model on the same examples. All tasks run on the version of
-        the first task, which is looked up once."""
-        started = monotonic()
-        try:
-            request = parse(pb.MultiInferenceRequest, call.request)
-            tasks = _tasks(request)
-            rows = serialized(request.input)
-            first = spec_of(request.tasks[0].model_spec)
-            queries = [
-                _query(call, (first[0], first[1], first[2], spec_of(task.model_spec)[3]), rows, started)
-                for task in tasks
-            ]
-        except (WireError, ServingError) as error:
-            self._calls.refuse(call, error, monotonic() - started)
-            return
-        results = _TaskResults(len(tasks))
-
-        def done(place: int, answer: Answer) -> None:
-            result = pb.InferenceResult(model_spec=spec(answer))
-            if tasks[place].method_name == CLASSIFY:
-                result.classification_result.CopyFrom(classifications(answer.outputs, len(rows)))
-            else:
-                result.regression_result.CopyFrom(regressions(answer.outputs, len(rows)))
-            complete = results.put(place, result)
-            if complete is not None:
-                call.reply(pb.MultiInferenceResponse(results=complete).SerializeToString())
-
-        try:
-            self._calls.start_together(call, queries, done)
-        except ServingError as error:
-            self._calls.refuse(call, error, monotonic() - started)
-
-    def _run(self, call: UnaryCall, kind: Any, reply: Callable[[Answer, int], bytes]) -> None:
-        started = monotonic()
-        try:
-            request = parse(kind, call.request)
-            rows = serialized(request.input)
-            query = _query(call, spec_of(request.model_spec), rows, started)
-        except (WireError, ServingError) as error:
-            self._calls.refuse(call, error, monotonic() - started)
-            return
-        self._calls.run(call, query, lambda answer: reply(answer, len(rows)))
+        return (self._asked(call, spec_of(request.model_spec), rows, reply),)
 
 
-class _TaskResults:
-    """The results of several tasks, in the order of the tasks. Thread-safe."""
+class MultiInferenceCodec(ExamplesCodec):
+    """Several signatures of one model over the same examples; the first task's version counts for all, and one servable
+    answers them all."""
 
-    def __init__(self, count: int) -> None:
+    def decode(self, call: Call) -> Sequence[DecodedCall]:
+        """See Codec."""
+        request = parse(pb.MultiInferenceRequest, call.request)
+        tasks = _tasks(request)
+        rows = serialized(request.input)
+        first = spec_of(request.tasks[0].model_spec)
+        gathered = _GatheredResults(call, len(tasks))
+        return [
+            self._asked(
+                _TaskCall(gathered, place),
+                (first[0], first[1], first[2], spec_of(task.model_spec)[3]),
+                rows,
+                partial(_result, task.method_name, len(rows)),
+            )
+            for place, task in enumerate(tasks)
+        ]
+
+
+def _result(method: str, count: int, answer: Answer) -> pb.InferenceResult:
+    found = pb.InferenceResult(model_spec=spec(answer))
+    if method == CLASSIFY:
+        found.classification_result.CopyFrom(classifications(answer.outputs, count))
+    else:
+        found.regression_result.CopyFrom(regressions(answer.outputs, count))
+    return found
+
+
+class _GatheredResults:
+    """Results of several tasks of one call, in the order of the tasks. Thread-safe."""
+
+    def __init__(self, call: Call, count: int) -> None:
+        self.call = call
         self._results = [pb.InferenceResult()] * count
         self._missing = count
         self._lock = Lock()
 
-    def put(self, place: int, result: pb.InferenceResult) -> list[pb.InferenceResult] | None:
-        """Stores a result. Returns all results if this was the last one missing, else None."""
+    def put(self, place: int, result: pb.InferenceResult) -> None:
+        """Answers the call once the last result is there."""
         with self._lock:
             self._results[place] = result
             self._missing -= 1
-            return self._results if self._missing == 0 else None
+            complete = self._missing == 0
+        if complete:
+            self.call.reply(pb.MultiInferenceResponse(results=self._results).SerializeToString())
+
+
+class _TaskCall:
+    """One task of a call. The first that fails fails the call."""
+
+    def __init__(self, gathered: _GatheredResults, place: int) -> None:
+        call = gathered.call
+        self._gathered = gathered
+        self._place = place
+        self._call = call
+        self.method = call.method
+        self.request = call.request
+        self.deadline = call.deadline
+        self.peer = call.peer
+        self.metadata = call.metadata
+        self.certificate = call.certificate
+        self.on_cancel = call.on_cancel
+
+    def reply(self, result: pb.InferenceResult) -> None:
+        self._gathered.put(self._place, result)
+
+    def fail(self, code: Code, text: str, trailing: Sequence[tuple[str, str]] = ()) -> None:
+        self._call.fail(code, text, trailing)
 
 
 def serialized(given: pb.Input) -> Array:
@@ -193,14 +237,6 @@ def _rows(name: str, array: Array, count: int) -> Array:
 
 def _text(item: Any) -> str:
     return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
-
-
-def _query(call: UnaryCall, model_spec: tuple[str, int | None, str | None, str], rows: Array, started: float) -> Query:
-    name, version, label, signature = model_spec
-    model, priority = checked_name(name, call)
-    inputs = {"inputs": rows}
-    nbytes = len(call.request)
-    return Query(PROTOCOL, model, version, label, signature, inputs, (), priority, None, call.deadline, nbytes, started)
 
 
 def _tasks(request: pb.MultiInferenceRequest) -> list[pb.InferenceTask]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from inferd.backends.api import Array, Signature
 from inferd.server.errors import ExecutionFailed, NotFound, ServingError, Unavailable
 from inferd.server.scheduling.ensemble.step_graph import GraphStep
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import Callback, InferenceRequest, Route
 
 if TYPE_CHECKING:
     from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
@@ -49,7 +49,7 @@ class EnsembleRun:
         "_tensors", "request", "started",
     )  # fmt: skip
 
-    def __init__(self, pipeline: EnsembleScheduler, request: InferRequest, needed: frozenset[int]) -> None:
+    def __init__(self, pipeline: EnsembleScheduler, request: InferenceRequest, needed: frozenset[int]) -> None:
         wiring = pipeline.wiring
         self.request = request
         self._pipeline = pipeline
@@ -72,7 +72,7 @@ class EnsembleRun:
             for name, consumers in wiring.consumers.items()
         }
         self._handles: dict[int, Held] = {}
-        self._inner: dict[int, InferRequest] = {}
+        self._inner: dict[int, InferenceRequest] = {}
 
     def start(self) -> None:
         """Takes hold of every model and starts the first steps. Raises ServingError: then nothing has been started."""
@@ -97,8 +97,8 @@ class EnsembleRun:
         if self.request.cancelled:
             self.discard(self.request)
 
-    def discard(self, request: InferRequest) -> None:
-        """The caller went away; see `Place`."""
+    def discard(self, request: InferenceRequest) -> None:
+        """The caller went away; see `QueuePlace`."""
         self._end()
 
     def fail(self, error: ServingError) -> None:
@@ -140,13 +140,14 @@ class EnsembleRun:
             return
         try:
             pipeline.check(target.id, signature, inner.inputs, inner.wanted or ())
-            target.scheduler.submit(inner)
+            for rejection in target.scheduler.submit((inner,)):
+                raise rejection.error()
         except ServingError as error:
             with self._lock:
                 self._inner.pop(index, None)
             raise self._worded(stage, error) from None
 
-    def _take(self, index: int, stage: GraphStep, signature: Signature) -> InferRequest | None:
+    def _take(self, index: int, stage: GraphStep, signature: Signature) -> InferenceRequest | None:
         """The request of a step, known to the run before any scheduler has it, so that a cancel reaches it. None: the
         run is over."""
         request = self.request
@@ -158,11 +159,10 @@ class EnsembleRun:
                 self._readers[tensor] -= 1
                 if not self._readers[tensor]:
                     self._tensors.pop(tensor, None)  # memory that the next steps may need
-            inner = self._inner[index] = InferRequest(
-                signature.name,
+            inner = self._inner[index] = InferenceRequest(
+                Callback(lambda done: self._done(index, done)),
+                Route(signature.name, tuple(name for name, _ in stage.outputs)),
                 inputs,
-                lambda done: self._done(index, done),
-                wanted=tuple(name for name, _ in stage.outputs),
                 deadline=request.deadline,
                 # As in Triton, the time that a request may wait is that of each step's queue.
                 queue_deadline=(
@@ -172,7 +172,7 @@ class EnsembleRun:
                 ),
                 priority=request.priority,
                 nbytes=sum(array.nbytes for array in inputs.values()),
-                caller=request.caller,
+                call=request.call,
             )
         return inner
 
@@ -181,7 +181,7 @@ class EnsembleRun:
         message = f"in {self._pipeline.name}, {stage.subject}: {error.message}"
         return type(error)(message, accepted=accepted, retry_after=error.retry_after)
 
-    def _done(self, index: int, inner: InferRequest) -> None:
+    def _done(self, index: int, inner: InferenceRequest) -> None:
         wiring = self._pipeline.wiring
         stage = wiring.stages[index]
         if inner.error is not None:
@@ -219,8 +219,6 @@ class EnsembleRun:
         request, pipeline = self.request, self._pipeline
         if not self._end():
             return
-        request.batch_rows = request.rows or 1
-        request.succeed(outputs)
-        pipeline.observer.batch(
-            request.signature, (request,), request.batch_rows, max(0.0, request.finished_at - request.started_at)
-        )
+        started, rows = request.started_at, request.rows or 1
+        request.succeed(outputs, started, rows)
+        pipeline.observer.batch(request.signature, (request,), rows, max(0.0, monotonic() - started))

@@ -14,13 +14,13 @@ from typing import Any
 
 from inferd.backends.api import Array, Signature
 from inferd.server.config.schema import Queue
-from inferd.server.errors import InvalidRequest, Overloaded, Unavailable
+from inferd.server.errors import InvalidRequest, Overloaded, ServingError, Unavailable
 from inferd.server.scheduling.ensemble.run import EnsembleRun, Held
 from inferd.server.scheduling.ensemble.step_graph import StepGraph
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.policies.fair_share import FairShare, Who
-from inferd.server.scheduling.refusals import gave_way
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.rejection import QueueFigures, Reason, Rejection, invalid
+from inferd.server.scheduling.request import InferenceRequest, Route
 
 _REMEMBERED = 64  # sets of wanted outputs whose stages are kept
 _RETRY = 0.05  # seconds: no queue tells how long the ensemble's requests will take
@@ -66,27 +66,39 @@ class EnsembleScheduler:
         self._most = queue.requests
         self._most_bytes = queue.bytes
         self._lock = threading.Condition(threading.Lock())
-        self._runs: dict[InferRequest, EnsembleRun] = {}
+        self._runs: dict[InferenceRequest, EnsembleRun] = {}
         self._nbytes = 0
         self._who = who if queue.fair else None
-        self._crowd: FairShare | None = None
+        self._shares: FairShare | None = None
         self._refusal = ""
         self._needed: dict[tuple[str, ...] | None, frozenset[int]] = {None: wiring.only(wiring.outputs)}
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest) -> None:
-        """Takes a request in. Thread-safe, never blocks on a model.
-
-        Raises InvalidRequest, Overloaded, DeadlineExceeded or Unavailable, and then `on_done` is never called;
-        otherwise it is called exactly once. A cancel calls it in any case.
+    def submit(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+        """Takes requests in, in this order. Gives those that are refused, each with its reason; every other request
+        gets exactly one outcome. A cancel gives a request its outcome in any case. Thread-safe, never blocks on a
+        model.
         """
-        if request.cancelled:
-            return
+        rejected = []
+        for request in requests:
+            if request.finished:
+                continue
+            try:
+                self._start(request)
+            except ServingError as error:
+                rejected.append(invalid(request, error))
+        return rejected
+
+    def route(self, signature: str, wanted: tuple[str, ...] | None, inputs: Mapping[str, Array]) -> Route | None:
+        """None: requests to an ensemble go to the queues of its steps."""
+        return None
+
+    def _start(self, request: InferenceRequest) -> None:
         if request.signature != self.signature.name:
             raise InvalidRequest(f"{self.name} has no signature {request.signature!r}; it has {self.signature.name}")
         if self.max_batch_size:
-            request.rows = self._rows(request.inputs)
+            request.route = Route(request.signature, request.wanted, rows=self._rows(request.inputs))
         request.enqueued_at = monotonic()
         run = EnsembleRun(self, request, self._stages(request.wanted))
         self._enter(run)
@@ -96,10 +108,10 @@ class EnsembleScheduler:
             self.leave(run)
             raise
         run.started = True  # from now on it may have to give way
-        if self._crowd is not None:
+        if self._shares is not None:
             with self._lock:
-                if self._crowd is not None and request in self._runs:
-                    self._crowd.join(request)
+                if self._shares is not None and request in self._runs:
+                    self._shares.join(request)
 
     def _rows(self, inputs: Mapping[str, Array]) -> int:
         sizes = {
@@ -144,19 +156,21 @@ class EnsembleScheduler:
             self._nbytes += request.nbytes
         for other in gone:
             self.observer.dropped("full")
-            other.fail(gave_way(self.name, _RETRY, accepted=True))
+            figures = QueueFigures(0, self._most, 0, self._most_bytes, _RETRY)
+            gave_way = Rejection([other.request], Reason.GAVE_WAY, self.name, figures, accepted=True)
+            other.fail(gave_way.error())
 
-    def _yielding(self, request: InferRequest) -> list[EnsembleRun]:
+    def _yielding(self, request: InferenceRequest) -> list[EnsembleRun]:
         """The runs that give way to a request, so that it fits; they are no longer counted."""
         if self._who is None:
             return []
-        if self._crowd is None:
-            self._crowd = FairShare(self._who, (one for one, run in self._runs.items() if run.started))
+        if self._shares is None:
+            self._shares = FairShare(self._who, (one for one, run in self._runs.items() if run.started))
         places = len(self._runs) + 1 - self._most
-        gone = self._crowd.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
+        gone = self._shares.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
         return [self._left(other) for other in gone]
 
-    def _left(self, request: InferRequest) -> EnsembleRun:
+    def _left(self, request: InferenceRequest) -> EnsembleRun:
         self._nbytes -= request.nbytes
         return self._runs.pop(request)
 
@@ -165,10 +179,10 @@ class EnsembleScheduler:
         with self._lock:
             if run.request in self._runs:
                 self._left(run.request)
-                if self._crowd is not None:
-                    self._crowd.leave((run.request,))
-                    if self._crowd.dispersed:
-                        self._crowd = None
+                if self._shares is not None:
+                    self._shares.leave((run.request,))
+                    if self._shares.dispersed:
+                        self._shares = None
                 if not self._runs:
                     self._lock.notify_all()
 

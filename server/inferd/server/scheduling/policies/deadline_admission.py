@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 from inferd.server.scheduling.queue import Bucket
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferenceRequest
 
 _DOUBT = 2.0  # the bound is that many times the prediction: the queue's content changes before the next look
 _MARGIN, _WIDEST = 1.05, 2.0  # times what is predicted, at least and at most
@@ -46,12 +46,12 @@ class DeadlineAdmission:
         """The worker has ended its batch."""
         self._ends.pop(worker, None)
 
-    def answered(self, requests: Sequence[InferRequest], now: float) -> None:
-        """A batch with these requests has run."""
+    def answered(self, requests: Sequence[InferenceRequest], started_at: float, now: float) -> None:
+        """A batch with these requests, which started at that time, has run."""
         for request in requests:
             given = request.leaves_at - request.enqueued_at
             # One that never had the time for more than its own run says nothing of the queue.
-            if request.leaves_at - now < _SPARE * given and given > 2 * (now - request.started_at):
+            if request.leaves_at - now < _SPARE * given and given > 2 * (now - started_at):
                 self._margin = min(_WIDEST, self._margin + _WIDER)
                 return
         self._margin = max(_MARGIN, self._margin - _NARROWER)
@@ -80,15 +80,15 @@ class DeadlineAdmission:
         self.each = _DOUBT * self._each
         self.base = _DOUBT * (seconds + bucket.cost.seconds(room or 1))
 
-    def seconds(self, bucket: Bucket, request: InferRequest, waiting: int, now: float) -> float:
+    def seconds(self, bucket: Bucket, request: InferenceRequest, waiting: int, now: float) -> float:
         """Seconds from now until the request would be answered if it joined the bucket, with `waiting` requests in all
         buckets; 0 where nothing is known."""
         count, rows = bucket.count, bucket.rows
-        if len(bucket.lanes) > 1 and count:  # what is less important stands behind it
-            lanes = [lane for lane in bucket.lanes if lane.priority <= request.priority]
-            ahead = sum(len(lane.requests) - lane.dead for lane in lanes)
+        if len(bucket.levels) > 1 and count:  # what is less important stands behind it
+            levels = [level for level in bucket.levels if level.priority <= request.priority]
+            ahead = sum(len(level.requests) - level.dead for level in levels)
             count, rows = ahead, rows * ahead // count
-        own, room = request.rows or 1, bucket.room
+        own, room = request.route.rows or 1, bucket.room
         others = self._each * (waiting - bucket.count)
         # What is overdue may take as long again.
         running = [abs(end - now) for end in self._ends.values()]
@@ -101,7 +101,7 @@ class DeadlineAdmission:
         last = min(room, rows + own - full * room + int(self._rate * before))
         return self._margin * (before + bucket.cost.seconds(last))
 
-    def late(self, bucket: Bucket, request: InferRequest, waiting: int, now: float) -> float:
+    def late(self, bucket: Bucket, request: InferenceRequest, waiting: int, now: float) -> float:
         """As `seconds` if that is too late for the request's deadline, else 0."""
         deadline = request.deadline
         if deadline is None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.scheduling.request import InferenceRequest
 
 Who = Callable[[Any], str]
-"""The name of the client behind an `InferRequest.caller`. Quick, thread-safe, must not raise."""
+"""The name of the client behind an `InferenceRequest.call`. Quick, thread-safe, must not raise."""
 
 
 class _QueueClient:
@@ -28,7 +28,7 @@ class _QueueClient:
         self.name = name
         self.count = 0
         self.nbytes = 0
-        self.lines: dict[int, dict[InferRequest, None]] = {}
+        self.lines: dict[int, dict[InferenceRequest, None]] = {}
 
     def least(self, priority: int) -> int:
         """The least important priority, `priority` or less important, of which it has requests; 0: none."""
@@ -41,10 +41,10 @@ class FairShare:
 
     __slots__ = ("_clients", "_most", "_of", "_size", "_who")
 
-    def __init__(self, who: Who, waiting: Iterable[InferRequest]) -> None:
+    def __init__(self, who: Who, waiting: Iterable[InferenceRequest]) -> None:
         self._who = who
         self._clients: dict[str, _QueueClient] = {}
-        self._of: dict[InferRequest, _QueueClient] = {}
+        self._of: dict[InferenceRequest, _QueueClient] = {}
         self._most = 0  # no client has more requests than this
         self._size = 0  # the most that it has been
         for request in sorted(waiting, key=_came):
@@ -55,9 +55,9 @@ class FairShare:
         """Whether so few are left that there is nothing to be shared."""
         return 2 * len(self._of) <= self._size
 
-    def join(self, request: InferRequest) -> None:
+    def join(self, request: InferenceRequest) -> None:
         """A request waits from now on. Idempotent."""
-        caller = request.caller
+        caller = request.call
         if caller is None or request in self._of:
             return
         name = self._who(caller)
@@ -66,7 +66,7 @@ class FairShare:
             client = self._clients[name] = _QueueClient(name)
         self._add(client, request)
 
-    def leave(self, requests: Iterable[InferRequest]) -> None:
+    def leave(self, requests: Iterable[InferenceRequest]) -> None:
         """These wait no longer. Does nothing for those who are not here."""
         for request in requests:
             client = self._of.pop(request, None)
@@ -78,16 +78,16 @@ class FairShare:
             if not client.count:
                 del self._clients[client.name]
 
-    def give_way(self, newcomer: InferRequest, places: int, nbytes: int) -> Sequence[InferRequest]:
+    def give_way(self, newcomer: InferenceRequest, places: int, nbytes: int) -> Sequence[InferenceRequest]:
         """Who gives way, so that at least so many places and bytes become free: they have left the crowd. Empty where
         the newcomer has no claim to that.
         """
-        if newcomer.caller is None:
+        if newcomer.call is None:
             return ()
-        own = self._clients.get(self._who(newcomer.caller))
+        own = self._clients.get(self._who(newcomer.call))
         count = 1 if own is None else own.count + 1
         held = newcomer.nbytes if own is None else own.nbytes + newcomer.nbytes
-        gone: list[tuple[_QueueClient, InferRequest]] = []
+        gone: list[tuple[_QueueClient, InferenceRequest]] = []
         while places > 0 or nbytes > 0:
             client = self._greediest(newcomer.priority, count, held, in_places=places > 0)
             if client is None:
@@ -108,12 +108,12 @@ class FairShare:
         own = self._clients.get(self._who(caller))
         return (0 if own is None else own.count) + 1 < self._most
 
-    def come_back(self, requests: Sequence[InferRequest]) -> None:
+    def come_back(self, requests: Sequence[InferenceRequest]) -> None:
         """Those who gave way, in that order, need not."""
         for request in reversed(requests):
             self.join(request)
 
-    def _add(self, client: _QueueClient, request: InferRequest) -> None:
+    def _add(self, client: _QueueClient, request: InferenceRequest) -> None:
         self._of[request] = client
         client.lines.setdefault(request.priority, {})[request] = None
         client.count += 1
@@ -139,5 +139,5 @@ class FairShare:
         return found
 
 
-def _came(request: InferRequest) -> float:
+def _came(request: InferenceRequest) -> float:
     return request.enqueued_at

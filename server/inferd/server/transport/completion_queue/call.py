@@ -21,6 +21,7 @@ from inferd.server.transport.calls import Metadata, certificate_names
 from inferd.server.transport.completion_queue.statuses import Statuses
 
 NO_FLAGS = 0
+NO_DEADLINE = 1e11  # epoch seconds: the core says infinity with a time in the far future
 OK = 0
 
 
@@ -37,7 +38,7 @@ class Home(Protocol):
 
 def monotonic(epoch_seconds: float) -> float | None:
     """The core's deadline (wall clock) on the monotonic clock; None for none."""
-    if epoch_seconds > 1e11:  # the core says infinity with a time in the far future
+    if epoch_seconds >= NO_DEADLINE:
         return None
     return time.monotonic() + (epoch_seconds - time.time())
 
@@ -67,11 +68,6 @@ class CompletionQueueCall:
         except AttributeError:
             return
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
-
-    @property
-    def deadline(self) -> float | None:
-        """Monotonic seconds, None where the client set none."""
-        return monotonic(self.event.call_details.deadline)
 
     @property
     def peer(self) -> str:

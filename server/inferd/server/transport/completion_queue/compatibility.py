@@ -7,6 +7,7 @@ outage: an unknown minor version is not tried at all, and a known one still has 
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Sequence
 
 import grpc
 
@@ -48,7 +49,8 @@ def why_not() -> str | None:
 def _loopback() -> str | None:
     from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
 
-    def echo(call: UnaryCall) -> None:
+    def echo(calls: Sequence[UnaryCall], _arrived_at: float) -> None:
+        (call,) = calls
         call.reply(call.request)
 
     failed: concurrent.futures.Future[None] = concurrent.futures.Future()

@@ -14,7 +14,7 @@ from inferd.server.errors import Code
 from inferd.server.inference.failures import Failure, header_text
 from inferd.server.transport.callbacks import tell_drained
 from inferd.server.transport.calls import Metadata
-from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home
+from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home, monotonic
 
 
 class CompletionQueueStreamCall(CompletionQueueCall):
@@ -33,6 +33,11 @@ class CompletionQueueStreamCall(CompletionQueueCall):
         self._draining = False
         super().__init__(home, event, method)
         self.watch()
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic seconds, None where the client set none."""
+        return monotonic(self.event.call_details.deadline)
 
     def read(self, fn: Callable[[bytes | None], None]) -> None:
         """Asks for one message; `fn` gets it on the transport's thread, or None at the end."""

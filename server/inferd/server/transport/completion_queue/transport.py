@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from grpc._cython import cygrpc
@@ -26,12 +26,12 @@ from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.transport import listen
 from inferd.server.transport.callbacks import raised
 from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable
-from inferd.server.transport.completion_queue.call import CompletionQueueCall
+from inferd.server.transport.completion_queue.call import NO_DEADLINE, CompletionQueueCall
 from inferd.server.transport.completion_queue.cancel_watch import CancelWatch
 from inferd.server.transport.completion_queue.receive_timeout import ReceiveTimeout
 from inferd.server.transport.completion_queue.statuses import Statuses
 from inferd.server.transport.completion_queue.stream_call import CompletionQueueStreamCall
-from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall, Service, services
+from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall, services
 
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may match without asking us first
@@ -66,8 +66,12 @@ class CompletionQueueTransport:
         tls: TlsFiles | None = None,
     ) -> None:
         self._unary = services(table)
-        self._bursting = [service for service in self._unary.values() if service.together is not None]
-        self._arrived = 0  # weight of the calls that wait for the turn, and since when the first of them
+        gathered = [service for service in self._unary.values() if service.gathered]
+        # Calls that wait for the end of the turn, with the handler that gets them; their weight, and since when.
+        self._gathered = [
+            (handler, calls) for handler, calls in {id(s.arrived): (s.handle, s.arrived) for s in gathered}.values()
+        ]
+        self._arrived = 0
         self._arrived_at = 0.0
         self._stream = {method.encode(): (method, handler) for method, handler in table.stream.items()}
         self._refused = table.refused
@@ -75,7 +79,7 @@ class CompletionQueueTransport:
         self._tls = tls
         self._inflight = inflight
         self._desk = inflight.desk
-        self._unwatched = CancelWatch()
+        self._cancel_watch = CancelWatch()
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
         self._inline = loop or InlineLoop()
@@ -181,13 +185,13 @@ class CompletionQueueTransport:
 
     def _loop(self) -> None:
         poll, inline, desk, shut_down = self._queue.poll, self._inline, self._desk, False
-        statuses, unwatched = self.statuses, self._unwatched
+        statuses, cancel_watch = self.statuses, self._cancel_watch
         kept = statuses.kept
         statuses.enter()
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
             # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
-            event = poll(0 if self._arrived or inline.asked or kept else unwatched.until)
+            event = poll(0 if self._arrived or inline.asked or kept else cancel_watch.until)
             tag = event.tag
             if type(tag) is CompletionQueueUnaryCall:
                 if tag.waits:
@@ -217,42 +221,31 @@ class CompletionQueueTransport:
         statuses.leave()
 
     def _turn(self) -> None:
-        """Answers what has arrived, as far as that can be done at once; watches the calls that wait for long."""
-        waiting: list[CompletionQueueUnaryCall] = []
+        """Hands over the calls that have arrived and runs what the loop may run; watches the calls that wait for
+        long."""
+        inline = self._inline
+        came: list[CompletionQueueUnaryCall] = []
         if self._arrived:
             self._arrived = 0
-            now = time.time()
-            for service in self._bursting:
-                calls = service.arrived
-                if calls:
-                    service.arrived = []
-                    waiting.extend(self._together(service, calls, now))
-        if self._inline.asked:
-            self._inline.turn()
-        else:
-            self._inline.spent = 0.0  # that turn is over, too
-        if waiting:
-            self._unwatched.add(waiting)
-        self._unwatched.look()
+            inline.only = self._desk.calls == 1
+            for handler, arrived in self._gathered:
+                if arrived:
+                    calls = arrived[:]
+                    arrived.clear()
+                    try:
+                        handler(calls, self._arrived_at)
+                    except Exception as error:
+                        for call in calls:
+                            raised(call, error)
+                    came += calls
+        if inline.asked:
+            inline.turn()
+        inline.only = False
+        if came:
+            self._cancel_watch.add(came)
+        self._cancel_watch.look()
         if self.statuses.kept:
             self.statuses.send()
-
-    def _together(
-        self, service: Service, calls: list[CompletionQueueUnaryCall], now: float
-    ) -> Sequence[CompletionQueueUnaryCall]:
-        assert service.together is not None
-        late = [call for call in calls if call.expires <= now]
-        if late:
-            calls = [call for call in calls if call.expires > now]
-            for call in late:  # refused in its protocol's words
-                self._guarded(service.handle, call)
-        try:
-            left = service.together(calls, self._arrived_at)
-        except Exception as error:
-            for call in calls:
-                raised(call, error)
-            return ()
-        return cast(Sequence[CompletionQueueUnaryCall], left)
 
     def _accept(self, event: Any) -> None:
         """A call has come: the next one may take its place at the core."""
@@ -267,15 +260,19 @@ class CompletionQueueTransport:
             if self._draining and not service.exempt:
                 self._refuse(event, service.method, GONE)
                 return
+            deadline: float | None = None
             expires = details.deadline
-            if expires <= time.time():  # nobody waits for it: it is not read
-                self._refuse(event, service.method, LATE)
-                return
+            if expires < NO_DEADLINE:
+                left = expires - time.time()
+                if left <= 0:  # nobody waits for it: it is not read
+                    self._refuse(event, service.method, LATE)
+                    return
+                deadline = time.monotonic() + left
             entered = self._desk.enter()
             if not entered and not service.exempt:
                 self._refuse(event, service.method, self._full)
                 return
-            call = CompletionQueueUnaryCall(self, event, service, expires)
+            call = CompletionQueueUnaryCall(self, event, service, deadline)
             call.entered = entered
             self._calls.add(call)
             return
@@ -316,18 +313,17 @@ class CompletionQueueTransport:
             call.held = size
         call.request = message
         service = call.service
-        alone = self._desk.calls == 1  # no company to wait for
-        if alone and service.lone is not None and call.expires > time.time():
-            if service.lone(call, time.monotonic()):
-                return
-        elif service.together is not None:
+        if service.gathered:
             if not self._arrived:
                 self._arrived_at = time.monotonic()
             self._arrived += min(1 + size // _PIECE, _HEAVIEST)
             service.arrived.append(call)
             return
-        self._guarded(service.handle, call)
-        self._unwatched.add((call,))
+        try:
+            service.handle((call,), time.monotonic())
+        except Exception as error:
+            raised(call, error)
+        self._cancel_watch.add((call,))
 
     def _guarded(self, handler: Callable[[Any], None], call: CompletionQueueCall) -> None:
         try:

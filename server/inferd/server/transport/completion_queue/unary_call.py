@@ -12,45 +12,46 @@ from grpc._cython import cygrpc
 
 from inferd.server.errors import Code
 from inferd.server.inference.failures import header_text
-from inferd.server.transport.calls import BurstHandler, LoneHandler, Metadata, MethodTable, UnaryHandler
+from inferd.server.transport.calls import CallsHandler, Metadata, MethodTable
 from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home
 
 
 class Service:
     """A unary method as the transport serves it.
 
-    handle     takes a call whose request is there
-    together   takes several that came in one turn of the loop, gives those that it has left unanswered; None: there is
-               no such thing
-    lone       takes the only call in flight, gives whether it has answered it; None: there is no such thing
-    arrived    calls kept for it until the turn
+    handle     takes calls whose requests are there
+    gathered   its calls wait for the end of the turn, in `arrived`, with those of all methods that have this handler
     exempt     taken even when the bounds are reached, and while the server drains
     """
 
-    __slots__ = ("arrived", "exempt", "handle", "lone", "method", "together")
+    __slots__ = ("arrived", "exempt", "gathered", "handle", "method")
 
     def __init__(
         self,
         method: str,
-        handle: UnaryHandler,
-        together: BurstHandler | None,
-        lone: LoneHandler | None = None,
+        handle: CallsHandler,
+        arrived: list[CompletionQueueUnaryCall],
         *,
+        gathered: bool,
         exempt: bool,
     ) -> None:
+        self.arrived = arrived
         self.method = method
         self.handle = handle
-        self.together = together
-        self.lone = lone
-        self.arrived: list[CompletionQueueUnaryCall] = []
+        self.gathered = gathered
         self.exempt = exempt
 
 
 def services(table: MethodTable) -> dict[bytes, Service]:
     """The unary methods of a table, by path as the core gives it."""
+    arrived: dict[CallsHandler, list[CompletionQueueUnaryCall]] = {}
     return {
         method.encode(): Service(
-            method, handler, table.bursts.get(method), table.lone.get(method), exempt=method in table.exempt
+            method,
+            handler,
+            arrived.setdefault(handler, []),
+            gathered=method in table.gathered,
+            exempt=method in table.exempt,
         )
         for method, handler in table.unary.items()
     }
@@ -63,15 +64,15 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
     A call that is answered at once asks for its close together with its answer: one batch and one event less. One that
     has to wait for its answer is watched meanwhile.
 
-    expires     epoch seconds at which the client stops waiting, far in the future where it never does
+    deadline    monotonic seconds at which the client stops waiting, None: never
     service     who answers it
     request     the message, b"" until it is there
     waits       for its message
     """
 
-    __slots__ = ("expires", "request", "service", "waits")
+    __slots__ = ("deadline", "request", "service", "waits")
 
-    def __init__(self, home: Home, event: Any, service: Service, expires: float) -> None:
+    def __init__(self, home: Home, event: Any, service: Service, deadline: float | None) -> None:
         # As CompletionQueueCall's own, written out, and the first batch begun: this is made for every request.
         self._home = home
         self.event = event
@@ -82,7 +83,7 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
         self.cancelled = False
         self.entered = False
         self.held = 0
-        self.expires = expires
+        self.deadline = deadline
         self.service = service
         self.request = b""
         call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self)

@@ -25,7 +25,7 @@ from inferd.server.inference.failures import CUT, GONE, NO_MESSAGE, Failure, lat
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.callbacks import raised
-from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable, StreamHandler, UnaryHandler
+from inferd.server.transport.calls import FLUSH, REFUSING, CallsHandler, MethodTable, StreamHandler
 from inferd.server.transport.grpc_aio.calls import STATUS, InboundMessages, PublicStreamCall, PublicUnaryCall
 
 _log = logging.getLogger("inferd.rpc")
@@ -157,7 +157,7 @@ class PublicTransport:
             handlers[method] = grpc.stream_stream_rpc_method_handler(self._stream(method, stream))
         return handlers
 
-    def _unary(self, method: str, handler: UnaryHandler) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def _unary(self, method: str, handler: CallsHandler) -> Callable[[Any, Any], Awaitable[bytes]]:
         exempt = method in self._table.exempt
         patience = self._config.grpc.receive_timeout
 
@@ -183,7 +183,10 @@ class PublicTransport:
                         return await self._refuse(method, context, self._full())
                     held = len(message)
                 call.request = message
-                _run_handler(handler, call)
+                try:
+                    handler((call,), time.monotonic())
+                except Exception as error:
+                    raised(call, error)
                 outcome = await call.outcome
                 if isinstance(outcome, bytes):
                     return outcome

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.backends.api import Array
 from inferd.server.access.call_checks import CallChecks
 from inferd.server.errors import ServingError
-from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.error_boundary import JSON, RestErrorBoundary, method_of
 from inferd.server.http.exchange import HttpExchange
-from inferd.server.inference.shared_memory import Regions, admit_shared
+from inferd.server.inference.interfaces import Check
+from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike
+from inferd.server.protocols.common.answers import answers_of
+from inferd.server.protocols.oip.codec import OipCodec
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.protocols.oip.errors import in_hand
-from inferd.server.protocols.oip.request import query
-from inferd.server.protocols.oip.request_options import request_options
 from inferd.server.protocols.oip.rest.request import HEADER_LENGTH, RestRequest, read_raw_request, read_request
 from inferd.server.protocols.oip.rest.response import write_response
+from inferd.server.scheduling.request import InferenceRequest
 
 _BINARY = "application/octet-stream"
+
+
+class RestInferCodec(OipCodec):
+    """The answers to requests over REST, as values: their JSON is written elsewhere than where the batch ends."""
+
+    protocol = "http-oip"
+
+    def encode(self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]) -> list[Any]:
+        """See Codec. Each answer comes with the options of its request."""
+        return [(answer, group.template.form.options.options) for answer in answers_of(group, outputs, requests)]
 
 
 class RestInfer:
     """Answers inference requests. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, boundary: RestErrorBoundary, regions: Regions, gate: CallChecks) -> None:
+    def __init__(
+        self, manager: ManagerLike, boundary: RestErrorBoundary, regions: Regions, gate: CallChecks, check: Check
+    ) -> None:
         self._manager = manager
-        self._regions = regions
-        self._gate = gate
         self._boundary = boundary
+        self._codec = RestInferCodec(check, gate, manager, regions, "POST infer")
 
     async def __call__(self, request: Request, model: str, version: str) -> Response:
         """Answers one request; `version` is a number, a label, or "" for the default."""
@@ -40,23 +58,20 @@ class RestInfer:
                 parsed = self._raw(body, model, version)
             else:
                 parsed = await exchange.run(_json_size(body, header), read_request, body, header, model, version)
-            return await self._infer(exchange, parsed, len(body))
+            return await self._infer(exchange, method_of(request), parsed, len(body))
 
         return await self._boundary.answer(request, work)
 
-    async def _infer(self, exchange: HttpExchange, parsed: RestRequest, nbytes: int) -> Response:
-        request = parsed.request
-        options = request_options(request, self._regions)
-        if options.shared:
-            admit_shared(self._gate, exchange)
-        prepared = query(self._boundary.protocol.name, request, options, exchange.deadline, nbytes, exchange.started)
+    async def _infer(self, exchange: HttpExchange, method: str, parsed: RestRequest, nbytes: int) -> Response:
+        request, codec = parsed.request, self._codec
+        answer, options = await self._boundary.infer(
+            exchange, method, codec, lambda call: codec.prepared(call, request, nbytes)
+        )
+        size = sum(array.nbytes for array in answer.outputs.values())
         try:
-            answer = await self._boundary.infer(exchange, prepared)
-            size = sum(array.nbytes for array in answer.outputs.values())
             body, length = await exchange.run(size, write_response, answer, parsed, options)
         except ServingError as error:
-            refused = unknown(error, self._manager, request.model_name, request.model_version)
-            raise in_hand(refused, request.request_id) from None
+            raise in_hand(error, request.request_id) from None
         if length is None:
             return await self._boundary.compressed(exchange, body, JSON, {})
         return await self._boundary.compressed(

@@ -9,7 +9,8 @@ from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.json.arrays import strings_of
 from inferd.server.http.json.text import dumps, fragment
-from inferd.server.inference.service import Answer, unsendable
+from inferd.server.inference.finish import unsendable
+from inferd.server.protocols.common.answers import Answer
 from inferd.server.protocols.oip.classification import classified
 from inferd.server.protocols.oip.request_options import RequestOptions
 from inferd.server.protocols.oip.rest.request import RestRequest

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.backends.api import Signature
+from inferd.backends.api import Array, Signature
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.error_boundary import JSON, RestErrorBoundary, method_of
 from inferd.server.http.exchange import HttpExchange
-from inferd.server.inference.service import Query
+from inferd.server.inference.interfaces import Check, DecodedCall
+from inferd.server.inference.plan import RequestTemplate
+from inferd.server.inference.request_groups import RequestGroup
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.server.protocols.tfs.error_messages import acquire, unknown
+from inferd.server.protocols.common.answers import Answer, answers_of
+from inferd.server.protocols.tfs.codec import TfsMethodCodec
+from inferd.server.protocols.tfs.error_messages import acquire
 from inferd.server.protocols.tfs.rest.request import read_document, read_inputs
 from inferd.server.protocols.tfs.rest.response import write_response
+from inferd.server.scheduling.request import InferenceRequest
+
+
+class RestPredictCodec(TfsMethodCodec):
+    """The answers to requests over REST, as values: their JSON is written elsewhere than where the batch ends."""
+
+    protocol = "http-tfs"
+
+    def encode(
+        self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]
+    ) -> list[Answer]:
+        """See Codec."""
+        return answers_of(group, outputs, requests)
 
 
 class RestPredict:
     """Answers predict requests. Used on the event loop."""
 
-    def __init__(self, manager: ManagerLike, boundary: RestErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: RestErrorBoundary, check: Check) -> None:
         self._manager = manager
         self._boundary = boundary
+        self._codec = RestPredictCodec(check, manager, "POST :predict")
 
     async def __call__(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """Answers one request, for a version, a label, or the default version."""
@@ -36,25 +56,13 @@ class RestPredict:
                 # body is parsed again for its signature.
                 if self._signature(model, version, label, name).inputs == signature.inputs:
                     break
-            query = Query(
-                self._boundary.protocol.name,
-                model,
-                version,
-                label,
-                name,
-                inputs,
-                (),
-                0,
-                None,
-                exchange.deadline,
-                len(body),
-                exchange.started,
-                owned=True,
+            template = RequestTemplate(self._codec.forms.once(model, version, label, name))
+            answer: Answer = await self._boundary.infer(
+                exchange,
+                method_of(request),
+                self._codec,
+                lambda call: DecodedCall(call, template, inputs, "", len(body), owned=True),
             )
-            try:
-                answer = await self._boundary.infer(exchange, query)
-            except Exception as error:
-                raise unknown(error, self._manager, model, version, label, name) from None
             size = sum(array.nbytes for array in answer.outputs.values())
             text = await exchange.run(size, lambda: write_response(answer.outputs, rows=rows))
             return await self._boundary.compressed(exchange, text, JSON, {})

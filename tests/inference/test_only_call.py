@@ -1,7 +1,8 @@
-"""The only call in flight, answered in one go: on a real scheduler whose loop is this thread."""
+"""The only call in flight: what the loop runs for it, on a real scheduler whose loop is this thread."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ from support.hot_calls import (
 from inferd.backends.api import Array, BackendError, InvalidInput
 from inferd.oip.v1 import infer_pb2
 from inferd.server.composition.grpc_methods import PREDICT
+from inferd.server.errors import Code
 from inferd.server.scheduling.inline import LATELY, SHORT, TURN, InlineBudget
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.queue import Bucket
@@ -33,19 +35,12 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
 
-def usual(server: Server, call: FakeCall) -> FakeCall:
-    """The way of a call that was not answered at once."""
-    server.table.unary[call.method](call)  # type: ignore[arg-type]
-    server.loop.turn()
-    return call.wait()
-
-
 def test_a_call_without_company_is_one_batch_and_one_note(serve_hot):
     server = serve_hot()
     server.trust()
     before = server.count()
     call = ask(3)
-    assert server.lone(call)
+    assert server.alone(call)
     assert call.y == [6]
     assert server.recorder.batches == [(DOUBLE.name, 1, 1)]
     snapshot = server.metrics.models["digits"].snapshot()
@@ -59,8 +54,8 @@ def test_its_own_rows_and_id_go_back(serve_hot):
     server.trust(request=ask(0, 0, request_id="learn").request)
     server.trust(request=ask(0, 0).request)
     named, metadata = ask(1, 2, request_id="first"), FakeCall(ask(7, 8).request, x_request_id="of-metadata")
-    assert server.lone(named)
-    assert server.lone(metadata)
+    assert server.alone(named)
+    assert server.alone(metadata)
     assert (named.y, metadata.y) == ([2, 4], [14, 16])
     assert [decode_response(call.message).request_id for call in (named, metadata)] == ["first", "of-metadata"]
 
@@ -77,7 +72,7 @@ def test_inputs_are_aligned_whatever_stands_before_them(serve_hot):
         server.trust(INFER, infer(0, request_id="i" * n).request)
         seen.clear()
         call = infer(5, request_id="o" * n)
-        assert server.lone(call)
+        assert server.alone(call)
         answer = infer_pb2.ModelInferResponse.FromString(call.message)
         assert (answer.id, answer.model_name, answer.model_version) == ("o" * n, "digits", "1")
         assert list(np.frombuffer(answer.raw_output_contents[0], np.float32)) == [10, 10]
@@ -88,68 +83,73 @@ def test_tensorflow_servings_predict_gains_alike(serve_hot):
     server = serve_hot()
     server.trust(TFS_PREDICT, classic(0).request)
     call = classic(4)
-    assert server.lone(call)
+    assert server.alone(call)
     answer = tfs_pb.PredictResponse.FromString(call.message)
     assert (answer.model_spec.name, answer.model_spec.version.value) == ("digits", 1)
     assert list(answer.outputs["y"].float_val) == [8, 8]
-    assert not server.lone(classic(1, inferd_priority="2"))
+    assert server.alone(classic(1, inferd_priority="2"))
 
 
 @pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
-def test_what_asks_for_something_special_goes_the_usual_way(serve_hot, options: dict[str, int]):
+def test_what_asks_for_something_of_its_own_is_answered_alike(serve_hot, options: dict[str, int]):
     server = serve_hot()
-    server.trust(request=ask(0, **options).request)
-    assert not server.lone(ask(1, **options))
+    server.trust()
+    call = ask(1, **options)
+    assert server.alone(call)
+    assert call.y == [2]
 
 
 @pytest.mark.parametrize("options", DEMANDING.values(), ids=DEMANDING)
-def test_a_model_that_needs_more_goes_the_usual_way(serve_hot, options: dict[str, Any]):
+def test_a_model_that_needs_more_is_answered_alike(serve_hot, options: dict[str, Any]):
     server = serve_hot(**options)
     server.trust()
     call = ask(1)
-    assert not server.lone(call)
-    assert usual(server, call).y == [2]
+    server.alone(call)
+    assert call.y == [2]
 
 
-def test_the_first_of_a_kind_and_what_no_batch_holds_go_the_usual_way(serve_hot):
+def test_the_first_of_a_form_and_what_no_batch_holds(serve_hot):
     server = serve_hot()
     server.trust()
     large = ask(*range(LIMIT + 1))
-    for call in (ask(1, 2, 3), large, large):
-        assert not server.lone(call)
-        usual(server, FakeCall(call.request))
-    assert server.lone(ask(1, 2, 3))
+    for call in (ask(1, 2, 3), large, FakeCall(large.request)):
+        server.alone(call)
+        assert call.wait().message is not None
+    assert server.alone(ask(1, 2, 3))
+    assert server.servable.handles == 0
 
 
 def test_earlier_requests_that_wait_go_first(serve_hot):
     server = serve_hot()
     server.trust()
     waiting, call = ask(1), ask(2)
-    server.table.unary[PREDICT](waiting)
-    assert not server.lone(call)
-    assert usual(server, call).y == [4]
-    assert waiting.y == [2]
+    server.table.unary[PREDICT]((waiting,), 0.0)
+    assert server.alone(call)
+    assert (waiting.y, call.y) == ([2], [4])
+    assert server.model.batches == [2]
 
 
-def test_a_model_that_is_not_short_or_closed_or_gone_goes_the_usual_way(serve_hot):
+def test_a_model_that_is_suspected_or_closed_or_gone_runs_nothing_on_the_loop(serve_hot):
     server = serve_hot()
     server.trust()
-    server.scheduler._pace.suspected = True
-    assert not server.lone(ask(1))
-    server.scheduler._pace.suspected = False
-    assert server.lone(ask(1))
+    server.scheduler._budget.suspected = True
+    assert not on_loop(server)
+    server.scheduler._budget.suspected = False
+    assert server.alone(ask(1))
     server.scheduler.close()
     server.model.forget()
-    assert not server.lone(ask(1))
+    assert server.alone(call := ask(1))
+    assert call.failed[0] is Code.UNAVAILABLE
     assert server.model.batches == []
     server.manager.servables.clear()
-    assert not server.lone(ask(1))
+    assert server.alone(call := ask(1))
+    assert call.failed[0] is Code.NOT_FOUND
 
 
 def too_long_for_the_loop(server: Server) -> tuple[InlineBudget, Bucket]:
     """Most batches of the model have been long; of one request nothing is known."""
     server.trust()
-    pace = server.scheduler._pace
+    pace = server.scheduler._budget
     for _ in range(100):
         pace.ran(1.0)
     bucket = next(iter(server.scheduler._queues[DOUBLE.name].buckets.values()))
@@ -157,48 +157,68 @@ def too_long_for_the_loop(server: Server) -> tuple[InlineBudget, Bucket]:
     return pace, bucket
 
 
-def test_a_model_whose_larger_batches_are_long_answers_alone_what_is_short(serve_hot):
+def on_loop(server: Server, call: FakeCall | None = None) -> bool:
+    """Whether the loop's own thread ran the model for the only call in flight."""
+    call = call or ask(1)
+    threads: list[str] = []
+
+    def watched(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        threads.append(threading.current_thread().name)
+        return double("", inputs)
+
+    server.model.function = watched
+    server.alone(call)
+    assert call.wait().message is not None
+    return threads == [threading.current_thread().name]
+
+
+def test_a_model_whose_larger_batches_are_long_runs_alone_what_is_short(serve_hot):
     server = serve_hot()
-    pace, bucket = too_long_for_the_loop(server)
+    budget, bucket = too_long_for_the_loop(server)
     for _ in range(15):
         bucket.effort.ran(1, SHORT / 3)
-    assert not server.lone(ask(1))  # too few have run
+    known, bucket.effort = bucket.effort, CostCurve()
+    assert not on_loop(server)  # nobody knows
+    bucket.effort = known
     bucket.effort.ran(1, SHORT / 3)
-    call = ask(3)
-    assert server.lone(call)
-    assert call.y == [6]
-    pace.banned = True
-    assert not server.lone(ask(1))
-    pace.banned = False
+    assert on_loop(server)
+    budget.banned = True
+    assert not on_loop(server)
+    budget.banned = False
+    bucket.effort = CostCurve()
     for _ in range(30):
         bucket.effort.ran(1, SHORT)
-    assert not server.lone(ask(1))
+    assert not on_loop(server)
 
 
-def test_a_model_that_is_the_only_one_called_answers_alone_what_fits_a_turn(serve_hot):
+def test_a_model_that_is_the_only_one_called_runs_alone_what_fits_a_turn(serve_hot):
     now = [100.0]
     server = serve_hot(clock=lambda: now[0])
     _, bucket = too_long_for_the_loop(server)
-    for _ in range(16):
-        bucket.effort.ran(1, 0.9 * TURN)
-    assert not server.lone(ask(1))  # who knows who else will be called
+
+    def takes(seconds: float) -> None:
+        bucket.effort = CostCurve()
+        for _ in range(16):
+            bucket.effort.ran(1, seconds)
+
+    takes(0.9 * TURN)
+    assert not on_loop(server)  # others may be called in a moment
     now[0] += LATELY
-    call = ask(3)
-    assert server.lone(call)
-    assert call.y == [6]
+    takes(0.9 * TURN)
+    assert on_loop(server)
     server.loop.called(InlineBudget("other:1", 1))
-    assert not server.lone(ask(1))
-    assert not server.lone(ask(1))
+    assert not on_loop(server)
+    takes(0.9 * TURN)
+    assert not on_loop(server)
     now[0] += LATELY
-    assert server.lone(ask(1))
-    bucket.effort = CostCurve()
-    for _ in range(16):
-        bucket.effort.ran(1, 1.1 * TURN)
-    assert not server.lone(ask(1))
+    takes(0.9 * TURN)
+    assert on_loop(server)
+    takes(1.1 * TURN)
+    assert not on_loop(server)
 
 
 @pytest.mark.parametrize("error", [InvalidInput("no"), BackendError("it broke"), RuntimeError("secret"), SystemExit(3)])
-def test_a_run_that_fails_is_left_to_the_usual_way(serve_hot, error: BaseException):
+def test_a_run_that_fails_is_told_and_not_repeated(serve_hot, error: BaseException):
     def fails(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 5).any():
             raise error
@@ -207,23 +227,24 @@ def test_a_run_that_fails_is_left_to_the_usual_way(serve_hot, error: BaseExcepti
     server = serve_hot(fails)
     server.trust()
     call = ask(5)
-    assert not server.lone(call)
-    assert (call.message, call.failed) == (None, None)
-    assert server.lone(ask(6))
+    assert server.alone(call)
+    assert call.failed is not None
+    assert "secret" not in call.failed[1]
+    assert server.model.batches == [1]
+    assert server.alone(ask(6))
+    assert server.servable.handles == 0
 
 
-def test_wrong_rows_and_outputs_that_cannot_travel_are_left_to_the_usual_way(serve_hot):
+def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
     def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
-        if (x == 5).any():
-            return {"y": np.concatenate([x, x])}
         return {"y": x.astype(np.complex64) if (x == 6).any() else x}
 
     server = serve_hot(strange, batching={"mode": "trusted"})
     server.trust()
-    for call in (ask(5), ask(6)):
-        assert not server.lone(call)
-        assert (call.message, call.failed) == (None, None)
+    assert server.alone(call := ask(6))
+    assert call.failed[0] is Code.INTERNAL
+    assert server.count(code="INTERNAL") == 1
 
 
 def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
@@ -235,15 +256,17 @@ def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
     server = serve_hot(two, signature=signature)
     server.trust(request=ask(0, outputs=("z", "y")).request)
     call = ask(4, outputs=("z", "y"))
-    assert server.lone(call)
+    assert server.alone(call)
     outputs = decode_response(call.message).outputs
     assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 12), ("y", 8)]
 
 
-def test_a_defect_of_the_short_cut_leaves_the_call_to_the_usual_way(serve_hot):
+def test_a_defect_fails_the_call_and_no_other(serve_hot):
     server = serve_hot()
     server.trust()
     server.manager.crash = RuntimeError("a defect")
-    assert not server.lone(ask(1))
+    assert server.alone(call := ask(1))
+    assert call.failed[0] is Code.INTERNAL
+    assert "defect" not in call.failed[1]
     server.manager.crash = None
-    assert server.lone(ask(1))
+    assert server.alone(ask(1))

@@ -1,10 +1,10 @@
-"""Calls that came together and cannot run at once: they line up for their model's own thread together, and those that
-ran in one batch are answered together; each is still a request of its own."""
+"""Calls that came together and cannot run at once: they wait for their model's own thread, and those that ran in one
+batch are answered together; each is still a request of its own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -26,9 +26,9 @@ from support.rpc import eventually
 
 from inferd.backends.api import Array, BackendError, InvalidInput, Signature, Traits
 from inferd.oip.v1 import infer_pb2
-from inferd.server.composition.grpc_methods import PREDICT
 from inferd.server.errors import Code
-from inferd.server.scheduling.request import InferRequest
+from inferd.server.inference.finish import Finish
+from inferd.server.scheduling.request import InferenceRequest
 from inferd.wire.dtypes import DType
 from inferd.wire.native import decode_response, encode_request
 
@@ -57,13 +57,13 @@ class Slow:
         requests = requests or (ask(PRELUDE),)
         for request in requests:
             known = FakeCall(request.request, request.method)
-            self.server.table.unary[request.method](known)
+            self.server.table.unary[request.method]((known,), monotonic())
             known.wait()
         self.server.model.forget()
         self.server.recorder.batches.clear()
         self._held.clear()
         self._prelude = FakeCall(requests[0].request, requests[0].method)
-        self.server.table.unary[self._prelude.method](self._prelude)
+        self.server.table.unary[self._prelude.method]((self._prelude,), monotonic())
         assert self._running.wait(30)
 
     def go(self) -> None:
@@ -92,16 +92,16 @@ def slow(serve_hot):
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests were claimed for a common answer, as they are."""
-    claimed: list[int] = []
-    claim = InferRequest.claim
+    """How many requests were answered together, share by share."""
+    shares: list[int] = []
+    answer = Finish.answer
 
-    def counted(request: InferRequest) -> bool:
-        claimed.append(1)
-        return claim(request)
+    def counted(self: Finish, requests: Sequence[InferenceRequest], *rest: Any) -> None:
+        shares.append(len(requests))
+        answer(self, requests, *rest)
 
-    monkeypatch.setattr(InferRequest, "claim", counted)
-    return claimed
+    monkeypatch.setattr(Finish, "answer", counted)
+    return shares
 
 
 def test_they_wait_and_are_answered_together(slow, together):
@@ -109,13 +109,13 @@ def test_they_wait_and_are_answered_together(slow, together):
     busy.hold()
     before = busy.server.count()
     calls = [ask(n) for n in range(5)]
-    assert busy.server.burst(*calls) == calls
+    assert busy.server.hand_over(*calls) == calls
     assert busy.waiting == 5
-    assert busy.server.servable.handles == 1 + 5
+    assert busy.server.servable.handles == 1 + 1  # one for each group
     busy.go()
     assert [call.y for call in calls] == [[2 * n] for n in range(5)]
     assert busy.server.model.batches == [1, 5]
-    assert sum(together) == 5
+    assert together == [1, 1, 5]
     eventually(lambda: busy.server.recorder.batches == [(DOUBLE.name, 1, 1), (DOUBLE.name, 5, 5)])
     assert busy.server.servable.handles == 0
     snapshot = busy.server.metrics.models["digits"].snapshot()
@@ -128,12 +128,12 @@ def test_every_caller_gets_its_own_rows_and_its_own_id(slow, together):
     busy.hold(ask(0, 0, request_id="learn"), ask(0, 0))
     metadata = FakeCall(ask(7, 8).request, x_request_id="of-metadata")
     calls = [ask(1, 2, request_id="first"), ask(3, 4, request_id="other"), metadata]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     assert [call.y for call in calls] == [[2, 4], [6, 8], [14, 16]]
     ids = [decode_response(call.message).request_id for call in calls]
     assert ids == ["first", "other", "of-metadata"]
-    assert sum(together) == 3
+    assert together[-1] == 3
 
 
 def test_bursts_of_several_turns_share_batches_up_to_the_limit(slow, together):
@@ -141,11 +141,11 @@ def test_bursts_of_several_turns_share_batches_up_to_the_limit(slow, together):
     busy.hold()
     calls = [ask(n) for n in range(LIMIT + 3)]
     for call in (calls[:2], calls[2:6], calls[6:]):
-        busy.server.burst(*call)
+        busy.server.hand_over(*call)
     busy.go()
     assert [call.y for call in calls] == [[2 * n] for n in range(LIMIT + 3)]
     assert busy.server.model.batches == [1, LIMIT, 3]
-    assert sum(together) == LIMIT + 3
+    assert together[-2:] == [LIMIT, 3]
     assert busy.server.servable.handles == 0
 
 
@@ -153,10 +153,10 @@ def test_others_in_the_same_batch_are_answered_in_their_own_protocol(slow):
     busy = slow()
     busy.hold(ask(0), infer(0), infer(0, request_id="ab"), classic(0))
     native, triton, alone, serving = [ask(1), ask(2)], [infer(3), infer(4, request_id="cd")], ask(5, 6), [classic(7)]
-    busy.server.burst(*native)
-    busy.server.burst(*triton)
-    busy.server.table.unary[PREDICT](alone)
-    busy.server.burst(*serving)
+    busy.server.hand_over(*native)
+    busy.server.hand_over(*triton)
+    busy.server.hand_over(alone)
+    busy.server.hand_over(*serving)
     busy.go()
     assert [call.y for call in (*native, alone)] == [[2], [4], [10, 12]]
     answers = [infer_pb2.ModelInferResponse.FromString(call.wait().message) for call in triton]
@@ -174,7 +174,7 @@ def test_who_goes_away_is_dropped_and_no_other(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(4)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     calls[1].cancel()
     assert busy.waiting == 3
     busy.go()
@@ -196,7 +196,7 @@ def test_a_cancel_while_they_run_is_that_ones_answer(slow):
         return inner(name, inputs)
 
     busy.server.model.function = run
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     assert [call.y for call in calls[:2]] == [[0], [2]]
     assert calls[2].wait().failed[0] is Code.CANCELLED
@@ -209,7 +209,7 @@ def test_a_deadline_that_has_passed_fails_one(slow):
     busy.hold()
     calls = [ask(n) for n in range(3)]
     calls[1].deadline = 0.0
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     assert calls[1].wait().failed[0] is Code.DEADLINE_EXCEEDED
     busy.go()
     assert [calls[n].y for n in (0, 2)] == [[0], [4]]
@@ -220,7 +220,7 @@ def test_a_deadline_that_passes_in_line_fails_one(slow):
     busy.hold()
     calls = [ask(n) for n in range(3)]
     calls[1].deadline = monotonic() + 0.5
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     assert busy.waiting == 3
     assert calls[1].wait().failed[0] is Code.DEADLINE_EXCEEDED  # while the model is held
     busy.go()
@@ -237,7 +237,7 @@ def test_only_the_culprit_fails(slow):
     busy = slow(picky)
     busy.hold(infer(0, request_id="a"))
     calls = [infer(1, request_id="b"), infer(13, request_id="c"), infer(3, request_id="d")]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     assert calls[1].wait().failed == (Code.INVALID_ARGUMENT, "[request id: c] 13 is not served here")
     assert calls[0].wait().message
@@ -257,7 +257,7 @@ def test_a_model_that_fails_is_answered_to_each(slow, error: BaseException):
     busy = slow(broken)
     busy.hold()
     calls = [ask(5), ask(5)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     assert {call.wait().failed[0] for call in calls} == {Code.INTERNAL}
     assert not any("secret" in call.failed[1] for call in calls)
@@ -271,7 +271,7 @@ def test_outputs_that_cannot_travel_are_the_models_failure(slow):
     busy = slow(strange, batching={"mode": "trusted"})
     busy.hold()
     calls = [ask(5), ask(5)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     told = {call.wait().failed for call in calls}
     assert {code for code, _ in told} == {Code.INTERNAL}
@@ -283,7 +283,7 @@ def test_where_not_all_find_a_place_the_first_ones_do(slow):
     busy = slow(queue={"requests": 4})
     busy.hold()
     calls = [ask(n) for n in range(6)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     assert [call.wait().failed[0] for call in calls[4:]] == [Code.RESOURCE_EXHAUSTED] * 2
     busy.go()
     assert [call.y for call in calls[:4]] == [[2 * n] for n in range(4)]
@@ -293,7 +293,7 @@ def test_a_model_that_goes_while_they_wait_tells_each(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(3)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     closing = threading.Thread(target=busy.server.scheduler.close)
     closing.start()
     assert {call.wait().failed[0] for call in calls} == {Code.UNAVAILABLE}
@@ -306,21 +306,21 @@ def test_what_needs_padding_lines_up_too(slow, together):
     busy = slow(batching={"padding": {"x": [4]}}, signature=replace(DOUBLE, inputs=(replace(X, shape=(-1, -1)),)))
     busy.hold()
     calls = [ask(1), ask(2)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     assert [call.y for call in calls] == [[2], [4]]
-    assert sum(together) == 2
+    assert together[-1] == 2
 
 
 def test_a_model_that_is_not_batched_is_asked_one_by_one(slow, together):
     busy = slow(batching={"mode": "off"})
     busy.hold()
     calls = [ask(1), ask(2)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     busy.go()
     assert [call.y for call in calls] == [[2], [4]]
     assert busy.server.model.batches == [1, 1, 1]
-    assert not together
+    assert set(together) == {1}
 
 
 def test_bools_that_are_none_fail_alone(slow):
@@ -335,7 +335,7 @@ def test_bools_that_are_none_fail_alone(slow):
     assert bad != good
     busy.hold(FakeCall(good))
     calls = [FakeCall(good), FakeCall(bad), FakeCall(good)]
-    busy.server.burst(*calls)
+    busy.server.hand_over(*calls)
     assert calls[1].wait().failed[0] is Code.INVALID_ARGUMENT
     busy.go()
     assert all(call.wait().message for call in (calls[0], calls[2]))

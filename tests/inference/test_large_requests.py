@@ -1,21 +1,23 @@
-"""Large requests that came in one turn: run one by one where that is short, and answered together."""
+"""Large requests: run one by one where that is short, on the loop as many as a turn has time for."""
 
 from __future__ import annotations
 
-import itertools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from support.hot_calls import DOUBLE, INFER, FakeCall, Server, ask, double, infer
+from support.rpc import eventually
 from support.scheduling import PATIENCE
 
 from inferd.backends.api import Array, BackendError
 from inferd.server.scheduling import inline
-from inferd.server.scheduling.inline import LATELY, SHORT, TURN, InlineBudget
-from inferd.server.scheduling.inline_executor import LARGE
+from inferd.server.scheduling.batch_former import Batch
+from inferd.server.scheduling.inline import SHORT, TURN, InlineBudget
 from inferd.server.scheduling.policies.cost_model import CostCurve
+from inferd.server.scheduling.policies.strategy import LARGE
 
 ROWS = LARGE // 8  # of two float32 each
 MOST = 4 * ROWS
@@ -30,7 +32,7 @@ def start(serve: Any, *args: Any, seconds: float = SHORT / 3, **options: Any) ->
     server: Server = serve(*args, batching={"max_batch_size": MOST, "mode": "trusted"}, **options)
     server.trust(request=large(0).request)
     for _ in range(100):
-        server.scheduler._pace.ran(1.0)
+        server.scheduler._budget.ran(1.0)
     learn(server, seconds)
     return server
 
@@ -46,7 +48,7 @@ def test_each_runs_by_itself_and_all_are_answered(serve_hot):
     server = start(serve_hot)
     before = server.count()
     calls = [large(n) for n in range(3)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert server.model.batches == [ROWS] * 3
     assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(3)]
     assert server.recorder.batches == [(DOUBLE.name, 1, ROWS)] * 3
@@ -68,7 +70,7 @@ def test_what_is_aligned_is_read_where_it_lies(serve_hot):
             break
     server.trust(INFER, calls[0].request)
     seen.clear()
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     for call, array in zip(calls, seen, strict=True):
         assert array.flags.aligned
         assert not array.flags.writeable
@@ -79,7 +81,7 @@ def test_what_is_aligned_is_read_where_it_lies(serve_hot):
 def test_what_is_not_short_by_itself_waits_for_the_models_own_thread(serve_hot, seconds: float):
     server = start(serve_hot, seconds=seconds)
     calls = [large(n) for n in range(3)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(3)]
 
 
@@ -87,26 +89,32 @@ def test_what_a_run_takes_is_guessed_from_larger_batches(serve_hot):
     server = start(serve_hot)
     (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
     bucket.effort = CostCurve()
-    assert len(server.burst(large(1))) == 1  # nobody knows
+    server.hand_over(first := large(1))  # nobody knows
+    first.wait()
+    eventually(lambda: len(server.recorder.batches) == 1)  # the worker has learned from it
     bucket.effort = CostCurve()
     for batch in (2, 4) * 16:
         bucket.effort.ran(batch * ROWS, batch * SHORT / 4)
-    assert server.burst(large(1)) == []
+    assert server.hand_over(large(1)) == []
 
 
-def test_they_pass_those_who_wait_for_the_next_batch(serve_hot):
-    server = start(serve_hot)
-    queue = server.scheduler._queues[DOUBLE.name]
-    queue.requests += MOST // ROWS
-    assert server.burst(large(1)) == []
-    queue.requests += 1
-    call = large(2)
-    assert server.burst(call) == [call]
-    queue.requests -= MOST // ROWS + 1
-    assert call.y == [4] * ROWS
+def test_those_who_came_earlier_run_first(serve_hot):
+    order: list[float] = []
+
+    def watched(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        order.append(float(inputs["x"][0, 0]))
+        return double(signature, inputs)
+
+    server = start(serve_hot, watched)
+    order.clear()
+    earlier = large(1)
+    server.table.unary[earlier.method]((earlier,), 0.0)
+    assert server.hand_over(large(2), large(3)) == []
+    assert order == [1, 2, 3]
+    assert earlier.y == [2] * ROWS
 
 
-def test_only_the_culprit_goes_the_usual_way(serve_hot):
+def test_only_the_culprit_fails(serve_hot):
     def picky(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 2).any():
             raise BackendError("no twos")
@@ -114,9 +122,10 @@ def test_only_the_culprit_goes_the_usual_way(serve_hot):
 
     server = start(serve_hot, picky)
     calls = [large(n) for n in range(4)]
-    assert server.burst(*calls) == calls[2:]
+    assert server.hand_over(*calls) == []
     assert [call.y for call in (*calls[:2], calls[3])] == [[2 * n] * ROWS for n in (0, 1, 3)]
     assert "no twos" in str(calls[2].wait().failed)
+    assert server.model.batches == [ROWS] * 4
 
 
 @pytest.mark.parametrize("odd", [1, 2])
@@ -129,63 +138,60 @@ def test_outputs_of_several_shapes_go_to_whom_they_belong(serve_hot, odd: int, m
 
     server = start(serve_hot, wide)
     calls = [large(n) for n in range(4)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert [call.y for call in calls] == [[n] * ROWS for n in range(4)]
 
 
-def test_they_take_no_more_than_a_turn(serve_hot):
-    now = [100.0]
-    server = start(serve_hot, clock=lambda: now[0])
-    (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
-    lane = server.scheduler._lane
-    assert lane is not None
+def test_what_a_turn_has_no_time_for_waits_for_the_models_own_thread(serve_hot):
+    server = start(serve_hot, seconds=TURN / 4)
     server.loop.called(InlineBudget("other:1", 1))
-    assert lane.time_for_each(bucket.effort, ROWS) == TURN
-    now[0] += LATELY
-    assert lane.time_for_each(bucket.effort, ROWS) > TURN
-    lane.alone = False
-    assert lane.time_for_each(bucket.effort, ROWS) == TURN
-    server.loop.spent = TURN
-    assert not lane.time_for_each(bucket.effort, ROWS)
+    threads: list[str] = []
+
+    def watched(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        threads.append(threading.current_thread().name)
+        return double(signature, inputs)
+
+    server.model.function = watched
+    calls = [large(n) for n in range(6)]
     server.loop.spent = 0.0
-    lane.single = False
-    assert not lane.time_for_each(bucket.effort, ROWS)
-    lane.single = True
-    lane.pace.suspected = True
-    assert not lane.time_for_each(bucket.effort, ROWS)
+    server.table.unary[calls[0].method](calls, 0.0)
+    server.scheduler._inline._executor.run = spending(server)  # type: ignore[union-attr]
+    server.loop.turn()
+    assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(6)]
+    here = threading.current_thread().name
+    assert threads.count(here) == 4
+    assert here not in threads[4:]
 
 
-def test_what_a_turn_has_no_time_for_goes_the_usual_way(serve_hot):
-    server = start(serve_hot)
-    ticks = itertools.count()
-    server.scheduler._pace.clock = lambda: next(ticks) * TURN / 8
-    server.loop.called(InlineBudget("other:1", 1))
-    calls = [large(n) for n in range(4)]
-    server.loop.spent = 0.999 * TURN
-    left = server.burst(*calls)
-    assert 0 < len(left) < 4
-    assert left == calls[-len(left) :]
-    assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(4)]
+def spending(server: Server) -> Any:
+    """Runs batches on the loop as if each request took what is known of it."""
+    run = server.scheduler._inline._executor.run  # type: ignore[union-attr]
+
+    def timed(batch: Batch) -> float:
+        run(batch)
+        return len(batch.requests) * TURN / 4
+
+    return timed
 
 
 def test_that_one_is_short_says_nothing_of_a_batch(serve_hot):
     server = start(serve_hot)
-    pace = server.scheduler._pace
-    known = len(pace._costs)
-    server.burst(*[large(n) for n in range(3)])
-    assert server.lone(large(1))
-    assert len(pace._costs) == known
+    budget = server.scheduler._budget
+    known = len(budget._costs)
+    server.hand_over(*[large(n) for n in range(3)])
+    assert len(budget._costs) == known
 
 
 def test_the_queues_limit_holds(serve_hot):
     server = start(serve_hot, queue={"requests": 2})
     calls = [large(n) for n in range(3)]
-    assert server.burst(*calls) == calls
+    assert server.hand_over(*calls) == []
+    assert [call.failed is None for call in calls] == [True, True, False]
 
 
 def test_a_request_that_is_not_large_is_joined(serve_hot):
     server = serve_hot()
     server.trust()
     calls = [ask(n) for n in range(3)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert server.model.batches == [3]

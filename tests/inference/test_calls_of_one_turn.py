@@ -25,7 +25,7 @@ def test_calls_of_one_kind_are_one_batch_and_one_handle(serve_hot):
     server.trust()
     before = server.count()
     calls = [ask(n) for n in range(5)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert [call.y for call in calls] == [[2 * n] for n in range(5)]
     assert server.recorder.batches == [(DOUBLE.name, 5, 5)]
     assert server.servable.handles == 0
@@ -40,7 +40,7 @@ def test_every_caller_gets_its_own_rows_and_its_own_id(serve_hot):
     server.trust(request=ask(0, 0, request_id="").request)
     metadata = FakeCall(ask(7, 8).request, x_request_id="of-metadata")
     calls = [ask(1, 2, request_id="first"), ask(3, 4, request_id="other"), ask(5, 6), metadata]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert [call.y for call in calls] == [[2, 4], [6, 8], [10, 12], [14, 16]]
     ids = [decode_response(call.message).request_id for call in calls]
     assert ids[:2] == ["first", "other"]
@@ -53,48 +53,53 @@ def test_more_than_fits_into_a_batch_are_several(serve_hot):
     server = serve_hot()
     server.trust()
     calls = [ask(n) for n in range(LIMIT + 3)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert [call.y for call in calls] == [[2 * n] for n in range(LIMIT + 3)]
     assert server.model.batches == [LIMIT, 3]
 
 
-def test_the_first_of_a_kind_is_looked_at_alone(serve_hot):
+def test_the_first_of_a_form_share_a_batch_too(serve_hot):
     server = serve_hot()
     server.trust()
     calls = [ask(1, 2, 3), ask(4, 5, 6)]
-    assert server.burst(*calls) == calls
+    assert server.hand_over(*calls) == []
     assert [call.y for call in calls] == [[2, 4, 6], [8, 10, 12]]
+    assert server.model.batches == [6]
     again = [ask(1, 2, 3), ask(4, 5, 6)]
-    assert server.burst(*again) == []
+    assert server.hand_over(*again) == []
     assert [call.y for call in again] == [[2, 4, 6], [8, 10, 12]]
 
 
-def test_other_kinds_for_the_same_model_share_a_batch_in_its_queue(serve_hot):
+def test_other_forms_for_the_same_model_share_a_batch_in_the_order_of_their_arrival(serve_hot):
     server = serve_hot()
     server.trust()
     server.trust(request=ask(0, 0).request)
-    calls = [ask(1), ask(2, 3), ask(4)]
-    assert server.burst(*calls) == calls
-    assert [call.y for call in calls] == [[2], [4, 6], [8]]
-    assert server.model.batches == [4]
+    seen: list[float] = []
+    server.model.function = lambda _, inputs: (seen.extend(inputs["x"][:, 0]), double("", inputs))[1]
+    calls = [ask(1), ask(2, 3), ask(4), infer(5), ask(6, 7), classic(8)]
+    assert server.hand_over(*calls) == []
+    assert [call.y for call in calls if call.method == PREDICT] == [[2], [4, 6], [8], [12, 14]]
+    assert server.model.batches == [LIMIT]
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]  # methods of every protocol share the list of a turn
 
 
-@pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
-def test_what_asks_for_something_special_goes_the_usual_way(serve_hot, options: dict[str, int]):
+@pytest.mark.parametrize("options", [{"priority": 1}, {"priority": 2}, {"queue_timeout_us": 10**7}], ids=str)
+def test_priority_and_timeout_are_the_requests_and_not_the_forms(serve_hot, options: dict[str, int]):
     server = serve_hot()
     server.trust()
-    server.trust(request=ask(0, **options).request)
-    calls = [ask(1, **options), ask(2, **options)]
-    assert server.burst(*calls) == calls
-    assert [call.y for call in calls] == [[2], [4]]
+    calls = [ask(1, **options), ask(2), ask(3, **options)]
+    assert server.hand_over(*calls) == []
+    assert [call.y for call in calls] == [[2], [4], [6]]
+    assert server.model.batches == [3]
+    assert len(server.servable.plans) == 1
 
 
 @pytest.mark.parametrize("options", DEMANDING.values(), ids=DEMANDING)
-def test_a_model_that_needs_more_than_rows_in_a_row_goes_the_usual_way(serve_hot, options: dict[str, Any]):
+def test_a_model_that_needs_more_than_rows_in_a_row_is_answered_alike(serve_hot, options: dict[str, Any]):
     server = serve_hot(**options)
     server.trust()
     calls = [ask(1), ask(2)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert [call.y for call in calls] == [[2], [4]]
 
 
@@ -107,7 +112,7 @@ def test_only_the_culprit_fails(serve_hot):
     server = serve_hot(picky)
     server.trust()
     calls = [ask(1), ask(13), ask(3)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert (calls[0].y, calls[2].y) == ([2], [6])
     assert calls[1].wait().failed == (Code.INVALID_ARGUMENT, "13 is not served here")
     assert server.count(code="INVALID_ARGUMENT") == 1
@@ -126,7 +131,7 @@ def test_a_model_that_fails_later_answers_each_call_once(serve_hot, error: BaseE
     server = serve_hot(once)
     server.trust()
     calls = [ask(5), ask(6)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert [call.y for call in calls] == [[10], [12]]
 
 
@@ -138,7 +143,7 @@ def test_wrong_rows_are_nobodys(serve_hot):
     server = serve_hot(loses_one)
     server.trust()
     calls = [ask(5), ask(6)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert [call.y for call in calls] == [[10], [12]]
 
 
@@ -146,10 +151,9 @@ def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve_hot):
     server = serve_hot()
     server.trust()
     waiting = [ask(1), ask(2)]
-    for call in waiting:
-        server.table.unary[PREDICT](call)
+    server.table.unary[PREDICT](waiting, 0.0)
     calls = [ask(3)]
-    assert server.burst(*calls) == calls
+    assert server.hand_over(*calls) == []
     assert [call.y for call in waiting + calls] == [[2], [4], [6]]
     assert server.model.batches == [3]
 
@@ -158,7 +162,7 @@ def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve_hot):
     server = serve_hot(queue={"requests": 2})
     server.trust()
     calls = [ask(n) for n in range(4)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert [call.y for call in calls[:2]] == [[0], [2]]
     for call in calls[2:]:
         assert call.wait().failed[0] is Code.RESOURCE_EXHAUSTED
@@ -168,9 +172,10 @@ def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve_hot):
     server = serve_hot()
     server.trust()
     server.loop.spent = TURN
-    calls = [ask(1), ask(2)]
-    assert server.burst(*calls) == calls
-    assert [call.y for call in calls] == [[2], [4]]
+    calls = [ask(n) for n in range(LIMIT + 2)]
+    server.hand_over(*calls)  # one batch is every model's
+    assert [call.y for call in calls] == [[2 * n] for n in range(LIMIT + 2)]
+    assert server.model.batches == [LIMIT, 2]
 
 
 def test_a_model_that_has_gone_is_not_found(serve_hot):
@@ -178,7 +183,7 @@ def test_a_model_that_has_gone_is_not_found(serve_hot):
     server.trust()
     server.manager.servables.clear()
     calls = [ask(1), ask(2)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert {call.wait().failed[0] for call in calls} == {Code.NOT_FOUND}
 
 
@@ -187,7 +192,7 @@ def test_a_closed_scheduler_runs_nothing(serve_hot):
     server.trust()
     server.scheduler.close()
     calls = [ask(1), ask(2)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert {call.wait().failed[0] for call in calls} == {Code.UNAVAILABLE}
     assert server.model.batches == []
 
@@ -197,7 +202,7 @@ def test_what_is_no_request_fails_alone(serve_hot):
     server.trust()
     broken = FakeCall(b"\xff\xff")
     calls = [ask(1), broken, ask(2)]
-    assert server.burst(*calls) == [broken]
+    assert server.hand_over(*calls) == []
     assert (calls[0].y, calls[2].y) == ([2], [4])
     assert broken.wait().failed[0] is Code.INVALID_ARGUMENT
 
@@ -210,7 +215,7 @@ def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
     server = serve_hot(strange, batching={"mode": "trusted"})
     server.trust()
     calls = [ask(5), ask(5)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert {call.wait().failed[0] for call in calls} == {Code.INTERNAL}
 
 
@@ -223,7 +228,7 @@ def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
     server = serve_hot(two, signature=signature)
     server.trust(request=ask(0, outputs=("z", "y")).request)
     calls = [ask(n, outputs=("z", "y")) for n in range(3)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     for n, call in enumerate(calls):
         outputs = decode_response(call.message).outputs
         assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 3 * n), ("y", 2 * n)]
@@ -234,7 +239,7 @@ def test_the_open_inference_protocol_gains_alike(serve_hot):
     server.trust(INFER, infer(0).request)
     server.trust(INFER, infer(0, request_id="ab").request)
     calls = [infer(1), infer(2, request_id="cd"), infer(3, request_id="ef")]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     for n, (call, request_id) in enumerate(zip(calls, ("", "cd", "ef"), strict=True), 1):
         answer = infer_pb2.ModelInferResponse.FromString(call.message)
         assert (answer.model_name, answer.model_version, answer.id) == ("digits", "1", request_id)
@@ -243,13 +248,13 @@ def test_the_open_inference_protocol_gains_alike(serve_hot):
     assert server.count("oip") == 2 * 17 + 3
 
 
-def test_parameters_of_the_open_inference_protocol_go_the_usual_way(serve_hot):
+def test_parameters_of_the_open_inference_protocol_are_decoded_call_by_call(serve_hot):
     server = serve_hot()
     priority = {"priority": infer_pb2.InferParameter(int64_param=1)}
     request = infer(1, parameters=priority).request
     server.trust(INFER, request)
     calls = [infer(1, parameters=priority), infer(2, parameters=priority)]
-    assert server.burst(*calls) == calls
+    server.hand_over(*calls)
     assert all(call.wait().message for call in calls)
 
 
@@ -257,12 +262,14 @@ def test_tensorflow_servings_predict_gains_alike(serve_hot):
     server = serve_hot()
     server.trust(TFS_PREDICT, classic(0).request)
     calls = [classic(n) for n in range(3)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     for n, call in enumerate(calls):
         answer = tfs_pb.PredictResponse.FromString(call.message)
         assert (answer.model_spec.name, answer.model_spec.version.value) == ("digits", 1)
         assert answer.model_spec.signature_name == DOUBLE.name
         assert [dim.size for dim in answer.outputs["y"].tensor_shape.dim] == [1, 2]
         assert list(answer.outputs["y"].float_val) == [2 * n, 2 * n]
+    server.model.forget()
     special = [classic(1), classic(2, inferd_priority="2")]
-    assert server.burst(*special) == special
+    assert server.hand_over(*special) == []
+    assert server.model.batches == [2]

@@ -36,10 +36,10 @@ class Busy:
         armed.set()  # the proof is done
         handle = self.server.table.unary[first(0).method]
         self.kept = [first(n) for n in range(1 + PLACES)]
-        handle(self.kept[0])
+        handle((self.kept[0],), 0.0)
         assert running.wait(30)
         for call in self.kept[1:]:
-            handle(call)
+            handle((call,), 0.0)
         eventually(lambda: self.server.scheduler.queue_depth[0] == PLACES)
 
     def finish(self) -> None:
@@ -67,7 +67,7 @@ def test_all_are_refused_with_one_status_and_the_others_are_answered(busy):
     server = full.server
     refused = server.count(code="RESOURCE_EXHAUSTED")
     calls = [ask(n) for n in range(9)]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     codes = {call.failed for call in calls}
     assert len(codes) == 1
     code, text = codes.pop()
@@ -86,8 +86,8 @@ def test_all_are_refused_with_one_status_and_the_others_are_answered(busy):
 def test_it_says_what_it_says_to_one_alone(busy):
     full = busy()
     alone, together = ask(1), ask(2)
-    full.server.table.unary[alone.method](alone)
-    full.server.burst(together)
+    full.server.hand_over(alone)
+    full.server.hand_over(together)
     assert together.failed == alone.failed
     assert together.trailing == alone.trailing
 
@@ -97,8 +97,8 @@ def test_in_the_words_of_each_protocol(busy, method: str, make: Callable[..., Fa
     full = busy(make)
     server = full.server
     alone, calls = make(1), [make(n) for n in range(5)]
-    server.table.unary[method](alone)
-    assert server.burst(*calls) == []
+    full.server.hand_over(alone)
+    assert server.hand_over(*calls) == []
     assert {call.failed for call in calls} == {alone.failed}
     assert alone.failed is not None
     assert alone.failed[0] is Code.UNAVAILABLE
@@ -108,10 +108,10 @@ def test_triton_clients_are_told_their_own_ids(busy):
     full = busy(infer)
     server = full.server
     learn, alone = infer(0, request_id="learn"), infer(0, request_id="b")
-    server.table.unary[INFER](learn)
-    server.table.unary[INFER](alone)
+    full.server.hand_over(learn)
+    full.server.hand_over(alone)
     calls = [infer(n, request_id=id_) for n, id_ in enumerate("abc")]
-    assert server.burst(*calls) == []
+    assert server.hand_over(*calls) == []
     assert calls[1].failed == alone.failed
     assert [call.failed[1].split("]")[0] for call in calls] == [f"[request id: {id_}" for id_ in "abc"]
 
@@ -119,11 +119,11 @@ def test_triton_clients_are_told_their_own_ids(busy):
 def test_when_there_is_room_again_they_are_taken(busy):
     full = busy()
     server = full.server
-    assert server.burst(ask(1)) == []
+    assert server.hand_over(ask(1)) == []
     full.finish()
     eventually(lambda: server.scheduler.queue_depth == (0, 0))
     call = ask(7)
-    assert server.burst(call) == [call]
+    assert server.hand_over(call) == [call]
     assert call.y == [14]
 
 
@@ -132,13 +132,13 @@ def test_a_client_with_a_claim_takes_its_place_out_of_turn(busy):
     full = busy(who=lambda call: call.peer, queue={"requests": PLACES, "fair": True})
     server = full.server
     flood = [ask(n) for n in range(4)]
-    assert server.burst(*flood) == flood, "the first find nobody who knows the clients"
+    assert server.hand_over(*flood) == [], "a flood's own"
     more = [ask(n) for n in range(4)]
-    assert server.burst(*more) == [], "a flood's own"
+    assert server.hand_over(*more) == [], "a flood's own"
     other = ask(5)
     other.peer = "ipv4:10.0.0.1:7"
     mixed = [ask(1), other, ask(2)]
-    assert server.burst(*mixed) == mixed
+    assert server.hand_over(*mixed) == [other]
     assert other.failed is None
     assert all(call.failed[0] is Code.RESOURCE_EXHAUSTED for call in (*flood, *more, mixed[0], mixed[2]))
     gave_way = [call for call in full.kept if call.failed is not None]
@@ -151,7 +151,7 @@ def test_a_client_with_a_claim_takes_its_place_out_of_turn(busy):
 def test_a_model_that_is_never_batched_refuses_together_too(busy):
     full = busy(batching={"mode": "off"})
     calls = [ask(n) for n in range(6)]
-    assert full.server.burst(*calls) == []
+    assert full.server.hand_over(*calls) == []
     assert {call.failed[0] for call in calls} == {Code.RESOURCE_EXHAUSTED}
     full.finish()
     assert full.server.model.batches == [1, 1, 1]
@@ -161,6 +161,6 @@ def test_the_log_has_one_line_for_them_and_counts_the_rest(busy, caplog: pytest.
     full = busy()
     with caplog.at_level(logging.WARNING, "inferd.rpc"):
         for _ in range(30):
-            full.server.burst(*(ask(n) for n in range(10)))
+            full.server.hand_over(*(ask(n) for n in range(10)))
     lines = [record for record in caplog.records if "request failed" in record.getMessage()]
     assert len(lines) == 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.v1 import predict_service_pb2 as pb
 from inferd.wire import fallback, native, oip, tfs
 from inferd.wire.dtypes import DType
+from inferd.wire.message_forms import MessageLayout, MessageLayouts
 from inferd.wire.oip import fallback as oip_fallback
-from inferd.wire.request_forms import MessageLayout, MessageLayouts
 from inferd.wire.tensors import WireError
 from inferd.wire.tfs import fallback as tfs_fallback
 from inferd.wire.tfs.dtypes import NUMBER
@@ -177,6 +177,13 @@ def test_only_data_and_id_may_differ_within_a_form():
         assert native.decode_request(other).form is not first.form
 
 
+class Held(NamedTuple):
+    """A message with its layout, as requests hold it."""
+
+    layout: Any
+    message: bytes
+
+
 def test_messages_with_ids_of_other_lengths_have_the_same_form():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     messages = [native.encode_request("k", {"x": x + n, "i": x}, request_id="a" * n) for n in (1, 3, 0)]
@@ -185,7 +192,7 @@ def test_messages_with_ids_of_other_lengths_have_the_same_form():
     assert forms[0] is forms[2]
     layouts = [native.LAYOUTS.match(message) for message in messages]
     assert len({id(layout) for layout in layouts}) == 3
-    joined = layouts[0].form.joined(list(zip(layouts, messages, strict=True)))
+    joined = layouts[0].form.joined([Held(*pair) for pair in zip(layouts, messages, strict=True)])
     assert list(joined) == ["x", "i"]
     np.testing.assert_array_equal(joined["x"], np.concatenate([x + 1, x + 3, x]))
     np.testing.assert_array_equal(joined["i"], np.concatenate([x] * 3))
@@ -210,8 +217,8 @@ def test_messages_with_an_invalid_bool_are_not_joined():
     yes = native.encode_request("b", {"x": np.ones(3, np.bool_)})
     assert native.decode_request(yes).form is not None
     layout = native.LAYOUTS.match(yes)
-    assert layout.form.joined([(layout, yes), (layout, yes)])["x"].all()
-    assert layout.form.joined([(layout, yes), (layout, yes[:-1] + b"\x02")]) is None
+    assert layout.form.joined([Held(layout, yes), Held(layout, yes)])["x"].all()
+    assert layout.form.joined([Held(layout, yes), Held(layout, yes[:-1] + b"\x02")]) is None
     assert layout.aligned(yes)["x"].all()
     assert layout.aligned(yes[:-1] + b"\x02") is None
 

@@ -3,7 +3,7 @@
 Clients repeat themselves, so two caches pay off:
 
     MessageLayout   what messages of one size share byte for byte: every byte outside the tensors' data and the id
-    RequestForm     what such messages mean: model, version or label, signature, outputs; names, types and shapes
+    MessageForm     what such messages mean: model, version or label, signature, outputs; names, types and shapes
 
 Once a recogniser has read a message, the next message with the same layout is read by comparing the shared bytes and
 viewing the data. Every byte is either compared or may vary, so the result is the one that the recogniser would give.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -35,7 +35,16 @@ _HEAD = bytes.__basicsize__ - 1  # offset of the content in a `bytes` object, wh
 _ndarray = np.ndarray
 
 
-class RequestForm(Generic[F]):
+class LaidOut(Protocol):
+    """Something that holds a message and knows its layout."""
+
+    @property
+    def layout(self) -> Any: ...
+    @property
+    def message(self) -> bytes: ...
+
+
+class MessageForm(Generic[F]):
     """What a message says besides its data and its id. Immutable.
 
     Forms are compared by identity: while a form is remembered, two messages say the same if and only if they have the
@@ -43,14 +52,16 @@ class RequestForm(Generic[F]):
 
     facts     the value that was given to `MessageLayouts.learn`
     tensors   name, shape, element type; in the order of the inputs
+    checked   there are BOOL tensors, whose values must be looked at
     """
 
-    __slots__ = ("_bools", "facts", "tensors")
+    __slots__ = ("_bools", "checked", "facts", "tensors")
 
     def __init__(self, facts: F, tensors: tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]) -> None:
         self.facts = facts
         self.tensors = tensors
         self._bools = tuple(name for name, _, dtype in tensors if dtype == np.bool_)
+        self.checked = bool(self._bools)
 
     def valid(self, inputs: Mapping[str, Array]) -> bool:
         """Whether every element of every BOOL tensor is 0 or 1."""
@@ -59,17 +70,12 @@ class RequestForm(Generic[F]):
                 return False
         return True
 
-    def joined(self, messages: Sequence[tuple[MessageLayout[F], bytes]]) -> dict[str, Array] | None:
-        """The arrays of several messages of this form, concatenated along the first dimension: aligned and read-only.
-
-        `messages` pairs each message with its layout. Every tensor must have at least one dimension. None if a BOOL
-        element is neither 0 nor 1."""
-        if len(messages) == 1:
-            layout, message = messages[0]
-            return layout.aligned(message)
+    def joined(self, messages: Sequence[LaidOut]) -> dict[str, Array] | None:
+        """The arrays of several messages with these tensors, concatenated along the first dimension: aligned and
+        read-only. Every tensor must have at least one dimension. None if a BOOL element is neither 0 nor 1."""
         inputs: dict[str, Array] = {}
         for index, (name, shape, dtype) in enumerate(self.tensors):
-            data = b"".join([message[layout.cuts[index]] for layout, message in messages])
+            data = b"".join([each.message[each.layout.cuts[index]] for each in messages])
             inputs[name] = _ndarray((len(messages) * shape[0], *shape[1:]), dtype, data)
         return inputs if self.valid(inputs) else None
 
@@ -90,7 +96,7 @@ class MessageLayout(Generic[F]):
     def __init__(
         self,
         message: bytes,
-        form: RequestForm[F],
+        form: MessageForm[F],
         tensors: list[tuple[int, str, Array]],
         id_at: tuple[int, int] | None,
     ) -> None:
@@ -217,12 +223,12 @@ class MessageLayouts(Generic[F]):
             self._by_size[layout.nbytes] = (layout, *known)
         return layout
 
-    def _form_of(self, facts: F, tensors: tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]) -> RequestForm[F]:
+    def _form_of(self, facts: F, tensors: tuple[tuple[str, tuple[int, ...], np.dtype[Any]], ...]) -> MessageForm[F]:
         for layouts in self._by_size.values():
             for layout in layouts:
                 if layout.form.tensors == tensors and layout.form.facts == facts:
                     return layout.form
-        return RequestForm(facts, tensors)
+        return MessageForm(facts, tensors)
 
 
 def _address(array: Array) -> int:
