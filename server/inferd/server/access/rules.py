@@ -75,7 +75,9 @@ class AccessRules:
         if model is None and need is not Scope.ADMIN and need in caller.grants.scopes:
             return caller, lease  # what `authorize` decides, without a call: this is asked for every request
         try:
-            self.authorize(caller, need, model)
+            self.authorize(caller, need)
+            if model is not None:
+                self.authorize(caller, rule.scope, model)
         except ServingError:
             if lease is not None:
                 lease.release()
