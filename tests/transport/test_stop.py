@@ -111,7 +111,7 @@ def test_calls_that_outlast_the_grace_are_cut_off_with_a_status(server: Served):
     assert future.code() is grpc.StatusCode.UNAVAILABLE
     assert trailing(future)["inferd-accepted"] == "1"
     assert server.scheduler.cancelled.wait(10)
-    assert (server.inflight.calls, server.inflight.nbytes) == (0, 0)
+    eventually(lambda: (server.inflight.calls, server.inflight.nbytes) == (0, 0))
 
 
 def test_open_streams_end_at_once(server: Served):
