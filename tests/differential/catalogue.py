@@ -11,6 +11,7 @@ from differential.scenes import (
     control,
     few,
     generated,
+    lifecycle,
     native,
     oip,
     order,
@@ -96,6 +97,13 @@ BURSTS = tuple(
 FRAMEWORKS = Setup("frameworks", models.write_frameworks, _COUNTED)
 ISOLATED = Setup("isolated", models.write_few, (*_COUNTED, "isolation=process"))
 WORKERS = Setup("workers", models.write_few, (*_COUNTED, "server.workers=2", "server.shared_memory=null"))
+VERSIONS = Setup("versions", lifecycle.write_versions, _COUNTED)
+KEPT = Setup("kept", lifecycle.write_versions, _COUNTED, ("--state-dir", "{place}/state"))
+EXPLICIT = Setup(
+    "explicit",
+    lifecycle.write_versions,
+    (*_COUNTED, "repository.mode=explicit", "repository.load=[second]", "admin.allow_upload=true"),
+)
 RACES = tuple(Setup(f"races-{each}", models.write_swapped, (f"server.transport={each}",)) for each in ("cq", "public"))
 HELD = tuple(
     Setup(f"held-{each}", models.write_held, (f"server.transport={each}", *_COUNTED)) for each in ("cq", "public")
@@ -149,6 +157,10 @@ SCENES: tuple[Scene, ...] = (
     Scene("published", SWAPPED, control.play_published),
     *(Scene(f"{setup.name}/order", setup, order.play) for setup in HELD),
     *(Scene(f"{setup.name}", setup, bursts.play) for setup in BURSTS),
+    Scene("versions/policies", VERSIONS, lifecycle.play_policies),
+    Scene("versions/in place", VERSIONS, lifecycle.play_in_place),
+    Scene("restarted", KEPT, lifecycle.play_restarted),
+    Scene("explicit", EXPLICIT, lifecycle.play_explicit),
     Scene("frameworks", FRAMEWORKS, few.play_frameworks),
     Scene("isolated", ISOLATED, few.play_kinds),
     Scene("workers", WORKERS, few.play_workers),
