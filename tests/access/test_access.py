@@ -22,8 +22,8 @@ from inferd.oip.v1 import control_pb2 as oip
 from inferd.server.access import audit
 from inferd.server.access.attempts import BURST
 from inferd.server.access.authority import Authority
-from inferd.server.access.call_checks import CallChecks, make_call_checks
 from inferd.server.access.file_watch import FileWatch
+from inferd.server.access.rules import AccessRules, make_access_rules
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ServerConfig
@@ -164,10 +164,12 @@ class TestStreams:
 
     def test_a_token_that_is_taken_back_ends_its_streams(self, serve, keys: Keys, tmp_path: Path):
         config = guarded_config(tmp_path, keys)
-        gate, files = make_call_checks(config), FileWatch(3600)
-        gate.authority.watch(files)
+        rules, files = make_access_rules(config), FileWatch(3600)
+        rules.authority.watch(files)
         manager = WatchedManager()
-        table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), gate=gate)
+        table = build_method_table(
+            manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), rules=rules
+        )
         server = serve(config=config, manager=manager, table=table)
         messages, answers = open_stream(server, f"Bearer {STATIC}")
         messages.put(request())
@@ -181,9 +183,11 @@ class TestStreams:
     @pytest.mark.parametrize("method", [WATCH, WATCH_MODELS])
     def test_news_are_not_told_to_a_token_that_was_taken_back(self, serve, keys: Keys, tmp_path: Path, method: str):
         config = guarded_config(tmp_path, keys)
-        gate, files, manager = make_call_checks(config), FileWatch(3600), WatchedManager()
-        gate.authority.watch(files)
-        table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), gate=gate)
+        rules, files, manager = make_access_rules(config), FileWatch(3600), WatchedManager()
+        rules.authority.watch(files)
+        table = build_method_table(
+            manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), rules=rules
+        )
         server = serve(config=config, manager=manager, table=table)
         standing = len(manager.subscribers)
         asked = {
@@ -363,8 +367,8 @@ def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys,
     config = guarded_config(tmp_path, keys)
     authority = Authority(config.auth, lambda: 0.0)
     manager = WatchedManager()
-    gate = CallChecks(config.admin, authority)
-    table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), gate=gate)
+    rules = AccessRules(config.admin, authority)
+    table = build_method_table(manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), rules=rules)
     server = serve(config=config, manager=manager, table=table)
     call = server.channel().unary_unary(PREDICT)
     good = header(with_scopes(keys, ["predict"]))

@@ -16,13 +16,13 @@ from support.security import AUDIENCE, ISSUER, OTHER_SECRET, Call, Keys
 
 from inferd.server.access.attempts import BURST, RATE, Attempts
 from inferd.server.access.authority import Authority
-from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.caller import Caller
 from inferd.server.access.client_limits import Limiter
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.grants import Grants
 from inferd.server.access.jwt_tokens import JwtTokens
 from inferd.server.access.rate_bucket import RateBucket
+from inferd.server.access.rules import AccessRules
 from inferd.server.access.signed_tokens import MEMORY
 from inferd.server.config.schema import Admin, Auth, Clients
 from inferd.server.errors import Unauthenticated
@@ -168,13 +168,13 @@ def test_an_unusable_header_is_refused_before_the_signature_is_verified(server: 
 
 
 def test_limits_of_clients_do_not_verify_a_token_twice(server: Server):
-    gate = CallChecks(Admin(), server.authority, Limiter(Clients(rate=1000.0)))
+    rules = AccessRules(Admin(), server.authority, Limiter(Clients(rate=1000.0)))
     bad, good = Call(f"Bearer {server.bad()}"), Call(f"Bearer {server.keys.token()}")
-    assert gate.client(bad) == "address 10.0.0.1"
+    assert rules.client(bad) == "address 10.0.0.1"
     with pytest.raises(Unauthenticated, match="another signature"):
         server.authority.identify(bad)
     assert server.verified == 1
-    assert gate.client(good) == server.authority.identify(good).name == "jwt:user-1"
+    assert rules.client(good) == server.authority.identify(good).name == "jwt:user-1"
     assert server.verified == 2
 
 

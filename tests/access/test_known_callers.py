@@ -126,7 +126,7 @@ def test_a_token_that_was_taken_back_counts_no_more(guarded):
     assert server.alone(first := by(MAY, ask(1)))
     assert first.y == [2]
     write_tokens(made.file, {"other": entry(OTHER, ["predict"], ["other"])})
-    server.gate.authority._reload()
+    server.rules.authority._reload()
     call = by(MAY, ask(1))
     server.hand_over(call)
     assert call.wait().failed[0] is Code.UNAUTHENTICATED
@@ -135,7 +135,7 @@ def test_a_token_that_was_taken_back_counts_no_more(guarded):
 def test_a_token_that_has_expired_counts_no_more(guarded, monkeypatch: pytest.MonkeyPatch):
     made = guarded()
     write_tokens(made.file, {"may": entry(MAY, ["predict"], expires="2199-01-01T00:00:00Z")})
-    made.server.gate.authority._reload()
+    made.server.rules.authority._reload()
     for _ in range(2):
         made.server.hand_over(call := by(MAY, ask(1)))
         assert call.y == [2]

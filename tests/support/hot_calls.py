@@ -17,7 +17,7 @@ from support.scheduling import PATIENCE, FakeModel, Recorder, scheduler
 
 from inferd.backends.api import Array, Signature, TensorSpec, Traits
 from inferd.oip.v1 import infer_pb2
-from inferd.server.access.call_checks import make_call_checks
+from inferd.server.access.rules import make_access_rules
 from inferd.server.composition.grpc_methods import PREDICT, build_method_table
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
@@ -120,7 +120,7 @@ class Server:
         self.loop = InlineLoop(options.pop("clock", monotonic))
         self.loop.enter()
         config = options.pop("config", None) or ServerConfig()
-        self.gate = make_call_checks(config)
+        self.rules = make_access_rules(config)
         batching = {"max_batch_size": LIMIT, **options.pop("batching", {})}
         self.scheduler = scheduler(model, batching=batching, observer=self.recorder, loop=self.loop, **options)
         self.scheduler._budget.clock = lambda: 0.0  # a busy machine must not take the model off the loop
@@ -135,7 +135,7 @@ class Server:
             config,
             inflight=InflightBounds(config.inflight),
             check=rpc.check,
-            gate=self.gate,
+            rules=self.rules,
         )
 
     def trust(self, method: str = PREDICT, request: bytes | None = None, **metadata: str) -> None:

@@ -14,7 +14,7 @@ from support.rpc import FakeManager, FakeScheduler
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.access.audit import Audit
-from inferd.server.access.call_checks import make_call_checks
+from inferd.server.access.rules import make_access_rules
 from inferd.server.access.tls import tls_files
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.composition.http_routes import Core, RestApi
@@ -23,6 +23,7 @@ from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.rest_server import RestServer
 from inferd.server.http.server import HttpLimits
 from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.state import ServableId
@@ -72,7 +73,7 @@ class Rest:
         self.readiness = ReadinessLike(True)
         add(self.manager, "echo", (Signature("serving_default", specs("in"), specs("out")),), echo)
         regions = Regions(self.config.server.shared_memory, self.config.inflight.bytes)
-        gate, audit = make_call_checks(self.config), Audit()
+        rules, ids, audit = make_access_rules(self.config), RequestIds(), Audit()
         table = build_method_table(
             self.manager,
             self.metrics,
@@ -80,10 +81,13 @@ class Rest:
             inflight=self.inflight,
             regions=regions,
             check=check_request,
-            gate=gate,
+            rules=rules,
+            ids=ids,
             audit=audit,
         )
-        core = Core(self.manager, self.metrics, check_request, gate, regions, self.inflight, table.admitted, audit)
+        core = Core(
+            self.manager, self.metrics, check_request, rules, ids, regions, self.inflight, table.admitted, audit
+        )
         self.tls = tls_files(self.config.http.tls, "http.tls")
         self.rest = RestApi(core, self.config.http, lambda: self.readiness)
         self.server = RestServer(
@@ -92,7 +96,7 @@ class Rest:
             lambda: self.readiness,
             limits=limits,
             rest=self.rest,
-            rules=core.gate,
+            rules=rules,
             tls=self.tls,
         )
         self._opened: list[Any] = []

@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry
 from inferd.backends.registry import Registry
 from inferd.server import __version__
 from inferd.server.access.audit import Audit
-from inferd.server.access.call_checks import make_call_checks
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.method_rules import SERVICES
+from inferd.server.access.rules import make_access_rules
 from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.composition.http_port import HttpPort, make_http_server
@@ -33,6 +33,7 @@ from inferd.server.errors import ServingError
 from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.server import HttpServer
 from inferd.server.inference.inflight import InflightBounds
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.interfaces import ManagerLike
@@ -87,9 +88,9 @@ class App:
         if agent is None:  # the only process: no other may listen on its ports
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
         self._files = FileWatch(config.auth.poll)
-        gate = make_call_checks(config)
-        if gate.authority is not None:
-            gate.authority.watch(self._files)
+        rules = make_access_rules(config)
+        if rules.authority is not None:
+            rules.authority.watch(self._files)
         self._config = config
         self._started = Started((), ())
         self._send_final_metrics = agent.send_final_metrics if agent is not None else lambda: None
@@ -107,7 +108,7 @@ class App:
             recorded=recorded,
             shared=agent.shared if agent is not None else None,
             busy=self._busy,
-            who=gate.client,
+            who=rules.client,
         )
         # The manager for the protocols. With several workers it acts on all of them.
         self._protocol_manager: ManagerLike = self.manager if agent is None else agent.worker_manager(self.manager)
@@ -121,7 +122,7 @@ class App:
                 Path(files.models_file), files.models_file_poll, fixed_models(config), self._protocol_manager,
                 known=agent is not None and agent.begin.configured_models is not None,
             )  # fmt: skip
-        audit = Audit()
+        audit, ids = Audit(), RequestIds()
         regions = Regions(config.server.shared_memory, config.inflight.bytes)
         self._health = Health(self._protocol_manager, SERVICES)
         self.table = build_method_table(
@@ -131,7 +132,8 @@ class App:
             inflight=self._inflight,
             health=self._health,
             regions=regions,
-            gate=gate,
+            rules=rules,
+            ids=ids,
             audit=audit,
         )
         self._transport = make_transport(
@@ -146,7 +148,8 @@ class App:
             self._protocol_manager,
             self.metrics,
             check_request,
-            gate,
+            rules,
+            ids,
             regions,
             self._inflight,
             self.table.admitted,
@@ -164,8 +167,8 @@ class App:
         )
         self._pages = HttpServer(config.server.metrics, render, self.readiness, shared=config.server.workers > 1)
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))
-        if gate.limiter is not None:
-            limiter = gate.limiter
+        if rules.limiter is not None:
+            limiter = rules.limiter
             self.metrics.watch_refusals(lambda: limiter.refused)
         self.metrics.watch_models(lambda: [model.name for model in self.manager.models() if model.error])
         if agent is None:

@@ -135,7 +135,7 @@ class CallAccess:
     ) -> AdmittedUnaryCall:
         """The call, whose outcome is written to the audit log. A client that disconnects does not undo the action, so
         that its outcome is written, too."""
-        request_id = boundary.gate.request_id(call, "")
+        request_id = boundary.ids.request_id(call)
         who = self._rules.name(call) if caller is None else caller.name or None
 
         def ended(code: Code | None, text: str) -> None:

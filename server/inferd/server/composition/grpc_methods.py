@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from inferd.server.access.audit import Audit
-from inferd.server.access.call_checks import CallChecks, make_call_checks
 from inferd.server.access.caller import Caller
 from inferd.server.access.method_rules import SERVICES
+from inferd.server.access.rules import AccessRules, make_access_rules
 from inferd.server.composition.call_access import AdmittedStream, AdmittedUnary, CallAccess
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
@@ -16,6 +16,7 @@ from inferd.server.inference.failures import failure_of
 from inferd.server.inference.finish import Finish
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.interfaces import Check, Codec
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.service import InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
@@ -48,15 +49,16 @@ def build_method_table(
     health: Health | None = None,
     check: Check = check_request,
     regions: Regions | None = None,
-    gate: CallChecks | None = None,
+    rules: AccessRules | None = None,
+    ids: RequestIds | None = None,
     audit: Audit | None = None,
 ) -> MethodTable:
     """Every method of every protocol, health and reflection, for any transport. `inflight` is the transport's own;
-    `regions`, `gate` and `audit` are shared with REST; `health` is made here unless the caller wants to stop it (the
-    drain begins with that). Raises ConfigError."""
-    gate, failures = gate or make_call_checks(config), FailureLog()
+    `regions`, `rules`, `ids` and `audit` are shared with REST; `health` is made here unless the caller needs it, to
+    announce the drain. Raises ConfigError."""
+    rules, ids, failures = rules or make_access_rules(config), ids or RequestIds(), FailureLog()
     native, triton, serving = (
-        ErrorBoundary(gate, failures, status) for status in (failure_of, oip_failure, tfs_failure)
+        ErrorBoundary(rules, ids, failures, status) for status in (failure_of, oip_failure, tfs_failure)
     )
     health = health or Health(manager, SERVICES)
     regions = regions or Regions(config.server.shared_memory, config.inflight.bytes)
@@ -65,7 +67,7 @@ def build_method_table(
         protocol = next((name for start, name in _PROTOCOLS.items() if method.startswith(start)), "grpc")
         metrics.unknown(protocol, code.name, 0.0)
 
-    access = CallAccess(gate, audit or Audit(), refused)
+    access = CallAccess(rules, audit or Audit(), refused)
     models = ModelMethods(manager, native)
     control = {
         **models.unary(),
@@ -73,8 +75,8 @@ def build_method_table(
         **oip.OipControlPlane(manager, metrics, triton, health.ready, config, regions).unary(),
         **tfs.TfsControlPlane(manager, serving).unary(),
     }
-    codecs = _codecs(manager, check, gate, regions)
-    inference = InferenceService(manager, metrics, gate, Finish(metrics, gate, failures), codecs)
+    codecs = _codecs(manager, check, rules, ids, regions)
+    inference = InferenceService(manager, metrics, rules, Finish(metrics, ids, failures), codecs)
     streams: dict[str, tuple[AdmittedStream, ErrorBoundary]] = {
         PREDICT_STREAM: (PredictStream(inference, native, inflight), native),
         STREAM_INFER: (StreamInfer(inference, triton, inflight), triton),
@@ -108,15 +110,17 @@ def build_method_table(
     )
 
 
-def _codecs(manager: ManagerLike, check: Check, checks: CallChecks, regions: Regions) -> dict[str, Codec]:
+def _codecs(
+    manager: ManagerLike, check: Check, rules: AccessRules, ids: RequestIds, regions: Regions
+) -> dict[str, Codec]:
     """The codec of every method that infers, by full path."""
     examples = {"Classify": ClassifyCodec, "Regress": RegressCodec, "MultiInference": MultiInferenceCodec}
     paths = {f"/{tfs.SERVICES[0]}/{name}": kind for name, kind in examples.items()}
     return {
-        PREDICT: NativeCodec(check, checks),
-        PREDICT_STREAM: NativeStreamCodec(check, checks),
-        INFER: OipCodec(check, checks, manager, regions),
-        STREAM_INFER: OipStreamCodec(check, checks, manager, regions),
+        PREDICT: NativeCodec(check, ids),
+        PREDICT_STREAM: NativeStreamCodec(check, ids),
+        INFER: OipCodec(check, rules, manager, regions),
+        STREAM_INFER: OipStreamCodec(check, rules, manager, regions),
         tfs_codec.PREDICT: tfs_codec.TfsCodec(check, manager),
         **{path: kind(check, manager, path) for path, kind in paths.items()},
     }

@@ -44,8 +44,8 @@ def make_http_server(
             _log.info(
                 "the HTTP port serves metrics and health; REST needs %s: pip install 'inferd[http]'", ", ".join(missing)
             )
-        return HttpServer(addresses, metrics, ready, limits=limits, rules=core.gate, shared=shared, tls=tls)
+        return HttpServer(addresses, metrics, ready, limits=limits, rules=core.rules, shared=shared, tls=tls)
     from inferd.server.http.rest_server import RestServer
 
     rest = RestApi(core, config, ready)
-    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, rules=core.gate, shared=shared, tls=tls)
+    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, rules=core.rules, shared=shared, tls=tls)

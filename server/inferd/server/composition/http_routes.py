@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inferd.server import __version__
 from inferd.server.access.audit import Audit
-from inferd.server.access.call_checks import CallChecks
+from inferd.server.access.rules import AccessRules
 from inferd.server.config.schema import Http
 from inferd.server.http.exchange import BodyBounds, CallAdmission
 from inferd.server.http.method_call import Methods
@@ -20,6 +20,7 @@ from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.finish import Finish
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.interfaces import Check
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.service import InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
@@ -41,7 +42,8 @@ class Core:
     manager: ManagerLike
     metrics: MetricsLike
     check: Check
-    gate: CallChecks
+    rules: AccessRules
+    ids: RequestIds
     regions: Regions
     inflight: InflightBounds
     methods: Methods
@@ -101,20 +103,21 @@ def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]
     )
     failures = FailureLog()
     # What REST infers is decoded by its own handlers, for callers whom the error boundary has admitted.
-    inference = InferenceService(core.manager, core.metrics, core.gate, Finish(core.metrics, core.gate, failures), {})
+    inference = InferenceService(core.manager, core.metrics, core.rules, Finish(core.metrics, core.ids, failures), {})
     boundary = partial(
         RestErrorBoundary,
         inference=inference,
         metrics=core.metrics,
         bounds=bounds,
-        gate=core.gate,
+        rules=core.rules,
+        ids=core.ids,
         failures=failures,
         audit=core.audit,
     )
     triton = boundary(Protocol("http-oip", oip_failure, oip_status))
     serving = boundary(Protocol("http-tfs", tfs_failure, tfs_status))
     control = oip_control.OipControl(core.methods, triton, lambda: ready().ready)
-    infer = RestInfer(core.manager, triton, core.regions, core.gate, core.check)
+    infer = RestInfer(core.manager, triton, core.regions, core.rules, core.check)
     predict = RestPredict(core.manager, serving, core.check)
     app.include_router(oip_router(infer, control, System(control)))
     app.include_router(tfs_router(predict, tfs_control.TfsControl(core.methods, serving)))

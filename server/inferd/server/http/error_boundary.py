@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.server.access.audit import Audit
-from inferd.server.access.call_checks import CallChecks
 from inferd.server.access.client_limits import Lease
 from inferd.server.access.method_rules import ROUTES
+from inferd.server.access.rules import AccessRules
 from inferd.server.errors import Code, RateLimited, ServingError
 from inferd.server.http.admission import CHALLENGE
 from inferd.server.http.content_coding import deflate, response_coding, worth_compressing
@@ -26,6 +26,7 @@ from inferd.server.http.method_call import MethodFailed, RestCall
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import CUT, Failure, pushback, pushback_of
 from inferd.server.inference.interfaces import Call, Codec, DecodedCall
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.service import InferenceService
 from inferd.server.inference.trace import trace_fields
 from inferd.server.lifecycle.interfaces import MetricsLike
@@ -52,7 +53,8 @@ class RestErrorBoundary:
         inference: InferenceService,
         metrics: MetricsLike,
         bounds: BodyBounds,
-        gate: CallChecks,
+        rules: AccessRules,
+        ids: RequestIds,
         failures: FailureLog,
         audit: Audit,
     ) -> None:
@@ -60,7 +62,8 @@ class RestErrorBoundary:
         self._inference = inference
         self._metrics = metrics
         self._bounds = bounds
-        self._gate = gate
+        self._rules = rules
+        self._ids = ids
         self._failures = failures
         self._audit = audit
 
@@ -103,12 +106,12 @@ class RestErrorBoundary:
         rule = ROUTES[f"{request.method} {request.scope['route'].path}"]
         model = request.path_params[rule.model] if rule.model else None
         try:
-            exchange.caller, lease = self._gate.admit(exchange, rule, model)
+            exchange.caller, lease = self._rules.admit(exchange, rule, model)
         except ServingError as error:
             if rule.audited and not isinstance(error, RateLimited):
                 failure = self.protocol.failure(error, "")
-                who = self._gate.name(exchange)
-                request_id = self._gate.request_id(exchange, "")
+                who = self._rules.name(exchange)
+                request_id = self._ids.request_id(exchange)
                 self._audit.write(exchange, rule.rpc, who, failure.code, failure.text, request_id, {"model": model})
             raise
         return lease
@@ -145,7 +148,7 @@ class RestErrorBoundary:
 
     def _log_failure(self, request: Request, exchange: HttpExchange, error: Exception) -> Response:
         """Counts and logs a failure; returns its error response."""
-        request_id = exchange.headers.get("x-request-id") or self._gate.new_id()
+        request_id = self._ids.request_id(exchange)
         failure = self.protocol.failure(error, request_id)
         if not exchange.counted:
             self._metrics.unknown(self.protocol.name, failure.code.name, monotonic() - exchange.started)

@@ -11,12 +11,12 @@ from time import monotonic
 from typing import Any
 
 from inferd.backends.api import Array
-from inferd.server.access.call_checks import CallChecks
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.interfaces import Call, Codec
 from inferd.server.inference.plan import RequestForm
 from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.trace import trace_fields
 from inferd.server.lifecycle.interfaces import MetricsLike
 from inferd.server.scheduling.request import InferenceRequest
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 class Finish:
     """The Owner of all requests (`scheduling.request.Owner`). Thread-safe."""
 
-    def __init__(self, metrics: MetricsLike, checks: CallChecks, failures: FailureLog) -> None:
+    def __init__(self, metrics: MetricsLike, ids: RequestIds, failures: FailureLog) -> None:
         self._metrics = metrics
-        self._checks = checks
+        self._ids = ids
         self._failures = failures
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Finish:
     ) -> None:
         """Fails calls of one method for one reason, and logs at most one line for all of them."""
         call, request_id = calls[0]
-        shown = request_id or self._checks.request_id(call, "")
+        shown = request_id or self._ids.request_id(call)
         failure = codec.failure(error, request_id, shown, form)
         left_out = self._failures.admit(call.method, failure.code, len(calls))
         if left_out is not None:  # in a flood of refusals most lines are left out: then nobody asks who called
@@ -197,7 +197,7 @@ class Finish:
         codec.fail(call, failure, request_id, form)
         for call, request_id in calls[1:]:
             if codec.named or failure.unexpected:
-                failure = codec.failure(error, request_id, request_id or self._checks.request_id(call, ""), form)
+                failure = codec.failure(error, request_id, request_id or self._ids.request_id(call), form)
             codec.fail(call, failure, request_id, form)
 
 

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from weakref import finalize
 
-from inferd.server.access.call_checks import CallChecks
-from inferd.server.access.caller import Credentials
-from inferd.server.errors import AlreadyExists, ExecutionFailed, Forbidden, InvalidRequest, NotFound, Unsupported
+from inferd.server.errors import AlreadyExists, ExecutionFailed, InvalidRequest, NotFound, Unsupported
 from inferd.wire.oip.values import Parameter, Parameters
 
 REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
@@ -201,14 +199,6 @@ class Regions:
                 f"{info.st_size} bytes, got offset {offset} and {size} bytes"
             )
         return region
-
-
-def admit_shared(gate: CallChecks, call: Credentials) -> None:
-    """Raises Forbidden for a caller on another machine: the memory is not theirs."""
-    if not gate.local(call):
-        raise Forbidden(
-            f"shared memory is open to callers on the server's own machine, without a proxy; got {call.peer}"
-        )
 
 
 def _number(what: str, parameters: Parameters, key: str) -> int | None:

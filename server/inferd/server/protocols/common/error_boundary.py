@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from inferd.server.access.call_checks import CallChecks
+from inferd.server.access.rules import AccessRules
 from inferd.server.errors import InvalidRequest
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import Failure, failure_of
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.trace import trace_fields
 from inferd.server.transport.calls import StreamCall, StreamHandler, UnaryCall, UnaryHandler
 
@@ -19,14 +20,19 @@ _MAX_NAME = 1024  # characters
 
 
 class ErrorBoundary:
-    """Wraps handlers, so that an exception fails the call with a status and is logged. Holds the access checks and the
-    failure log for them. Thread-safe."""
+    """Wraps handlers, so that an exception fails the call with a status and is logged. Holds the access rules,
+    the request ids and the failure log for them. Thread-safe."""
 
     def __init__(
-        self, gate: CallChecks, failures: FailureLog, status: Callable[[BaseException, str], Failure] = failure_of
+        self,
+        rules: AccessRules,
+        ids: RequestIds,
+        failures: FailureLog,
+        status: Callable[[BaseException, str], Failure] = failure_of,
     ) -> None:
         """`status` gives the protocol's status and text for an exception and a request id."""
-        self.gate = gate
+        self.rules = rules
+        self.ids = ids
         self.failures = failures
         self.status = status
 
@@ -67,7 +73,7 @@ class ErrorBoundary:
         self, call: UnaryCall | StreamCall, error: BaseException, *, request_id: str = "", model: str = ""
     ) -> None:
         """Fails a call with the status for `error`, and logs it."""
-        request_id = request_id or self.gate.request_id(call, "")
+        request_id = request_id or self.ids.request_id(call)
         failure = self.status(error, request_id)
         left_out = self.failures.admit(call.method, failure.code)
         if left_out is not None:  # None: the log drops this line, and the fields for it need not be gathered

@@ -152,7 +152,7 @@ class StreamSession:
 
     def admit(self, streamed: StreamedCall) -> None:
         """Charges the client's bounds and the server's for a message. Raises RateLimited, Overloaded."""
-        self._edge.gate.charge_message(self._caller, self.call)
+        self._edge.rules.charge_message(self._caller, self.call)
         nbytes = len(streamed.request)
         streamed.entered = self._inflight.enter()
         if not streamed.entered or not self._inflight.hold(nbytes):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from inferd.backends.api import Array
-from inferd.server.access.call_checks import CallChecks
 from inferd.server.inference.failures import Failure
 from inferd.server.inference.interfaces import Call, Check, DecodedCall
 from inferd.server.inference.plan import RequestForm, RequestTemplate
 from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.inference.request_ids import RequestIds
 from inferd.server.protocols.common.codec import WholeCodec
 from inferd.server.protocols.common.stream_session import StreamedCall, admit_streamed
 from inferd.server.scheduling.request import InferenceRequest
@@ -35,9 +35,9 @@ class NativeCodec(WholeCodec):
 
     protocol = "grpc"
 
-    def __init__(self, check: Check, checks: CallChecks, method: str = PREDICT) -> None:
+    def __init__(self, check: Check, ids: RequestIds, method: str = PREDICT) -> None:
         super().__init__(method, check)
-        self._new_id = checks.request_id
+        self._request_id = ids.request_id
         self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate:
@@ -48,16 +48,16 @@ class NativeCodec(WholeCodec):
     def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
         """See Codec."""
         if not layout.identified:
-            return self._new_id(call, ""), priority
+            return self._request_id(call), priority
         request_id = layout.request_id(call.request)
-        return None if request_id is None else (request_id or self._new_id(call, ""), priority)
+        return None if request_id is None else (request_id or self._request_id(call), priority)
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""
         message = call.request
         decoded = decode_request(message)
         template = self._asked(decoded)
-        request_id = decoded.request_id or self._new_id(call, "")
+        request_id = decoded.request_id or self._request_id(call)
         known: Any = decoded.form
         return (
             DecodedCall(
@@ -97,8 +97,8 @@ class NativeStreamCodec(NativeCodec):
 
     bounded = True
 
-    def __init__(self, check: Check, checks: CallChecks) -> None:
-        super().__init__(check, checks, PREDICT_STREAM)
+    def __init__(self, check: Check, ids: RequestIds) -> None:
+        super().__init__(check, ids, PREDICT_STREAM)
 
     def admit(self, call: Call) -> None:
         """See Codec."""

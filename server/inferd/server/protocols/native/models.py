@@ -51,7 +51,7 @@ class ModelMethods:
         return {f"{_PATH}WatchModels": WatchMethod(pb.WatchModelsRequest, self._watch, self._boundary)}
 
     def _list(self, call: UnaryCall, _request: pb.ListModelsRequest, caller: Caller) -> None:
-        rules = self._boundary.gate
+        rules = self._boundary.rules
         visible = [model for model in self._manager.models() if rules.allows(caller, Scope.METADATA, model.name)]
         models = sorted(visible, key=lambda model: model.name)
         # The errors name directories, which may be those of models that the caller may not see.

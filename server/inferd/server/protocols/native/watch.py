@@ -29,7 +29,7 @@ class ModelWatch:
 
     def __call__(self, call: StreamCall, request: pb.WatchModelsRequest, caller: Caller) -> None:
         """Handles one stream: of the model that the request names, or of all that the caller may see."""
-        name, rules = checked_name(request.name), self._boundary.gate
+        name, rules = checked_name(request.name), self._boundary.rules
 
         def visible(model: str) -> bool:
             return name in {"", model} and rules.allows(caller, Scope.METADATA, model)

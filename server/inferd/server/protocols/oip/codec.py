@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.backends.api import Array
-from inferd.server.access.call_checks import CallChecks
+from inferd.server.access.rules import AccessRules
 from inferd.server.errors import InvalidRequest
 from inferd.server.inference.failures import Failure
 from inferd.server.inference.interfaces import Call, Check, DecodedCall
 from inferd.server.inference.plan import RequestForm, RequestTemplate
 from inferd.server.inference.request_groups import RequestGroup
-from inferd.server.inference.shared_memory import Regions, admit_shared
+from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.protocols.common.answers import answer_of
 from inferd.server.protocols.common.codec import WholeCodec
@@ -56,10 +56,10 @@ class OipCodec(WholeCodec):
     """The parameter triton_final_response of answers, None: they have none."""
 
     def __init__(
-        self, check: Check, checks: CallChecks, manager: ManagerLike, regions: Regions, method: str = INFER
+        self, check: Check, rules: AccessRules, manager: ManagerLike, regions: Regions, method: str = INFER
     ) -> None:
         super().__init__(method, checked(check))
-        self._checks = checks
+        self._rules = rules
         self._manager = manager
         self._regions = regions
         self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
@@ -95,7 +95,7 @@ class OipCodec(WholeCodec):
         NotFound, Unsupported, WireError."""
         asked = request_options(request, self._regions)
         if asked.shared:
-            admit_shared(self._checks, call)
+            self._rules.authorize_shared_memory(call)
         version, label = version_of(request.model_version)
         for name, place in asked.sources.items():
             given = request.shared[name]
@@ -153,8 +153,8 @@ class OipStreamCodec(OipCodec):
     bounded = True
     final = True
 
-    def __init__(self, check: Check, checks: CallChecks, manager: ManagerLike, regions: Regions) -> None:
-        super().__init__(check, checks, manager, regions, STREAM_INFER)
+    def __init__(self, check: Check, rules: AccessRules, manager: ManagerLike, regions: Regions) -> None:
+        super().__init__(check, rules, manager, regions, STREAM_INFER)
 
     def admit(self, call: Call) -> None:
         """See Codec."""

@@ -42,7 +42,7 @@ class RepositoryMethods:
     def index(self, call: UnaryCall, request: pb.RepositoryIndexRequest, caller: Caller) -> None:
         """Every version of every model that the caller may see, with the reason if it is not ready."""
         _one_repository(request.repository_name)
-        rules = self._boundary.gate
+        rules = self._boundary.rules
         models = [model for model in self._manager.models() if rules.allows(caller, Scope.METADATA, model.name)]
         entries = [entry for model in models for entry in _entries(model)]
         if request.ready:
@@ -56,7 +56,7 @@ class RepositoryMethods:
         name = request.model_name
         replacement = _replacement(request.parameters)
         if replacement is not None and replacement.files:
-            self._boundary.gate.authorize_upload()
+            self._boundary.rules.authorize_upload()
 
         def reword(error: BaseException) -> BaseException:
             if isinstance(error, NotFound):
@@ -82,7 +82,7 @@ class RepositoryMethods:
             for name in names:  # the loop extends the list: an ensemble may contain ensembles
                 names.extend(part for part in self._parts(name) if part not in names)
             for name in names:
-                self._boundary.gate.authorize(caller, Scope.ADMIN, name)
+                self._boundary.rules.authorize(caller, Scope.ADMIN, name)
         operation = _all_of([self._manager.unload(name, by=caller.operator) for name in names])
         self._wait(call, request.model_name, operation, pb.RepositoryModelUnloadResponse(), _ignore_not_found)
 

@@ -56,7 +56,7 @@ class OipControlPlane:
         extensions = (*EXTENSIONS, "system_shared_memory") if regions.enabled else EXTENSIONS
         metadata = MetadataMethods(manager, ready, __version__, extensions)
         repository = RepositoryMethods(manager, boundary)
-        shared_memory = SharedMemory(regions, boundary.gate)
+        shared_memory = SharedMemory(regions, boundary.rules)
         settings = SettingsMethods(config.log, manager)
         self._boundary = boundary
         self._unary: dict[str, tuple[type[Message], _Handle]] = {
@@ -66,7 +66,7 @@ class OipControlPlane:
             "ServerMetadata": (pb.ServerMetadataRequest, metadata.server_metadata),
             "ModelMetadata": (pb.ModelMetadataRequest, metadata.model_metadata),
             "ModelConfig": (pb.ModelConfigRequest, metadata.model_config),
-            "ModelStatistics": (pb.ModelStatisticsRequest, Statistics(manager, metrics, metadata, boundary.gate)),
+            "ModelStatistics": (pb.ModelStatisticsRequest, Statistics(manager, metrics, metadata, boundary.rules)),
             "RepositoryIndex": (pb.RepositoryIndexRequest, repository.index),
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, repository.load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, repository.unload),

@@ -60,7 +60,7 @@ class ReloadConfig:
         others = {
             name: model
             for name, model in self._manager.configured_models.items()
-            if not self._boundary.gate.allows(caller, Scope.ADMIN, name)
+            if not self._boundary.rules.allows(caller, Scope.ADMIN, name)
         }
         operations = [
             *self._manager.replace_configured_models({**others, **plan.models}, by=caller.operator),

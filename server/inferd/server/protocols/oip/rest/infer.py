@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.backends.api import Array
-from inferd.server.access.call_checks import CallChecks
+from inferd.server.access.rules import AccessRules
 from inferd.server.errors import ServingError
 from inferd.server.http.error_boundary import JSON, RestErrorBoundary, method_of
 from inferd.server.http.exchange import HttpExchange
@@ -42,11 +42,11 @@ class RestInfer:
     """Answers inference requests. Used on the event loop."""
 
     def __init__(
-        self, manager: ManagerLike, boundary: RestErrorBoundary, regions: Regions, gate: CallChecks, check: Check
+        self, manager: ManagerLike, boundary: RestErrorBoundary, regions: Regions, rules: AccessRules, check: Check
     ) -> None:
         self._manager = manager
         self._boundary = boundary
-        self._codec = RestInferCodec(check, gate, manager, regions, "POST infer")
+        self._codec = RestInferCodec(check, rules, manager, regions, "POST infer")
 
     async def __call__(self, request: Request, model: str, version: str) -> Response:
         """Answers one request; `version` is a number, a label, or "" for the default."""
