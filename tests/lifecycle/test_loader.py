@@ -200,10 +200,10 @@ def test_which_models_may_run_on_the_front_ends_loop(
     servable = loader.load(request(tmp_path, instances={"on_loop": on_loop}), Cancellation())
     ask(servable, np.ones((1, 2), np.float32))
     now[0] += LATELY  # whatever may run there: who is called is seen, so that no other model counts as alone
-    lane = servable.scheduler._lane  # type: ignore[union-attr]
-    assert (lane is not None) is there
-    assert (lane and lane.alone) is alone
-    assert loop.alone(servable.scheduler._pace)  # type: ignore[union-attr]
+    inline = servable.scheduler._inline  # type: ignore[union-attr]
+    assert (inline is not None) is there
+    assert (inline and servable.scheduler._budget.alone) is alone  # type: ignore[union-attr]
+    assert loop.alone(servable.scheduler._budget)  # type: ignore[union-attr]
     servable.scheduler.close()
 
 
