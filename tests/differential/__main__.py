@@ -1,8 +1,8 @@
-"""`python -m differential --base COMMIT` (make differential): the same traffic to two versions of the code, and whether
-anybody could tell them apart.
+"""`python -m differential --base COMMIT` (make differential): sends the same traffic to servers of two versions of the
+code and compares everything that a caller or an operator can see.
 
-The base is built into a wheel and installed below var/differential/, apart from the code at hand. Ends with 1 when
-there is a difference that expected.toml does not list, or a promise is broken on either side.
+The base is built into a wheel and installed below var/differential/, separate from the code at hand. The exit code is 1
+if there is a difference that expected.toml does not list, or if either side breaks an invariant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every scene, with the server that it is played on. Scenes with equal set-ups share one, in this order."""
+"""The list of scenes, each with the server set-up that it runs on. Neighbours with equal set-ups share one server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from differential.side import Setup
 from support.security import AUDIENCE, ISSUER
 
 _LIMITS = ("grpc.max_message=16MiB", "http.max_body=4MiB", "server.shared_memory=/inferd-differential-")
-# A run on the loop that the machine has slowed is made again beside it: so its runs cannot be counted.
+# A run on the event loop that takes unexpectedly long is repeated on a worker thread, so a busy machine changes the
+# number of runs. Servers whose runs are counted therefore never run models on the loop.
 _COUNTED = (*_LIMITS, "instances.on_loop=never")
 QUEUE = Setup("cq", models.write, ("server.transport=cq", *_COUNTED))
 LOOP = Setup("loop", models.write, ("server.transport=cq", *_LIMITS), counted=False)

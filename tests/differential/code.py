@@ -1,6 +1,6 @@
-"""The code that a side runs: the checkout, a commit built into a wheel, or a copy of the source tree.
+"""The code that a side runs: the checkout, a commit built into a wheel, or a source directory.
 
-Each has an interpreter of its own choice, and none may see another's files: `Code.verify` asks the interpreter itself.
+Each has its own virtual environment and must not import files of another: `Code.verify` asks the interpreter.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(json.dumps({"paths": list(inferd.__path__), "files": files, "distribution"
 
 
 class WrongCode(Exception):
-    """A side would run other files than it should."""
+    """A side would import files from outside its own directories."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Code:
         return self.python.with_name("inferd")
 
     def verify(self) -> None:
-        """Asks the interpreter where it finds the code. Raises WrongCode."""
+        """Asks the interpreter where it imports inferd from. Raises WrongCode."""
         done = subprocess.run(
             [self.python, "-c", _LOOK], capture_output=True, text=True, check=False, env=environment(), cwd="/"
         )
@@ -71,13 +71,13 @@ class Code:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables of a side's processes: nothing of this process that leads to code or settings."""
+    """Environment variables for a side's processes, without those of this process that select code or settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("INFERD_", "PYTHON", "COV_"))}
     return {**kept, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "COLUMNS": "100", **(more or {})}
 
 
 def checkout() -> Code:
-    """The working tree, as its own virtual environment has it."""
+    """The working tree, with the interpreter that runs this suite."""
     return Code("checkout", Path(sys.prefix) / "bin" / "python", tuple(ROOT / each for each in IMPORT_ROOTS))
 
 
@@ -105,7 +105,7 @@ def commit(revision: str) -> Code:
 
 
 def tree(source: Path, place: Path) -> Code:
-    """A copy of the source tree (the four import roots and pyproject.toml), run as it lies there."""
+    """A source directory (the four import roots and pyproject.toml), without a build. `place` gets the environment."""
     roots = [source / each for each in IMPORT_ROOTS]
     python = _environment(place, [*(str(root) for root in roots), *third_party()])
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
@@ -124,8 +124,8 @@ def tree(source: Path, place: Path) -> Code:
 
 
 def third_party() -> list[str]:
-    """The directories of this environment's packages. As plain entries of a path, their .pth files are not read: so
-    the checkout's own code, which an editable install adds by one, stays out."""
+    """The directories of third-party packages in this environment. Added as plain path entries, so Python does not
+    read their .pth files, and the checkout's own code, which an editable install adds through one, stays out."""
     found = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     for entry in found:
         if (Path(entry) / "inferd").exists():

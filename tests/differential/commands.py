@@ -1,4 +1,4 @@
-"""Commands of one side: `inferd` again and again in processes forked from one that has imported it."""
+"""Runs `inferd` commands of one side. Each runs in a process forked from one that has already imported inferd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import contextlib, io, json, os, sys, tempfile, traceback
 from importlib.metadata import entry_points
 main = next(iter(entry_points(group="console_scripts", name="inferd"))).load()
 for words in ("config", "show"), ("check", "--help"), ("models", "--help"):
-    # What every command imports is imported once.
+    # Import once, here, what the commands need.
     sys.argv = ["inferd", *words]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         main()
@@ -74,8 +74,8 @@ class Commands:
         self._process.stdout.close()
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None, times: bool = True) -> dict[str, Any]:
-        """One command: exit code, output as JSON or lines, errors as lines. `times`: it may say how long something
-        took."""
+        """Runs one command. Gives the exit code, standard output (parsed if it is JSON, else lines) and standard error.
+        `times`: durations in the texts are normalised."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"argv": argv, "env": dict(env or {})}) + "\n")

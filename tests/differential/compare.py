@@ -1,4 +1,4 @@
-"""What differs between two sides, what of it is expected, and how it is told."""
+"""Finds the differences between two sides, subtracts the expected ones, and reports the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BEFORE = 40
 
 @dataclass(frozen=True)
 class Difference:
-    """One value of one case. `kind` is "difference", or "broken" for a promise that a side does not keep."""
+    """One value that differs: the case, the path to the value in it, and both values."""
 
     case: str
     where: str
@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass
 class Expected:
-    """An entry of the allow-list: patterns of case and place, perhaps the values, and the reason."""
+    """An entry of the allow-list: patterns for case and path, optionally the exact values, and the reason."""
 
     case: str
     where: str
@@ -43,7 +43,7 @@ class Expected:
     used: int = 0
 
     def covers(self, difference: Difference) -> bool:
-        """Whether it stands for this difference."""
+        """Whether this entry allows the difference."""
         return (
             fnmatch.fnmatchcase(difference.case, self.case)
             and fnmatch.fnmatchcase(difference.where, self.where)
@@ -54,7 +54,7 @@ class Expected:
 
 @dataclass
 class Report:
-    """Everything that was compared."""
+    """What was compared, and the result."""
 
     expected: list[Expected] = field(default_factory=list)
     cases: int = 0
@@ -65,7 +65,7 @@ class Report:
     seen: dict[str, Any] = field(default_factory=dict)
 
     def compare(self, case: str, base: Any, head: Any) -> None:
-        """One case of both sides."""
+        """Compares one case."""
         self.cases += 1
         self.values += leaves(base)
         self.seen[case] = base
@@ -73,7 +73,7 @@ class Report:
             self.add(Difference(case, where, one, other))
 
     def add(self, found: Difference) -> None:
-        """A difference, which may be expected."""
+        """Records a difference as allowed or not."""
         for entry in self.expected:
             if entry.covers(found):
                 entry.used += 1
@@ -83,11 +83,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether there is anything that nobody expects."""
+        """Whether there is a difference that is not allowed, a broken invariant or a failed scene."""
         return bool(self.differences or self.broken)
 
     def text(self, *, whole: bool = False) -> str:
-        """For people. `whole`: everything was played, so that what is expected should have been seen."""
+        """The report. `whole`: every scene has run, so unused entries of the allow-list are reported as well."""
         lines = [f"DIFFERENT: {each}" for each in self.differences]
         lines += [f"BROKEN: {each}" for each in self.broken]
         lines += [
@@ -97,7 +97,7 @@ class Report:
         ]
         lines.append(
             f"{self.cases} cases with {self.values} values compared: {len(self.differences)} differences, "
-            f"{len(self.allowed)} expected ones, {len(self.broken)} promises broken"
+            f"{len(self.allowed)} expected ones, {len(self.broken)} broken invariants or failed scenes"
         )
         return "\n".join(lines)
 
@@ -113,7 +113,7 @@ def read_expected(path: Path) -> list[Expected]:
 
 
 def differences(base: Any, head: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two values differ, as deep as they can be told apart."""
+    """Yields (path, base value, head value) for each difference, as deep in the two values as possible."""
     if isinstance(base, Mapping) and isinstance(head, Mapping):
         for key in [*base, *(key for key in head if key not in base)]:
             yield from differences(
@@ -127,7 +127,7 @@ def differences(base: Any, head: Any, where: str = "") -> Iterator[tuple[str, An
 
 
 def leaves(value: Any) -> int:
-    """How many single values there are."""
+    """The number of single values in a nested value."""
     if isinstance(value, Mapping):
         return sum(leaves(each) for each in value.values())
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -140,7 +140,7 @@ def _shown(value: Any) -> str:
 
 
 def _common(base: str, head: str) -> int:
-    """How much of the beginning is equal and may be left out."""
+    """The length of the common beginning that the report leaves out."""
     same = next(
         (i for i, (one, other) in enumerate(zip(base, head, strict=False)) if one != other), min(len(base), len(head))
     )

@@ -1,4 +1,4 @@
-"""The suite's end of the gate at which gated models wait: who runs, with which rows, in which order."""
+"""Holds the runs of gated models until the suite releases them, and records which rows each run has, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMIT = 60.0
 
 
 class Gates:
-    """A socket that every run of a gated model connects to. Open until it is closed, model by model."""
+    """A unix socket that each run of a gated model connects to before it computes. All gates are open at first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,26 +29,26 @@ class Gates:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self, *models: str) -> None:
-        """Runs of these models are held from now on, and written down anew."""
+        """Holds the runs of these models from now on, and starts their journals afresh."""
         with self._changed:
             for model in models:
                 self._closed.add(model)
                 self._journal[model].clear()
 
     def held(self, model: str, count: int = 1) -> None:
-        """Waits until so many runs of the model are held."""
+        """Waits until this many runs of the model are held."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._held[model]) >= count, LIMIT):
                 raise TimeoutError(f"expected {count} runs of {model} at the gate, got {len(self._held[model])}")
 
     def release(self, model: str) -> None:
-        """Waits for the next run of the model and lets it go on."""
+        """Waits for the next held run of the model and releases it."""
         self.held(model)
         with self._changed:
             _go(self._held[model].pop(0))
 
     def open(self, *models: str) -> None:
-        """Everybody goes on, and nobody is held any more."""
+        """Releases all held runs of these models (default: of all models) and holds no more."""
         with self._changed:
             for model in models or tuple(self._closed):
                 self._closed.discard(model)
@@ -56,13 +56,13 @@ class Gates:
                     _go(each)
 
     def journal(self, model: str) -> list[Any]:
-        """The runs of the model since its gate was closed: signature and, by input, shape and first value of each
-        row."""
+        """The runs of the model since its gate was closed: the signature, and for each input its shape and the first
+        value of each row."""
         with self._changed:
             return list(self._journal[model])
 
     def shut(self) -> None:
-        """Gives up the socket."""
+        """Closes the socket."""
         self.open()
         # Wakes the thread in accept, which closing would not.
         self._listening.shutdown(socket.SHUT_RDWR)
@@ -102,7 +102,7 @@ def _go(connection: socket.socket) -> None:
 
 
 def install_plugin(place: Path) -> str:
-    """A distribution that announces the backend: the directory for PYTHONPATH. It holds nothing else."""
+    """Writes a distribution with the steps backend and its entry point. Gives the directory for PYTHONPATH."""
     info = place / "inferd_steps-1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PLUGIN, place / PLUGIN.name)

@@ -1,4 +1,4 @@
-"""Which message answers a method: for requests that come as bytes alone."""
+"""The response class of each gRPC method, for requests that are sent as recorded bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STREAMS = frozenset({"PredictStream", "ModelStreamInfer", "WatchModels", "Watch"
 
 
 def answer_of(method: str) -> type[Message]:
-    """The class of a method's answers, by its full path."""
+    """The class of a method's responses. `method` is the full path."""
     service, name = method.strip("/").split("/")
     found = _SERVICES[service].DESCRIPTOR.services_by_name[service.rpartition(".")[2]]
     kind: type[Message] = GetMessageClass(found.methods_by_name[name].output_type)

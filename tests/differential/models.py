@@ -15,7 +15,7 @@ DTYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "STRING",
     "BF16",
 )  # fmt: skip
-"""As the numbers on the wire, from 1."""
+"""In the order of their numbers on the wire, from 1."""
 TRUSTED = "batching: {mode: trusted, max_batch_size: 8, size: largest}\nqueue: {admission: bounds}\n"
 X = {"name": "x", "dtype": "FP32", "shape": [-1, 4]}
 Y = {"name": "y", "dtype": "FP32", "shape": [-1, 4], "of": "x"}
@@ -29,7 +29,7 @@ def signature(inputs: list[Any], outputs: list[Any], name: str = DEFAULT, method
 
 
 def steps(model: Path, version: int, *signatures: Mapping[str, Any], yaml: str = "", **more: Any) -> None:
-    """Writes a version of a model of the steps backend, as a publisher does: renamed when it is whole."""
+    """Writes a version of a model of the steps backend, under a hidden name and renamed when complete."""
     hidden = model / f".tmp-{version}"
     hidden.mkdir(parents=True)
     (hidden / "model.steps").write_text(json.dumps({"signatures": signatures, **more}))
@@ -79,7 +79,7 @@ def write_frameworks(root: Path) -> None:
 
 
 def write_small(root: Path) -> None:
-    """Few models, for servers with settings of their own."""
+    """A few models, for servers with special settings."""
     root.mkdir(parents=True)
     rows = signature([X], [Z, Y])
     for name in ("rows", "secret"):
@@ -88,7 +88,7 @@ def write_small(root: Path) -> None:
 
 
 def write_few(root: Path) -> None:
-    """One model of each kind that matters, for servers that start a process for each."""
+    """One model of each kind, for servers that start a process per model or several servers."""
     root.mkdir(parents=True)
     rows = signature([X], [Z, Y])
     steps(root / "rows", 1, rows, yaml=TRUSTED, marker=1)
@@ -99,7 +99,7 @@ def write_few(root: Path) -> None:
 
 
 def write_held(root: Path) -> None:
-    """Models that can be held, and what they need."""
+    """Gated models, and those that their ensemble uses."""
     root.mkdir(parents=True)
     rows = signature([X], [Z, Y])
     for version in (1, 2):

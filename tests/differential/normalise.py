@@ -1,9 +1,11 @@
-"""What must differ between two servers of the same code, and nothing else: every normalisation of the suite is here.
+"""All normalisations: values that differ even between two servers of the same code.
 
-TEXTS      patterns in any text that a side gives (error texts, metadata, bodies, output of commands)
-FIELDS     fields of protobuf messages and JSON documents whose values are moments or durations
-HEADERS    headers of HTTP answers
-SERIES     parts of the metrics page
+TEXTS      patterns in error texts, metadata, bodies and the output of commands
+FIELDS     fields of protobuf messages and JSON documents that hold times or durations
+HEADERS    headers of HTTP responses
+METADATA   gRPC metadata whose value is an estimate
+SERIES     lines of the metrics page that are not compared
+RUNS       lines that are not compared where the number of runs depends on the speed of the machine
 """
 
 from __future__ import annotations
@@ -59,11 +61,11 @@ SERIES: Final[Sequence[tuple[str, re.Pattern[str]]]] = (
 )
 
 
-RUNS: Final = ("runs that the machine has slowed are made again", re.compile(r"inferd_batch_.*"))
+RUNS: Final = ("a run that takes unexpectedly long on the event loop is repeated", re.compile(r"inferd_batch_.*"))
 
 
 class Normaliser:
-    """Knows one side's own names besides: its directories, and others that `names` gives."""
+    """Applies TEXTS and FIELDS, and replaces the names of one side (its directories and others in `names`)."""
 
     def __init__(self, names: Mapping[str, str], texts: Sequence[tuple[str, re.Pattern[str], str]] = TEXTS) -> None:
         self._names = sorted(names.items(), key=lambda item: -len(item[0]))
@@ -71,11 +73,11 @@ class Normaliser:
 
     @property
     def of_names(self) -> Normaliser:
-        """One that knows the names alone, for texts in which nothing else differs."""
+        """A normaliser that replaces only the names, for texts in which nothing else may differ."""
         return Normaliser(dict(self._names), ())
 
     def text(self, text: str) -> str:
-        """A text without what must differ."""
+        """The normalised text."""
         for name, stands_for in self._names:
             text = text.replace(name, stands_for)
         for _, pattern, stands_for in self._texts:
@@ -83,7 +85,7 @@ class Normaliser:
         return text
 
     def value(self, value: Any) -> Any:
-        """The same for anything that JSON can hold."""
+        """The same for every text in a JSON-like value."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -97,12 +99,12 @@ class Normaliser:
 
 
 def _is_time(value: Any) -> bool:
-    # A zero says that it never happened: that is compared.
+    # Zero means that it never happened, which is compared.
     return isinstance(value, int | float | str) and value not in (0, "0")
 
 
 def metadata(pairs: Sequence[tuple[str, str | bytes]]) -> list[list[str]]:
-    """Metadata in a fixed order, estimates left out of the values."""
+    """gRPC metadata, sorted; estimates are replaced."""
     found = []
     for key, value in pairs:
         text = value.hex() if isinstance(value, bytes) else value
@@ -111,14 +113,14 @@ def metadata(pairs: Sequence[tuple[str, str | bytes]]) -> list[list[str]]:
 
 
 def headers(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Headers of an HTTP answer in a fixed order."""
+    """Headers of an HTTP response, sorted; HEADERS are left out."""
     lowered = [(key.lower(), value) for key, value in pairs]
     return sorted([key, "<estimate>" if key == RETRY else value] for key, value in lowered if key not in HEADERS)
 
 
 def series(page: str, *, runs: bool = True) -> dict[str, str]:
-    """The lines of a metrics page by name and labels, without those that measure time or the process. `runs`: those
-    that count runs of models are wanted."""
+    """The lines of a metrics page by name and labels, without SERIES. `runs`: include the lines that count runs of
+    models (RUNS)."""
     left_out = [pattern for _, pattern in (SERIES if runs else (*SERIES, RUNS))]
     found = {}
     for line in page.splitlines():

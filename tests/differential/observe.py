@@ -1,4 +1,4 @@
-"""What a side answered, as plain values that can be compared, printed and kept as JSON."""
+"""Turns responses into plain values that can be compared, printed and stored as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = 96  # bytes that are shown in full
 
 
 def message(answer: Message) -> dict[str, Any]:
-    """Every field that is set, unknown ones too. Map entries are sorted: on the wire they have no order."""
+    """Every field that is set, unknown ones included. Map entries are sorted, since they have no order on the wire."""
     found: dict[str, Any] = {}
     for field, value in answer.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -34,7 +34,7 @@ def message(answer: Message) -> dict[str, Any]:
 
 
 def decoded(answer: bytes, kind: type[Message]) -> Any:
-    """A message from its bytes."""
+    """A message decoded from bytes."""
     try:
         return message(kind.FromString(answer))
     except DecodeError as error:
@@ -42,7 +42,7 @@ def decoded(answer: bytes, kind: type[Message]) -> Any:
 
 
 def blob(data: bytes) -> str:
-    """Bytes: in full where there are few, else their number and digest."""
+    """Bytes as text: all of them if there are few, else their number and digest."""
     if len(data) <= LONG:
         return f"hex:{data.hex()}"
     return f"{len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
@@ -50,7 +50,7 @@ def blob(data: bytes) -> str:
 
 def _single(value: Any) -> Any:
     if isinstance(value, any_pb2.Any) and value.type_url.endswith("SignatureDefMap"):
-        # It holds a map, whose bytes may come in any order.
+        # It holds a map, so equal values may have different bytes.
         return {"type_url": value.type_url, "value": decoded(value.value, SignatureDefMap)}
     if isinstance(value, Message):
         return message(value)

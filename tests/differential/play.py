@@ -1,4 +1,4 @@
-"""Plays scenes on two codes and compares."""
+"""Runs scenes on both sides and compares the results."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from differential.scene import Notes, Scene
 from differential.side import Side
 from support.waiting import eventually
 
-SETTLED = 10.0  # seconds in which counters catch up with the last answer
-QUIET = 1.0  # seconds without a change after which they will not
+SETTLED = 10.0  # longest wait in seconds for the counters to come to rest
+QUIET = 1.0  # counters that have not changed for so many seconds are at rest
 
 
 def play(
     base: Code, head: Code, scenes: Sequence[Scene], report: Report, say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Both sides at the same time, scene after scene. Everything found is in `report`."""
+    """Runs the scenes one after the other, each on both sides at the same time. Fills `report`."""
     for setup, group in itertools.groupby(scenes, key=lambda scene: scene.setup):
         with tempfile.TemporaryDirectory(prefix="inferd-diff-") as place, ExitStack() as stack:
             begun = time.monotonic()
@@ -61,7 +61,7 @@ def _play(notes: Notes) -> str | None:
     try:
         notes.scene.play(notes)
         if not notes.scene.exact:
-            notes.see("what is promised", "kept")
+            notes.see("invariants", "hold")
     except Exception:
         return traceback.format_exc()
     finally:
@@ -70,7 +70,8 @@ def _play(notes: Notes) -> str | None:
 
 
 def _metrics(scene: Scene, sides: Sequence[Side], report: Report, known: dict[str, Any]) -> dict[str, Any]:
-    """Compares the pages once both are quiet. What differed before the scene is not told again, unless it has grown."""
+    """Compares the metrics pages once the counters are at rest. A difference from before is reported again only if it
+    has changed."""
     pages: list[dict[str, str]] = []
     changed = time.monotonic()
 
@@ -82,7 +83,7 @@ def _metrics(scene: Scene, sides: Sequence[Side], report: Report, known: dict[st
             changed = time.monotonic()
         return pages[0] == pages[1] or time.monotonic() - changed > QUIET
 
-    with suppress(AssertionError):  # what never rests is compared as it is
+    with suppress(AssertionError):  # counters that never come to rest are compared as they are
         eventually(settled, "counters settle", limit=SETTLED)
     report.cases += 1
     report.values += len(pages[0])

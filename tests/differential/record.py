@@ -1,8 +1,8 @@
-"""`python -m differential.record`: writes recorded.json, what unmodified clients send (tritonclient, TensorFlow
-Serving's, our own, curl), for the scene that sends it again to both sides.
+"""`python -m differential.record`: records the calls of unmodified clients (tritonclient, TensorFlow Serving's, our
+own, curl) in recorded.json. The scene `recorded` replays them.
 
-The clients talk to a proxy before a server of the checkout, which keeps each call as it came. To be run again when a
-client's new version sends something else.
+The clients talk to a proxy in front of a server of the checkout. Run it again when a new version of a client sends
+different messages.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OWN = ("user-agent", "grpc-", "host", "accept-encoding", "connection", ":")
 
 
 class Recorder:
-    """A proxy for gRPC and one for HTTP. `client` names whoever is talking now."""
+    """A gRPC proxy and an HTTP proxy that record calls. `client` is the name recorded with them."""
 
     def __init__(self, side: Side) -> None:
         self.client = ""
@@ -79,12 +79,12 @@ class Recorder:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def keep(self, **call: Any) -> None:
-        """One call."""
+        """Records one call."""
         with self._lock:
             self.calls.append({"client": self.client, **call})
 
     def stop(self) -> None:
-        """Ends both proxies."""
+        """Stops both proxies."""
         self._server.stop(None)
         self._http.shutdown()
 
@@ -193,7 +193,7 @@ def _triton(recorder: Recorder) -> None:
         try:
             client.infer("several", [text])
         except InferenceServerException:
-            pass  # of another signature, which this protocol cannot choose
+            pass  # the input belongs to another signature, which this protocol cannot select
         for wrong in ("nobody", "failing"):
             try:
                 client.infer(wrong, [tensor])

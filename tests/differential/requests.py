@@ -1,4 +1,4 @@
-"""Requests of the three protocols, and where they are sent."""
+"""Builds requests of the three protocols, and names their methods."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ TFS_NUMBERS = {
 
 
 def rows(*firsts: float, width: int = 4) -> Array:
-    """An array of rows that begin with these values."""
+    """An FP32 array with one row for each of these values, which is the first element of the row."""
     x = np.arange(len(firsts) * width, dtype=np.float32).reshape(len(firsts), width) / 8
     x[:, 0] = firsts
     return x
 
 
 def packed(array: Array) -> bytes:
-    """Raw elements, strings behind their lengths."""
+    """The elements as raw bytes; each string is preceded by its length."""
     if array.dtype == object:
         return b"".join(len(each).to_bytes(4, "little") + each for each in array.ravel().tolist())
     return array.tobytes()
@@ -59,7 +59,7 @@ def native(
     signature: str = "",
     **more: Any,
 ) -> native_predict.PredictRequest:
-    """A request of our own protocol; `more` are further fields of it."""
+    """A request of our own protocol. `more`: further fields."""
     spec = native_predict.ModelSpec(name=model, version=version, label=label, signature=signature)
     tensors = [
         native_tensor.Tensor(
@@ -100,7 +100,7 @@ def oip(
 
 
 def parameter(value: Any) -> oip_infer.InferParameter:
-    """A parameter of the kind of its value."""
+    """A parameter whose field matches the type of the value."""
     for kind, name in ((bool, "bool_param"), (int, "int64_param"), (float, "double_param"), (str, "string_param")):
         if isinstance(value, kind):
             return oip_infer.InferParameter(**{name: value})
@@ -108,7 +108,7 @@ def parameter(value: Any) -> oip_infer.InferParameter:
 
 
 def contents(kind: str) -> str:
-    """The typed field of a datatype."""
+    """The name of the typed field for a datatype."""
     if kind in ("INT8", "INT16", "INT32"):
         return "int_contents"
     if kind in ("UINT8", "UINT16", "UINT32"):
@@ -136,7 +136,7 @@ def tfs(
 def tfs_spec(
     model: str, version: int | None = None, label: str | None = None, signature: str = ""
 ) -> tfs_predict.ModelSpec:
-    """Which model."""
+    """A ModelSpec."""
     spec = tfs_predict.ModelSpec(name=model, signature_name=signature, version_label=label)
     if version is not None:
         spec.version.value = version
@@ -177,7 +177,7 @@ def oip_json(model_inputs: Mapping[str, Array], **more: Any) -> str:
 
 
 def oip_binary(model_inputs: Mapping[str, Array], **more: Any) -> tuple[bytes, dict[str, str]]:
-    """The same with raw tensors behind the JSON, and the header that says how long the JSON is."""
+    """The same with raw tensors after the JSON, and the header with the length of the JSON."""
     tensors, data = [], b""
     for name, array in model_inputs.items():
         raw = packed(array)

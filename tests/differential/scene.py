@@ -1,4 +1,4 @@
-"""What is played on both sides, and what is kept of it."""
+"""A scene: traffic that is sent to both sides, and the observations made of each."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Play = Callable[["Notes"], None]
 
 @dataclass(frozen=True)
 class Scene:
-    """A piece of traffic. `play` asks the side and notes what came; it does the same on each side, in the same order.
+    """Traffic with a name. `play` sends the same requests in the same order to each side and notes the responses.
 
-    `exact`: the metrics are compared when it has ended, too. Without it races decide, and the scene itself asserts what
-    must hold on every side.
+    `exact`: the metrics are compared at the end as well. Otherwise the responses depend on races, and the scene itself
+    asserts the invariants.
     """
 
     name: str
@@ -26,13 +26,13 @@ class Scene:
 
 
 class Notes:
-    """One side in one scene: the side, and the observations by case."""
+    """One side during a scene, and its observations by case."""
 
     def __init__(self, scene: Scene, side: Side) -> None:
         self.scene, self.side = scene, side
         self.seen: dict[str, Any] = {}
 
     def see(self, case: str, value: Any) -> None:
-        """Keeps an observation."""
+        """Records an observation."""
         assert case not in self.seen, f"the case {case!r} is there twice"
         self.seen[case] = value

@@ -1,4 +1,4 @@
-"""One side: a server of one code, and everything by which a scene asks it."""
+"""One side: a server of one version of the code, and the clients with which scenes talk to it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ LIMIT = 60.0
 FAST = (
     "repository.poll=100ms",
     "repository.settle=200ms",
-    # One after the other: generations count the loads in the order in which they begin.
+    # One load at a time, so that the order of loads, and with it each version's generation, is always the same.
     "load.threads=1",
-    # A version that fails is not tried again meanwhile: how often would be a matter of time.
+    # No second attempt at a failed load: the number of attempts would depend on time.
     "load.retry_min=1h",
     "load.retry_max=1h",
 )
@@ -41,9 +41,10 @@ Pairs = Sequence[tuple[str, str]]
 class Setup:
     """How a server is started.
 
-    write     makes its repository; `prepare` makes further files in the side's directory, {place} in `sets` and `flags`
-    counted   runs of models are made once, so that their number is compared
-    token     what the metrics page asks for
+    write     writes the repository
+    prepare   writes further files into the side's directory, which is {place} in `sets` and `flags`
+    counted   the number of runs of models does not depend on the speed of the machine, so it is compared
+    token     bearer token for the metrics page
     """
 
     name: str
@@ -124,7 +125,7 @@ class Side:
         raise AssertionError(f"{self.name} ({self.code.name}) ended before it was ready:\n{self.tail()}")
 
     def environment(self) -> dict[str, str]:
-        """Of the server, and of commands that work on its files."""
+        """The environment of the server, and of commands that read its files."""
         return environment(
             {
                 "PYTHONPATH": self._plugin,
@@ -147,7 +148,7 @@ class Side:
     # -- gRPC
 
     def connect(self, **options: Any) -> grpc.Channel:
-        """A connection of its own: nothing is shared with others, nothing is repeated."""
+        """A new connection, not shared with others and without retries."""
         given = {
             "grpc.use_local_subchannel_pool": 1,
             "grpc.enable_retries": 0,
@@ -169,13 +170,13 @@ class Side:
         compression: grpc.Compression | None = None,
         channel: grpc.Channel | None = None,
     ) -> Any:
-        """Sends a unary call and does not wait: what grpc calls a future."""
+        """Starts a unary call and does not wait. Gives a grpc.Future."""
         data = request if isinstance(request, bytes) else request.SerializeToString(deterministic=True)
         asked = (channel or self.channel).unary_unary(method)
         return asked.future(data, timeout, metadata=metadata, compression=compression)
 
     def outcome(self, call: Any, kind: type[Message]) -> dict[str, Any]:
-        """Waits for the end of a call and says everything of it."""
+        """Waits for the end of a call. Gives response, status and metadata."""
         try:
             answer = observe.decoded(call.result(), kind)
         except (grpc.RpcError, grpc.FutureCancelledError):
@@ -183,7 +184,7 @@ class Side:
         return self._normal({"answer": answer, **_status(call)})
 
     def ask(self, method: str, request: Message | bytes, kind: type[Message], *rest: Any, **how: Any) -> dict[str, Any]:
-        """One unary call and everything of its end."""
+        """One unary call. Gives response, status and metadata."""
         return self.outcome(self.begin(method, request, *rest, **how), kind)
 
     def stream(
@@ -198,7 +199,7 @@ class Side:
         channel: grpc.Channel | None = None,
         take: int | None = None,
     ) -> dict[str, Any]:
-        """One stream: all answers in their order, and its end. `take`: the first of them, then it is cancelled."""
+        """One stream. Gives all responses in order, status and metadata. `take`: cancel it after so many responses."""
         data = [r if isinstance(r, bytes) else r.SerializeToString(deterministic=True) for r in requests]
         where = channel or self.channel
         if server_only:
@@ -219,11 +220,11 @@ class Side:
     def talk(
         self, method: str, kind: type[Message], metadata: Pairs = (), *, channel: grpc.Channel | None = None
     ) -> Talk:
-        """A stream in which each message is sent and each answer read when the scene says so."""
+        """A stream on which the scene sends and reads message by message."""
         return Talk(self, method, kind, metadata, channel or self.channel)
 
     def watch(self, method: str, request: Message, kind: type[Message]) -> Talk:
-        """A stream of the server's alone, read answer by answer."""
+        """A server-streaming call, read message by message."""
         return Talk(self, method, kind, (), self.channel, request)
 
     # -- HTTP
@@ -231,7 +232,7 @@ class Side:
     def rest(
         self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """One request over HTTP on a connection of its own."""
+        """One HTTP request on a new connection. Gives status, headers and body."""
         host, port = self.http.rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT)
         try:
@@ -245,7 +246,7 @@ class Side:
             connection.close()
 
     def page(self, path: str) -> str:
-        """A page as text."""
+        """The text of a page, for which the status must be 200."""
         host, port = self.http.rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT)
         try:
@@ -259,27 +260,27 @@ class Side:
             connection.close()
 
     def metrics(self) -> dict[str, str]:
-        """The metrics page, without what measures time."""
+        """The lines of the metrics page that are compared."""
         return normalise.series(self.page("/metrics"), runs=self.setup.counted)
 
     def waiting(self, model: str, count: int) -> None:
-        """Waits until so many requests are in the model's queue."""
+        """Waits until this many requests are in the model's queue."""
         self.until(lambda: self._sum("inferd_queue_requests", f'model="{model}"') == count, f"{count} wait for {model}")
 
     def answered(self, model: str, code: str) -> float:
-        """How many requests for the model have ended so."""
+        """The number of requests for the model that have ended with this code."""
         return self._sum("inferd_requests_total", f'code="{code}"', f'model="{model}"')
 
     def requests(self, model: str) -> float:
-        """How many requests for the model have ended."""
+        """The number of requests for the model that have ended."""
         return self._sum("inferd_requests_total", f'model="{model}"')
 
     def inflight(self) -> float:
-        """How many calls are between receipt and reply."""
+        """The number of calls between receipt and reply."""
         return self._sum("inferd_inflight_calls")
 
     def until(self, ask: Callable[[], bool], what: str) -> None:
-        """Asks again and again."""
+        """Waits until `ask` gives True. Raises AssertionError after LIMIT seconds."""
         eventually(ask, f"{self.name} ({self.code.name}): {what}", lambda: self._sum("inferd_queue_requests"), LIMIT)
 
     def _sum(self, series: str, *labels: str) -> float:
@@ -295,7 +296,7 @@ class Side:
 
 
 class Talk:
-    """A stream, message by message."""
+    """A stream on which messages are sent and read one by one."""
 
     def __init__(
         self,
@@ -306,7 +307,7 @@ class Talk:
         channel: grpc.Channel,
         only: Message | None = None,
     ) -> None:
-        """`only`: the one message of a stream that is the server's alone."""
+        """`only`: the request of a server-streaming call."""
         self._side, self._kind = side, kind
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         if only is not None:
@@ -316,12 +317,12 @@ class Talk:
         self._call = channel.stream_stream(method)(sent, LIMIT, metadata=metadata)
 
     def send(self, request: Message | bytes) -> None:
-        """Sends a message and does not wait."""
+        """Sends a message. Does not wait."""
         data = request if isinstance(request, bytes) else request.SerializeToString(deterministic=True)
         self._outgoing.put(data)
 
     def read(self) -> Any:
-        """Waits for the next answer; None where the stream has ended."""
+        """Waits for the next response. None: the stream has ended."""
         try:
             answer = next(self._call)
         except (StopIteration, grpc.RpcError):
@@ -329,7 +330,7 @@ class Talk:
         return self._side.normaliser.value(observe.decoded(answer, self._kind))
 
     def end(self) -> dict[str, Any]:
-        """Says that nothing more will be sent, and gives the rest of the answers and the end."""
+        """Closes the sending direction. Gives the remaining responses, status and metadata."""
         self._outgoing.put(None)
         rest = []
         while (answer := self.read()) is not None:
@@ -337,7 +338,7 @@ class Talk:
         return {"rest": rest, **self._side.normaliser.value(_status(self._call))}
 
     def cancel(self) -> None:
-        """Breaks it off."""
+        """Cancels the stream."""
         self._call.cancel()
         self._outgoing.put(None)
 
@@ -352,7 +353,7 @@ def _status(call: Any) -> dict[str, Any]:
 
 
 def _body(data: bytes) -> Any:
-    """JSON as what it says: the order of an object's keys is no part of it. Numbers keep their digits."""
+    """Parsed JSON, since the order of keys does not matter; numbers keep their digits. Other bodies stay unchanged."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

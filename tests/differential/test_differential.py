@@ -1,4 +1,4 @@
-"""The suite itself: two equal servers show no difference, and each planted one is found and nothing beside it."""
+"""The differential suite itself: it finds planted differences between two servers, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEW = Scene("few", Setup("few", models.write_small, ("server.transport=cq", "ins
 
 
 def _replace(source: Path, old: str, new: str) -> None:
-    """Changes a text wherever it stands."""
+    """Replaces a text in all files that contain it."""
     found = [path for path in source.rglob("*.py") if old in path.read_text()]
     assert found, f"nothing holds {old!r} any more: plant another change"
     for path in found:
@@ -132,7 +132,7 @@ def test_scenes_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_a_promise_that_is_broken_is_told() -> None:
+def test_broken_invariants_fail() -> None:
     report = Report()
     report.broken.append("races/drain on head (checkout): lost")
     assert report.failed

@@ -1,4 +1,4 @@
-"""Who may do what: every kind of caller at every method, over both transports and HTTP; and bounds of clients."""
+"""Access: every kind of caller at every method and route, and the limits of clients."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _TOKENS: dict[str, dict[str, Any]] = {
 
 
 def write_tokens(place: Path) -> None:
-    """The tokens file of a side. A token is its name, made long enough."""
+    """Writes the tokens file and the keys for JSON web tokens."""
     found = {
         name: {"models": ["*"], **entry, "sha256": hashlib.sha256(token(name).encode()).hexdigest()}
         for name, entry in _TOKENS.items()
@@ -97,8 +97,8 @@ def callers() -> dict[str, list[tuple[str, str]]]:
 
 
 def _doubtful() -> dict[str, list[tuple[str, str]]]:
-    """Callers whose tokens are verified and do not count. Few of them ask: an address has so many attempts in a
-    second."""
+    """Callers with invalid JSON web tokens. They make few calls, because the server bounds the failed attempts of one
+    address per second."""
     return {
         "jwt expired": _signed(exp=1_000_000_000),
         "jwt of another issuer": _signed(iss="elsewhere"),
@@ -187,7 +187,7 @@ _PLAIN_ROUTES = (
 
 
 def play_methods(notes: Notes) -> None:
-    """Every caller at every method."""
+    """Every caller calls every method."""
     side = notes.side
     for turn in ("first", "again"):
         for caller, metadata in callers().items():
@@ -230,7 +230,7 @@ def play_methods(notes: Notes) -> None:
 
 
 def play_routes(notes: Notes) -> None:
-    """Every caller at every route."""
+    """Every caller requests every route."""
     side = notes.side
     bodies = {"infer": oip_json({"x": rows(1)}), ":predict": '{"instances": [[1.0, 2.0, 3.0, 4.0]]}'}
     for caller, metadata in callers().items():
@@ -251,7 +251,7 @@ def play_routes(notes: Notes) -> None:
 
 
 def play_rate(notes: Notes) -> None:
-    """A client may ask so often: whoever asks once more is refused, whatever the way."""
+    """limits.clients.rate: requests beyond it are refused in every protocol."""
     side = notes.side
     x = {"x": rows(1)}
     for i in range(6):
@@ -268,7 +268,7 @@ def play_rate(notes: Notes) -> None:
     infer = [oip("rows", x, id=str(i)) for i in range(3)]
     notes.see("oip stream", side.stream(INFER_STREAM, infer, oip_infer.ModelStreamInferResponse))
     for caller in ("all", "predict"):
-        # Told apart by their tokens: each has its own share.
+        # Clients with different tokens have separate limits.
         metadata = [("authorization", f"Bearer {token(caller)}")]
         for i in range(7):
             answer = side.ask(PREDICT, native("rows", x), native_predict.PredictResponse, metadata)
@@ -276,7 +276,7 @@ def play_rate(notes: Notes) -> None:
 
 
 def play_concurrency(notes: Notes) -> None:
-    """A client may have so many requests at once."""
+    """limits.clients.concurrency: requests beyond it are refused in every protocol."""
     side = notes.side
     x = {"x": rows(1)}
     side.gates.close("single")
@@ -303,7 +303,7 @@ def play_concurrency(notes: Notes) -> None:
 
 
 def play_inflight(notes: Notes) -> None:
-    """So many calls, of so many bytes, are between receipt and reply."""
+    """inflight.calls and inflight.bytes: requests beyond them are refused in every protocol."""
     side = notes.side
     x = {"x": rows(1)}
     side.gates.close("single")

@@ -1,5 +1,5 @@
-"""Many calls at once over one connection, of every protocol, form and caller, right and wrong: what each is told does
-not depend on which of them are handled together. How they are put into batches does, and is not compared here."""
+"""Bursts: many valid and invalid calls at once over one connection, of every protocol, form and caller. The response to
+each does not depend on which of them are handled together. The batches do, so they are not compared here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = 16
 AT_ONCE = 64
 _CALLERS = ("all", "all", "all", "predict", "rows", "nobody", "expired")
 _CULPRITS = ("refuses", "breaks", "raises", "output missing", "leaves")
-# Answers that depend on the company: rounding, the number of calls before.
+# Their responses depend on the batch (rounding) or on the number of calls before.
 _LEFT_OUT = ("digits", "count", "split in four", "split")
 
 
@@ -39,7 +39,7 @@ def _pool() -> list[tuple[str, str, Any, Any]]:
 
 
 def _likely(chance: random.Random) -> tuple[str, str, Any, Any]:
-    """One that shares its form, or all but its outputs, with many others; some are culprits."""
+    """A request whose form is shared by many others, or shared but for its outputs. Some make their batch fail."""
     mark = natives.MARKS[chance.choice(_CULPRITS)] if chance.random() < 0.08 else chance.randrange(1000)
     x = {"x": rows(*([chance.randrange(1000)] * chance.randrange(3)), mark)}
     model = chance.choice(("rows", "rows", "rows", "proven", "optional"))
@@ -57,7 +57,7 @@ def _likely(chance: random.Random) -> tuple[str, str, Any, Any]:
 
 
 def play(notes: Notes) -> None:
-    """Rounds of calls, each begun before any of the round is answered."""
+    """In each round all calls are started before the first response is read."""
     side = notes.side
     pool = _pool()
     callers = access.callers()

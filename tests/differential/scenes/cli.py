@@ -61,7 +61,7 @@ _VARIABLES = {
 
 
 def play_settings(notes: Notes) -> None:
-    """Help, schemas, and what flags, variables and files come to."""
+    """Help, schemas, and the settings that result from flags, variables and files."""
     place = notes.side.place
     with Commands(notes.side) as commands:
         run = partial(commands.run, times=False)

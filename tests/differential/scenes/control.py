@@ -1,4 +1,4 @@
-"""The control plane over gRPC: what is served, health, reflection, operators' wishes, new versions, shared memory."""
+"""The control plane over gRPC: models, health, reflection, operators' actions, new versions, shared memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMES = (
 
 
 def play_described(notes: Notes) -> None:
-    """What there is, as each protocol says it."""
+    """The models and the server as each protocol describes them."""
     side = notes.side
 
     def ask(case: str, method: str, request: Any, answer: Any) -> None:
@@ -140,7 +140,7 @@ def _settings(notes: Notes) -> None:
 
 
 def play_wishes(notes: Notes) -> None:
-    """Load, unload, label and roll back, right and wrong, and what is served after each."""
+    """Load, unload, label and roll back, valid and invalid, each followed by predictions."""
     side = notes.side
     step = 0
 
@@ -206,7 +206,7 @@ def play_wishes(notes: Notes) -> None:
 
 
 def _reload(notes: Notes) -> None:
-    """TensorFlow Serving's way to change what is served."""
+    """HandleReloadConfigRequest of TensorFlow Serving."""
     side = notes.side
     config = tfs_models.ModelServerConfig()
     for name, change in {
@@ -229,7 +229,7 @@ def _reload(notes: Notes) -> None:
 
 
 def play_published(notes: Notes) -> None:
-    """Versions come, go and change on disk, one change at a time."""
+    """Versions appear and disappear on disk, one change at a time."""
     side = notes.side
     root = side.repository
     asked = native_models.WatchModelsRequest()
@@ -237,7 +237,7 @@ def play_published(notes: Notes) -> None:
     seen: dict[tuple[str, int], list[str]] = {}
 
     def until(model: str, version: int, state: str, case: str) -> None:
-        """Reads the watch until a version is in a state, and asks for it then."""
+        """Reads WatchModels until the version is in a state, then asks for its status and a prediction."""
         while True:
             event = watch.read()
             if event is None:
@@ -271,7 +271,7 @@ def play_published(notes: Notes) -> None:
 
 
 def settled(side: Side) -> None:
-    """Waits until no version is on its way from one state to another."""
+    """Waits until no version is loading or unloading."""
     passing = (native_models.VERSION_STATE_LOADING, native_models.VERSION_STATE_UNLOADING)
 
     def at_rest() -> bool:
@@ -291,7 +291,7 @@ def _removed(version: Path) -> None:
 
 
 def play_shared_memory(notes: Notes) -> None:
-    """Tensors in shared memory of the system, right and wrong, over gRPC and REST."""
+    """Tensors in system shared memory, valid and invalid, over gRPC and REST."""
     side = notes.side
     x = rows(1, 2)
     region = shared_memory.SharedMemory(f"{side.shared[1:]}-x", create=True, size=4096)

@@ -49,7 +49,7 @@ def _described(notes: Notes, *names: str) -> None:
 
 
 def play_frameworks(notes: Notes) -> None:
-    """The digits of each framework, right and wrong."""
+    """The digits model of each framework, with valid and invalid requests."""
     chance = np.random.default_rng(7)
     images = chance.random((5, 64), np.float32)
     names = ("digits_onnx", "digits_torch", "digits_tf", "digits_pt2")
@@ -66,7 +66,7 @@ def play_frameworks(notes: Notes) -> None:
 
 
 def play_kinds(notes: Notes) -> None:
-    """What models of every kind answer, alone and in batches."""
+    """Each kind of model, alone and in batches."""
     _described(notes, "rows", "counting", "onnx", "failing")
     for turn in ("first", "again"):
         for model in ("rows", "onnx", "counting", "failing", "nobody"):
@@ -87,11 +87,11 @@ def play_kinds(notes: Notes) -> None:
 
 
 def play_workers(notes: Notes) -> None:
-    """Several serving processes look like one."""
+    """Several serving processes behave like one."""
     _described(notes, "rows", "onnx", "failing")
     side = notes.side
     for turn in range(6):
-        # Each over a connection of its own, which any of the processes may take.
+        # A new connection each time, which any of the processes may accept.
         channel = side.connect()
         for model in ("rows", "onnx", "failing", "nobody"):
             request = native(model, {"x": rows(1, 2)})

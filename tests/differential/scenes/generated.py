@@ -1,5 +1,5 @@
-"""Generated requests: right ones of every protocol, changed once or several times in fields or bytes. The same seed
-makes the same requests on both sides; a case is named by its number, and what was changed."""
+"""Generated requests: valid requests of every protocol with random changes to fields or bytes. The seed is fixed, so
+both sides get the same requests. The name of a case is its number and the changes."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _NUMBERS = (0, 1, 2, 3, 4, 5, 8, 9, 11, 12, 13, 16, 99, -1, -2, 2**31 - 1, -(2**
 
 
 def play(notes: Notes) -> None:
-    """So many of each protocol."""
+    """COUNT requests of each protocol."""
     side = notes.side
     for name, seed, method, kind, answer, requests in (
         ("native", 1, PREDICT, native_predict.PredictRequest, native_predict.PredictResponse, natives.good()),
         ("oip", 2, INFER, oip_infer.ModelInferRequest, oip_infer.ModelInferResponse, oips.good()),
         ("tfs", 3, f"{TFS}Predict", tfs_predict.PredictRequest, tfs_predict.PredictResponse, tfss.good()),
     ):
-        # Those of a model that counts would tell how many there were, and large ones take long.
+        # The stateful model would couple the cases, and large requests take long.
         chosen = [r for r in requests.values() if r.ByteSize() < 600 and b"counting" not in r.SerializeToString()]
         for i, (case, data) in enumerate(_changed(random.Random(seed), chosen, kind)):
             notes.see(f"{name} {i}: {case}", side.ask(method, data, answer))
@@ -72,7 +72,7 @@ def _changed(chance: random.Random, requests: list[Any], kind: type[Message]) ->
 
 
 def _harmless(kind: type[Message], data: bytes) -> bool:
-    """Whether nothing in it makes the answer a matter of time."""
+    """Whether the response cannot depend on time: no short timeout is set."""
     try:
         request: Any = kind.FromString(data)
     except DecodeError:
@@ -85,7 +85,7 @@ def _harmless(kind: type[Message], data: bytes) -> bool:
 
 
 def _change(chance: random.Random, message: Any) -> str:
-    """Changes one field somewhere in the message. Says which."""
+    """Changes one field somewhere in the message. Gives a description of the change."""
     where = ""
     while True:
         fields = [field for field in message.DESCRIPTOR.fields if not _map(field)]

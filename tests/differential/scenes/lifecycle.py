@@ -1,4 +1,4 @@
-"""How versions come and go: files changed in place, policies, explicit mode, uploads, wishes that outlive a restart."""
+"""Lifecycle: files changed in place, version policies, explicit mode, uploads, overrides that survive a restart."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _content(version: Path, **document: Any) -> None:
 
 
 def play_policies(notes: Notes) -> None:
-    """One change of model.yaml after another."""
+    """Changes model.yaml step by step."""
     side = notes.side
     model = side.repository / "rows"
     _see(notes, "at first", "rows")
@@ -91,7 +91,7 @@ def play_policies(notes: Notes) -> None:
 
 
 def play_in_place(notes: Notes) -> None:
-    """A version's files change where they are."""
+    """Changes the files of a served version in place."""
     side = notes.side
     version = side.repository / "first" / "1"
 
@@ -121,13 +121,13 @@ def _wish(notes: Notes, case: str, kind: str, /, **fields: Any) -> None:
     request = getattr(native_models, f"{kind}Request")(**fields)
     answer = notes.side.ask(f"{MODELS}{kind}", request, getattr(native_models, f"{kind}Response"))
     if answer["answer"]:
-        # The version before may still be on its way out: each is looked at once it is at rest.
+        # An earlier version may still be unloading, so the versions are compared later, when they are at rest.
         answer["answer"]["model"].pop("versions", None)
     notes.see(case, answer)
 
 
 def play_restarted(notes: Notes) -> None:
-    """Wishes are kept in the state directory."""
+    """Overrides are kept in the state directory over restarts."""
     side = notes.side
     names = ("rows", "first", "second")
     _wish(notes, "unload", "UnloadModel", name="first")
@@ -151,7 +151,7 @@ def play_restarted(notes: Notes) -> None:
 
 
 def play_explicit(notes: Notes) -> None:
-    """Only what is asked for is loaded; Triton's parameters of a load."""
+    """Explicit mode, and Triton's parameters of a load."""
     side = notes.side
     names = ("rows", "first", "second", "fresh")
     _see(notes, "at first", *names)

@@ -1,4 +1,4 @@
-"""Our own protocol, unary: right requests, and each wrong in one way."""
+"""Our own protocol, unary: valid requests, and requests with one mistake each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def request_of(dtype: str) -> native_predict.PredictRequest:
 
 
 def good() -> dict[str, native_predict.PredictRequest]:
-    """By name: requests that are answered."""
+    """Valid requests by name."""
     x = {"x": rows(1, 2)}
     factor = {"x": rows(5), "factor": np.array(3, np.int32)}
     return {
@@ -73,7 +73,7 @@ def good() -> dict[str, native_predict.PredictRequest]:
 
 
 def bad() -> dict[str, native_predict.PredictRequest]:
-    """By name: requests that are refused, or fail."""
+    """Requests by name that are refused or fail."""
     x = {"x": rows(1, 2)}
     no_model = native("rows", x)
     no_model.ClearField("model")
@@ -162,7 +162,7 @@ MARKS = {
 
 
 def play(notes: Notes) -> None:
-    """Every request, one after the other; the good ones more often, since a known form may take another way."""
+    """Sends the requests one after the other, the valid ones three times: a known form may take another path."""
     side = notes.side
     requests = good()
     for turn in ("first", "again", "third"):
@@ -178,7 +178,7 @@ def play(notes: Notes) -> None:
 
 
 def play_calls(notes: Notes) -> None:
-    """What is around the message: metadata, compression, size, deadline, methods that there are not."""
+    """Metadata, compression, size, deadline, malformed messages and unknown methods."""
     side = notes.side
     request = native("rows", {"x": rows(1, 2)})
     data = request.SerializeToString()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, unary: right requests, and each wrong in one way."""
+"""The Open Inference Protocol, unary: valid requests, and requests with one mistake each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of_type(dtype: str, *, raw: bool) -> Request:
 
 
 def good() -> dict[str, Request]:
-    """By name: requests that are answered."""
+    """Valid requests by name."""
     x = {"x": rows(1, 2)}
     classes = {"inputs": np.array([b"one", b"three", b"seventeen"], object)}
     classified = oip("rows", x)
@@ -63,7 +63,7 @@ def good() -> dict[str, Request]:
 
 
 def bad() -> dict[str, Request]:
-    """By name: requests that are refused, or fail."""
+    """Requests by name that are refused or fail."""
     x = {"x": rows(1, 2)}
     both = oip("rows", x)
     both.inputs[0].contents.fp32_contents.extend([1.0] * 8)
@@ -167,7 +167,7 @@ def _empty_parameter() -> Request:
 
 
 def play(notes: Notes) -> None:
-    """Every request, one after the other; the good ones more often, since a known form may take another way."""
+    """Sends the requests one after the other, the valid ones three times: a known form may take another path."""
     side = notes.side
     for turn in ("first", "again", "third"):
         for name, request in good().items():

@@ -1,7 +1,7 @@
-"""What a batch is made of, who comes first, and who is to blame: a model holds still while requests queue up.
+"""The queue and the batches: a gated model is held while requests queue up.
 
-`Held` begins calls one by one and waits until each stands in the queue. Then the model is let go run by run, and the
-journal of the backend says which rows shared a run, in which order.
+`Held` starts calls one by one and waits until each is in the queue. Then the model is released, and the journal of the
+gate shows which rows shared a run, and in which order.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NATIVE, OIP, TFS_ANSWER = native_predict.PredictResponse, oip_infer.ModelInferRe
 
 
 class Held:
-    """Requests to one model that is busy with the first of them. A context manager: at its end everybody is answered
-    and noted."""
+    """Requests to a gated model that is held in its first run. A context manager: at its end the model is released,
+    and all responses and the journal are noted."""
 
     def __init__(self, notes: Notes, case: str, model: str, *, open_at_end: bool = True) -> None:
         self.notes, self.case, self.model = notes, case, model
@@ -97,7 +97,7 @@ class Held:
 
 
 def play(notes: Notes) -> None:
-    """Everything that a held model shows."""
+    """All cases with held models."""
     _protocols(notes)
     _priorities(notes)
     _culprits(notes)
@@ -129,7 +129,7 @@ def _protocols(notes: Notes) -> None:
 def _priorities(notes: Notes) -> None:
     for model in ("gated", "single"):
         with Held(notes, f"priorities, {model}", model) as held:
-            # Far apart: a request of priority p + 1 catches up with one of p in a second.
+            # Far apart, because priorities age: a second of waiting counts as much as one step of priority.
             for i, priority in enumerate((300, 100, 200, 0, 300, 100, 1000, 200)):
                 held.native(f"{i} of priority {priority}", rows(i), priority=priority)
             held.oip("oip 100", rows(8), parameters={"priority": 100})
@@ -170,7 +170,7 @@ def _expired(notes: Notes) -> None:
     for model in ("gated", "single"):
         with Held(notes, f"expired, {model}", model) as held:
             held.native("patient", rows(1))
-            # None is waited for in the queue: it might have left by then.
+            # Do not wait until these are in the queue: they may have left it by then.
             late = [
                 held.native("queue timeout", rows(2), wait=False, queue_timeout_us=50_000),
                 held.oip("oip timeout", rows(3), wait=False, parameters={"timeout": 50_000}),

@@ -1,7 +1,7 @@
-"""Where races decide: not the same answers on both sides, but on each side what is promised.
+"""Scenes with races: the responses may differ, so the invariants are asserted on each side instead.
 
-Every request has exactly one end, of a kind that is allowed; what is answered is right; the counters add up to what was
-asked; and afterwards the server serves as before.
+Every request has exactly one outcome, of an allowed kind; every response is right; the counters add up; and nothing is
+left in flight or queued afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OK = "OK"
 
 
 class Asked:
-    """Requests under way from many callers, and how they ended. Thread-safe."""
+    """Sends requests from many threads and counts their outcomes. Thread-safe."""
 
     def __init__(self, side: Side, model: str) -> None:
         self.side, self.model = side, model
@@ -51,7 +51,7 @@ class Asked:
         self._lock = threading.Lock()
 
     def native(self, x: Array, **how: Any) -> str:
-        """One request over our own protocol. Gives its end."""
+        """One request over our own protocol. Gives the outcome."""
         return self._unary(PREDICT, native(self.model, {"x": x}), x, _native, **how)
 
     def oip(self, x: Array, **how: Any) -> str:
@@ -108,7 +108,7 @@ class Asked:
         return end
 
     def check(self, asked: int, *allowed: str) -> None:
-        """What must hold once everybody has an end."""
+        """Asserts the invariants, once every request has an outcome."""
         assert not self.wrong, f"wrong answers: {self.wrong[:3]} of {len(self.wrong)}"
         assert self.asked == asked == sum(self.ends.values()), f"expected {asked} ends, got {dict(self.ends)}"
         assert set(self.ends) <= set(allowed), f"expected only {', '.join(allowed)}, got {dict(self.ends)}"
@@ -144,14 +144,14 @@ def _x(chance: random.Random) -> Array:
 
 
 def _counted(side: Side, model: str, before: float, asked: int) -> None:
-    """Every request for the model is counted once."""
+    """Waits until every request for the model is counted, and none is left."""
     side.until(lambda: side.requests(model) - before == asked, f"{asked} requests for {model} are counted")
     side.until(lambda: side.inflight() == 0, "nothing is in flight")
     side.waiting(model, 0)
 
 
 def play_overload(notes: Notes) -> None:
-    """Many callers, a queue of six and a model that stutters: refused or answered right, every one once."""
+    """Overload: 240 requests to a queue of six. Each is refused or answered correctly."""
     side, chance = notes.side, random.Random(1)
     asked = Asked(side, "bounded")
     before = side.requests("bounded")
@@ -164,7 +164,7 @@ def play_overload(notes: Notes) -> None:
         side.gates.open("bounded")
         for call in calls:
             call.result()
-    # A full queue is RESOURCE_EXHAUSTED in our own protocol, UNAVAILABLE in the others.
+    # A full queue is RESOURCE_EXHAUSTED in our own protocol and UNAVAILABLE in the others.
     asked.check(240, OK, "RESOURCE_EXHAUSTED", "UNAVAILABLE", "HTTP 429", "HTTP 503")
     assert asked.ends[OK] >= 10
     assert asked.ends.total() > asked.ends[OK], "nobody was refused: there was no overload"
@@ -172,7 +172,7 @@ def play_overload(notes: Notes) -> None:
 
 
 def play_cancelled(notes: Notes) -> None:
-    """Half of the callers give up, at any moment: the others are answered right."""
+    """Half of the calls are cancelled at random moments. The others are answered correctly."""
     side, chance = notes.side, random.Random(2)
     asked = Asked(side, "gated")
     before = side.requests("gated")
@@ -194,12 +194,12 @@ def play_cancelled(notes: Notes) -> None:
     assert asked.ends[OK] >= 120, asked.ends
     side.until(lambda: side.inflight() == 0, "nothing is in flight")
     side.waiting("gated", 0)
-    # Who gives up before the call has reached the server was never there.
+    # A call that is cancelled before it reaches the server is not counted.
     assert 120 <= side.requests("gated") - before <= 240
 
 
 def play_deadlines(notes: Notes) -> None:
-    """Deadlines that pass at any moment: answered right in time, or DEADLINE_EXCEEDED."""
+    """Short deadlines: each call is answered correctly or ends with DEADLINE_EXCEEDED."""
     side, chance = notes.side, random.Random(3)
     asked = Asked(side, "gated")
     with ThreadPoolExecutor(16) as pool:
@@ -217,7 +217,7 @@ def play_deadlines(notes: Notes) -> None:
 
 
 def play_swapped(notes: Notes) -> None:
-    """A new version every few moments under load: nobody is refused, and each answer is that of a version."""
+    """Hot swap under load: no request is refused, and each response is that of the version that it names."""
     side, chance = notes.side, random.Random(4)
     asked = Asked(side, "rows")
     ended = threading.Event()
@@ -250,7 +250,7 @@ def _newest(side: Side) -> int:
 
 
 def play_streams(notes: Notes) -> None:
-    """Streams at full speed, one broken off in the middle: each message of the others has its answer."""
+    """Four streams at full speed while others are cancelled: each message of the four has exactly one response."""
     side = notes.side
     count = 300
 
@@ -278,8 +278,8 @@ def play_streams(notes: Notes) -> None:
 
 
 def play_drained(notes: Notes) -> None:
-    """SIGTERM while requests run, wait and arrive: what was accepted is answered, what comes later is told so, and the
-    server ends with 0."""
+    """SIGTERM while requests run, wait and arrive: accepted requests are answered, later ones get UNAVAILABLE, and the
+    exit code is 0."""
     side = notes.side
     asked = Asked(side, "gated")
     assert side.process is not None
@@ -295,7 +295,7 @@ def play_drained(notes: Notes) -> None:
         side.until(lambda: side.inflight() == 13, "the stream's too")
         side.process.send_signal(signal.SIGTERM)
         late = Asked(side, "rows")
-        # From some moment on nobody new is taken, and some time later nobody is listening.
+        # First the server refuses new calls, then it closes its port.
         while late.native(rows(1), channel=side.channel) == OK:
             pass
         side.until(lambda: not _listens(side.grpc), "the port is closed")

@@ -1,4 +1,4 @@
-"""What unmodified clients have sent (record.py), byte for byte."""
+"""Replays the recorded calls of unmodified clients (record.py), byte for byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from differential.scene import Notes
 
 
 def play(notes: Notes) -> None:
-    """Every call, in the order in which it was recorded; those of a stream are sent one after the other is answered."""
+    """Every call in the recorded order. On a stream, each message waits for the response to the one before."""
     side = notes.side
     for i, call in enumerate(json.loads(RECORDED.read_text())):
         if "http" in call:

@@ -1,4 +1,4 @@
-"""HTTP: /v2 and /v1 with JSON and raw tensors, right and wrong, the pages, and what is no HTTP."""
+"""HTTP: /v2 and /v1 with JSON and raw tensors, valid and invalid, the pages, and malformed HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _body(**more: Any) -> str:
 
 
 def _said(dtype: str) -> Array:
-    """What JSON can say of an element type."""
+    """Values of an element type that JSON can express."""
     return np.array([[b"a", b""]], object) if dtype == "STRING" else typed(dtype)[:1]
 
 
@@ -227,7 +227,7 @@ def play_v1(notes: Notes) -> None:
 
 
 def play_http(notes: Notes) -> None:
-    """What is around the body: methods, paths, codings, headers, pages, and bytes that are no HTTP."""
+    """Methods, paths, content codings, headers, pages, and malformed HTTP."""
     side = notes.side
     path = "/v2/models/rows/infer"
     body = _body()
@@ -312,7 +312,7 @@ _RAW = {
 
 
 def _raw(notes: Notes, data: bytes) -> Any:
-    """Everything that comes back until the server closes the connection, or has been silent after the client's end."""
+    """Sends bytes and closes the sending direction. Gives all that the server sends until it closes the connection."""
     host, port = notes.side.http.rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         try:
@@ -329,7 +329,7 @@ def _raw(notes: Notes, data: bytes) -> Any:
 
 
 def play_control(notes: Notes) -> None:
-    """What describes models and the server at /v2."""
+    """The control routes at /v2."""
     side = notes.side
     for path in (
         "", "/health/live", "/health/ready", "/models/stats", "/models/rows", "/models/rows/versions/1",

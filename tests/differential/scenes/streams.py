@@ -14,8 +14,8 @@ OIP = oip_infer.ModelStreamInferResponse
 
 
 def play(notes: Notes) -> None:
-    """Every unary request again as a message of one stream, each sent when the one before is answered; then many at
-    once to a model that takes one at a time."""
+    """All unary requests as messages of one stream, each sent after the response to the one before. Then many messages
+    at once to a model that is not batched."""
     side = notes.side
     talk = side.talk(STREAM, NATIVE, [("x-request-id", "of-the-stream")])
     for turn in ("first", "again"):
@@ -32,7 +32,7 @@ def play(notes: Notes) -> None:
     notes.see("native: no id", talk.read())
     notes.see("native: end", talk.end())
     for turn in ("first", "again"):
-        # A failure ends Triton's stream in some servers: what is left of it is asked on another one.
+        # A new stream for each group, in case a failure ends the stream.
         for group, requests in (("good", oips.good()), ("bad", oips.bad())):
             talk = side.talk(INFER_STREAM, OIP)
             for name, request in requests.items():
@@ -72,7 +72,7 @@ def _many(notes: Notes) -> None:
     notes.see("oip: many", side.stream(INFER_STREAM, ordered, OIP))
     mixed = [native("scalar" if i % 7 == 3 else "several", x, request_id=str(i)) for i in range(150)]
     ready = side.stream(STREAM, mixed, NATIVE)
-    # Native answers come as they are ready.
+    # Native responses come in the order in which they are ready.
     ready["answers"].sort(key=lambda answer: answer["request_id"])
     notes.see("native: many", ready)
     unary = side.ask(STREAM, mixed[0], NATIVE)

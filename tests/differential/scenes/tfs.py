@@ -1,4 +1,4 @@
-"""TensorFlow Serving's protocol: Predict, Classify, Regress, MultiInference, and what describes models."""
+"""TensorFlow Serving's protocol: Predict, Classify, Regress, MultiInference, model metadata and status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def of_type(dtype: str, *, raw: bool) -> Request:
 
 
 def good() -> dict[str, Request]:
-    """By name: requests that are answered."""
+    """Valid requests by name."""
     x = {"x": rows(1, 2)}
     filled = tfs("rows", {"x": np.ones((2, 4), np.float32)}, raw=False)
     del filled.inputs["x"].float_val[1:]
@@ -58,7 +58,7 @@ def good() -> dict[str, Request]:
 
 
 def bad() -> dict[str, Request]:
-    """By name: requests that are refused, or fail."""
+    """Requests by name that are refused or fail."""
     x = {"x": rows(1, 2)}
     nobody = Request()
     no_tensor = tfs("rows", {})
