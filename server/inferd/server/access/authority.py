@@ -69,18 +69,10 @@ class Authority:
         if authorization is None:
             return self._by_certificate(call.certificate()) if self._certificates else self.anonymous
         state = self._state
-        known = state.known.get(authorization)
+        known = state.known.young.get(authorization) or state.known.get(authorization)
         if known is not None and time() < known.until:
             return known
         return self._verified(state, authorization, call)
-
-    def remembered(self, call: Credentials) -> Caller | None:
-        """The caller, if its credentials were verified before; else None. Never raises."""
-        authorization = call.metadata(HEADER)
-        if authorization is not None:
-            known = self._state.known.get(authorization)
-            return known if known is not None and time() < known.until else None
-        return self._certified.get(tuple(call.certificate())) if self._certificates else self.anonymous
 
     def watch(self, files: FileWatch) -> None:
         """Reads the files again when they change. Unusable content leaves the present state in force."""

@@ -32,42 +32,46 @@ class Limiter:
     def take(self, client: str) -> None:
         """Counts one request for the rate. Raises RateLimited, which says when the next one may come."""
         if self._rate:
-            self._take(self._client(client))
+            found = self._known.get(client) or self._add(client)
+            with found.lock:
+                pause = found.bucket.take(self._clock())
+            if pause:
+                raise self._over_rate(pause)
 
     def enter(self, client: str) -> Lease | None:
-        """One request begins. Gives the lease to release when it ends; None where nothing bounds how many
-        requests of a client may run at once. Raises RateLimited."""
-        found = self._client(client)
-        if self._rate:
-            self._take(found)
-        if self._concurrency is not None:
-            with found.lock:
-                full = found.running >= self._concurrency
-                found.running += not full
-            if full:
-                self.refused["concurrency"] += 1
-                raise RateLimited(
-                    f"expected at most {self._concurrency} requests of one client at once (limits.clients.concurrency)",
-                    retry_after=_PAUSE,
-                )
-        return None if self._concurrency is None else Lease(found)
-
-    def _take(self, client: _LimitedClient) -> None:
-        with client.lock:
-            pause = client.bucket.take(self._clock())
+        """One request begins. Gives the lease to release when it ends; None where nothing bounds how many requests of a
+        client may run at once. Raises RateLimited."""
+        found = self._known.young.get(client) or self._known.get(client) or self._add(client)
+        concurrency, pause, full = self._concurrency, 0.0, False
+        with found.lock:
+            if self._rate:
+                pause = found.bucket.take(self._clock())
+            if not pause and concurrency is not None:
+                if found.running < concurrency:
+                    found.running += 1
+                else:
+                    full = True
         if pause:
-            self.refused["rate"] += 1
+            raise self._over_rate(pause)
+        if full:
+            self.refused["concurrency"] += 1
             raise RateLimited(
-                f"expected at most {self._rate:g} requests per second of one client (limits.clients.rate)",
-                retry_after=pause,
+                f"expected at most {concurrency} requests of one client at once (limits.clients.concurrency)",
+                retry_after=_PAUSE,
             )
+        return None if concurrency is None else Lease(found)
 
-    def _client(self, name: str) -> _LimitedClient:
-        found = self._known.get(name)
-        if found is None:
-            found = _LimitedClient(RateBucket(self._rate, self._burst, self._clock()))
-            self._known.put(name, found)
-        return found
+    def _over_rate(self, pause: float) -> RateLimited:
+        self.refused["rate"] += 1
+        return RateLimited(
+            f"expected at most {self._rate:g} requests per second of one client (limits.clients.rate)",
+            retry_after=pause,
+        )
+
+    def _add(self, name: str) -> _LimitedClient:
+        client = _LimitedClient(RateBucket(self._rate, self._burst, self._clock()))
+        self._known.put(name, client)
+        return client
 
 
 class _LimitedClient:
@@ -85,16 +89,16 @@ class Lease:
     __slots__ = ("_client",)
 
     def __init__(self, client: _LimitedClient) -> None:
-        self._client = [client]
+        self._client: _LimitedClient | None = client
 
     def release(self) -> None:
         """The request has ended."""
-        try:
-            client = self._client.pop()
-        except IndexError:
-            return
-        with client.lock:
-            client.running -= 1
+        client = self._client
+        if client is not None:
+            with client.lock:
+                if self._client is not None:
+                    self._client = None
+                    client.running -= 1
 
 
 def address_of(peer: str) -> str:

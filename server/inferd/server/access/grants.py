@@ -52,7 +52,9 @@ class Grants:
         """Whether a model's name matches a pattern. Remembered for names of usual length."""
         if self._every:
             return True
-        known = self._known.get(model)
+        known = self._known.young.get(model)
+        if known is None:
+            known = self._known.get(model)
         if known is None:
             known = any(fnmatchcase(model, pattern) for pattern in self.models)
             if len(model) <= _LONGEST:

@@ -18,12 +18,14 @@ class RateBucket:
 
     def take(self, now: float) -> float:
         """Takes one request and gives 0; if none is left, takes nothing and gives the seconds until one is."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        left = self._left + (now - self._at) * self._rate
+        left = min(left, self._burst)
         self._at = now
-        if self._left >= 1.0:
-            self._left -= 1.0
+        if left >= 1.0:
+            self._left = left - 1.0
             return 0.0
-        return (1.0 - self._left) / self._rate
+        self._left = left
+        return (1.0 - left) / self._rate
 
     def give_back(self) -> None:
         """Undoes one `take`."""

@@ -14,18 +14,20 @@ class Recent(Generic[_K, _V]):
     Entries are in two generations: one that is found in the old generation moves to the young one, and when the young
     one is full, the old one is dropped. So a hit costs one look-up and no lock. Thread-safe; of two threads that put
     the same key at once, each may use its own value for a moment.
+
+    young   for reading only: `cache.young.get(key) or cache.get(key)` saves a call for keys that are in use
     """
 
-    __slots__ = ("_old", "_size", "_young")
+    __slots__ = ("_old", "_size", "young")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: dict[_K, _V] = {}
+        self.young: dict[_K, _V] = {}
         self._old: dict[_K, _V] = {}
 
     def get(self, key: _K) -> _V | None:
         """The value of a key; None if it was never put or was dropped."""
-        found = self._young.get(key)
+        found = self.young.get(key)
         if found is None:
             found = self._old.get(key)
             if found is not None:
@@ -34,9 +36,9 @@ class Recent(Generic[_K, _V]):
 
     def put(self, key: _K, value: _V) -> None:
         """Sets the value of a key."""
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
+        if len(self.young) >= self._size:
+            self._old, self.young = self.young, {}
+        self.young[key] = value
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)

@@ -60,18 +60,18 @@ class AccessRules:
 
         Raises RateLimited (bad credentials count for their address), Unauthenticated, Forbidden. Nothing is held then.
         """
-        need = rule.need
+        need, limiter = rule.need, self.limiter
         try:
             caller = self.authenticate(call, locate=True) if need is Scope.ADMIN else self._authenticate(call)
         except Unauthenticated:
-            if self.limiter is not None and rule.charged:
-                lease = self.limiter.enter(self._address(call.peer))
+            if limiter is not None and rule.charged:
+                lease = limiter.enter(self._address(call.peer))
                 if lease is not None:
                     lease.release()
             raise
         lease = None
-        if self.limiter is not None and rule.charged:
-            lease = self.limiter.enter(caller.name or self._address(call.peer))
+        if limiter is not None and rule.charged:
+            lease = limiter.enter(caller.name or self._address(call.peer))
         if model is None and need is not Scope.ADMIN and need in caller.grants.scopes:
             return caller, lease  # what `authorize` decides, without a call: this is asked for every request
         try:
@@ -188,11 +188,11 @@ class AccessRules:
             raise grants.refusal(Scope.METADATA, "*")  # metrics name every model
 
     def _address(self, peer: str) -> str:
-        found = self._addresses.get(peer)
-        if found is None:
-            found = f"address {address_of(peer)}"
-            self._addresses.put(peer, found)
-        return found
+        address = self._addresses.get(peer)
+        if address is None:
+            address = f"address {address_of(peer)}"
+            self._addresses.put(peer, address)
+        return address
 
 
 def _anybody(_call: Credentials) -> Caller:

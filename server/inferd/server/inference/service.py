@@ -65,6 +65,8 @@ class InferenceService:
         started: list[RequestGroup] = []
         pending: dict[SchedulerLike, list[InferenceRequest]] = {}
         lease: Lease | None = None
+        allowed: Caller | None = None
+        allowed_form: MessageForm[Any] | None = None
         for call in calls:
             codec, rule = codecs[call.method]
             try:
@@ -95,11 +97,13 @@ class InferenceService:
                 request_id = getattr(error, "request_id", "")
                 finish.not_started(codec, ((call, request_id),), error, None, monotonic() - arrived_at)
                 continue
-            if (authorizes or codec.bounded) and not self._may(call, codec, caller, template, request_id, arrived_at):
-                if lease is not None:
-                    lease.release()
-                continue
             form = layout.form
+            if codec.bounded or (authorizes and (caller is not allowed or form is not allowed_form)):
+                if not self._may(call, codec, caller, template, request_id, arrived_at):
+                    if lease is not None:
+                        lease.release()
+                    continue
+                allowed, allowed_form = caller, form  # not looked up again for the next call of the same caller
             group = groups.get(form)
             if group is None:
                 group = groups[form] = RequestGroup(codec, template, arrived_at)
