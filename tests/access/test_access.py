@@ -1,5 +1,5 @@
-"""Who calls, beyond the table of all methods: admin calls, health of models, streams that outlive their token, the
-audit log."""
+"""Access beyond the table of all methods: operators, health of models, streams that outlive their token, the audit
+log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOAD = "/inferd.v1.ModelService/LoadModel"
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 WATCH_MODELS = "/inferd.v1.ModelService/WatchModels"
-NOBODY, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +59,31 @@ def load(server: Served, authorization: str | None, **more: str) -> Callable[[],
 
 
 class TestAdmin:
-    def test_a_scope_is_needed_on_the_servers_own_machine_too(self, serve, keys: Keys, tmp_path: Path):
+    def test_local_operators_need_the_scope_too(self, serve, keys: Keys, tmp_path: Path):
         server = serve(config=guarded_config(tmp_path, keys, admin={"allow": "local_peer"}))
-        assert code_of(load(server, None)) is NOBODY
+        assert code_of(load(server, None)) is UNAUTHENTICATED
         assert code_of(load(server, with_scopes(keys, ["predict", "metadata"]))) is DENIED
         assert load(server, f"Bearer {STATIC}")()
         error = refused(load(server, f"Bearer {STATIC}", via="proxy"))
         assert error.code() is DENIED
         assert "admin.allow: local_peer" in error.details()
 
-    def test_authenticated_callers_may_come_from_anywhere(self, serve, keys: Keys, tmp_path: Path):
+    def test_authenticated_operators_may_be_anywhere(self, serve, keys: Keys, tmp_path: Path):
         server = serve(config=guarded_config(tmp_path, keys))
         assert load(server, f"Bearer {STATIC}", via="proxy")()
 
-    def test_nobody_is_not_authenticated(self, serve, keys: Keys, tmp_path: Path):
+    def test_anonymous_operators_are_refused_unless_anyone_is_allowed(self, serve, keys: Keys, tmp_path: Path):
         config = settings(tmp_path, keys)
         config["auth"]["anonymous"] = {"scopes": ["admin"]}
-        assert code_of(load(serve(config=ServerConfig.model_validate(config)), None)) is NOBODY
+        assert code_of(load(serve(config=ServerConfig.model_validate(config)), None)) is UNAUTHENTICATED
         config["admin"] = {"allow": "anyone"}
         assert load(serve(config=ServerConfig.model_validate(config)), None)()
 
-    def test_without_credentials_nobody_could_be_authenticated(self):
+    def test_authenticated_operators_need_a_setting_for_credentials(self):
         with pytest.raises(ValueError, match=r"with admin\.allow: authenticated, got none"):
             ServerConfig.model_validate({"admin": {"allow": "authenticated"}})
 
-    def test_an_admin_of_some_models_replaces_only_these(self, serve, keys: Keys, tmp_path: Path):
+    def test_an_operator_of_some_models_replaces_only_these(self, serve, keys: Keys, tmp_path: Path):
         server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
         call = server.channel().unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
 
@@ -103,21 +103,21 @@ class TestAdmin:
 
 
 class TestAnonymous:
-    def test_what_is_open_to_all(self, serve, keys: Keys, tmp_path: Path):
+    def test_anonymous_callers_have_the_grants_of_auth_anonymous(self, serve, keys: Keys, tmp_path: Path):
         config = settings(tmp_path, keys)
         config["auth"]["anonymous"] = {"scopes": ["predict"], "models": ["dig*"]}
         server = serve(config=ServerConfig.model_validate(config), manager=WatchedManager())
         call = server.channel().unary_unary(PREDICT)
         assert call(request(), timeout=20)
-        assert code_of(lambda: call(request(name="secret"), timeout=20)) is NOBODY
-        assert code_of(lambda: call(request(), metadata=header("Bearer wrong"), timeout=20)) is NOBODY
+        assert code_of(lambda: call(request(name="secret"), timeout=20)) is UNAUTHENTICATED
+        assert code_of(lambda: call(request(), metadata=header("Bearer wrong"), timeout=20)) is UNAUTHENTICATED
         assert call(request(name="secret"), metadata=header(f"Bearer {STATIC}"), timeout=20)
 
-    def test_health_and_reflection_may_be_closed_and_opened(self, serve, keys: Keys, tmp_path: Path):
+    def test_auth_open_decides_about_health_and_reflection(self, serve, keys: Keys, tmp_path: Path):
         config = settings(tmp_path, keys)
         config["auth"]["open"] = ["reflection"]
         channel = serve(config=ServerConfig.model_validate(config)).channel()
-        assert code_of(lambda: channel.unary_unary(CHECK)(b"", timeout=20)) is NOBODY
+        assert code_of(lambda: channel.unary_unary(CHECK)(b"", timeout=20)) is UNAUTHENTICATED
         assert channel.unary_unary(CHECK)(b"", metadata=header(with_scopes(keys, [])), timeout=20)
         reflection = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         assert list(reflection(iter([b"\x3a\x00"]), timeout=20))
@@ -125,17 +125,17 @@ class TestAnonymous:
 
 class TestHealthOfModels:
     @pytest.mark.parametrize("model", ["secret", "nosuch"])
-    def test_it_tells_strangers_nothing(self, serve, keys: Keys, tmp_path: Path, model: str):
+    def test_health_of_a_model_reveals_nothing_to_others(self, serve, keys: Keys, tmp_path: Path, model: str):
         server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
         asked = health_pb2.HealthCheckRequest(service=model).SerializeToString()
         channel = server.channel()
         check, watch = channel.unary_unary(CHECK), channel.stream_stream("/grpc.health.v1.Health/Watch")
         mine = header(with_scopes(keys, ["metadata"], ["dig*"]))
-        for metadata, code in (([], NOBODY), (mine, DENIED)):
+        for metadata, code in (([], UNAUTHENTICATED), (mine, DENIED)):
             assert code_of(lambda m=metadata: check(asked, metadata=m, timeout=20)) is code
             assert code_of(lambda m=metadata: next(watch(iter([asked]), metadata=m, timeout=20))) is code
 
-    def test_its_callers_see_it(self, serve, keys: Keys, tmp_path: Path):
+    def test_health_of_a_model_is_shown_to_its_callers(self, serve, keys: Keys, tmp_path: Path):
         server = serve(config=guarded_config(tmp_path, keys))
         asked = health_pb2.HealthCheckRequest(service="digits").SerializeToString()
         mine = header(with_scopes(keys, ["metadata"], ["dig*"]))
@@ -152,7 +152,7 @@ def open_stream(server: Served, authorization: str) -> tuple[queue.Queue[bytes |
 
 
 class TestStreams:
-    def test_each_message_is_for_a_model_of_the_callers(self, serve, keys: Keys, tmp_path: Path):
+    def test_each_message_of_a_stream_is_authorized(self, serve, keys: Keys, tmp_path: Path):
         server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
         messages, answers = open_stream(server, with_scopes(keys, ["predict"], ["dig*"]))
         for model, allowed in (("digits", True), ("secret", False), ("nosuch", False), ("digits", True)):
@@ -162,7 +162,7 @@ class TestStreams:
         assert list(answers) == []
         assert server.manager.touched == ["digits", "digits"]
 
-    def test_a_token_that_is_taken_back_ends_its_streams(self, serve, keys: Keys, tmp_path: Path):
+    def test_a_revoked_token_ends_its_streams(self, serve, keys: Keys, tmp_path: Path):
         config = guarded_config(tmp_path, keys)
         rules, files = make_access_rules(config), FileWatch(3600)
         rules.authority.watch(files)
@@ -177,11 +177,11 @@ class TestStreams:
         write_tokens(tmp_path / "tokens.yaml", {"everything": entry("another", ["predict"])})
         files.look()
         messages.put(request())
-        assert code_of(lambda: next(answers)) is NOBODY
+        assert code_of(lambda: next(answers)) is UNAUTHENTICATED
         assert manager.touched == ["digits"]
 
     @pytest.mark.parametrize("method", [WATCH, WATCH_MODELS])
-    def test_news_are_not_told_to_a_token_that_was_taken_back(self, serve, keys: Keys, tmp_path: Path, method: str):
+    def test_a_revoked_token_gets_no_further_changes(self, serve, keys: Keys, tmp_path: Path, method: str):
         config = guarded_config(tmp_path, keys)
         rules, files, manager = make_access_rules(config), FileWatch(3600), WatchedManager()
         rules.authority.watch(files)
@@ -189,20 +189,20 @@ class TestStreams:
             manager, FakeMetrics(), config, inflight=InflightBounds(config.inflight), rules=rules
         )
         server = serve(config=config, manager=manager, table=table)
-        standing = len(manager.subscribers)
+        before = len(manager.subscribers)
         asked = {
             WATCH: health_pb2.HealthCheckRequest(service="digits"),
             WATCH_MODELS: pb.WatchModelsRequest(name="digits"),
         }[method].SerializeToString()
-        news = server.channel().unary_stream(method)(asked, metadata=header(f"Bearer {STATIC}"), timeout=30)
-        assert next(news)
+        changes = server.channel().unary_stream(method)(asked, metadata=header(f"Bearer {STATIC}"), timeout=30)
+        assert next(changes)
         write_tokens(tmp_path / "tokens.yaml", {"everything": entry("another", ["metadata"])})
         files.look()
         manager.change(VersionStatus(ServableId("digits", 1), State.UNLOADING))
-        assert code_of(lambda: list(news)) is NOBODY
-        assert len(manager.subscribers) == standing, "nobody goes on telling it"
+        assert code_of(lambda: list(changes)) is UNAUTHENTICATED
+        assert len(manager.subscribers) == before, "the watch has ended its subscription"
 
-    def test_a_token_that_expires_ends_its_streams(self, serve, keys: Keys, tmp_path: Path, monkeypatch):
+    def test_an_expired_token_ends_its_streams(self, serve, keys: Keys, tmp_path: Path, monkeypatch):
         server = serve(config=guarded_config(tmp_path, keys))
         messages, answers = open_stream(server, with_scopes(keys, ["predict"]))
         messages.put(request())
@@ -211,7 +211,7 @@ class TestStreams:
         monkeypatch.setattr("inferd.server.access.authority.time", lambda: later)
         monkeypatch.setattr("jwt.api_jwt.datetime", _later(later))
         messages.put(request())
-        assert code_of(lambda: next(answers)) is NOBODY
+        assert code_of(lambda: next(answers)) is UNAUTHENTICATED
 
 
 def _later(moment: float) -> type:
@@ -226,7 +226,7 @@ def _later(moment: float) -> type:
 
 
 class TestCertificates:
-    def test_the_name_in_a_certificate_is_an_identity(self, serve, keys: Keys, tmp_path: Path):
+    def test_the_name_in_a_certificate_is_a_caller(self, serve, keys: Keys, tmp_path: Path):
         chain = make_chain(tmp_path)
         config = settings(tmp_path, keys)
         config["auth"]["certificates"] = {"caller": {"scopes": ["predict"], "models": ["digits"]}}
@@ -240,9 +240,9 @@ class TestCertificates:
         assert channel.unary_unary(PREDICT)(request(), timeout=20)
         assert code_of(lambda: channel.unary_unary(PREDICT)(request(name="secret"), timeout=20)) is DENIED
         assert code_of(lambda: channel.unary_unary("/inferd.v1.ModelService/ListModels")(b"", timeout=20)) is DENIED
-        # The server's own certificate is of the same authority, and nobody here.
+        # The server's own certificate is of the same authority, but its name is no caller.
         others = grpc.ssl_channel_credentials(*(chain[n].read_bytes() for n in ("ca.pem", "server.key", "server.pem")))
-        assert code_of(lambda: server.channel(others).unary_unary(PREDICT)(request(), timeout=20)) is NOBODY
+        assert code_of(lambda: server.channel(others).unary_unary(PREDICT)(request(), timeout=20)) is UNAUTHENTICATED
         by_token = server.channel(others).unary_unary(PREDICT)
         assert by_token(request(name="secret"), metadata=header(f"Bearer {STATIC}"), timeout=20)
 
@@ -261,7 +261,7 @@ class TestAudit:
 
         return found
 
-    def test_what_was_done(self, serve, keys: Keys, tmp_path: Path, lines):
+    def test_every_admin_action_is_in_the_audit_log(self, serve, keys: Keys, tmp_path: Path, lines):
         server = serve(config=guarded_config(tmp_path, keys))
         channel = server.channel()
         metadata = [*header(f"Bearer {STATIC}"), ("x-request-id", "r-1")]
@@ -287,7 +287,7 @@ class TestAudit:
             assert str(line.pop("peer")).startswith(("ipv4:127.0.0.1:", "ipv6:"))
             assert line == {"method": method, "who": "everything", "request_id": "r-1", "outcome": "OK", **what}
 
-    def test_what_failed_and_what_was_refused(self, serve, keys: Keys, tmp_path: Path, lines):
+    def test_failed_and_refused_actions_are_in_the_audit_log(self, serve, keys: Keys, tmp_path: Path, lines):
         server = serve(config=guarded_config(tmp_path, keys))
         call = server.channel().unary_unary(LOAD)
         for name, authorization in (
@@ -308,7 +308,7 @@ class TestAudit:
         ]
         assert STATIC not in str(lines())
 
-    def test_an_upload_is_told_by_the_names_of_what_it_brings(self, serve, keys: Keys, tmp_path: Path, lines):
+    def test_an_upload_is_logged_with_the_names_of_its_files_only(self, serve, keys: Keys, tmp_path: Path, lines):
         server = serve(config=guarded_config(tmp_path, keys))
         asked = oip.RepositoryModelLoadRequest(model_name="digits")
         asked.parameters["config"].string_param = "{}"
@@ -320,8 +320,10 @@ class TestAudit:
         assert set(str(line["parameters"]).split(", ")) == {"config", "file:1/model.onnx"}
         assert "canary" not in str(line)
 
-    def test_a_flood_of_refusals_is_counted(self, serve, keys: Keys, tmp_path: Path, lines, monkeypatch):
-        # On a clock that stands still: what a slow machine takes for the calls lets no further lines through.
+    def test_refusals_over_a_rate_are_counted_instead_of_logged(
+        self, serve, keys: Keys, tmp_path: Path, lines, monkeypatch
+    ):
+        # The clock stands still, so that a slow machine does not let more lines through.
         monkeypatch.setattr(audit, "RateLimit", partial(RateLimit, clock=lambda: 0.0))
         server = serve(config=guarded_config(tmp_path, keys))
         call = server.channel().unary_unary(LOAD)
@@ -329,7 +331,7 @@ class TestAudit:
             refused(lambda: call(b"", timeout=20))
         assert len(lines()) == 50
 
-    def test_without_credentials_the_peer_is_told(self, serve, lines):
+    def test_without_credentials_the_audit_log_has_the_peer(self, serve, lines):
         server = serve()
         load(server, None)()
         refused(load(server, None, via="proxy"))
@@ -339,16 +341,16 @@ class TestAudit:
 
 
 @pytest.mark.parametrize("others", ["Bearer another", f"Bearer {STATIC}"])
-def test_several_credentials_are_none(serve, keys: Keys, tmp_path: Path, others: str):
-    """Who adds them on the way and who judges them would each take another one."""
+def test_several_credentials_are_refused(serve, keys: Keys, tmp_path: Path, others: str):
+    """A proxy that adds one and the server that reads one could each choose another."""
     server = serve(config=guarded_config(tmp_path, keys))
     call = server.channel().unary_unary(PREDICT)
     for both in ((f"Bearer {STATIC}", others), (others, f"Bearer {STATIC}")):
         metadata = [("authorization", value) for value in both]
-        assert code_of(lambda m=metadata: call(request(), metadata=m, timeout=20)) is NOBODY
+        assert code_of(lambda m=metadata: call(request(), metadata=m, timeout=20)) is UNAUTHENTICATED
 
 
-def test_a_file_that_cannot_be_used_is_told_at_start(serve):
+def test_an_unusable_tokens_file_is_an_error_at_start(serve):
     with pytest.raises(ConfigError, match=r"gone\.yaml: expected a readable file"):
         serve(config=ServerConfig.model_validate({"auth": {"tokens_file": "gone.yaml"}}))
 
@@ -363,7 +365,7 @@ def test_no_setting_puts_another_handler_before_a_prediction(keys: Keys, tmp_pat
         assert PREDICT in table.gathered
 
 
-def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys, tmp_path: Path):
+def test_over_the_bound_on_failures_of_an_address_no_new_token_is_verified(serve, keys: Keys, tmp_path: Path):
     config = guarded_config(tmp_path, keys)
     authority = Authority(config.auth, lambda: 0.0)
     manager = WatchedManager()
@@ -379,6 +381,6 @@ def test_past_many_bad_tokens_of_an_address_none_is_looked_at(serve, keys: Keys,
             authority.identify(bad)
     new = header(f"Bearer {keys.token(sub='new')}")
     error = refused(lambda: call(request(), metadata=new, timeout=20))
-    assert error.code() is NOBODY
+    assert error.code() is UNAUTHENTICATED
     assert "too many came" in error.details()
     assert call(request(), metadata=good, timeout=20)

@@ -1,5 +1,5 @@
-"""Callers who say who they are, on the way of every inference call: those who may predict are answered together as
-without credentials; a refused one leaves its neighbours alone."""
+"""Access of inference calls that arrive in one turn: allowed calls share a batch, and a refused call does not affect the
+others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by(token: str | None, call: FakeCall) -> FakeCall:
 
 
 class Guarded:
-    """A server whose callers need tokens; `MAY` is known already, and so is what is asked."""
+    """A server whose callers need tokens. It has seen the token `MAY` and the form of the request before."""
 
     def __init__(self, serve_hot: Callable[..., Server], directory: Path, first: FakeCall, **auth: Any) -> None:
         self.file = write_tokens(
@@ -46,7 +46,7 @@ def guarded(serve_hot, tmp_path: Path):
 
 
 @pytest.mark.parametrize("make", REQUESTS.values(), ids=REQUESTS)
-def test_known_callers_are_answered_together_and_alone(guarded, make: Callable[[float], FakeCall]):
+def test_calls_of_known_callers_share_a_batch(guarded, make: Callable[[float], FakeCall]):
     server = guarded(make(0)).server
     calls = [by(MAY, make(n)) for n in range(3)]
     assert server.hand_over(*calls) == []
@@ -58,32 +58,32 @@ def test_known_callers_are_answered_together_and_alone(guarded, make: Callable[[
     ("token", "code"),
     [
         (None, Code.UNAUTHENTICATED),
-        ("nobody-knows-this-one", Code.UNAUTHENTICATED),
+        ("unknown-token", Code.UNAUTHENTICATED),
         (OTHER, Code.PERMISSION_DENIED),
         (LOOKS, Code.PERMISSION_DENIED),
     ],
     ids=["none", "unknown", "another's model", "another scope"],
 )
 @pytest.mark.parametrize("make", REQUESTS.values(), ids=REQUESTS)
-def test_a_refused_call_leaves_its_group_alone(
+def test_a_refused_call_does_not_affect_its_group(
     guarded, monkeypatch: pytest.MonkeyPatch, token: str | None, code: Code, make: Callable[[float], FakeCall]
 ):
     server = guarded(make(0)).server
     server.model.forget()
-    for _ in range(2):  # the second time the caller is known, too
-        intruder = by(token, make(2))
-        calls = [by(MAY, make(1)), intruder, by(MAY, make(3))]
+    for _ in range(2):  # the second time the token of the refused call is known, too
+        refused = by(token, make(2))
+        calls = [by(MAY, make(1)), refused, by(MAY, make(3))]
         assert server.hand_over(*calls) == []
-        assert intruder.failed[0] is code
+        assert refused.failed[0] is code
         assert (calls[0].message is not None, calls[2].message is not None) == (True, True)
     assert server.model.batches == [2, 2]
-    looks: list[str] = []
+    acquired: list[str] = []
     acquire = server.manager.acquire
-    monkeypatch.setattr(server.manager, "acquire", lambda name, *rest: (looks.append(name), acquire(name, *rest))[1])
+    monkeypatch.setattr(server.manager, "acquire", lambda name, *rest: (acquired.append(name), acquire(name, *rest))[1])
     alone = by(token, make(2))
     assert server.alone(alone)
     assert alone.failed[0] is code
-    assert not looks  # whether there is such a model
+    assert not acquired  # nothing was looked up for the refused call
     assert server.servable.handles == 0
 
 
@@ -94,7 +94,7 @@ def test_nothing_of_a_refused_call_is_decoded(guarded):
     assert call.failed[0] is Code.UNAUTHENTICATED
 
 
-def test_certificates_count_as_tokens_do(guarded):
+def test_calls_with_certificates_share_a_batch(guarded):
     server = guarded(certificates={"worker.test": {"scopes": ["predict"]}}).server
     for _ in range(2):
         calls = [ask(1), ask(2)]
@@ -108,19 +108,19 @@ def test_certificates_count_as_tokens_do(guarded):
     assert stranger.wait().failed[0] is Code.UNAUTHENTICATED
 
 
-def test_without_credentials_where_anybody_may(guarded):
+def test_anonymous_calls_and_calls_with_tokens_share_a_batch(guarded):
     server = guarded(anonymous={"scopes": ["predict"]}).server
     calls = [ask(1), by(MAY, ask(2))]
     assert server.hand_over(*calls) == []
     assert [call.y for call in calls] == [[2], [4]]
     assert server.alone(third := ask(3))
     assert third.y == [6]
-    unknown = by("nobody-knows-this-one", ask(4))
+    unknown = by("unknown-token", ask(4))
     assert server.alone(unknown)
     assert unknown.failed[0] is Code.UNAUTHENTICATED
 
 
-def test_a_token_that_was_taken_back_counts_no_more(guarded):
+def test_a_revoked_token_is_refused(guarded):
     made = guarded()
     server = made.server
     assert server.alone(first := by(MAY, ask(1)))
@@ -132,7 +132,7 @@ def test_a_token_that_was_taken_back_counts_no_more(guarded):
     assert call.wait().failed[0] is Code.UNAUTHENTICATED
 
 
-def test_a_token_that_has_expired_counts_no_more(guarded, monkeypatch: pytest.MonkeyPatch):
+def test_an_expired_token_is_refused(guarded, monkeypatch: pytest.MonkeyPatch):
     made = guarded()
     write_tokens(made.file, {"may": entry(MAY, ["predict"], expires="2199-01-01T00:00:00Z")})
     made.server.rules.authority._reload()
@@ -145,25 +145,25 @@ def test_a_token_that_has_expired_counts_no_more(guarded, monkeypatch: pytest.Mo
     assert late.wait().failed[0] is Code.UNAUTHENTICATED
 
 
-def test_several_authorization_headers_are_none(guarded):
+def test_several_authorization_headers_are_refused(guarded):
     server = guarded().server
     call = FakeCall(ask(1).request, authorization=f"Bearer {MAY}, Bearer {MAY}")
     server.hand_over(call)
     assert call.wait().failed[0] is Code.UNAUTHENTICATED
 
 
-def test_the_bounds_of_clients_are_charged_call_by_call_and_keep_calls_together(serve_hot):
-    """`limits.clients` costs a look-up: what is within the bounds still shares a batch."""
+def test_limits_of_clients_are_charged_call_by_call_within_a_batch(serve_hot):
+    """Calls within the limits share a batch."""
     config = ServerConfig.model_validate({"limits": {"clients": {"rate": 0.001, "burst": 21, "concurrency": 3}}})
     server = serve_hot(config=config)
     server.trust()  # seventeen calls
     calls = [ask(n) for n in range(4)]
     server.hand_over(*calls)
-    assert server.model.batches == [3]  # no more may be under way at once
+    assert server.model.batches == [3]  # the concurrency
     assert [call.message is not None for call in calls] == [True, True, True, False]
     assert calls[3].failed[0] is Code.RESOURCE_EXHAUSTED
     again = ask(5)
-    server.hand_over(again)  # the places have been given back, but the rate is used up
+    server.hand_over(again)  # the leases are released, but the rate is used up
     assert again.failed is not None
     assert "limits.clients.rate" in again.failed[1]
     assert server.servable.handles == 0
