@@ -1,5 +1,4 @@
-"""Access of inference calls that arrive in one turn: allowed calls share a batch, and a refused call does not affect the
-others."""
+"""Access of inference calls that arrive in one turn: allowed calls share a batch, whatever is refused beside them."""
 
 from __future__ import annotations
 
