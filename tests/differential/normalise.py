@@ -5,7 +5,7 @@ FIELDS     fields of protobuf messages and JSON documents that hold times or dur
 HEADERS    headers of HTTP responses
 METADATA   gRPC metadata whose value is an estimate
 SERIES     lines of the metrics page that are not compared
-RUNS       lines that are not compared where the number of runs depends on the speed of the machine
+RUNS       lines, and RUN_FIELDS fields, not compared where the number of runs depends on the speed of the machine
 """
 
 from __future__ import annotations
@@ -62,14 +62,27 @@ SERIES: Final[Sequence[tuple[str, re.Pattern[str]]]] = (
 
 
 RUNS: Final = ("a run that takes unexpectedly long on the event loop is repeated", re.compile(r"inferd_batch_.*"))
+RUN_FIELDS: Final[Mapping[str, str]] = {
+    "inference_count": "rows of runs, repeated ones included",
+    "execution_count": "runs, repeated ones included",
+    "batch_stats": "runs by their rows, repeated ones included",
+}
 
 
 class Normaliser:
     """Applies TEXTS and FIELDS, and replaces the names of one side (its directories and others in `names`)."""
 
-    def __init__(self, names: Mapping[str, str], texts: Sequence[tuple[str, re.Pattern[str], str]] = TEXTS) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        texts: Sequence[tuple[str, re.Pattern[str], str]] = TEXTS,
+        *,
+        runs: bool = True,
+    ) -> None:
+        """`runs`: the number of runs is compared (else RUN_FIELDS are normalised)."""
         self._names = sorted(names.items(), key=lambda item: -len(item[0]))
         self._texts = texts
+        self._fields = FIELDS if runs else {**FIELDS, **RUN_FIELDS}
 
     @property
     def of_names(self) -> Normaliser:
@@ -90,7 +103,9 @@ class Normaliser:
             return self.text(value)
         if isinstance(value, Mapping):
             return {
-                self.text(str(key)): f"<{FIELDS[key]}>" if key in FIELDS and _is_time(each) else self.value(each)
+                self.text(str(key)): (
+                    f"<{self._fields[key]}>" if key in self._fields and _is_set(each) else self.value(each)
+                )
                 for key, each in value.items()
             }
         if isinstance(value, list | tuple):
@@ -98,9 +113,9 @@ class Normaliser:
         return value
 
 
-def _is_time(value: Any) -> bool:
-    # Zero means that it never happened, which is compared.
-    return isinstance(value, int | float | str) and value not in (0, "0")
+def _is_set(value: Any) -> bool:
+    # Zero or nothing means that it never happened, which is compared.
+    return value not in (0, "0", [], {}, None)
 
 
 def metadata(pairs: Sequence[tuple[str, str | bytes]]) -> list[list[str]]:

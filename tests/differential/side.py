@@ -68,7 +68,7 @@ class Side:
             setup.prepare(place)
         self.shared = f"/inferd-differential-{os.getpid()}-{name}"
         names = {str(place): "<place>", self.shared: "<shared>", str(code.python.parent): "<bin>"}
-        self.normaliser = Normaliser(names)
+        self.normaliser = Normaliser(names, runs=setup.counted)
         self.gates = Gates(place / "gate")
         self.log = place / "server.log"
         self._plugin = install_plugin(place / "plugin")

@@ -271,13 +271,15 @@ def play_published(notes: Notes) -> None:
 
 
 def settled(side: Side) -> None:
-    """Waits until no version is loading or unloading."""
+    """Waits until no version is loading or unloading, and no replaced generation has requests left."""
     passing = (native_models.VERSION_STATE_LOADING, native_models.VERSION_STATE_UNLOADING)
 
     def at_rest() -> bool:
         asked = native_models.ListModelsRequest()
         found = side.ask(f"{MODELS}ListModels", asked, native_models.ListModelsResponse)["answer"]["models"]
-        return not any(version["state"] in passing for model in found for version in model.get("versions", ()))
+        versions = [version for model in found for version in model.get("versions", ())]
+        notes = [note for version in versions for note in version.get("notes", ())]
+        return not any(version["state"] in passing for version in versions) and not any("finishes" in n for n in notes)
 
     side.until(at_rest, "every version is at rest")
 
