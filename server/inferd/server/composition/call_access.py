@@ -23,7 +23,7 @@ from inferd.server.composition.admitted_calls import (
 )
 from inferd.server.composition.audit_fields import audit_fields
 from inferd.server.errors import Code, RateLimited, ServingError, Unauthenticated
-from inferd.server.inference.failures import GONE
+from inferd.server.inference.failures import SHUTTING_DOWN
 from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.protocols.common.method import UnaryMethod, WatchMethod
 from inferd.server.transport.calls import StreamCall, StreamHandler, UnaryCall, UnaryHandler
@@ -119,7 +119,7 @@ class CallAccess:
                 rules.authorize_named(caller, rule, request)
                 method.handle(call, request, caller)
 
-            call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
+            call.on_drain(lambda: call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing))
             call.read(boundary.guarded(call, start))
 
         return self.stream(path, handle, boundary, watch=True)

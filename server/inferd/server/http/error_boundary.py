@@ -24,7 +24,7 @@ from inferd.server.http.exchange import BodyBounds, BodyRefused, ClientGone, Htt
 from inferd.server.http.json.text import dumps
 from inferd.server.http.method_call import MethodFailed, RestCall
 from inferd.server.inference.failure_log import FailureLog
-from inferd.server.inference.failures import CUT, Failure, pushback, pushback_of
+from inferd.server.inference.failures import CUT_OFF, Failure, pushback, pushback_of
 from inferd.server.inference.interfaces import Call, Codec, DecodedCall
 from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.service import InferenceService
@@ -93,7 +93,7 @@ class RestErrorBoundary:
         except ClientGone:
             return Response(status_code=499)
         except asyncio.CancelledError:  # raised only when the server stops
-            return self._error_response(self.protocol.status(CUT.code), CUT.text, close=True)
+            return self._error_response(self.protocol.status(CUT_OFF.code), CUT_OFF.text, close=True)
         except MethodFailed as error:
             return self.method_failure(error)
         except Exception as error:

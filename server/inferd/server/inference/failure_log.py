@@ -1,4 +1,4 @@
-"""One log line for each failed request, and no flood: past a rate, lines are counted instead of written."""
+"""One log line for each failed request, up to a maximum rate. Lines past the rate are counted, not written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _MAX_FIELD = 128
 
 
 class Details(TypedDict, total=False):
-    """What is known of a request that has failed. `error`: what was raised; `trace`: see `core.trace`."""
+    """Fields of the log line of a failed request.
+
+    model        name of the model, "" where the request could not be decoded
+    request_id   the id that the client gets, or "" for none
+    peer         the client's address
+    error        the exception behind the failure
+    trace        fields from `inference.trace.trace_fields`
+    """
 
     model: str
     request_id: str
@@ -33,8 +40,8 @@ class Details(TypedDict, total=False):
 
 
 class FailureLog:
-    """Writes failures, at most `lines` for each method and code in `window` seconds; the first line after a pause says
-    how many were left out. Thread-safe; never raises for what a client sent."""
+    """Writes at most `lines` failures for each pair of method and code in `window` seconds. The first line of the next
+    window says how many lines were left out. Thread-safe. No text from a client makes it raise."""
 
     def __init__(
         self,
@@ -49,17 +56,20 @@ class FailureLog:
         self._window = window
         self._clock = clock
         self._lock = Lock()
-        # Method and code come from small fixed sets: this cannot grow at a client's will.
-        self._seen: dict[tuple[str, Code], tuple[float, int, int]] = {}  # lines written, left out
+        # Method and code come from small fixed sets, so clients cannot make this dictionary grow.
+        # The values: start of the window, lines written in it, lines left out.
+        self._windows: dict[tuple[str, Code], tuple[float, int, int]] = {}
 
     def write(self, method: str, failure: Failure, **details: Unpack[Details]) -> None:
-        """A request has failed. The traceback is written for unexpected errors only."""
+        """Writes the line of a failed request, unless the rate is reached. The traceback is written for unexpected
+        errors only."""
         left_out = self.admit(method, failure.code)
         if left_out is not None:
             self.write_admitted(method, failure, left_out, **details)
 
     def write_admitted(self, method: str, failure: Failure, left_out: int, **details: Unpack[Details]) -> None:
-        """The same for a failure that `admit` has let through: for callers to whom the rest is dear."""
+        """Writes the line of a failure for which `admit` returned `left_out`. A caller that wants to gather the details
+        only for lines that are written calls `admit` and this method instead of `write`."""
         error = details.get("error")
         event(
             self._logger,
@@ -77,21 +87,21 @@ class FailureLog:
         )
 
     def admit(self, method: str, code: Code, failures: int = 1) -> int | None:
-        """Counts failures, of which at most one is written. None: leave its line out. Else the number of lines left out
-        before it."""
+        """Counts `failures` of one method and code, for which the caller writes at most one line. Returns None when the
+        caller must not write it, else the number of lines that were left out before it."""
         if not self._logger.isEnabledFor(_LEVELS.get(code, logging.INFO)):
             return None
         key = method, code
         now = self._clock()
         with self._lock:
-            since, written, left_out = self._seen.get(key, (now, 0, 0))
+            since, written, left_out = self._windows.get(key, (now, 0, 0))
             if now - since >= self._window:
-                self._seen[key] = (now, 1, failures - 1)
+                self._windows[key] = (now, 1, failures - 1)
                 return left_out
             if written < self._lines:
-                self._seen[key] = (since, written + 1, left_out + failures - 1)
+                self._windows[key] = (since, written + 1, left_out + failures - 1)
                 return 0
-            self._seen[key] = (since, written, left_out + failures)
+            self._windows[key] = (since, written, left_out + failures)
             return None
 
 
@@ -100,5 +110,5 @@ def _clean(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    # A client must not be able to forge log lines.
+    # Escaped, so that a client cannot forge log lines.
     return text if text.isprintable() else repr(text)[1:-1]

@@ -1,7 +1,8 @@
-"""What a failure looks like on the native API: the one table from errors to status, text and trailing metadata.
+"""The table of the native API from errors to status, text and trailing metadata.
 
-Codes of our own carry gRPC's numbers, so the table has few lines. Every failure says in `inferd-accepted` whether the
-request may have reached the model (a stateful one is retried only on 0); what may be retried says when.
+`errors.Code` has gRPC's numbers, so codes need no translation. Every failure says in the trailing metadata
+`inferd-accepted` whether the request may have reached the model: a client repeats a request to a stateful model only
+where it is 0. A failure that the client may retry says in `grpc-retry-pushback-ms` after how long.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from inferd.wire.tensors import WireError
 PUSHBACK = "grpc-retry-pushback-ms"
 ACCEPTED = "inferd-accepted"
 DEFAULT_PUSHBACK = 0.1  # seconds, for refusals that name none
-_MAX_TEXT = 1024  # the text travels in a header, and clients take 8 KiB of those
-_MAX_ENCODED = 6144
+_MAX_TEXT = 1024  # characters; the text travels in a header, and clients accept 8 KiB of headers
+_MAX_ENCODED = 6144  # bytes, percent-encoded
 _RETRIED = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A status ready to be sent. `unexpected` asks for a traceback in the log; the client never sees one."""
+    """A status ready to be sent. `unexpected`: the log line gets a traceback. The client never sees it."""
 
     code: Code
     text: str
@@ -32,7 +33,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, request_id: str = "") -> Failure:
-    """The status for an exception."""
+    """The status for an exception. `request_id` appears in the text of unexpected errors only."""
     if isinstance(error, ServingError):
         return _failure(error.code, error.message, accepted=error.accepted, retry_after=error.retry_after)
     if isinstance(error, WireError | InvalidInput):
@@ -44,7 +45,8 @@ def failure_of(error: BaseException, request_id: str = "") -> Failure:
 
 
 def refusal(code: Code, text: str, retry_after: float | None = None) -> Failure:
-    """A failure of a request that was not accepted."""
+    """The failure of a request that was not accepted. `retry_after`: seconds; None: the default of a code that clients
+    retry, else nothing."""
     return _failure(code, text, accepted=False, retry_after=retry_after)
 
 
@@ -60,7 +62,7 @@ def _failure(
 
 
 def header_text(text: str) -> str:
-    """Text that fits into gRPC's status message: not too long, and encodable."""
+    """The text, shortened to fit into gRPC's status message, with characters that UTF-8 cannot encode replaced."""
     cut = text[: _MAX_TEXT + 1].encode(errors="replace").decode()
     if len(cut) > _MAX_TEXT:
         cut = f"{cut[: _MAX_TEXT - 1]}…"
@@ -68,41 +70,41 @@ def header_text(text: str) -> str:
 
 
 def _fitting(text: str) -> str:
-    # Every byte outside of ASCII takes three.
+    # gRPC percent-encodes the text: each byte outside ASCII becomes three.
     room = _MAX_ENCODED
-    for place, char in enumerate(text):
+    for position, char in enumerate(text):
         room -= 1 if char.isascii() else 3 * len(char.encode())
         if room < 0:
-            return f"{text[:place]}…"
+            return f"{text[:position]}…"
     return text
 
 
 def pushback(failure: Failure) -> float | None:
-    """The seconds after which a refused request may come again, None where nothing is said."""
+    """The seconds after which the client may repeat a refused request; None: the failure names none."""
     return pushback_of(failure.trailing)
 
 
 def pushback_of(trailing: Sequence[tuple[str, str]]) -> float | None:
-    """The same of trailing metadata."""
+    """As `pushback`, from trailing metadata."""
     return next((int(value) / 1000 for key, value in trailing if key == PUSHBACK), None)
 
 
-GONE = refusal(Code.UNAVAILABLE, "the server is shutting down")
-"""For calls that come while the server drains."""
-LATE = refusal(Code.DEADLINE_EXCEEDED, "the deadline passed before the call was read")
-"""For calls that waited too long to be looked at."""
-CUT = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
+SHUTTING_DOWN = refusal(Code.UNAVAILABLE, "the server is shutting down")
+"""For calls that arrive while the server drains."""
+DEADLINE_PASSED = refusal(Code.DEADLINE_EXCEEDED, "the deadline passed before the call was read")
+"""For calls whose deadline has passed when the transport accepts them."""
+CUT_OFF = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
 """For calls that are still running when the drain's grace is over."""
 NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 """For unary calls whose client sends nothing."""
 
 
 def unknown_method(name: str) -> Failure:
-    """For a call of a method that there is not."""
+    """For a call of a method that does not exist."""
     return Failure(Code.UNIMPLEMENTED, header_text(f"there is no method {name}"), ())
 
 
-def late(seconds: float) -> Failure:
-    """For a call whose request has not come in this time."""
+def not_received(seconds: float) -> Failure:
+    """For a call whose request message did not arrive within `grpc.receive_timeout`."""
     text = f"the request did not come within {seconds:g} s (grpc.receive_timeout)"
     return refusal(Code.DEADLINE_EXCEEDED, text)

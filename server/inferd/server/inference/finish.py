@@ -1,6 +1,6 @@
-"""The end of a request: its answer is encoded, counted and sent, its failure counted, logged and told. Only here.
+"""The end of every inference request: encodes, counts and sends answers; counts, logs and sends failures.
 
-Requests that ran in one batch are answered together: their outputs are encoded in one go and noted in the metrics once.
+Requests that ran in one batch are answered together: one call encodes their outputs, one call counts them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Finish:
-    """The Owner of all requests (`scheduling.request.Owner`). Thread-safe."""
+    """Ends inference requests. Implements `scheduling.request.Owner` for all requests of a server. Thread-safe."""
 
     def __init__(self, metrics: MetricsLike, ids: RequestIds, failures: FailureLog) -> None:
         self._metrics = metrics
@@ -50,7 +50,7 @@ class Finish:
             self._not_encoded(requests, outputs, error, started_at, batch_rows)
             return
         now = monotonic()
-        if len(requests) == 1:  # as below, written out: with one call in flight every function counts
+        if len(requests) == 1:  # as below, without its lists: this is the latency of a server with one call in flight
             if first.claim():
                 call, first.call = first.call, None
                 started = group.started
@@ -61,7 +61,8 @@ class Finish:
                 group.release()
             return
         answered = [pair for pair in zip(requests, messages, strict=True) if pair[0].claim()]
-        shares: list[tuple[RequestGroup, int]] = []  # of one plan, but maybe of several turns
+        # Answered requests by group. The groups have one plan; a batch may hold requests of several turns.
+        shares: list[tuple[RequestGroup, int]] = []
         count = 0
         for request, _ in answered:
             if request.group is not group:
@@ -96,12 +97,12 @@ class Finish:
         started_at: float,
         batch_rows: int,
     ) -> None:
-        """Whose answer it is that cannot be sent shows when each is encoded by itself."""
+        """Encodes the answers of a batch one by one, so that only the requests whose answer cannot be encoded fail."""
         if len(requests) > 1:
             rows = requests[0].route.rows or 1
             for number, request in enumerate(requests):
-                own = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
-                self.answer((request,), own, started_at, batch_rows)
+                part = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
+                self.answer((request,), part, started_at, batch_rows)
             return
         request = requests[0]
         if request.claim():
@@ -115,35 +116,36 @@ class Finish:
         self._fail(request, request.error or ExecutionFailed("the model gave no answer"))
 
     def _fail(self, request: InferenceRequest, error: Exception) -> None:
-        """A request that was started has failed."""
+        """Ends a started request with a failure. The caller has claimed the request."""
         group: RequestGroup = request.group
         codec, started, now = group.codec, group.started, monotonic()
-        ran_at = request.started_at  # 0: it never reached the model
+        ran_at = request.started_at  # 0: the request never reached the model
         queued = (ran_at or now) - started if request.enqueued_at else 0.0
         computed = now - ran_at if ran_at else 0.0
         group.plan.metrics.request(codec.protocol, code_of(error), now - started, queued, computed)
         call, request.call = request.call, None
-        self._tell(codec, ((call, request.request_id),), error, group.template.form)
+        self._send_failure(codec, ((call, request.request_id),), error, group.template.form)
         if request.lease is not None:
             request.lease.release()
         group.release()
 
     def rejected(self, requests: Sequence[InferenceRequest], error: Exception) -> None:
-        """Requests that the scheduler has not taken, all for one reason."""
+        """Ends requests that the scheduler refused, all for one reason."""
         requests = [request for request in requests if request.claim()]
         by_group: dict[RequestGroup, list[InferenceRequest]] = {}
         for request in requests:
             by_group.setdefault(request.group, []).append(request)
-        for group, own in by_group.items():
+        for group, members in by_group.items():
             codec = group.codec
-            group.plan.metrics.refused(codec.protocol, code_of(error), len(own), monotonic() - group.started)
-            told = codec.refused(error, group.template.form)
-            self._tell(codec, [(one.call, one.request_id) for one in own], told, group.template.form)
-            for request in own:
+            group.plan.metrics.refused(codec.protocol, code_of(error), len(members), monotonic() - group.started)
+            worded = codec.refused(error, group.template.form)
+            calls = [(request.call, request.request_id) for request in members]
+            self._send_failure(codec, calls, worded, group.template.form)
+            for request in members:
                 request.call = None
                 if request.lease is not None:
                     request.lease.release()
-            group.release(len(own))
+            group.release(len(members))
 
     def not_started(
         self,
@@ -153,16 +155,17 @@ class Finish:
         form: RequestForm | None,
         seconds: float,
     ) -> None:
-        """Calls for which there is no request: they were not let in, could not be decoded, or name no model that is
-        served."""
-        told = error if form is None else codec.refused(error, form)
+        """Ends calls for which no request was made: access was refused, the message could not be decoded, or it names
+        no model that is served. `form`: None where the message could not be decoded. `seconds`: since they arrived."""
+        worded = error if form is None else codec.refused(error, form)
         code = codec.failure(error, "", "", None).code.name if form is None else code_of(error)
         for _ in calls:
             self._metrics.unknown(codec.protocol, code, seconds)
-        self._tell(codec, calls, told, form)
+        self._send_failure(codec, calls, worded, form)
 
     def unopened(self, group: RequestGroup, now: float) -> None:
-        """The calls of a group that has an error: its model is not served, or does not take such requests."""
+        """Ends the calls of a group that has an error: its model is not served, or its form fails the signature
+        check."""
         codec, form, calls = group.codec, group.template.form, group.failed
         error = group.error
         assert error is not None
@@ -172,18 +175,18 @@ class Finish:
         id_ = group.handle.servable.id
         metrics = self._metrics.model(id_.name, id_.version)
         metrics.refused(codec.protocol, code_of(error), len(calls), now - group.started)
-        self._tell(codec, calls, codec.refused(error, form), form)
+        self._send_failure(codec, calls, codec.refused(error, form), form)
         group.handle.release()
 
-    def _tell(
+    def _send_failure(
         self, codec: Codec, calls: Sequence[tuple[Call, str]], error: Exception, form: RequestForm | None
     ) -> None:
-        """Fails calls of one method for one reason, and logs at most one line for all of them."""
+        """Fails calls of one method for one reason and writes at most one log line for all of them."""
         call, request_id = calls[0]
         shown = request_id or self._ids.request_id(call)
         failure = codec.failure(error, request_id, shown, form)
         left_out = self._failures.admit(call.method, failure.code, len(calls))
-        if left_out is not None:  # in a flood of refusals most lines are left out: then nobody asks who called
+        if left_out is not None:  # None: the line is left out, and its fields need not be gathered
             self._failures.write_admitted(
                 call.method,
                 failure,
@@ -202,7 +205,7 @@ class Finish:
 
 
 def ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """The outputs in this order. Raises ExecutionFailed where one is missing."""
+    """The outputs in the order of `names`. Raises ExecutionFailed where one is missing."""
     try:
         return {name: outputs[name] for name in names}
     except KeyError as error:
@@ -210,10 +213,10 @@ def ordered(outputs: dict[str, Array], names: Sequence[str]) -> dict[str, Array]
 
 
 def unsendable(error: WireError) -> ExecutionFailed:
-    """An answer that cannot travel is the model's failure, not the caller's."""
+    """The error for an output that cannot be encoded: the model has failed, not the caller."""
     return ExecutionFailed(f"the model's answer cannot be sent: {error}")
 
 
 def code_of(error: BaseException) -> str:
-    """The name of an error's code, for the metrics."""
+    """The name of an error's status code, for the metrics."""
     return error.code.name if isinstance(error, ServingError) else "INTERNAL"

@@ -1,4 +1,5 @@
-"""Bounds on what the server holds between receiving a message and replying, over all models and transports."""
+"""Bounds on the calls and bytes that the server holds between receiving a message and replying, over all models and
+transports."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from inferd.server.config.schema import Inflight as InflightConfig
 
 
 class InflightBounds:
-    """Calls and bytes in flight. Thread-safe.
+    """Counts calls and bytes in flight against `inflight.calls` and `inflight.bytes`. Thread-safe.
 
-    A call enters before its message is received and leaves when it is answered; streams are counted apart, because idle
-    ones cost little and must not keep requests out, but their messages enter and leave like calls.
+    A call enters before its message is received and leaves when it is answered. Streams are counted separately: idle
+    streams cost little and must not keep requests out. The messages of a stream enter and leave as calls do.
     """
 
-    __slots__ = ("_calls", "_desk", "_lock", "_max_bytes", "_max_calls", "_nbytes", "_streams")
+    __slots__ = ("_calls", "_lock", "_loop_count", "_max_bytes", "_max_calls", "_nbytes", "_streams")
 
     def __init__(self, config: InflightConfig) -> None:
         self._max_calls = config.calls
@@ -23,22 +24,22 @@ class InflightBounds:
         self._nbytes = 0
         self._streams = 0
         self._lock = Lock()
-        self._desk = Desk(self)
+        self._loop_count = LoopCount(self)
 
     @property
-    def desk(self) -> Desk:
-        """The share of the front end's thread."""
-        return self._desk
+    def loop_count(self) -> LoopCount:
+        """The part of the count that the transport's loop keeps without a lock."""
+        return self._loop_count
 
     @property
     def calls(self) -> int:
-        """Calls between entering and leaving."""
-        return self._calls + self._desk.calls
+        """Calls that have entered and not left."""
+        return self._calls + self._loop_count.calls
 
     @property
     def nbytes(self) -> int:
         """Bytes of their messages."""
-        return self._nbytes + self._desk.nbytes
+        return self._nbytes + self._loop_count.nbytes
 
     @property
     def streams(self) -> int:
@@ -46,7 +47,8 @@ class InflightBounds:
         return self._streams
 
     def enter(self) -> bool:
-        """A call arrives. Gives whether there is room for it; if so, `leave` must follow."""
+        """Counts a call. Returns False, and counts nothing, when a bound is reached. After True, `leave` must
+        follow."""
         with self._lock:
             if self.calls >= self._max_calls or self.nbytes >= self._max_bytes:
                 return False
@@ -54,23 +56,25 @@ class InflightBounds:
             return True
 
     def hold(self, nbytes: int) -> bool:
-        """The message of a call that has entered has come. Gives whether there is room; if not, nothing is held."""
+        """Counts the bytes of the message of a call that has entered. Returns False, and counts nothing, when they do
+        not fit."""
         with self._lock:
             held = self.nbytes
-            # The only message in flight is always taken: what it may be at most is for the transport to say.
+            # A message that is alone in flight always fits: the transport bounds the size of one message.
             if held and held + nbytes > self._max_bytes:
                 return False
             self._nbytes += nbytes
             return True
 
     def leave(self, nbytes: int) -> None:
-        """A call is answered; `nbytes` is what it held."""
+        """Takes an answered call off the count, with the bytes that it held."""
         with self._lock:
             self._calls -= 1
             self._nbytes -= nbytes
 
     def open_stream(self) -> bool:
-        """A stream begins. Gives whether there is room for it; if so, `close_stream` must follow."""
+        """Counts a stream. Returns False, and counts nothing, when the bound is reached. After True, `close_stream`
+        must follow."""
         with self._lock:
             if self._streams >= self._max_calls:
                 return False
@@ -78,41 +82,43 @@ class InflightBounds:
             return True
 
     def close_stream(self) -> None:
-        """A stream has ended."""
+        """Takes a stream that has ended off the count."""
         with self._lock:
             self._streams -= 1
 
     @property
     def full(self) -> str:
-        """What a refused caller is told."""
+        """The text of a refusal."""
         return f"the server is full: inflight.calls is {self._max_calls}, inflight.bytes is {self._max_bytes}"
 
 
-class Desk:
-    """The same for the one thread through which nearly all calls come and go: plain sums, no lock. On that thread only;
-    the others see its numbers. Whoever ends a call takes it and its bytes off them.
+class LoopCount:
+    """The calls of the transport's loop, through which nearly all calls pass: plain sums without a lock.
+
+    The methods are for the loop's thread only; other threads read `calls` and `nbytes`. When a call ends, the loop
+    subtracts the call and its bytes from them directly.
     """
 
-    __slots__ = ("_whole", "calls", "nbytes")
+    __slots__ = ("_bounds", "calls", "nbytes")
 
-    def __init__(self, whole: InflightBounds) -> None:
-        self._whole = whole
+    def __init__(self, bounds: InflightBounds) -> None:
+        self._bounds = bounds
         self.calls = 0
         self.nbytes = 0
 
     def enter(self) -> bool:
         """See InflightBounds."""
-        whole = self._whole
-        if whole._calls + self.calls >= whole._max_calls or whole._nbytes + self.nbytes >= whole._max_bytes:
+        bounds = self._bounds
+        if bounds._calls + self.calls >= bounds._max_calls or bounds._nbytes + self.nbytes >= bounds._max_bytes:
             return False
         self.calls += 1
         return True
 
     def hold(self, nbytes: int) -> bool:
         """See InflightBounds."""
-        whole = self._whole
-        held = whole._nbytes + self.nbytes
-        if held and held + nbytes > whole._max_bytes:
+        bounds = self._bounds
+        held = bounds._nbytes + self.nbytes
+        if held and held + nbytes > bounds._max_bytes:
             return False
         self.nbytes += nbytes
         return True

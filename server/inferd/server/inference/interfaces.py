@@ -1,4 +1,4 @@
-"""What the journey of a request needs of the rooms above it: calls to answer, and codecs that read and write them."""
+"""The types that the request pipeline needs from the layers above it: calls, and codecs that read and write them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from inferd.server.scheduling.request import InferenceRequest
 
 Check = Callable[[ServableId, Signature, Mapping[str, Array], Sequence[str]], None]
-"""Whether inputs and wanted outputs fit a signature. Raises InvalidRequest, in a protocol's words."""
+"""Checks inputs and the names of requested outputs against a signature. Raises InvalidRequest with the protocol's
+text."""
 
 
 class Call(Protocol):
-    """One call of a client: of a unary method, a message of a stream, or an HTTP request. `reply`, `fail` and
-    `on_cancel` are thread-safe; the first answer counts."""
+    """One inference call: a unary gRPC call, one message of a stream, or an HTTP request.
+
+    `reply`, `fail` and `on_cancel` are thread-safe. The first answer (`reply` or `fail`) counts, later ones do nothing.
+    `transport.calls.UnaryCall` describes the attributes.
+    """
 
     @property
     def method(self) -> str: ...
@@ -42,12 +46,13 @@ class Call(Protocol):
 
 @dataclass(slots=True)
 class DecodedCall:
-    """A call that was decoded as a whole.
+    """A request that the full decoder has read.
 
+    inputs       arrays by input name
     nbytes       bytes that the request keeps in memory
     priority     0: the model's default
-    remembered   later messages with this form will be recognised
-    owned        the arrays belong to this request alone and may be written to
+    remembered   the codec keeps the form and will recognise later messages of it
+    owned        no other object refers to the arrays, so they may be written to
     """
 
     call: Call
@@ -61,12 +66,12 @@ class DecodedCall:
 
 
 class Codec(Protocol):
-    """How the messages of one method are read and written. Thread-safe.
+    """Reads and writes the messages of one method. Thread-safe.
 
-    protocol    its name in the metrics
-    templates   what messages of a form ask; None for a form whose messages are each decoded as a whole
-    named       whether the text of a failure names the request
-    bounded     whether `admit` is to be asked
+    protocol    name of the protocol in the metrics
+    templates   the template of each message form; None: messages of this form need the full decoder
+    named       the text of a failure contains the request id
+    bounded     the service must call `admit` for each decoded call
     """
 
     @property
@@ -79,21 +84,22 @@ class Codec(Protocol):
     def templates(self) -> Mapping[MessageForm[Any], RequestTemplate | None]: ...
 
     def match(self, message: bytes) -> MessageLayout[Any] | None:
-        """The layout of a message that repeats an earlier one in all but its data and id; None: it is not known."""
+        """The layout of a message that equals an earlier one in all but its data and id; None: no earlier one is
+        known."""
         ...
 
     def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
-        """Id and priority of a call whose message has a known layout; `priority` is its template's. None: the call must
-        be decoded as a whole."""
+        """Request id and priority of a call whose message has a known layout; `priority` is that of the template. None:
+        the call needs the full decoder."""
         ...
 
     def admit(self, call: Call) -> None:
-        """What a decoded call has to pass here. Raises ServingError."""
+        """The protocol's own checks of a decoded call, such as the bounds of a stream. Raises ServingError."""
         ...
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
-        """Decodes a call as a whole: one request, or several that one servable answers. Raises WireError and
-        ServingError, with the `request_id` where it is known."""
+        """The full decoder: returns one request, or several for one servable. Raises WireError and ServingError; the
+        error's attribute `request_id` is set where the id is known."""
         ...
 
     def check(
@@ -105,19 +111,19 @@ class Codec(Protocol):
     def encode(
         self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]
     ) -> Sequence[Any]:
-        """The answers to requests that ran together; `outputs` hold their rows one after the other. Raises WireError
-        for outputs that cannot travel, ServingError."""
+        """The answers to requests that ran in one batch, in the order of `requests`. `outputs` hold the rows of the
+        requests one after the other. Raises WireError for outputs that cannot be encoded, ServingError."""
         ...
 
     def refused(self, error: Exception, form: RequestForm) -> Exception:
-        """The error of a request that could not be started, in the protocol's words."""
+        """The error of a request that could not be started, with the protocol's text."""
         ...
 
     def failure(self, error: Exception, request_id: str, shown: str, form: RequestForm | None) -> Failure:
-        """The protocol's table from errors to status and text. `request_id` is the request's own, "" for none; `shown`
-        the one that the log has; `form`: None for a call that could not be decoded."""
+        """The protocol's table from errors to status and text. `request_id` is the id in the request, "" for none;
+        `shown` is the id in the log line; `form` is None for a call that could not be decoded."""
         ...
 
     def fail(self, call: Call, failure: Failure, request_id: str, form: RequestForm | None) -> None:
-        """Tells a call its failure; `form`: None where it could not be decoded."""
+        """Answers a call with a failure. `form` is None for a call that could not be decoded."""
         ...

@@ -1,8 +1,9 @@
-"""What is known of a request before its data is looked at.
+"""What the server knows about a request before it reads the tensors' data.
 
-RequestForm       what requests say that differ only in data, id, deadline, priority, timeouts, caller and trace
-RequestTemplate   a form, and the rest that one kind of message says beside its data and id
-Plan              what one servable has found out about one form
+RequestForm       the fields that requests of one form share: all but data, id, deadline, priority, timeouts, caller,
+                  trace
+RequestTemplate   the fields that repeated messages share: a form, the priority and the queue timeout
+Plan              the results of checking one form against one servable
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from inferd.backends.api import Signature
 from inferd.server.lifecycle.interfaces import ModelMetricsLike
 from inferd.server.scheduling.request import Route
 
-KEPT_PLANS = 256  # of one servable
+KEPT_PLANS = 256  # for each servable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestForm:
-    """One object stands for one form: codecs make equal forms once.
+    """Compared by identity: a codec makes one object for all requests of a form.
 
-    method           full path of the method, which says how answers are encoded
+    method           full path of the method; decides how answers are encoded
     model            name of the model
-    version, label   at most one; neither: the newest
-    signature        "": the default one
-    wanted           outputs asked for, None: all
+    version, label   at most one is set; neither: the newest version
+    signature        "": the model's default signature
+    wanted           names of the requested outputs; None: all
     tensors          name, shape and element type of each input, in order
-    options          what the codec needs for the answer
+    options          the codec's own data for encoding the answer
     """
 
     method: str
@@ -43,10 +44,10 @@ class RequestForm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestTemplate:
-    """What all messages of one kind ask.
+    """The fields that all messages with one MessageForm share. Compared by identity.
 
     priority        0: the model's default
-    queue_timeout   seconds that the request may wait, None: until its deadline
+    queue_timeout   seconds that the request may wait in the queue; None: until its deadline
     """
 
     form: RequestForm
@@ -56,11 +57,11 @@ class RequestTemplate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The signature check is passed. Kept with the servable, and gone with it: so are the metrics of a version that is
-    forgotten.
+    """A form that has passed the check against a servable's signature. The servable keeps its plans: when a version is
+    forgotten, its plans and the metrics that they refer to are freed with it.
 
-    names   of the outputs, in the order in which they are answered
-    route   the queue and the bucket; None: the values of the inputs decide about it
+    names   names of the outputs in the order of the answer
+    route   the queue and the bucket; None: they depend on the values of the inputs
     """
 
     signature: Signature

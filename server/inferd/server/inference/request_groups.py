@@ -1,4 +1,4 @@
-"""Requests of one form that came together: they share a handle on their servable and a plan."""
+"""Requests of one form that arrived together: they share a plan and a handle on their servable."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from inferd.server.scheduling.request import InferenceRequest, Route
 
 
 class RequestGroup:
-    """The servable stays loaded until the last request of the group is answered. `release` is thread-safe, the rest is
-    for the thread that makes the group.
+    """The group holds one handle: its servable stays loaded until the group's last request is answered.
 
-    started    monotonic seconds at which the first of the requests came
-    error      why none of them can be started, None: they can
-    handle     None: there is no servable
+    `release` is thread-safe; everything else is for the thread that makes the group.
+
+    started    monotonic seconds at which the first request of the turn arrived
+    error      why no request of the group can be started; None: they can
+    handle     None: no servable was found
     plan, route, priority   set unless there is an error; `priority` is the servable's default
-    pending    requests to this servable, of other groups too, in the order of their arrival
-    failed     calls that share the error, with their ids
-    count      requests that have been added
+    pending    requests to the same servable in the order of their arrival, also those of other groups
+    failed     the calls that get `error`, with their request ids
+    count      requests that were added
     """
 
     __slots__ = (
-        "_left",
+        "_unanswered",
         "codec",
         "count",
         "error",
@@ -53,13 +54,13 @@ class RequestGroup:
         self.count = 0
 
     def hold(self) -> None:
-        """From now on each request that was added holds the handle."""
-        # Removing items from a list is one step of the interpreter: so counting down needs no lock.
-        self._left = [None] * self.count
+        """Called once, when all requests have been added and before any is submitted: counts them for `release`."""
+        # The count is the length of a list, because deleting from a list is atomic and needs no lock.
+        self._unanswered = [None] * self.count
 
     def release(self, requests: int = 1) -> None:
-        """So many requests have been answered. The last one gives back the handle."""
-        left = self._left
-        del left[-requests:]
-        if not left and self.handle is not None:
+        """Counts requests that were answered. The last one releases the handle."""
+        unanswered = self._unanswered
+        del unanswered[-requests:]
+        if not unanswered and self.handle is not None:
             self.handle.release()

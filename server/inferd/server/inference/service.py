@@ -1,11 +1,12 @@
-"""The journey of a request, for every protocol and every transport.
+"""The request pipeline from calls to the schedulers' queues, for every protocol and every transport.
 
-    handle   takes the calls that a transport has brought: access → decode → group by form → acquire → submit
-    start    takes calls that were decoded elsewhere (REST), from `acquire` on
-    finish   the other half: answers and failures (finish.py)
+    handle   starts the calls of one turn of a transport: access → decode → group by form → acquire → submit
+    start    starts calls that were decoded and authorized elsewhere (REST): acquire → submit
 
-A call whose message repeats an earlier one in all but its data and id is recognised by comparison; any other call is
-decoded as a whole and is then treated in the same way, as a group of one.
+`finish.py` is the second half: answers and failures.
+
+The codec recognises a message that equals an earlier one in all but its data and id. Any other message goes through the
+full decoder; the rest of the pipeline then treats it as a group of one request.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class InferenceService:
         finish: Finish,
         codecs: Mapping[str, Codec],
     ) -> None:
-        """`codecs` by full method path. Raises KeyError for a path that has no access rule."""
+        """`codecs`: by full method path. Raises KeyError for a path without an access rule."""
         self._manager = manager
         self._metrics = metrics
         self._rules = rules
@@ -56,9 +57,12 @@ class InferenceService:
         self._codecs = {path: (codec, RULES[path]) for path, codec in codecs.items()}
 
     def handle(self, calls: Sequence[Call], arrived_at: float, caller: Caller | None = None) -> None:
-        """Starts the inferences that calls ask for, and fails those that cannot be started. The calls came together,
-        the first of them at this monotonic time; requests are queued in their order. `caller`: who sent all of them,
-        where the caller was admitted before (streams, REST). Never raises."""
+        """Starts the inference of each call, and fails the calls that cannot be started. Requests are queued in the
+        order of the calls. Never raises.
+
+        arrived_at   monotonic seconds at which the first of the calls arrived
+        caller       the caller of all calls, where it was admitted before (streams, REST); None: each is admitted here
+        """
         codecs, finish, rules = self._codecs, self._finish, self._rules
         admits, authorizes = caller is None and not rules.open, rules.authority is not None
         groups: dict[MessageForm[Any], RequestGroup] = {}
@@ -71,7 +75,7 @@ class InferenceService:
             codec, rule = codecs[call.method]
             try:
                 if admits:
-                    lease = None  # in case that the next line raises
+                    lease = None  # the previous call's; the next line may raise
                     caller, lease = rules.admit(call, rule)
                 message = call.request
                 layout = codec.match(message)
@@ -85,7 +89,7 @@ class InferenceService:
                     layout is None
                     or template is None
                     or described is None
-                    # A BOOL that is neither 0 nor 1: the generated class words the refusal.
+                    # No inputs: a BOOL element is neither 0 nor 1. The full decoder words the refusal.
                     or (layout.form.checked and (inputs := layout.inputs(message)) is None)
                 ):
                     started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
@@ -103,7 +107,7 @@ class InferenceService:
                     if lease is not None:
                         lease.release()
                     continue
-                allowed, allowed_form = caller, form  # not looked up again for the next call of the same caller
+                allowed, allowed_form = caller, form  # the next call of the same caller and form needs no look-up
             group = groups.get(form)
             if group is None:
                 group = groups[form] = RequestGroup(codec, template, arrived_at)
@@ -136,8 +140,8 @@ class InferenceService:
         self._submit(started, pending)
 
     def start(self, decoded: Sequence[DecodedCall], codec: Codec, started: float) -> None:
-        """Starts decoded calls, whose callers were admitted and authorized, all with one servable. Fails those that
-        cannot be started. Never raises."""
+        """Starts decoded calls for one servable, whose callers were admitted and authorized before, and fails the calls
+        that cannot be started. `started`: monotonic seconds at which they arrived. Never raises."""
         pending: dict[SchedulerLike, list[InferenceRequest]] = {}
         self._submit(self._decoded(decoded, codec, started, pending, None, None), pending)
 
@@ -150,7 +154,7 @@ class InferenceService:
         request_id: str,
         started: float,
     ) -> bool:
-        """Whether a decoded call may go on; else it has been told why not."""
+        """Whether a decoded call passes the codec's own checks and the access rules. If not, it has been failed."""
         try:
             if codec.bounded:
                 codec.admit(call)
@@ -170,39 +174,39 @@ class InferenceService:
         caller: Caller | None,
         lease: Lease | None,
     ) -> list[RequestGroup]:
-        """A group for each of these, which are for one servable."""
+        """Makes a group for each of the decoded calls, which are for one servable: it is acquired once."""
         groups: list[RequestGroup] = []
         first = decoded[0]
         if not self._may(first.call, codec, caller, first.template, first.request_id, started):
             if lease is not None:
                 lease.release()
             return groups
-        for each in decoded:
-            template, call = each.template, each.call
+        for decoded_call in decoded:
+            template, call = decoded_call.template, decoded_call.call
             group = RequestGroup(codec, template, started)
             groups.append(group)
             handle = groups[0].handle if len(groups) > 1 and groups[0].error is None else None
-            self._open(group, pending, inputs=each.inputs, handle=handle, remember=each.remembered)
+            self._open(group, pending, inputs=decoded_call.inputs, handle=handle, remember=decoded_call.remembered)
             if group.error is not None:
                 if lease is not None:
                     lease.release()
-                group.failed.append((call, each.request_id))
+                group.failed.append((call, decoded_call.request_id))
                 if group.handle is None:
-                    break  # there is no servable: that is told once
+                    break  # no servable: the call is failed once
                 continue
             timeout = template.queue_timeout
             request = InferenceRequest(
                 self._finish,
                 group.route,
-                each.inputs,
+                decoded_call.inputs,
                 deadline=call.deadline,
                 queue_deadline=None if timeout is None else started + timeout,
-                priority=each.priority or group.priority,
-                nbytes=each.nbytes,
+                priority=decoded_call.priority or group.priority,
+                nbytes=decoded_call.nbytes,
                 call=call,
                 group=group,
-                request_id=each.request_id,
-                owned=each.owned,
+                request_id=decoded_call.request_id,
+                owned=decoded_call.owned,
             )
             request.lease, lease = lease, None
             group.pending.append(request)
@@ -220,8 +224,11 @@ class InferenceService:
         *,
         remember: bool = True,
     ) -> None:
-        """Finds the servable of a group and the plan of its form, or the error that all its calls get. The first
-        request's inputs are given, or lie in `message`; `handle`: of the servable, if it was found before."""
+        """Sets the group's handle and plan, or the error that all its calls get.
+
+        The inputs of the first request are `inputs`, or are read from `message` by its `layout`. `handle`: another
+        group's handle on the same servable, if there is one. `remember`: keep a new plan with the servable.
+        """
         form = group.template.form
         try:
             if handle is None:
@@ -271,7 +278,7 @@ class InferenceService:
     ) -> None:
         finish = self._finish
         for group in groups:
-            group.pending = []  # a group that keeps its requests would keep itself
+            group.pending = []  # its requests refer to the group: this breaks the reference cycle
             if group.error is not None:
                 finish.unopened(group, monotonic())
             else:

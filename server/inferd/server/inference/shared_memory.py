@@ -1,7 +1,7 @@
 """System shared memory: regions that a client on this machine has registered, read and written as files.
 
-A region is never mapped: a client that cuts its file short while the server reads it would kill the server (SIGBUS).
-Reading costs one copy, as receiving a message does.
+The server never maps a region into its memory: a client that truncates the file while the server reads a mapping would
+kill the server (SIGBUS). Reading costs one copy, as receiving a message does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _MAX_REGIONS = 1024
 
 
 class Region:
-    """One registered region. Open as long as somebody holds this. Thread-safe."""
+    """One registered region: `size` bytes from `offset` in the file `key`. The file stays open as long as this object
+    lives. Thread-safe."""
 
     def __init__(self, name: str, key: str, offset: int, size: int, descriptor: int) -> None:
         self.name = name
@@ -36,7 +37,7 @@ class Region:
         finalize(self, os.close, descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Raises InvalidRequest where the file is shorter than it was."""
+        """`size` bytes from `offset` in the region. Raises InvalidRequest where the file has become shorter."""
         data = os.pread(self._descriptor, size, self.offset + offset)
         if len(data) != size:
             raise InvalidRequest(
@@ -45,7 +46,7 @@ class Region:
         return data
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Writes all of `data`."""
+        """Writes all of `data` at `offset` in the region. Raises OSError."""
         done = 0
         while done < len(data):
             done += os.pwrite(self._descriptor, memoryview(data)[done:], self.offset + offset + done)
@@ -53,7 +54,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class RegionPlace:
-    """A part of a region: where an input lies, or where an output goes."""
+    """The part of a region that holds an input, or that receives an output."""
 
     region: Region
     offset: int
@@ -64,8 +65,8 @@ class RegionPlace:
         return self.region.read(self.offset, self.size)
 
     def write(self, output: str, data: bytes | memoryview) -> Parameters:
-        """Writes an output and gives the parameters that say where it is. Raises ExecutionFailed when it does not
-        fit."""
+        """Writes an output. Returns the parameters of the answer that say where it is. Raises ExecutionFailed when it
+        does not fit."""
         if len(data) > self.size:
             raise ExecutionFailed(
                 f"shared memory size specified with the request for output '{output}' ({self.size} bytes) should be at "
@@ -84,8 +85,9 @@ class RegionPlace:
 class Regions:
     """The registered regions. Thread-safe.
 
-    `prefix` is what keys must begin with ("/" for any), None where shared memory is off. `limit` is the most bytes that
-    the inputs of a request may take.
+    prefix      keys must begin with it ("/": any key); None: shared memory is disabled
+    limit       bytes that the inputs of one request may have together
+    directory   where the files of the keys lie
     """
 
     def __init__(self, prefix: str | None, limit: int, directory: str = "/dev/shm") -> None:
@@ -101,7 +103,8 @@ class Regions:
         return self._prefix is not None
 
     def register(self, name: str, key: str, offset: int, size: int) -> None:
-        """Raises InvalidRequest, AlreadyExists, Unsupported."""
+        """Registers `size` bytes from `offset` in the file `key` under a name. Raises InvalidRequest, AlreadyExists,
+        Unsupported."""
         self._check_enabled()
         if not name:
             raise InvalidRequest("expected a name for the shared memory region, got none")
@@ -115,7 +118,8 @@ class Regions:
             self._regions[name] = region
 
     def unregister(self, name: str) -> None:
-        """One region, or all for "". What a request still uses stays open until it is done. Raises Unsupported."""
+        """Removes one region, or all for "". A region that a request still uses stays open until the request ends.
+        Raises Unsupported."""
         self._check_enabled()
         with self._lock:
             if name:
@@ -130,8 +134,8 @@ class Regions:
             return [self._found(name)] if name else list(self._regions.values())
 
     def place(self, what: str, parameters: Parameters) -> RegionPlace | None:
-        """Where the parameters of a tensor say that it lies; None where they say nothing of it. Raises InvalidRequest,
-        NotFound, Unsupported."""
+        """The part of a region that the parameters of a tensor name; None where they name none. `what` names the tensor
+        in error texts. Raises InvalidRequest, NotFound, Unsupported."""
         region = parameters.get(REGION)
         if region is None:
             for key in (SIZE, OFFSET):
@@ -155,7 +159,7 @@ class Regions:
         return RegionPlace(found, offset, size)
 
     def admit(self, size: int) -> None:
-        """Raises InvalidRequest when the inputs of a request are too large together: they are copied."""
+        """Raises InvalidRequest when the inputs of one request, which are copied, have more than the allowed bytes."""
         if size > self._limit:
             raise InvalidRequest(f"expected inputs of at most {self._limit} bytes in shared memory, got {size}")
 
@@ -186,7 +190,7 @@ class Regions:
     def _open(self, name: str, key: str, offset: int, size: int) -> Region:
         path = os.path.join(self._directory, key.removeprefix("/"))
         try:
-            # A pipe would block the server, a link lead out of the directory.
+            # O_NONBLOCK: a FIFO must not block the server. O_NOFOLLOW: a link must not lead out of the directory.
             flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(path, flags)
         except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from inferd.server.errors import Code
-from inferd.server.inference.failures import GONE, failure_of
+from inferd.server.inference.failures import SHUTTING_DOWN, failure_of
 from inferd.server.transport.calls import Metadata
 
 _log = logging.getLogger("inferd.rpc")
@@ -53,4 +53,4 @@ def tell_drained(call: CallbackTarget, fn: Callable[[], None] | None) -> None:
             _log.exception("draining a stream of %s raised", call.method)
         else:
             return
-    call.fail(GONE.code, GONE.text, GONE.trailing)
+    call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing)

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2 as pb
 
 from inferd.server.access.caller import Caller
 from inferd.server.errors import NotFound
-from inferd.server.inference.failures import GONE
+from inferd.server.inference.failures import SHUTTING_DOWN
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import StateChange
 from inferd.server.protocols.common.error_boundary import ErrorBoundary, checked_name
@@ -111,7 +111,7 @@ class Health:
     def _end(self, watcher: _HealthWatcher) -> None:
         self._forget(watcher)
         watcher.update(_NOT_SERVING)
-        watcher.call.fail(GONE.code, GONE.text, GONE.trailing)
+        watcher.call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing)
 
 
 class _HealthWatcher:
@@ -136,4 +136,4 @@ class _HealthWatcher:
                 self.call.send(_REPLIES[status])
                 return
         self._forget(self)
-        self.call.fail(GONE.code, "the watcher reads too slowly", GONE.trailing)
+        self.call.fail(SHUTTING_DOWN.code, "the watcher reads too slowly", SHUTTING_DOWN.trailing)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from inferd.server.access.caller import Caller
-from inferd.server.inference.failures import GONE
+from inferd.server.inference.failures import SHUTTING_DOWN
 from inferd.server.protocols.common.error_boundary import ErrorBoundary, parse
 from inferd.server.transport.calls import StreamCall
 
@@ -35,7 +35,7 @@ class Reflection:
         return dict.fromkeys(METHODS, self._handle)
 
     def _handle(self, call: StreamCall, _caller: Caller) -> None:
-        call.on_drain(lambda: call.fail(GONE.code, GONE.text, GONE.trailing))
+        call.on_drain(lambda: call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing))
         if self._answer is not None:
             self._serve(call, self._answer)
             return

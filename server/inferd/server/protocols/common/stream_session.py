@@ -14,7 +14,7 @@ from time import monotonic
 
 from inferd.server.access.caller import Caller
 from inferd.server.errors import Code, Overloaded
-from inferd.server.inference.failures import GONE, Failure
+from inferd.server.inference.failures import SHUTTING_DOWN, Failure
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.interfaces import Call
 from inferd.server.inference.service import InferenceService
@@ -242,7 +242,7 @@ class StreamSession:
         if last:
             self.call.end()
         elif draining:
-            self.call.fail(GONE.code, GONE.text, GONE.trailing)
+            self.call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing)
 
     def _abandon(self) -> None:
         """Nobody waits for the answers any more."""

@@ -9,7 +9,7 @@ from threading import Lock
 from inferd.server.access.caller import Caller
 from inferd.server.access.grants import Scope
 from inferd.server.errors import Code
-from inferd.server.inference.failures import GONE, refusal
+from inferd.server.inference.failures import SHUTTING_DOWN, refusal
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import StateChange, VersionStatus
 from inferd.server.protocols.common.error_boundary import ErrorBoundary, checked_name
@@ -67,7 +67,7 @@ class _ModelWatcher:
 
     def _drain(self) -> None:
         self._unsubscribe()
-        self._call.fail(GONE.code, GONE.text, GONE.trailing)
+        self._call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing)
 
     def _unsubscribe(self) -> None:
         while self._subscription:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from inferd.server.inference.failures import late
+from inferd.server.inference.failures import not_received
 from inferd.server.transport.completion_queue.call import CompletionQueueCall
 from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall
 
@@ -23,7 +23,7 @@ class ReceiveTimeout:
         self._patience = patience
         self._ended = ended
         self._since: dict[CompletionQueueCall, float] = {}
-        self._failure = late(patience)
+        self._failure = not_received(patience)
 
     def start(self) -> None:
         """Starts the thread."""

@@ -20,7 +20,15 @@ from grpc._cython import cygrpc
 from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
-from inferd.server.inference.failures import CUT, GONE, LATE, NO_MESSAGE, Failure, refusal, unknown_method
+from inferd.server.inference.failures import (
+    CUT_OFF,
+    DEADLINE_PASSED,
+    NO_MESSAGE,
+    SHUTTING_DOWN,
+    Failure,
+    refusal,
+    unknown_method,
+)
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.transport import listen
@@ -78,7 +86,7 @@ class CompletionQueueTransport:
         self._config = config
         self._tls = tls
         self._inflight = inflight
-        self._desk = inflight.desk
+        self._loop_count = inflight.loop_count
         self._cancel_watch = CancelWatch()
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._on_fatal = on_fatal
@@ -145,7 +153,7 @@ class CompletionQueueTransport:
                 left = list(self._calls)
                 _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
                 for call in left:
-                    call.cut(CUT)
+                    call.cut(CUT_OFF)
             if not self._ended.wait(FLUSH):  # what is written by now is written; the core ends the rest
                 with self._lock:
                     if not self._ended.is_set():
@@ -184,7 +192,7 @@ class CompletionQueueTransport:
                 self._ended.set()
 
     def _loop(self) -> None:
-        poll, inline, desk, shut_down = self._queue.poll, self._inline, self._desk, False
+        poll, inline, loop_count, shut_down = self._queue.poll, self._inline, self._loop_count, False
         statuses, cancel_watch = self.statuses, self._cancel_watch
         kept = statuses.kept
         statuses.enter()
@@ -212,7 +220,7 @@ class CompletionQueueTransport:
             event = tag = None  # a reference to a finished call can keep the core spinning
             waiting = self._arrived + inline.asked
             # The only call there is has no company to wait for: that saves a look at the queue.
-            if waiting >= _TURN_AFTER or (waiting and desk.calls == 1):
+            if waiting >= _TURN_AFTER or (waiting and loop_count.calls == 1):
                 self._turn()
             elif kept and statuses.due():
                 statuses.send()
@@ -227,7 +235,7 @@ class CompletionQueueTransport:
         came: list[CompletionQueueUnaryCall] = []
         if self._arrived:
             self._arrived = 0
-            inline.only = self._desk.calls == 1
+            inline.only = self._loop_count.calls == 1
             for handler, arrived in self._gathered:
                 if arrived:
                     calls = arrived[:]
@@ -258,17 +266,17 @@ class CompletionQueueTransport:
         service = self._unary.get(method)
         if service is not None:
             if self._draining and not service.exempt:
-                self._refuse(event, service.method, GONE)
+                self._refuse(event, service.method, SHUTTING_DOWN)
                 return
             deadline: float | None = None
             expires = details.deadline
             if expires < NO_DEADLINE:
                 left = expires - time.time()
                 if left <= 0:  # nobody waits for it: it is not read
-                    self._refuse(event, service.method, LATE)
+                    self._refuse(event, service.method, DEADLINE_PASSED)
                     return
                 deadline = time.monotonic() + left
-            entered = self._desk.enter()
+            entered = self._loop_count.enter()
             if not entered and not service.exempt:
                 self._refuse(event, service.method, self._full)
                 return
@@ -283,7 +291,7 @@ class CompletionQueueTransport:
             return
         name, handler = stream
         if self._draining:
-            self._refuse(event, name, GONE)
+            self._refuse(event, name, SHUTTING_DOWN)
         elif not self._inflight.open_stream():
             self._refuse(event, name, self._full)
         else:
@@ -305,7 +313,7 @@ class CompletionQueueTransport:
             return
         size = len(message)
         if call.entered:
-            if not self._desk.hold(size):
+            if not self._loop_count.hold(size):
                 failure = self._full
                 self._refused(call.method, failure.code)
                 call.fail(failure.code, failure.text, failure.trailing)
@@ -336,9 +344,9 @@ class CompletionQueueTransport:
         if call.entered:
             call.entered = False
             if type(call) is CompletionQueueUnaryCall:
-                desk = self._desk
-                desk.calls -= 1
-                desk.nbytes -= call.held
+                loop_count = self._loop_count
+                loop_count.calls -= 1
+                loop_count.nbytes -= call.held
             else:
                 self._inflight.close_stream()
         self._calls.discard(call)

@@ -21,7 +21,15 @@ import grpc.aio
 from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
-from inferd.server.inference.failures import CUT, GONE, NO_MESSAGE, Failure, late, refusal, unknown_method
+from inferd.server.inference.failures import (
+    CUT_OFF,
+    NO_MESSAGE,
+    SHUTTING_DOWN,
+    Failure,
+    not_received,
+    refusal,
+    unknown_method,
+)
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.callbacks import raised
@@ -144,7 +152,7 @@ class PublicTransport:
         if left:
             _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
             for call in left:
-                call.cut(CUT)
+                call.cut(CUT_OFF)
         await stopped
         return not left
 
@@ -164,7 +172,7 @@ class PublicTransport:
         async def serve(_requests: Any, context: Any) -> bytes:
             if not exempt:
                 if self._draining:
-                    return await self._refuse(method, context, GONE)
+                    return await self._refuse(method, context, SHUTTING_DOWN)
                 if not self._inflight.enter():
                     return await self._refuse(method, context, self._full())
             call = PublicUnaryCall(method, context, self._mailbox, self._loop)
@@ -175,7 +183,7 @@ class PublicTransport:
                     async with asyncio.timeout(patience):
                         message = await context.read()
                 except TimeoutError:
-                    return await self._refuse(method, context, late(patience))
+                    return await self._refuse(method, context, not_received(patience))
                 if message is grpc.aio.EOF:
                     return await self._refuse(method, context, NO_MESSAGE)
                 if not exempt:
@@ -204,7 +212,7 @@ class PublicTransport:
     def _stream(self, method: str, handler: StreamHandler) -> Callable[[Any, Any], Awaitable[None]]:
         async def serve(_requests: Any, context: Any) -> None:
             if self._draining:
-                await self._refuse(method, context, GONE)
+                await self._refuse(method, context, SHUTTING_DOWN)
             if not self._inflight.open_stream():
                 await self._refuse(method, context, self._full())
             call = PublicStreamCall(method, context, self._mailbox)
