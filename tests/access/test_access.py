@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from support.access import STATIC, WatchedManager, guarded_config, header, settings, with_scopes
 from support.client import make_chain
+from support.rest import Rest
 from support.rpc import PREDICT, PREDICT_STREAM, FakeMetrics, Served, refused, request
 from support.security import OTHER_SECRET, Call, Keys, entry, write_tokens
 
@@ -319,6 +320,28 @@ class TestAudit:
         assert (line["who"], line["model"], line["outcome"]) == ("everything", "digits", "PERMISSION_DENIED")
         assert set(str(line["parameters"]).split(", ")) == {"config", "file:1/model.onnx"}
         assert "canary" not in str(line)
+
+    def test_actions_over_rest_are_logged_once_under_the_name_of_their_method(self, keys: Keys, tmp_path: Path, lines):
+        with Rest(manager=WatchedManager(), **settings(tmp_path, keys)) as rest:
+            for model, authorization in (
+                ("digits", f"Bearer {STATIC}"),
+                ("nosuch", f"Bearer {STATIC}"),
+                ("digits", with_scopes(keys, ["metadata"])),
+                ("secret", with_scopes(keys, ["admin"], ["dig*"])),
+                ("digits", "Bearer wrong"),
+            ):
+                path = f"/v2/repository/models/{model}/load"
+                rest.ask("POST", path, {}, authorization=authorization, x_request_id="r-1")
+        found = [(line.get("who"), line["outcome"], line["model"]) for line in lines()]
+        assert found == [
+            ("everything", "OK", "digits"),
+            ("everything", "INTERNAL", "nosuch"),
+            ("jwt:user-1", "PERMISSION_DENIED", "digits"),
+            ("jwt:user-1", "PERMISSION_DENIED", "secret"),
+            (None, "UNAUTHENTICATED", "digits"),
+        ]
+        assert {line["method"] for line in lines()} == {"/inference.GRPCInferenceService/RepositoryModelLoad"}
+        assert {line["request_id"] for line in lines()} == {"r-1"}
 
     def test_refusals_over_a_rate_are_counted_instead_of_logged(
         self, serve, keys: Keys, tmp_path: Path, lines, monkeypatch
