@@ -15,7 +15,7 @@ from inferd.server.config.schema import Server, ServerConfig
 from inferd.server.errors import Code
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
-from inferd.server.transport.calls import MethodTable, UnaryCall, each
+from inferd.server.transport.calls import MethodTable, UnaryCall, for_each_call
 from inferd.server.transport.completion_queue import compatibility as usable
 from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
 from inferd.server.transport.grpc_aio.transport import PublicTransport
@@ -30,7 +30,7 @@ def transport(
 ) -> CompletionQueueTransport:
     config = ServerConfig()
     return CompletionQueueTransport(
-        MethodTable({ECHO: each(handler)}, {}), config, InflightBounds(config.inflight), ANYWHERE, on_fatal
+        MethodTable({ECHO: for_each_call(handler)}, {}), config, InflightBounds(config.inflight), ANYWHERE, on_fatal
     )
 
 
@@ -41,7 +41,7 @@ def echo(call: UnaryCall) -> None:
 def chosen(kind: str) -> object:
     config = ServerConfig(server=Server.model_validate({"transport": kind, "listen": ["127.0.0.1:0"]}))
     return make_transport(
-        MethodTable({ECHO: each(echo)}, {}), config, InflightBounds(config.inflight), on_fatal=lambda: None
+        MethodTable({ECHO: for_each_call(echo)}, {}), config, InflightBounds(config.inflight), on_fatal=lambda: None
     )
 
 
@@ -193,7 +193,7 @@ def test_a_call_whose_deadline_has_passed_before_it_is_looked_at_is_not_read() -
         call.reply(b"done")
 
     config = ServerConfig()
-    table = MethodTable({ECHO: each(handler)}, {}, refused=lambda method, code: refused.append((method, code)))
+    table = MethodTable({ECHO: for_each_call(handler)}, {}, refused=lambda method, code: refused.append((method, code)))
     server = CompletionQueueTransport(table, config, InflightBounds(config.inflight), ANYWHERE, lambda: None)
     (address,) = server.start()
     try:

@@ -15,7 +15,7 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
-from inferd.server.transport.calls import MethodTable, UnaryCall, each
+from inferd.server.transport.calls import MethodTable, UnaryCall, for_each_call
 from inferd.server.transport.completion_queue.statuses import Statuses
 from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
 
@@ -128,7 +128,9 @@ def test_a_flood_that_came_while_the_loop_was_busy_is_refused_to_the_last() -> N
         call.fail(Code.RESOURCE_EXHAUSTED, call.request.decode(), TRAILING)
 
     config = ServerConfig(inflight=InflightConfig(calls=100))
-    table = MethodTable({HOLD: each(hold), FAIL: each(fail)}, {}, refused=lambda _method, code: counted.append(code))
+    table = MethodTable(
+        {HOLD: for_each_call(hold), FAIL: for_each_call(fail)}, {}, refused=lambda _method, code: counted.append(code)
+    )
     inflight = InflightBounds(config.inflight)
     server = CompletionQueueTransport(table, config, inflight, [listen.Address("127.0.0.1:0")], lambda: None)
     (address,) = server.start()

@@ -35,7 +35,7 @@ from inferd.server.protocols.tfs import codec as tfs_codec
 from inferd.server.protocols.tfs import service as tfs
 from inferd.server.protocols.tfs.errors import failure as tfs_failure
 from inferd.server.protocols.tfs.examples import ClassifyCodec, MultiInferenceCodec, RegressCodec
-from inferd.server.transport.calls import MethodTable, UnaryCall, each
+from inferd.server.transport.calls import MethodTable, UnaryCall, for_each_call
 
 _PROTOCOLS = {"/inference.": "oip", "/tensorflow.": "tfs"}
 
@@ -89,7 +89,7 @@ def build_method_table(
     admitted: dict[str, AdmittedUnary] = {path: access.admitted(path, method) for path, method in control.items()}
     return MethodTable(
         unary={
-            **{path: each(access.unary(path, fn, control[path].boundary)) for path, fn in admitted.items()},
+            **{path: for_each_call(access.unary(path, fn, control[path].boundary)) for path, fn in admitted.items()},
             **dict.fromkeys(infers, inference.handle),
         },
         stream={

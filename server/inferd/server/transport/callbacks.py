@@ -1,5 +1,7 @@
-"""What a transport calls: handlers, and what they left with a call to be called later. Whatever those raise ends here:
-services have a wall of their own (`rpc.edge`), this one is for those that forgot.
+"""How a transport handles exceptions from handlers and from the callbacks that they register.
+
+Handlers are expected to catch their own exceptions (`protocols.common.error_boundary`). These functions catch the rest,
+so that no exception reaches the transport's loop.
 """
 
 from __future__ import annotations
@@ -16,23 +18,23 @@ _log = logging.getLogger("inferd.rpc")
 
 
 class CallbackTarget(Protocol):
-    """A UnaryCall or a StreamCall of the seam."""
+    """A UnaryCall or a StreamCall."""
 
     @property
     def method(self) -> str: ...
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None: ...
 
 
-def raised(call: CallbackTarget, error: Exception) -> None:
-    """Fails a call whose handler has raised; does nothing to one that is answered."""
+def fail_raised(call: CallbackTarget, error: Exception) -> None:
+    """Logs the exception of a handler and fails its call with INTERNAL, unless the call is answered."""
     _log.error("the handler of %s raised", call.method, exc_info=error)
     failure = failure_of(error)
     call.fail(failure.code, failure.text, failure.trailing)
 
 
-def tell_cancelled(fns: list[Callable[[], None]], method: str) -> None:
-    """Calls the cancellation callbacks of a call and empties the list. Several threads may come here at once: each
-    function is popped, and so called, by one of them."""
+def run_cancel_callbacks(fns: list[Callable[[], None]], method: str) -> None:
+    """Calls the cancellation callbacks of a call and empties the list. Thread-safe: each function is popped, and so
+    called, by one thread only. Exceptions are logged."""
     while fns:
         try:
             fn = fns.pop()
@@ -44,8 +46,8 @@ def tell_cancelled(fns: list[Callable[[], None]], method: str) -> None:
             _log.exception("a cancellation callback of %s raised", method)
 
 
-def tell_drained(call: CallbackTarget, fn: Callable[[], None] | None) -> None:
-    """Calls what a stream left with `on_drain`; fails the stream where that is nothing, or raises."""
+def run_drain_callback(call: CallbackTarget, fn: Callable[[], None] | None) -> None:
+    """Calls the `on_drain` callback of a stream. Fails the stream where there is none, or where it raises."""
     if fn is not None:
         try:
             fn()

@@ -1,11 +1,12 @@
-"""The seam between gRPC and the services: bytes in, bytes out. No service sees grpcio; no transport sees a message.
+"""The interface between transports and protocols: bytes in, bytes out. Protocols never use grpcio; transports never
+decode a message.
 
-    Transport   accepts connections and calls, looks the method up in a MethodTable, hands the call to its handler
-    UnaryCall   one request, one answer: every unary RPC, hot or not
-    StreamCall  messages both ways: server-streaming RPCs are streams with one request
+    Transport   accepts connections and calls, looks the method up in a MethodTable, passes the call to its handler
+    UnaryCall   a unary RPC: one request, one answer
+    StreamCall  a streaming RPC: messages both ways; a server-streaming RPC is a stream with one request
 
-Handlers run on the transport's own thread and must not block: what takes long is started elsewhere and answers later,
-from any thread.
+Handlers run on the transport's own thread and must not block: long work runs on other threads, and the call may be
+answered from any thread.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Protocol
 from inferd.server.access.caller import Caller
 from inferd.server.errors import Code
 
-# Seconds for which a transport that stops refuses new calls itself, with a status that clients repeat elsewhere. Then
-# its core tells every connection to go and closes the ports, while calls in flight go on: a proxy that does not look
-# into gRPC's statuses finds another server only so. It must be shorter than a client's patience of three attempts.
+# Seconds for which a stopping transport refuses new calls with UNAVAILABLE, which makes clients try another server.
+# Then gRPC sends GOAWAY on every connection and closes the ports, while calls in flight go on: a proxy that ignores
+# gRPC statuses needs this to find another server. Must be shorter than a client's three attempts take.
 REFUSING = 0.1
 FLUSH = 2.0  # seconds that answers already given may take to reach the network
 
@@ -27,14 +28,14 @@ Metadata = Sequence[tuple[str, str]]
 
 
 class UnaryCall(Protocol):
-    """One call. `reply`, `fail` and `on_cancel` are thread-safe; the first of reply / fail counts, later ones and those
-    after a cancel do nothing.
+    """One unary call. `reply`, `fail` and `on_cancel` are thread-safe. The first of `reply` and `fail` counts; later
+    ones do nothing, and neither does anything after a cancel.
 
     method      full path, "/package.Service/Method"
     request     the received message
-    deadline    monotonic seconds, None where the client set none
-    peer        grpc's form: "ipv4:127.0.0.1:5000", "unix:..."
-    cancelled   the client has cancelled, vanished, or its deadline has passed
+    deadline    monotonic seconds; None where the client set none
+    peer        the client's address in gRPC's form: "ipv4:127.0.0.1:5000", "unix:..."
+    cancelled   the client has cancelled or disconnected, or its deadline has passed
     """
 
     @property
@@ -49,16 +50,16 @@ class UnaryCall(Protocol):
     def cancelled(self) -> bool: ...
 
     def metadata(self, key: str) -> str | None:
-        """The value of a metadata key (lower case), None where it is absent."""
+        """The value of a metadata key (lower case); None where the key is absent. Several values are joined by ", "."""
         ...
 
     def certificate(self) -> Sequence[str]:
-        """Common name and alternative names of the client's verified certificate; none without one."""
+        """Common name and alternative names of the client's verified certificate; empty without one."""
         ...
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once when the call is cancelled, or cut off because the server stops; at once if it already is.
-        Not called after an answer."""
+        """Registers `fn`, which is called once when the call is cancelled or cut off because the server stops; at once
+        if that has happened before. It is not called after an answer."""
         ...
 
     def reply(self, message: bytes) -> None: ...
@@ -67,10 +68,10 @@ class UnaryCall(Protocol):
 
 
 class StreamCall(Protocol):
-    """One stream. All methods are thread-safe.
+    """One stream. All methods are thread-safe. Attributes as of UnaryCall.
 
-    Reading is by request: `read(fn)` asks for one message and calls `fn(message)` on the transport's thread, `fn(None)`
-    when the client has sent its last. One read at a time: so a slow handler slows the client and buffers nothing.
+    `read(fn)` asks for one message and calls `fn(message)` on the transport's thread, or `fn(None)` when the client has
+    half-closed. Only one read may be outstanding: a slow handler thus slows the client down, and nothing is buffered.
     """
 
     @property
@@ -91,30 +92,31 @@ class StreamCall(Protocol):
     def read(self, fn: Callable[[bytes | None], None]) -> None: ...
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
-        """Queues a message, in order, and calls `sent` (on any thread, quick, must not raise) once it has been handed
-        to the network. Does nothing after the end or a cancel; then `sent` is never called."""
+        """Queues a message and calls `sent` once gRPC has written it. `sent` runs on any thread, must be quick and must
+        not raise. Messages are sent in the order of the calls. After the end of the stream or a cancel, the message is
+        dropped and `sent` is never called."""
         ...
 
     @property
     def unsent(self) -> int:
-        """Messages queued and not yet written: a producer that can wait should, when this grows."""
+        """Messages queued and not yet written. A producer that can wait should wait while this grows."""
         ...
 
     def on_drain(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once, on the transport's thread, when the server begins to stop; at once if it already does. The
-        last `fn` given counts. The handler then ends the stream as soon as it has sent what it owes; a stream without
-        `on_drain` is failed with UNAVAILABLE right away."""
+        """Registers `fn`, which is called once, on the transport's thread, when the server begins to stop; at once if
+        it is stopping. A later `fn` replaces an earlier one. The handler must then end the stream as soon as it has
+        sent its outstanding answers. A stream without `fn` is failed with UNAVAILABLE at once."""
         ...
 
     def end(self) -> None:
-        """Ends the stream with OK after what is queued has been written."""
+        """Ends the stream with OK after the queued messages have been written."""
         ...
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None: ...
 
 
 def certificate_names(context: Mapping[str | bytes, Sequence[bytes]] | None) -> tuple[str, ...]:
-    """The names in the core's account of how a connection was authenticated: the verified client's certificate."""
+    """The names of the verified client certificate in gRPC's authentication context; empty without a certificate."""
     if not context:
         return ()
     found = {key.decode() if isinstance(key, bytes) else key: values for key, values in context.items()}
@@ -124,13 +126,13 @@ def certificate_names(context: Mapping[str | bytes, Sequence[bytes]] | None) -> 
 
 UnaryHandler = Callable[[UnaryCall], None]
 CallsHandler = Callable[[Sequence[UnaryCall], float], None]
-"""Takes calls that came together, the first of them at this monotonic time. A transport with turns hands over what one
-turn has brought, any other lists of one."""
+"""Handles calls that arrived together, and the monotonic time at which the first of them arrived. The completion-queue
+transport passes the calls of one turn of its loop; the public transport passes lists of one call."""
 StreamHandler = Callable[[StreamCall], None]
 
 
-def each(handler: UnaryHandler) -> CallsHandler:
-    """A handler of lists that hands over call by call."""
+def for_each_call(handler: UnaryHandler) -> CallsHandler:
+    """A handler of lists that passes the calls to `handler` one by one."""
 
     def handle(calls: Sequence[UnaryCall], _arrived_at: float) -> None:
         for call in calls:
@@ -143,12 +145,12 @@ def each(handler: UnaryHandler) -> CallsHandler:
 class MethodTable:
     """Handlers by full method path.
 
-    exempt    methods that are taken even when the bounds on calls and bytes are reached, and while the server drains:
-              health must not fail because the server is busy
-    gathered  methods whose calls wait for the end of a turn, so that those that came together are handed over together,
-              in the order of their arrival; methods with one handler share its list
-    refused   told of every call that the transport itself turned away, before any handler saw it
-    admitted  the unary methods for calls whose caller was admitted before (REST)
+    exempt    methods that are served even when the bounds on calls and bytes are reached, and while the server drains:
+              health checks must not fail because the server is busy
+    gathered  methods whose calls wait for the end of a turn and are then passed to the handler in one list, in order
+              of arrival; methods with the same handler share its list
+    refused   called with method and code for every call that the transport itself refuses, before any handler sees it
+    admitted  handlers of the unary methods for calls whose caller was admitted before (REST)
     """
 
     unary: Mapping[str, CallsHandler]
@@ -160,16 +162,18 @@ class MethodTable:
 
 
 class Transport(Protocol):
-    """A gRPC server. Made with its table, addresses and limits; used once."""
+    """A gRPC server. Started once and stopped once."""
 
     def start(self) -> Sequence[str]:
-        """Binds every address and accepts calls. Gives the bound addresses (a port 0 is filled in). Raises OSError."""
+        """Binds every address and accepts calls. Returns the bound addresses, with the chosen port in place of port 0.
+        Raises OSError."""
         ...
 
     def stop(self, grace: float) -> bool:
-        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest; blocks until done.
+        """Refuses new calls, waits up to `grace` seconds for the calls in flight, cuts off the rest, and blocks until
+        the server has stopped.
 
-        Gives whether everything in flight had finished. Thread-safe; later calls wait for the first.
+        Returns whether all calls in flight finished within `grace`. Thread-safe; later calls wait for the first.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Where the gRPC port listens: addresses and credentials, and why one could not be bound."""
+"""The addresses and credentials of the gRPC port, and the reasons why an address cannot be bound."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ from inferd.server.config.schema import Grpc, Server
 _log = logging.getLogger("inferd.rpc")
 
 TLS: Final = "server.tls"
-_LONGEST_PATH: Final = 107  # of a socket, by Linux
-# A family that the machine knows by name and does not have: localhost is ::1, too.
+_LONGEST_PATH: Final = 107  # bytes in the path of a unix socket on Linux
+# Errors of an address family that the machine resolves but does not have: localhost is also ::1.
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """HOST:PORT or unix:PATH. When one that is not `required` cannot be bound, that is only a warning."""
+    """HOST:PORT or unix:PATH. An address that is not `required` and cannot be bound gives only a warning."""
 
     text: str
     required: bool = True
 
 
 def addresses(config: Server) -> tuple[Address, ...]:
-    """The addresses of a configuration. Of the default ones the first is required; all that were asked for are."""
-    asked = "listen" in config.model_fields_set
-    return tuple(Address(text, required=asked or number == 0) for number, text in enumerate(config.listen))
+    """The addresses of a configuration. Configured addresses are all required; of the default ones only the first."""
+    configured = "listen" in config.model_fields_set
+    return tuple(Address(text, required=configured or number == 0) for number, text in enumerate(config.listen))
 
 
 def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
-    """Channel arguments of the core, the same for every transport. `shared`: other workers of a group listen at the
-    same addresses."""
+    """gRPC's channel arguments, the same for every transport. `shared`: several workers listen at the same
+    addresses."""
     age = config.max_connection_age
     return [
-        # By default two servers share a port silently and each gets half of the calls.
+        # gRPC's default lets two servers share a port silently, and each gets half of the calls.
         ("grpc.so_reuseport", int(shared)),
         *([] if age is None else [("grpc.max_connection_age_ms", round(age * 1000))]),
         ("grpc.max_receive_message_length", config.max_message),
         ("grpc.max_send_message_length", config.max_message),
         ("grpc.max_concurrent_streams", config.max_streams_per_connection),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
-        # Under a flood the core would refuse streams below the limit that it advertised, and drop calls that wait to be
-        # taken at random: callers saw RST_STREAM and CANCELLED. Our own bounds answer with a status instead.
+        # Overload protection refuses streams below the advertised limit and drops waiting calls at random: clients saw
+        # RST_STREAM and CANCELLED. `inflight` answers with a status instead.
         ("grpc.http.overload_protection", 0),
         ("grpc.server.max_pending_requests", 16384),
         ("grpc.server.max_pending_requests_hard_limit", 32768),
         ("grpc.keepalive_time_ms", round(config.keepalive_time * 1000)),
         ("grpc.keepalive_timeout_ms", round(config.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Clients may ping as often as this without being thrown out.
+        # Clients may ping this often without being disconnected.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
         ("grpc.max_metadata_size", config.max_metadata),
         ("grpc.absolute_max_metadata_size", config.max_metadata),
@@ -67,19 +67,19 @@ def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
 
 
 def credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
-    """Server credentials for one address, None for plain text. Each new connection is given the newest certificate."""
+    """Server credentials for one address; None for plain text. Each new connection gets the newest certificate."""
     if tls is None:
         return None
-    given = [tls.material]
+    in_use = [tls.material]
 
     def newest() -> grpc.ServerCertificateConfiguration | None:
-        now = tls.material
-        if now is given[0]:
+        material = tls.material
+        if material is in_use[0]:
             return None
-        given[0] = now
-        return _configuration(now)
+        in_use[0] = material
+        return _configuration(material)
 
-    return grpc.dynamic_ssl_server_credentials(_configuration(given[0]), newest, tls.mutual)
+    return grpc.dynamic_ssl_server_credentials(_configuration(in_use[0]), newest, tls.mutual)
 
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
@@ -93,17 +93,20 @@ def bind(
     *,
     shared: bool = False,
 ) -> list[str]:
-    """Binds every address and gives those that are bound, with their ports. Raises OSError for a required one.
+    """Binds every address and returns the bound ones, with their ports.
 
-    `add` has the server listen at one, and gives the port; 0 or RuntimeError: it could not. `shared`: as of `options`.
+    add      makes the server listen at one address and returns the port; 0 or RuntimeError: it could not
+    shared   see `options`
+
+    Raises OSError when a required address cannot be bound.
     """
     bound = []
     for address in wanted:
         try:
             if not shared:
-                # The core says on standard error, in its own words, what it cannot bind, and is content with one of
-                # the addresses of a name.
-                _proved(bindable(address.text))
+                # Tried first with plain sockets: gRPC writes its own error to stderr, and succeeds when it can bind
+                # only one of the addresses of a name.
+                _check_bindable(bindable(address.text))
             bound.append(_bind_one(address.text, credentials(tls), add))
         except OSError as error:
             if address.required:
@@ -113,11 +116,11 @@ def bind(
 
 
 def _bind_one(
-    text: str, given: grpc.ServerCredentials | None, add: Callable[[str, grpc.ServerCredentials | None], int]
+    text: str, tls: grpc.ServerCredentials | None, add: Callable[[str, grpc.ServerCredentials | None], int]
 ) -> str:
     target = bindable(text)
     try:
-        port = add(target, given)
+        port = add(target, tls)
     except RuntimeError:
         port = 0
     if not port:
@@ -127,7 +130,7 @@ def _bind_one(
 
 def bindable(text: str) -> str:
     """The address to bind: `[::]` becomes `0.0.0.0` on a machine without IPv6. Raises OSError for a unix socket on
-    which somebody answers (the core would silently take it away from them)."""
+    which another server answers: gRPC would silently replace it."""
     if text.startswith("unix:"):
         if _answers(text.removeprefix("unix:")):
             raise OSError(errno.EADDRINUSE, f"cannot listen on {text}: another server answers there")
@@ -138,7 +141,7 @@ def bindable(text: str) -> str:
 
 
 def has_ipv6() -> bool:
-    """Whether sockets of that family can be bound here."""
+    """Whether this machine can bind IPv6 sockets."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind(("::", 0))
@@ -148,7 +151,7 @@ def has_ipv6() -> bool:
 
 
 def why_not(text: str) -> OSError:
-    """The reason for which an address could not be bound; the core only says that it could not."""
+    """The error of an address that could not be bound, with the reason, which gRPC does not report."""
     reason = "it could not be bound"
     number = errno.EADDRNOTAVAIL
     try:
@@ -159,8 +162,8 @@ def why_not(text: str) -> OSError:
     return OSError(number, f"cannot listen on {text}: {reason}")
 
 
-def _proved(text: str) -> None:
-    """Raises OSError, worded for the operator, for an address that cannot be bound now."""
+def _check_bindable(text: str) -> None:
+    """Raises OSError, with a text for the operator, when an address cannot be bound now."""
     try:
         _try(text)
     except OSError:

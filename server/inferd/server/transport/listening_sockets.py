@@ -1,11 +1,12 @@
-"""The listening sockets of a worker's ports: closed before the server stops, which gRPC itself cannot do.
+"""Closes the listening sockets of one worker before its server stops, which gRPC itself cannot do.
 
-gRPC's own shutdown closes them too, and in the same breath refuses every call on the connections that are open. A
-worker that leaves others behind lets its connections go first.
+gRPC's own shutdown closes its listening sockets and, at the same moment, refuses every call on the open connections. A
+worker that stops while others go on must close the sockets first and keep serving its connections.
 
-Each worker has a listening socket of its own on the shared port, and the kernel deals new connections among them. What
-it dealt to one that is closed before it was accepted is reset: the client, which was told that it is connected, fails
-its calls. So a leaver first turns away those who begin to connect, then waits for those who had begun, then closes.
+Each worker has its own listening socket on the shared port, and the kernel distributes new connections among them. A
+connection that was assigned to a socket and not yet accepted is reset when that socket is closed: the client believes
+that it is connected, and its calls fail. So a stopping worker first drops the first segment of new handshakes, then
+waits until the handshakes that have begun are accepted, and then closes the sockets.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 _SO_ATTACH_FILTER = 26  # linux/socket.h; Python has no name for it
-# linux/filter.h, struct sock_filter (code, jump if true, jump if false, operand), run on each segment that comes for
-# the listening socket, from its TCP header on. Byte 13 has the flags, of which 2 is SYN: the first of a handshake.
+# linux/filter.h, struct sock_filter (code, jump if true, jump if false, operand). The filter runs on each segment for
+# the listening socket and sees it from the TCP header on. Byte 13 holds the flags; 2 is SYN, the first of a handshake.
 _NO_SYN = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
@@ -32,23 +33,24 @@ _NO_SYN = b"".join(
     )
 )
 _INSTRUCTION = 8  # bytes
-_HANDSHAKE = 0.25  # seconds: a round trip to a client far away
-_ACCEPTED = 5.0  # seconds at most for the acceptance of those who have connected, which takes an idle server none
-_LOOK = 0.01
-_TCP_INFO_WAITING = 24  # offset of tcpi_unacked in linux/tcp.h, struct tcp_info: of a listener, those not yet accepted
+_HANDSHAKE = 0.25  # seconds: a round trip to a distant client
+_ACCEPTED = 5.0  # seconds at most until the connections are accepted; an idle server accepts at once
+_INTERVAL = 0.01  # seconds between looks
+# Offset of tcpi_unacked in linux/tcp.h, struct tcp_info. For a listening socket: connections not yet accepted.
+_TCP_INFO_WAITING = 24
 
 
 class Listeners:
-    """The sockets of this process that belong to these addresses (HOST:PORT). Thread-safe."""
+    """The sockets of this process on the ports of these addresses (HOST:PORT). Thread-safe. Linux only."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._ports = frozenset(int(address.rpartition(":")[2]) for address in addresses)
 
     def turn_away(self, hurry: threading.Event) -> None:
-        """Lets no handshake begin from now on and returns when those that had begun are accepted, or when `hurry` is
-        set; what is open goes on. Who begins to connect meanwhile hears nothing and tries again after a second, as TCP
-        does: by then the port should be closed, and another's. Without effect where the kernel (or a sandbox that
-        stands for one) has no socket filters."""
+        """Drops new handshakes and returns when the handshakes that had begun are accepted, or when `hurry` is set.
+        Open connections are not affected. A client that begins to connect meanwhile gets no answer, and TCP repeats
+        its SYN after a second: by then this port should be closed, so that the kernel assigns the client to another
+        worker. Has no effect where the kernel or a sandbox has no socket filters."""
         program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
         filtering = struct.pack("HP", len(_NO_SYN) // _INSTRUCTION, ctypes.addressof(program))
         for _, sock in self._listening():
@@ -58,22 +60,22 @@ class Listeners:
                 return
         hurry.wait(_HANDSHAKE)
         until = time.monotonic() + _ACCEPTED
-        while self.waiting() and time.monotonic() < until and not hurry.wait(_LOOK):
+        while self.waiting() and time.monotonic() < until and not hurry.wait(_INTERVAL):
             pass
 
     def waiting(self) -> int:
-        """Connections that clients have made and that have not been accepted."""
+        """The number of connections that clients have made and this process has not accepted."""
         return sum(_waiting(sock) for _, sock in self._listening())
 
     def close(self) -> None:
-        """Takes no new connections from now on; those that are open go on."""
+        """Stops accepting connections. Open connections go on."""
         for descriptor, sock in self._listening():
-            # Its owner will close the number later: until then it stands for a socket on which nothing happens.
+            # gRPC owns the descriptor and will close it later: until then it refers to an unconnected socket.
             with socket.socket(sock.family, socket.SOCK_STREAM) as idle:
                 os.dup2(idle.fileno(), descriptor, inheritable=False)
 
     def connections(self) -> int:
-        """Connections that clients have open."""
+        """The number of open connections of clients."""
         return sum(not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for _, sock in self._found())
 
     def _listening(self) -> Iterator[tuple[int, socket.socket]]:
@@ -82,21 +84,21 @@ class Listeners:
     def _found(self) -> Iterator[tuple[int, socket.socket]]:
         for name in os.listdir("/proc/self/fd"):
             try:
-                # A copy, since the number may be closed and given to another at any time.
+                # A copy, because another thread may close the descriptor, and the kernel reuse it, at any time.
                 copy = os.dup(int(name))
             except OSError:
-                continue  # closed meanwhile
+                continue  # another thread has closed it
             try:
                 sock = socket.socket(fileno=copy)
             except OSError:
                 os.close(copy)
-                continue  # no socket
+                continue  # not a socket
             with sock:
                 try:
-                    here = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in self._ports
+                    matches = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in self._ports
                 except OSError:
                     continue
-                if here:
+                if matches:
                     yield int(name), sock
 
 

@@ -1,4 +1,4 @@
-"""Which transport serves: the completion queue where the installed grpcio is known to carry it, else the public API."""
+"""Chooses the transport: the completion queue where it was tested with the installed grpcio, else the public API."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def make_transport(
     loop: InlineLoop | None = None,
     tls: TlsFiles | None = None,
 ) -> Transport:
-    """The transport that `server.transport` asks for. `auto` falls back with one line in the log, `cq` does not.
+    """The transport for the setting `server.transport`. `auto` falls back to the public API and logs one warning.
 
-    Raises OSError when `cq` is asked for and cannot be had. `on_fatal` is called when the front end itself fails;
-    `loop` takes the batches that are short enough to run on the transport's own thread (completion queue only).
+    on_fatal   called when the transport's own loop fails (completion queue only)
+    loop       runs short batches on the transport's own thread (completion queue only)
+
+    Raises OSError for `cq` where the completion queue cannot be used.
     """
-    asked = config.server.transport
-    if asked != "public":
+    setting = config.server.transport
+    if setting != "public":
         from inferd.server.transport.completion_queue.compatibility import why_not
 
         reason = why_not()
@@ -37,7 +39,7 @@ def make_transport(
             from inferd.server.transport.completion_queue.transport import CompletionQueueTransport
 
             return CompletionQueueTransport(table, config, inflight, on_fatal=on_fatal, loop=loop, tls=tls)
-        if asked == "cq":
+        if setting == "cq":
             raise OSError(f"server.transport is cq, but the completion queue cannot be used: {reason}")
         _log.warning("serving on grpcio's public API, which is slower: %s", reason)
     from inferd.server.transport.grpc_aio.transport import PublicTransport

@@ -1,9 +1,9 @@
-"""What every call on the completion queue has, unary or stream: identity, metadata, the close, cancellation.
+"""The base of unary and streaming calls on the completion queue: identity, metadata, close, cancellation.
 
-Calls are batches of core operations. Every operation object is used once (sharing one between calls is a double free in
-the core). Every batch has a tag, which the loop calls with the finished event. What must happen once (the answer, the
-watch) is guarded by deleting a slot: one step of the interpreter, which fails for everyone but the first, so it needs
-no lock.
+A call consists of batches of core operations. Every operation object is used once: sharing one between calls is a
+double free in the core. Every batch has a tag, which the loop calls with the finished event. The answer and the watch
+must happen once: each is guarded by deleting a slot, which is atomic and fails for every thread but the first, so that
+no lock is needed.
 """
 
 from __future__ import annotations
@@ -16,53 +16,59 @@ from grpc._cython import cygrpc
 
 from inferd.server.errors import Code
 from inferd.server.inference.failures import Failure
-from inferd.server.transport.callbacks import tell_cancelled
+from inferd.server.transport.callbacks import run_cancel_callbacks
 from inferd.server.transport.calls import Metadata, certificate_names
 from inferd.server.transport.completion_queue.statuses import Statuses
 
 NO_FLAGS = 0
-NO_DEADLINE = 1e11  # epoch seconds: the core says infinity with a time in the far future
+NO_DEADLINE = 1e11  # epoch seconds: the core expresses "no deadline" as a time in the far future
 OK = 0
 
 
-class Home(Protocol):
-    """What a call needs of its transport."""
+class CallOwner(Protocol):
+    """The part of the transport that a call uses."""
 
     @property
     def statuses(self) -> Statuses: ...
 
-    def gone(self, call: CompletionQueueCall) -> None:
-        """The call is over: nothing of it is left to be sent."""
+    def ended(self, call: CompletionQueueCall) -> None:
+        """The call has ended: nothing remains to be sent. Called once for each call."""
         ...
 
 
 def monotonic(epoch_seconds: float) -> float | None:
-    """The core's deadline (wall clock) on the monotonic clock; None for none."""
+    """The core's deadline (wall clock) on the monotonic clock; None for no deadline."""
     if epoch_seconds >= NO_DEADLINE:
         return None
     return time.monotonic() + (epoch_seconds - time.time())
 
 
 class CompletionQueueCall:
-    """What unary calls and streams share: identity, metadata, the close, cancellation."""
+    """The base of unary calls and streams: identity, metadata, close, cancellation.
+
+    event     the event that announced the call; metadata and deadline are read from it on demand
+    entered   the transport has counted the call and must take it off the count when it ends
+    held      bytes of the message that the transport has counted
+    """
 
     __slots__ = (
-        "_call", "_cancel_fns", "_home", "_unanswered", "_unwatched", "cancelled", "entered", "event", "held", "method",
+        "_call", "_cancel_fns", "_owner", "_unanswered", "_unwatched", "cancelled", "entered", "event", "held",
+        "method",
     )  # fmt: skip
 
-    def __init__(self, home: Home, event: Any, method: str) -> None:
-        self._home = home
-        self.event = event  # that brought the call: metadata and deadline are read when somebody asks
+    def __init__(self, owner: CallOwner, event: Any, method: str) -> None:
+        self._owner = owner
+        self.event = event
         self._call = event.call
-        self._unanswered = self._unwatched = True  # deleted by the first who answers, or watches
+        self._unanswered = self._unwatched = True  # deleted by the first thread that answers, or watches
         self._cancel_fns: list[Callable[[], None]] = []
         self.method = method
         self.cancelled = False
-        self.entered = False  # what the transport has counted for this call, and takes back when it is gone
+        self.entered = False
         self.held = 0
 
     def watch(self) -> None:
-        """Asks to be told when the client goes away, unless that is asked already. Thread-safe."""
+        """Asks the core to report a cancel or a disconnect of the client. Later calls do nothing. Thread-safe."""
         try:
             del self._unwatched
         except AttributeError:
@@ -76,7 +82,7 @@ class CompletionQueueCall:
         return peer.decode() if isinstance(peer, bytes) else str(peer)
 
     def metadata(self, key: str) -> str | None:
-        """The value of a metadata key (lower case), values with commas between them, None where it is absent."""
+        """See UnaryCall."""
         joined = None
         for found, value in self.event.invocation_metadata:
             if found == key:
@@ -85,38 +91,38 @@ class CompletionQueueCall:
         return joined
 
     def certificate(self) -> Sequence[str]:
-        """Names of the client's verified certificate."""
+        """See UnaryCall."""
         return certificate_names(cygrpc.auth_context(self._call))
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once when the call is cancelled; at once if it already is."""
+        """See UnaryCall."""
         self._cancel_fns.append(fn)
         if self.cancelled:
-            tell_cancelled(self._cancel_fns, self.method)
+            run_cancel_callbacks(self._cancel_fns, self.method)
 
     def _closed(self, event: Any) -> None:
         if event.batch_operations[0].cancelled():
             self.cancelled = True
             self._abandon()
-            tell_cancelled(self._cancel_fns, self.method)
+            run_cancel_callbacks(self._cancel_fns, self.method)
 
     def _abandon(self) -> None:
-        """The client is gone: nothing will be sent."""
+        """The client is gone: ends the call without sending anything."""
         raise AssertionError("each kind of call has its own")
 
     def cut(self, failure: Failure) -> None:
-        """Ends the call because the server stops: whoever works on it is told to drop that."""
-        waiting, self._cancel_fns = self._cancel_fns, []
+        """Ends the call because the server stops, and runs the cancellation callbacks."""
+        callbacks, self._cancel_fns = self._cancel_fns, []
         self.fail(failure.code, failure.text, failure.trailing)
-        self._cancel_fns = waiting
-        tell_cancelled(waiting, self.method)
+        self._cancel_fns = callbacks
+        run_cancel_callbacks(callbacks, self.method)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        """Ends the call with a status."""
+        """See UnaryCall."""
         raise AssertionError("each kind of call has its own")
 
     def _claim(self) -> bool:
-        """Whether the caller may answer: True for exactly one."""
+        """Claims the right to answer. True for exactly one thread."""
         try:
             del self._unanswered
         except AttributeError:

@@ -1,7 +1,8 @@
-"""Calls that wait for their answer and are not watched yet.
+"""Watches the clients of calls that wait long for their answer.
 
-To hear that a client has gone away takes a batch of its own at the core, and an event. Most calls are answered within
-milliseconds, and then it comes with the answer; so only who has waited for PATIENCE is watched.
+Learning that a client has cancelled takes one more batch of core operations, and one more event. Most calls are
+answered within milliseconds, and then the answer's batch receives the close. So only calls that have waited for
+PATIENCE are watched.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ PATIENCE = 0.01  # seconds
 
 
 class CancelWatch:
-    """In the order in which they came. On the loop's thread only."""
+    """The calls that wait for their answer, in the order of their arrival. For the loop's thread only."""
 
     __slots__ = ("_calls",)
 
@@ -24,24 +25,24 @@ class CancelWatch:
         self._calls: deque[tuple[float, CompletionQueueUnaryCall]] = deque()
 
     def add(self, calls: Iterable[CompletionQueueUnaryCall]) -> None:
-        """These wait from now on, unless they have been answered meanwhile."""
+        """Adds calls that were passed to a handler, except those that are answered."""
         now = monotonic()
         self._calls.extend([(now, call) for call in calls if not call.answered])
 
     @property
     def until(self) -> float | None:
-        """When to look at the latest, in epoch seconds; None: there is nothing to look at."""
+        """Epoch seconds at which `look` must be called at the latest; None while no call waits."""
         calls = self._calls
         return time() + calls[0][0] + PATIENCE - monotonic() if calls else None
 
     def look(self) -> None:
-        """Watches who has waited too long, and forgets who has been answered."""
+        """Watches the calls that have waited for PATIENCE, and forgets those and the answered ones."""
         calls = self._calls
-        late = monotonic() - PATIENCE
+        limit = monotonic() - PATIENCE
         while calls:
             since, call = calls[0]
             if not call.answered:
-                if since > late:
+                if since > limit:
                     return
                 call.watch()
             calls.popleft()

@@ -1,7 +1,8 @@
-"""Whether the installed grpcio is one on which the completion-queue transport was tested.
+"""Whether the completion-queue transport works with the installed grpcio.
 
-An upgrade that changes the private binding must show as a line in the log and the public transport serving, never as an
-outage: an unknown minor version is not tried at all, and a known one still has to show its parts and answer one call.
+An upgrade that changes grpcio's private binding must cause a log line and the use of the public transport, never an
+outage. So an untested minor version is not tried at all; a tested one must have all parts of the binding and must
+answer one call over loopback.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from inferd.server.transport import listen
 from inferd.server.transport.calls import MethodTable, UnaryCall
 
 TESTED = ("1.81", "1.85")
-"""Minor versions of grpcio on which the whole protocol and fault suites have passed."""
+"""Minor versions of grpcio with which the protocol and fault tests have passed."""
 
 _PARTS = (
     "CompletionQueue", "Server", "ReceiveCloseOnServerOperation", "ReceiveMessageOperation",
     "SendInitialMetadataOperation", "SendMessageOperation", "SendStatusFromServerOperation",
 )  # fmt: skip
 _ECHO = "/inferd.SelfCheck/Echo"
-_LIMIT = 5.0
+_LIMIT = 5.0  # seconds for the call over loopback
 
 
 def why_not() -> str | None:
-    """None when the completion queue can be used; else the reason, fit for a log line. Takes a few milliseconds."""
+    """None when the completion queue can be used; else the reason, for a log line. Takes a few milliseconds."""
     version = str(grpc.__version__)
     if ".".join(version.split(".")[:2]) not in TESTED:
         return f"grpcio {version} is not one of those tested ({', '.join(f'{minor}.x' for minor in TESTED)})"

@@ -1,8 +1,9 @@
-"""Answers that are a status and nothing else: refusals and failures. The loop's thread keeps them until the end of its
-turn and sends them together.
+"""Answers without a message: refusals and failures. The loop's thread collects them and sends them together at the end
+of its turn.
 
-Sent one by one, each lets its client ask again at once and alone, and the core wakes a thread for every such request:
-that costs more than the refusal. A dozen at a time are followed by a dozen requests, read together.
+When refusals are sent one by one, each client repeats its request at once, and the core wakes a thread for every such
+request: that costs more than the refusal. When a dozen are sent together, the dozen requests that follow are read
+together.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from inferd.server.transport.calls import Metadata
 
 _log = logging.getLogger(__name__)
 _NO_FLAGS = 0
-_MANY = 64  # kept, after which they are sent though more events are ready
-_EVENTS = 256  # handled since the first one was kept, likewise
+_MANY = 64  # statuses after which they are sent although more events are ready
+_EVENTS = 256  # events after the first status, likewise
 
 
 class Statuses:
-    """`kept` are those to be sent, for the loop to see that there are some. `give` is thread-safe, the rest for the
-    loop's thread."""
+    """Collects statuses. `give` is thread-safe; everything else is for the loop's thread.
+
+    kept   the statuses to be sent; the loop sees by it whether there are any
+    """
 
     __slots__ = ("_events", "_thread", "kept")
 
@@ -33,36 +36,40 @@ class Statuses:
         self.kept: list[tuple[Any, Any, int, bytes, Metadata, bool]] = []
 
     def enter(self) -> None:
-        """The calling thread is the loop from now on."""
+        """Makes the calling thread the loop's thread."""
         self._thread = threading.get_ident()
 
     def leave(self) -> None:
-        """There is no loop any more: what is kept is sent, and later ones at once."""
+        """The loop has ended: sends the collected statuses. Later ones are sent at once."""
         self._thread = 0
         self.send()
 
     def give(self, call: Any, tag: Any, code: int, text: bytes, trailing: Metadata, *, close: bool) -> None:
-        """Ends one of the core's calls with a status; `close`: asks for the call's close in the same batch, which has
-        that tag. At once on any thread but the loop's."""
+        """Ends one of the core's calls with a status. On the loop's thread it is sent at the end of the turn, on any
+        other thread at once.
+
+        tag     of the batch that sends the status
+        close   the batch also receives the call's close
+        """
         if threading.get_ident() == self._thread:
             self.kept.append((call, tag, code, text, trailing, close))
         else:
             _send(call, tag, code, text, trailing, close)
 
     def due(self) -> bool:
-        """Whether what is kept should wait no longer. Asked after every event while there is something."""
+        """Whether the collected statuses must be sent now. The loop calls it after every event while there are any."""
         self._events += 1
         return len(self.kept) >= _MANY or self._events >= _EVENTS
 
     def send(self) -> None:
-        """Sends what is kept."""
+        """Sends the collected statuses."""
         self._events = 0
         kept = self.kept[:]
-        self.kept.clear()  # the loop holds on to the list itself
+        self.kept.clear()  # the same list, because the loop has a reference to it
         for status in kept:
             try:
                 _send(*status)
-            except Exception:  # its neighbours are sent all the same
+            except Exception:  # the other statuses are still sent
                 _log.exception("a call could not be ended")
 
 

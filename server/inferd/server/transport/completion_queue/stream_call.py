@@ -1,4 +1,4 @@
-"""Streams on the completion queue: the seam's StreamCall."""
+"""Streams on the completion queue: implements `transport.calls.StreamCall`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from grpc._cython import cygrpc
 
 from inferd.server.errors import Code
 from inferd.server.inference.failures import Failure, header_text
-from inferd.server.transport.callbacks import tell_drained
+from inferd.server.transport.callbacks import run_drain_callback
 from inferd.server.transport.calls import Metadata
-from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home, monotonic
+from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CallOwner, CompletionQueueCall, monotonic
 
 
 class CompletionQueueStreamCall(CompletionQueueCall):
-    """Messages both ways. The core takes one send at a time, so that later ones queue here."""
+    """One stream. The core accepts one send at a time; later messages wait in this object's queue. Thread-safe."""
 
     __slots__ = ("_drain_fn", "_draining", "_end", "_headers_sent", "_lock", "_outbox", "_reader", "_sending")
 
-    def __init__(self, home: Home, event: Any, method: str) -> None:
-        self._lock = RLock()  # a callback that runs under it may send again
+    def __init__(self, owner: CallOwner, event: Any, method: str) -> None:
+        self._lock = RLock()  # `sent` callbacks run under the lock and may call `send`
         self._outbox: deque[tuple[bytes, Callable[[], None] | None]] = deque()
         self._sending = False
         self._headers_sent = False
@@ -31,16 +31,16 @@ class CompletionQueueStreamCall(CompletionQueueCall):
         self._reader: Callable[[bytes | None], None] | None = None
         self._drain_fn: Callable[[], None] | None = None
         self._draining = False
-        super().__init__(home, event, method)
+        super().__init__(owner, event, method)
         self.watch()
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic seconds, None where the client set none."""
+        """Monotonic seconds; None where the client set none."""
         return monotonic(self.event.call_details.deadline)
 
     def read(self, fn: Callable[[bytes | None], None]) -> None:
-        """Asks for one message; `fn` gets it on the transport's thread, or None at the end."""
+        """See StreamCall. Raises RuntimeError while another read is outstanding."""
         with self._lock:
             if self._reader is not None:
                 raise RuntimeError("one read at a time")
@@ -52,12 +52,12 @@ class CompletionQueueStreamCall(CompletionQueueCall):
     def _received(self, event: Any) -> None:
         with self._lock:
             fn, self._reader = self._reader, None
-            over = self.cancelled or self._end is not None
-        if fn is not None and not over:
+            ended = self.cancelled or self._end is not None
+        if fn is not None and not ended:
             fn(event.batch_operations[0].message())
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
-        """Queues a message. Does nothing after the end or a cancel."""
+        """See StreamCall."""
         with self._lock:
             if self._end is None and not self.cancelled:
                 self._outbox.append((message, sent))
@@ -65,19 +65,19 @@ class CompletionQueueStreamCall(CompletionQueueCall):
 
     @property
     def unsent(self) -> int:
-        """Messages queued and not yet handed to the core."""
+        """Messages queued and not yet passed to the core."""
         return len(self._outbox)
 
     def end(self) -> None:
-        """Ends with OK after what is queued."""
+        """See StreamCall."""
         self._finish(OK, "", ())
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        """Ends with a status after what is queued."""
+        """Ends the stream with a status after the queued messages have been written."""
         self._finish(code.value, header_text(text), trailing)
 
     def on_drain(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once when the server begins to stop; at once if it already does."""
+        """See StreamCall."""
         with self._lock:
             if not self._draining:
                 self._drain_fn = fn
@@ -85,17 +85,17 @@ class CompletionQueueStreamCall(CompletionQueueCall):
         fn()
 
     def cut(self, failure: Failure) -> None:
-        """The same, what is queued left unsent."""
+        """As `CompletionQueueCall.cut`; queued messages are dropped."""
         with self._lock:
             self._outbox.clear()
         super().cut(failure)
 
     def drain(self) -> None:
-        """The server begins to stop. On the transport's thread."""
+        """Runs the drain callback: the server begins to stop."""
         with self._lock:
             self._draining = True
             fn, self._drain_fn = self._drain_fn, None
-        tell_drained(self, fn)
+        run_drain_callback(self, fn)
 
     def _finish(self, code: int, text: str, trailing: Metadata) -> None:
         with self._lock:
@@ -105,7 +105,7 @@ class CompletionQueueStreamCall(CompletionQueueCall):
                 self._pump()
 
     def _pump(self) -> None:
-        # Holds the lock: hands the next thing to the core unless it is busy with one.
+        # Passes the next message, or the end, to the core unless a send is outstanding. The caller holds the lock.
         if self._sending:
             return
         operations: list[Any] = []
@@ -128,20 +128,20 @@ class CompletionQueueStreamCall(CompletionQueueCall):
     def _wrote(self, sent: Callable[[], None] | None, _event: Any) -> None:
         with self._lock:
             self._sending = False
-            gone = self.cancelled and self._claim()
+            ended = self.cancelled and self._claim()
             if not self.cancelled:
                 self._pump()
                 if sent is not None:
                     sent()
-        if gone:
-            self._home.gone(self)
+        if ended:
+            self._owner.ended(self)
 
     def _ended(self, _event: Any) -> None:
-        self._home.gone(self)
+        self._owner.ended(self)
 
     def _abandon(self) -> None:
         with self._lock:
             self._outbox.clear()
-            gone = not self._sending and self._claim()
-        if gone:
-            self._home.gone(self)
+            ended = not self._sending and self._claim()
+        if ended:
+            self._owner.ended(self)

@@ -1,8 +1,8 @@
-"""The Transport on the completion queue: one thread polls the core and calls each event's tag.
+"""The Transport on the completion queue: one thread polls the core and handles each event by its tag.
 
-Nothing of grpcio's own server runs here: unary calls and streams alike are batches of core operations, so that there
-is one table of accepted calls, one stage and one way to stop. Events that are ready are all handled before the
-thread waits again.
+grpcio's own server is not used: unary calls and streams are batches of core operations, kept in one set of open calls
+and ended in one way. A turn of the loop ends when no event is ready, or when enough calls have arrived: then the
+arrived calls are passed to their handlers, and short batches run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from inferd.server.inference.failures import (
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.transport import listen
-from inferd.server.transport.callbacks import raised
+from inferd.server.transport.callbacks import fail_raised
 from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable
 from inferd.server.transport.completion_queue.call import NO_DEADLINE, CompletionQueueCall
 from inferd.server.transport.completion_queue.cancel_watch import CancelWatch
@@ -42,10 +42,10 @@ from inferd.server.transport.completion_queue.stream_call import CompletionQueue
 from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall, services
 
 _log = logging.getLogger(__name__)
-_ARMED = 128  # calls that the core may match without asking us first
-_TURN_AFTER = 64  # deferred requests after which batches run even when more events are ready
-_PIECE = 2**16  # bytes of a message that count as one more request of these: what is large is still warm when it runs
-_HEAVIEST = 8
+_ARMED = 128  # calls that the core may accept before the loop asks for more
+_TURN_AFTER = 64  # weight of arrived calls at which a turn ends although more events are ready
+_PIECE = 2**16  # bytes that add 1 to a call's weight: large messages run while they are in the processor's cache
+_HEAVIEST = 8  # the largest weight of a call
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
 _NEW_CALL = object()
@@ -53,14 +53,17 @@ _SHUT_DOWN = object()
 
 
 def _ignore(_event: Any) -> None:
-    """The tag of a batch whose end nobody waits for."""
+    """The tag of a batch whose completion needs no handling."""
 
 
 class CompletionQueueTransport:
-    """A gRPC server. Used once: start, then stop. Thread-safe.
+    """A gRPC server. Started once and stopped once. Thread-safe.
 
-    `on_fatal` is called when the loop itself has failed: every open call has then been failed, and the process
-    should end. `tls` are the files of `server.tls` where somebody follows them; else they are read once.
+    addresses   the default: those of `config`
+    on_fatal    called when the loop has failed with an exception: every open call has been failed, and the process
+                should end
+    loop        runs short batches at the end of a turn
+    tls         the files of `server.tls`, reloaded when they change; None: they are read once
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class CompletionQueueTransport:
     ) -> None:
         self._unary = services(table)
         gathered = [service for service in self._unary.values() if service.gathered]
-        # Calls that wait for the end of the turn, with the handler that gets them; their weight, and since when.
+        # The lists of calls that wait for the end of the turn, with their handlers. `_arrived`: weight of all these
+        # calls; `_arrived_at`: when the first of them arrived.
         self._gathered = [
             (handler, calls) for handler, calls in {id(s.arrived): (s.handle, s.arrived) for s in gathered}.values()
         ]
@@ -109,7 +113,7 @@ class CompletionQueueTransport:
         return len(self._calls)
 
     def start(self) -> Sequence[str]:
-        """Binds every address and accepts calls. Gives the bound addresses. Raises OSError."""
+        """See Transport."""
         if self._thread is not None:
             raise RuntimeError("a transport is started once")
         self._queue = cygrpc.CompletionQueue()
@@ -132,8 +136,7 @@ class CompletionQueueTransport:
         return int(self._server.add_http2_port(*args))
 
     def stop(self, grace: float) -> bool:
-        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest. Gives whether all had
-        finished. Later calls wait for the first."""
+        """See Transport."""
         if self._thread is None:
             return True
         with self._lock:
@@ -144,17 +147,17 @@ class CompletionQueueTransport:
             for call in list(self._calls):
                 if isinstance(call, CompletionQueueStreamCall):
                     call.drain()
-            # New calls are still taken from the core, to be refused with a status of our own.
+            # The loop still accepts new calls, to refuse them with UNAVAILABLE.
             self._ended.wait(REFUSING)
             self._server.shutdown(self._queue, _SHUT_DOWN)
             self._shut.set()
             self._drained = self._wait_for_calls(until)
             if not self._drained:
-                left = list(self._calls)
-                _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
-                for call in left:
+                unfinished = list(self._calls)
+                _log.warning("%d calls had not finished after %g s and are cut off", len(unfinished), grace)
+                for call in unfinished:
                     call.cut(CUT_OFF)
-            if not self._ended.wait(FLUSH):  # what is written by now is written; the core ends the rest
+            if not self._ended.wait(FLUSH):  # answers that are not written by now are cancelled
                 with self._lock:
                     if not self._ended.is_set():
                         self._server.cancel_all_calls()
@@ -185,7 +188,8 @@ class CompletionQueueTransport:
             self._ended.set()
             self._on_fatal()
         else:
-            # The tag may come before the core's own shutdown call has returned: destroyed under it, it crashes.
+            # The shutdown event may arrive before the core's shutdown call has returned, and destroying the server
+            # during that call crashes.
             self._shut.wait()
             with self._lock:
                 self._server.destroy()
@@ -198,14 +202,14 @@ class CompletionQueueTransport:
         statuses.enter()
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
-            # With calls waiting for their turn, only what is ready is taken; else the thread sleeps.
+            # While calls wait for the end of the turn, the loop takes only events that are ready; else it sleeps.
             event = poll(0 if self._arrived or inline.asked or kept else cancel_watch.until)
             tag = event.tag
             if type(tag) is CompletionQueueUnaryCall:
                 if tag.waits:
                     self._received(tag, event.batch_operations[0].message())
                 else:
-                    self.gone(tag)
+                    self.ended(tag)
             elif tag is _NEW_CALL:
                 if event.success:
                     self._accept(event)
@@ -217,9 +221,9 @@ class CompletionQueueTransport:
                 tag(event)
             elif event.completion_type == _TIMEOUT:
                 self._turn()
-            event = tag = None  # a reference to a finished call can keep the core spinning
+            event = tag = None  # a reference to a finished call can make the core spin
             waiting = self._arrived + inline.asked
-            # The only call there is has no company to wait for: that saves a look at the queue.
+            # A call that is alone in flight runs at once: that saves a poll.
             if waiting >= _TURN_AFTER or (waiting and loop_count.calls == 1):
                 self._turn()
             elif kept and statuses.due():
@@ -229,10 +233,10 @@ class CompletionQueueTransport:
         statuses.leave()
 
     def _turn(self) -> None:
-        """Hands over the calls that have arrived and runs what the loop may run; watches the calls that wait for
-        long."""
+        """Passes the arrived calls to their handlers, runs the batches that may run on the loop, watches calls that
+        wait long, and sends the collected statuses."""
         inline = self._inline
-        came: list[CompletionQueueUnaryCall] = []
+        handled: list[CompletionQueueUnaryCall] = []
         if self._arrived:
             self._arrived = 0
             inline.only = self._loop_count.calls == 1
@@ -244,22 +248,22 @@ class CompletionQueueTransport:
                         handler(calls, self._arrived_at)
                     except Exception as error:
                         for call in calls:
-                            raised(call, error)
-                    came += calls
+                            fail_raised(call, error)
+                    handled += calls
         if inline.asked:
             inline.turn()
         inline.only = False
-        if came:
-            self._cancel_watch.add(came)
+        if handled:
+            self._cancel_watch.add(handled)
         self._cancel_watch.look()
         if self.statuses.kept:
             self.statuses.send()
 
     def _accept(self, event: Any) -> None:
-        """A call has come: the next one may take its place at the core."""
+        """Accepts or refuses a new call, and lets the core accept one more."""
         try:
             self._server.request_call(self._queue, self._queue, _NEW_CALL)
-        except ValueError:  # shut down meanwhile
+        except ValueError:  # the server was shut down
             self._armed -= 1
         details = event.call_details
         method = details.method
@@ -271,11 +275,11 @@ class CompletionQueueTransport:
             deadline: float | None = None
             expires = details.deadline
             if expires < NO_DEADLINE:
-                left = expires - time.time()
-                if left <= 0:  # nobody waits for it: it is not read
+                remaining = expires - time.time()
+                if remaining <= 0:  # the client no longer waits, so the message is not read
                     self._refuse(event, service.method, DEADLINE_PASSED)
                     return
-                deadline = time.monotonic() + left
+                deadline = time.monotonic() + remaining
             entered = self._loop_count.enter()
             if not entered and not service.exempt:
                 self._refuse(event, service.method, self._full)
@@ -301,14 +305,14 @@ class CompletionQueueTransport:
             self._guarded(handler, opened)
 
     def _refuse(self, event: Any, method: str, failure: Failure) -> None:
-        """Answers a call whose message was never read."""
+        """Refuses a call without reading its message."""
         self._refused(method, failure.code)
         self.statuses.give(event.call, _ignore, failure.code.value, failure.text.encode(), failure.trailing, close=True)
 
     def _received(self, call: CompletionQueueUnaryCall, message: bytes | None) -> None:
-        """The request of a unary call has come, or what came instead."""
+        """Handles the message of a unary call. None: the client half-closed or cancelled without one."""
         call.waits = False
-        if message is None:  # half-closed or gone without a message, or cut off
+        if message is None:
             call.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
             return
         size = len(message)
@@ -330,17 +334,17 @@ class CompletionQueueTransport:
         try:
             service.handle((call,), time.monotonic())
         except Exception as error:
-            raised(call, error)
+            fail_raised(call, error)
         self._cancel_watch.add((call,))
 
     def _guarded(self, handler: Callable[[Any], None], call: CompletionQueueCall) -> None:
         try:
             handler(call)
         except Exception as error:
-            raised(call, error)
+            fail_raised(call, error)
 
-    def gone(self, call: CompletionQueueCall) -> None:
-        """A call is over."""
+    def ended(self, call: CompletionQueueCall) -> None:
+        """See CallOwner."""
         if call.entered:
             call.entered = False
             if type(call) is CompletionQueueUnaryCall:

@@ -1,7 +1,6 @@
-"""Unary calls on the completion queue: the seam's UnaryCall, and the methods that answer them.
+"""Unary calls on the completion queue: implements `transport.calls.UnaryCall`, and the table of unary methods.
 
-The two batches that every unary call has are tagged with the call itself, so that the loop knows them without a bound
-method for each.
+The two batches of a unary call have the call itself as their tag, which avoids a bound method for each of them.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from grpc._cython import cygrpc
 from inferd.server.errors import Code
 from inferd.server.inference.failures import header_text
 from inferd.server.transport.calls import CallsHandler, Metadata, MethodTable
-from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CompletionQueueCall, Home
+from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CallOwner, CompletionQueueCall
 
 
 class Service:
-    """A unary method as the transport serves it.
+    """A unary method and its handler.
 
-    handle     takes calls whose requests are there
-    gathered   its calls wait for the end of the turn, in `arrived`, with those of all methods that have this handler
-    exempt     taken even when the bounds are reached, and while the server drains
+    handle     handles calls whose request messages have arrived
+    gathered   calls wait for the end of the turn in `arrived`, a list that all methods with this handler share
+    exempt     served even when the bounds are reached, and while the server drains
     """
 
     __slots__ = ("arrived", "exempt", "gathered", "handle", "method")
@@ -43,7 +42,7 @@ class Service:
 
 
 def services(table: MethodTable) -> dict[bytes, Service]:
-    """The unary methods of a table, by path as the core gives it."""
+    """The unary methods of a table, by path in bytes, as the core reports it."""
     arrived: dict[CallsHandler, list[CompletionQueueUnaryCall]] = {}
     return {
         method.encode(): Service(
@@ -58,23 +57,23 @@ def services(table: MethodTable) -> dict[bytes, Service]:
 
 
 class CompletionQueueUnaryCall(CompletionQueueCall):
-    """One request, one answer. The transport fills it in, asks for the request and hears of both batches' ends: the
-    call is their tag, and `waits` says which one it is.
+    """One unary call. Its tag arrives at the loop twice, when the message is received and when the answer is sent;
+    `waits` tells the two events apart.
 
-    A call that is answered at once asks for its close together with its answer: one batch and one event less. One that
-    has to wait for its answer is watched meanwhile.
+    A call that is answered soon receives its close in the same batch as it sends its answer, which saves a batch and an
+    event. A call that waits long for its answer is watched (`cancel_watch`).
 
-    deadline    monotonic seconds at which the client stops waiting, None: never
-    service     who answers it
-    request     the message, b"" until it is there
-    waits       for its message
+    deadline    monotonic seconds at which the client stops waiting; None: never
+    service     the method and its handler
+    request     the message, b"" until it arrives
+    waits       the message has not arrived
     """
 
     __slots__ = ("deadline", "request", "service", "waits")
 
-    def __init__(self, home: Home, event: Any, service: Service, deadline: float | None) -> None:
-        # As CompletionQueueCall's own, written out, and the first batch begun: this is made for every request.
-        self._home = home
+    def __init__(self, owner: CallOwner, event: Any, service: Service, deadline: float | None) -> None:
+        # Repeats CompletionQueueCall.__init__, because a call of it costs time on every request. Starts to receive.
+        self._owner = owner
         self.event = event
         self._call = call = event.call
         self._unanswered = self._unwatched = self.waits = True
@@ -89,8 +88,8 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
         call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self)
 
     def reply(self, message: bytes) -> None:
-        """Answers with OK. Thread-safe; the first answer counts."""
-        try:  # as `_claim` and `_send`, written out: most calls end here
+        """See UnaryCall."""
+        try:  # repeats `_claim`, because a call of it costs time on every request
             del self._unanswered
         except AttributeError:
             return
@@ -115,32 +114,32 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
         self._call.start_server_batch(operations, self)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        """Answers with an error. Thread-safe; the first answer counts."""
+        """See UnaryCall."""
         if not self._claim():
             return
         self._cancel_fns.clear()
         try:
             del self._unwatched
             close = True
-        except AttributeError:  # it is watched already
+        except AttributeError:  # the call is watched, so the close is received by another batch
             close = False
-        # While it waits for its message, the call is the tag of that.
+        # While the message is outstanding, the call itself is the tag of the batch that receives it.
         tag = self._sent if self.waits else self
-        self._home.statuses.give(self._call, tag, code.value, header_text(text).encode(), tuple(trailing), close=close)
+        self._owner.statuses.give(self._call, tag, code.value, header_text(text).encode(), tuple(trailing), close=close)
 
     def _sent(self, _event: Any) -> None:
-        self._home.gone(self)
+        self._owner.ended(self)
 
     @property
-    def unheard(self) -> bool:
-        """Whether the request has not come, and nobody has answered without it."""
+    def awaits_message(self) -> bool:
+        """Whether the message has not arrived and the call is not answered."""
         return self.waits and not self.answered
 
     @property
     def answered(self) -> bool:
-        """Whether somebody has answered, or nobody needs to any more."""
+        """Whether the call is answered, or needs no answer because it was cancelled."""
         return not hasattr(self, "_unanswered")
 
     def _abandon(self) -> None:
         if self._claim():
-            self._home.gone(self)
+            self._owner.ended(self)

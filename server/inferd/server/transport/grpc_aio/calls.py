@@ -1,7 +1,7 @@
-"""Calls on grpcio's public asyncio API: the seam's UnaryCall and StreamCall.
+"""Calls on grpcio's public asyncio API: implements `transport.calls.UnaryCall` and `StreamCall`.
 
-Everything of asyncio happens on the transport's loop; what other threads say (reply, fail, send) is posted to it. What
-may happen only once is guarded by popping from a list of one: atomic without a lock.
+All asyncio work happens on the transport's loop; `reply`, `fail` and `send` from other threads are posted to it. The
+answer must happen once: it is guarded by popping from a list of one item, which is atomic and needs no lock.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import grpc
 
 from inferd.server.errors import Code
 from inferd.server.inference.failures import Failure
-from inferd.server.transport.callbacks import tell_cancelled, tell_drained
+from inferd.server.transport.callbacks import run_cancel_callbacks, run_drain_callback
 from inferd.server.transport.calls import Metadata, certificate_names
 
 STATUS = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
 
 
 class InboundMessages:
-    """Runs functions on the loop's thread, woken once for many. Thread-safe."""
+    """Runs functions on the loop's thread; one wake-up may serve several functions. Thread-safe."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -34,33 +34,33 @@ class InboundMessages:
         self._awake = False
 
     def post(self, fn: Callable[[Any], None], argument: Any) -> None:
-        """Calls `fn(argument)` on the loop's thread: now, when this is it."""
+        """Calls `fn(argument)` on the loop's thread: at once when called on that thread."""
         if threading.get_ident() == self._thread:
             fn(argument)
             return
         self._posted.append((fn, argument))
         if not self._awake:
             self._awake = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no client waits for it
                 self._loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
-        self._awake = False  # first: whoever posts from here on wakes the loop again
+        self._awake = False  # before the loop below, so that a later `post` wakes the loop again
         while self._posted:
             fn, argument = self._posted.popleft()
             fn(argument)
 
 
 class _Call:
-    """What both kinds share."""
+    """The base of both kinds of calls."""
 
     def __init__(self, method: str, context: Any, mailbox: InboundMessages) -> None:
-        now = time.monotonic()  # first: who is interrupted between the two must not get a later deadline by it
+        now = time.monotonic()  # before `time_remaining`: a pause between the two must not make the deadline later
         remaining = context.time_remaining()
         self.method = method
         self.deadline: float | None = None if remaining is None else now + remaining
         self.cancelled = False
-        # Asked now: once the call has ended grpcio has freed what the answer lies in, and asking ends the process.
+        # Read now: after the call has ended grpcio has freed the memory behind it, and reading crashes the process.
         self.peer = str(context.peer())  # in gRPC's form
         self._certificate: Sequence[str] | None = None
         self._context = context
@@ -69,7 +69,7 @@ class _Call:
         self._cancel_fns: list[Callable[[], None]] = []
 
     def metadata(self, key: str) -> str | None:
-        """The value of a metadata key (lower case), values with commas between them, None where it is absent."""
+        """See UnaryCall."""
         joined = None
         for found, value in self._context.invocation_metadata() or ():
             if found == key:
@@ -78,26 +78,26 @@ class _Call:
         return joined
 
     def certificate(self) -> Sequence[str]:
-        """Names of the client's verified certificate; of a call that has ended only where they were asked for before,
-        for the same reason."""
+        """See UnaryCall. After the end of the call: empty unless the names were read before, for the reason given at
+        `peer`."""
         if self._certificate is None:
             self._certificate = certificate_names(self._context.auth_context()) if self._open else ()
         return self._certificate
 
     def on_cancel(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once when the call is cancelled; at once if it already is."""
+        """See UnaryCall."""
         self._cancel_fns.append(fn)
         if self.cancelled:
-            tell_cancelled(self._cancel_fns, self.method)
+            run_cancel_callbacks(self._cancel_fns, self.method)
 
     def cancel(self) -> None:
-        """The client is gone, or the server cuts the call off: nothing will be answered any more."""
+        """The client is gone, or the server cuts the call off: no answer will be sent."""
         self.cancelled = True
         self._claim()
-        tell_cancelled(self._cancel_fns, self.method)
+        run_cancel_callbacks(self._cancel_fns, self.method)
 
     def _claim(self) -> bool:
-        """Whether the caller may answer: True for exactly one."""
+        """Claims the right to answer. True for exactly one thread."""
         try:
             self._open.pop()
         except IndexError:
@@ -106,7 +106,7 @@ class _Call:
 
 
 class PublicUnaryCall(_Call):
-    """One request, one answer."""
+    """One unary call. `outcome`: the answer, or the failure, for the coroutine that serves the call."""
 
     def __init__(self, method: str, context: Any, mailbox: InboundMessages, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(method, context, mailbox)
@@ -114,12 +114,12 @@ class PublicUnaryCall(_Call):
         self.outcome: asyncio.Future[bytes | Failure] = loop.create_future()
 
     def reply(self, message: bytes) -> None:
-        """Answers."""
+        """See UnaryCall."""
         if self._claim():
             self._mailbox.post(self._settle, message)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        """Answers with a status."""
+        """See UnaryCall."""
         if self._claim():
             self._mailbox.post(self._settle, Failure(code, text, trailing))
 
@@ -136,7 +136,7 @@ class PublicUnaryCall(_Call):
 
 
 class PublicStreamCall(_Call):
-    """Messages both ways."""
+    """One stream."""
 
     def __init__(self, method: str, context: Any, mailbox: InboundMessages) -> None:
         super().__init__(method, context, mailbox)
@@ -150,51 +150,52 @@ class PublicStreamCall(_Call):
 
     @property
     def unsent(self) -> int:
-        """Messages queued and not yet written."""
+        """See StreamCall."""
         return len(self._outgoing)
 
     def read(self, fn: Callable[[bytes | None], None]) -> None:
-        """Asks for one message."""
+        """See StreamCall."""
         self._mailbox.post(self._start_reading, fn)
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
-        """Queues a message."""
+        """See StreamCall."""
         if self._open:
             self._outgoing.append((message, sent))
             self._mailbox.post(self._woken, None)
 
     def end(self) -> None:
-        """Ends the stream with OK after what is queued."""
+        """See StreamCall."""
         if self._claim():
             self._mailbox.post(self._finish, None)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        """Ends the stream with a status after what is queued."""
+        """Ends the stream with a status after the queued messages have been written."""
         if self._claim():
             self._mailbox.post(self._finish, Failure(code, text, trailing))
 
     def on_drain(self, fn: Callable[[], None]) -> None:
-        """Calls `fn` once when the server begins to stop."""
+        """See StreamCall."""
         if self._draining:
             fn()
         else:
             self._drain_fn = fn
 
     def drain(self) -> None:
-        """The server begins to stop. On the loop's thread."""
+        """Runs the drain callback: the server begins to stop. On the loop's thread."""
         self._draining = True
         fn, self._drain_fn = self._drain_fn, None
-        tell_drained(self, fn)
+        run_drain_callback(self, fn)
 
     def cut(self, failure: Failure) -> None:
-        """Ends the stream because the server stops, what is queued left unsent. On the loop's thread."""
+        """Ends the stream because the server stops; queued messages are dropped. On the loop's thread."""
         self._outgoing.clear()
         if self._claim():
             self.cancel()
             self._finish(failure)
 
     async def pump(self) -> Failure | None:
-        """Writes what is queued until the stream ends; gives the failure it ends with. On the loop's thread."""
+        """Writes queued messages until the stream ends. Returns the failure that ends it, None for OK. On the loop's
+        thread."""
         try:
             while True:
                 while self._outgoing:
@@ -217,7 +218,7 @@ class PublicStreamCall(_Call):
     async def _read(self, fn: Callable[[bytes | None], None]) -> None:
         try:
             message = await self._context.read()
-        except (asyncio.CancelledError, Exception):  # the call is over; whoever ended it has said so
+        except (asyncio.CancelledError, Exception):  # the call has ended; its end is handled elsewhere
             return
         if self.cancelled or self._ended:
             return

@@ -1,7 +1,7 @@
-"""The Transport on grpcio's public API: one asyncio server on a loop and thread of its own.
+"""The Transport on grpcio's public API: one asyncio server with its own loop and thread.
 
-No call holds a thread while it waits, so idle streams starve nobody; every decision is made by plain functions, none by
-interceptors. The request of a unary call is received after the bounds were checked: what is refused is never read.
+No call holds a thread while it waits, so idle streams do not starve others. The message of a unary call is received
+after the bounds were checked: the message of a refused call is never read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from inferd.server.inference.failures import (
 )
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
-from inferd.server.transport.callbacks import raised
+from inferd.server.transport.callbacks import fail_raised
 from inferd.server.transport.calls import FLUSH, REFUSING, CallsHandler, MethodTable, StreamHandler
 from inferd.server.transport.grpc_aio.calls import STATUS, InboundMessages, PublicStreamCall, PublicUnaryCall
 
@@ -40,7 +40,11 @@ _log = logging.getLogger("inferd.rpc")
 
 
 class PublicTransport:
-    """A gRPC server. Used once: start, then stop. Thread-safe."""
+    """A gRPC server. Started once and stopped once. Thread-safe.
+
+    addresses   the default: those of `config`
+    tls         the files of `server.tls`, reloaded when they change; None: they are read once
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class PublicTransport:
         return len(self._calls)
 
     def start(self) -> Sequence[str]:
-        """Binds every address and accepts calls. Gives the bound addresses. Raises OSError."""
+        """See Transport."""
         if self._thread is not None:
             raise RuntimeError("a transport is started once")
         self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
@@ -82,8 +86,7 @@ class PublicTransport:
             raise
 
     def stop(self, grace: float) -> bool:
-        """Takes no new calls, waits up to `grace` seconds for those in flight, cuts off the rest. Gives whether all had
-        finished. Later calls wait for the first."""
+        """See Transport."""
         with self._lock:
             first = not self._stop_asked
             self._stop_asked = True
@@ -140,7 +143,8 @@ class PublicTransport:
             if isinstance(call, PublicStreamCall):
                 call.drain()
         await asyncio.sleep(REFUSING)
-        # The core tells connections to go and waits for their calls, longer than we do: we cut them with a status.
+        # gRPC sends GOAWAY and waits for the calls FLUSH seconds longer than `grace`: the calls that remain after
+        # `grace` are cut off with a status below.
         stopped = asyncio.ensure_future(server.stop(max(0.0, until - time.monotonic()) + FLUSH))
         if self._calls:
             self._idle.clear()
@@ -148,18 +152,19 @@ class PublicTransport:
                 await asyncio.wait_for(self._idle.wait(), max(0.0, until - time.monotonic()))
             except TimeoutError:
                 pass
-        left = list(self._calls)
-        if left:
-            _log.warning("%d calls had not finished after %g s and are cut off", len(left), grace)
-            for call in left:
+        unfinished = list(self._calls)
+        if unfinished:
+            _log.warning("%d calls had not finished after %g s and are cut off", len(unfinished), grace)
+            for call in unfinished:
                 call.cut(CUT_OFF)
         await stopped
-        return not left
+        return not unfinished
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         handlers: dict[str, grpc.RpcMethodHandler] = {}
         for method, unary in self._table.unary.items():
-            # A handler "with a stream of requests" is one that reads for itself, after it has looked at the bounds.
+            # Registered as stream-unary, because such a handler reads the message itself, after it has checked the
+            # bounds.
             handlers[method] = grpc.stream_unary_rpc_method_handler(self._unary(method, unary))
         for method, stream in self._table.stream.items():
             handlers[method] = grpc.stream_stream_rpc_method_handler(self._stream(method, stream))
@@ -194,7 +199,7 @@ class PublicTransport:
                 try:
                     handler((call,), time.monotonic())
                 except Exception as error:
-                    raised(call, error)
+                    fail_raised(call, error)
                 outcome = await call.outcome
                 if isinstance(outcome, bytes):
                     return outcome
@@ -220,7 +225,7 @@ class PublicTransport:
             try:
                 _run_handler(handler, call)
                 failure = await call.pump()
-            except BaseException:  # cancelled, or a write found the client gone
+            except BaseException:  # the call was cancelled, or a write failed because the client is gone
                 call.cancel()
                 raise
             finally:
@@ -245,7 +250,7 @@ class PublicTransport:
 
 
 class _Lookup(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the handler of a method; for one that there is not, a handler that says so."""
+    """Finds the handler of a method. Calls of an unknown method are refused with UNIMPLEMENTED."""
 
     def __init__(
         self, handlers: dict[str, grpc.RpcMethodHandler], refuse: Callable[[str, Any, Failure], Awaitable[bytes]]
@@ -268,7 +273,7 @@ def _run_handler(handler: Callable[[Any], None], call: PublicUnaryCall | PublicS
     try:
         handler(call)
     except Exception as error:
-        raised(call, error)
+        fail_raised(call, error)
 
 
 async def _abort(context: Any, failure: Failure) -> bytes:
@@ -281,6 +286,7 @@ def _add(server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentia
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # grpcio's poller wakes every loop of the process for each event; the losers find nothing to read. Harmless.
+    # grpcio's poller wakes every loop of the process for each event. The loops that find nothing to read report
+    # BlockingIOError, which is harmless.
     if not isinstance(context.get("exception"), BlockingIOError):
         loop.default_exception_handler(context)
