@@ -1,4 +1,5 @@
-"""The answer to a request as values, for protocols that write it elsewhere than where the batch ends (REST)."""
+"""The answer to a request as arrays, for protocols that encode it on another thread than the one that ends the
+batch."""
 
 from __future__ import annotations
 
@@ -13,8 +14,12 @@ from inferd.server.scheduling.request import InferenceRequest
 
 @dataclass(slots=True)
 class Answer:
-    """Outputs in the order asked for, else in that of the signature. `max_batch_size` is the servable's: 0 where
-    nothing is known to be a batch axis. `class_labels`: names of classes by output."""
+    """The answer to one request.
+
+    outputs          in the order in which the request names them, else in the order of the signature
+    max_batch_size   of the servable; 0: the arrays have no known batch axis
+    class_labels     names of classes, by output name
+    """
 
     id: ServableId
     signature: str
@@ -31,7 +36,7 @@ def answer_of(group: RequestGroup, outputs: dict[str, Array]) -> Answer:
 
 
 def answers_of(group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]) -> list[Answer]:
-    """The answers to requests that ran together; `outputs` hold their rows one after the other."""
+    """The answers to requests that ran in one batch; `outputs` hold their rows one after the other."""
     if len(requests) == 1:
         return [answer_of(group, outputs)]
     rows = group.route.rows

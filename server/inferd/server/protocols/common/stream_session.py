@@ -1,7 +1,7 @@
-"""One stream of requests, for every protocol: what is in flight, how much of it there may be, and how it ends.
+"""A stream of inference requests, for every protocol: the requests in flight, their bound, and the end of the stream.
 
-A message is a call of its own (StreamedCall), which goes the way of every inference call; the session reads messages
-and writes the answers.
+Each message is a call (StreamedCall), which passes through the same pipeline as a unary call. The session reads the
+messages and writes the answers.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from inferd.server.inference.service import InferenceService
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import Metadata, StreamCall
 
-MAX_IN_FLIGHT = 64  # per stream; past it the client is not read, so its own flow control holds it back
+MAX_IN_FLIGHT = 64  # per stream; at the bound the session stops reading, and HTTP/2 flow control slows the client
 
 
 class StreamedCall:
-    """One message of a stream as a call. Its answer is one message; `outgoing` is that while it waits for its turn,
-    `failure` ends the stream. Thread-safe as UnaryCall is."""
+    """One message of a stream as a call (`inference.interfaces.Call`). Its answer is one message of the stream.
+    Thread-safe as UnaryCall.
+
+    entered    the message counts towards `inflight.calls`
+    nbytes     bytes of the message that count towards `inflight.bytes`
+    outgoing   the answer, while an ordered stream has earlier answers to send
+    failure    ends the stream when it is the turn of this message
+    """
 
     __slots__ = ("_cancel", "entered", "failure", "nbytes", "open", "outgoing", "request", "session")
 
@@ -70,21 +76,21 @@ class StreamedCall:
             fn()
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancels the request: the client no longer waits for the answer."""
         if self._cancel is not None:
             self._cancel()
 
     def reply(self, message: bytes) -> None:
-        """Sends the answer in its turn."""
+        """Sends the answer; in the order of the requests where the stream is ordered."""
         if self._claim():
             self.session.deliver(self, message)
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
-        """Ends the stream with a status: for what no message can tell."""
+        """Ends the stream with a status, for failures that no message can report."""
         self.session.call.fail(code, text, trailing)
 
     def fail_with(self, failure: Failure, message: bytes) -> None:
-        """Sends a failure in its turn, or ends the stream with it where the client wants that."""
+        """Sends a failure as `message`, or ends the stream with its status where the session is `fatal`."""
         if self._claim():
             if self.session.fatal:
                 self.failure = failure
@@ -99,17 +105,17 @@ class StreamedCall:
 
 
 def admit_streamed(call: Call) -> None:
-    """Counts a message like a call, once it is decoded: a refusal must name the request. Raises RateLimited,
-    Overloaded."""
+    """Counts a decoded message like a call. It is counted after decoding, because a refusal must name the request.
+    Raises RateLimited, Overloaded."""
     assert isinstance(call, StreamedCall)
     call.session.admit(call)
 
 
 class StreamSession:
-    """One stream. A request is pending from its receipt until its answer has been written.
+    """One stream. A request is pending from its receipt until its answer has been written. Thread-safe.
 
-    The next message is asked for while there is room. The lock guards the fields only and is never held while anything
-    else is called.
+    The session reads the next message while fewer than `bound` requests are pending. The lock guards the fields only
+    and is never held during calls of other objects.
 
     call      the stream
     fatal     the first failure ends the stream with its status
@@ -127,7 +133,7 @@ class StreamSession:
         fatal: bool = False,
         bound: int = MAX_IN_FLIGHT,
     ) -> None:
-        """`caller` was admitted; `ordered`: answers go out in the order of their requests, not as they are ready."""
+        """`caller` was admitted. `ordered`: answers are sent in the order of the requests, else as they are ready."""
         self.call = call
         self.fatal = fatal
         self._ordered = ordered
@@ -138,20 +144,20 @@ class StreamSession:
         self._caller = caller
         self._lock = Lock()
         self._pending: set[StreamedCall] = set()
-        self._turns: deque[StreamedCall] = deque()  # of an ordered stream: whose answer is next
+        self._turns: deque[StreamedCall] = deque()  # ordered streams: the requests whose answers are not sent, in order
         self._flushing = False
         self._reading = False
         self._last = False
         self._draining = False
 
     def start(self) -> None:
-        """Begins to read."""
+        """Starts reading."""
         self.call.on_cancel(self._abandon)
         self._read_on()
         self.call.on_drain(self._drain)
 
     def admit(self, streamed: StreamedCall) -> None:
-        """Charges the client's bounds and the server's for a message. Raises RateLimited, Overloaded."""
+        """Counts a message towards the client's limits and the server's bounds. Raises RateLimited, Overloaded."""
         self._edge.rules.charge_message(self._caller, self.call)
         nbytes = len(streamed.request)
         streamed.entered = self._inflight.enter()
@@ -160,13 +166,13 @@ class StreamSession:
         streamed.nbytes = nbytes
 
     def deliver(self, streamed: StreamedCall, message: bytes) -> None:
-        """The answer to a message is there. Thread-safe."""
+        """Sends the answer to a message, or keeps it until the earlier answers of an ordered stream are sent."""
         if not self._ordered:
             self._send(streamed, message)
             return
         with self._lock:
             streamed.outgoing = message
-            if self._flushing:  # who flushes will find it
+            if self._flushing:  # another thread is sending and will send this one
                 return
             self._flushing = True
         while True:
@@ -206,7 +212,7 @@ class StreamSession:
             if self._ordered:
                 self._turns.append(streamed)
         self._inference.handle((streamed,), monotonic(), self._caller)
-        if self.call.cancelled:  # while it was being started
+        if self.call.cancelled:  # the stream was cancelled while the request was started
             self._abandon()
 
     def _send(self, streamed: StreamedCall, message: bytes) -> None:
@@ -245,9 +251,9 @@ class StreamSession:
             self.call.fail(SHUTTING_DOWN.code, SHUTTING_DOWN.text, SHUTTING_DOWN.trailing)
 
     def _abandon(self) -> None:
-        """Nobody waits for the answers any more."""
+        """Cancels all pending requests: the client no longer waits for their answers."""
         with self._lock:
-            left = list(self._pending)
-        for streamed in left:
+            pending = list(self._pending)
+        for streamed in pending:
             streamed.cancel()
             self._release(streamed)

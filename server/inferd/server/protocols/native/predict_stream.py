@@ -1,4 +1,4 @@
-"""inferd.v1.PredictService: PredictStream, many requests in flight over one stream, each answered as it is ready."""
+"""inferd.v1.PredictService/PredictStream: many requests in flight on one stream; answers are sent as they are ready."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inferd.server.transport.calls import StreamCall
 
 
 class PredictStream:
-    """Makes a session for each stream. Thread-safe."""
+    """Starts a StreamSession for each stream. Thread-safe."""
 
     def __init__(
         self, inference: InferenceService, edge: ErrorBoundary, inflight: InflightBounds, bound: int = MAX_IN_FLIGHT
@@ -22,7 +22,7 @@ class PredictStream:
         self._bound = bound
 
     def __call__(self, call: StreamCall, caller: Caller) -> None:
-        """Handles one stream."""
+        """Serves one stream of an admitted caller."""
         StreamSession(
             call, caller, self._inference, self._edge, self._inflight, ordered=False, bound=self._bound
         ).start()

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: ModelStreamInfer. Answers come in the order of their requests, failures in band."""
+"""inference.GRPCInferenceService/ModelStreamInfer: answers have the order of the requests; a failure is a message."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from inferd.server.protocols.common.stream_session import MAX_IN_FLIGHT, StreamS
 from inferd.server.transport.calls import StreamCall
 
 _GRPC_ERROR = "triton_grpc_error"
-"""Metadata key of a client that wants the first failure as the stream's own status."""
+"""Metadata key. With the value "true", the first failure ends the stream with its status."""
 
 
 class StreamInfer:
-    """Makes a session for each stream. Thread-safe."""
+    """Starts a StreamSession for each stream. Thread-safe."""
 
     def __init__(
         self, inference: InferenceService, edge: ErrorBoundary, inflight: InflightBounds, bound: int = MAX_IN_FLIGHT
@@ -25,7 +25,7 @@ class StreamInfer:
         self._bound = bound
 
     def __call__(self, call: StreamCall, caller: Caller) -> None:
-        """Handles one stream."""
+        """Serves one stream of an admitted caller."""
         fatal = (call.metadata(_GRPC_ERROR) or "").lower() == "true"
         StreamSession(
             call, caller, self._inference, self._edge, self._inflight, ordered=True, fatal=fatal, bound=self._bound

@@ -1,6 +1,6 @@
-"""Classify, Regress and MultiInference: rows of named features in, classes or values out.
+"""Codecs of Classify, Regress and MultiInference: tf.Examples in, classes or values out.
 
-They run signatures that take serialized Examples in the input "inputs", as an exported estimator has them.
+The methods run signatures that take serialized Examples in the input "inputs", as exported estimators have them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from inferd.wire.tfs.fallback import spec_of
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
-_MAX_TASKS = 256  # each is a signature of its own: no model has as many
+_MAX_TASKS = 256  # each task names another signature, and no model has as many
 
 
 class ExamplesCodec(TfsMethodCodec):
-    """What the three methods share. Thread-safe. A form's `options` is what makes the answer of an Answer."""
+    """The base of the three codecs. Thread-safe. The `options` of its forms is the function that encodes an Answer."""
 
     def _asked(
         self,
@@ -54,7 +54,7 @@ class ExamplesCodec(TfsMethodCodec):
 
 
 class ClassifyCodec(ExamplesCodec):
-    """Classes of every example."""
+    """Reads and writes the messages of Classify: the classes of each example. Thread-safe."""
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""
@@ -69,7 +69,7 @@ class ClassifyCodec(ExamplesCodec):
 
 
 class RegressCodec(ExamplesCodec):
-    """A value for every example."""
+    """Reads and writes the messages of Regress: one value for each example. Thread-safe."""
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""
@@ -84,8 +84,8 @@ class RegressCodec(ExamplesCodec):
 
 
 class MultiInferenceCodec(ExamplesCodec):
-    """Several signatures of one model over the same examples; the first task's version counts for all, and one servable
-    answers them all."""
+    """Reads and writes the messages of MultiInference: several signatures of one model run on the same examples. All
+    tasks use one servable, chosen by the version in the first task. Thread-safe."""
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""
@@ -124,7 +124,7 @@ class _GatheredResults:
         self._lock = Lock()
 
     def put(self, place: int, result: pb.InferenceResult) -> None:
-        """Answers the call once the last result is there."""
+        """Stores the result of task number `place`, and answers the call when all tasks have their result."""
         with self._lock:
             self._results[place] = result
             self._missing -= 1
@@ -134,7 +134,7 @@ class _GatheredResults:
 
 
 class _TaskCall:
-    """One task of a call. The first that fails fails the call."""
+    """One task of a MultiInference call, as a call of its own. The first failing task fails the whole call."""
 
     def __init__(self, gathered: _GatheredResults, place: int) -> None:
         call = gathered.call
@@ -157,8 +157,8 @@ class _TaskCall:
 
 
 def serialized(given: pb.Input) -> Array:
-    """The examples, serialized, as a string array of shape [examples]. The features of a common context are added to
-    each example; the example's own features win. Raises InvalidRequest."""
+    """The serialized examples as an object array of bytes, shape [examples]. The features of a common context are added
+    to each example, unless the example has a feature of that name. Raises InvalidRequest."""
     kind = given.WhichOneof("kind")
     if kind == "example_list":
         rows = [example.SerializeToString() for example in given.example_list.examples]

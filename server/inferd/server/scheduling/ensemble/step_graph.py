@@ -1,6 +1,6 @@
-"""How the steps of an ensemble hang together: which tensor comes from where, what a step waits for. Pure.
+"""The graph of an ensemble's steps: the step that produces each tensor, and the tensors that each step needs. Pure.
 
-A StepGraph is checked when it is made: it has no circle, and every tensor that is used comes from somewhere.
+`build_step_graph` checks the graph: it has no cycle, and every tensor that a step reads is an input or is produced.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from dataclasses import dataclass
 
 
 class StepGraphError(Exception):
-    """The steps do not make an ensemble; the message is for operators."""
+    """The steps do not form a valid ensemble. The message is for operators."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStep:
-    """One step. `inputs` and `outputs` are pairs of the model's own name and the ensemble's tensor; `subject` names the
-    step in messages."""
+    """One step of an ensemble.
+
+    version           None: the model's default version
+    inputs, outputs   pairs of the name in the model's signature and the name of the ensemble's tensor
+    subject           names the step in messages
+    """
 
     model: str
     version: int | None
@@ -28,12 +32,13 @@ class GraphStep:
 
 @dataclass(frozen=True, slots=True)
 class StepGraph:
-    """Stages in an order in which they could run one after another.
+    """A checked graph. Immutable.
 
-    needs       by stage: how many tensors it waits for
-    consumers   by tensor: the stages that read it, each once
-    producers   by tensor that a stage makes: that stage
-    unused      tensors that no stage reads and that are no output
+    stages      the steps in topological order; other fields refer to them by index
+    needs       for each stage: the number of tensors that it reads
+    consumers   by tensor name: the stages that read it, each once
+    producers   by tensor name: the stage that produces it; inputs of the ensemble are not in it
+    unused      tensors that no stage reads and that are no output of the ensemble
     """
 
     stages: tuple[GraphStep, ...]
@@ -45,7 +50,7 @@ class StepGraph:
     unused: tuple[str, ...] = ()
 
     def only(self, wanted: Iterable[str]) -> frozenset[int]:
-        """The stages without which these outputs cannot be made."""
+        """The stages that are needed for these outputs."""
         needed: set[int] = set()
         waiting = [self.producers[name] for name in wanted if name in self.producers]
         while waiting:
@@ -57,11 +62,11 @@ class StepGraph:
 
 
 def build_step_graph(inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[GraphStep]) -> StepGraph:
-    """Checks the steps of an ensemble that takes `inputs` and gives `outputs`. Raises StepGraphError."""
+    """Makes the graph of an ensemble with these inputs, outputs and steps. Raises StepGraphError."""
     if not inputs or not outputs:
         raise StepGraphError("an ensemble declares its inputs and outputs, and at least one of each")
     producers = _producers(inputs, stages)
-    _everything_comes_from_somewhere(inputs, outputs, stages, producers)
+    _check_sources(inputs, outputs, stages, producers)
     order = _order(stages, producers)
     stages = [stages[index] for index in order]
     producers = _producers(inputs, stages)
@@ -94,7 +99,7 @@ def _producers(inputs: Sequence[str], stages: Sequence[GraphStep]) -> dict[str, 
     return found
 
 
-def _everything_comes_from_somewhere(
+def _check_sources(
     inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[GraphStep], producers: Mapping[str, int]
 ) -> None:
     known = [*inputs, *producers]
@@ -111,23 +116,23 @@ def _everything_comes_from_somewhere(
 
 
 def _order(stages: Sequence[GraphStep], producers: Mapping[str, int]) -> list[int]:
-    """Indices in an order in which every stage comes after those that it reads from, early ones first."""
+    """Indices of the stages in topological order; stages that are free at the same time keep their order."""
     before = [{producers[t] for _, t in stage.inputs if t in producers} for stage in stages]
     order: list[int] = []
     while len(order) < len(stages):
         free = next((i for i in range(len(stages)) if i not in order and before[i] <= set(order)), None)
         if free is None:
-            round_trip = _circle(before, set(range(len(stages))) - set(order))
-            names = " → ".join(stages[index].subject for index in round_trip)
+            cycle = _cycle(before, set(range(len(stages))) - set(order))
+            names = " → ".join(stages[index].subject for index in cycle)
             raise StepGraphError(f"the steps wait for each other in a circle: {names}")
         order.append(free)
     return order
 
 
-def _circle(before: Sequence[set[int]], left: set[int]) -> list[int]:
-    walk = [min(left)]
+def _cycle(before: Sequence[set[int]], remaining: set[int]) -> list[int]:
+    walk = [min(remaining)]
     while True:
-        earlier = min(before[walk[-1]] & left)
+        earlier = min(before[walk[-1]] & remaining)
         if earlier in walk:
             return [*walk[walk.index(earlier) :], earlier][::-1]
         walk.append(earlier)

@@ -1,1 +1,1 @@
-"""The scheduler's decisions as parts without threads: fair share, deadlines, lingering, cost."""
+"""The scheduler's policies: fair share, deadline admission, linger, cost model, strategy. None of them has a thread."""

@@ -1,26 +1,27 @@
-"""What a batch costs by its size, learned from the batches that ran: seconds = per_row · rows + fixed.
+"""The cost of a batch by its size, learned from the batches that ran: seconds = per_row · rows + fixed.
 
-Sizes are remembered in classes, each twice as wide as the one before, with smoothed rows and seconds: so a size that
-has not been seen for long keeps what was known of it, and the line has points far apart even where nearly all batches
-are alike. Learning costs a few comparisons a batch, nothing a request.
+Sizes are grouped in classes that double in width; each class keeps smoothed rows and seconds. So a size that has not
+run for long keeps its measurement, and the fitted line has distant points even where nearly all batches have one size.
+Learning costs a few comparisons for each batch, and nothing for each request.
 """
 
 from __future__ import annotations
 
-_OFTEN = 0.1  # weight of a slower batch than was expected, once a class is known
-_SOONER = 0.2  # and of a quicker one: what slows a batch down is mostly not the model's own
-_TRUSTED = 3  # batches after which a class speaks for itself
-_JUMP = 2.0  # times the expected seconds that one batch counts at most: an outlier is not believed at once
-_FULL = 16  # batches after which a class weighs no more
+_OFTEN = 0.1  # weight of a batch that was slower than the class, once the class is known
+_SOONER = 0.2  # weight of a faster batch: larger, because what slows batches down is mostly outside the model
+_TRUSTED = 3  # batches after which the measurement of a class is used instead of the line
+_JUMP = 2.0  # one batch counts as at most so many times the expected seconds, which limits outliers
+_FULL = 16  # batches after which the weight of a class stops growing
 UNKNOWN = float("inf")
-_WORTH = 1.05  # a larger batch pays only when its rows get cheaper by more than this
+_WORTH = 1.05  # a larger batch must make rows cheaper by more than this factor
 
 
 class CostCurve:
-    """Of one bucket: requests of one shape. Written by whoever ran a batch, read by anyone; a lost update does no harm.
+    """The cost curve of one bucket. The thread that ran a batch writes it, any thread reads it, without a lock: a lost
+    update does no harm.
 
-    line   (per_row, fixed) in seconds, None until a batch has run. From one size alone nobody can tell the two apart:
-           then each counts half.
+    line   (per_row, fixed) in seconds; None until a batch has run. One size alone does not determine both: then each
+           gets half of the seconds.
     """
 
     __slots__ = ("_best", "_classes", "_since", "line")
@@ -32,7 +33,7 @@ class CostCurve:
         self.line: tuple[float, float] | None = None
 
     def ran(self, rows: int, seconds: float) -> None:
-        """A batch of `rows` (at least 1) took that long."""
+        """Learns that a batch of `rows` (at least 1) took `seconds`."""
         known = self._classes.get(rows.bit_length())
         if known is None:
             known = self._classes[rows.bit_length()] = _Class(rows, seconds)
@@ -44,7 +45,7 @@ class CostCurve:
             self._fit()
 
     def seconds(self, rows: int) -> float:
-        """What a batch of `rows` may be expected to take; 0 while nothing is known."""
+        """The expected seconds of a batch of `rows`; 0 before the first batch."""
         line = self.line
         if line is None:
             return 0.0
@@ -54,29 +55,29 @@ class CostCurve:
         return line[0] * rows + line[1]
 
     def usual(self, rows: int) -> float:
-        """What batches of about so many rows have taken lately; infinity while too few have run."""
+        """The recent seconds of batches with about `rows` rows; UNKNOWN while too few have run."""
         known = self._classes.get(rows.bit_length())
         return known.seconds if known is not None and known.count >= _FULL else UNKNOWN
 
     def enough(self, limit: int) -> int:
-        """The fewest rows that are about as cheap, row by row, as a batch of any size up to `limit`; `limit` itself
-        while that is not known."""
-        asked, answer = self._best
-        if asked != limit:
-            answer = self._search(limit)
-            self._best = (limit, answer)
-        return answer
+        """The smallest batch whose cost per row is within 5 % of the cheapest batch of up to `limit` rows; `limit`
+        while too little is known."""
+        cached_limit, rows = self._best
+        if cached_limit != limit:
+            rows = self._search(limit)
+            self._best = (limit, rows)
+        return rows
 
     def _search(self, limit: int) -> int:
         if sum(known.count >= _TRUSTED for known in self._classes.values()) < 2:
             return limit
         sizes = [size for k in range(limit.bit_length()) if (size := 1 << k) < limit] + [limit]
-        each = [self.seconds(size) / size for size in sizes]
-        worth = _WORTH * min(each)
-        return next(size for size, cost in zip(sizes, each, strict=True) if cost <= worth)
+        per_row = [self.seconds(size) / size for size in sizes]
+        limit_per_row = _WORTH * min(per_row)
+        return next(size for size, cost in zip(sizes, per_row, strict=True) if cost <= limit_per_row)
 
     def _fit(self) -> None:
-        """The line of least squares through the classes, neither part of it below zero."""
+        """Fits the least-squares line through the classes, with neither coefficient below zero."""
         weight = x = y = xx = xy = 0.0
         for known in tuple(self._classes.values()):
             w = min(known.count, _FULL)
@@ -95,7 +96,7 @@ class CostCurve:
 
 
 class _Class:
-    """Batches of about one size."""
+    """Batches of one class of sizes: smoothed rows and seconds, and how many have run."""
 
     __slots__ = ("count", "rows", "seconds")
 

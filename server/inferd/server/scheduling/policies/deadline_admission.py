@@ -1,12 +1,14 @@
-"""When a request that comes now would be answered: what runs, what waits before it, and its own batch, each at the cost
-that such batches had lately. Not thread-safe: the batcher's lock holds.
+"""Predicts when a new request would be answered, to refuse a request whose deadline would pass before. Not thread-safe:
+the caller holds the batcher's lock.
 
-What the prediction leaves out (the way to the caller, other programs on the machine, a model whose costs change) shows
-in answers that come too late. Each batch with one widens a margin, each without one narrows it a little: so a flood is
-answered just in time, not just too late.
+The prediction adds the running batches, the requests that wait before it, and its own batch, each at the recent cost of
+such batches. It does not see the way to the client, other programs on the machine, or a model whose cost changes; these
+show as late answers. Each batch with a late answer widens a margin, each other batch narrows it a little: under
+overload requests are thus answered just before their deadline, not just after it.
 
-The prediction is worth its price only where it may matter, so a bound of it is kept that takes one multiplication to
-look at: `base + each * waiting` seconds, renewed with each batch that is taken. Nearly all requests have more time.
+The prediction costs time, so that a cheap upper bound is kept for all requests: `base + each * waiting` seconds,
+renewed with each batch that is taken. Only a request whose deadline lies within the bound needs the prediction; most
+do not.
 """
 
 from __future__ import annotations
@@ -16,52 +18,52 @@ from collections.abc import Hashable, Iterable, Sequence
 from inferd.server.scheduling.queue import Bucket
 from inferd.server.scheduling.request import InferenceRequest
 
-_DOUBT = 2.0  # the bound is that many times the prediction: the queue's content changes before the next look
-_MARGIN, _WIDEST = 1.05, 2.0  # times what is predicted, at least and at most
+_DOUBT = 2.0  # the bound is so many times the prediction, because the queue changes until it is renewed
+_MARGIN, _WIDEST = 1.05, 2.0  # smallest and largest factor on the prediction
 _WIDER, _NARROWER = 0.05, 0.002
-_SPARE = 0.05  # of a request's time that must be left at its answer: it has yet to travel
+_SPARE = 0.05  # share of a request's time that must remain for sending the answer
 _WINDOW = 0.05  # seconds at least over which arrivals are counted
-_LOOKED_AT = 16  # buckets that one look adds up; the others are taken to be like these
+_LOOKED_AT = 16  # buckets that one renewal adds up; the rest are assumed to be alike
 
 
 class DeadlineAdmission:
-    """Of one servable.
+    """The deadline admission of one servable.
 
-    base, each   seconds; 0 while nothing is known, or nothing is busy: then no request is too late
+    base, each   coefficients of the bound, in seconds; 0 before the first batch: then no request is too late
     """
 
     __slots__ = ("_each", "_ends", "_margin", "_rate", "_since", "_taken", "base", "each")
 
     def __init__(self) -> None:
-        self._ends: dict[Hashable, float] = {}  # by busy worker, monotonic
+        self._ends: dict[Hashable, float] = {}  # by busy worker: expected end of its batch, monotonic
         self._each = 0.0
         self._margin = _MARGIN
-        self._rate = 0.0  # rows that come in a second, by those that were taken
-        self._taken = 0  # since then
+        self._rate = 0.0  # rows that arrive in a second, measured by the rows that workers take
+        self._taken = 0  # rows taken since `_since`
         self._since = 0.0
         self.base = 0.0
         self.each = 0.0
 
     def idle(self, worker: Hashable) -> None:
-        """The worker has ended its batch."""
+        """Learns that the worker has ended its batch."""
         self._ends.pop(worker, None)
 
     def answered(self, requests: Sequence[InferenceRequest], started_at: float, now: float) -> None:
-        """A batch with these requests, which started at that time, has run."""
+        """Learns from a batch that has run: `started_at` and `now` are monotonic seconds of its start and its end."""
         for request in requests:
-            given = request.leaves_at - request.enqueued_at
-            # One that never had the time for more than its own run says nothing of the queue.
-            if request.leaves_at - now < _SPARE * given and given > 2 * (now - started_at):
+            allowed = request.leaves_at - request.enqueued_at
+            # A request with barely the time for its own run says nothing about the queue.
+            if request.leaves_at - now < _SPARE * allowed and allowed > 2 * (now - started_at):
                 self._margin = min(_WIDEST, self._margin + _WIDER)
                 return
         self._margin = max(_MARGIN, self._margin - _NARROWER)
 
     def expired(self) -> None:
-        """A request that was let in has passed its deadline in the queue."""
+        """Learns that the deadline of an admitted request has passed in the queue."""
         self._margin = min(_WIDEST, self._margin + _WIDER)
 
     def busy(self, worker: Hashable, bucket: Bucket, rows: int, now: float, waiting: Iterable[Bucket]) -> None:
-        """The worker has taken a batch of that many rows; `waiting` are the buckets in which something is left."""
+        """Learns that the worker has taken a batch of `rows`. `waiting`: the buckets that still hold requests."""
         seconds = bucket.cost.seconds(rows)
         self._ends[worker] = now + seconds
         if now - self._since >= _WINDOW:
@@ -69,9 +71,9 @@ class DeadlineAdmission:
             self._taken, self._since = 0, now
         self._taken += rows
         total, count = 0.0, 0
-        for left, _ in zip(waiting, range(_LOOKED_AT), strict=False):
-            total += _work(left, left.rows, left.count)
-            count += left.count
+        for other, _ in zip(waiting, range(_LOOKED_AT), strict=False):
+            total += _work(other, other.rows, other.count)
+            count += other.count
         room = bucket.room
         if count:
             self._each = total / count
@@ -81,28 +83,28 @@ class DeadlineAdmission:
         self.base = _DOUBT * (seconds + bucket.cost.seconds(room or 1))
 
     def seconds(self, bucket: Bucket, request: InferenceRequest, waiting: int, now: float) -> float:
-        """Seconds from now until the request would be answered if it joined the bucket, with `waiting` requests in all
-        buckets; 0 where nothing is known."""
+        """Predicted seconds until the answer of a request that joins the bucket now; 0 where nothing is known.
+        `waiting`: requests in all buckets."""
         count, rows = bucket.count, bucket.rows
-        if len(bucket.levels) > 1 and count:  # what is less important stands behind it
+        if len(bucket.levels) > 1 and count:  # requests of lower priority wait behind it
             levels = [level for level in bucket.levels if level.priority <= request.priority]
             ahead = sum(len(level.requests) - level.dead for level in levels)
             count, rows = ahead, rows * ahead // count
-        own, room = request.route.rows or 1, bucket.room
+        request_rows, room = request.route.rows or 1, bucket.room
         others = self._each * (waiting - bucket.count)
-        # What is overdue may take as long again.
+        # A batch that has passed its expected end may take as long again as it is late.
         running = [abs(end - now) for end in self._ends.values()]
         workers = len(running) or 1
         if not room:
             return self._margin * (sum(running) + others + _work(bucket, 0, count + 1)) / workers
-        full = (rows + own - 1) // room  # batches before the one that it will be in
+        full = (rows + request_rows - 1) // room  # full batches before the request's own
         before = max((sum(running) + others + full * bucket.cost.seconds(room)) / workers, min(running, default=0.0))
-        # Until that one starts it fills up with those who come later.
-        last = min(room, rows + own - full * room + int(self._rate * before))
+        # Later requests join the request's own batch until it starts.
+        last = min(room, rows + request_rows - full * room + int(self._rate * before))
         return self._margin * (before + bucket.cost.seconds(last))
 
     def late(self, bucket: Bucket, request: InferenceRequest, waiting: int, now: float) -> float:
-        """As `seconds` if that is too late for the request's deadline, else 0."""
+        """The prediction of `seconds` when it is too late for the request's deadline, else 0."""
         deadline = request.deadline
         if deadline is None:
             return 0.0
@@ -111,7 +113,7 @@ class DeadlineAdmission:
 
 
 def _work(bucket: Bucket, rows: int, count: int) -> float:
-    """Seconds of one worker for that many rows, in batches as large as they may be."""
+    """Seconds of one worker for `rows` rows in the largest possible batches, or for `count` unbatched requests."""
     room, cost = bucket.room, bucket.cost
     if not room:
         return count * cost.seconds(1)

@@ -1,11 +1,12 @@
-"""The clients of a queue that has no room left, and who gives way to whom. Not thread-safe: who bounds the queue locks.
+"""Max-min fair shares of a full queue among its clients. Not thread-safe: the caller holds the queue's lock.
 
-A crowd is gathered when a request finds no room, and dispersed when half of it has gone: a queue that is not full knows
-nothing of clients, and asks for nobody's name.
+A FairShare is made when a request arrives at a full queue, and dropped when half of its requests have left: while a
+queue has room, clients are not counted and their names are not looked up.
 
-Shares are max-min fair in what is short, places or bytes. A newcomer takes the place of the newest request of the
-client with most, where that client has more than the newcomer's would have then. Nobody gives way to what is less
-important than itself, and no client's only request does: so whoever asks for little is served, whatever others ask for.
+Shares are fair in the resource that is short, requests or bytes. A new request may evict the newest request of the
+client with the largest share, where that share is larger than the new client's share would become. A request is never
+evicted for one of lower priority, and the only request of a client is never evicted. So a client with few requests is
+served, however many requests others send.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ from typing import Any
 from inferd.server.scheduling.request import InferenceRequest
 
 Who = Callable[[Any], str]
-"""The name of the client behind an `InferenceRequest.call`. Quick, thread-safe, must not raise."""
+"""Returns the name of the client behind an `InferenceRequest.call`. Must be quick and thread-safe and must not
+raise."""
 
 
 class _QueueClient:
-    """What one client has here. `lines`: its requests by priority, oldest first."""
+    """The waiting requests of one client and their bytes. `by_priority`: its requests by priority, oldest first."""
 
-    __slots__ = ("count", "lines", "name", "nbytes")
+    __slots__ = ("by_priority", "count", "name", "nbytes")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.count = 0
         self.nbytes = 0
-        self.lines: dict[int, dict[InferenceRequest, None]] = {}
+        self.by_priority: dict[int, dict[InferenceRequest, None]] = {}
 
     def least(self, priority: int) -> int:
-        """The least important priority, `priority` or less important, of which it has requests; 0: none."""
-        lines = self.lines
-        return max((found for found in lines if found >= priority and lines[found]), default=0)
+        """The lowest priority (largest number) among the client's requests, `priority` or lower; 0: there is none."""
+        by_priority = self.by_priority
+        return max((found for found in by_priority if found >= priority and by_priority[found]), default=0)
 
 
 class FairShare:
-    """Of one queue. Requests without a caller are nobody's: they are not in it, and have no claim."""
+    """The shares of one queue. Requests without a caller are not counted and cannot evict others."""
 
     __slots__ = ("_clients", "_most", "_of", "_size", "_who")
 
@@ -45,18 +47,18 @@ class FairShare:
         self._who = who
         self._clients: dict[str, _QueueClient] = {}
         self._of: dict[InferenceRequest, _QueueClient] = {}
-        self._most = 0  # no client has more requests than this
-        self._size = 0  # the most that it has been
-        for request in sorted(waiting, key=_came):
+        self._most = 0  # upper bound on the requests of any client
+        self._size = 0  # the largest number of requests so far
+        for request in sorted(waiting, key=_enqueued_at):
             self.join(request)
 
     @property
     def dispersed(self) -> bool:
-        """Whether so few are left that there is nothing to be shared."""
+        """Whether at least half of the requests have left, so that fair shares are no longer needed."""
         return 2 * len(self._of) <= self._size
 
     def join(self, request: InferenceRequest) -> None:
-        """A request waits from now on. Idempotent."""
+        """Counts a waiting request. Idempotent."""
         caller = request.call
         if caller is None or request in self._of:
             return
@@ -67,65 +69,66 @@ class FairShare:
         self._add(client, request)
 
     def leave(self, requests: Iterable[InferenceRequest]) -> None:
-        """These wait no longer. Does nothing for those who are not here."""
+        """Takes requests off the count. Requests that are not counted are ignored."""
         for request in requests:
             client = self._of.pop(request, None)
             if client is None:
                 continue
-            del client.lines[request.priority][request]
+            del client.by_priority[request.priority][request]
             client.count -= 1
             client.nbytes -= request.nbytes
             if not client.count:
                 del self._clients[client.name]
 
     def give_way(self, newcomer: InferenceRequest, places: int, nbytes: int) -> Sequence[InferenceRequest]:
-        """Who gives way, so that at least so many places and bytes become free: they have left the crowd. Empty where
-        the newcomer has no claim to that.
+        """Chooses the requests to evict, so that at least `places` requests and `nbytes` bytes become free, and takes
+        them off the count. Returns nothing, and changes nothing, where the newcomer may not evict enough.
         """
         if newcomer.call is None:
             return ()
-        own = self._clients.get(self._who(newcomer.call))
-        count = 1 if own is None else own.count + 1
-        held = newcomer.nbytes if own is None else own.nbytes + newcomer.nbytes
-        gone: list[tuple[_QueueClient, InferenceRequest]] = []
+        newcomers_client = self._clients.get(self._who(newcomer.call))
+        count = 1 if newcomers_client is None else newcomers_client.count + 1
+        held = newcomer.nbytes if newcomers_client is None else newcomers_client.nbytes + newcomer.nbytes
+        evicted: list[tuple[_QueueClient, InferenceRequest]] = []
         while places > 0 or nbytes > 0:
             client = self._greediest(newcomer.priority, count, held, in_places=places > 0)
             if client is None:
-                for whose, request in reversed(gone):
-                    self._clients[whose.name] = whose
-                    self._add(whose, request)
+                for owner, request in reversed(evicted):
+                    self._clients[owner.name] = owner
+                    self._add(owner, request)
                 return ()
-            request = next(reversed(client.lines[client.least(newcomer.priority)]))
-            gone.append((client, request))
+            request = next(reversed(client.by_priority[client.least(newcomer.priority)]))
+            evicted.append((client, request))
             self.leave((request,))
             places -= 1
             nbytes -= request.nbytes
-        return [request for _, request in gone]
+        return [request for _, request in evicted]
 
     def has_claim(self, caller: Any) -> bool:
-        """Whether a request of this caller might take somebody's place; false for a flood's own. May be asked without
-        the lock: others come and go meanwhile."""
-        own = self._clients.get(self._who(caller))
-        return (0 if own is None else own.count) + 1 < self._most
+        """Whether a request of this caller might evict another; false for the client with the largest share. May be
+        called without the lock: the answer may then be outdated."""
+        client = self._clients.get(self._who(caller))
+        return (0 if client is None else client.count) + 1 < self._most
 
     def come_back(self, requests: Sequence[InferenceRequest]) -> None:
-        """Those who gave way, in that order, need not."""
+        """Undoes `give_way`: counts the requests that it returned again."""
         for request in reversed(requests):
             self.join(request)
 
     def _add(self, client: _QueueClient, request: InferenceRequest) -> None:
         self._of[request] = client
-        client.lines.setdefault(request.priority, {})[request] = None
+        client.by_priority.setdefault(request.priority, {})[request] = None
         client.count += 1
         client.nbytes += request.nbytes
         self._most = max(self._most, client.count)
         self._size = max(self._size, len(self._of))
 
     def _greediest(self, priority: int, count: int, held: int, *, in_places: bool) -> _QueueClient | None:
-        """The client with most, of those with more than the newcomer's would have: `count` requests, `held` bytes."""
+        """The client with the largest share, larger than the newcomer's client would have (`count` requests, `held`
+        bytes); None where there is none."""
         found = None
         if in_places and count >= self._most:
-            return None  # a flood's own: nobody is looked at for it
+            return None  # no client can have more, so none is looked at
         most = 0
         for client in self._clients.values():
             most = max(most, client.count)
@@ -139,5 +142,5 @@ class FairShare:
         return found
 
 
-def _came(request: InferenceRequest) -> float:
+def _enqueued_at(request: InferenceRequest) -> float:
     return request.enqueued_at
