@@ -1,18 +1,19 @@
-"""How requests share batches: one bounded queue per servable and signature, instances that take what waits.
+"""Queues, batches and their execution: one bounded queue per servable and signature, and instances that run its
+batches.
 
-request              one request and the promise of exactly one outcome
-scheduler            the facade: one per servable
-batcher              admission to the queues, and the hand-over of batches to idle workers
-rejection            why a request is not taken: reason, figures, words
-queue, bucket        what waits, and which requests may share a batch
-batch_former         which batch goes next, when, and how large
-execution, batch     running a batch: inputs joined, outputs split, requests answered
-inline, inline_executor    short models on the front end's own loop
+request              one request, which gets exactly one outcome
+scheduler            the entry point: one Scheduler per servable
+batcher              admits requests to the queues and passes batches to idle workers
+rejection            the reasons, figures and texts of refusals
+queue, bucket        the waiting requests, and which of them may share a batch
+batch_former         chooses the next batch, its size, and when it is ready
+execution, batch     runs a batch: joins inputs, splits outputs, answers requests
+inline, inline_executor    runs short batches on the transport's own loop
 instances, worker_slot, double_buffer, buffers, padding    the threads and the memory of an instance
-deadline_expirer     requests whose time runs out while they wait
-request_splitter     requests with more rows than a batch holds
-policies             decisions as parts without threads: fair shares, deadlines, lingering, cost, strategy
-qualification        what a model does before it serves: whether it may be batched at all
-ensemble             requests that go through several models
-observer             counts batches and dropped requests
+deadline_expirer     answers requests that expire in the queue
+request_splitter     splits requests with more rows than a batch holds
+policies             fair share, deadline admission, linger, cost model, strategy
+qualification        warm-up, samples and probe: whether a model may serve, and be batched
+ensemble             runs requests through several models
+observer             the interface for counting batches and dropped requests
 """

@@ -1,4 +1,5 @@
-"""From requests to one run of the model and back. Pure, except for the buffers it is given."""
+"""Joins the inputs of requests into one batch and splits its outputs. Pure functions, except for the buffers that they
+write to."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.request import InferenceRequest
 
 Share = tuple[Sequence[InferenceRequest], dict[str, Array]]
-"""Requests with one Route and one owner, and the rows of a batch's outputs that are theirs."""
+"""Requests with the same Route and owner, and their rows of the batch's outputs."""
 
 
 class WrongRows(BackendError):
-    """The model gave other rows than it got: nobody can say whose they are."""
+    """An output has another number of rows than the inputs, so that its rows cannot be assigned to requests."""
 
 
 def wanted_outputs(requests: Sequence[InferenceRequest]) -> tuple[str, ...] | None:
-    """The outputs that any of the requests wants, None for all: nothing else is computed."""
+    """The outputs to compute: those that any of the requests wants; None: all."""
     wanted = requests[0].route.wanted
     for request in requests:
         if request.route.wanted != wanted:
@@ -36,8 +37,9 @@ def wanted_outputs(requests: Sequence[InferenceRequest]) -> tuple[str, ...] | No
 
 
 def received_inputs(requests: Sequence[InferenceRequest]) -> dict[str, Array] | None:
-    """The inputs of requests with one Route as they lie in their messages: views of a single one, several joined byte
-    by byte. Read-only and aligned as their types ask. None where the inputs do not lie in messages."""
+    """The inputs of requests with the same Route, read from their messages: views of a single message, or a copy that
+    joins several messages. The arrays are read-only, and aligned to their element size. None where a request has
+    decoded arrays instead of a message."""
     first = requests[0]
     layout = first.layout
     if layout is None:
@@ -51,7 +53,8 @@ def received_inputs(requests: Sequence[InferenceRequest]) -> dict[str, Array] | 
 
 
 def private_inputs(request: InferenceRequest, traits: Traits, buffers: Buffers) -> dict[str, Array]:
-    """The inputs of a request that runs alone: as they are where the model allows, else copies."""
+    """The inputs of a request that runs alone: its own arrays where alignment and `may_write_inputs` allow it, else
+    copies in `buffers`."""
     alignment = traits.alignment
     copy = traits.may_write_inputs and not request.owned
     if not copy and alignment <= 1:
@@ -71,7 +74,10 @@ def join(
     traits: Traits,
     buffers: Buffers,
 ) -> dict[str, Array]:
-    """The inputs of a batch: rows one after the other, padded where that is declared; what has no batch axis once."""
+    """The inputs of a batch of `rows` rows: the rows of the requests one after the other, padded where declared. An
+    input without a batch axis is equal in all requests and appears once. `batched`: names of inputs that may have a
+    batch axis.
+    """
     joined: dict[str, Array] = {}
     for name, array in requests[0].inputs.items():
         if name in batched and array.ndim:
@@ -92,7 +98,7 @@ def join(
 
 
 def keep(outputs: Mapping[str, Array], buffers: Buffers) -> None:
-    """Takes buffers that an output is a view of out of use: the outputs belong to the callers from now on."""
+    """Removes the buffers that an output shares memory with from `buffers`: the outputs now belong to the callers."""
     for name, flat in tuple(buffers.lent.items()):
         if any(np.may_share_memory(output, flat) for output in outputs.values()):
             buffers.forget(name)
@@ -106,7 +112,7 @@ def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
 
 
 def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str, Array]:
-    """The wanted ones among the outputs. Raises BackendError when the model did not give one."""
+    """The wanted outputs. Raises BackendError where the model has not returned one."""
     if wanted is None or wanted == tuple(outputs):
         return outputs
     try:
@@ -117,7 +123,7 @@ def pick(outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str,
 
 
 def check_names(outputs: Mapping[str, Array], names: frozenset[str]) -> None:
-    """Raises BackendError where one of the outputs is missing."""
+    """Raises BackendError where an output in `names` is missing."""
     if not names <= outputs.keys():
         missing = ", ".join(map(repr, sorted(names - outputs.keys())))
         raise BackendError(f"the model gave no output {missing}, only {', '.join(outputs)}")
@@ -126,8 +132,8 @@ def check_names(outputs: Mapping[str, Array], names: frozenset[str]) -> None:
 def split(
     outputs: Mapping[str, Array], requests: Sequence[InferenceRequest], wanted: tuple[str, ...] | None
 ) -> list[Share]:
-    """Which requests get which rows of the outputs, as views: neighbours with one Route get theirs as one piece, every
-    other request its own. `wanted` is what was computed. `check_rows` comes first.
+    """Assigns the rows of the outputs to the requests, as views. Consecutive requests with the same Route get one
+    share. `wanted`: the outputs that were computed. `check_rows` must have passed.
     """
     shares: list[Share] = []
     items = list(outputs.items())

@@ -1,11 +1,13 @@
-"""What waits in a servable's queues, and which of it goes next. Not thread-safe: the batcher's lock holds.
+"""Chooses the next batch among the waiting requests of a servable. Not thread-safe: the caller holds the batcher's
+lock.
 
-- A batch is ripe at once, unless callers who have just been answered will be back in less time than a larger batch
-  saves (policies/linger.py); with a delay, when its bucket holds `target` rows, or when its oldest request has waited
-  for the delay. In either case it is ripe when its most urgent request needs the rest of its time for the run.
-- Among the ripe buckets the one with the oldest head goes first; priorities age (queue.py).
-- A batch is the requests of one bucket in order, as many as fit. A request that does not fit closes it. It may be cut
-  shorter where that costs nothing and leaves work for the next one (queue.py).
+- A batch is ripe, which means ready to run, at once, unless the callers that were just answered will return in less
+  time than a larger batch saves (policies/linger.py). With a batching delay it is ripe when its bucket holds `target`
+  rows, or when its oldest request has waited for the delay. In both cases it is ripe at the latest when its most urgent
+  request needs the remaining time for the run.
+- Among the ripe buckets, the one with the oldest first request is taken first; priorities age (queue.py).
+- A batch is made of the requests of one bucket in order, as many as fit. A request that does not fit ends the batch.
+  The batch may be smaller where that costs nothing and leaves work for the next batch (queue.py).
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ _ALL = 2**62  # more requests than a queue holds
 
 @dataclass(slots=True)
 class Batch:
-    """Requests to run together. `rows` is 1 for a request that runs alone without a batch axis; `started_at` is
-    monotonic, 0 before the run."""
+    """Requests to run together.
+
+    rows         of all requests; 1 for a request that runs alone without a batch axis
+    started_at   monotonic seconds, 0 before the run
+    """
 
     queue: SignatureQueue
     requests: list[InferenceRequest]
@@ -33,12 +38,12 @@ class Batch:
 
 
 class BatchFormer:
-    """The buckets in which something waits.
+    """The waiting requests of one servable, and the choice of the next batch.
 
-    count   requests that wait
-    delay   seconds that a batch may wait for more requests
-    holds   a batch may be held back for callers who come back; not with a delay
-    active  the buckets in which something waits
+    count    waiting requests
+    delay    seconds that a batch may wait for more requests
+    holds    the linger policy may hold batches back; False with a delay
+    active   the buckets with waiting requests
     """
 
     def __init__(self, delay: float, *, holds: bool = False) -> None:
@@ -50,9 +55,9 @@ class BatchFormer:
     def add(
         self, bucket: Bucket, requests: Sequence[InferenceRequest], earliest: float, nbytes: int, now: float
     ) -> bool:
-        """Queues requests of one Route and one priority, in this order. `earliest` is the first of their `leaves_at`,
-        `nbytes` what they hold. Gives whether a worker must look: there is a batch to run, or one that ripens earlier
-        than all that were known.
+        """Queues requests of one Route and one priority, in this order. `earliest`: the earliest of their `leaves_at`;
+        `nbytes`: their bytes together. Returns whether a worker must look: a batch is ripe, or ripens earlier than its
+        bucket did before.
         """
         first = requests[0]
         if not bucket.count:
@@ -92,20 +97,21 @@ class BatchFormer:
         return True
 
     def remove(self, bucket: Bucket, request: InferenceRequest) -> None:
-        """Takes a request out of the middle of its line."""
+        """Takes a request out of its bucket, at any position."""
         bucket.remove(request)
         self.count -= 1
         if not bucket.count:
             self._emptied(bucket)
 
     def clear(self, requests: Iterable[InferenceRequest]) -> None:
-        """Takes out requests that gave way, except for the parts of split ones: whoever fails those does that."""
+        """Takes evicted requests out of their buckets. Does nothing for split requests: failing them takes out their
+        parts."""
         for request in requests:
             if isinstance(request.place, Bucket):
                 self.remove(request.place, request)
 
     def pick(self, now: float) -> Bucket | None:
-        """The bucket whose batch goes next, None when none is ripe."""
+        """The bucket of the next batch; None when no batch is ripe."""
         active = self.active
         if self.delay or self.holds:
             if len(active) == 1:
@@ -120,8 +126,8 @@ class BatchFormer:
     def take(
         self, bucket: Bucket, now: float, dropped: list[InferenceRequest], *, cut: bool = False, most: int = _ALL
     ) -> Batch | None:
-        """The next batch of a bucket that `pick` gave; None when everything on the way was dropped. Requests that have
-        expired or finished go to `dropped`. `cut`: no larger than pays; `most`: requests at most.
+        """The next batch of a bucket that `pick` has returned; None when all its requests were dropped. Expired and
+        finished requests are appended to `dropped`. `cut`: limits the batch to `Bucket.cut`; `most`: requests at most.
         """
         room = bucket.cut if cut else bucket.room
         levels = bucket.levels
@@ -152,12 +158,12 @@ class BatchFormer:
         waiting = bucket.levels[0].requests
         batch = list(waiting)
         waiting.clear()
-        gone = bucket.earliest <= now
+        any_dropped = bucket.earliest <= now
         for request in batch:
             request.place = None
             if request.finished:
-                gone = True
-        if gone:
+                any_dropped = True
+        if any_dropped:
             dropped += [request for request in batch if request.finished or request.leaves_at <= now]
             batch = [request for request in batch if not (request.finished or request.leaves_at <= now)]
         return batch
@@ -165,7 +171,7 @@ class BatchFormer:
     def _take_some(
         self, bucket: Bucket, room: int, most: int, now: float, dropped: list[InferenceRequest]
     ) -> tuple[list[InferenceRequest], int, int, int, int]:
-        """The batch and its rows; how many requests have left the bucket, with how many rows and bytes."""
+        """The batch and its rows; the number of requests that were taken out of the bucket, their rows and bytes."""
         batch: list[InferenceRequest] = []
         rows = count = nbytes = weights = 0
         level = bucket.next_level()
@@ -196,7 +202,7 @@ class BatchFormer:
         return batch, rows, count, weights, nbytes
 
     def answered(self, bucket: Bucket, rows: int, now: float) -> None:
-        """A batch of the bucket has been answered: its callers may be worth waiting for."""
+        """A batch of the bucket was answered: decides whether the next batch is held back for its callers."""
         if not self.holds or not bucket.room:
             return
         linger = bucket.linger
@@ -208,32 +214,32 @@ class BatchFormer:
             bucket.ripe_at = min(self._patience(bucket, request, now) for request in waiting) if held else 0.0
 
     def wait_no_more(self) -> None:
-        """Nothing waits for more requests from now on."""
+        """From now on every batch is ripe at once: the servable drains."""
         self.delay = 0.0
         self.holds = False
 
     def next_ripe(self) -> float:
-        """When the first batch ripens."""
+        """Monotonic seconds at which the first batch ripens. There are waiting requests."""
         return min(bucket.ripe_at for bucket in self.active)
 
     def ripen(self, queue: SignatureQueue) -> None:
-        """What waits for this signature waits no longer."""
+        """Makes the batches of a signature ripe."""
         for bucket in queue.buckets.values():
             if bucket.count:
                 bucket.ripe_at = 0.0
 
     def everything(self) -> list[tuple[Bucket, InferenceRequest]]:
-        """All that waits."""
+        """All waiting requests, with their buckets."""
         return [(bucket, request) for bucket in self.active for request in bucket.waiting()]
 
     def _patience(self, bucket: Bucket, request: InferenceRequest, now: float) -> float:
-        """Until when this request waits for more requests."""
+        """Monotonic seconds until which a batch with this request may wait for more requests."""
         queue = bucket.queue
-        came = request.enqueued_at
+        enqueued_at = request.enqueued_at
         if self.delay:
             if not bucket.room or bucket.rows >= queue.target:
                 return now
-            until = came + self.delay
+            until = enqueued_at + self.delay
         else:
             linger = bucket.linger
             if linger is None or bucket.rows >= linger.rows:
@@ -241,8 +247,8 @@ class BatchFormer:
             until = linger.until
         if request.leaves_at == NEVER:
             return until
-        # Waiting is worth a part of the caller's time only: the rest is for the run, and for a busy machine.
-        reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - came))
+        # A part of the time until the deadline is reserved for the run, and for delays of a busy machine.
+        reserve = max(2 * queue.seconds, 0.25 * (request.leaves_at - enqueued_at))
         return min(until, request.leaves_at - reserve)
 
     def _emptied(self, bucket: Bucket) -> None:

@@ -1,8 +1,8 @@
-"""Which requests may share a batch: those with an equal bucket key. Pure.
+"""Bucket keys: requests with equal keys may share a batch. Pure.
 
-The key holds, for each input of the signature in order: nothing where the request leaves it out; the shape without
-the batch axis where it has one; shape and bytes where it has none, since a batch has room for one value only (a
-sampling rate, a threshold). The signature itself is the queue that the bucket belongs to.
+For each input of the signature, in order, the key holds: None where the request leaves it out; the shape without the
+batch axis where it has one; shape and bytes where it has none, because a batch holds only one value of such an input (a
+sampling rate, a threshold). The signature is not part of the key: each signature has its own queue.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ ALONE: Hashable = "alone"
 
 
 def batched_inputs(signature: Signature) -> tuple[str, ...]:
-    """The inputs that may carry a batch axis: their first dimension is variable, or even the rank is open."""
+    """The inputs that may have a batch axis: their first dimension is variable, or their rank is unknown."""
     return tuple(spec.name for spec in signature.inputs if spec.shape is None or spec.shape[:1] == (-1,))
 
 
 def contents(array: Array) -> Hashable:
-    """A value equal for equal arrays of one dtype. Long ones are digested: keys wait in the queue beside the inputs."""
+    """A value that is equal for equal arrays of one dtype. Long contents are hashed, because keys are kept in the
+    queue."""
     if array.dtype == object:
         items = tuple(array.ravel().tolist())
         if 8 * len(items) + sum(map(len, items)) <= _DIGEST_ABOVE:
@@ -52,9 +53,9 @@ class BucketKeys:
         self._only = only.name if only and only.shape and not only.optional and self.batched and not padding else None
 
     def of(self, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
-        """Rows and key. 0 rows: there is nothing to batch on, the request runs alone.
+        """The rows and the key of a request. 0 rows: no input has a batch axis, and the request runs alone.
 
-        Raises InvalidRequest when the inputs disagree on the number of rows.
+        Raises InvalidRequest when the inputs have different numbers of rows.
         """
         if self._only is not None:
             shape = inputs[self._only].shape
@@ -81,5 +82,5 @@ class BucketKeys:
         return max(rows, 0), tuple(key)
 
     def by_shape(self, inputs: Mapping[str, Array]) -> bool:
-        """Whether rows and key of such inputs follow from their shapes alone."""
+        """Whether the rows and the key of these inputs depend on their shapes only, not on their values."""
         return all(name in self.batched and array.ndim for name, array in inputs.items())

@@ -1,4 +1,4 @@
-"""Memory in which batches are put together: aligned, and used again from batch to batch."""
+"""Aligned memory for the inputs of batches, reused from batch to batch."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import numpy as np
 
 from inferd.backends.api import Array
 
-_SMALL = 128 * 2**10  # below this the allocator hands the same warm memory out again by itself
-_KEPT = 256 * 2**20  # a larger buffer is used once: it would sit there for ever
+_SMALL = 128 * 2**10  # bytes; below this the allocator reuses cached memory itself
+_KEPT = 256 * 2**20  # bytes; a larger buffer is used once, because it would be kept for as long as the worker lives
 _PAGE = 64  # bytes: a cache line, and the widest vector load
 
 
 class Buffers:
-    """One worker's buffers, one per input. Not thread-safe.
+    """The buffers of one worker, one for each input name. Not thread-safe.
 
-    What `concatenate` and `empty` give is valid until the next call for the same input. `lent` are those given out
-    since `begin`: an output that shares memory with one of them must take it away (`forget`), or a later batch would
-    change it.
+    The arrays from `concatenate`, `copy` and `empty` are valid until the next call for the same input.
+
+    lent   the buffers used since `begin`, by input name. Where an output shares memory with one of them, the buffer
+           must be removed with `forget`, or a later batch would change the output.
     """
 
     def __init__(self, alignment: int = 1, staging: Callable[[int], Array] | None = None) -> None:
-        """`staging(nbytes)` gives memory for large buffers (uint8); None: ordinary, aligned memory."""
+        """`alignment`: bytes. `staging(nbytes)` returns memory for large buffers (uint8), such as pinned memory; None:
+        ordinary memory."""
         self._alignment = alignment
         self._staging = staging
         self._flat: dict[str, Array] = {}
         self.lent: dict[str, Array] = {}
 
     def begin(self) -> None:
+        """Starts a batch: clears `lent`."""
         self.lent.clear()
 
     def concatenate(self, name: str, parts: Sequence[Array], rows: int) -> Array:
-        """The rows of `parts`, one after the other, in an array that may be written to."""
+        """The rows of `parts` one after the other, in a writable array."""
         first = parts[0]
         nbytes = first.nbytes * rows // (first.shape[0] or 1)
         if first.dtype.hasobject or (nbytes < _SMALL and self._alignment <= 16):
@@ -43,7 +46,7 @@ class Buffers:
         return into
 
     def copy(self, name: str, array: Array) -> Array:
-        """The same values in an array that may be written to."""
+        """A writable copy."""
         if array.dtype.hasobject or (array.nbytes < _SMALL and self._alignment <= 16):
             return array.copy()
         into = self.empty(name, array.shape, array.dtype)
@@ -68,7 +71,7 @@ class Buffers:
         return flat[:nbytes].view(dtype).reshape(shape)
 
     def forget(self, name: str) -> None:
-        """Gives a buffer away: it is never used again here."""
+        """Removes a buffer: it is not used for later batches."""
         self._flat.pop(name, None)
 
 

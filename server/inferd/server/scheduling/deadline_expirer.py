@@ -1,8 +1,8 @@
-"""The thread of a servable that answers what no worker gets to: requests whose time runs out in the queue while every
-worker is busy, and answers that a worker hands off so as to run its next batch.
+"""A servable's thread for answers that no worker sends: to requests that expire in the queue while every worker is
+busy, and to batches whose answers a worker has passed on, so that it can run its next batch.
 
-It knows one time only, the earliest deadline in the queues, and looks through them then: queueing costs a comparison,
-and requests that are served in time leave nothing behind to clean up.
+The expirer keeps only the earliest expiry in the queues and searches the queues at that time. So queueing a request
+costs one comparison, and a request that is served in time needs no clean-up.
 """
 
 from __future__ import annotations
@@ -15,45 +15,48 @@ from inferd.server.scheduling.batch_former import BatchFormer
 from inferd.server.scheduling.request import NEVER, InferenceRequest
 from inferd.server.scheduling.worker_slot import Alarm
 
-_TICK = 0.001  # expiries closer together than this are answered together
+_TICK = 0.001  # seconds; expiries within one tick are answered together
 _LONGEST = 3600.0  # seconds of one sleep
 
 
 class DeadlineExpirer:
-    """Of one batcher, whose lock it shares: everything but `run` is for who holds that.
+    """The expirer of one batcher. It shares the batcher's lock: all methods but `run` are for callers that hold it.
 
-    expires_at   monotonic seconds at which it looks for what has expired; infinity: nothing will
-    in_hand      requests that it has taken and that have no answer yet
+    expires_at   monotonic seconds at which it searches the queues; infinity: no waiting request expires
+    in_hand      requests that it has taken and not answered
     """
 
-    __slots__ = ("_alarm", "_drop", "_former", "_handed", "_lock", "_rested", "_stopped", "expires_at", "in_hand")
+    __slots__ = ("_alarm", "_drop", "_former", "_handed", "_lock", "_on_answered", "_stopped", "expires_at", "in_hand")
 
     def __init__(
         self,
         lock: Lock,
         former: BatchFormer,
         drop: Callable[[Sequence[InferenceRequest]], None],
-        rested: Callable[[], None],
+        on_answered: Callable[[], None],
     ) -> None:
-        """`drop` answers requests that have left the queue unserved, without the lock; `rested` hears, with it, when
-        something is no longer in hand."""
+        """
+        drop          answers requests that were taken from the queue without running; called without the lock
+        on_answered   called with the lock whenever `in_hand` has decreased
+        """
         self._lock = lock
         self._former = former
         self._drop = drop
-        self._rested = rested
+        self._on_answered = on_answered
         self._alarm = Alarm()
-        self._handed: tuple[Callable[[], None], int] | None = None  # an answer, and how many requests it is for
+        self._handed: tuple[Callable[[], None], int] | None = None  # sends an answer; the number of its requests
         self._stopped = False
         self.expires_at = NEVER
         self.in_hand = 0
 
     def expect(self, leaves_at: float) -> None:
-        """A request that waits from now on expires at that time, before all others."""
+        """A queued request expires at `leaves_at`, before all others."""
         self.expires_at = leaves_at
         self._alarm.ring()
 
     def take_over(self, answer: Callable[[], None], requests: int) -> bool:
-        """Whether it answers so many requests, by calling `answer`: not while it is busy with others."""
+        """Makes the thread call `answer`, which answers `requests` requests. Returns False, and does nothing, while the
+        thread has another answer to send or is stopping."""
         if self._handed is not None or self._stopped:
             return False
         self._handed = answer, requests
@@ -62,17 +65,17 @@ class DeadlineExpirer:
         return True
 
     def stop(self) -> None:
-        """`run` ends, after what has been taken over."""
+        """Ends `run` after the answer that was taken over."""
         self._stopped = True
         self._alarm.ring()
 
     def run(self) -> None:
-        """Answers until `stop`. On a thread of its own."""
+        """The thread's function: answers until `stop`."""
         while True:
             self._answer_handed()
             with self._lock:
                 if self._handed is not None:
-                    continue  # handed off since
+                    continue  # an answer was taken over in the meantime
                 if self._stopped:
                     return
                 self._alarm.hush()
@@ -106,4 +109,4 @@ class DeadlineExpirer:
 
     def _over(self, requests: int) -> None:
         self.in_hand -= requests
-        self._rested()
+        self._on_answered()

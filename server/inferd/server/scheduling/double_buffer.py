@@ -1,9 +1,11 @@
-"""Several batches in hand on one instance: the next is put together and copied while the current one computes.
+"""Two batches in hand on one instance: the next batch is joined and copied to the device while the current one
+computes.
 
-    ComputeTurns   lets one batch compute at a time, and knows when it is expected to end
-    DoubleBuffer   one thread's view of the instance: uploads at once and computes in its turn
+    ComputeTurns   lets one batch compute at a time and predicts when it ends
+    DoubleBuffer   the instance for one of its threads: uploads at once, computes when it is its turn
 
-The next batch is taken as late as its preparation allows: what comes meanwhile shares it.
+A thread takes its next batch as late as the preparation allows, so that requests that arrive until then share the
+batch.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import Any, TypeVar
 
 from inferd.backends.api import Ahead, Array, Instance
 
-_RECENT = 0.2  # share of the latest measurement in what is expected
-_SLACK = 1.5  # a preparation may take that many times as long as expected
+_RECENT = 0.2  # weight of the latest measurement
+_SLACK = 1.5  # the time reserved for a preparation, as a multiple of the expected time
 
 P = TypeVar("P")
 B = TypeVar("B")
@@ -26,14 +28,14 @@ class ComputeTurns:
     """The turns of one instance. Thread-safe."""
 
     def __init__(self, expected: float = 0.0) -> None:
-        """`expected`: seconds that a batch computes, learned from the first on where it is 0."""
+        """`expected`: seconds that a batch computes; 0: learned from the first batch."""
         self._condition = threading.Condition()
         self._computing = False
         self._began = 0.0
         self._expected = expected
 
     def wait(self, lead: float) -> None:
-        """Waits until nothing computes, or what does is expected to end within `lead` seconds."""
+        """Waits until no batch computes, or the computing batch is expected to end within `lead` seconds."""
         with self._condition:
             while self._computing and self._expected:
                 early = self._began + self._expected - lead - monotonic()
@@ -56,15 +58,15 @@ class ComputeTurns:
 
 
 class DoubleBuffer:
-    """An instance as one of the threads that share it sees it. Not thread-safe: it belongs to its thread.
+    """An instance for one of the threads that share it. Not thread-safe: each thread has its own object.
 
-    What `run` takes on the clock includes the wait for its turn, which `taking` keeps short.
+    The duration of `run` includes the wait for the turn; `taking` keeps this wait short.
     """
 
-    def __init__(self, instance: Instance, turnstile: ComputeTurns) -> None:
+    def __init__(self, instance: Instance, turns: ComputeTurns) -> None:
         self._instance = instance
-        self._turnstile = turnstile
-        self._taken = 0.0
+        self._turns = turns
+        self._taken_at = 0.0
         self._lead = 0.0  # seconds from taking a batch to having it on the device
         self._upload: Callable[[str, Mapping[str, Array]], Mapping[str, Any]] = _nothing_to_upload
         if isinstance(instance, Ahead):
@@ -72,46 +74,46 @@ class DoubleBuffer:
             self._upload = instance.upload
 
     def taking(self, take: Callable[[P], B]) -> Callable[[P], B]:
-        """`take`, but not before it is time for the next batch."""
+        """Wraps `take`, so that it waits until it is time to prepare the next batch."""
 
-        def timely(argument: P) -> B:
-            self._turnstile.wait(_SLACK * self._lead)
+        def take_in_time(argument: P) -> B:
+            self._turns.wait(_SLACK * self._lead)
             batch = take(argument)
-            self._taken = monotonic()
+            self._taken_at = monotonic()
             return batch
 
-        return timely
+        return take_in_time
 
     def run(
         self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
-        """As Instance.run, in turn."""
+        """As Instance.run. Uploads at once and waits for its turn to compute."""
         uploaded = self._upload(signature, inputs)
-        if self._taken:
-            self._lead = _smoothed(self._lead, monotonic() - self._taken)
-            self._taken = 0.0  # a batch that is run again in parts tells nothing
-        with self._turnstile:
+        if self._taken_at:
+            self._lead = _smoothed(self._lead, monotonic() - self._taken_at)
+            self._taken_at = 0.0  # later runs of the same batch, request by request, are not measured
+        with self._turns:
             return self._instance.run(signature, uploaded, outputs)
 
     def close(self) -> None:
-        """The instance is its worker's to close."""
+        """Does nothing: the worker that made the instance closes it."""
 
 
 def share(instance: Instance, places: Sequence[P], serve: Callable[[P, DoubleBuffer], None]) -> None:
-    """Serves an instance from as many threads as there are places, the calling one among them. Gives back control when
-    all have ended: whoever closes the instance then does so alone.
+    """Calls `serve(place, buffer)` for each place on a thread of its own, for the first place on the calling thread.
+    Returns when all have returned, so that the caller can close the instance.
     """
-    turnstile = ComputeTurns()
+    turns = ComputeTurns()
     name = threading.current_thread().name
     others = [
         threading.Thread(
-            target=serve, args=(place, DoubleBuffer(instance, turnstile)), name=f"{name}-{number}", daemon=True
+            target=serve, args=(place, DoubleBuffer(instance, turns)), name=f"{name}-{number}", daemon=True
         )
         for number, place in enumerate(places[1:], 2)
     ]
     for other in others:
         other.start()
-    serve(places[0], DoubleBuffer(instance, turnstile))
+    serve(places[0], DoubleBuffer(instance, turns))
     for other in others:
         other.join()
 

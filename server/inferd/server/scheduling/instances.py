@@ -1,4 +1,4 @@
-"""The executable copies of a model: one thread each, which makes the instance, runs it and closes it.
+"""The instances of a model. Each has its own thread, which makes the instance, runs it and closes it.
 
 Frameworks keep per-thread state (CUDA contexts, thread pools, arenas), so an instance never changes threads.
 """
@@ -39,25 +39,25 @@ class InstanceWorker:
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> Future[None]:
-        """Starts the thread. The future is done when the instance is made; it raises LoadError."""
+        """Starts the thread. The future is done when the instance is made; its exception is a LoadError."""
         self._thread.start()
         return self._made
 
     def call(self, fn: Callable[[Instance], T]) -> Future[T]:
-        """Runs `fn(instance)` on the worker's thread, after what was called before."""
+        """Runs `fn(instance)` on the worker's thread, after earlier calls. The future gets its result or exception."""
         future: Future[T] = Future()
 
         def run(instance: Instance) -> None:
             try:
                 future.set_result(fn(instance))
-            except BaseException as error:  # the caller's to handle: the thread lives on
+            except BaseException as error:  # the caller handles it, and the thread goes on
                 future.set_exception(error)
 
         self._calls.put(run)
         return future
 
     def renew(self) -> Future[None]:
-        """Replaces the instance by a fresh one: what it had seen is forgotten. Raises LoadError."""
+        """Replaces the instance by a new one without the old one's state. The future's exception is a LoadError."""
 
         def renew(instance: Instance) -> None:
             instance.close()
@@ -67,18 +67,18 @@ class InstanceWorker:
         return self.call(renew)
 
     def stop(self) -> None:
-        """The thread closes the instance and ends after the calls made before."""
+        """Makes the thread close the instance and end, after earlier calls."""
         self._calls.put(None)
 
     def join(self, timeout: float) -> bool:
-        """Whether the thread has ended within `timeout` seconds."""
+        """Waits up to `timeout` seconds for the thread. Returns whether it has ended."""
         if self._thread.ident is None:
             return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _main(self) -> None:
-        stand_back(self.placement.nice)
+        lower_priority(self.placement.nice)
         try:
             self._instance = _make(self._model, self.placement)
         except LoadError as error:
@@ -98,14 +98,14 @@ class InstanceWorker:
         while (call := self._calls.get()) is not None:
             instance = self._instance
             if instance is None:
-                return  # could not be renewed: the load fails
+                return  # `renew` has failed, and so does the load
             call(instance)
             del call, instance
 
 
-def stand_back(nice: int) -> None:
-    """Puts the calling thread, and those that it starts, that far behind the others of the process. On Linux only:
-    elsewhere priorities belong to processes.
+def lower_priority(nice: int) -> None:
+    """Adds `nice` to the nice value of the calling thread; threads that it starts inherit it. On Linux only: on other
+    systems the nice value belongs to the process.
     """
     if nice and sys.platform.startswith("linux"):
         thread = threading.get_native_id()
@@ -128,7 +128,7 @@ def _make(model: Model, placement: Placement) -> Instance:
 
 
 class InstanceGroup:
-    """The workers of one servable. The last one to end closes the model."""
+    """The workers of one servable. The last worker to end closes the model. Thread-safe."""
 
     def __init__(self, name: str, model: Model, placements: Sequence[Placement]) -> None:
         if not placements:
@@ -149,7 +149,7 @@ class InstanceGroup:
         return tuple(worker.placement.device for worker in self.workers)
 
     def start(self) -> None:
-        """Makes every instance. Raises the first LoadError; `close` is due then too."""
+        """Makes every instance. Raises the first LoadError; the caller must call `close` in that case too."""
         self._started = True
         made = [worker.start() for worker in self.workers]
         for future in made:
@@ -164,8 +164,8 @@ class InstanceGroup:
             worker.stop()
 
     def close(self, timeout: float) -> bool:
-        """Ends the workers once they are free. Whether they have ended within `timeout` seconds; those that have not
-        do so later, when the model lets go of them.
+        """Ends the workers when their current calls have ended. Returns whether all have ended within `timeout`
+        seconds; the others end later, when the model returns.
         """
         with self._lock:
             first, self._closed = not self._closed, True

@@ -1,4 +1,4 @@
-"""What the scheduler tells the outside: batches that ran, requests that were dropped."""
+"""The scheduler's interface to the metrics: batches that ran, requests that were dropped."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Protocol
 
 
 class BatchObserver(Protocol):
-    """Counts. Called on the scheduler's threads and on those of its callers: quick, thread-safe, must not raise."""
+    """Counts batches and dropped requests. Called on the scheduler's threads and on those of its callers: must be quick
+    and thread-safe and must not raise."""
 
     def batch(self, signature: str, requests: Sequence[object], rows: int, compute_seconds: float) -> None:
-        """One execution of the model, after its requests were answered. `rows` is 1 for a model that is not batched."""
+        """One run of the model, called after its requests were answered. `rows` is 1 for a model that is not
+        batched."""
         ...
 
     def dropped(self, reason: str) -> None:
-        """One request never ran. `reason`: "expired", "cancelled", "full", "late" (it would have expired)."""
+        """One request did not run. `reason`: "expired", "cancelled", "full", or "late" (predicted to expire)."""
         ...
 
 
 class NullObserver:
-    """Looks away."""
+    """Counts nothing."""
 
     def batch(self, signature: str, requests: Sequence[object], rows: int, compute_seconds: float) -> None:
         pass

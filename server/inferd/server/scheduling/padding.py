@@ -1,8 +1,8 @@
-"""Padding to declared sizes: requests of different lengths may then share a batch. Pure.
+"""Padding to declared sizes, so that requests of different lengths may share a batch. Pure.
 
-A padded input has exactly one variable dimension besides the batch axis; it is filled up with zeros (empty strings)
-at its end to the next declared size. The size depends on the request alone, never on its neighbours, so an answer
-does not depend on company. Outputs keep the padded size. Longer than the largest size: not padded.
+A padded input has exactly one variable dimension besides the batch axis. Zeros (or empty strings) are appended along it
+up to the next declared size. The size depends only on the request itself, so that its answer does not depend on the
+other requests of the batch. Outputs keep the padded size. An input longer than the largest size is not padded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from inferd.backends.api import Array, LoadError, Signature
 
 
 def unknown_names(sizes: Mapping[str, Sequence[int]], signatures: Sequence[Signature]) -> list[str]:
-    """Names that are no input of any signature. No error, for sizes may be set for all models of a server at once."""
+    """Names in `sizes` that are no input of any signature. Not an error: sizes may be set for all models of a
+    server."""
     known = {spec.name for signature in signatures for spec in signature.inputs}
     return [name for name in sizes if name not in known]
 
@@ -23,10 +24,9 @@ class Padding:
     """The padded inputs of one signature. Immutable."""
 
     def __init__(self, signature: Signature, sizes: Mapping[str, Sequence[int]]) -> None:
-        """`sizes` by input name; inputs that the signature does not have are ignored (they may be another's).
+        """`sizes`: by input name; names that the signature does not have are ignored (another signature may have them).
 
-        Raises LoadError for an input that has not exactly one variable dimension besides its first, or for a size
-        below 1.
+        Raises LoadError for an input without exactly one variable dimension besides the first, or for a size below 1.
         """
         self._rules: dict[str, tuple[int, tuple[int, ...]]] = {}
         for spec in signature.inputs:
@@ -50,12 +50,12 @@ class Padding:
         return name in self._rules
 
     def smallest(self, name: str) -> int | None:
-        """The smallest declared size of an input, None where it is not padded."""
+        """The smallest declared size of an input; None where it is not padded."""
         rule = self._rules.get(name)
         return rule[1][0] if rule else None
 
     def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape after padding; the batch axis is part of both."""
+        """The shape after padding. Both shapes include the batch axis."""
         rule = self._rules.get(name)
         if rule is None:
             return shape
@@ -66,7 +66,7 @@ class Padding:
         return (*shape[:axis], sizes[at], *shape[axis + 1 :])
 
     def fill(self, name: str, parts: Sequence[Array], into: Array) -> None:
-        """Writes the rows of `parts` one after the other into `into`, whose shape is the padded one."""
+        """Writes the rows of `parts` one after the other into `into`, which has the padded shape."""
         axis, _ = self._rules[name]
         into[...] = b"" if into.dtype == object else 0
         start = 0

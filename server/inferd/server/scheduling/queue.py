@@ -1,12 +1,12 @@
-"""The bounded queue of one signature: per bucket, per priority, first in first out. Not thread-safe: the batcher's
-lock holds.
+"""The bounded queue of one signature: first in, first out within a bucket and a priority. Not thread-safe: the caller
+holds the batcher's lock.
 
-    SignatureQueue   bounds and counts, the buckets by key
+    SignatureQueue   the bounds and counts, and the buckets by key
     Bucket           requests that may share a batch
-    PriorityLevel    those of one priority, oldest first
+    PriorityLevel    the requests of one priority in a bucket, oldest first
 
-Priorities age: a request of priority p goes before one of priority p + 1 that came up to AGING seconds earlier, not
-before an older one. So nobody starves, however long the rush of more important requests lasts.
+Priorities age: a request of priority p goes before a request of priority p + 1 that is up to AGING seconds older, but
+not before one that is older than that. So no request starves under a lasting load of higher priority.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from inferd.server.scheduling.policies.fair_share import FairShare, Who
 from inferd.server.scheduling.policies.linger import LingerPolicy
 from inferd.server.scheduling.request import NEVER, InferenceRequest
 
-AGING = 1.0  # seconds that one step of priority is worth
-_KEPT_BUCKETS = 64  # empty buckets kept, so that steady traffic makes none anew
-_UNCUT = 64  # one batch in so many is as large as it may be, so that its cost stays known
+AGING = 1.0  # seconds of age that equal one step of priority
+_KEPT_BUCKETS = 64  # empty buckets that are kept, so that steady traffic does not make them anew
+_UNCUT = 64  # one batch in so many has the full size, so that the cost of full batches stays known
 
 
 class PriorityLevel:
-    """Requests of one priority in a bucket. `dead` counts those that left out of turn and still stand in the deque."""
+    """Requests of one priority in a bucket. `dead`: requests that were taken out and are still in the deque."""
 
     __slots__ = ("dead", "handicap", "priority", "requests")
 
@@ -38,13 +38,14 @@ class PriorityLevel:
 
 
 class Bucket:
-    """Requests with one key, which may share a batch.
+    """The waiting requests with one bucket key, which may share a batch.
 
-    count, rows, nbytes   of the requests that wait
-    earliest              the first of their `leaves_at`, or earlier; infinity where nothing waits
-    ripe_at               when the batch waits for more requests no longer
-    cost                  what batches of them take, `effort` the model's part of it on the inline budget's clock
-    linger                whether a wait pays, None: nobody asks
+    count, rows, nbytes   of the waiting requests
+    earliest              at most the earliest of their `leaves_at`; infinity where no request waits
+    ripe_at               monotonic seconds at which the next batch is ready to run
+    cost                  the cost curve of whole batches
+    effort                the cost curve of the model's runs, on the clock of the inline budget
+    linger                the linger policy; None where batches are not held back
     """
 
     __slots__ = (
@@ -71,14 +72,14 @@ class Bucket:
 
     @property
     def room(self) -> int:
-        """Most rows in one batch; 0: one request at a time."""
+        """The most rows of a batch; 0: requests run one at a time."""
         return 0 if self.key is ALONE else self.queue.limit
 
     @property
     def cut(self) -> int:
-        """Most rows in one batch that does not leave others idle: where all that waits fits into one batch, half of it
-        may stay for the next one (or for another instance) if that costs next to nothing. So the model has work while
-        those who were answered ask again.
+        """The most rows of a batch that leaves work for the next one: where all waiting requests fit into one batch,
+        half of them may wait for the next batch (or for another instance), if that costs almost nothing. So the model
+        has work while the answered callers send their next requests. One read in _UNCUT returns `room`.
         """
         room = self.room
         if not room or self.rows > room:
@@ -87,55 +88,54 @@ class Bucket:
         return max(self.cost.enough(room), -(-self.rows // 2)) if self._cuts else room
 
     def ran(self, rows: int, seconds: float, effort: float) -> None:
-        """Learns from a batch. For whoever ran it; a lost update does no harm."""
+        """Learns from a batch that has run. Called on the thread that ran it, without the lock: a lost update does no
+        harm."""
         self.cost.ran(rows, seconds)
         self.effort.ran(rows, effort)
 
     def discard(self, request: InferenceRequest) -> None:
-        """Lets a cancelled request go; the bucket is the QueuePlace of the requests in it. Thread-safe, unlike the
-        rest.
-        """
+        """Takes a cancelled request out of the queue; see QueuePlace. Thread-safe, unlike the other methods."""
         self._discard(self, request)
 
     def level(self, priority: int) -> PriorityLevel:
-        """The level of a priority, made when it is not there."""
+        """The level of a priority; makes it where it does not exist."""
         for level in self.levels:
             if level.priority == priority:
                 return level
         level = PriorityLevel(priority)
-        if not self.levels[-1].requests:  # the empty one of a bucket where nothing waits
+        if not self.levels[-1].requests:  # an empty bucket has one empty level
             self.levels.pop()
         self.levels.append(level)
         return level
 
     def next_level(self) -> PriorityLevel:
-        """The level whose head is served next; an empty one when nothing waits."""
+        """The level whose first request is served next; an empty level when no request waits."""
         levels = self.levels
         return levels[0] if len(levels) == 1 else min(levels, key=_score)
 
     @property
     def head(self) -> InferenceRequest:
-        """The request that is served next. Something waits."""
+        """The request that is served next. The bucket must not be empty."""
         return self.next_level().requests[0]
 
     @property
     def next_batch(self) -> tuple[int, int]:
-        """About how many rows the next batch has, and how many requests. Something waits."""
+        """An estimate of the rows and requests of the next batch. The bucket must not be empty."""
         room = self.room
-        each = self.head.route.rows or 1
+        head_rows = self.head.route.rows or 1
         if not room:
             return 1, 1
         if self.rows <= room:
             return self.rows, self.count
-        return room, max(1, room // each)
+        return room, max(1, room // head_rows)
 
     @property
     def score(self) -> float:
-        """When the bucket is served among others: the smallest first."""
+        """The order among buckets: the bucket with the smallest score is served first."""
         return _score(self.next_level())
 
     def left(self, requests: int, rows: int, nbytes: int) -> None:
-        """Takes back what was counted for that many requests when they came; they have no place any more."""
+        """Takes requests that were removed from the bucket off the counts of the bucket and its queue."""
         self.count -= requests
         self.rows -= rows
         self.nbytes -= nbytes
@@ -143,9 +143,9 @@ class Bucket:
         self.queue.nbytes -= nbytes
 
     def remove(self, request: InferenceRequest) -> None:
-        """Lets a request go that is not at the head. It stays in the deque, dead and without arrays, until it is swept
-        out: at the head at once, elsewhere when most of the level is dead, so queueing and cancelling for ever grows
-        nothing.
+        """Takes out a request at any position. It stays in the deque as a dead entry without arrays. Dead entries at
+        the head are removed at once, others when more than half of the level is dead: so repeated queueing and
+        cancelling does not make the deque grow.
         """
         request.place = None
         self.left(1, request.route.rows or 1, request.nbytes)
@@ -164,11 +164,11 @@ class Bucket:
         self.tidy()
 
     def waiting(self) -> Iterator[InferenceRequest]:
-        """The requests that wait, level by level."""
+        """The waiting requests, level by level."""
         return (request for level in self.levels for request in level.requests if request.place is not None)
 
     def tidy(self) -> None:
-        """Drops levels in which nothing stands."""
+        """Removes empty levels, except for one."""
         if len(self.levels) > 1:
             self.levels = [level for level in self.levels if level.requests] or self.levels[:1]
 
@@ -178,18 +178,19 @@ def _score(level: PriorityLevel) -> float:
 
 
 class SignatureQueue:
-    """What waits for one signature.
+    """The queue of one signature.
 
-    limit      rows per batch, 0: unbatched. Changes once, when the proof is done; again only when the model breaks it
-    target     rows at which a batch waits no longer
-    outputs    the names that an answer has
-    splits     a request over `limit` is cut and reassembled
-    requests   waiting now; `nbytes` what they hold, and what split requests hold that are under way
-    seconds    how long a batch takes, smoothed
-    timeout    seconds that a request waits at most when it does not say so itself, None: until its deadline
-    who        tells clients apart, None: first come, first served
-    fair_share the clients of those that wait, while there is not room for all; None otherwise
-    wholes     requests under way in parts, which wait without standing in a bucket
+    limit       most rows of a batch; 0: unbatched. Set when the proof ends, and again if the model breaks the proof
+    target      rows at which a batch no longer waits for more requests
+    outputs     names of the outputs
+    splits      requests with more than `limit` rows are split
+    requests    number of waiting requests
+    nbytes      bytes of the waiting requests, and of split requests that have not ended
+    seconds     duration of a batch, smoothed
+    timeout     most seconds that a request waits, unless it has a queue timeout itself; None: until its deadline
+    who         returns the client of a call; None: first come, first served
+    fair_share  the shares of the clients while the queue is full; None otherwise
+    wholes      split requests that have not ended; only their parts are in buckets
     """
 
     __slots__ = (
@@ -227,7 +228,7 @@ class SignatureQueue:
         self.wholes: dict[InferenceRequest, None] = {}
 
     def bucket(self, key: Hashable, discard: Callable[[Bucket, InferenceRequest], None]) -> Bucket:
-        """The bucket of a key, made when it is not there."""
+        """The bucket of a key; makes it where it does not exist."""
         found = self.buckets.get(key)
         if found is None:
             if len(self.buckets) >= _KEPT_BUCKETS:
@@ -237,14 +238,14 @@ class SignatureQueue:
         return found
 
     def yielding(self, request: InferenceRequest) -> Sequence[InferenceRequest]:
-        """The requests that give way to a request, so that it fits; at least one. They have left `fair_share` and still
-        wait. Empty: the request has no claim.
+        """Chooses at least one request to evict, so that `request` fits. They are no longer counted in `fair_share` and
+        are still in the queue. Empty: the request may not evict others.
         """
         if self.who is None or request.call is None:
             return ()
         if self.fair_share is None:
-            standing = [one for bucket in self.buckets.values() for one in bucket.waiting()]
-            self.fair_share = FairShare(self.who, (*self.wholes, *standing))
+            waiting = [queued for bucket in self.buckets.values() for queued in bucket.waiting()]
+            self.fair_share = FairShare(self.who, (*self.wholes, *waiting))
         places = self.requests + 1 - self.max_requests
         short = self.nbytes + request.nbytes - self.max_bytes
         return self.fair_share.give_way(request, places if short > 0 else max(places, 1), short)
@@ -252,30 +253,30 @@ class SignatureQueue:
     def instead(
         self, request: InferenceRequest, yielding: Sequence[InferenceRequest], late: float
     ) -> tuple[Sequence[InferenceRequest], float]:
-        """For a request that would be `late` at the end of the queue: the requests that give way, and 0, where those
-        would have been in time and have no more time than it has; else none, and `late`.
+        """For a request whose answer is predicted `late` seconds from now, past its deadline. Returns the requests to
+        evict, and 0, where they expire no later than the request itself; else no requests, and `late`.
         """
         yielding = yielding or self.yielding(request)
-        if not yielding or max(one.leaves_at for one in yielding) <= request.leaves_at:
+        if not yielding or max(evicted.leaves_at for evicted in yielding) <= request.leaves_at:
             return yielding, 0.0 if yielding else late
         if self.fair_share is not None:
             self.fair_share.come_back(yielding)
         return (), late
 
-    def charge(self, whole: InferenceRequest) -> None:
-        """A request under way in parts holds its bytes until `refund`."""
-        self.wholes[whole] = None
-        self.nbytes += whole.nbytes
+    def charge(self, request: InferenceRequest) -> None:
+        """Counts the bytes of a split request until `refund`."""
+        self.wholes[request] = None
+        self.nbytes += request.nbytes
 
-    def refund(self, whole: InferenceRequest) -> None:
-        """It is over. Idempotent."""
-        if whole in self.wholes:
-            del self.wholes[whole]
-            self.nbytes -= whole.nbytes
-            self.gone((whole,))
+    def refund(self, request: InferenceRequest) -> None:
+        """Takes a split request that has ended off the count. Idempotent."""
+        if request in self.wholes:
+            del self.wholes[request]
+            self.nbytes -= request.nbytes
+            self.gone((request,))
 
     def gone(self, requests: Iterable[InferenceRequest]) -> None:
-        """These wait no longer."""
+        """Takes requests that have left the queue off the fair shares."""
         if self.fair_share is not None:
             self.fair_share.leave(requests)
             if self.fair_share.dispersed:
@@ -287,13 +288,13 @@ class SignatureQueue:
 
     @property
     def manner(self) -> str:
-        """How requests share batches, for people."""
+        """How requests share batches, as text for operators."""
         if not self.limit:
             return f"unbatched: {self.reason}"
         return f"up to {self.limit} rows" + (f" ({self.reason})" if self.reason else "")
 
     @property
     def drain_seconds(self) -> float:
-        """A rough guess at when there is room again, for callers that were refused: 50 ms to 5 s."""
+        """A rough estimate of the seconds after which a refused caller may be admitted: 0.05 to 5."""
         batches = max(1.0, self.requests / max(1, self.limit))
         return min(5.0, max(0.05, 0.5 * batches * self.seconds))

@@ -1,6 +1,6 @@
-"""Why a scheduler does not take a request, or does not keep it: reason and figures, and the place that words them.
+"""Refusals of a scheduler: their reasons and figures, and their texts.
 
-A protocol that has words of its own for a reason puts them around these (protocols/*/errors.py).
+A protocol with its own texts for a reason adds them in `protocols/*/errors.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ from inferd.server.scheduling.request import InferenceRequest, expiry
 
 
 class Reason(enum.Enum):
-    """Why. `FULL`, `TOO_LARGE`: the queue's bounds; `GAVE_WAY`: to another client's request; `TOO_LATE`: the deadline
-    would pass before the answer; `EXPIRED`: it has passed, or the queue timeout has; `CLOSED`: the servable drains or
-    is closed; `INVALID`: the request itself is wrong, or an ensemble's step could not be had."""
+    """The reason of a refusal.
+
+    FULL        a bound of the queue is reached
+    TOO_LARGE   the request has more bytes than the queue may hold
+    GAVE_WAY    the request was evicted from the queue for another client's request
+    TOO_LATE    the deadline would pass before the answer
+    EXPIRED     the deadline or the queue timeout has passed
+    CLOSED      the servable drains or is closed
+    INVALID     the request is invalid, or a step of an ensemble is not available
+    """
 
     FULL = "full"
     TOO_LARGE = "too large"
@@ -28,8 +35,8 @@ class Reason(enum.Enum):
 
 @dataclass(slots=True)
 class QueueFigures:
-    """A queue at one moment: requests and bytes in it, and the most that it takes; `retry_after`: seconds until there
-    may be room."""
+    """The requests and bytes in a queue at one moment, and their bounds. `retry_after`: seconds after which a request
+    may be admitted again."""
 
     requests: int
     max_requests: int
@@ -40,15 +47,17 @@ class QueueFigures:
 
 @dataclass(slots=True)
 class Rejection:
-    """Requests that were not taken, all for one reason.
+    """Requests that were refused, all for one reason.
 
-    name      the servable's
-    figures   the queue as it was, for FULL, TOO_LARGE and GAVE_WAY
-    nbytes    what the request holds
-    seconds   until the answer would be there, `left` until the deadline, for TOO_LATE
-    text      the whole text, for CLOSED
-    cause     the error itself, for INVALID
-    accepted  the request may have reached the model
+    name       the servable
+    figures    the queue at that moment; for FULL, TOO_LARGE and GAVE_WAY
+    nbytes     bytes of the request; for FULL and TOO_LARGE
+    seconds    predicted seconds until the answer; for TOO_LATE
+    left       seconds until the deadline; for TOO_LATE
+    now        monotonic seconds of the refusal; for EXPIRED
+    text       the complete text; for CLOSED
+    cause      the error; for INVALID
+    accepted   the request may have reached the model
     """
 
     requests: list[InferenceRequest]
@@ -64,7 +73,7 @@ class Rejection:
     accepted: bool = False
 
     def error(self) -> ServingError:
-        """The refusal in words."""
+        """The error for the refused requests."""
         name, figures, reason = self.name, self.figures, self.reason
         if self.cause is not None:
             return self.cause
@@ -98,5 +107,5 @@ class Rejection:
 
 
 def invalid(request: InferenceRequest, error: ServingError) -> Rejection:
-    """One request that was refused with an error of its own."""
+    """The rejection of one request with an error."""
     return Rejection([request], Reason.INVALID, cause=error)

@@ -1,5 +1,4 @@
-"""Where threads sleep until there is something for them: a worker until it gets a batch, the deadline expirer until a
-time or an alarm."""
+"""Objects on which threads wait: a worker until it gets a batch, the deadline expirer until a time or an alarm."""
 
 from __future__ import annotations
 
@@ -11,7 +10,12 @@ if TYPE_CHECKING:
 
 
 class WorkerSlot:
-    """Where one worker sleeps, and what it has in hand: `taken` requests, those of `batch` among them."""
+    """One worker's state.
+
+    wake    a lock that the worker waits for while it is idle; releasing it wakes the worker
+    taken   requests that the worker has in hand, including those of `batch`
+    batch   the batch that was assigned to the worker
+    """
 
     __slots__ = ("batch", "taken", "wake")
 
@@ -22,7 +26,7 @@ class WorkerSlot:
         self.batch: Batch | None = None
 
     def empty(self) -> int:
-        """What was in the worker's hands is done. Gives how many requests that were."""
+        """The worker has ended its requests. Returns how many they were."""
         taken = self.taken
         self.taken = 0
         self.batch = None
@@ -30,28 +34,28 @@ class WorkerSlot:
 
 
 class IdleWorkers(list[WorkerSlot]):
-    """Workers that sleep, or are about to. For callers that hold the batcher's lock, except `park`."""
+    """The workers that wait, or are about to. For callers that hold the batcher's lock, except `park`."""
 
     def park(self, slot: WorkerSlot, timeout: float, lock: threading.Lock) -> None:
-        """One of them sleeps until it is woken, at most `timeout` seconds; -1: without an end. On its own thread,
-        without the lock."""
+        """Waits until the worker is woken, at most `timeout` seconds; -1: without limit. Called on the worker's own
+        thread, without the lock."""
         if slot.wake.acquire(timeout=timeout):
             return
         with lock:
             if slot in self:
                 self.remove(slot)
                 return
-        slot.wake.acquire()  # picked in the last moment: whoever did it is about to release
+        slot.wake.acquire()  # another thread has just picked this worker and is about to release the lock
 
     def wake_all(self) -> None:
-        """None of them sleeps any longer."""
+        """Wakes all workers."""
         for slot in self:
             slot.wake.release()
         self.clear()
 
 
 class Alarm:
-    """Wakes one thread that waits. `ring` and `hush` are for callers that hold the batcher's lock."""
+    """Wakes one waiting thread. `ring` and `hush` are for callers that hold the batcher's lock."""
 
     __slots__ = ("_bell", "_rung")
 
@@ -67,11 +71,12 @@ class Alarm:
             self._bell.release()
 
     def hush(self) -> None:
-        """Forgets an alarm: the waiting thread is about to look."""
+        """Clears the alarm. The waiting thread calls it before it looks for work."""
         if self._rung:
             self._rung = False
             self._bell.acquire(blocking=False)
 
     def wait(self, timeout: float) -> None:
-        """Until it rings, or for `timeout` seconds; -1: without an end. The waiting thread only, without the lock."""
+        """Waits until `ring`, or for `timeout` seconds; -1: without limit. For the waiting thread only, without the
+        lock."""
         self._bell.acquire(timeout=timeout)
