@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from support.scheduling import PATIENCE, FakeModel, hold, submit, vector
@@ -86,10 +85,13 @@ class TestEnd:
         assert stuck.outcomes == 1
 
     def test_no_thread_is_left(self, serve):
+        before = set(threading.enumerate())  # other tests may have left some of this name
         scheduler = serve(FakeModel(), instances=2)
         submit(scheduler, call := vector(1))
         call.result()
+        own = [thread for thread in threading.enumerate() if thread not in before and "m:1" in thread.name]
+        assert len(own) >= 2
         scheduler.close()
-        deadline = time.monotonic() + PATIENCE
-        while any("m:1" in thread.name for thread in threading.enumerate()):
-            assert time.monotonic() < deadline
+        for thread in own:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), thread.name
