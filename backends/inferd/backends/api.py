@@ -171,6 +171,46 @@ class Traits:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Independence:
+    """What a static analysis of a model's graph says about one signature: is row i of every output a function of row i
+    of the batched inputs alone, whatever the other rows are and however many there are?
+
+    proven       yes. What follows, except for `equal`, is empty then
+    output       name of the first output for which it is not proven
+    operator     the first operator that stands in the way, "" if there is none
+    node         name of its node, or of the node's first output
+    reason       what the operator does, for people: "reduces over the batch axis"
+    understood   False if the analysis cannot follow the operator: the rows may be independent nevertheless
+    equal        groups of dimensions, as (input, axis), that the proof takes as equal. It does not hold for a request
+                 in which they differ
+    """
+
+    proven: bool
+    output: str = ""
+    operator: str = ""
+    node: str = ""
+    reason: str = ""
+    understood: bool = True
+    equal: tuple[tuple[tuple[str, int], ...], ...] = ()
+
+    def __str__(self) -> str:
+        """The finding in one line, at most about 300 characters."""
+        if self.proven:
+            return "proven"
+        reason = _cut(self.reason, 160)
+        if not self.operator:
+            return f"output {_cut(self.output, 60)!r} {reason}" if self.output else reason
+        manner = "" if self.understood else "not understood: "
+        at = f"output {_cut(self.output, 60)!r}: " if self.output else ""
+        return f"{at}{manner}{_cut(self.operator, 60)} {reason}, at node {_cut(self.node, 60)!r}"
+
+
+def _cut(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 @runtime_checkable
 class Instance(Protocol):
     """One executable copy of a model on one device.
@@ -247,6 +287,20 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Frees what the model itself holds. Called once, after all its instances are closed."""
+        ...
+
+
+@runtime_checkable
+class Analysable(Protocol):
+    """An optional method of a Model: a static proof that the rows of a batch are independent.
+
+    A model without it is batched as the server's batching probe decides.
+    """
+
+    def independence(self, signature: Signature) -> Independence | None:
+        """The result of the analysis for a signature of the model; None if the model cannot be analysed, and the probe
+        decides. The batched inputs are those whose first dimension is -1 in `signature`; all others are equal for all
+        rows of a batch. Takes milliseconds to seconds. Thread-safe; never raises for what the graph holds."""
         ...
 
 

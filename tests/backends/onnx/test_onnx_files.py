@@ -14,7 +14,8 @@ from support.real_models import package_file
 
 from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest, Placement
 from inferd.backends.onnx.backend import OnnxBackend
-from inferd.backends.onnx.files import FileSource, Malformed, MemorySource, ModelHeader, Truncated, read_header
+from inferd.backends.onnx.files import ModelHeader, read_header
+from inferd.backends.onnx.messages import FileSource, Malformed, MemorySource, Truncated
 
 onnx = pytest.importorskip("onnx")
 T = onnx.TensorProto

@@ -16,6 +16,7 @@ from typing import Any
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
     IncompleteArtefact,
+    Independence,
     Instance,
     LoadError,
     Model,
@@ -31,15 +32,13 @@ from inferd.backends.onnx import session as onnx_session
 from inferd.backends.onnx.content import ModelContent
 from inferd.backends.onnx.files import (
     TENSOR_TYPES,
-    FileSource,
-    Malformed,
-    MemorySource,
     ModelHeader,
-    Truncated,
     ValueInfo,
     external_path,
     read_header,
 )
+from inferd.backends.onnx.independence.proof import analyse_model
+from inferd.backends.onnx.messages import FileSource, Malformed, MemorySource, Truncated
 from inferd.backends.onnx.options import OnnxOptions
 from inferd.wire.dtypes import DType
 
@@ -136,6 +135,10 @@ class OnnxModel:
             self._content, placement.device, placement.threads, self._options, fixed_shapes=fixed
         )
         return _instance(session, self._signature, placement.device, graph=self._options.cuda_graph)
+
+    def independence(self, signature: Signature) -> Independence:
+        """See Analysable. Reads the graph again from the model's bytes; weights are skipped."""
+        return analyse_model(self._content.model_source, signature)
 
     def close(self) -> None:
         self._content.close()

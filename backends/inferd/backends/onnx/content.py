@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from typing import IO
 
+from inferd.backends.onnx.messages import FileSource, MemorySource, Source
+
 SPOOLED_FROM = 32 * 2**20  # bytes
 _CHUNK = 1 << 28
 
@@ -51,6 +53,15 @@ class ModelContent:
         else:
             raise ValueError("the model is closed")
         return parts.pop(""), parts
+
+    def model_source(self) -> Source:
+        """The model's bytes without its external data, to be read piece by piece on one thread. Raises ValueError if
+        the content is closed."""
+        if self._memory is not None:
+            return MemorySource(self._memory[""])
+        if self._file is not None:
+            return FileSource(self._file.fileno(), self._sizes[""])
+        raise ValueError("the model is closed")
 
     def close(self) -> None:
         """Frees the memory and the private file. May be called again."""

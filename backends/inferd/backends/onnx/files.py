@@ -3,24 +3,18 @@
 A model is a protobuf message. Its fields are walked one by one and weights are skipped by their length, so a large file
 costs only a few small reads. The field numbers are those of onnx.proto. A file is cut short if a field ends behind the
 end of the file, or if the graph or the operator set is missing.
-
-    ValueError
-    ├── Truncated      the file ends early, or holds zeros where a copy has not written yet
-    └── Malformed      the file is no ONNX model
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from inferd.backends.onnx import messages
+from inferd.backends.onnx.messages import Malformed, Source, Truncated
+
 _EXTERNAL = 1  # TensorProto.DataLocation
 _MAX_DEPTH = 32  # nested graphs and types
-_WINDOW = 1 << 18  # bytes that FileSource reads at once
 _SEARCHED = 1 << 12  # nodes of up to so many bytes are searched for a word before they are walked
 
 TENSOR_TYPES = {
@@ -31,56 +25,6 @@ TENSOR_TYPES = {
 }  # fmt: skip
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
          17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}  # fmt: skip
-
-
-class Truncated(ValueError):
-    """The file ends before its content is complete."""
-
-
-class Malformed(ValueError):
-    """The file is no ONNX model."""
-
-
-class Source(Protocol):
-    """A sequence of `size` bytes that can be read at any position."""
-
-    size: int
-
-    def read(self, start: int, count: int) -> bytes | memoryview:
-        """`count` bytes from position `start` on; fewer at the end. Raises OSError."""
-        ...
-
-
-class MemorySource:
-    """A model in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._view = memoryview(data)
-        self.size = len(data)
-
-    def read(self, start: int, count: int) -> memoryview:
-        return self._view[start : start + count]
-
-
-class FileSource:
-    """A file, read with `pread` through one window. Not thread-safe.
-
-    The file is never memory-mapped: if a mapped file shrinks, the process is killed.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        """`descriptor` stays the caller's to close."""
-        self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
-        self._start = 0
-        self._window = b""
-
-    def read(self, start: int, count: int) -> bytes:
-        offset = start - self._start
-        if offset < 0 or offset + count > len(self._window):
-            self._window = os.pread(self._descriptor, max(count, _WINDOW), start)
-            self._start, offset = start, 0
-        return self._window[offset : offset + count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +84,14 @@ def read_header(source: Source) -> ModelHeader:
     header = ModelHeader()
     seen = set()
     format_version = 0
-    for number, start, end in _fields(source, 0, source.size):
+    for number, start, end in messages.fields(source, 0, source.size):
         seen.add(number)
         if number == 1:
-            format_version = _number(source, start, end)
+            format_version = messages.number(source, start, end)
         elif number == 7:
             _graph(source, start, end, header, 0)
         elif number == 25:  # FunctionProto: its nodes may hold constants
-            for inner, s, e in _fields(source, start, end):
+            for inner, s, e in messages.fields(source, start, end):
                 if inner == 7:
                     _node(source, s, e, header, 1)
     if 7 not in seen:
@@ -165,68 +109,10 @@ def external_path(model_file: Path, location: str) -> Path:
     return model_file.parent / path
 
 
-def _fields(source: Source, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (field number, start, end) for every field of the message at [start, end).
-
-    For a length-delimited field, [start, end) is its content; for any other field, its encoded value.
-    """
-    read = source.read
-    position = start
-    while position < end:
-        head = read(position, min(20, end - position))
-        key, used = _varint(head, 0)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise Truncated("it holds zeros") if key == 0 else Malformed("field number 0")
-        if wire == _BYTES:
-            length, used = _varint(head, used)
-            begin = position + used
-            position = begin + length
-        elif wire == _VARINT:
-            begin = position + used
-            position += _varint(head, used)[1]
-        elif wire in (_FIXED64, _FIXED32):
-            begin = position + used
-            position = begin + (8 if wire == _FIXED64 else 4)
-        else:
-            raise Malformed(f"wire type {wire}")
-        if position > end:
-            # At the end of the file, the file is cut short. Inside a complete message, the length is wrong.
-            cut_short = end == source.size
-            if cut_short:
-                raise Truncated(f"{position - end} bytes are missing")
-            raise Malformed("a field overlaps the next")
-        yield number, begin, position
-
-
-def _varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    for i in range(position, len(data)):
-        byte = data[i]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, i + 1
-        shift += 7
-        if shift > 63:
-            raise Malformed("a number is too long")
-    raise Truncated("it ends within a number")
-
-
-def _number(source: Source, start: int, end: int) -> int:
-    return _varint(source.read(start, end - start), 0)[0]
-
-
-def _text(source: Source, start: int, end: int) -> str:
-    try:
-        return bytes(source.read(start, end - start)).decode()
-    except UnicodeDecodeError:
-        raise Malformed("a name is no UTF-8") from None
-
-
 def _graph(source: Source, start: int, end: int, header: ModelHeader, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise Malformed("graphs nest too deeply")
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number == 1:
             # External data needs the key "location". To search for it is ten times faster than to walk every attribute.
             if e - s > _SEARCHED or b"location" in bytes(source.read(s, e - s)):
@@ -244,10 +130,10 @@ def _graph(source: Source, start: int, end: int, header: ModelHeader, depth: int
 
 
 def _node(source: Source, start: int, end: int, header: ModelHeader, depth: int) -> None:
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number != 5:
             continue
-        for inner, si, ei in _fields(source, s, e):
+        for inner, si, ei in messages.fields(source, s, e):
             if inner in (5, 10):
                 _tensor(source, si, ei, header, nested=True)
             elif inner in (6, 11):
@@ -257,7 +143,7 @@ def _node(source: Source, start: int, end: int, header: ModelHeader, depth: int)
 
 
 def _sparse(source: Source, start: int, end: int, header: ModelHeader, depth: int) -> None:
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number in (1, 2):
             name = _tensor(source, s, e, header, nested=True)
             if depth == 0 and number == 1:
@@ -270,18 +156,18 @@ def _tensor(source: Source, start: int, end: int, header: ModelHeader, *, nested
     elements = 1
     element = location = 0
     entries: dict[str, str] = {}
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number == 8:
-            name = _text(source, s, e)
+            name = messages.text(source, s, e)
         elif number == 1:
-            for dim in _dims(source, s, e):
+            for dim in messages.numbers(source, s, e):
                 elements *= dim
         elif number == 2:
-            element = _number(source, s, e)
+            element = messages.number(source, s, e)
         elif number == 14:
-            location = _number(source, s, e)
+            location = messages.number(source, s, e)
         elif number == 13:
-            pair = {n: _text(source, si, ei) for n, si, ei in _fields(source, s, e)}
+            pair = {n: messages.text(source, si, ei) for n, si, ei in messages.fields(source, s, e)}
             entries[pair.get(1, "")] = pair.get(2, "")
     if location == _EXTERNAL:
         span = {key: entries[key] for key in ("offset", "length") if entries.get(key)}
@@ -293,23 +179,12 @@ def _tensor(source: Source, start: int, end: int, header: ModelHeader, *, nested
     return name
 
 
-def _dims(source: Source, start: int, end: int) -> list[int]:
-    """The values of a `repeated int64`. Packed or not, [start, end) holds nothing but varints."""
-    data = source.read(start, end - start)
-    dims = []
-    position = 0
-    while position < len(data):
-        dim, position = _varint(data, position)
-        dims.append(dim)
-    return dims
-
-
 def _value(source: Source, start: int, end: int) -> ValueInfo:
     name, kind, element = "", "", 0
     shape: tuple[int, ...] | None = None
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number == 1:
-            name = _text(source, s, e)
+            name = messages.text(source, s, e)
         elif number == 2:
             kind, element, shape = _type(source, s, e, 0)
     return ValueInfo(name, kind, element, shape)
@@ -318,24 +193,26 @@ def _value(source: Source, start: int, end: int) -> ValueInfo:
 def _type(source: Source, start: int, end: int, depth: int) -> tuple[str, int, tuple[int, ...] | None]:
     if depth > _MAX_DEPTH:
         raise Malformed("types nest too deeply")
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number in (1, 8):  # tensor, sparse tensor
             element = 0
             shape: tuple[int, ...] | None = None
-            for inner, si, ei in _fields(source, s, e):
+            for inner, si, ei in messages.fields(source, s, e):
                 if inner == 1:
-                    element = _number(source, si, ei)
+                    element = messages.number(source, si, ei)
                 elif inner == 2:
-                    shape = tuple(_dim(source, sd, ed) for n, sd, ed in _fields(source, si, ei) if n == 1)
+                    shape = tuple(_dim(source, sd, ed) for n, sd, ed in messages.fields(source, si, ei) if n == 1)
             text = TENSOR_TYPES.get(element, f"type {element}")
             return (f"tensor({text})", element, shape) if number == 1 else (f"sparse_tensor({text})", 0, None)
         if number in (4, 9):  # sequence, optional
-            inside = [_type(source, si, ei, depth + 1)[0] for n, si, ei in _fields(source, s, e) if n == 1]
+            inside = [_type(source, si, ei, depth + 1)[0] for n, si, ei in messages.fields(source, s, e) if n == 1]
             return f"{'seq' if number == 4 else 'optional'}({','.join(inside)})", 0, None
         if number == 5:  # map
             parts = [
-                TENSOR_TYPES.get(_number(source, si, ei), "?") if n == 1 else _type(source, si, ei, depth + 1)[0]
-                for n, si, ei in _fields(source, s, e)
+                TENSOR_TYPES.get(messages.number(source, si, ei), "?")
+                if n == 1
+                else _type(source, si, ei, depth + 1)[0]
+                for n, si, ei in messages.fields(source, s, e)
             ]
             return f"map({','.join(parts)})", 0, None
     return "", 0, None
@@ -343,8 +220,8 @@ def _type(source: Source, start: int, end: int, depth: int) -> tuple[str, int, t
 
 def _dim(source: Source, start: int, end: int) -> int:
     """The size of a dimension, -1 if it is a symbol, an expression or not given."""
-    for number, s, e in _fields(source, start, end):
+    for number, s, e in messages.fields(source, start, end):
         if number == 1:
-            value = _number(source, s, e)
+            value = messages.number(source, s, e)
             return value if value < 1 << 63 else -1
     return -1

@@ -1,0 +1,187 @@
+"""One node with the values of its inputs, and the table of operators.
+
+Each operator is a function from a Node to the values of its outputs. It raises Refusal where rows may meet. An operator
+that is not in the table is not understood. Names of other domains than ONNX's own have the domain in front:
+"ai.onnx.ml:Scaler".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Size, computed, size_of
+from inferd.backends.independence.values import CONST, SIZE, Value
+from inferd.backends.onnx.independence.graph import GraphNode, GraphTensor, OnnxGraph
+
+Transfer = Callable[["Node"], "Value | list[Value]"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A node as an operator's function sees it.
+
+    operator     with the domain in front, unless it is ONNX's own
+    attributes   references to the attributes of a function are resolved
+    inputs       None for an input that is left out
+    opset        version of the operator's set
+    branch       the values of a branch's outputs, with the values of the graph around it
+    fresh        makes a size that is known to be at least 1 and not to depend on the number of rows
+    """
+
+    proto: GraphNode
+    operator: str
+    attributes: Mapping[str, Any]
+    inputs: Sequence[Value | None]
+    opset: int
+    branch: Callable[[OnnxGraph], list[Value]]
+    fresh: Callable[[], Size]
+
+    def input(self, index: int) -> Value:
+        """An input that must be there."""
+        value = self.optional(index)
+        if value is None:
+            raise NotUnderstood(f"has no input {index}")
+        return value
+
+    def optional(self, index: int) -> Value | None:
+        """An input, None if it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    @property
+    def x(self) -> Value:
+        """The first input."""
+        return self.input(0)
+
+    @property
+    def given(self) -> list[Value]:
+        """The inputs that are not left out."""
+        return [value for value in self.inputs if value is not None]
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return len(self.proto.outputs)
+
+    def integer(self, name: str, default: int) -> int:
+        """An attribute that is a whole number."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, int):
+            raise NotUnderstood(f"has an attribute {name!r} that is no whole number")
+        return value
+
+    def string(self, name: str, default: str) -> str:
+        """An attribute that is a string."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, str):
+            raise NotUnderstood(f"has an attribute {name!r} that is no string")
+        return value
+
+    def integers(self, name: str) -> list[int] | None:
+        """An attribute that is a list of whole numbers, None if it is not there."""
+        value = self.attributes.get(name)
+        if value is None and name not in self.attributes:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, int) for item in value):
+            raise NotUnderstood(f"has an attribute {name!r} that is no list of whole numbers")
+        return value
+
+    def sizes(self, index: int) -> list[Size] | None:
+        """The elements of an input that is a shape, None if it is left out."""
+        value = self.optional(index)
+        if value is None:
+            return None
+        if value.known is None or value.known.dtype.kind == "f":
+            if value.kind is not CONST:
+                raise MixesRows("takes a shape, axes or bounds from the rows")
+            raise NotUnderstood("takes a shape, axes or bounds that are not known")
+        return [_size(element) for element in value.known.reshape(-1)]
+
+    def numbers(self, index: int) -> list[int] | None:
+        """The elements of an input, which must be numbers; None if it is left out."""
+        sizes = self.sizes(index)
+        return None if sizes is None else [_number(size) for size in sizes]
+
+    def sizes_of(self, name: str, index: int | None) -> list[Size] | None:
+        """A shape from an attribute (older versions of operators), else from an input."""
+        given = self.integers(name)
+        if given is not None:
+            return [size_of(item) for item in given]
+        return None if index is None else self.sizes(index)
+
+    def numbers_of(self, name: str, index: int | None) -> list[int] | None:
+        """Numbers from an attribute, else from an input."""
+        sizes = self.sizes_of(name, index)
+        return None if sizes is None else [_number(size) for size in sizes]
+
+    def width(self, *arguments: Size | int | str, least: int = 1) -> Size:
+        """A size that is not followed further: the same for the same operator and arguments."""
+        return computed(self.operator, *arguments, least=least)
+
+
+def _size(element: Any) -> Size:
+    if isinstance(element, Size):
+        return element
+    if isinstance(element, (bool, np.bool_)):
+        raise NotUnderstood("takes a condition as a size")
+    return size_of(int(element))
+
+
+def _number(size: Size) -> int:
+    if size.number is None:
+        if size.batched:
+            raise MixesRows("takes axes or bounds from the number of rows")
+        raise NotUnderstood("takes axes or bounds that are not known")
+    return size.number
+
+
+def known(elements: Any) -> Value:
+    """A value with known elements: whole numbers and Sizes, booleans, or floats."""
+    array = np.asarray(elements)
+    if array.dtype == object and all(not isinstance(item, Size) or item.number is not None for item in array.flat):
+        plain: list[Any] = [item.number if isinstance(item, Size) else item for item in array.flat]
+        boolean = bool(plain) and all(isinstance(item, (bool, np.bool_)) for item in plain)
+        if all(-(2**63) <= item < 2**63 for item in plain):
+            array = np.array(plain, np.bool_ if boolean else np.int64).reshape(array.shape)
+    batched = array.dtype == object and any(isinstance(item, Size) and item.batched for item in array.flat)
+    value = Value(CONST, tuple(size_of(size) for size in array.shape), known=array)
+    return replace(value, kind=SIZE) if batched else value
+
+
+def tensor_value(tensor: GraphTensor) -> Value:
+    """The value of a constant."""
+    return Value(CONST, tuple(size_of(size) for size in tensor.dims), known=tensor.elements)
+
+
+class OperatorTable:
+    """Functions by operator. Filled while the modules of the operators are imported, not changed afterwards."""
+
+    def __init__(self) -> None:
+        self._transfers: dict[str, Transfer] = {}
+
+    def add(self, *operators: str) -> Callable[[Transfer], Transfer]:
+        """A decorator: the function is that of these operators."""
+
+        def register(transfer: Transfer) -> Transfer:
+            for operator in operators:
+                if operator in self._transfers:
+                    raise ValueError(f"operator {operator} has two entries")
+                self._transfers[operator] = transfer
+            return transfer
+
+        return register
+
+    def get(self, operator: str) -> Transfer | None:
+        """The function of an operator, None if it is not understood."""
+        return self._transfers.get(operator)
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self._transfers))
+
+
+def microsoft(names: str) -> list[str]:
+    """Operators of ONNX Runtime's own domain."""
+    return [f"com.microsoft:{name}" for name in names.split()]
