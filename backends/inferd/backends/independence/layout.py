@@ -53,7 +53,7 @@ def reshaped(value: Value, shape: Sequence[Size]) -> Value:
             if outer is None or inner is None:
                 break
             return rows(shape, axis, outer, inner, value.kind)
-    raise MixesRows(f"reshapes {list(old)} to {list(shape)}, which does not keep rows together")
+    raise MixesRows(f"reshapes {list(old)} to {list(shape)}: this does not keep rows together")
 
 
 def target_shape(value: Value, target: Sequence[Size], *, zero: bool = False) -> list[Size]:
@@ -76,7 +76,7 @@ def target_shape(value: Value, target: Sequence[Size], *, zero: bool = False) ->
         rest = total.over(others)
         if rest is None:
             if total.batched or others.batched:
-                raise MixesRows(f"divides {total} elements by {others}")
+                raise MixesRows(f"divides {total} elements into parts of {others}")
             rest = computed("rest", total, others)
         sizes[rest_at] = rest
     return sizes
@@ -89,7 +89,7 @@ def expanded(value: Value, shape: Sequence[Size]) -> Value:
     if value.kind is CONST:
         for i, size in enumerate(full):
             if size.batched and i >= missing and shaped(value)[i - missing] != 1:
-                raise MixesRows(f"a constant has {shaped(value)[i - missing]} elements along the batch axis")
+                raise MixesRows("has a constant with several elements along the batch axis")
         return filled(full)
     if not value.laid_out:
         data(value)
@@ -125,7 +125,7 @@ def joined(values: Sequence[Value], axis: int) -> Value:
         if value.kind is CONST:
             raise MixesRows("concatenates a constant with rows")
         if value.layout != first.layout:
-            raise MixesRows("two operands have the rows on different axes")
+            raise MixesRows("has the rows on different axes of two operands")
     if axis == first.axis:
         raise MixesRows("concatenates along the batch axis")
     return rows(shape, first.axis, first.outer, first.inner, PICK if numbered else ROWS)
@@ -184,7 +184,7 @@ def gathered_slices(value: Value, index: Value, batch: int) -> Value:
     data(index)
     if data(value).kind is CONST and (index.kind is CONST or index.axis < last):
         if index.kind is ROWS and index.axis < batch:
-            raise MixesRows("a constant has as many elements as there are rows")
+            raise MixesRows("has a constant with as many elements as there are rows")
         return like(index, result)
     same = value.axis == index.axis and value.layout[1:] == index.layout[1:]
     if value.kind is ROWS and index.kind is ROWS and value.axis < batch and same:

@@ -40,14 +40,14 @@ def aligned(values: Sequence[Value]) -> Value | None:
     for value in values:
         if data(value).kind is ROWS:
             if leading is not None and leading.layout != value.layout:
-                raise MixesRows("two operands have the rows on different axes: each row would meet all others")
+                raise MixesRows("has the rows on different axes of two operands: each row would meet all others")
             leading = value
     if leading is not None:
         axis = leading.layout[0]
         for value in values:
             shape = shaped(value)
             if value.kind is CONST and len(shape) >= -axis and shape[axis] != 1:
-                raise MixesRows(f"a constant has {shape[axis]} elements along the batch axis")
+                raise MixesRows("has a constant with several elements along the batch axis")
     return leading
 
 
@@ -97,9 +97,9 @@ def matmul(a: Value, b: Value) -> Value:
     full_a, full_b = shaped(wide_a), shaped(wide_b)
     for value, summed in ((wide_a, -1), (wide_b, -2)):
         if value.kind is ROWS and value.layout[0] == summed:
-            raise MixesRows("a matrix product sums over the batch axis")
+            raise MixesRows("sums over the batch axis")
     if wide_a.kind is ROWS and wide_b.kind is ROWS and (wide_a.layout != wide_b.layout or wide_a.layout[0] >= -2):
-        raise MixesRows("a matrix product multiplies rows with other rows")
+        raise MixesRows("multiplies rows with other rows")
     leading = wide_a if wide_a.kind is ROWS else wide_b if wide_b.kind is ROWS else None
     if leading is not None and leading.layout[0] < -2:
         aligned([wide_a, wide_b])
@@ -141,7 +141,7 @@ def einsum(equation: str, values: Sequence[Value]) -> Value:
         raise MixesRows("multiplies rows with other rows")
     for term, value in zip(terms, values, strict=True):
         if letter in term and value.kind is CONST and shaped(value)[term.index(letter)] != 1:
-            raise MixesRows("a constant has several elements along the batch axis")
+            raise MixesRows("has a constant with several elements along the batch axis")
         if letter in term and value.kind is ROWS and term.index(letter) != value.axis:
             raise MixesRows("multiplies rows with other rows")
     return rows(result, right.index(letter), first.outer, first.inner)

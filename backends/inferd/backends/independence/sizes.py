@@ -58,7 +58,7 @@ class Size:
         if len(self.terms) > _MOST_TERMS or any(
             len(factors) > _MOST_FACTORS or abs(number) > _MOST_VALUE for factors, number in self.terms.items()
         ):
-            raise NotUnderstood("a size is too complicated to follow")
+            raise NotUnderstood("computes a size that is too complicated to follow")
         self._hash = hash(frozenset(self.terms.items()))
 
     def __hash__(self) -> int:
@@ -70,7 +70,7 @@ class Size:
         return isinstance(other, Size) and self.terms == other.terms
 
     def __bool__(self) -> bool:
-        raise NotUnderstood("a condition depends on a size that is not known")
+        raise NotUnderstood("takes a condition from a size that is not known")
 
     def __add__(self, other: Size | int) -> Size:
         terms = dict(self.terms)
@@ -188,7 +188,7 @@ def computed(
     """A size that is some function of others. The same function of the same sizes is the same size. Raises MixesRows if
     it depends on the number of rows."""
     if any(isinstance(argument, Size) and argument.batched for argument in arguments):
-        raise MixesRows("a dimension is computed from the number of rows")
+        raise MixesRows("computes a dimension from the number of rows")
     return symbol(f"{operation}({','.join(map(str, arguments))})", least, most)
 
 

@@ -89,16 +89,16 @@ class Value:
 def constant(shape: Sequence[Size] | None, known: Known | None = None) -> Value:
     """A CONST. Raises MixesRows if its shape depends on the number of rows."""
     if shape is not None and any(size.batched for size in shape):
-        raise MixesRows("a constant has as many elements as there are rows")
+        raise MixesRows("makes a constant of as many elements as there are rows")
     return Value(CONST, None if shape is None else tuple(shape), known=known)
 
 
 def rows(shape: Sequence[Size], axis: int, outer: Size = ONE, inner: Size = ONE, kind: Kind = ROWS) -> Value:
     """A ROWS, INDEX or PICK. Raises MixesRows if the shape does not have the rows where `axis` says."""
     if not 0 <= axis < len(shape) or shape[axis] != outer * N * inner:
-        raise MixesRows("the batch axis has another size than the number of rows")
+        raise MixesRows("gives the batch axis another size than the number of rows")
     if any(size.batched for i, size in enumerate(shape) if i != axis) or outer.batched or inner.batched:
-        raise MixesRows("more than one dimension depends on the number of rows")
+        raise MixesRows("makes more than one dimension depend on the number of rows")
     return Value(kind, tuple(shape), axis, outer, inner)
 
 
@@ -118,7 +118,7 @@ def filled(shape: Sequence[Size]) -> Value:
         return constant(shape)
     inner = shape[batched[0]].over(N)
     if inner is None:
-        raise MixesRows("a dimension is computed from the number of rows")
+        raise MixesRows("computes a dimension from the number of rows")
     return rows(shape, batched[0], ONE, inner)
 
 
@@ -142,7 +142,7 @@ def data(value: Value) -> Value:
 def fixed(value: Value | None, role: str) -> None:
     """Raises MixesRows unless the operand is left out or the same for all rows: weights, scales."""
     if value is not None and data(value).kind is not CONST:
-        raise MixesRows(f"{role} depends on the rows")
+        raise MixesRows(f"has {role} that depends on the rows")
 
 
 def shaped(value: Value) -> Shape:
@@ -156,7 +156,7 @@ def axis_of(value: Value, axis: int, extra: int = 0) -> int:
     """The axis counted from the first one, in a tensor with `extra` more axes than `value`."""
     rank = len(shaped(value)) + extra
     if not -rank <= axis < rank:
-        raise NotUnderstood(f"axis {axis} is out of range")
+        raise NotUnderstood(f"has axis {axis}, which is out of range")
     return axis % rank
 
 
@@ -170,7 +170,7 @@ def apart(value: Value, axes: Sequence[int], action: str) -> None:
 def by_row(value: Value, role: str) -> Value:
     """The value. Raises MixesRows unless its first axis is that of the rows, with one element for each."""
     if data(value).kind is not ROWS or value.axis or not value.plain:
-        raise MixesRows(f"{role} does not have the batch axis first")
+        raise MixesRows(f"has {role} without the batch axis first")
     return value
 
 

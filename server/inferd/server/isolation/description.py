@@ -10,6 +10,7 @@ from typing import Any
 from inferd.backends.api import (
     BackendError,
     IncompleteArtefact,
+    Independence,
     InvalidInput,
     LoadError,
     MissingFramework,
@@ -88,6 +89,18 @@ def traits_to_plain(traits: Traits) -> Plain:
 
 def traits_from_plain(value: Plain) -> Traits:
     return Traits(**{**value, "notes": tuple(value["notes"])})
+
+
+def independence_to_plain(finding: Independence | None) -> Plain | None:
+    return None if finding is None else asdict(finding)
+
+
+def independence_from_plain(value: Plain | None) -> Independence | None:
+    """The inverse of independence_to_plain."""
+    if value is None:
+        return None
+    equal = tuple(tuple((name, axis) for name, axis in group) for group in value["equal"])
+    return Independence(**{**value, "equal": equal})
 
 
 def placement_to_plain(placement: Placement) -> Plain:

@@ -17,6 +17,7 @@ from inferd.backends.api import (
     Array,
     Backend,
     BackendError,
+    Independence,
     Instance,
     InstanceLost,
     InvalidInput,
@@ -32,9 +33,11 @@ from inferd.server.isolation.arena import ArenaError, Inbox, Outbox, Stages
 from inferd.server.isolation.channel import Channel, ChannelError, Garbled, Kind
 from inferd.server.isolation.description import (
     error_from_plain,
+    independence_from_plain,
     placement_to_plain,
     request_to_plain,
     signature_from_plain,
+    signature_to_plain,
     traits_from_plain,
 )
 from inferd.server.isolation.process import WorkerLimits, WorkerProcess, answer_of
@@ -165,6 +168,11 @@ class IsolatedModel:
         made = IsolatedInstance(self.worker, channel, self._signatures, self._table, self._instances.remove)
         self._instances.append(made)
         return made
+
+    def independence(self, signature: Signature) -> Independence | None:
+        """See Analysable. The analysis runs in the worker. Raises InstanceLost if the process has ended."""
+        answer = self.worker.ask("independence", signature=signature_to_plain(signature))
+        return independence_from_plain(answer["finding"])
 
     def serving(self, load_seconds: float) -> None:
         """Call it when the load is over: from now on runs must end within `hang`. Raises LoadError if the process has

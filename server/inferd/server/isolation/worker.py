@@ -26,8 +26,10 @@ from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Garbled, Kind
 from inferd.server.isolation.description import (
     error_to_plain,
+    independence_to_plain,
     placement_from_plain,
     request_from_plain,
+    signature_from_plain,
     signature_to_plain,
     traits_to_plain,
 )
@@ -136,6 +138,7 @@ class ModelWorker:
             "devices": self._devices,
             "open": self._open,
             "instance": self._instance,
+            "independence": self._independence,
             "close": self._close,
         }
 
@@ -190,6 +193,11 @@ class ModelWorker:
         self._sessions.append(session)
         session.start()
         return {}
+
+    def _independence(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        analyse = getattr(self._model, "independence", None)
+        finding = None if analyse is None else analyse(signature_from_plain(order["signature"]))
+        return {"finding": independence_to_plain(finding)}
 
     def _close(self, _order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
         model, self._model = self._model, None

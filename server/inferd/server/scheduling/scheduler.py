@@ -160,6 +160,9 @@ class Scheduler:
 
     def _settle(self, signature: Signature, verdict: Verdict) -> None:
         limit = verdict.limit
+        if verdict.equal:
+            queue = self._queues[signature.name]
+            queue.keys = queue.keys.requiring(verdict.equal)
         preferred = self._batching.preferred_batch_size or limit
         self._batcher.change(
             self._queues[signature.name],

@@ -51,9 +51,9 @@ def _rows_or_shared(value: Value | None, role: str) -> None:
     if value.kind is ROWS:
         by_row(value, role)
         if len(shape) != 4:
-            raise MixesRows(f"{role} does not have the batch axis first")
+            raise MixesRows(f"has {role} without the batch axis first")
     elif len(shape) > 3 and shape[0] != 1:
-        raise MixesRows(f"{role} is a constant with several elements along the batch axis")
+        raise MixesRows(f"has {role} with several elements along the batch axis, the same for all rows")
 
 
 @TABLE.add("Attention")

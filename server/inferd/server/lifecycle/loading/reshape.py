@@ -15,6 +15,7 @@ from typing import Any
 from inferd.backends.api import (
     Array,
     BackendError,
+    Independence,
     Instance,
     InvalidInput,
     LoadError,
@@ -109,6 +110,21 @@ class _ReshapedModel:
     def instance(self, placement: Placement) -> Instance:
         return _ReshapedInstance(self._model.instance(placement), self._plans)
 
+    def independence(self, signature: Signature) -> Independence | None:
+        """See Analysable. A reshape keeps the batch axis where both shapes have it first."""
+        analyse = getattr(self._model, "independence", None)
+        if analyse is None:
+            return None
+        inner = next(own for own in self._model.signatures if own.name == signature.name)
+        outer = {spec.name: spec.shape for spec in (*signature.inputs, *signature.outputs)}
+        for spec in (*inner.inputs, *inner.outputs):
+            if (outer[spec.name] or ())[:1] != (spec.shape or ())[:1]:
+                return Independence(False, spec.name, reason="is reshaped without its batch axis", understood=False)
+        finding: Independence | None = analyse(inner)
+        if finding is not None and any(name in self._plans[signature.name].inputs for name in _named(finding)):
+            return Independence(False, reason="sizes that must be equal are reshaped", understood=False)
+        return finding
+
     def close(self) -> None:
         self._model.close()
 
@@ -121,6 +137,11 @@ class _ReshapedModel:
             inputs=tuple(_with(spec, plan.inputs) for spec in signature.inputs),
             outputs=tuple(_with(spec, plan.outputs) for spec in signature.outputs),
         )
+
+
+def _named(finding: Independence) -> list[str]:
+    """The inputs of which the proof takes dimensions as equal."""
+    return [name for group in finding.equal for name, _ in group]
 
 
 def _with(spec: TensorSpec, pairs: Mapping[str, tuple[Shape, Shape]]) -> TensorSpec:

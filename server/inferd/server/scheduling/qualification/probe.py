@@ -36,11 +36,15 @@ class Verdict:
     limit      largest number of rows in a batch; 0: unbatched
     reason     why the limit is lower than configured, or not probed; "" if the configured limit was confirmed
     stateful   answers depend on earlier calls
+    silent     the probe shows nothing: the model refuses its data, or rows that get mixed up would not show
+    equal      groups of dimensions, as (input, axis), that the proof takes as equal
     """
 
     limit: int
     reason: str = ""
     stateful: bool = False
+    silent: bool = False
+    equal: tuple[tuple[tuple[str, int], ...], ...] = ()
 
 
 class _Refuted(Exception):
@@ -84,11 +88,12 @@ def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int)
             if confirmed is not None:
                 return _largest(run, *confirmed, limit=limit, tolerance=tolerance)
     except NoSample as missing:
-        return Verdict(0, f"not proven: {missing}")
+        return Verdict(0, f"not proven: {missing}", silent=True)
     except _Refuted as refuted:
         return refuted.verdict
     kind = "the declared sample" if samples.declared else "seeded data"
-    return Verdict(0, f"not proven: {_short(refusal)} ({kind}; declare samples or set batching.mode: trusted)")
+    reason = f"not proven: {_short(refusal)} ({kind}; declare samples or set batching.mode: trusted)"
+    return Verdict(0, reason, silent=True)
 
 
 def detect_state(signature: Signature, run: Run, samples: Samples) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
-from inferd.backends.api import Array, BackendError, Instance, LoadError, Model, Signature
+from inferd.backends.api import Array, BackendError, Independence, Instance, LoadError, Model, Signature
 from inferd.server.config.schema import Batching
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.buffers import Buffers
@@ -15,6 +16,7 @@ from inferd.server.scheduling.qualification.probe import Verdict, detect_state, 
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
+_DECLARE = "declare batching.mode: trusted if rows are independent"
 
 
 class ModelWarmup:
@@ -54,7 +56,7 @@ class ModelWarmup:
         return worker.call(partial(self._examine, signature)).result()
 
     def without_proof(self, signature: Signature) -> Verdict | None:
-        """How a signature is batched if settings and shapes decide it; None: the probe decides."""
+        """How a signature is batched if settings and shapes decide it; None: the proof or the probe decides."""
         if self._stateful:
             return Verdict(0, "stateful", stateful=True)
         if self._batching.mode == "off":
@@ -89,11 +91,44 @@ class ModelWarmup:
         verdict = self.without_proof(signature)
         samples = self._samples[signature.name]
         run = partial(self._run_sample, instance, signature.name)
+        finding = self._finding(signature)
+        if verdict is None and (finding is None or finding.proven):
+            probed = probe_batching(signature, run, samples, self._limit)
+            return probed if finding is None else self._agreed(signature, finding, probed)
         if verdict is None:
-            return probe_batching(signature, run, samples, self._limit)
+            verdict = Verdict(0, f"not proven: {finding}; {_DECLARE}")
+        if verdict.limit and finding is not None and not finding.proven:
+            _log.info(
+                "%s: signature %s is batched as declared; the analysis says: %s", self._name, signature.name, finding
+            )
         if verdict.limit == 0 and detect_state(signature, run, samples):
             return Verdict(0, "stateful: the same row gets a different output", stateful=True)
         return verdict
+
+    def _finding(self, signature: Signature) -> Independence | None:
+        """What the analysis of the model's graph says. None if batching is off or the model cannot be analysed."""
+        analyse = getattr(self._model, "independence", None)
+        if analyse is None or self._stateful or self._batching.mode == "off" or self._limit < 2:
+            return None
+        if not batched_inputs(signature):
+            return None
+        finding: Independence | None = analyse(signature)
+        return finding
+
+    def _agreed(self, signature: Signature, finding: Independence, probed: Verdict) -> Verdict:
+        """The verdict on a proven signature that was probed: the probe can only veto."""
+        if probed.silent:
+            return Verdict(self._limit, equal=finding.equal)
+        if probed.limit:
+            return replace(probed, equal=finding.equal)
+        _log.error(
+            "%s: signature %s is proven to be batchable, but the probe finds: %s. This is a bug in inferd, please "
+            "report it; the signature is served unbatched",
+            self._name,
+            signature.name,
+            probed.reason,
+        )
+        return probed
 
     def _run_sample(self, instance: Instance, signature: str, inputs: dict[str, Array]) -> dict[str, Array]:
         # Inputs and outputs are copied: the model may write into its inputs, outputs may be views of them, and outputs
