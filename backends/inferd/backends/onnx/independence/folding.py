@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.independence.sizes import NotUnderstood, Size, at_most, computed, size_of, smaller
+from inferd.backends.independence.sizes import NotUnderstood, Refusal, Size, at_most, computed, size_of, smaller
 from inferd.backends.independence.values import Known
 from inferd.backends.onnx.independence.node import Node
 from inferd.backends.onnx.independence.reader import SMALL
@@ -33,7 +33,7 @@ def folded(node: Node) -> list[Known] | None:
         arrays.append(value.known)
     try:
         result = fold(node, *arrays)
-    except (NotUnderstood, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError):
+    except (Refusal, TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError):
         return None
     results = result if isinstance(result, list) else [result]
     return results if all(array.size <= SMALL and array.ndim <= 8 for array in results) else None
