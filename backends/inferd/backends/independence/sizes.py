@@ -223,6 +223,8 @@ def met(a: Size, b: Size) -> Size:
         return b
     for x, y in ((a, b), (b, a)):
         if x.number is not None:  # y is 1 or x: the result is x in both cases
+            if y.batched:
+                raise MixesRows("broadcasts a fixed size against the number of rows")
             return x
         single = x.single
         if single is not None and single.most == y:  # min(512, T) and T

@@ -37,7 +37,7 @@ from inferd.backends.onnx.messages import (
 )
 
 SMALL = 256  # elements: the elements of larger tensors are not read
-_MOST_NODES = 100_000
+_MOST_NODES = 50_000
 _MOST_RANK = 32
 _MOST_DEPTH = 16
 _MOST_FIELDS = 4096  # of one attribute
@@ -350,12 +350,20 @@ def _type(source: Source, start: int, end: int) -> tuple[int | str | None, ...] 
         if kind == 1:
             for field, si, ei in _messages(source, s, e):
                 if field == 2:
-                    shapes.append(tuple(_dim(source, sd, ed) for n, sd, ed in _messages(source, si, ei) if n == 1))
+                    shapes.append(_shape(source, si, ei))
     if kinds > 1 or len(shapes) > 1:
         raise Malformed("an input has two types")
-    if shapes and len(shapes[0]) > _MOST_RANK:
-        raise Malformed("an input has too many dimensions")
     return shapes[0] if shapes else None
+
+
+def _shape(source: Source, start: int, end: int) -> tuple[int | str | None, ...]:
+    dims: list[int | str | None] = []
+    for field, s, e in _messages(source, start, end):
+        if field == 1:
+            dims.append(_dim(source, s, e))
+            if len(dims) > _MOST_RANK:
+                raise Malformed("an input has too many dimensions")
+    return tuple(dims)
 
 
 def _dim(source: Source, start: int, end: int) -> int | str | None:

@@ -43,7 +43,7 @@ from inferd.backends.onnx.independence.reader import SMALL
 TABLES: tuple[OperatorTable, ...] = (elementwise.TABLE, products.TABLE, layout.TABLE, recurrent.TABLE)
 # Versions of operator sets: before the first one broadcasting was different, after the last ones nobody has looked.
 _OLDEST, _NEWEST, _NEWEST_ML = 7, 26, 5
-_MOST_STEPS = 200_000  # nodes that are walked, counting those of functions each time that they are called
+_MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
 _MOST_DEPTH = 24
 _MOST_SECONDS = 20.0
 _STANDARD = ("", "ai.onnx.ml")
