@@ -72,8 +72,8 @@ def session(model: ModelProto) -> onnxruntime.InferenceSession:
 
 
 def rows_meet(made: onnxruntime.InferenceSession, inputs: Mapping[str, Array], batched: Sequence[str]) -> str | None:
-    """How the outputs of rows together differ from those of rows alone; None if they agree. Raises what the model raises
-    for a row alone."""
+    """How the outputs of rows together differ from those of rows alone; None if they agree. Raises what the model
+    raises for a row alone."""
     count = min(len(inputs[name]) for name in batched)
 
     def picked(order: Sequence[int]) -> dict[str, Array]:
@@ -109,7 +109,9 @@ _KINDS = {
 }  # fmt: skip
 
 
-def some_inputs(model: ModelProto, count: int = 4, open_size: int = 3, seed: int = 0) -> tuple[dict[str, Array], list[str]]:
+def some_inputs(
+    model: ModelProto, count: int = 4, open_size: int = 3, seed: int = 0
+) -> tuple[dict[str, Array], list[str]]:
     """Rows that differ in content, sign and magnitude for the batched inputs, one value for each other input; and the
     names of the batched ones."""
     rng = np.random.default_rng(seed)

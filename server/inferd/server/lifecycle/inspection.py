@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferd.backends.api import LoadError, Signature
-from inferd.server.config.schema import ServerConfig
+from inferd.backends.api import LoadError, Model, Signature
+from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.lifecycle.assemble import build_loader, resolver
 from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, models_of, step_graph_of
 from inferd.server.lifecycle.loading.class_labels import class_labels
@@ -25,6 +25,7 @@ from inferd.server.repository.configured_models import ConfiguredModels
 from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.repository.source import RepositoryScanner
 from inferd.server.scheduling.ensemble.step_graph import GraphStep
+from inferd.server.scheduling.qualification.proof import analysed, unproven
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,17 @@ def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
             yield _open(model, version, loader)
 
 
+def _unproven(opened: Model, config: ModelConfig) -> Iterator[str]:
+    """Why signatures would be unbatched, where a server would try to prove that they may be batched."""
+    if config.batching.mode != "auto":
+        return
+    for signature in opened.signatures:
+        finding = analysed(opened, signature, config.batching, stateful=config.stateful)
+        if finding is not None and not finding.proven:
+            where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""
+            yield f"{where}unbatched: {unproven(finding)}"
+
+
 def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding:
     assert model.config is not None
     request = LoadRequest(ServableId(model.name, version.number), 0, version, model.config)
@@ -172,7 +184,11 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
                 where,
                 backend=backend.name,
                 signatures=tuple(opened.signatures),
-                notes=(*opened.traits.notes, *((f"{replayed} warm-up requests",) if replayed else ())),
+                notes=(
+                    *opened.traits.notes,
+                    *((f"{replayed} warm-up requests",) if replayed else ()),
+                    *_unproven(opened, model.config),
+                ),
             )
     except LoadError as error:
         return Finding(model.name, version.number, where, error=str(error))

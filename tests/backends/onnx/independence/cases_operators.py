@@ -46,13 +46,13 @@ for op in ("com.microsoft.Gelu", "com.microsoft.QuickGelu", "ai.onnx.ml.Binarize
 for op in ("com.microsoft.BiasGelu", "com.microsoft.FastGelu"):
     honest(f"y = {op}(x,b)", b=weights(6))
     mixing(f"b = ReduceMax<keepdims=0>(x,a)\n y = {op}(x,b)", a=[0, 1])
-for op in "Add Div Max Mean Min Mul Pow PRelu Sub Sum".split():
+for op in ["Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "PRelu", "Sub", "Sum"]:
     honest(f"y = {op}(x,c)", c=np.abs(weights(1, 4, 1)) + 1)
     mixing(f"t = Transpose<perm=[1,0]>(x)\n y = {op}(x,t)", inputs="float[n,4] x")
     mixing(f"y = {op}(x,c)", inputs=TABLE, c=np.abs(weights(3, 5)) + 1)
 honest("y = Swish(x)", opset=24)
 mixing("m = ReduceMax(x)\n k = Swish(m)\n y = Add(x,k)", opset=24)
-for op in "Equal Greater GreaterOrEqual Less LessOrEqual".split():
+for op in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]:
     honest(f"y = {op}(x,c)", c=weights(6), output="bool[n] y")
     mixing(f"t = Transpose<perm=[1,0]>(x)\n y = {op}(x,t)", inputs="float[n,4] x", output="bool[n] y")
 for op in ("IsInf", "IsNaN"):
@@ -94,10 +94,18 @@ mixing("y = Dropout(x,r,t)", r=np.float32(0.5), t=np.array(True))
 mixing("y = Dropout(x,r,t)", inputs="float[n,4] x, bool t", r=np.float32(0.5))
 SCALE = {"s": np.float32(0.1), "z": np.int8(0)}
 honest("q = QuantizeLinear(x,s,z)\n y = DequantizeLinear(q,s,z)", **SCALE)
-honest("q = QuantizeLinear<axis=1>(x,s,z)\n y = DequantizeLinear<axis=1>(q,s,z)", s=np.ones(4, np.float32), z=np.zeros(4, np.int8))
+honest(
+    "q = QuantizeLinear<axis=1>(x,s,z)\n y = DequantizeLinear<axis=1>(q,s,z)",
+    s=np.ones(4, np.float32),
+    z=np.zeros(4, np.int8),
+)
 mixing("m = ReduceMax<keepdims=0>(x)\n q = QuantizeLinear(x,m,z)\n y = DequantizeLinear(q,s,z)", **SCALE)
 mixing("q = QuantizeLinear(x,s,z)\n m = ReduceMax<keepdims=0>(x)\n y = DequantizeLinear(q,m,z)", **SCALE)
-mixing("q = QuantizeLinear<axis=0>(x,s,z)\n y = DequantizeLinear<axis=0>(q,s,z)", s=np.ones(3, np.float32), z=np.zeros(3, np.int8))
+mixing(
+    "q = QuantizeLinear<axis=0>(x,s,z)\n y = DequantizeLinear<axis=0>(q,s,z)",
+    s=np.ones(3, np.float32),
+    z=np.zeros(3, np.int8),
+)
 honest("q = com.microsoft.QuantizeLinear(x,s,z)\n y = com.microsoft.DequantizeLinear(q,s,z)", **SCALE)
 mixing("m = ReduceMax<keepdims=0>(x)\n q = com.microsoft.QuantizeLinear(x,m,z)\n y = com.microsoft.DequantizeLinear(q,s,z)",
        **SCALE)  # fmt: skip
@@ -110,7 +118,9 @@ for op in ("Softmax", "LogSoftmax", "Hardmax"):
     mixing(f"y = {op}<axis=0>(x)")
     mixing(f"y = {op}<axis=-3>(x)")
     mixing(f"y = {op}<axis=0>(x)", opset=11, domains="")
-    mixing(f"t = Transpose<perm=[1,0,2]>(x)\n s = {op}<axis=1>(t)\n y = Transpose<perm=[1,0,2]>(s)", opset=11, domains="")
+    mixing(
+        f"t = Transpose<perm=[1,0,2]>(x)\n s = {op}<axis=1>(t)\n y = Transpose<perm=[1,0,2]>(s)", opset=11, domains=""
+    )
     # Before version 13 the axes from `axis` on are one: the rows on axis 1 are among them for axis 1.
     mixing(f"t = Transpose<perm=[1,0,2]>(x)\n s = {op}(t)\n y = Transpose<perm=[1,0,2]>(s)", opset=9, domains="")
 honest("y = CumSum(x,a)", a=np.int64(1))
@@ -131,7 +141,11 @@ for op in ("LayerNormalization", "SimplifiedLayerNormalization"):
 honest("y = RMSNormalization(x,w)", w=weights(6), opset=23)
 mixing("y = RMSNormalization<axis=0>(x,w)", w=weights(1), opset=23)
 honest("y = com.microsoft.SkipLayerNormalization(x,x,w,b)", w=weights(6), b=weights(6))
-mixing("s = Shape(x)\n m = ReduceMax<keepdims=1>(x,a)\n e = Expand(m,s)\n y = com.microsoft.SkipLayerNormalization(x,e,w)", w=weights(6), a=[0])
+mixing(
+    "s = Shape(x)\n m = ReduceMax<keepdims=1>(x,a)\n e = Expand(m,s)\n y = com.microsoft.SkipLayerNormalization(x,e,w)",
+    w=weights(6),
+    a=[0],
+)
 honest("y = com.microsoft.SkipSimplifiedLayerNormalization(x,x,w)", w=weights(6))
 mixing("s = Shape(x)\n m = ReduceMax<keepdims=1>(x,a)\n e = Expand(m,s)\n y = com.microsoft.SkipSimplifiedLayerNormalization(x,e,w)",
        w=weights(6), a=[0])  # fmt: skip
@@ -146,13 +160,18 @@ mixing("y, rm, rv, sm, sv = BatchNormalization(x,s,b,m,v)", inputs=IMAGE, opset=
 mixing("mm = ReduceMean<keepdims=0>(x,a)\n y = BatchNormalization(x,s,b,mm,v)", inputs=IMAGE, a=[0, 2, 3],
        s=weights(2), b=weights(2), v=np.abs(weights(2)))  # fmt: skip
 honest("y = InstanceNormalization(x,s,b)", inputs=IMAGE, s=weights(2), b=weights(2))
-mixing("t = Transpose<perm=[1,2,0,3]>(x)\n i = InstanceNormalization(t,s,b)\n y = Transpose<perm=[2,0,1,3]>(i)", inputs=IMAGE, s=weights(8), b=weights(8))
+mixing(
+    "t = Transpose<perm=[1,2,0,3]>(x)\n i = InstanceNormalization(t,s,b)\n y = Transpose<perm=[2,0,1,3]>(i)",
+    inputs=IMAGE,
+    s=weights(8),
+    b=weights(8),
+)
 honest("y = GroupNormalization<num_groups=2>(x,s,b)", inputs=IMAGE, opset=21, s=weights(2), b=weights(2))
 mixing("t = Transpose<perm=[1,2,0,3]>(x)\n i = GroupNormalization<num_groups=2>(t,s,b)\n y = Transpose<perm=[2,0,1,3]>(i)",
        inputs=IMAGE, opset=21, s=weights(8), b=weights(8))  # fmt: skip
 honest("y = LRN<size=3>(x)", inputs=IMAGE)
 mixing("t = Transpose<perm=[1,0,2,3]>(x)\n i = LRN<size=3>(t)\n y = Transpose<perm=[1,0,2,3]>(i)", inputs=IMAGE)
-for kind in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split():
+for kind in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]:
     op = f"Reduce{kind}"
     honest(f"y = {op}(x,a)", a=[1, 2])
     honest(f"y = {op}<keepdims=0>(x,a)", a=[-1])
@@ -188,11 +207,29 @@ mixing("y = MatMulInteger(x,w,z)", w=np.ones((5, 2), np.int8), z=np.zeros(3, np.
 mixing("t = Transpose(x)\n y = MatMulInteger(x,t)", **INT)
 FLOATS = {"w": np.ones((5, 2), np.int8), "s": np.float32(0.1), "u": np.float32(0.2)}
 honest("y = com.microsoft.MatMulIntegerToFloat(x,w,s,u)", inputs="int8[n,5] x", **FLOATS)
-mixing("t = Transpose(x)\n y = com.microsoft.MatMulIntegerToFloat(x,t,s,u)", inputs="int8[n,5] x", s=np.float32(0.1), u=np.float32(0.2))
+mixing(
+    "t = Transpose(x)\n y = com.microsoft.MatMulIntegerToFloat(x,t,s,u)",
+    inputs="int8[n,5] x",
+    s=np.float32(0.1),
+    u=np.float32(0.2),
+)
 Q = {"s": np.float32(0.1), "z": np.int8(0), "w": np.ones((5, 2), np.int8)}
 honest("y = QLinearMatMul(x,s,z,w,s,z,s,z)", inputs="int8[n,5] x", output="int8[n] y", **Q)
-mixing("t = Transpose(x)\n y = QLinearMatMul(x,s,z,t,s,z,s,z)", inputs="int8[n,5] x", output="int8[n] y", s=Q["s"], z=Q["z"])
-mixing("y = QLinearMatMul(x,r,q,w,s,z,s,z)", inputs="int8[n,5] x", output="int8[n] y", r=np.ones(3, np.float32), q=np.zeros(3, np.int8), **Q)
+mixing(
+    "t = Transpose(x)\n y = QLinearMatMul(x,s,z,t,s,z,s,z)",
+    inputs="int8[n,5] x",
+    output="int8[n] y",
+    s=Q["s"],
+    z=Q["z"],
+)
+mixing(
+    "y = QLinearMatMul(x,r,q,w,s,z,s,z)",
+    inputs="int8[n,5] x",
+    output="int8[n] y",
+    r=np.ones(3, np.float32),
+    q=np.zeros(3, np.int8),
+    **Q,
+)
 honest("y = Gemm<transB=1>(x,w,b)", inputs=TABLE, w=weights(3, 5), b=weights(3))
 mixing("y = Gemm<transA=1>(x,w)", inputs=TABLE, w=weights(3, 5))
 mixing("y = Gemm(x,w,b)", inputs=TABLE, w=weights(5, 2), b=weights(3, 2))
@@ -206,16 +243,29 @@ mixing('y = Einsum<equation="bij,cij->bc">(x,x)')
 mixing('y = Einsum<equation="bij,bkl->ijkl">(x,x)')
 mixing('y = Einsum<equation="bij->ijb">(x)')
 honest("y = Conv(x,w)", inputs=IMAGE, w=weights(3, 2, 3, 3))
-mixing("t = Transpose<perm=[1,2,0,3]>(x)\n c = Conv<pads=[1,1,1,1]>(t,w)\n y = Transpose<perm=[2,0,1,3]>(c)", inputs=IMAGE, w=weights(8, 8, 3, 3))
+mixing(
+    "t = Transpose<perm=[1,2,0,3]>(x)\n c = Conv<pads=[1,1,1,1]>(t,w)\n y = Transpose<perm=[2,0,1,3]>(c)",
+    inputs=IMAGE,
+    w=weights(8, 8, 3, 3),
+)
 mixing("w = Slice(x,a,b)\n y = Conv(x,w)", inputs=IMAGE, a=[0, 0, 0, 0], b=[1, 2, 3, 3])
 honest("y = ConvInteger(x,w)", inputs="uint8[n,2,8,8] x", output="int32[n] y", w=np.ones((3, 2, 3, 3), np.uint8))
 mixing("t = Transpose<perm=[1,2,0,3]>(x)\n c = ConvInteger<pads=[1,1,1,1]>(t,w)\n y = Transpose<perm=[2,0,1,3]>(c)",
        inputs="uint8[n,2,8,8] x", output="int32[n] y", w=np.ones((8, 8, 3, 3), np.uint8))  # fmt: skip
 honest('y = com.microsoft.FusedConv<activation="Relu">(x,w)', inputs=IMAGE, w=weights(3, 2, 3, 3))
-mixing('t = Transpose<perm=[1,2,0,3]>(x)\n y = com.microsoft.FusedConv<activation="Relu">(t,w)', inputs=IMAGE, w=weights(8, 8, 1, 1))
+mixing(
+    't = Transpose<perm=[1,2,0,3]>(x)\n y = com.microsoft.FusedConv<activation="Relu">(t,w)',
+    inputs=IMAGE,
+    w=weights(8, 8, 1, 1),
+)
 QC = {"s": np.float32(0.1), "z": np.uint8(0), "w": np.ones((3, 2, 3, 3), np.uint8)}
 honest("y = QLinearConv(x,s,z,w,s,z,s,z)", inputs="uint8[n,2,8,8] x", output="uint8[n] y", **QC)
-mixing("f = Cast<to=1>(x)\n m = ReduceMax<keepdims=0>(f)\n y = QLinearConv(x,m,z,w,s,z,s,z)", inputs="uint8[n,2,8,8] x", output="uint8[n] y", **QC)
+mixing(
+    "f = Cast<to=1>(x)\n m = ReduceMax<keepdims=0>(f)\n y = QLinearConv(x,m,z,w,s,z,s,z)",
+    inputs="uint8[n,2,8,8] x",
+    output="uint8[n] y",
+    **QC,
+)
 honest("y = ConvTranspose<strides=[2,2]>(x,w)", inputs=IMAGE, w=weights(2, 3, 3, 3))
 mixing("t = Transpose<perm=[1,2,0,3]>(x)\n y = ConvTranspose(t,w)", inputs=IMAGE, w=weights(8, 3, 3, 3))
 for op, extra in (("MaxPool", ""), ("AveragePool", ""), ("LpPool", "")):
@@ -294,7 +344,11 @@ honest("y = Upsample(x,s)", inputs=IMAGE, opset=9, domains="", s=np.array([1, 1,
 mixing("y = Upsample(x,s)", inputs=IMAGE, opset=9, domains="", s=np.array([2, 1, 1, 1], np.float32))
 honest("s = Shape(x)\n c = ConstantOfShape(s)\n y = Add(x,c)")
 mixing("s = Shape(x)\n c = ConstantOfShape<value = float[1] {1}>(s)\n k = ReduceSum(c)\n y = Mul(x,k)")
-mixing("s = Shape<start=0,end=1>(x)\n c = ConstantOfShape<value = float[1] {1}>(s)\n k = CumSum(c,a)\n y = Mul(x,k)", inputs="float[n] x", a=np.int64(0))
+mixing(
+    "s = Shape<start=0,end=1>(x)\n c = ConstantOfShape<value = float[1] {1}>(s)\n k = CumSum(c,a)\n y = Mul(x,k)",
+    inputs="float[n] x",
+    a=np.int64(0),
+)
 NUMBERS = {"zero": np.int64(0), "one": np.int64(1)}
 honest("s = Shape(x)\n v = Gather(s,i)\n r = Range(zero,v,one)\n y = Gather(x,r)", i=np.int64(0), **NUMBERS)
 honest("r = Range(zero,k,one)\n c = Cast<to=1>(r)\n y = Mul(x,c)", k=np.int64(6), **NUMBERS)
@@ -317,8 +371,20 @@ honest("y = GatherND(w,x)", inputs="int64[n,2] x", w=weights(2, 2, 3))
 honest("y = GatherND<batch_dims=1>(w,x)", inputs="int64[n,3,1] x, float[n,4] w")
 mixing("y = GatherND(w,x)", inputs="int64[n,1] x, float[n,4] w")
 PICK = "s = Shape(x)\n k = Gather(s,i)\n r = Range(zero,k,one)\n u = Unsqueeze(r,a)\n"
-honest(PICK + "p = Concat<axis=1>(u,l)\n y = GatherND(x,p)", inputs="float[n,4] x, int64[n,1] l", i=np.int64(0), a=[1], **NUMBERS)
-mixing(PICK + "p = Concat<axis=1>(l,u)\n y = GatherND(x,p)", inputs="float[n,4] x, int64[n,1] l", i=np.int64(0), a=[1], **NUMBERS)
+honest(
+    PICK + "p = Concat<axis=1>(u,l)\n y = GatherND(x,p)",
+    inputs="float[n,4] x, int64[n,1] l",
+    i=np.int64(0),
+    a=[1],
+    **NUMBERS,
+)
+mixing(
+    PICK + "p = Concat<axis=1>(l,u)\n y = GatherND(x,p)",
+    inputs="float[n,4] x, int64[n,1] l",
+    i=np.int64(0),
+    a=[1],
+    **NUMBERS,
+)
 mixing(PICK + "f = Cast<to=1>(u)\n y = Concat<axis=1>(x,f)", inputs=TABLE, i=np.int64(0), a=[1], **NUMBERS)
 ROWS3 = "float[n,4] x, int64[n,2] i, float[n,2] u"
 honest("y = ScatterElements<axis=1>(x,i,u)", inputs=ROWS3)
@@ -334,10 +400,17 @@ honest("t = Transpose<perm=[1,0,2]>(x)\n u = Slice(t,a,b)\n v = Neg(u)\n w = Sca
 # --- recurrent networks, attention ---------------------------------------------------------------------------------
 for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
     W = {"w": weights(1, gates * 2, 3), "r": weights(1, gates * 2, 2)}
-    honest(f"t = Transpose<perm=[1,0,2]>(x)\n v, h = {op}<hidden_size=2>(t,w,r)\n y = Squeeze(h,a)", inputs="float[n,5,3] x", a=[0], **W)
+    honest(
+        f"t = Transpose<perm=[1,0,2]>(x)\n v, h = {op}<hidden_size=2>(t,w,r)\n y = Squeeze(h,a)",
+        inputs="float[n,5,3] x",
+        a=[0],
+        **W,
+    )
     honest(f"t = Transpose<perm=[1,0,2]>(x)\n v = {op}<hidden_size=2>(t,w,r)\n s = Squeeze(v,a)\n y = Transpose<perm=[1,0,2]>(s)",
            inputs="float[n,5,3] x", a=[1], **W)  # fmt: skip
-    mixing(f"v, h = {op}<hidden_size=2>(x,w,r)\n s = Squeeze(v,a)\n y = Identity(s)", inputs="float[n,5,3] x", a=[1], **W)
+    mixing(
+        f"v, h = {op}<hidden_size=2>(x,w,r)\n s = Squeeze(v,a)\n y = Identity(s)", inputs="float[n,5,3] x", a=[1], **W
+    )
     mixing(f"t = Transpose<perm=[1,0,2]>(x)\n v, h = {op}<hidden_size=2>(t,w,r,,,s)\n y = Squeeze(h,a)", inputs="float[n,5,3] x",
            a=[0], s=weights(1, 3, 2), **W)  # fmt: skip
 honest("y = Attention<q_num_heads=2,kv_num_heads=2>(x,x,x)", opset=23, domains="")
@@ -345,7 +418,9 @@ honest("y = Attention<q_num_heads=2,kv_num_heads=2>(x,x,x,m)", opset=23, domains
 mixing("t = Transpose<perm=[1,0,2]>(x)\n y = Attention<q_num_heads=2,kv_num_heads=2>(t,t,t)", opset=23, domains="")
 mixing("y = Attention<q_num_heads=2,kv_num_heads=2>(x,x,x,m)", opset=23, domains="", m=weights(3, 1, 4, 4))
 honest("y = com.microsoft.MultiHeadAttention<num_heads=2>(x,x,x)")
-mixing("t = Transpose<perm=[1,0,2]>(x)\n a = com.microsoft.MultiHeadAttention<num_heads=2>(t,t,t)\n y = Transpose<perm=[1,0,2]>(a)")
+mixing(
+    "t = Transpose<perm=[1,0,2]>(x)\n a = com.microsoft.MultiHeadAttention<num_heads=2>(t,t,t)\n y = Transpose<perm=[1,0,2]>(a)"
+)
 honest("y = com.microsoft.Attention<num_heads=2>(x,w,b)", w=weights(6, 18), b=weights(18))
 mixing("t = Transpose<perm=[1,0,2]>(x)\n a = com.microsoft.Attention<num_heads=2>(t,w,b)\n y = Transpose<perm=[1,0,2]>(a)",
        w=weights(6, 18), b=weights(18))  # fmt: skip
@@ -366,7 +441,11 @@ for op, attributes in ESTIMATORS.items():
     honest(f"y = ai.onnx.ml.{op}<{attributes}>(x)", inputs=TABLE)
     mixing(f"m = ReduceMax<keepdims=1>(x,a)\n s = Sub(x,m)\n y = ai.onnx.ml.{op}<{attributes}>(s)", inputs=TABLE, a=[0])
 for op in ("Scaler", "Normalizer", "Imputer"):
-    attributes = {"Scaler": "offset=[1.0],scale=[2.0]", "Normalizer": 'norm="L2"', "Imputer": "imputed_value_floats=[1.0]"}[op]
+    attributes = {
+        "Scaler": "offset=[1.0],scale=[2.0]",
+        "Normalizer": 'norm="L2"',
+        "Imputer": "imputed_value_floats=[1.0]",
+    }[op]
     mixing(f"y = ai.onnx.ml.{op}<{attributes}>(x)", inputs="float[n] x")
 CLASSIFIERS = {
     "LinearClassifier": "coefficients=[1.0,2.0,3.0,4.0,5.0,5.0,4.0,3.0,2.0,1.0],intercepts=[1.0,0.0],classlabels_ints=[0,1]",
@@ -378,10 +457,17 @@ CLASSIFIERS = {
 for op, attributes in CLASSIFIERS.items():
     honest(f"l, y = ai.onnx.ml.{op}<{attributes}>(x)", inputs=TABLE)
     honest(f"y, s = ai.onnx.ml.{op}<{attributes}>(x)", inputs=TABLE, output="int64[n] y")
-    mixing(f"m = ReduceMax<keepdims=1>(x,a)\n z = Sub(x,m)\n l, y = ai.onnx.ml.{op}<{attributes}>(z)", inputs=TABLE, a=[0])
+    mixing(
+        f"m = ReduceMax<keepdims=1>(x,a)\n z = Sub(x,m)\n l, y = ai.onnx.ml.{op}<{attributes}>(z)", inputs=TABLE, a=[0]
+    )
 NEW_TREE = ('nodes_featureids=[1],nodes_splits = double[1] {0.5},nodes_modes = uint8[1] {0},nodes_truenodeids=[0],nodes_trueleafs=[1],'
             "nodes_falsenodeids=[1],nodes_falseleafs=[1],leaf_targetids=[0,0],leaf_weights = double[2] {1,2},n_targets=1,tree_roots=[0]")  # fmt: skip
-honest(f"y = ai.onnx.ml.TreeEnsemble<{NEW_TREE}>(x)", inputs="double[n,5] x", output="double[n] y", domains='"ai.onnx.ml" : 5')
+honest(
+    f"y = ai.onnx.ml.TreeEnsemble<{NEW_TREE}>(x)",
+    inputs="double[n,5] x",
+    output="double[n] y",
+    domains='"ai.onnx.ml" : 5',
+)
 mixing(f"m = ReduceMax<keepdims=1>(x,a)\n s = Sub(x,m)\n y = ai.onnx.ml.TreeEnsemble<{NEW_TREE}>(s)", inputs="double[n,5] x",
        output="double[n] y", domains='"ai.onnx.ml" : 5', a=[0])  # fmt: skip
 honest("y = ai.onnx.ml.ArrayFeatureExtractor(x,i)", inputs=TABLE, i=[1, 3])

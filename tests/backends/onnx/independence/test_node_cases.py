@@ -58,7 +58,9 @@ def cases() -> Iterator[tuple[str, onnx.ModelProto, dict[str, np.ndarray], tuple
             continue
         given = [numpy_helper.to_array(x) if isinstance(x, onnx.TensorProto) else x for x in case.data_sets[0][0]]
         arrays = {v.name: np.asarray(x) for v, x in zip(model.graph.input, given, strict=False)}
-        open_to = [n for n, a in arrays.items() if a.ndim and len(a) and a.dtype.kind in "fiubSOU" and not a.dtype.names]
+        open_to = [
+            n for n, a in arrays.items() if a.ndim and len(a) and a.dtype.kind in "fiubSOU" and not a.dtype.names
+        ]
         for count in range(1, min(len(open_to), 4) + 1):
             for batched in itertools.combinations(open_to[:6], count):
                 yield case.name, opened(model, arrays, batched), arrays, batched

@@ -12,11 +12,12 @@ from support.onnx_graphs import analysed, rows_meet, session
 
 GRAPHS = 1500
 CHUNKS = 5
+SHAPES = [[-1], [0, -1], [-1, 2], [-1, 6], [-1, 4, 3], [2, -1], [4, -1], [-1, 12], [0, 0, -1], [3, -1, 4], [6, -1]]
 
 
 @dataclass
 class Builder:
-    """A graph under construction. `values`: name and shape of each tensor, -1 for the number of rows (3 when counting)."""
+    """A graph under construction. `values`: name and rank of each tensor."""
 
     rng: random.Random
     nodes: list = field(default_factory=list)
@@ -39,7 +40,7 @@ class Builder:
         self.values.append((name, rank))
         return name
 
-    def step(self) -> None:  # noqa: PLR0915 - one branch for each operator
+    def step(self) -> None:
         rng = self.rng
         x, rank = rng.choice(self.values[-4:])
         axis = rng.randrange(-rank, rank) if rank else 0
@@ -60,7 +61,21 @@ class Builder:
             rng.shuffle(order)
             self.add("Transpose", [x], rank, perm=order)
         elif pick == 5:
-            shape = rng.choice([[-1], [0, -1], [-1, 2], [-1, 6], [-1, 4, 3], [2, -1], [4, -1], [-1, 12], [0, 0, -1], [3, -1, 4], [6, -1]])
+            shape = rng.choice(
+                [
+                    [-1],
+                    [0, -1],
+                    [-1, 2],
+                    [-1, 6],
+                    [-1, 4, 3],
+                    [2, -1],
+                    [4, -1],
+                    [-1, 12],
+                    [0, 0, -1],
+                    [3, -1, 4],
+                    [6, -1],
+                ]
+            )
             self.add("Reshape", [x, self.constant(np.array(shape))], len(shape))
         elif pick == 6 and rank:
             self.add("CumSum", [x, self.constant(np.int64(axis))], rank)
@@ -86,7 +101,11 @@ class Builder:
             self.add("MatMul", [x, y], max(rank, other))
         elif pick == 14:
             size = rng.choice([2, 3, 4, 6, 12])
-            self.add("MatMul", [x, self.constant(np.random.default_rng(size).normal(size=(size, 4)).astype(np.float32))], rank)
+            self.add(
+                "MatMul",
+                [x, self.constant(np.random.default_rng(size).normal(size=(size, 4)).astype(np.float32))],
+                rank,
+            )
         elif pick == 15:
             source, _ = rng.choice(self.values[-6:])
             shape = self.name()

@@ -103,7 +103,7 @@ def test_a_value_that_no_node_makes_is_refused() -> None:
 
 def test_functions_that_call_each_other_end() -> None:
     functions = "".join(
-        f'<domain: "my", opset_import: ["my" : 1, "" : 20]> f{i} (a) => (c) {{ b = my.f{i + 1}(a)\n c = my.f{i + 1}(b) }}\n'
+        f'<domain: "my", opset_import: ["my" : 1]> f{i} (a) => (c) {{ b = my.f{i + 1}(a)\n c = my.f{i + 1}(b) }}\n'
         for i in range(40)
     )
     model = graph("y = my.f0(x)", domains='"my" : 1', functions=functions)
@@ -126,7 +126,9 @@ def test_large_descriptions_are_refused(content: bytes) -> None:
 
 def test_sizes_that_grow_without_end_are_refused() -> None:
     body = "\n".join(f"s{i + 1} = Add(s{i},s{i})" for i in range(200))
-    wide = graph(f"s = Shape(x)\n s0 = Mul(s,s)\n {body}\n r = Reshape(x,s200)\n y = Relu(r)", inputs="float[n,a,b,c,d,e] x")
+    wide = graph(
+        f"s = Shape(x)\n s0 = Mul(s,s)\n {body}\n r = Reshape(x,s200)\n y = Relu(r)", inputs="float[n,a,b,c,d,e] x"
+    )
     assert not analysed(wide).proven
 
 

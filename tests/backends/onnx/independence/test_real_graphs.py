@@ -108,9 +108,6 @@ def test_operator_sets_that_nobody_has_looked_at_are_refused(opset: int) -> None
     assert f"operator set {opset}" in str(analysed(model))
 
 
-
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["bert", "lstm", "gru", "vision transformer", "cnn", "detector", "recogniser", "mlp"])
 def test_exports_of_torch_are_proven_and_a_run_agrees(name: str) -> None:

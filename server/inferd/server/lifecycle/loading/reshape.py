@@ -119,7 +119,7 @@ class _ReshapedModel:
         outer = {spec.name: spec.shape for spec in (*signature.inputs, *signature.outputs)}
         for spec in (*inner.inputs, *inner.outputs):
             if (outer[spec.name] or ())[:1] != (spec.shape or ())[:1]:
-                return Independence(False, spec.name, reason="is reshaped without its batch axis", understood=False)
+                return Independence(False, reason=f"{spec.name!r} is reshaped without its batch axis", understood=False)
         finding: Independence | None = analyse(inner)
         if finding is not None and any(name in self._plans[signature.name].inputs for name in _named(finding)):
             return Independence(False, reason="sizes that must be equal are reshaped", understood=False)

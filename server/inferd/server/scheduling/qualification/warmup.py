@@ -13,10 +13,10 @@ from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.instances import InstanceWorker
 from inferd.server.scheduling.qualification.probe import Verdict, detect_state, probe_batching, try_runs
+from inferd.server.scheduling.qualification.proof import analysed, unproven
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
-_DECLARE = "declare batching.mode: trusted if rows are independent"
 
 
 class ModelWarmup:
@@ -91,12 +91,13 @@ class ModelWarmup:
         verdict = self.without_proof(signature)
         samples = self._samples[signature.name]
         run = partial(self._run_sample, instance, signature.name)
-        finding = self._finding(signature)
+        finding = analysed(self._model, signature, self._batching, stateful=self._stateful)
         if verdict is None and (finding is None or finding.proven):
             probed = probe_batching(signature, run, samples, self._limit)
             return probed if finding is None else self._agreed(signature, finding, probed)
-        if verdict is None:
-            verdict = Verdict(0, f"not proven: {finding}; {_DECLARE}")
+        if verdict is None and finding is not None:
+            verdict = Verdict(0, unproven(finding))
+        assert verdict is not None
         if verdict.limit and finding is not None and not finding.proven:
             _log.info(
                 "%s: signature %s is batched as declared; the analysis says: %s", self._name, signature.name, finding
@@ -104,16 +105,6 @@ class ModelWarmup:
         if verdict.limit == 0 and detect_state(signature, run, samples):
             return Verdict(0, "stateful: the same row gets a different output", stateful=True)
         return verdict
-
-    def _finding(self, signature: Signature) -> Independence | None:
-        """What the analysis of the model's graph says. None if batching is off or the model cannot be analysed."""
-        analyse = getattr(self._model, "independence", None)
-        if analyse is None or self._stateful or self._batching.mode == "off" or self._limit < 2:
-            return None
-        if not batched_inputs(signature):
-            return None
-        finding: Independence | None = analyse(signature)
-        return finding
 
     def _agreed(self, signature: Signature, finding: Independence, probed: Verdict) -> Verdict:
         """The verdict on a proven signature that was probed: the probe can only veto."""
