@@ -447,6 +447,7 @@ for op in ("Scaler", "Normalizer", "Imputer"):
         "Imputer": "imputed_value_floats=[1.0]",
     }[op]
     mixing(f"y = ai.onnx.ml.{op}<{attributes}>(x)", inputs="float[n] x")
+    mixing(f"t = Transpose<perm=[1,0,2]>(x)\n s = ai.onnx.ml.{op}<{attributes}>(t)\n y = Transpose<perm=[1,0,2]>(s)")
 CLASSIFIERS = {
     "LinearClassifier": "coefficients=[1.0,2.0,3.0,4.0,5.0,5.0,4.0,3.0,2.0,1.0],intercepts=[1.0,0.0],classlabels_ints=[0,1]",
     "TreeEnsembleClassifier": TREE + ",class_treeids=[0,0],class_nodeids=[1,2],class_ids=[0,1],class_weights=[1.0,1.0],"

@@ -121,6 +121,8 @@ def _ml(names: str) -> list[str]:
 
 @TABLE.add(*_ml("Scaler Normalizer Imputer"))
 def column_by_column(node: Node) -> Value:
+    if len(shaped(node.x)) > 2:
+        raise NotUnderstood("reads what is no table of rows and columns")  # runtimes take axis 1 as the columns
     return rules.along(node.x, [-1], "treats elements as columns")
 
 
