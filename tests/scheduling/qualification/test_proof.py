@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from support.scheduling import F32, Call, FakeModel, hold, signature, vector
+from support.scheduling import F32, Call, FakeModel, hold, signature, submit, vector
 
 from inferd.backends.api import Independence, InvalidInput
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
@@ -131,7 +131,7 @@ def test_requests_for_which_the_proof_does_not_hold_run_alone(serve):
     model.gate.close()
     calls = [pair(2, 2), *[pair(2, 3), pair(2, 2)] * 3]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     for call in calls:
         assert call.result()["y"].shape == (1, 2)
@@ -143,7 +143,7 @@ def test_a_large_request_for_which_the_proof_does_not_hold_is_not_split(serve):
     model = AnalysedModel(equal, lambda _, inputs: {"y": inputs["a"] * 2}, [TWO])
     scheduler = serve(model, batching={"max_batch_size": 4})
     model.forget()
-    scheduler.submit(call := pair(2, 3, rows=10))
+    submit(scheduler, call := pair(2, 3, rows=10))
     assert call.result()["y"].shape == (10, 2)
     assert model.batches == [10]
 
@@ -155,7 +155,7 @@ def test_empty_dimensions_run_alone(serve):
     model.forget()
     calls = [vector(1, width=0), vector(2, width=0)]
     for call in calls:
-        scheduler.submit(call)
+        submit(scheduler, call)
     model.gate.open()
     blocker.wait()
     for call in calls:
