@@ -28,6 +28,8 @@ from inferd.backends.independence.values import (
 
 def broadcast(shapes: Sequence[Sequence[Size]]) -> Shape:
     """The shape to which the shapes are broadcast, aligned at the last axis."""
+    if not shapes:
+        raise NotUnderstood("has no operand")
     rank = max(map(len, shapes))
     padded = [(ONE,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
     return tuple(reduce(met, column) for column in zip(*padded, strict=True))

@@ -49,10 +49,11 @@ class Batching(Section):
     """How requests share batches."""
 
     mode: Literal["auto", "trusted", "off"] = "auto"
-    """auto: requests share batches if loading the model has proven that this is safe; trusted: they share batches
-    without proof; off: they never do."""
+    """auto: requests share batches where the model's graph proves that this is safe (ONNX), or where a test on samples
+    at load finds no difference (other formats); trusted: they share batches without proof; off: they never do. See
+    docs/batching.md."""
     max_batch_size: Count = 32
-    """Largest number of rows in one run. A larger request is split if batching was proven safe."""
+    """Largest number of rows in one run. A larger request is split if the mode is auto and the model is batched."""
     size: Literal["auto", "largest"] = "auto"
     """auto: the server learns the cost of batches of each size. It leaves part of the queue for the next batch if that
     costs almost nothing. Without max_queue_delay, a batch also waits for callers who have just been answered, if they
@@ -145,7 +146,7 @@ class Tensor(Section):
     labels: Text | None = None
     """Of an output with classes: a file in the model's directory with one class name per line."""
     sample: Any = None
-    """Of an input: one row of real data (nested lists), used in warm-up and batch proof."""
+    """Of an input: one row of real data (nested lists), used in warm-up and in the test for batching."""
 
 
 class DeclaredSignature(Section):
