@@ -1,4 +1,5 @@
-"""Calls that came in one turn of the loop, answered together: on a real scheduler whose loop is this thread."""
+"""Calls of one turn of the loop share batches and are answered together. The scheduler is real; its loop is this
+thread."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
 
-def test_calls_of_one_kind_are_one_batch_and_one_handle(serve_hot):
+def test_calls_of_one_form_share_a_batch_and_a_handle(serve_hot):
     server = serve_hot()
     server.trust()
     before = server.count()
@@ -49,7 +50,7 @@ def test_every_caller_gets_its_own_rows_and_its_own_id(serve_hot):
     assert [rows for *_, rows in server.recorder.batches] == [LIMIT]
 
 
-def test_more_than_fits_into_a_batch_are_several(serve_hot):
+def test_calls_beyond_the_batch_size_run_in_several_batches(serve_hot):
     server = serve_hot()
     server.trust()
     calls = [ask(n) for n in range(LIMIT + 3)]
@@ -58,7 +59,7 @@ def test_more_than_fits_into_a_batch_are_several(serve_hot):
     assert server.model.batches == [LIMIT, 3]
 
 
-def test_the_first_of_a_form_share_a_batch_too(serve_hot):
+def test_first_calls_of_a_form_share_a_batch(serve_hot):
     server = serve_hot()
     server.trust()
     calls = [ask(1, 2, 3), ask(4, 5, 6)]
@@ -70,7 +71,7 @@ def test_the_first_of_a_form_share_a_batch_too(serve_hot):
     assert [call.y for call in again] == [[2, 4, 6], [8, 10, 12]]
 
 
-def test_other_forms_for_the_same_model_share_a_batch_in_the_order_of_their_arrival(serve_hot):
+def test_several_forms_share_a_batch_in_the_order_of_arrival(serve_hot):
     server = serve_hot()
     server.trust()
     server.trust(request=ask(0, 0).request)
@@ -84,7 +85,7 @@ def test_other_forms_for_the_same_model_share_a_batch_in_the_order_of_their_arri
 
 
 @pytest.mark.parametrize("options", [{"priority": 1}, {"priority": 2}, {"queue_timeout_us": 10**7}], ids=str)
-def test_priority_and_timeout_are_the_requests_and_not_the_forms(serve_hot, options: dict[str, int]):
+def test_priority_and_timeout_belong_to_the_request_and_not_to_the_form(serve_hot, options: dict[str, int]):
     server = serve_hot()
     server.trust()
     calls = [ask(1, **options), ask(2), ask(3, **options)]
@@ -95,7 +96,7 @@ def test_priority_and_timeout_are_the_requests_and_not_the_forms(serve_hot, opti
 
 
 @pytest.mark.parametrize("options", DEMANDING.values(), ids=DEMANDING)
-def test_a_model_that_needs_more_than_rows_in_a_row_is_answered_alike(serve_hot, options: dict[str, Any]):
+def test_demanding_models_give_the_same_answers(serve_hot, options: dict[str, Any]):
     server = serve_hot(**options)
     server.trust()
     calls = [ask(1), ask(2)]
@@ -103,7 +104,7 @@ def test_a_model_that_needs_more_than_rows_in_a_row_is_answered_alike(serve_hot,
     assert [call.y for call in calls] == [[2], [4]]
 
 
-def test_only_the_culprit_fails(serve_hot):
+def test_only_the_request_that_causes_the_failure_fails(serve_hot):
     def picky(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 13).any():
             raise InvalidInput("13 is not served here")
@@ -120,7 +121,7 @@ def test_only_the_culprit_fails(serve_hot):
 
 
 @pytest.mark.parametrize("error", [BackendError("it broke"), RuntimeError("secret"), SystemExit(3)], ids=repr)
-def test_a_model_that_fails_later_answers_each_call_once(serve_hot, error: BaseException):
+def test_a_failing_batch_answers_each_call_once(serve_hot, error: BaseException):
     fails = itertools.count()
 
     def once(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -135,7 +136,7 @@ def test_a_model_that_fails_later_answers_each_call_once(serve_hot, error: BaseE
     assert [call.y for call in calls] == [[10], [12]]
 
 
-def test_wrong_rows_are_nobodys(serve_hot):
+def test_a_batch_with_wrong_rows_is_run_again_one_by_one(serve_hot):
     def loses_one(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
         return double("", {"x": x[1:] if (x == 5).any() and len(x) > 1 else x})
@@ -147,7 +148,7 @@ def test_wrong_rows_are_nobodys(serve_hot):
     assert [call.y for call in calls] == [[10], [12]]
 
 
-def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve_hot):
+def test_later_requests_queue_behind_earlier_ones(serve_hot):
     server = serve_hot()
     server.trust()
     waiting = [ask(1), ask(2)]
@@ -158,7 +159,7 @@ def test_while_earlier_requests_wait_later_ones_queue_behind_them(serve_hot):
     assert server.model.batches == [3]
 
 
-def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve_hot):
+def test_a_queue_smaller_than_the_turn_refuses_the_rest(serve_hot):
     server = serve_hot(queue={"requests": 2})
     server.trust()
     calls = [ask(n) for n in range(4)]
@@ -168,7 +169,7 @@ def test_a_queue_smaller_than_the_burst_refuses_as_it_always_does(serve_hot):
         assert call.wait().failed[0] is Code.RESOURCE_EXHAUSTED
 
 
-def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve_hot):
+def test_requests_beyond_the_turn_go_to_the_workers(serve_hot):
     server = serve_hot()
     server.trust()
     server.loop.spent = TURN
@@ -178,7 +179,7 @@ def test_a_used_up_turn_leaves_the_rest_to_the_workers(serve_hot):
     assert server.model.batches == [LIMIT, 2]
 
 
-def test_a_model_that_has_gone_is_not_found(serve_hot):
+def test_an_unloaded_model_is_not_found(serve_hot):
     server = serve_hot()
     server.trust()
     server.manager.servables.clear()
@@ -197,7 +198,7 @@ def test_a_closed_scheduler_runs_nothing(serve_hot):
     assert server.model.batches == []
 
 
-def test_what_is_no_request_fails_alone(serve_hot):
+def test_a_malformed_request_fails_alone(serve_hot):
     server = serve_hot()
     server.trust()
     broken = FakeCall(b"\xff\xff")
@@ -207,7 +208,7 @@ def test_what_is_no_request_fails_alone(serve_hot):
     assert broken.wait().failed[0] is Code.INVALID_ARGUMENT
 
 
-def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
+def test_outputs_that_cannot_be_encoded_are_the_models_failure(serve_hot):
     def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         y = inputs["x"].astype(np.complex64) if (inputs["x"] == 5).any() else inputs["x"]
         return {"y": y}
@@ -219,7 +220,7 @@ def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
     assert {call.wait().failed[0] for call in calls} == {Code.INTERNAL}
 
 
-def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
+def test_outputs_are_sent_in_the_requested_order(serve_hot):
     signature = replace(DOUBLE, outputs=(replace(X, name="y"), replace(X, name="z")))
 
     def two(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -234,7 +235,7 @@ def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
         assert [(name, array[0, 0]) for name, array in outputs.items()] == [("z", 3 * n), ("y", 2 * n)]
 
 
-def test_the_open_inference_protocol_gains_alike(serve_hot):
+def test_oip_calls_share_a_batch(serve_hot):
     server = serve_hot()
     server.trust(INFER, infer(0).request)
     server.trust(INFER, infer(0, request_id="ab").request)
@@ -248,7 +249,7 @@ def test_the_open_inference_protocol_gains_alike(serve_hot):
     assert server.count("oip") == 2 * 17 + 3
 
 
-def test_parameters_of_the_open_inference_protocol_are_decoded_call_by_call(serve_hot):
+def test_oip_calls_with_parameters_are_decoded_one_by_one(serve_hot):
     server = serve_hot()
     priority = {"priority": infer_pb2.InferParameter(int64_param=1)}
     request = infer(1, parameters=priority).request

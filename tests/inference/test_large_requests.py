@@ -1,4 +1,4 @@
-"""Large requests: run one by one where that is short, on the loop as many as a turn has time for."""
+"""Large requests run one by one where their runs are short, and on the loop as many as fit into a turn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def large(value: float) -> FakeCall:
 
 
 def start(serve: Any, *args: Any, seconds: float = SHORT / 3, **options: Any) -> Server:
-    """A server whose batches are long, but for single requests, which take so many seconds."""
+    """A server whose batches are long, and whose single requests take `seconds`."""
     server: Server = serve(*args, batching={"max_batch_size": MOST, "mode": "trusted"}, **options)
     server.trust(request=large(0).request)
     for _ in range(100):
@@ -44,7 +44,7 @@ def learn(server: Server, seconds: float) -> None:
         bucket.effort.ran(ROWS, seconds)
 
 
-def test_each_runs_by_itself_and_all_are_answered(serve_hot):
+def test_large_requests_run_one_by_one_and_all_are_answered(serve_hot):
     server = start(serve_hot)
     before = server.count()
     calls = [large(n) for n in range(3)]
@@ -55,7 +55,7 @@ def test_each_runs_by_itself_and_all_are_answered(serve_hot):
     assert server.count() == before + 3
 
 
-def test_what_is_aligned_is_read_where_it_lies(serve_hot):
+def test_aligned_inputs_are_read_from_the_message(serve_hot):
     seen: list[Array] = []
 
     def look(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -78,14 +78,14 @@ def test_what_is_aligned_is_read_where_it_lies(serve_hot):
 
 
 @pytest.mark.parametrize("seconds", [1.1 * SHORT / 2, 1.0])
-def test_what_is_not_short_by_itself_waits_for_the_models_own_thread(serve_hot, seconds: float):
+def test_requests_that_are_long_alone_run_on_a_worker(serve_hot, seconds: float):
     server = start(serve_hot, seconds=seconds)
     calls = [large(n) for n in range(3)]
     server.hand_over(*calls)
     assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(3)]
 
 
-def test_what_a_run_takes_is_guessed_from_larger_batches(serve_hot):
+def test_the_cost_of_a_run_is_estimated_from_larger_batches(serve_hot):
     server = start(serve_hot)
     (bucket,) = server.scheduler._queues[DOUBLE.name].buckets.values()
     bucket.effort = CostCurve()
@@ -98,7 +98,7 @@ def test_what_a_run_takes_is_guessed_from_larger_batches(serve_hot):
     assert server.hand_over(large(1)) == []
 
 
-def test_those_who_came_earlier_run_first(serve_hot):
+def test_earlier_requests_run_first(serve_hot):
     order: list[float] = []
 
     def watched(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -114,7 +114,7 @@ def test_those_who_came_earlier_run_first(serve_hot):
     assert earlier.y == [2] * ROWS
 
 
-def test_only_the_culprit_fails(serve_hot):
+def test_only_the_request_that_causes_the_failure_fails(serve_hot):
     def picky(signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 2).any():
             raise BackendError("no twos")
@@ -129,7 +129,7 @@ def test_only_the_culprit_fails(serve_hot):
 
 
 @pytest.mark.parametrize("odd", [1, 2])
-def test_outputs_of_several_shapes_go_to_whom_they_belong(serve_hot, odd: int, monkeypatch: pytest.MonkeyPatch):
+def test_outputs_of_several_shapes_go_to_their_requests(serve_hot, odd: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inline, "TURN", PATIENCE)  # several goes, on a machine that may be busy
 
     def wide(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -142,7 +142,7 @@ def test_outputs_of_several_shapes_go_to_whom_they_belong(serve_hot, odd: int, m
     assert [call.y for call in calls] == [[n] * ROWS for n in range(4)]
 
 
-def test_what_a_turn_has_no_time_for_waits_for_the_models_own_thread(serve_hot):
+def test_requests_beyond_the_time_of_a_turn_run_on_a_worker(serve_hot):
     server = start(serve_hot, seconds=TURN / 4)
     server.loop.called(InlineBudget("other:1", 1))
     threads: list[str] = []
@@ -164,7 +164,7 @@ def test_what_a_turn_has_no_time_for_waits_for_the_models_own_thread(serve_hot):
 
 
 def spending(server: Server) -> Any:
-    """Runs batches on the loop as if each request took what is known of it."""
+    """Runs batches on the loop as if each request took the time that was learned for it."""
     run = server.scheduler._inline._executor.run  # type: ignore[union-attr]
 
     def timed(batch: Batch) -> float:
@@ -174,7 +174,7 @@ def spending(server: Server) -> Any:
     return timed
 
 
-def test_that_one_is_short_says_nothing_of_a_batch(serve_hot):
+def test_a_short_request_does_not_make_a_batch_short(serve_hot):
     server = start(serve_hot)
     budget = server.scheduler._budget
     known = len(budget._costs)
@@ -182,14 +182,14 @@ def test_that_one_is_short_says_nothing_of_a_batch(serve_hot):
     assert len(budget._costs) == known
 
 
-def test_the_queues_limit_holds(serve_hot):
+def test_the_bound_of_the_queue_holds(serve_hot):
     server = start(serve_hot, queue={"requests": 2})
     calls = [large(n) for n in range(3)]
     assert server.hand_over(*calls) == []
     assert [call.failed is None for call in calls] == [True, True, False]
 
 
-def test_a_request_that_is_not_large_is_joined(serve_hot):
+def test_small_requests_are_joined(serve_hot):
     server = serve_hot()
     server.trust()
     calls = [ask(n) for n in range(3)]

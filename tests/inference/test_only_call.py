@@ -1,4 +1,4 @@
-"""The only call in flight: what the loop runs for it, on a real scheduler whose loop is this thread."""
+"""A single call in flight is a batch of one on the loop. The scheduler is real; its loop is this thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
 from inferd.wire.native import decode_response
 
 
-def test_a_call_without_company_is_one_batch_and_one_note(serve_hot):
+def test_a_single_call_is_one_batch_and_is_counted_once(serve_hot):
     server = serve_hot()
     server.trust()
     before = server.count()
@@ -49,7 +49,7 @@ def test_a_call_without_company_is_one_batch_and_one_note(serve_hot):
     assert server.servable.handles == 0
 
 
-def test_its_own_rows_and_id_go_back(serve_hot):
+def test_a_single_call_gets_its_rows_and_its_id(serve_hot):
     server = serve_hot()
     server.trust(request=ask(0, 0, request_id="learn").request)
     server.trust(request=ask(0, 0).request)
@@ -60,7 +60,7 @@ def test_its_own_rows_and_id_go_back(serve_hot):
     assert [decode_response(call.message).request_id for call in (named, metadata)] == ["first", "of-metadata"]
 
 
-def test_inputs_are_aligned_whatever_stands_before_them(serve_hot):
+def test_inputs_are_aligned_at_every_offset_in_the_message(serve_hot):
     seen: list[bool] = []
 
     def look(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -91,7 +91,7 @@ def test_tensorflow_servings_predict_gains_alike(serve_hot):
 
 
 @pytest.mark.parametrize("options", [{"priority": 1}, {"queue_timeout_us": 10**7}], ids=str)
-def test_what_asks_for_something_of_its_own_is_answered_alike(serve_hot, options: dict[str, int]):
+def test_calls_with_options_get_the_same_answer(serve_hot, options: dict[str, int]):
     server = serve_hot()
     server.trust()
     call = ask(1, **options)
@@ -100,7 +100,7 @@ def test_what_asks_for_something_of_its_own_is_answered_alike(serve_hot, options
 
 
 @pytest.mark.parametrize("options", DEMANDING.values(), ids=DEMANDING)
-def test_a_model_that_needs_more_is_answered_alike(serve_hot, options: dict[str, Any]):
+def test_a_demanding_model_gives_the_same_answer(serve_hot, options: dict[str, Any]):
     server = serve_hot(**options)
     server.trust()
     call = ask(1)
@@ -108,7 +108,7 @@ def test_a_model_that_needs_more_is_answered_alike(serve_hot, options: dict[str,
     assert call.y == [2]
 
 
-def test_the_first_of_a_form_and_what_no_batch_holds(serve_hot):
+def test_first_calls_of_a_form_and_calls_beyond_the_batch_size(serve_hot):
     server = serve_hot()
     server.trust()
     large = ask(*range(LIMIT + 1))
@@ -119,7 +119,7 @@ def test_the_first_of_a_form_and_what_no_batch_holds(serve_hot):
     assert server.servable.handles == 0
 
 
-def test_earlier_requests_that_wait_go_first(serve_hot):
+def test_waiting_requests_run_before_a_new_one(serve_hot):
     server = serve_hot()
     server.trust()
     waiting, call = ask(1), ask(2)
@@ -129,7 +129,7 @@ def test_earlier_requests_that_wait_go_first(serve_hot):
     assert server.model.batches == [2]
 
 
-def test_a_model_that_is_suspected_or_closed_or_gone_runs_nothing_on_the_loop(serve_hot):
+def test_a_suspected_closed_or_unloaded_model_runs_nothing_on_the_loop(serve_hot):
     server = serve_hot()
     server.trust()
     server.scheduler._budget.suspected = True
@@ -147,7 +147,7 @@ def test_a_model_that_is_suspected_or_closed_or_gone_runs_nothing_on_the_loop(se
 
 
 def too_long_for_the_loop(server: Server) -> tuple[InlineBudget, Bucket]:
-    """Most batches of the model have been long; of one request nothing is known."""
+    """A model whose recent batches were long, and that has run no single request."""
     server.trust()
     pace = server.scheduler._budget
     for _ in range(100):
@@ -172,7 +172,7 @@ def on_loop(server: Server, call: FakeCall | None = None) -> bool:
     return threads == [threading.current_thread().name]
 
 
-def test_a_model_whose_larger_batches_are_long_runs_alone_what_is_short(serve_hot):
+def test_a_model_with_long_batches_runs_short_single_requests_on_the_loop(serve_hot):
     server = serve_hot()
     budget, bucket = too_long_for_the_loop(server)
     for _ in range(15):
@@ -191,7 +191,7 @@ def test_a_model_whose_larger_batches_are_long_runs_alone_what_is_short(serve_ho
     assert not on_loop(server)
 
 
-def test_a_model_that_is_the_only_one_called_runs_alone_what_fits_a_turn(serve_hot):
+def test_the_only_called_model_runs_on_the_loop_what_fits_a_turn(serve_hot):
     now = [100.0]
     server = serve_hot(clock=lambda: now[0])
     _, bucket = too_long_for_the_loop(server)
@@ -218,7 +218,7 @@ def test_a_model_that_is_the_only_one_called_runs_alone_what_fits_a_turn(serve_h
 
 
 @pytest.mark.parametrize("error", [InvalidInput("no"), BackendError("it broke"), RuntimeError("secret"), SystemExit(3)])
-def test_a_run_that_fails_is_told_and_not_repeated(serve_hot, error: BaseException):
+def test_a_failed_run_is_answered_and_not_repeated(serve_hot, error: BaseException):
     def fails(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 5).any():
             raise error
@@ -235,7 +235,7 @@ def test_a_run_that_fails_is_told_and_not_repeated(serve_hot, error: BaseExcepti
     assert server.servable.handles == 0
 
 
-def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
+def test_outputs_that_cannot_be_encoded_are_the_models_failure(serve_hot):
     def strange(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
         return {"y": x.astype(np.complex64) if (x == 6).any() else x}
@@ -247,7 +247,7 @@ def test_outputs_that_cannot_travel_are_the_models_failure(serve_hot):
     assert server.count(code="INTERNAL") == 1
 
 
-def test_several_outputs_go_out_in_the_order_asked_for(serve_hot):
+def test_outputs_are_sent_in_the_requested_order(serve_hot):
     signature = replace(DOUBLE, outputs=(replace(X, name="y"), replace(X, name="z")))
 
     def two(_signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Calls that come together and find their model's queue full: refused together, each as it would have been alone."""
+"""Calls of one turn that find their model's queue full are refused together, each as it would be refused alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACES = 2
 
 
 class Busy:
-    """A server whose model runs one request, while as many wait as may."""
+    """A server whose model runs one request, and whose queue is full."""
 
     def __init__(
         self, serve: Callable[..., Server], first: Callable[[float], FakeCall] = ask, **options: object
@@ -62,7 +62,7 @@ def busy() -> Iterator[Callable[..., Busy]]:
             one.free.set()
 
 
-def test_all_are_refused_with_one_status_and_the_others_are_answered(busy):
+def test_calls_beyond_a_full_queue_are_refused_and_the_others_answered(busy):
     full = busy()
     server = full.server
     refused = server.count(code="RESOURCE_EXHAUSTED")
@@ -83,7 +83,7 @@ def test_all_are_refused_with_one_status_and_the_others_are_answered(busy):
     assert server.servable.handles == 0
 
 
-def test_it_says_what_it_says_to_one_alone(busy):
+def test_a_refusal_of_many_has_the_text_of_a_refusal_of_one(busy):
     full = busy()
     alone, together = ask(1), ask(2)
     full.server.hand_over(alone)
@@ -93,7 +93,7 @@ def test_it_says_what_it_says_to_one_alone(busy):
 
 
 @pytest.mark.parametrize(("method", "make"), [(INFER, infer), (TFS_PREDICT, classic)], ids=["oip", "tfs"])
-def test_in_the_words_of_each_protocol(busy, method: str, make: Callable[..., FakeCall]):
+def test_refusals_have_the_text_of_their_protocol(busy, method: str, make: Callable[..., FakeCall]):
     full = busy(make)
     server = full.server
     alone, calls = make(1), [make(n) for n in range(5)]
@@ -104,7 +104,7 @@ def test_in_the_words_of_each_protocol(busy, method: str, make: Callable[..., Fa
     assert alone.failed[0] is Code.UNAVAILABLE
 
 
-def test_triton_clients_are_told_their_own_ids(busy):
+def test_triton_clients_get_their_own_ids(busy):
     full = busy(infer)
     server = full.server
     learn, alone = infer(0, request_id="learn"), infer(0, request_id="b")
@@ -116,7 +116,7 @@ def test_triton_clients_are_told_their_own_ids(busy):
     assert [call.failed[1].split("]")[0] for call in calls] == [f"[request id: {id_}" for id_ in "abc"]
 
 
-def test_when_there_is_room_again_they_are_taken(busy):
+def test_calls_are_admitted_when_there_is_room_again(busy):
     full = busy()
     server = full.server
     assert server.hand_over(ask(1)) == []
@@ -127,8 +127,8 @@ def test_when_there_is_room_again_they_are_taken(busy):
     assert call.y == [14]
 
 
-def test_a_client_with_a_claim_takes_its_place_out_of_turn(busy):
-    """Fair queues: what comes together with a flood is looked at alone when one of it may have a claim."""
+def test_a_client_with_a_smaller_share_evicts_another_request(busy):
+    """Fair queues: the calls of a turn are checked one by one when one of them may evict another client's request."""
     full = busy(who=lambda call: call.peer, queue={"requests": PLACES, "fair": True})
     server = full.server
     flood = [ask(n) for n in range(4)]
@@ -148,7 +148,7 @@ def test_a_client_with_a_claim_takes_its_place_out_of_turn(busy):
     assert other.y == [10]
 
 
-def test_a_model_that_is_never_batched_refuses_together_too(busy):
+def test_an_unbatched_model_refuses_in_the_same_way(busy):
     full = busy(batching={"mode": "off"})
     calls = [ask(n) for n in range(6)]
     assert full.server.hand_over(*calls) == []
@@ -157,7 +157,7 @@ def test_a_model_that_is_never_batched_refuses_together_too(busy):
     assert full.server.model.batches == [1, 1, 1]
 
 
-def test_the_log_has_one_line_for_them_and_counts_the_rest(busy, caplog: pytest.LogCaptureFixture):
+def test_the_log_has_one_line_for_the_refusals_and_counts_the_rest(busy, caplog: pytest.LogCaptureFixture):
     full = busy()
     with caplog.at_level(logging.WARNING, "inferd.rpc"):
         for _ in range(30):

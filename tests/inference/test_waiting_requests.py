@@ -1,5 +1,5 @@
-"""Calls that came together and cannot run at once: they wait for their model's own thread, and those that ran in one
-batch are answered together; each is still a request of its own."""
+"""Calls of one turn that cannot run on the loop wait for a worker. The calls of one batch are answered together, and a
+failure, a cancel or a deadline ends only its own request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PRELUDE = -1.0
 
 
 class Slow:
-    """A server whose model runs on its own thread, one batch after the other, each when `go` lets it."""
+    """A server whose model runs on a worker. Each batch waits for `go`."""
 
     def __init__(self, serve: Callable[..., Server], function: Callable[..., Any] = double, **options: Any) -> None:
         self._held = threading.Event()
@@ -92,7 +92,7 @@ def slow(serve_hot):
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests were answered together, share by share."""
+    """The number of requests in each share that was answered together."""
     shares: list[int] = []
     answer = Finish.answer
 
@@ -104,7 +104,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return shares
 
 
-def test_they_wait_and_are_answered_together(slow, together):
+def test_waiting_calls_are_answered_together(slow, together):
     busy = slow()
     busy.hold()
     before = busy.server.count()
@@ -136,7 +136,7 @@ def test_every_caller_gets_its_own_rows_and_its_own_id(slow, together):
     assert together[-1] == 3
 
 
-def test_bursts_of_several_turns_share_batches_up_to_the_limit(slow, together):
+def test_calls_of_several_turns_share_batches_up_to_the_limit(slow, together):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(LIMIT + 3)]
@@ -149,7 +149,7 @@ def test_bursts_of_several_turns_share_batches_up_to_the_limit(slow, together):
     assert busy.server.servable.handles == 0
 
 
-def test_others_in_the_same_batch_are_answered_in_their_own_protocol(slow):
+def test_calls_in_one_batch_are_answered_in_their_own_protocols(slow):
     busy = slow()
     busy.hold(ask(0), infer(0), infer(0, request_id="ab"), classic(0))
     native, triton, alone, serving = [ask(1), ask(2)], [infer(3), infer(4, request_id="cd")], ask(5, 6), [classic(7)]
@@ -170,7 +170,7 @@ def test_others_in_the_same_batch_are_answered_in_their_own_protocol(slow):
     assert busy.server.count("tfs") == 1 + 1
 
 
-def test_who_goes_away_is_dropped_and_no_other(slow):
+def test_a_cancelled_call_is_dropped_alone(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(4)]
@@ -184,7 +184,7 @@ def test_who_goes_away_is_dropped_and_no_other(slow):
     assert busy.server.servable.handles == 0
 
 
-def test_a_cancel_while_they_run_is_that_ones_answer(slow):
+def test_a_cancel_during_the_run_ends_only_that_call(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(3)]
@@ -204,7 +204,7 @@ def test_a_cancel_while_they_run_is_that_ones_answer(slow):
     assert busy.server.count(code="CANCELLED") == 1
 
 
-def test_a_deadline_that_has_passed_fails_one(slow):
+def test_a_passed_deadline_fails_one_call(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(3)]
@@ -215,7 +215,7 @@ def test_a_deadline_that_has_passed_fails_one(slow):
     assert [calls[n].y for n in (0, 2)] == [[0], [4]]
 
 
-def test_a_deadline_that_passes_in_line_fails_one(slow):
+def test_a_deadline_that_passes_in_the_queue_fails_one_call(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(3)]
@@ -228,7 +228,7 @@ def test_a_deadline_that_passes_in_line_fails_one(slow):
     assert busy.server.servable.handles == 0
 
 
-def test_only_the_culprit_fails(slow):
+def test_only_the_request_that_causes_the_failure_fails(slow):
     def picky(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 13).any():
             raise InvalidInput("13 is not served here")
@@ -248,7 +248,7 @@ def test_only_the_culprit_fails(slow):
 
 
 @pytest.mark.parametrize("error", [BackendError("it broke"), RuntimeError("secret"), SystemExit(3)], ids=repr)
-def test_a_model_that_fails_is_answered_to_each(slow, error: BaseException):
+def test_a_failing_model_fails_each_call(slow, error: BaseException):
     def broken(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if (inputs["x"] == 5).any():
             raise error
@@ -264,7 +264,7 @@ def test_a_model_that_fails_is_answered_to_each(slow, error: BaseException):
     assert busy.server.servable.handles == 0
 
 
-def test_outputs_that_cannot_travel_are_the_models_failure(slow):
+def test_outputs_that_cannot_be_encoded_are_the_models_failure(slow):
     def strange(_name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {"y": inputs["x"].astype(np.complex64) if (inputs["x"] == 5).any() else inputs["x"]}
 
@@ -279,7 +279,7 @@ def test_outputs_that_cannot_travel_are_the_models_failure(slow):
     assert busy.server.servable.handles == 0
 
 
-def test_where_not_all_find_a_place_the_first_ones_do(slow):
+def test_the_first_calls_get_the_places_of_a_short_queue(slow):
     busy = slow(queue={"requests": 4})
     busy.hold()
     calls = [ask(n) for n in range(6)]
@@ -289,7 +289,7 @@ def test_where_not_all_find_a_place_the_first_ones_do(slow):
     assert [call.y for call in calls[:4]] == [[2 * n] for n in range(4)]
 
 
-def test_a_model_that_goes_while_they_wait_tells_each(slow):
+def test_unloading_a_model_fails_each_waiting_call(slow):
     busy = slow()
     busy.hold()
     calls = [ask(n) for n in range(3)]
@@ -302,7 +302,7 @@ def test_a_model_that_goes_while_they_wait_tells_each(slow):
     assert busy.server.servable.handles == 0
 
 
-def test_what_needs_padding_lines_up_too(slow, together):
+def test_padded_calls_wait_and_are_answered_together(slow, together):
     busy = slow(batching={"padding": {"x": [4]}}, signature=replace(DOUBLE, inputs=(replace(X, shape=(-1, -1)),)))
     busy.hold()
     calls = [ask(1), ask(2)]
@@ -312,7 +312,7 @@ def test_what_needs_padding_lines_up_too(slow, together):
     assert together[-1] == 2
 
 
-def test_a_model_that_is_not_batched_is_asked_one_by_one(slow, together):
+def test_an_unbatched_model_runs_the_calls_one_by_one(slow, together):
     busy = slow(batching={"mode": "off"})
     busy.hold()
     calls = [ask(1), ask(2)]
@@ -323,7 +323,7 @@ def test_a_model_that_is_not_batched_is_asked_one_by_one(slow, together):
     assert set(together) == {1}
 
 
-def test_bools_that_are_none_fail_alone(slow):
+def test_invalid_bools_fail_alone(slow):
     x = replace(X, dtype=DType.BOOL)
 
     def same(_name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

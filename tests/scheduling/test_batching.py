@@ -1,4 +1,4 @@
-"""How batches form: who shares one, when it waits, who goes first."""
+"""How batches are formed: which requests share one, when it waits, and which goes first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inferd.server.errors import InvalidRequest
 from inferd.wire.dtypes import DType
 
 
-def test_what_waits_goes_together_when_an_instance_is_free(serve):
+def test_waiting_requests_share_the_next_batch(serve):
     model, observer = FakeModel(), Recorder()
     scheduler = serve(model, observer=observer)
     assert scheduler.batching == "up to 32 rows"
@@ -328,7 +328,7 @@ def test_rows_of_several_inputs_must_agree(serve):
     assert call.outcomes == 0
 
 
-def test_no_rows_at_all_run_alone(serve):
+def test_a_request_without_rows_runs_alone(serve):
     model = FakeModel()
     scheduler = serve(model)
     hold(model, scheduler)

@@ -1,4 +1,4 @@
-"""What requests must have in common to share a batch: inputs that have no batch axis, value by value."""
+"""Bucket keys of inputs without a batch axis: requests share a batch only where these inputs are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model gets of a request's own memory: the bytes as they came, or a copy where it needs one."""
+"""The memory that a model gets: the received bytes, or a copy where the model needs one."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_a_batch_in_preparation_never_touches_the_one_that_computes(serve):
     assert all(np.shares_memory(run["x"], model.staged[0]) for _, run, _ in model.runs if len(run["x"]) == 8)
 
 
-def test_what_comes_while_one_computes_shares_the_next_batch(serve):
+def test_requests_during_a_run_share_the_next_batch(serve):
     model = DeviceModel()
     scheduler = serve(model, device="cuda:0", batching={"mode": "trusted"})
     occupy(model, scheduler)
@@ -101,7 +101,7 @@ def test_what_comes_while_one_computes_shares_the_next_batch(serve):
     assert [call.wait().batch_rows for call in late] == [5] * 5
 
 
-def test_what_cannot_be_copied_fails_alone(serve):
+def test_inputs_that_cannot_be_copied_fail_alone(serve):
     model = DeviceModel()
     scheduler = serve(model, device="cuda:0", batching={"mode": "trusted"})
     occupy(model, scheduler)

@@ -1,4 +1,4 @@
-"""The end of a scheduler: what is drained, what is refused, what is closed."""
+"""The end of a scheduler: drain, refusals, close."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Models that fail: only the culprit fails, nobody gets another's rows, no instance dies."""
+"""Failing models: only the request that causes the failure fails, no request gets another's rows, and instances go
+on."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def allergic(error):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="priorities of threads are Linux's")
-def test_an_instance_stands_back_with_the_threads_that_its_framework_starts():
+def test_an_instance_lowers_the_priority_of_its_threads():
     seen = []
 
     def look():
@@ -82,7 +83,7 @@ def test_only_the_culprit_fails(serve, raised, seen, message):
     assert [call.outcomes for call in calls] == [1, 1, 1]
 
 
-def test_a_neighbour_that_went_away_is_not_run_again(serve):
+def test_a_cancelled_request_is_not_run_again(serve):
     model = FakeModel(allergic(BackendError("no")))
     scheduler = serve(model)
     blocker = hold(model, scheduler)
@@ -119,7 +120,7 @@ def test_a_callers_mistake_is_not_logged_here(serve, caplog):
     assert not caplog.records
 
 
-def test_a_callback_that_raises_harms_nobody(serve, caplog):
+def test_a_raising_callback_does_not_affect_other_requests(serve, caplog):
     model = FakeModel()
     scheduler = serve(model)
     hold(model, scheduler)

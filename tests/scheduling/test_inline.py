@@ -1,4 +1,4 @@
-"""Batches on the front end's loop: who may be there, for how long, and how one leaves."""
+"""Batches on the transport's loop: which servables may run there, for how long, and when they are banned."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_one_long_batch_in_a_hundred_is_allowed():
     assert pace.short
 
 
-def test_a_batch_that_takes_long_twice_ends_it_for_good(caplog: pytest.LogCaptureFixture):
+def test_a_batch_that_is_long_twice_bans_the_servable(caplog: pytest.LogCaptureFixture):
     pace, clock = trusted(), Clock()
     pace.clock = clock
 
@@ -83,7 +83,7 @@ def test_a_batch_that_takes_long_twice_ends_it_for_good(caplog: pytest.LogCaptur
     assert not pace.short
 
 
-def test_a_stall_of_the_machine_is_forgiven_after_a_second_look(caplog: pytest.LogCaptureFixture):
+def test_a_stall_of_the_machine_does_not_ban_the_servable(caplog: pytest.LogCaptureFixture):
     pace = trusted()
     pace.clock = Clock()
     for _ in range(100):
@@ -106,14 +106,14 @@ def fails() -> None:
 
 
 @pytest.mark.parametrize("again", [None, fails])
-def test_without_a_second_look_one_is_enough(again: Callable[[], object] | None):
+def test_without_a_repeated_run_one_long_batch_bans_the_servable(again: Callable[[], object] | None):
     pace = trusted()
     pace.ran(2 * TOO_LONG, inline=True, again=again)
     pace.settle()
     assert pace.banned
 
 
-def test_a_long_batch_on_a_worker_bans_nobody():
+def test_a_long_batch_on_a_worker_does_not_ban_the_servable():
     pace = InlineBudget("m:1", 1)
     for _ in range(WINDOW):
         pace.ran(SHORT / 2)
@@ -300,7 +300,7 @@ def test_only_the_loops_own_thread_defers():
     assert not executor.defer(1)
 
 
-def test_who_comes_while_the_servable_is_deferred_is_served_in_its_turn():
+def test_requests_after_the_deferral_run_in_the_same_turn():
     loop = InlineLoop()
     loop.enter()
     batches = Batches(1)
@@ -315,7 +315,7 @@ def test_who_comes_while_the_servable_is_deferred_is_served_in_its_turn():
     assert batches.ran == 1
 
 
-def test_what_a_turn_has_no_time_for_goes_to_the_workers():
+def test_requests_beyond_the_turn_go_to_the_workers():
     loop = InlineLoop()
     batches = Batches(5, TURN / 2)
     executor = place(batches, budget_of(loop))
@@ -419,7 +419,7 @@ def test_a_short_model_moves_to_the_loop(serve: Serve):
     [Traits(bounded=True, concurrent=True, stateful=True), Traits(bounded=True), Traits(concurrent=True)],
     ids=["stateful", "one thread only", "may block"],
 )
-def test_who_never_runs_on_the_loop(serve: Serve, traits: Traits):
+def test_models_that_never_run_on_the_loop(serve: Serve, traits: Traits):
     model = Watched(traits)
     scheduler, loop, _ = opened(serve, model)
     ask(scheduler, loop, 40)
@@ -449,7 +449,7 @@ def test_a_model_that_turns_slow_leaves_the_loop_for_good(serve: Serve):
     assert threading.current_thread().name not in model.threads
 
 
-def test_closing_answers_what_waits_for_its_turn(serve: Serve):
+def test_closing_answers_requests_that_wait_for_their_turn(serve: Serve):
     model = Watched()
     scheduler, loop, pace = opened(serve, model)
     ask(scheduler, loop, 20)
@@ -463,7 +463,7 @@ def test_closing_answers_what_waits_for_its_turn(serve: Serve):
     assert call.outcomes == 1
 
 
-def test_what_waits_when_the_loop_ends_is_served(serve: Serve):
+def test_requests_that_wait_when_the_loop_ends_are_served(serve: Serve):
     model = Watched()
     scheduler, loop, pace = opened(serve, model)
     ask(scheduler, loop, 20)

@@ -66,7 +66,7 @@ def answer(_, inputs):
 @pytest.mark.parametrize("instances", [1, 2])
 @settings(max_examples=60)
 @given(plan=st.lists(steps, max_size=30), delay=st.sampled_from([0.0, 0.0, 0.002]))
-def test_exactly_ones_rows_or_one_error(instances, plan, delay):
+def test_every_request_gets_its_rows_or_one_error(instances, plan, delay):
     from support.scheduling import signature
 
     from inferd.wire.dtypes import DType

@@ -1,4 +1,4 @@
-"""Bounds, expiry and cancellation: who is refused, who is dropped, who is freed."""
+"""Bounds, expiry and cancellation of queued requests."""
 
 from __future__ import annotations
 

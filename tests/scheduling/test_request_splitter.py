@@ -1,4 +1,4 @@
-"""Requests over the largest batch: cut where batching is proven, put together again, gone as a whole."""
+"""Requests with more rows than a batch holds: split where batching is proven, joined again, ended as a whole."""
 
 from __future__ import annotations
 

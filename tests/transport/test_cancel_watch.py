@@ -1,4 +1,4 @@
-"""Calls that wait for their answer: who has waited for long is watched, once."""
+"""A call that waits long for its answer is watched, once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Call:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Both clocks stand still: they go on when a test adds to `seconds`."""
+    """Both clocks stand still until a test adds to `seconds`."""
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(unwatched, "monotonic", lambda: 100.0 + now.seconds)
     monkeypatch.setattr(unwatched, "time", lambda: 5000.0 + now.seconds)
     return now
 
 
-def test_who_waits_for_long_is_watched_once(clock):
+def test_a_call_that_waits_long_is_watched_once(clock):
     waiting = CancelWatch()
     assert waiting.until is None
     call = Call()
@@ -43,7 +43,7 @@ def test_who_waits_for_long_is_watched_once(clock):
     assert waiting.until is None
 
 
-def test_who_has_been_answered_is_forgotten(clock):
+def test_an_answered_call_is_forgotten(clock):
     waiting = CancelWatch()
     calls = [Call(), Call(answered=True), Call(), Call()]
     waiting.add(calls)

@@ -1,4 +1,4 @@
-"""What is particular to the completion queue: self-check, fallback, its own failure, stopping at every step."""
+"""Tests of the completion-queue transport alone: self-check, fallback, failure of the loop, a stop at every step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_installed_grpcio_is_one_that_was_tested() -> None:
 
 
 @pytest.mark.parametrize("broken", ["version", "part", "loopback"])
-def test_what_is_not_known_falls_back_with_one_line(
+def test_an_untested_grpcio_falls_back_with_one_log_line(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from grpc._cython import cygrpc
@@ -78,7 +78,7 @@ def test_what_is_not_known_falls_back_with_one_line(
 
 
 def test_starting_and_stopping_hundreds_of_times_never_crashes() -> None:
-    """In a process of its own: a mistake here is a crash in the core."""
+    """In a separate process, because a mistake here crashes gRPC's core."""
     done = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "done"
@@ -110,7 +110,7 @@ print("done")
 
 @pytest.mark.parametrize("step", range(12))
 def test_a_stop_at_every_step_of_many_calls_loses_none(step: int) -> None:
-    """The stop begins when the server has received `step` requests; what was received is answered, the rest refused."""
+    """The stop begins when the server has received `step` requests. They are answered, the rest is refused."""
     received: list[UnaryCall] = []
     reached, stopping = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A worker that leaves closes its port and counts the connections that it still has, many times a second."""
+"""A stopping worker closes its listening sockets and counts its open connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_open_connections_are_counted_and_the_port_is_not(listening: socket.sock
         assert listeners.connections() == 0
 
 
-def test_a_closed_port_takes_nobody(listening: socket.socket) -> None:
+def test_a_closed_port_accepts_no_connection(listening: socket.socket) -> None:
     with listening:
         here = listening.getsockname()
         Listeners([address(listening)]).close()
@@ -44,7 +44,7 @@ def test_a_closed_port_takes_nobody(listening: socket.socket) -> None:
 
 
 class Steps(threading.Event):
-    """An event that never comes, and lets something happen each time that it is waited for."""
+    """An event that is never set, and calls a function on each wait."""
 
     def __init__(self, *steps: Callable[[], object]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Steps(threading.Event):
         return False
 
 
-def test_those_who_have_connected_are_waited_for(listening: socket.socket) -> None:
+def test_begun_connections_are_waited_for(listening: socket.socket) -> None:
     accepted: list[socket.socket] = []
     with listening:
         listeners = Listeners([address(listening)])
@@ -73,7 +73,7 @@ def test_those_who_have_connected_are_waited_for(listening: socket.socket) -> No
         each.close()
 
 
-def test_who_begins_to_connect_goes_to_another() -> None:
+def test_new_connections_go_to_another_worker() -> None:
     """Two sockets on one port, as two workers have: no client is reset when one of them goes."""
     with socket.socket() as leaver, socket.socket() as other:
         leaver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -97,7 +97,7 @@ def test_who_begins_to_connect_goes_to_another() -> None:
             each.close()
 
 
-def test_a_hurried_leaver_waits_for_nobody(listening: socket.socket) -> None:
+def test_a_hurried_worker_does_not_wait(listening: socket.socket) -> None:
     hurry = threading.Event()
     hurry.set()
     with listening, socket.create_connection(listening.getsockname()):
@@ -107,7 +107,7 @@ def test_a_hurried_leaver_waits_for_nobody(listening: socket.socket) -> None:
 
 
 def descriptors() -> Counter[str]:
-    """How many descriptors of this process lead to what."""
+    """The number of this process's descriptors by target."""
     found: Counter[str] = Counter()
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the one that listed them
@@ -115,8 +115,8 @@ def descriptors() -> Counter[str]:
     return found
 
 
-def test_looking_leaves_no_descriptor(listening: socket.socket, tmp_path: Path) -> None:
-    """Most descriptors of a process are no sockets: files, pipes, epoll, the framework's devices."""
+def test_listing_the_sockets_leaks_no_descriptor(listening: socket.socket, tmp_path: Path) -> None:
+    """Most descriptors of a process are not sockets: files, pipes, epoll, devices."""
     read, write = os.pipe()
     with listening, (tmp_path / "file").open("w"):
         listeners = Listeners([address(listening)])

@@ -1,4 +1,4 @@
-"""Statuses without a message: kept by the loop's thread until its turn ends, sent by any other at once."""
+"""Statuses without a message: the loop's thread sends them at the end of its turn, other threads at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def give(statuses: Statuses, core: Core, *, close: bool = True) -> None:
     statuses.give(core, core, 8, b"full", TRAILING, close=close)
 
 
-def test_the_loop_keeps_them_until_they_are_sent_together() -> None:
+def test_the_loop_collects_statuses_and_sends_them_together() -> None:
     statuses = Statuses()
     statuses.enter()
     kept = statuses.kept
@@ -54,7 +54,7 @@ def test_the_loop_keeps_them_until_they_are_sent_together() -> None:
     assert kept is statuses.kept == []
 
 
-def test_the_close_is_asked_for_in_the_same_batch_where_it_has_not_been() -> None:
+def test_an_unwatched_call_receives_its_close_in_the_same_batch() -> None:
     statuses = Statuses()
     asked, watched = Core(), Core()
     give(statuses, asked)
@@ -64,7 +64,7 @@ def test_the_close_is_asked_for_in_the_same_batch_where_it_has_not_been() -> Non
     assert kinds == [[*own, cygrpc.ReceiveCloseOnServerOperation], own]
 
 
-def test_other_threads_wait_for_no_turn() -> None:
+def test_other_threads_send_at_once() -> None:
     statuses = Statuses()
     statuses.enter()
     call = Core()
@@ -75,7 +75,7 @@ def test_other_threads_wait_for_no_turn() -> None:
     assert not statuses.kept
 
 
-def test_after_the_loop_nothing_is_kept() -> None:
+def test_statuses_are_sent_at_once_after_the_loop() -> None:
     statuses = Statuses()
     statuses.enter()
     before, after = Core(), Core()
@@ -86,7 +86,7 @@ def test_after_the_loop_nothing_is_kept() -> None:
     assert len(after.batches) == 1
 
 
-def test_one_that_cannot_be_sent_takes_none_with_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_status_that_cannot_be_sent_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     statuses = Statuses()
     statuses.enter()
     calls = [Core(), Core(broken=True), Core()]
@@ -98,7 +98,7 @@ def test_one_that_cannot_be_sent_takes_none_with_it(caplog: pytest.LogCaptureFix
     assert "could not be ended" in caplog.text
 
 
-def test_they_wait_for_neither_many_nor_long() -> None:
+def test_collected_statuses_are_bounded_in_number_and_time() -> None:
     statuses = Statuses()
     statuses.enter()
     give(statuses, Core())
@@ -114,7 +114,7 @@ def test_they_wait_for_neither_many_nor_long() -> None:
     assert len(statuses.kept) < events
 
 
-def test_a_flood_that_came_while_the_loop_was_busy_is_refused_to_the_last() -> None:
+def test_a_flood_during_a_busy_turn_is_refused_completely() -> None:
     """Refused unread (no room) and after reading (the handler's refusal), each with its own status and trailers."""
     held, free = threading.Event(), threading.Event()
     counted: list[Code] = []

@@ -24,7 +24,7 @@ WATCH_MODELS = "/inferd.v1.ModelService/WatchModels"
 
 
 class Stopping:
-    """A stop under way on a thread of its own."""
+    """A stop that runs on its own thread."""
 
     def __init__(self, served: Served, grace: float) -> None:
         self.drained: bool | None = None
@@ -41,7 +41,7 @@ class Stopping:
 
 
 def draining(channel: grpc.Channel) -> grpc.RpcError:
-    """Waits until new calls are refused; gives the refusal."""
+    """Waits until new calls are refused. Returns the refusal."""
     found: list[grpc.RpcError] = []
 
     def is_refused() -> bool:
@@ -57,7 +57,7 @@ def draining(channel: grpc.Channel) -> grpc.RpcError:
 
 @pytest.fixture
 def refusing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time to look at what a call meets before the ports close."""
+    """Makes the time longer between the first refusal and the closing of the ports."""
     for module in (public, cq):
         monkeypatch.setattr(module, "REFUSING", 3.0)
 
@@ -86,7 +86,7 @@ def test_calls_in_flight_are_all_answered_and_new_ones_refused(server: Served):
 
 
 def test_while_calls_in_flight_go_on_proxies_find_the_port_closed(server: Served):
-    """One that does not look into gRPC's statuses would send its calls to who refuses them, for as long as it can."""
+    """A proxy that ignores gRPC statuses would send its calls to the refusing server for as long as it can connect."""
     server.scheduler.holding = True
     futures = [server.channel().unary_unary(PREDICT).future(request(), timeout=60) for _ in range(5)]
     server.scheduler.wait_for(5)
@@ -250,7 +250,7 @@ class TestAddresses:
             serve(addresses=[address])
 
 
-def test_what_the_messages_of_a_watch_are(server: Served):
+def test_the_messages_of_a_watch(server: Served):
     stream = server.channel().unary_stream(WATCH_MODELS)(b"", timeout=60)
     assert model_service_pb2.WatchModelsResponse.FromString(next(stream)).initial
     stream.cancel()

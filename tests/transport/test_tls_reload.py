@@ -1,4 +1,4 @@
-"""Certificates of the gRPC port are read again without a restart; what cannot be used leaves what was."""
+"""Certificates of the gRPC port are reloaded without a restart; unusable files leave the old ones in use."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trusting(chain: dict[str, Path], *, shown: dict[str, Path] | None = None) ->
 
 
 def answers(server: Served, credentials: grpc.ChannelCredentials) -> bool:
-    """Whether a new connection is served; one that is not fails as a connection, and not as a call."""
+    """Whether a new connection is served. A connection that is not served fails before any call."""
     call = server.channel(credentials).unary_unary(PREDICT).future(request(), timeout=20)
     assert call.code() in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
     return call.code() is grpc.StatusCode.OK
@@ -100,7 +100,7 @@ def test_a_broken_file_leaves_what_was(serve, chains, tmp_path, broken: str, cap
 
 
 def test_the_core_agrees_with_what_is_tried_beforehand(chains):
-    """A key of another certificate is found here, in words, before the core is asked."""
+    """A key that belongs to another certificate is reported by the server's own check, before gRPC reads it."""
     chain = chains[0]
     with pytest.raises(OSError, match=r"server\.tls: key values mismatch"):
         TlsFiles(Tls(certificate=str(chain["server.pem"]), key=str(chain["client.key"])), "server.tls")

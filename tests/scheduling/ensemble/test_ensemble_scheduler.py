@@ -1,4 +1,4 @@
-"""Ensembles' steps, run by hand: order, company, what is passed on, and that every request has exactly one end."""
+"""The steps of ensembles, run by hand: their order, their inputs, and exactly one outcome for every request."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_a_model_that_is_gone_makes_the_ensemble_unavailable(house: House) -> No
     assert idle(house)
 
 
-def test_what_does_not_fit_the_next_model_is_an_error_of_that_step(house: House) -> None:
+def test_tensors_that_do_not_fit_the_next_model_are_an_error_of_that_step(house: House) -> None:
     house.models["c"].signatures = {
         "serving_default": Signature("serving_default", (spec("l"), TensorSpec("r", DType.INT8, (-1,))), (spec("y"),))
     }

@@ -1,4 +1,4 @@
-"""How the steps of an ensemble hang together, and what is said of those that do not."""
+"""The graph of an ensemble's steps, and the errors of invalid graphs."""
 
 from __future__ import annotations
 

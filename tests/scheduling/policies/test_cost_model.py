@@ -1,4 +1,4 @@
-"""The cost curve: what it learns, what it makes of outliers, and how large a batch it finds worth it."""
+"""The cost curve: what it learns, how it limits outliers, and which batch size it recommends."""
 
 import pytest
 from hypothesis import given, settings
@@ -31,19 +31,19 @@ def test_the_line_is_found():
         assert curve.seconds(rows) == pytest.approx(2 * MS * rows + 10 * MS)
 
 
-def test_from_one_size_each_part_counts_half():
+def test_with_one_size_each_coefficient_gets_half():
     curve = learnt(1 * MS, 0, (8,))
     assert curve.seconds(8) == pytest.approx(8 * MS)
     assert curve.seconds(1) == pytest.approx(4.5 * MS)
     assert curve.enough(32) == 32
 
 
-def test_what_costs_the_same_row_by_row_needs_no_large_batch():
+def test_a_constant_cost_per_row_needs_no_large_batch():
     assert learnt(2 * MS, 0, (1, 8, 32)).enough(32) == 1
     assert learnt(2 * MS, 1 * MS, (1, 8, 32)).enough(32) == 8
 
 
-def test_what_costs_the_same_whatever_its_size_is_batched_as_much_as_possible():
+def test_a_constant_cost_per_batch_needs_the_largest_batch():
     assert learnt(0, 5 * MS, (1, 8, 32)).enough(32) == 32
     assert learnt(0, 5 * MS, (1, 8, 20)).enough(24) == 24
 
@@ -72,7 +72,7 @@ def test_a_slow_first_batch_is_soon_forgotten():
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4096), st.floats(0, 100)), min_size=1, max_size=60), st.integers(1, 512))
-def test_whatever_comes_it_stays_within_reason(batches, limit):
+def test_the_curve_stays_within_bounds(batches, limit):
     curve = CostCurve()
     for rows, seconds in batches:
         curve.ran(rows, seconds)

@@ -1,4 +1,4 @@
-"""Clients of one full queue: who gives way to whom, what they are told, and what a queue with room knows of it."""
+"""Fair shares of a full queue: which requests are evicted, their errors, and the cost of a queue with room."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def waiting(calls) -> int:
     return sum(not call.finished for call in calls)
 
 
-def test_the_newest_of_who_has_most_gives_way(serve):
+def test_the_newest_request_of_the_largest_share_is_evicted(serve):
     clients = Clients(serve, queue={"requests": 4})
     greedy = clients.ask("greedy", 4)
     (modest,) = clients.ask("modest")
@@ -89,7 +89,7 @@ def test_shares_become_equal_and_no_further(serve):
     clients.finish()
 
 
-def test_where_each_has_one_nobody_gives_way(serve):
+def test_a_clients_only_request_is_not_evicted(serve):
     clients = Clients(serve, queue={"requests": 3})
     calls = [call for name in "abc" for call in clients.ask(name)]
     clients.refuse("d")
@@ -97,7 +97,7 @@ def test_where_each_has_one_nobody_gives_way(serve):
     clients.finish()
 
 
-def test_what_is_more_important_never_gives_way(serve):
+def test_a_request_of_higher_priority_is_never_evicted(serve):
     clients = Clients(serve, queue={"requests": 4})
     important = clients.ask("greedy", 2, priority=1)
     others = clients.ask("greedy", 1, priority=3) + clients.ask("greedy", 1, priority=2)
@@ -110,7 +110,7 @@ def test_what_is_more_important_never_gives_way(serve):
     clients.finish()
 
 
-def test_the_greediest_of_those_who_may_give_way(serve):
+def test_the_largest_share_among_evictable_requests_is_evicted(serve):
     clients = Clients(serve, queue={"requests": 6})
     clients.ask("most", 4, priority=1)
     less = clients.ask("less", 2, priority=5)
@@ -120,7 +120,7 @@ def test_the_greediest_of_those_who_may_give_way(serve):
     clients.finish()
 
 
-def test_bytes_are_shared_like_places(serve):
+def test_bytes_are_shared_like_requests(serve):
     clients = Clients(serve, queue={"bytes": 100})
     greedy = clients.ask("greedy", 5, nbytes=20)
     (modest,) = clients.ask("modest", nbytes=30)
@@ -140,7 +140,7 @@ def test_an_only_request_does_not_give_way_for_its_size(serve):
     clients.finish()
 
 
-def test_nobodys_requests_have_no_claim_and_give_no_way(serve):
+def test_requests_without_a_client_neither_evict_nor_are_evicted(serve):
     clients = Clients(serve, queue={"requests": 3})
     calls = clients.ask(None, 3)
     clients.refuse("a")
@@ -157,7 +157,7 @@ def test_off_it_is_first_come_first_served(serve):
     clients.finish()
 
 
-def test_a_queue_with_room_asks_for_nobodys_name(serve):
+def test_a_queue_with_room_does_not_look_up_clients(serve):
     clients = Clients(serve, queue={"requests": 4})
     calls = clients.ask("a", 4)
     assert clients.asked == []
@@ -173,7 +173,7 @@ def test_a_queue_with_room_asks_for_nobodys_name(serve):
 
 
 @pytest.mark.parametrize("end", ["answered", "cancelled", "expired"])
-def test_who_no_longer_waits_is_forgotten(serve, end: str):
+def test_clients_without_requests_are_forgotten(serve, end: str):
     clients = Clients(serve, queue={"requests": 8}, batching={"mode": "off"})
     options = {"deadline": monotonic() + 0.2} if end == "expired" else {}
     greedy = clients.ask("greedy", 8, **options)
@@ -194,7 +194,7 @@ def test_who_no_longer_waits_is_forgotten(serve, end: str):
     assert clients.queue.fair_share is None
 
 
-def test_a_request_in_parts_gives_way_as_one(serve):
+def test_a_split_request_is_evicted_as_a_whole(serve):
     clients = Clients(serve, batching={"max_batch_size": 2}, queue={"bytes": 100})
     big = [vector(*range(1, 8), call="greedy", nbytes=45) for _ in range(2)]
     for call in big:
@@ -208,7 +208,7 @@ def test_a_request_in_parts_gives_way_as_one(serve):
     assert [call.outcomes for call in (*big, modest)] == [1, 1, 1]
 
 
-def test_a_request_in_parts_has_a_claim_as_a_whole(serve):
+def test_a_split_request_evicts_as_a_whole(serve):
     clients = Clients(serve, batching={"max_batch_size": 2}, queue={"bytes": 100})
     greedy = clients.ask("greedy", 5, nbytes=20)
     big = vector(*range(1, 6), call="modest", nbytes=40)
@@ -218,7 +218,7 @@ def test_a_request_in_parts_has_a_claim_as_a_whole(serve):
     assert big.result()["y"][:, 0].tolist() == [2, 4, 6, 8, 10]
 
 
-def test_a_request_that_has_begun_in_parts_says_so(serve):
+def test_an_evicted_split_request_says_that_it_may_have_run(serve):
     clients = Clients(serve, batching={"max_batch_size": 2}, queue={"bytes": 100})
     big = [vector(*range(1, 8), call="greedy", nbytes=45) for _ in range(2)]
     for call in big:
@@ -232,7 +232,7 @@ def test_a_request_that_has_begun_in_parts_says_so(serve):
 
 
 class TestDeadlines:
-    """With `queue.admission: deadline` a queue has no room for what would be late."""
+    """With `queue.admission: deadline` a queue refuses requests that would be late."""
 
     @pytest.fixture
     def clients(self, serve):
@@ -271,7 +271,7 @@ class TestDeadlines:
     st.integers(1, 40),
 )
 def test_shares_are_max_min_fair(asked, places: int, room: int) -> None:
-    """A queue of any size, anybody's requests: bounds hold, the books are right, and who is refused has its share."""
+    """For any queue and any requests: bounds hold, counts are right, and a refused client has its fair share."""
     inside: list[InferenceRequest] = []
     crowd = FairShare(lambda caller: caller, ())
     for caller, priority, nbytes in asked:

@@ -1,4 +1,4 @@
-"""A flooded model keeps no other waiting: neither on the front end's loop nor on threads."""
+"""A flooded model does not delay other models, neither on the transport's loop nor on workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREDICT = "/inferd.v1.PredictService/Predict"
 
 
 def test_in_each_turn_every_model_runs_whatever_the_first_one_has_to_do(serve) -> None:
-    """A flooded model uses up the turn; what is left of it is for its own thread, and another model still answers."""
+    """A flooded model uses up the turn; its other requests run on its worker, and another model still answers."""
     loop = InlineLoop()
     loop.enter()
     traits = Traits(bounded=True, concurrent=True)

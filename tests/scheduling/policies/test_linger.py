@@ -1,4 +1,4 @@
-"""Waiting for callers who come back: on a clock that the test steps."""
+"""The linger policy: batches that wait for returning callers, on a clock that the test steps."""
 
 from __future__ import annotations
 
@@ -116,14 +116,14 @@ def test_callers_who_come_back_at_once_share_a_batch_where_that_is_cheaper(calle
     [(1, 1e-3, 7e-3, 1e-3), (8, 0.1e-3, 1e-3, 50e-3), (32, 1e-3, 0.0, 1e-3), (128, 0.3e-3, 7e-3, 1e-3)],
     ids=["nobody else", "slow callers", "rows as cheap alone", "more than a batch holds"],
 )
-def test_nothing_waits_where_that_gains_nothing(callers: int, per_row: float, fixed: float, away: float):
+def test_no_batch_waits_where_that_gains_nothing(callers: int, per_row: float, fixed: float, away: float):
     without, slow = closed_loop(callers, per_row, fixed, lambda _: away, holds=False)
     rate, quick = closed_loop(callers, per_row, fixed, lambda _: away, holds=True)
     assert rate >= 0.99 * without
     assert quick <= 1.01 * slow
 
 
-def test_what_is_held_goes_when_all_are_there_or_at_the_latest_when_the_saving_is_gone():
+def test_a_held_batch_goes_when_all_callers_are_back_or_the_saving_is_used_up():
     company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     assert not company.answered(4, 0, ROOM, cost, 1.0)  # nobody knows how long they take
     company.came(4, 1.002)
@@ -134,7 +134,7 @@ def test_what_is_held_goes_when_all_are_there_or_at_the_latest_when_the_saving_i
     assert company.rows == 0
 
 
-def test_who_does_not_come_back_is_not_waited_for_again():
+def test_callers_that_do_not_return_are_not_waited_for_again():
     company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     company.answered(4, 0, ROOM, cost, 0.0)
     company.came(4, 0.001)
@@ -157,7 +157,7 @@ def test_a_long_pause_is_forgotten_soon():
     assert rounds < 20
 
 
-def test_a_full_batch_waits_for_nobody():
+def test_a_full_batch_does_not_wait():
     company, cost = LingerPolicy(), curve(1e-3, 10e-3)
     company.answered(4, 0, ROOM, cost, 0.0)
     company.came(4, 0.001)
@@ -197,7 +197,7 @@ def test_a_drain_ends_the_wait():
     assert take(forming, 100.0) is not None
 
 
-def test_a_worker_waits_for_those_it_has_answered(monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_waits_for_the_callers_that_it_has_answered(monkeypatch: pytest.MonkeyPatch):
     now = 1000.0
     monkeypatch.setattr("inferd.server.scheduling.batcher.monotonic", lambda: now)
     queue, bucket = queue_of()
