@@ -145,6 +145,10 @@ class Batches:
         self.ran += 1
         return self.seconds
 
+    @property
+    def empty(self) -> bool:
+        return not self.left
+
     def done(self, _slot: object) -> None:
         pass
 

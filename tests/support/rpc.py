@@ -57,7 +57,7 @@ class FakeScheduler:
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
 
-    def submit(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+    def submit(self, requests: Sequence[InferenceRequest], *, alike: bool = False) -> list[Rejection]:
         if isinstance(self.refusal, ServingError):
             return [invalid(request, self.refusal) for request in requests]
         if self.refusal is not None:

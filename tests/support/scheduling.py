@@ -155,15 +155,16 @@ class Call(InferenceRequest):
         signature: str = "f",
         wanted: tuple[str, ...] | None = None,
         rows: int = 0,
+        queue_deadline: float | None = None,
+        owned: bool = False,
         **options: Any,
     ) -> None:
+        self.queue_deadline = queue_deadline
+        self.owned = owned
         self._ended = threading.Event()
         self.outcomes = 0
         options.setdefault("nbytes", sum(array.nbytes for array in inputs.values()))
         super().__init__(Callback(self._done), Route(signature, wanted, rows=rows), inputs, **options)
-        self.outputs = None
-        self.batch_rows = 0
-        self.finished_at = self.leaves_at = 0.0
 
     def _done(self, _request: InferenceRequest) -> None:
         self.outcomes += 1

@@ -320,8 +320,8 @@ def test_priority_and_timeout_reach_the_scheduler(rest: Rest) -> None:
 
 
 def replace_submit(submit, seen):
-    def spy(requests):
+    def spy(requests, *, alike):
         seen.extend((request.priority, request.queue_deadline - request.group.started) for request in requests)
-        return submit(requests)
+        return submit(requests, alike=alike)
 
     return spy

@@ -60,11 +60,21 @@ class Finish:
                     first.lease.release()
                 group.release()
             return
-        answered = [pair for pair in zip(requests, messages, strict=True) if pair[0].claim()]
+        answered: list[tuple[Call, Any]] = []
+        leases: list[Any] = []
         # Answered requests by group. The groups have one plan; a batch may hold requests of several turns.
         shares: list[tuple[RequestGroup, int]] = []
         count = 0
-        for request, _ in answered:
+        for request, message in zip(requests, messages, strict=True):
+            try:  # as `claim`, written out
+                del request._unanswered
+            except AttributeError:
+                continue
+            request.finished = True
+            answered.append((request.call, message))
+            request.call = None
+            if request.lease is not None:
+                leases.append(request.lease)
             if request.group is not group:
                 shares.append((group, count))
                 group, count = request.group, 0
@@ -74,11 +84,13 @@ class Finish:
             if count:
                 started = group.started
                 plan.metrics.requests(codec.protocol, count, now - started, started_at - started, now - started_at)
-        for request, message in answered:
-            call, request.call = request.call, None
-            self._reply(call, message)
-            if request.lease is not None:
-                request.lease.release()
+        for call, message in answered:
+            try:
+                call.reply(message)
+            except Exception:
+                _log.exception("a call could not be answered")
+        for lease in leases:
+            lease.release()
         for group, count in shares:
             if count:
                 group.release(count)
@@ -120,7 +132,7 @@ class Finish:
         group: RequestGroup = request.group
         codec, started, now = group.codec, group.started, monotonic()
         ran_at = request.started_at  # 0: the request never reached the model
-        queued = (ran_at or now) - started if request.enqueued_at else 0.0
+        queued = (ran_at or now) - started if request.enqueued_at or ran_at else 0.0
         computed = now - ran_at if ran_at else 0.0
         group.plan.metrics.request(codec.protocol, code_of(error), now - started, queued, computed)
         call, request.call = request.call, None

@@ -72,6 +72,9 @@ class Codec(Protocol):
     templates   the template of each message form; None: messages of this form need the full decoder
     named       the text of a failure contains the request id
     bounded     the service must call `admit` for each decoded call
+    new_id      makes the id of a request that has none; None: the request stays without
+    priority_of reads the priority of a request from its call; None: the message has a field for it. Raises
+                InvalidRequest
     """
 
     @property
@@ -81,16 +84,15 @@ class Codec(Protocol):
     @property
     def bounded(self) -> bool: ...
     @property
+    def new_id(self) -> Callable[[Call, str], str] | None: ...
+    @property
+    def priority_of(self) -> Callable[[Call], int] | None: ...
+    @property
     def templates(self) -> Mapping[MessageForm[Any], RequestTemplate | None]: ...
 
     def match(self, message: bytes) -> MessageLayout[Any] | None:
         """The layout of a message that equals an earlier one in all but its data and id; None: no earlier one is
         known."""
-        ...
-
-    def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
-        """Request id and priority of a call whose message has a known layout; `priority` is that of the template. None:
-        the call needs the full decoder."""
         ...
 
     def admit(self, call: Call) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from inferd.server.inference.interfaces import Codec
 from inferd.server.inference.plan import Plan, RequestTemplate
 from inferd.server.lifecycle.interfaces import HandleLike
 from inferd.server.scheduling.request import InferenceRequest, Route
+
+NOTHING: Final[list[InferenceRequest]] = []
+"""Of a group whose requests have been submitted. Never changed."""
 
 
 class RequestGroup:
@@ -22,10 +25,14 @@ class RequestGroup:
     pending    requests to the same servable in the order of their arrival, also those of other groups
     failed     the calls that get `error`, with their request ids
     count      requests that were added
+    asked      the priority that the first request asks for; 0: none
+    alike      the requests differ in data, id and deadline only, and none has a lease
     """
 
     __slots__ = (
         "_unanswered",
+        "alike",
+        "asked",
         "codec",
         "count",
         "error",
@@ -42,6 +49,7 @@ class RequestGroup:
     plan: Plan
     priority: int
     route: Route
+    pending: list[InferenceRequest]
 
     def __init__(self, codec: Codec, template: RequestTemplate, started: float) -> None:
         self.codec = codec
@@ -50,8 +58,9 @@ class RequestGroup:
         self.handle = None
         self.error: Exception | None = None
         self.failed: list[tuple[Any, str]] = []
-        self.pending: list[InferenceRequest] = []
         self.count = 0
+        self.asked = 0
+        self.alike = True
 
     def hold(self) -> None:
         """Called once, when all requests have been added and before any is submitted: counts them for `release`."""

@@ -26,9 +26,9 @@ from inferd.server.errors import InvalidRequest, ServingError
 from inferd.server.inference.finish import Finish
 from inferd.server.inference.interfaces import Call, Codec, DecodedCall
 from inferd.server.inference.plan import KEPT_PLANS, Plan, RequestForm, RequestTemplate
-from inferd.server.inference.request_groups import RequestGroup
+from inferd.server.inference.request_groups import NOTHING, RequestGroup
 from inferd.server.lifecycle.interfaces import Acquires, HandleLike, MetricsLike, SchedulerLike, ServableLike
-from inferd.server.scheduling.request import InferenceRequest, Route
+from inferd.server.scheduling.request import NEXT_TURN, InferenceRequest, Route
 from inferd.wire.message_forms import MessageForm, MessageLayout
 
 _log = logging.getLogger(__name__)
@@ -71,6 +71,10 @@ class InferenceService:
         lease: Lease | None = None
         allowed: Caller | None = None
         allowed_form: MessageForm[Any] | None = None
+        # Of the call before: most calls have the same layout, so what was looked up for it is used again.
+        same: MessageLayout[Any] | None = None
+        template: RequestTemplate | None = None
+        group = None
         for call in calls:
             codec, rule = codecs[call.method]
             try:
@@ -79,22 +83,25 @@ class InferenceService:
                     caller, lease = rules.admit(call, rule)
                 message = call.request
                 layout = codec.match(message)
-                template = described = None
-                if layout is not None:
-                    template = codec.templates[layout.form]
-                    if template is not None:
-                        described = codec.describe(call, layout, template.priority)
-                inputs = None
+                if layout is not same:
+                    same = None
+                    template = None if layout is None else codec.templates[layout.form]
+                inputs = request_id = None
+                if layout is not None and template is not None:
+                    request_id = layout.request_id(message) if layout.identified else ""
+                    if request_id == "" and codec.new_id is not None:
+                        request_id = codec.new_id(call, "")
                 if (
                     layout is None
                     or template is None
-                    or described is None
+                    # An id that is not UTF-8. The full decoder words the refusal.
+                    or request_id is None
                     # No inputs: a BOOL element is neither 0 nor 1. The full decoder words the refusal.
                     or (layout.form.checked and (inputs := layout.inputs(message)) is None)
                 ):
                     started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
                     continue
-                request_id, priority = described
+                priority = template.priority if codec.priority_of is None else codec.priority_of(call)
             except Exception as error:
                 if lease is not None:
                     lease.release()
@@ -108,17 +115,21 @@ class InferenceService:
                         lease.release()
                     continue
                 allowed, allowed_form = caller, form  # the next call of the same caller and form needs no look-up
-            group = groups.get(form)
-            if group is None:
-                group = groups[form] = RequestGroup(codec, template, arrived_at)
-                self._open(group, pending, layout, message)
-                started.append(group)
+            if same is None or group is None:
+                same = layout
+                group = groups.get(form)
+                if group is None:
+                    group = groups[form] = RequestGroup(codec, template, arrived_at)
+                    group.asked = priority
+                    self._open(group, pending, layout, message)
+                    started.append(group)
             if group.error is not None:
                 if lease is not None:
                     lease.release()
                 group.failed.append((call, request_id))
                 continue
-            timeout = template.queue_timeout
+            if priority != group.asked:
+                group.alike = False
             request = InferenceRequest(
                 finish,
                 group.route,
@@ -126,7 +137,6 @@ class InferenceService:
                 layout,
                 message,
                 call.deadline,
-                None if timeout is None else arrived_at + timeout,
                 priority or group.priority,
                 len(message),
                 call,
@@ -135,6 +145,10 @@ class InferenceService:
             )
             if lease is not None:
                 request.lease = lease
+                group.alike = False
+            if template.queue_timeout is not None:
+                request.queue_deadline = arrived_at + template.queue_timeout
+                group.alike = False
             group.pending.append(request)
             group.count += 1
         self._submit(started, pending)
@@ -194,21 +208,22 @@ class InferenceService:
                 if group.handle is None:
                     break  # no servable: the call is failed once
                 continue
-            timeout = template.queue_timeout
             request = InferenceRequest(
                 self._finish,
                 group.route,
                 decoded_call.inputs,
                 deadline=call.deadline,
-                queue_deadline=None if timeout is None else started + timeout,
                 priority=decoded_call.priority or group.priority,
                 nbytes=decoded_call.nbytes,
                 call=call,
                 group=group,
                 request_id=decoded_call.request_id,
-                owned=decoded_call.owned,
             )
+            request.owned = decoded_call.owned
+            if template.queue_timeout is not None:
+                request.queue_deadline = started + template.queue_timeout
             request.lease, lease = lease, None
+            group.alike = False
             group.pending.append(request)
             group.count += 1
         return groups
@@ -277,19 +292,22 @@ class InferenceService:
         self, groups: Sequence[RequestGroup], pending: Mapping[SchedulerLike, Sequence[InferenceRequest]]
     ) -> None:
         finish = self._finish
+        alike = len(groups) == 1 and groups[0].alike
         for group in groups:
-            group.pending = []  # its requests refer to the group: this breaks the reference cycle
+            group.pending = NOTHING  # its requests refer to the group: this breaks the reference cycle
             if group.error is not None:
                 finish.unopened(group, monotonic())
             else:
                 group.hold()
         for scheduler, requests in pending.items():
             try:
-                for rejection in scheduler.submit(requests):
+                for rejection in scheduler.submit(requests, alike=alike):
                     finish.rejected(rejection.requests, rejection.error())
             except Exception as error:
                 _log.exception("requests could not be submitted")
                 finish.rejected(requests, error)
+            if requests[0].place is NEXT_TURN:
+                continue
             for request in requests:
                 call = request.call
                 if call is not None and not request.finished:

@@ -31,7 +31,7 @@ class Batch:
     """
 
     queue: SignatureQueue
-    requests: list[InferenceRequest]
+    requests: Sequence[InferenceRequest]
     rows: int
     bucket: Bucket
     started_at: float = 0.0

@@ -13,26 +13,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Protocol
 
 from inferd.server.errors import DeadlineExceeded, Unavailable
 from inferd.server.scheduling.batch_former import Batch, BatchFormer
 from inferd.server.scheduling.deadline_expirer import DeadlineExpirer
-from inferd.server.scheduling.inline import InlineBudget
+from inferd.server.scheduling.inline import InlineBudget, InlinePlace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
-from inferd.server.scheduling.rejection import QueueFigures, Reason, Rejection
-from inferd.server.scheduling.request import NEVER, InferenceRequest, expiry
+from inferd.server.scheduling.rejection import Reason, Rejection
+from inferd.server.scheduling.request import NEXT_TURN, InferenceRequest, expiry
 from inferd.server.scheduling.worker_slot import IdleWorkers, WorkerSlot
-
-
-class InlinePlace(Protocol):
-    """The servable's place on the front end's loop; see `inline_executor.InlineExecutor`."""
-
-    def defer(self, requests: int) -> bool:
-        """Whether the loop looks at what has just been queued. The caller holds the batcher's lock."""
-        ...
 
 
 class Batcher:
@@ -73,13 +64,19 @@ class Batcher:
     # -- callers -------------------------------------------------------------------------------------------------------
 
     def submit(
-        self, requests: Sequence[InferenceRequest], *, whole: InferenceRequest | None = None, admitted: bool = False
+        self,
+        requests: Sequence[InferenceRequest],
+        *,
+        whole: InferenceRequest | None = None,
+        admitted: bool = False,
+        alike: bool = False,
     ) -> list[Rejection]:
         """Queues requests whose Routes name their queues, in this order. Gives those that are not taken, with the
         reason.
 
         `whole` is the request whose first part these are: its bytes are charged to the queue until `refund`.
         `admitted` requests belong to one that was let in before: they are refused only when the batcher is closed.
+        `alike`: they have one Route and one priority.
         """
         if not requests:
             return []
@@ -89,22 +86,29 @@ class Batcher:
         fresh = whole is None and not admitted
         with self._lock:
             now = monotonic()
+            if self.inline is not None:
+                if self.inline.taken:
+                    self._wait_after_all(now)
+                if alike and not self._former.count and self._take_at_once(requests, now):
+                    return rejected
             ready = False
             first, count = 0, len(requests)
             while first < count:
                 head = requests[first]
                 route, priority = head.route, head.priority
-                last = first + 1
+                queue = route.queue
+                assert queue is not None
+                last = count if alike else first + 1
                 while last < count and requests[last].route is route and requests[last].priority == priority:
                     last += 1
                 same = requests if last - first == count else requests[first:last]
                 first = last
-                earliest, nbytes = self._enter(same, now, admitted=admitted)
+                earliest, nbytes = queue.enter(same, now, admitted=admitted)
                 if self._plain(same, earliest, nbytes, now, fresh=fresh):
                     ready = self._add(same, earliest, nbytes, now) or ready
                     continue
                 if fresh and self._full_for_all(same, earliest, now):
-                    rejected.append(self._full(same))
+                    rejected.append(queue.full(same, self._name))
                     continue
                 for request in same:
                     reason = self._admit(request, now, whole, gave_way, admitted=admitted)
@@ -122,27 +126,63 @@ class Batcher:
             self._count_dropped(rejection)
         return rejected
 
-    def _enter(self, requests: Sequence[InferenceRequest], now: float, *, admitted: bool) -> tuple[float, int]:
-        """Sets when requests of one Route leave unserved. Gives the first of these times, and what they hold."""
-        queue = requests[0].route.queue
+    def _take_at_once(self, requests: Sequence[InferenceRequest], now: float) -> bool:
+        """Whether requests that are alike, and before which nothing waits, make a batch that the loop runs in the
+        coming turn. They have been admitted then, without a look at each: there is room for all."""
+        route = requests[0].route
+        queue, count = route.queue, len(requests)
         assert queue is not None
-        timeout = None if admitted else queue.timeout
-        earliest = NEVER
+        assert self.inline is not None
+        rows = count * route.rows
+        if not rows or rows > queue.limit or count > queue.max_requests or self._former.delay:
+            return False
+        if queue.timeout is not None or queue.wholes or self._refusal is not None:
+            return False
         nbytes = 0
         for request in requests:
-            leaves_at = request.deadline
-            if leaves_at is None:
-                leaves_at = NEVER
-            until = request.queue_deadline
-            if until is None and timeout is not None:
-                until = request.queue_deadline = now + timeout
-            if until is not None and until < leaves_at:
-                leaves_at = until
-            request.leaves_at = leaves_at
-            request.enqueued_at = now
             nbytes += request.nbytes
-            earliest = min(earliest, leaves_at)
-        return earliest, nbytes
+            if request.deadline is not None and request.deadline <= now:
+                return False
+        bucket = queue.buckets.get(route.key)
+        if bucket is None or nbytes > queue.max_bytes or not self.inline.take(Batch(queue, requests, rows, bucket)):
+            return False
+        self._running += count
+        requests[0].place = NEXT_TURN
+        return True
+
+    def _wait_after_all(self, now: float) -> None:
+        """Queues what the loop has taken for the coming turn, so that what comes now may share its batch."""
+        assert self.inline is not None
+        given = self.inline.give_back()
+        if given is not None:
+            self._requeue(*given, now)
+
+    def _requeue(self, slot: WorkerSlot, batch: Batch, now: float) -> None:
+        self._running -= slot.empty()
+        batch.requests[0].place = None
+        requests = [request for request in batch.requests if not request.finished]
+        if requests:
+            earliest, nbytes = batch.queue.enter(requests, now, admitted=True)
+            self._add(requests, earliest, nbytes, now)
+
+    def put_back(self, slot: WorkerSlot, batch: Batch) -> None:
+        """The loop does not run a batch that it has taken: it is for a worker."""
+        requests = batch.requests
+        with self._lock:
+            stopped = self._stopped
+            if stopped:
+                self._running -= slot.empty()
+                requests[0].place = None
+            else:
+                self._requeue(slot, batch, monotonic())
+                self._check_quiet()
+        if stopped:
+            for request in requests:
+                request.fail(Unavailable(self._refusal or ""))
+            with self._lock:
+                self._check_quiet()
+        else:
+            self.hand_over()
 
     def _plain(
         self, requests: Sequence[InferenceRequest], earliest: float, nbytes: int, now: float, *, fresh: bool
@@ -172,14 +212,6 @@ class Batcher:
         shares = queue.fair_share
         return shares is not None and not any(shares.has_claim(request.call) for request in requests)
 
-    def _full(self, requests: Sequence[InferenceRequest]) -> Rejection:
-        queue = requests[0].route.queue
-        assert queue is not None
-        nbytes = requests[0].nbytes
-        reason = Reason.TOO_LARGE if nbytes > queue.max_bytes else Reason.FULL
-        figures = QueueFigures(queue.requests, queue.max_requests, queue.nbytes, queue.max_bytes, queue.drain_seconds)
-        return Rejection(list(requests), reason, self._name, figures, nbytes)
-
     def _admit(
         self,
         request: InferenceRequest,
@@ -205,7 +237,7 @@ class Batcher:
         if full:
             gone = queue.yielding(asker)
             if not gone:
-                rejection = self._full((asker,))
+                rejection = queue.full((asker,), self._name)
                 rejection.requests = [request]
                 return rejection
         former = self._former
@@ -258,7 +290,7 @@ class Batcher:
             self._observer.dropped("cancelled" if request.finished else "full")
             place = request.place
             request.fail(
-                Rejection([request], Reason.GAVE_WAY, self._name, _figures(queue), accepted=place is not None).error()
+                Rejection([request], Reason.GAVE_WAY, self._name, queue.figures, accepted=place is not None).error()
             )
             if place is not None:  # it is under way in parts
                 place.discard(request)
@@ -406,6 +438,11 @@ class Batcher:
     # -- operations ----------------------------------------------------------------------------------------------------
 
     @property
+    def empty(self) -> bool:
+        """Nothing waits. Without the lock: what comes meanwhile asks for its own turn."""
+        return not self._former.count
+
+    @property
     def depth(self) -> tuple[int, int]:
         """Requests and bytes that wait."""
         return sum(queue.requests for queue in self._queues), sum(queue.nbytes for queue in self._queues)
@@ -452,7 +489,3 @@ class Batcher:
 
 
 _DROPPED = {Reason.FULL: "full", Reason.TOO_LARGE: "full", Reason.TOO_LATE: "late", Reason.EXPIRED: "expired"}
-
-
-def _figures(queue: SignatureQueue) -> QueueFigures:
-    return QueueFigures(queue.requests, queue.max_requests, queue.nbytes, queue.max_bytes, queue.drain_seconds)

@@ -23,12 +23,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, thread_time
 from typing import Protocol
 
+from inferd.server.scheduling.batch_former import Batch
+from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.policies.strategy import LARGE, MANY, SHORT_RUN, seconds_alone
 from inferd.server.scheduling.queue import Bucket
+from inferd.server.scheduling.worker_slot import WorkerSlot
 
 _log = logging.getLogger("inferd.scheduling")
 
@@ -47,6 +50,28 @@ class Turns(Protocol):
     """Something that runs batches in a turn of the loop; see `inline_executor.InlineExecutor`."""
 
     def run(self) -> None: ...
+
+
+class InlinePlace(Protocol):
+    """The servable's place on the front end's loop; see `inline_executor.InlineExecutor`. The caller holds the
+    batcher's lock."""
+
+    def take(self, batch: Batch) -> bool:
+        """Whether the loop runs this batch in the coming turn, before anything that waits."""
+        ...
+
+    @property
+    def taken(self) -> Sequence[Batch]:
+        """What the loop has taken and not begun."""
+        ...
+
+    def give_back(self) -> tuple[WorkerSlot, Batch] | None:
+        """What the loop has taken, unless it has begun."""
+        ...
+
+    def defer(self, requests: int) -> bool:
+        """Whether the loop looks at what has just been queued."""
+        ...
 
 
 class InlineLoop:
@@ -147,26 +172,29 @@ class InlineBudget:
         """How many requests of the bucket's next batch may run on the loop now; 0: none, they are for a worker.
         `first`: the servable has had nothing of this turn. However much of it others have used up, each gets one batch:
         nobody's flood keeps the others waiting."""
-        loop = self.loop
-        spent = 0.0 if first else loop.spent
+        head = bucket.head
+        rows, requests = bucket.next_batch
+        return self.allows(bucket.effort, rows, requests, head.nbytes, head.route.rows or 1, first=first)
+
+    def allows(self, effort: CostCurve, rows: int, requests: int, nbytes: int, each: int, *, first: bool = True) -> int:
+        """The same for a batch of so many rows and requests, each of them of that many bytes, and of `each` rows."""
         if self.banned or self.suspected:
             return 0
-        head = bucket.head
-        if head.nbytes >= LARGE and self.single and spent < TURN:
-            usual = seconds_alone(head.route.rows or 1, bucket.effort)
+        spent = 0.0 if first else self.loop.spent
+        if nbytes >= LARGE and self.single and spent < TURN:
+            usual = seconds_alone(each, effort)
             if usual <= SHORT_RUN:  # they run one by one: as many as the turn has time for
-                turn = ALONE_TURN if self.alone and loop.alone(self) else TURN
+                turn = ALONE_TURN if self.alone and self.loop.alone(self) else TURN
                 return max(1, int((turn - spent) / max(usual, 1e-6)))
         costs = len(self._costs)
         if costs >= _FIRST and self._long * 100 <= costs:  # `short`, written out: most batches pass here
             return MANY if spent < TURN else 0
-        return self._allowance_by_cost(bucket, spent)
+        return self._allowed_by_cost(effort, rows, requests, spent)
 
-    def _allowance_by_cost(self, bucket: Bucket, spent: float) -> int:
+    def _allowed_by_cost(self, effort: CostCurve, rows: int, requests: int, spent: float) -> int:
         """The same for a servable that is not always short: by what batches of this size take."""
         loop = self.loop
-        rows, requests = bucket.next_batch
-        usual = bucket.effort.usual(rows)
+        usual = effort.usual(rows)
         alone = self.alone and loop.alone(self)
         if loop.only and requests == 1:
             return MANY if usual <= (TURN if alone else SHORT / 2) else 0

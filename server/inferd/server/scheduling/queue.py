@@ -18,6 +18,7 @@ from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.policies.fair_share import FairShare, Who
 from inferd.server.scheduling.policies.linger import LingerPolicy
+from inferd.server.scheduling.rejection import QueueFigures, Reason, Rejection
 from inferd.server.scheduling.request import NEVER, InferenceRequest
 
 AGING = 1.0  # seconds of age that equal one step of priority
@@ -237,6 +238,34 @@ class SignatureQueue:
             found = self.buckets[key] = Bucket(self, key, discard)
         return found
 
+    def enter(self, requests: Sequence[InferenceRequest], now: float, *, admitted: bool) -> tuple[float, int]:
+        """Sets the times at which requests for this queue leave it unserved. Returns the earliest of them, and the sum
+        of the bytes. `admitted`: the queue timeout does not apply.
+        """
+        timeout = None if admitted else self.timeout
+        earliest = NEVER
+        nbytes = 0
+        for request in requests:
+            request.enqueued_at = now
+            nbytes += request.nbytes
+            if request.deadline is None and request.queue_deadline is None and timeout is None:
+                continue  # it waits until it is served
+            leaves_at = NEVER if request.deadline is None else request.deadline
+            until = request.queue_deadline
+            if until is None and timeout is not None:
+                until = request.queue_deadline = now + timeout
+            if until is not None and until < leaves_at:
+                leaves_at = until
+            request.leaves_at = leaves_at
+            earliest = min(earliest, leaves_at)
+        return earliest, nbytes
+
+    def full(self, requests: Sequence[InferenceRequest], name: str) -> Rejection:
+        """The refusal of requests that have no place here. `name`: of the servable."""
+        nbytes = requests[0].nbytes
+        reason = Reason.TOO_LARGE if nbytes > self.max_bytes else Reason.FULL
+        return Rejection(list(requests), reason, name, self.figures, nbytes)
+
     def yielding(self, request: InferenceRequest) -> Sequence[InferenceRequest]:
         """Chooses at least one request to evict, so that `request` fits. They are no longer counted in `fair_share` and
         are still in the queue. Empty: the request may not evict others.
@@ -298,3 +327,8 @@ class SignatureQueue:
         """A rough estimate of the seconds after which a refused caller may be admitted: 0.05 to 5."""
         batches = max(1.0, self.requests / max(1, self.limit))
         return min(5.0, max(0.05, 0.5 * batches * self.seconds))
+
+    @property
+    def figures(self) -> QueueFigures:
+        """The state of the queue, for a refusal."""
+        return QueueFigures(self.requests, self.max_requests, self.nbytes, self.max_bytes, self.drain_seconds)

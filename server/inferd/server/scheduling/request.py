@@ -54,6 +54,19 @@ class QueuePlace(Protocol):
         ...
 
 
+class _NextTurn:
+    """The place of requests that the loop has taken and runs before it looks at anything else: no cancel can come
+    first, since cancels come on the loop's thread, too."""
+
+    __slots__ = ()
+
+    def discard(self, request: InferenceRequest) -> None:
+        """Does nothing: the request runs, and its answer is dropped."""
+
+
+NEXT_TURN: QueuePlace = _NextTurn()
+
+
 class Owner(Protocol):
     """Tells the outcome of requests to whoever asked. Called on any thread; quick; must not raise."""
 
@@ -142,23 +155,28 @@ class InferenceRequest:
     group           what the owner knows of requests that came together; the scheduler does not look at it
     request_id      the request's id as the answer echoes it
     lease           what the owner gives back with the answer, None: nothing
-    leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler, as are the next four
+    leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler, as are the next three
     enqueued_at     monotonic seconds; 0: it was never queued
     started_at      monotonic seconds; 0: it has not run
     batch_rows      rows in the batch that it ran in; 0: it never ran
     place           where it waits, None once it is taken, dropped or done
     """
 
-    __slots__ = (
-        "_inputs", "_unanswered", "batch_rows", "call", "cancelled", "deadline", "enqueued_at", "error", "finished",
-        "finished_at", "group", "layout", "lease", "leaves_at", "message", "nbytes", "outputs", "owned", "owner",
-        "place", "priority", "queue_deadline", "request_id", "route", "started_at",
-    )  # fmt: skip
-    # Not set for every request: this is made for each one that comes.
-    outputs: dict[str, Array] | None  # by Callback
-    batch_rows: int
-    finished_at: float  # monotonic seconds
-    leaves_at: float
+    # Defaults on the class, and no __slots__: what is usual need not be set for each request. (Python keeps the
+    # attributes of such an instance in an array, as slots are.)
+    queue_deadline: float | None = None
+    owned = False
+    error: ServingError | None = None
+    finished = False
+    cancelled = False
+    enqueued_at = 0.0
+    started_at = 0.0
+    finished_at = 0.0
+    leaves_at = NEVER
+    batch_rows = 0
+    place: QueuePlace | None = None
+    lease: Any = None
+    outputs: dict[str, Array] | None = None
 
     def __init__(
         self,
@@ -168,13 +186,11 @@ class InferenceRequest:
         layout: MessageLayout[Any] | None = None,
         message: bytes = b"",
         deadline: float | None = None,
-        queue_deadline: float | None = None,
         priority: int = 1,
         nbytes: int = 0,
         call: Any = None,
         group: Any = None,
         request_id: str = "",
-        owned: bool = False,
     ) -> None:
         """`inputs`: None for views of `message`, made when somebody asks for them."""
         self.owner = owner
@@ -183,20 +199,11 @@ class InferenceRequest:
         self.layout = layout
         self.message = message
         self.deadline = deadline
-        self.queue_deadline = queue_deadline
         self.priority = priority
         self.nbytes = nbytes
         self.call = call
         self.group = group
         self.request_id = request_id
-        self.owned = owned
-        self.error: ServingError | None = None
-        self.finished = False
-        self.cancelled = False
-        self.enqueued_at = 0.0
-        self.started_at = 0.0
-        self.place: QueuePlace | None = None
-        self.lease: Any = None
         self._unanswered = True
 
     @property
@@ -240,8 +247,9 @@ class InferenceRequest:
     def claim(self) -> bool:
         """Whether the caller may tell the outcome: True for exactly one. Thread-safe.
 
-        Deleting a slot is one atomic step of the interpreter that fails for everyone but the first: a test-and-set
-        that needs no lock, so no thread can lose its time slice while it holds one that all requests share.
+        Deleting an attribute is one atomic step of the interpreter that fails for everyone but the first: a
+        test-and-set that needs no lock, so no thread can lose its time slice while it holds one that all requests
+        share.
         """
         try:
             del self._unanswered
@@ -284,10 +292,9 @@ def callback_request(
     **options: Any,
 ) -> InferenceRequest:
     """A request whose outcome is told to a function: `options` as of InferenceRequest."""
+    queue_deadline, owned = options.pop("queue_deadline", None), options.pop("owned", False)
     made = InferenceRequest(Callback(on_done), Route(signature, wanted, rows=rows), inputs, **options)
-    made.outputs = None
-    made.batch_rows = 0
-    made.finished_at = made.leaves_at = 0.0
+    made.queue_deadline, made.owned = queue_deadline, owned
     return made
 
 

@@ -86,10 +86,10 @@ class RequestSplitter:
                     for name, array in whole.inputs.items()
                 },
                 deadline=whole.deadline,
-                # Served as soon as the first part is: the queue timeout is over then.
-                queue_deadline=whole.queue_deadline if index == 0 else None,
                 priority=whole.priority,
             )
+            if index == 0:  # the others are served as soon as this one is: the queue timeout is over then
+                part.queue_deadline = whole.queue_deadline
             self._under_way[index] = part
             return part
 

@@ -181,10 +181,12 @@ class Scheduler:
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
-    def submit(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+    def submit(self, requests: Sequence[InferenceRequest], *, alike: bool = False) -> list[Rejection]:
         """Takes requests in, in this order, under one lock. Gives those that are refused, each with its reason; every
         other request gets exactly one outcome, maybe before this returns. A cancel gives a request its outcome in any
         case, whatever becomes of this call. Thread-safe, never blocks on the model.
+
+        `alike`: they differ in data and deadline only, and nobody cancels them before this returns.
         """
         if not self._serving:
             try:
@@ -193,6 +195,10 @@ class Scheduler:
                 return [Rejection(list(requests), Reason.CLOSED, self._name, text=error.message)]
         budget = self._budget
         budget.loop.called(budget)
+        if alike:
+            route = requests[0].route
+            if route.queue is not None and route.rows <= route.queue.limit:
+                return self._batcher.submit(requests, alike=True)
         for request in requests:
             route = request.route
             if route.queue is None or route.rows > route.queue.limit or request.finished:

@@ -77,6 +77,8 @@ class WholeCodec:
     protocol = ""
     named = False
     bounded = False
+    new_id: Callable[[Call, str], str] | None = None
+    priority_of: Callable[[Call], int] | None = None
 
     def __init__(self, method: str, check: Check) -> None:
         """`check` words refusals as the protocol does."""
@@ -89,10 +91,6 @@ class WholeCodec:
         return None
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate | None:
-        return None
-
-    def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
-        """See Codec."""
         return None
 
     def admit(self, call: Call) -> None:

@@ -14,7 +14,7 @@ from inferd.server.inference.request_ids import RequestIds
 from inferd.server.protocols.common.codec import WholeCodec
 from inferd.server.protocols.common.stream_session import StreamedCall, admit_streamed
 from inferd.server.scheduling.request import InferenceRequest
-from inferd.wire.message_forms import MessageForm, MessageLayout
+from inferd.wire.message_forms import MessageForm
 from inferd.wire.native import (
     LAYOUTS,
     DecodedRequest,
@@ -38,19 +38,13 @@ class NativeCodec(WholeCodec):
     def __init__(self, check: Check, ids: RequestIds, method: str = PREDICT) -> None:
         super().__init__(method, check)
         self._request_id = ids.request_id
+        self.new_id = ids.request_id
         self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate:
         name, version, label, signature, outputs, priority, timeout = form.facts
         asked = self.forms.of(name, version, label, signature, outputs or None, form.tensors)
         return RequestTemplate(asked, priority, timeout * 1e-6 if timeout else None)
-
-    def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
-        """See Codec."""
-        if not layout.identified:
-            return self._request_id(call), priority
-        request_id = layout.request_id(call.request)
-        return None if request_id is None else (request_id or self._request_id(call), priority)
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""

@@ -23,7 +23,7 @@ from inferd.server.protocols.oip.error_messages import checked, unknown, version
 from inferd.server.protocols.oip.errors import failure, in_hand
 from inferd.server.protocols.oip.request_options import RequestOptions, request_options
 from inferd.server.scheduling.request import InferenceRequest
-from inferd.wire.message_forms import MessageForm, MessageLayout
+from inferd.wire.message_forms import MessageForm
 from inferd.wire.oip import (
     LAYOUTS,
     OipRequest,
@@ -74,11 +74,6 @@ class OipCodec(WholeCodec):
             return None
         wanted = tuple(dict.fromkeys(output.name for output in outputs)) or None
         return RequestTemplate(self.forms.of(name, version, label, "", wanted, form.tensors))
-
-    def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
-        """See Codec."""
-        request_id = layout.request_id(call.request) if layout.identified else ""
-        return None if request_id is None else (request_id, priority)
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""

@@ -16,7 +16,7 @@ from inferd.server.protocols.common.codec import WholeCodec
 from inferd.server.protocols.tfs.error_messages import checked, named, unknown
 from inferd.server.protocols.tfs.errors import failure
 from inferd.server.scheduling.request import InferenceRequest
-from inferd.wire.message_forms import MessageForm, MessageLayout
+from inferd.wire.message_forms import MessageForm
 from inferd.wire.tfs import LAYOUTS, decode_request, encode_response, encode_responses
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -47,6 +47,7 @@ class TfsCodec(TfsMethodCodec):
 
     def __init__(self, check: Check, manager: ManagerLike) -> None:
         super().__init__(check, manager, PREDICT)
+        self.priority_of = priority_of
         self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate | None:
@@ -54,10 +55,6 @@ class TfsCodec(TfsMethodCodec):
         if not name:
             return None
         return RequestTemplate(self.forms.of(name, version, label, signature, outputs or None, form.tensors))
-
-    def describe(self, call: Call, layout: MessageLayout[Any], priority: int) -> tuple[str, int] | None:
-        """See Codec."""
-        return "", priority_of(call)
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
         """See Codec."""

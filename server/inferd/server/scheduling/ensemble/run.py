@@ -164,16 +164,13 @@ class EnsembleRun:
                 Route(signature.name, tuple(name for name, _ in stage.outputs)),
                 inputs,
                 deadline=request.deadline,
-                # As in Triton, the time that a request may wait is that of each step's queue.
-                queue_deadline=(
-                    None
-                    if request.queue_deadline is None
-                    else request.queue_deadline + monotonic() - request.enqueued_at
-                ),
                 priority=request.priority,
                 nbytes=sum(array.nbytes for array in inputs.values()),
                 call=request.call,
             )
+            if request.queue_deadline is not None:
+                # As in Triton, the time that a request may wait is that of each step's queue.
+                inner.queue_deadline = request.queue_deadline + monotonic() - request.enqueued_at
         return inner
 
     def _worded(self, stage: GraphStep, error: ServingError) -> ServingError:

@@ -75,7 +75,7 @@ class EnsembleScheduler:
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
-    def submit(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
+    def submit(self, requests: Sequence[InferenceRequest], *, alike: bool = False) -> list[Rejection]:
         """Takes requests in, in this order. Gives those that are refused, each with its reason; every other request
         gets exactly one outcome. A cancel gives a request its outcome in any case. Thread-safe, never blocks on a
         model.
