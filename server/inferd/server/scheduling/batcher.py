@@ -1,11 +1,10 @@
-"""Admission and hand-over: requests come in from any thread, batches go out to idle workers.
+"""Admits requests to the queues of a servable, from any thread, and passes batches to idle workers.
 
-One lock guards all queues of a servable. Workers park on locks of their own, so that a submit wakes exactly one of
-them, and only when there is something to run. An idle worker takes what waits at once; with `max_queue_delay` it waits
-up to that long for `preferred_batch_size` rows (none: for `max_batch_size`), as batch_former.py says.
+One lock guards all queues of a servable. Each idle worker waits on a lock of its own, so that `submit` wakes exactly
+one worker, and only when a batch is ready. An idle worker takes the waiting requests at once; with `max_queue_delay`
+it waits up to that long for `preferred_batch_size` rows (by default `max_batch_size`), see batch_former.py.
 
-A worker is anything that takes batches and executes them: a thread of an instance, or the front end's loop where
-batches are known to be short.
+A worker takes batches and runs them: a thread of an instance, or the transport's loop for short batches.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from inferd.server.scheduling.worker_slot import IdleWorkers, WorkerSlot
 class Batcher:
     """The queues of one servable. Thread-safe.
 
-    expirer   its `run` is due on a thread of its own, from before the first submit until `close`
-    inline    the servable's place on the front end's loop, None: it has none; set before the first submit
+    expirer   the owner runs its `run` on a thread of its own, from before the first `submit` until `close`
+    inline    runs batches on the transport's loop; None: all batches run on workers. Set before the first `submit`
     """
 
     def __init__(
@@ -43,8 +42,11 @@ class Batcher:
         deadline_admission: DeadlineAdmission | None = None,
         cut: bool = False,
     ) -> None:
-        """`deadline_admission` finds the requests that cannot be answered in time; None: only bounds refuse. `cut`:
-        batches are no larger than pays, and without a delay they wait for callers who come back where that pays."""
+        """
+        delay                `batching.max_queue_delay` in seconds
+        deadline_admission   refuses requests that would be late; None: only the queues' bounds refuse
+        cut                  batches are no larger than the cost model recommends; without a delay they may linger
+        """
         self._name = name
         self._queues = queues
         self._observer = observer
@@ -71,17 +73,16 @@ class Batcher:
         admitted: bool = False,
         alike: bool = False,
     ) -> list[Rejection]:
-        """Queues requests whose Routes name their queues, in this order. Gives those that are not taken, with the
-        reason.
+        """Queues requests whose Routes name their queues, in this order. Returns the refused ones, with the reasons.
 
-        `whole` is the request whose first part these are: its bytes are charged to the queue until `refund`.
-        `admitted` requests belong to one that was let in before: they are refused only when the batcher is closed.
-        `alike`: they have one Route and one priority.
+        `whole`: the split request whose first part is submitted; its bytes count in the queue until `refund`.
+        `admitted`: later parts of a split request, which are refused only when the batcher is closed.
+        `alike`: the requests have one Route and one priority.
         """
         if not requests:
             return []
         rejected: list[Rejection] = []
-        gave_way: list[tuple[SignatureQueue, Sequence[InferenceRequest]]] = []
+        evicted: list[tuple[SignatureQueue, Sequence[InferenceRequest]]] = []
         wake = None
         fresh = whole is None and not admitted
         with self._lock:
@@ -111,7 +112,7 @@ class Batcher:
                     rejected.append(queue.full(same, self._name))
                     continue
                 for request in same:
-                    reason = self._admit(request, now, whole, gave_way, admitted=admitted)
+                    reason = self._admit(request, now, whole, evicted, admitted=admitted)
                     if reason is None:
                         ready = self._add((request,), request.leaves_at, request.nbytes, now, whole) or ready
                     else:
@@ -120,15 +121,16 @@ class Batcher:
                 wake = self._idle.pop()
         if wake is not None:
             wake.wake.release()
-        for queue, gone in gave_way:
-            self._give_way(queue, gone)
+        for queue, victims in evicted:
+            self._fail_evicted(queue, victims)
         for rejection in rejected:
             self._count_dropped(rejection)
         return rejected
 
     def _take_at_once(self, requests: Sequence[InferenceRequest], now: float) -> bool:
-        """Whether requests that are alike, and before which nothing waits, make a batch that the loop runs in the
-        coming turn. They have been admitted then, without a look at each: there is room for all."""
+        """Makes requests that are alike a batch that the loop runs in the coming turn, without queueing them. No other
+        request waits. Returns False, and does nothing, where they do not fit into one batch or the loop may not run
+        it."""
         route = requests[0].route
         queue, count = route.queue, len(requests)
         assert queue is not None
@@ -151,7 +153,7 @@ class Batcher:
         return True
 
     def _wait_after_all(self, now: float) -> None:
-        """Queues what the loop has taken for the coming turn, so that what comes now may share its batch."""
+        """Queues the batch that the loop has taken for the coming turn, so that later requests may share it."""
         assert self.inline is not None
         given = self.inline.give_back()
         if given is not None:
@@ -166,7 +168,8 @@ class Batcher:
             self._add(requests, earliest, nbytes, now)
 
     def put_back(self, slot: WorkerSlot, batch: Batch) -> None:
-        """The loop does not run a batch that it has taken: it is for a worker."""
+        """Queues a batch that the loop has taken and does not run, and wakes a worker for it. Fails its requests where
+        the batcher is closed."""
         requests = batch.requests
         with self._lock:
             stopped = self._stopped
@@ -187,7 +190,7 @@ class Batcher:
     def _plain(
         self, requests: Sequence[InferenceRequest], earliest: float, nbytes: int, now: float, *, fresh: bool
     ) -> bool:
-        """Whether all of them are let in without a further look."""
+        """Whether all requests can be admitted without checking each: no bound is near, and no deadline."""
         queue = requests[0].route.queue
         assert queue is not None
         return (
@@ -197,12 +200,12 @@ class Batcher:
             and queue.fair_share is None
             and queue.requests + len(requests) <= queue.max_requests
             and queue.nbytes + nbytes <= queue.max_bytes
-            # While a worker is idle nothing is too late: only a run can show that what was learned is wrong.
+            # While a worker is idle no request is refused as too late: only a run can correct a wrong prediction.
             and (earliest - now >= self._base + self._each * (self._former.count + len(requests)) or bool(self._idle))
         )
 
     def _full_for_all(self, requests: Sequence[InferenceRequest], earliest: float, now: float) -> bool:
-        """Whether none of them finds a place in its queue: for a flood, which is refused without a look at each."""
+        """Whether all requests can be refused without checking each, because the queue is full and none may evict."""
         queue = requests[0].route.queue
         assert queue is not None
         if queue.requests < queue.max_requests or earliest <= now or self._refusal is not None:
@@ -217,27 +220,30 @@ class Batcher:
         request: InferenceRequest,
         now: float,
         whole: InferenceRequest | None,
-        gave_way: list[tuple[SignatureQueue, Sequence[InferenceRequest]]],
+        evicted: list[tuple[SignatureQueue, Sequence[InferenceRequest]]],
         *,
         admitted: bool,
     ) -> Rejection | None:
-        """Why a request is not let in; None: it is. Who makes room for it has left the queue then."""
+        """Decides on one request. Returns the rejection, or None when it is admitted: the requests that it evicts have
+        then left the queue and are appended to `evicted`; the caller fails them without the lock."""
         queue = request.route.queue
         assert queue is not None
-        asker = whole or request
+        counted = whole or request  # a split request is counted as a whole
         if whole is not None:
             whole.leaves_at, whole.enqueued_at = request.leaves_at, now
         if request.leaves_at <= now:
-            request.enqueued_at = 0.0  # it never was
+            request.enqueued_at = 0.0  # it was never queued
             return Rejection([request], Reason.EXPIRED, self._name, now=now)
         if self._stopped or (self._refusal is not None and not admitted):
             return Rejection([request], Reason.CLOSED, self._name, text=self._refusal or "")
-        gone: Sequence[InferenceRequest] = ()
-        full = not admitted and (queue.requests >= queue.max_requests or queue.nbytes + asker.nbytes > queue.max_bytes)
+        victims: Sequence[InferenceRequest] = ()
+        full = not admitted and (
+            queue.requests >= queue.max_requests or queue.nbytes + counted.nbytes > queue.max_bytes
+        )
         if full:
-            gone = queue.yielding(asker)
-            if not gone:
-                rejection = queue.full((asker,), self._name)
+            victims = queue.yielding(counted)
+            if not victims:
+                rejection = queue.full((counted,), self._name)
                 rejection.requests = [request]
                 return rejection
         former = self._former
@@ -245,14 +251,14 @@ class Batcher:
         if self._late is not None and request.leaves_at - now < ahead and not admitted and not self._idle:
             late = self._late.late(self._bucket(request), request, former.count, now)
             if late and queue.who is not None:
-                gone, late = queue.instead(asker, gone, late)
+                victims, late = queue.instead(counted, victims, late)
             if late:
                 left = (request.deadline or now) - now
                 return Rejection([request], Reason.TOO_LATE, self._name, seconds=late, left=left)
-        if gone:
-            former.clear(gone)
-            self._running += len(gone)
-            gave_way.append((queue, gone))
+        if victims:
+            former.clear(victims)
+            self._running += len(victims)
+            evicted.append((queue, victims))
         return None
 
     def _bucket(self, request: InferenceRequest) -> Bucket:
@@ -285,21 +291,21 @@ class Batcher:
             for _ in rejection.requests:
                 self._observer.dropped(_DROPPED[rejection.reason])
 
-    def _give_way(self, queue: SignatureQueue, requests: Sequence[InferenceRequest]) -> None:
+    def _fail_evicted(self, queue: SignatureQueue, requests: Sequence[InferenceRequest]) -> None:
         for request in requests:
             self._observer.dropped("cancelled" if request.finished else "full")
             place = request.place
             request.fail(
                 Rejection([request], Reason.GAVE_WAY, self._name, queue.figures, accepted=place is not None).error()
             )
-            if place is not None:  # it is under way in parts
+            if place is not None:  # a split request: its parts are still queued
                 place.discard(request)
         with self._lock:
             self._running -= len(requests)
             self._check_quiet()
 
     def refund(self, queue: SignatureQueue, whole: InferenceRequest) -> None:
-        """Gives back what was charged for the `whole` of `submit`."""
+        """Takes the bytes of the split request `whole` off the queue's count."""
         with self._lock:
             queue.refund(whole)
 
@@ -314,7 +320,7 @@ class Batcher:
     # -- workers -------------------------------------------------------------------------------------------------------
 
     def next(self, slot: WorkerSlot) -> Batch | None:
-        """The next batch, waiting for one; what the worker took before counts as done. None: the batcher is closed."""
+        """Waits for the next batch; the worker's previous batch counts as ended. None: the batcher is closed."""
         while True:
             batch, stopped, timeout = self._take(slot)
             if batch is not None or stopped:
@@ -323,7 +329,7 @@ class Batcher:
                 self._idle.park(slot, timeout, self._lock)
 
     def take_inline(self, slot: WorkerSlot, budget: InlineBudget, *, first: bool = True) -> Batch | None:
-        """The next batch if there is one now that may run on the loop; what was taken before counts as done.
+        """The next batch, if one is ready now and may run on the loop. The slot's previous batch counts as ended.
         `first`: see `InlineBudget.allowance`."""
         former = self._former
         dropped: list[InferenceRequest] = []
@@ -347,14 +353,14 @@ class Batcher:
         return batch
 
     def done(self, slot: WorkerSlot) -> None:
-        """What was taken through `take_inline` is done."""
+        """The batch from `take_inline` has ended."""
         with self._lock:
             self._running -= slot.empty()
             self._check_quiet()
 
     def hand_off(self, slot: WorkerSlot, answer: Callable[[], None]) -> bool:
-        """Whether the expirer's thread answers what the worker has just run, so that the worker can run the next batch:
-        not while it is busy with another.
+        """Makes the expirer's thread call `answer`, which answers the batch that the worker has just run, so that the
+        worker can run its next batch. Returns False, and does nothing, while that thread is busy.
         """
         with self._lock:
             if not self.expirer.take_over(answer, slot.taken):
@@ -364,7 +370,7 @@ class Batcher:
         return True
 
     def hand_over(self) -> None:
-        """Wakes a worker for what waits."""
+        """Wakes a worker if requests wait."""
         if not self._former.count:
             return
         with self._lock:
@@ -373,7 +379,8 @@ class Batcher:
             wake.wake.release()
 
     def _take(self, slot: WorkerSlot) -> tuple[Batch | None, bool, float | None]:
-        """A batch, whether the batcher is closed, and for how long to park (-1: until woken; None: look again)."""
+        """Returns a batch, whether the batcher is closed, and the seconds to wait (-1: until woken; None: call
+        again)."""
         former, late = self._former, self._late
         batch = None
         wake = None
@@ -416,14 +423,14 @@ class Batcher:
         return None, False, None if dropped else timeout
 
     def _answered(self, slot: WorkerSlot) -> None:
-        # Holds the lock.
+        # The caller holds the lock.
         batch = slot.batch
         if batch is None:
             return
         now = monotonic()
         if self._late is not None:
             self._late.answered(batch.requests, batch.started_at, now)
-        if not self._idle:  # a worker that is idle takes what there is
+        if not self._idle:  # an idle worker takes the waiting requests at once
             self._former.answered(batch.bucket, batch.rows, now)
 
     def _drop(self, requests: Sequence[InferenceRequest]) -> None:
@@ -439,16 +446,17 @@ class Batcher:
 
     @property
     def empty(self) -> bool:
-        """Nothing waits. Without the lock: what comes meanwhile asks for its own turn."""
+        """Whether no request waits. Read without the lock: a request that arrives at the same time defers a turn
+        itself."""
         return not self._former.count
 
     @property
     def depth(self) -> tuple[int, int]:
-        """Requests and bytes that wait."""
+        """Waiting requests and their bytes."""
         return sum(queue.requests for queue in self._queues), sum(queue.nbytes for queue in self._queues)
 
     def change(self, queue: SignatureQueue, *, limit: int, target: int, splits: bool, reason: str) -> None:
-        """Sets how a signature is batched, for what waits already too."""
+        """Sets how a signature is batched, also for requests that already wait."""
         with self._lock:
             queue.limit = limit
             queue.target = target
@@ -458,7 +466,8 @@ class Batcher:
         self.hand_over()
 
     def drain(self, refusal: str, timeout: float | None) -> bool:
-        """Refuses new requests with `refusal` and waits for all others. Whether they are done. `timeout` in seconds."""
+        """Refuses new requests with `refusal` and waits up to `timeout` seconds until all others have ended. Returns
+        whether they have."""
         with self._lock:
             self._refusal = refusal
             self._former.wait_no_more()
@@ -467,7 +476,7 @@ class Batcher:
         return self._quiet.wait(timeout)
 
     def close(self, refusal: str) -> None:
-        """Fails what waits with `refusal` and sends the workers home once they have finished their batch."""
+        """Fails the waiting requests with `refusal`. Workers get None from `next` after their current batch."""
         with self._lock:
             self._refusal = refusal
             self._stopped = True

@@ -1,12 +1,13 @@
 """Runs batches on one instance and answers their requests. Whatever the model does, every request gets one outcome.
 
-There are two ways to run a batch (policies/strategy.py): its rows joined into one run, or its requests one by one,
-where joining would cost more than it saves. There are two places: the front end's loop, where batches are short, and
-the instance's worker. Everything else is the same for all four.
+There are two strategies (policies/strategy.py): the rows are joined into one run, or the requests run one by one where
+joining would cost more than it saves. A batch runs on the transport's loop if it is short, else on the instance's
+worker.
 
-A batch that fails, or for which the model leaves an output out, is run again one request at a time, so that only the
-culprit fails: an inference may be repeated, since a stateful model is never batched. A batch whose outputs have other
-rows than its inputs is never split: its requests run again alone, and the signature is served unbatched from then on.
+A batch that fails, or in whose answer the model omits an output, runs again one request at a time, so that only the
+request that causes the failure fails. An inference may be repeated, because a stateful model is never batched. A batch
+whose outputs have another number of rows than its inputs is never split: its requests run again one by one, and the
+signature is served unbatched from then on.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.request import InferenceRequest, expiry
 
 _log = logging.getLogger("inferd.scheduling")
-_LONG, _MANY = 1e-3, 3  # seconds, requests: what such a batch costs more through another thread is next to nothing
-_LEARNED = 8  # of so many batches on the loop, one is learned from: they are all short and alike
-_LOG_EVERY = 10.0  # seconds between two logs of unexpected failures
+_LONG, _MANY = 1e-3, 3  # seconds, requests: from here on, answering on another thread costs next to nothing
+_LEARNED = 8  # one in so many batches on the loop is measured, because they are all short and alike
+_LOG_EVERY = 10.0  # seconds between two log lines of unexpected failures
 
 
 class Executor:
-    """One instance with its buffers. Not thread-safe: it belongs to its worker, or to the loop."""
+    """Runs batches on one instance, with its own buffers. Not thread-safe: it belongs to one worker, or to the loop."""
 
     def __init__(
         self,
@@ -63,14 +64,17 @@ class Executor:
         on_cpu: bool = True,
         hand_off: Callable[[Callable[[], None]], bool] = lambda _answer: False,
     ) -> None:
-        """`unbatch(queue, reason)` is called when a model breaks what its proof has shown. `budget` learns what the
-        model's runs cost; `inline`: they run on the front end's loop; `on_cpu`: not on a device, to which batches are
-        copied in any case. `hand_off` gives whether another thread calls the function that it gets.
+        """
+        unbatch    called with queue and reason when a model breaks its proof of independent rows
+        budget     learns the costs of the model's runs
+        inline     the runs are on the transport's loop
+        on_cpu     False: a device, to which batches are copied in any case
+        hand_off   makes another thread call the given function; returns False where it cannot
         """
         self._name = name
         self._instance = instance
         self._traits = traits
-        # Read-only views of the received bytes, aligned as memory usually is, are good enough for the model.
+        # The model can read the received bytes directly, as read-only views with the usual alignment of memory.
         self._takes_views = not traits.may_write_inputs and traits.alignment <= 16
         self._paddings = paddings
         self._observer = observer
@@ -85,7 +89,7 @@ class Executor:
         self._unlogged = 0
 
     def run(self, batch: Batch) -> float:
-        """Runs a batch and answers its requests. Gives the seconds of the model's runs, 0 where they failed. Never
+        """Runs a batch and answers its requests. Returns the seconds of the model's runs, 0 where they failed. Never
         raises."""
         requests = batch.requests
         try:
@@ -97,7 +101,7 @@ class Executor:
             ):
                 return self._run_each(batch)
             return self._run_joined(batch)
-        except BaseException as error:  # a defect of ours, or a model that exits: no request may hang for it
+        except BaseException as error:  # a defect of this server, or a model that calls exit: no request may hang
             self._log_failure("the scheduler failed", error)
             for request in requests:
                 request.fail(ExecutionFailed("the server failed while it handled the request"))
@@ -107,7 +111,7 @@ class Executor:
                 self._buffers.begin()
 
     def _run_joined(self, batch: Batch) -> float:
-        """One run for all requests of a batch; most batches are one of these, so the usual is written out."""
+        """One run for all requests of a batch. Repeats code of helper functions for the usual case, to save calls."""
         queue, requests, rows, bucket = batch.queue, batch.requests, batch.rows, batch.bucket
         count = len(requests)
         budget = self._budget
@@ -151,12 +155,12 @@ class Executor:
         if not self._inline or self._runs % _LEARNED == 0 or bucket.cost.line is None:
             queue.timed(seconds)
             bucket.ran(rows, seconds, cost)
-        if alike and (seconds < _LONG or count < _MANY):  # as below, written out
+        if alike and (seconds < _LONG or count < _MANY):  # as below, without the calls
             requests[0].owner.answer(requests, outputs, started, rows)
             self._observer.batch(queue.name, requests, rows, seconds)
             return seconds
         shares = ((requests, outputs),) if alike else split(outputs, requests, wanted)
-        # Many answers take a while, in which the model would have nothing to do.
+        # Many answers take time, during which the model would be idle: another thread sends them.
         if seconds < _LONG or count < _MANY or not self._hand_off(partial(self._answer, batch, shares, seconds)):
             self._answer(batch, shares, seconds)
         return seconds
@@ -168,7 +172,7 @@ class Executor:
         self._observer.batch(batch.queue.name, batch.requests, rows, seconds)
 
     def _run_each(self, batch: Batch) -> float:
-        """A run for each request of a batch, so that nothing is copied."""
+        """One run for each request of a batch, which copies no rows."""
         seconds = 0.0
         batch.started_at = monotonic()
         for request in batch.requests:
@@ -182,7 +186,7 @@ class Executor:
         return seconds
 
     def _run_one(self, queue: SignatureQueue, request: InferenceRequest, bucket: Bucket | None) -> float:
-        """Runs one request by itself; `bucket`: it learns from the run."""
+        """Runs one request alone. `bucket`: learns the cost of the run."""
         rows = request.route.rows or 1
         wanted = request.route.wanted
         budget = self._budget
@@ -215,7 +219,7 @@ class Executor:
         return seconds
 
     def _inputs(self, queue: SignatureQueue, requests: Sequence[InferenceRequest], rows: int) -> dict[str, Array]:
-        """The inputs of a run, where they are not simply the received bytes."""
+        """The inputs of a run, where the received bytes cannot be used directly."""
         padding = self._paddings[queue.name]
         if len(requests) == 1 and not (queue.limit and padding):
             return private_inputs(requests[0], self._traits, self._buffers)
@@ -231,20 +235,20 @@ class Executor:
     def _charge(
         self, seconds: float, queue: SignatureQueue, inputs: dict[str, Array], wanted: Sequence[str] | None
     ) -> None:
-        """A run on the loop took too long: it may be looked at again beside the loop."""
+        """Reports a run on the loop that took too long to the budget, with a function that repeats it if possible."""
         again = None
         if not self._traits.may_write_inputs:
             again = partial(self._instance.run, queue.name, inputs, wanted)
         self._budget.ran(seconds, inline=True, again=again)
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
-        """A run has failed: its requests run again one by one where that can help."""
+        """Handles a failed run: its requests run again one by one where that can help, else they fail."""
         requests, queue = batch.requests, batch.queue
         for request in requests:
             request.batch_rows = batch.rows
         if len(requests) == 1 or isinstance(error, InstanceLost):
-            # Alone there is no other culprit. Without an instance there is nothing to run them on, and one of them may
-            # be what ended it.
+            # A single request is the cause itself. Without an instance no request can run, and one of them may have
+            # ended the instance.
             for request in requests:
                 request.fail(self._reason(error))
             return
@@ -264,9 +268,7 @@ class Executor:
             self._run_one(queue, request, None)
 
     def _reason(self, error: BaseException) -> ServingError:
-        """The error that a caller sees: the backend's own words, nothing of an exception that no backend meant to
-        raise.
-        """
+        """The error for the caller: the backend's text; for an exception that is no BackendError, only its type."""
         if isinstance(error, InvalidInput):
             return InvalidRequest(str(error), accepted=True)
         if isinstance(error, InstanceLost):

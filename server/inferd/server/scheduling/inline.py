@@ -1,21 +1,20 @@
-"""Which batches may run on the front end's own loop: a thread hop costs more than a tiny model.
+"""Decides which batches run on the transport's own loop: passing a batch to another thread costs more than a tiny
+model.
 
-    InlineLoop     the loop as the schedulers see it: who asked for a turn, and what the turn has spent
-    InlineBudget   decides from measured costs whether a servable's next batch may run there
+    InlineLoop     the schedulers' interface to the loop: the deferred work of the coming turn, and the time spent
+    InlineBudget   decides from measured costs whether a servable's next batch may run on the loop
 
-The batches themselves run in inline_executor.py.
+`inline_executor.py` runs the batches.
 
-A servable whose requests come alone delays only itself: while no other model is called, somewhat longer batches run
-here too, as long as they are not much more than what it costs to hand their requests to another thread and back.
+A batch runs on the loop only under these conditions, so that a slow model never delays a fast one or a health check:
+its backend declares that a run waits only for the processor and may run on any thread; at least 99 of 100 recent
+batches of the servable cost at most SHORT; and it is not one of the first batches after a load. While no other model
+is called, a servable delays only itself: then somewhat longer batches run on the loop too, as long as they cost little
+more than passing their requests to another thread and back.
 
-Only models whose backend declares that a run waits for nothing but the processor, and that may be run from any
-thread, come here; only while 99 of 100 of their last batches cost at most SHORT; never with the first batches after a
-load; and one batch over TOO_LONG sends a servable away for good. So a slow model never delays a fast one, or a
-health check.
-
-On a virtual machine the host takes the processor away for milliseconds, and the guest's clocks charge that to whoever
-ran. So a batch over TOO_LONG takes the servable off the loop at once, and the same inputs are run again beside it, on a
-thread that nobody waits for: only if they take long again was it the model.
+One batch over TOO_LONG takes the servable off the loop at once. On a virtual machine the host may take the processor
+away for milliseconds, which the guest's clocks attribute to the running thread. So the same inputs run again on a
+separate thread, and the servable returns to the loop unless they take long again.
 """
 
 from __future__ import annotations
@@ -35,61 +34,62 @@ from inferd.server.scheduling.worker_slot import WorkerSlot
 
 _log = logging.getLogger("inferd.scheduling")
 
-SHORT = 500e-6  # seconds: the most that all but one in a hundred batches may cost
-TOO_LONG = 5e-3  # seconds: once is enough
-TURN = 1e-3  # seconds that all servables together may take of one turn of the loop
-ALONE_TURN = 2.5e-3  # seconds that a servable may take of it while it is alone
-HAND_OVER = 100e-6  # seconds of a batch for each of its requests that are cheaper here than on another thread
-LATELY = 1.0  # seconds after another model's request until a servable counts as alone
-_WINDOW = 1000  # batches remembered
-_LOOKS = 3  # the machine may be slow twice
-_FIRST = 16  # batches that run elsewhere before a servable is trusted
+SHORT = 500e-6  # seconds that at most one in a hundred batches may exceed
+TOO_LONG = 5e-3  # seconds that no batch may exceed
+TURN = 1e-3  # seconds of one turn of the loop for all servables together
+ALONE_TURN = 2.5e-3  # seconds of one turn for a servable while no other is called
+HAND_OVER = 100e-6  # seconds for each request that passing it to another thread and back costs
+LATELY = 1.0  # seconds without requests to other models after which a servable counts as alone
+_WINDOW = 1000  # batches whose costs are kept
+_LOOKS = 3  # repeated runs, because the machine may be slow twice
+_FIRST = 16  # batches that run on workers before the first one on the loop
 
 
 class Turns(Protocol):
-    """Something that runs batches in a turn of the loop; see `inline_executor.InlineExecutor`."""
+    """Runs batches in a turn of the loop; see `inline_executor.InlineExecutor`."""
 
     def run(self) -> None: ...
 
 
 class InlinePlace(Protocol):
-    """The servable's place on the front end's loop; see `inline_executor.InlineExecutor`. The caller holds the
-    batcher's lock."""
+    """The batcher's interface to the loop; see `inline_executor.InlineExecutor`. The caller holds the batcher's
+    lock."""
 
     def take(self, batch: Batch) -> bool:
-        """Whether the loop runs this batch in the coming turn, before anything that waits."""
+        """Makes the loop run a batch in the coming turn, before queued requests. False: it does not take the batch."""
         ...
 
     @property
     def taken(self) -> Sequence[Batch]:
-        """What the loop has taken and not begun."""
+        """The batch that the loop has taken and not started; at most one."""
         ...
 
     def give_back(self) -> tuple[WorkerSlot, Batch] | None:
-        """What the loop has taken, unless it has begun."""
+        """Takes back the batch that the loop has taken, unless it has started."""
         ...
 
     def defer(self, requests: int) -> bool:
-        """Whether the loop looks at what has just been queued."""
+        """Makes the loop handle the queued requests in its coming turn. False: a worker must be woken."""
         ...
 
 
 class InlineLoop:
-    """The front end's loop. `enter`, `leave` and `turn` are called on its thread, `defer` and `called` from anywhere.
+    """The transport's loop. `enter`, `leave` and `turn` are for its thread; `defer` and `called` are thread-safe.
 
-    The transport hands over every request that has arrived, then takes a turn: what waits by then is the batch.
+    The transport passes all arrived calls to their handlers and then calls `turn`: the requests that wait by then share
+    batches.
 
-    asked   requests that the coming turn will look at; the transport reads it after every event
-    spent   seconds of the turn that batches have had already
-    only    the turn brought the only call in flight: nothing else waits for the loop
+    asked   requests that the coming turn will handle; the transport reads it after every event
+    spent   seconds that batches have taken in this turn
+    only    the turn handles the only call in flight, so no other call waits for the loop
     """
 
     __slots__ = ("_changed_at", "_clock", "_deferred", "_tenant", "asked", "only", "spent", "thread")
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._tenant: InlineBudget | None = None  # of the servable that was called last, and since when no other was
-        self._changed_at = 0.0
+        self._tenant: InlineBudget | None = None  # budget of the servable that was called last
+        self._changed_at = 0.0  # since when no other servable was called
         self._deferred: list[Turns] = []
         self.thread = 0
         self.spent = 0.0
@@ -97,25 +97,25 @@ class InlineLoop:
         self.only = False
 
     def enter(self) -> None:
-        """The calling thread is the loop from now on."""
+        """Makes the calling thread the loop's thread."""
         self.thread = threading.get_ident()
 
     def leave(self) -> None:
-        """There is no loop any more."""
+        """The loop has ended: nothing can be deferred any more."""
         self.thread = 0
 
     def called(self, budget: InlineBudget) -> None:
-        """There are requests for the servable with that budget, on the loop or not."""
+        """Notes that requests for the servable with this budget have arrived, for the loop or for workers."""
         if self._tenant is not budget:
             self._tenant = budget
             self._changed_at = self._clock()
 
     def alone(self, budget: InlineBudget) -> bool:
-        """Whether there have been requests for no other servable lately."""
+        """Whether no other servable was called within the last LATELY seconds."""
         return self._tenant is budget and self._clock() - self._changed_at >= LATELY
 
     def defer(self, turns: Turns, requests: int) -> bool:
-        """Whether `turns` gets its chance in the coming turn: only when this is the loop's own thread."""
+        """Makes the coming turn call `turns.run`. Returns False, and does nothing, on any thread but the loop's."""
         if threading.get_ident() != self.thread:
             return False
         self._deferred.append(turns)
@@ -123,7 +123,7 @@ class InlineLoop:
         return True
 
     def turn(self) -> None:
-        """Runs what was deferred, within the budgets; the rest goes to the workers."""
+        """Calls `run` of everything that was deferred."""
         self.asked = 0
         deferred, self._deferred = self._deferred, []
         for turns in deferred:
@@ -132,15 +132,16 @@ class InlineLoop:
 
 
 class InlineBudget:
-    """What a servable's batches have cost lately, and what the loop may therefore run. `ran` is called by whoever runs
-    a batch (a lost update does no harm), `allowance` on the loop's thread.
+    """The recent costs of a servable's batches, and the decision what the loop may run. `ran` is called on the thread
+    that ran a batch (a lost update does no harm), `allowance` on the loop's thread.
 
-    Costs are processor time of the running thread where a model has one thread, so that other programs on the
-    machine do not count against it; with more threads, the time on the clock.
+    Costs are processor time of the running thread where a model has one thread, so that other programs on the machine
+    do not count; with more threads, elapsed time.
 
-    alone    longer batches may run while no other servable is called (`instances.on_loop: auto`)
-    single   the servable has one instance; several could run side by side, which the loop cannot
-    banned   off the loop for good; `suspected`: until the second look
+    alone       longer batches may run while no other servable is called (`instances.on_loop: auto`)
+    single      the servable has one instance; several instances run in parallel on workers, but not on the loop
+    banned      no batch runs on the loop any more
+    suspected   no batch runs on the loop until the repeated run has ended
     """
 
     __slots__ = ("_costs", "_long", "_look", "alone", "banned", "clock", "loop", "name", "single", "suspected")
@@ -159,40 +160,41 @@ class InlineBudget:
 
     @property
     def short(self) -> bool:
-        """Whether the next batch may be expected to be short."""
+        """Whether the next batch is expected to be short."""
         costs = len(self._costs)
         return costs >= _FIRST and self._long * 100 <= costs and not self.banned and not self.suspected
 
     @property
     def trusted(self) -> bool:
-        """Whether a batch whose like has been short may be expected to be so, however long larger ones are."""
+        """Whether the measured cost of a batch size can be relied on, even where larger batches are long."""
         return not self.banned and not self.suspected
 
     def allowance(self, bucket: Bucket, *, first: bool = True) -> int:
-        """How many requests of the bucket's next batch may run on the loop now; 0: none, they are for a worker.
-        `first`: the servable has had nothing of this turn. However much of it others have used up, each gets one batch:
-        nobody's flood keeps the others waiting."""
+        """The number of requests of the bucket's next batch that may run on the loop now; 0: a worker must run them.
+        `first`: it would be the servable's first batch in this turn. Each servable gets one batch in a turn, even when
+        others have used the turn up, so that load on one model does not delay the others."""
         head = bucket.head
         rows, requests = bucket.next_batch
         return self.allows(bucket.effort, rows, requests, head.nbytes, head.route.rows or 1, first=first)
 
     def allows(self, effort: CostCurve, rows: int, requests: int, nbytes: int, each: int, *, first: bool = True) -> int:
-        """The same for a batch of so many rows and requests, each of them of that many bytes, and of `each` rows."""
+        """As `allowance`, for a batch of `rows` rows and `requests` requests with `nbytes` bytes and `each` rows
+        each."""
         if self.banned or self.suspected:
             return 0
         spent = 0.0 if first else self.loop.spent
         if nbytes >= LARGE and self.single and spent < TURN:
             usual = seconds_alone(each, effort)
-            if usual <= SHORT_RUN:  # they run one by one: as many as the turn has time for
+            if usual <= SHORT_RUN:  # they run one by one, as many as fit into the turn
                 turn = ALONE_TURN if self.alone and self.loop.alone(self) else TURN
                 return max(1, int((turn - spent) / max(usual, 1e-6)))
         costs = len(self._costs)
-        if costs >= _FIRST and self._long * 100 <= costs:  # `short`, written out: most batches pass here
+        if costs >= _FIRST and self._long * 100 <= costs:  # repeats `short`, because most batches pass here
             return MANY if spent < TURN else 0
         return self._allowed_by_cost(effort, rows, requests, spent)
 
     def _allowed_by_cost(self, effort: CostCurve, rows: int, requests: int, spent: float) -> int:
-        """The same for a servable that is not always short: by what batches of this size take."""
+        """The allowance for a servable whose batches are not all short: decided by the cost of this batch size."""
         loop = self.loop
         usual = effort.usual(rows)
         alone = self.alone and loop.alone(self)
@@ -202,8 +204,8 @@ class InlineBudget:
         return MANY if alone and self.single and usual <= most and spent < ALONE_TURN else 0
 
     def ran(self, seconds: float, *, inline: bool = False, again: Callable[[], object] | None = None) -> None:
-        """A batch has cost that much, `inline`: on the loop. `again` runs the same inputs once more; without it, one
-        look is enough.
+        """Learns that a batch has cost `seconds`. `inline`: it ran on the loop. `again` runs the same inputs once more;
+        None: they cannot be repeated, and a batch over TOO_LONG bans the servable at once.
         """
         long = seconds > SHORT
         costs = self._costs
@@ -218,11 +220,11 @@ class InlineBudget:
         if len(costs) > _WINDOW:
             try:
                 self._long -= costs.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread has removed it
                 pass
 
     def settle(self) -> None:
-        """Waits for a second look that is under way."""
+        """Waits for the repeated run, if there is one."""
         look = self._look
         if look is not None:
             look.join()
@@ -238,7 +240,7 @@ class InlineBudget:
             began = self.clock()
             try:
                 again()
-            except Exception:  # it has failed before the caller's eyes already, or never will
+            except Exception:  # the caller has got the failure of the first run, or its answer
                 break
             if self.clock() - began <= TOO_LONG:
                 self.suspected = False

@@ -1,4 +1,4 @@
-"""A servable's place on the front end's loop: it takes batches from the queues and runs them right there."""
+"""Runs the short batches of one servable on the transport's loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from inferd.server.scheduling.worker_slot import WorkerSlot
 
 
 def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
-    """Whether a model that keeps no state may be on the loop at all, as far as its backend knows."""
+    """Whether the backend's traits and the devices allow a stateless model to run on the loop."""
     return traits.bounded and traits.concurrent and all(device == "cpu" for device in devices)
 
 
 class InlineExecutor:
-    """Of one servable. `take`, `give_back` and `defer` are called by the batcher, which holds its lock; `run` on the
-    loop's thread."""
+    """The executor of one servable on the loop. The batcher calls `take`, `give_back` and `defer` and holds its lock;
+    the loop's thread calls `run`; `close` is thread-safe."""
 
     __slots__ = ("_batcher", "_budget", "_busy", "_closed", "_deferred", "_executor", "_loop", "_slot", "taken")
 
@@ -31,12 +31,12 @@ class InlineExecutor:
         self._slot = slot
         self._executor = executor
         self._busy = threading.Lock()  # held while a batch runs
-        self._closed = False  # no batch may be begun; read while `_busy` is held
-        self._deferred = False  # the coming turn will look here
-        self.taken: list[Batch] = []  # to be run in the coming turn, one at most; whoever pops it has it
+        self._closed = False  # no batch may start; read while `_busy` is held
+        self._deferred = False  # the coming turn will call `run`
+        self.taken: list[Batch] = []  # at most one batch for the coming turn; the thread that pops it owns it
 
     def take(self, batch: Batch) -> bool:
-        """Whether the loop runs this batch in the coming turn, before anything that waits."""
+        """See InlinePlace. False where the budget does not allow the whole batch."""
         if self._deferred or self._closed or self._slot.taken:
             return False
         count, first = len(batch.requests), batch.requests[0]
@@ -50,12 +50,12 @@ class InlineExecutor:
         return True
 
     def give_back(self) -> tuple[WorkerSlot, Batch] | None:
-        """What the loop was to run in the coming turn, unless it has begun: it is to wait with what comes now."""
+        """See InlinePlace."""
         batch = self._pop()
         return None if batch is None else (self._slot, batch)
 
     def defer(self, requests: int) -> bool:
-        """Whether what has just been queued will be looked at by the loop, so that no worker needs to be woken."""
+        """Makes the loop's coming turn call `run` for the queued requests. False: a worker must be woken instead."""
         if self._deferred:
             self._loop.asked += requests
             return True
@@ -66,8 +66,8 @@ class InlineExecutor:
         return True
 
     def run(self) -> None:
-        """Runs batches until none waits or the budget allows no more; a worker is woken for the rest."""
-        self._deferred = False  # before the look: requests that come later ask anew
+        """Runs batches until none waits or the budget allows no more; then wakes a worker for the rest."""
+        self._deferred = False  # before the queues are read, so that later requests defer a turn again
         batcher, slot = self._batcher, self._slot
         first = True
         with self._busy:
@@ -96,7 +96,7 @@ class InlineExecutor:
             return None
 
     def close(self) -> None:
-        """No batch runs here any more once this returns; what waits is for the workers."""
+        """Ends the use of the loop: after the return no batch runs here, and the workers get the waiting requests."""
         with self._busy:
             self._closed = True
             batch = self._pop()

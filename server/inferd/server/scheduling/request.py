@@ -1,8 +1,8 @@
 """One inference request, from its decoding to its answer.
 
-InferenceRequest     the promise of exactly one outcome
-Route       what requests share that may run in one batch: the queue and bucket they go to, the outputs they want
-Owner       who tells the outcome to the caller
+InferenceRequest   inputs and exactly one outcome
+Route              the queue, bucket, rows and wanted outputs of requests that may run in one batch
+Owner              sends the outcome of requests to their callers
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger("inferd.scheduling")
 NEVER = float("inf")
 
-# gRPC sends timeouts in two or three digits, rounded up: a client gives up that much before the deadline known here.
+# gRPC sends timeouts in two or three digits, rounded up: a client's deadline may be so much earlier than the one known
+# here.
 _ROUNDED = 0.02
-_JITTER = 0.005  # seconds by which a call may have taken longer on its way than its cancel
+_JITTER = 0.005  # seconds by which a call may have taken longer to arrive than its cancel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """Where requests go. Requests with one Route object want the same outputs and have equally many rows.
+    """The destination of requests in a scheduler. Requests with the same Route object want the same outputs and have
+    equally many rows.
 
     signature   name of the signature
-    wanted      names of the outputs asked for, None: all
-    queue       the queue of the signature, None: the scheduler has not looked at the inputs yet
+    wanted      names of the requested outputs; None: all
+    queue       the queue of the signature; None: the scheduler has not resolved the Route yet
     key         the bucket in that queue
     rows        size of the batch axis; 0: the request has none, or the signature is not batched
     """
@@ -47,16 +49,16 @@ class Route:
 
 
 class QueuePlace(Protocol):
-    """Where a request waits."""
+    """The object that holds a waiting request."""
 
     def discard(self, request: InferenceRequest) -> None:
-        """Frees what `request` holds here, at once. Thread-safe; does nothing when the request has left."""
+        """Removes a request that has ended, and frees its memory. Thread-safe; does nothing when it is not here."""
         ...
 
 
 class _NextTurn:
-    """The place of requests that the loop has taken and runs before it looks at anything else: no cancel can come
-    first, since cancels come on the loop's thread, too."""
+    """The place of requests in a batch that the loop runs in the coming turn. No cancel can arrive before, because
+    cancels arrive on the loop's thread too."""
 
     __slots__ = ()
 
@@ -68,23 +70,26 @@ NEXT_TURN: QueuePlace = _NextTurn()
 
 
 class Owner(Protocol):
-    """Tells the outcome of requests to whoever asked. Called on any thread; quick; must not raise."""
+    """Sends the outcome of requests to their callers. Called on any thread; must be quick and must not raise."""
 
     def answer(
         self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
     ) -> None:
-        """These requests, neighbours in a batch with one Route, have run. `outputs` are theirs together: views of the
-        batch's outputs, the rows of one request after those of the one before. The batch, of `batch_rows` rows, started
-        at this monotonic time. Each request is the owner's to `claim`."""
+        """Answers requests that have run in one batch and have the same Route. The owner must `claim` each request.
+
+        outputs      views of the batch's outputs: the rows of these requests, one request after the other
+        started_at   monotonic seconds at which the batch started
+        batch_rows   rows of the whole batch
+        """
         ...
 
     def ended(self, request: InferenceRequest) -> None:
-        """The request has failed: `request.error` says why."""
+        """Ends a failed request, whose error is `request.error`. It is claimed."""
         ...
 
 
 class Callback:
-    """The Owner of requests whose outcome is told to a function. Thread-safe."""
+    """The Owner of requests whose outcome is passed to a function. Thread-safe."""
 
     __slots__ = ("_on_done",)
 
@@ -95,34 +100,34 @@ class Callback:
     def answer(
         self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
     ) -> None:
-        """Gives each request its rows."""
+        """See Owner. Sets `outputs` of each request to its rows."""
         start = 0
         for request in requests:
             stop = start + (request.route.rows or 1)
-            own = outputs
+            part = outputs
             if len(requests) > 1:
-                own = {name: output[start:stop] for name, output in outputs.items()}
+                part = {name: output[start:stop] for name, output in outputs.items()}
             start = stop
             if request.claim():
                 request.started_at, request.batch_rows = started_at, batch_rows
-                request.outputs = own
+                request.outputs = part
                 request.finished_at = monotonic()
-                self._tell(request)
+                self._call(request)
 
     def ended(self, request: InferenceRequest) -> None:
-        """Tells the failure."""
-        self._tell(request)
+        """See Owner."""
+        self._call(request)
 
-    def _tell(self, request: InferenceRequest) -> None:
+    def _call(self, request: InferenceRequest) -> None:
         request.owner = _NOBODY
         try:
             self._on_done(request)
         except Exception:
-            _log.exception("on_done of a request raised")  # the neighbours in the batch must still get their answers
+            _log.exception("on_done of a request raised")  # the other requests of the batch must still be answered
 
 
 class _Nobody:
-    """Stands in for the owner once the outcome is told: a finished request keeps nothing of its caller alive."""
+    """Replaces the owner of a finished request, so that the request keeps no object of its caller alive."""
 
     __slots__ = ()
 
@@ -139,31 +144,32 @@ _NOBODY: Owner = _Nobody()
 
 
 class InferenceRequest:
-    """Inputs that have passed the signature check, and the promise of exactly one outcome.
+    """Inputs that have passed the signature check, and exactly one outcome. `claim`, `succeed`, `fail` and `cancel` are
+    thread-safe.
 
-    owner           tells the outcome
-    route           where the request goes; the scheduler replaces a Route without a queue
-    inputs          C-contiguous arrays by name; maybe read-only, maybe unaligned views of `message` (`owned` says
-                    False)
-    layout, message where the inputs lie in a received message, for messages whose layout is known; else None, b""
-    deadline        monotonic seconds at which the caller stops waiting, None: never
-    queue_deadline  monotonic seconds at which the request leaves the queue unserved, None: never
+    owner           sends the outcome
+    route           the destination; the scheduler replaces a Route without a queue
+    inputs          C-contiguous arrays by name; without `owned` they may be read-only, and unaligned views of `message`
+    layout, message the received message and the positions of the inputs in it, where the layout is known; else None,
+    b""
+    deadline        monotonic seconds at which the caller stops waiting; None: never
+    queue_deadline  monotonic seconds at which the request leaves the queue without running; None: never
     priority        1 is served before 2
     nbytes          bytes that the request holds while it waits
-    owned           the arrays belong to this request alone and may be written to
-    call            whose request this is: fair sharing asks for its client, and the owner answers it; None: nobody's
-    group           what the owner knows of requests that came together; the scheduler does not look at it
-    request_id      the request's id as the answer echoes it
-    lease           what the owner gives back with the answer, None: nothing
+    owned           no other object refers to the arrays, so they may be written to
+    call            the call that the owner answers, and by which fair sharing finds the client; None: no client
+    group           the owner's own data for requests that arrived together; the scheduler does not use it
+    request_id      the id that the answer repeats
+    lease           released by the owner with the answer; None: nothing
     leaves_at       the earlier of the two deadlines, infinity: never; set by the scheduler, as are the next three
     enqueued_at     monotonic seconds; 0: it was never queued
     started_at      monotonic seconds; 0: it has not run
-    batch_rows      rows in the batch that it ran in; 0: it never ran
-    place           where it waits, None once it is taken, dropped or done
+    batch_rows      rows of the batch in which it ran; 0: it has not run
+    place           the object that holds it while it waits; None after it was taken or has ended
     """
 
-    # Defaults on the class, and no __slots__: what is usual need not be set for each request. (Python keeps the
-    # attributes of such an instance in an array, as slots are.)
+    # Defaults are class attributes, without __slots__, so that usual values need not be set for each request. (CPython
+    # keeps the attributes of such an instance in an array, as it does with slots.)
     queue_deadline: float | None = None
     owned = False
     error: ServingError | None = None
@@ -192,7 +198,7 @@ class InferenceRequest:
         group: Any = None,
         request_id: str = "",
     ) -> None:
-        """`inputs`: None for views of `message`, made when somebody asks for them."""
+        """`inputs`: None for views of `message`, which are made on first use."""
         self.owner = owner
         self.route = route
         self._inputs = inputs
@@ -208,7 +214,7 @@ class InferenceRequest:
 
     @property
     def inputs(self) -> dict[str, Array]:
-        """The arrays by name."""
+        """The input arrays by name."""
         inputs = self._inputs
         if inputs is None:
             assert self.layout is not None
@@ -222,7 +228,7 @@ class InferenceRequest:
         self.message = b""
 
     def forget_inputs(self) -> None:
-        """The request will not run any more: lets go of the memory."""
+        """Frees the inputs of a request that will not run any more."""
         self.inputs = {}
 
     @property
@@ -232,24 +238,23 @@ class InferenceRequest:
 
     @property
     def wanted(self) -> tuple[str, ...] | None:
-        """Names of the outputs asked for, None: all."""
+        """Names of the requested outputs; None: all."""
         return self.route.wanted
 
     @property
     def rows(self) -> int:
-        """Size of the batch axis, 0 where there is none."""
+        """Size of the batch axis; 0: there is none."""
         return self.route.rows
 
     def succeed(self, outputs: dict[str, Array], started_at: float, batch_rows: int = 1) -> None:
-        """Gives the outcome to the owner, which takes it unless there is one already. Thread-safe."""
+        """Passes the outputs to the owner, unless the request has an outcome."""
         self.owner.answer((self,), outputs, started_at, batch_rows)
 
     def claim(self) -> bool:
-        """Whether the caller may tell the outcome: True for exactly one. Thread-safe.
+        """Claims the right to set the outcome. True for exactly one thread.
 
-        Deleting an attribute is one atomic step of the interpreter that fails for everyone but the first: a
-        test-and-set that needs no lock, so no thread can lose its time slice while it holds one that all requests
-        share.
+        Deleting an attribute is atomic and fails for every thread but the first: a test-and-set without a lock. A lock
+        that all requests share could be held by a thread that loses its time slice.
         """
         try:
             del self._unanswered
@@ -259,7 +264,7 @@ class InferenceRequest:
         return True
 
     def fail(self, error: ServingError) -> None:
-        """Sets the outcome; does nothing when there is one already. Thread-safe."""
+        """Ends the request with an error, unless it has an outcome."""
         if not self.claim():
             return
         self.error = error
@@ -270,8 +275,8 @@ class InferenceRequest:
             _log.exception("the end of a request could not be told")
 
     def cancel(self) -> None:
-        """The caller went away, or its deadline has passed: drops the request if it has not finished. Thread-safe; its
-        neighbours are not touched.
+        """Ends the request because its caller has cancelled or its deadline has passed, unless it has an outcome.
+        Takes it out of its queue. Other requests are not affected.
         """
         self.cancelled = True
         if self.finished:
@@ -291,7 +296,7 @@ def callback_request(
     rows: int = 0,
     **options: Any,
 ) -> InferenceRequest:
-    """A request whose outcome is told to a function: `options` as of InferenceRequest."""
+    """A request whose outcome is passed to a function. `options`: see InferenceRequest."""
     queue_deadline, owned = options.pop("queue_deadline", None), options.pop("owned", False)
     made = InferenceRequest(Callback(on_done), Route(signature, wanted, rows=rows), inputs, **options)
     made.queue_deadline, made.owned = queue_deadline, owned
@@ -299,17 +304,18 @@ def callback_request(
 
 
 def _departure(request: InferenceRequest) -> ServingError:
-    """Why the caller of a request waits no longer: to a server, a client whose deadline passes is one that cancels."""
+    """The error of a cancelled request. A client whose deadline passes looks like one that cancels, so the time
+    decides."""
     if request.deadline is not None:
-        left = request.deadline - monotonic()
-        given = request.deadline - request.enqueued_at if request.enqueued_at else 0.0
-        if left <= _JITTER + _ROUNDED * given:
+        remaining = request.deadline - monotonic()
+        allowed = request.deadline - request.enqueued_at if request.enqueued_at else 0.0
+        if remaining <= _JITTER + _ROUNDED * allowed:
             return DeadlineExceeded("the deadline passed before the answer was there")
     return Cancelled("the caller cancelled the request")
 
 
 def expiry(request: InferenceRequest, now: float) -> ServingError:
-    """Why a request that has expired was not served."""
+    """The error of a request that has expired before it ran. `now`: monotonic seconds."""
     waited = f"after {max(0.0, now - request.enqueued_at):.3f} s in the queue" if request.enqueued_at else "on arrival"
     if request.deadline is not None and now >= request.deadline:
         return DeadlineExceeded(f"the deadline passed {waited}")

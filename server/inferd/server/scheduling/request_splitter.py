@@ -1,8 +1,9 @@
-"""A request with more rows than a batch takes: it is split into parts, whose outputs are put together again.
+"""Splits a request with more rows than a batch holds into parts, and joins their outputs.
 
-Parts stand in the queue like any request, at its end, one for each instance at a time: so a huge request neither fills
-the queue nor keeps the others out, and its parts fill up batches. The request is admitted whole: its bytes are charged
-to the queue when its first part is let in, until it is done, and no later part is refused for want of room.
+Each part is queued at the end of the queue like any request, and only one part for each instance at a time: so a huge
+request neither fills the queue nor delays other requests, and its parts fill up batches. The request is admitted as a
+whole: its bytes count in the queue from the admission of its first part until the request ends, and no later part is
+refused because the queue is full.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from inferd.server.scheduling.request import Callback, InferenceRequest, Route
 
 
 class RequestSplitter:
-    """One request under way in parts; it is the request's `QueuePlace`. Thread-safe."""
+    """The parts of one request; the QueuePlace of that request. Thread-safe."""
 
     def __init__(self, request: InferenceRequest, queue: SignatureQueue, batcher: Batcher) -> None:
-        """The request's Route names its bucket and rows. The size of a part is fixed here: `queue.limit` may change
-        later. Raises InvalidRequest for rows of nothing: a message of fifty bytes may have 2^60 of them."""
+        """The request's Route names its bucket and rows. The size of the parts is fixed here, because `queue.limit` may
+        change later. Raises InvalidRequest for rows without elements: a message of fifty bytes may claim 2^60 of
+        them."""
         if not any(array.size for name, array in request.inputs.items() if name in queue.keys.batched):
             raise InvalidRequest(f"expected at most {queue.limit} rows without elements, got {request.rows}")
         self._request = request
@@ -43,8 +45,8 @@ class RequestSplitter:
         self._charged = True
 
     def start(self, parallel: int) -> list[Rejection]:
-        """Queues the first parts, `parallel` of them at most. Gives why the request is refused, if it is; then no part
-        is queued.
+        """Queues the first parts, at most `parallel` of them. Returns the rejection of the request if it is refused;
+        then no part is queued.
         """
         request = self._request
         first = self._next_part()
@@ -56,16 +58,16 @@ class RequestSplitter:
                 rejection.requests = [request]
             return rejected
         with self._lock:
-            if self._charged:  # nothing to give back before; nothing left when it is done by now
+            if self._charged:  # else the request has already ended
                 request.place = self
         for _ in range(parallel - 1):
             self._advance()
-        if request.finished:  # meanwhile: whoever did it may have looked for its place too early
+        if request.finished:  # a cancel may have run before `place` was set
             self.discard(request)
         return []
 
     def discard(self, request: InferenceRequest) -> None:
-        """Drops the parts of a cancelled request and gives its bytes back."""
+        """Cancels the parts of a cancelled request and takes its bytes off the queue's count."""
         self._end()
         request.forget_inputs()
 
@@ -88,7 +90,7 @@ class RequestSplitter:
                 deadline=whole.deadline,
                 priority=whole.priority,
             )
-            if index == 0:  # the others are served as soon as this one is: the queue timeout is over then
+            if index == 0:  # the queue timeout applies until the first part runs
                 part.queue_deadline = whole.queue_deadline
             self._under_way[index] = part
             return part
@@ -102,7 +104,7 @@ class RequestSplitter:
 
     def _done(self, index: int, part: InferenceRequest) -> None:
         if part.cancelled:
-            return  # by `_end`: the request has its outcome already, or is about to get it
+            return  # `_end` has cancelled it: the request has its outcome, or is about to get it
         if part.error is not None:
             self._fail(part.error)
             return

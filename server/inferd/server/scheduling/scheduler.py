@@ -1,4 +1,4 @@
-"""The scheduler of one servable: queues, batches and instances behind one small face."""
+"""The scheduler of one servable: the entry point to its queues, batches and instances."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ Take = Callable[[WorkerSlot], Batch | None]
 
 
 class Scheduler:
-    """Runs requests on a model. Made once per load: `start`, `warm_up`, `prove`, then `submit` from any thread, at
-    last `drain` and `close`. The first submit opens the queues; until `prove` has run, nothing but `batching.mode:
-    trusted` is batched.
+    """Runs requests on a model. Made once per load. The owner calls `start`, `warm_up`, `prove`, and at last `drain`
+    and `close`, in this order; `submit` is thread-safe. The first `submit` starts the workers. Without `prove` only
+    `batching.mode: trusted` is batched.
     """
 
     def __init__(
@@ -59,9 +59,13 @@ class Scheduler:
         on_loop: Literal["auto", "short", "never"] = "auto",
         who: Who | None = None,
     ) -> None:
-        """`samples` by signature and input; `loop`: the front end's, `on_loop`: what may run there; `who` tells the
-        callers of requests apart, None: nobody does. Takes the model over: `close` closes it. Raises LoadError for
-        settings that do not fit the model.
+        """
+        samples   declared inputs, by signature and input name
+        loop      the transport's loop; None: all batches run on workers
+        on_loop   which batches may run on the loop
+        who       returns the client of a call, for fair shares; None: first come, first served
+
+        The scheduler owns the model: `close` closes it. Raises LoadError for settings that do not fit the model.
         """
         self._name = name
         self._model = model
@@ -94,7 +98,7 @@ class Scheduler:
             deadline_admission=DeadlineAdmission() if queue.admission == "deadline" else None,
             cut=batching.size == "auto",
         )
-        # Two copies of a stateful model would answer from two different pasts.
+        # Two instances of a stateful model would have different states.
         self._group = InstanceGroup(name, model, tuple(placements)[:1] if self.stateful else placements)
         self._lock = threading.Lock()
         self._loop = loop
@@ -114,7 +118,7 @@ class Scheduler:
     # -- loading -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Makes the instances, each on its own thread. Raises LoadError, with everything closed."""
+        """Makes the instances, each on its own thread. Raises LoadError after closing everything."""
         try:
             self._group.start()
         except LoadError:
@@ -122,16 +126,16 @@ class Scheduler:
             raise
 
     def warm_up(self, runs: int = 1) -> None:
-        """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails; seeded
-        data may.
+        """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails, but not
+        for seeded data.
         """
         self._warmup.warm(self._group.workers, runs)
         if self.stateful:
             self._renew()
 
     def replay(self, requests: Iterable[tuple[str, str, Mapping[str, Array], int]]) -> None:
-        """Runs requests on every instance: what to call it, signature, inputs that fit it, how often. Raises LoadError
-        for the first that fails.
+        """Runs requests on every instance. Each is a tuple of a name for messages, the signature, its inputs and the
+        number of runs. Raises LoadError for the first that fails.
         """
         for name, signature, inputs, runs in requests:
             self._warmup.replay(self._group.workers, name, signature, inputs, runs)
@@ -139,8 +143,8 @@ class Scheduler:
             self._renew()
 
     def prove(self) -> None:
-        """Finds out what may be batched, on the first instance. Due before the first submit. Raises LoadError only
-        when an instance has to be made anew and cannot.
+        """Decides which signatures may be batched, with runs on the first instance. Must precede the first `submit`.
+        Raises LoadError only when an instance must be made anew and cannot be.
         """
         if self.stateful:
             return
@@ -182,11 +186,11 @@ class Scheduler:
     # -- serving -------------------------------------------------------------------------------------------------------
 
     def submit(self, requests: Sequence[InferenceRequest], *, alike: bool = False) -> list[Rejection]:
-        """Takes requests in, in this order, under one lock. Gives those that are refused, each with its reason; every
-        other request gets exactly one outcome, maybe before this returns. A cancel gives a request its outcome in any
-        case, whatever becomes of this call. Thread-safe, never blocks on the model.
+        """Admits requests in this order, under one lock. Returns the refused ones, each with its reason; every other
+        request gets exactly one outcome, possibly before this returns. A cancelled request has its outcome in any case.
+        Thread-safe; never blocks on the model.
 
-        `alike`: they differ in data and deadline only, and nobody cancels them before this returns.
+        `alike`: the requests differ in data and deadline only, and are not cancelled before this returns.
         """
         if not self._serving:
             try:
@@ -205,12 +209,12 @@ class Scheduler:
                 return self._submit_prepared(requests)
         rejected = self._batcher.submit(requests)
         for request in requests:
-            if request.cancelled:  # meanwhile: whoever did it may have looked for its place too early
+            if request.cancelled:  # the cancel may have run before the request was queued
                 _discard(request)
         return rejected
 
     def _submit_prepared(self, requests: Sequence[InferenceRequest]) -> list[Rejection]:
-        """The same for requests among which some have no Route yet, or more rows than a batch takes."""
+        """As `submit`, where some requests have no resolved Route, or more rows than a batch holds."""
         rejected: list[Rejection] = []
         plain: list[InferenceRequest] = []
         for request in requests:
@@ -242,8 +246,9 @@ class Scheduler:
         return rejected
 
     def route(self, signature: str, wanted: tuple[str, ...] | None, inputs: Mapping[str, Array]) -> Route | None:
-        """The Route of every request whose inputs have these names, types and shapes; None where their values decide.
-        Raises InvalidRequest for inputs that disagree on their rows, or an unknown signature."""
+        """The Route of every request whose inputs have these names, types and shapes; None where it depends on the
+        values of the inputs. Raises InvalidRequest for inputs with different numbers of rows, or an unknown
+        signature."""
         route = self._resolved(Route(signature, wanted), inputs)
         assert route.queue is not None
         by_shape = route.key is ALONE or route.queue.keys.by_shape(inputs)
@@ -319,20 +324,20 @@ class Scheduler:
         while True:
             try:
                 batch = take(slot)
-            except Exception:  # an observer's, most likely: the instance must live on
+            except Exception:  # most likely from an observer; the instance must go on
                 _log.exception("%s: the queue failed", self._name)
                 continue
             if batch is None:
                 return
             executor.run(batch)
-            del batch  # or an idle worker would keep the last requests' memory
+            del batch  # else an idle worker keeps the memory of its last requests
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
     @property
     def batching(self) -> str:
-        """How requests share batches, for people: "up to 32 rows", "unbatched: <why>"; by signature where they
-        differ.
+        """How requests share batches, as text for operators: "up to 32 rows", "unbatched: <reason>"; for each signature
+        where they differ.
         """
         texts = {name: queue.manner for name, queue in self._queues.items()}
         if len(set(texts.values())) == 1:
@@ -341,12 +346,12 @@ class Scheduler:
 
     @property
     def max_batch_size(self) -> int:
-        """Most rows in one batch of the signature that allows most; 0: unbatched."""
+        """The most rows of a batch, over all signatures; 0: unbatched."""
         return max((queue.limit for queue in self._queues.values()), default=0)
 
     @property
     def queue_depth(self) -> tuple[int, int]:
-        """Requests and bytes that wait, over all signatures."""
+        """Waiting requests and their bytes, over all signatures."""
         return self._batcher.depth
 
     @property
@@ -357,15 +362,15 @@ class Scheduler:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def drain(self, timeout: float | None) -> bool:
-        """Refuses new requests (Unavailable) and waits up to `timeout` seconds until all others are done. Whether
-        they are: False means that the model still works or hangs. May be called again.
+        """Refuses new requests with Unavailable and waits up to `timeout` seconds until all others have ended. Returns
+        whether they have; False: the model still computes, or hangs. May be called again.
         """
         return self._batcher.drain(f"{self._name} is being unloaded", timeout)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Fails what waits with Unavailable, lets running batches end, closes the instances on their threads and then
-        the model. Idempotent. After `timeout` seconds the requests of a model that hangs are failed, and its thread
-        is left behind: it closes instance and model when the framework lets go of it.
+        """Fails the waiting requests with Unavailable, waits for running batches, closes the instances on their
+        threads and then the model. Idempotent. After `timeout` seconds the requests of a model that hangs are failed;
+        its thread closes instance and model when the framework returns.
         """
         with self._lock:
             if self._closed:

@@ -1,4 +1,4 @@
-"""What the codecs of all protocols share: templates and forms are made once each."""
+"""The base of the codecs of all protocols, and the caches of templates and forms."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.scheduling.request import InferenceRequest
 from inferd.wire.message_forms import MessageForm, MessageLayout
 
-_KEPT: Final = 256  # templates, and forms
+_KEPT: Final = 256  # entries of each cache
 
 
 class Templates(dict[MessageForm[Any], RequestTemplate | None]):
-    """What messages of a form ask, found out once each with `find`; None: each must be decoded as a whole. Thread-safe:
-    two threads may each make one for the same form."""
+    """A cache of templates by message form, made by `find` on the first look-up. None: messages of this form need the
+    full decoder. Thread-safe: two threads may call `find` for the same form."""
 
     def __init__(self, find: Callable[[MessageForm[Any]], RequestTemplate | None]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Templates(dict[MessageForm[Any], RequestTemplate | None]):
 
 
 class RequestForms:
-    """Makes one object for equal forms of one method. Thread-safe."""
+    """A cache of the forms of one method: equal forms are one object. Thread-safe."""
 
     def __init__(self, method: str) -> None:
         self._method = method
@@ -48,7 +48,7 @@ class RequestForms:
         wanted: tuple[str, ...] | None = None,
         tensors: tuple[Any, ...] = (),
     ) -> RequestForm:
-        """The form of messages that say this."""
+        """The form with these fields; see RequestForm."""
         key = (model, version, label, signature, wanted, tensors)
         found = self._known.get(key)
         if found is None:
@@ -66,13 +66,13 @@ class RequestForms:
         wanted: tuple[str, ...] | None = None,
         options: Any = None,
     ) -> RequestForm:
-        """A form that is not used again. `options`: what the codec needs for the answer."""
+        """A new form that is not cached, for a single request. See RequestForm."""
         return RequestForm(self._method, model, version, label, signature, wanted, (), options)
 
 
 class WholeCodec:
-    """A Codec whose messages are all decoded as a whole, and whose failures have the native table. Others build on it.
-    Thread-safe."""
+    """The base of codecs: every message goes through the full decoder, and failures use the native table. Subclasses
+    implement `decode` and `encode`. Thread-safe."""
 
     protocol = ""
     named = False
@@ -81,7 +81,7 @@ class WholeCodec:
     priority_of: Callable[[Call], int] | None = None
 
     def __init__(self, method: str, check: Check) -> None:
-        """`check` words refusals as the protocol does."""
+        """`method`: full method path. `check` raises with the protocol's text."""
         self.forms = RequestForms(method)
         self.templates = Templates(self._template)
         self._check = check

@@ -1,4 +1,4 @@
-"""inferd.v1.PredictService: how Predict and PredictStream are read and written."""
+"""Codecs of inferd.v1.PredictService: Predict and PredictStream."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 
 
 class NativeCodec(WholeCodec):
-    """The messages of Predict. Thread-safe."""
+    """Reads and writes the messages of Predict. Thread-safe."""
 
     protocol = "grpc"
 
@@ -39,7 +39,7 @@ class NativeCodec(WholeCodec):
         super().__init__(method, check)
         self._request_id = ids.request_id
         self.new_id = ids.request_id
-        self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
+        self.match = LAYOUTS.match  # type: ignore[method-assign]  # saves a method call for every message
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate:
         name, version, label, signature, outputs, priority, timeout = form.facts
@@ -87,7 +87,7 @@ class NativeCodec(WholeCodec):
 
 
 class NativeStreamCodec(NativeCodec):
-    """The messages of PredictStream: failures are told in band. Thread-safe."""
+    """Reads and writes the messages of PredictStream. A failure is a message of the stream. Thread-safe."""
 
     bounded = True
 

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: how ModelInfer and ModelStreamInfer are read and written."""
+"""Codecs of inference.GRPCInferenceService: ModelInfer and ModelStreamInfer."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OipExtras:
-    """What the answer to one request needs beyond its outputs."""
+    """The parts of a request that its answer needs beyond the outputs."""
 
     request: OipRequest
     options: RequestOptions
 
 
 class OipCodec(WholeCodec):
-    """The messages of ModelInfer. Thread-safe."""
+    """Reads and writes the messages of ModelInfer. Thread-safe."""
 
     protocol = "oip"
     named = True
     final: bool | None = None
-    """The parameter triton_final_response of answers, None: they have none."""
+    """The parameter triton_final_response of the answers; None: they do not have it."""
 
     def __init__(
         self, check: Check, rules: AccessRules, manager: ManagerLike, regions: Regions, method: str = INFER
@@ -62,7 +62,7 @@ class OipCodec(WholeCodec):
         self._rules = rules
         self._manager = manager
         self._regions = regions
-        self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
+        self.match = LAYOUTS.match  # type: ignore[method-assign]  # saves a method call for every message
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate | None:
         name, number, parameters, outputs = form.facts
@@ -86,8 +86,8 @@ class OipCodec(WholeCodec):
             raise
 
     def prepared(self, call: Call, request: OipRequest, nbytes: int) -> DecodedCall:
-        """A request in no protocol's words; inputs in shared memory are read now. Raises InvalidRequest, Forbidden,
-        NotFound, Unsupported, WireError."""
+        """The decoded request, with its inputs in shared memory read. `nbytes`: size of the message. Raises
+        InvalidRequest, Forbidden, NotFound, Unsupported, WireError."""
         asked = request_options(request, self._regions)
         if asked.shared:
             self._rules.authorize_shared_memory(call)
@@ -143,7 +143,7 @@ class OipCodec(WholeCodec):
 
 
 class OipStreamCodec(OipCodec):
-    """The messages of ModelStreamInfer: failures are told in band. Thread-safe."""
+    """Reads and writes the messages of ModelStreamInfer. A failure is a message of the stream. Thread-safe."""
 
     bounded = True
     final = True
@@ -164,8 +164,8 @@ class OipStreamCodec(OipCodec):
         rows = group.route.rows
         answers: list[Any] = []
         for number, request in enumerate(requests):
-            own = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
-            answers += self.encode(group, own, (request,))
+            part = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
+            answers += self.encode(group, part, (request,))
         return answers
 
     def fail(self, call: Call, failure: Failure, request_id: str, form: RequestForm | None) -> None:

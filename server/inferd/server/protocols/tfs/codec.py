@@ -1,4 +1,4 @@
-"""tensorflow.serving.PredictionService: how Predict is read and written, and what its other methods share with it."""
+"""Codec of tensorflow.serving.PredictionService/Predict, and the base of the codecs of the service's other methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAXPRIORITY = 2**32 - 1
 
 
 class TfsMethodCodec(WholeCodec):
-    """What the codecs of TensorFlow Serving's methods share: the words of refusals. Thread-safe."""
+    """The base of the codecs of TensorFlow Serving's methods: refusals have TensorFlow Serving's texts. Thread-safe."""
 
     protocol = "tfs"
 
@@ -43,12 +43,12 @@ class TfsMethodCodec(WholeCodec):
 
 
 class TfsCodec(TfsMethodCodec):
-    """The messages of Predict. Thread-safe."""
+    """Reads and writes the messages of Predict. Thread-safe."""
 
     def __init__(self, check: Check, manager: ManagerLike) -> None:
         super().__init__(check, manager, PREDICT)
         self.priority_of = priority_of
-        self.match = LAYOUTS.match  # type: ignore[method-assign]  # nothing stands between the transport's turn and it
+        self.match = LAYOUTS.match  # type: ignore[method-assign]  # saves a method call for every message
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate | None:
         name, version, label, signature, outputs = form.facts
@@ -65,7 +65,7 @@ class TfsCodec(TfsMethodCodec):
         known: Any = request.form
         template = None if known is None else self.templates[known]
         if template is None:
-            # Maybe a last value that stands for many: what waits is what was made of it.
+            # TensorProto lets a last value stand for all that follow: the decoded arrays may exceed the message.
             nbytes = max(nbytes, sum(array.nbytes for array in request.inputs.values()))
             outputs = request.outputs or None
             form = self.forms.once(name, request.version, request.label, request.signature, outputs)
@@ -86,8 +86,8 @@ class TfsCodec(TfsMethodCodec):
 
 
 def priority_of(call: Call) -> int:
-    """The request's priority, which TensorFlow Serving's messages have no field for: metadata `inferd-priority`. Raises
-    InvalidRequest."""
+    """The request's priority from the metadata `inferd-priority`, because TensorFlow Serving's messages have no field
+    for it; 0 without it. Raises InvalidRequest."""
     text = call.metadata(PRIORITY)
     if text is None:
         return 0

@@ -1,4 +1,4 @@
-"""One request on its way through the steps of an ensemble."""
+"""The run of one request through the steps of an ensemble."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StepTarget(Protocol):
 
 
 class Held(Protocol):
-    """Keeps a target loaded until it is released, which may be done again."""
+    """A handle that keeps a step's model loaded until `release`. `release` is idempotent."""
 
     @property
     def servable(self) -> Any: ...
@@ -41,8 +41,11 @@ class Held(Protocol):
 
 
 class EnsembleRun:
-    """One request on its way through the steps. The lock guards the fields and is never held while anything else is
-    called."""
+    """The run of one request through the steps. Thread-safe: the lock guards the fields and is never held during calls
+    of other objects.
+
+    started   `start` has returned
+    """
 
     __slots__ = (
         "_handles", "_inner", "_left", "_lock", "_missing", "_needed", "_over", "_pipeline", "_ran", "_readers",
@@ -55,12 +58,12 @@ class EnsembleRun:
         self._pipeline = pipeline
         self._needed = needed
         self._lock = threading.Lock()
-        self.started = False  # all of `start` is done
+        self.started = False
         self._over = False
         self._ran = False
         self._left = len(needed)
         self._tensors: dict[str, Array] = dict(request.inputs)
-        # An optional input that did not come is waited for by nobody.
+        # Steps do not wait for an optional input that the request leaves out.
         absent = [name for name in wiring.inputs if name not in request.inputs]
         self._missing = list(wiring.needs)
         for name in (*request.inputs, *absent):
@@ -75,7 +78,8 @@ class EnsembleRun:
         self._inner: dict[int, InferenceRequest] = {}
 
     def start(self) -> None:
-        """Takes hold of every model and starts the first steps. Raises ServingError: then nothing has been started."""
+        """Acquires every needed model and starts the first steps. Raises ServingError: then no step has been
+        started."""
         pipeline = self._pipeline
         stages = pipeline.wiring.stages
         try:
@@ -83,7 +87,7 @@ class EnsembleRun:
                 try:
                     self._handles[index] = pipeline.acquire(stages[index].model, stages[index].version)
                 except ServingError as error:
-                    # The caller asked for the ensemble, which is there: what lacks is not of his making.
+                    # NotFound would blame the caller, who named the ensemble, and the ensemble exists.
                     kind = Unavailable if isinstance(error, NotFound) else type(error)
                     raise kind(f"in {pipeline.name}, {stages[index].subject}: {error.message}") from None
             self.request.place = self
@@ -98,16 +102,16 @@ class EnsembleRun:
             self.discard(self.request)
 
     def discard(self, request: InferenceRequest) -> None:
-        """The caller went away; see `QueuePlace`."""
+        """Ends the run of a cancelled request; see `QueuePlace`."""
         self._end()
 
     def fail(self, error: ServingError) -> None:
-        """Ends the request with an error, whatever its steps are doing."""
+        """Ends the run and fails its request. Steps that are running are cancelled."""
         if self._end():
             self.request.fail(error)
 
     def _end(self) -> bool:
-        """Lets go of everything; whether it was this call that did."""
+        """Ends the run: cancels its steps and releases the models. True for the first call only."""
         with self._lock:
             if self._over:
                 return False
@@ -148,8 +152,8 @@ class EnsembleRun:
             raise self._worded(stage, error) from None
 
     def _take(self, index: int, stage: GraphStep, signature: Signature) -> InferenceRequest | None:
-        """The request of a step, known to the run before any scheduler has it, so that a cancel reaches it. None: the
-        run is over."""
+        """Makes the request of a step and keeps it before it is submitted, so that a cancel reaches it. None: the run
+        has ended."""
         request = self.request
         with self._lock:
             if self._over:
@@ -158,7 +162,7 @@ class EnsembleRun:
             for tensor in {tensor for _, tensor in stage.inputs}:
                 self._readers[tensor] -= 1
                 if not self._readers[tensor]:
-                    self._tensors.pop(tensor, None)  # memory that the next steps may need
+                    self._tensors.pop(tensor, None)  # frees memory for the next steps
             inner = self._inner[index] = InferenceRequest(
                 Callback(lambda done: self._done(index, done)),
                 Route(signature.name, tuple(name for name, _ in stage.outputs)),
@@ -169,7 +173,7 @@ class EnsembleRun:
                 call=request.call,
             )
             if request.queue_deadline is not None:
-                # As in Triton, the time that a request may wait is that of each step's queue.
+                # As in Triton, the queue timeout of the request applies to each step's queue.
                 inner.queue_deadline = request.queue_deadline + monotonic() - request.enqueued_at
         return inner
 

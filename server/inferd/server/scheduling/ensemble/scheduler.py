@@ -1,8 +1,8 @@
-"""The scheduler of an ensemble: it has no model of its own and hands each step to the scheduler of that step's model.
+"""The scheduler of an ensemble: it has no model and submits each step to the scheduler of that step's model.
 
-A request holds on to every model that it needs from the moment it is taken in until it is answered: a swap or an unload
-of a step's model in between changes nothing for it. Steps run as soon as what they read is there, beside each other
-where they can, and batch with whatever else their models are asked.
+A request holds a handle on every model that it needs from admission to its answer, so that a swap or an unload of a
+step's model does not affect it. A step runs as soon as its inputs are ready, in parallel with other steps where
+possible, and shares batches with other requests to its model.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ from inferd.server.scheduling.policies.fair_share import FairShare, Who
 from inferd.server.scheduling.rejection import QueueFigures, Reason, Rejection, invalid
 from inferd.server.scheduling.request import InferenceRequest, Route
 
-_REMEMBERED = 64  # sets of wanted outputs whose stages are kept
-_RETRY = 0.05  # seconds: no queue tells how long the ensemble's requests will take
+_REMEMBERED = 64  # cached sets of wanted outputs
+_RETRY = 0.05  # seconds; an ensemble cannot estimate how long its requests will take
 
 
 Acquire = Callable[[str, int | None], Held]
-"""Model and version (None: the default one) → a handle. Raises ServingError."""
+"""Takes a model name and a version (None: the default one) and returns a handle. Raises ServingError."""
 
 Check = Callable[[Any, Signature, Mapping[str, Array], Sequence[str]], None]
-"""Whether inputs fit a signature. Raises InvalidRequest."""
+"""Checks the inputs and wanted outputs of a servable's signature. Raises InvalidRequest."""
 
 
 class EnsembleScheduler:
-    """Runs requests through the steps. Has the face of a Scheduler: `submit` from any thread, then `drain` and
-    `close`."""
+    """Runs requests through the steps of an ensemble. Has the interface of Scheduler. Thread-safe."""
 
     def __init__(
         self,
@@ -52,8 +51,13 @@ class EnsembleScheduler:
         observer: BatchObserver | None = None,
         who: Who | None = None,
     ) -> None:
-        """`max_batch_size`: most rows of a request, 0 for no limit and no batch axis. `queue.requests` bounds the
-        requests in flight here; the steps' own queues bound theirs. `who` tells callers apart."""
+        """
+        wiring           the ensemble's graph
+        acquire, check   see Acquire and Check
+        queue            bounds requests and bytes in flight in the ensemble; the queues of its steps have other bounds
+        max_batch_size   most rows of a request; 0: no limit and no batch axis
+        who              returns the client of a call, for fair shares; None: first come, first served
+        """
         self.name = name
         self.signature = signature
         self.wiring = wiring
@@ -76,9 +80,8 @@ class EnsembleScheduler:
     # -- serving -------------------------------------------------------------------------------------------------------
 
     def submit(self, requests: Sequence[InferenceRequest], *, alike: bool = False) -> list[Rejection]:
-        """Takes requests in, in this order. Gives those that are refused, each with its reason; every other request
-        gets exactly one outcome. A cancel gives a request its outcome in any case. Thread-safe, never blocks on a
-        model.
+        """Admits requests in this order. Returns the refused ones, each with its reason; every other request gets
+        exactly one outcome. Never blocks on a model. `alike`: not used, see Scheduler.
         """
         rejected = []
         for request in requests:
@@ -107,7 +110,7 @@ class EnsembleScheduler:
         except BaseException:
             self.leave(run)
             raise
-        run.started = True  # from now on it may have to give way
+        run.started = True  # from now on another client's request may evict it
         if self._shares is not None:
             with self._lock:
                 if self._shares is not None and request in self._runs:
@@ -120,8 +123,8 @@ class EnsembleScheduler:
             if name in inputs and inputs[name].ndim
         }
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{name!r} has {size}" for name, size in sizes.items())
-            raise InvalidRequest(f"{self.name}: expected as many rows in every input, got: {told}")
+            found = ", ".join(f"{name!r} has {size}" for name, size in sizes.items())
+            raise InvalidRequest(f"{self.name}: expected as many rows in every input, got: {found}")
         rows = next(iter(sizes.values()), 1)
         if rows > self.max_batch_size:
             raise InvalidRequest(
@@ -139,13 +142,13 @@ class EnsembleScheduler:
 
     def _enter(self, run: EnsembleRun) -> None:
         request = run.request
-        gone: list[EnsembleRun] = []
+        evicted: list[EnsembleRun] = []
         with self._lock:
             if self._refusal:
                 raise Unavailable(self._refusal)
             if len(self._runs) >= self._most or self._nbytes + request.nbytes > self._most_bytes:
-                gone = self._yielding(request)
-                if not gone:
+                evicted = self._evict(request)
+                if not evicted:
                     self.observer.dropped("full")
                     raise Overloaded(
                         f"{self.name} is full: {len(self._runs)} of {self._most} requests in flight (queue.requests), "
@@ -154,31 +157,32 @@ class EnsembleScheduler:
                     )
             self._runs[request] = run
             self._nbytes += request.nbytes
-        for other in gone:
+        for other in evicted:
             self.observer.dropped("full")
             figures = QueueFigures(0, self._most, 0, self._most_bytes, _RETRY)
-            gave_way = Rejection([other.request], Reason.GAVE_WAY, self.name, figures, accepted=True)
-            other.fail(gave_way.error())
+            eviction = Rejection([other.request], Reason.GAVE_WAY, self.name, figures, accepted=True)
+            other.fail(eviction.error())
 
-    def _yielding(self, request: InferenceRequest) -> list[EnsembleRun]:
-        """The runs that give way to a request, so that it fits; they are no longer counted."""
+    def _evict(self, request: InferenceRequest) -> list[EnsembleRun]:
+        """Takes the runs off the count that fair shares evict for a request, so that it fits. Empty: it may evict none.
+        The caller fails the runs, and holds the lock."""
         if self._who is None:
             return []
         if self._shares is None:
-            self._shares = FairShare(self._who, (one for one, run in self._runs.items() if run.started))
+            self._shares = FairShare(self._who, (running for running, run in self._runs.items() if run.started))
         places = len(self._runs) + 1 - self._most
-        gone = self._shares.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
-        return [self._left(other) for other in gone]
+        evicted = self._shares.give_way(request, places, self._nbytes + request.nbytes - self._most_bytes)
+        return [self._uncount(other) for other in evicted]
 
-    def _left(self, request: InferenceRequest) -> EnsembleRun:
+    def _uncount(self, request: InferenceRequest) -> EnsembleRun:
         self._nbytes -= request.nbytes
         return self._runs.pop(request)
 
     def leave(self, run: EnsembleRun) -> None:
-        """A run is over. Idempotent."""
+        """Takes a run that has ended off the count. Idempotent."""
         with self._lock:
             if run.request in self._runs:
-                self._left(run.request)
+                self._uncount(run.request)
                 if self._shares is not None:
                     self._shares.leave((run.request,))
                     if self._shares.dispersed:
@@ -190,27 +194,28 @@ class EnsembleScheduler:
 
     @property
     def batching(self) -> str:
-        """How requests share batches, for people."""
+        """How requests share batches, as text for operators."""
         return "each step batches in its own model"
 
     @property
     def queue_depth(self) -> tuple[int, int]:
-        """Requests in flight here and their bytes."""
+        """Requests in flight in the ensemble, and their bytes."""
         return len(self._runs), self._nbytes
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def drain(self, timeout: float | None) -> bool:
-        """Refuses new requests (Unavailable) and waits up to `timeout` seconds until all others are done. Whether they
-        are."""
+        """Refuses new requests with Unavailable and waits up to `timeout` seconds for the requests in flight (None:
+        without limit). Returns whether all have ended."""
         with self._lock:
             self._refusal = self._refusal or f"{self.name} is being unloaded"
             return self._lock.wait_for(lambda: not self._runs, timeout)
 
     def close(self, timeout: float = 10.0) -> None:
-        """Fails what is in flight with Unavailable. Idempotent; no model is closed, they are not this ensemble's."""
+        """Fails the requests in flight with Unavailable. Idempotent. Closes no model: the steps' models are loaded and
+        closed by themselves."""
         with self._lock:
             self._refusal = f"{self.name} is closed"
-            left = list(self._runs.values())
-        for run in left:
+            runs = list(self._runs.values())
+        for run in runs:
             run.fail(Unavailable(self._refusal, accepted=True))
