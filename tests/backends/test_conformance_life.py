@@ -24,7 +24,6 @@ from support.backends import (
     running,
     sample,
 )
-from support.scheduling import submit
 
 from inferd.backends.api import LoadError, Placement
 from inferd.wire.dtypes import DType
@@ -163,9 +162,9 @@ def test_concurrent_threads_get_their_own_rows(case: BackendCase, version: Path)
 def test_an_instance_runs_and_closes_on_another_thread(case: BackendCase, version: Path) -> None:
     with opened(case, "linear", version) as found, ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
         instance = one.submit(found.model.instance, Placement()).result(60)
-        got = submit(other, instance.run, name_of(found), {"x": ONE_ROW}).result(60)
+        got = other.submit(instance.run, name_of(found), {"x": ONE_ROW}).result(60)
         np.testing.assert_allclose(got["y"], expected_linear(ONE_ROW), rtol=1e-5)
-        submit(other, instance.close).result(60)
+        other.submit(instance.close).result(60)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
