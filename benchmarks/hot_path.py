@@ -112,7 +112,7 @@ def measure() -> Table:
                 per_request(lambda: [encode_response("tiny", 1, "s", y, "id") for _ in range(many)] and None, many),
             ]
         )
-        table.rows.append(["the whole journey, model included, together", whole])
+        table.rows.append(["the whole request path, model included, together", whole])
         table.rows.append(["the same, call by call", one_by_one])
         app.stop()
     return table
