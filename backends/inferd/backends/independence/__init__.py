@@ -4,6 +4,8 @@
     values.py     what is known about one tensor: constant, rows, row number, shape, mixed
     operators.py  what operators do to such values: element by element, reductions, products, windows
     layout.py     what operators do to the layout: reshape, transpose, broadcast, concatenate, gather
+    elements.py   arithmetic on the elements of shapes
+    table.py      the type of a table of operators
 
 The question: may requests share a batch along axis 0, so that no row's answer depends on the other rows or on their
 number? The analysis answers it for all numbers of rows N >= 1 and all contents at once. Each tensor of a model is

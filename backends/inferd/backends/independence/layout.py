@@ -7,7 +7,17 @@ from dataclasses import replace
 from functools import reduce
 
 from inferd.backends.independence.operators import broadcast
-from inferd.backends.independence.sizes import ONE, MixesRows, N, NotUnderstood, Size, computed, product
+from inferd.backends.independence.sizes import (
+    ONE,
+    MixesRows,
+    N,
+    NotUnderstood,
+    Size,
+    computed,
+    product,
+    size_of,
+    smaller,
+)
 from inferd.backends.independence.values import (
     CONST,
     INDEX,
@@ -22,6 +32,8 @@ from inferd.backends.independence.values import (
     rows,
     shaped,
 )
+
+TO_THE_END = 10**9  # a slice's end that means "all of it" (tf2onnx writes this number): no axis is that long
 
 
 def transposed(value: Value, order: Sequence[int]) -> Value:
@@ -192,3 +204,23 @@ def gathered_slices(value: Value, index: Value, batch: int) -> Value:
     if value.kind is ROWS and index.kind is CONST and value.axis >= batch + depth:
         return like(value, result, last + value.axis - batch - depth)
     raise MixesRows("picks elements across the batch axis")
+
+
+def slice_length(size: Size, start: Size, end: Size, step: Size) -> Size:
+    """The number of elements that a slice takes."""
+    numbers = size.number, start.number, end.number, step.number
+    if numbers[0] is not None and numbers[1] is not None and numbers[2] is not None and numbers[3] is not None:
+        if numbers[3] > 0:
+            return size_of(len(range(numbers[0])[slice(*numbers[1:])]))
+    elif step == 1:
+        first, last = start.number, end.number
+        found = None
+        if first is not None and first >= 0 and (end == size or (last is not None and last >= TO_THE_END)):
+            found = size - first
+        elif first == 0 and last is not None and last < 0:
+            found = size + last
+        elif first == 0 and (end.least or 0) >= 1:
+            found = smaller(size, end)
+        if found is not None and (found.least or 0) >= 1:
+            return found
+    return computed("slice", size, start, end, step, least=0)

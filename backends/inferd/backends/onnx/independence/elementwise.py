@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.sizes import MixesRows, NotUnderstood, size_of
+from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import CONST, INDEX, PICK, ROWS, Value, axis_of, data, fixed, shaped
-from inferd.backends.onnx.independence.node import Node, OperatorTable, microsoft
+from inferd.backends.onnx.independence.node import Node, Transfer, microsoft
 
-TABLE = OperatorTable()
+TABLE: OperatorTable[Transfer] = OperatorTable()
 
 _PLAIN = """
     Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Clip Cos

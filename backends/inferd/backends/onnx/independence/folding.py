@@ -1,23 +1,34 @@
-"""Elements of shapes that are known: operators on small tensors of whole numbers, whose elements may be Sizes.
+"""Operators on elements of shapes that are known.
 
-A function here gives exact elements or raises: then the node is treated like any other. Numbers wrap around in ONNX and
-do not here, so results beyond what any shape needs are refused. Floats are moved, never computed.
+A function here gives exact elements or raises: then the node is treated like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from inferd.backends.independence.sizes import NotUnderstood, Refusal, Size, at_most, computed, size_of, smaller
+from inferd.backends.independence.elements import (
+    SMALL,
+    arithmetic,
+    bounded,
+    compared,
+    divided,
+    each,
+    equal,
+    larger,
+    less,
+    objects,
+    remainder,
+    small_shape,
+    truth,
+    whole,
+)
+from inferd.backends.independence.sizes import NotUnderstood, Refusal, Size, size_of, smaller
 from inferd.backends.independence.values import Known
 from inferd.backends.onnx.independence.node import Node
-from inferd.backends.onnx.independence.reader import SMALL
 
-_MOST_NUMBER = 2**31  # whole numbers are at least 32 bits wide
-_MOST_FACTOR = 2**24  # of the number of rows and other unknown sizes: room for batches of up to 127 rows in 32 bits
 _INT32, _INT64, _BOOL = 6, 7, 9
 
 
@@ -39,109 +50,22 @@ def folded(node: Node) -> list[Known] | None:
     return results if all(array.size <= SMALL and array.ndim <= 8 for array in results) else None
 
 
-def _whole(element: Any) -> Size:
-    if isinstance(element, (Size, int)) and not isinstance(element, bool):
-        size = size_of(element)
-        if size.certain:
-            return size
-    raise NotUnderstood("computes with what is no whole number")
-
-
-def _truth(element: Any) -> bool:
-    if isinstance(element, (bool, np.bool_)):
-        return bool(element)
-    raise NotUnderstood("takes as condition what is none")
-
-
-def _bounded(size: Size) -> Size:
-    for factors, number in size.terms.items():
-        if abs(number) > (_MOST_FACTOR if factors else _MOST_NUMBER):
-            raise NotUnderstood("computes a number that is too large for a shape")
-    return size
-
-
-def _each(function: Callable[..., Any]) -> Callable[..., Known]:
-    """Element by element, with broadcasting."""
-
-    def apply(_node: Node, *arrays: Known) -> Known:
-        if np.broadcast(*arrays).size > SMALL or any(array.dtype.kind == "f" for array in arrays):
-            raise NotUnderstood("computes with floats, or with large tensors")
-        result = np.frompyfunc(function, len(arrays), 1)(
-            *[_objects(array.reshape(-1).tolist(), array.shape) for array in arrays]
-        )
-        return np.asarray(result, dtype=object)
-
-    return apply
-
-
-def _arithmetic(function: Callable[[Size, Size], Size]) -> Callable[..., Known]:
-    return _each(lambda a, b: _bounded(function(_whole(a), _whole(b))))
-
-
-def _divided(a: Size, b: Size) -> Size:
-    if a.number is not None and b.number is not None:
-        quotient = abs(a.number) // abs(b.number)  # towards zero, as in C
-        return size_of(quotient if (a.number >= 0) == (b.number >= 0) else -quotient)
-    exact = a.over(b)
-    return computed("divided", a, b, least=_floor(a, b)) if exact is None else exact
-
-
-def _floor(a: Size, b: Size) -> int | None:
-    """A lower bound of a quotient or remainder."""
-    return 0 if a.least is not None and a.least >= 0 and (b.least or 0) >= 1 else None
-
-
-def _remainder(a: Size, b: Size) -> Size:
-    if a.number is not None and b.number is not None and a.number >= 0 and b.number > 0:
-        return size_of(a.number % b.number)
-    return computed("remainder", a, b, least=_floor(a, b))
-
-
-def _less(a: Size, b: Size) -> bool:
-    if at_most(a + 1, b):
-        return True
-    if at_most(b, a):
-        return False
-    raise NotUnderstood("compares sizes that are not known")
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, (bool, np.bool_)) and isinstance(b, (bool, np.bool_)):
-        return bool(a) == bool(b)
-    x, y = _whole(a), _whole(b)
-    if x == y:
-        return True
-    if at_most(x + 1, y) or at_most(y + 1, x):
-        return False
-    raise NotUnderstood("compares sizes that are not known")
-
-
-def _larger(a: Size, b: Size) -> Size:
-    return b if _less(a, b) else a
-
-
-def _compared(function: Callable[[Size, Size], bool]) -> Callable[..., Known]:
-    return _each(lambda a, b: function(_whole(a), _whole(b)))
+def _plain(function: Callable[..., Known]) -> Callable[..., Known]:
+    """A function of elements alone."""
+    return lambda _node, *arrays: function(*arrays)
 
 
 def _cast(node: Node, array: Known) -> Known:
     to = node.integer("to", 0)
     if to in (_INT32, _INT64) and array.dtype.kind != "f":
         result = [
-            size_of(int(e)) if isinstance(e, (bool, np.bool_)) else _bounded(_whole(e))
+            size_of(int(e)) if isinstance(e, (bool, np.bool_)) else bounded(whole(e))
             for e in array.reshape(-1).tolist()
         ]
-        return _objects(result, array.shape)
+        return objects(result, array.shape)
     if to == _BOOL and array.dtype == bool:
         return array
     raise NotUnderstood("casts to a type that shapes do not have")
-
-
-def _objects(elements: Sequence[Any], shape: tuple[int, ...]) -> Known:
-    array = np.empty(len(elements), dtype=object)
-    for i, element in enumerate(elements):
-        array[i] = element
-    return array.reshape(shape)
 
 
 def _required(numbers: list[int] | None) -> list[int]:
@@ -168,21 +92,9 @@ def _gather(node: Node, array: Known, index: Known) -> Known:
 
 
 def _expand(node: Node, array: Known, _shape: Known) -> Known:
-    shape = np.broadcast_shapes(array.shape, tuple(_small(_required(node.numbers(1)))))
-    _small(shape)
+    shape = np.broadcast_shapes(array.shape, tuple(small_shape(_required(node.numbers(1)))))
+    small_shape(shape)
     return np.broadcast_to(array, shape)
-
-
-def _small(shape: Sequence[int]) -> Sequence[int]:
-    """The shape. Raises NotUnderstood if a tensor of this shape is not small."""
-    count = 1
-    for size in shape:
-        if not 0 <= size <= SMALL:
-            raise NotUnderstood("makes a large tensor")
-        count *= size
-    if count > SMALL or len(shape) > 8:
-        raise NotUnderstood("makes a large tensor")
-    return shape
 
 
 def _reshape(node: Node, array: Known, *_: Known) -> Known:
@@ -232,16 +144,16 @@ def _reduce(function: Callable[[Size, Size], Size]) -> Callable[..., Known]:
         if axes is None and node.integer("noop_with_empty_axes", 0):
             return array
         first, *others = array.tolist()
-        total = _whole(first)
+        total = whole(first)
         for element in others:
-            total = _bounded(function(total, _whole(element)))
-        return _objects([total], (1,) if node.integer("keepdims", 1) else ())
+            total = bounded(function(total, whole(element)))
+        return objects([total], (1,) if node.integer("keepdims", 1) else ())
 
     return apply
 
 
 def _filled(node: Node, _shape: Known) -> Known:
-    shape = tuple(_small(_required(node.numbers(0))))
+    shape = tuple(small_shape(_required(node.numbers(0))))
     value = node.attributes.get("value")
     elements = getattr(value, "elements", None)
     if value is None:
@@ -265,23 +177,23 @@ def _unchanged(_node: Node, array: Known) -> Known:
 _FOLDS: dict[str, Callable[..., Known | list[Known]]] = {
     "Identity": _unchanged,
     "Cast": _cast,
-    "Add": _arithmetic(Size.__add__),
-    "Sub": _arithmetic(Size.__sub__),
-    "Mul": _arithmetic(Size.__mul__),
-    "Div": _arithmetic(_divided),
-    "Mod": _arithmetic(_remainder),
-    "Min": _arithmetic(smaller),
-    "Max": _arithmetic(_larger),
-    "Neg": _each(lambda a: _bounded(-_whole(a))),
-    "Equal": _each(_equal),
-    "Less": _compared(_less),
-    "Greater": _compared(lambda a, b: _less(b, a)),
-    "GreaterOrEqual": _compared(lambda a, b: not _less(a, b)),
-    "LessOrEqual": _compared(lambda a, b: not _less(b, a)),
-    "Not": _each(lambda a: not _truth(a)),
-    "And": _each(lambda a, b: _truth(a) and _truth(b)),
-    "Or": _each(lambda a, b: _truth(a) or _truth(b)),
-    "Where": _each(lambda condition, a, b: a if _truth(condition) else b),
+    "Add": _plain(arithmetic(Size.__add__)),
+    "Sub": _plain(arithmetic(Size.__sub__)),
+    "Mul": _plain(arithmetic(Size.__mul__)),
+    "Div": _plain(arithmetic(divided)),
+    "Mod": _plain(arithmetic(remainder)),
+    "Min": _plain(arithmetic(smaller)),
+    "Max": _plain(arithmetic(larger)),
+    "Neg": _plain(each(lambda a: bounded(-whole(a)))),
+    "Equal": _plain(each(equal)),
+    "Less": _plain(compared(less)),
+    "Greater": _plain(compared(lambda a, b: less(b, a))),
+    "GreaterOrEqual": _plain(compared(lambda a, b: not less(a, b))),
+    "LessOrEqual": _plain(compared(lambda a, b: not less(b, a))),
+    "Not": _plain(each(lambda a: not truth(a))),
+    "And": _plain(each(lambda a, b: truth(a) and truth(b))),
+    "Or": _plain(each(lambda a, b: truth(a) or truth(b))),
+    "Where": _plain(each(lambda condition, a, b: a if truth(condition) else b)),
     "Concat": _concat,
     "Slice": _slice,
     "Gather": _gather,
@@ -293,7 +205,7 @@ _FOLDS: dict[str, Callable[..., Known | list[Known]]] = {
     "ReduceProd": _reduce(Size.__mul__),
     "ReduceSum": _reduce(Size.__add__),
     "ReduceMin": _reduce(smaller),
-    "ReduceMax": _reduce(_larger),
+    "ReduceMax": _reduce(larger),
     "Split": _split,
     "ConstantOfShape": _filled,
     "Range": _range,

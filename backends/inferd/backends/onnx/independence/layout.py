@@ -10,11 +10,10 @@ from inferd.backends.independence.sizes import (
     N,
     NotUnderstood,
     Size,
-    computed,
     product,
     size_of,
-    smaller,
 )
+from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import (
     CONST,
     INDEX,
@@ -31,10 +30,9 @@ from inferd.backends.independence.values import (
     rows,
     shaped,
 )
-from inferd.backends.onnx.independence.node import Node, OperatorTable
+from inferd.backends.onnx.independence.node import Node, Transfer
 
-TABLE = OperatorTable()
-TO_THE_END = 10**9  # a slice's end that means "all of it" (tf2onnx writes this number): no axis is that long
+TABLE: OperatorTable[Transfer] = OperatorTable()
 
 
 @TABLE.add("Transpose")
@@ -123,26 +121,6 @@ def split(node: Node) -> list[Value]:
     return [rules.resized(node.x, {axis: part}, "splits") for part in parts]
 
 
-def _taken(size: Size, start: Size, end: Size, step: Size) -> Size:
-    """The number of elements that a slice takes."""
-    numbers = size.number, start.number, end.number, step.number
-    if numbers[0] is not None and numbers[1] is not None and numbers[2] is not None and numbers[3] is not None:
-        if numbers[3] > 0:
-            return size_of(len(range(numbers[0])[slice(*numbers[1:])]))
-    elif step == 1:
-        first, last = start.number, end.number
-        found = None
-        if first is not None and first >= 0 and (end == size or (last is not None and last >= TO_THE_END)):
-            found = size - first
-        elif first == 0 and last is not None and last < 0:
-            found = size + last
-        elif first == 0 and (end.least or 0) >= 1:
-            found = smaller(size, end)
-        if found is not None and (found.least or 0) >= 1:
-            return found
-    return computed("slice", size, start, end, step, least=0)
-
-
 @TABLE.add("Slice")
 def slice_(node: Node) -> Value:
     data(node.x)
@@ -163,13 +141,13 @@ def slice_(node: Node) -> Value:
         axis = axis_of(node.x, index)
         size = shaped(node.x)[axis]
         last = end.number
-        if start == 0 and step == 1 and (end == size or (last is not None and last >= TO_THE_END)):
+        if start == 0 and step == 1 and (end == size or (last is not None and last >= layout.TO_THE_END)):
             continue  # all of it
         if node.x.kind is ROWS and axis == node.x.axis:
             raise MixesRows("takes some rows of the batch")
         if start.batched or end.batched or step.batched:
             raise MixesRows("takes as many elements as there are rows")
-        sizes[axis] = _taken(size, start, end, step)
+        sizes[axis] = layout.slice_length(size, start, end, step)
     return rules.resized(node.x, sizes, "takes a slice") if sizes else node.x
 
 

@@ -8,13 +8,13 @@ that is not in the table is not understood. Names of other domains than ONNX's o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Size, computed, size_of
-from inferd.backends.independence.values import CONST, SIZE, Value
+from inferd.backends.independence.values import CONST, Value
 from inferd.backends.onnx.independence.graph import GraphNode, GraphTensor, OnnxGraph
 
 Transfer = Callable[["Node"], "Value | list[Value]"]
@@ -138,48 +138,9 @@ def _number(size: Size) -> int:
     return size.number
 
 
-def known(elements: Any) -> Value:
-    """A value with known elements: whole numbers and Sizes, booleans, or floats."""
-    array = np.asarray(elements)
-    if array.dtype == object and all(not isinstance(item, Size) or item.number is not None for item in array.flat):
-        plain: list[Any] = [item.number if isinstance(item, Size) else item for item in array.flat]
-        boolean = bool(plain) and all(isinstance(item, (bool, np.bool_)) for item in plain)
-        if all(-(2**63) <= item < 2**63 for item in plain):
-            array = np.array(plain, np.bool_ if boolean else np.int64).reshape(array.shape)
-    batched = array.dtype == object and any(isinstance(item, Size) and item.batched for item in array.flat)
-    value = Value(CONST, tuple(size_of(size) for size in array.shape), known=array)
-    return replace(value, kind=SIZE) if batched else value
-
-
 def tensor_value(tensor: GraphTensor) -> Value:
     """The value of a constant."""
     return Value(CONST, tuple(size_of(size) for size in tensor.dims), known=tensor.elements)
-
-
-class OperatorTable:
-    """Functions by operator. Filled while the modules of the operators are imported, not changed afterwards."""
-
-    def __init__(self) -> None:
-        self._transfers: dict[str, Transfer] = {}
-
-    def add(self, *operators: str) -> Callable[[Transfer], Transfer]:
-        """A decorator: the function is that of these operators."""
-
-        def register(transfer: Transfer) -> Transfer:
-            for operator in operators:
-                if operator in self._transfers:
-                    raise ValueError(f"operator {operator} has two entries")
-                self._transfers[operator] = transfer
-            return transfer
-
-        return register
-
-    def get(self, operator: str) -> Transfer | None:
-        """The function of an operator, None if it is not understood."""
-        return self._transfers.get(operator)
-
-    def __iter__(self) -> Any:
-        return iter(sorted(self._transfers))
 
 
 def microsoft(names: str) -> list[str]:

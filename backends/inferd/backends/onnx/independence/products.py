@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from inferd.backends.independence import layout
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.sizes import ONE, NotUnderstood, Size, product, size_of
+from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import CONST, Cause, Value, by_row, data, fixed, like, mixed, shaped
-from inferd.backends.onnx.independence.node import Node, OperatorTable, microsoft
+from inferd.backends.onnx.independence.node import Node, Transfer, microsoft
 
-TABLE = OperatorTable()
+TABLE: OperatorTable[Transfer] = OperatorTable()
 
 
 @TABLE.add("MatMul")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from inferd.backends.independence.elements import SMALL
 from inferd.backends.onnx.independence.graph import (
     AttributeReference,
     GraphInput,
@@ -36,7 +37,6 @@ from inferd.backends.onnx.messages import (
     varint,
 )
 
-SMALL = 256  # elements: the elements of larger tensors are not read
 _MOST_NODES = 50_000
 _MOST_RANK = 32
 _MOST_DEPTH = 16

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.sizes import MixesRows, N, NotUnderstood, product, size_of
+from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import CONST, ROWS, Value, by_row, data, fixed, like, shaped
-from inferd.backends.onnx.independence.node import Node, OperatorTable, microsoft
+from inferd.backends.onnx.independence.node import Node, Transfer, microsoft
 
-TABLE = OperatorTable()
+TABLE: OperatorTable[Transfer] = OperatorTable()
 
 
 @TABLE.add("LSTM", "GRU", "RNN")

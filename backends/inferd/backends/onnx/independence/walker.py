@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from inferd.backends.api import Independence, Signature
+from inferd.backends.independence.elements import SMALL, known
 from inferd.backends.independence.operators import broadcast, merged
 from inferd.backends.independence.sizes import MixesRows, N, NotUnderstood, Refusal, Size, product, size_of, symbol
+from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import (
     CONST,
     MIXED,
@@ -37,10 +39,9 @@ from inferd.backends.onnx.independence.graph import (
     OnnxGraph,
     OnnxProgram,
 )
-from inferd.backends.onnx.independence.node import Node, OperatorTable, Transfer, known, tensor_value
-from inferd.backends.onnx.independence.reader import SMALL
+from inferd.backends.onnx.independence.node import Node, Transfer, tensor_value
 
-TABLES: tuple[OperatorTable, ...] = (elementwise.TABLE, products.TABLE, layout.TABLE, recurrent.TABLE)
+TABLES: tuple[OperatorTable[Transfer], ...] = (elementwise.TABLE, products.TABLE, layout.TABLE, recurrent.TABLE)
 # Versions of operator sets: before the first one broadcasting was different, after the last ones nobody has looked.
 _OLDEST, _NEWEST, _NEWEST_ML = 7, 26, 5
 _MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
