@@ -75,7 +75,7 @@ def test_a_missing_model_is_named_and_does_not_keep_the_server_from_being_ready(
     assert "step 1 (model 'nobody'): there is no such model in the repository" in str(refusal(stepped, "e"))
     assert isinstance(refusal(stepped, "e"), Conflict)
     assert stepped.manager.ready()
-    assert stepped.version(1, "e").state is State.START
+    assert stepped.version(1, "e").state is State.FAILED
 
 
 def test_the_reason_names_the_model_that_failed(stepped: SteppedManager) -> None:
@@ -108,7 +108,7 @@ def test_an_ensemble_is_unloaded_and_loaded_with_its_model(stepped: SteppedManag
     stepped.settle()
     stepped.do(stepped.manager.unload("m", by="test"))
     assert "is not available" in str(refusal(stepped, "e"))
-    assert stepped.version(1, "e").state is State.START
+    assert stepped.version(1, "e").state is State.FAILED
     stepped.do(stepped.manager.load("m", by="test"))
     assert stepped.default("e") == 1
     assert State.UNLOADING in [state for _, state in stepped.story("e")]

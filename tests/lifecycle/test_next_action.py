@@ -72,7 +72,7 @@ def unknown(version: VersionState) -> None:
             True,
             [CancelLoad(1, "the server is shutting down"), Announce(1, State.END)],
         ),
-        (waiting, WANTED, MISSING, False, [Announce(1, State.START, MISSING.reason)]),
+        (waiting, WANTED, MISSING, False, [Announce(1, State.FAILED, MISSING.reason)]),
         (waiting, WANTED, LATE, False, [ShowWaiting(1, LATE.reason), Announce(1, State.START)]),
     ],
 )

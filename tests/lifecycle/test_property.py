@@ -27,12 +27,13 @@ from inferd.server.repository.disk import Listing
 
 MODELS = ("a", "b")
 LEGAL = {
-    None: {State.START},
-    State.START: {State.START, State.LOADING, State.END},
-    State.LOADING: {State.AVAILABLE, State.START, State.END},
+    None: {State.START, State.FAILED},
+    State.START: {State.START, State.LOADING, State.FAILED, State.END},
+    State.LOADING: {State.AVAILABLE, State.START, State.FAILED, State.END},
+    State.FAILED: {State.FAILED, State.START, State.LOADING, State.END},
     State.AVAILABLE: {State.AVAILABLE, State.UNLOADING},
     State.UNLOADING: {State.END, State.START},
-    State.END: {State.START},
+    State.END: {State.START, State.FAILED},
 }
 
 
@@ -257,7 +258,7 @@ class Life(RuleBasedStateMachine):
 
     def rested(self) -> bool:
         return not (self.pool.urgent or self.pool.later or self.spawned) and all(
-            version.state in (State.AVAILABLE, State.START, State.END)
+            version.state in (State.AVAILABLE, State.START, State.FAILED, State.END)
             for model in self.manager.models()
             for version in model.versions
         )

@@ -100,7 +100,7 @@ def test_a_broken_version_takes_no_traffic_and_is_retried_without_end(stepped: S
     stepped.settle()
     assert stepped.serves() == {1: "one"}
     status = stepped.version(2)
-    assert (status.state, status.error) == (S, "bad: no magic number")
+    assert (status.state, status.error) == (State.FAILED, "bad: no magic number")
     assert "next try at" in " ".join(status.notes)
     with pytest.raises(Conflict, match="version 2 of model 'm' failed to load: bad: no magic number"):
         stepped.manager.acquire("m", 2)
@@ -117,6 +117,40 @@ def test_a_broken_version_takes_no_traffic_and_is_retried_without_end(stepped: S
         tries += 1
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert stepped.serves() == {1: "one"}
+
+
+def test_after_an_unload_no_next_try_is_promised(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model", "bad file")
+    stepped.see()
+    assert "next try at" in str(stepped.version(1).notes)
+    stepped.do(stepped.manager.unload("m", by="me"))
+    status = stepped.version(1)
+    assert (status.state, status.error) == (E, "bad file")
+    assert "next try" not in str(status.notes)
+    loads = len(stepped.loader.loads)
+    stepped.later(100)
+    assert len(stepped.loader.loads) == loads
+
+
+def test_a_version_that_cannot_be_read_has_failed_until_it_is_mended(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model")
+    stepped.write("m/01/model")
+    stepped.see()
+    failed = stepped.version(1)
+    assert failed.state is State.FAILED
+    assert failed.error.startswith("version 1 has 2 directories: 01, 1")
+    assert stepped.story() == [(1, State.FAILED)]
+    shutil.rmtree(stepped.root / "m/01")
+    stepped.settle()
+    assert stepped.story() == [(1, State.FAILED), (1, L), (1, A)]
+
+
+def test_an_older_version_that_cannot_be_read_and_is_not_wanted_has_not_failed(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model")
+    stepped.write("m/01/model")
+    stepped.write("m/2/model")
+    stepped.see()
+    assert stepped.story() == [(2, S), (2, L), (2, A)]
 
 
 def test_a_repaired_version_is_tried_at_once(stepped: SteppedManager) -> None:

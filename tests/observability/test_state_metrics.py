@@ -38,7 +38,7 @@ def server():
 
 def test_the_state_follows_a_version_through_its_life(server):
     seen = []
-    for state in State:
+    for state in (State.START, State.LOADING, State.AVAILABLE, State.UNLOADING, State.END):
         server.tell(state, load_seconds=1.5)
         seen.append(server.states().get("m:1"))
         if state is State.AVAILABLE:
@@ -52,19 +52,19 @@ def test_each_failed_try_is_counted_once(server):
     for generation in (1, 2):
         server.tell(State.START, generation=generation)
         server.tell(State.LOADING, generation=generation, error="bad file" if generation > 1 else "")
-        server.tell(State.START, generation=generation, error="bad file")
+        server.tell(State.FAILED, generation=generation, error="bad file")
         assert server.states() == {"m:1": "failed"}
-        server.tell(State.START, generation=generation, error="bad file; next try in 2 s")
+        server.tell(State.FAILED, generation=generation, error="bad file; next try in 2 s")
     assert server.loads() == {"failed": 2}
 
 
 def test_a_version_is_shown_as_failed_until_a_load_succeeds(server):
     server.tell(State.LOADING)
-    server.tell(State.START, error="bad file")
+    server.tell(State.FAILED, error="bad file")
     assert server.states() == {"m:1": "failed"}
     server.tell(State.LOADING, generation=2)
     assert server.states() == {"m:1": "loading"}
-    server.tell(State.START, generation=2, error="bad file")
+    server.tell(State.FAILED, generation=2, error="bad file")
     server.tell(State.LOADING, generation=3)
     server.tell(State.AVAILABLE, generation=3)
     assert server.states() == {"m:1": "available"}
@@ -75,7 +75,7 @@ def test_a_failed_version_that_is_no_longer_wanted_is_dropped(server):
     """The version is gone from disk or was replaced, so there is no failure left to alert on."""
     server.tell(State.AVAILABLE, 1)
     server.tell(State.LOADING, 2, generation=2)
-    for state in (State.START, State.END):
+    for state in (State.FAILED, State.END):
         server.tell(state, 2, generation=0, error="bad file")
     assert server.states() == {"m:1": "available"}
     assert server.loads() == {"ok": 1, "failed": 1}
@@ -119,6 +119,6 @@ def test_a_failed_reload_keeps_the_state_available(server):
 
 def test_the_number_of_failed_versions_is_bounded(server):
     for version in range(600):
-        server.tell(State.START, version, error="bad")
+        server.tell(State.FAILED, version, error="bad")
     assert 0 < len(server.states()) <= 256
     assert "m:599" in server.states()

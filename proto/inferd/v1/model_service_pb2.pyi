@@ -16,12 +16,14 @@ class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERSION_STATE_AVAILABLE: _ClassVar[VersionState]
     VERSION_STATE_UNLOADING: _ClassVar[VersionState]
     VERSION_STATE_END: _ClassVar[VersionState]
+    VERSION_STATE_FAILED: _ClassVar[VersionState]
 VERSION_STATE_UNSPECIFIED: VersionState
 VERSION_STATE_START: VersionState
 VERSION_STATE_LOADING: VersionState
 VERSION_STATE_AVAILABLE: VersionState
 VERSION_STATE_UNLOADING: VersionState
 VERSION_STATE_END: VersionState
+VERSION_STATE_FAILED: VersionState
 
 class VersionStatus(_message.Message):
     __slots__ = ("version", "state", "error", "generation", "backend", "devices", "batching", "load_seconds", "changed_unix_ms", "labels", "notes")

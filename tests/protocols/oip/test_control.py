@@ -140,7 +140,7 @@ def test_statistics_of_all_models_and_of_one_version(client: Client, server: Ser
 def test_the_index_has_states_and_reasons(client: Client, server: Served) -> None:
     manager = server.manager
     manager.change(VersionStatus(ServableId("digits", 2), State.LOADING))
-    manager.change(VersionStatus(ServableId("digits", 3), State.START, error="the graph is cut short"))
+    manager.change(VersionStatus(ServableId("digits", 3), State.FAILED, error="the graph is cut short"))
     manager.change(VersionStatus(ServableId("digits", 4), State.END))
     manager.change(VersionStatus(ServableId("digits", 5), State.UNLOADING))
     index = client.get_model_repository_index().models

@@ -97,7 +97,7 @@ def _status(channel: Any, name: str, version: int | None = None, label: str = ""
 def test_status_of_all_versions_and_of_one(channel: Any, server: Served) -> None:
     change = server.manager.change
     change(VersionStatus(ServableId("digits", 2), State.LOADING))
-    change(VersionStatus(ServableId("digits", 3), State.START, error="no graph"))
+    change(VersionStatus(ServableId("digits", 3), State.FAILED, error="no graph"))
     change(VersionStatus(ServableId("digits", 4), State.END))
     change(VersionStatus(ServableId("digits", 5), State.UNLOADING))
     change(VersionStatus(ServableId("digits", 6), State.END, notes=("on disk, not served: version policy latest(1)",)))

@@ -15,8 +15,8 @@ from inferd.wire.dtypes import DType
 class VersionState(enum.Enum):
     """The states of a version, in this order: START → LOADING → AVAILABLE → UNLOADING → END.
 
-    START is also the state between two attempts to load. END is also the state of a version that failed;
-    `VersionStatus.error` has the reason. UNKNOWN: the server reports a state that this client does not know.
+    FAILED: the version is wanted and cannot be served; `VersionStatus.error` has the reason, and `notes` say when the
+    server tries again. UNKNOWN: the server reports a state that this client does not know.
     """
 
     UNKNOWN = 0
@@ -25,6 +25,7 @@ class VersionState(enum.Enum):
     AVAILABLE = 3
     UNLOADING = 4
     END = 5
+    FAILED = 6
 
     @classmethod
     def _missing_(cls, value: object) -> VersionState:

@@ -69,8 +69,8 @@ def _model(model: ModelStatus) -> ServingError:
     if unloaded and not any(status.state in (State.LOADING, State.UNLOADING) for status in model.versions):
         return NotFound(f"{subject} {unloaded}")
     coming = [status for status in model.versions if status.state is State.LOADING]
-    waiting = [status for status in model.versions if status.state is State.START and not status.error]
-    failed = [status for status in model.versions if status.state is State.START and status.error]
+    waiting = [status for status in model.versions if status.state is State.START]
+    failed = [status for status in model.versions if status.state is State.FAILED]
     leaving = [status for status in model.versions if status.state is State.UNLOADING]
     for status in (*coming, *waiting, *failed, *leaving):
         error = _state(status, f"version {status.id.version} of {subject}")
@@ -89,9 +89,9 @@ def _state(status: VersionStatus, subject: str) -> ServingError | None:
         return Unavailable(f"{subject} is unloading")
     if status.state is State.AVAILABLE:
         return Unavailable(f"{subject} has just become available")
+    if status.state is State.FAILED:
+        return Conflict(f"{subject} failed to load: {status.error}")
     if status.state is State.START:
-        if status.error:
-            return Conflict(f"{subject} failed to load: {status.error}")
         waiting = next((note.removeprefix("waiting: ") for note in status.notes if note.startswith("waiting: ")), "")
         return Unavailable(f"{subject} is not loaded yet" + (f": {waiting}" if waiting else ""))
     return None

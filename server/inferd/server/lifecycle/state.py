@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 
 
 class State(enum.Enum):
-    """The life of one version. The values are TensorFlow Serving's numbers."""
+    """The life of one version. Each protocol translates it to its own enum.
 
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
+    START      wanted, and not tried yet: it waits for its files, for a free thread, or for another model
+    LOADING    being loaded
+    AVAILABLE  served
+    FAILED     wanted, and cannot be served: the status has the reason, and when it is tried again
+    UNLOADING  takes no new requests and finishes those in flight
+    END        not served, and not wanted
+    """
+
+    START = "start"
+    LOADING = "loading"
+    AVAILABLE = "available"
+    FAILED = "failed"
+    UNLOADING = "unloading"
+    END = "end"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -82,7 +82,7 @@ class StateMetrics:
                 self._counted.add(key)
                 self._metrics.loaded(*key, None)
             self._metrics.state(*key, "lost" if status.lost else "available")
-        elif state in ("START", "END") and status.error:  # between two tries, or no longer wanted
+        elif state in ("FAILED", "END") and status.error:  # between two tries, or no longer wanted
             if key not in self._counted:  # otherwise it is the same failure with another text or other notes
                 self._counted.add(key)
                 self._metrics.loaded(*key, None)

@@ -111,7 +111,7 @@ class OperationContext:
             raise Conflict(f"{subject} failed to load: {version.failure.reason}")
         if version.disk.error:
             raise Conflict(f"{subject}: {version.disk.error}")
-        if composing(model) and version.state is State.START and version.error:
+        if composing(model) and version.state is State.FAILED:
             raise Conflict(f"{subject} cannot be served: {version.error}")
         if version.disk.held and not version.disk.settling:
             raise Unavailable(f"{subject} is held back: {version.disk.held}")

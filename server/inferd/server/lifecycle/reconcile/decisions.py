@@ -41,6 +41,8 @@ class Decisions:
             model.failed,
             served_by_default=self.observed.served_by_default(model),
             settling=model.settling,
+            held=model.held,
+            faulty=model.faulty,
         )
 
     def obstacle(self, model: ModelState, servable: Servable | None) -> Obstacle | None:

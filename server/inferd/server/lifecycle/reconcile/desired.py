@@ -28,6 +28,7 @@ class Desired:
     forced      versions that an operator wants gone, even if nothing is left to serve
     labels      label to version
     asked       whether the model is to be served at all: in explicit mode only if named at start or by an operator
+    expected    further versions that would be wanted if their files could be loaded
     awaited     nothing is wanted now, but something will be once its files have settled
     """
 
@@ -36,6 +37,7 @@ class Desired:
     forced: frozenset[int] = frozenset()
     labels: dict[str, int] = field(default_factory=dict)
     asked: bool = True
+    expected: frozenset[int] = frozenset()
     awaited: bool = False
 
 
@@ -47,12 +49,15 @@ def desired(
     *,
     served_by_default: bool,
     settling: Collection[int] = (),
+    held: Collection[int] = (),
+    faulty: Collection[int] = (),
 ) -> Desired:
     """The desired state of one model.
 
     `candidates`: the versions on disk that may be loaded or are loaded; `failed`: those of them that could not be
     loaded. `served_by_default`: whether the model is served without an operator's request (watch mode, or named at
-    start). `settling`: versions that become candidates when their files have settled.
+    start). `settling`: versions that become candidates when their files have settled. `held`: versions whose files are
+    not complete, those that settle included. `faulty`: versions whose files can never be loaded as they are.
     """
     labels = effective_labels(config.labels, overrides)
     everything = frozenset(candidates)
@@ -68,10 +73,14 @@ def desired(
         wanted |= frozenset(labels.values())
     wanted = (wanted & everything) - gone
     forced = (everything - wanted) if overrides.get("unloaded") is not None else gone
+    expected: frozenset[int] = frozenset()
+    if held or faulty:
+        on_disk, hopeless = everything.union(held, faulty), {*failed, *faulty}
+        expected = desired(config, overrides, on_disk, hopeless, served_by_default=served_by_default).wanted - wanted
     awaited = False
     if settling and not wanted:
         awaited = bool(desired(config, overrides, settling, (), served_by_default=served_by_default).wanted)
-    return Desired(wanted, base & wanted, forced, labels, asked, awaited)
+    return Desired(wanted, base & wanted, forced, labels, asked, expected, awaited)
 
 
 def wanted_versions(policy: Policy, candidates: Collection[int], failed: Collection[int] = ()) -> frozenset[int]:

@@ -4,11 +4,15 @@ thread.
 Legal transitions of a version's state (`State`) and what each of them announces:
 
     (unknown) → START                    the version is wanted and will be loaded
+    (unknown) | END → FAILED             the version is wanted, and its files cannot be used: `error` says why
     START → LOADING                      the load pool has it
-    LOADING → AVAILABLE | START          loaded and in the serving map | failed: `error` says why, it is tried again
+    LOADING → AVAILABLE | FAILED         loaded and in the serving map | failed: `error` says why, it is tried again
+    LOADING → START                      the load was cut short
+    START → FAILED                       an ensemble that cannot be put together: `error` says why
+    FAILED → START | LOADING             the cause may have passed | it is tried again
     AVAILABLE → AVAILABLE                loaded again from other content (a higher generation), or `error` has changed
     AVAILABLE → UNLOADING → END          no longer served; END when its last request is answered and all is closed
-    START | LOADING → END                no longer wanted, never served
+    START | LOADING | FAILED → END       no longer wanted, never served
     END | UNLOADING → START              wanted again
 
 While a new generation is loaded beside the one that serves, nothing is announced: for everyone outside, the version
@@ -37,12 +41,13 @@ HISTORY = 16  # ended versions of a model whose last status is kept
 GONE = "removed from disk"
 UNREADABLE = "an error of the model itself"
 _LEGAL = {
-    None: {State.START},
-    State.START: {State.START, State.LOADING, State.END},
-    State.LOADING: {State.AVAILABLE, State.START, State.END},
+    None: {State.START, State.FAILED},
+    State.START: {State.START, State.LOADING, State.FAILED, State.END},
+    State.LOADING: {State.AVAILABLE, State.START, State.FAILED, State.END},
+    State.FAILED: {State.FAILED, State.START, State.LOADING, State.END},
     State.AVAILABLE: {State.AVAILABLE, State.UNLOADING},
     State.UNLOADING: {State.END, State.START},
-    State.END: {State.START},
+    State.END: {State.START, State.FAILED},
 }
 
 
@@ -219,6 +224,8 @@ class VersionState:
         disk = self.disk
         if state is None:
             state = State.START if disk is not None and not disk.ready else State.END
+            if disk is not None and disk.error:
+                state = State.FAILED
         if disk is not None and not wanted and self.ended and disk.ready:
             notes.append(f"on disk, not served: {why_not}")
         if disk is not None and disk.held:
@@ -227,7 +234,7 @@ class VersionState:
             notes.append(f"waiting: {self.waiting}")
         if disk is not None and disk.error:
             error = f"files on disk differ: {disk.error}" if self.servable is not None else disk.error
-        if self.failure is not None:
+        if self.failure is not None and (wanted or self.servable is not None):  # otherwise there is no next try
             at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
             often = "once" if self.failure.tries == 1 else f"{self.failure.tries} times"
             notes.append(f"failed {often}; next try at {at}, or when the files change")
@@ -296,6 +303,16 @@ class ModelState:
     def settling(self) -> list[int]:
         """The versions on disk that may be loaded as soon as their files have settled."""
         return [n for n, version in self.versions.items() if version.disk is not None and version.disk.settling]
+
+    @property
+    def held(self) -> list[int]:
+        """The versions on disk whose files are not complete or have not settled."""
+        return [n for n, version in self.versions.items() if version.disk is not None and version.disk.held]
+
+    @property
+    def faulty(self) -> list[int]:
+        """The versions on disk whose files cannot be loaded as they are."""
+        return [n for n, version in self.versions.items() if version.disk is not None and version.disk.error]
 
     @property
     def candidates(self) -> frozenset[int]:

@@ -106,7 +106,10 @@ def bookkeeping(
             actions.append(CancelLoad(number, why))
             if version.state is State.LOADING and stopping:
                 actions.append(Announce(number, State.END))
-        elif version.state is State.START and not (version.disk is not None and version.disk.held):
+        elif version.disk is not None and version.disk.error and number in want.expected:
+            if version.ended and (version.state, version.error) != (State.FAILED, version.disk.error):
+                actions.append(Announce(number, State.FAILED, version.disk.error))
+        elif version.state in (State.START, State.FAILED) and not (version.disk is not None and version.disk.held):
             actions.append(Announce(number, State.END, version.error))
     return actions
 
@@ -129,8 +132,9 @@ def _wanted(model: ModelState, version: VersionState, obstacle: Obstacle | None)
         actions.append(ShowWaiting(number, waiting))
     if obstacle is not None and loading is not None:
         actions.append(CancelLoad(number, obstacle.reason))
-    elif obstacle is not None and state is State.START:
-        actions.append(Announce(number, State.START, "" if obstacle.passing else obstacle.reason))
+    elif obstacle is not None and state in (State.START, State.FAILED):
+        stands = (State.START, "") if obstacle.passing else (State.FAILED, obstacle.reason)
+        actions.append(Announce(number, *stands))
     return actions
 
 

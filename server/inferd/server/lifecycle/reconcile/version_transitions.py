@@ -211,7 +211,8 @@ class VersionTransitions:
                 what = "files on disk differ" if version.lost is None else f"its worker process {version.lost.reason}"
                 self._note(model, version, f"{what}: {reason}")
         elif version.state is State.LOADING:
-            self._move(model, version, State.START, reason or version.error)
+            error = reason or version.error
+            self._move(model, version, State.FAILED if error else State.START, error)
         self._end_if_done(model, version)
 
     def _report_lost(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002

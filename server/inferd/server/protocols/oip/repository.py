@@ -27,6 +27,7 @@ _STATES = {
     State.START: "UNAVAILABLE",
     State.LOADING: "LOADING",
     State.AVAILABLE: "READY",
+    State.FAILED: "UNAVAILABLE",
     State.UNLOADING: "UNLOADING",
     State.END: "UNAVAILABLE",
 }

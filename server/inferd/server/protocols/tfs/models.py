@@ -12,6 +12,15 @@ from inferd.tfs.v1 import error_codes_pb2
 from inferd.tfs.v1 import model_service_pb2 as pb
 from inferd.wire.tfs.fallback import spec_of
 
+_States = pb.ModelVersionStatus.State
+_STATES = {
+    State.START: _States.START,
+    State.LOADING: _States.LOADING,
+    State.AVAILABLE: _States.AVAILABLE,
+    State.FAILED: _States.END,
+    State.UNLOADING: _States.UNLOADING,
+    State.END: _States.END,
+}
 _NOT_SERVED = "on disk, not served"
 
 
@@ -49,16 +58,14 @@ def _only_on_disk(status: VersionStatus) -> bool:
 def version_status(status: VersionStatus) -> pb.ModelVersionStatus:
     """The status of one version. A version that failed to load is END with its error, as in TensorFlow Serving, even
     though inferd tries it again."""
-    state, error = status.state, status.error
-    if state is State.START and error:
-        state = State.END
+    state, error = _STATES[status.state], status.error
     if status.lost:
-        state = State.LOADING  # the model's worker process has ended, and a new one is being started
-    elif state is State.AVAILABLE:
+        state = _States.LOADING  # the model's worker process has ended, and a new one is being started
+    elif status.state is State.AVAILABLE:
         error = ""  # the error is about newer files on disk, not about the version that serves
-    code = Code.FAILED_PRECONDITION.value if error and state is State.END else 0
+    code = Code.FAILED_PRECONDITION.value if error and state == _States.END else 0
     return pb.ModelVersionStatus(
         version=status.id.version,
-        state=pb.ModelVersionStatus.State.Name(state.value),
+        state=state,
         status=pb.StatusProto(error_code=error_codes_pb2.Code.Name(code), error_message=error if code else ""),
     )
