@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -38,7 +38,7 @@ from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.assemble import build_manager
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.readiness import unready
+from inferd.server.lifecycle.readiness import not_served
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.resources.memory import IdleCollector
 from inferd.server.lifecycle.state import ServableId, State, StateChange
@@ -63,6 +63,7 @@ _LAST_CALLS = 1.0  # seconds for the last calls on connections that have reached
 _CHECK_INTERVAL = 0.05  # seconds between two checks of a condition
 _IDLE_INTERVAL = 5.0  # seconds between two runs of the idle collector
 _MAX_NAMED = 5  # models named in the reason for not being ready
+_MAX_REASON = 120  # characters of a reason in the ready line
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +289,10 @@ class App:
         if self._stopping:
             return ReadinessLike(False, "the server is shutting down")
         if self._protocol_manager.ready():
-            return ReadinessLike(True)
+            return ReadinessLike(True, details=self._not_served())
         if self.manager.ready():
             return ReadinessLike(False, "waiting for the other workers")
-        waiting = unready(self._config.server.readiness, self.manager.models())
+        waiting = self.manager.waiting_for()
         if self._config.auth.enabled:  # no names: the caller may have no right to know of these models
             return ReadinessLike(
                 False, f"waiting for {len(waiting)} versions" if waiting else "the repository is being read"
@@ -300,15 +301,27 @@ class App:
             why = "; ".join(self.manager.repository_errors()) or "the repository is being scanned for the first time"
             return ReadinessLike(False, why)
         more = f" and {len(waiting) - _MAX_NAMED} more" if len(waiting) > _MAX_NAMED else ""
-        return ReadinessLike(False, f"waiting for {', '.join(waiting[:_MAX_NAMED])}{more}")
+        return ReadinessLike(False, f"waiting for {', '.join(waiting[:_MAX_NAMED])}{more}", self._not_served())
+
+    def _not_served(self) -> dict[str, Any]:
+        """What should be served and is not, for /readyz: the reasons by name, or only their number where the caller may
+        have no right to know of the models."""
+        missing = not_served(self.manager.models())
+        if not missing:
+            return {}
+        return {"not_served": len(missing) if self._config.auth.enabled else missing}
 
     def summary(self) -> str:
-        """The numbers of models, available versions and errors, as text."""
+        """The numbers of models and available versions, and what is not served and why, as one line of text."""
         models = self.manager.models()
         available = sum(version.serves for model in models for version in model.versions)
-        failed = sum(bool(model.error) or any(v.error for v in model.versions) for model in models)
         text = f"{len(models)} models, {available} versions available"
-        return f"{text}, {failed} with errors (inferd models)" if failed else text
+        missing = not_served(models)
+        if not missing:
+            return text
+        named = [f"{name} ({_short(why)})" for name, why in list(missing.items())[:_MAX_NAMED]]
+        more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+        return f"{text}, {len(missing)} with errors (inferd models): {', '.join(named)}{more}"
 
     def _warn_of_unknown_models(self) -> None:
         """Logs a warning for each setting of a model that does not exist. The model may come later, so this is no
@@ -346,3 +359,8 @@ class App:
 
     def _observer(self, servable: ServableId) -> BatchObserver:
         return self.metrics.model(servable.name, servable.version)
+
+
+def _short(reason: str) -> str:
+    text = " ".join(reason.split())
+    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"

@@ -113,9 +113,9 @@ class Server(Section):
     """Backends whose frameworks are imported at start, such as [tensorflow]. Without effect if `isolation` is process
     for all models."""
     # Not `Texts`, which would read a misspelt "strict" as a list of one model.
-    readiness: Literal["settled", "strict"] | tuple[Text, ...] = "settled"
-    """settled: ready when every version of the first scan is served or has failed once; strict: when all are served;
-    or a list of models that must be served."""
+    readiness: Literal["settled", "nonempty", "strict"] | tuple[Text, ...] = "settled"
+    """settled: ready when every version that was on disk at the first scan is served or has failed once; nonempty: the
+    same, and at least one version is served; strict: when all are served; or a list of models that must be served."""
     open: Literal["at_start", "when_ready"] = "at_start"
     """When the ports open. when_ready is for proxies that do not check health, such as nginx: until the server is
     ready, no port answers, not even /healthz, and a port that is taken is noticed only then. It has no effect with

@@ -26,7 +26,7 @@ from inferd.server.lifecycle.operations.rollback import RollbackOperation
 from inferd.server.lifecycle.operations.set_label import SetLabelOperation
 from inferd.server.lifecycle.operations.unload import UnloadOperation
 from inferd.server.lifecycle.published_state import PublishedState
-from inferd.server.lifecycle.readiness import Readiness, ReadyMoment
+from inferd.server.lifecycle.readiness import Readiness, ReadyMoment, not_served
 from inferd.server.lifecycle.reconcile.activation_barrier import ActivationBarrier
 from inferd.server.lifecycle.reconcile.backoff import Backoff
 from inferd.server.lifecycle.reconcile.events import (
@@ -209,6 +209,12 @@ class Manager:
         self._moment.wait(timeout)
         return self.ready()
 
+    def waiting_for(self) -> tuple[str, ...]:
+        """What keeps the server from being ready, in words. Empty before the repository has been listed once."""
+        if self._preloading:
+            return ("the frameworks of server.preload",)
+        return self._readiness.waiting
+
     def on_ready(self, listener: Callable[[], None]) -> None:
         """Calls `listener` once, when the server becomes ready: on the manager's thread, or at once if it is ready."""
         self._moment.then(listener)
@@ -321,9 +327,12 @@ class Manager:
         self._reconciler.reconcile()
         now = self._clock()
         if self._observed.listing is not None:
-            self._readiness.first_listing(self._observed.listing, self._reconciler.models, now)
+            self._readiness.first_listing(self._observed.listing, now)
         if not self._preloading and not self._stopping and self._readiness.check(self._reconciler.models, now):
-            event(log, logging.INFO, "ready", models=len(self._published.serving))
+            missing = not_served(self._published.statuses.values())
+            event(log, logging.INFO, "ready", models=len(self._published.serving), not_served=len(missing) or None)
+            for name, why in missing.items():
+                event(log, logging.WARNING, "not served", model=name, reason=why)
             self._moment.comes()
         self._operations.finish()
         self._remove_uploads()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
-from inferd.server.lifecycle.reconcile.model_state import ModelState
-from inferd.server.lifecycle.state import ModelStatus, ServableId, State
+from inferd.server.lifecycle.reconcile.model_state import ModelState, VersionState
+from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.observability.events import event, get
 from inferd.server.repository.disk import Listing
+from inferd.server.repository.tree import Tree
 
-Rule = Literal["settled", "strict"] | tuple[str, ...]
+Rule = Literal["settled", "nonempty", "strict"] | tuple[str, ...]
+
+_LONGEST_COPY = 300.0  # seconds for which files that do not stop changing are waited for
+_WAITING = "waiting: "
 
 
 class ReadyMoment:
@@ -59,88 +63,130 @@ class ReadyMoment:
 
 
 class Readiness:
-    """Waits for the versions that are wanted according to the first complete listing. The manager's thread only.
+    """Waits for what was in the repository when it was first listed completely. The manager's thread only, but for
+    reading `waiting`.
 
-    settled        each of them is available or has failed once (default)
-    strict         each of them is available
+    settled        every version that was there and is wanted is available, or has failed once (default)
+    nonempty       as settled, for the first listing in which there is a model; and a version is available
+    strict         every version that was there and is wanted is available
     a list         each model in the list has an available version
 
-    Versions that were still settling in the first listing count for `patience` seconds only: a directory whose files
-    never stop changing must not keep the server from being ready.
+    Versions that come later are not waited for, unless they take the place of those that were there. Files that are
+    still being written are waited for while they change. But files that change for ever, or a copy that was left
+    unfinished, must not keep the server from being ready: `settled` and `nonempty` give a version up when its files are
+    not complete and have not changed for `patience` seconds, and all such versions after `_LONGEST_COPY` seconds.
+
+    ready      the server has become ready
+    waiting    what is waited for, and why: replaced by `check`, never changed
     """
 
     def __init__(self, rule: Rule, patience: float) -> None:
         self._rule = rule
         self._patience = patience
-        self._awaited: set[ServableId] | None = None
-        self._settling: set[ServableId] = set()
-        self._faulty: set[str] = set()  # models with an error of their own, which only `strict` waits for
-        self._until = 0.0
+        self._there: dict[str, frozenset[int]] | None = None  # the versions of each model that are waited for
+        self._began = 0.0
+        self._changed: dict[tuple[str, int | None], tuple[Tree | str, float]] = {}  # last change of unfinished files
         self.ready = False
+        self.waiting: tuple[str, ...] = ()
 
-    def first_listing(self, listing: Listing, models: Mapping[str, ModelState], now: float) -> None:
-        """Notes which versions are wanted; only the first call with a complete listing counts."""
-        if self._awaited is not None or not listing.complete:
+    def first_listing(self, listing: Listing, now: float) -> None:
+        """Notes what is there. Only the first call with a complete listing counts; for `nonempty` the first in which
+        there is a model."""
+        if self._there is not None or not listing.complete or (self._rule == "nonempty" and not listing.models):
             return
-        wanted = {name: models[name].want.wanted if name in models else frozenset() for name in listing.models}
-        self._awaited = {ServableId(name, number) for name, numbers in wanted.items() for number in numbers}
-        for name, model in listing.models.items():
-            newest = model.versions[0] if model.versions else None
-            if newest is not None and newest.settling and not wanted[name]:
-                self._settling.add(ServableId(name, newest.number))
-            elif model.error:
-                self._faulty.add(name)
-        self._until = now + self._patience
+        self._there = {
+            name: frozenset(version.number for version in model.versions) for name, model in listing.models.items()
+        }
+        self._began = now
 
     def check(self, models: Mapping[str, ModelState], now: float) -> bool:
         """Whether the server has just become ready."""
-        if self.ready or self._awaited is None:
+        if self.ready or self._there is None:
             return False
-        if isinstance(self._rule, tuple):
-            self.ready = all(name in models and models[name].available() for name in self._rule)
-        else:
-            awaited = self._awaited | (self._settling if now < self._until or self._rule == "strict" else set())
-            self.ready = all(self._done(models, servable) for servable in awaited) and not (
-                self._rule == "strict" and any(name in models and not models[name].available() for name in self._faulty)
-            )
+        self.waiting = tuple(self._named(models) if isinstance(self._rule, tuple) else self._missing(models, now))
+        if not self.waiting and self._rule == "nonempty" and not any(model.available() for model in models.values()):
+            self.waiting = ("a version of any model",)
+        self.ready = not self.waiting
         return self.ready
 
     def due(self, now: float) -> float | None:
-        """Monotonic time after `now` from which settling versions do not count any more, None when nothing waits for
-        it."""
-        return self._until if self._settling and not self.ready and self._until > now else None
+        """Monotonic time after `now` at which something that is waited for may be given up, None for never."""
+        if self.ready or self._rule == "strict" or isinstance(self._rule, tuple) or not self._changed:
+            return None
+        times = (*(since + self._patience for _, since in self._changed.values()), self._last)
+        return min((time for time in times if time > now), default=None)
 
-    def _done(self, models: Mapping[str, ModelState], id: ServableId) -> bool:  # noqa: A002
-        model = models.get(id.name)
-        version = model.versions.get(id.version) if model is not None else None
-        if version is None:
-            return True  # it is gone from disk
-        if version.servable is not None:
-            return True
-        # An ensemble that cannot be put together has an error and no failure: nothing was tried.
-        return self._rule == "settled" and (version.failure is not None or bool(version.error))
+    @property
+    def _last(self) -> float:
+        return self._began + max(_LONGEST_COPY, self._patience)
+
+    def _named(self, models: Mapping[str, ModelState]) -> Iterator[str]:
+        for name in self._rule:
+            model = models.get(name)
+            if model is None:
+                yield f"{name}: not in the repository"
+            elif not model.available():
+                errors = (version.error for version in model.versions.values() if version.error)
+                why = model.disk.error or model.disk.held if model.disk is not None else ""
+                yield f"{name}: {why or next(errors, 'no version is available yet')}"
+
+    def _missing(self, models: Mapping[str, ModelState], now: float) -> Iterator[str]:
+        assert self._there is not None
+        for name, there in self._there.items():
+            model = models.get(name)
+            if model is None or model.disk is None:
+                continue  # it is gone
+            disk = model.disk
+            if disk.config is None and disk.held:
+                if self._worth_waiting((name, None), disk.held, now):
+                    yield f"{name} ({disk.held})"
+            elif disk.error and not model.available():
+                if self._rule == "strict":
+                    yield f"{name} ({disk.error})"
+            else:
+                awaited = model.want.wanted | model.want.expected
+                for number in sorted(awaited & there or model.want.wanted):
+                    version = model.versions.get(number)
+                    if version is not None:
+                        yield from self._of_version(version, now)
+
+    def _of_version(self, version: VersionState, now: float) -> Iterator[str]:
+        """Why the version is waited for, nothing if it is not."""
+        disk, strict = version.disk, self._rule == "strict"
+        if version.servable is not None or disk is None:
+            return
+        error = disk.error or (version.failure.reason if version.failure is not None else version.error)
+        if error:
+            # An ensemble that cannot be put together has an error and no failure: nothing was tried.
+            if strict:
+                yield f"{version.id} ({error})"
+        elif disk.held:
+            if self._worth_waiting((version.id.name, version.id.version), disk.tree, now):
+                yield f"{version.id} ({disk.held})"
+        elif version.state is State.LOADING:
+            yield f"{version.id} (loading)"
+        else:
+            yield f"{version.id} ({version.waiting})" if version.waiting else str(version.id)
+
+    def _worth_waiting(self, key: tuple[str, int | None], content: Tree | str, now: float) -> bool:
+        """Whether files that are not complete are waited for. `content` changes when they do."""
+        before = self._changed.get(key)
+        if before is None or before[0] != content:
+            before = self._changed[key] = content, now
+        return self._rule == "strict" or (now < before[1] + self._patience and now < self._last)
 
 
-def unready(rule: Rule, models: Iterable[ModelStatus]) -> list[str]:
-    """What keeps the server from being ready, in words. Made from the published statuses, on any thread."""
-    known = {model.name: model for model in models}
-    if isinstance(rule, tuple):
-        missing = [name for name in rule if name not in known or not _available(known[name])]
-        return [f"{name}: {_trouble(known.get(name))}" for name in missing]
-    versions = [version for model in known.values() for version in model.versions]
-    waiting = [v for v in versions if v.state in (State.START, State.LOADING) and (rule == "strict" or not v.error)]
-    words = [f"{version.id} ({version.error})" if version.error else str(version.id) for version in waiting]
-    if rule == "strict":
-        words += [f"{m.name} ({m.error})" for m in known.values() if m.error and not _available(m)]
-    return words
-
-
-def _available(model: ModelStatus) -> bool:
-    return any(version.serves for version in model.versions)
-
-
-def _trouble(model: ModelStatus | None) -> str:
-    if model is None:
-        return "not in the repository"
-    errors = (version.error for version in model.versions if version.error)
-    return model.error or next(errors, "no version is available yet")
+def not_served(models: Iterable[ModelStatus]) -> dict[str, str]:
+    """What should be served and is not: model or model:version → the reason, in words. Made from the published
+    statuses, on any thread."""
+    found: dict[str, str] = {}
+    for model in models:
+        if model.error:
+            found[model.name] = model.error
+        for version in model.versions:
+            waiting = next((note for note in version.notes if note.startswith(_WAITING)), "")
+            if version.state is State.FAILED or version.lost:
+                found[str(version.id)] = version.error
+            elif version.state is State.START and waiting:
+                found[str(version.id)] = waiting
+    return found
