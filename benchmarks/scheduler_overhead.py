@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from inferd.backends.api import Array, Placement, Signature, TensorSpec, Traits
+from inferd.backends.api import Array, Independence, Placement, Signature, TensorSpec, Traits
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.scheduling.request import InferenceRequest, callback_request
 from inferd.server.scheduling.scheduler import Scheduler
@@ -33,6 +33,9 @@ class NoOp:
         self.signatures = (
             Signature("f", (TensorSpec("x", DType.FP32, (-1, floats)),), (TensorSpec("y", DType.FP32, (-1, floats)),)),
         )
+
+    def independence(self, signature: Signature) -> Independence:
+        return Independence(True)
 
     def instance(self, placement: Placement) -> NoOp:
         return self

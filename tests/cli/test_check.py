@@ -77,7 +77,10 @@ def test_ignored_and_different_settings_of_a_triton_configuration_are_shown(cli,
         "parameters 'FORCE'",
     ):
         assert f"prepare ignored config.pbtxt: {field}" in shown, field
-    assert "prepare differs config.pbtxt: batching is trusted, not proven: max_batch_size is 8" in shown
+    assert (
+        "prepare differs config.pbtxt: dynamic_batching declares that rows are independent: batched without proof"
+        in shown
+    )
     assert any("timeout_action DELAY" in line and "ignored" in line for line in shown)
     assert "settings ignored" in shown[-1]
 

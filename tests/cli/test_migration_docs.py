@@ -17,7 +17,7 @@ max_batch_size: 8
 input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
 output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
 """
-ODD = "instance_group { rate_limiter { } count: 1 kind: KIND_CPU } response_cache { enable: true }"
+ODD = "dynamic_batching { } instance_group { rate_limiter { } count: 1 kind: KIND_CPU } response_cache { enable: true }"
 MODELS = 'model_config_list { config { name: "half_plus_two" base_path: "%s" model_platform: "tensorflow" } }'
 BATCHING = "max_batch_size { value: 16 } batch_timeout_micros { value: 1000 }"
 

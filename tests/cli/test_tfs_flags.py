@@ -58,9 +58,12 @@ def test_without_these_flags_the_defaults_hold() -> None:
         (["--num_load_threads=4"], "load.threads", 4),
         (["--tensorflow_session_parallelism=3"], "instances.threads", 3),
         (["--tensorflow_intra_op_parallelism=2"], "instances.threads", 2),
-        (["--enable_batching"], "batching.mode", "auto"),
-        (["--enable_batching=true"], "batching.mode", "auto"),
+        (["--enable_batching"], "batching.mode", "trusted"),
+        (["--enable_batching=true"], "batching.mode", "trusted"),
         (["--enable_batching=false"], "batching.mode", "off"),
+        ([], "batching.mode", "auto"),
+        (["--enable_batching"], "batching.max_batch_size", 1000),
+        (["--enable_batching", "--set=batching.max_batch_size=8"], "batching.max_batch_size", 8),
     ],
 )
 def test_each_flag_sets_its_setting(flags: list[str], key: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:

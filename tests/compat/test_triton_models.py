@@ -319,7 +319,8 @@ def test_the_default_timeout_of_the_queue_is_honoured(tmp_path: Path) -> None:
     pool(directory / "1", "n")
     config, notes = triton_settings(directory)
     assert (config.queue.timeout, config.queue.requests, config.default_priority) == (0.001, 2, 2)
-    assert not [note for note in notes if "dynamic_batching" in note]
+    declared = "dynamic_batching declares that rows are independent: batched without proof"
+    assert [note for note in notes if "dynamic_batching" in note] == [f"config.pbtxt: {declared}"]
     servable = load(directory / "1", config)
     stop = threading.Event()
     # The instance is busy, so the request has to wait in the queue.

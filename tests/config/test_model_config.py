@@ -15,7 +15,12 @@ def test_each_layer_overrides_the_one_below():
     server = load_config(
         None, {}, ["queue.requests=1", "queue.bytes=1KiB", "batching.max_queue_delay=1ms", "models.m.stateful=true"]
     )
-    pbtxt = {"max_batch_size": 2, "backend": "onnxruntime", "version_policy": {"latest": {"num_versions": 2}}}
+    pbtxt = {
+        "max_batch_size": 2,
+        "dynamic_batching": {},
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 2}},
+    }
     yaml = {"batching": {"max_batch_size": 3}, "queue": {"requests": 4}}
     config = config_of(server, "m", yaml, pbtxt)
     assert (config.queue.requests, config.queue.bytes) == (4, 1024)
@@ -78,8 +83,8 @@ def test_an_empty_section_of_model_yaml_changes_nothing():
 
 
 def test_notes_on_config_pbtxt_are_returned_with_the_settings():
-    _, notes = model_config(ServerConfig(), "m", None, {"max_batch_size": 4, "optimization": {"x": 1}})
+    _, notes = model_config(ServerConfig(), "m", None, {"dynamic_batching": {}, "optimization": {"x": 1}})
     assert notes == (
-        "config.pbtxt: batching is trusted, not proven: max_batch_size is 4",
+        "config.pbtxt: dynamic_batching declares that rows are independent: batched without proof",
         "config.pbtxt: optimization.x is not honoured",
     )

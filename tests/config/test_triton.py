@@ -54,7 +54,26 @@ def test_dims_leave_the_batch_axis_out_when_the_model_batches():
     batched = config(max_batch_size=8, input=[x()], output=[{"name": "y", "data_type": "TYPE_STRING", "dims": [1]}])
     assert batched.signatures[0].inputs[0].shape == (-1, 3, -1)
     assert (batched.signatures[0].outputs[0].shape, batched.signatures[0].outputs[0].dtype) == ((-1, 1), "STRING")
-    assert (batched.batching.mode, batched.batching.max_batch_size) == ("trusted", 8)
+    assert (batched.batching.mode, batched.batching.max_batch_size) == ("auto", 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "rows"),
+    [
+        ({"max_batch_size": 8}, "auto", 8),
+        ({"max_batch_size": 8, "dynamic_batching": {}}, "trusted", 8),
+        ({"dynamic_batching": {}}, "trusted", 32),
+        ({"max_batch_size": 0, "dynamic_batching": {}}, "off", 32),
+        ({}, "auto", 32),
+        ({"max_batch_size": 8, "platform": "ensemble"}, "trusted", 8),
+    ],
+    ids=str,
+)
+def test_only_dynamic_batching_declares_that_rows_are_independent(given, mode, rows):
+    step = {"model_name": "a", "input_map": {"x": "x"}, "output_map": {"y": "y"}}
+    steps = {"ensemble_scheduling": {"step": [step]}, "output": [x()]} if "platform" in given else {}
+    found = config(**given, **steps, input=[x()]).batching
+    assert (found.mode, found.max_batch_size) == (mode, rows)
 
 
 def test_max_batch_size_zero_turns_batching_off_and_without_it_the_default_holds():

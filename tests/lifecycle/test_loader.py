@@ -18,6 +18,7 @@ from inferd.backends.api import (
     Array,
     BackendError,
     IncompleteArtefact,
+    Independence,
     InvalidInput,
     LoadError,
     OpenRequest,
@@ -100,6 +101,9 @@ class TwiceModel:
         )
         if text == "no signature":
             self.signatures = ()
+
+    def independence(self, signature: Signature) -> Independence:
+        return Independence(True)
 
     def instance(self, placement: Placement) -> TwiceInstance:
         if self.text == "no instance":

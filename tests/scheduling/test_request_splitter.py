@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.scheduling import F32, PATIENCE, Call, FakeModel, hold, signature, submit, vector
 
-from inferd.backends.api import BackendError
+from inferd.backends.api import NOT_ANALYSED, BackendError
 from inferd.server.errors import Cancelled, DeadlineExceeded, ExecutionFailed, InvalidRequest, Overloaded, Unavailable
 
 
@@ -198,14 +198,23 @@ def test_draining_waits_for_all_parts(serve):
     assert big.result()["y"].shape == (8, 2)
 
 
-def test_batched_on_trust_is_refused_not_split(serve):
+def test_what_is_declared_and_not_proven_is_refused_not_split(serve):
     model = FakeModel()
+    model.finding = NOT_ANALYSED
     scheduler = serve(model, batching={"mode": "trusted", "max_batch_size": 4})
-    assert scheduler.batching == "up to 4 rows (trusted)"
+    assert scheduler.batching == "up to 4 rows (declared)"
     with pytest.raises(InvalidRequest, match=r"expected at most 4 rows \(batching.max_batch_size\), got 5"):
         submit(scheduler, vector(*range(5)))
     submit(scheduler, call := vector(*range(4)))
     assert call.result()["y"].shape == (4, 2)
+
+
+def test_what_is_declared_and_proven_is_split(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"mode": "trusted", "max_batch_size": 4})
+    submit(scheduler, call := vector(*range(5)))
+    assert call.result()["y"].shape == (5, 2)
+    assert model.batches == [4, 1]
 
 
 def test_unbatched_takes_any_number_of_rows_whole(serve):

@@ -25,6 +25,7 @@ from support.waiting import eventually
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
     BackendError,
+    Independence,
     LoadError,
     OpenRequest,
     Placement,
@@ -92,6 +93,9 @@ class FaultyModel:
         Signature(DEFAULT_SIGNATURE, (TensorSpec("x", DType.FP32, (-1, 4)),), (TensorSpec("y", DType.FP32, (-1, 4)),)),
     )
     traits = Traits(may_write_inputs=True, alignment=64, concurrent=True, bounded=True)
+
+    def independence(self, signature: Signature) -> Independence:
+        return Independence(True)
 
     def instance(self, placement: Placement) -> FaultyInstance:
         _pass("instance")

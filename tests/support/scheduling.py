@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.api import Array, LoadError, Placement, Signature, TensorSpec, Traits
+from inferd.backends.api import Array, Independence, LoadError, Placement, Signature, TensorSpec, Traits
 from inferd.server.config.schema import Batching, Queue
 from inferd.server.scheduling.policies.cost_model import CostCurve
 from inferd.server.scheduling.queue import Bucket
@@ -80,7 +80,10 @@ class Gate:
 
 
 class FakeModel:
-    """A model that computes with `function` and records its runs. All its instances share one gate."""
+    """A model that computes with `function` and records its runs. All its instances share one gate. It is proven to be
+    batchable, unless the test changes `finding`."""
+
+    finding: Independence | None = Independence(True)
 
     def __init__(
         self,
@@ -107,6 +110,9 @@ class FakeModel:
             self.instances += 1
         self.note("make")
         return FakeInstance(self)
+
+    def independence(self, _signature: Signature) -> Independence | None:
+        return self.finding
 
     def close(self) -> None:
         self.note("close model")

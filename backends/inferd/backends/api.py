@@ -206,6 +206,10 @@ class Independence:
         return f"{at}{manner}{_cut(self.operator, 60)} {reason}, at node {_cut(self.node, 60)!r}"
 
 
+NOT_ANALYSED = Independence(False, reason="its backend has no analysis of such models", understood=False)
+"""The finding for a model that is not Analysable."""
+
+
 def _cut(text: str, most: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
@@ -294,13 +298,14 @@ class Model(Protocol):
 class Analysable(Protocol):
     """An optional method of a Model: a static proof that the rows of a batch are independent.
 
-    A model without it is batched as the server's batching probe decides.
+    A model without it counts as not proven: it is batched only where its owner declares that its rows are independent.
     """
 
     def independence(self, signature: Signature) -> Independence | None:
-        """The result of the analysis for a signature of the model; None if the model cannot be analysed, and the probe
-        decides. The batched inputs are those whose first dimension is -1 in `signature`; all others are equal for all
-        rows of a batch. Takes milliseconds to seconds. Thread-safe; never raises for what the graph holds."""
+        """The result of the analysis for a signature of the model; None for a format whose analysis is still to come:
+        the server's probe decides. The batched inputs are those whose first dimension is -1 in `signature`; all others
+        are equal for all rows of a batch. Takes milliseconds to seconds. Thread-safe; never raises for what the graph
+        holds."""
         ...
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from inferd.backends.api import (
     BackendError,
+    Independence,
     InstanceLost,
     InvalidInput,
     LoadError,
@@ -83,6 +84,9 @@ class StepsModel:
         )
         traits = {"concurrent": True, "bounded": not document.get("gate"), **document.get("traits", {})}
         self.traits = Traits(stateful=bool(document.get("counts")), **traits)
+
+    def independence(self, signature: Signature) -> Independence:
+        return Independence(True)
 
     def instance(self, placement: Placement) -> StepsInstance:
         return StepsInstance(self._document, self._name, self._scale)

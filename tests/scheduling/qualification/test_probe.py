@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
-from support.scheduling import F32, Call, FakeModel, signature, submit, vector
+from support.scheduling import F32, Call, signature, submit, vector
+from support.scheduling import FakeModel as AnalysedModel
 
 from inferd.backends.api import InvalidInput, OpenRequest, Traits
 from inferd.backends.onnx.backend import OnnxBackend
@@ -29,6 +30,9 @@ class Probed:
     def __init__(self, model):
         self.signatures, self.traits = model.signatures, model.traits
         self.instance, self.close = model.instance, model.close
+
+    def independence(self, _signature):
+        return None
 
 
 @pytest.fixture
@@ -49,6 +53,12 @@ def onnx_model(tmp_path):
         return open_onnx(path)
 
     return build
+
+
+class FakeModel(AnalysedModel):
+    """As above, with a function of the test."""
+
+    finding = None
 
 
 def packaged(package, *parts):
@@ -274,11 +284,13 @@ class TestOddModels:
         scheduler = serve(FakeModel(lambda _, inputs: {"y": inputs["x"] * np.float32("nan")}))
         assert "NaN" in scheduler.batching
 
-    def test_modes_off_and_trusted_are_not_probed(self, serve, caplog):
+    def test_off_and_declared_are_not_decided_by_the_probe(self, serve, caplog):
         model = FakeModel(lambda _, inputs: {"y": inputs["x"] * len(inputs["x"])})
         assert serve(model, batching={"mode": "off"}).batching == "unbatched: batching.mode is off"
-        assert serve(model, batching={"mode": "trusted"}).batching == "up to 32 rows (trusted)"
-        assert "batched without proof" in caplog.text
+        declared = serve(model, batching={"mode": "trusted"}).batching
+        assert declared.startswith("up to 32 rows (declared, but the probe says: rows influence each other: in a batch")
+        assert caplog.text.count("is batched because that is declared, but the probe says: rows influence") == 1
+        assert serve(FakeModel(), batching={"mode": "trusted"}).batching == "up to 32 rows (declared)"
 
     def test_a_model_is_unbatched_until_it_is_probed(self, serve):
         scheduler = serve(FakeModel(), proven=False)

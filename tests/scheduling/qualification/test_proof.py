@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 from support.scheduling import F32, Call, FakeModel, hold, signature, submit, vector
@@ -94,10 +92,32 @@ def test_state_is_found_though_nothing_is_proven(serve):
     assert scheduler.stateful
 
 
-def test_a_declaration_is_not_vetoed_and_the_finding_is_logged(serve, caplog):
-    caplog.set_level(logging.INFO)
-    assert serve(AnalysedModel(MIXES, count_rows), batching={"mode": "trusted"}).batching == "up to 32 rows (trusted)"
-    assert "batched as declared; the analysis says: output 'y': ReduceMax reduces over the batch axis" in caplog.text
+def test_a_declaration_is_not_vetoed_and_the_findings_are_logged_and_shown(serve, caplog):
+    text = "declared, but the analysis of its graph says: output 'y': ReduceMax reduces over the batch axis"
+    declared = {"mode": "trusted"}
+    assert serve(AnalysedModel(MIXES), batching=declared).batching == f"up to 32 rows ({text}, at node 'largest')"
+    assert caplog.text.count("declared, but the analysis of its graph says: output 'y': ReduceMax reduces") == 1
+    both = serve(AnalysedModel(MIXES, count_rows), batching=declared).batching
+    assert both.startswith(f"up to 32 rows ({text}, at node 'largest'; the probe says: rows influence each other")
+
+
+def test_a_declaration_that_is_proven_needs_no_words(serve, caplog):
+    assert serve(AnalysedModel(PROVEN), batching={"mode": "trusted"}).batching == "up to 32 rows (declared)"
+    assert caplog.text == ""
+
+
+class PlugIn:
+    """A model of a backend that analyses nothing."""
+
+    def __init__(self, model):
+        self.signatures, self.traits = model.signatures, model.traits
+        self.instance, self.close = model.instance, model.close
+
+
+def test_a_model_without_an_analysis_is_batched_only_where_that_is_declared(serve):
+    unbatched = serve(PlugIn(FakeModel()))
+    assert unbatched.batching == f"unbatched: not proven: its backend has no analysis of such models{DECLARE}"
+    assert serve(PlugIn(FakeModel()), batching={"mode": "trusted"}).batching == "up to 32 rows (declared)"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from inferd.backends.api import (
     Array,
     BackendError,
     IncompleteArtefact,
+    Independence,
     LoadError,
     OpenRequest,
     Placement,
@@ -66,6 +67,10 @@ class SavedModel:
     @property
     def signatures(self) -> tuple[Signature, ...]:
         return self._signatures
+
+    def independence(self, signature: Signature) -> Independence | None:
+        """See Analysable: there is no analysis of this format yet."""
+        return None
 
     @property
     def traits(self) -> Traits:

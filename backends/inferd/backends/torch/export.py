@@ -9,6 +9,7 @@ from typing import Any
 
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
+    Independence,
     LoadError,
     OpenRequest,
     Placement,
@@ -79,6 +80,10 @@ class ExportedModel:
     @property
     def traits(self) -> Traits:
         return self._traits
+
+    def independence(self, signature: Signature) -> Independence | None:
+        """See Analysable: there is no analysis of this format yet."""
+        return None
 
     def instance(self, placement: Placement) -> TorchInstance:
         torch = self._torch

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from inferd.backends.api import DEFAULT_SIGNATURE, LoadError, OpenRequest, Placement, Signature, Traits
+from inferd.backends.api import DEFAULT_SIGNATURE, Independence, LoadError, OpenRequest, Placement, Signature, Traits
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch.archive import Archive
 from inferd.backends.torch.device import instance_type
@@ -78,6 +78,10 @@ class ScriptModel:
     @property
     def traits(self) -> Traits:
         return self._traits
+
+    def independence(self, signature: Signature) -> Independence | None:
+        """See Analysable: there is no analysis of this format yet."""
+        return None
 
     def instance(self, placement: Placement) -> TorchInstance:
         torch = self._torch

@@ -89,7 +89,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("tensorflow_intra_op_parallelism", "N", "CPU threads of a model", _whole_number)
     add("batching_parameters_file", "FILE", "settings of batches; needs --enable_batching")
     add("saved_model_tags", "TAGS", "tags of the graph to serve, with --model_base_path")
-    flag = "puts requests into batches; false: never"
+    flag = "declares that rows are independent, and puts requests into batches; false: never"
     group.add_argument("--enable_batching", nargs="?", const=True, type=_boolean, metavar="BOOL", help=flag)
     for name in (*_NOT_HONOURED, *_REFUSED, *_ALWAYS_ON):
         group.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
@@ -174,6 +174,10 @@ def _poll_and_threads(args: argparse.Namespace, found: TfsSettings) -> None:
 
 
 def _batching(args: argparse.Namespace, found: TfsSettings) -> None:
+    if args.enable_batching:
+        # TensorFlow Serving's flag says that rows are independent, and its batches hold 1,000 rows by default.
+        found.flags["batching.mode"] = "trusted"
+        found.defaults["batching.max_batch_size"] = 1000
     if args.batching_parameters_file:
         from inferd.server.compat.batching_parameters import read_batching_parameters
         from inferd.server.config.errors import ConfigError

@@ -128,10 +128,15 @@ class _Translator:
         """Translates the settings of batching. Returns whether the declared dims leave the batch axis out."""
         most = self._number(self._pbtxt, "max_batch_size", "max_batch_size")
         batching: dict[str, Any] = {}
+        # max_batch_size alone bounds a batch and says which axis is the batch; only dynamic_batching asks for batches.
+        declared = self._pbtxt.get("dynamic_batching") is not None and most != 0
+        if declared and not self._is_ensemble:
+            batching["mode"] = "trusted"
+            self._note("dynamic_batching declares that rows are independent: batched without proof")
         if most is not None and most > 0:
-            batching = {"mode": "trusted", "max_batch_size": most}
-            if not self._is_ensemble:
-                self._note(f"batching is trusted, not proven: max_batch_size is {most}")
+            batching["max_batch_size"] = most
+            if self._is_ensemble:
+                batching["mode"] = "trusted"  # it runs no batches itself: this is the bound of a request
         elif most is not None:
             batching = {"mode": "off"}
         dynamic = self._mapping("dynamic_batching")

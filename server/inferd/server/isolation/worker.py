@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from inferd.backends.api import Backend, Instance, Model
+from inferd.backends.api import NOT_ANALYSED, Backend, Instance, Model
 from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Garbled, Kind
 from inferd.server.isolation.description import (
@@ -196,7 +196,7 @@ class ModelWorker:
 
     def _independence(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
         analyse = getattr(self._model, "independence", None)
-        finding = None if analyse is None else analyse(signature_from_plain(order["signature"]))
+        finding = NOT_ANALYSED if analyse is None else analyse(signature_from_plain(order["signature"]))
         return {"finding": independence_to_plain(finding)}
 
     def _close(self, _order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:

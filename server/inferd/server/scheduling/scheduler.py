@@ -112,8 +112,6 @@ class Scheduler:
         self._slots: list[WorkerSlot] = []
         for signature in model.signatures:
             self._settle(signature, self._warmup.without_proof(signature) or Verdict(0, "not proven"))
-        if batching.mode == "trusted" and self.max_batch_size:
-            _log.warning("%s: batched without proof (batching.mode: trusted)", name)
 
     # -- loading -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +170,7 @@ class Scheduler:
             self._queues[signature.name],
             limit=limit,
             target=max(1, min(preferred, limit)),
-            splits=limit > 0 and self._batching.mode == "auto",
+            splits=verdict.splits,
             reason=verdict.reason,
         )
 
@@ -267,7 +265,7 @@ class Scheduler:
         assert route.queue is not None
         return InvalidRequest(
             f"{self._name}: expected at most {route.queue.limit} rows (batching.max_batch_size), got {route.rows}; "
-            f"larger requests are split only where batching is proven, not with batching.mode: trusted"
+            f"larger requests are split only where batching is proven, not where it is declared"
         )
 
     def _open(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from inferd.backends.api import (
+    NOT_ANALYSED,
     Array,
     BackendError,
     Independence,
@@ -114,7 +115,7 @@ class _ReshapedModel:
         """See Analysable. A reshape keeps the batch axis where both shapes have it first."""
         analyse = getattr(self._model, "independence", None)
         if analyse is None:
-            return None
+            return NOT_ANALYSED
         inner = next(own for own in self._model.signatures if own.name == signature.name)
         outer = {spec.name: spec.shape for spec in (*signature.inputs, *signature.outputs)}
         for spec in (*inner.inputs, *inner.outputs):

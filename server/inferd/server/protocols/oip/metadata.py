@@ -136,7 +136,9 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
                 output_map=step.outputs,
             )
         del config.instance_group[:]  # an ensemble has no instances
-    elif batched:
+    elif batched and servable.settings is not None and servable.settings.batching.mode == "trusted":
+        # In a config.pbtxt it declares that rows are independent. Who loads a model with this very configuration must
+        # not declare by that what the server has proven.
         config.dynamic_batching.SetInParent()
     return config
 

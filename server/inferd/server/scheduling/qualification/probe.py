@@ -37,6 +37,7 @@ class Verdict:
     reason     why the limit is lower than configured, or not probed; "" if the configured limit was confirmed
     stateful   answers depend on earlier calls
     silent     the probe shows nothing: the model refuses its data, or rows that get mixed up would not show
+    splits     a request with more rows may be run in parts: that rows are independent is shown, not only declared
     equal      groups of dimensions, as (input, axis), that the proof takes as equal
     """
 
@@ -44,6 +45,7 @@ class Verdict:
     reason: str = ""
     stateful: bool = False
     silent: bool = False
+    splits: bool = False
     equal: tuple[tuple[tuple[str, int], ...], ...] = ()
 
 
@@ -146,8 +148,8 @@ def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tole
             rows //= 2
             continue
         _check_rows(together, order, alone, tolerance)
-        return Verdict(rows, refusal)
-    return Verdict(min(limit, ROWS), refusal)
+        return Verdict(rows, refusal, splits=True)
+    return Verdict(min(limit, ROWS), refusal, splits=True)
 
 
 def _check_state(run: Run, case: Case, before: Outputs, tolerance: float) -> None:

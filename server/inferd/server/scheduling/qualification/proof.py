@@ -3,18 +3,18 @@
 The rule for each signature, in this order:
 
     off         batching.mode: off, a stateful model, at most one row: unbatched
-    declared    batching.mode: trusted: batched; what the proof finds is logged
+    declared    batching.mode: trusted: batched; what proof and probe find against it is logged and shown
     proven      the model's graph shows that rows are independent, and the probe finds no difference: batched
     otherwise   unbatched, with the operator that stands in the way
 
-A model that cannot be analysed (`Analysable`) is batched as the probe alone decides.
+A model that is not `Analysable` is not proven. Where its `independence` returns None, the probe alone decides.
 """
 
 from __future__ import annotations
 
 import logging
 
-from inferd.backends.api import BackendError, Independence, Model, Signature
+from inferd.backends.api import NOT_ANALYSED, BackendError, Independence, Model, Signature
 from inferd.server.config.schema import Batching
 from inferd.server.scheduling.bucket import batched_inputs
 
@@ -23,14 +23,14 @@ _log = logging.getLogger("inferd.scheduling")
 
 def analysed(model: Model, signature: Signature, batching: Batching, *, stateful: bool) -> Independence | None:
     """What the analysis of the model's graph says about the signature. None if it does not matter (batching is off), or
-    if the model cannot be analysed."""
+    if the probe alone decides."""
     analyse = getattr(model, "independence", None)
     most = model.traits.max_batch
     limit = batching.max_batch_size if most is None else min(batching.max_batch_size, most)
-    if analyse is None or stateful or model.traits.stateful or batching.mode == "off" or limit < 2:
+    if stateful or model.traits.stateful or batching.mode == "off" or limit < 2 or not batched_inputs(signature):
         return None
-    if not batched_inputs(signature):
-        return None
+    if analyse is None:
+        return NOT_ANALYSED
     try:
         finding: Independence | None = analyse(signature)
     except BackendError:
@@ -44,3 +44,14 @@ def analysed(model: Model, signature: Signature, batching: Batching, *, stateful
 def unproven(finding: Independence) -> str:
     """Why a signature that is not proven is unbatched, and what the owner can do."""
     return f"not proven: {finding}; declare batching.mode: trusted if rows are independent"
+
+
+def objections(finding: Independence | None, probed: str) -> str:
+    """What analysis and probe say against a declaration, for operators; "" if nothing. `probed`: the difference that
+    the probe has found, "" for none."""
+    said = []
+    if finding is not None and not finding.proven and finding != NOT_ANALYSED:
+        said.append(f"the analysis of its graph says: {finding}")
+    if probed:
+        said.append(f"the probe says: {probed}")
+    return "; ".join(said)

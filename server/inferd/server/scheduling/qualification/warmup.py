@@ -12,8 +12,8 @@ from inferd.server.config.schema import Batching
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.instances import InstanceWorker
-from inferd.server.scheduling.qualification.probe import Verdict, detect_state, probe_batching, try_runs
-from inferd.server.scheduling.qualification.proof import analysed, unproven
+from inferd.server.scheduling.qualification.probe import Run, Verdict, detect_state, probe_batching, try_runs
+from inferd.server.scheduling.qualification.proof import analysed, objections, unproven
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
@@ -66,7 +66,7 @@ class ModelWarmup:
         if self._limit < 2:
             of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
             return Verdict(0, f"{of} is {self._limit}")
-        return Verdict(self._limit, "trusted") if self._batching.mode == "trusted" else None
+        return Verdict(self._limit, "declared") if self._batching.mode == "trusted" else None
 
     def _warm(self, runs: int, instance: Instance) -> None:
         for name, samples in self._samples.items():
@@ -98,18 +98,27 @@ class ModelWarmup:
         if verdict is None and finding is not None:
             verdict = Verdict(0, unproven(finding))
         assert verdict is not None
-        if verdict.limit and finding is not None and not finding.proven:
-            _log.info(
-                "%s: signature %s is batched as declared; the analysis says: %s", self._name, signature.name, finding
-            )
-        if verdict.limit == 0 and detect_state(signature, run, samples):
+        if verdict.limit:
+            return self._declared(signature, verdict, finding, run)
+        if detect_state(signature, run, samples):
             return Verdict(0, "stateful: the same row gets a different output", stateful=True)
         return verdict
+
+    def _declared(self, signature: Signature, verdict: Verdict, finding: Independence | None, run: Run) -> Verdict:
+        """The verdict on a declared signature, with what analysis and probe find: they never overrule the owner."""
+        if finding is not None and finding.proven:
+            return replace(verdict, splits=True, equal=finding.equal)
+        probed = probe_batching(signature, run, self._samples[signature.name], self._limit)
+        said = objections(finding, "" if probed.limit or probed.silent else probed.reason)
+        if not said:
+            return verdict
+        _log.warning("%s: signature %s is batched because that is declared, but %s", self._name, signature.name, said)
+        return replace(verdict, reason=f"{verdict.reason}, but {said}")
 
     def _agreed(self, signature: Signature, finding: Independence, probed: Verdict) -> Verdict:
         """The verdict on a proven signature that was probed: the probe can only veto."""
         if probed.silent:
-            return Verdict(self._limit, equal=finding.equal)
+            return Verdict(self._limit, splits=True, equal=finding.equal)
         if probed.limit:
             return replace(probed, equal=finding.equal)
         _log.error(
