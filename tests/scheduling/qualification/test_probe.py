@@ -139,18 +139,24 @@ class TestSmallModels:
         )  # fmt: skip
         assert serve(model).batching == "up to 32 rows"
 
-    def test_half_precision_may_differ_more(self, serve):
-        def fuzzy(kind, error):
+    @pytest.mark.parametrize("kind", [DType.FP16, DType.FP32], ids=lambda d: d.name)
+    def test_rounding_that_quantisation_has_amplified_is_no_influence(self, serve, kind):
+        """Another kernel for another number of rows is allowed, whatever the other rows hold."""
+
+        def fuzzy(error):
             def run(_, inputs):
                 x = inputs["x"]
                 return {"y": (x * (1 + error * (len(x) > 1))).astype(x.dtype)}
 
             return FakeModel(run, [signature({"x": (kind, (-1, 4))}, {"y": (kind, (-1, 4))})])
 
-        assert serve(fuzzy(DType.FP16, 1e-2)).batching == "up to 32 rows"
-        assert serve(fuzzy(DType.FP16, 5e-2)).max_batch_size == 0
-        assert serve(fuzzy(DType.FP32, 1e-5)).batching == "up to 32 rows"
-        assert serve(fuzzy(DType.FP32, 1e-3)).max_batch_size == 0
+        assert serve(fuzzy(1e-2)).batching == "up to 32 rows"
+        assert serve(fuzzy(2e-1)).max_batch_size == 0
+
+    @pytest.mark.parametrize("error", [1e-2, 1e-3])
+    def test_a_small_influence_of_what_the_other_rows_hold_is_found(self, serve, error):
+        model = FakeModel(lambda _, inputs: {"y": inputs["x"] + np.float32(error) * inputs["x"].sum(0)})
+        assert serve(model).batching.startswith("unbatched: rows influence each other")
 
     @pytest.mark.parametrize("dtype", [d for d in DType if d is not DType.BOOL], ids=lambda d: d.name)
     def test_seeded_rows_of_every_type_are_distinct(self, serve, dtype):
@@ -304,6 +310,104 @@ class TestOddModels:
         scheduler = serve(model)
         assert scheduler.batching.startswith("f: up to 32 rows; g: unbatched: rows influence each other")
         assert scheduler.max_batch_size == 32
+
+
+def quantised(x):
+    """Dynamic quantisation: the scale is that of all rows."""
+    scale = max(np.abs(x).max(initial=0), 1e-6) / 127
+    return np.round(x / scale) * scale
+
+
+def split(texts):
+    return [text.decode().split() for text in texts]
+
+
+FLOATS = {
+    "divide by 255 if one is above 1": lambda x: x / 255 if x.max() > 1 else x,
+    "shift if one is negative": lambda x: x - x.min() if x.min() < 0 else x,
+    "zeros for all if one is NaN": lambda x: x if np.isfinite(x).all() else np.zeros_like(x),
+    "clip at the largest but one": lambda x: np.minimum(x, np.unique(x)[-2]) if np.unique(x).size < x.size - 3 else x,
+    "an error if one is infinite": lambda x: x + 0 * np.broadcast_to(np.isinf(x).any() and np.nan, x.shape),
+    "dynamic quantisation": quantised,
+    "boxes beside scores": lambda x: np.concatenate([x * 640, 1 / (1 + np.exp(-quantised(x)))], axis=1),
+    "a label": lambda x: quantised(x @ np.random.default_rng(0).normal(size=(8, 999))).argmax(1)[:, None],
+}
+TEXTS = {
+    "padding to the longest": lambda rows: [[len(row) / max(1, *map(len, rows))] for row in rows],
+    "the shape of the longest": lambda rows: [row + [""] * (max(map(len, rows)) - len(row)) for row in rows],
+    "a rest for all if one is empty": lambda rows: [[len(row), not all(rows)] for row in rows],
+    "a mark for all if one is foreign": lambda rows: [[any(not w.isascii() for r in rows for w in r)] for _ in rows],
+}
+
+
+class TestHostileRows:
+    @pytest.mark.parametrize("name", FLOATS)
+    def test_what_one_row_does_to_the_others_is_found(self, serve, name):
+        spec = signature({"x": (F32, (-1, 8))}, {"y": (F32, None)})
+        model = FakeModel(lambda _, inputs: {"y": FLOATS[name](inputs["x"])}, [spec])
+        found = serve(model).batching
+        assert found.startswith("unbatched: rows influence each other"), found
+
+    @pytest.mark.parametrize("name", TEXTS)
+    def test_what_one_text_does_to_the_others_is_found(self, serve, name):
+        spec = signature({"x": (DType.STRING, (-1,))}, {"y": (F32, None)})
+
+        def run(_, inputs):
+            return {"y": np.array(TEXTS[name](split(inputs["x"])))}
+
+        found = serve(FakeModel(run, [spec])).batching
+        assert found.startswith("unbatched: "), found
+        assert "rows" in found
+
+    def test_token_ids_stay_small_and_end_early(self, serve):
+        spec = signature({"ids": (DType.INT64, (-1, -1))}, {"y": (F32, (-1, 4))})
+        table = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+
+        def longest(_, inputs):
+            ids = inputs["ids"]  # an index that is too large raises
+            used = max((np.nonzero(row)[0].max(initial=-1) + 1 for row in ids), default=0)
+            return {"y": table[ids[:, : max(used, 1)]].mean(1)}
+
+        model = FakeModel(longest, [spec])
+        assert serve(model).batching.startswith("unbatched: rows influence each other")
+        assert serve(FakeModel(lambda _, i: {"y": table[i["ids"]].mean(1)}, [spec])).batching == "up to 32 rows"
+
+    def test_a_row_that_is_refused_alone_shows_nothing(self, serve):
+        def picky(_, inputs):
+            if not np.isfinite(inputs["x"]).all() or (inputs["x"] < 0).any():
+                raise InvalidInput("expected numbers of at least 0")
+            return {"y": inputs["x"]}
+
+        assert serve(FakeModel(picky)).batching == "up to 32 rows"
+
+    def test_a_row_that_is_refused_only_in_a_batch_is_an_influence(self, serve):
+        def picky(_, inputs):
+            if len(inputs["x"]) > 1 and not np.isfinite(inputs["x"]).all():
+                raise InvalidInput("no")
+            return {"y": inputs["x"]}
+
+        found = serve(FakeModel(picky)).batching
+        assert found == "unbatched: the model takes a row of NaN alone, and refuses it in a batch: no"
+
+    def test_a_declared_model_gets_no_nan(self, serve):
+        seen = []
+
+        def run(_, inputs):
+            seen.append(np.isfinite(inputs["x"]).all())
+            return {"y": inputs["x"]}
+
+        model = FakeModel(run)
+        assert serve(model, batching={"mode": "trusted"}).batching == "up to 32 rows (declared)"
+        assert seen
+        assert all(seen), "a loop that ends when a value has converged would never end"
+
+    def test_values_that_are_honest_to_every_row_are_batched(self, serve):
+        def run(_, inputs):
+            x = inputs["x"]
+            with np.errstate(all="ignore"):
+                return {"y": x / np.abs(x).max(1, keepdims=True)}
+
+        assert serve(FakeModel(run)).batching == "up to 32 rows"
 
 
 class TestRealModels:

@@ -1,11 +1,14 @@
-"""The batching probe: runs a model to find out whether a row gets the same output in a batch as alone.
+"""The batching probe: runs a model to find a row that gets another output in a batch than alone.
 
-Three distinct rows run alone, as pairs in both orders, as three, and in the largest batch.
+Three distinct rows run alone, as pairs in both orders, as three, and in the largest batch. Then the row in the middle
+is replaced by rows that a model may react to: empty and long texts, large and negative numbers, zeros, equal values,
+NaN and infinity (see `Case.hostile`).
 
     the same row gets another output the second time   stateful (or random): unbatched, one instance, one request at a
                                                        time
-    an output lacks the batch axis, or a row's output
-    in a batch differs from its output alone           unbatched
+    an output lacks the batch axis, a row's output in
+    a batch differs from its output alone, or changes
+    with the contents of another row                   unbatched
     all three rows get the same output                 inconclusive: unbatched, unless a declared sample gives different
                                                        outputs
     the model refuses a row alone                      inconclusive: unbatched
@@ -15,17 +18,24 @@ Three distinct rows run alone, as pairs in both orders, as three, and in the lar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from inferd.backends.api import Array, BackendError, Signature
+from inferd.server.scheduling.qualification.compare import (
+    Outputs,
+    amplified,
+    content_difference,
+    difference,
+    tolerance_of,
+)
 from inferd.server.scheduling.qualification.samples import ROWS, Case, NoSample, Samples
-from inferd.wire.dtypes import DType
 
 _log = logging.getLogger("inferd.scheduling")
-Outputs = Mapping[str, Array]
+_LONGEST = 10.0  # seconds after which no further hostile row is tried: a slow model must not wait for minutes
 Run = Callable[[dict[str, Array]], Outputs]
 
 
@@ -61,13 +71,14 @@ class _Inconclusive(Exception):
     """These rows show nothing; other rows may."""
 
 
-def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int) -> Verdict:
+def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int, *, non_finite: bool = True) -> Verdict:
     """Probes one signature on one instance. `run` executes the model; any exception from it means that the model
     refuses the data.
 
-    `limit` is the configured number of rows in the largest batch, at least 2.
+    `limit` is the configured number of rows in the largest batch, at least 2. `non_finite`: NaN and infinity are tried,
+    too, which may be too much for a model with a loop that ends when a value has converged.
     """
-    tolerance = _tolerance(signature)
+    tolerance = tolerance_of(signature)
     refusal = ""
     try:
         for group in samples.groups():
@@ -88,7 +99,9 @@ def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int)
                     raise
                 confirmed = case, alone
             if confirmed is not None:
-                return _largest(run, *confirmed, limit=limit, tolerance=tolerance)
+                verdict = _largest(run, *confirmed, limit=limit, tolerance=tolerance)
+                _provoke(run, confirmed[0], verdict.limit, tolerance, non_finite=non_finite)
+                return verdict
     except NoSample as missing:
         return Verdict(0, f"not proven: {missing}", silent=True)
     except _Refuted as refuted:
@@ -100,7 +113,7 @@ def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int)
 
 def detect_state(signature: Signature, run: Run, samples: Samples) -> bool:
     """Whether the same row gets different outputs in two runs. False if the model refuses all data."""
-    tolerance = _tolerance(signature)
+    tolerance = tolerance_of(signature)
     try:
         for group in samples.groups():
             for case in group:
@@ -108,7 +121,7 @@ def detect_state(signature: Signature, run: Run, samples: Samples) -> bool:
                     first, second = run(case.stack([0])), run(case.stack([0]))
                 except Exception:
                     break
-                return _difference(first, second, tolerance) is not None
+                return difference(first, second, tolerance) is not None
     except NoSample:
         pass
     return False
@@ -121,7 +134,7 @@ def _examine(run: Run, case: Case, alone: Sequence[Outputs], limit: int, toleran
     if any(array.dtype.kind in "fc" and not np.isfinite(array).all() for out in alone for array in out.values()):
         raise _Inconclusive("the model gives NaN or infinity")
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        if _difference(alone[i], alone[j], tolerance) is None:
+        if difference(alone[i], alone[j], tolerance) is None:
             raise _Inconclusive("the model answers different rows alike, so rows that get mixed up would not show")
     orders = ([0, 1], [1, 0]) if limit < ROWS else ([0, 1], [1, 0], [0, 1, 2])
     for order in orders:
@@ -131,7 +144,7 @@ def _examine(run: Run, case: Case, alone: Sequence[Outputs], limit: int, toleran
             raise _Refuted(
                 f"the model refuses {len(order)} rows: {_short(f'{type(error).__name__}: {error}')}"
             ) from error
-        _check_rows(together, order, alone, tolerance)
+        _check_rows(run, case, together, order, alone, tolerance)
     _check_state(run, case, alone[0], tolerance)
 
 
@@ -147,7 +160,7 @@ def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tole
             refusal = refusal or f"the model refuses {rows} rows: {_short(f'{type(error).__name__}: {error}')}"
             rows //= 2
             continue
-        _check_rows(together, order, alone, tolerance)
+        _check_rows(run, case, together, order, alone, tolerance)
         return Verdict(rows, refusal, splits=True)
     return Verdict(min(limit, ROWS), refusal, splits=True)
 
@@ -157,7 +170,7 @@ def _check_state(run: Run, case: Case, before: Outputs, tolerance: float) -> Non
         again = run(case.stack([0]))
     except Exception as error:
         raise _Refuted(f"the model refuses a row that it took before: {_short(str(error))}", stateful=True) from error
-    found = _difference(before, again, tolerance)
+    found = difference(before, again, tolerance)
     if found is not None:
         raise _Refuted(f"stateful: the same row gets a different output {found}", stateful=True)
 
@@ -168,43 +181,55 @@ def _check_axis(outputs: Outputs, rows: int) -> None:
             raise _Refuted(f"output {name!r} does not carry the batch axis: shape {list(array.shape)} for {rows} rows")
 
 
-def _check_rows(together: Outputs, order: Sequence[int], alone: Sequence[Outputs], tolerance: float) -> None:
+def _check_rows(
+    run: Run, case: Case, together: Outputs, order: Sequence[int], alone: Sequence[Outputs], tolerance: float
+) -> None:
     _check_axis(together, len(order))
     for at, row in enumerate(order):
-        share = {name: array[at : at + 1] for name, array in together.items()}
-        found = _difference(alone[row % ROWS], share, tolerance)
-        if found is not None:
-            raise _Refuted(
-                f"rows influence each other: in a batch of {len(order)} a row gets a different output {found}"
-            )
+        got = share(together, at)
+        found = difference(alone[row % ROWS], got, tolerance)
+        if found is None:
+            continue
+        if amplified(alone[row % ROWS], got, discrete=False):
+            company = run(case.stack([row] * len(order)))
+            _check_axis(company, len(order))
+            if content_difference(got, share(company, at), tolerance) is None:
+                continue  # it is the number of rows, and so rounding, and not what the other rows hold
+        raise _Refuted(f"rows influence each other: in a batch of {len(order)} a row gets a different output {found}")
 
 
-def _difference(a: Outputs, b: Outputs, tolerance: float) -> str | None:
-    """The first output in which `a` and `b` differ, with the size of the difference; None if they agree. `tolerance`
-    is relative to the largest finite value of an output."""
-    if a.keys() != b.keys():
-        return "set"
-    for name, left in a.items():
-        right = b[name]
-        if left.shape != right.shape:
-            return f"{name!r} (shape {list(right.shape)} instead of {list(left.shape)})"
-        if left.dtype.kind in "biuSUO":
-            if not np.array_equal(left, right):
-                return repr(name)
-        elif left.size:
-            x, y = left.astype(np.float64), right.astype(np.float64)
-            # Relative to the largest value, because an element near zero may be the difference of large values.
-            finite = np.abs(x[np.isfinite(x)])
-            scale = float(finite.max()) if finite.size else 0.0
-            if not np.allclose(x, y, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
-                with np.errstate(invalid="ignore"):
-                    return f"{name!r} (by up to {np.nanmax(np.abs(x - y)):.3g})"
-    return None
+def _provoke(run: Run, case: Case, limit: int, tolerance: float, *, non_finite: bool) -> None:
+    """Replaces one row of a batch by rows that a model may react to. The others must not notice."""
+    order = [0, 1, 2] if limit >= ROWS else [0, 1]
+    usual = run(case.stack(order))
+    end = time.monotonic() + _LONGEST
+    for kind, row in case.hostile(non_finite=non_finite):
+        if time.monotonic() > end:
+            return
+        inputs = case.stack(order)
+        for name, array in row.items():
+            inputs[name][1, ...] = array
+        try:
+            together = run(inputs)
+        except Exception as error:
+            try:
+                run(case.stack([0]) | {name: array[np.newaxis] for name, array in row.items()})
+            except Exception:
+                continue  # it refuses such a row alone, too
+            refused = f"the model takes a row of {kind} alone, and refuses it in a batch: {_short(str(error))}"
+            raise _Refuted(refused) from error
+        _check_axis(together, len(order))
+        for at in (0, 2)[: len(order) - 1]:
+            found = content_difference(share(usual, at), share(together, at), tolerance)
+            if found is not None:
+                raise _Refuted(
+                    f"rows influence each other: beside a row of {kind} a row gets a different output {found}"
+                )
 
 
-def _tolerance(signature: Signature) -> float:
-    half = {DType.FP16, DType.BF16}
-    return 2e-2 if any(spec.dtype in half for spec in (*signature.inputs, *signature.outputs)) else 1e-4
+def share(outputs: Outputs, at: int) -> Outputs:
+    """The outputs of one row of a batch."""
+    return {name: array[at : at + 1] for name, array in outputs.items()}
 
 
 def _short(text: str) -> str:

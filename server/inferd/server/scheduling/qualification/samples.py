@@ -2,15 +2,17 @@
 No input or output of its own.
 
 Seeded rows differ in content and in magnitude. Floats lie in [0, magnitude), integers are 0 or 1 (safe as token ids,
-masks and indices; 2 only if the rows could not differ otherwise), UINT8 is 0 to 255, strings are short words. Several
-sizes are tried for variable dimensions until the model accepts one. All variable dimensions get the same size, because
-those of related inputs must agree.
+masks and indices; 2 only if the rows could not differ otherwise), UINT8 is 0 to 255, strings are texts of one, two and
+three words; one word each, or digits, where a model refuses those. Several sizes are tried for variable dimensions
+until the model accepts one. All variable dimensions get the same size, because those of related inputs must agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from inferd.wire.dtypes import DType
 
 ROWS = 3
 _SIZES = (8, 64, 256, 1)
+_TEXTS = ((b"a", b"b c", b"c a b"), (b"a", b"b", b"c"), (b"1", b"2", b"3"))
+_MANY_WORDS = b" ".join([b"a b c d e f g h"] * 8)
+_UNICODE = "\u00e4\u00df \u4f60\u597d \U0001f600 e\u0301".encode()
 _MAGNITUDES = (1.0, 255.0)
 
 
@@ -44,6 +49,19 @@ class Case:
         """New input arrays with these rows. An index counts modulo the number of rows."""
         inputs = {name: np.ascontiguousarray(rows[[i % ROWS for i in indices]]) for name, rows in self.rows.items()}
         return inputs | {name: array.copy() for name, array in self.fixed.items()}
+
+    def hostile(self, *, non_finite: bool) -> Iterator[tuple[str, dict[str, Array]]]:
+        """Rows that a model may react to, made from the second row: what they hold, and the row of each input that has
+        such values. Whole numbers stay small, because a number that is no index ends a model on some devices."""
+        kinds = [*_HOSTILE, *(_NON_FINITE if non_finite else ())]
+        for kind, change in kinds:
+            row = {}
+            for name, rows in self.rows.items():
+                changed = change(rows[1, ...])
+                if changed is not None:
+                    row[name] = changed
+            if row:
+                yield kind, row
 
 
 class Samples:
@@ -75,18 +93,23 @@ class Samples:
                 raise NoSample(f"input {spec.name!r} has no declared shape and no sample")
         variable = any(-1 in self._inner(spec) for spec in missing)
         has_floats = any(_is_float(spec.dtype) for spec in missing)
+        texts = _TEXTS if any(spec.dtype is DType.STRING for spec in missing) else _TEXTS[:1]
         for size in _SIZES if variable else (1,):
-            yield (self._case(missing, size, magnitude) for magnitude in (_MAGNITUDES if has_floats else (1.0,)))
+            for words in texts:
+                magnitudes = _MAGNITUDES if has_floats else (1.0,)
+                yield (self._case(missing, size, magnitude, words) for magnitude in magnitudes)
 
-    def _case(self, missing: Sequence[TensorSpec], size: int, magnitude: float) -> Case:
+    def _case(self, missing: Sequence[TensorSpec], size: int, magnitude: float, words: Sequence[bytes]) -> Case:
         rows = {name: _three(value) for name, value in self._values.items() if name in self._batched}
         fixed = {name: value for name, value in self._values.items() if name not in self._batched}
         for number, spec in enumerate(missing):
             shape = tuple((self._padding.smallest(spec.name) or size) if n == -1 else n for n in self._inner(spec))
             if spec.name in self._batched:
-                rows[spec.name] = np.stack([_seeded(spec.dtype, shape, number, row, magnitude) for row in range(ROWS)])
+                rows[spec.name] = np.stack(
+                    [_seeded(spec.dtype, shape, number, row, magnitude, words) for row in range(ROWS)]
+                )
             else:
-                fixed[spec.name] = _seeded(spec.dtype, shape, number, 0, magnitude)
+                fixed[spec.name] = _seeded(spec.dtype, shape, number, 0, magnitude, words)
         if not _distinct(rows):
             for name, array in rows.items():
                 if array.dtype.kind in "iu":
@@ -121,13 +144,15 @@ def _is_float(dtype: DType) -> bool:
     return dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
 
 
-def _seeded(dtype: DType, shape: tuple[int, ...], number: int, row: int, magnitude: float) -> Array:
+def _seeded(
+    dtype: DType, shape: tuple[int, ...], number: int, row: int, magnitude: float, words: Sequence[bytes]
+) -> Array:
     """Row `row` of input `number`. The same in every process."""
     if _is_float(dtype):
         return np.asarray(seeded_floats(shape, number, row) * magnitude * (row + 1) / ROWS).astype(dtype.numpy)
     if dtype is DType.STRING:
         strings = np.empty(shape, object)
-        strings[...] = b"abc"[row : row + 1]
+        strings[...] = words[row]
         return strings
     if dtype is DType.UINT8:
         return seeded_integers(256, shape, number, row).astype(np.uint8)
@@ -169,3 +194,76 @@ def _distinct(rows: Mapping[str, Array]) -> bool:
 
     pairs: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2))
     return not any(equal(i, j) for i, j in pairs)
+
+
+def _is_floating(row: Array) -> bool:
+    return bool(row.dtype.kind == "f" or row.dtype.name == "bfloat16")
+
+
+def _large(row: Array) -> Array | None:
+    if not _is_floating(row):
+        return None
+    factor = 1000 if row.dtype.itemsize > 2 else 100  # FP16 ends at 65,504
+    return (row.astype(np.float64) * factor).astype(row.dtype)
+
+
+def _negative(row: Array) -> Array | None:
+    return (-row).astype(row.dtype) if _is_floating(row) else None
+
+
+def _zeros(row: Array) -> Array | None:
+    return None if row.dtype == object else np.zeros_like(row)
+
+
+def _ties(row: Array) -> Array | None:
+    return None if row.dtype == object or not row.size else np.full_like(row, row.reshape(-1)[-1])
+
+
+def _short(row: Array) -> Array | None:
+    """A row that ends early, as padded sequences do: only its first value is left."""
+    if row.dtype == object or row.size < 2:
+        return None
+    short = np.zeros_like(row)
+    short.reshape(-1)[0] = row.reshape(-1)[0] or 1
+    return short
+
+
+def _text(text: bytes) -> Callable[[Array], Array | None]:
+    def change(row: Array) -> Array | None:
+        if row.dtype != object:
+            return None
+        changed = np.empty_like(row)
+        changed[...] = text
+        return changed
+
+    return change
+
+
+def _number(value: float) -> Callable[[Array], Array | None]:
+    """One value of the row is this one, which is enough to spoil what is computed over all rows."""
+
+    def change(row: Array) -> Array | None:
+        if not _is_floating(row) or not row.size:
+            return None
+        changed = row.copy()
+        changed.reshape(-1)[0] = value
+        return changed
+
+    return change
+
+
+_HOSTILE: Final = (
+    ("large numbers", _large),
+    ("negative numbers", _negative),
+    ("zeros", _zeros),
+    ("equal numbers", _ties),
+    ("a short sequence", _short),
+    ("an empty text", _text(b"")),
+    ("many words", _text(_MANY_WORDS)),
+    ("letters of other alphabets", _text(_UNICODE)),
+)
+_NON_FINITE: Final = (
+    ("NaN", _number(math.nan)),
+    ("infinity", _number(math.inf)),
+    ("negative infinity", _number(-math.inf)),
+)

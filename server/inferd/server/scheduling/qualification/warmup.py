@@ -108,7 +108,7 @@ class ModelWarmup:
         """The verdict on a declared signature, with what analysis and probe find: they never overrule the owner."""
         if finding is not None and finding.proven:
             return replace(verdict, splits=True, equal=finding.equal)
-        probed = probe_batching(signature, run, self._samples[signature.name], self._limit)
+        probed = probe_batching(signature, run, self._samples[signature.name], self._limit, non_finite=False)
         said = objections(finding, "" if probed.limit or probed.silent else probed.reason)
         if not said:
             return verdict
