@@ -6,6 +6,7 @@
 #   make bench   measurements with ratios      make proto  regenerate the stubs with the pinned toolchain
 #   make chaos   real servers, broken on purpose under verified load, until ANSWERS are verified
 #   make soak    MINUTES of load and reloads, and whether the server grows
+#   make test-unpinned   the newest release of every dependency, in every order of the frameworks
 #   make differential BASE=COMMIT   the same traffic to that commit and to the code at hand: what can be told apart
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve test lint bench chaos soak differential fuzz isolation proto clean
+.PHONY: setup demo serve test test-unpinned lint bench chaos soak differential fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -44,6 +45,15 @@ serve: setup
 
 test: setup $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The newest release of everything that pyproject.toml allows, from the package index, without constraints: another answer
+# each time, so it is a job of its own. Downloads about 3 GB into var/unpinned, and needs 8 GB there.
+test-unpinned:
+	rm -rf var/unpinned
+	$(PYTHON) -m venv var/unpinned
+	var/unpinned/bin/python -m pip install -q --upgrade pip
+	var/unpinned/bin/python -m pip install -q '.[all]'
+	cd tests && ../var/unpinned/bin/python -m unpinned
 
 lint: setup
 	$(BIN)/ruff format --check .

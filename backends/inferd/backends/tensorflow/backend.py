@@ -9,6 +9,7 @@ from typing import Any
 
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
 from inferd.backends.checks import check_options
+from inferd.backends.import_order import import_framework
 from inferd.backends.tensorflow import files as tensorflow_files
 from inferd.backends.tensorflow.files import PB, PBTXT
 
@@ -90,7 +91,7 @@ class TensorFlowBackend:
 
 def _tensorflow() -> Any:
     try:
-        import tensorflow
+        return import_framework("tensorflow")
     except ModuleNotFoundError as error:
         if error.name == "tensorflow":
             raise MissingFramework("TensorFlow", "tensorflow") from None
@@ -98,4 +99,3 @@ def _tensorflow() -> Any:
     except (ImportError, OSError, TypeError) as error:
         # TypeError: protobuf refuses a second definition of TensorFlow's messages in one process.
         raise LoadError(f"TensorFlow cannot be imported: {error}") from None
-    return tensorflow

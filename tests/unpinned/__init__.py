@@ -1,0 +1,1 @@
+"""inferd on the newest releases of everything: see `__main__.py`."""
