@@ -4,6 +4,7 @@ ignored."""
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,24 @@ def test_warm_up_requests_of_tensorflow_serving_are_checked(cli, tmp_path: Path)
     done = cli("check", "--model-repository", str(root))
     assert done.code == 1
     assert "warm-up request 'record 1 of tf_serving_warmup_requests'" in done.out
+
+
+@pytest.mark.heavy
+def test_compiled_code_is_loaded_only_where_the_configuration_allows_it(cli, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    version = tmp_path / "models" / "m" / "1"
+    version.mkdir(parents=True)
+    with zipfile.ZipFile(version / "model.pt2", "w") as archive:
+        for name in ("archive_format", "data/aotinductor/model/m.wrapper.so"):
+            archive.writestr(f"archive/{name}", "pt2")
+    (version.parent / "model.yaml").write_text("backend: torch\n")
+    where = ("--model-repository", str(tmp_path / "models"))
+    done = cli("check", *where)
+    assert done.code == 1
+    assert "repository.allow, in the server's own configuration, names aoti" in done.out
+    done = cli("check", *where, "--set", f"repository.allow={{{tmp_path / 'other'}: [aoti]}}")
+    assert "names aoti" in done.out
+    done = cli("check", *where, "--set", "repository.allow=[aoti]")
+    assert done.code == 1
+    assert "names aoti" not in done.out
+    assert "cannot read the package" in done.out

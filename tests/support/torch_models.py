@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,16 +48,18 @@ def trace(version: Path, module: Any, *example: Any) -> None:
         torch.jit.save(torch.jit.trace(module.eval(), example), str(version / "model.pt"))
 
 
-def open_model(version: Path, *declared: Signature, **options: Any) -> Model:
+def open_model(version: Path, *declared: Signature, allow: Collection[str] = (), **options: Any) -> Model:
     backend = TorchBackend()
     artefact = backend.find(version)
     assert artefact is not None
-    return backend.open(OpenRequest("m", 1, version, artefact, declared, options))
+    return backend.open(OpenRequest("m", 1, version, artefact, declared, options, frozenset(allow)))
 
 
 @contextmanager
-def served(version: Path, *declared: Signature, **options: Any) -> Iterator[tuple[Model, Instance]]:
-    with in_service(open_model(version, *declared, **options)) as both:
+def served(
+    version: Path, *declared: Signature, allow: Collection[str] = (), **options: Any
+) -> Iterator[tuple[Model, Instance]]:
+    with in_service(open_model(version, *declared, allow=allow, **options)) as both:
         yield both
 
 

@@ -32,6 +32,9 @@ from inferd.wire.dtypes import DType
 
 Array = np.ndarray[Any, Any]
 DEFAULT_SIGNATURE = "serving_default"
+CODE_KINDS = ("aoti", "custom_ops", "python")
+"""Kinds of code that a model's files may hold: compiled libraries of AOTInductor; operators and objects of libraries
+other than the framework's own; Python code, pickles included."""
 
 
 class BackendError(Exception):
@@ -133,6 +136,8 @@ class OpenRequest:
                      raise LoadError otherwise
     options          the backend's own settings, `options:` in model.yaml; keys and values are not checked. Raise
                      LoadError for an unknown key, with the known ones in the message
+    allow            which kinds of code the server's configuration lets this version bring along (CODE_KINDS). What is
+                     not allowed must be refused with a LoadError that names the kind, before any of it runs
     """
 
     model: str
@@ -141,6 +146,7 @@ class OpenRequest:
     artefact: Path
     signatures: tuple[Signature, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    allow: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

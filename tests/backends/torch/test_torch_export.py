@@ -157,9 +157,13 @@ def test_an_aotinductor_package_is_recognised_and_runs(version: Path, monkeypatc
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch._inductor.aoti_compile_and_package(program, package_path=str(version / "model.pt2"))
+    for allow in ((), ("custom_ops", "python")):
+        with pytest.raises(LoadError, match=r"AOTInductor.*would run in the server.*repository\.allow.*names aoti"):
+            open_model(version, allow=allow)
     with pytest.raises(LoadError, match=r"(?s)AOTInductor.*model\.yaml.*input__0"):
-        open_model(version)
-    with served(version, signature([spec("x")], [spec("y", (-1, 3))])) as (model, instance):
+        open_model(version, allow=("aoti",))
+    declared = signature([spec("x")], [spec("y", (-1, 3))])
+    with served(version, declared, allow=("aoti",)) as (model, instance):
         (version / "model.pt2").write_bytes(b"gone")
         assert any("cpu" in note for note in model.traits.notes)
         with torch.no_grad():

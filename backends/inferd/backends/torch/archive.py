@@ -5,18 +5,18 @@
     AOTI          a zip with compiled code, written by torch._inductor.aoti_compile_and_package
 
 Every other file that torch writes is a pickle of a Python object. To load a pickle runs code from the file, so pickles
-are refused.
+are refused. What an exported program may hold is checked when it is opened (`exported_archive`).
 """
 
 from __future__ import annotations
 
 import enum
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferd.backends.api import IncompleteArtefact, LoadError
+from inferd.backends.torch.archive_names import check_entries
 
 _ZIP_START = b"PK\x03\x04"
 _PICKLE_START = b"\x80"
@@ -67,8 +67,8 @@ def missing(path: Path) -> str | None:
 
 
 def classify(path: Path) -> Archive:
-    """What the file holds. Raises IncompleteArtefact if it is missing or cut short, LoadError if it is a pickle or
-    anything else that cannot be served."""
+    """What the file holds. Raises IncompleteArtefact if it is missing or cut short, LoadError if it is a pickle, an
+    archive with names that torch never writes, or anything else that cannot be served."""
     lacking = missing(path)
     if lacking is not None:
         raise IncompleteArtefact(lacking)
@@ -79,18 +79,18 @@ def classify(path: Path) -> Archive:
         raise LoadError(f"{path.name} is {what}, which is never loaded; {_HOW_TO_CONVERT}")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            found = _format({_inside(name) for name in names})
-            if found is ArchiveFormat.EXPORTED:
-                _refuse_pickles(path, archive)
+            entries = archive.infolist()
+            check_entries(path.name, entries)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise LoadError(f"{path.name} cannot be read: {error}") from None
+    names = {_inside(info.orig_filename).casefold() for info in entries}
+    found = _format(names)
     if found is None:
         raise LoadError(
             f"{path.name} holds a pickled Python object (weights or a whole module), which is never loaded; "
             f"{_HOW_TO_CONVERT}"
         )
-    return Archive(found, has_traced_inputs=any(_inside(name) == "traced_inputs.pkl" for name in names))
+    return Archive(found, has_traced_inputs="traced_inputs.pkl" in names)
 
 
 def _inside(name: str) -> str:
@@ -99,6 +99,7 @@ def _inside(name: str) -> str:
 
 
 def _format(names: set[str]) -> ArchiveFormat | None:
+    """`names`: in lower case, as torch's reader compares them."""
     if any(name.startswith("data/aotinductor/") for name in names):
         return ArchiveFormat.AOTI
     # The second name is in the archives that torch wrote before 2.8.
@@ -109,20 +110,3 @@ def _format(names: set[str]) -> ArchiveFormat | None:
     if any(name.startswith("code/") for name in names):
         return ArchiveFormat.TORCHSCRIPT
     return None
-
-
-def _refuse_pickles(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raises LoadError for entries that make torch.export.load unpickle something. Programs of plain tensors have no
-    such entries."""
-    for name in archive.namelist():
-        entry = _inside(name)
-        if entry.startswith("data/constants/opaque_obj"):
-            raise LoadError(f"{path.name} holds a pickled constant ({entry}), which is never loaded")
-        if entry.endswith(("_weights_config.json", "_constants_config.json")):
-            config = json.loads(archive.read(name)).get("config", {})
-            pickled = sorted(key for key, value in config.items() if value.get("use_pickle"))
-            if pickled:
-                raise LoadError(
-                    f"{path.name} holds pickled tensors ({', '.join(pickled[:4])}), which are never loaded; "
-                    "export the model with plain dense tensors"
-                )

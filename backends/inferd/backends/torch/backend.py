@@ -49,6 +49,11 @@ class TorchBackend:
     def open(self, request: OpenRequest) -> Model:
         archive = torch_archive.classify(request.artefact)
         options = TorchOptions.read(request.options, archive.format, request.artefact.name)
+        if archive.format is ArchiveFormat.AOTI and "aoti" not in request.allow:
+            raise LoadError(
+                f"{request.artefact.name} is an {archive.format.value}: its compiled library would run in the server; "
+                "it is loaded only where repository.allow, in the server's own configuration, names aoti"
+            )
         torch = _torch()
         if archive.format is ArchiveFormat.TORCHSCRIPT:
             from inferd.backends.torch.script import ScriptModel

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +19,7 @@ from inferd.backends.checks import SignatureTable, agree
 from inferd.backends.torch.device import instance_type
 from inferd.backends.torch.effects import program_effects
 from inferd.backends.torch.errors import reason
+from inferd.backends.torch.exported_archive import load_program, private_copy
 from inferd.backends.torch.instance import TorchInstance, dtype_text, use_device, verify_device
 from inferd.backends.torch.io import (
     Argument,
@@ -50,9 +49,10 @@ class ExportedModel:
         self._options = options
         name = request.artefact.name
         data = request.artefact.read_bytes()
-        _refuse_pickled_samples(torch, data, name)
         try:
-            self._program: Any = torch.export.load(io.BytesIO(data))
+            self._program: Any = load_program(torch, data, name, request.allow)
+        except LoadError:
+            raise
         except Exception as error:
             raise LoadError(f"torch {torch.__version__} cannot load {name}: {reason(error)[1]}") from None
         if len(request.signatures) > 1:
@@ -94,9 +94,9 @@ class ExportedModel:
             from torch.export.passes import move_to_device_pass
 
             # module.to() is not enough: the graph names devices too. The pass changes the program that it is given.
-            program = move_to_device_pass(_copied(torch, program), placement.device)
+            program = move_to_device_pass(private_copy(torch, program), placement.device)
         elif self._traits.stateful:
-            program = _copied(torch, program)
+            program = private_copy(torch, program)
         module = program.module()
         self._options.lay_out(torch, module)
         tensors = [*module.parameters(), *module.buffers(), *_constants(torch, module)]
@@ -120,29 +120,6 @@ class ExportedModel:
 
     def close(self) -> None:
         self._program = None
-
-
-def _copied(torch: Any, program: Any) -> Any:
-    """An independent copy of a program. copy.deepcopy warns about parts of a program and fails on others."""
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    buffer.seek(0)
-    return torch.export.load(buffer)
-
-
-def _refuse_pickled_samples(torch: Any, data: bytes, name: str) -> None:
-    """Raises LoadError for example inputs and old weights that torch.export.load would unpickle, because they cannot be
-    read safely."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for entry in archive.namelist():
-            if not entry.endswith(".pt"):
-                continue
-            try:
-                torch.load(io.BytesIO(archive.read(entry)), map_location="cpu", weights_only=True)
-            except EOFError:
-                continue  # an empty entry: there is nothing to load
-            except Exception as error:
-                raise LoadError(f"{name} needs unpickling ({entry}), which is never done: {reason(error)[1]}") from None
 
 
 def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, int, int | None]:

@@ -21,6 +21,7 @@ from inferd.backends.torch.errors import reason
 from inferd.backends.torch.instance import TorchInstance, use_device, verify_device
 from inferd.backends.torch.io import Plan
 from inferd.backends.torch.options import TorchOptions
+from inferd.backends.torch.script_content import check_script
 from inferd.backends.torch.script_plan import Example, plan_method
 
 
@@ -35,6 +36,7 @@ class ScriptModel:
         self._options = options
         # Read into memory, not memory-mapped: the file may be truncated or replaced while its weights are in use.
         data = request.artefact.read_bytes()
+        check_script(torch, data, request.artefact.name, request.allow)
         module = _load(torch, io.BytesIO(data), request.artefact.name, "cpu")
         training = any(getattr(m, "training", False) is True for m in module.modules())
         module.eval()

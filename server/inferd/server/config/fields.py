@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
@@ -24,6 +24,15 @@ class Section(BaseModel):
 def one_is_a_list(value: Any) -> Any:
     """Makes a list of one item of a single text; leaves other values alone."""
     return (value,) if isinstance(value, str) else value
+
+
+ALL_ROOTS: Final = "*"
+"""Stands for every root and configured model in the keys of `Allowances`."""
+
+
+def _for_all_roots(value: Any) -> Any:
+    """Makes a mapping of a list that is for all roots; leaves other values alone."""
+    return {ALL_ROOTS: value} if isinstance(value, (str, list, tuple)) else value
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -114,6 +123,10 @@ Dimension = Annotated[int, Strict(), Field(ge=-1, lt=2**63)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]
 """A list of texts; a single text is a list of one."""
+CodeKind = Literal["aoti", "custom_ops", "python"]
+CodeKinds = Annotated[tuple[CodeKind, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]
+Allowances = Annotated[dict[Text, CodeKinds], BeforeValidator(_for_all_roots)]
+"""Directory: the kinds of code that models in it may bring along. A list stands for {"*": that list}."""
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 ListenAddresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]

@@ -12,6 +12,7 @@ from pydantic import Field, Strict, model_validator
 
 from inferd.server.config.access_schema import Auth, Clients, Granted, Jwt, Limits
 from inferd.server.config.fields import (
+    Allowances,
     Count,
     Flag,
     GrpcCount,
@@ -199,6 +200,11 @@ class Repository(Section):
     """A version is loaded only when its directory holds a file of this name. null: no such file is needed."""
     allowed_link_targets: Texts = ()
     """Directories outside the roots into which symbolic links may point."""
+    allow: Allowances = Field(default_factory=dict)
+    """Code that models may bring along: aoti (compiled libraries of AOTInductor), custom_ops (operators and objects of
+    installed libraries, operators that open files), python (pickles). A list, such as [aoti], is for all roots and
+    configured models; a mapping is for directories: {models/own: [aoti]}. Files that come with a load are allowed only
+    what the mapping's entry `uploads` says. Only this configuration counts, never a model's own settings."""
 
 
 class Load(Section):

@@ -68,6 +68,7 @@ def request_to_plain(request: OpenRequest) -> Plain:
         "artefact": str(request.artefact),
         "signatures": [signature_to_plain(signature) for signature in request.signatures],
         "options": dict(request.options),
+        "allow": sorted(request.allow),
     }
 
 
@@ -80,6 +81,7 @@ def request_from_plain(value: Plain) -> OpenRequest:
         artefact=Path(value["artefact"]),
         signatures=tuple(map(signature_from_plain, value["signatures"])),
         options=value["options"],
+        allow=frozenset(value["allow"]),
     )
 
 

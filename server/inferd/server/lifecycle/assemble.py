@@ -19,6 +19,7 @@ from inferd.server.lifecycle.resources.cpu_budget import available_cpus
 from inferd.server.lifecycle.resources.memory import ProcessMemory
 from inferd.server.lifecycle.resources.memory_budget import MemoryBudget
 from inferd.server.lifecycle.state import ServableId
+from inferd.server.repository.code_trust import CodeTrust
 from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
 from inferd.server.repository.disk import Listing
 from inferd.server.repository.file_events import FileEvents
@@ -74,8 +75,18 @@ def build_manager(
     source = Source(scanner, poll=config.repository.poll)
     places = (*config.repository.roots, *(str(model.base_path) for model in configured.current.values()))
     watched = WatchedSource(source, FileEvents(places, source.wake))
-    loader = build_loader(config, registry, observer_for=observer_for, loop=loop, recorded=recorded, busy=busy, who=who)
-    override_reader = OverrideReader(request_resolver(config, configured), uploads_of(config))
+    uploads = uploads_of(config)
+    loader = build_loader(
+        config,
+        registry,
+        observer_for=observer_for,
+        loop=loop,
+        recorded=recorded,
+        busy=busy,
+        who=who,
+        trust=CodeTrust(config.repository.allow, uploads.holds),
+    )
+    override_reader = OverrideReader(request_resolver(config, configured), uploads)
     manager = Manager(
         config,
         watched,
@@ -98,8 +109,10 @@ def build_loader(
     recorded: Recorded | None = None,
     busy: Callable[[], bool] = lambda: False,
     who: Who | None = None,
+    trust: CodeTrust | None = None,
 ) -> Loader:
-    """A loader with the configured CPU threads and memory. The arguments are as in `build_manager`."""
+    """A loader with the configured CPU threads and memory. The arguments are as in `build_manager`; `trust`: None for
+    that of the configuration, without uploads."""
     return Loader(
         registry,
         cpu_threads=config.server.cpu_threads or available_cpus(),
@@ -109,6 +122,7 @@ def build_loader(
         recorded=recorded,
         budget=MemoryBudget(config.memory.models) if config.memory.models else None,
         who=who,
+        trust=trust or CodeTrust(config.repository.allow),
     )
 
 

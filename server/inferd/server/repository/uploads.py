@@ -101,6 +101,11 @@ class Uploads:
             ) from None
         return directory
 
+    def holds(self, directory: Path) -> bool:
+        """Whether a directory lies in an uploaded model's."""
+        root = self._root
+        return root is not None and directory.is_relative_to(root)
+
     def remove(self, directory: Path) -> None:
         """Removes one model's directory. Never raises."""
         shutil.rmtree(directory, ignore_errors=True)

@@ -39,6 +39,7 @@ from inferd.server.lifecycle.resources.memory_budget import ESTIMATE, MemoryBudg
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.observability.events import event, get
+from inferd.server.repository.code_trust import CodeTrust
 from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.tree import read_tree
 from inferd.server.scheduling.ensemble.scheduler import Acquire
@@ -124,11 +125,13 @@ class Loader:
         recorded: Recorded | None = None,
         budget: MemoryBudget | None = None,
         who: Who | None = None,
+        trust: CodeTrust | None = None,
     ) -> None:
         """`cpu_threads`: threads that the instances of a model share. `recorded` reads the warm-up requests that
         TensorFlow Serving's users record beside a version. `budget`: a version that does not fit into it is not loaded.
-        `who` tells the clients of a queue apart."""
+        `who` tells the clients of a queue apart. `trust`: the code that versions may bring along; None: none."""
         self._who = who
+        self._trust = trust or CodeTrust({})
         self._budget = budget
         self._registry = registry
         self._cpu_threads = cpu_threads
@@ -296,6 +299,7 @@ class Loader:
                 artefact=artefact,
                 signatures=own_signatures(config),
                 options=config.options,
+                allow=self._trust.kinds(request.version.path),
             )
         )
         if not model.signatures:
