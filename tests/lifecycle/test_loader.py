@@ -265,9 +265,22 @@ def test_warm_up_fails_the_load_on_declared_samples_only(tmp_path: Path, loader:
     assert backend.open_models == 0
 
 
-def test_declared_texts_reach_the_scheduler_as_bytes(tmp_path: Path, loader: Loader) -> None:
-    declared = {"inputs": [{"name": "x", "dtype": "FP32", "sample": [[1, 2], [3]]}]}
-    with pytest.raises(LoadError, match="sample of input 'x' of signature 'serving_default': expected FP32 values"):
+@pytest.mark.parametrize(
+    ("dtype", "sample", "words"),
+    [
+        ("FP32", [[1, 2], [3]], "expected FP32 values"),
+        ("FP32", [1, 1e39], r"1e\+39 is out of the range of FP32"),
+        ("UINT8", [1, 300], "300 is out of the range of UINT8"),
+        ("INT32", [1, 1.5], "expected whole numbers for INT32"),
+        ("FP32", [True, False], "got True"),
+        ("INT64", ["a"], "expected INT64 values"),
+    ],
+)
+def test_a_declared_sample_of_other_values_fails_the_load(
+    tmp_path: Path, loader: Loader, dtype: str, sample: Any, words: str
+) -> None:
+    declared = {"inputs": [{"name": "x", "dtype": dtype, "sample": sample}]}
+    with pytest.raises(LoadError, match=f"sample of input 'x' of signature 'serving_default': .*{words}"):
         loader.load(request(tmp_path, signatures=[declared]), Cancellation())
 
 

@@ -194,13 +194,23 @@ def test_typed_contents(dtype: DType) -> None:
     assert got.tolist() == [values]
 
 
-def test_only_the_low_bytes_of_narrow_integers_are_used() -> None:
-    request = pb.ModelInferRequest()
-    request.inputs.add(name="x", datatype="INT8", shape=[2]).contents.int_contents.extend([257, -1])
-    request.inputs.add(name="y", datatype="UINT8", shape=[1]).contents.uint_contents.append(256)
-    got = oip.decode_request(request.SerializeToString()).inputs
-    assert got["x"].tolist() == [1, -1]
-    assert got["y"].tolist() == [0]
+@pytest.mark.parametrize(
+    ("datatype", "field", "number", "expected"),
+    [
+        ("INT8", "int_contents", 128, "128 is out of the range of INT8, expected -128 to 127"),
+        ("INT8", "int_contents", -129, "-129 is out of the range of INT8"),
+        ("INT16", "int_contents", 2**15, "32768 is out of the range of INT16"),
+        ("UINT8", "uint_contents", 300, "300 is out of the range of UINT8, expected 0 to 255"),
+        ("UINT16", "uint_contents", 2**16, "65536 is out of the range of UINT16"),
+    ],
+)
+def test_narrow_integers_that_do_not_fit_are_refused(datatype: str, field: str, number: int, expected: str) -> None:
+    """Triton takes the low bytes, and so answers for another number."""
+    request = pb.ModelInferRequest(model_name="m")
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=[2])
+    getattr(tensor.contents, field).extend([0, number])
+    with pytest.raises(WireError, match=f"input 'x' for model 'm': {expected}"):
+        oip.decode_request(request.SerializeToString())
 
 
 def _with(datatype: str = "FP32", shape: tuple[int, ...] = (1,), *raws: bytes, **typed: Any) -> pb.ModelInferRequest:
@@ -258,9 +268,13 @@ def test_inputs_in_shared_memory_have_no_raw_entry() -> None:
     assert got.shared["far"].parameters["shared_memory_byte_size"] == ("int64_param", 8)
 
 
-def test_surplus_raw_entries_are_ignored() -> None:
-    got = oip.decode_request(_with("INT32", (1,), b"\1\0\0\0", b"more").SerializeToString())
-    assert got.inputs["x"].tolist() == [1]
+def test_surplus_raw_entries_are_refused() -> None:
+    expected = "expected 1 entries in raw_input_contents for model 'm', one for each input .*, got 2"
+    with pytest.raises(WireError, match=expected):
+        oip.decode_request(_with("INT32", (1,), b"\1\0\0\0", b"more").SerializeToString())
+    none = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"1"])
+    with pytest.raises(WireError, match="expected 0 entries in raw_input_contents"):
+        oip.decode_request(none.SerializeToString())
 
 
 def test_an_input_given_twice_is_refused() -> None:

@@ -197,11 +197,11 @@ def test_missing_values_equal_the_last_one(dtype: DType) -> None:
     few = array_of("x", _tensor(dtype, [2, 2], **{field: [first, last]}))
     assert few.tolist() == [[first, last], [last, last]]
     assert few.dtype == dtype.numpy
-    many = array_of("x", _tensor(dtype, [1], **{field: [first, last, last]}))
-    assert many.tolist() == [first]
+    with pytest.raises(WireError, match=r"'x': expected 1 values for shape \[1\], got 3"):
+        array_of("x", _tensor(dtype, [1], **{field: [first, last, last]}))
     none = array_of("x", _tensor(dtype, [2]))
     assert none.tolist() == [b"" if dtype is DType.STRING else 0] * 2
-    assert array_of("x", _tensor(dtype, [0], **{field: [first]})).shape == (0,)
+    assert array_of("x", _tensor(dtype, [0])).shape == (0,)
     assert array_of("x", _tensor(dtype, [], **{field: [first]})).shape == ()
 
 
@@ -209,13 +209,45 @@ def test_missing_values_equal_the_last_one(dtype: DType) -> None:
 def test_half_values_are_bit_patterns(dtype: DType) -> None:
     bits = np.array([1.5, -2], dtype.numpy).view(np.uint16).tolist()
     assert array_of("x", _tensor(dtype, [3], half_val=bits)).tolist() == [1.5, -2, -2]
-    wide = [bits[0] + 2**16, bits[1]]
-    assert array_of("x", _tensor(dtype, [2], half_val=wide)).tolist() == [1.5, -2]
+    for wrong in (2**16, -1):
+        with pytest.raises(WireError, match=f"'x': half_val: {wrong} is out of the range of UINT16, expected 0 to"):
+            array_of("x", _tensor(dtype, [2], half_val=[bits[0], wrong]))
 
 
-def test_tensor_content_is_used_alone() -> None:
-    tensor = _tensor(DType.FP32, [1], tensor_content=b"\0\0\x80\x3f", float_val=[7.0])
-    assert array_of("x", tensor).tolist() == [1.0]
+@pytest.mark.parametrize(
+    ("dtype", "number"),
+    [(DType.UINT8, 300), (DType.UINT8, -1), (DType.INT8, 128), (DType.INT16, -(2**15) - 1), (DType.UINT16, 2**16)],
+)
+def test_numbers_that_do_not_fit_are_refused(dtype: DType, number: int) -> None:
+    """TensorFlow takes the low bytes, and so answers for another number."""
+    with pytest.raises(WireError, match=f"tensor parsing error: x: tensor 'x': {number} is out of the range of"):
+        tfs.decode_request(_request(x=_tensor(dtype, [2], int_val=[0, number])))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (
+            _tensor(DType.FP32, [1], tensor_content=b"1234", float_val=[7]),
+            "in one field, got them in tensor_content, f",
+        ),
+        (_tensor(DType.FP32, [1], float_val=[7], double_val=[7]), "in one field, got them in float_val, double_val"),
+        (_tensor(DType.INT32, [1], float_val=[1.5]), "of DT_INT32 in int_val or tensor_content, got them in float_val"),
+        (_tensor(DType.INT64, [1], int_val=[1]), "of DT_INT64 in int64_val or tensor_content, got them in int_val"),
+    ],
+)
+def test_values_in_another_field_are_refused(tensor: tensor_pb2.TensorProto, text: str) -> None:
+    with pytest.raises(WireError, match=text):
+        tfs.decode_request(_request(x=tensor))
+
+
+def test_an_input_given_twice_is_refused() -> None:
+    once = _request(x=_tensor(DType.FP32, [1], float_val=[1]))
+    twice = once + _request(x=_tensor(DType.FP32, [1], float_val=[2]))
+    with pytest.raises(WireError, match="expected every input once, got 2 inputs with 1 different names"):
+        tfs.decode_request(twice)
+    other = once + _request(y=_tensor(DType.FP32, [1], float_val=[2]))
+    assert sorted(tfs.decode_request(other).inputs) == ["x", "y"]
 
 
 def test_strings_in_content() -> None:

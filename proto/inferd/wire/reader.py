@@ -60,6 +60,38 @@ def read_text(message: bytes, i: int, end: int) -> tuple[str, int]:
         raise Unrecognised from None
 
 
+def occurrences(message: bytes, number: int) -> int:
+    """How often the field `number` stands in a message that the generated class has accepted. Such a message may be
+    encoded in any way; fields of a group count as the message's own."""
+    found = i = 0
+    while i < len(message):
+        tag, i = _any_varint(message, i)
+        found += tag >> 3 == number
+        kind = tag & 7
+        if kind == 0:
+            _, i = _any_varint(message, i)
+        elif kind == 1:
+            i += 8
+        elif kind == 2:
+            size, i = _any_varint(message, i)
+            i += size
+        elif kind == 5:
+            i += 4
+    return found
+
+
+def _any_varint(message: bytes, i: int) -> tuple[int, int]:
+    value = shift = 0
+    while i < len(message):
+        byte = message[i]
+        i += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            break
+    return value, i
+
+
 def signed(value: int) -> int:
     """The int64 with the same 64 bits as an unsigned number."""
     return value - _UINT64 if value >= _INT64_SIGN else value

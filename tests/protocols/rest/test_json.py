@@ -95,9 +95,18 @@ def test_the_depth_of_nesting_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("value", "dtype", "words"),
     [
-        (1e39, DType.FP32, None),
-        (10**400, DType.FP64, "out of the range of FP64"),
-        (-129, DType.INT8, "-129 is out of the range of INT8"),
+        (1e39, DType.FP32, r"1e\+39 is out of the range of FP32, expected at most 3.40282e\+38"),
+        ([0.5, -1e39], DType.FP32, r"-1e\+39 is out of the range of FP32"),
+        ([[1, 2**128]], DType.FP32, r"3.40282e\+38 is out of the range of FP32"),
+        (65520, DType.FP16, "65520 is out of the range of FP16, expected at most 65504"),
+        (3.4e38, DType.BF16, r"3.4e\+38 is out of the range of BF16, expected at most 3.38953e\+38"),
+        (10**400, DType.FP64, r"1000000000\.\.\. \(401 digits\) is out of the range of FP64"),
+        (-129, DType.INT8, "-129 is out of the range of INT8, expected -128 to 127"),
+        ([5, -1], DType.UINT64, "-1 is out of the range of UINT64"),
+        (2**64, DType.UINT64, f"{2**64} is out of the range of UINT64"),
+        (math.nan, DType.INT32, "expected whole numbers for INT32, got nan"),
+        (math.inf, DType.UINT8, "expected whole numbers for UINT8, got inf"),
+        (True, DType.FP32, "expected numbers for FP32, got true"),
         (1.0, DType.INT64, "expected whole numbers"),
         (True, DType.INT64, "expected whole numbers for INT64, got true"),
         (1, DType.BOOL, "expected true or false for BOOL, got 1"),
@@ -105,12 +114,18 @@ def test_the_depth_of_nesting_is_bounded() -> None:
         ([[1], 2], DType.INT64, "ragged"),
     ],
 )
-def test_values_that_do_not_fit_the_type_are_refused(value: Any, dtype: DType, words: str | None) -> None:
-    if words is None:
-        assert math.isinf(array_of(value, dtype, "x"))
-        return
+def test_values_that_do_not_fit_the_type_are_refused(value: Any, dtype: DType, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         array_of(value, dtype, "x")
+
+
+def test_infinity_and_nan_that_were_sent_are_kept() -> None:
+    sent = [math.inf, -math.inf, math.nan, 3.4028234e38]
+    for dtype in (DType.FP32, DType.FP64, DType.FP16):
+        got = array_of(sent if dtype is not DType.FP16 else [*sent[:3], 65504], dtype, "x")
+        assert got[:2].tolist() == sent[:2]
+        assert math.isnan(got[2])
+        assert math.isfinite(got[3])
 
 
 # ---- long lists ----
@@ -143,6 +158,17 @@ def test_long_lists_are_parsed_in_pieces_with_the_same_result(shape: tuple[int, 
     for dtype, words in ((DType.STRING, "expected strings"), (DType.BOOL, "expected true or false")):
         with pytest.raises(InvalidRequest, match=words):
             array_of(value["x"], dtype, "x")
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype"), [("1e39", DType.FP32), ("-70000", DType.FP16), ("256", DType.UINT8), ("-1", DType.UINT64)]
+)
+def test_a_number_that_does_not_fit_is_found_in_a_long_list(number: str, dtype: DType) -> None:
+    zeros = ",".join(["0"] * 80_000)
+    value = loads(f'{{"x": [{zeros},{number}]}}'.encode())
+    assert isinstance(value["x"], Numbers)
+    with pytest.raises(InvalidRequest, match=f"is out of the range of {dtype.name}"):
+        array_of(value["x"], dtype, "x")
 
 
 def test_several_long_lists_in_one_text() -> None:

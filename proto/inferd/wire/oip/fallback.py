@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from inferd.oip.v1 import infer_pb2 as pb
 from inferd.wire.dtypes import DType, dtype_named
+from inferd.wire.numbers import from_integers
 from inferd.wire.oip.values import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
 from inferd.wire.tensors import (
     MOST_PARAMETERS,
@@ -91,6 +92,13 @@ def _request(parsed: pb.ModelInferRequest) -> OipRequest:
                 f"unable to find data for input tensor '{name}' for model '{parsed.model_name}' in request."
             )
         inputs[name] = _raw(name, dtype, shape, raw, where)
+    surplus = sum(1 for _ in raws)
+    if surplus:
+        given = len(parsed.raw_input_contents)
+        raise TensorError(
+            f"expected {given - surplus} entries in raw_input_contents for model '{parsed.model_name}', one for each "
+            f"input that has neither contents nor shared memory, got {given}"
+        )
     outputs = tuple(WantedOutput(output.name, _parameters(output.parameters)) for output in parsed.outputs)
     return OipRequest(
         parsed.model_name,
@@ -173,18 +181,16 @@ def _typed(contents: pb.InferTensorContents, dtype: DType, shape: tuple[int, ...
             raise TensorError(
                 f"input byte size mismatch for {where}. Expected {count * size}, got {len(values) * size}"
             )
-        array = _narrow(values, dtype)
+        array = _narrow(values, dtype, where)
     array = array.reshape(shape)
     array.flags.writeable = False
     return array
 
 
-def _narrow(values: Sequence[Any], dtype: DType) -> Array:
-    # As in Triton, the low bytes of each int32 or uint32 are used.
-    if dtype in (DType.INT8, DType.INT16):
-        return np.fromiter(values, np.int32, len(values)).astype(dtype.numpy)
-    if dtype in (DType.UINT8, DType.UINT16):
-        return np.fromiter(values, np.uint32, len(values)).astype(dtype.numpy)
+def _narrow(values: Sequence[Any], dtype: DType, where: str) -> Array:
+    # Triton takes the low bytes of each int32 or uint32, and so answers for another number than was sent.
+    if dtype in (DType.INT8, DType.INT16, DType.UINT8, DType.UINT16):
+        return from_integers(values, dtype, where)
     return np.fromiter(values, dtype.numpy, len(values))
 
 

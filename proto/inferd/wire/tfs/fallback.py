@@ -8,6 +8,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from inferd.tfs.v1 import prediction_service_pb2 as pb
+from inferd.wire.reader import occurrences
 from inferd.wire.tensors import Array, MessageError, TensorError, check_fields
 from inferd.wire.tfs.tensor import Filling, array_of
 from inferd.wire.values import DecodedRequest
@@ -22,6 +23,10 @@ def decode_request(message: bytes) -> DecodedRequest:
         raise MessageError(f"expected a PredictRequest, got {len(message)} bytes that are not one") from None
     check_fields("inputs", len(parsed.inputs))
     check_fields("outputs", len(parsed.output_filter))
+    entries = occurrences(message, pb.PredictRequest.INPUTS_FIELD_NUMBER)
+    if entries > len(parsed.inputs):
+        # The generated class keeps the last entry of a name. Which one the caller meant, nobody can tell.
+        raise MessageError(f"expected every input once, got {entries} inputs with {len(parsed.inputs)} different names")
     inputs: dict[str, Array] = {}
     filling = Filling()
     for name, tensor in parsed.inputs.items():

@@ -8,6 +8,7 @@ import numpy as np
 
 from inferd.tfs.v1 import tensor_pb2 as pb
 from inferd.wire.dtypes import DType
+from inferd.wire.numbers import from_integers
 from inferd.wire.reader import Unrecognised, read_varint
 from inferd.wire.tensors import Array, TensorError, check_rank, count_of, decode
 from inferd.wire.tfs.dtypes import DTYPE, FIELD
@@ -15,6 +16,10 @@ from inferd.wire.tfs.dtypes import DTYPE, FIELD
 # A TensorProto may have fewer values than elements: the last value, or zero, fills the rest. So a small message could
 # make the server allocate any amount of memory. This is the bound, in bytes for each message.
 MAX_FILLED = 64 * 2**20
+_CONTENT = "tensor_content"
+_VALUES = frozenset(
+    found.name for found in pb.TensorProto.DESCRIPTOR.fields if found.name == _CONTENT or found.name.endswith("_val")
+)
 
 
 class Filling:
@@ -40,19 +45,23 @@ def array_of(name: str, tensor: pb.TensorProto, filling: Filling | None = None) 
     """The tensor as a read-only array (STRING: an object array of bytes). Raises TensorError; the message names the
     tensor.
 
-    If tensor_content is not empty, it is used alone and its size must fit exactly. Otherwise the values come from the
-    field of the element type: surplus values are ignored, missing ones equal the last one, or zero if there is none.
+    If tensor_content is not empty, its size must fit exactly. Otherwise the values come from the field of the element
+    type: missing ones equal the last one, or zero if there is none. Everything that TensorFlow would drop or cut is
+    refused instead: a second field with values, surplus values, numbers that the element type cannot hold.
     """
     dtype = _dtype(name, tensor.dtype)
     shape = _shape(name, tensor.tensor_shape)
     count = count_of(shape, dtype.itemsize, name)
+    values = getattr(tensor, FIELD[dtype])
+    _check_fields(name, dtype, tensor)
     if tensor.tensor_content:
         return _content(name, dtype, shape, count, tensor.tensor_content)
-    values = getattr(tensor, FIELD[dtype])
+    if len(values) > count:
+        raise TensorError(f"tensor {name!r}: expected {count} values for shape {list(shape)}, got {len(values)}")
     if len(values) < count:
         (filling or Filling()).take(name, shape, count, len(values), count * max(dtype.itemsize, 8))
     try:
-        array = _typed(dtype, values, count)
+        array = _typed(dtype, values, count, f"tensor {name!r}")
     except ImportError as error:
         raise TensorError(f"tensor {name!r}: {error}") from None
     array = array.reshape(shape)
@@ -75,6 +84,18 @@ def _shape(name: str, shape: pb.TensorShapeProto) -> tuple[int, ...]:
         raise TensorError(f"tensor {name!r}: expected a shape, got one of unknown rank")
     check_rank(len(shape.dim), name)
     return tuple(dim.size for dim in shape.dim)
+
+
+def _check_fields(name: str, dtype: DType, tensor: pb.TensorProto) -> None:
+    """Raises TensorError unless all values are in one field: tensor_content, or that of the element type."""
+    given = [found.name for found, _ in tensor.ListFields() if found.name in _VALUES]
+    if len(given) > 1:
+        raise TensorError(f"tensor {name!r}: expected values in one field, got them in {', '.join(given)}")
+    if given and given[0] not in (FIELD[dtype], _CONTENT):
+        called = pb.DataType.Name(tensor.dtype)
+        raise TensorError(
+            f"tensor {name!r}: expected the values of {called} in {FIELD[dtype]} or {_CONTENT}, got them in {given[0]}"
+        )
 
 
 def _content(name: str, dtype: DType, shape: tuple[int, ...], count: int, content: bytes) -> Array:
@@ -109,17 +130,22 @@ def _strings(name: str, count: int, content: bytes) -> Array:
     return array
 
 
-def _typed(dtype: DType, values: Any, count: int) -> Array:
-    given = min(len(values), count)
+def _typed(dtype: DType, values: Any, count: int, where: str) -> Array:
+    given = len(values)
     if dtype is DType.STRING:
         array: Array = np.full(count, values[given - 1] if given else b"", object)
         array[:given] = values[:given]
         return array
-    numpy = np.dtype(np.uint16) if dtype in (DType.FP16, DType.BF16) else dtype.numpy
+    bits = dtype in (DType.FP16, DType.BF16)  # half_val has the bits of each number, in an int32
+    numpy = np.dtype(np.uint16) if bits else dtype.numpy
     array = np.empty(count, numpy)
     if given:
-        wide = np.int64 if dtype.itemsize < 4 else numpy  # int_val is wider than the small types: their low bytes count
-        array[:given] = np.fromiter(values, wide, given)
+        if bits:
+            array[:given] = from_integers(values, DType.UINT16, f"{where}: half_val")
+        elif dtype.itemsize < 4 and dtype is not DType.BOOL:
+            array[:given] = from_integers(values, dtype, where)
+        else:
+            array[:given] = np.fromiter(values, numpy, given)
         array[given:] = array[given - 1]
     else:
         array[:] = 0

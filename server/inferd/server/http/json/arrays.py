@@ -1,6 +1,6 @@
 """JSON values to arrays of a known element type. A value that does not fit is an error; nothing is converted silently.
 
-numbers   integers must be integers and within the range of the type; strings and null are not numbers
+numbers   integers must be integers; every number must be within the range of the type; strings and null are no numbers
 strings   text becomes UTF-8; TensorFlow Serving's {"b64": ...} stands for any bytes
 """
 
@@ -20,6 +20,8 @@ from inferd.server.errors import InvalidRequest
 from inferd.server.http.json.numbers import Numbers
 from inferd.server.http.json.text import fragment
 from inferd.wire.dtypes import DType
+from inferd.wire.numbers import narrowed, out_of_range
+from inferd.wire.tensors import TensorError
 
 _DEEPEST: Final = 32
 _SLICE: Final = 4096  # elements of a list that are converted at a time
@@ -89,13 +91,6 @@ def _wanted(dtype: DType, where: str) -> np.dtype[Any]:
         raise InvalidRequest(f"{where}: {error}") from None
 
 
-def _check_range(low: int, high: int, wanted: np.dtype[Any], dtype: DType, where: str) -> None:
-    limits = np.iinfo(wanted)
-    if low < limits.min or high > limits.max:
-        wrong = low if low < limits.min else high
-        raise InvalidRequest(f"{where}: {wrong} is out of the range of {dtype.name}")
-
-
 def _numbers(items: list[Any], dtype: DType, where: str) -> Array:
     wanted = _wanted(dtype, where)
     kind = wanted.kind
@@ -103,12 +98,23 @@ def _numbers(items: list[Any], dtype: DType, where: str) -> Array:
         wrong = next(item for item in items if type(item) not in _TYPES[kind])
         raise InvalidRequest(f"{where}: expected {_WORDS[kind]} for {dtype.name}, got {_described(wrong)}")
     if kind in "iu" and items:
-        _check_range(min(items), max(items), wanted, dtype, where)
+        limits = np.iinfo(wanted)
+        low, high = min(items), max(items)
+        if low < limits.min or high > limits.max:
+            raise InvalidRequest(str(out_of_range(low if low < limits.min else high, dtype, where)))
+    if kind in "biu":
+        return np.array(items, wanted)
     try:
-        with np.errstate(over="ignore"):  # a float out of range becomes infinity
-            return np.array(items, wanted)
-    except OverflowError:
-        raise InvalidRequest(f"{where}: a number is out of the range of {dtype.name}") from None
+        return _fitted(np.array(items, np.float64), dtype, where)
+    except OverflowError:  # a whole number beyond FP64
+        raise InvalidRequest(str(out_of_range(max(items, key=abs), dtype, where))) from None
+
+
+def _fitted(wide: Array, dtype: DType, where: str) -> Array:
+    try:
+        return narrowed(wide, dtype, where)
+    except TensorError as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def _narrow(array: Array, dtype: DType, where: str) -> Array:
@@ -118,10 +124,7 @@ def _narrow(array: Array, dtype: DType, where: str) -> Array:
     if dtype is DType.STRING or kind == "b" or (kind in "iu" and array.dtype.kind != "i"):
         words = "strings" if dtype is DType.STRING else _WORDS[kind]
         raise InvalidRequest(f"{where}: expected {words} for {dtype.oip_name}, got {array.dtype.type(array.flat[0])!s}")
-    if kind in "iu":
-        _check_range(int(array.min()), int(array.max()), wanted, dtype, where)
-    with np.errstate(over="ignore"):
-        return array.astype(wanted)
+    return _fitted(array, dtype, where)
 
 
 def _described(item: Any) -> str:

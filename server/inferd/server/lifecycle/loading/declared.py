@@ -9,6 +9,7 @@ import numpy as np
 from inferd.backends.api import Array, LoadError, Signature, TensorSpec
 from inferd.server.config.schema import ModelConfig, Tensor
 from inferd.wire.dtypes import DType, dtype_named
+from inferd.wire.numbers import narrowed
 
 
 def declared_signatures(config: ModelConfig) -> tuple[Signature, ...]:
@@ -37,12 +38,21 @@ def _spec(tensor: Tensor) -> TensorSpec:
 def _sample(signature: str, tensor: Tensor) -> Array:
     dtype = dtype_named(tensor.dtype)
     try:
-        return _texts(tensor.sample) if dtype is DType.STRING else np.asarray(tensor.sample, dtype=dtype.numpy)
+        return _texts(tensor.sample) if dtype is DType.STRING else _numbers(tensor.sample, dtype)
     except (ValueError, TypeError, OverflowError, ImportError) as error:
         raise LoadError(
             f"sample of input {tensor.name!r} of signature {signature!r}: "
             f"expected {tensor.dtype} values in lists: {error}"
         ) from None
+
+
+def _numbers(value: object, dtype: DType) -> Array:
+    wide = np.asarray(value)
+    if dtype is DType.BOOL or not wide.size:
+        return np.asarray(value, dtype.numpy)
+    if wide.dtype.kind not in "iuf":
+        raise ValueError(f"got {wide.reshape(-1)[0].item()!r}")
+    return narrowed(wide, dtype, "a number")
 
 
 def _texts(value: object) -> Array:
