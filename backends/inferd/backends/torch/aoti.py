@@ -20,7 +20,8 @@ from inferd.backends.torch.device import instance_type
 from inferd.backends.torch.errors import reason
 from inferd.backends.torch.export import arrange_by
 from inferd.backends.torch.instance import TorchInstance, use_device
-from inferd.backends.torch.io import Plan, TensorArgument, index_in, needs_declaration, place_outputs
+from inferd.backends.torch.io import Plan, TensorArgument, needs_declaration
+from inferd.backends.torch.structure import Output, index_in, paths_of_tree, place_outputs, published_names
 
 
 class AotiModel:
@@ -105,8 +106,8 @@ def _specs(compiled: Any) -> tuple[Any, Any]:
 
 
 def _plan(declared: Signature | None, in_spec: Any, out_spec: Any) -> tuple[tuple[Signature, ...], dict[str, Plan]]:
-    names = _names("input", in_spec)
-    outputs = _names("output", out_spec)
+    names = [f"input__{i}" for i in range(1 if in_spec is None else in_spec.num_leaves)]
+    outputs = ["output__0"] if out_spec is None else published_names(paths_of_tree(out_spec))
     if declared is None or not declared.outputs:
         raise needs_declaration("an AOTInductor package tells no names, element types or shapes", names, outputs)
     inputs: Sequence[Any] = declared.inputs
@@ -114,16 +115,13 @@ def _plan(declared: Signature | None, in_spec: Any, out_spec: Any) -> tuple[tupl
         inputs = sorted(inputs, key=lambda s: index_in(s.name) or 0)
     if in_spec is not None and len(inputs) != in_spec.num_leaves:
         raise LoadError(f"{len(inputs)} inputs are declared, but the package takes {in_spec.num_leaves}")
-    keyed = out_spec is not None and out_spec.type is dict
-    placed = place_outputs(declared.outputs, keyed)
+    if out_spec is None:  # the package cannot be loaded on this machine, and so tells nothing
+        placed = tuple(Output(spec.name, (i,), spec.dtype, i) for i, spec in enumerate(declared.outputs))
+    else:
+        placed = place_outputs(declared.outputs, paths_of_tree(out_spec), "the package")
     plan = Plan(
         tuple(TensorArgument(s.name) for s in inputs),
         placed,
         arrange=None if in_spec is None else arrange_by(in_spec),
     )
     return (declared,), {declared.name: plan}
-
-
-def _names(role: str, spec: Any) -> list[str]:
-    count = 1 if spec is None else spec.num_leaves
-    return [f"{role}__{i}" for i in range(count)]

@@ -24,17 +24,16 @@ from inferd.backends.torch.instance import TorchInstance, dtype_text, use_device
 from inferd.backends.torch.io import (
     Argument,
     ConstantArgument,
-    Output,
     Plan,
     ScalarArgument,
     TensorArgument,
     dtype_from_torch,
-    index_in,
-    place_outputs,
 )
 from inferd.backends.torch.options import TorchOptions
+from inferd.backends.torch.structure import Output, index_in, paths_of_tree, place_outputs, published_names
 from inferd.wire.dtypes import DType
 
+_CONSTANTS = {bool: DType.BOOL, int: DType.INT64, float: DType.FP64, str: DType.STRING}
 _SCALARS = {"SymInt": (int, DType.INT64), "SymFloat": (float, DType.FP64), "SymBool": (bool, DType.BOOL)}
 
 
@@ -58,7 +57,7 @@ class ExportedModel:
         if len(request.signatures) > 1:
             raise LoadError("a torch.export program has one signature: declare one at most")
         declared = request.signatures[0] if request.signatures else None
-        signature, plan, smallest, largest = _read(self._program, declared)
+        signature, plan, largest, notes = _read(self._program, declared)
         effects = program_effects(self._program)
         self._signatures = (signature,)
         self._plans = {signature.name: plan}
@@ -70,7 +69,7 @@ class ExportedModel:
             overlaps=2,
             max_batch=largest,
             stateful=effects.keeps_state,
-            notes=(f"exported for batches of {smallest} rows or more",) if smallest > 1 else (),
+            notes=notes,
         )
 
     @property
@@ -122,9 +121,9 @@ class ExportedModel:
         self._program = None
 
 
-def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, int, int | None]:
-    """The signature, the plan, and the smallest and the largest number of rows that all inputs accept (None: no
-    limit). Raises LoadError."""
+def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, int | None, tuple[str, ...]]:
+    """The signature, the plan, the largest number of rows that all inputs accept (None: no limit), and notes for the
+    operator. Raises LoadError."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     wanted = {} if declared is None else {spec.name: spec for spec in declared.inputs}
     arguments: list[Argument] = []
@@ -146,11 +145,13 @@ def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, in
         raise LoadError(
             f"input {', '.join(map(repr, wanted))} is declared, but the inputs are {', '.join(s.name for s in inputs)}"
         )
-    outputs, places = _outputs(program, declared)
+    outputs, places, notes = _outputs(program, declared)
     smallest, largest = _rows(program, batches)
     name = DEFAULT_SIGNATURE if declared is None else declared.name
     plan = Plan(tuple(arguments), places, arrange=arrange_by(program.call_spec.in_spec))
-    return Signature(name, tuple(inputs), outputs), plan, smallest, largest
+    if smallest > 1:
+        notes = (*notes, f"exported for batches of {smallest} rows or more")
+    return Signature(name, tuple(inputs), outputs), plan, largest, notes
 
 
 def _spec(name: str, value: Any, role: str) -> TensorSpec:
@@ -158,11 +159,12 @@ def _spec(name: str, value: Any, role: str) -> TensorSpec:
     scalar = _SCALARS.get(type(value).__name__)
     if scalar is not None:
         return TensorSpec(name, scalar[1], ())
-    if isinstance(value, bool | int | float):
-        return TensorSpec(name, {bool: DType.BOOL, int: DType.INT64, float: DType.FP64}[type(value)], ())
-    dtype = None if value is None else dtype_from_torch(value.dtype)
+    if type(value) in _CONSTANTS:
+        return TensorSpec(name, _CONSTANTS[type(value)], ())
+    torch_dtype = getattr(value, "dtype", None)
+    dtype = dtype_from_torch(torch_dtype)
     if dtype is None:
-        what = "is no tensor" if value is None else f"has the element type {dtype_text(value.dtype)}"
+        what = "is no tensor" if torch_dtype is None else f"has the element type {dtype_text(torch_dtype)}"
         raise LoadError(f"{role} {name!r} of the program {what}, which inferd cannot serve")
     return TensorSpec(name, dtype, tuple(d if type(d) is int else -1 for d in value.shape))
 
@@ -180,34 +182,38 @@ def _declared_input(found: TensorSpec, number: int, wanted: dict[str, TensorSpec
     return agree("input", wanted.pop(name), found)
 
 
-def _outputs(program: Any, declared: Signature | None) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
-    """The outputs. Their names are the declared ones; else the keys, if the program returns a dictionary; else
-    output__0, output__1 and so on."""
+def _outputs(
+    program: Any, declared: Signature | None
+) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...], tuple[str, ...]]:
+    """The outputs with their places, and notes about those that cannot be served. `structure` says how they are named.
+    Raises LoadError."""
     node = next(n for n in program.graph.nodes if n.op == "output")
     of_user = [s.arg for s in program.graph_signature.output_specs if s.kind.name == "USER_OUTPUT"]
     values = {n.name: n.meta.get("val") for n in program.graph.nodes if n is not node}
-    out_spec = program.call_spec.out_spec
-    keys = list(out_spec.context) if out_spec.type is dict and len(out_spec.context) == len(of_user) else None
-    found: list[TensorSpec] = []
-    places: list[Output] = []
-    for number, argument in enumerate(of_user):
-        name = f"output__{number}" if keys is None else str(keys[number])
+    paths = paths_of_tree(program.call_spec.out_spec)
+    if len(paths) != len(of_user):
+        raise LoadError(f"the program has {len(of_user)} outputs, but its result has places for {len(paths)}")
+    found: dict[int, TensorSpec] = {}
+    refused: dict[int, str] = {}
+    for number, (name, argument) in enumerate(zip(published_names(paths), of_user, strict=True)):
         value = argument.value if type(argument).__name__ == "ConstantArgument" else values.get(argument.name)
-        if value is None:
-            continue  # the program returns None here; the other outputs are served
-        found.append(_spec(name, value, "output"))
-        places.append(Output(name, number if keys is None else name, found[-1].dtype))
+        try:
+            found[number] = _spec(name, value, "output")
+        except LoadError as error:
+            refused[number] = str(error)
     if declared is None or not declared.outputs:
-        return tuple(found), tuple(places)
-    by_place = {place.place: spec for place, spec in zip(places, found, strict=True)}
-    placed = place_outputs(declared.outputs, keys is not None)
+        if not found:
+            raise LoadError("; ".join(refused.values()) or "the program has no outputs")
+        outputs = tuple(Output(spec.name, paths[i], spec.dtype, i) for i, spec in found.items())
+        return tuple(found.values()), outputs, tuple(f"left out: {text}" for text in refused.values())
+    placed = place_outputs(declared.outputs, paths, "the program")
     agreed = []
     for output, spec in zip(placed, declared.outputs, strict=True):
-        if output.place not in by_place:
-            there = ", ".join(spec_.name for spec_ in found)
-            raise LoadError(f"output {output.name!r} is declared, but the program gives {len(found)}: {there}")
-        agreed.append(agree("output", spec, by_place[output.place]))
-    return tuple(agreed), placed
+        assert output.leaf is not None
+        if output.leaf in refused:
+            raise LoadError(f"output {output.name!r} is declared, but {refused[output.leaf]}")
+        agreed.append(agree("output", spec, found[output.leaf]))
+    return tuple(agreed), placed, ()
 
 
 def _rows(program: Any, batches: Sequence[Any]) -> tuple[int, int | None]:

@@ -8,8 +8,9 @@ from typing import Any
 from inferd.backends.api import Array, BackendError, LoadError, Placement
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch.errors import reason, translated
-from inferd.backends.torch.io import Output, Plan, array_maker, dtype_from_torch, flat, tensor_maker
+from inferd.backends.torch.io import Plan, array_maker, dtype_from_torch, tensor_maker
 from inferd.backends.torch.options import TorchOptions
+from inferd.backends.torch.structure import Missing, Output, text_of, value_at
 from inferd.wire.dtypes import DType
 
 _PLAIN = TorchOptions()
@@ -83,7 +84,7 @@ class TorchInstance:
             try:
                 if plan.arrange is not None:
                     positional, keywords = plan.arrange(arguments)
-                result = flat(function(*positional, **keywords))
+                result = function(*positional, **keywords)
                 borrowed = self._borrowed((*arguments, *keywords.values())) if self._on_cpu else _never
                 return {o.name: self._output(signature, result, o, borrowed) for o in plan.outputs if o.name in wanted}
             except BackendError:
@@ -109,13 +110,13 @@ class TorchInstance:
         owned = self._owned
         return lambda address: address in held or address in owned
 
-    def _output(
-        self, signature: str, result: Mapping[int | str, Any], output: Output, borrowed: Callable[[int], bool]
-    ) -> Array:
-        if output.place not in result:
-            there = ", ".join(map(str, result)) or "nothing"
-            raise BackendError(f"the model gave no output {output.name!r} (place {output.place}); it gave {there}")
-        value = result[output.place]
+    def _output(self, signature: str, result: Any, output: Output, borrowed: Callable[[int], bool]) -> Array:
+        try:
+            value = value_at(result, output.path)
+        except Missing as error:
+            at = text_of(output.path)
+            place = "" if at == output.name else f" (at {at})"
+            raise BackendError(f"the model gave no output {output.name!r}{place}; it gave {error}") from None
         if self._narrow and getattr(value, "dtype", None) in self._narrow and output.dtype in (None, DType.FP32):
             value = value.float()  # autocast changes how outputs are computed, not their element type
         array = self._array(value, output.name, borrowed)

@@ -1,20 +1,20 @@
 """Converts arrays to tensors and back, and named arrays to the arguments of a call.
 
-    named inputs -> one Argument for each parameter of the call -> result -> flat outputs -> named outputs
+    named inputs -> one Argument for each parameter of the call -> result -> the values at the outputs' paths
 
 Everything here is immutable and thread-safe. This module does not import torch: the caller passes the module.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, TensorSpec
+from inferd.backends.api import Array, BackendError, InvalidInput, LoadError
+from inferd.backends.torch.structure import Output
 from inferd.wire.dtypes import DType, bfloat16
 
 Tensor = Any
@@ -37,20 +37,13 @@ _TORCH_NAMES = {
     DType.BF16: "bfloat16",
 }
 _BY_TORCH_NAME = {f"torch.{name}": dtype for dtype, name in _TORCH_NAMES.items()}
+_PYTHON: Mapping[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64}
 _COPY_BELOW = 16 * 1024  # bytes: below this size a copy is cheaper than a view
-_INDEXED = re.compile(r".+__(\d+)")
 
 
 def dtype_from_torch(dtype: Any) -> DType | None:
     """The element type of a torch.dtype; None if such tensors cannot be sent."""
     return _BY_TORCH_NAME.get(str(dtype))
-
-
-def index_in(name: str) -> int | None:
-    """The number at the end of a name: 2 for "INPUT__2", None for other names. Triton numbers arguments and outputs of
-    torch models in this way."""
-    found = _INDEXED.fullmatch(name)
-    return int(found[1]) if found else None
 
 
 class _Writable:
@@ -94,8 +87,8 @@ def array_maker(torch: Any) -> Callable[[Any, str, Callable[[int], bool]], Array
     """A function (value, name, borrowed) that turns an output into a contiguous host array that only the caller holds.
 
     `borrowed(address)` says whether the tensor storage at an address belongs to the inputs or to the model: such a
-    tensor is copied. Numbers and strings become arrays of rank 0. The function raises BackendError for values that
-    cannot be sent.
+    tensor is copied. Numbers and texts become arrays of rank 0, lists of them arrays of rank 1. The function raises
+    BackendError for values that cannot be sent.
     """
     tensor_type, strided, brain_float = torch.Tensor, torch.strided, torch.bfloat16
     sendable = frozenset(getattr(torch, name) for name in _TORCH_NAMES.values())
@@ -126,8 +119,16 @@ def _plain(value: Any, name: str) -> Array:
         array = np.empty((), object)
         array[()] = value.encode()
         return array
-    if isinstance(value, bool | int | float):
-        return np.asarray(value, {bool: np.bool_, int: np.int64, float: np.float64}[type(value)])
+    if type(value) in _PYTHON:
+        return np.asarray(value, _PYTHON[type(value)])
+    if isinstance(value, list):
+        kinds = set(map(type, value))
+        if kinds == {str}:
+            words = np.empty(len(value), object)
+            words[:] = [word.encode() for word in value]
+            return words
+        if len(kinds) == 1 and (kind := kinds.pop()) in _PYTHON:
+            return np.asarray(value, _PYTHON[kind])
     raise BackendError(
         f"output {name!r} is {'missing (None)' if value is None else type(value).__name__}, not a tensor"
     )
@@ -177,6 +178,31 @@ class ScalarArgument:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalarListArgument:
+    """A list of Python's int, float, bool or str, from an array of rank 1; `default` if the input was not sent."""
+
+    name: str
+    python_type: type
+    default: Any = None
+
+    def __call__(self, inputs: Mapping[str, Array], tensor: ToTensor) -> Any:
+        array = inputs.get(self.name)
+        if array is None:
+            return self.default
+        if array.ndim != 1:
+            raise InvalidInput(
+                f"input {self.name!r} is a list of {self.python_type.__name__}: expected shape [-1], "
+                f"got {list(array.shape)}"
+            )
+        if self.python_type is not str:
+            return list(map(self.python_type, array.tolist()))
+        try:
+            return [item.decode() for item in array.tolist()]
+        except UnicodeDecodeError:
+            raise InvalidInput(f"input {self.name!r}: expected UTF-8 texts") from None
+
+
+@dataclass(frozen=True, slots=True)
 class DictArgument:
     """A dictionary of tensors, with the inputs' names as keys."""
 
@@ -207,19 +233,6 @@ class ConstantArgument:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """One output of a call.
-
-    place   its number in the flattened result, or its key in a dictionary
-    dtype   its element type, which every run checks; None for one that is only assumed
-    """
-
-    name: str
-    place: int | str
-    dtype: DType | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """How one signature calls its function.
 
@@ -233,34 +246,6 @@ class Plan:
     outputs: tuple[Output, ...]
     keywords: tuple[tuple[str, Argument], ...] = ()
     arrange: Callable[[list[Any]], tuple[Sequence[Any], Mapping[str, Any]]] | None = None
-
-
-def flat(result: Any) -> dict[int | str, Any]:
-    """A call's result by place: by key for a dictionary; else flattened, by number."""
-    if isinstance(result, dict):
-        return result
-    values: list[Any] = []
-    _flatten(result, values)
-    return dict(enumerate(values))
-
-
-def _flatten(value: Any, into: list[Any]) -> None:
-    if isinstance(value, tuple | list):
-        for part in value:
-            _flatten(part, into)
-    else:
-        into.append(value)
-
-
-def place_outputs(declared: Sequence[TensorSpec], keyed: bool) -> tuple[Output, ...]:
-    """The places of declared outputs: by key if the call returns a dictionary (`keyed`), by number if all names have
-    the form NAME__i, else in the order of the declaration."""
-    if keyed:
-        return tuple(Output(s.name, s.name, s.dtype) for s in declared)
-    numbers = [index_in(s.name) for s in declared]
-    if declared and all(n is not None for n in numbers) and len(set(numbers)) == len(numbers):
-        return tuple(Output(s.name, n, s.dtype) for s, n in zip(declared, numbers, strict=True) if n is not None)
-    return tuple(Output(s.name, i, s.dtype) for i, s in enumerate(declared))
 
 
 def snippet(inputs: Sequence[str], outputs: Sequence[str]) -> str:

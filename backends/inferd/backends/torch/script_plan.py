@@ -11,15 +11,20 @@ from inferd.backends.torch.io import (
     Argument,
     DictArgument,
     ListArgument,
-    Output,
     Plan,
     ScalarArgument,
+    ScalarListArgument,
     TensorArgument,
     dtype_from_torch,
-    flat,
-    index_in,
     needs_declaration,
-    place_outputs,
+)
+from inferd.backends.torch.script_result import example_path, place_script_outputs, script_type
+from inferd.backends.torch.structure import (
+    Output,
+    index_in,
+    paths_of_value,
+    published_names,
+    value_at,
 )
 from inferd.wire.dtypes import DType
 
@@ -63,6 +68,7 @@ class _Parameter:
     type_kind   torch's name for its type, without Optional: "TensorType", "IntType", ...
     text        its full type as messages show it
     optional    it may be left out or be None
+    elements    torch's name for the type of a list's elements, or of a dictionary's values; "" for other types
     """
 
     name: str
@@ -70,6 +76,7 @@ class _Parameter:
     text: str
     optional: bool
     default: Any
+    elements: str = ""
 
 
 def plan_method(
@@ -90,9 +97,9 @@ def plan_method(
         inputs = declared.inputs
         arguments, keywords, inputs = _bind(parameters, inputs, remarks)
     if declared is not None and declared.outputs:
-        keyed = returns is not None and returns.kind() == "DictType"
-        placed = place_outputs(declared.outputs, keyed)
-        _check_places(placed, returns)
+        if returns is None:
+            raise LoadError(f"the method {name!r} returns nothing that TorchScript describes: it cannot be served")
+        placed = place_script_outputs(declared.outputs, script_type(returns))
         outputs = declared.outputs
     else:
         outputs, placed = _infer_outputs(returns, example, [s.name for s in inputs], remarks)
@@ -106,11 +113,16 @@ def _parameter(argument: Any) -> _Parameter:
         type_ = type_.getElementType()
     has_default = argument.has_default_value()
     default = argument.default_value if has_default else None
-    return _Parameter(argument.name, type_.kind(), str(argument.type), optional or has_default, default)
+    elements = ""
+    if type_.kind() == "ListType":
+        elements = type_.getElementType().kind()
+    elif type_.kind() == "DictType" and type_.getKeyType().kind() == "StringType":
+        elements = type_.getValueType().kind()
+    return _Parameter(argument.name, type_.kind(), str(argument.type), optional or has_default, default, elements)
 
 
 def _is_tensors(parameter: _Parameter, container: str) -> bool:
-    return parameter.type_kind == container and "Tensor" in parameter.text
+    return parameter.type_kind == container and parameter.elements == "TensorType"
 
 
 def _infer_inputs(
@@ -124,6 +136,10 @@ def _infer_inputs(
             python_type, dtype, _ = _SCALARS[parameter.type_kind]
             specs.append(TensorSpec(parameter.name, dtype, (), optional=parameter.optional))
             arguments.append(ScalarArgument(parameter.name, python_type, parameter.default))
+        elif parameter.type_kind == "ListType" and parameter.elements in _SCALARS:
+            python_type, dtype, _ = _SCALARS[parameter.elements]
+            specs.append(TensorSpec(parameter.name, dtype, (-1,), optional=parameter.optional))
+            arguments.append(ScalarListArgument(parameter.name, python_type, parameter.default))
         elif parameter.type_kind == "TensorType":
             dtype, shape = DType.FP32, None
             if example is not None and i < len(example.inputs):
@@ -222,6 +238,18 @@ def _argument(parameter: _Parameter, spec: TensorSpec) -> tuple[Argument, Tensor
                 f"input {spec.name!r} is declared as {spec.dtype.name}, but the argument is {parameter.text}: {fit}"
             )
         return ScalarArgument(spec.name, python_type, parameter.default), bound
+    if parameter.type_kind == "ListType" and parameter.elements in _SCALARS:
+        python_type, _, fitting = _SCALARS[parameter.elements]
+        if spec.dtype not in fitting:
+            fit = ", ".join(d.name for d in sorted(fitting))
+            raise LoadError(
+                f"input {spec.name!r} is declared as {spec.dtype.name}, but the argument is {parameter.text}: {fit}"
+            )
+        if spec.shape is not None and len(spec.shape) != 1:
+            raise LoadError(
+                f"input {spec.name!r} is declared as {list(spec.shape)}, but the argument is {parameter.text}: [-1]"
+            )
+        return ScalarListArgument(spec.name, python_type, parameter.default), bound
     if parameter.type_kind != "TensorType":
         raise LoadError(f"argument {parameter.name!r} is a {parameter.text}, which inferd cannot fill")
     if spec.dtype is DType.STRING:
@@ -229,69 +257,44 @@ def _argument(parameter: _Parameter, spec: TensorSpec) -> tuple[Argument, Tensor
     return TensorArgument(spec.name), bound
 
 
-def _check_places(outputs: Sequence[Output], returns: Any) -> None:
-    """Raises LoadError if an output is declared with a number that the method does not return. `returns`: the method's
-    return type."""
-    count = _count(returns)
-    for output in outputs:
-        if count is not None and isinstance(output.place, int) and output.place >= count:
-            raise LoadError(
-                f"output {output.name!r} is declared as number {output.place}, but the method gives {count}"
-            )
-
-
-def _count(type_: Any) -> int | None:
-    """The number of flattened outputs of a type; None if only a run can show it."""
-    if type_ is None:
-        return None
-    kind = type_.kind()
-    if kind == "TupleType":
-        counts = [_count(t) for t in type_.elements()]
-        return None if None in counts else sum(c for c in counts if c is not None)
-    return 1 if kind == "TensorType" or kind in _SCALARS else None
-
-
-def _scalar_types(type_: Any) -> list[str]:
-    if type_.kind() == "TupleType":
-        return [kind for t in type_.elements() for kind in _scalar_types(t)]
-    return [str(type_.kind())]
-
-
 def _infer_outputs(
     returns: Any, example: Example | None, inputs: Sequence[str], remarks: list[str]
 ) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
     if example is not None:
         return _outputs_of(example)
-    count = _count(returns)
-    if count is None:
-        text = "nothing that can be known" if returns is None else str(returns)
-        raise needs_declaration(f"the method returns {text}: its outputs have to be named", inputs, ["output__0"])
-    kinds = _scalar_types(returns)
+    found = None if returns is None else script_type(returns)
+    if found is None or not found.closed:
+        text = "nothing that can be known" if found is None else found.text
+        name = "output__0" if found is None else example_path(found) or "output__0"
+        raise needs_declaration(f"the method returns {text}: its outputs have to be named", inputs, [name])
+    leaves = found.leaves()
     specs = tuple(
-        TensorSpec(f"output__{i}", *((_SCALARS[k][1], ()) if k in _SCALARS else (DType.FP32, None)))
-        for i, k in enumerate(kinds)
+        TensorSpec(f"output__{i}", DType.FP32, None)
+        if leaf.dtype is None
+        else TensorSpec(f"output__{i}", leaf.dtype, (-1,) * leaf.rank)
+        for i, (_, leaf) in enumerate(leaves)
     )
-    if any(k == "TensorType" for k in kinds):
+    if any(leaf.dtype is None for _, leaf in leaves):
         remarks.append("no outputs are declared: named output__0 and so on, taken as FP32 of any shape")
-    # The element types are assumptions, so runs do not check them.
-    return specs, tuple(Output(s.name, i) for i, s in enumerate(specs))
+    # The element types of tensors are assumptions, so runs do not check them.
+    return specs, tuple(
+        Output(spec.name, path, leaf=i) for i, (spec, (path, _)) in enumerate(zip(specs, leaves, strict=True))
+    )
 
 
 def _outputs_of(example: Example) -> tuple[tuple[TensorSpec, ...], tuple[Output, ...]]:
     """Names, element types and shapes from the result for the example. Dimension 0 is taken as the batch axis if it is
     as large as that of all inputs."""
-    fields = getattr(example.result, "_fields", None)
     batches = {tensor.shape[0] for tensor in example.inputs if tensor.ndim}
     specs: list[TensorSpec] = []
     places: list[Output] = []
-    values = flat(example.result)
-    named = fields is not None and len(fields) == len(values)
-    for place, value in values.items():
-        name = (
-            str(fields[place])
-            if named and fields is not None and isinstance(place, int)
-            else (place if isinstance(place, str) else f"output__{place}")
-        )
+    fields = getattr(example.result, "_fields", None)
+    paths = paths_of_value(example.result)
+    names = published_names(paths)
+    if fields is not None and len(paths) == len(fields):
+        names = list(map(str, fields))
+    for number, (name, path) in enumerate(zip(names, paths, strict=True)):
+        value = value_at(example.result, path)
         dtype = dtype_from_torch(getattr(value, "dtype", None))
         if dtype is None:
             continue  # no tensor, or an element type that cannot be sent; the other outputs are served
@@ -299,7 +302,7 @@ def _outputs_of(example: Example) -> tuple[tuple[TensorSpec, ...], tuple[Output,
         if shape and len(batches) == 1 and shape[0] in batches:
             shape = _open_batch(shape)
         specs.append(TensorSpec(name, dtype, shape))
-        places.append(Output(name, place))
+        places.append(Output(name, path, leaf=number))
     return tuple(specs), tuple(places)
 
 
