@@ -243,7 +243,8 @@ def test_file_events_wake_the_source(tmp_path: Path, make_running: Callable[...,
     pytest.importorskip("watchfiles")
     running = make_running()
     woken = threading.Event()
-    events = FileEvents([str(running.root), str(tmp_path / "not-there")], woken.set)
+    events = FileEvents(woken.set)
+    events.follow([str(running.root), str(tmp_path / "not-there")])
     events.start()
     try:
         # Watching begins some time after the start: write until it is noticed.
@@ -259,7 +260,7 @@ def test_file_events_wake_the_source(tmp_path: Path, make_running: Callable[...,
 def test_a_watched_source_sees_a_version_before_the_poll(make_running: Callable[..., Running]) -> None:
     pytest.importorskip("watchfiles")
     running = make_running()
-    source = WatchedSource(running.source, FileEvents([str(running.root)], running.source.wake))
+    source = WatchedSource(running.source, FileEvents(running.source.wake))
     manager = Manager(running.config, source, running.loader)
     heard: SimpleQueue[StateChange] = SimpleQueue()
     manager.subscribe(heard.put)

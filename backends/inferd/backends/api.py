@@ -21,6 +21,7 @@ other type is logged with its traceback; clients then see its type only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from inferd.backends.files import FileRule
 from inferd.wire.dtypes import DType
 
 Array = np.ndarray[Any, Any]
@@ -138,6 +140,7 @@ class OpenRequest:
                      LoadError for an unknown key, with the known ones in the message
     allow            which kinds of code the server's configuration lets this version bring along (CODE_KINDS). What is
                      not allowed must be refused with a LoadError that names the kind, before any of it runs
+    files            where files may be read; None: below the model's directory
     """
 
     model: str
@@ -147,6 +150,17 @@ class OpenRequest:
     signatures: tuple[Signature, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
+    files: FileRule | None = None
+
+    @property
+    def rule(self) -> FileRule:
+        """The rule by which every file of the version is to be read."""
+        return self.files or FileRule(os.path.abspath(self.directory.parent))
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file of the version. Raises OSError: FileRefused if it is no regular file, or a link that
+        leads out."""
+        return self.rule.read(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import agree
+from inferd.backends.files import FileRule, regular_file
 from inferd.backends.onnx import device as onnx_device
 from inferd.backends.onnx import session as onnx_session
 from inferd.backends.onnx.content import ModelContent
@@ -110,7 +111,7 @@ class OnnxModel:
 
     def __init__(self, request: OpenRequest, options: OnnxOptions) -> None:
         self._options = options
-        self._content, header = _read_model(request.artefact)
+        self._content, header = _read_model(request.artefact, request.rule)
         inputs = tuple(_spec(v, "input") for v in header.inputs if v.name not in header.initializers)
         outputs = header.outputs
         if any(not value.kind or (value.element and value.shape is None) for value in outputs):
@@ -168,25 +169,26 @@ def _shown(artefact: Path) -> str:
 
 
 def _read_header(file: Path) -> ModelHeader:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = regular_file(file)
     try:
         return read_header(FileSource(descriptor))
     finally:
         os.close(descriptor)
 
 
-def _read_model(artefact: Path) -> tuple[ModelContent, ModelHeader]:
+def _read_model(artefact: Path, rule: FileRule) -> tuple[ModelContent, ModelHeader]:
     """The model's bytes with its external data, and its header. Raises LoadError or IncompleteArtefact."""
     file, shown = _model_file(artefact), _shown(artefact)
     external = {}
     try:
-        data = file.read_bytes()
-        header = read_header(MemorySource(data))
-        for location, end in header.locations().items():
-            content = _check_external(file, location, end).read_bytes()
-            if len(content) < end:
-                raise IncompleteArtefact(f"external data {location!r} shrank while it was read")
-            external[location] = content
+        with rule.opened() as root:
+            data = root.read(file)
+            header = read_header(MemorySource(data))
+            for location, end in header.locations().items():
+                content = root.read(_check_external(file, location, end))
+                if len(content) < end:
+                    raise IncompleteArtefact(f"external data {location!r} shrank while it was read")
+                external[location] = content
     except FileNotFoundError:
         raise IncompleteArtefact(f"{shown} is missing") from None
     except Truncated as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import SignatureTable
+from inferd.backends.files import FileRule, Found, OpenRoot
 from inferd.backends.tensorflow.errors import reason, translated
 from inferd.backends.tensorflow.files import PB, PBTXT
 from inferd.backends.tensorflow.graph import Served, read_facts, read_signatures
@@ -50,7 +54,7 @@ class SavedModel:
         self._remove_copy = weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
         self._copy = Path(private) / "model"
         try:
-            _copy(request.artefact, self._copy)
+            _copy(request.artefact, self._copy, request.rule)
             meta_graph = _meta_graph(self._copy, request.options.get("tags"))
             self._tags = tuple(meta_graph.meta_info_def.tags)
             served, notes = read_signatures(_data_types(), meta_graph, _value, request.signatures)
@@ -191,17 +195,43 @@ def use_device(tf: Any, device: str) -> None:
         )
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, rule: FileRule) -> None:
+    """Copies the files of a SavedModel by the rule by which they may be read. Raises IncompleteArtefact."""
     target.mkdir()
     try:
-        for name in (PB, PBTXT):
-            if (source / name).is_file():
-                shutil.copyfile(source / name, target / name)
-        for name in _PARTS:
-            if (source / name).is_dir():
-                shutil.copytree(source / name, target / name, copy_function=shutil.copyfile)
+        with rule.opened() as root:
+            for name in (PB, PBTXT):
+                with suppress(FileNotFoundError), root.find(source / name) as file:
+                    _copy_file(file, target / name)
+            for name in _PARTS:
+                with suppress(FileNotFoundError), root.find(source / name) as part:
+                    if part.is_directory:
+                        _copy_directory(root, part, target / name)
     except (OSError, shutil.Error) as error:
-        raise IncompleteArtefact(f"the SavedModel cannot be copied to a private directory: {error}") from None
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise IncompleteArtefact(f"the SavedModel cannot be copied to a private directory: {reason}") from None
+
+
+def _copy_directory(root: OpenRoot, source: Found, target: Path) -> None:
+    target.mkdir()
+    top = source.open_directory()
+    try:
+        for entry in root.walk(top, source.shown):
+            if entry.same_as is not None:
+                (target / entry.path).symlink_to(target / entry.same_as)
+            elif entry.found is None:
+                raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", entry.path)
+            elif entry.found.is_directory:
+                (target / entry.path).mkdir()
+            else:
+                _copy_file(entry.found, target / entry.path)
+    finally:
+        os.close(top)
+
+
+def _copy_file(source: Found, target: Path) -> None:
+    with open(source.open(), "rb") as content, target.open("xb") as copy:
+        shutil.copyfileobj(content, copy, 1 << 20)
 
 
 def _data_types() -> Any:

@@ -47,7 +47,7 @@ class ExportedModel:
         self._torch = torch
         self._options = options
         name = request.artefact.name
-        data = request.artefact.read_bytes()
+        data = request.read(request.artefact)
         try:
             self._program: Any = load_program(torch, data, name, request.allow)
         except LoadError:

@@ -10,15 +10,19 @@ dicts:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inferd.backends.files import FileRule
 from inferd.server.compat.text_format import Name, TextFormatError, TextMessage, Value, parse
 from inferd.server.errors import LayoutError
 
 _MAX_BYTES = 4 * 2**20
+_LEAST, _LARGEST = -(2**63), 2**64 - 1
+_SHOWN = 100  # characters of a value in a message
 
 Reader = Callable[[Value], Any]
 
@@ -34,28 +38,30 @@ class TritonConfig:
 def read_triton_config(file: Path, model: str) -> TritonConfig:
     """Reads the config.pbtxt of the model `model`. Raises LayoutError, which names file, field, expected and got."""
     try:
-        with open(file, "rb") as source:
-            raw = source.read(_MAX_BYTES + 1)
+        data = FileRule(os.path.abspath(file.parent), None).read(file.name, _MAX_BYTES)
     except OSError as error:
         raise LayoutError(f"{file} cannot be read: {error.strerror or error}") from None
-    if len(raw) > _MAX_BYTES:
-        raise LayoutError(f"{file} is larger than {_MAX_BYTES} bytes: not a model configuration")
+    return parse_triton_config(data, str(file), model)
+
+
+def parse_triton_config(data: bytes, source: str, model: str) -> TritonConfig:
+    """As `read_triton_config`, from the content of the file `source`."""
     try:
-        values, unknown = triton_config(raw.decode("utf-8-sig"))
+        values, unknown = triton_config(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise LayoutError(f"{file}: expected text in UTF-8, got other bytes") from None
+        raise LayoutError(f"{source}: expected text in UTF-8, got other bytes") from None
     except TextFormatError as error:
-        raise LayoutError(f"{file}: {error}") from None
+        raise LayoutError(f"{source}: {error}") from None
     name = values.get("name", "")
     if name and name != model:
-        raise LayoutError(f"{file}: name: expected {model!r} (the directory's name) or nothing, got {name!r}")
+        raise LayoutError(f"{source}: name: expected {model!r} (the directory's name) or nothing, got {name[:100]!r}")
     return TritonConfig(values, tuple(unknown))
 
 
 def triton_config(text: str) -> tuple[dict[str, Any], list[str]]:
     """The mapping and the unknown fields of the text of a config.pbtxt. Raises TextFormatError."""
-    unknown: list[str] = []
-    return read_message(parse(text), MODEL, "", unknown), unknown
+    unknown: dict[str, None] = {}
+    return read_message(parse(text), MODEL, "", unknown), list(unknown)
 
 
 class Repeated:
@@ -75,16 +81,15 @@ class Map:
         self.only = only
 
 
-def read_message(fields: TextMessage, schema: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
-    """The mapping of a message. Adds the paths of fields that `schema` does not have to `unknown`. Raises
+def read_message(fields: TextMessage, schema: dict[str, Any], path: str, unknown: dict[str, None]) -> dict[str, Any]:
+    """The mapping of a message. Adds the paths of fields that `schema` does not have to `unknown` (as its keys). Raises
     TextFormatError."""
     found: dict[str, Any] = {}
     for name, value in fields:
         where = f"{path}.{name}" if path else name
         kind = schema.get(name)
         if kind is None:
-            if where not in unknown:
-                unknown.append(where)
+            unknown[where] = None
         elif isinstance(kind, Repeated):
             items = value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]
             found.setdefault(name, []).extend(_read(item, kind.item, where, unknown) for item in items)
@@ -101,7 +106,7 @@ def read_message(fields: TextMessage, schema: dict[str, Any], path: str, unknown
     return found
 
 
-def _read(value: Value, kind: Any, where: str, unknown: list[str]) -> Any:
+def _read(value: Value, kind: Any, where: str, unknown: dict[str, None]) -> Any:
     if isinstance(kind, dict):
         return read_message(_expect_message(value, where), kind, where, unknown)
     try:
@@ -113,7 +118,7 @@ def _read(value: Value, kind: Any, where: str, unknown: list[str]) -> Any:
 def _expect_message(value: Value, where: str) -> TextMessage:
     if isinstance(value, TextMessage):
         return value
-    raise TextFormatError(f"{where}: expected {{ ... }}, got {value!r}")
+    raise TextFormatError(f"{where}: expected {{ ... }}, got {_shown(value)}")
 
 
 def string(value: Value) -> str:
@@ -125,9 +130,11 @@ def string(value: Value) -> str:
 
 def integer(value: Value) -> int:
     """Reads an integer. Raises TextFormatError."""
-    if isinstance(value, int):
-        return value
-    raise TextFormatError(f"expected an integer, got {_shown(value)}")
+    if not isinstance(value, int):
+        raise TextFormatError(f"expected an integer, got {_shown(value)}")
+    if not _LEAST <= value <= _LARGEST:
+        raise TextFormatError(f"expected an integer of at most 64 bits, got {_shown(value)}")
+    return value
 
 
 def boolean(value: Value) -> bool:
@@ -149,7 +156,12 @@ def word(value: Value) -> str:
 
 
 def _shown(value: Value) -> str:
-    return "{ ... }" if isinstance(value, TextMessage) else repr(value)
+    if isinstance(value, TextMessage):
+        return "{ ... }"
+    if isinstance(value, list):
+        return "[ ... ]"
+    text = repr(value[:_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def enum(*names: str) -> Reader:

@@ -38,6 +38,9 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _MAX_DEPTH = 64
+MOST_VALUES = 400_000  # fields, and values in them; a settings file has some hundred
+_LONGEST_NUMBER = 100  # characters
+_SHOWN = 100  # characters of a token in a message
 
 
 def parse(text: str) -> TextMessage:
@@ -52,6 +55,7 @@ class _Parser:
         self._kind = ""
         self._token = ""
         self._start = 0
+        self._values = 0
         self._next()
 
     def message(self, end: str | None, depth: int) -> TextMessage:
@@ -68,12 +72,18 @@ class _Parser:
                 return fields
             fields.append(self._field(depth))
 
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            self._fail(f"at most {MOST_VALUES} fields and values")
+
     def _field(self, depth: int) -> tuple[str, Value]:
+        self._count()
         name = self._field_name()
         if self._take(":") or (self._kind == "symbol" and self._token in "{<["):
             value = self._value(depth)
         else:
-            self._fail(f"':' or '{{' after {name!r}")
+            self._fail(f"':' or '{{' after {name[:_SHOWN]!r}")
         if not self._take(","):
             self._take(";")
         return name, value
@@ -107,6 +117,7 @@ class _Parser:
         return self._single(depth)
 
     def _single(self, depth: int) -> Value:
+        self._count()
         kind, token = self._kind, self._token
         if kind == "symbol" and token in "{<":
             self._next()
@@ -118,6 +129,8 @@ class _Parser:
                 self._next()
             return "".join(parts)
         if kind == "number":
+            if len(token) > _LONGEST_NUMBER:
+                self._fail(f"a number of at most {_LONGEST_NUMBER} characters")
             self._next()
             return _number(token)
         if kind == "name":
@@ -149,7 +162,8 @@ class _Parser:
     def _fail(self, expected: str) -> NoReturn:
         line = self._text.count("\n", 0, self._start) + 1
         column = self._start - self._text.rfind("\n", 0, self._start)
-        got = repr(self._token) if self._token else "the end of the file"
+        more = "..." if len(self._token) > _SHOWN else ""
+        got = f"{self._token[:_SHOWN]!r}{more}" if self._token else "the end of the file"
         raise TextFormatError(f"line {line}, column {column}: expected {expected}, got {got}")
 
 

@@ -37,12 +37,12 @@ def read_triton_json(text: str) -> TritonConfig:
         raise TextFormatError(f"expected JSON: {error}") from None
     except RecursionError:
         raise TextFormatError("expected JSON, got one that is nested too deep") from None
-    unknown: list[str] = []
+    unknown: dict[str, None] = {}
     values = read_message(_message(given, MODEL, "", unknown), MODEL, "", unknown)
     return TritonConfig(values, tuple(unknown))
 
 
-def _message(given: Any, schema: dict[str, Any], path: str, unknown: list[str]) -> TextMessage:
+def _message(given: Any, schema: dict[str, Any], path: str, unknown: dict[str, None]) -> TextMessage:
     fields = TextMessage()
     for key, value in _object(given, path).items():
         name = key if key in schema else _with_underscores(key)
@@ -51,11 +51,11 @@ def _message(given: Any, schema: dict[str, Any], path: str, unknown: list[str]) 
         if kind is not None and value is not None:
             fields.append((name, _value(value, kind, where, unknown)))
         elif kind is None and value not in _UNSET:
-            unknown.append(where)
+            unknown[where] = None
     return fields
 
 
-def _value(given: Any, kind: Any, where: str, unknown: list[str]) -> Value:
+def _value(given: Any, kind: Any, where: str, unknown: dict[str, None]) -> Value:
     if isinstance(kind, dict):
         return _message(given, kind, where, unknown)
     if isinstance(kind, Repeated):

@@ -17,7 +17,7 @@ from inferd.server.config.errors import ConfigError, Problem, dotted
 
 Path_ = tuple[str | int, ...]
 MOST_BYTES: Final = 4 * 2**20
-MOST_VALUES: Final = 1_000_000
+MOST_VALUES: Final = 200_000
 
 
 class Document(dict[str, Any]):
@@ -45,21 +45,24 @@ def read_document(file: Path, source: str | None = None) -> Document:
         raise ConfigError([Problem(name, "", "a readable file", error.strerror or str(error))]) from None
     if len(data) > MOST_BYTES:
         raise ConfigError([Problem(name, "", f"at most {MOST_BYTES} bytes", "more")])
+    return decode_document(data, name)
+
+
+def decode_document(data: bytes, source: str) -> Document:
+    """As `read_document`, from the content of the file `source`. Raises ConfigError."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(name, "", "UTF-8 text", "other bytes", line=line)]) from None
-    return parse_document(text, name)
+        raise ConfigError([Problem(source, "", "UTF-8 text", "other bytes", line=line)]) from None
+    return parse_document(text, source)
 
 
 def parse_document(text: str, source: str) -> Document:
     """Reads YAML text that holds a mapping, or nothing. Raises ConfigError."""
     index = _Index(source)
     try:
-        value, node = _load(text)
-        if node is not None:
-            index.visit(node)
+        value = _load(text, index)
     except yaml.YAMLError as error:
         raise ConfigError([_syntax(error, source)]) from None
     except RecursionError:
@@ -76,9 +79,7 @@ def parse_document(text: str, source: str) -> Document:
 def parse_value(text: str) -> Any:
     """Reads one YAML value, such as `8`, `off` or `[a, b]`. Raises ValueError, which says what was expected."""
     try:
-        value, node = _load(text)
-        if node is not None:
-            _Index("").visit(node)
+        value = _load(text, _Index(""))
     except yaml.YAMLError as error:
         raise ValueError(f"a YAML value ({_syntax(error, '').got})") from None
     except ConfigError as error:
@@ -90,7 +91,11 @@ def parse_value(text: str) -> Any:
     return value
 
 
-class _Loader(yaml.SafeLoader):
+# The parser in C is ten times faster; a build of PyYAML may lack it.
+_SAFE: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE):  # type: ignore[misc]
     """SafeLoader with YAML 1.2's scalars."""
 
 
@@ -117,19 +122,28 @@ def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
-def _load(text: str) -> tuple[Any, yaml.Node | None]:
+def _load(text: str, index: _Index) -> Any:
+    """The value of a YAML text; its keys are checked by `index`. Raises YAMLError, ConfigError, ValueError,
+    RecursionError."""
+    _check_size(text)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
-            return None, None
+            return None
         if _expanded(node, {}) > MOST_VALUES:
             raise ValueError("its aliases stand for too many values")
-        # Constructing a mapping merges its merge keys into the node. A second parse gives the nodes as written, in
-        # which duplicate keys can be found.
-        return loader.construct_document(node), yaml.compose(text, Loader=_Loader)
+        index.visit(node)  # first: constructing a mapping merges its merge keys into the node
+        return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _check_size(text: str) -> None:
+    """Raises ValueError for a text of more than MOST_VALUES values, before anything is made of it."""
+    for number, _ in enumerate(yaml.parse(text, Loader=_Loader)):
+        if number > 2 * MOST_VALUES:  # an event begins or ends each collection
+            raise ValueError(f"more than {MOST_VALUES} values")
 
 
 def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:

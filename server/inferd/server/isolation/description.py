@@ -20,6 +20,7 @@ from inferd.backends.api import (
     TensorSpec,
     Traits,
 )
+from inferd.backends.files import FileRule
 from inferd.wire.dtypes import dtype_named
 
 Plain = dict[str, Any]
@@ -69,6 +70,7 @@ def request_to_plain(request: OpenRequest) -> Plain:
         "signatures": [signature_to_plain(signature) for signature in request.signatures],
         "options": dict(request.options),
         "allow": sorted(request.allow),
+        "files": None if request.files is None else [request.files.root, request.files.allowed],
     }
 
 
@@ -82,7 +84,15 @@ def request_from_plain(value: Plain) -> OpenRequest:
         signatures=tuple(map(signature_from_plain, value["signatures"])),
         options=value["options"],
         allow=frozenset(value["allow"]),
+        files=_rule_from_plain(value["files"]),
     )
+
+
+def _rule_from_plain(value: list[Any] | None) -> FileRule | None:
+    if value is None:
+        return None
+    root, allowed = value
+    return FileRule(root, None if allowed is None else tuple(allowed))
 
 
 def traits_to_plain(traits: Traits) -> Plain:

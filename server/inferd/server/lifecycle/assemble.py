@@ -73,8 +73,7 @@ def build_manager(
         configured.replace(shared.configured)
     scanner = RepositoryScanner(config.repository, resolver(config, configured), named=configured)
     source = Source(scanner, poll=config.repository.poll)
-    places = (*config.repository.roots, *(str(model.base_path) for model in configured.current.values()))
-    watched = WatchedSource(source, FileEvents(places, source.wake))
+    watched = WatchedSource(source, FileEvents(source.wake))
     uploads = uploads_of(config)
     loader = build_loader(
         config,
@@ -170,8 +169,13 @@ class WatchedSource:
 
     def start(self, deliver: Callable[[Listing], None]) -> None:
         """See SourceLike."""
+
+        def delivered(listing: Listing) -> None:
+            self._events.follow(listing.directories)
+            deliver(listing)
+
         self._events.start()
-        self._source.start(deliver)
+        self._source.start(delivered)
 
     def request_scan(self) -> int:
         """See SourceLike."""

@@ -177,7 +177,7 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
     try:
         with loader.placed(request) as (opened, backend):
             replayed = len(loader.warmup(request, opened))
-            class_labels(model.config, model.directory)
+            class_labels(model.config, model.directory, version.rule)
             return Finding(
                 model.name,
                 version.number,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inferd.backends.files import FileRule
 from inferd.server.config.schema import ModelConfig
 from inferd.server.repository.tree import Tree
 
@@ -16,6 +18,7 @@ class VersionOnDisk:
     held       why the version may not be loaded yet ("" if it may); a later scan may find it complete
     settling   the only reason is that its files have not been unchanged for the settle time yet
     error      why the version cannot be loaded, "" for none
+    files      where its files may be read; None: below the model's directory
     """
 
     number: int
@@ -24,6 +27,12 @@ class VersionOnDisk:
     held: str = ""
     error: str = ""
     settling: bool = False
+    files: FileRule | None = None
+
+    @property
+    def rule(self) -> FileRule:
+        """The rule by which every file of the version and of its model is read."""
+        return self.files or FileRule(os.path.abspath(self.path.parent))
 
     @property
     def ready(self) -> bool:
@@ -61,6 +70,7 @@ class Listing:
     """The full content of the repository at one moment. A model that is not listed is gone.
 
     models      by name
+    directories what was listed, as absolute paths: a change in one of these changes the listing
     errors      roots that could not be read (their models are listed as they were before), and directories of
                 configured models that never could be read
     complete    every root and every configured model has been read at least once
@@ -71,3 +81,4 @@ class Listing:
     errors: tuple[str, ...] = ()
     complete: bool = True
     sequence: int = 0
+    directories: tuple[str, ...] = ()

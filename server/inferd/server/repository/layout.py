@@ -1,18 +1,18 @@
-"""The layout of a repository: which names are models and versions, which files hold a version back, and where links may
-lead.
+"""The layout of a repository: which names are models and versions, and which files hold a version back.
 
     <root>/<model>/<integer version>/<artefact>        [<root>/<model>/model.yaml] [<root>/<model>/config.pbtxt]
 
-This module reads directory entries and link targets only. It opens no file.
+This module reads directory entries only. It opens no file: `inferd.backends.files` does, and says where links may lead.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from inferd.server.errors import LayoutError
+from inferd.backends.files import MOST_ENTRIES
 
 MODEL_FILE = "model.yaml"
 TRITON_FILE = "config.pbtxt"
@@ -20,10 +20,6 @@ SETTINGS_FILES = (MODEL_FILE, TRITON_FILE)
 
 PARTIAL_SUFFIXES = (".tmp", ".part", ".filepart", "~")
 MAX_VERSION = 2**63 - 1  # the protocols carry versions as int64
-
-
-class LinkRefused(LayoutError):
-    """A symbolic link leads out of the repository."""
 
 
 def readable(text: str) -> str:
@@ -51,15 +47,18 @@ def version_number(name: str) -> int | None:
     return number if number <= MAX_VERSION else None
 
 
-def subdirectories(directory: Path | str) -> list[str]:
-    """The names of the visible directories in `directory`, sorted. Links to directories count. Raises OSError.
+def subdirectories(directory: Path | str | int) -> list[str]:
+    """The names of the visible directories in `directory` (a path or a descriptor), sorted. Links to directories count.
+    Raises OSError, EFBIG for more than MOST_ENTRIES names.
 
     A link without a target is left out: it is broken, or its target is still being published. A name that is not UTF-8
     is left out, because no client can send it.
     """
     found = []
     with os.scandir(directory) as entries:
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number == MOST_ENTRIES:
+                raise OSError(errno.EFBIG, f"more than {MOST_ENTRIES} names")
             if is_hidden(entry.name) or is_partial(entry.name) or readable(entry.name) != entry.name:
                 continue
             try:
@@ -72,9 +71,9 @@ def subdirectories(directory: Path | str) -> list[str]:
     return found
 
 
-def version_directories(directory: Path | str) -> dict[int, list[str]]:
-    """The version directories of a model: number → names. Several names for one number (`7`, `007`) are an error of
-    that version, for the caller to report. Raises OSError."""
+def version_directories(directory: Path | str | int) -> dict[int, list[str]]:
+    """The version directories of a model (a path or a descriptor): number → names. Several names for one number (`7`,
+    `007`) are an error of that version, for the caller to report. Raises OSError."""
     versions: dict[int, list[str]] = {}
     for name in subdirectories(directory):
         number = version_number(name)
@@ -117,23 +116,3 @@ def root_hint(directory: Path | str) -> str | None:
         f"{directory} has no version but models ({', '.join(models[:4])}): it is a repository. Give it as "
         f"--model-repository (repository.roots), or name one model's directory, such as {Path(directory) / models[0]}"
     )
-
-
-class LinkRule:
-    """Where symbolic links may lead: into the root (with links resolved) or into the allowed targets.
-
-    Every scan makes a new rule, because git-sync and ConfigMaps change what a root resolves to.
-    """
-
-    def __init__(self, root: Path | str, allowed: Iterable[Path | str] = ()) -> None:
-        self.root = os.path.realpath(root)
-        self._bases = tuple(base.rstrip(os.sep) + os.sep for base in (self.root, *map(os.path.realpath, allowed)))
-
-    def check(self, path: Path | str) -> None:
-        """Raises LinkRefused if `path`, with links resolved, lies outside; OSError if it cannot be resolved."""
-        target = os.path.realpath(path)
-        if not (target + os.sep).startswith(self._bases):
-            raise LinkRefused(
-                f"{path} links to {target}, outside the repository {self.root}; "
-                f"add its directory to repository.allowed_link_targets to allow it"
-            )

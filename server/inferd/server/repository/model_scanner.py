@@ -6,51 +6,90 @@ renames is missing for a moment. A directory that cannot be read keeps the resul
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from inferd.backends.files import FileRefused, OpenRoot
 from inferd.server.errors import LayoutError
+from inferd.server.observability.events import event, get
 from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
-from inferd.server.repository.layout import SETTINGS_FILES, LinkRule, readable, version_directories
+from inferd.server.repository.layout import readable, version_directories
 from inferd.server.repository.model_settings import SettingsReader
 from inferd.server.repository.settle import Settle
-from inferd.server.repository.tree import Tree, read_tree
+from inferd.server.repository.tree import Tree, tree_of
+
+log = get("lifecycle")
+
+_SHOWN = 8  # names in one message
+_MOST_REPORTED = 100  # unforeseen errors that are logged
+_LONGEST = 500  # characters of an unforeseen error
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Item = TypeVar("_Item")
 
 
 class ModelScanner:
-    """Scans model directories. One thread only.
+    """Scans model directories. One thread only. Whatever goes wrong with one model is that model's error.
 
-    `keys` collects the keys that a scan has used with `Settle`. RepositoryScanner empties it before each scan.
+    keys          the keys that a scan has used with `Settle`
+    directories   what a scan has listed, as absolute paths
+
+    RepositoryScanner empties both before each scan.
     """
 
     def __init__(self, settings: SettingsReader, settle: Settle, ready_file: str | None = None) -> None:
         self.keys: set[Hashable] = set()
+        self.directories: list[str] = []
+        self._reported: set[str] = set()  # unforeseen errors that were logged
         self._settings = settings
         self._settle = settle
         self._ready_file = ready_file
 
+    def begin(self) -> None:
+        """Starts a scan of everything."""
+        self.keys = set()
+        self.directories = []
+
     def scan(
-        self, name: str, directory: Path, rule: LinkRule, before: ModelOnDisk | None, *, first: bool, is_model: bool
+        self, name: str, directory: Path, files: OpenRoot, before: ModelOnDisk | None, *, first: bool, is_model: bool
     ) -> ModelOnDisk | None:
-        """Scans `directory` once. Returns None if it is no model; with `is_model`, that is an error of the model.
+        """Scans `directory` once, which lies below the root of `files`. Returns None if it is no model; with
+        `is_model`, that is an error of the model.
 
         `before` is the result of the scan before. `first`: old files have settled at once (see Settle). Never raises.
         """
         try:
-            numbers = version_directories(directory)
+            return self._scan(name, directory, files, before, first, is_model)
+        except (LayoutError, FileRefused) as error:
+            return self.unreadable(name, directory, before, str(error))
         except OSError as error:
             return self.unreadable(name, directory, before, f"{directory} cannot be read: {error.strerror or error}")
-        has_settings = any((directory / file).exists() for file in SETTINGS_FILES)
-        if not numbers and before is None and not has_settings and not is_model:
-            return None
-        self.keys.add((directory, "settings"))
-        settings = self._settings.read(name, directory, rule, first=first)
-        versions = {number: self._version(directory, number, names, rule, first) for number, names in numbers.items()}
+        except Exception as error:  # also MemoryError and RecursionError: the other models are scanned all the same
+            return self.unreadable(name, directory, before, f"{directory} cannot be read: {self._unforeseen(error)}")
+
+    def _scan(
+        self, name: str, directory: Path, files: OpenRoot, before: ModelOnDisk | None, first: bool, is_model: bool
+    ) -> ModelOnDisk | None:
+        with files.find(directory) as found:
+            listed = found.open_directory()
+        try:
+            numbers = version_directories(listed)
+            present = self._settings.present(listed)
+            if not numbers and before is None and not present and not is_model:
+                return None
+            self.directories.append(str(directory))
+            self.keys.add((directory, "settings"))
+            settings = self._settings.read(name, directory, files, listed, first=first)
+            versions = {
+                number: self._version(directory, number, names, files, listed, first)
+                for number, names in numbers.items()
+            }
+        finally:
+            os.close(listed)
         if before is not None and before.directory == directory:
             versions = self.with_absent(
                 versions, {version.number: version for version in before.versions}, lambda n: (directory, n, "absent")
@@ -87,26 +126,47 @@ class ModelScanner:
                     kept[name] = item
         return kept
 
-    def _version(self, model: Path, number: int, names: list[str], rule: LinkRule, first: bool) -> VersionOnDisk:
+    def _version(
+        self, model: Path, number: int, names: list[str], files: OpenRoot, listed: int, first: bool
+    ) -> VersionOnDisk:
         path = model / names[0]
+        rule = files.rule
         key = (model, number)
         self.keys.add(key)
         if len(names) > 1:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             return VersionOnDisk(
-                number, path, error=f"version {number} has {len(names)} directories: {', '.join(names)}"
+                number,
+                path,
+                error=f"version {number} has {len(names)} directories: {', '.join(names[:_SHOWN])}{more}",
+                files=rule,
             )
         try:
-            tree = read_tree(path, rule)
-        except LayoutError as error:
-            return VersionOnDisk(number, path, error=readable(str(error)))
+            with files.find(names[0], listed, path) as found:
+                tree = tree_of(files, found)
+        except (LayoutError, FileRefused) as error:
+            return VersionOnDisk(number, path, error=readable(str(error)), files=rule)
         except OSError as error:
-            return VersionOnDisk(number, path, error=readable(f"{path} cannot be read: {error.strerror or error}"))
+            reason = f"{path} cannot be read: {error.strerror or error}"
+            return VersionOnDisk(number, path, error=readable(reason), files=rule)
+        except Exception as error:
+            reason = f"{path} cannot be read: {self._unforeseen(error)}"
+            return VersionOnDisk(number, path, error=readable(reason), files=rule)
+        self.directories += tree.directories
         settled = self._settle.observe(key, tree, newest_change=tree.newest_ctime if first else None)
         held = self._held(tree)
         settling = not held and not settled
         if settling:
             held = "its files are still changing, or too new to be sure that they are not"
-        return VersionOnDisk(number, path, tree, held=held, settling=settling)
+        return VersionOnDisk(number, path, tree, held=held, settling=settling, files=rule)
+
+    def _unforeseen(self, error: Exception) -> str:
+        """The error as text. It is logged once, not with every scan."""
+        text = f"{type(error).__name__}: {error}"[:_LONGEST]
+        if text not in self._reported and len(self._reported) < _MOST_REPORTED:
+            self._reported.add(text)
+            event(log, logging.ERROR, "a model could not be scanned in an unforeseen way", error=error)
+        return text
 
     def _held(self, tree: Tree) -> str:
         if tree.held:

@@ -1,23 +1,33 @@
 """A model's settings from its directory: `model.yaml` and `config.pbtxt`.
 
 They are read again when their stats change. While a file is being written, the settings read before stay in force.
+Whatever is wrong with a file is an error of that model.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inferd.server.compat.pbtxt import read_triton_config
-from inferd.server.config.document import read_document
+from inferd.backends.files import FileRefused, OpenRoot
+from inferd.server.compat.pbtxt import parse_triton_config
+from inferd.server.config.document import decode_document
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ModelConfig
 from inferd.server.errors import LayoutError
-from inferd.server.repository.layout import MODEL_FILE, SETTINGS_FILES, TRITON_FILE, LinkRule
+from inferd.server.observability.events import event, get
+from inferd.server.repository.layout import MODEL_FILE, SETTINGS_FILES, TRITON_FILE
 from inferd.server.repository.settle import Settle
+
+log = get("lifecycle")
+
+MOST_BYTES = 4 * 2**20  # of one file
+_SHOWN = 20  # fields that one note names
+_LONGEST = 500  # characters of an unforeseen error
 
 Resolve = Callable[[str, Path, Mapping[str, Any] | None, Mapping[str, Any] | None], tuple[ModelConfig, tuple[str, ...]]]
 """(model name, its directory, content of model.yaml, content of config.pbtxt) → (settings from all layers, notes).
@@ -50,14 +60,26 @@ class SettingsReader:
         # The key holds the name, too: several configured models may share one base path and have different settings.
         self._cached: dict[tuple[str, Path], _CachedSettings] = {}
 
-    def read(self, name: str, directory: Path, rule: LinkRule, *, first: bool) -> ModelSettings:
-        """The settings of the model `name`. Never raises: an error is part of the result.
+    @staticmethod
+    def present(listed: int) -> bool:
+        """Whether the directory with this descriptor has a settings file, whatever it is. Raises OSError."""
+        for name in SETTINGS_FILES:
+            try:
+                os.stat(name, dir_fd=listed, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            return True
+        return False
+
+    def read(self, name: str, directory: Path, files: OpenRoot, listed: int, *, first: bool) -> ModelSettings:
+        """The settings of the model `name`, whose directory has the descriptor `listed`. Never raises: an error is part
+        of the result.
 
         `first`: old files have settled at once (see Settle).
         """
         try:
-            stamp, newest = _stamp(directory, rule)
-        except LayoutError as error:
+            stamp, newest = _stamp(directory, files, listed)
+        except FileRefused as error:
             return ModelSettings(None, error=str(error))
         except OSError as error:
             return ModelSettings(None, error=f"{directory}: settings cannot be read: {error.strerror or error}")
@@ -70,7 +92,7 @@ class SettingsReader:
             if cached is not None:
                 return cached.settings
             return ModelSettings(None, held=f"{' and '.join(entry[0] for entry in stamp)}: still being written")
-        settings = self._read(name, directory, stamp)
+        settings = self._read(name, directory, files, listed, stamp)
         self._cached[key] = _CachedSettings(stamp, settings)
         return settings
 
@@ -84,34 +106,52 @@ class SettingsReader:
         changed."""
         self._cached = {key: cached for key, cached in self._cached.items() if key[1] != directory}
 
-    def _read(self, name: str, directory: Path, stamp: tuple[Any, ...]) -> ModelSettings:
+    def _read(self, name: str, directory: Path, files: OpenRoot, listed: int, stamp: tuple[Any, ...]) -> ModelSettings:
         names = {entry[0] for entry in stamp}
         notes: list[str] = []
         try:
-            model_file = read_document(directory / MODEL_FILE) if MODEL_FILE in names else None
-            triton: Mapping[str, Any] | None = None
+            model_file = triton = None
+            if MODEL_FILE in names:
+                data = _content(directory / MODEL_FILE, files, listed)
+                model_file = decode_document(data, str(directory / MODEL_FILE))
             if TRITON_FILE in names:
-                config = read_triton_config(directory / TRITON_FILE, name)
+                data = _content(directory / TRITON_FILE, files, listed)
+                config = parse_triton_config(data, str(directory / TRITON_FILE), name)
                 triton = config.values
                 if config.unknown:
-                    notes.append(f"{TRITON_FILE}: not honoured: {', '.join(config.unknown)}")
+                    notes.append(f"{TRITON_FILE}: not honoured: {_few(config.unknown)}")
             resolved, further = self._resolve(name, directory, model_file, triton)
             return ModelSettings(resolved, notes=(*notes, *further))
-        except (LayoutError, ConfigError) as error:
+        except (LayoutError, ConfigError, FileRefused) as error:
             return ModelSettings(None, error=str(error), notes=tuple(notes))
+        except OSError as error:
+            reason = f"{error.filename or directory}: settings cannot be read: {error.strerror or error}"
+            return ModelSettings(None, error=reason)
+        except Exception as error:  # also MemoryError and RecursionError
+            text = f"{type(error).__name__}: {error}"[:_LONGEST]
+            event(log, logging.ERROR, "settings could not be read in an unforeseen way", error=error, model=name)
+            return ModelSettings(None, error=f"{directory}: settings cannot be read: {text}")
 
 
-def _stamp(directory: Path, rule: LinkRule) -> tuple[tuple[Any, ...], float]:
+def _stamp(directory: Path, files: OpenRoot, listed: int) -> tuple[tuple[Any, ...], float]:
     entries = []
     newest = 0.0
     for name in SETTINGS_FILES:
-        path = directory / name
         try:
-            if path.is_symlink():
-                rule.check(path)
-            found = os.stat(path)
+            with files.find(name, listed, directory / name) as file:
+                found = file.stat
         except FileNotFoundError:
             continue
         entries.append((name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
         newest = max(newest, found.st_ctime)
     return tuple(entries), newest
+
+
+def _content(path: Path, files: OpenRoot, listed: int) -> bytes:
+    with files.find(path.name, listed, path) as file:
+        return file.read(MOST_BYTES)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -11,9 +11,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from inferd.server.errors import LayoutError
+from inferd.backends.files import FileRule, OpenRoot
 from inferd.server.repository.disk import ModelOnDisk
-from inferd.server.repository.layout import LinkRule, base_path_hint, root_hint, subdirectories, version_directories
+from inferd.server.repository.layout import base_path_hint, root_hint, subdirectories, version_directories
 from inferd.server.repository.model_scanner import ModelScanner
 
 
@@ -36,14 +36,22 @@ class RootScanner:
 
     def scan(self) -> None:
         """Scans once. Never raises."""
-        first = not self.read_once
         try:
-            rule = LinkRule(self.root, self._allowed)
-            names = subdirectories(rule.root)
-            found = os.stat(rule.root)
+            with FileRule(str(self.root), self._allowed).opened() as files:
+                self._scan(files)
         except OSError as error:
             self._unreadable(f"{self.root} cannot be read: {error.strerror or error}")
-            return
+
+    def _scan(self, files: OpenRoot) -> None:
+        first = not self.read_once
+        with files.find(".") as place:
+            listed = place.open_directory()
+        try:
+            names = subdirectories(listed)
+            found = os.fstat(listed)
+        finally:
+            os.close(listed)
+        self._scanner.directories.append(str(self.root))
         hint = base_path_hint(self.root, names) if not self.models else None
         if hint is not None:
             self.error = hint
@@ -56,7 +64,8 @@ class RootScanner:
         self.read_once = True
         models = {}
         for name in names:
-            model = self._model(name, rule, first)
+            directory = self.root / name
+            model = self._scanner.scan(name, directory, files, self.models.get(name), first=first, is_model=False)
             if model is not None:
                 models[name] = model
         self.models = self._scanner.with_absent(models, self.models, lambda name: (self.root, name, "absent"))
@@ -65,18 +74,6 @@ class RootScanner:
         self.error = error
         for model in self.models.values():
             self._scanner.remember(model)
-
-    def _model(self, name: str, rule: LinkRule, first: bool) -> ModelOnDisk | None:
-        directory = self.root / name
-        before = self.models.get(name)
-        try:
-            if directory.is_symlink():
-                rule.check(directory)
-        except LayoutError as error:
-            return self._scanner.unreadable(name, directory, before, str(error))
-        except OSError as error:
-            return self._scanner.unreadable(name, directory, before, f"{directory} cannot be read: {error.strerror}")
-        return self._scanner.scan(name, directory, rule, before, first=first, is_model=False)
 
 
 class ConfiguredModelScanner:
@@ -98,25 +95,34 @@ class ConfiguredModelScanner:
 
     def scan(self) -> None:
         """Scans once. Never raises."""
-        before = self.model if self.read_once else None
-        name = self.model.name
         try:
-            rule = LinkRule(self.directory, self._allowed)
-            empty = before is not None and bool(before.versions) and not version_directories(rule.root)
-            plausible = self._empty_check.plausible(os.stat(rule.root), empty=empty)
+            with FileRule(str(self.directory), self._allowed).opened() as files:
+                self._scan(files)
         except OSError as error:
-            reason = f"{self.directory} cannot be read: {error.strerror or error}"
-            self.model = self._scanner.unreadable(name, self.directory, before, reason)
-            return
+            self._unreadable(f"{self.directory} cannot be read: {error.strerror or error}")
+
+    def _scan(self, files: OpenRoot) -> None:
+        before = self.model if self.read_once else None
+        with files.find(".") as place:
+            listed = place.open_directory()
+        try:
+            empty = before is not None and bool(before.versions) and not version_directories(listed)
+            plausible = self._empty_check.plausible(os.fstat(listed), empty=empty)
+        finally:
+            os.close(listed)
         if not plausible:
-            reason = f"{self.directory} is empty and not the directory that held the versions: is it mounted?"
-            self.model = self._scanner.unreadable(name, self.directory, before, reason)
+            self._unreadable(f"{self.directory} is empty and not the directory that held the versions: is it mounted?")
             return
-        found = self._scanner.scan(name, self.directory, rule, before, first=not self.read_once, is_model=True)
+        first = not self.read_once
+        found = self._scanner.scan(self.model.name, self.directory, files, before, first=first, is_model=True)
         assert found is not None
-        hint = root_hint(rule.root) if not found.versions else None
+        hint = root_hint(self.directory) if not found.versions else None
         self.model = replace(found, error=hint) if hint is not None else found
         self.read_once = True
+
+    def _unreadable(self, reason: str) -> None:
+        before = self.model if self.read_once else None
+        self.model = self._scanner.unreadable(self.model.name, self.directory, before, reason)
 
 
 class _EmptyCheck:

@@ -62,7 +62,7 @@ class RepositoryScanner:
     def scan(self, sequence: int = 0) -> Listing:
         """Scans everything. Problems on disk do not raise; they are part of the listing."""
         self._settle.begin()
-        self._scanner.keys = set()
+        self._scanner.begin()
         self._follow(self._configured_models.current)
         for root in self._roots:
             root.scan()
@@ -87,6 +87,7 @@ class RepositoryScanner:
             complete=all(root.read_once for root in self._roots)
             and all(scanner.read_once for scanner in self._model_scanners.values()),
             sequence=sequence,
+            directories=tuple(dict.fromkeys(self._scanner.directories)),
         )
 
     def _follow(self, configured: Mapping[str, ConfiguredModel]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from inferd.backends.api import LoadError
 from inferd.server.lifecycle.loading.cancellation import Cancellation, LoadCancelled
@@ -22,6 +21,7 @@ from inferd.server.lifecycle.reconcile.events import (
 from inferd.server.lifecycle.reconcile.mailbox import Mailbox
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.observability.events import event, get
+from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.layout import readable
 from inferd.server.repository.tree import Tree, content_hash, read_tree
 
@@ -44,13 +44,13 @@ class LoadRunner:
         """Queues a load; ends in LoadSucceeded, LoadFailed or LoadAborted."""
         self._pool.submit(request.id.name, partial(self._load, request, cancellation))
 
-    def hash_served(self, id: ServableId, generation: int, path: Path, tree: Tree) -> None:  # noqa: A002
+    def hash_served(self, id: ServableId, generation: int, disk: VersionOnDisk, tree: Tree) -> None:  # noqa: A002
         """Hashes the files from which a generation was loaded; ends in ServedFilesHashed."""
-        self._pool.submit(id.name, partial(self._hash, id, generation, path, tree, ServedFilesHashed), urgent=False)
+        self._pool.submit(id.name, partial(self._hash, id, generation, disk, tree, ServedFilesHashed), urgent=False)
 
-    def hash_on_disk(self, id: ServableId, generation: int, path: Path, tree: Tree) -> None:  # noqa: A002
+    def hash_on_disk(self, id: ServableId, generation: int, disk: VersionOnDisk, tree: Tree) -> None:  # noqa: A002
         """Hashes files that look different from those of the generation that serves; ends in DiskFilesHashed."""
-        self._pool.submit(id.name, partial(self._hash, id, generation, path, tree, DiskFilesHashed), urgent=False)
+        self._pool.submit(id.name, partial(self._hash, id, generation, disk, tree, DiskFilesHashed), urgent=False)
 
     def stop(self) -> None:
         """Drops what has not begun."""
@@ -73,11 +73,19 @@ class LoadRunner:
     def _failed(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
         self._mailbox.post(LoadFailed(id, generation, readable(reason)[:_LONGEST_REASON]))
 
-    def _hash(self, id: ServableId, generation: int, path: Path, tree: Tree, done: Hashed) -> None:  # noqa: A002
+    def _hash(
+        self,
+        id: ServableId,  # noqa: A002
+        generation: int,
+        disk: VersionOnDisk,
+        tree: Tree,
+        done: Hashed,
+    ) -> None:
+        path, rule = disk.path, disk.rule
         digest = None
         try:
-            digest = content_hash(path, tree)
-            if read_tree(path) != tree:
+            digest = content_hash(path, tree, rule)
+            if read_tree(path, rule) != tree:
                 digest = None  # the files changed while they were read: the hash says nothing
         except Exception as error:
             event(log, logging.DEBUG, "version cannot be hashed", path=str(path), reason=str(error))

@@ -187,7 +187,7 @@ class Loader:
             if opened.isolated is not None:
                 opened.isolated.serving(time.monotonic() - began)
             # Files that changed while they were read may load well and still be a mixture of two versions.
-            if read_tree(request.version.path) != request.version.tree:
+            if read_tree(request.version.path, request.version.rule) != request.version.tree:
                 raise IncompleteArtefact("its files changed while it was being loaded")
             servable = Servable(
                 request.id,
@@ -199,7 +199,7 @@ class Loader:
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
                 notes=(*request.notes, *model.traits.notes),
-                class_labels=class_labels(config, request.version.path.parent),
+                class_labels=class_labels(config, request.version.path.parent, request.version.rule),
                 worker=opened.worker,
                 settings=config,
             )
@@ -300,6 +300,7 @@ class Loader:
                 signatures=own_signatures(config),
                 options=config.options,
                 allow=self._trust.kinds(request.version.path),
+                files=request.version.rule,
             )
         )
         if not model.signatures:

@@ -182,7 +182,7 @@ class VersionTransitions:
         if old is not None:
             self._retire(version, old)
         if version.disk is not None:
-            self._runner.hash_served(version.id, servable.generation, version.disk.path, loading.content.tree)
+            self._runner.hash_served(version.id, servable.generation, version.disk, loading.content.tree)
 
     def _failed(self, model: ModelState, version: VersionState, loading: Loading, reason: str) -> None:
         before = version.failure
@@ -292,7 +292,7 @@ class VersionTransitions:
                 version.waiting = reason
             case HashFiles() if version.servable is not None and version.disk is not None:
                 tree = version.hashing = version.disk.tree
-                self._runner.hash_on_disk(version.id, version.servable.generation, version.disk.path, tree)
+                self._runner.hash_on_disk(version.id, version.servable.generation, version.disk, tree)
             case ForgetDifference():
                 version.failure = None
                 self._note(model, version, "")

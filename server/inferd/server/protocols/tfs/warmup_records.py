@@ -12,6 +12,7 @@ megabytes is then not copied. Checksums are not verified: a damaged record fails
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from inferd.backends.api import LoadError
+from inferd.backends.files import FileRule
 from inferd.server.errors import InvalidRequest
 from inferd.server.lifecycle.loading.warmup_requests import WarmupRequest
 from inferd.server.protocols.tfs.examples import serialized
@@ -32,6 +34,7 @@ _log = logging.getLogger("inferd.lifecycle")
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # TensorFlow Serving's own limit
+MOST_BYTES = 2**30
 _DIRECTORIES = (Path(), Path("model.savedmodel"))
 _LENGTH = struct.Struct("<Q")
 _HEAD, _TAIL = 12, 4  # bytes before and after a message: length and checksum, checksum
@@ -40,13 +43,15 @@ _CLASSIFY, _REGRESS, _MULTI, _SESSION, _PREDICT, _STREAMED = 2, 3, 4, 5, 6, 7
 _M = TypeVar("_M", bound=Message)
 
 
-def recorded(directory: Path) -> Iterator[WarmupRequest]:
-    """The warm-up requests recorded in a version's directory; none if it has no such file. Raises LoadError (TensorFlow
-    Serving fails the load, too) for a file that is cut short, has more than MAX_RECORDS, or has other contents."""
+def recorded(directory: Path, rule: FileRule | None = None) -> Iterator[WarmupRequest]:
+    """The warm-up requests recorded in a version's directory; none if it has no such file. `rule`: where files may be
+    read; None: below the directory. Raises LoadError (TensorFlow Serving fails the load, too) for a file that is cut
+    short, has more than MAX_RECORDS, or has other contents."""
+    rule = rule or FileRule(os.path.abspath(directory))
     for subdirectory in _DIRECTORIES:
         file = directory / subdirectory / FILE
         try:
-            data = file.read_bytes()
+            data = rule.read(file, MOST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
