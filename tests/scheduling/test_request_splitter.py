@@ -198,6 +198,83 @@ def test_draining_waits_for_all_parts(serve):
     assert big.result()["y"].shape == (8, 2)
 
 
+def longest(inputs):
+    """Rows are padded to the longest of the run, like texts."""
+    x = inputs["x"]
+    return {"y": x[:, : max(1, int(x.max()))]}
+
+
+def half_as_text(inputs):
+    x = inputs["x"]
+    return {"y": x if x.max() < 5 else x.astype(np.float64)}
+
+
+def more_outputs(inputs):
+    x = inputs["x"]
+    return {"y": x} if x.max() < 5 else {"y": x, "z": x}
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (longest, "a row of output 'y' is float32 [4] in one part and float32 [8] in another"),
+        (half_as_text, "a row of output 'y' is float32 [9] in one part and float64 [9] in another"),
+        (more_outputs, "one part has the outputs y, another one y, z"),
+        (lambda inputs: {"y": inputs["x"].sum(0)}, "output 'y' has shape [9] for a part of 4 rows"),
+        (lambda inputs: {"y": inputs["x"].sum()}, "output 'y' has shape [] for a part of 4 rows"),
+        (lambda inputs: {"y": inputs["x"][:3]}, "output 'y' has shape [3, 9] for a part of 4 rows"),
+    ],
+)
+@pytest.mark.parametrize("instances", [1, 2])
+def test_parts_that_do_not_fit_together_run_again_in_one_piece(serve, caplog, instances, function, text):
+    model = FakeModel()
+    scheduler = serve(model, instances=instances, batching={"max_batch_size": 4})
+    model.function = lambda _, inputs: function(inputs)
+    calls = [vector(*range(1, 11), width=9) for _ in range(2)]
+    for call in calls:
+        submit(scheduler, call)
+    for call in calls:
+        for name, array in function(call.inputs).items():
+            np.testing.assert_array_equal(call.result()[name], array)
+        assert call.outcomes == 1
+    reason = "unbatched: at run time the parts of a large request did not fit together: "
+    assert scheduler.batching.startswith(reason + (text if instances == 1 else ""))  # else any part may be the first
+    assert "is served unbatched from now on" in caplog.text
+    submit(scheduler, call := vector(*range(1, 7), width=9))
+    np.testing.assert_array_equal(call.result()["y"], function(call.inputs)["y"])
+    assert scheduler.drain(PATIENCE)
+    assert scheduler.queue_depth == (0, 0)
+
+
+def test_a_request_in_one_piece_fails_or_is_cancelled_as_a_whole(serve):
+    model = FakeModel()
+    scheduler = serve(model, batching={"max_batch_size": 4})
+
+    def run(_, inputs):
+        if len(inputs["x"]) > 4:
+            raise BackendError("too large for me")
+        return longest(inputs)
+
+    model.function = run
+    submit(scheduler, call := vector(*range(1, 9), width=9))
+    with pytest.raises(ExecutionFailed, match="too large for me"):
+        call.result()
+    scheduler = serve(model := FakeModel(), batching={"max_batch_size": 4})
+    model.function = lambda _, inputs: longest(inputs)
+    model.gate.close()
+    submit(scheduler, call := vector(*range(1, 9), width=9))
+    for _ in range(2):  # the parts
+        model.gate.wait_for_arrivals()
+        model.gate.step()
+    model.gate.wait_for_arrivals()
+    call.cancel()
+    with pytest.raises(Cancelled):
+        call.result()
+    model.gate.open()
+    assert scheduler.drain(PATIENCE)
+    assert scheduler.queue_depth == (0, 0)
+
+
 def test_what_is_declared_and_not_proven_is_refused_not_split(serve):
     model = FakeModel()
     model.finding = NOT_ANALYSED

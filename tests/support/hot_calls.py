@@ -207,6 +207,7 @@ def servers() -> Iterator[Callable[..., Server]]:
         signature = options.pop("signature", DOUBLE)
         traits = options.pop("traits", Traits(bounded=True, concurrent=True))
         model = FakeModel(function or double, (signature,), traits)
+        model.finding = options.pop("finding", model.finding)
         made.append(Server(model, **options))
         return made[-1]
 

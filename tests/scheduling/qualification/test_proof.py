@@ -189,5 +189,11 @@ def test_keys_of_what_is_proven():
     assert keys.of({"a": np.ones((2, 3)), "b": np.ones((2, 4))}) == (0, ALONE)
     assert keys.of({"a": np.ones((2, 0)), "b": np.ones((2, 0))}) == (2, ALONE)
     assert keys.of({"a": np.ones((2, 0)), "b": np.ones((2, 3))}) == (0, ALONE)
+    # What the model sees is padded: equal sizes may become different ones, and the other way round.
+    one = BucketKeys(TWO, Padding(TWO, {"a": [8]})).requiring(((("a", 1), ("b", 1)),))
+    assert one.of({"a": np.ones((2, 3)), "b": np.ones((2, 3))}) == (0, ALONE)
+    assert one.of({"a": np.ones((2, 3)), "b": np.ones((2, 8))}) == (2, ((8,), (8,)))
+    both = BucketKeys(TWO, Padding(TWO, {"a": [8], "b": [8]})).requiring(((("a", 1), ("b", 1)),))
+    assert both.of({"a": np.ones((2, 3)), "b": np.ones((2, 5))}) == (2, ((8,), (8,)))
     loose = BucketKeys(TWO, Padding(TWO, {}))
     assert loose.of({"a": np.ones((2, 3)), "b": np.ones((2, 4))}) == (2, ((3,), (4,)))

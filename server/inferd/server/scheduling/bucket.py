@@ -97,11 +97,13 @@ class BucketKeys:
 
     def _provable(self, inputs: Mapping[str, Array]) -> bool:
         """Whether the sizes are such that the proof holds for them."""
+        padding = self._padding
+        shapes = {name: padding.shape(name, a.shape) if padding else a.shape for name, a in inputs.items()}
         for array in inputs.values():
             if 0 in array.shape:
                 return False
         for group in self._equal:
-            sizes = {inputs[name].shape[axis] for name, axis in group if name in inputs and axis < inputs[name].ndim}
+            sizes = {shapes[name][axis] for name, axis in group if name in shapes and axis < len(shapes[name])}
             if len(sizes) > 1:
                 return False
         return True

@@ -234,7 +234,8 @@ class Scheduler:
             try:
                 if not route.queue.splits:
                     raise self._too_many_rows(route)
-                rejected += RequestSplitter(request, route.queue, self._batcher).start(len(self._group.workers))
+                splitter = RequestSplitter(request, route.queue, self._batcher, self._unbatch)
+                rejected += splitter.start(len(self._group.workers))
             except InvalidRequest as error:
                 rejected.append(invalid(request, error))
         rejected += self._batcher.submit(plain)
