@@ -116,8 +116,8 @@ def test_a_later_version_of_traceparent_may_have_more_fields() -> None:
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (("ghost", "bad"), ("ghost: not in the repository", "bad: model.onnx is no ONNX model")),
-        ("strict", ("bad:1 (model.onnx is no ONNX model",)),
+        (("ghost", "bad"), ("ghost: not in the repository", "bad: model.onnx is text ('no model'), no ONNX model")),
+        ("strict", ("bad:1 (model.onnx is text ('no model'), no ONNX model",)),
     ],
 )
 def test_readiness_names_the_models_that_are_waited_for_and_why(

@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from inferd.backends.api import Backend, IncompleteArtefact, LoadError
+from inferd.backends.foreign_formats import by_name
 
 GROUP = "inferd.backends"
 _SHOWN_FILES = 8
@@ -105,7 +106,7 @@ class Registry:
             backend = self.named(wanted)
             artefact = _find(backend, directory)
             if artefact is None:
-                raise LoadError(f"{_looks_for(backend)}; {_listing(directory)}")
+                raise LoadError(f"{_known(directory)}{_looks_for(backend)}; {_listing(directory)}")
             return backend, artefact
 
         backends, broken = self._all()
@@ -134,7 +135,7 @@ class Registry:
         if refused:
             raise LoadError("; ".join(str(error) for error in refused))
         looked = "; ".join(_looks_for(backend) for backend in backends) or "no backend is installed"
-        raise LoadError(f"no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
+        raise LoadError(f"{_known(directory)}no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
 
     def _all(self) -> tuple[list[Backend], dict[str, str]]:
         """The backends that can be loaded, in the order of their names; for the others, the reason by name."""
@@ -181,6 +182,15 @@ def _looks_for(backend: Backend) -> str:
     # `artefacts` is not part of the contract; a backend that has it gets a better message.
     names = getattr(backend, "artefacts", ())
     return f"{backend.name} looks for {' or '.join(names)}" if names else f"{backend.name} finds nothing"
+
+
+def _known(directory: Path) -> str:
+    """What the files are that no backend here serves, "" if their names do not tell."""
+    try:
+        text = by_name(path.name for path in directory.iterdir())
+    except OSError:
+        return ""
+    return f"{text}; " if text else ""
 
 
 def _listing(directory: Path) -> str:

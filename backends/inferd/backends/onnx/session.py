@@ -15,6 +15,7 @@ import numpy as np
 from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature
 from inferd.backends.checks import SignatureCheck
 from inferd.backends.onnx.content import ModelContent
+from inferd.backends.onnx.load_errors import load_reason
 from inferd.backends.onnx.options import OnnxOptions
 from inferd.wire.dtypes import DType, bfloat16
 
@@ -78,7 +79,7 @@ def make_session(
         else:
             session = _load(ort, content, settings, providers)
     except Exception as error:  # pybind raises its own classes, which share no base
-        raise LoadError(f"ONNX Runtime cannot load the model: {clean(error)}") from None
+        raise LoadError(load_reason(clean(error), ort.__version__)) from None
     # With the fallback, a failed run would make a new session on the CPU and print to stdout.
     session.disable_fallback()
     if hasattr(session, "_model_bytes"):

@@ -9,18 +9,13 @@ from typing import Any
 
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
 from inferd.backends.checks import check_options
+from inferd.backends.foreign_formats import by_name
 from inferd.backends.import_order import import_framework
 from inferd.backends.tensorflow import files as tensorflow_files
 from inferd.backends.tensorflow.files import PB, PBTXT
 
 _TRITON_LAYOUT = "model.savedmodel"
-_REFUSED = {
-    ".h5": "load it with Keras and call model.export('1') to write a SavedModel",
-    ".hdf5": "load it with Keras and call model.export('1') to write a SavedModel",
-    ".keras": "load it with Keras and call model.export('1') to write a SavedModel",
-    ".graphdef": "a frozen graph has no signatures: write it with tf.compat.v1.saved_model.simple_save",
-    ".tflite": "serve the SavedModel that it was made from",
-}
+_REFUSED = (".h5", ".hdf5", ".keras", ".graphdef", ".tflite")
 
 
 class TensorFlowBackend:
@@ -54,10 +49,9 @@ class TensorFlowBackend:
             return directory
         if (directory / "variables").is_dir() and any((directory / "variables").glob("variables.*")):
             raise IncompleteArtefact(f"{PB} is missing beside variables/")
-        for path in sorted(directory.iterdir()):
-            advice = _REFUSED.get(path.suffix) if path.stem == "model" and path.is_file() else None
-            if advice is not None:
-                raise LoadError(f"{path.name} is not served: {advice}")
+        refused = by_name(path.name for path in directory.iterdir() if path.suffix in _REFUSED)
+        if refused:
+            raise LoadError(refused)
         return None
 
     def complete(self, artefact: Path) -> str | None:

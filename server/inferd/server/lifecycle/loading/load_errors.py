@@ -10,6 +10,7 @@ from inferd.backends.api import BackendError, LoadError
 from inferd.server.errors import LayoutError, ServingError
 from inferd.server.lifecycle.loading.cancellation import LoadCancelled
 from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.mistaken import explained
 from inferd.server.observability.events import event, get
 
 log = get("lifecycle")
@@ -17,7 +18,23 @@ log = get("lifecycle")
 
 @contextmanager
 def load_errors(request: LoadRequest) -> Iterator[None]:
-    """Within this, every error becomes a LoadError that an operator can read. LoadCancelled is no error and passes."""
+    """Within this, every error becomes a LoadError that an operator can read. LoadCancelled is no error and passes.
+
+    A file that is not what its name says (a Git LFS pointer, a web page, an archive) explains the error, whatever it
+    is; it is looked for after a load has failed only.
+    """
+    try:
+        with _as_load_errors(request):
+            yield
+    except LoadError as error:
+        reason = explained(str(error), request.version)
+        if reason == str(error):
+            raise
+        raise LoadError(reason) from error
+
+
+@contextmanager
+def _as_load_errors(request: LoadRequest) -> Iterator[None]:
     try:
         yield
     except (LoadCancelled, LoadError):
