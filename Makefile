@@ -24,7 +24,7 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve test test-unpinned lint bench chaos soak differential fuzz isolation proto clean
+.PHONY: setup demo serve test test-quiet test-unpinned lint bench chaos soak differential fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -94,6 +94,10 @@ isolation: setup
 	INFERD_TEST_ISOLATED=all INFERD_TEST_LOADS=50 $(BIN)/python -m pytest tests/isolation tests/backends -k isolat
 	INFERD_ISOLATION=process $(BIN)/python -m pytest tests/e2e/test_hot_reload.py tests/e2e/test_triton_behaviours.py tests/e2e/test_operations.py \
 	    tests/e2e/test_shutdown.py tests/e2e/test_ensemble.py
+
+# Every framework, served for a minute where every packet is seen. Needs root or unprivileged namespaces, and iproute2.
+test-quiet: setup
+	cd tests && ../$(BIN)/python -m quiet
 
 proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto

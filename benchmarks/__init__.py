@@ -7,5 +7,8 @@ figures. Nothing here is a test. The code that starts servers is shared with the
 import sys
 from pathlib import Path
 
+from inferd.backends.quiet import be_quiet
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
+be_quiet()

@@ -6,6 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from inferd.backends.quiet import be_quiet
+
+be_quiet()  # tests import frameworks by themselves, too
+
 # Examples are few in CI and many in `make fuzz`-like runs; a slow shared machine must not turn a property test red.
 settings.register_profile(
     "inferd",

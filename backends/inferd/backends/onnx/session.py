@@ -17,6 +17,7 @@ from inferd.backends.checks import SignatureCheck
 from inferd.backends.onnx.content import ModelContent
 from inferd.backends.onnx.load_errors import load_reason
 from inferd.backends.onnx.options import OnnxOptions
+from inferd.backends.quiet import be_quiet
 from inferd.wire.dtypes import DType, bfloat16
 
 CPU = "CPUExecutionProvider"
@@ -27,6 +28,7 @@ _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 def runtime() -> Any:
     """The module onnxruntime, imported at the first call. Raises MissingFramework if it is not installed, LoadError if
     it cannot be imported."""
+    be_quiet()
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

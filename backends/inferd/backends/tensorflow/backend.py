@@ -11,6 +11,7 @@ from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework,
 from inferd.backends.checks import check_options
 from inferd.backends.foreign_formats import by_name
 from inferd.backends.import_order import import_framework
+from inferd.backends.quiet import be_quiet
 from inferd.backends.tensorflow import files as tensorflow_files
 from inferd.backends.tensorflow.files import PB, PBTXT
 
@@ -84,6 +85,7 @@ class TensorFlowBackend:
 
 
 def _tensorflow() -> Any:
+    be_quiet()
     try:
         return import_framework("tensorflow")
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from inferd.backends.api import IncompleteArtefact, LoadError, MissingFramework, Model, OpenRequest
+from inferd.backends.quiet import be_quiet
 from inferd.backends.torch import archive as torch_archive
 from inferd.backends.torch.archive import ArchiveFormat
 from inferd.backends.torch.options import TorchOptions
@@ -83,6 +84,7 @@ class TorchBackend:
 
 
 def _torch() -> Any:
+    be_quiet()
     try:
         import torch
     except ModuleNotFoundError as error:

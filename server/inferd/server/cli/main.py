@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from inferd.backends.quiet import be_quiet
 from inferd.server import __version__
 from inferd.server.cli import check, config, serve
 from inferd.server.cli.errors import CommandError
@@ -53,6 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code; argparse itself exits with 2 on wrong usage."""
+    be_quiet()
     args = parse(argv)
     try:
         code = args.run(args)

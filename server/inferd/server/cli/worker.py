@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from inferd.backends.quiet import be_quiet
 from inferd.server.cli.signals import calls_with_signal
 from inferd.server.parent_death import end_with
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def main(descriptor: int, supervisor: int) -> int:
     """Serves until the supervisor stops it. Returns the exit code: 0 after a clean drain, 1 if requests were cut off or
     the server failed."""
+    be_quiet()
     if not end_with(supervisor):
         return 1
     os.set_inheritable(descriptor, False)

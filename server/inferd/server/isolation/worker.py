@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inferd.backends.api import NOT_ANALYSED, Backend, Instance, Model
+from inferd.backends.quiet import be_quiet
 from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Garbled, Kind
 from inferd.server.isolation.description import (
@@ -211,6 +212,7 @@ def main(arguments: list[str]) -> None:
     returns."""
     descriptor, parent = map(int, arguments)
     code = 1
+    be_quiet()  # before any backend, a plug-in's too, imports its framework
     try:
         os.set_inheritable(descriptor, False)  # processes that the model starts must not keep it open
         _bind_to(parent)
