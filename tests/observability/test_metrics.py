@@ -70,6 +70,22 @@ def test_batches_and_drops_are_counted(metrics):
     assert value(metrics, "inferd_dropped_total", **labels, reason="full") == 2
 
 
+def test_how_a_version_is_batched_and_what_verification_found(metrics):
+    labels = {"model": "m", "version": "2"}
+    limit = [32, "proven"]
+    metrics.watch_queue("m", 2, lambda: (0, 0), lambda: (limit[0], limit[1]))
+    assert value(metrics, "inferd_batch_limit_rows", **labels, basis="proven") == 32
+    assert value(metrics, "inferd_batch_differences_total", **labels) == 0
+    metrics.model("m", 2).verified(3, 0)
+    metrics.model("m", 2).verified(2, 1)
+    limit[:] = [0, "unproven"]
+    assert value(metrics, "inferd_batch_verified_rows_total", **labels) == 5
+    assert value(metrics, "inferd_batch_differences_total", **labels) == 1
+    assert value(metrics, "inferd_batch_limit_rows", **labels, basis="unproven") == 0
+    metrics.forget("m", 2)
+    assert "inferd_batch_limit_rows{" not in metrics.render().decode()
+
+
 def test_the_metrics_of_a_version_are_made_once(metrics):
     assert metrics.model("m", 1) is metrics.model("m", 1)
     assert metrics.model("m", 1) is not metrics.model("m", 2)
@@ -160,7 +176,7 @@ def test_exported_and_declared_series_are_the_same(metrics):
     m.request("native", "OK", 0.1, 0.1, 0.1)
     m.batch("s", [1], 1, 0.1)
     m.dropped("full")
-    metrics.watch_queue("m", 1, lambda: (0, 0))
+    metrics.watch_queue("m", 1, lambda: (0, 0), lambda: (32, "proven"))
     metrics.watch_inflight(lambda: (0, 0))
     metrics.watch_refusals(lambda: {"rate": 1})
     metrics.watch_ready(lambda: False)

@@ -215,6 +215,7 @@ class Recorder:
         self.lock = threading.Lock()
         self.batches: list[tuple[str, int, int]] = []
         self.drops: list[str] = []
+        self.verifications: list[tuple[int, int]] = []
 
     def batch(self, signature: str, requests: Sequence[InferenceRequest], rows: int, compute_seconds: float) -> None:
         assert compute_seconds >= 0
@@ -224,6 +225,10 @@ class Recorder:
     def dropped(self, reason: str) -> None:
         with self.lock:
             self.drops.append(reason)
+
+    def verified(self, rows: int, different: int) -> None:
+        with self.lock:
+            self.verifications.append((rows, different))
 
 
 def scheduler(

@@ -346,7 +346,12 @@ class App:
             return  # the version has been unloaded since
         scheduler, worker = handle.servable.scheduler, handle.servable.worker
         handle.release()
-        self.metrics.watch_queue(servable.name, servable.version, lambda: scheduler.queue_depth)
+        self.metrics.watch_queue(
+            servable.name,
+            servable.version,
+            lambda: scheduler.queue_depth,
+            lambda: (scheduler.max_batch_size, scheduler.basis),
+        )
         if worker is not None:
             self.metrics.watch_worker(servable.name, servable.version, worker.resident)
 

@@ -20,7 +20,7 @@ from inferd.server.config.fields import (
     Text,
     Version,
 )
-from inferd.server.config.units import Seconds
+from inferd.server.config.units import Seconds, Share
 
 PARTIAL: Final = "partial"
 """Key of the validation context: the values are incomplete, because other layers may override them. Checks that compare
@@ -50,10 +50,10 @@ class Batching(Section):
 
     mode: Literal["auto", "trusted", "off"] = "auto"
     """auto: requests share batches where the model's graph proves that this is safe (ONNX), or where a test on samples
-    at load finds no difference (other formats); trusted: they share batches without proof; off: they never do. See
-    docs/batching.md."""
+    at load finds no difference (other formats); trusted: you declare that rows are independent, and requests share
+    batches without proof; off: they never do. See docs/batching.md."""
     max_batch_size: Count = 32
-    """Largest number of rows in one run. A larger request is split if the mode is auto and the model is batched."""
+    """Largest number of rows in one run. A larger request is split where batching is proven."""
     size: Literal["auto", "largest"] = "auto"
     """auto: the server learns the cost of batches of each size. It leaves part of the queue for the next batch if that
     costs almost nothing. Without max_queue_delay, a batch also waits for callers who have just been answered, if they
@@ -66,6 +66,9 @@ class Batching(Section):
     max_batch_size."""
     padding: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
     """Input name: the sizes to which its variable dimension is padded with zeros. Outputs keep the padded size."""
+    verify: Share = 0.0
+    """Share of the rows of batches, such as 0.1%, that run again alone after their requests are answered, and must give
+    the same. A difference turns batching off for that version; where batching is declared it is only told. 0: none."""
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:

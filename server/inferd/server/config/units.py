@@ -1,7 +1,7 @@
-"""Times and sizes with units: "2s", "250ms", "64MiB".
+"""Times, sizes and shares with units: "2s", "250ms", "64MiB", "0.1%".
 
 In a file, the environment or a flag, a number without a unit is refused, because its unit would be a guess. In Python a
-number means seconds or bytes, so that a value that was dumped can be read again.
+number means seconds, bytes or a share of 1, so that a value that was dumped can be read again.
 """
 
 from __future__ import annotations
@@ -69,6 +69,17 @@ def show_size(value: int) -> str:
     return f"{value}B"
 
 
+def share(value: Any) -> float:
+    """The share, from 0 to 1, that a text such as "0.1%" means. Raises ValueError."""
+    found = _quantity(value, {"%": Decimal("0.01")}, "0.1%", Decimal(1))
+    return float(found)
+
+
+def show_share(value: float) -> str:
+    """The text that `share` reads back as exactly this value."""
+    return f"{(Decimal(repr(float(value))) * 100).normalize():f}%"
+
+
 def _quantity(value: Any, units: dict[str, Decimal], example: str, most: Decimal) -> Decimal:
     wanted = f"expected a number with a unit ({', '.join(units)}), such as {example!r}"
     if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
@@ -76,7 +87,7 @@ def _quantity(value: Any, units: dict[str, Decimal], example: str, most: Decimal
     text = value.strip() if isinstance(value, str) else ""
     if text == "0":
         return Decimal(0)
-    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]+)", text)
+    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]+|%)", text)
     if match is None or match[2] not in units:
         raise ValueError(f"{wanted}, got {value!r}")
     found = Decimal(match[1]) * units[match[2]]
@@ -105,6 +116,14 @@ def _read_size(value: Any, info: ValidationInfo) -> int:
     return int(value)
 
 
+def _read_share(value: Any, info: ValidationInfo) -> float:
+    if not _is_python_number(value, info):
+        return share(value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"expected a share from 0 to 1, got {value!r}")
+    return float(value)
+
+
 def _schema(units: dict[str, Decimal], example: str) -> WithJsonSchema:
     pattern = rf"^\s*(0|[0-9]+(\.[0-9]+)?\s*({'|'.join(units)}))\s*$"
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
@@ -125,3 +144,11 @@ Size = Annotated[
     _schema(SIZES, "64MiB"),
 ]
 """Bytes; written with a unit."""
+
+Share = Annotated[
+    float,
+    BeforeValidator(_read_share),
+    PlainSerializer(show_share, return_type=str, when_used="json"),
+    _schema({"%": Decimal("0.01")}, "0.1%"),
+]
+"""A share from 0 to 1; written in per cent."""

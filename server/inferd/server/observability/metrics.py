@@ -69,7 +69,7 @@ class Metrics:
         with self._lock:
             forgotten = self._models.pop(key, None)
             if forgotten is not None:
-                forgotten.depth = None  # the function refers to the queue, and the queue to the model
+                forgotten.depth = forgotten.batching = None  # they refer to the queue, and the queue to the model
             self._states.pop(key, None)
             self._load_seconds.pop(key, None)
             self._restarts.pop(key, None)
@@ -78,9 +78,17 @@ class Metrics:
                 for result in [key for key in self._loads if key[0] == name]:
                     del self._loads[result]
 
-    def watch_queue(self, name: str, version: int, depth: Callable[[], tuple[int, int]]) -> None:
-        """`depth` gives (requests, bytes) in the version's queue. Called until the version is forgotten."""
-        self.model(name, version).depth = depth
+    def watch_queue(
+        self,
+        name: str,
+        version: int,
+        depth: Callable[[], tuple[int, int]],
+        batching: Callable[[], tuple[int, str]] | None = None,
+    ) -> None:
+        """`depth` gives (requests, bytes) in the version's queue, `batching` the most rows of a batch and why. Called
+        until the version is forgotten."""
+        model = self.model(name, version)
+        model.depth, model.batching = depth, batching
 
     def watch_inflight(self, inflight: Callable[[], tuple[int, int]]) -> None:
         """`inflight` gives (calls, bytes) that are received and not yet answered."""
@@ -200,6 +208,7 @@ def _requests(models: list[ModelMetrics]) -> Iterator[Metric]:
     batched, batch_compute = series.BATCH_REQUESTS.counter(), series.BATCH_COMPUTE.counter()
     seconds, queue = series.REQUEST_SECONDS.histogram(), series.QUEUE_SECONDS.histogram()
     compute, rows = series.COMPUTE_SECONDS.histogram(), series.BATCH_ROWS.histogram()
+    verified, differences = series.VERIFIED.counter(), series.DIFFERENCES.counter()
     for model in models:
         now = model.snapshot()
         labels = [model.name, model.version]
@@ -215,19 +224,25 @@ def _requests(models: list[ModelMetrics]) -> Iterator[Metric]:
         _add(rows, labels, now.rows)
         batched.add_metric(labels, now.batched_requests)
         batch_compute.add_metric(labels, now.batch_compute_seconds)
-    yield from (requests, seconds, queue, compute, rows, batched, batch_compute, dropped)
+        verified.add_metric(labels, now.verified[0])
+        differences.add_metric(labels, now.verified[1])
+    yield from (requests, seconds, queue, compute, rows, batched, batch_compute, dropped, verified, differences)
 
 
 def _queues(models: list[ModelMetrics]) -> Iterator[Metric]:
-    waiting, size = series.QUEUE_REQUESTS.gauge(), series.QUEUE_BYTES.gauge()
+    waiting, size, limit = series.QUEUE_REQUESTS.gauge(), series.QUEUE_BYTES.gauge(), series.BATCH_LIMIT.gauge()
     for model in models:
+        if model.batching is not None:
+            with contextlib.suppress(Exception):
+                most, basis = model.batching()
+                limit.add_metric([model.name, model.version, basis], most)
         if model.depth is None:
             continue
         with contextlib.suppress(Exception):  # the queue may be closing, see `_server`
             requests, held = model.depth()
             waiting.add_metric([model.name, model.version], requests)
             size.add_metric([model.name, model.version], held)
-    yield from (waiting, size)
+    yield from (waiting, size, limit)
 
 
 def _worker_processes(restarts: dict[_Key, int], workers: dict[_Key, Callable[[], int]]) -> Iterator[Metric]:

@@ -39,6 +39,7 @@ class MetricsSnapshot:
     succeeded    requests and their seconds; so is `failed`
     batches      rows of a batch → runs of the model and their seconds
     last_batch   seconds since 1970, 0 before the first batch
+    verified     rows of batches that ran again alone, and how many of them differed
     """
 
     requests: dict[tuple[str, str], int]
@@ -53,24 +54,26 @@ class MetricsSnapshot:
     failed: tuple[int, float]
     batches: dict[int, tuple[int, float]]
     last_batch: float
+    verified: tuple[int, int]
 
 
 class ModelMetrics:
     """The counts of one version of a model. All methods are thread-safe, fast, and never raise.
 
-    `batch` and `dropped` implement the scheduler's BatchObserver.
+    `batch`, `dropped` and `verified` implement the scheduler's BatchObserver.
     """
 
     __slots__ = (
         "_batch_seconds", "_batched", "_batches", "_compute", "_compute_sum", "_dropped", "_failed_sum", "_last_batch",
         "_lock", "_pending", "_pending_batches", "_queue", "_queue_sum", "_requests", "_rows", "_rows_sum", "_seconds",
-        "_seconds_sum", "depth", "name", "version",
+        "_seconds_sum", "_verified", "batching", "depth", "name", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, version: str) -> None:
         self.name: Final = name
         self.version: Final = version
         self.depth: Callable[[], tuple[int, int]] | None = None
+        self.batching: Callable[[], tuple[int, str]] | None = None
         self._lock = threading.Lock()
         self._requests: dict[tuple[str, str], int] = {}
         self._seconds = [0] * (len(SECONDS) + 1)
@@ -82,6 +85,7 @@ class ModelMetrics:
         self._batch_seconds = self._failed_sum = self._last_batch = 0.0
         self._batches: dict[int, list[float]] = {}  # bounded: a batch has at most max_batch_size rows
         self._dropped: dict[str, int] = {}
+        self._verified = (0, 0)
         self._pending: list[tuple[str, str, float, float, float, int]] = []
         self._pending_batches: list[tuple[int, int, float]] = []
 
@@ -160,6 +164,12 @@ class ModelMetrics:
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + 1
 
+    def verified(self, rows: int, different: int) -> None:
+        """Counts rows of batches that were verified."""
+        with self._lock:
+            before = self._verified
+            self._verified = before[0] + rows, before[1] + different
+
     def snapshot(self) -> MetricsSnapshot:
         """A consistent copy of all counts."""
         with self._lock:
@@ -179,4 +189,5 @@ class ModelMetrics:
                 failed=(failed, self._failed_sum),
                 batches={rows: (int(count), seconds) for rows, (count, seconds) in self._batches.items()},
                 last_batch=self._last_batch,
+                verified=self._verified,
             )

@@ -51,6 +51,18 @@ COMPUTE_SECONDS: Final = Series(
 BATCH_ROWS: Final = Series("inferd_batch_rows", "Rows per run of the model.", _SERVABLE, ROWS)
 BATCH_REQUESTS: Final = Series("inferd_batch_requests", "Requests that ran in batches.", _SERVABLE)
 BATCH_COMPUTE: Final = Series("inferd_batch_compute_seconds", "Time that batches ran.", _SERVABLE)
+VERIFIED: Final = Series(
+    "inferd_batch_verified_rows", "Rows of batches that ran again alone, see batching.verify.", _SERVABLE
+)
+DIFFERENCES: Final = Series(
+    "inferd_batch_differences", "Of these, rows whose output was another one in the batch.", _SERVABLE
+)
+BATCH_LIMIT: Final = Series(
+    "inferd_batch_limit_rows",
+    "Most rows of a batch, 0: unbatched, by why: off, declared, contested (declared against the server's finding), "
+    "proven, unproven, steps (an ensemble).",
+    (*_SERVABLE, "basis"),
+)
 DROPPED: Final = Series(
     "inferd_dropped",
     "Requests dropped unserved: expired, cancelled, late, or the queue was full.",

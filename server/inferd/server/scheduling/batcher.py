@@ -455,13 +455,11 @@ class Batcher:
         """Waiting requests and their bytes."""
         return sum(queue.requests for queue in self._queues), sum(queue.nbytes for queue in self._queues)
 
-    def change(self, queue: SignatureQueue, *, limit: int, target: int, splits: bool, reason: str) -> None:
+    def change(self, queue: SignatureQueue, *, limit: int, target: int, splits: bool, reason: str, basis: str) -> None:
         """Sets how a signature is batched, also for requests that already wait."""
         with self._lock:
-            queue.limit = limit
-            queue.target = target
-            queue.splits = splits
-            queue.reason = reason
+            queue.limit, queue.target, queue.splits = limit, target, splits
+            queue.reason, queue.basis = reason, basis
             self._former.ripen(queue)
         self.hand_over()
 

@@ -141,7 +141,7 @@ class InlineBudget:
     alone       longer batches may run while no other servable is called (`instances.on_loop: auto`)
     single      the servable has one instance; several instances run in parallel on workers, but not on the loop
     banned      no batch runs on the loop any more
-    suspected   no batch runs on the loop until the repeated run has ended
+    suspected   no batch runs on the loop until the repeated run has ended, or until `resume`
     """
 
     __slots__ = ("_costs", "_long", "_look", "alone", "banned", "clock", "loop", "name", "single", "suspected")
@@ -222,6 +222,15 @@ class InlineBudget:
                 self._long -= costs.popleft()
             except IndexError:  # another thread has removed it
                 pass
+
+    def pause(self) -> None:
+        """Leaves the next batch to a worker."""
+        self.suspected = True
+
+    def resume(self) -> None:
+        """Ends what `pause` began, unless a run is being repeated."""
+        if self._look is None or not self._look.is_alive():
+            self.suspected = False
 
     def settle(self) -> None:
         """Waits for the repeated run, if there is one."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 from inferd.backends.api import Traits
 from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.batcher import Batcher
-from inferd.server.scheduling.execution import Executor
 from inferd.server.scheduling.inline import InlineBudget
 from inferd.server.scheduling.worker_slot import WorkerSlot
 
@@ -18,13 +18,19 @@ def may_run_inline(traits: Traits, devices: Sequence[str]) -> bool:
     return traits.bounded and traits.concurrent and all(device == "cpu" for device in devices)
 
 
+class RunsBatches(Protocol):
+    """What runs a batch on the loop: an Executor, see there."""
+
+    def run(self, batch: Batch) -> float: ...
+
+
 class InlineExecutor:
     """The executor of one servable on the loop. The batcher calls `take`, `give_back` and `defer` and holds its lock;
     the loop's thread calls `run`; `close` is thread-safe."""
 
     __slots__ = ("_batcher", "_budget", "_busy", "_closed", "_deferred", "_executor", "_loop", "_slot", "taken")
 
-    def __init__(self, budget: InlineBudget, batcher: Batcher, slot: WorkerSlot, executor: Executor) -> None:
+    def __init__(self, budget: InlineBudget, batcher: Batcher, slot: WorkerSlot, executor: RunsBatches) -> None:
         self._budget = budget
         self._loop = budget.loop
         self._batcher = batcher

@@ -19,6 +19,10 @@ class BatchObserver(Protocol):
         """One request did not run. `reason`: "expired", "cancelled", "full", or "late" (predicted to expire)."""
         ...
 
+    def verified(self, rows: int, different: int) -> None:
+        """Rows of batches were run again alone; the outputs of `different` of them were others in the batch."""
+        ...
+
 
 class NullObserver:
     """Counts nothing."""
@@ -27,4 +31,7 @@ class NullObserver:
         pass
 
     def dropped(self, reason: str) -> None:
+        pass
+
+    def verified(self, rows: int, different: int) -> None:
         pass

@@ -185,6 +185,7 @@ class SignatureQueue:
     target      rows at which a batch no longer waits for more requests
     outputs     names of the outputs
     splits      requests with more than `limit` rows are split
+    reason      why it is batched as it is, as text; `basis`: in one word, see Verdict
     requests    number of waiting requests
     nbytes      bytes of the waiting requests, and of split requests that have not ended
     seconds     duration of a batch, smoothed
@@ -195,8 +196,8 @@ class SignatureQueue:
     """
 
     __slots__ = (
-        "buckets", "fair_share", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "outputs", "reason",
-        "requests", "seconds", "splits", "target", "timeout", "who", "wholes",
+        "basis", "buckets", "fair_share", "keys", "limit", "max_bytes", "max_requests", "name", "nbytes", "outputs",
+        "reason", "requests", "seconds", "splits", "target", "timeout", "who", "wholes",
     )  # fmt: skip
 
     def __init__(
@@ -219,6 +220,7 @@ class SignatureQueue:
         self.target = 1
         self.splits = False
         self.reason = "not proven"
+        self.basis = "unproven"
         self.requests = 0
         self.nbytes = 0
         self.seconds = 0.0

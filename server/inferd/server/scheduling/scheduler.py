@@ -32,10 +32,12 @@ from inferd.server.scheduling.queue import SignatureQueue
 from inferd.server.scheduling.rejection import Reason, Rejection, invalid
 from inferd.server.scheduling.request import InferenceRequest, Route
 from inferd.server.scheduling.request_splitter import RequestSplitter
+from inferd.server.scheduling.verification import CountedRuns, Verification, WatchedInstance
 from inferd.server.scheduling.worker_slot import WorkerSlot
 
 _log = logging.getLogger("inferd.scheduling")
 Take = Callable[[WorkerSlot], Batch | None]
+Run = Callable[[Batch], float]
 
 
 class Scheduler:
@@ -107,6 +109,17 @@ class Scheduler:
         threads = max((placement.threads for placement in placements), default=1)
         self._budget = InlineBudget(name, threads, loop)
         self._budget.alone = on_loop == "auto"
+        self._verification: Verification | None = None
+        if batching.verify:
+            self._verification = Verification(
+                name,
+                batching.verify,
+                self._signatures,
+                {queue.name: queue.keys.batched for queue in self._queues.values()},
+                observer=self._observer,
+                budget=self._budget,
+                found=self._differs,
+            )
         self._serving = False
         self._closed = False
         self._slots: list[WorkerSlot] = []
@@ -172,10 +185,40 @@ class Scheduler:
             target=max(1, min(preferred, limit)),
             splits=verdict.splits,
             reason=verdict.reason,
+            basis=verdict.basis,
         )
 
     def _unbatch(self, queue: SignatureQueue, reason: str) -> None:
-        self._batcher.change(queue, limit=0, target=1, splits=False, reason=reason)
+        self._batcher.change(queue, limit=0, target=1, splits=False, reason=reason, basis="unproven")
+
+    def _differs(self, signature: str, difference: str) -> None:
+        """A row of the signature has got another output in a batch than alone."""
+        text = f"at run time a row got a different output {difference}"
+        with self._lock:
+            found = self._queues[signature]
+            if not found.limit or "at run time" in found.reason:
+                return  # it is known
+            if self._batching.mode == "trusted":
+                _log.error("%s: signature %s is batched because that is declared, but %s", self._name, signature, text)
+                self._batcher.change(
+                    found,
+                    limit=found.limit,
+                    target=found.target,
+                    splits=False,
+                    reason=f"{found.reason}{'; ' if ', but ' in found.reason else ', but '}{text}",
+                    basis="contested",
+                )
+                return
+            _log.error(
+                "%s: signature %s: %s. That should have been found at load: this is a bug in inferd, please report it; "
+                "the version is served unbatched from now on",
+                self._name,
+                signature,
+                text,
+            )
+            for queue in self._queues.values():
+                if queue.limit:
+                    self._unbatch(queue, text)
 
     def _renew(self) -> None:
         for worker in self._group.workers:
@@ -282,7 +325,8 @@ class Scheduler:
                 slot = WorkerSlot()
                 self._slots.append(slot)
                 executor = self._executor(instance, slot, inline=True)
-                self._inline = InlineExecutor(self._budget, self._batcher, slot, executor)
+                runs = executor if self._verification is None else CountedRuns(executor, self._verification)
+                self._inline = InlineExecutor(self._budget, self._batcher, slot, runs)
                 self._batcher.inline = self._inline
             for worker in self._group.workers:
                 on_cpu = worker.placement.device == "cpu"
@@ -318,7 +362,12 @@ class Scheduler:
     def _run_batches(
         self, slot: WorkerSlot, instance: Instance, taking: Callable[[Take], Take] = lambda take: take
     ) -> None:
-        executor = self._executor(instance, slot)
+        run: Run
+        if self._verification is None:
+            run = self._executor(instance, slot).run
+        else:
+            watched = WatchedInstance(instance, self._verification, self._model.traits)
+            run = watched.after(self._executor(watched, slot).run)
         take = taking(self._batcher.next)
         while True:
             try:
@@ -328,7 +377,7 @@ class Scheduler:
                 continue
             if batch is None:
                 return
-            executor.run(batch)
+            run(batch)
             del batch  # else an idle worker keeps the memory of its last requests
 
     # -- facts ---------------------------------------------------------------------------------------------------------
@@ -347,6 +396,11 @@ class Scheduler:
     def max_batch_size(self) -> int:
         """The most rows of a batch, over all signatures; 0: unbatched."""
         return max((queue.limit for queue in self._queues.values()), default=0)
+
+    @property
+    def basis(self) -> str:
+        """Why requests share batches or not, in one word (see Verdict); of the signature with the largest batches."""
+        return max(self._queues.values(), key=lambda queue: queue.limit).basis
 
     @property
     def queue_depth(self) -> tuple[int, int]:

@@ -198,6 +198,11 @@ class EnsembleScheduler:
         return "each step batches in its own model"
 
     @property
+    def basis(self) -> str:
+        """As Scheduler.basis: the models of the steps decide."""
+        return "steps"
+
+    @property
     def queue_depth(self) -> tuple[int, int]:
         """Requests in flight in the ensemble, and their bytes."""
         return len(self._runs), self._nbytes

@@ -45,6 +45,8 @@ class Verdict:
 
     limit      largest number of rows in a batch; 0: unbatched
     reason     why the limit is lower than configured, or not probed; "" if the configured limit was confirmed
+    basis      why it is batched or not, in one word for metrics: "off", "declared", "contested" (declared, and the
+               server has found a reason against it), "proven", "unproven"
     stateful   answers depend on earlier calls
     silent     the probe shows nothing: the model refuses its data, or rows that get mixed up would not show
     splits     a request with more rows may be run in parts: that rows are independent is shown, not only declared
@@ -53,6 +55,7 @@ class Verdict:
 
     limit: int
     reason: str = ""
+    basis: str = "unproven"
     stateful: bool = False
     silent: bool = False
     splits: bool = False
@@ -64,7 +67,7 @@ class _Refuted(Exception):
 
     def __init__(self, reason: str, *, stateful: bool = False) -> None:
         super().__init__(reason)
-        self.verdict = Verdict(0, reason, stateful)
+        self.verdict = Verdict(0, reason, stateful=stateful)
 
 
 class _Inconclusive(Exception):
@@ -161,8 +164,8 @@ def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tole
             rows //= 2
             continue
         _check_rows(run, case, together, order, alone, tolerance)
-        return Verdict(rows, refusal, splits=True)
-    return Verdict(min(limit, ROWS), refusal, splits=True)
+        return Verdict(rows, refusal, "proven", splits=True)
+    return Verdict(min(limit, ROWS), refusal, "proven", splits=True)
 
 
 def _check_state(run: Run, case: Case, before: Outputs, tolerance: float) -> None:
@@ -191,9 +194,9 @@ def _check_rows(
         if found is None:
             continue
         if amplified(alone[row % ROWS], got, discrete=False):
-            company = run(case.stack([row] * len(order)))
-            _check_axis(company, len(order))
-            if content_difference(got, share(company, at), tolerance) is None:
+            copies = run(case.stack([row] * len(order)))
+            _check_axis(copies, len(order))
+            if content_difference(got, share(copies, at), tolerance) is None:
                 continue  # it is the number of rows, and so rounding, and not what the other rows hold
         raise _Refuted(f"rows influence each other: in a batch of {len(order)} a row gets a different output {found}")
 

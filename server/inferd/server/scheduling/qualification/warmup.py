@@ -58,15 +58,15 @@ class ModelWarmup:
     def without_proof(self, signature: Signature) -> Verdict | None:
         """How a signature is batched if settings and shapes decide it; None: the proof or the probe decides."""
         if self._stateful:
-            return Verdict(0, "stateful", stateful=True)
+            return Verdict(0, "stateful", "off", stateful=True)
         if self._batching.mode == "off":
-            return Verdict(0, "batching.mode is off")
+            return Verdict(0, "batching.mode is off", "off")
         if not batched_inputs(signature):
-            return Verdict(0, "no input has a variable first dimension")
+            return Verdict(0, "no input has a variable first dimension", "off")
         if self._limit < 2:
             of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
-            return Verdict(0, f"{of} is {self._limit}")
-        return Verdict(self._limit, "declared") if self._batching.mode == "trusted" else None
+            return Verdict(0, f"{of} is {self._limit}", "off")
+        return Verdict(self._limit, "declared", "declared") if self._batching.mode == "trusted" else None
 
     def _warm(self, runs: int, instance: Instance) -> None:
         for name, samples in self._samples.items():
@@ -101,7 +101,7 @@ class ModelWarmup:
         if verdict.limit:
             return self._declared(signature, verdict, finding, run)
         if detect_state(signature, run, samples):
-            return Verdict(0, "stateful: the same row gets a different output", stateful=True)
+            return Verdict(0, "stateful: the same row gets a different output", "off", stateful=True)
         return verdict
 
     def _declared(self, signature: Signature, verdict: Verdict, finding: Independence | None, run: Run) -> Verdict:
@@ -113,12 +113,12 @@ class ModelWarmup:
         if not said:
             return verdict
         _log.warning("%s: signature %s is batched because that is declared, but %s", self._name, signature.name, said)
-        return replace(verdict, reason=f"{verdict.reason}, but {said}")
+        return replace(verdict, reason=f"{verdict.reason}, but {said}", basis="contested")
 
     def _agreed(self, signature: Signature, finding: Independence, probed: Verdict) -> Verdict:
         """The verdict on a proven signature that was probed: the probe can only veto."""
         if probed.silent:
-            return Verdict(self._limit, splits=True, equal=finding.equal)
+            return Verdict(self._limit, "", "proven", splits=True, equal=finding.equal)
         if probed.limit:
             return replace(probed, equal=finding.equal)
         _log.error(
