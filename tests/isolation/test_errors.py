@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from inferd.backends.api import BackendError, BrokenContract, IncompleteArtefact, InvalidInput, LoadError
 from inferd.server.isolation.description import error_from_plain, error_to_plain
 
 
@@ -28,3 +29,8 @@ def test_a_long_error_is_truncated() -> None:
 
 def test_an_unpaired_surrogate_is_sent() -> None:
     assert str(received(ValueError("\udcff"))) == "\udcff"
+
+
+def test_the_kind_of_an_error_of_a_backend_is_kept() -> None:
+    for kind in (BackendError, BrokenContract, InvalidInput, LoadError, IncompleteArtefact):
+        assert type(received(kind("why"))) is kind

@@ -15,7 +15,8 @@ other type is logged with its traceback; clients then see its type only.
     ├── LoadError                    the artefact cannot be served; says what was expected and what was found
     │   ├── MissingFramework         the framework is not installed; names the extra to install
     │   └── IncompleteArtefact       files are missing or cut short; a copy that is under way may complete them
-    ├── InvalidInput                 the framework refused the inputs; the caller gets INVALID_ARGUMENT
+    ├── InvalidInput                 the inputs do not fit the model; the caller gets INVALID_ARGUMENT
+    ├── BrokenContract               the model can answer no request as promised; the caller gets INTERNAL
     └── InstanceLost                 what the instance ran in is gone; the caller gets UNAVAILABLE
 """
 
@@ -60,7 +61,14 @@ class IncompleteArtefact(LoadError):
 
 
 class InvalidInput(BackendError):
-    """The inputs are the reason that a run failed: wrong names, element types, shapes or values."""
+    """The inputs are the reason that a run failed: they do not fit the signature, or the framework refused them before
+    the model ran. What fails inside the model, on inputs that fit, is a BackendError: the caller cannot be blamed."""
+
+
+class BrokenContract(BackendError):
+    """The model cannot keep what its signature promises, whatever the inputs are: it lacks an output, gives it with
+    another element type or rank, or needs an operator, kernel, device or function that is not there. A version that
+    raises this during warm-up is not served."""
 
 
 class InstanceLost(BackendError):
@@ -258,8 +266,8 @@ class Instance(Protocol):
         and they may not share memory with the inputs or the model. In a batched run, dimension 0 of each batched output
         is as large as that of the batched inputs, and row i of an output belongs to row i of the inputs.
 
-        Raises InvalidInput for inputs that the model refuses, InstanceLost when the instance cannot run any more, and
-        BackendError for any other failure.
+        Raises InvalidInput for inputs that do not fit, BrokenContract for a model that can answer no request,
+        InstanceLost when the instance cannot run any more, and BackendError for any other failure.
         """
         ...
 

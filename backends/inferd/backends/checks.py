@@ -55,6 +55,19 @@ class SignatureCheck:
             if missing:
                 raise InvalidInput(f"missing input {', '.join(map(repr, missing))}")
 
+    def leaves_sizes_open(self, arrays: Mapping[str, Array]) -> bool:
+        """Whether a caller could choose a size that the model does not take, although the inputs fit the signature: a
+        shape that is not declared, a dimension of any size behind the first one, or different sizes of the first one.
+        For failed runs only."""
+        rows = set()
+        for name, array in arrays.items():
+            shape = self._inputs[name][0].shape
+            if shape is None or -1 in shape[1:]:
+                return True
+            if shape and shape[0] == -1:
+                rows.add(array.shape[0])
+        return len(rows) > 1
+
     def wanted(self, outputs: Sequence[str] | None) -> Sequence[str]:
         """The names of the outputs to return; None asks for all. Raises InvalidInput for an unknown name."""
         if outputs is None:

@@ -270,6 +270,37 @@ def test_a_failing_run_prints_nothing_and_its_error_is_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("inner", "fault"), [(3, BackendError), ("M", InvalidInput)], ids=["sizes declared", "sizes open"]
+)
+def test_a_node_that_fails_is_the_models_fault_unless_sizes_are_open(
+    version: Path, write_onnx: Any, inner: Any, fault: type[Exception]
+) -> None:
+    write_onnx(
+        version / "model.onnx",
+        [node("Mul", ["x", "zero"], ["z"]), node("Reshape", ["z", "s"], ["y"])],
+        [("x", T.FLOAT, ["N", inner])],
+        [("y", T.FLOAT, None)],
+        {"zero": np.zeros(1, np.float32), "s": np.array([5, 7])},
+    )
+    with pytest.raises(BackendError, match="cannot be reshaped") as failed:
+        run_once(open_model(version), {"x": np.ones((2, 3), np.float32)})
+    assert isinstance(failed.value, InvalidInput) is (fault is InvalidInput)
+
+
+def test_an_index_out_of_range_inside_is_the_models_fault(version: Path, write_onnx: Any) -> None:
+    write_onnx(
+        version / "model.onnx",
+        [node("Gather", ["w", "x"], ["y"])],
+        [("x", T.INT64, ["N"])],
+        [("y", T.FLOAT, None)],
+        {"w": np.zeros((4, 2), np.float32)},
+    )
+    with pytest.raises(BackendError, match="out of data bounds") as failed:
+        run_once(open_model(version), {"x": np.array([9])})
+    assert not isinstance(failed.value, InvalidInput)
+
+
 def test_a_closed_instance_says_so(version: Path, write_onnx: Any) -> None:
     write_onnx(version / "model.onnx", [node("Relu", ["x"], ["y"])], [("x", T.FLOAT, ["N"])], [("y", T.FLOAT, ["N"])])
     instance = open_model(version).instance(Placement())

@@ -13,6 +13,7 @@ from support.saved_models import X, doubling, of, save, served, words
 
 from inferd.backends.api import (
     BackendError,
+    BrokenContract,
     InvalidInput,
     LoadError,
     OpenRequest,
@@ -280,10 +281,55 @@ def test_errors_name_the_reason_without_the_graph(version: Path) -> None:
             instance.run("serving_default", {"x": X, "i": np.array([7], np.int32)})
         for noise in ("{{", "[[", "node", "Detected", "traces"):
             assert noise not in str(refused.value)
-        with pytest.raises(InvalidInput, match="not a number came in"):
+        with pytest.raises(BackendError, match="not a number came in") as failed:
             instance.run("serving_default", {"x": X * np.nan, "i": np.array([0], np.int32)})
+        assert not isinstance(failed.value, InvalidInput)
         got = instance.run("serving_default", {"x": X, "i": np.array([1], np.int32)}, ["y"])
         np.testing.assert_array_equal(got["y"], X[1:])
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        (lambda x: tf.gather(tf.zeros([2, 2]), tf.cast(x[0], tf.int32) + 7), BackendError, "is not in"),
+        (lambda x: tf.reshape(x, tf.cast(x[0, :1] * 0 + 7, tf.int32)), BackendError, "reshape"),
+        (lambda x: tf.debugging.check_numerics(x / 0.0, "no number"), BackendError, "no number"),
+        (lambda x: 1 // tf.cast(x * 0, tf.int32), BackendError, "division by zero"),
+        (lambda x: tf.fill(tf.cast(x[0] * 1e6 + 1e6, tf.int32), 1.0), BackendError, "out of memory"),
+        (
+            lambda x: tf.ensure_shape(tf.py_function(lambda v: v, [x], tf.float32), [None, 2]),
+            BrokenContract,
+            "callback",
+        ),
+    ],
+)
+def test_what_fails_inside_a_model_is_not_the_callers_fault(
+    version: Path, body: Any, kind: type[BackendError], words: str
+) -> None:
+    function = tf.function(lambda x: {"y": body(x)}, input_signature=[of(None, 2)])
+    save(version, tf.Module(), serving_default=function)
+    _forget_python_functions()
+    with served(version) as (_, instance), pytest.raises(kind, match=words) as failed:
+        instance.run("serving_default", {"x": X})
+    assert not isinstance(failed.value, InvalidInput)
+
+
+def _forget_python_functions() -> None:
+    """As in a process that did not make the model."""
+    from tensorflow.python.ops import script_ops
+
+    script_ops._py_funcs._funcs.clear()
+
+
+def test_wrong_sizes_and_contents_that_the_signature_leaves_open_are_the_callers(version: Path) -> None:
+    matrix = tf.function(lambda x: {"y": tf.matmul(x, tf.ones([2, 1]))}, input_signature=[of(None, None)])
+    number = tf.function(lambda s: {"y": tf.strings.to_number(s)}, input_signature=[of(None, kind=tf.string, name="s")])
+    save(version, tf.Module(), serving_default=matrix, number=number)
+    with served(version) as (_, instance):
+        with pytest.raises(InvalidInput, match="incompatible"):
+            instance.run("serving_default", {"x": np.ones((1, 5), np.float32)})
+        with pytest.raises(InvalidInput, match="could not correctly convert"):
+            instance.run("number", {"s": np.array([b"one"], object)})
 
 
 def test_closing_twice_or_running_after_is_harmless(version: Path) -> None:

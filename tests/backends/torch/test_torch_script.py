@@ -14,6 +14,7 @@ from support.torch_models import F, X, open_model, outputs_of, script, served, s
 
 from inferd.backends.api import (
     BackendError,
+    BrokenContract,
     IncompleteArtefact,
     InvalidInput,
     LoadError,
@@ -129,7 +130,7 @@ def test_dictionaries_of_tensors_use_the_declared_names(version: Path) -> None:
     with served(version, signature([spec("a"), spec("b")], [spec("sum")])) as (_, instance):
         np.testing.assert_array_equal(outputs_of(instance, a=X, b=X)["sum"], 2 * X)
     misnamed = signature([spec("a"), spec("b")], [spec("total")])
-    with served(version, misnamed) as (_, other), pytest.raises(BackendError, match=r"no output 'total'.*sum, a"):
+    with served(version, misnamed) as (_, other), pytest.raises(BrokenContract, match=r"no output 'total'.*sum, a"):
         outputs_of(other, a=X, b=X)
 
 
@@ -258,23 +259,70 @@ def test_a_module_in_training_mode_is_evaluated_with_a_note(version: Path) -> No
 # ---- errors
 
 
-class Raising(torch.nn.Module):  # type: ignore[misc,name-defined]
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.size(0) > 2:
-            raise ValueError("at most two rows")
-        if x.size(0) > 1:
-            raise RuntimeError("the cache is gone")
-        return x
+class Failing(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: torch.Tensor, how: int) -> torch.Tensor:
+        if how == 0:
+            raise RuntimeError("the shapes must match")
+        if how == 1:
+            raise ValueError("expected 3, got 4")
+        if how == 2:
+            assert x.size(0) > 5, "size mismatch"
+        if how == 3:
+            return x @ torch.zeros(7, 3)
+        if how == 4:
+            return x.reshape(7)
+        if how == 5:
+            return torch.zeros(2)[int(x.sum().item()) + 50]
+        if how == 6:
+            return torch.zeros(1 << 50)
+        if how == 7:
+            return x * (1 // int(x.sum().item() * 0))
+        if how == 8:
+            return torch.nn.functional.embedding(x.long() + 100, torch.zeros(10, 2))
+        return x + torch.zeros(2, dtype=torch.long).to("meta").cpu()
 
 
-def test_exceptions_of_the_model_are_classified(version: Path) -> None:
-    script(version, Raising())
-    with served(version) as (_, instance):
-        with pytest.raises(InvalidInput, match=r"inputs: at most two rows$"):
-            outputs_of(instance, x=np.zeros((3, 2), np.float32))
-        with pytest.raises(BackendError, match=r"failed: the cache is gone$") as failed:
-            outputs_of(instance, x=X)
-        assert not isinstance(failed.value, InvalidInput)
+@pytest.mark.parametrize("how", range(10))
+def test_what_fails_inside_a_model_is_not_the_callers_fault(version: Path, how: int) -> None:
+    """Whatever the words: the inputs fit the signature."""
+    script(version, Failing())
+    declared = signature([spec("x"), spec("how", (), LONG)], [spec("y", None)])
+    with served(version, declared) as (_, instance), pytest.raises(BackendError) as failed:
+        outputs_of(instance, x=X, how=np.array(how))
+    assert not isinstance(failed.value, InvalidInput)
+    assert "failing" not in str(failed.value).lower()
+
+
+def test_what_the_model_raises_itself_is_not_the_callers_fault(version: Path) -> None:
+    """Also where the signature leaves sizes open, and the words are those of a wrong size."""
+    script(version, Failing())
+    declared = signature([spec("x", None), spec("how", (), LONG)], [spec("y", None)])
+    with served(version, declared) as (_, instance):
+        for how, words in ((0, "the shapes must match"), (1, "expected 3, got 4")):
+            with pytest.raises(BackendError, match=f"failed: {words}$") as failed:
+                outputs_of(instance, x=X, how=np.array(how))
+            assert not isinstance(failed.value, InvalidInput)
+        with pytest.raises(BackendError, match="out of memory on cpu"):
+            outputs_of(instance, x=X, how=np.array(6))
+        with pytest.raises(InvalidInput, match=r"refused its inputs: .*cannot be multiplied"):
+            outputs_of(instance, x=X, how=np.array(3))
+
+
+class Unservable(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: torch.Tensor, how: int) -> torch.Tensor:
+        if how == 0:
+            return x + torch.zeros(2, device="cuda:0").cpu()
+        if how == 1:
+            return torch.mm(x > 0, x > 0).float()
+        return x.double()
+
+
+@pytest.mark.parametrize(("how", "words"), [(0, "CUDA"), (1, "not implemented for 'Bool'"), (2, "gives float64")])
+def test_a_model_that_can_answer_no_request_says_so(version: Path, how: int, words: str) -> None:
+    script(version, Unservable())
+    declared = signature([spec("x", (2, 2)), spec("how", (), LONG)], [spec("y", (2, 2))])
+    with served(version, declared) as (_, instance), pytest.raises(BrokenContract, match=words):
+        outputs_of(instance, x=X, how=np.array(how))
 
 
 def test_a_wrong_size_without_declared_shapes_is_invalid_input(version: Path) -> None:

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.api import Array, BackendError, InvalidInput, LoadError, MissingFramework, Signature
+from inferd.backends.api import (
+    Array,
+    BackendError,
+    BrokenContract,
+    InvalidInput,
+    LoadError,
+    MissingFramework,
+    Signature,
+)
 from inferd.backends.checks import SignatureCheck
 from inferd.backends.onnx.content import ModelContent
 from inferd.backends.onnx.load_errors import load_reason
@@ -200,10 +208,7 @@ class OnnxInstance:
         except Exception as error:  # pybind raises its own classes, which share no base
             # ONNX Runtime checks all inputs but names no tensor. Our check names it, and only failed runs pay for it.
             self._explain(inputs)
-            text = clean(error)
-            if type(error).__name__ == "InvalidArgument":
-                raise InvalidInput(text) from None
-            raise BackendError(f"ONNX Runtime failed: {text}") from None
+            raise translated(error, sizes_open=self._check.leaves_sizes_open(inputs)) from None
 
     def close(self) -> None:
         self.session = None
@@ -291,6 +296,28 @@ def _from_bfloat16(value: Any) -> Array:
     if result.nbytes:
         ctypes.memmove(result.ctypes.data, value.data_ptr(), result.nbytes)
     return result
+
+
+_SIZES = re.compile(
+    r"broadcast|reshape|mismatch|must match|same shape|not equal|dimension.{0,60}(must|should|expected)"
+    r"|(invalid|unexpected|incompatible) (dimension|shape|rank|size)|out of (data )?bounds"
+    r"|(should|must) be .{0,60}(dimension|shape|rank|size)",
+    re.IGNORECASE,
+)
+
+
+def translated(error: Exception, *, sizes_open: bool) -> BackendError:
+    """The error to raise for an exception of a run whose inputs fit the signature. A node that fails is the model's
+    failure, unless it complains of a size and the signature leaves sizes open (`sizes_open`)."""
+    text = clean(error)
+    kind = type(error).__name__
+    if kind == "InvalidArgument" and not text.startswith("Non-zero status code returned while running"):
+        return InvalidInput(text)  # ONNX Runtime's own check of the inputs, before the first node
+    if kind == "NotImplemented":
+        return BrokenContract(f"ONNX Runtime lacks what the model needs: {text}")
+    if sizes_open and kind in ("InvalidArgument", "RuntimeException", "Fail") and _SIZES.search(text):
+        return InvalidInput(f"the model refused its inputs: {text}")
+    return BackendError(f"ONNX Runtime failed: {text}")
 
 
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")

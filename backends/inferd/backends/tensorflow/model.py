@@ -171,7 +171,9 @@ class SavedModelInstance:
         except BackendError:
             raise
         except Exception as error:
-            raise translated(error, self._device) from None
+            sizes_open = check.leaves_sizes_open(inputs)
+            strings = any(array.dtype.hasobject for array in inputs.values())
+            raise translated(error, self._device, sizes_open=sizes_open, strings=strings) from None
         return {name: _array(values[name]) for name in wanted}
 
     def close(self) -> None:

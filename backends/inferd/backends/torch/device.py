@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inferd.backends.api import Array, Placement
-from inferd.backends.torch.errors import translated
 from inferd.backends.torch.instance import TorchInstance
 
 
@@ -53,7 +52,7 @@ class DeviceTorchInstance(TorchInstance):
                 uploaded.arrived.record(self._copies)
         except Exception as error:
             self._copies.synchronize()
-            raise translated(error, self._device) from None
+            raise self._translated(error, signature, inputs) from None
         return uploaded
 
     def run(self, signature: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from inferd.backends.api import Array, BackendError, LoadError, Placement
+from inferd.backends.api import Array, BackendError, BrokenContract, LoadError, Placement
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch.errors import reason, translated
 from inferd.backends.torch.io import Plan, array_maker, dtype_from_torch, tensor_maker
@@ -90,7 +90,11 @@ class TorchInstance:
             except BackendError:
                 raise
             except Exception as error:
-                raise translated(error, self._device) from None
+                raise self._translated(error, signature, inputs) from None
+
+    def _translated(self, error: Exception, signature: str, inputs: Mapping[str, Any]) -> BackendError:
+        sizes_open = self._checks[signature].leaves_sizes_open(inputs)
+        return translated(error, self._device, sizes_open=sizes_open)
 
     def close(self) -> None:
         self._functions = {}
@@ -116,12 +120,12 @@ class TorchInstance:
         except Missing as error:
             at = text_of(output.path)
             place = "" if at == output.name else f" (at {at})"
-            raise BackendError(f"the model gave no output {output.name!r}{place}; it gave {error}") from None
+            raise BrokenContract(f"the model gave no output {output.name!r}{place}; it gave {error}") from None
         if self._narrow and getattr(value, "dtype", None) in self._narrow and output.dtype in (None, DType.FP32):
             value = value.float()  # autocast changes how outputs are computed, not their element type
         array = self._array(value, output.name, borrowed)
         if output.dtype is not None and array.dtype != self._dtypes[signature, output.name]:
-            raise BackendError(
+            raise BrokenContract(
                 f"output {output.name!r} is declared as {output.dtype.name}, but the model gives {array.dtype}"
             )
         return array

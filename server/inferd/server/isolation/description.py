@@ -9,6 +9,7 @@ from typing import Any
 
 from inferd.backends.api import (
     BackendError,
+    BrokenContract,
     IncompleteArtefact,
     Independence,
     InvalidInput,
@@ -30,6 +31,7 @@ _KINDS: dict[str, type[BackendError]] = {
     "incomplete": IncompleteArtefact,
     "load": LoadError,
     "invalid": InvalidInput,
+    "contract": BrokenContract,
     "backend": BackendError,
 }
 _LONGEST = 100_000
