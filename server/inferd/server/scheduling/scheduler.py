@@ -25,6 +25,7 @@ from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.padding import Padding, unknown_names
 from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.policies.fair_share import Who
+from inferd.server.scheduling.qualification.contract import SeededRefusal
 from inferd.server.scheduling.qualification.probe import Verdict
 from inferd.server.scheduling.qualification.samples import Samples
 from inferd.server.scheduling.qualification.warmup import ModelWarmup
@@ -136,13 +137,14 @@ class Scheduler:
             self.close()
             raise
 
-    def warm_up(self, runs: int = 1) -> None:
-        """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails, but not
-        for seeded data.
+    def warm_up(self, runs: int = 1) -> list[SeededRefusal]:
+        """Runs every signature `runs` times on every instance. Raises LoadError when a declared sample fails, and when
+        the model breaks its contract. Returns other failures on seeded data.
         """
-        self._warmup.warm(self._group.workers, runs)
+        refusals = self._warmup.warm(self._group.workers, runs)
         if self.stateful:
             self._renew()
+        return refusals
 
     def replay(self, requests: Iterable[tuple[str, str, Mapping[str, Array], int]]) -> None:
         """Runs requests on every instance. Each is a tuple of a name for messages, the signature, its inputs and the

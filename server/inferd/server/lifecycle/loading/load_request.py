@@ -15,6 +15,7 @@ class LoadRequest:
 
     generation   counts the loads of the process: every load has another one
     notes        what an operator should know of the settings
+    insisted     an operator has asked for this version by number: it is not compared with the one in service
     """
 
     id: ServableId
@@ -22,3 +23,4 @@ class LoadRequest:
     version: VersionOnDisk
     config: ModelConfig
     notes: tuple[str, ...] = ()
+    insisted: bool = False

@@ -11,6 +11,7 @@ from inferd.server.lifecycle.loading.cancellation import Cancellation, LoadCance
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.loader import LoaderLike
 from inferd.server.lifecycle.loading.pool import PoolLike
+from inferd.server.lifecycle.loading.predecessor import HeldBack
 from inferd.server.lifecycle.reconcile.events import (
     DiskFilesHashed,
     LoadAborted,
@@ -62,6 +63,8 @@ class LoadRunner:
             servable = self._loader.load(request, cancellation)
         except LoadCancelled as cancelled:
             self._mailbox.post(LoadAborted(id, generation, str(cancelled)))
+        except HeldBack as error:
+            self._failed(id, generation, str(error), held_back=True)
         except LoadError as error:
             self._failed(id, generation, str(error) or type(error).__name__)
         except BaseException as error:
@@ -70,8 +73,8 @@ class LoadRunner:
             if not self._mailbox.post(LoadSucceeded(id, generation, servable)):
                 self._loader.unload(servable)  # the manager has ended meanwhile
 
-    def _failed(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
-        self._mailbox.post(LoadFailed(id, generation, readable(reason)[:_LONGEST_REASON]))
+    def _failed(self, id: ServableId, generation: int, reason: str, *, held_back: bool = False) -> None:  # noqa: A002
+        self._mailbox.post(LoadFailed(id, generation, readable(reason)[:_LONGEST_REASON], held_back))
 
     def _hash(
         self,

@@ -32,6 +32,7 @@ from inferd.server.lifecycle.loading.declared import declared_samples
 from inferd.server.lifecycle.loading.load_errors import first_line, load_errors
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.placement import placements
+from inferd.server.lifecycle.loading.predecessor import check_successor
 from inferd.server.lifecycle.loading.reshape import own_signatures, reshaped
 from inferd.server.lifecycle.loading.warmup_requests import Recorded, checked, warmup_requests
 from inferd.server.lifecycle.resources.memory import ProcessMemory
@@ -174,13 +175,17 @@ class Loader:
         opened = self._open(request, cancellation)
         model = opened.model
         scheduler = self._scheduler(request, opened)
+        notes: tuple[str, ...] = ()
         try:
             cancellation.check()
             scheduler.start()
             cancellation.check()
             if config.warmup.mode != "off":
-                scheduler.warm_up(config.warmup.runs)
+                refusals = scheduler.warm_up(config.warmup.runs)
                 cancellation.check()
+                if refusals and self._acquire is not None and not request.insisted:
+                    check_successor(request.id, refusals, self._acquire, cancellation)
+                notes = tuple(f"{r.signature}: no warm-up, it fails on seeded data: {r.reason}" for r in refusals)
                 scheduler.replay(self.warmup(request, model))
                 cancellation.check()
             scheduler.prove()
@@ -198,7 +203,7 @@ class Loader:
                 default_priority=config.default_priority,
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
-                notes=(*request.notes, *model.traits.notes),
+                notes=(*request.notes, *model.traits.notes, *notes),
                 class_labels=class_labels(config, request.version.path.parent, request.version.rule),
                 worker=opened.worker,
                 settings=config,

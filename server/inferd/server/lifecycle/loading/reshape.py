@@ -15,7 +15,7 @@ from typing import Any
 from inferd.backends.api import (
     NOT_ANALYSED,
     Array,
-    BackendError,
+    BrokenContract,
     Independence,
     Instance,
     InvalidInput,
@@ -169,7 +169,7 @@ class _ReshapedInstance:
                 try:
                     made[name] = _change(name, made[name], own, outer)
                 except InvalidInput as error:
-                    raise BackendError(f"output: {error}") from None
+                    raise BrokenContract(f"output {error}") from None
         return made
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class LoadFailure:
     """A load that failed. Other content starts without failures.
 
     `content` identifies what was tried (it is compared and never looked into); `next_at` is the monotonic time of the
-    next try, `next_wall` the same in wall-clock time.
+    next try, `next_wall` the same in wall-clock time. Both are infinite for content that is not tried again.
     """
 
     content: object

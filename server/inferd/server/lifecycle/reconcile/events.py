@@ -47,9 +47,11 @@ class LoadSucceeded(VersionEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed(VersionEvent):
-    """A version could not be loaded; nothing of it is left open. `reason` is for operators."""
+    """A version could not be loaded; nothing of it is left open. `reason` is for operators; `held_back`: to try the
+    same content again is of no use."""
 
     reason: str
+    held_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ stays AVAILABLE.
 from __future__ import annotations
 
 import enum
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -132,6 +133,7 @@ class VersionState:
     loading        the load under way
     aborted        why the last load was not brought to its end
     failure        the last load failed
+    insisted       an operator has asked for this version by number since its files last changed or served
     lost           the worker process of the servable has ended
     losses         how many times in a row that happened
     restarts       how many times it happened in all
@@ -151,6 +153,7 @@ class VersionState:
         self.loading: Loading | None = None
         self.aborted = ""
         self.failure: LoadFailure | None = None
+        self.insisted = False
         self.lost: Loss | None = None
         self.losses = 0
         self.restarts = 0
@@ -169,7 +172,8 @@ class VersionState:
     @property
     def retry_times(self) -> list[float]:
         """Monotonic times at which something may be tried again."""
-        return [wait.next_at for wait in (self.failure, self.lost) if wait is not None]
+        waits = (self.failure, self.lost)
+        return [wait.next_at for wait in waits if wait is not None and math.isfinite(wait.next_at)]
 
     def has_failed(self, settings: str) -> bool:
         """Whether the content on disk has been tried and could not be loaded."""
@@ -235,9 +239,12 @@ class VersionState:
         if disk is not None and disk.error:
             error = f"files on disk differ: {disk.error}" if self.servable is not None else disk.error
         if self.failure is not None and (wanted or self.servable is not None):  # otherwise there is no next try
-            at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
             often = "once" if self.failure.tries == 1 else f"{self.failure.tries} times"
-            notes.append(f"failed {often}; next try at {at}, or when the files change")
+            if math.isfinite(self.failure.next_wall):
+                at = datetime.fromtimestamp(self.failure.next_wall, UTC).strftime("%H:%M:%S UTC")
+                notes.append(f"failed {often}; next try at {at}, or when the files change")
+            else:
+                notes.append("held back; next try when the files change or an operator loads this version by number")
         if self.aborted:
             notes.append(self.aborted)
         if self.servable is not None and self.loading is not None:
@@ -359,6 +366,8 @@ class ModelState:
         for version in self.versions.values():
             if number in (None, version.id.version):
                 version.failure = None
+                serves = version.servable is not None and version.is_stale(self.settings) is False
+                version.insisted = (version.insisted or number is not None) and not serves
 
     def forget_ended(self) -> None:
         """Drops versions that are gone from disk and have ended, and keeps the last status of those that were

@@ -7,6 +7,7 @@ Both change the version's state, which is then published and announced.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -89,7 +90,7 @@ class VersionTransitions:
             case events.LoadSucceeded():
                 self._on_loaded(id, generation, happened.servable)
             case events.LoadFailed():
-                self._on_load_failed(id, generation, happened.reason)
+                self._on_load_failed(id, generation, happened.reason, held_back=happened.held_back)
             case events.LoadAborted():
                 model, version, _ = self._loading(id, generation)
                 self._aborted(model, version, happened.reason)
@@ -150,11 +151,11 @@ class VersionTransitions:
         else:
             self._failed(model, version, loading, refusal)
 
-    def _on_load_failed(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
+    def _on_load_failed(self, id: ServableId, generation: int, reason: str, *, held_back: bool) -> None:  # noqa: A002
         model, version, loading = self._loading(id, generation)
         if self._barrier is not None:
             self._barrier.failed(id, loading.content, reason)
-        self._failed(model, version, loading, reason)
+        self._failed(model, version, loading, reason, held_back=held_back)
 
     def _activate(self, model: ModelState, version: VersionState, loading: Loading, servable: Servable) -> None:
         """Puts what was loaded into service, unless it is not wanted any more."""
@@ -172,6 +173,7 @@ class VersionTransitions:
         version.content, version.digest, version.differs = loading.content, None, None
         version.failure = version.lost = None
         version.aborted = ""
+        version.insisted = False
         version.available_at = self._clock()
         self.swap(model)
         self._move(model, version, State.AVAILABLE)
@@ -184,15 +186,18 @@ class VersionTransitions:
         if version.disk is not None:
             self._runner.hash_served(version.id, servable.generation, version.disk, loading.content.tree)
 
-    def _failed(self, model: ModelState, version: VersionState, loading: Loading, reason: str) -> None:
+    def _failed(
+        self, model: ModelState, version: VersionState, loading: Loading, reason: str, *, held_back: bool = False
+    ) -> None:
         before = version.failure
         tries = before.tries + 1 if before is not None and before.content == loading.content else 1
-        delay = self._backoff.delay(tries)
+        delay = math.inf if held_back else self._backoff.delay(tries)
         version.aborted = ""
         version.failure = LoadFailure(loading.content, reason, tries, self._clock() + delay, self._wall_clock() + delay)
         self._log(
             logging.WARNING if tries == 1 else logging.DEBUG,  # the same failure again and again is no news
-            "version not loaded", version, loading.generation, reason=reason, tries=tries, next_in=delay,
+            "version not loaded", version, loading.generation,
+            reason=reason, tries=tries, next_in="never" if held_back else delay,
         )  # fmt: skip
         self._not_loaded(model, version, reason)
 
@@ -306,8 +311,12 @@ class VersionTransitions:
         self._generation += 1
         if version.failure is not None and version.failure.content != content:
             version.failure = None  # new content starts without failures
+            version.insisted = False
         loading = version.loading = Loading(self._generation, content)
-        request = LoadRequest(version.id, self._generation, version.disk, model.config, model.disk.notes)
+        overrides = self._decisions.overrides.of(model.name)
+        number = version.id.version
+        insisted = version.insisted or number in overrides.versions("loaded") or number == overrides.pin
+        request = LoadRequest(version.id, self._generation, version.disk, model.config, model.disk.notes, insisted)
         if version.servable is None:
             self._move(model, version, State.LOADING, "" if model.config.ensemble else version.error)
         self._log(logging.INFO, "version loading", version, loading.generation)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from inferd.backends.api import Array, BackendError, Independence, Instance, LoadError, Model, Signature
+from inferd.backends.api import (
+    Array,
+    BackendError,
+    BrokenContract,
+    Independence,
+    Instance,
+    LoadError,
+    Model,
+    Signature,
+)
 from inferd.server.config.schema import Batching
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.instances import InstanceWorker
+from inferd.server.scheduling.qualification.contract import SeededRefusal, check_contract
 from inferd.server.scheduling.qualification.probe import Run, Verdict, detect_state, probe_batching, try_runs
 from inferd.server.scheduling.qualification.proof import analysed, objections, unproven
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
@@ -30,16 +40,17 @@ class ModelWarmup:
         self._model = model
         self._batching = batching
         self._samples = samples
+        self._signatures = {signature.name: signature for signature in model.signatures}
         self._stateful = stateful
         configured, most = batching.max_batch_size, model.traits.max_batch
         self._limit = configured if most is None else min(configured, most)
 
-    def warm(self, workers: Sequence[InstanceWorker], runs: int) -> None:
-        """Runs every signature `runs` times on each worker. Raises LoadError if a declared sample fails; a failure of
-        seeded data is logged only."""
+    def warm(self, workers: Sequence[InstanceWorker], runs: int) -> list[SeededRefusal]:
+        """Runs every signature `runs` times on each worker. Raises LoadError if a declared sample fails, and if the
+        model breaks its contract. Returns what else fails on seeded data."""
         futures = [worker.call(partial(self._warm, runs)) for worker in workers]
-        for future in futures:
-            future.result()
+        found = [future.result() for future in futures]
+        return next((refusals for refusals in found if refusals), [])
 
     def replay(
         self, workers: Sequence[InstanceWorker], name: str, signature: str, inputs: Mapping[str, Array], runs: int
@@ -68,21 +79,28 @@ class ModelWarmup:
             return Verdict(0, f"{of} is {self._limit}", "off")
         return Verdict(self._limit, "declared", "declared") if self._batching.mode == "trusted" else None
 
-    def _warm(self, runs: int, instance: Instance) -> None:
+    def _warm(self, runs: int, instance: Instance) -> list[SeededRefusal]:
+        refusals: list[SeededRefusal] = []
         for name, samples in self._samples.items():
+            reason = ""
             try:
-                for group in samples.groups():
-                    error = try_runs(partial(self._run_sample, instance, name), next(group).stack([0]), runs)
+                for inputs in _firsts(samples):
+                    error = try_runs(partial(self._run_sample, instance, name), inputs, runs)
                     if error is None:
                         break
+                    if isinstance(error, BrokenContract):
+                        raise LoadError(f"{self._name}: signature {name!r} can answer no request: {error}") from error
                     if samples.declared:
                         raise LoadError(
                             f"{self._name}: the declared sample of signature {name!r} failed: {error}"
                         ) from error
+                    reason = reason or f"{error}"
                 else:
-                    _log.info("%s: no warm-up of signature %s: it refuses seeded data", self._name, name)
+                    _log.info("%s: no warm-up of signature %s: it refuses seeded data: %s", self._name, name, reason)
+                    refusals.append(SeededRefusal(name, reason, partial(_firsts, samples)))
             except NoSample as missing:
                 _log.info("%s: no warm-up of signature %s: %s", self._name, name, missing)
+        return refusals
 
     def _replay(self, signature: str, inputs: dict[str, Array], runs: int, instance: Instance) -> Exception | None:
         return try_runs(partial(self._run_sample, instance, signature), inputs, runs)
@@ -138,4 +156,11 @@ class ModelWarmup:
             outputs = instance.run(signature, {name: buffers.copy(name, array) for name, array in inputs.items()})
         except SystemExit as error:
             raise BackendError("the model tried to end the process") from error
+        check_contract(self._signatures[signature], outputs)
         return {name: array.copy() for name, array in outputs.items()}
+
+
+def _firsts(samples: Samples) -> Iterator[dict[str, Array]]:
+    """One row of each group of seeded data, or the declared sample. Raises NoSample."""
+    for group in samples.groups():
+        yield next(group).stack([0])
