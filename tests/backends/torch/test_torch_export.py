@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from support.torch_models import F, X, open_model, outputs_of, served, signature
 from inferd.backends.api import (
     InvalidInput,
     LoadError,
+    OpenRequest,
     Placement,
 )
+from inferd.backends.torch.backend import TorchBackend
 from inferd.wire.dtypes import DType
 
 torch = pytest.importorskip("torch")
@@ -171,3 +175,17 @@ def test_an_aotinductor_package_is_recognised_and_runs(version: Path, monkeypatc
         np.testing.assert_allclose(outputs_of(instance, x=X)["y"], want, rtol=1e-5)
         with pytest.raises(LoadError, match="cuda"):
             model.instance(Placement("cuda:0"))
+
+
+def test_several_programs_are_opened_at_the_same_time(version: Path) -> None:
+    """torch.export.load fails when two threads are in it."""
+    export(version, torch.nn.Linear(2, 3), (torch.zeros(2, 2),), ({0: torch.export.Dim("n", min=1)},))
+    backend, at_once = TorchBackend(), threading.Barrier(8)
+
+    def load(_: int) -> Any:
+        at_once.wait(30)
+        return backend.open(OpenRequest("m", 1, version, version / "model.pt2"))
+
+    with ThreadPoolExecutor(8) as threads:
+        for model in threads.map(load, range(8)):
+            model.close()

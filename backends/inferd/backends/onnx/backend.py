@@ -53,7 +53,12 @@ _DTYPES = {
 
 
 class OnnxBackend:
-    """Opens ONNX models. Thread-safe; imports ONNX Runtime only in `open` and `devices`."""
+    """Opens ONNX models. Thread-safe; imports ONNX Runtime only in `open` and `devices`.
+
+    ONNX Runtime's functions that are used here are for any number of threads: several sessions may be made at the same
+    time, and one session may be run by several threads. One trap is left: the first session that flushes denormals
+    changes the thread that makes it, so it is made on a thread of its own (`session.make_session`).
+    """
 
     name = "onnx"
     platforms = ("onnxruntime", "onnxruntime_onnx")

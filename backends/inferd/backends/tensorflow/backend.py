@@ -22,6 +22,10 @@ _REFUSED = (".h5", ".hdf5", ".keras", ".graphdef", ".tflite")
 class TensorFlowBackend:
     """Opens SavedModels. Thread-safe; imports TensorFlow only in `open` and `devices`.
 
+    TensorFlow keeps the current graph, session and device for each thread, so versions may be loaded at the same time,
+    by both loaders. A session's callables are made under the lock of its runner. The thread pool for single operators
+    belongs to the process: the first session sets its size (`compute_threads`).
+
     Options of a model:
 
     tags              the tags of the graph to serve; default ["serve"], or the only graph that there is

@@ -5,6 +5,7 @@ The content of a file decides its format, not its name. Pickled files are refuse
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,11 +21,20 @@ _PICKLED = ("model.pth", "model.ckpt", "model.bin", "model.pkl")
 
 class TorchBackend:
     """Opens torch models. Thread-safe; imports torch only in `open` and `devices`. The options of a model are described
-    in `inferd.backends.torch.options`."""
+    in `inferd.backends.torch.options`.
+
+    Of torch's functions that are used here, one is not for two threads at once: torch.export.load keeps what it reads
+    in a variable of its module, and the second call fails ("_CURRENT_DESERIALIZER is already set"). A lock of the
+    backend serialises it. These were tried with eight threads at once and need none: torch.jit.load and freeze,
+    torch.export.save, ExportedProgram.module, and runs. torch.set_num_threads counts for the calling thread alone.
+    """
 
     name = "torch"
     platforms = ("pytorch", "pytorch_libtorch", "libtorch", "torch_aoti")
     artefacts = ("model.pt", "model.pt2")
+
+    def __init__(self) -> None:
+        self._export_load = threading.Lock()
 
     def find(self, directory: Path) -> Path | None:
         found = [path for name in self.artefacts if (path := directory / name).is_file()]
@@ -63,7 +73,7 @@ class TorchBackend:
         if archive.format is ArchiveFormat.EXPORTED:
             from inferd.backends.torch.export import ExportedModel
 
-            return ExportedModel(torch, request, options)
+            return ExportedModel(torch, request, options, self._export_load)
         from inferd.backends.torch.aoti import AotiModel
 
         return AotiModel(torch, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from inferd.backends.api import (
@@ -43,13 +44,18 @@ class ExportedModel:
     A program that keeps state is never run itself: each instance runs a copy.
     """
 
-    def __init__(self, torch: Any, request: OpenRequest, options: TorchOptions) -> None:
+    def __init__(
+        self, torch: Any, request: OpenRequest, options: TorchOptions, loading: AbstractContextManager[Any]
+    ) -> None:
+        """`loading`: the lock that is held while torch.export.load runs, which is not for two threads at once."""
         self._torch = torch
         self._options = options
+        self._loading = loading
         name = request.artefact.name
         data = request.read(request.artefact)
         try:
-            self._program: Any = load_program(torch, data, name, request.allow)
+            with loading:
+                self._program: Any = load_program(torch, data, name, request.allow)
         except LoadError:
             raise
         except Exception as error:
@@ -93,9 +99,9 @@ class ExportedModel:
             from torch.export.passes import move_to_device_pass
 
             # module.to() is not enough: the graph names devices too. The pass changes the program that it is given.
-            program = move_to_device_pass(private_copy(torch, program), placement.device)
+            program = move_to_device_pass(self._private_copy(), placement.device)
         elif self._traits.stateful:
-            program = private_copy(torch, program)
+            program = self._private_copy()
         module = program.module()
         self._options.lay_out(torch, module)
         tensors = [*module.parameters(), *module.buffers(), *_constants(torch, module)]
@@ -116,6 +122,10 @@ class ExportedModel:
             copy_all=self._traits.stateful,
             options=self._options,
         )
+
+    def _private_copy(self) -> Any:
+        with self._loading:
+            return private_copy(self._torch, self._program)
 
     def close(self) -> None:
         self._program = None
