@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import pytest
 
+from inferd.backends.api import LoadError
 from inferd.backends.foreign_formats import HEAD, by_content, by_name
+from inferd.backends.registry import Registry
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n"
 
@@ -99,3 +102,11 @@ def test_names_tell_formats_that_no_backend_serves(names: list[str], words: tupl
 
 def test_other_names_tell_nothing() -> None:
     assert by_name(["labels.txt", "README.md", "model.onnx", "vocab.json"]) == ""
+
+
+@pytest.mark.parametrize("wanted", [None, "onnx"])
+def test_a_file_one_directory_too_deep_is_named(tmp_path: Path, wanted: str | None) -> None:
+    (tmp_path / "1/resnet").mkdir(parents=True)
+    (tmp_path / "1/resnet/model.onnx").write_bytes(b"x")
+    with pytest.raises(LoadError, match=r"^resnet/model\.onnx lies one directory too deep: expected 1/model\.onnx; "):
+        Registry().detect(tmp_path / "1", wanted)

@@ -4,6 +4,7 @@ ignored."""
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -97,12 +98,6 @@ def test_findings_as_json(cli, repository: Path) -> None:
     assert any("response_cache" in note for note in by_model["prepare", None]["notes"])
 
 
-def test_a_base_path_given_as_repository_is_a_problem_with_a_hint(cli, repository: Path) -> None:
-    done = cli("check", "--model-repository", str(repository / "prepare"))
-    assert done.code == 1
-    assert "it is one model's directory" in done.out
-
-
 @pytest.mark.heavy
 def test_warm_up_requests_of_tensorflow_serving_are_checked(cli, tmp_path: Path) -> None:
     import numpy as np
@@ -148,3 +143,37 @@ def test_compiled_code_is_loaded_only_where_the_configuration_allows_it(cli, tmp
     assert done.code == 1
     assert "names aoti" not in done.out
     assert "cannot read the package" in done.out
+
+
+def test_a_repository_from_which_nothing_would_be_served_is_a_problem(cli, tmp_path: Path) -> None:
+    done = cli("check", "--model-repository", str(tmp_path))
+    assert done.code == 1
+    assert f"nothing would be served: {tmp_path} holds no model" in done.out
+    (tmp_path / "notes").mkdir()
+    assert cli("check", "--model-repository", str(tmp_path)).code == 1
+    found = cli("check", "--model-repository", str(tmp_path), "--json").json
+    assert (found["ok"], len(found["findings"])) == (False, 1)
+
+
+def test_misplaced_models_are_problems(cli, repository: Path) -> None:
+    (repository / "prepare/1").rename(repository / "prepare/v1")
+    shutil.copytree(repository / "finish/1", repository / "finish/1.1")
+    shutil.copy(repository / "finish/1/model.onnx", repository / "extra.onnx")
+    done = cli("check", "--model-repository", str(repository))
+    assert done.code == 1
+    assert "prepare/v1 (with model.onnx) is no version" in done.out
+    assert "finish/1.1 (with model.onnx) is no version" in done.out
+    assert "extra.onnx lies directly in the repository" in done.out
+    assert "2 versions would be served, 3 problems" in done.out
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((), "finish"), (("--model-name", "named"), "named")])
+def test_a_directory_that_is_itself_one_model_is_checked(
+    cli, repository: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    done = cli("check", "--model-repository", str(repository / "finish"), *arguments)
+    assert done.code == 0, done.out
+    assert lines(done.out)[1].startswith(f"{name} 1 onnx")
+    flat = cli("check", "--model-repository", str(repository / "finish/1"), *arguments)
+    assert flat.code == 0, flat.out
+    assert "1 versions would be served, 0 problems" in flat.out

@@ -55,7 +55,7 @@ def test_watching_prints_a_line_for_every_change(inferd):
     lines = [json.loads(line) for line in inferd("models", "m", "--watch", "--json").out.splitlines()]
     assert [(line["version"], line["state"], line["initial"]) for line in lines] == [
         (3, "AVAILABLE", True),
-        (2, "END", True),
+        (2, "FAILED", True),
         (4, "LOADING", False),
     ]
 

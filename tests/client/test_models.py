@@ -41,7 +41,7 @@ def test_a_status_has_every_field(client):
                 labels=("stable",),
                 notes=("a note",),
             ),
-            VersionStatus(version=2, state=VersionState.END, error="truncated file"),
+            VersionStatus(version=2, state=VersionState.FAILED, error="truncated file"),
         ),
         labels={"stable": 3},
         overrides=(Override("pinned", "3", "op", NOON, False),),
@@ -104,7 +104,7 @@ def test_a_watch_yields_the_current_states_and_then_the_changes(client):
     changes = list(client.watch("m"))
     assert [(c.model, c.version.version, c.version.state.name, c.initial) for c in changes] == [
         ("m", 3, "AVAILABLE", True),
-        ("m", 2, "END", True),
+        ("m", 2, "FAILED", True),
         ("m", 4, "LOADING", False),
     ]
 

@@ -49,6 +49,7 @@ class Doubling:
 
     name = "twice"
     platforms = ("twice_platform",)
+    artefacts = ("model.twice",)
 
     def __init__(self) -> None:
         self.open_models = 0
@@ -345,7 +346,7 @@ def test_inspection_opens_everything_and_leaves_nothing_open(
     assert "label next points to version 4" in findings["label", 4].error
     assert "absent cannot be read" in findings["", None].error
     assert "flat/1/model.twice" in findings["flat", None].error
-    assert "named/v1: expected a version named by an integer" in findings["named", None].error
+    assert "named/v1 (with model.twice) is no version: expected a" in findings["named", None].error
     assert "notes" not in {model for model, _ in findings}
     assert findings["device", 1].error == "no such device"
     assert "sample for input 'x'" in findings["sample", 1].error

@@ -354,3 +354,22 @@ def test_an_error_at_one_model_leaves_the_others_alone(
     stepped.later(later)
     assert stepped.serves() == {1: "m"}
     assert stepped.manager.turn() is None
+
+
+def test_a_version_whose_files_are_not_complete_is_announced_as_waiting(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model")
+    part = stepped.write("m/2/model.part")
+    stepped.see()
+    assert stepped.story() == [(2, S), (1, S), (1, L), (1, A)]
+    assert "waiting: model.part is still being written" in str(stepped.version(2).notes)
+    shutil.rmtree(part.parent)
+    stepped.settle()
+    assert stepped.story()[4:] == [(2, E)]
+    assert stepped.serves() == {1: "good"}
+
+
+def test_an_older_version_whose_files_are_not_complete_is_nobodys_concern(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model.part")
+    stepped.write("m/2/model")
+    stepped.see()
+    assert stepped.story() == [(2, S), (2, L), (2, A)]

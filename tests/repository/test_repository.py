@@ -168,14 +168,6 @@ def test_a_link_without_a_target_holds_a_version_back(disk: Disk) -> None:
     assert "leads nowhere yet" in disk.model().versions[0].held
 
 
-def test_a_base_path_given_as_a_root_is_refused_with_a_hint(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "half_plus_two")
-    disk.write("1/saved_model.pb")
-    listing = disk.scan()
-    assert listing.models == {}
-    assert f"Give its parent, {tmp_path}" in listing.errors[0]
-
-
 def test_a_model_whose_name_is_a_number_is_a_model(disk: Disk) -> None:
     disk.write("42/1/model")
     assert ready(disk.model("42")) == [1]

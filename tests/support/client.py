@@ -154,7 +154,7 @@ class _Models(model_service_pb2_grpc.ModelServiceServicer):
                     labels=["stable"],
                     notes=["a note"],
                 ),
-                ms.VersionStatus(version=2, state=ms.VERSION_STATE_END, error="truncated file"),
+                ms.VersionStatus(version=2, state=ms.VERSION_STATE_FAILED, error="truncated file"),
             ],
             labels={"stable": 3},
             overrides=[ms.Override(kind="pinned", value="3", by="op", since_unix_ms=1_700_000_000_000)],

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.lifecycle import FakeClock
 
+from inferd.backends.registry import Registry
 from inferd.server.config.schema import ServerConfig
 from inferd.server.lifecycle.assemble import resolver
 from inferd.server.repository.disk import Listing, ModelOnDisk
@@ -22,7 +23,11 @@ class Disk:
         roots = (str(root), *map(str, more))
         self.config = ServerConfig(repository={"roots": roots, "settle": 2.0, "poll": 1.0} | repository)
         self.scanner = RepositoryScanner(
-            self.config.repository, resolver(self.config), clock=self.clock, wall_clock=self.clock.wall
+            self.config.repository,
+            resolver(self.config),
+            artefacts=Registry().artefact_names,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
         )
 
     def write(self, path: str, text: str = "good") -> Path:

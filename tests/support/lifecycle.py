@@ -182,6 +182,7 @@ class SteppedManager:
             self.config.repository,
             resolver(self.config, self.named),
             named=self.named,
+            artefacts=lambda: {"model"},
             clock=self.clock,
             wall_clock=self.clock.wall,
         )

@@ -98,6 +98,13 @@ _TAGS = re.compile(r"<[^>]*>")
 _QUOTED = 60  # characters of a text that are shown
 
 
+def is_model_file(name: str) -> bool:
+    """Whether a file's name alone tells that it is a model, served or not."""
+    path = PurePath(name)
+    suffix = path.suffix.lower()
+    return suffix in (".onnx", ".pt2", ".pt", ".torchscript") or (path.stem == "model" and suffix in _BY_SUFFIX)
+
+
 def by_name(names: Iterable[str]) -> str:
     """What the files of a version directory without an artefact are, as a text for operators that begins with the name
     of one file; "" if no name tells."""

@@ -16,6 +16,7 @@ from inferd.backends.foreign_formats import by_name
 
 GROUP = "inferd.backends"
 _SHOWN_FILES = 8
+_LOOKED_AT = 1000  # entries of a directory
 
 
 class Registry:
@@ -92,6 +93,11 @@ class Registry:
         known = ", ".join(f"{b.name} ({', '.join(b.platforms)})" if b.platforms else b.name for b in backends)
         raise LoadError(f"unknown backend {wanted!r}; known: {known or 'none'}{_broken_text(broken)}")
 
+    def artefact_names(self) -> frozenset[str]:
+        """The names of the files and directories that the backends look for. Loads the backends; those that cannot be
+        loaded, and plug-ins that do not tell, are left out."""
+        return frozenset(name.rstrip("/") for backend in self._all()[0] for name in getattr(backend, "artefacts", ()))
+
     def detect(self, directory: Path, wanted: str | None = None) -> tuple[Backend, Path]:
         """The backend that serves a version directory, and its artefact in that directory.
 
@@ -106,7 +112,9 @@ class Registry:
             backend = self.named(wanted)
             artefact = _find(backend, directory)
             if artefact is None:
-                raise LoadError(f"{_known(directory)}{_looks_for(backend)}; {_listing(directory)}")
+                raise LoadError(
+                    f"{_known(directory, self.artefact_names())}{_looks_for(backend)}; {_listing(directory)}"
+                )
             return backend, artefact
 
         backends, broken = self._all()
@@ -135,7 +143,8 @@ class Registry:
         if refused:
             raise LoadError("; ".join(str(error) for error in refused))
         looked = "; ".join(_looks_for(backend) for backend in backends) or "no backend is installed"
-        raise LoadError(f"{_known(directory)}no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
+        known = _known(directory, self.artefact_names())
+        raise LoadError(f"{known}no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
 
     def _all(self) -> tuple[list[Backend], dict[str, str]]:
         """The backends that can be loaded, in the order of their names; for the others, the reason by name."""
@@ -184,12 +193,18 @@ def _looks_for(backend: Backend) -> str:
     return f"{backend.name} looks for {' or '.join(names)}" if names else f"{backend.name} finds nothing"
 
 
-def _known(directory: Path) -> str:
+def _known(directory: Path, artefacts: frozenset[str]) -> str:
     """What the files are that no backend here serves, "" if their names do not tell."""
     try:
-        text = by_name(path.name for path in directory.iterdir())
+        entries = sorted(directory.iterdir())[:_LOOKED_AT]
+        for inner in entries:
+            deeper = sorted(path.name for path in inner.iterdir()) if inner.is_dir() else []
+            found = next((name for name in deeper if name in artefacts), "")
+            if found:
+                return f"{inner.name}/{found} lies one directory too deep: expected {directory.name}/{found}; "
     except OSError:
         return ""
+    text = by_name(path.name for path in entries)
     return f"{text}; " if text else ""
 
 

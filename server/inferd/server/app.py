@@ -327,7 +327,12 @@ class App:
         """Logs a warning for each setting of a model that does not exist. The model may come later, so this is no
         error; but it may also be a typo."""
         known = {model.name for model in self.manager.models()}
-        settings = {"repository.load": self._config.repository.load, "models": tuple(self._config.models)}
+        name = self._config.repository.model_name
+        settings = {
+            "repository.load": self._config.repository.load,
+            "repository.model_name": () if name is None else (name,),
+            "models": tuple(self._config.models),
+        }
         for setting, names in settings.items():
             for name in names:
                 if name not in known and name != "*":

@@ -44,12 +44,11 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
     below: list[str] = []
     for status in statuses:
         for version in status.versions:
-            failed = version.error and version.state is not VersionState.AVAILABLE
             rows.append(
                 (
                     status.name,
                     str(version.version),
-                    "FAILED" if failed and version.state is VersionState.END else version.state.name,
+                    version.state.name,
                     ",".join(version.labels),
                     version.backend,
                     ",".join(version.devices),
@@ -58,7 +57,8 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
                 )
             )
         if not status.versions:
-            rows.append((status.name, "-", "-", "", "", "", "", status.error or "no versions"))
+            state = VersionState.FAILED.name if status.error else "-"
+            rows.append((status.name, "-", state, "", "", "", "", status.error or "no versions"))
         elif status.error:
             below.append(f"{status.name}: {status.error}")
         for override in status.overrides:

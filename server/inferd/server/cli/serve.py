@@ -34,6 +34,9 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         "--model-repository", action="append", metavar="DIR", help="where models come from; may be repeated"
     )
     parser.add_argument(
+        "--model-name", dest="model_name", metavar="NAME", help="the model's name, if DIR itself is one model"
+    )
+    parser.add_argument(
         "--listen", action="append", metavar="HOST:PORT", help="gRPC address or unix:PATH; may be repeated"
     )
     parser.add_argument("--http", action="append", metavar="HOST:PORT", help="HTTP address; may be repeated")

@@ -132,8 +132,10 @@ def _models(args: argparse.Namespace, found: TfsSettings) -> None:
         found.flags["repository.models"] = {name: path}
         if tags:
             found.flags["models"] = {name: {"options": {"tags": tags}}}
+    elif args.model_name and (args.model_repository or args.config):
+        found.flags["repository.model_name"] = args.model_name
     elif args.model_name:
-        raise usage("--model_name: expected --model_base_path with it")
+        raise usage("--model_name: expected --model_base_path (or --model-repository) with it")
     elif args.model_config_file_poll_wait_seconds:
         raise usage("--model_config_file_poll_wait_seconds: expected --model_config_file with it")
     if args.model_config_file or args.model_base_path:

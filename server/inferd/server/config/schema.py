@@ -180,7 +180,10 @@ class Repository(Section):
     """Where models come from."""
 
     roots: Texts = ("model_repository",)
-    """Directories that hold models. Relative paths start at the working directory."""
+    """Directories that hold models. Relative paths start at the working directory. A directory that holds versions or a
+    model's file instead is itself one model."""
+    model_name: Text | None = None
+    """The name of the model if a root is itself one. null: the name of its directory."""
     models: dict[Text, Text] = Field(default_factory=dict)
     """Models by name, each with the directory of its versions, wherever that is: TensorFlow Serving's base path."""
     models_file: Text | None = None

@@ -71,7 +71,9 @@ def build_manager(
     configured = ConfiguredModels.of(config)
     if shared is not None and shared.configured is not None:
         configured.replace(shared.configured)
-    scanner = RepositoryScanner(config.repository, resolver(config, configured), named=configured)
+    scanner = RepositoryScanner(
+        config.repository, resolver(config, configured), named=configured, artefacts=registry.artefact_names
+    )
     source = Source(scanner, poll=config.repository.poll)
     watched = WatchedSource(source, FileEvents(source.wake))
     uploads = uploads_of(config)

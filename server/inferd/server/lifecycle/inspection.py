@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from inferd.backends.api import LoadError, Model, Signature
 from inferd.server.config.schema import ModelConfig, ServerConfig
@@ -16,7 +15,6 @@ from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, models_
 from inferd.server.lifecycle.loading.class_labels import class_labels
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.loader import Loader, Registry
-from inferd.server.lifecycle.loading.misplaced import misplaced
 from inferd.server.lifecycle.loading.warmup_requests import Recorded
 from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.reconcile.desired import desired
@@ -55,27 +53,34 @@ class Finding:
 def inspect_repository(config: ServerConfig, registry: Registry, recorded: Recorded | None = None) -> list[Finding]:
     """Findings for every root with a problem, every model and every version that its policy wants, by name and version.
 
-    A version that is still being written is looked at as it is. `recorded` reads recorded warm-up requests. Never
-    raises for what it finds.
+    That nothing would be served is a problem, too. A version that is still being written is looked at as it is.
+    `recorded` reads recorded warm-up requests. Never raises for what it finds.
     """
-    return list(_findings(config, registry, recorded))
+    findings = list(_findings(config, registry, recorded))
+    if all(finding.ok for finding in findings) and not any(finding.version is not None for finding in findings):
+        places = [
+            *config.repository.roots,
+            *(str(model.base_path) for model in ConfiguredModels.of(config).current.values()),
+        ]
+        where = f"{', '.join(places)} holds no model" if places else "no model repository is configured"
+        findings.append(Finding("", error=f"nothing would be served: {where}; expected <model>/<version>/<artefact>"))
+    return findings
 
 
 def _findings(config: ServerConfig, registry: Registry, recorded: Recorded | None) -> Iterator[Finding]:
     repository = config.repository.model_copy(update={"settle": 0.0})
     configured = ConfiguredModels.of(config)
-    listing = RepositoryScanner(repository, resolver(config, configured), named=configured).scan()
+    listing = RepositoryScanner(
+        repository, resolver(config, configured), named=configured, artefacts=registry.artefact_names
+    ).scan()
     for error in listing.errors:
-        if error in (model.error for model in listing.models.values()):
+        if error in (model.problem for model in listing.models.values()):
             continue  # the error of a configured model, reported with it
         yield Finding("", error=error)
-    for root in config.repository.roots:
-        for directory, error in misplaced(Path(root), listing.models, registry):
-            yield Finding(directory.name, path=str(directory), error=error)
     loader = build_loader(config, registry, recorded=recorded)
     opened: dict[str, list[Finding]] = {}
     for model in listing.models.values():
-        yield Finding(model.name, path=str(model.directory), error=model.error, notes=model.notes)
+        yield Finding(model.name, path=str(model.directory), error=model.problem, notes=model.notes)
         if model.config is None or not model.config.ensemble:
             found = opened[model.name] = list(_versions(model, loader))
             yield from found

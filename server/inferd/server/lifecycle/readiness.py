@@ -127,7 +127,7 @@ class Readiness:
                 yield f"{name}: not in the repository"
             elif not model.available():
                 errors = (version.error for version in model.versions.values() if version.error)
-                why = model.disk.error or model.disk.held if model.disk is not None else ""
+                why = model.disk.problem or model.disk.held if model.disk is not None else ""
                 yield f"{name}: {why or next(errors, 'no version is available yet')}"
 
     def _missing(self, models: Mapping[str, ModelState], now: float) -> Iterator[str]:
@@ -140,9 +140,9 @@ class Readiness:
             if disk.config is None and disk.held:
                 if self._worth_waiting((name, None), disk.held, now):
                     yield f"{name} ({disk.held})"
-            elif disk.error and not model.available():
+            elif disk.nothing or (disk.error and not model.available()):
                 if self._rule == "strict":
-                    yield f"{name} ({disk.error})"
+                    yield f"{name} ({disk.problem})"
             else:
                 awaited = model.want.wanted | model.want.expected
                 for number in sorted(awaited & there or model.want.wanted):

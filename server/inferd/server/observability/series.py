@@ -82,7 +82,7 @@ WORKER_BYTES: Final = Series("inferd_worker_resident_bytes", "Memory of the work
 LOAD_SECONDS: Final = Series("inferd_servable_load_seconds", "Last load, with its warm-up.", _SERVABLE)
 MODEL_ERROR: Final = Series(
     "inferd_model_error",
-    "1 for a model whose directory or settings cannot be read, or lack what is asked for.",
+    "1 for a model that cannot be read, lacks a version that is asked for, or lies where nobody serves it.",
     ("model",),
 )
 LOADS: Final = Series("inferd_loads", "Loads that ended, by result: ok, failed.", ("model", "result"))

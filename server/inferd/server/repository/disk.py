@@ -18,6 +18,7 @@ class VersionOnDisk:
     held       why the version may not be loaded yet ("" if it may); a later scan may find it complete
     settling   the only reason is that its files have not been unchanged for the settle time yet
     error      why the version cannot be loaded, "" for none
+    flat       its files lie directly in the model's directory, without a version directory
     files      where its files may be read; None: below the model's directory
     """
 
@@ -28,11 +29,17 @@ class VersionOnDisk:
     error: str = ""
     settling: bool = False
     files: FileRule | None = None
+    flat: bool = False
 
     @property
     def rule(self) -> FileRule:
         """The rule by which every file of the version and of its model is read."""
-        return self.files or FileRule(os.path.abspath(self.path.parent))
+        return self.files or FileRule(os.path.abspath(self.model_directory))
+
+    @property
+    def model_directory(self) -> Path:
+        """The model's directory."""
+        return self.path if self.flat else self.path.parent
 
     @property
     def ready(self) -> bool:
@@ -48,6 +55,7 @@ class ModelOnDisk:
                 The served versions then stay as they are.
     versions    in descending order
     notes       settings that are not honoured
+    misplaced   what else was probably meant as a version and is none, in words
     ambiguous   several directories have this model's name
     """
 
@@ -59,6 +67,17 @@ class ModelOnDisk:
     held: str = ""
     notes: tuple[str, ...] = ()
     ambiguous: bool = False
+    misplaced: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the directory is no model, but only looks as if it was meant to be one."""
+        return self.config is None and not (self.held or self.versions or self.error)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the model as a whole, "" for nothing. Versions may be served all the same."""
+        return self.error or "; ".join(self.misplaced)
 
     def version(self, number: int) -> VersionOnDisk | None:
         """The version with this number."""

@@ -74,33 +74,17 @@ def subdirectories(directory: Path | str | int) -> list[str]:
 def version_directories(directory: Path | str | int) -> dict[int, list[str]]:
     """The version directories of a model (a path or a descriptor): number → names. Several names for one number (`7`,
     `007`) are an error of that version, for the caller to report. Raises OSError."""
+    return numbered(subdirectories(directory))
+
+
+def numbered(names: Iterable[str]) -> dict[int, list[str]]:
+    """Those of the names of directories that are versions: number → names."""
     versions: dict[int, list[str]] = {}
-    for name in subdirectories(directory):
+    for name in names:
         number = version_number(name)
         if number is not None:
             versions.setdefault(number, []).append(name)
     return versions
-
-
-def base_path_hint(root: Path | str, names: Iterable[str]) -> str | None:
-    """An error text if a root is the directory of a single model (a TensorFlow Serving base path), else None. A root
-    with at least one directory that looks like a model is a repository. `names`: the root's visible directories."""
-    numbers = []
-    for name in names:
-        inside = Path(root) / name
-        try:
-            if version_directories(inside):
-                return None
-            if version_number(name) is not None and os.listdir(inside):
-                numbers.append(name)
-        except OSError:
-            return None
-    if not numbers:
-        return None
-    return (
-        f"{root} holds version directories ({', '.join(numbers[:4])}) directly: it is one model's directory, "
-        f"not a repository of models. Give its parent, {Path(root).parent}, or move it to <model>/{numbers[0]} below it"
-    )
 
 
 def root_hint(directory: Path | str) -> str | None:

@@ -17,7 +17,8 @@ from inferd.backends.files import FileRefused, OpenRoot
 from inferd.server.errors import LayoutError
 from inferd.server.observability.events import event, get
 from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
-from inferd.server.repository.layout import readable, version_directories
+from inferd.server.repository.layout import numbered, readable, subdirectories
+from inferd.server.repository.misplaced import Misplaced
 from inferd.server.repository.model_settings import SettingsReader
 from inferd.server.repository.settle import Settle
 from inferd.server.repository.tree import Tree, tree_of
@@ -37,16 +38,20 @@ class ModelScanner:
 
     keys          the keys that a scan has used with `Settle`
     directories   what a scan has listed, as absolute paths
+    misplaced     looks for what was probably meant as a model or version and is none
 
-    RepositoryScanner empties both before each scan.
+    RepositoryScanner empties the first two before each scan.
     """
 
-    def __init__(self, settings: SettingsReader, settle: Settle, ready_file: str | None = None) -> None:
+    def __init__(
+        self, settings: SettingsReader, settle: Settle, misplaced: Misplaced, ready_file: str | None = None
+    ) -> None:
         self.keys: set[Hashable] = set()
         self.directories: list[str] = []
         self._reported: set[str] = set()  # unforeseen errors that were logged
         self._settings = settings
         self._settle = settle
+        self.misplaced = misplaced
         self._ready_file = ready_file
 
     def begin(self) -> None:
@@ -55,15 +60,24 @@ class ModelScanner:
         self.directories = []
 
     def scan(
-        self, name: str, directory: Path, files: OpenRoot, before: ModelOnDisk | None, *, first: bool, is_model: bool
+        self,
+        name: str,
+        directory: Path,
+        files: OpenRoot,
+        before: ModelOnDisk | None,
+        *,
+        first: bool,
+        is_model: bool,
+        flat: bool = False,
     ) -> ModelOnDisk | None:
-        """Scans `directory` once, which lies below the root of `files`. Returns None if it is no model; with
-        `is_model`, that is an error of the model.
+        """Scans `directory` once, which lies below the root of `files`. Returns None if it is no model and nothing
+        shows that it was meant to be one; with `is_model`, that is an error of the model.
 
-        `before` is the result of the scan before. `first`: old files have settled at once (see Settle). Never raises.
+        `before` is the result of the scan before. `first`: old files have settled at once (see Settle). `flat`: the
+        directory itself is version 1. Never raises.
         """
         try:
-            return self._scan(name, directory, files, before, first, is_model)
+            return self._scan(name, directory, files, before, first, is_model, flat)
         except (LayoutError, FileRefused) as error:
             return self.unreadable(name, directory, before, str(error))
         except OSError as error:
@@ -72,20 +86,34 @@ class ModelScanner:
             return self.unreadable(name, directory, before, f"{directory} cannot be read: {self._unforeseen(error)}")
 
     def _scan(
-        self, name: str, directory: Path, files: OpenRoot, before: ModelOnDisk | None, first: bool, is_model: bool
+        self,
+        name: str,
+        directory: Path,
+        files: OpenRoot,
+        before: ModelOnDisk | None,
+        first: bool,
+        is_model: bool,
+        flat: bool,
     ) -> ModelOnDisk | None:
         with files.find(directory) as found:
             listed = found.open_directory()
         try:
-            numbers = version_directories(listed)
+            inside = subdirectories(listed)
+            numbers = {1: ["."]} if flat else numbered(inside)
             present = self._settings.present(listed)
-            if not numbers and before is None and not present and not is_model:
-                return None
+            stray: tuple[str, ...] = ()
+            if not numbers:
+                found_there = self.misplaced.in_directory(directory, files, listed)
+                stray = (found_there,) if found_there else ()
+                if (before is None or before.nothing) and not present and not is_model:
+                    return ModelOnDisk(name, directory, misplaced=(readable(stray[0]),)) if stray else None
+            elif not flat:
+                stray = self.misplaced.versions(directory, files, listed, inside)
             self.directories.append(str(directory))
             self.keys.add((directory, "settings"))
             settings = self._settings.read(name, directory, files, listed, first=first)
             versions = {
-                number: self._version(directory, number, names, files, listed, first)
+                number: self._version(directory, number, names, files, listed, first, flat)
                 for number, names in numbers.items()
             }
         finally:
@@ -96,9 +124,20 @@ class ModelScanner:
             )
         problem = settings.error
         if not versions and not problem:
-            problem = f"{directory} has no version: expected a directory named by an integer, such as {directory / '1'}"
+            expected = f"expected a directory named by an integer, such as {directory / '1'}"
+            problem = stray[0] if stray else f"{directory} has no version: {expected}"
         ordered = tuple(versions[number] for number in sorted(versions, reverse=True))
-        return ModelOnDisk(name, directory, settings.config, ordered, problem, settings.held, settings.notes)
+        padded = [names[0] for number, names in numbers.items() if names[0] != str(number) and not flat]
+        return ModelOnDisk(
+            name,
+            directory,
+            settings.config,
+            ordered,
+            readable(problem),
+            settings.held,
+            (*settings.notes, *(f"the directory {shown} is version {int(shown)}" for shown in padded[:_SHOWN])),
+            misplaced=tuple(map(readable, stray)) if versions else (),
+        )
 
     def unreadable(self, name: str, directory: Path, before: ModelOnDisk | None, reason: str) -> ModelOnDisk:
         """The model as the scan before has found it, with the reason why it cannot be read now."""
@@ -127,7 +166,7 @@ class ModelScanner:
         return kept
 
     def _version(
-        self, model: Path, number: int, names: list[str], files: OpenRoot, listed: int, first: bool
+        self, model: Path, number: int, names: list[str], files: OpenRoot, listed: int, first: bool, flat: bool
     ) -> VersionOnDisk:
         path = model / names[0]
         rule = files.rule
@@ -158,7 +197,7 @@ class ModelScanner:
         settling = not held and not settled
         if settling:
             held = "its files are still changing, or too new to be sure that they are not"
-        return VersionOnDisk(number, path, tree, held=held, settling=settling, files=rule)
+        return VersionOnDisk(number, path, tree, held=held, settling=settling, files=rule, flat=flat)
 
     def _unforeseen(self, error: Exception) -> str:
         """The error as text. It is logged once, not with every scan."""

@@ -13,20 +13,29 @@ from pathlib import Path
 
 from inferd.backends.files import FileRule, OpenRoot
 from inferd.server.repository.disk import ModelOnDisk
-from inferd.server.repository.layout import base_path_hint, root_hint, subdirectories, version_directories
+from inferd.server.repository.layout import numbered, readable, root_hint, subdirectories, version_directories
 from inferd.server.repository.model_scanner import ModelScanner
+
+_MOST_STRAYS = 100  # files in a root that are listed as misplaced
 
 
 class RootScanner:
     """Scans one root. One thread only.
+
+    A root that holds no model, but versions or a model's file, is itself one model. In a root with models, a model's
+    file that lies beside them is listed under its own name, with what is wrong.
 
     models      the models found, by name
     error       what is wrong with the root itself, "" for nothing
     read_once   the root has been read at least once
     """
 
-    def __init__(self, root: Path, scanner: ModelScanner, *, allowed_link_targets: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, root: Path, scanner: ModelScanner, *, name: str | None = None, allowed_link_targets: tuple[str, ...] = ()
+    ) -> None:
+        """`name`: of the model, if the root is itself one; None: the name of its directory."""
         self.root = root
+        self._name = name
         self.models: dict[str, ModelOnDisk] = {}
         self.error = ""
         self.read_once = False
@@ -49,15 +58,12 @@ class RootScanner:
         try:
             names = subdirectories(listed)
             found = os.fstat(listed)
+            strays = self._scanner.misplaced.model_files(listed)
+            served = self._scanner.misplaced.served_files(listed) if strays else []
         finally:
             os.close(listed)
         self._scanner.directories.append(str(self.root))
-        hint = base_path_hint(self.root, names) if not self.models else None
-        if hint is not None:
-            self.error = hint
-            self.read_once = True
-            return
-        if not self._empty_check.plausible(found, empty=not names and bool(self.models)):
+        if not self._empty_check.plausible(found, empty=not names and not strays and bool(self.models)):
             self._unreadable(f"{self.root} is empty and not the directory that held the models: is it mounted?")
             return
         self.error = ""
@@ -68,7 +74,35 @@ class RootScanner:
             model = self._scanner.scan(name, directory, files, self.models.get(name), first=first, is_model=False)
             if model is not None:
                 models[name] = model
+        if all(model.nothing for model in (*models.values(), *self._others())):
+            itself = self._itself(names, served, files, first)
+            if itself is not None:
+                self.models = {itself.name: itself}
+                return
+        for name in strays[:_MOST_STRAYS]:
+            models.setdefault(name, ModelOnDisk(name, self.root / name, misplaced=(self._stray(name),)))
         self.models = self._scanner.with_absent(models, self.models, lambda name: (self.root, name, "absent"))
+
+    def _itself(self, names: list[str], served: list[str], files: OpenRoot, first: bool) -> ModelOnDisk | None:
+        """The root as one model, if it holds versions or a model's file and no models; else None."""
+        name = self._name or self.root.name or "model"
+        versions = numbered(names)
+        if not versions and not served:
+            return None
+        before = self.models.get(name)
+        flat = not versions
+        if before is not None and (before.directory != self.root or any(v.flat != flat for v in before.versions)):
+            before = None
+        found = self._scanner.scan(name, self.root, files, before, first=first, is_model=True, flat=flat)
+        # A directory whose name happens to be a number is no version while there is nothing in it.
+        return found if found is not None and (flat or any(v.tree.files or v.error for v in found.versions)) else None
+
+    def _others(self) -> list[ModelOnDisk]:
+        """The models that the scan before has found, without the root itself."""
+        return [model for model in self.models.values() if model.directory != self.root]
+
+    def _stray(self, name: str) -> str:
+        return readable(self._scanner.misplaced.in_root(self.root, name))
 
     def _unreadable(self, error: str) -> None:
         self.error = error

@@ -19,6 +19,7 @@ from inferd.server.config.schema import Repository
 from inferd.server.observability.events import event, get
 from inferd.server.repository.configured_models import ConfiguredModel, ConfiguredModels
 from inferd.server.repository.disk import Listing, ModelOnDisk
+from inferd.server.repository.misplaced import Artefacts, Misplaced
 from inferd.server.repository.model_scanner import ModelScanner
 from inferd.server.repository.model_settings import Resolve, SettingsReader
 from inferd.server.repository.scanner import ConfiguredModelScanner, RootScanner
@@ -38,16 +39,18 @@ class RepositoryScanner:
         resolve: Resolve,
         *,
         named: ConfiguredModels | None = None,
+        artefacts: Artefacts = frozenset,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`named`: the configured models, which may be replaced between two scans."""
+        """`named`: the configured models, which may be replaced between two scans. `artefacts`: gives the names of the
+        files that backends serve."""
         self._settle = Settle(config.settle, clock, wall_clock)
         self._settings = SettingsReader(resolve, self._settle)
-        self._scanner = ModelScanner(self._settings, self._settle, config.ready_file)
+        self._scanner = ModelScanner(self._settings, self._settle, Misplaced(artefacts), config.ready_file)
         self._allowed = tuple(config.allowed_link_targets)
         self._roots = [
-            RootScanner(Path(root), self._scanner, allowed_link_targets=self._allowed)
+            RootScanner(Path(root), self._scanner, name=config.model_name, allowed_link_targets=self._allowed)
             for root in dict.fromkeys(os.path.abspath(root) for root in config.roots)
         ]
         self._configured_models = named or ConfiguredModels()

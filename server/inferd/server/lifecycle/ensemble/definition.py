@@ -160,7 +160,7 @@ def _missing(stage: GraphStep, model: ModelState | None) -> Obstacle:
     waiting = [v for v in versions if v.state in (None, State.START) and not v.error and not v.failure]
     if any(v.state is State.START or (v.disk is not None and v.disk.held) for v in waiting):
         return Obstacle(f"{stage.subject} is not loaded yet", passing=True)
-    errors = [model.disk.error if model.disk is not None else "", *(v.error for v in versions)]
+    errors = [model.disk.problem if model.disk is not None else "", *(v.error for v in versions)]
     reason = next((error for error in errors if error), "")
     return Obstacle(f"{stage.subject} is not available{f': {reason}' if reason else ''}")
 

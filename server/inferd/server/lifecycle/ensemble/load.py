@@ -69,5 +69,5 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
         load_seconds=time.monotonic() - began,
         notes=(*request.notes, *notes),
         ensemble=config.ensemble,
-        class_labels=class_labels(config, request.version.path.parent, request.version.rule),
+        class_labels=class_labels(config, request.version.model_directory, request.version.rule),
     )

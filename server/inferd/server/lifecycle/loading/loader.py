@@ -59,6 +59,10 @@ log = get("lifecycle")
 class Registry(Protocol):
     """What the loader needs of the registry of backends. Thread-safe."""
 
+    def artefact_names(self) -> frozenset[str]:
+        """The names of the files and directories that the backends look for."""
+        ...
+
     def detect(self, directory: Path, wanted: str | None) -> tuple[Backend, Path]:
         """The backend for a version directory and the artefact in it. Raises LoadError."""
         ...
@@ -204,7 +208,7 @@ class Loader:
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
                 notes=(*request.notes, *model.traits.notes, *notes),
-                class_labels=class_labels(config, request.version.path.parent, request.version.rule),
+                class_labels=class_labels(config, request.version.model_directory, request.version.rule),
                 worker=opened.worker,
                 settings=config,
             )

@@ -43,7 +43,7 @@ there. Raises LoadError."""
 
 def warmup_requests(request: LoadRequest, recorded: Recorded | None) -> Iterator[WarmupRequest]:
     """All warm-up requests of one load. Raises LoadError for one that cannot be read."""
-    directory, rule = request.version.path.parent, request.version.rule
+    directory, rule = request.version.model_directory, request.version.rule
     size = 0
     for number, sample in enumerate(request.config.warmup.samples, 1):
         size += _size(sample, number)

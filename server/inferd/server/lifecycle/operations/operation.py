@@ -105,8 +105,8 @@ class OperationContext:
             raise NotFound(f"{subject} is gone from the repository")
         if version.loading is not None:
             return False
-        if model.disk is not None and model.disk.config is None and model.disk.error:
-            raise Conflict(f"model {model.name!r}: {model.disk.error}")
+        if model.disk is not None and model.disk.config is None and model.disk.problem:
+            raise Conflict(f"model {model.name!r}: {model.disk.problem}")
         if version.failure is not None:
             raise Conflict(f"{subject} failed to load: {version.failure.reason}")
         if version.disk.error:
@@ -129,7 +129,7 @@ class OperationContext:
         if disk.config is None:
             if disk.held:
                 return False
-            raise Conflict(f"model {model.name!r}: {disk.error}")
+            raise Conflict(f"model {model.name!r}: {disk.problem}")
         wanted = model.want.wanted
         # A version that still settles may be the one that is meant.
         newest = max(wanted, default=-1)
@@ -139,7 +139,7 @@ class OperationContext:
             raise Conflict(f"model {model.name!r} was unloaded again before it was loaded")
         if not wanted:
             problems = [(version.number, version.error or version.held) for version in disk.versions]
-            reason = "; ".join(f"version {number}: {words}" for number, words in problems if words) or disk.error
+            reason = "; ".join(f"version {number}: {words}" for number, words in problems if words) or disk.problem
             reason = reason or "the policy wants none"
             raise Conflict(f"model {model.name!r} has no version that could be loaded: {reason}")
         failures = []

@@ -3,7 +3,7 @@ thread.
 
 Legal transitions of a version's state (`State`) and what each of them announces:
 
-    (unknown) → START                    the version is wanted and will be loaded
+    (unknown) → START                    the version is wanted and will be loaded, now or when its files are complete
     (unknown) | END → FAILED             the version is wanted, and its files cannot be used: `error` says why
     START → LOADING                      the load pool has it
     LOADING → AVAILABLE | FAILED         loaded and in the serving map | failed: `error` says why, it is tried again
@@ -404,7 +404,7 @@ class ModelState:
             tuple(shown[number] for number in sorted(shown, reverse=True)),
             labels=dict(sorted(want.labels.items())),
             overrides=tuple(override.shown(persistent=persistent) for override in overrides.items),
-            error=self.disk.error or self._missing(overrides) if self.disk is not None else "",
+            error=self.disk.problem or self._missing(overrides) if self.disk is not None else "",
             version_policy=policy,
             parts=tuple(dict.fromkeys(step.model for step in self.config.ensemble)) if self.config is not None else (),
         )

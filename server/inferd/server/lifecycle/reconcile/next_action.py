@@ -109,6 +109,9 @@ def bookkeeping(
         elif version.disk is not None and version.disk.error and number in want.expected:
             if version.ended and (version.state, version.error) != (State.FAILED, version.disk.error):
                 actions.append(Announce(number, State.FAILED, version.disk.error))
+        elif version.disk is not None and version.disk.held and number in want.expected:
+            if version.ended and version.state in (None, State.END):
+                actions.append(Announce(number, State.START))
         elif version.state in (State.START, State.FAILED) and not (version.disk is not None and version.disk.held):
             actions.append(Announce(number, State.END, version.error))
     return actions

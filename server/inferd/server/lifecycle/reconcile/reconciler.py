@@ -122,8 +122,11 @@ class Reconciler:
     def _observed(self, observations: Iterable[Observation]) -> None:
         for observation in observations:
             model = self.models.setdefault(observation.name, ModelState(observation.name))
+            before = model.disk.problem if model.disk is not None else ""
             model.frozen = observation.frozen
             model.adopt(observation.disk)
+            if model.disk is not None and model.disk.problem not in ("", before):
+                event(log, logging.WARNING, "repository problem", model=model.name, reason=model.disk.problem)
             self.touch(observation.name)
 
     def _on_time(self, now: float) -> None:

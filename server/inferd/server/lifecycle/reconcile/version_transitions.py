@@ -287,6 +287,9 @@ class VersionTransitions:
             case UnloadVersion():
                 self._unload(model, version)
             case Announce(_, state, error):
+                if state is State.FAILED and (version.state, version.error) != (state, error):
+                    what = "version cannot be served"
+                    event(log, logging.WARNING, what, model=model.name, version=version.id.version, reason=error)
                 self._move(model, version, state, error)
             case KeepLoad() if version.loading is not None:
                 version.loading.cancellation.take_back()
