@@ -222,6 +222,41 @@ def test_state_and_writes_are_found_in_the_graph(version: Path, method: str, sta
     model.close()
 
 
+class Normalised(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(2)
+        self.seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1
+            x.add_(1)
+        return self.norm(x)
+
+    @torch.jit.export
+    def other(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x) * 2
+
+    @torch.jit.export
+    def counts(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return self.norm(x) + self.seen
+
+
+def test_what_happens_in_training_only_is_no_state(version: Path) -> None:
+    script(version, Normalised())
+    with served(version) as (model, instance):
+        assert (model.traits.stateful, model.traits.may_write_inputs, model.traits.concurrent) == (False, False, True)
+        np.testing.assert_allclose(outputs_of(instance, x=X)["output__0"], X, rtol=1e-4)
+    both = [signature([spec("x")], [spec("y")], name) for name in ("serving_default", "other")]
+    with served(version, *both) as (model, instance):
+        assert not model.traits.stateful
+        np.testing.assert_allclose(instance.run("other", {"x": X})["y"], 2 * X, rtol=1e-4)
+    with served(version, signature([spec("x")], [spec("y")], "counts")) as (model, _):
+        assert model.traits.stateful
+
+
 def test_each_instance_has_its_own_state_and_outputs_belong_to_the_caller(version: Path) -> None:
     script(version, Counter())
     with served(version, signature([spec("x")], [spec("y", None)], "add")) as (model, first):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from support.scheduling import F32, Call, FakeModel, hold, signature, submit, vector
 
-from inferd.backends.api import Independence, InvalidInput
+from inferd.backends.api import Independence, InvalidInput, Traits
 from inferd.server.scheduling.bucket import ALONE, BucketKeys
 from inferd.server.scheduling.padding import Padding
 
@@ -197,3 +199,34 @@ def test_keys_of_what_is_proven():
     assert both.of({"a": np.ones((2, 3)), "b": np.ones((2, 5))}) == (2, ((8,), (8,)))
     loose = BucketKeys(TWO, Padding(TWO, {}))
     assert loose.of({"a": np.ones((2, 3)), "b": np.ones((2, 4))}) == (2, ((3,), (4,)))
+
+
+def test_a_declaration_of_statelessness_is_heeded(serve, caplog):
+    stateful = Traits(stateful=True)
+    for stateless, expected in ((None, "unbatched: stateful"), (True, "unbatched: stateful")):
+        scheduler = serve(FakeModel(traits=stateful), stateful=stateless)
+        assert (scheduler.stateful, scheduler.batching) == (True, expected)
+    scheduler = serve(FakeModel(traits=stateful), stateful=False)
+    assert not scheduler.stateful
+    assert scheduler.batching.startswith("unbatched: not proven: its graph keeps state between runs; declare batching")
+    assert "served as stateless because that is declared" in caplog.text
+    trusted = serve(FakeModel(traits=stateful), stateful=False, batching={"mode": "trusted"})
+    assert trusted.max_batch_size == 32
+
+
+def test_trust_in_a_stateful_model_is_refused_aloud(serve, caplog):
+    scheduler = serve(FakeModel(traits=Traits(stateful=True)), batching={"mode": "trusted"})
+    assert scheduler.batching == "unbatched: stateful; batching.mode: trusted is not heeded"
+    assert "declare stateful: false" in caplog.text
+
+
+def test_state_that_the_warm_up_finds_is_overruled_by_a_declaration(serve):
+    counted = itertools.count()
+
+    def counts(_, inputs):
+        return {"y": inputs["x"] + next(counted)}
+
+    assert serve(FakeModel(counts)).stateful
+    scheduler = serve(FakeModel(counts), stateful=False)
+    assert not scheduler.stateful
+    assert scheduler.batching.startswith("unbatched: stateful: the same row gets a different output")

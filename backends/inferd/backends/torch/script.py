@@ -16,7 +16,7 @@ from inferd.backends.api import DEFAULT_SIGNATURE, Independence, LoadError, Open
 from inferd.backends.checks import SignatureTable
 from inferd.backends.torch.archive import Archive
 from inferd.backends.torch.device import instance_type
-from inferd.backends.torch.effects import inlined, nodes_of, script_effects
+from inferd.backends.torch.effects import Effects, inlined, nodes_of, script_effects
 from inferd.backends.torch.errors import reason
 from inferd.backends.torch.instance import TorchInstance, use_device, verify_device
 from inferd.backends.torch.io import Plan
@@ -45,7 +45,7 @@ class ScriptModel:
         options.lay_out(torch, module)
         methods = _methods(module)
         served = _served(request.signatures, methods)
-        effects = [script_effects(torch, module, methods[name]) for name in served]
+        effects = _effects(torch, module, [methods[name] for name in served])
         stateful = any(e.keeps_state for e in effects)
         notes = ["the module was saved in training mode and is served in evaluation mode"] if training else []
 
@@ -119,6 +119,20 @@ def _load(torch: Any, file: io.BytesIO, name: str, device: str) -> Any:
         return torch.jit.load(file, map_location=device)
     except Exception as error:
         raise LoadError(f"torch {torch.__version__} cannot load {name}: {reason(error)[1]}") from None
+
+
+def _effects(torch: Any, module: Any, methods: Sequence[str]) -> list[Effects]:
+    """The side effects of the methods in evaluation mode. What a module does in training mode only, as the counter of
+    BatchNorm, does not count: in doubt, a frozen copy is judged, whose code for training is gone."""
+    found = [script_effects(torch, module, method) for method in methods]
+    if not any(effects.keeps_state or effects.writes_inputs for effects in found):
+        return found
+    try:
+        others = [method for method in methods if method != "forward"]
+        frozen = torch.jit.freeze(module, preserved_attrs=others, optimize_numerics=False)
+        return [script_effects(torch, frozen, method) for method in methods]
+    except Exception:  # some modules cannot be frozen: then all of their code counts
+        return found
 
 
 def _frozen(torch: Any, module: Any) -> Any:

@@ -243,8 +243,9 @@ class ModelConfig(Section):
     whose crash or hang fails nothing else."""
     worker: Worker = Worker()
     warmup: Warmup = Warmup()
-    stateful: Flag = False
-    """Answers depend on earlier calls: unbatched, one instance, one request at a time."""
+    stateful: Flag | None = None
+    """true: answers depend on earlier calls: unbatched, one instance, one request at a time; false: they do not,
+    whatever the model's graph and the warm-up show. null: as they show."""
     default_priority: Annotated[int, Strict(), Field(ge=1, le=1000)] = 1
     """Priority of requests that name none; 1 is served before 2."""
     options: dict[str, Any] = Field(default_factory=dict)

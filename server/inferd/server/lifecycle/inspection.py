@@ -168,8 +168,9 @@ def _unproven(opened: Model, config: ModelConfig) -> Iterator[str]:
     """Why signatures would be unbatched, where a server would try to prove that they may be batched."""
     if config.batching.mode != "auto":
         return
+    stateful = opened.traits.stateful if config.stateful is None else config.stateful
     for signature in opened.signatures:
-        finding = analysed(opened, signature, config.batching, stateful=config.stateful)
+        finding = analysed(opened, signature, config.batching, stateful=stateful)
         if finding is not None and not finding.proven:
             where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""
             yield f"{where}unbatched: {unproven(finding)}"

@@ -55,7 +55,7 @@ class Scheduler:
         *,
         batching: Batching,
         queue: Queue,
-        stateful: bool = False,
+        stateful: bool | None = None,
         samples: Mapping[str, Mapping[str, np.ndarray[Any, Any]]] | None = None,
         observer: BatchObserver | None = None,
         loop: InlineLoop | None = None,
@@ -63,6 +63,7 @@ class Scheduler:
         who: Who | None = None,
     ) -> None:
         """
+        stateful  what the owner declares; None: the model's traits and the warm-up decide
         samples   declared inputs, by signature and input name
         loop      the transport's loop; None: all batches run on workers
         on_loop   which batches may run on the loop
@@ -74,13 +75,15 @@ class Scheduler:
         self._model = model
         self._batching = batching
         self._observer = NullObserver() if observer is None else observer
-        self.stateful = stateful or model.traits.stateful
+        self.stateful = model.traits.stateful if stateful is None else stateful
+        if stateful is False and model.traits.stateful:
+            _log.warning("%s: served as stateless because that is declared, but its graph keeps state", name)
         self._signatures = {signature.name: signature for signature in model.signatures}
         for unknown in unknown_names(batching.padding, model.signatures):
             _log.warning("%s: batching.padding names %r, which is no input of the model", name, unknown)
         self._paddings = {s.name: Padding(s, batching.padding) for s in model.signatures}
         tried = {s.name: Samples(s, self._paddings[s.name], (samples or {}).get(s.name)) for s in model.signatures}
-        self._warmup = ModelWarmup(name, model, batching, tried, stateful=self.stateful)
+        self._warmup = ModelWarmup(name, model, batching, tried, stateful=self.stateful, stateless=stateful is False)
         self._queues = {
             s.name: SignatureQueue(
                 s.name,

@@ -39,7 +39,9 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
         )
         if problem:
             raise LoadError(problem)
-        stateful = config.stateful or any(servable.stateful for servable in found.values())
+        stateful = config.stateful
+        if stateful is None:
+            stateful = any(servable.stateful for servable in found.values())
         devices = tuple(dict.fromkeys(device for servable in found.values() for device in servable.devices))
     pipeline = EnsembleScheduler(
         f"ensemble {request.id.name!r}",

@@ -180,6 +180,9 @@ class Loader:
         model = opened.model
         scheduler = self._scheduler(request, opened)
         notes: tuple[str, ...] = ()
+        declared: tuple[str, ...] = ()
+        if config.stateful is False and model.traits.stateful:
+            declared = ("stateful: false is declared, although its graph keeps state between runs",)
         try:
             cancellation.check()
             scheduler.start()
@@ -207,7 +210,7 @@ class Loader:
                 default_priority=config.default_priority,
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
-                notes=(*request.notes, *model.traits.notes, *notes),
+                notes=(*request.notes, *model.traits.notes, *declared, *notes),
                 class_labels=class_labels(config, request.version.model_directory, request.version.rule),
                 worker=opened.worker,
                 settings=config,

@@ -27,8 +27,10 @@ def analysed(model: Model, signature: Signature, batching: Batching, *, stateful
     analyse = getattr(model, "independence", None)
     most = model.traits.max_batch
     limit = batching.max_batch_size if most is None else min(batching.max_batch_size, most)
-    if stateful or model.traits.stateful or batching.mode == "off" or limit < 2 or not batched_inputs(signature):
+    if stateful or batching.mode == "off" or limit < 2 or not batched_inputs(signature):
         return None
+    if model.traits.stateful:  # the owner declares that it is stateless: that alone does not make rows independent
+        return Independence(False, reason="its graph keeps state between runs")
     if analyse is None:
         return NOT_ANALYSED
     try:

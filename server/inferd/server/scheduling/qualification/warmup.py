@@ -30,11 +30,18 @@ _log = logging.getLogger("inferd.scheduling")
 
 
 class ModelWarmup:
-    """The warm-up of one servable. `samples`: by signature. All runs take place on the workers' threads; every method
-    returns when its runs have ended."""
+    """The warm-up of one servable. `samples`: by signature. `stateless`: the owner declares that no state is kept, and
+    none is looked for. All runs take place on the workers' threads; every method returns when its runs have ended."""
 
     def __init__(
-        self, name: str, model: Model, batching: Batching, samples: Mapping[str, Samples], *, stateful: bool
+        self,
+        name: str,
+        model: Model,
+        batching: Batching,
+        samples: Mapping[str, Samples],
+        *,
+        stateful: bool,
+        stateless: bool = False,
     ) -> None:
         self._name = name
         self._model = model
@@ -42,6 +49,13 @@ class ModelWarmup:
         self._samples = samples
         self._signatures = {signature.name: signature for signature in model.signatures}
         self._stateful = stateful
+        self._stateless = stateless
+        if stateful and batching.mode == "trusted":
+            _log.warning(
+                "%s: batching.mode: trusted is not heeded, because the model is stateful; declare stateful: false if "
+                "answers do not depend on earlier calls",
+                name,
+            )
         configured, most = batching.max_batch_size, model.traits.max_batch
         self._limit = configured if most is None else min(configured, most)
 
@@ -64,12 +78,19 @@ class ModelWarmup:
 
     def examine(self, worker: InstanceWorker, signature: Signature) -> Verdict:
         """Finds out how the signature may be batched, and whether the model is stateful."""
-        return worker.call(partial(self._examine, signature)).result()
+        verdict = worker.call(partial(self._examine, signature)).result()
+        if verdict.stateful and self._stateless:
+            _log.warning(
+                "%s: signature %s: %s, but stateful: false is declared", self._name, signature.name, verdict.reason
+            )
+            return replace(verdict, stateful=False)
+        return verdict
 
     def without_proof(self, signature: Signature) -> Verdict | None:
         """How a signature is batched if settings and shapes decide it; None: the proof or the probe decides."""
         if self._stateful:
-            return Verdict(0, "stateful", "off", stateful=True)
+            refused = "" if self._batching.mode != "trusted" else "; batching.mode: trusted is not heeded"
+            return Verdict(0, f"stateful{refused}", "off", stateful=True)
         if self._batching.mode == "off":
             return Verdict(0, "batching.mode is off", "off")
         if not batched_inputs(signature):
