@@ -80,8 +80,9 @@ def target_shape(value: Value, target: Sequence[Size], *, zero: bool = False) ->
             if rest_at is not None:
                 raise NotUnderstood("leaves two dimensions open")
             rest_at = i
-        elif (size.least is None or size.least < 1) and not (i < len(shape) and size == shape[i]):
-            # A size that may be 0 or negative would mean something else. The dimension as it is stays what it is.
+        elif (size.least is None or size.least < (0 if zero else 1)) and not (i < len(shape) and size == shape[i]):
+            # A size that may be negative, or 0 where that is no size, would mean something else. The dimension as it is
+            # stays what it is.
             raise NotUnderstood("reshapes to a dimension that is not known")
     if rest_at is not None:
         total, others = product(shape), product([size for i, size in enumerate(sizes) if i != rest_at])

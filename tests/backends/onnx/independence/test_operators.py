@@ -15,6 +15,7 @@ from inferd.backends.onnx.independence.walker import MIXING as REFUSED
 from inferd.backends.onnx.independence.walker import TABLES
 
 sys.path.insert(0, str(Path(__file__).parent))
+import cases_exporters  # adds to the lists of cases_operators
 import cases_operators
 
 Case = tuple[str, dict[str, Any]]
@@ -51,3 +52,4 @@ def test_every_operator_has_both_kinds_of_cases() -> None:
         covered = set().union(*(names(graph(body, **settings)) for body, settings in cases))
         assert not table - covered
     assert not table & REFUSED.keys()
+    assert cases_exporters.Q

@@ -71,6 +71,15 @@ def test_a_second_graph_is_refused() -> None:
     assert "2 graphs" in str(finding(BYTES + other))
 
 
+def test_one_version_of_an_operator_set_may_be_written_twice() -> None:
+    """skl2onnx does. Two versions could be two graphs."""
+    model = graph("z = Relu(x)\n y = Softmax<axis=1>(z)", domains="")
+    model.opset_import.append(helper.make_opsetid("", 20))
+    assert finding(model.SerializeToString()).proven
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 12))
+    assert "two versions of one operator set" in str(finding(model.SerializeToString()))
+
+
 def test_a_field_of_another_wire_type_is_none() -> None:
     """A parser skips a field `op_type` of four fixed bytes; it must not rename the node."""
     node = field(1, b"x") + field(2, b"y") + field(4, b"CumSum") + bytes([4 << 3 | 5]) + b"Relu"

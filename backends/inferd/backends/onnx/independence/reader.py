@@ -100,7 +100,7 @@ def _opset(source: Source, start: int, end: int, opsets: dict[str, int]) -> None
             domain = domain_of(text(source, s, e))
         elif field == 2 and wire == VARINT:
             version = number(source, s, e)
-    if domain in opsets:
+    if opsets.get(domain, version) != version:  # some converters write the same one twice
         raise Malformed("it has two versions of one operator set")
     opsets[domain] = version
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from inferd.backends.independence import layout
 from inferd.backends.independence import operators as rules
-from inferd.backends.independence.sizes import MixesRows, N, NotUnderstood, product, size_of
+from inferd.backends.independence.sizes import ONE, MixesRows, N, NotUnderstood, product, size_of
 from inferd.backends.independence.table import OperatorTable
-from inferd.backends.independence.values import CONST, ROWS, Value, by_row, data, fixed, like, shaped
+from inferd.backends.independence.values import CONST, ROWS, Value, by_row, data, fixed, like, rows, shaped
 from inferd.backends.onnx.independence.node import Node, Transfer, microsoft
 
 TABLE: OperatorTable[Transfer] = OperatorTable()
@@ -135,7 +136,12 @@ def regressor(node: Node) -> Value:
 @TABLE.add(*_ml("LinearClassifier SVMClassifier TreeEnsembleClassifier"))
 def classifier(node: Node) -> list[Value]:
     value = _table(node)
-    return [like(value, [N]), like(value, [N, node.fresh()])][: node.outputs]
+    columns = node.fresh()
+    if node.operator == "ai.onnx.ml:TreeEnsembleClassifier":
+        labels = node.attributes.get("classlabels_int64s") or node.attributes.get("classlabels_strings")
+        if isinstance(labels, list) and len(labels) > 1:
+            columns = size_of(len(labels))
+    return [like(value, [N]), like(value, [N, columns])][: node.outputs]
 
 
 def _table(node: Node) -> Value:
@@ -151,8 +157,16 @@ def array_feature_extractor(node: Node) -> Value:
     index = data(node.input(1))
     if index.kind is CONST:
         return rules.resized(node.x, {-1: product(shaped(index))}, "picks elements")
-    # A table of labels, from which each row picks one.
-    shape = shaped(node.x)
-    if data(node.x).kind is not CONST or len(shaped(index)) != 1 or len(shape) != 2 or shape[0] != 1:
+    # A table of labels, from which each row picks some.
+    if data(node.x).kind is not CONST:
         raise MixesRows("picks from all rows by a row's own data")
-    return like(index, [shape[0], shaped(index)[0]], 1)
+    picked = layout.reshaped(index, [product(shaped(index))])
+    before = list(shaped(node.x)[:-1]) or [ONE]
+    return rows([*before, *shaped(picked)], len(before), picked.outer, picked.inner)
+
+
+@TABLE.add(*_ml("OneHotEncoder"))
+def one_hot_encoder(node: Node) -> Value:
+    known = node.attributes.get("cats_int64s") or node.attributes.get("cats_strings")
+    columns = size_of(len(known)) if isinstance(known, list) else node.fresh()
+    return like(data(node.x), [*shaped(node.x), columns])

@@ -28,7 +28,7 @@ from inferd.backends.independence.values import (
     rows,
     shaped,
 )
-from inferd.backends.onnx.independence import elementwise, layout, products, recurrent
+from inferd.backends.onnx.independence import elementwise, layout, products, quantised, recurrent
 from inferd.backends.onnx.independence.elementwise import ELEMENTWISE
 from inferd.backends.onnx.independence.folding import folded
 from inferd.backends.onnx.independence.graph import (
@@ -41,7 +41,13 @@ from inferd.backends.onnx.independence.graph import (
 )
 from inferd.backends.onnx.independence.node import Node, Transfer, tensor_value
 
-TABLES: tuple[OperatorTable[Transfer], ...] = (elementwise.TABLE, products.TABLE, layout.TABLE, recurrent.TABLE)
+TABLES: tuple[OperatorTable[Transfer], ...] = (
+    elementwise.TABLE,
+    products.TABLE,
+    layout.TABLE,
+    recurrent.TABLE,
+    quantised.TABLE,
+)
 # Versions of operator sets: before the first one broadcasting was different, after the last ones nobody has looked.
 _OLDEST, _NEWEST, _NEWEST_ML = 7, 26, 5
 _MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
@@ -59,6 +65,7 @@ MIXING = {
     "Unique": "lists the values of the whole batch",
     "Compress": "picks rows by their number",
     "NonMaxSuppression": "lists the boxes of the whole batch",
+    "StringNormalizer": "drops texts, so that those of other rows take their places",
     "StringSplit": "makes all rows as wide as the longest",
     "com.microsoft:Tokenizer": "makes all rows as wide as the longest",
     "MaxUnpool": "places elements by their number in the whole batch",
@@ -73,7 +80,7 @@ _UNFOLLOWED = {"Loop": "is a loop", "Scan": "is a loop", "SequenceMap": "is a lo
 # Attributes of these operators may be longer than the analysis reads: none of the long ones changes which rows meet.
 _LONG_ML = """
     LabelEncoder LinearClassifier LinearRegressor SVMClassifier SVMRegressor TreeEnsemble TreeEnsembleClassifier
-    TreeEnsembleRegressor Scaler Imputer
+    TreeEnsembleRegressor Scaler Imputer OneHotEncoder
 """
 _LONG = frozenset(["Constant", *(f"ai.onnx.ml:{name}" for name in _LONG_ML.split())])
 
