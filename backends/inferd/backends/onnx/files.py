@@ -15,6 +15,8 @@ from inferd.backends.onnx.messages import Malformed, Source, Truncated
 
 _EXTERNAL = 1  # TensorProto.DataLocation
 _MAX_DEPTH = 32  # nested graphs and types
+_MOST_BYTES = 1 << 62  # more than a file can have: products of sizes end here, or they would grow without end
+_DIGITS = 19  # of an offset or a length
 _SEARCHED = 1 << 12  # nodes of up to so many bytes are searched for a word before they are walked
 
 TENSOR_TYPES = {
@@ -161,7 +163,7 @@ def _tensor(source: Source, start: int, end: int, header: ModelHeader, *, nested
             name = messages.text(source, s, e)
         elif number == 1:
             for dim in messages.numbers(source, s, e):
-                elements *= dim
+                elements = min(elements * dim, _MOST_BYTES)
         elif number == 2:
             element = messages.number(source, s, e)
         elif number == 14:
@@ -171,8 +173,8 @@ def _tensor(source: Source, start: int, end: int, header: ModelHeader, *, nested
             entries[pair.get(1, "")] = pair.get(2, "")
     if location == _EXTERNAL:
         span = {key: entries[key] for key in ("offset", "length") if entries.get(key)}
-        if not all(value.isascii() and value.isdigit() for value in span.values()):
-            raise Malformed(f"external data of {name!r} has {span}, which are no numbers")
+        if not all(value.isascii() and value.isdigit() and len(value) <= _DIGITS for value in span.values()):
+            raise Malformed(f"external data of {name[:100]!r} has an offset or length that is no number of bytes")
         offset = int(span.get("offset", 0))
         length = int(span["length"]) if "length" in span else (elements * _BITS.get(element, 8) + 7) // 8
         header.external.append(ExternalData(name, entries.get("location", ""), offset + length, nested))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MOST_FIELDS = 5_000_000  # of one file. Real models have some hundred thousand; to read more takes a minute
+_MOST_DIMS = 10_000  # bytes of a tensor's dimensions: no framework has more than 64 of them, with 10 bytes each
 _WINDOW = 1 << 18  # bytes that FileSource reads at once
 
 
@@ -24,9 +26,10 @@ class Malformed(ValueError):
 
 
 class Source(Protocol):
-    """A sequence of `size` bytes that can be read at any position."""
+    """A sequence of `size` bytes that can be read at any position. `fields_left`: how many fields may still be read."""
 
     size: int
+    fields_left: int
 
     def read(self, start: int, count: int) -> bytes | memoryview:
         """`count` bytes from position `start` on; fewer at the end. Raises OSError."""
@@ -37,6 +40,7 @@ class MemorySource:
     """A model in memory."""
 
     def __init__(self, data: bytes) -> None:
+        self.fields_left = MOST_FIELDS
         self._view = memoryview(data)
         self.size = len(data)
 
@@ -52,6 +56,7 @@ class FileSource:
 
     def __init__(self, descriptor: int, size: int | None = None) -> None:
         """`descriptor` stays the caller's to close. `size`: only the first bytes of the file, as many, are read."""
+        self.fields_left = MOST_FIELDS
         self._descriptor = descriptor
         self.size = os.fstat(descriptor).st_size if size is None else size
         self._start = 0
@@ -76,6 +81,9 @@ def typed_fields(source: Source, start: int, end: int) -> Iterator[tuple[int, in
         head = read(position, min(20, end - position))
         key, used = varint(head, 0)
         number, wire = key >> 3, key & 7
+        source.fields_left -= 1
+        if source.fields_left < 0:
+            raise Malformed(f"it has more than {MOST_FIELDS} fields")
         if number == 0:
             raise Truncated("it holds zeros") if key == 0 else Malformed("field number 0")
         if wire == BYTES:
@@ -130,7 +138,9 @@ def text(source: Source, start: int, end: int) -> str:
 
 
 def numbers(source: Source, start: int, end: int) -> list[int]:
-    """The values of a `repeated int64`. Packed or not, [start, end) holds nothing but varints."""
+    """The dimensions of a tensor. Packed or not, [start, end) holds nothing but varints."""
+    if end - start > _MOST_DIMS:
+        raise Malformed("a tensor has more dimensions than there can be")
     data = source.read(start, end - start)
     dims = []
     position = 0

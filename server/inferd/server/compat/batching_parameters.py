@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from inferd.server.compat.model_server_config import read_text
 from inferd.server.compat.text_format import TextFormatError, TextMessage, Value, parse
-from inferd.server.config.errors import ConfigError, Problem
+from inferd.server.config.errors import ConfigError, Problem, shown
+from inferd.server.config.model_schema import MOST_QUEUED
 
 _SAFE: Final = "a large request is split where that was proven safe"
 # Fields that are not honoured, and why. A field that is neither here nor in `_NUMBERS` is unknown.
@@ -47,17 +48,17 @@ def parse_batching_parameters(text: str, source: str) -> BatchingParameters:
     """As `read_batching_parameters`, from the text of the file `source`."""
     found = BatchingParameters()
     numbers: dict[str, int] = {}
+    notes: dict[str, None] = {}
     try:
         for key, value in parse(text):
             if key in _NUMBERS:
                 numbers[key] = _number(key, value)
             else:
                 reason = _NOT_HONOURED.get(key, "unknown")
-                note = f"{source}: {key} is not honoured: {reason}"
-                if note not in found.notes:
-                    found.notes.append(note)
+                notes[f"{source}: {key} is not honoured: {reason}"] = None
     except TextFormatError as error:
         raise ConfigError([Problem(source, "", f"BatchingParameters in protobuf's text format ({error})")]) from None
+    found.notes.extend(notes)
     # inferd splits requests that are larger than one run, too. So the smaller value bounds a run.
     rows = min((numbers[key] for key in ("max_batch_size", "max_execution_batch_size") if key in numbers), default=0)
     if rows:
@@ -66,7 +67,8 @@ def parse_batching_parameters(text: str, source: str) -> BatchingParameters:
         found.settings["batching.max_queue_delay"] = f"{numbers['batch_timeout_micros']}us"
     if "max_enqueued_batches" in numbers:
         # TensorFlow Serving counts batches in its queue, inferd requests. A batch holds at most one request per row.
-        found.settings["queue.requests"] = numbers["max_enqueued_batches"] * (numbers.get("max_batch_size") or 1000)
+        queued = numbers["max_enqueued_batches"] * (numbers.get("max_batch_size") or 1000)
+        found.settings["queue.requests"] = min(queued, MOST_QUEUED)  # "without end" is often written as a large number
     if "num_batch_threads" in numbers:
         found.settings["instances.count"] = numbers["num_batch_threads"]
     return found
@@ -78,5 +80,7 @@ def _number(key: str, value: Value) -> int:
         value = dict(value).get("value", 0)
     least = _NUMBERS[key]
     if not isinstance(value, int) or value < least:
-        raise TextFormatError(f"{key}: expected {{ value: N }} with a whole number of at least {least}, got {value!r}")
+        raise TextFormatError(
+            f"{key}: expected {{ value: N }} with a whole number of at least {least}, got {shown(value)}"
+        )
     return value

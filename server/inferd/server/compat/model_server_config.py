@@ -65,13 +65,14 @@ def checked(entries: Iterable[ModelEntry], source: str) -> tuple[ModelEntry, ...
     """Checks the entries and removes `file://` from their paths. Raises ConfigError with all problems. `source` is
     named in the messages."""
     good: list[ModelEntry] = []
+    names: set[str] = set()
     problems: list[Problem] = []
     for given in entries:
         entry = replace(given, base_path=given.base_path.removeprefix("file://"))
         where = f"model {entry.name}" if entry.name else "model_config_list.config"
         if not entry.name:
             problems.append(Problem(source, f"{where}.name", "a name", "none"))
-        elif any(other.name == entry.name for other in good):
+        elif entry.name in names:
             problems.append(Problem(source, f"{where}.name", "every model once", "it twice"))
         if not entry.base_path or "://" in entry.base_path:
             expected = "a directory on this machine (or mounted here)"
@@ -84,6 +85,7 @@ def checked(entries: Iterable[ModelEntry], source: str) -> tuple[ModelEntry, ...
             validated(ModelConfig, [Layer(entry.settings(), source)], root=ModelConfig, context={PARTIAL: True})
         except ConfigError as error:
             problems += [Problem(source, f"{where}.{p.key}", p.expected, p.got, p.nearest) for p in error.problems]
+        names.add(entry.name)
         good.append(entry)
     if problems:
         raise ConfigError(problems)
@@ -184,10 +186,12 @@ def _items(value: Value) -> list[Value]:
 def _message(value: Value, where: str) -> TextMessage:
     if isinstance(value, TextMessage):
         return value
-    raise TextFormatError(f"{where}: expected {{ ... }}, got {value!r}")
+    raise TextFormatError(f"{where}: expected {{ ... }}, got {shown(value)}")
 
 
 def _typed(value: Value, kind: type[T], where: str) -> T:
     if isinstance(value, kind):
         return value
-    raise TextFormatError(f"{where}: expected {'text in quotes' if kind is str else 'a whole number'}, got {value!r}")
+    raise TextFormatError(
+        f"{where}: expected {'text in quotes' if kind is str else 'a whole number'}, got {shown(value)}"
+    )

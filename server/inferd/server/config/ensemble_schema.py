@@ -10,6 +10,9 @@ from pydantic import Field
 from inferd.server.config.fields import Section, Text, Version
 
 
+_TENSORS = 4096  # as in a request
+
+
 class Step(Section):
     """One model of an ensemble, and how it is connected."""
 
@@ -17,9 +20,9 @@ class Step(Section):
     """Name of a model of this server."""
     version: Version | None = None
     """Its version. null: the one that answers requests without a version."""
-    inputs: Annotated[dict[Text, Text], Field(min_length=1)]
+    inputs: Annotated[dict[Text, Text], Field(min_length=1, max_length=_TENSORS)]
     """By input of the model: the ensemble's tensor that it gets."""
-    outputs: Annotated[dict[Text, Text], Field(min_length=1)]
+    outputs: Annotated[dict[Text, Text], Field(min_length=1, max_length=_TENSORS)]
     """By output of the model: the name that it has in the ensemble. Outputs that are not listed are not used."""
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
@@ -10,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from inferd.server.config.units import Seconds, Size
 from inferd.wire.dtypes import DType
 
+_SHOWN: Final = 8  # names in one message
 LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _DEVICE: Final = re.compile(r"cpu|auto|cuda:[0-9]{1,3}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.%A-Za-z0-9]*:[0-9A-Fa-f:.%A-Za-z0-9]*\]")
@@ -85,10 +88,17 @@ def _dtype(text: str) -> str:
 
 def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
     """Returns the items. Raises ValueError if one of them occurs twice."""
-    duplicates = sorted({repr(item) for item in value if value.count(item) > 1})
-    if duplicates:
-        raise ValueError(f"expected every item once, got {', '.join(duplicates)} more than once")
+    repeated = duplicates(map(repr, value))
+    if repeated:
+        raise ValueError(f"expected every item once, got {repeated} more than once")
     return value
+
+
+def duplicates(names: Iterable[str]) -> str:
+    """The names that occur more than once, as text; "" for none. Of many, the first few."""
+    found = sorted(name for name, times in Counter(names).items() if times > 1)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{', '.join(found[:_SHOWN])}{more}"
 
 
 def _above_zero(value: float) -> float:

@@ -213,6 +213,9 @@ def _expected_and_got(kind: str, message: str, given: Any, path: Where) -> tuple
         return expected, got if isinstance(given, Mapping) else shown(given, path)
     if kind in _EXPECTED:
         return _EXPECTED[kind], shown(given, path)
+    bound = re.search(r"at most (\d+) items?.* not (\w+)", message) if kind == "too_long" else None
+    if bound is not None:
+        return f"at most {bound[1]} items", bound[2]
     return message.removeprefix("Input should be ").removeprefix("Value should be "), shown(given, path)
 
 

@@ -19,8 +19,29 @@ from inferd.server.config.fields import (
     Section,
     Text,
     Version,
+    duplicates,
 )
 from inferd.server.config.units import Seconds, Share
+from inferd.wire.tensors import MAX_RANK
+
+# Bounds of what a model's files may ask for. They are far above what a model needs, and far below what hurts others.
+MOST_QUEUED: Final = 1_000_000
+_ROWS: Final = 65_536
+_COPIES: Final = 256
+_THREADS: Final = 1024
+_ALL_THREADS: Final = 4096  # of all copies of a model
+_DEVICES: Final = 64
+_RUNS: Final = 100_000
+_VERSIONS: Final = 10_000
+_TENSORS: Final = 4096  # as in a request
+_SIGNATURES: Final = 256
+_SAMPLES: Final = 1000
+_SIZES: Final = 1000
+_LABELS: Final = 1000
+_STEPS: Final = 100
+
+Paddings = Annotated[tuple[Annotated[Count, Field(le=_ROWS)], ...], Field(max_length=_SIZES)]
+Shape = Annotated[tuple[Dimension, ...], Field(max_length=MAX_RANK)]
 
 PARTIAL: Final = "partial"
 """Key of the validation context: the values are incomplete, because other layers may override them. Checks that compare
@@ -30,7 +51,7 @@ several keys are skipped."""
 class Queue(Section):
     """One bounded queue per loaded version and signature. When it is full, requests are refused at once."""
 
-    requests: Count = 1024
+    requests: Annotated[Count, Field(le=MOST_QUEUED)] = 1024
     """Largest number of requests that wait."""
     bytes: Room = 256 * 2**20
     """Largest total size of their inputs."""
@@ -52,7 +73,7 @@ class Batching(Section):
     """auto: requests share batches where the model's graph proves that this is safe (ONNX), or where a test on samples
     at load finds no difference (other formats); trusted: you declare that rows are independent, and requests share
     batches without proof; off: they never do. See docs/batching.md."""
-    max_batch_size: Count = 32
+    max_batch_size: Annotated[Count, Field(le=_ROWS)] = 32
     """Largest number of rows in one run. A larger request is split where batching is proven."""
     size: Literal["auto", "largest"] = "auto"
     """auto: the server learns the cost of batches of each size. It leaves part of the queue for the next batch if that
@@ -61,10 +82,10 @@ class Batching(Section):
     requests, up to max_batch_size."""
     max_queue_delay: Seconds = 0.0
     """Longest time that a request waits for others to share its batch while an instance is idle."""
-    preferred_batch_size: Count | None = None
+    preferred_batch_size: Annotated[Count, Field(le=_ROWS)] | None = None
     """An idle instance waits, up to max_queue_delay, only while fewer rows than this are queued. null:
     max_batch_size."""
-    padding: dict[str, tuple[Count, ...]] = Field(default_factory=dict)
+    padding: dict[str, Paddings] = Field(default_factory=dict, max_length=_TENSORS)
     """Input name: the sizes to which its variable dimension is padded with zeros. Outputs keep the padded size."""
     verify: Share = 0.0
     """Share of the rows of batches, such as 0.1%, that run again alone after their requests are answered, and must give
@@ -85,11 +106,11 @@ class Batching(Section):
 class Instances(Section):
     """Executable copies of a model."""
 
-    count: Count = 1
+    count: Annotated[Count, Field(le=_COPIES)] = 1
     """Copies on each device."""
-    device: Device | Annotated[tuple[Device, ...], Field(min_length=1)] = "auto"
+    device: Device | Annotated[tuple[Device, ...], Field(min_length=1, max_length=_DEVICES)] = "auto"
     """cpu, cuda:N, auto (the best there is), or a list of these with one group of copies on each."""
-    threads: Count | None = None
+    threads: Annotated[Count, Field(le=_THREADS)] | None = None
     """CPU threads of each copy. null: an equal share of server.cpu_threads."""
     nice: Annotated[int, Strict(), Field(ge=0, le=19)] = 5
     """By how much copies on the CPU give way to the front end (Linux's nice), so that a slow model delays neither a
@@ -99,6 +120,17 @@ class Instances(Section):
     thread. short: runs of at most 0.5 ms, 1 ms at a time; auto: while no other model is called, also up to 2.5 ms at a
     time, if a run costs little more than the switch (the first request to another model then waits that long); never:
     none."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        copies = self.count * (1 if isinstance(self.device, str) else len(self.device))
+        if copies > _COPIES:
+            raise ValueError(f"expected at most {_COPIES} copies on all devices together, got {copies}")
+        if copies * (self.threads or 1) > _ALL_THREADS:
+            raise ValueError(
+                f"expected at most {_ALL_THREADS} threads of all copies together, got {copies * (self.threads or 1)}"
+            )
+        return self
 
 
 def _given(value: Any) -> bool:
@@ -110,11 +142,11 @@ class Policy(Section):
 
     KINDS: ClassVar = ("latest", "all", "specific")
 
-    latest: Count | None = None
+    latest: Annotated[Count, Field(le=_VERSIONS)] | None = None
     """The newest n versions."""
     all: Flag = False
     """Every version."""
-    specific: Annotated[tuple[Version, ...], Field(min_length=1)] | None = None
+    specific: Annotated[tuple[Version, ...], Field(min_length=1, max_length=_VERSIONS)] | None = None
     """Exactly these versions."""
 
     @model_validator(mode="before")
@@ -140,9 +172,9 @@ class Tensor(Section):
     """As the model calls it."""
     dtype: DTypeName
     """As in the Open Inference Protocol: BOOL, INT8 to INT64, UINT8 to UINT64, FP16, BF16, FP32, FP64, STRING."""
-    shape: tuple[Dimension, ...] | None = None
+    shape: Shape | None = None
     """Sizes, the batch axis included; -1: any size. null: any rank."""
-    reshape: tuple[Dimension, ...] | None = None
+    reshape: Shape | None = None
     """The shape that the model itself uses, the batch axis included, if requests use another one. null: the same."""
     optional: Flag = False
     """Of an input: requests may leave it out."""
@@ -157,18 +189,17 @@ class DeclaredSignature(Section):
 
     name: Text = "serving_default"
     """Name of the signature."""
-    inputs: tuple[Tensor, ...]
+    inputs: Annotated[tuple[Tensor, ...], Field(max_length=_TENSORS)]
     """Inputs, in the order of the model's arguments."""
-    outputs: tuple[Tensor, ...] = ()
+    outputs: Annotated[tuple[Tensor, ...], Field(max_length=_TENSORS)] = ()
     """Outputs, in the order in which the model returns them."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         for kind in ("inputs", "outputs"):
-            names = [tensor.name for tensor in getattr(self, kind)]
-            duplicates = sorted({name for name in names if names.count(name) > 1})
-            if duplicates:
-                raise ValueError(f"expected {kind} with different names, got {', '.join(duplicates)} more than once")
+            repeated = duplicates(tensor.name for tensor in getattr(self, kind))
+            if repeated:
+                raise ValueError(f"expected {kind} with different names, got {repeated} more than once")
         return self
 
 
@@ -177,7 +208,7 @@ class SampleInput(Section):
 
     dtype: DTypeName
     """As in the Open Inference Protocol."""
-    shape: tuple[Annotated[int, Strict(), Field(ge=0)], ...] = ()
+    shape: Annotated[tuple[Annotated[int, Strict(), Field(ge=0, lt=2**63)], ...], Field(max_length=MAX_RANK)] = ()
     """The whole shape, the batch axis included."""
     fill: Literal["zero", "random"] = "zero"
     """The values, if no file is given."""
@@ -191,9 +222,9 @@ class WarmupSample(Section):
 
     name: str = ""
     """What error messages call it."""
-    inputs: Annotated[dict[Text, SampleInput], Field(min_length=1)]
+    inputs: Annotated[dict[Text, SampleInput], Field(min_length=1, max_length=_TENSORS)]
     """Input name: the data that is sent."""
-    runs: Count = 1
+    runs: Annotated[Count, Field(le=_RUNS)] = 1
     """How often it is sent."""
 
 
@@ -202,9 +233,9 @@ class Warmup(Section):
 
     mode: Literal["auto", "off"] = "auto"
     """auto: every signature is run, with its samples or with seeded data; off: none is."""
-    runs: Count = 1
+    runs: Annotated[Count, Field(le=_RUNS)] = 1
     """Runs per signature."""
-    samples: tuple[WarmupSample, ...] = ()
+    samples: Annotated[tuple[WarmupSample, ...], Field(max_length=_SAMPLES)] = ()
     """Further requests to the default signature."""
 
 
@@ -230,9 +261,9 @@ class ModelConfig(Section):
     version_policy: Policy = Policy(latest=1)
     transition: Literal["availability", "resource"] = "availability"
     """availability: the new version is loaded before the old one goes; resource: the old one goes first."""
-    labels: dict[Label, Version] = Field(default_factory=dict)
+    labels: dict[Label, Version] = Field(default_factory=dict, max_length=_LABELS)
     """Names for versions, such as stable: 3."""
-    signatures: tuple[DeclaredSignature, ...] = ()
+    signatures: Annotated[tuple[DeclaredSignature, ...], Field(max_length=_SIGNATURES)] = ()
     """For artefacts that do not describe their signatures (TorchScript), or to add samples. The first one is the
     default."""
     batching: Batching = Batching()
@@ -250,14 +281,13 @@ class ModelConfig(Section):
     """Priority of requests that name none; 1 is served before 2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings."""
-    ensemble: tuple[Step, ...] = ()
+    ensemble: Annotated[tuple[Step, ...], Field(max_length=_STEPS)] = ()
     """Instead of an artefact: steps, which are other models of this server connected to each other. Their order does
     not matter: a step runs when its inputs are there. `signatures` declares the inputs and outputs of the ensemble."""
 
     @model_validator(mode="after")
     def _signatures_differ(self) -> Self:
-        names = [signature.name for signature in self.signatures]
-        duplicates = sorted({name for name in names if names.count(name) > 1})
-        if duplicates:
-            raise ValueError(f"expected signatures with different names, got {', '.join(duplicates)} more than once")
+        repeated = duplicates(signature.name for signature in self.signatures)
+        if repeated:
+            raise ValueError(f"expected signatures with different names, got {repeated} more than once")
         return self

@@ -89,7 +89,7 @@ class Server(Section):
     when it is taken."""
     http: HttpAddresses = ("0.0.0.0:8000",)
     """Addresses of REST, /metrics, /healthz and /readyz, HOST:PORT. []: no HTTP."""
-    workers: Count = 1
+    workers: Annotated[Count, Field(le=1024)] = 1
     """How many processes serve on the same ports. Above 1 a supervisor starts them, replaces one that dies and makes
     them switch versions together; they share cpu_threads."""
     worker_hang: Interval = 30.0
@@ -105,7 +105,7 @@ class Server(Section):
     state_dir: Text | None = None
     """Directory that keeps operators' overrides (unload, pin, label) over a restart. null: they are kept in memory
     only."""
-    cpu_threads: Count | None = None
+    cpu_threads: Annotated[Count, Field(le=4096)] | None = None
     """CPU threads that the instances share. null: as many as the machine or the container allows."""
     shared_memory: Text | None = None
     """Prefix of the names of POSIX shared memory that clients on this machine may register for tensors ("/": any name).
@@ -213,7 +213,7 @@ class Repository(Section):
 class Load(Section):
     """How versions are loaded."""
 
-    threads: Count = 2
+    threads: Annotated[Count, Field(le=1024)] = 2
     """How many versions may load at the same time."""
     retry_min: Interval = 1.0
     """Pause before a failed load is tried again; it doubles with each failure."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from inferd.server.config.errors import ConfigError, Problem, shown
-from inferd.server.config.model_schema import DeclaredSignature
+from inferd.server.config.model_schema import MOST_QUEUED, DeclaredSignature
 from inferd.server.config.triton_options import TritonOptions
 
 _BACKENDS: Final = {
@@ -85,7 +85,7 @@ class _Translator:
         self._pbtxt = pbtxt
         self._source = source
         self._values: dict[str, Any] = {}
-        self._notes: list[str] = []
+        self._notes: dict[str, None] = {}
         self._is_ensemble = pbtxt.get("platform") == _ENSEMBLE or bool(self._mapping("ensemble_scheduling"))
 
     def run(self) -> Translation:
@@ -163,7 +163,7 @@ class _Translator:
         queue: dict[str, Any] = {}
         room = self._number(policy, "max_queue_size", f"{where}.max_queue_size")
         if room:
-            queue["requests"] = room
+            queue["requests"] = min(room, MOST_QUEUED)
         timeout = self._number(policy, "default_timeout_microseconds", f"{where}.default_timeout_microseconds")
         if timeout:
             queue["timeout"] = f"{timeout}us"
@@ -340,8 +340,7 @@ class _Translator:
 
     def _note(self, text: str) -> None:
         note = f"{self._source}: {text}"
-        if note not in self._notes:
-            self._notes.append(note)
+        self._notes[note] = None
 
     def _error(self, key: str, expected: str, got: Any) -> ConfigError:
         return ConfigError([Problem(self._source, key, expected, shown(got))])

@@ -102,7 +102,7 @@ def _producers(inputs: Sequence[str], stages: Sequence[GraphStep]) -> dict[str, 
 def _check_sources(
     inputs: Sequence[str], outputs: Sequence[str], stages: Sequence[GraphStep], producers: Mapping[str, int]
 ) -> None:
-    known = [*inputs, *producers]
+    known = dict.fromkeys((*inputs, *producers))
     for stage in stages:
         for name, tensor in stage.inputs:
             if tensor not in known:
@@ -119,13 +119,15 @@ def _order(stages: Sequence[GraphStep], producers: Mapping[str, int]) -> list[in
     """Indices of the stages in topological order; stages that are free at the same time keep their order."""
     before = [{producers[t] for _, t in stage.inputs if t in producers} for stage in stages]
     order: list[int] = []
+    done: set[int] = set()
     while len(order) < len(stages):
-        free = next((i for i in range(len(stages)) if i not in order and before[i] <= set(order)), None)
+        free = next((i for i in range(len(stages)) if i not in done and before[i] <= done), None)
         if free is None:
-            cycle = _cycle(before, set(range(len(stages))) - set(order))
+            cycle = _cycle(before, set(range(len(stages))) - done)
             names = " → ".join(stages[index].subject for index in cycle)
             raise StepGraphError(f"the steps wait for each other in a circle: {names}")
         order.append(free)
+        done.add(free)
     return order
 
 

@@ -35,6 +35,7 @@ from inferd.server.scheduling.qualification.compare import (
 from inferd.server.scheduling.qualification.samples import ROWS, Case, NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
+_MOST_BYTES = 2**31  # inputs and outputs of the largest batch that is tried
 _LONGEST = 10.0  # seconds after which no further hostile row is tried: a slow model must not wait for minutes
 Run = Callable[[dict[str, Array]], Outputs]
 
@@ -155,6 +156,10 @@ def _largest(run: Run, case: Case, alone: Sequence[Outputs], *, limit: int, tole
     """Finds the largest batch that works: `limit`, or half of it, and so on. Batches of up to three rows have been
     confirmed before."""
     rows, refusal = limit, ""
+    each = sum(array.nbytes for array in (*case.stack([0]).values(), *alone[0].values()))
+    if rows * each > _MOST_BYTES:
+        rows = max(ROWS, _MOST_BYTES // each)
+        refusal = f"a batch of more than {rows} rows takes more than {_MOST_BYTES >> 30} GiB"
     while rows > ROWS:
         order = list(range(rows))
         try:

@@ -28,6 +28,7 @@ _TEXTS = ((b"a", b"b c", b"c a b"), (b"a", b"b", b"c"), (b"1", b"2", b"3"))
 _MANY_WORDS = b" ".join([b"a b c d e f g h"] * 8)
 _UNICODE = "\u00e4\u00df \u4f60\u597d \U0001f600 e\u0301".encode()
 _MAGNITUDES = (1.0, 255.0)
+_MOST_ELEMENTS = 2**27  # of all inputs together, 8 bytes each while they are made up: a file may declare any shape
 
 
 class NoSample(Exception):
@@ -85,7 +86,7 @@ class Samples:
         """Groups of cases to try, the most likely first. A model that refuses the first case of a group is expected to
         refuse the rest of it, too.
 
-        Raises NoSample if an input's shape is unknown and there is no sample for it.
+        Raises NoSample if an input's shape is unknown, or too large to be filled, and there is no sample for it.
         """
         missing = [spec for spec in self._signature.inputs if spec.name not in self._values and not spec.optional]
         for spec in missing:
@@ -94,7 +95,10 @@ class Samples:
         variable = any(-1 in self._inner(spec) for spec in missing)
         has_floats = any(_is_float(spec.dtype) for spec in missing)
         texts = _TEXTS if any(spec.dtype is DType.STRING for spec in missing) else _TEXTS[:1]
-        for size in _SIZES if variable else (1,):
+        sizes = [size for size in (_SIZES if variable else (1,)) if self._elements(missing, size) <= _MOST_ELEMENTS]
+        if not sizes:
+            raise NoSample(f"its inputs have more elements than are made up ({_MOST_ELEMENTS}): declare a sample")
+        for size in sizes:
             for words in texts:
                 magnitudes = _MAGNITUDES if has_floats else (1.0,)
                 yield (self._case(missing, size, magnitude, words) for magnitude in magnitudes)
@@ -103,7 +107,7 @@ class Samples:
         rows = {name: _three(value) for name, value in self._values.items() if name in self._batched}
         fixed = {name: value for name, value in self._values.items() if name not in self._batched}
         for number, spec in enumerate(missing):
-            shape = tuple((self._padding.smallest(spec.name) or size) if n == -1 else n for n in self._inner(spec))
+            shape = self._shape(spec, size)
             if spec.name in self._batched:
                 rows[spec.name] = np.stack(
                     [_seeded(spec.dtype, shape, number, row, magnitude, words) for row in range(ROWS)]
@@ -115,6 +119,14 @@ class Samples:
                 if array.dtype.kind in "iu":
                     rows[name] = np.arange(ROWS, dtype=array.dtype).reshape(ROWS, *(1,) * (array.ndim - 1)) | array
         return Case(rows, fixed)
+
+    def _elements(self, missing: Sequence[TensorSpec], size: int) -> int:
+        """How many elements are made up for these inputs."""
+        return sum((ROWS if s.name in self._batched else 1) * math.prod(self._shape(s, size)) for s in missing)
+
+    def _shape(self, spec: TensorSpec, size: int) -> tuple[int, ...]:
+        """The declared shape without the batch axis, with `size` for each variable dimension that is not padded."""
+        return tuple((self._padding.smallest(spec.name) or size) if n == -1 else n for n in self._inner(spec))
 
     def _inner(self, spec: TensorSpec) -> tuple[int, ...]:
         """The declared shape without the batch axis."""
