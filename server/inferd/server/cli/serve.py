@@ -7,14 +7,17 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from inferd.server.cli.errors import CommandError
+from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import ends_with_signals
 from inferd.server.cli.tfs_flags import add_flags, tfs_settings
 
 if TYPE_CHECKING:
+    from inferd.server.app import App
     from inferd.server.config.schema import ServerConfig
+    from inferd.server.observability.logs import Logs
 
 # Triton serves its metrics on port 8002. Here every HTTP address serves metrics, too.
 COMPATIBLE = {"triton": ("0.0.0.0:8000", "0.0.0.0:8002"), "tfserving": ("0.0.0.0:8501",)}
@@ -105,8 +108,8 @@ def compatible(systems: str | None) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until stopped. Returns the exit code: 0 after a clean drain, 1 if requests were cut off or the server
-    failed."""
+    """Serves until stopped, and ends the process: with 0 after a clean drain, 1 if requests were cut off or the server
+    failed. Returns an exit code only if it never served, or if it supervises workers."""
     # Before everything else: the kernel drops a SIGTERM to a container's process 1 that has no handler, and the imports
     # below take seconds.
     stop = threading.Event()
@@ -140,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
 
         if started is None:  # a signal came before the ports were open
-            return 0 if app.stop() else 1
+            return _ended(app, log)
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc) or "off", ", ".join(started.http) or "off"
@@ -151,9 +154,16 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
 
         app.wait(stop, ready)
-        return 0 if app.stop() else 1
+        return _ended(app, log)
     finally:
         log.close()
+
+
+def _ended(app: App, log: Logs) -> NoReturn:
+    """Stops the server and ends the process, with 0 after a clean drain and else 1."""
+    code = 0 if app.stop() else 1
+    log.close()
+    end_process(code)
 
 
 def _claim_state_dir(config: ServerConfig) -> None:

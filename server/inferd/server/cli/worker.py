@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from inferd.backends.quiet import be_quiet
+from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import calls_with_signal
 from inferd.server.parent_death import end_with
 
@@ -110,4 +111,4 @@ class _Orders(threading.Thread):
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    end_process(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from inferd.server.config.fields import Section, Text, Version
 
-
 _TENSORS = 4096  # as in a request
 
 

@@ -214,7 +214,11 @@ class Load(Section):
     """How versions are loaded."""
 
     threads: Annotated[Count, Field(le=1024)] = 2
-    """How many versions may load at the same time."""
+    """How many versions may load at the same time. One that takes longer than 10 s may hang and does not count any
+    more; at most 8 give up their place in this way."""
+    timeout: Interval = 1800.0
+    """Longest time that a load may take; then it has failed. A worker process is ended. In the server's own process
+    the thread goes on until the framework returns, and the version is not loaded again before that."""
     retry_min: Interval = 1.0
     """Pause before a failed load is tried again; it doubles with each failure."""
     retry_max: Interval = 60.0

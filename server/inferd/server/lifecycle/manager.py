@@ -82,7 +82,7 @@ class Manager:
         self._loader = loader
         self._configured = configured or ConfiguredModels()
         self._override_reader = override_reader
-        self._pool = pool or LoadPool(config.load.threads)
+        self._pool = pool or LoadPool(config.load.threads, forgotten=config.load.timeout)
         self._spawn = spawn
         self._clock = clock
         self._mailbox = Mailbox()
@@ -90,7 +90,7 @@ class Manager:
         self._observed = ObservedState(explicit=explicit, load_at_start=tuple(config.repository.load))
         self._overrides = overrides or Overrides.of_config(config.server)
         self._reconciler = Reconciler(
-            LoadRunner(loader, self._pool, self._mailbox),
+            LoadRunner(loader, self._pool, self._mailbox, timeout=config.load.timeout),
             Unloader(loader, self._mailbox, spawn),
             self._overrides,
             self._observed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +15,7 @@ from inferd.server.lifecycle.loading.pool import PoolLike
 from inferd.server.lifecycle.loading.predecessor import HeldBack
 from inferd.server.lifecycle.reconcile.events import (
     DiskFilesHashed,
+    Event,
     LoadAborted,
     LoadFailed,
     LoadSucceeded,
@@ -34,12 +36,19 @@ Hashed = Callable[[ServableId, int, Tree, str | None], ServedFilesHashed | DiskF
 
 
 class LoadRunner:
-    """Runs loads and hashes in the load pool. It keeps no state. Thread-safe."""
+    """Runs loads and hashes in the load pool. Thread-safe.
 
-    def __init__(self, loader: LoaderLike, pool: PoolLike, mailbox: Mailbox) -> None:
+    A load that takes longer than `timeout` seconds has failed. What a framework does cannot be interrupted: its thread
+    goes on, what it loads in the end is closed, and until then the same version is not loaded again.
+    """
+
+    def __init__(self, loader: LoaderLike, pool: PoolLike, mailbox: Mailbox, *, timeout: float = 3600.0) -> None:
         self._loader = loader
         self._pool = pool
         self._mailbox = mailbox
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._given_up: set[ServableId] = set()  # versions whose load goes on although it has failed
 
     def load(self, request: LoadRequest, cancellation: Cancellation) -> None:
         """Queues a load; ends in LoadSucceeded, LoadFailed or LoadAborted."""
@@ -59,22 +68,45 @@ class LoadRunner:
 
     def _load(self, request: LoadRequest, cancellation: Cancellation) -> None:
         id, generation = request.id, request.generation  # noqa: A001
+        with self._lock:
+            hangs = id in self._given_up
+        if hangs:
+            self._failed(id, generation, "an earlier load of this version has not come back yet (load.timeout)")
+            return
+        limit = _TimeLimit(self._timeout, partial(self._give_up, request, cancellation))
+        result: Event
+        servable = None
         try:
             servable = self._loader.load(request, cancellation)
+            result = LoadSucceeded(id, generation, servable)
         except LoadCancelled as cancelled:
-            self._mailbox.post(LoadAborted(id, generation, str(cancelled)))
+            result = LoadAborted(id, generation, str(cancelled))
         except HeldBack as error:
-            self._failed(id, generation, str(error), held_back=True)
+            result = self._failure(id, generation, str(error), held_back=True)
         except LoadError as error:
-            self._failed(id, generation, str(error) or type(error).__name__)
+            result = self._failure(id, generation, str(error) or type(error).__name__)
         except BaseException as error:
-            self._failed(id, generation, f"{type(error).__name__}: {error}")
-        else:
-            if not self._mailbox.post(LoadSucceeded(id, generation, servable)):
-                self._loader.unload(servable)  # the manager has ended meanwhile
+            result = self._failure(id, generation, f"{type(error).__name__}: {error}")
+        in_time = limit.over()
+        if not in_time:
+            with self._lock:
+                self._given_up.discard(id)
+        if not (in_time and self._mailbox.post(result)) and servable is not None:
+            self._loader.unload(servable)  # it came too late, or the manager has ended meanwhile
 
-    def _failed(self, id: ServableId, generation: int, reason: str, *, held_back: bool = False) -> None:  # noqa: A002
-        self._mailbox.post(LoadFailed(id, generation, readable(reason)[:_LONGEST_REASON], held_back))
+    def _give_up(self, request: LoadRequest, cancellation: Cancellation) -> None:
+        reason = f"it was not loaded within {self._timeout:g} s (load.timeout)"
+        with self._lock:
+            self._given_up.add(request.id)
+        event(log, logging.ERROR, "a load hangs and is given up", servable=str(request.id))
+        cancellation.cancel(reason)
+        self._failed(request.id, request.generation, reason)
+
+    def _failed(self, id: ServableId, generation: int, reason: str) -> None:  # noqa: A002
+        self._mailbox.post(self._failure(id, generation, reason))
+
+    def _failure(self, id: ServableId, generation: int, reason: str, *, held_back: bool = False) -> LoadFailed:  # noqa: A002
+        return LoadFailed(id, generation, readable(reason)[:_LONGEST_REASON], held_back)
 
     def _hash(
         self,
@@ -93,3 +125,33 @@ class LoadRunner:
         except Exception as error:
             event(log, logging.DEBUG, "version cannot be hashed", path=str(path), reason=str(error))
         self._mailbox.post(done(id, generation, tree, digest))
+
+
+class _TimeLimit:
+    """Calls `late` on a thread of its own when `over` was not called within `seconds`."""
+
+    def __init__(self, seconds: float, late: Callable[[], None]) -> None:
+        self._late = late
+        self._lock = threading.Lock()
+        self._ended = False
+        self._timer = threading.Timer(seconds, self._passed)
+        self._timer.daemon = True
+        self._timer.name = "inferd-load-limit"
+        try:
+            self._timer.start()
+        except RuntimeError as error:  # the system gives no thread: rather no limit than no load
+            event(log, logging.ERROR, "no thread can be started", error=error)
+
+    def over(self) -> bool:
+        """The work is done. Whether that was in time; if not, `late` was called."""
+        self._timer.cancel()
+        with self._lock:
+            in_time, self._ended = not self._ended, True
+            return in_time
+
+    def _passed(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            self._late()  # under the lock: `over` returns after it
