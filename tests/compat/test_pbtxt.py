@@ -148,3 +148,26 @@ def test_files_are_read_or_refused(tmp_path: Path) -> None:
     file.write_text("platform: 'onnxruntime_onnx'\ncc_model_filenames { key: '8.0' value: 'x' }")
     config = read_triton_config(file, "m")
     assert (config.values, config.unknown) == ({"platform": "onnxruntime_onnx"}, ("cc_model_filenames",))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (f"max_batch_size: {'9' * 5000}", "at most 100 characters, got '9{100}'\\.\\.\\."),
+        (f"max_batch_size: 0x{'f' * 50}", "at most 64 bits"),
+        (f"max_batch_size: -{'9' * 50}", "at most 64 bits"),
+        (f"max_batch_size: '{'x' * 5000}'", "expected an integer, got 'x{99}\\.\\.\\."),
+        (f"input: [{'{},' * 500_000}", "at most 400000 fields and values"),
+        ("a:[]" * 500_000, "at most 400000 fields and values"),
+    ],
+)
+def test_numbers_and_values_are_bounded(text: str, error: str) -> None:
+    with pytest.raises(TextFormatError, match=error):
+        triton_config(text)
+
+
+def test_many_unknown_fields_take_linear_time() -> None:
+    """With a quadratic check this would take minutes."""
+    values, unknown = triton_config("".join(f"x{number}: 1 " for number in range(150_000)))
+    assert values == {}
+    assert len(unknown) == 150_000

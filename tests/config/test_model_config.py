@@ -88,3 +88,37 @@ def test_notes_on_config_pbtxt_are_returned_with_the_settings():
         "config.pbtxt: dynamic_batching declares that rows are independent: batched without proof",
         "config.pbtxt: optimization.x is not honoured",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("instances: {count: 1000000000}", "256"),
+        ("instances: {count: 100, device: [cpu, auto, 'cuda:0']}", "256 copies on all devices together, got 300"),
+        ("instances: {threads: 1000000}", "1024"),
+        ("instances: {count: 100, threads: 100}", "4096 threads of all copies together, got 10000"),
+        ("queue: {requests: 1000000000}", "1000000"),
+        ("batching: {max_batch_size: 1000000000}", "65536"),
+        ("batching: {preferred_batch_size: 1000000000}", "65536"),
+        ("batching: {padding: {x: [1000000000]}}", "65536"),
+        ("version_policy: {latest: 1000000000}", "10000"),
+        ("warmup: {runs: 1000000000000}", "100000"),
+        ("warmup: {samples: [{inputs: {x: {dtype: FP32}}, runs: 1000000000}]}", "100000"),
+        (f"instances: {{device: [{','.join(['cpu'] * 100)}]}}", "at most 64 items, got 100"),
+        (f"signatures: [{{inputs: [{{name: x, dtype: FP32, shape: [{','.join('1' * 40)}]}}]}}]", "32 items"),
+        (f"ensemble: [{','.join(['{model: m, inputs: {a: b}, outputs: {a: b}}'] * 200)}]", "at most 100 items"),
+        ("worker: {hang: 99999999999h}", "sensible magnitude"),
+    ],
+)
+def test_every_number_has_a_bound_that_is_named(text: str, bound: str) -> None:
+    with pytest.raises(ConfigError, match=bound):
+        config_of(ServerConfig(), "m", parse_document(text, "model.yaml"))
+
+
+def test_many_names_take_linear_time() -> None:
+    """With a quadratic check this would take an hour."""
+    tensors = [{"name": f"x{number}", "dtype": "FP32"} for number in range(100_000)]
+    with pytest.raises(ConfigError, match="at most 4096 items"):
+        config_of(ServerConfig(), "m", {"signatures": [{"inputs": tensors}]})
+    with pytest.raises(ConfigError, match=r"x0, x1, .* and 992 more more than once"):
+        config_of(ServerConfig(), "m", {"signatures": [{"inputs": tensors[:1000] * 2}]})

@@ -5,21 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from support.lifecycle import FakeLoader
+from support.lifecycle import FakeClock, FakeLoader
+from support.waiting import eventually
 
-from inferd.server.config.schema import ServerConfig
+from inferd.server.config.schema import ModelConfig, ServerConfig
 from inferd.server.errors import Unavailable
 from inferd.server.lifecycle.assemble import WatchedSource, resolver
+from inferd.server.lifecycle.loading.cancellation import Cancellation
 from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.load_runner import LoadRunner
 from inferd.server.lifecycle.loading.pool import LoadPool
 from inferd.server.lifecycle.manager import Manager
-from inferd.server.lifecycle.state import State, StateChange
-from inferd.server.repository.disk import Listing
+from inferd.server.lifecycle.reconcile.events import Event, LoadFailed, LoadSucceeded
+from inferd.server.lifecycle.reconcile.mailbox import Mailbox
+from inferd.server.lifecycle.servable import Servable
+from inferd.server.lifecycle.state import ServableId, State, StateChange
+from inferd.server.repository.disk import Listing, VersionOnDisk
 from inferd.server.repository.file_events import FileEvents
 from inferd.server.repository.source import RepositoryScanner, Source
 
@@ -65,6 +72,93 @@ def test_a_hanging_job_occupies_one_thread() -> None:
     assert done.wait(TIMEOUT)
     pool.stop()
     release.set()
+
+
+def test_jobs_that_hang_give_their_places_to_others() -> None:
+    pool = LoadPool(2, patience=0.05)
+    release, done = threading.Event(), threading.Event()
+    for number in range(5):
+        pool.submit(f"hanging{number}", lambda: release.wait(TIMEOUT) and None)
+    pool.submit("b", done.set)
+    assert done.wait(TIMEOUT)
+    pool.stop()
+    release.set()
+
+
+def test_hashing_that_hangs_gives_its_place_to_other_hashing() -> None:
+    pool = LoadPool(2, patience=0.05)
+    release, done = threading.Event(), threading.Event()
+    pool.submit("hanging", lambda: release.wait(TIMEOUT) and None, urgent=False)
+    pool.submit("b", done.set, urgent=False)
+    assert done.wait(TIMEOUT)
+    pool.stop()
+    release.set()
+
+
+def test_only_so_many_jobs_give_their_places_up() -> None:
+    clock = FakeClock()
+    pool = LoadPool(1, patience=1.0, forgotten=100.0, clock=clock)
+    began: SimpleQueue[int] = SimpleQueue()
+    release = threading.Event()
+
+    def hang(number: int) -> None:
+        began.put(number)
+        release.wait(TIMEOUT)
+
+    for number in range(20):
+        pool.submit(number, partial(hang, number))
+    for number in range(9):  # one runs, eight are overdue
+        assert began.get(timeout=TIMEOUT) == number
+        clock.advance(2.0)
+        pool.submit("nothing", lambda: None, urgent=False)  # makes the pool look at the clock
+    assert began.empty()
+    clock.advance(100.0)
+    pool.submit("nothing", lambda: None, urgent=False)
+    assert began.get(timeout=TIMEOUT) == 9
+    pool.stop()
+    release.set()
+
+
+def test_a_load_that_takes_too_long_has_failed_and_is_closed_in_the_end(tmp_path: Path) -> None:
+    loader, mailbox = FakeLoader(), Mailbox()
+    pool = LoadPool(1, patience=0.05)
+    runner = LoadRunner(loader, pool, mailbox, timeout=0.2)
+    began, release = threading.Event(), threading.Event()
+    load = loader.load
+
+    def hang(request: LoadRequest, cancellation: Cancellation) -> Servable:
+        began.set()
+        release.wait(TIMEOUT)
+        return load(request, Cancellation())  # as a framework, it does not notice that it is cancelled
+
+    loader.load = hang  # type: ignore[method-assign]
+    version = VersionOnDisk(1, tmp_path)
+    (tmp_path / "model").write_text("good")
+    requests = [LoadRequest(ServableId("m", 1), generation, version, ModelConfig()) for generation in (1, 2, 3)]
+    cancellation = Cancellation()
+
+    def heard() -> Event:
+        mailbox.wait(TIMEOUT)
+        mailbox.prepare_wait()
+        happened = mailbox.take()
+        assert happened is not None
+        return happened
+
+    runner.load(requests[0], cancellation)
+    assert began.wait(TIMEOUT)
+    failed = heard()
+    assert isinstance(failed, LoadFailed)
+    assert failed.reason == "it was not loaded within 0.2 s (load.timeout)"
+    assert cancellation.reason == failed.reason
+    runner.load(requests[1], Cancellation())
+    failed = heard()
+    assert isinstance(failed, LoadFailed)
+    assert "has not come back yet" in failed.reason
+    release.set()
+    eventually(lambda: loader.unloads == [("m", 1, 1)], "what came too late is closed")
+    runner.load(requests[2], Cancellation())
+    assert isinstance(heard(), LoadSucceeded)
+    pool.stop()
 
 
 class Running:
@@ -255,6 +349,21 @@ def test_file_events_wake_the_source(tmp_path: Path, make_running: Callable[...,
         assert woken.is_set()
     finally:
         events.stop()
+
+
+def test_links_are_not_followed_by_the_watch(tmp_path: Path, make_running: Callable[..., Running]) -> None:
+    """A recursive watch of a link to a large tree has stopped the whole server."""
+    pytest.importorskip("watchfiles")
+    running = make_running()
+    (tmp_path / "outside").mkdir()
+    running.write("m/1/model")
+    running.write("m/docs/text")
+    (running.root / "m/docs/away").symlink_to(tmp_path / "outside")
+    heard: SimpleQueue[Listing] = SimpleQueue()
+    running.source.start(heard.put)
+    listed = heard.get(timeout=TIMEOUT).directories
+    running.source.stop()
+    assert listed == (str(running.root), str(running.root / "m"), str(running.root / "m/1"))
 
 
 def test_a_watched_source_sees_a_version_before_the_poll(make_running: Callable[..., Running]) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from support.lifecycle import SteppedManager
 
+from inferd.backends.files import Found, OpenRoot
+from inferd.server.config.document import Document
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.state import State
+from inferd.server.repository import model_scanner, model_settings
+from inferd.server.repository.tree import Tree
 
 
 def test_changed_settings_take_effect_after_the_settle_time(stepped: SteppedManager) -> None:
@@ -85,3 +89,59 @@ def test_wrong_settings_of_a_new_model_are_reported(stepped: SteppedManager) -> 
     with pytest.raises(Conflict, match=r"model 'm' cannot be served: .*model.yaml"):
         stepped.manager.acquire("m")
     assert stepped.manager.ready()
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RecursionError("too deep"), ValueError("5,000 digits")])
+def test_whatever_goes_wrong_with_one_models_settings_is_its_own_error(
+    stepped: SteppedManager, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    read = model_settings.decode_document
+
+    def failing(data: bytes, source: str) -> Document:
+        if "bad" in source:
+            raise error
+        return read(data, source)
+
+    monkeypatch.setattr(model_settings, "decode_document", failing)
+    for name in ("bad", "good"):
+        stepped.write(f"{name}/model.yaml", "default_priority: 2")
+        stepped.write(f"{name}/1/model", "one")
+    stepped.see()
+    assert stepped.serves("good") == {1: "one"}
+    assert f"{type(error).__name__}: {error}" in stepped.status("bad").error
+
+
+def test_whatever_goes_wrong_while_a_model_is_scanned_is_its_own_error(
+    stepped: SteppedManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = model_scanner.tree_of
+
+    def failing(root: OpenRoot, directory: Found) -> Tree:
+        if "/bad/" in directory.shown:
+            raise MemoryError("no room")
+        return tree(root, directory)
+
+    stepped.write("bad/1/model", "one")
+    stepped.see()
+    monkeypatch.setattr(model_scanner, "tree_of", failing)
+    stepped.write("good/1/model", "one")
+    stepped.settle()
+    assert stepped.serves("good") == stepped.serves("bad") == {1: "one"}
+    assert "MemoryError: no room" in stepped.version(1, "bad").error
+
+
+def test_settings_behind_a_link_are_read(stepped: SteppedManager) -> None:
+    """As a ConfigMap mounts them."""
+    stepped.write("m/..data/model.yaml", "labels: {stable: 1}")
+    stepped.write("m/1/model", "one")
+    (stepped.root / "m/model.yaml").symlink_to("..data/model.yaml")
+    stepped.see()
+    assert stepped.status().labels == {"stable": 1}
+
+
+def test_a_note_names_only_some_of_many_unknown_fields(stepped: SteppedManager) -> None:
+    stepped.write("m/config.pbtxt", "".join(f"x{number}: 1 " for number in range(10_000)))
+    stepped.write("m/1/model", "one")
+    stepped.see()
+    (note,) = (note for note in stepped.version(1).notes if "not honoured" in note)
+    assert note.endswith("x18, x19 and 9980 more")

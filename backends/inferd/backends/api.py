@@ -149,6 +149,7 @@ class OpenRequest:
     allow            which kinds of code the server's configuration lets this version bring along (CODE_KINDS). What is
                      not allowed must be refused with a LoadError that names the kind, before any of it runs
     files            where files may be read; None: below the model's directory
+    isolated         the version is opened in a process of its own, which may hang or end without harm to others
     """
 
     model: str
@@ -159,6 +160,7 @@ class OpenRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
     files: FileRule | None = None
+    isolated: bool = False
 
     @property
     def rule(self) -> FileRule:

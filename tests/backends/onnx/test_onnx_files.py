@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.real_models import package_file
 
 from inferd.backends.api import IncompleteArtefact, LoadError, OpenRequest, Placement
+from inferd.backends.onnx import messages
 from inferd.backends.onnx.backend import OnnxBackend
 from inferd.backends.onnx.files import ModelHeader, read_header
 from inferd.backends.onnx.messages import FileSource, Malformed, MemorySource, Truncated
@@ -253,3 +254,41 @@ def test_a_directory_without_its_model_is_incomplete(version: Path, write_onnx: 
     assert backend.complete(artefact) is None
     assert backend.files(artefact) == ()
     open_it(version)
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _model(*initializers: bytes) -> MemorySource:
+    graph = b"".join(_field(5, tensor) for tensor in initializers)
+    return MemorySource(b"\x08\x08" + _field(7, graph) + _field(8, b""))
+
+
+def test_dimensions_are_not_multiplied_without_end() -> None:
+    largest = _varint((1 << 63) - 1)
+    with pytest.raises(Malformed, match="more dimensions"):
+        read_header(_model(_field(1, largest * 100_000)))
+    # One by one they are not counted, but their product is cut off: this took minutes.
+    assert read_header(_model((b"\x08" + largest) * 100_000)).initializers == {""}
+
+
+def test_the_number_of_fields_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_FIELDS", 100)
+    assert read_header(_model(*[b""] * 50)).initializers == {""}
+    with pytest.raises(Malformed, match="more than 100 fields"):
+        read_header(_model(*[b""] * 200))
+
+
+def test_an_offset_of_5000_digits_is_refused() -> None:
+    entry = _field(13, _field(1, b"offset") + _field(2, b"9" * 5000))
+    with pytest.raises(Malformed, match="no number of bytes"):
+        read_header(_model(entry + b"\x70\x01"))

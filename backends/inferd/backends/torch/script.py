@@ -36,7 +36,7 @@ class ScriptModel:
         self._options = options
         # Read into memory, not memory-mapped: the file may be truncated or replaced while its weights are in use.
         data = request.read(request.artefact)
-        check_script(torch, data, request.artefact.name, request.allow)
+        check_script(torch, data, request.artefact.name, request.allow, isolated=request.isolated)
         module = _load(torch, io.BytesIO(data), request.artefact.name, "cpu")
         training = any(getattr(m, "training", False) is True for m in module.modules())
         module.eval()

@@ -16,6 +16,7 @@ from typing import Any, Final
 from inferd.backends.api import LoadError
 from inferd.backends.torch.archive_names import check_names
 from inferd.backends.torch.errors import reason
+from inferd.backends.torch.script_loading import LoadingCode
 from inferd.backends.torch.words import words
 
 # As torch's lexer reads: strings, comments, names, everything else by character.
@@ -32,28 +33,44 @@ _CLASSES: Final = words("quantized rnn sparse xnnpack mkldnn")
 _NEEDS_CUSTOM: Final = "it is loaded only where repository.allow names custom_ops"
 
 
-def check_script(torch: Any, data: bytes, name: str, allow: Collection[str]) -> None:
-    """Raises LoadError for an archive whose code reaches outside the model. `name` is for messages; `allow` is
-    `OpenRequest.allow`."""
+def check_script(torch: Any, data: bytes, name: str, allow: Collection[str], *, isolated: bool = True) -> None:
+    """Raises LoadError for an archive whose code reaches outside the model, or loops while it is loaded into the
+    server's own process. `name` is for messages; `allow` and `isolated` are those of OpenRequest."""
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(data))
         records = list(reader.get_all_records())
         check_names(name, records)
         if "model.json" in (record.casefold() for record in records):
             raise LoadError(f"{name} is in the format of torch before 1.2: save it again with torch.jit.save")
-        if "custom_ops" in allow:
-            return
+        loading = LoadingCode()
         for record in records:
             folded = record.casefold()
             if folded.startswith("code/") and folded.endswith(".py"):
-                check_code(bytes(reader.get_record(record)).decode("utf-8", "replace"), f"{name}: {record}")
+                tokens = tokens_of(bytes(reader.get_record(record)).decode("utf-8", "replace"))
+                loading.add(tokens)
+                if "custom_ops" not in allow:
+                    _check_tokens(tokens, f"{name}: {record}")
+        loop = loading.loop()
+        if loop and not isolated:
+            raise LoadError(
+                f"{name} runs a loop while it is loaded (in {loop}, which __setstate__ calls or is), and torch lets "
+                "nothing else of the server run meanwhile: set isolation: process for this model"
+            )
     except RuntimeError as error:
         raise LoadError(f"torch {torch.__version__} cannot read {name}: {reason(error)[1]}") from None
 
 
 def check_code(code: str, where: str) -> None:
     """Raises LoadError for code that calls an operator of another library, or one that opens a file."""
-    tokens = [token for token in _TOKEN.findall(code) if not token.startswith("#")]
+    _check_tokens(tokens_of(code), where)
+
+
+def tokens_of(code: str) -> list[str]:
+    """The code's tokens as torch reads them, without comments."""
+    return [token for token in _TOKEN.findall(code) if not token.startswith("#")]
+
+
+def _check_tokens(tokens: list[str], where: str) -> None:
     tokens = ["", "", *tokens, "", "", "", ""]
     for index in range(2, len(tokens) - 4):
         token = tokens[index]

@@ -77,7 +77,7 @@ def request_to_plain(request: OpenRequest) -> Plain:
 
 
 def request_from_plain(value: Plain) -> OpenRequest:
-    """The inverse of request_to_plain."""
+    """The inverse of request_to_plain, in the worker process."""
     return OpenRequest(
         model=value["model"],
         version=value["version"],
@@ -87,6 +87,7 @@ def request_from_plain(value: Plain) -> OpenRequest:
         options=value["options"],
         allow=frozenset(value["allow"]),
         files=_rule_from_plain(value["files"]),
+        isolated=True,
     )
 
 
