@@ -157,8 +157,8 @@ def test_files_are_read_or_refused(tmp_path: Path) -> None:
         (f"max_batch_size: 0x{'f' * 50}", "at most 64 bits"),
         (f"max_batch_size: -{'9' * 50}", "at most 64 bits"),
         (f"max_batch_size: '{'x' * 5000}'", "expected an integer, got 'x{99}\\.\\.\\."),
-        (f"input: [{'{},' * 500_000}", "at most 400000 fields and values"),
-        ("a:[]" * 500_000, "at most 400000 fields and values"),
+        (f"input: [{'{},' * 200_000}", "at most 100000 fields and values"),
+        ("a:[]" * 200_000, "at most 100000 fields and values"),
     ],
 )
 def test_numbers_and_values_are_bounded(text: str, error: str) -> None:
@@ -168,6 +168,6 @@ def test_numbers_and_values_are_bounded(text: str, error: str) -> None:
 
 def test_many_unknown_fields_take_linear_time() -> None:
     """With a quadratic check this would take minutes."""
-    values, unknown = triton_config("".join(f"x{number}: 1 " for number in range(150_000)))
+    values, unknown = triton_config("".join(f"x{number}: 1 " for number in range(45_000)))
     assert values == {}
-    assert len(unknown) == 150_000
+    assert len(unknown) == 45_000

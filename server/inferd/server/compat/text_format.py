@@ -38,7 +38,7 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _MAX_DEPTH = 64
-MOST_VALUES = 400_000  # fields, and values in them; a settings file has some hundred
+MOST_VALUES = 100_000  # fields, and values in them; a settings file has some hundred
 _LONGEST_NUMBER = 100  # characters
 _SHOWN = 100  # characters of a token in a message
 

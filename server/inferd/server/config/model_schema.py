@@ -52,7 +52,7 @@ class Queue(Section):
     """One bounded queue per loaded version and signature. When it is full, requests are refused at once."""
 
     requests: Annotated[Count, Field(le=MOST_QUEUED)] = 1024
-    """Largest number of requests that wait."""
+    """Largest number of requests that wait; at most 1,000,000."""
     bytes: Room = 256 * 2**20
     """Largest total size of their inputs."""
     timeout: Seconds | None = None
@@ -74,7 +74,7 @@ class Batching(Section):
     at load finds no difference (other formats); trusted: you declare that rows are independent, and requests share
     batches without proof; off: they never do. See docs/batching.md."""
     max_batch_size: Annotated[Count, Field(le=_ROWS)] = 32
-    """Largest number of rows in one run. A larger request is split where batching is proven."""
+    """Largest number of rows in one run; at most 65,536. A larger request is split where batching is proven."""
     size: Literal["auto", "largest"] = "auto"
     """auto: the server learns the cost of batches of each size. It leaves part of the queue for the next batch if that
     costs almost nothing. Without max_queue_delay, a batch also waits for callers who have just been answered, if they
@@ -107,11 +107,12 @@ class Instances(Section):
     """Executable copies of a model."""
 
     count: Annotated[Count, Field(le=_COPIES)] = 1
-    """Copies on each device."""
+    """Copies on each device; at most 256 on all devices together."""
     device: Device | Annotated[tuple[Device, ...], Field(min_length=1, max_length=_DEVICES)] = "auto"
     """cpu, cuda:N, auto (the best there is), or a list of these with one group of copies on each."""
     threads: Annotated[Count, Field(le=_THREADS)] | None = None
-    """CPU threads of each copy. null: an equal share of server.cpu_threads."""
+    """CPU threads of each copy; at most 1,024, and 4,096 of all copies together. null: an equal share of
+    server.cpu_threads."""
     nice: Annotated[int, Strict(), Field(ge=0, le=19)] = 5
     """By how much copies on the CPU give way to the front end (Linux's nice), so that a slow model delays neither a
     fast one nor a health check. 0: not at all."""
@@ -143,7 +144,7 @@ class Policy(Section):
     KINDS: ClassVar = ("latest", "all", "specific")
 
     latest: Annotated[Count, Field(le=_VERSIONS)] | None = None
-    """The newest n versions."""
+    """The newest n versions; at most 10,000."""
     all: Flag = False
     """Every version."""
     specific: Annotated[tuple[Version, ...], Field(min_length=1, max_length=_VERSIONS)] | None = None
@@ -225,7 +226,7 @@ class WarmupSample(Section):
     inputs: Annotated[dict[Text, SampleInput], Field(min_length=1, max_length=_TENSORS)]
     """Input name: the data that is sent."""
     runs: Annotated[Count, Field(le=_RUNS)] = 1
-    """How often it is sent."""
+    """How often it is sent; at most 100,000 times."""
 
 
 class Warmup(Section):
@@ -234,7 +235,7 @@ class Warmup(Section):
     mode: Literal["auto", "off"] = "auto"
     """auto: every signature is run, with its samples or with seeded data; off: none is."""
     runs: Annotated[Count, Field(le=_RUNS)] = 1
-    """Runs per signature."""
+    """Runs per signature; at most 100,000."""
     samples: Annotated[tuple[WarmupSample, ...], Field(max_length=_SAMPLES)] = ()
     """Further requests to the default signature."""
 
