@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.independence.sizes import NotUnderstood, Size, at_most, computed, size_of
+from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Size, at_most, computed, size_of
 from inferd.backends.independence.values import CONST, SIZE, Known, Value
 
 SMALL = 256  # elements: those of larger tensors are not followed
-_MOST_NUMBER = 2**31  # whole numbers are at least 32 bits wide
+_MOST_NUMBER = 2**31 - 1  # whole numbers are at least 32 bits wide
 _MOST_FACTOR = 2**24  # of the number of rows and other unknown sizes: room for batches of up to 127 rows in 32 bits
 
 
@@ -31,6 +31,32 @@ def known(elements: Any) -> Value:
     batched = array.dtype == object and any(isinstance(item, Size) and item.batched for item in array.flat)
     value = Value(CONST, tuple(size_of(size) for size in array.shape), known=array)
     return replace(value, kind=SIZE) if batched else value
+
+
+def sizes_of(value: Value) -> list[Size]:
+    """The elements of a value that is a shape, axes or bounds. Raises Refusal if they are not known."""
+    if value.known is None or value.known.dtype.kind == "f":
+        if value.kind is not CONST:
+            raise MixesRows("takes a shape, axes or bounds from the rows")
+        raise NotUnderstood("takes a shape, axes or bounds that are not known")
+    return [_size(element) for element in value.known.reshape(-1)]
+
+
+def _size(element: Any) -> Size:
+    if isinstance(element, Size):
+        return element
+    if isinstance(element, (bool, np.bool_)):
+        raise NotUnderstood("takes a condition as a size")
+    return size_of(int(element))
+
+
+def number_of(size: Size) -> int:
+    """The number, for axes and bounds. Raises Refusal if it is not known."""
+    if size.number is None:
+        if size.batched:
+            raise MixesRows("takes axes or bounds from the number of rows")
+        raise NotUnderstood("takes axes or bounds that are not known")
+    return size.number
 
 
 def whole(element: Any) -> Size:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
-from inferd.backends.independence.sizes import ONE, MixesRows, NotUnderstood, Size, computed, met
+from inferd.backends.independence.sizes import ONE, MixesRows, NotUnderstood, Size, met
 from inferd.backends.independence.values import (
     CONST,
     ROWS,
@@ -168,7 +168,9 @@ def merged(a: Value, b: Value) -> Value:
         raise NotUnderstood("has branches of different rank")
     if a.kind is not b.kind or (a.kind is not CONST and a.layout != b.layout):
         raise MixesRows("has branches that treat rows differently")
-    shape = [
-        x if x == y else computed("either", *sorted((x, y), key=repr)) for x, y in zip(a.shape, b.shape, strict=True)
-    ]
-    return like(data(a), shape)
+    if a.shape != b.shape:
+        if a.kind is CONST:
+            return constant(None)
+        # One name for "either of the two" would make the sizes of two branches equal that need not be.
+        raise NotUnderstood("has branches of different shape")
+    return like(data(a), a.shape)

@@ -31,6 +31,7 @@ from inferd.backends.files import FileRule, Found, OpenRoot
 from inferd.backends.tensorflow.errors import reason, translated
 from inferd.backends.tensorflow.files import PB, PBTXT
 from inferd.backends.tensorflow.graph import Served, read_facts, read_signatures
+from inferd.backends.tensorflow.independence.proof import analyse_signature
 from inferd.backends.tensorflow.session import EagerRunner, Runner, SessionRunner, gpu_number
 
 _PARTS = ("variables", "assets", "assets.extra")
@@ -89,6 +90,18 @@ class SavedModel:
             runner, users = self._shared.get(placement.device) or (self._load(placement), 0)
             self._shared[placement.device] = (runner, users + 1)
         return SavedModelInstance(runner, self._served, self._checks, placement, self._release)
+
+    def independence(self, signature: Signature) -> Independence:
+        """See Analysable. The graph is that of the private copy from which sessions load."""
+        with self._lock:
+            eager = any(isinstance(runner, EagerRunner) for runner, _ in self._shared.values())
+        if eager:  # it calls functions that the file names elsewhere
+            return Independence(False, reason="the graph is not the one that runs (see notes)", understood=False)
+        try:
+            meta_graph = _meta_graph(self._copy, self._tags)
+        except LoadError as error:
+            return Independence(False, reason=str(error), understood=False)
+        return analyse_signature(meta_graph, self._served[signature.name])
 
     def close(self) -> None:
         with self._lock:

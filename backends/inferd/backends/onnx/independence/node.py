@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Size, computed, size_of
+from inferd.backends.independence.elements import number_of, sizes_of
+from inferd.backends.independence.sizes import NotUnderstood, Size, computed, size_of
 from inferd.backends.independence.values import CONST, Value
 from inferd.backends.onnx.independence.graph import GraphNode, GraphTensor, OnnxGraph
 
@@ -94,16 +93,12 @@ class Node:
         value = self.optional(index)
         if value is None:
             return None
-        if value.known is None or value.known.dtype.kind == "f":
-            if value.kind is not CONST:
-                raise MixesRows("takes a shape, axes or bounds from the rows")
-            raise NotUnderstood("takes a shape, axes or bounds that are not known")
-        return [_size(element) for element in value.known.reshape(-1)]
+        return sizes_of(value)
 
     def numbers(self, index: int) -> list[int] | None:
         """The elements of an input, which must be numbers; None if it is left out."""
         sizes = self.sizes(index)
-        return None if sizes is None else [_number(size) for size in sizes]
+        return None if sizes is None else [number_of(size) for size in sizes]
 
     def sizes_of(self, name: str, index: int | None) -> list[Size] | None:
         """A shape from an attribute (older versions of operators), else from an input."""
@@ -115,27 +110,11 @@ class Node:
     def numbers_of(self, name: str, index: int | None) -> list[int] | None:
         """Numbers from an attribute, else from an input."""
         sizes = self.sizes_of(name, index)
-        return None if sizes is None else [_number(size) for size in sizes]
+        return None if sizes is None else [number_of(size) for size in sizes]
 
     def width(self, *arguments: Size | int | str, least: int = 1) -> Size:
         """A size that is not followed further: the same for the same operator and arguments."""
         return computed(self.operator, *arguments, least=least)
-
-
-def _size(element: Any) -> Size:
-    if isinstance(element, Size):
-        return element
-    if isinstance(element, (bool, np.bool_)):
-        raise NotUnderstood("takes a condition as a size")
-    return size_of(int(element))
-
-
-def _number(size: Size) -> int:
-    if size.number is None:
-        if size.batched:
-            raise MixesRows("takes axes or bounds from the number of rows")
-        raise NotUnderstood("takes axes or bounds that are not known")
-    return size.number
 
 
 def tensor_value(tensor: GraphTensor) -> Value:

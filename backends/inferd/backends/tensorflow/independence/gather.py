@@ -1,0 +1,99 @@
+"""Operators that pick elements by numbers, and that write to places that are given by numbers."""
+
+from __future__ import annotations
+
+from inferd.backends.independence import layout
+from inferd.backends.independence.sizes import MixesRows, NotUnderstood
+from inferd.backends.independence.values import CONST, ROWS, Value, axis_of, constant, data, like, shaped
+from inferd.backends.tensorflow.independence.node import Node, new_table
+
+TABLE = new_table()
+
+
+@TABLE.add("Gather")
+def old_gather(node: Node) -> Value:
+    return layout.gathered(node.input(0), node.input(1), 0)
+
+
+@TABLE.add("GatherV2")
+def gather(node: Node) -> Value:
+    batch = node.integer("batch_dims")
+    axis = node.number(2)
+    if batch == 0:
+        return layout.gathered(node.input(0), node.input(1), axis)
+    return _gathered_by_batch(data(node.input(0)), data(node.input(1)), axis, batch)
+
+
+def _gathered_by_batch(value: Value, index: Value, axis: int, batch: int) -> Value:
+    """value[b..., :, i, ...]: the first `batch` axes of both are the same."""
+    shape, where = shaped(value), shaped(index)
+    batch = batch + len(where) if batch < 0 else batch
+    axis = axis_of(value, axis)
+    if not 0 <= batch <= min(axis, len(where)):
+        raise NotUnderstood("picks by batches in a way that is not understood")
+    result = [*shape[:axis], *where[batch:], *shape[axis + 1 :]]
+    if value.kind is CONST and index.kind is CONST:
+        return constant(result)
+    if value.kind is ROWS and index.kind is ROWS:
+        if value.axis == index.axis < batch and value.layout[1:] == index.layout[1:]:
+            return like(value, result)
+        raise MixesRows("picks elements across the batch axis")
+    if index.kind is ROWS:
+        if index.axis < batch:
+            raise MixesRows("has a constant with as many elements as there are rows")
+        return like(index, result, axis + index.axis - batch)
+    if value.axis < batch:
+        raise MixesRows("has a constant with as many elements as there are rows")
+    if value.axis == axis:
+        raise MixesRows("picks rows of the batch by constant numbers")
+    return like(value, result, value.axis if value.axis < axis else value.axis - 1 + len(where) - batch)
+
+
+@TABLE.add("GatherNd")
+def gather_nd(node: Node) -> Value:
+    return layout.gathered_slices(node.input(0), node.input(1), 0)
+
+
+@TABLE.add("ResourceGather")
+def resource_gather(node: Node) -> Value:
+    if node.integer("batch_dims"):
+        raise NotUnderstood("picks by batches")
+    return layout.gathered(constant(node.handle(0).shape), node.input(1), 0)
+
+
+@TABLE.add("ResourceGatherNd")
+def resource_gather_nd(node: Node) -> Value:
+    return layout.gathered_slices(constant(node.handle(0).shape), node.input(1), 0)
+
+
+@TABLE.add(
+    "TensorScatterUpdate",
+    "TensorScatterAdd",
+    "TensorScatterSub",
+    "TensorScatterMax",
+    "TensorScatterMin",
+)
+def tensor_scatter(node: Node) -> Value:
+    target, index, new = (data(node.input(i)) for i in range(3))
+    shape, where = shaped(target), shaped(index)
+    if target.kind is CONST and index.kind is CONST and new.kind is CONST:
+        return constant(shape)
+    depth = where[-1].number if where else None
+    by_constant = target.kind is ROWS and new.kind is ROWS and index.kind is CONST and depth is not None
+    if by_constant and target.axis >= (depth or 0) and target.layout == new.layout:
+        return like(target, shape)
+    raise MixesRows("writes elements across the batch axis")
+
+
+@TABLE.add("ScatterNd")
+def scatter_nd(node: Node) -> Value:
+    index, new, sizes = data(node.input(0)), data(node.input(1)), node.sizes(2)
+    where = shaped(index)
+    depth = where[-1].number if where else None
+    if index.kind is CONST and new.kind is CONST:
+        return constant(sizes)
+    if index.kind is CONST and new.kind is ROWS and depth is not None:
+        axis = new.layout[0] + len(sizes)
+        if axis >= depth and new.axis >= len(where) - 1:
+            return like(new, sizes, axis)
+    raise MixesRows("writes elements across the batch axis")
