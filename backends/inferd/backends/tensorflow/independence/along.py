@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inferd.backends.independence import operators as rules
-from inferd.backends.independence.sizes import MixesRows, NotUnderstood, size_of
+from inferd.backends.independence.sizes import MixesRows, NotUnderstood
 from inferd.backends.independence.values import (
     CONST,
     ROWS,
@@ -27,6 +27,12 @@ def reduction(node: Node) -> Value:
     return rules.reduced(node.x, node.numbers(1), node.boolean("keep_dims"))
 
 
+@TABLE.add("ReduceJoin")
+def reduce_join(node: Node) -> Value:
+    axes = node.numbers(1) or range(len(shaped(node.x)))
+    return rules.reduced(node.x, axes, node.boolean("keep_dims"), "joins texts")
+
+
 @TABLE.add("L2Loss")
 def l2_loss(node: Node) -> Value:
     return rules.reduced(node.x, range(len(shaped(node.x))), keep=False)
@@ -47,12 +53,9 @@ def cumulative(node: Node) -> Value:
     return rules.along(node.x, [node.number(1)], "accumulates")
 
 
-@TABLE.add("TopK", "TopKV2")
+@TABLE.add("TopKV2")
 def top_k(node: Node) -> list[Value]:
-    if node.operator == "TopK":
-        width = size_of(node.integer("k"))
-    else:
-        width = node.size(1)
+    width = node.size(1)
     if width.batched:
         raise MixesRows("takes as many elements as there are rows")
     return [rules.resized(node.x, {-1: width}, "sorts")] * 2

@@ -5,17 +5,18 @@ from __future__ import annotations
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.elements import equal, whole
 from inferd.backends.independence.sizes import MixesRows, NotUnderstood, size_of
-from inferd.backends.independence.values import CONST, INDEX, PICK, ROWS, Value, constant, data, fixed, shaped
+from inferd.backends.independence.values import CONST, INDEX, PICK, ROWS, Value, data, fixed, shaped
 from inferd.backends.tensorflow.independence.items import AtLeast, Item
 from inferd.backends.tensorflow.independence.node import WHOLE, Node, new_table
 
 TABLE = new_table()
 
 _UNARY = """
-    Abs Acos Acosh Asin Asinh Atan Atanh BesselI0e BesselI1e Ceil Conj Cos Cosh Digamma Elu Erf Erfc Erfinv Exp Expm1
+    Abs Acos Acosh Asin Asinh Atan Atanh BesselI0e BesselI1e Ceil ComplexAbs Conj Cos Cosh Digamma Elu Erf Erfc Erfinv
+    Exp Expm1
     Floor Imag Inv Invert IsFinite IsInf IsNan LeakyRelu Lgamma Log Log1p LogicalNot Ndtri Neg OnesLike Real Reciprocal
     Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Square Tan Tanh ZerosLike
-    Bucketize CheckNumerics StopGradient PreventGradient Snapshot FakeQuantWithMinMaxArgs
+    Bucketize CheckNumerics CheckNumericsV2 StopGradient PreventGradient Snapshot FakeQuantWithMinMaxArgs
 """
 _STRINGS = """
     AsString DecodeBase64 EncodeBase64 StaticRegexFullMatch StaticRegexReplace StringLength StringLower StringStrip
@@ -66,13 +67,6 @@ def equals(node: Node) -> Value:
 @TABLE.add("EnsureShape")
 def ensure_shape(node: Node) -> Value:
     return rules.elementwise([node.x])
-
-
-@TABLE.add("Bitcast")
-def bitcast(node: Node) -> Value:
-    if data(node.x).kind is CONST:
-        return constant(None)
-    raise NotUnderstood("reads bytes as another type")
 
 
 @TABLE.add("Select")

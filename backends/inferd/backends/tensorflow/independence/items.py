@@ -53,13 +53,11 @@ class Ragged:
 
     source   equal for tensors that belong to the same parts
     value    what operators see that do not know this type: MIXED, or the rows of COUNTS
-    inner    PARTS: the shape of one part
     """
 
     role: Role
     source: int
     value: Value
-    inner: Shape = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,11 +46,13 @@ def _analyse(meta_graph: Any, served: Served, equal: Mapping[int, _Axes]) -> Ind
 
     from inferd.backends.independence.sizes import N, Refusal, Size, size_of
     from inferd.backends.independence.values import Value, conclusion, constant, mixed, rows
-    from inferd.backends.tensorflow.independence.items import Item, cause_of
+    from inferd.backends.tensorflow.independence.items import AtLeast, Item, Ragged, cause_of
     from inferd.backends.tensorflow.independence.program import Edge, GraphProgram, Unreadable, outer_edge
     from inferd.backends.tensorflow.independence.walker import Stopped, Walk
 
     def as_value(item: Item) -> Value:
+        if isinstance(item, (Ragged, AtLeast)):
+            return item.value
         cause = cause_of(item)
         return item if isinstance(item, Value) else constant(None) if cause is None else mixed(cause)
 

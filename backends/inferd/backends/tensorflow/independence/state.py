@@ -6,6 +6,7 @@ What writes to one ends the analysis (see EFFECTS): then nothing is known of wha
 from __future__ import annotations
 
 from inferd.backends.independence import operators as rules
+from inferd.backends.independence.elements import known
 from inferd.backends.independence.sizes import NotUnderstood, size_of
 from inferd.backends.independence.values import Shape, Value, constant, fixed, shaped
 from inferd.backends.tensorflow.independence.items import Handle, Item
@@ -20,7 +21,7 @@ _READS = """
     VarHandleOp ReadVariableOp VariableShape VarIsInitializedOp DisableCopyOnRead Variable VariableV2
     ResourceGather ResourceGatherNd HashTable HashTableV2 MutableHashTable MutableHashTableV2 LookupTableFind
     LookupTableFindV2 LookupTableSize LookupTableSizeV2 GuaranteeConst
-    Assert Print PrintV2 StatefulPartitionedCall While If Case
+    Assert CheckNumerics CheckNumericsV2 Print PrintV2 StatefulPartitionedCall While If Case
     RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle RandomStandardNormal RandomUniform RandomUniformInt
     TruncatedNormal ParameterizedTruncatedNormal Multinomial RandomCrop
 """
@@ -55,10 +56,16 @@ def old_variable(node: Node) -> Value:
     return constant(_shape(node))
 
 
-@TABLE.add("VariableShape", "VarIsInitializedOp", "LookupTableSizeV2", "LookupTableSize")
+@TABLE.add("VarIsInitializedOp", "LookupTableSizeV2", "LookupTableSize")
 def fact_of_handle(node: Node) -> Value:
     node.handle(0)
-    return constant(None)
+    return constant([])
+
+
+@TABLE.add("VariableShape")
+def variable_shape(node: Node) -> Value:
+    shape = node.handle(0).shape
+    return constant(None) if shape is None else known([size.number for size in shape])
 
 
 @TABLE.add(*_TABLES)

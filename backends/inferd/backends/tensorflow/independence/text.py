@@ -19,7 +19,6 @@ from inferd.backends.independence.values import (
     Cause,
     Value,
     by_row,
-    constant,
     data,
     fixed,
     like,
@@ -123,8 +122,6 @@ def _each_part(node: Node) -> Item | None:
     first = parts[0]
     if any(part.role is not Role.PARTS or part.source != first.source for part in parts):
         return None
-    if any(part.inner for part in parts):
-        return None
     if node.operator in _FINDS:
         if node.item(1) is not first:
             return None
@@ -154,6 +151,14 @@ def _places(node: Node) -> Item | None:
     return None
 
 
+def _shape(node: Node) -> Item | None:
+    """The shape of a tensor that has something for each row."""
+    item = node.item(0)
+    if isinstance(item, Ragged) and item.role in (Role.COUNTS, Role.ENDS, Role.SPLITS):
+        return known(np.array([N + 1 if item.role is Role.SPLITS else N], dtype=object))
+    return None
+
+
 def _cast(node: Node) -> Item | None:
     item = node.item(0)
     if isinstance(item, Ragged) and (item.role is Role.PARTS or node.data_type("DstT") in WHOLE):
@@ -163,7 +168,7 @@ def _cast(node: Node) -> Item | None:
 
 def _reshape(node: Node) -> Item | None:
     item = node.item(0)
-    flat = isinstance(item, Ragged) and item.role in (Role.ROW_IDS, Role.PARTS) and not item.inner
+    flat = isinstance(item, Ragged) and item.role in (Role.ROW_IDS, Role.PARTS)
     return item if flat and node.sizes(1) == [size_of(-1)] else None
 
 
@@ -214,7 +219,9 @@ def _dense_rows(node: Node) -> Item | None:
     elif kinds != ["ROW_SPLITS"] or len(tensors) != 1 or not _is(tensors[0], Role.SPLITS, parts):
         raise NotUnderstood("brings together parts of other rows")
     target = node.sizes(0)
-    if len(target) != 2 + len(parts.inner) or parts.inner:
+    if shaped(node.input(0)) == () and target == [size_of(-1)]:
+        raise MixesRows(LONGEST)
+    if len(target) != 2:
         raise NotUnderstood("makes rows of a shape that is not understood")
     if target[0] not in (size_of(-1), N):
         raise MixesRows("gives the batch axis another size than the number of rows")
@@ -233,7 +240,7 @@ def _is(item: Item, role: Role, parts: Ragged) -> bool:
 def _bincount(node: Node) -> Item | None:
     """How often each number occurs among the parts of each row."""
     splits, parts, weights = node.item(0), node.item(1), node.input(3)
-    if not isinstance(parts, Ragged) or parts.role is not Role.PARTS or parts.inner:
+    if not isinstance(parts, Ragged) or parts.role is not Role.PARTS:
         return None
     if not _is(splits, Role.SPLITS, parts):
         raise NotUnderstood("brings together parts of other rows")
@@ -245,33 +252,9 @@ def _bincount(node: Node) -> Item | None:
     return rows([N, width], 0)
 
 
-def _gather(node: Node) -> Item | None:
-    """A table of vectors, one for each part."""
-    parts = node.item(1)
-    if not isinstance(parts, Ragged) or parts.role is not Role.PARTS or parts.inner:
-        return None
-    table: Item = node.item(0)
-    if node.operator == "ResourceGather":
-        table = constant(node.handle(0).shape)
-    elif node.integer("batch_dims") or node.number(2) != 0:
-        return None
-    if not isinstance(table, Value) or table.kind is not CONST:
-        return None
-    return Ragged(Role.PARTS, parts.source, parts.value, shaped(table)[1:])
-
-
-def _sum(node: Node) -> Item | None:
-    """The sum, mean or largest of each row's parts."""
-    parts, ids = node.item(0), node.item(1)
-    if not isinstance(parts, Ragged) or parts.role is not Role.PARTS or not _is(ids, Role.ROW_IDS, parts):
-        return None
-    if node.sizes(2) != [N]:
-        return None
-    return rows([N, *parts.inner], 0)
-
-
 _FOLLOWED: dict[str, Callable[[Node], Item | None]] = {
     "StridedSlice": _places,
+    "Shape": _shape,
     "Cast": _cast,
     "Reshape": _reshape,
     "DenseBincount": _count,
@@ -279,10 +262,4 @@ _FOLLOWED: dict[str, Callable[[Node], Item | None]] = {
     "ConcatV2": _splits,
     "RaggedTensorToTensor": _dense_rows,
     "RaggedBincount": _bincount,
-    "GatherV2": _gather,
-    "ResourceGather": _gather,
-    "UnsortedSegmentSum": _sum,
-    "UnsortedSegmentMax": _sum,
-    "UnsortedSegmentMin": _sum,
-    "UnsortedSegmentProd": _sum,
 }

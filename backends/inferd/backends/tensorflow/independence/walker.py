@@ -42,6 +42,7 @@ TABLES: tuple[OperatorTable[Transfer], ...] = (
 _MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
 _MOST_DEPTH = 48
 _MOST_SECONDS = 20.0
+_NUMBERS = (1, 2, 3, 4, 5, 6, 9, 10, 17, 22)  # of types_pb2.DataType: floats, whole numbers, booleans
 _NAMED = 8  # elements: constants up to this size get symbols for elements that are not known
 
 _RANDOM = """
@@ -329,7 +330,7 @@ def _constant(node: Node) -> Value:
     if any(size < 0 for size in sizes):
         raise NotUnderstood("holds a constant of unknown shape")
     shape = tuple(map(size_of, sizes))
-    if int(np.prod(sizes, dtype=object)) <= SMALL:
+    if tensor.dtype in _NUMBERS and int(np.prod(sizes, dtype=object)) <= SMALL:
         array = np.asarray(MakeNdarray(tensor))
         if array.dtype.kind in "bi" or (array.dtype.kind == "u" and array.dtype.itemsize < 8):
             return Value(CONST, shape, known=array if array.dtype.kind == "b" else array.astype(np.int64))
@@ -355,7 +356,7 @@ def _unknown(node: Node) -> list[Item]:
 
 
 def _rank(item: Item) -> int | None:
-    if isinstance(item, Ragged) and item.role in (Role.PARTS, Role.ROW_IDS) and not item.inner:
+    if isinstance(item, Ragged) and item.role in (Role.PARTS, Role.ROW_IDS):
         return 1
     if isinstance(item, Value) and item.shape is not None:
         return len(item.shape)
