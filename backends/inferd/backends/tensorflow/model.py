@@ -73,10 +73,6 @@ class SavedModel:
     def signatures(self) -> tuple[Signature, ...]:
         return self._signatures
 
-    def independence(self, signature: Signature) -> Independence | None:
-        """See Analysable: there is no analysis of this format yet."""
-        return None
-
     @property
     def traits(self) -> Traits:
         with self._lock:
@@ -276,7 +272,9 @@ def _meta_graph(directory: Path, tags: Sequence[str] | None) -> Any:
             parsed = parse_saved_model(str(directory))
     except Exception as error:
         raise LoadError(f"{PB} cannot be parsed: {reason(error)}") from None
-    graphs = {tuple(sorted(graph.meta_info_def.tags)): graph for graph in parsed.meta_graphs}
+    graphs: dict[tuple[str, ...], Any] = {}
+    for graph in parsed.meta_graphs:
+        graphs.setdefault(tuple(sorted(graph.meta_info_def.tags)), graph)  # of several, TensorFlow loads the first
     found = graphs.get(tuple(sorted(tags or ("serve",))))
     if found is None and not tags and len(graphs) == 1:
         (found,) = graphs.values()
