@@ -161,6 +161,40 @@ def test_tensors_that_cannot_be_sent_are_refused_with_name_and_type(
     assert text in str(refused.value)
 
 
+def test_outputs_that_cannot_be_sent_are_left_out_with_a_note(version: Path, write_onnx: Any) -> None:
+    """A classifier of scikit-learn: the label is a tensor, the probabilities are a list of dictionaries."""
+    probabilities = onnx.helper.make_sequence_type_proto(
+        onnx.helper.make_map_type_proto(T.INT64, onnx.helper.make_tensor_type_proto(T.FLOAT, None))
+    )
+    graph = onnx.helper.make_graph(
+        [
+            node(
+                "LinearClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml",
+                coefficients=[1.0, -1.0, -1.0, 1.0], intercepts=[0.0, 0.0], classlabels_ints=[0, 1],
+            ),
+            node("ZipMap", ["p"], ["probs"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
+        ],
+        "classifier",
+        [onnx.helper.make_tensor_value_info("x", T.FLOAT, [None, 2])],
+        [
+            onnx.helper.make_tensor_value_info("label", T.INT64, [None]),
+            onnx.helper.make_value_info("probs", probabilities),
+        ],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), version / "model.onnx")
+    model = open_model(version)
+    assert [spec.name for spec in model.signatures[0].outputs] == ["label"]
+    assert model.traits.notes == (
+        "output 'probs' is left out: seq(map(int64,tensor(float))), not a tensor (convert with zipmap=False)",
+    )
+    got = run_once(model, {"x": np.array([[3, 1]], np.float32)})
+    assert {name: array.tolist() for name, array in got.items()} == {"label": [0]}
+    declared = Signature("serving_default", (), (TensorSpec("probs", DType.FP32, (-1, 2)),))
+    with pytest.raises(LoadError, match="output 'probs' is declared, but output 'probs' is seq"):
+        open_model(version, (declared,))
+
+
 def test_strings_in_with_bfloat16_out_is_refused(version: Path, write_onnx: Any) -> None:
     write_onnx(
         version / "model.onnx",

@@ -9,7 +9,7 @@ is overwritten would then change live answers, and a file that is truncated woul
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,15 @@ class OnnxModel:
         outputs = header.outputs
         if any(not value.kind or (value.element and value.shape is None) for value in outputs):
             outputs = self._inferred(outputs)
-        self._signature = Signature(DEFAULT_SIGNATURE, inputs, tuple(_spec(value, "output") for value in outputs))
+        sendable, left_out = _outputs(outputs)
+        self._signature = Signature(DEFAULT_SIGNATURE, inputs, sendable)
         _check_supported(self._signature)
         for declared in request.signatures:
+            for spec in declared.outputs:
+                if spec.name in left_out:
+                    raise LoadError(f"output {spec.name!r} is declared, but {left_out[spec.name]}")
             self._signature = _with_declared(self._signature, declared)
-        self._traits = _traits(self._signature)
+        self._traits = _traits(self._signature, left_out)
 
     @property
     def signatures(self) -> tuple[Signature, ...]:
@@ -228,6 +232,21 @@ def _spec(value: ValueInfo, role: str) -> TensorSpec:
     return TensorSpec(value.name, dtype, value.shape)
 
 
+def _outputs(values: Sequence[ValueInfo]) -> tuple[tuple[TensorSpec, ...], dict[str, str]]:
+    """The outputs that can be sent, and why the others cannot, by name: the maps of scikit-learn's ZipMap, sequences,
+    types that no protocol has. Raises LoadError if none is left."""
+    specs: list[TensorSpec] = []
+    left_out: dict[str, str] = {}
+    for value in values:
+        try:
+            specs.append(_spec(value, "output"))
+        except LoadError as error:
+            left_out[value.name] = str(error)
+    if left_out and not specs:
+        raise LoadError("; ".join(left_out.values()))
+    return tuple(specs), left_out
+
+
 def _check_supported(signature: Signature) -> None:
     """Raises LoadError for STRING inputs together with BF16 outputs: onnxruntime returns bfloat16 only as its own
     tensors and takes strings only as arrays, and no way of running combines the two."""
@@ -269,8 +288,9 @@ def _instance(session: Any, signature: Signature, device: str, *, graph: bool) -
     return onnx_device.GraphInstance(session, signature, device)
 
 
-def _traits(signature: Signature) -> Traits:
+def _traits(signature: Signature, left_out: Mapping[str, str]) -> Traits:
     """The traits of every ONNX Runtime session: it never writes into a graph's inputs, and runs may overlap.
+    `left_out`: outputs that are not served, and why.
 
     The kernels read the caller's arrays in place and are compiled for naturally aligned elements.
     """
@@ -283,4 +303,11 @@ def _traits(signature: Signature) -> Traits:
         concurrent=True,
         overlaps=2,
         max_batch=min(fixed) if fixed and len(fixed) == len(leading) else None,
+        notes=tuple(f"output {name!r} is left out: {_briefly(why)}" for name, why in left_out.items()),
     )
+
+
+def _briefly(why: str) -> str:
+    """The reason without the output's name, and what to do about ZipMap."""
+    said = why.partition(" is ")[2].partition("; ")[0]
+    return f"{said}, not a tensor" + (" (convert with zipmap=False)" if "map(" in said else "")

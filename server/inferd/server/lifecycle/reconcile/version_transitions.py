@@ -41,6 +41,7 @@ from inferd.server.observability.events import event, get
 log = get("lifecycle")
 
 _STABLE = 60.0  # seconds of service after which the loss of a worker process counts as the first in a row again
+_LONGEST_NOTES = 1000  # characters of a log line
 _MARGIN = 1.25  # of the last load's duration: what callers are told to wait until a lost worker is replaced
 
 
@@ -180,7 +181,8 @@ class VersionTransitions:
         if servable.worker is not None:
             servable.worker.on_lost(partial(self._report_lost, version.id, servable.generation))
         seconds = round(servable.load_seconds, 3)
-        self._log(logging.INFO, "version available", version, loading.generation, seconds=seconds)
+        notes = "; ".join(servable.notes)[:_LONGEST_NOTES] or None
+        self._log(logging.INFO, "version available", version, loading.generation, seconds=seconds, notes=notes)
         if old is not None:
             self._retire(version, old)
         if version.disk is not None:
