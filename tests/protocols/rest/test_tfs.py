@@ -99,6 +99,17 @@ def test_nan_and_infinity_are_json_tokens(rest: Rest) -> None:
     assert b'"y":[[NaN,-Infinity,Infinity]]' in answer.body
 
 
+def test_a_request_without_a_signature_means_serving_default(rest: Rest) -> None:
+    signature = Signature("other", (TensorSpec("x", DType.FP32, (-1,)),), (TensorSpec("y", DType.FP32, (-1,)),))
+    add(rest.manager, "named", (signature,), lambda inputs: {"y": inputs["x"]})
+    refused = rest.post("/v1/models/named:predict", {"instances": [1]})
+    assert refused.status == 400
+    assert refused.error == "Serving signature name: \"serving_default\" not found in signature def; known: 'other'"
+    assert rest.post("/v1/models/named:predict", {"signature_name": "other", "instances": [1]}).json == {
+        "predictions": [1.0]
+    }
+
+
 def test_versions_labels_and_signatures_can_be_named(rest: Rest) -> None:
     other = Signature("other", (TensorSpec("x", DType.FP32, None),), (TensorSpec("w", DType.FP32, None),))
     rest.manager.available("digits", 2)

@@ -7,9 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from support.foreign_models import scheduler_of
+from support.foreign_models import add, scheduler_of
 from support.rpc import Served, eventually, refused
 
+from inferd.backends.api import Signature, TensorSpec
 from inferd.server.errors import ExecutionFailed, Overloaded
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
 from inferd.wire.dtypes import DType
@@ -44,6 +45,21 @@ def test_predict_returns_the_models_outputs(channel: Any, server: Served) -> Non
     assert (spec.name, spec.version.value, spec.signature_name) == ("digits", 1, "serving_default")
     assert server.metrics.model("digits", 1).snapshot().requests == {("tfs", "OK"): 1}
     eventually(lambda: server.manager.servables[ServableId("digits", 1)].handles == 0)
+
+
+def test_a_request_without_a_signature_means_serving_default(channel: Any, server: Served) -> None:
+    """As in TensorFlow Serving: no other signature stands in for it."""
+    spec = TensorSpec("x", DType.FP32, (-1, -1))
+    signature = Signature("other", (spec,), (TensorSpec("y", DType.FP32, (-1, -1)),))
+    add(server.manager, "named", (signature,), lambda inputs: {"y": inputs["x"]})
+    for _ in range(3):  # the second is recognised by its form
+        error = refused(lambda: stub(channel).Predict(request("named"), 10.0))
+        assert error.code().name == "FAILED_PRECONDITION"
+        assert error.details().startswith('Serving signature key "serving_default" not found.')
+        assert "expected one of 'other'" in error.details()
+    asked = request("named")
+    asked.model_spec.signature_name = "other"
+    assert stub(channel).Predict(asked, 10.0).model_spec.signature_name == "other"
 
 
 VALUES: dict[str, Any] = {

@@ -146,7 +146,7 @@ def test_examples_become_serialized_rows(tmp_path: Path) -> None:
         task.model_spec.signature_name = name
     write(tmp_path, *(log.SerializeToString() for log in (classify, regress, multi)))
     found = list(recorded(tmp_path))
-    assert [request.signature for request in found] == ["", "regress", "one", "two"]
+    assert [request.signature for request in found] == ["serving_default", "regress", "one", "two"]
     assert found[0].inputs["inputs"].tolist() == [example(1).SerializeToString(), example(2).SerializeToString()]
 
 

@@ -1,11 +1,15 @@
-"""Codec of tensorflow.serving.PredictionService/Predict, and the base of the codecs of the service's other methods."""
+"""Codec of tensorflow.serving.PredictionService/Predict, and the base of the codecs of the service's other methods.
+
+A request that names no signature means "serving_default", as in TensorFlow Serving: a model without a signature of that
+name refuses it. The other protocols mean the model's first signature, whatever its name is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from inferd.backends.api import Array
+from inferd.backends.api import DEFAULT_SIGNATURE, Array
 from inferd.server.errors import InvalidRequest
 from inferd.server.inference.failures import Failure
 from inferd.server.inference.interfaces import Call, Check, DecodedCall
@@ -54,6 +58,7 @@ class TfsCodec(TfsMethodCodec):
         name, version, label, signature, outputs = form.facts
         if not name:
             return None
+        signature = signature or DEFAULT_SIGNATURE
         return RequestTemplate(self.forms.of(name, version, label, signature, outputs or None, form.tensors))
 
     def decode(self, call: Call) -> Sequence[DecodedCall]:
@@ -68,7 +73,8 @@ class TfsCodec(TfsMethodCodec):
             # TensorProto lets a last value stand for all that follow: the decoded arrays may exceed the message.
             nbytes = max(nbytes, sum(array.nbytes for array in request.inputs.values()))
             outputs = request.outputs or None
-            form = self.forms.once(name, request.version, request.label, request.signature, outputs)
+            signature = request.signature or DEFAULT_SIGNATURE
+            form = self.forms.once(name, request.version, request.label, signature, outputs)
             template, known = RequestTemplate(form), None
         return (
             DecodedCall(call, template, request.inputs, "", nbytes, priority=priority, remembered=known is not None),

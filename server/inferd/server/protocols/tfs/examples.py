@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.api import Array
+from inferd.backends.api import DEFAULT_SIGNATURE, Array
 from inferd.server.errors import Code, ExecutionFailed, InvalidRequest
 from inferd.server.inference.interfaces import Call, DecodedCall
 from inferd.server.inference.plan import RequestTemplate
@@ -42,7 +42,7 @@ class ExamplesCodec(TfsMethodCodec):
     ) -> DecodedCall:
         name, version, label, signature = model_spec
         priority = priority_of(call)
-        form = self.forms.once(named(name), version, label, signature, None, reply)
+        form = self.forms.once(named(name), version, label, signature or DEFAULT_SIGNATURE, None, reply)
         inputs = {"inputs": rows}
         return DecodedCall(call, RequestTemplate(form), inputs, "", len(call.request), priority=priority)
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from inferd.backends.api import LoadError
+from inferd.backends.api import DEFAULT_SIGNATURE, LoadError
 from inferd.backends.files import FileRule
 from inferd.server.errors import InvalidRequest
 from inferd.server.lifecycle.loading.warmup_requests import WarmupRequest
@@ -84,16 +84,17 @@ def _requests(name: str, record: bytes) -> Iterator[WarmupRequest]:
         request = _request(log)
         if kind == _PREDICT:
             decoded = decode_request(request)
-            yield WarmupRequest(name, decoded.inputs, decoded.signature)
+            yield WarmupRequest(name, decoded.inputs, decoded.signature or DEFAULT_SIGNATURE)
         elif kind in (_CLASSIFY, _REGRESS):
             # ClassificationRequest and RegressionRequest have the same fields.
             single = _parsed(pb.ClassificationRequest(), request)
-            yield WarmupRequest(name, {"inputs": serialized(single.input)}, single.model_spec.signature_name)
+            signature = single.model_spec.signature_name or DEFAULT_SIGNATURE
+            yield WarmupRequest(name, {"inputs": serialized(single.input)}, signature)
         elif kind == _MULTI:
             multi = _parsed(pb.MultiInferenceRequest(), request)
             rows = serialized(multi.input)
             for task in multi.tasks:
-                yield WarmupRequest(name, {"inputs": rows}, task.model_spec.signature_name)
+                yield WarmupRequest(name, {"inputs": rows}, task.model_spec.signature_name or DEFAULT_SIGNATURE)
         elif kind in (_SESSION, _STREAMED):
             what = "a session run" if kind == _SESSION else "a streamed prediction"
             _log.warning("%s is not replayed: it is %s, which is not offered here", name, what)

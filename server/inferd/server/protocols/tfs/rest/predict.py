@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.backends.api import Array, Signature
+from inferd.backends.api import DEFAULT_SIGNATURE, Array, Signature
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.error_boundary import JSON, RestErrorBoundary, method_of
 from inferd.server.http.exchange import HttpExchange
@@ -49,7 +49,8 @@ class RestPredict:
         async def work(exchange: HttpExchange) -> Response:
             body = await exchange.body()
             while True:
-                given, name = await exchange.run(len(body), read_document, body)
+                given, asked = await exchange.run(len(body), read_document, body)
+                name = asked or DEFAULT_SIGNATURE
                 signature = self._signature(model, version, label, name)
                 inputs, rows = await exchange.run(len(body), read_inputs, given, signature)
                 # Parsing a long body takes time. If a version with other inputs has come into service meanwhile, the
@@ -73,7 +74,7 @@ class RestPredict:
         handle = acquire(self._manager, model, version, label)
         try:
             servable = handle.servable
-            found = servable.signatures.get(name or servable.default_signature)
+            found = servable.signatures.get(name)
             if found is None:
                 known = ", ".join(map(repr, servable.signatures))
                 raise InvalidRequest(f'Serving signature name: "{name}" not found in signature def; known: {known}')
