@@ -20,6 +20,7 @@ from inferd.client import (
     InvalidArgument,
     InvalidInput,
     InvalidResponse,
+    MessageTooLarge,
     NotFound,
     Overloaded,
     PermissionDenied,
@@ -82,6 +83,7 @@ def test_the_classes_form_the_documented_tree():
         ClientClosed,
         InvalidInput,
         InvalidResponse,
+        MessageTooLarge,  # the same code as Overloaded
         RequestError,
     }
     assert all(name in inferd.client.__all__ for name in real)
@@ -113,3 +115,41 @@ def test_without_a_server_the_call_is_unavailable_and_not_accepted(connect):
             connect(f"127.0.0.1:{free.getsockname()[1]}").predict("m", {"x": rows()}, timeout=20.0)
     assert caught.value.accepted is False
     assert caught.value.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        (
+            "SERVER: Received message larger than max (4000026 vs. 1048576)",
+            "the request has 4000026 bytes, and the server allows 1048576 in one message "
+            "(its setting grpc.max_message)",
+        ),
+        (
+            "SERVER: Sent message larger than max (4000057 vs. 1048576)",
+            "the answer has 4000057 bytes, and the server allows 1048576 in one message (its setting grpc.max_message)",
+        ),
+        (
+            "Stream removed (CLIENT: Received message larger than max (4050 vs. 1000))",
+            "the answer has 4050 bytes, and this client allows 1000 in one message (options: "
+            "grpc.max_receive_message_length)",
+        ),
+        (
+            "CLIENT: Sent message larger than max (9 vs. 8)",
+            "the request has 9 bytes, and this client allows 8 in one message (options: grpc.max_send_message_length)",
+        ),
+    ],
+)
+def test_a_message_that_is_too_large_is_no_overload_and_names_the_setting(client, script, details, words):
+    script.refuse = lambda request: Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details, ())
+    with pytest.raises(MessageTooLarge) as caught:
+        client.predict("m", {"x": rows()}, request_id="r-9")
+    error = caught.value
+    assert (error.message, error.model, error.request_id) == (words, "m", "r-9")
+    assert not isinstance(error, Overloaded)
+
+
+def test_what_grpc_says_of_a_message_that_is_too_large(server, connect):
+    """The real words, which the table above repeats."""
+    with pytest.raises(MessageTooLarge, match="this client allows 10 in one message"):
+        connect(server.address, options={"grpc.max_receive_message_length": 10}).predict("m", {"x": rows(100)})

@@ -72,11 +72,18 @@ def test_strings_are_not_changed(value, expected):
         ([2], DType.BOOL, "takes BOOL, the list holds integers"),
         (["a"], DType.FP32, "takes FP32, the list holds text"),
         ([1], DType.STRING, "takes STRING, the list holds integers"),
-        ([None], DType.STRING, "takes STRING, the list holds NoneType"),
+        ([None], DType.STRING, "takes STRING, the list holds None"),
         ([[1], [2, 3]], DType.FP32, "the list is no array"),
         ([1j], DType.FP32, "takes FP32, the list holds complex"),
-        ([None], DType.FP32, "takes FP32, the list holds NoneType"),
-        ({"a": 1}, None, "dict is no array"),
+        ([None], DType.FP32, "takes FP32, the list holds None"),
+        ({"a": 1}, None, "is a dict; expected an array, a list or a number"),
+        ({1, 2}, DType.FP32, "is a set; expected an array"),
+        (float, DType.FP32, "is a type; expected an array"),
+        (None, DType.FP32, "is None; expected an array, a list or a number"),
+        (None, None, "is None; expected an array"),
+        ([1, None], DType.FP32, "takes FP32, the list holds None"),
+        ([1, None], None, "the list holds None; expected numbers or text"),
+        (object(), None, "object is no array"),
         ([["a"], ["b", "c"]], DType.STRING, "rows differ in length"),
         ([2**64], DType.UINT64, "18446744073709551616 does not fit into UINT64"),
         ([2**63, -1], DType.INT64, "9223372036854775808 does not fit into INT64"),
@@ -112,3 +119,8 @@ def test_an_optional_input_does_not_hide_the_only_required_one():
     specs = (TensorSpec("x", DType.FP32, None), TensorSpec("o", DType.FP32, None, optional=True))
     metadata = ModelMetadata("m", 1, "onnx", (Signature("s", specs, ()),))
     assert list(described_arrays([1.0], metadata, None)) == ["x"]
+
+
+def test_inputs_that_are_none_are_named(client):
+    with pytest.raises(InvalidInput, match="inputs is None; expected a mapping of name to array"):
+        client.predict("m", None)

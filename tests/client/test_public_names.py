@@ -15,9 +15,10 @@ from inferd.client import AsyncClient, Client
 NAMES = [
     "NO_RETRIES", "AdminReply", "AsyncClient", "AsyncPredictStream", "Cancelled", "Client", "ClientClosed", "DType",
     "DeadlineExceeded", "FailedPrecondition", "InferdError", "InvalidArgument", "InvalidInput", "InvalidResponse",
-    "KeepAlive", "ModelMetadata", "ModelStatus", "NotFound", "Overloaded", "Override", "PermissionDenied",
-    "PredictStream", "Prediction", "RequestError", "RetryPolicy", "ServerFailure", "Signature", "TensorSpec", "Tls",
-    "Unauthenticated", "Unavailable", "Unsupported", "VersionChange", "VersionState", "VersionStatus",
+    "KeepAlive", "MessageTooLarge", "ModelMetadata", "ModelStatus", "NotFound", "Overloaded", "Override",
+    "PermissionDenied", "PredictStream", "Prediction", "RequestError", "RetryPolicy", "ServerFailure", "Signature",
+    "TensorSpec", "Tls", "Unauthenticated", "Unavailable", "Unsupported", "VersionChange", "VersionState",
+    "VersionStatus",
 ]  # fmt: skip
 METHODS = {
     "as_arrays", "close", "list_models", "load", "metadata", "predict", "predict_many", "ready", "rollback",

@@ -29,7 +29,7 @@ from inferd.client._shared.errors import (
     RequestError,
     Unavailable,
 )
-from inferd.client._shared.health import PAUSE, health_request, is_serving, not_ready
+from inferd.client._shared.health import NO_ANSWER, PAUSE, health_request, is_serving, not_ready
 from inferd.client._shared.inputs import described_arrays, plain_arrays
 from inferd.client._shared.options import ManyOptions
 from inferd.client._shared.prediction import Array, Prediction
@@ -233,7 +233,7 @@ class AsyncClient(AsyncAdminCalls):
     async def wait_ready(self, timeout: float | None = None, model: str | None = None) -> None:
         """Waits until the server, or this model, is ready; see `Client.wait_ready`."""
         deadline = Deadline(self.timeout if timeout is None else timeout)
-        service, last, watching = model or "", "no answer yet", True
+        service, last, watching = model or "", NO_ANSWER, True
         while True:
             try:
                 if watching:
@@ -258,6 +258,8 @@ class AsyncClient(AsyncAdminCalls):
                     last = error.message
             remaining = deadline.remaining()
             if remaining is not None and remaining <= PAUSE:
+                if last == NO_ANSWER:
+                    last = await asyncio.to_thread(self._connection.diagnosis.unreached) or last
                 raise not_ready(service, last)
             await asyncio.sleep(PAUSE)
 

@@ -20,6 +20,7 @@ from inferd.client._shared.core import (
     authorization,
     request_error,
 )
+from inferd.client._shared.diagnosis import Diagnosis
 from inferd.client._shared.errors import ClientClosed, RequestError
 from inferd.client._shared.health import CHECK, WATCH
 from inferd.client._shared.rotation import rotation
@@ -59,6 +60,7 @@ class AsyncConnection:
         self._channels: list[Any] = []
         self._methods: Methods | None = None
         self._closing = False
+        self.diagnosis = Diagnosis(plan.target, plan.tls)
 
     @property
     def closing(self) -> bool:
@@ -145,7 +147,7 @@ class AsyncConnection:
                 raise ClientClosed("the client was closed while the call was in flight") from error
             pause = attempts.pause_after(error) if may_repeat is not None else None
             if pause is None or (may_repeat is not None and not await may_repeat(error, deadline)):
-                raise error
+                raise await self.explained(error)
             await asyncio.sleep(pause)
             if self.closing:
                 raise ClientClosed("the client was closed while the call was in flight") from error
@@ -171,13 +173,17 @@ class AsyncConnection:
         except grpc.RpcError as failure:
             if self.closing:
                 raise ClientClosed("the client was closed while the stream was open") from None
-            raise request_error(failure, model) from None
+            raise await self.explained(request_error(failure, model)) from None
         except asyncio.CancelledError:
             if self._cancelled_by_close():
                 raise ClientClosed("the client was closed while the stream was open") from None
             raise
         finally:
             call.cancel()
+
+    async def explained(self, error: RequestError) -> RequestError:
+        """See Diagnosis.explained."""
+        return await asyncio.to_thread(self.diagnosis.explained, error) if error.accepted is False else error
 
     def not_closed(self) -> None:
         """Raises ClientClosed if the running task's call was cancelled because the client was closed."""

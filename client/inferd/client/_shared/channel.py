@@ -28,6 +28,7 @@ class ChannelPlan:
     """The arguments of `grpc.secure_channel` and `grpc.aio.secure_channel`.
 
     credentials   None for a connection without TLS
+    tls           the settings from which they were made
     channels      number of channels to open
     """
 
@@ -36,6 +37,7 @@ class ChannelPlan:
     credentials: grpc.ChannelCredentials | None
     compression: grpc.Compression | None
     channels: int = 1
+    tls: Tls | None = None
 
 
 def plan_channel(
@@ -89,7 +91,7 @@ def plan_channel(
         if tls.override_name:
             arguments["grpc.ssl_target_name_override"] = tls.override_name
     arguments.update(options)
-    return ChannelPlan(target, tuple(arguments.items()), credentials, _COMPRESSION[compression], channels)
+    return ChannelPlan(target, tuple(arguments.items()), credentials, _COMPRESSION[compression], channels, tls)
 
 
 def parse_address(address: str | Sequence[str]) -> tuple[str, str]:

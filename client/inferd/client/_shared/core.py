@@ -14,7 +14,15 @@ import grpc
 
 from inferd.client._shared.arguments import check_choice, mistyped
 from inferd.client._shared.config import RetryPolicy
-from inferd.client._shared.errors import InferdError, InvalidInput, InvalidResponse, RequestError, error_class
+from inferd.client._shared.diagnosis import NEVER_SENT
+from inferd.client._shared.errors import (
+    InferdError,
+    InvalidInput,
+    InvalidResponse,
+    MessageTooLarge,
+    RequestError,
+    error_class,
+)
 from inferd.client._shared.models import ModelMetadata
 from inferd.client._shared.prediction import Array, Prediction
 from inferd.wire.native import decode_response, encode_request
@@ -22,8 +30,8 @@ from inferd.wire.native import decode_response, encode_request
 PREDICT = "/inferd.v1.PredictService/Predict"
 PREDICT_STREAM = "/inferd.v1.PredictService/PredictStream"
 
-# gRPC's messages when there was no connection, so nothing was sent (pick_first and round_robin use different ones).
-_NEVER_SENT = ("failed to connect", "connections to all backends failing", "DNS resolution failed")
+# gRPC's message when a message is larger than the side that is named allows.
+_TOO_LARGE = re.compile(r"(CLIENT|SERVER): (Received|Sent) message larger than max \((\d+) vs\. (\d+)\)")
 # gRPC's messages when the call was cancelled on this side: by the caller, or because the channel was closed.
 _CANCELLED_HERE = ("Locally cancelled", "Channel closed")
 
@@ -120,11 +128,25 @@ def request_error(failure: grpc.RpcError, model: str = "", request_id: str = "",
     if code is grpc.StatusCode.CANCELLED and accepted is None and not details.startswith(_CANCELLED_HERE):
         # This side did not cancel the call. The gRPC core of a stopping server ends its last calls in this way.
         code, details = grpc.StatusCode.UNAVAILABLE, f"the server ended the call: {details}"
-    if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NEVER_SENT):
+    too_large = _TOO_LARGE.search(details) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+    if too_large is not None:
+        text = _too_large(*too_large.groups())
+        return MessageTooLarge(code, text, model=model, request_id=request_id, accepted=accepted, attempts=attempts)
+    if accepted is None and code is grpc.StatusCode.UNAVAILABLE and details.startswith(NEVER_SENT):
         accepted = False
     return error_class(code)(
         code, details, model=model, request_id=request_id, accepted=accepted, retry_after=retry_after, attempts=attempts
     )
+
+
+def _too_large(side: str, way: str, size: str, limit: str) -> str:
+    what = "answer" if (side == "CLIENT") is (way == "Received") else "request"
+    if side == "SERVER":
+        return (
+            f"the {what} has {size} bytes, and the server allows {limit} in one message (its setting grpc.max_message)"
+        )
+    option = "grpc.max_receive_message_length" if way == "Received" else "grpc.max_send_message_length"
+    return f"the {what} has {size} bytes, and this client allows {limit} in one message (options: {option})"
 
 
 def _pushback(value: str | bytes) -> float:

@@ -9,7 +9,8 @@ InferdError
     ├── NotFound            NOT_FOUND: no such model, version or label
     ├── FailedPrecondition  FAILED_PRECONDITION, ABORTED, ALREADY_EXISTS: waiting will not help
     ├── Unavailable         UNAVAILABLE: no connection, loading, unloading or draining; may be tried again
-    ├── Overloaded          RESOURCE_EXHAUSTED: a queue or a limit is full (`.retry_after`), or the message is too large
+    ├── Overloaded          RESOURCE_EXHAUSTED: a queue or a limit is full (`.retry_after`)
+    ├── MessageTooLarge     RESOURCE_EXHAUSTED: the request or the answer is larger than a setting allows
     ├── DeadlineExceeded    DEADLINE_EXCEEDED: the timeout, or the queue timeout, has passed       (also TimeoutError)
     ├── Cancelled           CANCELLED: the call was cancelled
     ├── Unauthenticated     UNAUTHENTICATED: credentials are missing or wrong
@@ -99,7 +100,12 @@ class Unavailable(RequestError):
 
 
 class Overloaded(RequestError):
-    """The server is full and refused the request at once, or the message is too large."""
+    """The server is full and refused the request at once."""
+
+
+class MessageTooLarge(RequestError):
+    """The request or the answer is larger than a setting of the server or of this client allows; the message names the
+    setting. To send it again does not help."""
 
 
 class DeadlineExceeded(RequestError, TimeoutError):

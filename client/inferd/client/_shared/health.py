@@ -13,6 +13,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 SERVING = 1
+NO_ANSWER = "no answer yet"
 # Seconds between two checks if the server offers no Watch, and before a broken watch is started again.
 PAUSE = 0.05
 

@@ -7,7 +7,7 @@ signature.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ def described_arrays(inputs: object, metadata: ModelMetadata | None, signature_n
     Raises InvalidInput for lists of unequal lengths, for values that the element type cannot hold, and for a value
     without a name if the model has several inputs.
     """
+    if inputs is None:
+        raise InvalidInput("inputs is None; expected a mapping of name to array, or the array of the only input")
     signature = metadata.signature(signature_name) if metadata is not None else None
     specs = {spec.name: spec for spec in signature.inputs} if signature is not None else {}
     if not isinstance(inputs, Mapping):
@@ -67,6 +69,11 @@ def _array(name: str, value: object, spec: TensorSpec | None) -> Array:
         return value
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         return np.asarray(value)
+    if value is None or isinstance(value, Mapping | Set | type):
+        what = "None" if value is None else f"a {type(value).__name__}"
+        raise InvalidInput(
+            f"input {name!r} is {what}; expected an array, a list or a number (leave out what is optional)"
+        )
     wanted = spec.dtype if spec is not None else None
     try:
         # numpy's fixed-width string types drop trailing zero bytes and mix str with bytes; objects keep the values.
@@ -75,6 +82,8 @@ def _array(name: str, value: object, spec: TensorSpec | None) -> Array:
         raise InvalidInput(f"input {name!r}: the list is no array: {error}") from None
     if wanted is None:
         if found.dtype.kind == "O":
+            if found.shape:
+                raise InvalidInput(f"input {name!r}: the list holds {_elements_word(found)}; expected numbers or text")
             raise InvalidInput(f"input {name!r}: {type(value).__name__} is no array, list or number")
         return found
     return _as_type(name, value, found, wanted)
@@ -141,6 +150,8 @@ def _strings(name: str, found: Array) -> Array:
 
 
 def _item_word(item: object) -> str:
+    if item is None:
+        return "None"
     return _WORDS.get(np.asarray(item).dtype.kind, f"{type(item).__name__} values")
 
 
@@ -158,4 +169,8 @@ _WORDS = {  # by numpy's dtype.kind, as messages name the elements
 def _elements_word(array: Array) -> str:
     if _holds_integers(array):
         return "integers"
-    return _WORDS.get(array.dtype.kind, f"{type(array.ravel()[0]).__name__} values")
+    if array.dtype.kind != "O":
+        return _WORDS.get(array.dtype.kind, f"{array.dtype} values")
+    items = array.ravel().tolist()
+    wrong = next((item for item in items if not isinstance(item, bool | int | float | np.number)), items[0])
+    return _item_word(wrong)

@@ -112,6 +112,6 @@ class AdminCalls:
             if self._connection.closing:
                 raise ClientClosed("the client was closed while it watched") from None
             if timeout is None or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise error from None
+                raise self._connection.diagnosis.explained(error) from None
         finally:
             call.cancel()

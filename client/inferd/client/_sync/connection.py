@@ -18,6 +18,7 @@ import grpc
 from inferd.client._shared.channel import ChannelPlan
 from inferd.client._shared.config import RetryPolicy
 from inferd.client._shared.core import Attempts, Deadline, Metadata, authorization, decode, request_error
+from inferd.client._shared.diagnosis import Diagnosis
 from inferd.client._shared.errors import ClientClosed, InferdError, RequestError
 from inferd.client._shared.rotation import rotation
 from inferd.client._sync.future import PredictionFuture
@@ -28,7 +29,10 @@ MayRepeat = Callable[[RequestError, Deadline], bool] | None
 
 class Connection:
     """The channels of one client. Thread-safe. Unusable in a forked child process: gRPC's threads and sockets belong to
-    the parent."""
+    the parent.
+
+    diagnosis   says why there is no connection
+    """
 
     def __init__(
         self, plan: ChannelPlan, retry: RetryPolicy, token: str | Callable[[], str] | None, metadata: Metadata
@@ -43,6 +47,7 @@ class Connection:
         self._retry = retry
         self._token = token
         self._metadata = metadata
+        self.diagnosis = Diagnosis(plan.target, plan.tls)
         self._closing = threading.Event()
         self._pid = os.getpid()
 
@@ -111,7 +116,7 @@ class Connection:
                 raise ClientClosed("the client was closed while the call was in flight") from error
             pause = attempts.pause_after(error) if may_repeat is not None else None
             if pause is None or (may_repeat is not None and not may_repeat(error, deadline)):
-                raise error
+                raise self.diagnosis.explained(error)
             self.pause(pause)
             try:
                 return method(request, timeout=deadline.remaining(), metadata=self.metadata(metadata))

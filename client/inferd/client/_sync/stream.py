@@ -126,7 +126,7 @@ class PredictStream:
                 elif isinstance(outcome, InferdError):
                     raise outcome  # a request has failed, but it is unknown which one: end the stream
         except grpc.RpcError as failure:
-            end = request_error(failure)
+            end = self._connection.diagnosis.explained(request_error(failure))
         except InferdError as failure:
             end = failure
             self._call.cancel()

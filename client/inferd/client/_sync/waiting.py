@@ -8,7 +8,7 @@ import grpc
 
 from inferd.client._shared.core import Deadline, request_error
 from inferd.client._shared.errors import ClientClosed, RequestError
-from inferd.client._shared.health import PAUSE, health_request, is_serving, not_ready
+from inferd.client._shared.health import NO_ANSWER, PAUSE, health_request, is_serving, not_ready
 from inferd.client._sync.connection import Connection
 
 
@@ -23,7 +23,7 @@ def ask_ready(connection: Connection, check: Any, service: str, deadline: Deadli
 def await_ready(connection: Connection, check: Any, watch: Any, service: str, deadline: Deadline) -> None:
     """Waits until the server's health watch says SERVING. Raises DeadlineExceeded, and RequestError for errors that
     waiting cannot mend."""
-    last = "no answer yet"
+    last = NO_ANSWER
     while True:
         connection.check()
         call = connection.stream_call(watch, health_request(service), deadline.remaining(), wait_for_ready=True)
@@ -74,5 +74,5 @@ def _poll(connection: Connection, check: Any, service: str, deadline: Deadline) 
 def _pause(connection: Connection, service: str, deadline: Deadline, last: str) -> None:
     remaining = deadline.remaining()
     if remaining is not None and remaining <= PAUSE:
-        raise not_ready(service, last)
+        raise not_ready(service, connection.diagnosis.unreached() or last if last == NO_ANSWER else last)
     connection.pause(PAUSE)
