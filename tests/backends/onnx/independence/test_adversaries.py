@@ -10,6 +10,10 @@ from support.onnx_graphs import analysed, graph, rows_meet, session, some_inputs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cases_adversaries import ADVERSARIES, TWINS
+from cases_loops import MIXERS, TURNS
+
+ADVERSARIES = {**ADVERSARIES, **MIXERS}
+TWINS = {**TWINS, **TURNS}
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)

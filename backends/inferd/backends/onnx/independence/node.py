@@ -14,7 +14,7 @@ from typing import Any
 from inferd.backends.independence.elements import number_of, sizes_of
 from inferd.backends.independence.sizes import NotUnderstood, Size, computed, size_of
 from inferd.backends.independence.values import CONST, Value
-from inferd.backends.onnx.independence.graph import GraphNode, GraphTensor, OnnxGraph
+from inferd.backends.onnx.independence.graph import GraphNode, GraphTensor
 
 Transfer = Callable[["Node"], "Value | list[Value]"]
 
@@ -27,7 +27,8 @@ class Node:
     attributes   references to the attributes of a function are resolved
     inputs       None for an input that is left out
     opset        version of the operator's set
-    branch       the values of a branch's outputs, with the values of the graph around it
+    branch       the values of the outputs of a graph inside the node, with the values of the graph around it, and those
+                 of its own inputs
     fresh        makes a size that is known to be at least 1 and not to depend on the number of rows
     """
 
@@ -36,7 +37,7 @@ class Node:
     attributes: Mapping[str, Any]
     inputs: Sequence[Value | None]
     opset: int
-    branch: Callable[[OnnxGraph], list[Value]]
+    branch: Callable[..., list[Value]]
     fresh: Callable[[], Size]
 
     def input(self, index: int) -> Value:

@@ -39,6 +39,7 @@ from inferd.backends.onnx.independence.graph import (
     OnnxGraph,
     OnnxProgram,
 )
+from inferd.backends.onnx.independence.loops import loop, scan
 from inferd.backends.onnx.independence.node import Node, Transfer, tensor_value
 
 TABLES: tuple[OperatorTable[Transfer], ...] = (
@@ -76,7 +77,7 @@ MIXING = {
     "Bernoulli": "is random",
     "Multinomial": "is random",
 }
-_UNFOLLOWED = {"Loop": "is a loop", "Scan": "is a loop", "SequenceMap": "is a loop"}
+_UNFOLLOWED = {"SequenceMap": "is a loop over a sequence"}
 # Attributes of these operators may be longer than the analysis reads: none of the long ones changes which rows meet.
 _LONG_ML = """
     LabelEncoder LinearClassifier LinearRegressor SVMClassifier SVMRegressor TreeEnsemble TreeEnsembleClassifier
@@ -132,14 +133,16 @@ class _Scope:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     depth: int = 0
 
-    def branch(self, graph: OnnxGraph) -> list[Value]:
-        """The values of a branch's outputs."""
+    def branch(self, graph: OnnxGraph, inputs: Sequence[Value] = ()) -> list[Value]:
+        """The values of the outputs of a branch or a loop's body, whose inputs have these values."""
         if self.depth >= _MOST_DEPTH:
             raise NotUnderstood("nests too deeply")
-        if graph.inputs:
-            raise NotUnderstood("has a branch with inputs")
+        if len(graph.inputs) != len(inputs):
+            raise NotUnderstood("has a branch with other inputs than it gets")
         inner = replace(self, values=self.values.new_child(), depth=self.depth + 1)
         inner.constants(graph.tensors)
+        for given, value in zip(graph.inputs, inputs, strict=True):
+            inner.define(given.name, value)
         inner.walk(graph.nodes)
         return [inner.value(name) for name in graph.outputs]
 
@@ -264,6 +267,11 @@ def _special(node: Node) -> list[Value] | None:
         return [known(array[slice(node.integer("start", 0), end)])]
     if node.operator == "If":
         return _if(node)
+    if node.operator in ("Loop", "Scan"):
+        for value in node.given:
+            if value.cause is not None:
+                return [mixed(value.cause)] * node.outputs
+        return loop(node) if node.operator == "Loop" else scan(node)
     if node.operator in _UNFOLLOWED:
         raise NotUnderstood(_UNFOLLOWED[node.operator])
     if any(isinstance(value, OnnxGraph) for value in node.attributes.values()):
