@@ -162,4 +162,4 @@ def test_the_command_line_says_it_in_one_line(secure: FakeServer, capsys: pytest
     from inferd.server.cli.main import main
 
     assert main(["models", "-a", secure.address, "--no-retries"]) == 1
-    assert capsys.readouterr().err == f"inferd: UNAVAILABLE: no connection to {secure.address}: {ASK_FOR_TLS}\n"
+    assert capsys.readouterr().err == f"inferd: no connection to {secure.address}: {ASK_FOR_TLS}\n"

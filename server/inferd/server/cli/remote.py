@@ -31,8 +31,9 @@ def _run(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
     except InvalidInput as error:
         raise _command_error(error, 2) from None
     except Unavailable as error:
-        unexplained = error.accepted is False and error.retry_after is None and "no connection to" not in error.message
-        where = f"no connection to {args.address}: " if unexplained else ""
+        if error.message.startswith("no connection to "):
+            raise _command_error(error.message, 1) from None  # it names the address, and what is there
+        where = f"no connection to {args.address}: " if error.accepted is False and error.retry_after is None else ""
         raise _command_error(f"{where}{error}", 1) from None
     except InferdError as error:
         raise _command_error(error, 1) from None
