@@ -33,6 +33,6 @@ def test_every_threat_has_a_test() -> None:
 
 def test_the_settings_shown_are_settings() -> None:
     shown = [text for text in re.findall(r"```yaml\n(.*?)```", DOC, re.DOTALL) if "tokens.yaml: name" not in text]
-    assert len(shown) == 5
+    assert len(shown) == 6
     for text in shown:
         ServerConfig.model_validate(yaml.safe_load(text))

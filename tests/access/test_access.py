@@ -84,8 +84,9 @@ class TestAdmin:
         with pytest.raises(ValueError, match=r"with admin\.allow: authenticated, got none"):
             ServerConfig.model_validate({"admin": {"allow": "authenticated"}})
 
-    def test_an_operator_of_some_models_replaces_only_these(self, serve, keys: Keys, tmp_path: Path):
-        server = serve(config=guarded_config(tmp_path, keys), manager=WatchedManager())
+    def test_only_an_operator_of_all_models_replaces_them(self, serve, keys: Keys, tmp_path: Path):
+        config = guarded_config(tmp_path, keys, repository={"roots": [str(tmp_path)]})
+        server = serve(config=config, manager=WatchedManager())
         call = server.channel().unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
 
         def reload(authorization: str, *models: str) -> None:
@@ -97,10 +98,31 @@ class TestAdmin:
 
         reload(f"Bearer {STATIC}", "mine-1", "theirs")
         limited = with_scopes(keys, ["admin"], ["mine-*"])
-        reload(limited, "mine-2")
-        assert set(server.manager.configured_models) == {"theirs", "mine-2"}
-        assert code_of(lambda: reload(limited, "mine-2", "theirs")) is DENIED
-        assert set(server.manager.configured_models) == {"theirs", "mine-2"}
+        for models in (("mine-2",), ("mine-2", "theirs"), ()):
+            assert code_of(lambda models=models: reload(limited, *models)) is DENIED
+        assert set(server.manager.configured_models) == {"mine-1", "theirs"}
+
+    @pytest.mark.parametrize("place", ["/etc", "/nowhere/m", "models", "models/../outside", "models/link"])
+    def test_a_base_path_lies_where_the_configuration_has_models(self, serve, keys: Keys, tmp_path: Path, place: str):
+        (tmp_path / "models").mkdir()
+        (tmp_path / "outside" / "1").mkdir(parents=True)
+        (tmp_path / "models" / "link").symlink_to(tmp_path / "outside")
+        config = guarded_config(tmp_path, keys, repository={"roots": [str(tmp_path / "models")]})
+        server = serve(config=config, manager=WatchedManager())
+        asked = tfs.ReloadConfigRequest()
+        asked.config.model_config_list.config.add(name="new", base_path=str(tmp_path / place))
+        call = server.channel().unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+        ask = lambda: call(asked.SerializeToString(), metadata=header(f"Bearer {STATIC}"), timeout=20)  # noqa: E731
+        assert code_of(ask) is DENIED
+        assert server.manager.configured_models == {}
+
+    def test_nobody_operates_where_admin_is_off(self, serve, keys: Keys, tmp_path: Path):
+        config = guarded_config(tmp_path, keys, admin={"allow": "none"})
+        server = serve(config=config, manager=WatchedManager())
+        call = server.channel().unary_unary("/inferd.v1.ModelService/LoadModel")
+        message = pb.LoadModelRequest(name="digits").SerializeToString()
+        assert code_of(lambda: call(message, metadata=header(f"Bearer {STATIC}"), timeout=20)) is DENIED
+        assert server.manager.touched == []
 
 
 class TestAnonymous:

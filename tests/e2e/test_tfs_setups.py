@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from support.marked import publish
-from support.server import INFERD, Served
+from support.server import FAST, INFERD, Served
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
@@ -108,7 +108,11 @@ def test_a_models_file_with_labels_and_batching_can_be_reloaded(models: Path) ->
     )
     file.write_text(config(models, 'half model_platform: "tensorflow"', f"plain {policy}"))
     flags = (f"--model_config_file={file}", "--enable_batching=true", f"--batching_parameters_file={batching}")
-    with Served(None, *flags, log=models / "log") as server, grpc.insecure_channel(server.address) as channel:
+    sets = (*FAST, f"repository.base_paths=[{models}]")  # a reload will ask for a model that lies elsewhere
+    with (
+        Served(None, *flags, log=models / "log", sets=sets) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
         assert "allowed_batch_sizes is not honoured" in server.tail()
         user = Stubs(channel)
         assert user.marker("half") == 10

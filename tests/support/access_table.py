@@ -38,6 +38,7 @@ class Entry:
     body      makes the request for a model: a message or its bytes for an RPC, a value that becomes JSON for a route
     model     the request names a model, and the caller needs the scope for that model
     good      the status codes with which a good request may end
+    every     the caller needs the scope for every model
     in_band   the refusal for a model is in the stream's first answer, and the stream goes on
     """
 
@@ -47,6 +48,7 @@ class Entry:
     model: bool = False
     good: frozenset[str] = frozenset({"OK"})
     in_band: bool = False
+    every: bool = False
 
 
 def _infer(model: str) -> infer_pb2.ModelInferRequest:
@@ -147,6 +149,7 @@ UNARY = (
         "admin",
         _reload,
         model=True,
+        every=True,
         good=_codes("OK", "FAILED_PRECONDITION"),
     ),
 )

@@ -24,6 +24,7 @@ from inferd.server.access.audit import Audit
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.method_rules import SERVICES
 from inferd.server.access.rules import make_access_rules
+from inferd.server.access.step_access import StepRules
 from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.composition.grpc_methods import build_method_table
 from inferd.server.composition.http_port import HttpPort, make_http_server
@@ -110,6 +111,7 @@ class App:
             shared=agent.shared if agent is not None else None,
             busy=self._busy,
             who=rules.client,
+            step_access=StepRules(rules) if rules.authority is not None else None,
         )
         # The manager for the protocols. With several workers it acts on all of them.
         self._protocol_manager: ManagerLike = self.manager if agent is None else agent.worker_manager(self.manager)

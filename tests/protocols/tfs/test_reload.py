@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.foreign_models import serve
 from support.rpc import Served, refused
 
+from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.reconcile.model_state import GONE
 from inferd.server.lifecycle.state import ServableId, State, VersionStatus
@@ -20,6 +23,14 @@ from tensorflow_serving.apis import (  # noqa: E402
     model_management_pb2,
     model_service_pb2_grpc,
 )
+
+
+@pytest.fixture
+def server(kind: str, tmp_path: Path) -> Iterator[Served]:
+    """Base paths may lie where the tests put them."""
+    served = serve(kind=kind, config=ServerConfig.model_validate({"repository": {"roots": [str(tmp_path)]}}))
+    yield served
+    served.end()
 
 
 def models(channel: Any) -> Any:

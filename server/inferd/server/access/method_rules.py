@@ -24,6 +24,7 @@ class Rule:
     model     where the model's name is: of an RPC the path of the field in its request message ("model_spec.name";
               repeated fields give several names), of a route the name of its path parameter. "" where no model is named
     scope     the scope that the caller must have for the models that are named
+    every     the caller must have the scope for every model, whatever its name: the method may change any of them
     charged   whether a call counts within `limits.clients`
     rpc       full path of the RPC whose rule this is; "" of a page
     """
@@ -31,6 +32,7 @@ class Rule:
     need: Need
     model: str = ""
     scope: Scope = Scope.METADATA
+    every: bool = False
     charged: bool = True
     rpc: str = ""
 
@@ -128,11 +130,14 @@ SERVICES: Final = (
 """The services that health answers for as the whole server, and that reflection describes."""
 SERVER_NAMES: Final = frozenset({"", *SERVICES})
 
+_EVERY: Final = frozenset({f"/{_TFS_MODELS}/HandleReloadConfigRequest"})
+
 RULES: Final[Mapping[str, Rule]] = {
     f"/{service}/{method}": Rule(
         need,
         model,
         need if isinstance(need, Scope) else Scope.METADATA,
+        every=f"/{service}/{method}" in _EVERY,
         charged=need != "health",
         rpc=f"/{service}/{method}",
     )

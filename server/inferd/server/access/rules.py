@@ -75,7 +75,7 @@ class AccessRules:
         if model is None and need is not Scope.ADMIN and need in caller.grants.scopes:
             return caller, lease  # what `authorize` decides, without a call: this is asked for every request
         try:
-            self.authorize(caller, need)
+            self.authorize(caller, need, "*" if rule.every else None)
             if model is not None:
                 self.authorize(caller, rule.scope, model)
         except ServingError:
@@ -165,6 +165,8 @@ class AccessRules:
 
     def _authorize_operator(self, caller: Caller) -> None:
         """`admin.allow`. A caller that was not located is refused."""
+        if self._operators == "none":
+            raise Forbidden("this call is open to nobody (admin.allow: none)")
         if self._operators == "local_peer" and not caller.local:
             raise Forbidden(
                 f"this call is open to callers on the server's own machine, without a proxy; got {caller.peer}"

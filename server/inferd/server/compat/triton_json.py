@@ -32,7 +32,7 @@ def read_triton_json(text: str) -> TritonConfig:
     if len(text) > MAX_CHARACTERS:
         raise TextFormatError(f"expected at most {MAX_CHARACTERS} characters, got {len(text)}")
     try:
-        given = json.loads(text)
+        given = json.loads(text, object_pairs_hook=_distinct)
     except ValueError as error:
         raise TextFormatError(f"expected JSON: {error}") from None
     except RecursionError:
@@ -42,12 +42,22 @@ def read_triton_json(text: str) -> TritonConfig:
     return TritonConfig(values, tuple(unknown))
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. A key that is given twice is refused: readers differ in which value they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
 def _message(given: Any, schema: dict[str, Any], path: str, unknown: dict[str, None]) -> TextMessage:
     fields = TextMessage()
     for key, value in _object(given, path).items():
         name = key if key in schema else _with_underscores(key)
         kind = schema.get(name)
         where = f"{path}.{name}" if path else name
+        if kind is not None and any(name == other for other, _ in fields):
+            raise TextFormatError(f"{where}: expected it once, got it twice, as {key} too")
         if kind is not None and value is not None:
             fields.append((name, _value(value, kind, where, unknown)))
         elif kind is None and value not in _UNSET:

@@ -35,6 +35,7 @@ from inferd.server.protocols.tfs import codec as tfs_codec
 from inferd.server.protocols.tfs import service as tfs
 from inferd.server.protocols.tfs.errors import failure as tfs_failure
 from inferd.server.protocols.tfs.examples import ClassifyCodec, MultiInferenceCodec, RegressCodec
+from inferd.server.repository.configured_models import BasePaths
 from inferd.server.transport.calls import MethodTable, UnaryCall, for_each_call
 
 _PROTOCOLS = {"/inference.": "oip", "/tensorflow.": "tfs"}
@@ -73,7 +74,7 @@ def build_method_table(
         **models.unary(),
         **health.unary(native),
         **oip.OipControlPlane(manager, metrics, triton, health.ready, config, regions).unary(),
-        **tfs.TfsControlPlane(manager, serving).unary(),
+        **tfs.TfsControlPlane(manager, serving, BasePaths(config)).unary(),
     }
     codecs = _codecs(manager, check, rules, ids, regions)
     inference = InferenceService(manager, metrics, rules, Finish(metrics, ids, failures), codecs)

@@ -24,6 +24,9 @@ from inferd.server.config.schema import ModelConfig, ServerConfig
 
 T = TypeVar("T")
 
+SERVER_ONLY: Final = frozenset({"trusted_steps"})
+"""Keys of a model that its own files may not set, because they give rights away."""
+
 PREFIX: Final = "INFERD_"
 _FLAG_NAMES: Final = {"repository.roots": "--model-repository", "server.listen": "--listen", "server.http": "--http"}
 _PART: Final = re.compile(r'"([^"]*)"|([^\s."=\[\]]+)')
@@ -77,6 +80,9 @@ def model_config(
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """The settings of one model, and notes about the parts of config.pbtxt that are not honoured. Raises ConfigError.
     If `model_yaml` is a `Document`, errors name the line."""
+    for key in SERVER_ONLY & (model_yaml or {}).keys():
+        expected = f"this key in the server's own configuration only, as models.{dotted((name,))}.{key}"
+        raise ConfigError([Problem(model_yaml_source, key, expected, "it in the model's directory")])
     defaults = server.model_dump(mode="json", include=set(_PER_MODEL))
     translation = triton.translate(name, pbtxt or {}, source=pbtxt_source)
     own = [

@@ -282,6 +282,9 @@ class ModelConfig(Section):
     """Priority of requests that name none; 1 is served before 2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings."""
+    trusted_steps: Flag = False
+    """Of an ensemble: who may call it may use the models of its steps through it, whatever else their credentials say.
+    Only the server's own configuration may set it (models.<name>.trusted_steps in config.yaml)."""
     ensemble: Annotated[tuple[Step, ...], Field(max_length=_STEPS)] = ()
     """Instead of an artefact: steps, which are other models of this server connected to each other. Their order does
     not matter: a step runs when its inputs are there. `signatures` declares the inputs and outputs of the ensemble."""

@@ -186,6 +186,9 @@ class Repository(Section):
     """The name of the model if a root is itself one. null: the name of its directory."""
     models: dict[Text, Text] = Field(default_factory=dict)
     """Models by name, each with the directory of its versions, wherever that is: TensorFlow Serving's base path."""
+    base_paths: Texts = ()
+    """Directories into which a request (TensorFlow Serving's HandleReloadConfigRequest) may put a model's base path,
+    besides the roots and the directories in which configured models lie."""
     models_file: Text | None = None
     """A file in the format of TensorFlow Serving's model_config_file, with more such models, their policies and
     labels."""
@@ -243,9 +246,9 @@ class Drain(Section):
 class Admin(Section):
     """Who may load, unload, label and roll back."""
 
-    allow: Literal["local_peer", "authenticated", "anyone"] = "local_peer"
-    """local_peer: callers on this machine, not through a proxy; authenticated: callers from anywhere, but only with
-    credentials; anyone: everybody. Where `auth` is set, the scope admin is needed as well."""
+    allow: Literal["none", "local_peer", "authenticated", "anyone"] = "local_peer"
+    """none: nobody; local_peer: callers on this machine, not through a proxy; authenticated: callers from anywhere, but
+    only with credentials; anyone: everybody. Where `auth` is set, the scope admin is needed as well."""
     allow_upload: Flag = False
     """Whether these callers may also send a model's files with a load (Triton's `file:` parameters)."""
     max_upload: Room = 1024 * 2**20

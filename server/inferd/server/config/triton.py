@@ -45,7 +45,8 @@ _HONOURED: Final = frozenset(
         "version_policy",
     }
 )
-_DEFAULT_FILES: Final = frozenset({"model.onnx", "model.pt", "model.pt2", "model.savedmodel", "saved_model.pb"})
+DEFAULT_FILES: Final = frozenset({"model.onnx", "model.pt", "model.pt2", "model.savedmodel", "saved_model.pb"})
+"""Names of artefacts that need no `default_model_filename`."""
 _BATCHING: Final = frozenset(
     {
         "preferred_batch_size",
@@ -115,7 +116,7 @@ class _Translator:
         if kind and not self._is_ensemble:
             self._values["backend"] = _BACKENDS.get(kind, kind)
         filename = self._pbtxt.get("default_model_filename")
-        if filename and filename not in _DEFAULT_FILES:
+        if filename and filename not in DEFAULT_FILES:
             if not kind:
                 raise self._error(
                     "default_model_filename", "backend or platform beside it, to say what it is", filename

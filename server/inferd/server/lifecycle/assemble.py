@@ -27,6 +27,7 @@ from inferd.server.repository.layout import MODEL_FILE, TRITON_FILE
 from inferd.server.repository.model_settings import Resolve
 from inferd.server.repository.source import RepositoryScanner, Source
 from inferd.server.repository.uploads import Uploads
+from inferd.server.scheduling.ensemble.scheduler import StepAccess
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.fair_share import Who
@@ -56,6 +57,7 @@ def build_manager(
     shared: Shared | None = None,
     busy: Callable[[], bool] = lambda: False,
     who: Who | None = None,
+    step_access: StepAccess | None = None,
 ) -> Manager:
     """A manager of the configured repository, which the caller starts.
 
@@ -65,6 +67,7 @@ def build_manager(
     shared         for a worker of a group
     busy           whether requests are in flight
     who            tells the clients of a queue apart
+    step_access    decides who may use the steps of ensembles; None: nobody needs credentials
 
     Raises OverridesError when the state directory cannot be read, ConfigError when repository.models_file cannot.
     """
@@ -86,6 +89,7 @@ def build_manager(
         busy=busy,
         who=who,
         trust=CodeTrust(config.repository.allow, uploads.holds),
+        step_access=step_access,
     )
     override_reader = OverrideReader(request_resolver(config, configured), uploads)
     manager = Manager(
@@ -111,6 +115,7 @@ def build_loader(
     busy: Callable[[], bool] = lambda: False,
     who: Who | None = None,
     trust: CodeTrust | None = None,
+    step_access: StepAccess | None = None,
 ) -> Loader:
     """A loader with the configured CPU threads and memory. The arguments are as in `build_manager`; `trust`: None for
     that of the configuration, without uploads."""
@@ -124,6 +129,7 @@ def build_loader(
         budget=MemoryBudget(config.memory.models) if config.memory.models else None,
         who=who,
         trust=trust or CodeTrust(config.repository.allow),
+        step_access=step_access,
     )
 
 
@@ -151,7 +157,9 @@ def request_resolver(config: ServerConfig, configured: ConfiguredModels | None =
     own = configured or ConfiguredModels()
 
     def resolve(name: str, triton: Mapping[str, Any]) -> tuple[ModelConfig, tuple[str, ...]]:
-        return model_config(own.apply_to(config, name), name, None, triton, pbtxt_source=SOURCE)
+        settings, notes = model_config(own.apply_to(config, name), name, None, triton, pbtxt_source=SOURCE)
+        # The owner trusts the steps that the files name, not those that came with a load.
+        return settings.model_copy(update={"trusted_steps": False}), notes
 
     return resolve
 

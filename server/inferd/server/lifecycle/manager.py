@@ -98,6 +98,7 @@ class Manager:
             self._mailbox,
             backoff=Backoff(config.load.retry_min, config.load.retry_max),
             barrier=barrier,
+            names_steps=not config.auth.enabled,
             clock=clock,
             wall_clock=wall_clock,
         )

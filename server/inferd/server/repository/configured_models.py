@@ -15,6 +15,7 @@ from typing import Any
 
 from inferd.server.compat.model_server_config import ModelEntry, read_models_file
 from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import Forbidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,30 @@ class ConfiguredModels:
             return config
         entry = {**config.models.get(name, {}), **model.settings}
         return config.model_copy(update={"models": {**config.models, name: entry}})
+
+
+class BasePaths:
+    """The places in which a request may put a base path: the repository's roots, `repository.base_paths`, and the
+    directories in which the models of the server's own configuration lie beside each other. Constant; thread-safe."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Raises ConfigError when repository.models_file cannot be read."""
+        own = (model.base_path.parent for model in ConfiguredModels.of(config).current.values())
+        places = (
+            *config.repository.roots,
+            *config.repository.base_paths,
+            *(str(parent) for parent in own if parent != parent.parent),
+        )
+        self._places = tuple(dict.fromkeys(map(os.path.realpath, places)))
+
+    def check(self, model: ConfiguredModel, name: str) -> None:
+        """Raises Forbidden for a base path that, with links resolved, lies in none of the places."""
+        target = Path(os.path.realpath(model.base_path))
+        if not any(target.is_relative_to(place) and str(target) != place for place in self._places):
+            raise Forbidden(
+                f"model {name}: base_path {str(model.base_path)[:200]!r} lies outside the directories of the server's "
+                "own configuration (repository.roots, repository.base_paths, and where its configured models lie)"
+            )
 
 
 def fixed_models(config: ServerConfig) -> dict[str, ConfiguredModel]:

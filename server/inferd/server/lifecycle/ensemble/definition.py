@@ -21,6 +21,7 @@ from inferd.server.scheduling.ensemble.scheduler import EnsembleScheduler
 from inferd.server.scheduling.ensemble.step_graph import GraphStep, StepGraph, StepGraphError, build_step_graph
 
 BACKEND = "ensemble"
+_SEE_CHECK = ": `inferd check` says where"
 
 Found = Mapping[tuple[str, int | None], Signature]
 """The default signature of the servable on which a step runs, by the step's model and version (None: the default
@@ -58,17 +59,20 @@ def step_graph_of(config: ModelConfig) -> tuple[Signature, StepGraph]:
         raise LoadError(str(error)) from None
 
 
-def misfit(signature: Signature, wiring: StepGraph, found: Found) -> str:
-    """Where the signatures of the steps' models and of the ensemble do not fit together, in words; "" where they do."""
+def misfit(signature: Signature, wiring: StepGraph, found: Found, *, named: bool = True) -> str:
+    """Where the signatures of the steps' models and of the ensemble do not fit together, in words; "" where they do.
+    `named`: the words may tell of the steps' models."""
     specs = {spec.name: spec for spec in signature.inputs}
     for stage in wiring.stages:
         model = found[stage.model, stage.version]
         problem = _inputs(stage, model, specs) or _outputs(stage, model, specs)
         if problem:
-            return f"{stage.subject}: {problem}"
+            return f"{stage.subject}: {problem}" if named else f"{stage.place} does not fit its model{_SEE_CHECK}"
     for spec in signature.outputs:
         made = specs[spec.name]
         if not _agree(made, spec):
+            if not named:
+                return f"output {spec.name!r} is not what its step gives{_SEE_CHECK}"
             return (
                 f"output {spec.name!r} is declared as {describe(spec)}, "
                 f"{wiring.stages[wiring.producers[spec.name]].subject} gives {describe(made)}"
@@ -110,11 +114,17 @@ def _agree(one: TensorSpec, other: TensorSpec) -> bool:
 
 
 def obstacle(
-    model: ModelState, served: Servable | None, models: Mapping[str, ModelState], serving: ServingMap
+    model: ModelState,
+    served: Servable | None,
+    models: Mapping[str, ModelState],
+    serving: ServingMap,
+    *,
+    named: bool = True,
 ) -> Obstacle | None:
     """What keeps an ensemble from being served, None for nothing. The manager's thread only.
 
     `served`: the ensemble as it is loaded, whose steps may differ from those in its settings now; None: not loaded.
+    `named`: the reason may name and describe the steps' models: everybody who sees the ensemble may know of them.
     """
     assert model.config is not None
     if served is not None and isinstance(served.scheduler, EnsembleScheduler):
@@ -126,7 +136,8 @@ def obstacle(
             return Obstacle(str(error))
     circle = _circle(model.name, models)
     if circle:
-        return Obstacle(f"ensembles hold each other in a circle: {' → '.join(circle)}")
+        held = f": {' → '.join(circle)}" if named else _SEE_CHECK
+        return Obstacle(f"ensembles hold each other in a circle{held}")
     found: dict[tuple[str, int | None], Signature] = {}
     passing: Obstacle | None = None
     for stage in wiring.stages:
@@ -138,12 +149,14 @@ def obstacle(
             found[stage.model, stage.version] = servable.signatures[servable.default_signature]
             continue
         missing = _missing(stage, models.get(stage.model))
+        if not named:
+            missing = Obstacle(f"{stage.place} is not available", passing=missing.passing)
         if not missing.passing:
             return missing
         passing = passing or missing
     if passing is not None:
         return passing
-    problem = misfit(signature, wiring, found)
+    problem = misfit(signature, wiring, found, named=named)
     return Obstacle(problem) if problem else None
 
 

@@ -12,14 +12,21 @@ from inferd.server.lifecycle.loading.class_labels import class_labels
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.servable import Servable
-from inferd.server.scheduling.ensemble.scheduler import Acquire, EnsembleScheduler
+from inferd.server.scheduling.ensemble.scheduler import Acquire, EnsembleScheduler, StepAccess
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.fair_share import Who
 
 
-def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who: Who | None = None) -> Servable:
+def compose(
+    request: LoadRequest,
+    acquire: Acquire,
+    observer: BatchObserver,
+    who: Who | None = None,
+    access: StepAccess | None = None,
+) -> Servable:
     """The servable of an ensemble, checked against the models that `acquire` finds now; each request acquires them
-    anew. `who` tells the callers of a queue apart. Raises LoadError."""
+    anew. `who` tells the callers of a queue apart; `access` decides who may use the steps, and with it no text names
+    their models. Raises LoadError."""
     began = time.monotonic()
     config = request.config
     signature, wiring = step_graph_of(config)
@@ -29,6 +36,8 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
             try:
                 handle = acquire(stage.model, stage.version)
             except ServingError as error:
+                if access is not None:
+                    raise LoadError(f"{stage.place} is not available") from None
                 raise LoadError(f"{stage.subject}: {error}") from None
             held.callback(handle.release)
             found[stage.model, stage.version] = handle.servable
@@ -36,6 +45,7 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
             signature,
             wiring,
             {key: servable.signatures[servable.default_signature] for key, servable in found.items()},
+            named=access is None,
         )
         if problem:
             raise LoadError(problem)
@@ -55,8 +65,10 @@ def compose(request: LoadRequest, acquire: Acquire, observer: BatchObserver, who
         devices=devices,
         observer=observer,
         who=who,
+        access=access,
+        trusted=config.trusted_steps,
     )
-    notes = [f"steps: {', '.join(f'{stage.model}' for stage in wiring.stages)}"]
+    notes = [f"steps: {', '.join(f'{stage.model}' for stage in wiring.stages)}"] if access is None else []
     if wiring.unused:
         notes.append(f"nobody uses {', '.join(map(repr, wiring.unused))}")
     if config.warmup.samples:

@@ -43,7 +43,7 @@ from inferd.server.observability.events import event, get
 from inferd.server.repository.code_trust import CodeTrust
 from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.tree import read_tree
-from inferd.server.scheduling.ensemble.scheduler import Acquire
+from inferd.server.scheduling.ensemble.scheduler import Acquire, StepAccess
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.policies.fair_share import Who
@@ -131,10 +131,13 @@ class Loader:
         budget: MemoryBudget | None = None,
         who: Who | None = None,
         trust: CodeTrust | None = None,
+        step_access: StepAccess | None = None,
     ) -> None:
         """`cpu_threads`: threads that the instances of a model share. `recorded` reads the warm-up requests that
         TensorFlow Serving's users record beside a version. `budget`: a version that does not fit into it is not loaded.
-        `who` tells the clients of a queue apart. `trust`: the code that versions may bring along; None: none."""
+        `who` tells the clients of a queue apart. `trust`: the code that versions may bring along; None: none.
+        `step_access` decides who may use the steps of ensembles; None: nobody needs credentials."""
+        self._step_access = step_access
         self._who = who
         self._trust = trust or CodeTrust({})
         self._budget = budget
@@ -160,7 +163,7 @@ class Loader:
         with load_errors(request), cancellation.instead_of_errors():
             if request.config.ensemble:
                 assert self._acquire is not None
-                return compose(request, self._acquire, self._observer(request.id), self._who)
+                return compose(request, self._acquire, self._observer(request.id), self._who, self._step_access)
             if self._budget is None:
                 return self._load(request, cancellation)
             self._budget.reserve(request)

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from inferd.server.compat.text_format import TextFormatError
 from inferd.server.compat.triton_json import read_triton_json
 from inferd.server.config.errors import ConfigError
 from inferd.server.config.schema import ModelConfig
+from inferd.server.config.triton import DEFAULT_FILES
 from inferd.server.errors import InvalidRequest
 from inferd.server.lifecycle.reconcile.model_state import ModelState
 from inferd.server.lifecycle.state import PublishedOverride
@@ -57,9 +58,14 @@ class LoadOverride:
 
     def over(self, found: ModelOnDisk | None) -> ModelOnDisk | None:
         """The model as it counts while the repository holds `found`. None: there is no such model."""
-        # Triton's settings say nothing of labels and of the order in which versions come and go.
+        # Triton's settings say nothing of labels, of the order in which versions come and go, and of the process in
+        # which a model runs; and they may not name its file.
         own = found.config if found is not None else None
-        kept = {} if own is None else {"labels": own.labels, "transition": own.transition}
+        kept: dict[str, Any] = {}
+        if own is not None:
+            kept = {key: getattr(own, key) for key in ("labels", "transition", "isolation", "worker")}
+            if own.artefact is not None and self.upload is None and self.config.artefact is None:
+                kept |= {"artefact": own.artefact, "backend": self.config.backend or own.backend}
         config = self.config.model_copy(update=kept)
         if self.upload is not None:
             return replace(self.upload, config=config)
@@ -67,6 +73,42 @@ class LoadOverride:
             return found
         error = found.error if found.config is not None or not found.versions else ""
         return replace(found, config=config, error=error, held="", notes=self.notes)
+
+
+_PROGRAMS: Final = ("cc_model_filenames", "model_repository_agents", "model_operations", "runtime")
+
+
+def check_replacement(name: str, config: str, own: ModelConfig | None) -> tuple[str, ...]:
+    """Checks the settings of a load before anything is done: they may describe the model and how it runs, and may name
+    no file and no program. Those are for whoever can write into the model's directory. `own`: the settings of the
+    version that is served, whose files may be repeated.
+
+    Returns the models of the steps if the settings are those of an ensemble. Raises InvalidRequest."""
+    try:
+        given = read_triton_json(config)
+    except TextFormatError as error:
+        raise InvalidRequest(f"load failed for model '{name}': {SOURCE}: {error}") from None
+    values = given.values
+    known = {own.artefact} if own is not None else set()
+    labels = {t.labels for s in own.signatures for t in s.outputs} if own is not None else set()
+    named = [key for key in _PROGRAMS if values.get(key)]
+    named += [key for key in given.unknown if key.partition(".")[0] in _PROGRAMS]
+    if values.get("default_model_filename") and values["default_model_filename"] not in DEFAULT_FILES | known:
+        named.append("default_model_filename")
+    if any(
+        output.get("label_filename") and output["label_filename"] not in labels for output in values.get("output", ())
+    ):
+        named.append("output.label_filename")
+    samples = values.get("model_warmup", ())
+    if any(tensor.get("input_data_file") for sample in samples for tensor in (sample.get("inputs") or {}).values()):
+        named.append("model_warmup.inputs.input_data_file")
+    if named:
+        raise InvalidRequest(
+            f"load failed for model '{name}': {SOURCE}: expected settings that name no files and no programs, got "
+            f"{', '.join(named)}: set them in the model's config.pbtxt"
+        )
+    steps = (values.get("ensemble_scheduling") or {}).get("step", ())
+    return tuple(dict.fromkeys(str(step["model_name"]) for step in steps if step.get("model_name")))
 
 
 class OverrideReader:

@@ -21,12 +21,16 @@ class Decisions:
     stopping    the server shuts down: nothing is desired any more
     """
 
-    def __init__(self, overrides: Overrides, observed: ObservedState, published: PublishedState) -> None:
+    def __init__(
+        self, overrides: Overrides, observed: ObservedState, published: PublishedState, *, names_steps: bool = True
+    ) -> None:
+        """`names_steps`: whoever sees an ensemble may know of the models of its steps."""
         self.models: dict[str, ModelState] = {}
         self.overrides = overrides
         self.observed = observed
         self.stopping = False
         self._published = published
+        self._names_steps = names_steps
 
     def desired(self, model: ModelState) -> Desired:
         """The desired state of a model, with the overrides as they are now."""
@@ -49,4 +53,4 @@ class Decisions:
         """What keeps an ensemble, loaded as `servable`, from being served; None for nothing, and for other models."""
         if not composing(model) or self.stopping:
             return None
-        return obstacle(model, servable, self.models, self._published.serving)
+        return obstacle(model, servable, self.models, self._published.serving, named=self._names_steps)

@@ -71,11 +71,13 @@ class Reconciler:
         *,
         backoff: Backoff,
         barrier: ActivationBarrier | None = None,
+        names_steps: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`barrier` None: a loaded version serves at once. `backoff`: pauses between tries."""
-        self._decisions = Decisions(overrides, observed, published)
+        """`barrier` None: a loaded version serves at once. `backoff`: pauses between tries. `names_steps`: see
+        Decisions."""
+        self._decisions = Decisions(overrides, observed, published, names_steps=names_steps)
         self._transitions = VersionTransitions(
             self._decisions,
             runner,

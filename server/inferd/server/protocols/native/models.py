@@ -13,6 +13,7 @@ from inferd.server.access.grants import Scope
 from inferd.server.errors import Conflict, InvalidRequest
 from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.state import ModelStatus
+from inferd.server.protocols.common.ensemble_parts import authorize_parts
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.common.method import UnaryMethod, WatchMethod
 from inferd.server.protocols.native import messages
@@ -80,7 +81,8 @@ class ModelMethods:
 
     def _load(self, call: UnaryCall, request: pb.LoadModelRequest, caller: Caller) -> None:
         version = request.version if request.HasField("version") else None
-        operation = self._manager.load(_model_name(request), version, by=caller.operator)
+        authorize_parts(self._boundary.rules, self._manager, caller, [_model_name(request)])
+        operation = self._manager.load(request.name, version, by=caller.operator)
         self._wait(call, request.name, operation, pb.LoadModelResponse)
 
     def _unload(self, call: UnaryCall, request: pb.UnloadModelRequest, caller: Caller) -> None:

@@ -77,11 +77,12 @@ class MetadataMethods:
             handle.release()
         call.reply(answer.SerializeToString())
 
-    def model_config(self, call: UnaryCall, request: pb.ModelConfigRequest, _caller: Caller) -> None:
-        """ModelConfig: a configuration that describes the version that is served and is valid as a config.pbtxt."""
+    def model_config(self, call: UnaryCall, request: pb.ModelConfigRequest, caller: Caller) -> None:
+        """ModelConfig: a configuration that describes the version that is served and is valid as a config.pbtxt. Of an
+        ensemble, steps whose model the caller may not see are left out."""
         handle = self.acquire(request.name, request.version)
         try:
-            config = model_config(handle.servable, self._manager.status(request.name))
+            config = model_config(handle.servable, self._manager.status(request.name), caller.grants.covers)
         finally:
             handle.release()
         call.reply(pb.ModelConfigResponse(config=config).SerializeToString())
@@ -99,9 +100,11 @@ class MetadataMethods:
         return [s.id.version for s in versions if s.state is State.AVAILABLE] or [servable.id.version]
 
 
-def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.ModelConfig:
-    """The configuration of a loaded version. If every tensor has a batch axis, the shapes are written without it;
-    otherwise max_batch_size is 0 and the shapes are complete."""
+def model_config(
+    servable: ServableLike, status: ModelStatus, sees: Callable[[str], bool] = lambda _model: True
+) -> config_pb.ModelConfig:
+    """The configuration of a loaded version, with the steps whose models the caller `sees`. If every tensor has a batch
+    axis, the shapes are written without it; otherwise max_batch_size is 0 and the shapes are complete."""
     signature = servable.signatures[servable.default_signature]
     batched = servable.max_batch_size > 0 and all(
         spec.shape is None or spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs)
@@ -128,7 +131,7 @@ def model_config(servable: ServableLike, status: ModelStatus) -> config_pb.Model
         _reshape(model_output, settings, batched)
         model_output.label_filename = (settings.labels if settings is not None else None) or ""
     if servable.ensemble:
-        for step in servable.ensemble:
+        for step in filter(lambda step: sees(step.model), servable.ensemble):
             config.ensemble_scheduling.step.add(
                 model_name=step.model,
                 model_version=-1 if step.version is None else step.version,

@@ -14,9 +14,10 @@ from inferd.server.access.caller import Caller
 from inferd.server.access.grants import Scope
 from inferd.server.errors import Conflict, ExecutionFailed, InvalidRequest, NotFound, Unavailable, Unsupported
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.server.lifecycle.operations.load_overrides import Replacement
+from inferd.server.lifecycle.operations.load_overrides import Replacement, check_replacement
 from inferd.server.lifecycle.reconcile.model_state import UNREADABLE
 from inferd.server.lifecycle.state import ModelStatus, State
+from inferd.server.protocols.common.ensemble_parts import authorize_parts
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.transport.calls import UnaryCall
 
@@ -56,8 +57,17 @@ class RepositoryMethods:
         _one_repository(request.repository_name)
         name = request.model_name
         replacement = _replacement(request.parameters)
-        if replacement is not None and replacement.files:
-            self._boundary.rules.authorize_upload()
+        if replacement is not None:
+            if replacement.files:
+                self._boundary.rules.authorize_upload()
+            served = self._manager.serving(_named(name))
+            own = served.settings if served is not None else None
+            steps = check_replacement(name, replacement.config, own)
+            for model in steps:
+                self._boundary.rules.authorize(caller, Scope.ADMIN, model)
+            authorize_parts(self._boundary.rules, self._manager, caller, steps)
+        else:
+            authorize_parts(self._boundary.rules, self._manager, caller, [_named(name)])
 
         def reword(error: BaseException) -> BaseException:
             if isinstance(error, NotFound):

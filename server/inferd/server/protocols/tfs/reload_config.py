@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from inferd.server.access.caller import Caller
-from inferd.server.access.grants import Scope
 from inferd.server.compat.model_server_config import ModelEntry, checked, latest
 from inferd.server.config.errors import ConfigError
 from inferd.server.errors import Conflict, InvalidRequest, NotFound, Unsupported
@@ -23,7 +22,7 @@ from inferd.server.lifecycle.reconcile.model_state import GONE
 from inferd.server.lifecycle.state import ModelStatus, State
 from inferd.server.protocols.common.error_boundary import ErrorBoundary
 from inferd.server.protocols.tfs.error_messages import named
-from inferd.server.repository.configured_models import ConfiguredModel
+from inferd.server.repository.configured_models import BasePaths, ConfiguredModel
 from inferd.server.transport.calls import UnaryCall
 from inferd.tfs.v1 import model_service_pb2 as pb
 
@@ -42,14 +41,16 @@ class _ReloadPlan:
 class ReloadConfig:
     """Replaces the configured models through the manager. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary, places: BasePaths) -> None:
+        """`places`: where base paths may lie."""
+        self._places = places
         self._manager = manager
         self._boundary = boundary
 
     def __call__(self, call: UnaryCall, request: pb.ReloadConfigRequest, caller: Caller) -> None:
-        """Refuses an impossible configuration before it changes anything. Replaces the configured models that the
-        caller may operate; the others stay as they are. Replies when every new or changed model serves what the
-        configuration says, and every removed model is unloaded."""
+        """Refuses an impossible configuration before it changes anything. Replaces all configured models, so that the
+        caller must be an operator of every model (see the method's rule). Replies when every new or changed model
+        serves what the configuration says, and every removed model is unloaded."""
         kind = request.config.WhichOneof("config")
         if kind == "custom_model_config":
             raise Unsupported("custom_model_config is not supported: expected model_config_list")
@@ -57,13 +58,8 @@ class ReloadConfig:
             call.reply(_response())
             return
         plan = self._plan(request.config.model_config_list.config)
-        others = {
-            name: model
-            for name, model in self._manager.configured_models.items()
-            if not self._boundary.rules.allows(caller, Scope.ADMIN, name)
-        }
         operations = [
-            *self._manager.replace_configured_models({**others, **plan.models}, by=caller.operator),
+            *self._manager.replace_configured_models(plan.models, by=caller.operator),
             *(
                 self._manager.set_label(name, label, version, by=caller.operator)
                 for name, label, version in plan.label_changes
@@ -93,7 +89,9 @@ class ReloadConfig:
                     "remove the model first"
                 )
             self._check_labels(entry)
-            plan.models[entry.name] = ConfiguredModel.of(entry)
+            configured = plan.models[entry.name] = ConfiguredModel.of(entry)
+            if old is None or old.base_path != configured.base_path:
+                self._places.check(configured, entry.name)
         return plan
 
     def _in_root(self, name: str, base_path: str) -> ModelStatus | None:

@@ -10,6 +10,7 @@ from inferd.server.protocols.common.method import UnaryMethod
 from inferd.server.protocols.tfs.metadata import Metadata
 from inferd.server.protocols.tfs.models import ModelStatusMethods
 from inferd.server.protocols.tfs.reload_config import ReloadConfig
+from inferd.server.repository.configured_models import BasePaths
 from inferd.tfs.v1 import model_service_pb2 as models_pb
 from inferd.tfs.v1 import prediction_service_pb2 as pb
 
@@ -19,14 +20,15 @@ SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelSer
 class TfsControlPlane:
     """The methods of both services that do not infer. Thread-safe."""
 
-    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary) -> None:
+    def __init__(self, manager: ManagerLike, boundary: ErrorBoundary, places: BasePaths) -> None:
+        """`places`: where base paths of a reload may lie."""
         prediction, model = SERVICES
         status = ModelStatusMethods(manager).status
         self._unary = {
             f"/{prediction}/GetModelMetadata": UnaryMethod(pb.GetModelMetadataRequest, Metadata(manager), boundary),
             f"/{model}/GetModelStatus": UnaryMethod(models_pb.GetModelStatusRequest, status, boundary),
             f"/{model}/HandleReloadConfigRequest": UnaryMethod(
-                models_pb.ReloadConfigRequest, ReloadConfig(manager, boundary), boundary
+                models_pb.ReloadConfigRequest, ReloadConfig(manager, boundary, places), boundary
             ),
         }
 

@@ -89,7 +89,7 @@ class EnsembleRun:
                 except ServingError as error:
                     # NotFound would blame the caller, who named the ensemble, and the ensemble exists.
                     kind = Unavailable if isinstance(error, NotFound) else type(error)
-                    raise kind(f"in {pipeline.name}, {stages[index].subject}: {error.message}") from None
+                    raise kind(self._worded_text(stages[index], error.message, "it is not available")) from None
             self.request.place = self
             first = [index for index in sorted(self._needed) if not self._missing[index]]
             self._launch(first[0])
@@ -179,8 +179,16 @@ class EnsembleRun:
 
     def _worded(self, stage: GraphStep, error: ServingError) -> ServingError:
         accepted = error.accepted or self._ran
-        message = f"in {self._pipeline.name}, {stage.subject}: {error.message}"
+        message = self._worded_text(stage, error.message, "it failed")
         return type(error)(message, accepted=accepted, retry_after=error.retry_after)
+
+    def _worded_text(self, stage: GraphStep, text: str, hidden: str) -> str:
+        """The text of a step's error. The step's model and its own text are for callers who may know of that model;
+        others get `hidden`."""
+        pipeline = self._pipeline
+        if pipeline.access is None or pipeline.access.sees(self.request.call, stage.model):
+            return f"in {pipeline.name}, {stage.subject}: {text}"
+        return f"in {pipeline.name}, {stage.place}: {hidden}"
 
     def _done(self, index: int, inner: InferenceRequest) -> None:
         wiring = self._pipeline.wiring
@@ -191,7 +199,8 @@ class EnsembleRun:
         outputs = inner.outputs or {}
         lacking = [name for name, _ in stage.outputs if name not in outputs]
         if lacking:
-            self.fail(ExecutionFailed(f"in {self._pipeline.name}, {stage.subject}: it gave no output {lacking[0]!r}"))
+            text = f"it gave no output {lacking[0]!r}"
+            self.fail(ExecutionFailed(self._worded_text(stage, text, "it failed")))
             return
         ready = []
         with self._lock:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from inferd.backends.api import Array, Signature
 from inferd.server.config.schema import Queue
 from inferd.server.errors import InvalidRequest, Overloaded, ServingError, Unavailable
 from inferd.server.scheduling.ensemble.run import EnsembleRun, Held
-from inferd.server.scheduling.ensemble.step_graph import StepGraph
+from inferd.server.scheduling.ensemble.step_graph import GraphStep, StepGraph
 from inferd.server.scheduling.observer import BatchObserver, NullObserver
 from inferd.server.scheduling.policies.fair_share import FairShare, Who
 from inferd.server.scheduling.rejection import QueueFigures, Reason, Rejection, invalid
@@ -28,6 +28,20 @@ _RETRY = 0.05  # seconds; an ensemble cannot estimate how long its requests will
 
 Acquire = Callable[[str, int | None], Held]
 """Takes a model name and a version (None: the default one) and returns a handle. Raises ServingError."""
+
+
+class StepAccess(Protocol):
+    """Whether the caller of an ensemble may use its steps' models. Thread-safe."""
+
+    def permit(self, call: Any, ensemble: str, steps: Sequence[GraphStep]) -> None:
+        """Raises Forbidden or Unauthenticated, which names no step's model, unless the caller of `call` may predict
+        with the models of all steps. `ensemble` is for the message."""
+        ...
+
+    def sees(self, call: Any, model: str) -> bool:
+        """Whether an error for the caller of `call` may name a model. Never raises."""
+        ...
+
 
 Check = Callable[[Any, Signature, Mapping[str, Array], Sequence[str]], None]
 """Checks the inputs and wanted outputs of a servable's signature. Raises InvalidRequest."""
@@ -50,6 +64,8 @@ class EnsembleScheduler:
         devices: tuple[str, ...] = (),
         observer: BatchObserver | None = None,
         who: Who | None = None,
+        access: StepAccess | None = None,
+        trusted: bool = False,
     ) -> None:
         """
         wiring           the ensemble's graph
@@ -57,6 +73,8 @@ class EnsembleScheduler:
         queue            bounds requests and bytes in flight in the ensemble; the queues of its steps have other bounds
         max_batch_size   most rows of a request; 0: no limit and no batch axis
         who              returns the client of a call, for fair shares; None: first come, first served
+        access           decides about the steps; None: nobody needs credentials
+        trusted          who may call the ensemble may use its steps through it
         """
         self.name = name
         self.signature = signature
@@ -66,6 +84,8 @@ class EnsembleScheduler:
         self.devices = devices
         self.acquire = acquire
         self.check = check
+        self.access = access
+        self._permits = access.permit if access is not None and not trusted else None
         self.observer = NullObserver() if observer is None else observer
         self._most = queue.requests
         self._most_bytes = queue.bytes
@@ -103,7 +123,10 @@ class EnsembleScheduler:
         if self.max_batch_size:
             request.route = Route(request.signature, request.wanted, rows=self._rows(request.inputs))
         request.enqueued_at = monotonic()
-        run = EnsembleRun(self, request, self._stages(request.wanted))
+        stages = self._stages(request.wanted)
+        if self._permits is not None and request.call is not None:  # no call: the server's own request
+            self._permits(request.call, self.name, [self.wiring.stages[index] for index in sorted(stages)])
+        run = EnsembleRun(self, request, stages)
         self._enter(run)
         try:
             run.start()

@@ -29,6 +29,11 @@ class GraphStep:
     outputs: tuple[tuple[str, str], ...]
     subject: str
 
+    @property
+    def place(self) -> str:
+        """Names the step without its model, for callers who may not know of the model."""
+        return self.subject.partition(" (")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class StepGraph:
