@@ -342,3 +342,9 @@ def test_bfloat16_can_be_sent() -> None:
     array = np.array([1.5, -2.0], ml_dtypes.bfloat16)
     got = pb.PredictResponse.FromString(tfs.encode_response("m", 1, "", {"y": array}))
     assert array_of("y", got.outputs["y"]).tolist() == [1.5, -2.0]
+
+
+def test_fields_of_an_unknown_kind_are_no_inputs() -> None:
+    """A field with the number of `inputs` that is no message is unknown to the generated class, and skipped."""
+    once = _request(x=_tensor(DType.FP32, [1], float_val=[1]))
+    assert list(tfs.decode_request(once + b"\x10\x01").inputs) == ["x"]

@@ -61,12 +61,12 @@ def read_text(message: bytes, i: int, end: int) -> tuple[str, int]:
 
 
 def occurrences(message: bytes, number: int) -> int:
-    """How often the field `number` stands in a message that the generated class has accepted. Such a message may be
+    """How often the length-prefixed field `number` stands in a message that the generated class has accepted. It may be
     encoded in any way; fields of a group count as the message's own."""
     found = i = 0
     while i < len(message):
         tag, i = _any_varint(message, i)
-        found += tag >> 3 == number
+        found += tag == (number << 3 | 2)
         kind = tag & 7
         if kind == 0:
             _, i = _any_varint(message, i)
