@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos import disks, peers, plugins, servers, workers
+from chaos import disks, peers, plugins, servers, texts, workers
 from chaos.scenario import Scenario
 from chaos.stage import Setup
 
@@ -12,6 +12,7 @@ _FOUND: tuple[type[Scenario], ...] = (
     *disks.SCENARIOS,
     *plugins.SCENARIOS,
     *servers.SCENARIOS,
+    *texts.SCENARIOS,
 )
 _SETUPS: list[Setup] = list(dict.fromkeys(scenario.setup for scenario in _FOUND))
 SCENARIOS: tuple[type[Scenario], ...] = tuple(sorted(_FOUND, key=lambda scenario: _SETUPS.index(scenario.setup)))

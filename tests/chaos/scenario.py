@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from chaos.callers import ALL, Target, beside
+from chaos.callers import ALL, Caller, Target, beside
 from chaos.load import Load
 from chaos.stage import Setup, Stage
 from chaos.tally import Tally
@@ -41,6 +41,10 @@ class Scenario(ABC):
     setup: ClassVar[Setup] = Setup()
     may_fail: ClassVar[Mapping[str, frozenset[str]]] = NOBODY_FAILS
     retry: ClassVar[RetryPolicy] = RetryPolicy()
+
+    def callers(self, stage: Stage) -> Sequence[Caller]:
+        """The clients that call the affected model."""
+        return ALL
 
     @abstractmethod
     def strike(self, stage: Stage) -> None:
@@ -89,7 +93,7 @@ def play(scenario: Scenario, stage: Stage, answers: int = 300, seconds: float = 
     faults: list[str] = []
     strikes = 0
     stateful = False if scenario.retry is PATIENT else None
-    target = Load(Target(stage.grpc, stage.http, scenario.model, scenario.retry, stateful), ALL)
+    target = Load(Target(stage.grpc, stage.http, scenario.model, scenario.retry, stateful), scenario.callers(stage))
     others = Load(Target(stage.grpc, stage.http, "m", RetryPolicy()), (beside,)) if scenario.model != "m" else None
     try:
         with ExitStack() as stack:

@@ -34,6 +34,7 @@ class Setup:
     disk     size in bytes of a separate file system for the repository, the state directory and the log; 0: none
     user     the server runs as a user without privileges
     clock    the server's wall clock can be set
+    texts    add a TensorFlow text model, `score`, with requests and their answers (chaos/texts.py)
     """
 
     sets: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Setup:
     disk: int = 0
     user: bool = False
     clock: bool = False
+    texts: bool = False
 
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -71,6 +73,7 @@ class Stage:
         self.disk.mkdir()
         self.root = self.disk / "models"
         self.clock = self.place / "clock"
+        self.answers = self.place / "answers.json"
         self.server: Served | None = None
         self.grpc, self.http = (f"127.0.0.1:{port}" for port in _free_ports(2))
 
@@ -187,6 +190,10 @@ class Stage:
     def _write_models(self) -> None:
         for model, text in (("m", ""), ("walled", ISOLATED)):
             publish("onnx", prepare_model("onnx", self.root, model, text), 1, marker=1)
+        if self.setup.texts:
+            from chaos.texts import write_texts
+
+            write_texts(self.root / "score" / "1", self.answers)
         if self.setup.faulty:
             for model, text in (("shaky", ISOLATED), ("loose", "")):
                 write(self.root / model / "1")
