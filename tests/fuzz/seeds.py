@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 
 import numpy as np
 
@@ -72,6 +74,44 @@ def _tfs() -> list[bytes]:
     return [message.SerializeToString() for message in (content, listed)]
 
 
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def _onnx() -> list[bytes]:
+    entries = {"location": "w.bin", "offset": "16"}
+    external = b"".join(_field(13, _field(1, k.encode()) + _field(2, v.encode())) for k, v in entries.items())
+    tensor = b"\x08\x02\x10\x01" + _field(8, b"w") + external + b"\x70\x01"
+    shape = _field(1, b"\x08\x02") + _field(1, _field(2, b"N"))
+    value = _field(1, b"x") + _field(2, _field(1, b"\x08\x01" + _field(2, shape)))
+    node = _field(1, b"x") + _field(2, b"y") + _field(4, b"Add")
+    graph = _field(1, node) + _field(5, tensor) + _field(11, value) + _field(12, value)
+    return [b"\x08\x08" + _field(7, graph) + _field(8, b"\x10\x11")]
+
+
+def _archives() -> list[bytes]:
+    found = []
+    for names in (("m/code/__torch__.py", "m/data.pkl", "m/version"), ("m/models/model.json", "m/archive_format")):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in names:
+                archive.writestr(zipfile.ZipInfo(name), b"x")
+        found.append(file.getvalue())
+    return found
+
+
+def _records() -> list[bytes]:
+    found = []
+    for request in _tfs():
+        log = bytes([6 << 3 | 2]) + _varint(len(request) + 3) + b"\x0a" + _varint(len(request)) + request
+        found.append(struct.pack("<QI", len(log), 0) + log + bytes(4))
+    return found
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value & 127 | 128, value >> 7])
+
+
 _PBTXT = b"""
 name: "m" platform: "onnxruntime_onnx" max_batch_size: 8
 input [{ name: "x" data_type: TYPE_FP32 dims: [ -1, 2 ] reshape: { shape: [ 2 ] } }]
@@ -99,6 +139,25 @@ SEEDS: dict[str, list[bytes]] = {
         b"grpc.max_message=64MiB",
     ],
     "pbtxt": [_PBTXT],
+    "model_yaml": [
+        b"backend: onnx\nbatching: {mode: trusted, max_batch_size: 8, padding: {x: [8, 16]}}\n"
+        b"instances: {count: 2, device: [cpu, auto], threads: 2}\nversion_policy: {latest: 2}\nlabels: {stable: 1}\n",
+        b"signatures:\n  - inputs: [{name: x, dtype: FP32, shape: [-1, 2], sample: [1, 2.5]}, {name: t, dtype: STRING, "
+        b"sample: ['a', 'b']}]\n    outputs: [{name: y, dtype: BF16, labels: l.txt}]\n",
+        b"a: &a {b: [1]}\nwarmup: {runs: 2, samples: [{inputs: {x: {dtype: INT8, shape: [2]}}}]}\n<<: *a\n",
+        b"ensemble: [{model: m, version: 1, inputs: {a: b}, outputs: {c: d}}]\nworker: {hang: 5s, memory: 1GiB}\n",
+    ],
+    "onnx_header": _onnx(),
+    "torch_archive": _archives(),
+    "script_code": [
+        b"class A(Module):\n  def __setstate__(self, s: int) -> NoneType:\n    _0 = (self).turn(s, )\n"
+        b"    for i in range(3):\n      pass\n    return None\n",
+        b"def forward(self: __torch__.A, x: Tensor) -> Tensor:\n  _0 = torch.add(x, CONSTANTS.c0)\n"
+        b"  return ops.prim.f(_0)\n",
+    ],
+    "saved_model": [b"\x08\x01\x12\x04VarHandleOp", b"x" * 40 + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"],
+    "warmup_records": _records(),
+    "links": [bytes(range(40)), b"\x00\x01\x01\x05\x04" * 4, b"\x01\x09\x02\x03\x04\x02\x07\x05\x04\x00"],
     "triton_json": [b'{"name": "m", "maxBatchSize": "4", "input": [{"name": "x", "dims": ["-1"], "data_type": 11}]}'],
     "models_file": [_MODELS, b"max_batch_size { value: 32 } batch_timeout_micros { value: 100 } thread_pool_name: 'p'"],
     "http_head": [b"GET /metrics?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n"],

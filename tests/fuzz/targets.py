@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inferd.backends.api import Signature, TensorSpec
+from inferd.backends.api import LoadError, Signature, TensorSpec
+from inferd.backends.files import FileRule
+from inferd.backends.onnx.files import external_path, read_header
+from inferd.backends.onnx.messages import Malformed, MemorySource, Truncated
+from inferd.backends.tensorflow.files import missing
+from inferd.backends.torch.archive import classify
+from inferd.backends.torch.script_content import check_code, tokens_of
+from inferd.backends.torch.script_loading import LoadingCode
 from inferd.server.compat.batching_parameters import parse_batching_parameters
 from inferd.server.compat.model_server_config import parse_models
-from inferd.server.compat.pbtxt import triton_config
+from inferd.server.compat.pbtxt import parse_triton_config
 from inferd.server.compat.text_format import TextFormatError
 from inferd.server.compat.triton_json import read_triton_json
-from inferd.server.config.document import parse_document
+from inferd.server.config.document import decode_document, parse_document
 from inferd.server.config.errors import ConfigError
-from inferd.server.config.load import load_config
-from inferd.server.errors import ServingError
+from inferd.server.config.load import load_config, model_config
+from inferd.server.config.schema import ServerConfig
+from inferd.server.errors import LayoutError, ServingError
 from inferd.server.http.json.text import dumps, loads
 from inferd.server.http.message import BadRequest, read_head
+from inferd.server.lifecycle.loading.declared import declared_samples
 from inferd.server.protocols.oip.rest.request import read_request
 from inferd.server.protocols.tfs.rest.request import read_document, read_inputs
+from inferd.server.protocols.tfs.warmup_records import requests_in
+from inferd.server.repository.tree import read_tree
 from inferd.wire import fallback, native, oip, tfs
 from inferd.wire.dtypes import DType
 from inferd.wire.oip import fallback as oip_fallback
@@ -34,6 +48,7 @@ from inferd.wire.tensors import WireError
 from inferd.wire.tfs import fallback as tfs_fallback
 
 Target = Callable[[bytes], None]
+_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # files of inputs: thousands a second
 
 _SIGNATURE = Signature(
     "serving_default",
@@ -73,9 +88,16 @@ def config_yaml(data: bytes) -> None:
 
 
 def pbtxt(data: bytes) -> None:
-    """Triton's config.pbtxt."""
-    with contextlib.suppress(TextFormatError):
-        triton_config(_text(data))
+    """Triton's config.pbtxt, to the settings that follow from it."""
+    with contextlib.suppress(LayoutError, ConfigError):
+        model_config(ServerConfig(), "m", None, parse_triton_config(data, "config.pbtxt", "m").values)
+
+
+def model_yaml(data: bytes) -> None:
+    """A model's settings, to the arrays of its declared samples."""
+    with contextlib.suppress(ConfigError, LoadError):
+        config, _ = model_config(ServerConfig(), "m", decode_document(data, "model.yaml"))
+        declared_samples(config)
 
 
 def triton_json(data: bytes) -> None:
@@ -89,6 +111,69 @@ def models_file(data: bytes) -> None:
     for parse in (parse_models, parse_batching_parameters):
         with contextlib.suppress(ConfigError):
             parse(_text(data), "models.config")
+
+
+def onnx_header(data: bytes) -> None:
+    """The header of an ONNX file, and where its external data lies."""
+    with contextlib.suppress(Truncated, Malformed):
+        header = read_header(MemorySource(data))
+        for location in header.locations():
+            path = external_path(Path("/root/m/1/model.onnx"), location)
+            assert Path(os.path.normpath(path)).is_relative_to("/root/m/1"), path
+
+
+def torch_archive(data: bytes) -> None:
+    """A torch archive: what it is, by its names."""
+    with _file(data) as path, contextlib.suppress(LoadError):
+        classify(path)
+
+
+def script_code(data: bytes) -> None:
+    """The code in a TorchScript archive."""
+    tokens = tokens_of(_text(data))
+    loading = LoadingCode()
+    loading.add(tokens)
+    loading.loop()
+    with contextlib.suppress(LoadError):
+        check_code(_text(data), "code")
+
+
+def saved_model(data: bytes) -> None:
+    """The file saved_model.pb, as far as it is read without TensorFlow."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as directory:
+        (Path(directory) / "saved_model.pb").write_bytes(data)
+        (Path(directory) / "variables").mkdir()
+        (Path(directory) / "variables/variables.index").write_bytes(data)
+        missing(Path(directory))
+
+
+def warmup_records(data: bytes) -> None:
+    """TensorFlow Serving's recorded warm-up requests."""
+    with contextlib.suppress(LoadError):
+        list(requests_in(data))
+
+
+def links(data: bytes) -> None:
+    """Files below a root, which links lead in and out: what is read lies inside, as the operating system sees it."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as directory:
+        top = Path(directory)
+        (top / "root/a").mkdir(parents=True)
+        (top / "out").mkdir()
+        (top / "root/a/f").write_text("inside")
+        (top / "out/f").write_text("outside")
+        parts = (".", "..", "a", "b", "f", "out", "root", str(top), str(top / "root"), "/proc/self/root")
+        for name, *target in (data[at : at + 5] for at in range(0, min(len(data), 40), 5)):
+            path = top / ("root" if name % 2 else "root/a") / "bcdef"[name // 2 % 5]
+            with contextlib.suppress(OSError):
+                path.symlink_to(os.path.join(".", *(parts[part % len(parts)] for part in target)))
+        rule = FileRule(str(top / "root"))
+        for path in (top / "root").rglob("*"):
+            with contextlib.suppress(OSError):
+                assert rule.read(path) == path.read_bytes()
+                assert path.resolve().is_relative_to(top / "root")
+        with contextlib.suppress(LayoutError, OSError):
+            for file in read_tree(top / "root", rule).files:
+                assert (top / "root" / file.path).resolve().is_relative_to(top / "root")
 
 
 def http_head(data: bytes) -> None:
@@ -129,8 +214,9 @@ def json(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        native_request, native_response, oip_request, tfs_request, config_yaml, pbtxt, triton_json, models_file,
-        http_head, rest_oip, rest_tfs, json,
+        native_request, native_response, oip_request, tfs_request, config_yaml, model_yaml, pbtxt, triton_json,
+        models_file, onnx_header, torch_archive, script_code, saved_model, warmup_records, links, http_head, rest_oip,
+        rest_tfs, json,
     )
 }  # fmt: skip
 
@@ -172,6 +258,14 @@ def _plain(value: Any, **changed: Any) -> Any:
         # `form` says how the message was read, not what it says.
         return [(slot, _plain(getattr(value, slot))) for slot in slots if slot != "form"]
     return value
+
+
+@contextlib.contextmanager
+def _file(data: bytes) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(dir=_MEMORY, suffix=".pt") as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name)
 
 
 def _text(data: bytes) -> str:

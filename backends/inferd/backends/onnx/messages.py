@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MOST_FIELDS = 5_000_000  # of one file. Real models have some hundred thousand; to read more takes a minute
+MOST_FIELDS = 3_000_000  # of one file. Real models have some hundred thousand; these take ten seconds
 _MOST_DIMS = 10_000  # bytes of a tensor's dimensions: no framework has more than 64 of them, with 10 bytes each
 _WINDOW = 1 << 18  # bytes that FileSource reads at once
 

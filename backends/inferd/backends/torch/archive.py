@@ -11,6 +11,7 @@ are refused. What an exported program may hold is checked when it is opened (`ex
 from __future__ import annotations
 
 import enum
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from inferd.backends.api import IncompleteArtefact, LoadError
 from inferd.backends.torch.archive_names import check_entries
 
 _ZIP_START = b"PK\x03\x04"
+# What zipfile raises for archives of other programs, of later formats, or of no program at all.
+_UNREADABLE = (OSError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError, struct.error)
 _PICKLE_START = b"\x80"
 _HOW_TO_CONVERT = (
     "write it with torch.jit.save(torch.jit.script(model), 'model.pt') "
@@ -57,7 +60,7 @@ def missing(path: Path) -> str | None:
             return None
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except (OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         return f"{path.name} cannot be read as a zip archive: {error}"
     if not start:
         return f"{path.name} is empty"
@@ -81,7 +84,7 @@ def classify(path: Path) -> Archive:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             check_entries(path.name, entries)
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise LoadError(f"{path.name} cannot be read: {error}") from None
     names = {_inside(info.orig_filename).casefold() for info in entries}
     found = _format(names)

@@ -19,6 +19,7 @@ TRITON_FILE = "config.pbtxt"
 SETTINGS_FILES = (MODEL_FILE, TRITON_FILE)
 
 PARTIAL_SUFFIXES = (".tmp", ".part", ".filepart", "~")
+MOST_VERSIONS = 10_000  # of one model: every scan looks at the files of each
 MAX_VERSION = 2**63 - 1  # the protocols carry versions as int64
 
 
@@ -78,12 +79,15 @@ def version_directories(directory: Path | str | int) -> dict[int, list[str]]:
 
 
 def numbered(names: Iterable[str]) -> dict[int, list[str]]:
-    """Those of the names of directories that are versions: number → names."""
+    """Those of the names of directories that are versions: number → names. Raises OSError, EFBIG for more than
+    MOST_VERSIONS versions."""
     versions: dict[int, list[str]] = {}
     for name in names:
         number = version_number(name)
         if number is not None:
             versions.setdefault(number, []).append(name)
+    if len(versions) > MOST_VERSIONS:
+        raise OSError(errno.EFBIG, f"more than {MOST_VERSIONS} versions: remove old ones")
     return versions
 
 

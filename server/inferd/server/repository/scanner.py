@@ -50,6 +50,8 @@ class RootScanner:
                 self._scan(files)
         except OSError as error:
             self._unreadable(f"{self.root} cannot be read: {error.strerror or error}")
+        except Exception as error:  # also MemoryError: the other roots are scanned all the same
+            self._unreadable(f"{self.root} cannot be read: {type(error).__name__}: {error}")
 
     def _scan(self, files: OpenRoot) -> None:
         first = not self.read_once
@@ -134,6 +136,8 @@ class ConfiguredModelScanner:
                 self._scan(files)
         except OSError as error:
             self._unreadable(f"{self.directory} cannot be read: {error.strerror or error}")
+        except Exception as error:  # also MemoryError: the other models are scanned all the same
+            self._unreadable(f"{self.directory} cannot be read: {type(error).__name__}: {error}")
 
     def _scan(self, files: OpenRoot) -> None:
         before = self.model if self.read_once else None

@@ -112,7 +112,10 @@ class RepositoryScanner:
 
 def _same_directory(a: ModelOnDisk, b: ModelOnDisk) -> bool:
     """Whether both are one model: a configured model's base path may lie in a root."""
-    return os.path.realpath(a.directory) == os.path.realpath(b.directory)
+    try:
+        return os.path.samefile(a.directory, b.directory)
+    except OSError:
+        return a.directory == b.directory  # one of them is gone
 
 
 def _ambiguous(one: ModelOnDisk, other: ModelOnDisk) -> ModelOnDisk:

@@ -56,10 +56,15 @@ def recorded(directory: Path, rule: FileRule | None = None) -> Iterator[WarmupRe
             continue
         except OSError as error:
             raise LoadError(f"{FILE} cannot be read: {error.strerror or error}") from None
-        for number, record in enumerate(records(data), 1):
-            if number > MAX_RECORDS:
-                raise LoadError(f"{FILE}: expected at most {MAX_RECORDS} records, got more")
-            yield from _requests(f"record {number} of {FILE.name}", record)
+        yield from requests_in(data)
+
+
+def requests_in(data: bytes) -> Iterator[WarmupRequest]:
+    """The requests in the content of such a file. Raises LoadError."""
+    for number, record in enumerate(records(data), 1):
+        if number > MAX_RECORDS:
+            raise LoadError(f"{FILE}: expected at most {MAX_RECORDS} records, got more")
+        yield from _requests(f"record {number} of {FILE.name}", record)
 
 
 def records(data: bytes) -> Iterator[bytes]:
