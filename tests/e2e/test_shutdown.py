@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import threading
 import urllib.error
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.bad_models import endless, endless_tensorflow, endless_torch
 from support.marked import prepare_model, slow_onnx
 from support.server import FAST, Served
 from support.waiting import eventually
@@ -87,3 +90,32 @@ def test_a_restarted_server_serves_at_once(tmp_path: Path) -> None:
     for _ in range(2):
         with Served(tmp_path / "models") as server, Client(server.address) as client:
             assert client.predict("slow", {"x": np.ones((1, 4), np.float32)}).version == 1
+
+
+@pytest.mark.heavy
+def test_sigterm_during_loads_that_never_end(tmp_path: Path) -> None:
+    """In native code of each framework, in the server's process and in a worker: exit code 0, and no core dump."""
+    root = tmp_path / "models"
+    for name, yaml in (("here", ""), ("isolated", "isolation: process\n")):
+        prepare_model("onnx", root, name, yaml)
+        endless(root / name / "1/model.onnx")
+    endless_torch(prepare_model("torch", root, "torch"))
+    endless_tensorflow(prepare_model("tensorflow", root, "tensorflow"))
+    with Served(root, sets=(*FAST, "load.threads=4", "server.readiness=[]", "log.level=debug"), limit=120.0) as server:
+        maps, stat = Path(f"/proc/{server.pid}/maps"), Path(f"/proc/{server.pid}/stat")
+
+        def seconds() -> int:
+            """Seconds of processor time."""
+            user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+            return (int(user) + int(system)) // os.sysconf("SC_CLK_TCK")
+
+        def imported() -> bool:
+            found = re.findall(r"libtorch_cpu|libtensorflow_cc", maps.read_text())
+            return len(set(found)) == 2
+
+        eventually(imported, "both frameworks are imported", server.tail, 120.0)
+        eventually(lambda: "worker started" in server.tail(1_000_000), "the worker has started", server.tail, 120.0)
+        then = seconds()
+        eventually(lambda: seconds() > then + 3, "the models run and run", server.tail, 120.0)
+        assert server.stop() == 0
+    assert "terminate called" not in server.tail()

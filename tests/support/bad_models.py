@@ -58,6 +58,32 @@ def endless(path: Path) -> None:
     _save(path, helper.make_graph([loop], "g", [x], [y], [turns, true]))
 
 
+def endless_torch(model: Path) -> None:
+    """As `endless`, in TorchScript."""
+    import torch
+
+    class Endless(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            while bool((x * x >= 0).all()):
+                x = x + 1
+            return x
+
+    (model / "1").mkdir(parents=True)
+    torch.jit.script(Endless()).save(str(model / "1/model.pt"))
+
+
+def endless_tensorflow(model: Path) -> None:
+    """As `endless`, as a SavedModel."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.run = tf.function(
+        lambda x: {"y": tf.while_loop(lambda v: tf.reduce_all(v * v >= 0), lambda v: (v + 1.0,), (x,))[0]},
+        input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")],
+    )
+    tf.saved_model.save(module, str(model / "1"), signatures={"serving_default": module.run})
+
+
 def _save(path: Path, graph: onnx.GraphProto) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
