@@ -10,6 +10,9 @@ import pytest
 from support.disk import Disk, ready
 from support.lifecycle import SteppedManager
 
+from inferd.server.repository import layout
+from inferd.server.repository.tree import content_hash
+
 
 def test_which_directories_are_models_and_versions(disk: Disk) -> None:
     disk.write("m/1/model")
@@ -225,3 +228,27 @@ def test_long_errors_are_truncated(stepped: SteppedManager) -> None:
     stepped.write("m/1/model", "bad" * 10_000)
     stepped.see()
     assert len(stepped.version(1).error) == 2000
+
+
+def test_too_many_versions_are_an_error_of_their_model(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MOST_VERSIONS", 2)
+    for number in (1, 2, 3):
+        disk.write(f"m/{number}/model")
+    disk.write("good/1/model")
+    listing = disk.settled()
+    assert "more than 2 versions: remove old ones" in listing.models["m"].error
+    assert ready(listing.models["good"]) == [1]
+
+
+def test_one_directory_under_two_names_is_listed_once_and_its_links_count(disk: Disk) -> None:
+    disk.write("m/1/a/model")
+    disk.write("m/1/c/model")
+    (disk.root / "m/1/b").symlink_to("a")
+    before = disk.settled().models["m"].versions[0].tree
+    assert [(file.path, file.same_as) for file in before.files] == [("a/model", ""), ("b", "a/"), ("c/model", "")]
+    (disk.root / "m/1/b").unlink()
+    (disk.root / "m/1/b").symlink_to("c")
+    after = disk.settled().models["m"].versions[0].tree
+    assert after != before
+    path = disk.root / "m/1"
+    assert content_hash(path, after) != content_hash(path, before)
