@@ -54,6 +54,20 @@ def test_all_switch_when_the_last_one_has_loaded() -> None:
     assert setup.activation.due is None
 
 
+def test_what_failed_before_does_not_count_when_an_operator_loads_the_model() -> None:
+    setup = two()
+    for worker in (1, 2):
+        setup.activation.failed(worker, "k", "m:2", "held back")
+    setup.activation.failed(1, "o", "other:2", "no memory")
+    setup.activation.try_again("m")
+    setup.activation.loaded(1, "k", "m:2")
+    assert setup.decided() == [], "it waits for the other worker"
+    setup.activation.loaded(2, "k", "m:2")
+    assert setup.decided() == [(1, "k", ""), (2, "k", "")]
+    setup.activation.loaded(2, "o", "other:2")
+    assert setup.decided() == [(2, "o", "worker 1 could not load it: no memory")]
+
+
 def test_a_failure_in_one_worker_fails_all_until_that_worker_has_loaded_it() -> None:
     setup = two()
     setup.activation.loaded(1, "k", "m:2")

@@ -189,6 +189,8 @@ class Supervisor:
             case m.FinalMetrics():
                 self._metrics.final(child, message.families)
             case m.Operation() if answer is not None:
+                if message.kind == "load":
+                    self._activation.try_again(message.model)
                 self._operations.start(child, message, answer)
             case m.KeepOverrides() if answer is not None:
                 self._operations.keep(child, message, answer)

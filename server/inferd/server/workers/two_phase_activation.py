@@ -33,7 +33,7 @@ class TwoPhaseActivation:
     """The supervisor's thread only.
 
     A worker is given by an id that is never used twice, content by its digest `key`, and the version that has this
-    content by its name `subject`.
+    content by its name `subject`, "model:version".
 
     decide     delivers a decision to a worker
     late       reports that a version serves before every worker has it
@@ -102,6 +102,13 @@ class TwoPhaseActivation:
             if not workers:
                 del self._serves[subject]
         self._forget_failures(worker, subject)
+
+    def try_again(self, model: str) -> None:
+        """An operator has the model loaded: every worker tries again, and what failed before does not count."""
+        for key, question in list(self._open.items()):
+            if question.subject.rpartition(":")[0] == model:
+                question.failed.clear()
+                self._settle(key, question)
 
     @property
     def due(self) -> float | None:
