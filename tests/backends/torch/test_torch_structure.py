@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.torch_models import F, X, open_model, outputs_of, script, served, signature, spec, trace
 
-from inferd.backends.api import InvalidInput, LoadError, TensorSpec
+from inferd.backends.api import BackendError, BrokenContract, InvalidInput, LoadError, TensorSpec
 from inferd.wire.dtypes import DType
 
 torch = pytest.importorskip("torch")
@@ -41,12 +41,6 @@ class Result(torch.nn.Module):  # type: ignore[misc,name-defined]
         return self.make(self, x)
 
 
-def _defaults(_: Any, x: torch.Tensor) -> Any:
-    made: Any = defaultdict(list)
-    made["b"], made["a"] = x + 1, x + 2
-    return made
-
-
 # What each function gives, and the outputs: name and value, in order.
 RESULTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tensor": (lambda s, x: x + 1, {"output__0": X + 1}),
@@ -54,7 +48,6 @@ RESULTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "list": (lambda s, x: [x + 1, (x + 2, x + 3)], {"output__0": X + 1, "output__1": X + 2, "output__2": X + 3}),
     "dictionary": (lambda s, x: {"z": x + 1, "a": x + 2}, {"z": X + 1, "a": X + 2}),
     "ordered": (lambda s, x: OrderedDict(logits=x * 2, hidden=x + 1), {"logits": X * 2, "hidden": X + 1}),
-    "defaultdict": (_defaults, {"b": X + 1, "a": X + 2}),
     "dictionary of tuples": (
         lambda s, x: {"logits": x * 2, "hidden": (x + 1, x + 2)},
         {"output__0": X * 2, "output__1": X + 1, "output__2": X + 2},
@@ -341,3 +334,20 @@ def test_a_traced_nested_tuple_is_numbered(version: Path) -> None:
             (f"output__{i}", F, (-1, 2)) for i in range(3)
         ]
         np.testing.assert_array_equal(outputs_of(instance, x=X)["output__2"], X + 2)
+
+
+class Strange(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: torch.Tensor, how: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return (torch.complex(x, x) if how == 0 else x), (x if how == 2 else None)
+
+
+def test_an_output_that_cannot_be_sent_breaks_the_contract_one_that_is_none_does_not(version: Path) -> None:
+    script(version, Strange())
+    declared = signature([spec("x"), spec("how", (), LONG)], [spec("y"), spec("z")])
+    with served(version, declared) as (_, instance):
+        with pytest.raises(BrokenContract, match=r"output 'y' is a .*complex64 tensor, which cannot be sent"):
+            outputs_of(instance, x=X, how=np.array(0))
+        with pytest.raises(BackendError, match=r"output 'z' is missing \(None\)") as failed:
+            outputs_of(instance, x=X, how=np.array(1))
+        assert not isinstance(failed.value, BrokenContract)
+        np.testing.assert_array_equal(outputs_of(instance, x=X, how=np.array(2))["z"], X)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inferd.backends.api import Array, BackendError, InvalidInput, LoadError
+from inferd.backends.api import Array, BackendError, BrokenContract, InvalidInput, LoadError
 from inferd.backends.torch.structure import Output
 from inferd.wire.dtypes import DType, bfloat16
 
@@ -88,7 +88,7 @@ def array_maker(torch: Any) -> Callable[[Any, str, Callable[[int], bool]], Array
 
     `borrowed(address)` says whether the tensor storage at an address belongs to the inputs or to the model: such a
     tensor is copied. Numbers and texts become arrays of rank 0, lists of them arrays of rank 1. The function raises
-    BackendError for values that cannot be sent.
+    BrokenContract for values that cannot be sent, BackendError for None.
     """
     tensor_type, strided, brain_float = torch.Tensor, torch.strided, torch.bfloat16
     sendable = frozenset(getattr(torch, name) for name in _TORCH_NAMES.values())
@@ -98,7 +98,7 @@ def array_maker(torch: Any) -> Callable[[Any, str, Callable[[int], bool]], Array
             return _plain(value, name)
         tensor: Tensor = value
         if tensor.dtype not in sendable or tensor.layout is not strided:
-            raise BackendError(f"output {name!r} is a {tensor.layout} {tensor.dtype} tensor, which cannot be sent")
+            raise BrokenContract(f"output {name!r} is a {tensor.layout} {tensor.dtype} tensor, which cannot be sent")
         if tensor.requires_grad:
             tensor = tensor.detach()
         if not tensor.is_cpu:
@@ -129,9 +129,9 @@ def _plain(value: Any, name: str) -> Array:
             return words
         if len(kinds) == 1 and (kind := kinds.pop()) in _PYTHON:
             return np.asarray(value, _PYTHON[kind])
-    raise BackendError(
-        f"output {name!r} is {'missing (None)' if value is None else type(value).__name__}, not a tensor"
-    )
+    if value is None:  # other inputs may give a tensor
+        raise BackendError(f"output {name!r} is missing (None), not a tensor")
+    raise BrokenContract(f"output {name!r} is {type(value).__name__}, not a tensor")
 
 
 class Argument(Protocol):
