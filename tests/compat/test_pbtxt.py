@@ -73,7 +73,7 @@ def test_enums_may_be_numbers() -> None:
     assert triton_config(text) == (found, [])
     json = '{"input": [{"name": "x", "data_type": 11, "format": "FORMAT_NCHW"}], "instance_group": [{"kind": 2}]}'
     assert read_triton_json(json).values == found
-    with pytest.raises(TextFormatError, match=r"input\.data_type: expected a name such as TYPE_FP32.*, got 99"):
+    with pytest.raises(TextFormatError, match=r"line 1: input\.data_type: expected one of TYPE_BOOL, .*, got 99"):
         triton_config("input { data_type: 99 }")
 
 
@@ -93,7 +93,10 @@ def test_unknown_fields_in_known_messages_are_reported_by_path() -> None:
         ("name: 'open", "expected a field, a value or a bracket"),
         ("max_batch_size: 'x'", "max_batch_size: expected an integer, got 'x'"),
         ("name: dense", "name: expected a quoted string, got 'dense'"),
-        ("input { data_type: 'TYPE_FP32' }", "input.data_type: expected a name such as TYPE_FP32"),
+        ("input { data_type: 'TYPE_FP32' }", "input.data_type: expected one of TYPE_BOOL, TYPE_UINT8"),
+        ("input { data_type: 'TYPE_FP32' }", "without quotes"),
+        ("name = 'm'", "line 1, column 6: expected ':' between a field and its value, got '='"),
+        ('{"name": "m"}', "this looks like JSON, and a config.pbtxt is protobuf's text format"),
         ("input: 3", "input: expected { ... }, got 3"),
         ("dynamic_batching { preserve_ordering: 7 }", "expected true or false, got 7"),
     ],
@@ -171,3 +174,52 @@ def test_many_unknown_fields_take_linear_time() -> None:
     values, unknown = triton_config("".join(f"x{number}: 1 " for number in range(45_000)))
     assert values == {}
     assert len(unknown) == 45_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batchsize: 8", "line 1: max_batchsize: expected a known field, got an unknown one; did you mean"),
+        ("\ndynamic_baching { }", "line 2: dynamic_baching: "),
+        ("\ndynamic_baching { }", "did you mean dynamic_batching?"),
+        ("input [\n { name: 'x' },\n { nam: 'y' }\n]", "line 3: input.nam: "),
+        ("dynamic_batching {\n  prefered_batch_size: [4] }", "line 2: dynamic_batching.prefered_batch_size: "),
+        ("version_policy: { lates { num_versions: 2 } }", "did you mean latest?"),
+        ("input { data_type: FP32 }", "got 'FP32'; did you mean TYPE_FP32?"),
+        ("input { data_type: TYPE_FLOAT }", "got 'TYPE_FLOAT'; did you mean TYPE_FP32?"),
+        ("input { data_type: TYPE_FP23 }", "did you mean TYPE_FP32?"),
+        ("instance_group { kind: KIND_CPPU }", "instance_group.kind: expected one of KIND_AUTO, KIND_GPU, KIND_CPU, "),
+        ("instance_group { kind: KIND_CPPU }", "got 'KIND_CPPU'; did you mean KIND_CPU?"),
+        (
+            "max_batch_size: 4\nname: 'm'\nmax_batch_size: 8",
+            "line 3: max_batch_size: expected once, got twice (the first time in line 1)",
+        ),
+        ("input {\n name: 'x'\n dims: [ 1,\n a ] }", "line 3: input.dims: expected an integer, got 'a'"),
+        ("# one\n\nmax_batch_size: 'x'", "line 3: max_batch_size: expected an integer, got 'x'"),
+    ],
+)  # fmt: skip
+def test_what_is_misspelt_is_an_error_with_line_and_nearest_name(text: str, message: str) -> None:
+    with pytest.raises(TextFormatError) as caught:
+        triton_config(text)
+    assert message in str(caught.value)
+    assert str(caught.value).count("line ") == 1 + ("the first time" in message)
+
+
+def test_what_is_misspelt_in_json_is_an_error_too() -> None:
+    with pytest.raises(TextFormatError, match=r"max_batchsize: .* did you mean max_batch_size\?"):
+        read_triton_json('{"max_batchsize": 8}')
+    with pytest.raises(TextFormatError, match=r"input\.data_type: .* did you mean TYPE_FP32\?"):
+        read_triton_json('{"input": [{"name": "x", "data_type": "TYPE_FLOAT"}]}')
+
+
+def test_fields_of_triton_that_are_not_honoured_are_no_misspellings() -> None:
+    text = "sequence_batching { direct { } } response_cache { enable: true } input { name: 'x' is_shape_tensor: true }"
+    _, unknown = triton_config(text + " batch_input { kind: BATCH_ELEMENT_COUNT } metric_tags { key: 'a' value: 'b' }")
+    assert unknown == ["sequence_batching", "response_cache", "input.is_shape_tensor", "batch_input", "metric_tags"]
+
+
+def test_the_lines_of_fields_are_known() -> None:
+    fields, _ = triton_config("name: 'm'\ninput [\n {name: 'x'},\n {\n name: 'y' dims: [1]}]\ninput { name: 'z' }")
+    assert {path: line for path, line in fields.lines.items() if "name" in path} == {
+        "name": 1, "input[0].name": 3, "input[1].name": 5, "input[2].name": 6,
+    }  # fmt: skip

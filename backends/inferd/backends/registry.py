@@ -6,6 +6,7 @@ plug-in cannot be loaded, only the models that need it fail, with the reason; th
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -91,7 +92,10 @@ class Registry:
             if wanted in backend.platforms:
                 return backend
         known = ", ".join(f"{b.name} ({', '.join(b.platforms)})" if b.platforms else b.name for b in backends)
-        raise LoadError(f"unknown backend {wanted!r}; known: {known or 'none'}{_broken_text(broken)}")
+        names = [*self.names(), *(platform for backend in backends for platform in backend.platforms)]
+        near = difflib.get_close_matches(wanted, names, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise LoadError(f"unknown backend {wanted!r}; known: {known or 'none'}{meant}{_broken_text(broken)}")
 
     def artefact_names(self) -> frozenset[str]:
         """The names of the files and directories that the backends look for. Loads the backends; those that cannot be

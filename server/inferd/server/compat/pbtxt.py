@@ -10,6 +10,7 @@ dicts:
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,25 @@ from inferd.server.errors import LayoutError
 _MAX_BYTES = 4 * 2**20
 _LEAST, _LARGEST = -(2**63), 2**64 - 1
 _SHOWN = 100  # characters of a value in a message
+_SIMILAR = 0.75  # difflib's measure from which on a name counts as misspelt
+
+NOT_HONOURED = frozenset(
+    {
+        "agents", "allow_ragged_batch", "batch_input", "batch_output", "bool_false_true", "buckets", "busy_wait_events",
+        "cc_model_filenames", "control", "control_input", "count", "cuda", "data_file", "device_id", "direct",
+        "eager_batching", "enable", "family", "fp32_false_true", "gather_kernel_buffer_threshold",
+        "generative_sequence", "global", "graph_lower_bound", "graph_spec", "graphs", "histogram_options",
+        "host_policy", "initial_state", "input_name", "input_pinned_memory", "int32_false_true",
+        "is_non_linear_format_io", "is_shape_tensor", "iterative_sequence", "key", "max_candidate_sequences",
+        "max_sequence_idle_microseconds", "metric_control", "metric_identifier", "metric_tags",
+        "minimum_slot_utilization", "model_metrics", "model_operations", "model_repository_agents",
+        "model_transaction_policy", "oldest", "op_library_filename", "output_copy_stream", "output_name",
+        "output_pinned_memory", "passive", "priority", "profile", "rate_limiter", "resources", "response_cache",
+        "secondary_devices", "sequence_batching", "source_input", "state", "target_name", "use_growable_memory",
+        "use_same_buffer_for_input_output", "value", "zero_data",
+    }
+)  # fmt: skip
+"""Names of fields of Triton's ModelConfig that inferd does not honour, of all messages in it together."""
 
 Reader = Callable[[Value], Any]
 
@@ -54,14 +74,27 @@ def parse_triton_config(data: bytes, source: str, model: str) -> TritonConfig:
         raise LayoutError(f"{source}: {error}") from None
     name = values.get("name", "")
     if name and name != model:
-        raise LayoutError(f"{source}: name: expected {model!r} (the directory's name) or nothing, got {name[:100]!r}")
+        line = values.lines.get("name", 0)
+        raise LayoutError(
+            f"{source}: line {line}: name: expected {model!r} (the directory's name) or nothing, got {name[:100]!r}"
+        )
     return TritonConfig(values, tuple(unknown))
 
 
-def triton_config(text: str) -> tuple[dict[str, Any], list[str]]:
+def triton_config(text: str) -> tuple[TritonFields, list[str]]:
     """The mapping and the unknown fields of the text of a config.pbtxt. Raises TextFormatError."""
     unknown: dict[str, None] = {}
-    return read_message(parse(text), MODEL, "", unknown), list(unknown)
+    fields = TritonFields()
+    fields.update(read_message(parse(text), MODEL, "", unknown, fields.lines))
+    return fields, list(unknown)
+
+
+class TritonFields(dict[str, Any]):
+    """The mapping of a file. `lines`: where in the file its fields are, by path, such as "input[0].dims"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, int] = {}
 
 
 class Repeated:
@@ -81,34 +114,90 @@ class Map:
         self.only = only
 
 
-def read_message(fields: TextMessage, schema: dict[str, Any], path: str, unknown: dict[str, None]) -> dict[str, Any]:
-    """The mapping of a message. Adds the paths of fields that `schema` does not have to `unknown` (as its keys). Raises
-    TextFormatError."""
-    found: dict[str, Any] = {}
-    for name, value in fields:
-        where = f"{path}.{name}" if path else name
-        kind = schema.get(name)
+def read_message(
+    fields: TextMessage,
+    schema: dict[str, Any],
+    path: str,
+    unknown: dict[str, None],
+    lines: dict[str, int] | None = None,
+    place: str = "",
+) -> dict[str, Any]:
+    """The mapping of a message at `path`. Adds the paths of fields that `schema` does not have to `unknown` (as its
+    keys), and the lines of the others to `lines`; there the message is at `place`, which has the numbers of items.
+    Raises TextFormatError."""
+    reader = _MessageReader(schema, path, place, unknown, {} if lines is None else lines)
+    for number, (name, value) in enumerate(fields):
+        line = fields.lines[number] if number < len(fields.lines) else 0
+        try:
+            reader.read(name, value, line)
+        except TextFormatError as error:
+            raise error.at(line) from None
+    return reader.found
+
+
+class _MessageReader:
+    """Reads the fields of one message. `found`: what was read so far."""
+
+    def __init__(
+        self, schema: dict[str, Any], path: str, place: str, unknown: dict[str, None], lines: dict[str, int]
+    ) -> None:
+        self.found: dict[str, Any] = {}
+        self._schema = schema
+        self._path = path
+        self._place = place
+        self._unknown = unknown
+        self._lines = lines
+
+    def read(self, name: str, value: Value, line: int) -> None:
+        """Reads one field. Raises TextFormatError."""
+        where = f"{self._path}.{name}" if self._path else name
+        place = f"{self._place}.{name}" if self._place else name
+        kind = self._schema.get(name)
         if kind is None:
-            unknown[where] = None
-        elif isinstance(kind, Repeated):
-            items = value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]
-            found.setdefault(name, []).extend(_read(item, kind.item, where, unknown) for item in items)
+            check_unknown(name, where, self._schema)
+            self._unknown[where] = None
+            return
+        before = self._lines.get(place, 0)
+        self._note(place, line)
+        if isinstance(kind, Repeated):
+            known = self.found.setdefault(name, [])
+            for item in value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]:
+                known.append(self._value(item, kind.item, where, f"{place}[{len(known)}]", line))
         elif isinstance(kind, Map):
-            entries = value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]
-            for entry in entries:
+            for entry in value if isinstance(value, list) and not isinstance(value, TextMessage) else [value]:
                 pair = dict(_expect_message(entry, where))
                 key = kind.key(pair.get("key", "" if kind.key is string else 0))
                 given = pair.get("value", TextMessage() if isinstance(kind.item, dict) else "")
-                inner = _read(given, kind.item, f"{where}[{key}]", unknown)
-                found.setdefault(name, {})[key] = inner.get(kind.only, "") if kind.only else inner
+                inner = self._value(given, kind.item, f"{where}[{key}]", f"{place}[{key}]", line)
+                self.found.setdefault(name, {})[key] = inner.get(kind.only, "") if kind.only else inner
+        elif name in self.found:
+            first = f" (the first time in line {before})" if before else ""
+            raise TextFormatError(f"{where}: expected once, got twice{first}")
         else:
-            found[name] = _read(value, kind, where, unknown)
-    return found
+            self.found[name] = self._value(value, kind, where, place, line)
+
+    def _value(self, value: Value, kind: Any, where: str, place: str, line: int) -> Any:
+        self._note(place, line)
+        if isinstance(kind, dict):
+            return read_message(_expect_message(value, where), kind, where, self._unknown, self._lines, place)
+        return _read(value, kind, where)
+
+    def _note(self, place: str, line: int) -> None:
+        if line:
+            self._lines.setdefault(place, line)
 
 
-def _read(value: Value, kind: Any, where: str, unknown: dict[str, None]) -> Any:
-    if isinstance(kind, dict):
-        return read_message(_expect_message(value, where), kind, where, unknown)
+def check_unknown(name: str, where: str, schema: Mapping[str, Any]) -> None:
+    """Raises TextFormatError for a field that is none of Triton's and nearly one that inferd honours: it is misspelt.
+    Other unknown fields are for the caller to note."""
+    if name in NOT_HONOURED:
+        return
+    near = difflib.get_close_matches(name, schema, n=1, cutoff=_SIMILAR)
+    if near:
+        raise TextFormatError(f"{where}: expected a known field, got an unknown one; did you mean {near[0]}?")
+
+
+def _read(value: Value, kind: Any, where: str) -> Any:
     try:
         return kind(value)
     except TextFormatError as error:
@@ -167,13 +256,33 @@ def _shown(value: Value) -> str:
 def enum(*names: str) -> Reader:
     """A reader for an enum: by name, or by number, which is the position in `names`. Text format and JSON allow both.
     The reader raises TextFormatError."""
+    listed = ", ".join(name for name in names if not name.endswith("_INVALID"))
 
     def read(value: Value) -> str:
         if isinstance(value, int) and 0 <= value < len(names):
             return names[value]
-        return word(value)
+        if not isinstance(value, Name):
+            quoted = " without quotes" if isinstance(value, str) else ""
+            raise TextFormatError(f"expected one of {listed}{quoted}, got {_shown(value)}")
+        if value in names:
+            return str(value)
+        given = _TYPES_ELSEWHERE.get(value.removeprefix("TYPE_"), str(value))
+        near = difflib.get_close_matches(given, names, n=1, cutoff=_SIMILAR)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise TextFormatError(f"expected one of {listed}, got {_shown(value)}{meant}")
 
     return read
+
+
+# What other systems call element types.
+_TYPES_ELSEWHERE = {
+    "FLOAT": "TYPE_FP32", "FLOAT32": "TYPE_FP32", "DOUBLE": "TYPE_FP64", "FLOAT64": "TYPE_FP64", "HALF": "TYPE_FP16",
+    "FLOAT16": "TYPE_FP16", "BFLOAT16": "TYPE_BF16", "INT": "TYPE_INT32", "LONG": "TYPE_INT64", "BYTES": "TYPE_STRING",
+    "BOOLEAN": "TYPE_BOOL", "UINT": "TYPE_UINT32",
+    "BOOL": "TYPE_BOOL", "STRING": "TYPE_STRING", "FP16": "TYPE_FP16", "FP32": "TYPE_FP32", "FP64": "TYPE_FP64",
+    "BF16": "TYPE_BF16", "INT8": "TYPE_INT8", "INT16": "TYPE_INT16", "INT32": "TYPE_INT32", "INT64": "TYPE_INT64",
+    "UINT8": "TYPE_UINT8", "UINT16": "TYPE_UINT16", "UINT32": "TYPE_UINT32", "UINT64": "TYPE_UINT64",
+}  # fmt: skip
 
 
 _TYPE = enum(

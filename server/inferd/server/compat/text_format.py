@@ -8,13 +8,26 @@ strings, `,` and `;` between fields. The caller interprets the fields.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NoReturn, TypeAlias
 
 Value: TypeAlias = "str | int | float | Name | list[Value] | TextMessage"
 
 
 class TextFormatError(ValueError):
-    """The text is not in the text format. The message says line, column, what was expected and what was found."""
+    """The text is not in the text format, or a field has a wrong value. The message says line, what was expected and
+    what was found."""
+
+    located = False
+    """Whether the message names a line."""
+
+    def at(self, line: int) -> TextFormatError:
+        """The error with the line in front of its message, if it is known and not there yet."""
+        if self.located or not line:
+            return self
+        error = TextFormatError(f"line {line}: {self}")
+        error.located = True
+        return error
 
 
 class Name(str):
@@ -24,7 +37,14 @@ class Name(str):
 
 
 class TextMessage(list[tuple[str, Value]]):
-    """The fields of a message, in order. A repeated field occurs several times, or once with a list."""
+    """The fields of a message, in order. A repeated field occurs several times, or once with a list.
+
+    lines   the line of each field, from 1; empty for a message that does not come from a text
+    """
+
+    def __init__(self, fields: Iterable[tuple[str, Value]] = ()) -> None:
+        super().__init__(fields)
+        self.lines: list[int] = []
 
 
 _TOKEN = re.compile(
@@ -56,6 +76,8 @@ class _Parser:
         self._token = ""
         self._start = 0
         self._values = 0
+        self._counted = 1  # the line of the position before which lines have been counted
+        self._counted_to = 0
         self._next()
 
     def message(self, end: str | None, depth: int) -> TextMessage:
@@ -70,6 +92,7 @@ class _Parser:
             if end is not None and self._token == end and self._kind == "symbol":
                 self._next()
                 return fields
+            fields.lines.append(self._line())
             fields.append(self._field(depth))
 
     def _count(self) -> None:
@@ -153,18 +176,35 @@ class _Parser:
             match = _TOKEN.match(self._text, self._at)
             if match is None:
                 self._kind, self._token = "character", self._text[self._at]
-                self._fail("a field, a value or a bracket")
+                self._fail(
+                    "':' between a field and its value" if self._token == "=" else "a field, a value or a bracket"
+                )
             self._at = match.end()
             if match.lastgroup != "space":
                 self._kind, self._token = match.lastgroup or "", match.group()
                 return
+
+    def _line(self) -> int:
+        """The line of the current token."""
+        self._counted += self._text.count("\n", self._counted_to, self._start)
+        self._counted_to = self._start
+        return self._counted
 
     def _fail(self, expected: str) -> NoReturn:
         line = self._text.count("\n", 0, self._start) + 1
         column = self._start - self._text.rfind("\n", 0, self._start)
         more = "..." if len(self._token) > _SHOWN else ""
         got = f"{self._token[:_SHOWN]!r}{more}" if self._token else "the end of the file"
-        raise TextFormatError(f"line {line}, column {column}: expected {expected}, got {got}")
+        error = TextFormatError(f"line {line}, column {column}: expected {expected}, got {got}{self._mistaken()}")
+        error.located = True
+        raise error
+
+    def _mistaken(self) -> str:
+        """What another kind of file this seems to be."""
+        start = self._text.lstrip()
+        if start.startswith("{"):
+            return '; this looks like JSON, and a config.pbtxt is protobuf\'s text format: name: "m" max_batch_size: 8'
+        return ""
 
 
 def _number(token: str) -> int | float:

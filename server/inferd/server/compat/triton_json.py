@@ -16,6 +16,7 @@ from inferd.server.compat.pbtxt import (
     Reader,
     Repeated,
     TritonConfig,
+    check_unknown,
     integer,
     read_message,
     string,
@@ -61,6 +62,7 @@ def _message(given: Any, schema: dict[str, Any], path: str, unknown: dict[str, N
         if kind is not None and value is not None:
             fields.append((name, _value(value, kind, where, unknown)))
         elif kind is None and value not in _UNSET:
+            check_unknown(name, where, schema)
             unknown[where] = None
     return fields
 

@@ -21,6 +21,7 @@ from inferd.server.config.keys import KeyPath, all_keys, annotations_at, is_mapp
 from inferd.server.config.layers import Layer, assign, validated
 from inferd.server.config.model_schema import PARTIAL
 from inferd.server.config.schema import ModelConfig, ServerConfig
+from inferd.server.config.triton_words import in_triton_words
 
 T = TypeVar("T")
 
@@ -83,11 +84,26 @@ def model_config(
     for key in SERVER_ONLY & (model_yaml or {}).keys():
         expected = f"this key in the server's own configuration only, as models.{dotted((name,))}.{key}"
         raise ConfigError([Problem(model_yaml_source, key, expected, "it in the model's directory")])
+    given = pbtxt or {}
+    try:
+        return _model_config(server, name, model_yaml or {}, given, model_yaml_source, pbtxt_source)
+    except ConfigError as error:
+        raise in_triton_words(error, pbtxt_source, given) from None
+
+
+def _model_config(
+    server: ServerConfig,
+    name: str,
+    model_yaml: Mapping[str, Any],
+    pbtxt: Mapping[str, Any],
+    model_yaml_source: str,
+    pbtxt_source: str,
+) -> tuple[ModelConfig, tuple[str, ...]]:
     defaults = server.model_dump(mode="json", include=set(_PER_MODEL))
-    translation = triton.translate(name, pbtxt or {}, source=pbtxt_source)
+    translation = triton.translate(name, pbtxt, source=pbtxt_source)
     own = [
         Layer(translation.values, pbtxt_source),
-        Layer(model_yaml or {}, model_yaml_source),
+        Layer(model_yaml, model_yaml_source),
         Layer(server.models.get(name, {}), f"models.{dotted((name,))} of the server's settings"),
     ]
     if not any(layer.holds(("batching", "preferred_batch_size")) == 2 for layer in own):
