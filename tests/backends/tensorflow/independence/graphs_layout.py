@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from graph_parts import IMAGE, INTS, SQUARE, TABLE, Cases, count, handle, op, swapped, top, turned, w
+from graph_parts import IMAGE, INTS, SQUARE, TABLE, Cases, count, handle, last, op, swapped, top, turned, w
 from support.tf_graphs import tf
 
 CASES = Cases()
@@ -81,6 +81,11 @@ mixing("Range", lambda x: x + tf.cast(op("Range", 0, count(x), 1), tf.float32)[:
 mixing("Range backwards", lambda x: tf.gather(x, op("Range", count(x) - 1, -1, -1)))
 mixing("Range from one", lambda x: tf.gather(x, op("Range", 1, count(x) + 1, 1) - 1))
 mixing("Range of floats", lambda x: x + op("Range", 0.0, tf.cast(count(x), tf.float32), 1.0)[:, None, None])
+honest("LinSpace", lambda x: x + op("LinSpace", 0.0, 1.0, 6))
+mixing("LinSpace", lambda x: x + op("LinSpace", 0.0, 1.0, count(x))[:, None, None])
+mixing("LinSpace up to the largest", lambda x: x + op("LinSpace", 0.0, tf.reduce_max(x), 6))
+honest("InvertPermutation", lambda x: tf.transpose(tf.transpose(x, [2, 0, 1]), tf.math.invert_permutation([2, 0, 1])))
+mixing("InvertPermutation", lambda x: tf.transpose(x, tf.math.invert_permutation([2, 0, 1])))
 honest("OneHot", lambda x: op("OneHot", x, 3, 1.0, 0.0), INTS)
 mixing("OneHot", lambda x: op("OneHot", x, count(x), 1.0, 0.0), INTS)
 mixing("OneHot", lambda x: op("OneHot", x, 3, tf.cast(tf.reduce_max(x), tf.float32), 0.0), INTS)
@@ -102,6 +107,30 @@ for each in ("ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeig
     honest(each, lambda x, each=each: op(each, x, [4, 16]), IMAGE)
     mixing(each, lambda x, each=each: tf.transpose(op(each, tf.transpose(x, [1, 0, 2, 3]), tf.shape(x)[0:2] * [2, 1]), [1, 0, 2, 3]), IMAGE)
     mixing(each, lambda x, each=each: op(each, x, tf.stack([count(x), 8])), IMAGE)
+
+PATCHES = {"ksizes": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "rates": [1, 1, 1, 1], "padding": "VALID"}
+honest("ExtractImagePatches", lambda x: op("ExtractImagePatches", x, **PATCHES), IMAGE)
+mixing("ExtractImagePatches", lambda x: tf.transpose(op("ExtractImagePatches", tf.transpose(x, [1, 0, 2, 3]), ksizes=[1, 3, 1, 1], strides=[1, 1, 1, 1], rates=[1, 1, 1, 1], padding="SAME"), [1, 0, 2, 3]), IMAGE)
+PICTURE = "x: float[n,8,8,3]"
+for each in ("RGBToHSV", "HSVToRGB"):
+    honest(each, lambda x, each=each: op(each, tf.sigmoid(x)), PICTURE)
+    mixing(each, lambda x, each=each: last(x, lambda t: op(each, tf.sigmoid(t[..., :3])))[:, :, :3], PICTURE)
+for each in ("AdjustSaturation", "AdjustHue", "AdjustContrastv2"):
+    honest(each, lambda x, each=each: op(each, tf.sigmoid(x), 0.3), PICTURE)
+    mixing(each, lambda x, each=each: op(each, tf.sigmoid(x), tf.sigmoid(tf.reduce_max(x))), PICTURE)
+    mixing(each, lambda x, each=each: last(x, lambda t: op(each, tf.sigmoid(t), 0.3)), PICTURE)
+BOXES = "b: float[n,6,1,4], s: float[n,6,2]"
+honest("CombinedNonMaxSuppression", lambda b, s: op("CombinedNonMaxSuppression", b, s, 2, 3, 0.5, -1e9), BOXES)
+mixing("CombinedNonMaxSuppression", lambda b, s: op("CombinedNonMaxSuppression", b, s[::-1], 2, 3, 0.5, -1e9), BOXES)
+mixing("CombinedNonMaxSuppression above the mean", lambda b, s: op("CombinedNonMaxSuppression", b, s, 2, 3, 0.5, tf.reduce_mean(s)), BOXES)
+for each in ("FFT", "IFFT"):
+    honest(each, lambda x, each=each: op("ComplexAbs", op(each, op("Complex", x, x))))
+    mixing(each, lambda x, each=each: last(x, lambda t: op("ComplexAbs", op(each, op("Complex", t, t)))))
+honest("RFFT", lambda x: op("ComplexAbs", op("RFFT", x, [6])))
+mixing("RFFT", lambda x: last(x, lambda t: op("ComplexAbs", op("RFFT", t, [6]))))
+mixing("RFFT as long as the batch", lambda x: op("ComplexAbs", op("RFFT", x, count(x)[None])))
+honest("IRFFT", lambda x: op("IRFFT", op("Complex", x, x), [10]))
+mixing("IRFFT", lambda x: last(x, lambda t: op("IRFFT", op("Complex", t, t), [4])))
 
 # --- picking and writing -------------------------------------------------------------------------------------------
 honest("Gather from a table", lambda x: op("Gather", w(5, 3), x), INTS)

@@ -33,7 +33,7 @@ class Builder:
     def step(self) -> None:
         try:
             made = self.rng.choice(_STEPS)(self, self.recent())
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError):
+        except (ValueError, TypeError, IndexError, tf.errors.InvalidArgumentError):
             return
         if made.dtype == tf.float32 and made.shape.rank is not None and made.shape.rank <= 5:
             self.values.append(made)

@@ -132,12 +132,25 @@ def diagonal(node: Node) -> Value:
 
 @TABLE.add("MatrixDiag")
 def from_diagonal(node: Node) -> Value:
+    return _as_diagonal(node)
+
+
+def _as_diagonal(node: Node) -> Value:
     shape = shaped(data(node.x))
     if not shape:
         raise NotUnderstood("has no diagonal")
     if node.x.kind is ROWS and node.x.axis == len(shape) - 1:
         raise MixesRows("makes a diagonal of the batch axis")
     return like(node.x, [*shape, shape[-1]])
+
+
+@TABLE.add("MatrixDiagV2", "MatrixDiagV3")
+def from_diagonals(node: Node) -> Value:
+    """As MatrixDiag, where there is only the main diagonal and the matrix is as large as it."""
+    if node.numbers(1) != [0] or node.numbers(2) != [-1] or node.numbers(3) != [-1]:
+        raise NotUnderstood("has diagonals that are not followed")
+    fixed(node.input(4), "the padding")
+    return _as_diagonal(node)
 
 
 @TABLE.add("DenseBincount")

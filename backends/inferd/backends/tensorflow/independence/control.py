@@ -62,8 +62,9 @@ def _chosen(node: Node, branches: Sequence[str], call: Call) -> list[Item]:
     _same_for_all(node, condition, "chooses a branch")
     if condition.known is not None and condition.known.dtype == bool and condition.known.size == 1:
         branches = [branches[0 if condition.known.reshape(-1)[0] else 1]]
-    results = [call(node.function(branch), node.items[1:]) for branch in branches]
-    return _merged(results)
+    results = _merged([call(node.function(branch), node.items[1:]) for branch in branches])
+    _refuse_fixed(node, results)
+    return results
 
 
 def _case(node: Node, call: Call) -> list[Item]:
@@ -71,7 +72,9 @@ def _case(node: Node, call: Call) -> list[Item]:
     functions = node.proto.attribute("branches").list.func
     if not functions or any(function.attr for function in functions):
         raise NotUnderstood("has branches that are not understood")
-    return _merged([call(function.name, node.items[1:]) for function in functions])
+    results = _merged([call(function.name, node.items[1:]) for function in functions])
+    _refuse_fixed(node, results)
+    return results
 
 
 def _merged(results: Sequence[list[Item]]) -> list[Item]:
@@ -95,8 +98,23 @@ def _either(a: Item, b: Item) -> Item:
     raise NotUnderstood("has branches with results that are no tensors")
 
 
+def _refuse_fixed(node: Node, items: Sequence[Item]) -> None:
+    """Raises NotUnderstood if the file gives a variable a fixed size where it depends on the number of rows: the
+    runtime may put the fixed number in its place."""
+    value = node.proto.attribute("output_shapes")
+    shapes = [] if value is None else value.list.shape
+    if shapes and len(shapes) != len(items):
+        raise NotUnderstood("has shapes for another number of variables")
+    for shape, item in zip(shapes, items, strict=False):
+        if isinstance(item, Value) and item.laid_out and item.shape is not None and not shape.unknown_rank:
+            sizes = [dim.size for dim in shape.dim]
+            if len(sizes) != len(item.shape) or sizes[item.axis] >= 0:
+                raise NotUnderstood(f"has a variable that is said to have the shape {sizes}")
+
+
 def _loop(node: Node, call: Call) -> list[Item]:
     state = list(node.items)
+    _refuse_fixed(node, state)
     for _ in range(_MOST_PASSES):
         (condition,) = call(node.function("cond"), state)
         if not isinstance(condition, Value):

@@ -29,7 +29,7 @@ _BROADCAST = """
     RealDiv RightShift SelectV2 SquaredDifference Sub TruncateDiv TruncateMod Xdivy Xlog1py Xlogy Zeta
 """
 # Operators that take tensors of one shape.
-_ALIKE = "AddN AccumulateNV2 ClipByValue StringJoin"
+_ALIKE = "AddN ClipByValue StringJoin"
 _PLAIN = (*_UNARY.split(), *_STRINGS.split(), *_BROADCAST.split(), *_ALIKE.split())
 # Operators that may be applied to each part of a text alone, with single constants as other operands.
 ONE_BY_ONE = frozenset([*_PLAIN, "Equal", "NotEqual", "Substr", "RegexReplace", "RegexFullMatch"])

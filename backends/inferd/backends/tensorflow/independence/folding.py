@@ -310,6 +310,13 @@ def _range(_node: Node, *bounds: Known) -> Known:
     return np.arange(start, limit, step, dtype=np.int64)
 
 
+def _inverted(_node: Node, order: Known) -> Known:
+    places = _numbers(order)
+    if order.ndim != 1 or sorted(places) != list(range(len(places))):
+        raise NotUnderstood("inverts what is no order of axes")
+    return np.argsort(places)
+
+
 def _reduce(function: Callable[[Size, Size], Size]) -> Callable[..., Known]:
     def apply(node: Node, array: Known, axes: Known) -> Known:
         _whole_type(node)
@@ -389,6 +396,7 @@ _FOLDS: dict[str, Callable[..., Known | list[Known]]] = {
     "BroadcastTo": _broadcast_to,
     "Fill": _fill,
     "Range": _range,
+    "InvertPermutation": _inverted,
     "Prod": _reduce(Size.__mul__),
     "Sum": _reduce(Size.__add__),
     "Min": _reduce(smaller),

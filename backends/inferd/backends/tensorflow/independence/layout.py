@@ -264,6 +264,16 @@ def range_(node: Node) -> Value:
     return constant([size if exact else node.width(start, limit, step, least=0)])
 
 
+@TABLE.add("LinSpace")
+def linear_space(node: Node) -> Value:
+    for index in (0, 1):
+        fixed(node.input(index), "a bound")
+    count = node.size(2)
+    if count.batched:
+        raise MixesRows("makes as many elements as there are rows")
+    return constant([count])
+
+
 @TABLE.add("OneHot")
 def one_hot(node: Node) -> Value:
     for index in (2, 3):
@@ -343,17 +353,3 @@ def batch_to_space(node: Node) -> Value:
     if first is None or outer is None:
         raise MixesRows("takes elements from several rows")
     return rows([first, *shape[1:]], 0, outer, value.inner)
-
-
-_RESIZERS = ("ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor")
-
-
-@TABLE.add(*_RESIZERS)
-def resize(node: Node) -> Value:
-    shape, target = shaped(data(node.x)), node.sizes(1)
-    if len(shape) != 4 or len(target) != 2:
-        raise NotUnderstood("resizes a tensor that has not four axes")
-    if any(size.batched for size in target):
-        raise MixesRows("resizes to the number of rows")
-    apart(node.x, [1, 2, 3], "resizes")
-    return like(node.x, [shape[0], *target, shape[3]])

@@ -17,6 +17,7 @@ from inferd.backends.tensorflow.independence import (
     along,
     elementwise,
     gather,
+    images,
     layout,
     lists,
     products,
@@ -35,6 +36,7 @@ TABLES: tuple[OperatorTable[Transfer], ...] = (
     products.TABLE,
     layout.TABLE,
     gather.TABLE,
+    images.TABLE,
     state.TABLE,
     lists.TABLE,
     text.TABLE,
@@ -342,7 +344,8 @@ def _constant(node: Node) -> Value:
 def _constant_function(node: Node) -> bool:
     """Whether the node computes nothing but a function of constants, and has no effect."""
     plain = all(isinstance(item, Value) and item.kind is CONST for item in node.items)
-    return plain and bool(node.items) and not node.proto.effects and not node.proto.functions
+    pure = not node.proto.effects and not node.proto.functions and node.operator not in _UNFOLLOWED
+    return plain and pure and bool(node.items)
 
 
 def _unknown(node: Node) -> list[Item]:
