@@ -90,14 +90,15 @@ class SavedModel:
     def independence(self, signature: Signature) -> Independence:
         """See Analysable. The graph is that of the private copy from which sessions load."""
         with self._lock:
-            eager = any(isinstance(runner, EagerRunner) for runner, _ in self._shared.values())
-        if eager:  # it calls functions that the file names elsewhere
+            runner = next((runner for runner, _ in self._shared.values()), None)
+        if isinstance(runner, EagerRunner):  # it calls functions that the file names elsewhere
             return Independence(False, reason="the graph is not the one that runs (see notes)", understood=False)
+        shapes = runner.variable_shapes if isinstance(runner, SessionRunner) else None
         try:
             meta_graph = _meta_graph(self._copy, self._tags)
         except LoadError as error:
             return Independence(False, reason=str(error), understood=False)
-        return analyse_signature(meta_graph, self._served[signature.name])
+        return analyse_signature(meta_graph, self._served[signature.name], shapes)
 
     def close(self) -> None:
         with self._lock:

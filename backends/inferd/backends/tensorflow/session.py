@@ -42,6 +42,7 @@ class SessionRunner:
     note = ""
 
     def __init__(self, tf: Any, directory: Path, tags: Sequence[str], placement: Placement, intra_threads: int) -> None:
+        self._tf = tf
         self._graph = tf.Graph()
         gpu = gpu_number(placement.device)
         v1 = tf.compat.v1
@@ -79,6 +80,23 @@ class SessionRunner:
         inputs = served.fed(inputs)
         values = call(*[inputs[spec.name] for spec in served.signature.inputs])
         return dict(zip(wanted, values, strict=True))
+
+    def variable_shapes(self, names: Sequence[str]) -> list[list[int]]:
+        """The shapes of the values of variables, by the names of their nodes in the graph."""
+        raw = self._tf.raw_ops
+        with self._lock:
+            if self._graph is None:
+                raise BackendError("the instance is closed")
+            with self._graph.as_default(), self._tf.device("/CPU:0"):
+                variables = [self._graph.get_tensor_by_name(f"{name}:0") for name in names]
+                shapes = [
+                    raw.VariableShape(input=variable)
+                    if variable.dtype == self._tf.resource
+                    else raw.Shape(input=variable)
+                    for variable in variables
+                ]
+            found = self._session.run(shapes)
+        return [[int(size) for size in shape] for shape in found]
 
     def close(self) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ from support.keras_models import PROVEN, REFUSED, export_models
 from support.real_models import package_file
 from support.saved_models import of, save, served
 from support.tf_graphs import same, tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from inferd.backends.api import Independence, OpenRequest, Signature
 from inferd.backends.tensorflow.backend import TensorFlowBackend
@@ -145,3 +146,21 @@ def test_an_input_with_a_default_has_no_batch_axis_of_its_own(version: Path) -> 
     module = Scaled()
     tf.saved_model.save(module, str(version), signatures={"serving_default": module.run})
     assert "input 'k' has a batch axis and a default value" in str(of_file(version))
+
+
+def test_a_variable_has_the_shape_of_its_checkpoint(version: Path) -> None:
+    """The graph says [1, 2], the checkpoint holds [4, 2]: a value for each of four rows."""
+    module = tf.Module()
+    module.v = tf.Variable(np.arange(8, dtype=np.float32).reshape(4, 2))
+    save(version, module, serving_default=tf.function(lambda x: {"y": x + module.v}, input_signature=[of(None, 2)]))
+    assert not of_file(version).proven
+    path = version / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for node in saved.meta_graphs[0].graph_def.node:
+        node.attr.pop("_output_shapes", None)
+        if node.op == "VarHandleOp":
+            node.attr["shape"].shape.dim[0].size = 1
+    path.write_bytes(saved.SerializeToString())
+    with served(version) as (model, _):
+        finding = model.independence(model.signatures[0])  # type: ignore[attr-defined]
+        assert "has the shape [4, 2], in the graph [1, 2]" in str(finding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,21 @@ from inferd.backends.tensorflow.graph import Served
 _Axes = Sequence[tuple[str, int]]
 
 
-def analyse_signature(meta_graph: Any, served: Served) -> Independence:
-    """Whether the rows of the outputs of a served signature are independent. Never raises for what the graph holds."""
-    first = _analyse(meta_graph, served, {})
+VariableShapes = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+
+
+def analyse_signature(meta_graph: Any, served: Served, shapes: VariableShapes | None = None) -> Independence:
+    """Whether the rows of the outputs of a served signature are independent. Never raises for what the graph holds.
+
+    `shapes` gives the shapes of variables by their nodes in the graph. Without it they are taken from the graph, and
+    what a checkpoint may hold instead is not looked at.
+    """
+    first = _analyse(meta_graph, served, {}, shapes)
     if first.proven:
         return first
     equal = _axes_that_may_be_equal(served.signature)
     if equal:
-        again = _analyse(meta_graph, served, equal)
+        again = _analyse(meta_graph, served, equal, shapes)
         if again.proven:
             return replace(again, equal=tuple(tuple(group) for group in equal.values()))
     return first
@@ -41,7 +48,9 @@ def _axes_that_may_be_equal(signature: Signature) -> dict[int, _Axes]:
     return {axis: group for axis, group in groups.items() if len(group) > 1}
 
 
-def _analyse(meta_graph: Any, served: Served, equal: Mapping[int, _Axes]) -> Independence:
+def _analyse(
+    meta_graph: Any, served: Served, equal: Mapping[int, _Axes], shapes: VariableShapes | None
+) -> Independence:
     from tensorflow.python.framework import op_def_registry
 
     from inferd.backends.independence.sizes import N, Refusal, Size, size_of
@@ -80,6 +89,10 @@ def _analyse(meta_graph: Any, served: Served, equal: Mapping[int, _Axes]) -> Ind
             inputs[edge] = rows([N, *sizes[1:]], 0) if batched else constant(sizes)
         wanted = [outer_edge(fetch) for fetch in served.fetches]
         found = walk.outputs(inputs, wanted)
+        if shapes is not None and walk.variables:
+            for (name, expected), actual in zip(walk.variables.items(), shapes(list(walk.variables)), strict=True):
+                if [size.number for size in expected] != list(actual):
+                    raise Unreadable(f"variable {name!r} has the shape {list(actual)}, in the graph {list(expected)}")
         names = [spec.name for spec in served.signature.outputs]
         return conclusion({name: as_value(item) for name, item in zip(names, found, strict=True)})
     except Stopped as stopped:

@@ -14,6 +14,7 @@ from inferd.backends.tensorflow.independence.node import Node, new_table
 
 TABLE = new_table()
 _VARIABLE = "variable"
+VARIABLES = ("VarHandleOp", "Variable", "VariableV2")
 _TABLES = ("HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2")
 
 # Operators with effects that do not matter: they read, check, print, or call functions that are looked at themselves.

@@ -26,7 +26,7 @@ from inferd.backends.tensorflow.independence import (
 )
 from inferd.backends.tensorflow.independence.control import CONTROL, Caused, controlled
 from inferd.backends.tensorflow.independence.folding import folded
-from inferd.backends.tensorflow.independence.items import Item, Ragged, Role, TensorList, cause_of
+from inferd.backends.tensorflow.independence.items import Handle, Item, Ragged, Role, TensorList, cause_of
 from inferd.backends.tensorflow.independence.node import Node, Transfer
 from inferd.backends.tensorflow.independence.program import Body, Edge, GraphNode, GraphProgram, Unreadable
 
@@ -149,9 +149,13 @@ class _Progress:
 
 @dataclass(slots=True)
 class Walk:
-    """One analysis of a program. Not thread-safe."""
+    """One analysis of a program. Not thread-safe.
+
+    variables   the variables on whose shapes the result relies, by their node in the graph
+    """
 
     program: GraphProgram
+    variables: dict[str, Shape] = field(default_factory=dict)
     progress: _Progress = field(default_factory=lambda: _Progress(time.monotonic() + _MOST_SECONDS))
     depth: int = 0
 
@@ -211,11 +215,21 @@ class Walk:
             self.progress.step()
             node = Node(proto, [_found(items, edge) for edge in proto.inputs], self.progress.number)
             results = self._results(node)
+            if proto.operator in state.VARIABLES:
+                results = [self._variable(proto.name, results[0])]
             cause = Cause(proto.operator, proto.name, "has an output that is not understood", understood=False)
             for index in range(proto.outputs):
                 if (proto.name, index) in items:
                     continue  # an input of the signature
                 items[proto.name, index] = self._named(results[index] if index < len(results) else mixed(cause))
+
+    def _variable(self, name: str, item: Item) -> Item:
+        """A variable, whose shape is noted: a checkpoint may hold another one than the graph says."""
+        if self.depth:  # cannot be asked for
+            return replace(item, shape=None) if isinstance(item, (Handle, Value)) else item
+        if isinstance(item, (Handle, Value)) and item.shape is not None:
+            self.variables[name] = item.shape
+        return item
 
     def _named(self, item: Item) -> Item:
         """Elements of small constants that are not known become symbols, so that shapes can be made of them."""
