@@ -31,7 +31,7 @@ from inferd.backends.files import FileRule, Found, OpenRoot
 from inferd.backends.tensorflow.errors import reason, translated
 from inferd.backends.tensorflow.files import PB, PBTXT
 from inferd.backends.tensorflow.graph import Served, read_facts, read_signatures
-from inferd.backends.tensorflow.independence.proof import analyse_signature
+from inferd.backends.tensorflow.independence.proof import VariableValues, analyse_signature
 from inferd.backends.tensorflow.session import EagerRunner, Runner, SessionRunner, gpu_number
 
 _PARTS = ("variables", "assets", "assets.extra")
@@ -93,12 +93,12 @@ class SavedModel:
             runner = next((runner for runner, _ in self._shared.values()), None)
         if isinstance(runner, EagerRunner):  # it calls functions that the file names elsewhere
             return Independence(False, reason="the graph is not the one that runs (see notes)", understood=False)
-        shapes = runner.variable_shapes if isinstance(runner, SessionRunner) else None
         try:
             meta_graph = _meta_graph(self._copy, self._tags)
         except LoadError as error:
             return Independence(False, reason=str(error), understood=False)
-        return analyse_signature(meta_graph, self._served[signature.name], shapes)
+        values = VariableValues(self._copy, runner.variable_shapes) if isinstance(runner, SessionRunner) else None
+        return analyse_signature(meta_graph, self._served[signature.name], values)
 
     def close(self) -> None:
         with self._lock:

@@ -164,3 +164,20 @@ def test_a_variable_has_the_shape_of_its_checkpoint(version: Path) -> None:
     with served(version) as (model, _):
         finding = model.independence(model.signatures[0])  # type: ignore[attr-defined]
         assert "has the shape [4, 2], in the graph [1, 2]" in str(finding)
+
+
+def test_variables_that_an_initialiser_sets_are_asked_of_the_session(version: Path) -> None:
+    v1 = tf.compat.v1
+    version.rmdir()
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        v = v1.get_variable("v", [1, 2], use_resource=True)
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.builder.SavedModelBuilder(str(version))
+        definition = v1.saved_model.signature_def_utils.predict_signature_def({"x": x}, {"y": x + v})
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": definition}, main_op=v.assign(tf.ones([1, 2]))
+        )
+        builder.save()
+    with served(version) as (model, _):
+        assert model.independence(model.signatures[0]).proven  # type: ignore[attr-defined]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from inferd.backends.api import Independence, Signature
@@ -12,21 +13,45 @@ from inferd.backends.tensorflow.graph import Served
 _Axes = Sequence[tuple[str, int]]
 
 
-VariableShapes = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+@dataclass(frozen=True, slots=True)
+class VariableValues:
+    """Where the shapes of variables' values are found: a graph may say other ones.
+
+    directory   of the SavedModel
+    session     the shapes of variables in a session, by their nodes in the graph. Slow for large graphs
+    """
+
+    directory: Path
+    session: Callable[[Sequence[str]], Sequence[list[int]]]
+
+    def shapes(self, program: Any, meta_graph: Any, variables: Sequence[str]) -> dict[str, list[int]]:
+        """The shapes by the variables' nodes: from the checkpoint as far as possible, else from the session."""
+        from tensorflow.python.framework.errors_impl import OpError
+
+        from inferd.backends.tensorflow.independence.checkpoint import stored_shapes
+        from inferd.backends.tensorflow.independence.program import Unreadable
+
+        found = stored_shapes(program, meta_graph, self.directory) if variables else {}
+        others = [name for name in variables if name not in found]
+        if others:
+            try:
+                found.update(zip(others, self.session(others), strict=True))
+            except OpError as error:
+                raise Unreadable(f"a variable has no value: {error.message}") from None
+        return found
 
 
-def analyse_signature(meta_graph: Any, served: Served, shapes: VariableShapes | None = None) -> Independence:
+def analyse_signature(meta_graph: Any, served: Served, values: VariableValues | None = None) -> Independence:
     """Whether the rows of the outputs of a served signature are independent. Never raises for what the graph holds.
 
-    `shapes` gives the shapes of variables by their nodes in the graph. Without it they are taken from the graph, and
-    what a checkpoint may hold instead is not looked at.
+    Without `values` the variables are taken to have the shapes that the graph says.
     """
-    first = _analyse(meta_graph, served, {}, shapes)
+    first = _analyse(meta_graph, served, {}, values)
     if first.proven:
         return first
     equal = _axes_that_may_be_equal(served.signature)
     if equal:
-        again = _analyse(meta_graph, served, equal, shapes)
+        again = _analyse(meta_graph, served, equal, values)
         if again.proven:
             return replace(again, equal=tuple(tuple(group) for group in equal.values()))
     return first
@@ -49,7 +74,7 @@ def _axes_that_may_be_equal(signature: Signature) -> dict[int, _Axes]:
 
 
 def _analyse(
-    meta_graph: Any, served: Served, equal: Mapping[int, _Axes], shapes: VariableShapes | None
+    meta_graph: Any, served: Served, equal: Mapping[int, _Axes], values: VariableValues | None
 ) -> Independence:
     from tensorflow.python.framework import op_def_registry
 
@@ -89,10 +114,11 @@ def _analyse(
             inputs[edge] = rows([N, *sizes[1:]], 0) if batched else constant(sizes)
         wanted = [outer_edge(fetch) for fetch in served.fetches]
         found = walk.outputs(inputs, wanted)
-        if shapes is not None and walk.variables:
-            for (name, expected), actual in zip(walk.variables.items(), shapes(list(walk.variables)), strict=True):
-                if [size.number for size in expected] != list(actual):
-                    raise Unreadable(f"variable {name!r} has the shape {list(actual)}, in the graph {list(expected)}")
+        if values is not None:
+            actual = values.shapes(program, meta_graph, list(walk.variables))
+            for name, expected in walk.variables.items():
+                if [size.number for size in expected] != actual[name]:
+                    raise Unreadable(f"variable {name!r} has the shape {actual[name]}, in the graph {list(expected)}")
         names = [spec.name for spec in served.signature.outputs]
         return conclusion({name: as_value(item) for name, item in zip(names, found, strict=True)})
     except Stopped as stopped:
