@@ -243,9 +243,24 @@ def test_tensors_that_do_not_fit_the_next_model_are_an_error_of_that_step(house:
     }
     request = house.ask()
     house.step("a", "b")
-    assert isinstance(request.error, InvalidRequest)
+    assert isinstance(request.error, ExecutionFailed), "the caller did not make these tensors"
     assert "step c" in str(request.error)
     assert "'r'" in str(request.error)
+    assert idle(house)
+
+
+def test_a_step_that_refuses_its_inputs_blames_the_caller_only_for_what_the_caller_sent() -> None:
+    house = House()
+    first = house.ask()
+    house.held("a")[0].fail(InvalidRequest("no such word"))
+    assert type(first.error) is InvalidRequest
+    house = House()
+    last = house.ask()
+    house.step("a", "b")
+    house.held("c")[0].fail(InvalidRequest("no such word"))
+    assert type(last.error) is ExecutionFailed
+    assert "step a: no such word" in str(first.error)
+    assert "step c: no such word" in str(last.error)
     assert idle(house)
 
 

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from inferd.backends.api import Array, Signature
-from inferd.server.errors import ExecutionFailed, NotFound, ServingError, Unavailable
+from inferd.server.errors import ExecutionFailed, InvalidRequest, NotFound, ServingError, Unavailable
 from inferd.server.scheduling.ensemble.step_graph import GraphStep
 from inferd.server.scheduling.request import Callback, InferenceRequest, Route
 
@@ -143,7 +143,10 @@ class EnsembleRun:
         if inner is None:
             return
         try:
-            pipeline.check(target.id, signature, inner.inputs, inner.wanted or ())
+            try:
+                pipeline.check(target.id, signature, inner.inputs, inner.wanted or ())
+            except InvalidRequest as error:
+                raise self._attributed(stage, error) from None
             for rejection in target.scheduler.submit((inner,)):
                 raise rejection.error()
         except ServingError as error:
@@ -177,6 +180,13 @@ class EnsembleRun:
                 inner.queue_deadline = request.queue_deadline + monotonic() - request.enqueued_at
         return inner
 
+    def _attributed(self, stage: GraphStep, error: ServingError) -> ServingError:
+        """The error of a step that refuses its inputs: the caller's only if all of them came with the request."""
+        made = any(tensor in self._pipeline.wiring.producers for _, tensor in stage.inputs)
+        if not made or not isinstance(error, InvalidRequest):
+            return error
+        return ExecutionFailed(error.message, accepted=error.accepted)
+
     def _worded(self, stage: GraphStep, error: ServingError) -> ServingError:
         accepted = error.accepted or self._ran
         message = self._worded_text(stage, error.message, "it failed")
@@ -194,7 +204,7 @@ class EnsembleRun:
         wiring = self._pipeline.wiring
         stage = wiring.stages[index]
         if inner.error is not None:
-            self.fail(self._worded(stage, inner.error))
+            self.fail(self._worded(stage, self._attributed(stage, inner.error)))
             return
         outputs = inner.outputs or {}
         lacking = [name for name, _ in stage.outputs if name not in outputs]
