@@ -176,7 +176,7 @@ def test_variables_that_an_initialiser_sets_are_asked_of_the_session(version: Pa
         builder = v1.saved_model.builder.SavedModelBuilder(str(version))
         definition = v1.saved_model.signature_def_utils.predict_signature_def({"x": x}, {"y": x + v})
         builder.add_meta_graph_and_variables(
-            session, ["serve"], {"serving_default": definition}, main_op=v.assign(tf.ones([1, 2]))
+            session, ["serve"], {"serving_default": definition}, main_op=tf.group(v.assign(tf.ones([1, 2])))
         )
         builder.save()
     with served(version) as (model, _):
