@@ -98,4 +98,7 @@ def test_inspection_says_what_would_be_unbatched(tmp_path: Path, registry: Regis
     notes = {f.model: f.notes for f in inspect_repository(config, registry) if f.version is not None}
     assert notes["mixing"] == (UNPROVEN,)
     assert notes["proven"] == ()
-    assert notes["declared"] == ()
+    (declared,) = notes["declared"]
+    assert declared.startswith(
+        "batched because that is declared, but the analysis of its graph says: output 'y': ReduceMax"
+    )

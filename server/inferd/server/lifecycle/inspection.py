@@ -23,7 +23,7 @@ from inferd.server.repository.configured_models import ConfiguredModels
 from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.repository.source import RepositoryScanner
 from inferd.server.scheduling.ensemble.step_graph import GraphStep
-from inferd.server.scheduling.qualification.proof import analysed, unproven
+from inferd.server.scheduling.qualification.proof import analysed, objections, unproven
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +164,17 @@ def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
             yield _open(model, version, loader)
 
 
-def _unproven(opened: Model, config: ModelConfig) -> Iterator[str]:
-    """Why signatures would be unbatched, where a server would try to prove that they may be batched."""
-    if config.batching.mode != "auto":
-        return
-    stateful = opened.traits.stateful if config.stateful is None else config.stateful
+def _batching(opened: Model, config: ModelConfig) -> Iterator[str]:
+    """Why signatures would be unbatched where no setting says so, and what the analysis says against a declaration."""
     for signature in opened.signatures:
-        finding = analysed(opened, signature, config.batching, stateful=stateful)
-        if finding is not None and not finding.proven:
-            where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""
+        finding = analysed(opened, signature, config.batching, stateful=config.stateful)
+        if finding is None or finding.proven:
+            continue
+        where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""
+        if config.batching.mode == "auto":
             yield f"{where}unbatched: {unproven(finding)}"
+        elif said := objections(finding, ""):
+            yield f"{where}batched because that is declared, but {said}"
 
 
 def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding:
@@ -193,7 +194,7 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
                 notes=(
                     *opened.traits.notes,
                     *((f"{replayed} warm-up requests",) if replayed else ()),
-                    *_unproven(opened, model.config),
+                    *_batching(opened, model.config),
                 ),
             )
     except LoadError as error:
