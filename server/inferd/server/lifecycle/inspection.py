@@ -166,8 +166,9 @@ def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
 
 def _batching(opened: Model, config: ModelConfig) -> Iterator[str]:
     """Why signatures would be unbatched where no setting says so, and what the analysis says against a declaration."""
+    stateful = opened.traits.stateful if config.stateful is None else config.stateful
     for signature in opened.signatures:
-        finding = analysed(opened, signature, config.batching, stateful=config.stateful)
+        finding = analysed(opened, signature, config.batching, stateful=stateful)
         if finding is None or finding.proven:
             continue
         where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""

@@ -174,7 +174,7 @@ class Scheduler:
         if self.stateful:
             reason = self._queues[signature.name].reason
             for other in self._signatures.values():
-                self._settle(other, Verdict(0, reason, stateful=True))
+                self._settle(other, Verdict(0, reason, "off", stateful=True))
             self._group.keep_one()
             self._renew()
 
