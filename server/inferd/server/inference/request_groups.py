@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from inferd.server.inference.interfaces import Codec
 from inferd.server.inference.plan import Plan, RequestTemplate
 from inferd.server.lifecycle.interfaces import HandleLike
-from inferd.server.scheduling.request import InferenceRequest, Route
-
-NOTHING: Final[list[InferenceRequest]] = []
-"""Of a group whose requests have been submitted. Never changed."""
+from inferd.server.scheduling.request import Route
 
 
 class RequestGroup:
@@ -22,11 +19,9 @@ class RequestGroup:
     error      why no request of the group can be started; None: they can
     handle     None: no servable was found
     plan, route, priority   set unless there is an error; `priority` is the servable's default
-    pending    requests to the same servable in the order of their arrival, also those of other groups
     failed     the calls that get `error`, with their request ids
-    count      requests that were added
     asked      the priority that the first request asks for; 0: none
-    alike      the requests differ in data, id and deadline only, and none has a lease
+    alike      the requests differ in data, id, deadline and lease only
     """
 
     __slots__ = (
@@ -34,11 +29,9 @@ class RequestGroup:
         "alike",
         "asked",
         "codec",
-        "count",
         "error",
         "failed",
         "handle",
-        "pending",
         "plan",
         "priority",
         "route",
@@ -49,23 +42,21 @@ class RequestGroup:
     plan: Plan
     priority: int
     route: Route
-    pending: list[InferenceRequest]
 
-    def __init__(self, codec: Codec, template: RequestTemplate, started: float) -> None:
+    def __init__(self, codec: Codec, template: RequestTemplate, started: float, asked: int = 0) -> None:
         self.codec = codec
         self.template = template
         self.started = started
         self.handle = None
         self.error: Exception | None = None
         self.failed: list[tuple[Any, str]] = []
-        self.count = 0
-        self.asked = 0
+        self.asked = asked
         self.alike = True
 
-    def hold(self) -> None:
-        """Called once, when all requests have been added and before any is submitted: counts them for `release`."""
+    def hold(self, requests: int) -> None:
+        """Sets how many requests the group has, for `release`. Called once, before any of them is submitted."""
         # The count is the length of a list, because deleting from a list is atomic and needs no lock.
-        self._unanswered = [None] * self.count
+        self._unanswered = [None] * requests
 
     def release(self, requests: int = 1) -> None:
         """Counts requests that were answered. The last one releases the handle."""

@@ -26,7 +26,7 @@ from inferd.server.errors import InvalidRequest, ServingError
 from inferd.server.inference.finish import Finish
 from inferd.server.inference.interfaces import Call, Codec, DecodedCall
 from inferd.server.inference.plan import KEPT_PLANS, Plan, RequestForm, RequestTemplate
-from inferd.server.inference.request_groups import NOTHING, RequestGroup
+from inferd.server.inference.request_groups import RequestGroup
 from inferd.server.lifecycle.interfaces import Acquires, HandleLike, MetricsLike, SchedulerLike, ServableLike
 from inferd.server.scheduling.request import NEXT_TURN, InferenceRequest, Route
 from inferd.wire.message_forms import MessageForm, MessageLayout
@@ -65,16 +65,19 @@ class InferenceService:
         """
         codecs, finish, rules = self._codecs, self._finish, self._rules
         admits, authorizes = caller is None and not rules.open, rules.authority is not None
-        groups: dict[MessageForm[Any], RequestGroup] = {}
+        groups: dict[RequestTemplate, tuple[RequestGroup, list[InferenceRequest]]] = {}
         started: list[RequestGroup] = []
         pending: dict[SchedulerLike, list[InferenceRequest]] = {}
         lease: Lease | None = None
+        # The caller and the template that were authorized last: the next call of the same two needs no look-up.
         allowed: Caller | None = None
-        allowed_form: MessageForm[Any] | None = None
-        # Of the call before: most calls have the same layout, so what was looked up for it is used again.
-        same: MessageLayout[Any] | None = None
+        allowed_template: RequestTemplate | None = None
+        # What was looked up for the call before. Most calls of a turn have one layout, so the next call uses it again.
+        same_codec: Codec | None = None
+        same_layout: MessageLayout[Any] | None = None
         template: RequestTemplate | None = None
-        group = None
+        group: RequestGroup | None = None
+        request_id: str | None
         for call in calls:
             codec, rule = codecs[call.method]
             try:
@@ -83,56 +86,59 @@ class InferenceService:
                     caller, lease = rules.admit(call, rule)
                 message = call.request
                 layout = codec.match(message)
-                if layout is not same:
-                    same = None
+                if layout is not same_layout or codec is not same_codec:
+                    same_codec, same_layout = codec, layout
                     template = None if layout is None else codec.templates[layout.form]
-                inputs = request_id = None
-                if layout is not None and template is not None:
-                    request_id = layout.request_id(message) if layout.identified else ""
-                    if request_id == "" and codec.new_id is not None:
-                        request_id = codec.new_id(call, "")
-                if (
-                    layout is None
-                    or template is None
-                    # An id that is not UTF-8. The full decoder words the refusal.
-                    or request_id is None
-                    # No inputs: a BOOL element is neither 0 nor 1. The full decoder words the refusal.
-                    or (layout.form.checked and (inputs := layout.inputs(message)) is None)
-                ):
+                    group = None
+                    if layout is not None and template is not None:
+                        identified, checked = layout.identified, layout.form.checked
+                        new_id, priority_of, bounded = codec.new_id, codec.priority_of, codec.bounded
+                        priority, queue_timeout = template.priority, template.queue_timeout
+                if layout is None or template is None:
                     started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
                     continue
-                priority = template.priority if codec.priority_of is None else codec.priority_of(call)
+                request_id, inputs = "", None
+                if identified:
+                    request_id = layout.request_id(message)
+                if checked:
+                    inputs = layout.inputs(message)
+                # An id that is not UTF-8, or a BOOL element that is neither 0 nor 1: the full decoder words the refusal.
+                if request_id is None or (checked and inputs is None):
+                    started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
+                    continue
+                if new_id is not None and not request_id:
+                    request_id = new_id(call, "")
+                if priority_of is not None:
+                    priority = priority_of(call)
             except Exception as error:
                 if lease is not None:
                     lease.release()
                 request_id = getattr(error, "request_id", "")
                 finish.not_started(codec, ((call, request_id),), error, None, monotonic() - arrived_at)
                 continue
-            form = layout.form
-            if codec.bounded or (authorizes and (caller is not allowed or form is not allowed_form)):
+            if bounded or (authorizes and (caller is not allowed or template is not allowed_template)):
                 if not self._may(call, codec, caller, template, request_id, arrived_at):
                     if lease is not None:
                         lease.release()
                     continue
-                allowed, allowed_form = caller, form  # the next call of the same caller and form needs no look-up
-            if same is None or group is None:
-                same = layout
-                group = groups.get(form)
-                if group is None:
-                    group = groups[form] = RequestGroup(codec, template, arrived_at)
-                    group.asked = priority
-                    self._open(group, pending, layout, message)
+                allowed, allowed_template = caller, template
+            if group is None:
+                known = groups.get(template)
+                if known is None:
+                    group = RequestGroup(codec, template, arrived_at, priority)
+                    known = groups[template] = (group, self._open(group, pending, layout, message))
                     started.append(group)
+                group, waiting = known
+                if group.error is None:
+                    route = group.route
             if group.error is not None:
                 if lease is not None:
                     lease.release()
                 group.failed.append((call, request_id))
                 continue
-            if priority != group.asked:
-                group.alike = False
             request = InferenceRequest(
                 finish,
-                group.route,
+                route,
                 inputs,
                 layout,
                 message,
@@ -145,12 +151,12 @@ class InferenceService:
             )
             if lease is not None:
                 request.lease = lease
+            if queue_timeout is not None:
+                request.queue_deadline = arrived_at + queue_timeout
                 group.alike = False
-            if template.queue_timeout is not None:
-                request.queue_deadline = arrived_at + template.queue_timeout
+            if priority_of is not None and priority != group.asked:
                 group.alike = False
-            group.pending.append(request)
-            group.count += 1
+            waiting.append(request)
         self._submit(started, pending)
 
     def start(self, decoded: Sequence[DecodedCall], codec: Codec, started: float) -> None:
@@ -200,7 +206,9 @@ class InferenceService:
             group = RequestGroup(codec, template, started)
             groups.append(group)
             handle = groups[0].handle if len(groups) > 1 and groups[0].error is None else None
-            self._open(group, pending, inputs=decoded_call.inputs, handle=handle, remember=decoded_call.remembered)
+            waiting = self._open(
+                group, pending, inputs=decoded_call.inputs, handle=handle, remember=decoded_call.remembered
+            )
             if group.error is not None:
                 if lease is not None:
                     lease.release()
@@ -224,8 +232,7 @@ class InferenceService:
                 request.queue_deadline = started + template.queue_timeout
             request.lease, lease = lease, None
             group.alike = False
-            group.pending.append(request)
-            group.count += 1
+            waiting.append(request)
         return groups
 
     def _open(
@@ -238,8 +245,9 @@ class InferenceService:
         handle: HandleLike | None = None,
         *,
         remember: bool = True,
-    ) -> None:
-        """Sets the group's handle and plan, or the error that all its calls get.
+    ) -> list[InferenceRequest]:
+        """Sets the group's handle and plan, or the error that all its calls get. Returns the list of `pending` for its
+        requests.
 
         The inputs of the first request are `inputs`, or are read from `message` by its `layout`. `handle`: another
         group's handle on the same servable, if there is one. `remember`: keep a new plan with the servable.
@@ -259,7 +267,7 @@ class InferenceService:
                 plan = self._plan(group.codec, form, servable, inputs or {}, remember=remember)
         except Exception as error:
             group.error = error
-            return
+            return []
         group.plan = plan
         group.priority = servable.default_priority
         group.route = plan.route or Route(plan.signature.name, form.wanted)
@@ -267,7 +275,7 @@ class InferenceService:
         waiting = pending.get(scheduler)
         if waiting is None:
             waiting = pending[scheduler] = []
-        group.pending = waiting
+        return waiting
 
     def _plan(
         self, codec: Codec, form: RequestForm, servable: ServableLike, inputs: Mapping[str, Array], *, remember: bool
@@ -294,11 +302,17 @@ class InferenceService:
         finish = self._finish
         alike = len(groups) == 1 and groups[0].alike
         for group in groups:
-            group.pending = NOTHING  # its requests refer to the group: this breaks the reference cycle
             if group.error is not None:
                 finish.unopened(group, monotonic())
-            else:
-                group.hold()
+        for requests in pending.values():
+            if alike:
+                groups[0].hold(len(requests))
+                break
+            counts: dict[RequestGroup, int] = {}
+            for request in requests:
+                counts[request.group] = counts.get(request.group, 0) + 1
+            for group, count in counts.items():
+                group.hold(count)
         for scheduler, requests in pending.items():
             try:
                 for rejection in scheduler.submit(requests, alike=alike):
