@@ -98,6 +98,10 @@ def test_only_requests_for_which_the_proof_holds_share_a_batch(
     for same in range(0, len(calls), 8):
         server.hand_over(*calls[same : same + 8])
     server.hand_over(*(again := [encode(one) for one in given]))
+    # These are queued together, so they share a batch however fast the worker is.
+    server.hand_over(*(together := [encode(one) for one in [inputs(n) for n in range(8)]]))
+    for n, call in enumerate(together):
+        np.testing.assert_array_equal(answer(call), inputs(n)["a"])
     for call, one in zip([*calls, *again], [*given, *given], strict=True):
         np.testing.assert_array_equal(answer(call), one["a"] * one["s"])
     shapes = [(ran["a"].shape, ran["b"].shape) for _, ran, _ in server.model.runs]

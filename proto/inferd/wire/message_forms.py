@@ -89,9 +89,12 @@ class MessageLayout(Generic[F]):
     start        the bytes with which the messages begin
     parts        the other shared bytes, each with its offset
     identified   whether the messages have an id
+    plain        the messages have no id and no BOOL tensor: they differ in the data of tensors, and any data is valid
     """
 
-    __slots__ = ("_aligned", "_id", "_only", "_tensors", "cuts", "form", "identified", "nbytes", "parts", "start")
+    __slots__ = (
+        "_aligned", "_id", "_only", "_tensors", "cuts", "form", "identified", "nbytes", "parts", "plain", "start",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -117,6 +120,7 @@ class MessageLayout(Generic[F]):
         self.parts = tuple((at, part) for at, part in parts[1:] if part)
         self._id = id_at
         self.identified = id_at is not None
+        self.plain = id_at is None and not form.checked
         self._tensors = tuple((name, array.shape, array.dtype, at) for at, name, array in tensors)
         self._only = self._tensors[0] if len(tensors) == 1 else None
         self._aligned = all((_HEAD + at) % array.itemsize == 0 for at, _, array in tensors)
@@ -139,18 +143,25 @@ class MessageLayout(Generic[F]):
             inputs: dict[str, Array] = {name: _ndarray(shape, dtype, message, at)}
         else:
             inputs = {name: _ndarray(shape, dtype, message, at) for name, shape, dtype, at in self._tensors}
-        return inputs if self.form.valid(inputs) else None
+        form = self.form
+        return inputs if not form.checked or form.valid(inputs) else None
 
     def aligned(self, message: bytes) -> dict[str, Array] | None:
         """As `inputs`, with each array aligned for its type: views if all tensors are aligned in the message, else
         copies."""
         if self._aligned:
             return self.inputs(message)
-        inputs: dict[str, Array] = {
-            name: _ndarray(shape, dtype, message[cut])
-            for (name, shape, dtype, _), cut in zip(self._tensors, self.cuts, strict=True)
-        }
-        return inputs if self.form.valid(inputs) else None
+        only = self._only
+        if only is not None:
+            name, shape, dtype, _ = only
+            inputs: dict[str, Array] = {name: _ndarray(shape, dtype, message[self.cuts[0]])}
+        else:
+            inputs = {
+                name: _ndarray(shape, dtype, message[cut])
+                for (name, shape, dtype, _), cut in zip(self._tensors, self.cuts, strict=True)
+            }
+        form = self.form
+        return inputs if not form.checked or form.valid(inputs) else None
 
     def request_id(self, message: bytes) -> str | None:
         """The id of a message with this layout, "" if it has none. None if the id is not UTF-8."""

@@ -55,7 +55,10 @@ class Finish:
                 call, first.call = first.call, None
                 started = group.started
                 plan.metrics.requests(codec.protocol, 1, now - started, started_at - started, now - started_at)
-                self._reply(call, messages[0])
+                try:
+                    call.reply(messages[0])
+                except Exception:
+                    _log.exception("a call could not be answered")
                 if first.lease is not None:
                     first.lease.release()
                 group.release()
@@ -94,12 +97,6 @@ class Finish:
         for group, count in shares:
             if count:
                 group.release(count)
-
-    def _reply(self, call: Call, message: Any) -> None:
-        try:
-            call.reply(message)
-        except Exception:
-            _log.exception("a call could not be answered")
 
     def _not_encoded(
         self,

@@ -72,7 +72,7 @@ class Codec(Protocol):
     templates   the template of each message form; None: messages of this form need the full decoder
     named       the text of a failure contains the request id
     bounded     the service must call `admit` for each decoded call
-    new_id      makes the id of a request that has none; None: the request stays without
+    plain       requests of one form have one priority, and `bounded` is False
     priority_of reads the priority of a request from its call; None: the message has a field for it. Raises
                 InvalidRequest
     """
@@ -84,7 +84,7 @@ class Codec(Protocol):
     @property
     def bounded(self) -> bool: ...
     @property
-    def new_id(self) -> Callable[[Call, str], str] | None: ...
+    def plain(self) -> bool: ...
     @property
     def priority_of(self) -> Callable[[Call], int] | None: ...
     @property

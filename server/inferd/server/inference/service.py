@@ -12,7 +12,9 @@ full decoder; the rest of the pipeline then treats it as a group of one request.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -29,9 +31,10 @@ from inferd.server.inference.plan import KEPT_PLANS, Plan, RequestForm, RequestT
 from inferd.server.inference.request_groups import RequestGroup
 from inferd.server.lifecycle.interfaces import Acquires, HandleLike, MetricsLike, SchedulerLike, ServableLike
 from inferd.server.scheduling.request import NEXT_TURN, InferenceRequest, Route
-from inferd.wire.message_forms import MessageForm, MessageLayout
+from inferd.wire.message_forms import MessageLayout
 
 _log = logging.getLogger(__name__)
+_GROUP = attrgetter("group")
 
 
 class UnknownSignature(InvalidRequest):
@@ -69,15 +72,13 @@ class InferenceService:
         started: list[RequestGroup] = []
         pending: dict[SchedulerLike, list[InferenceRequest]] = {}
         lease: Lease | None = None
-        # The caller and the template that were authorized last: the next call of the same two needs no look-up.
-        allowed: Caller | None = None
-        allowed_template: RequestTemplate | None = None
-        # What was looked up for the call before. Most calls of a turn have one layout, so the next call uses it again.
-        same_codec: Codec | None = None
-        same_layout: MessageLayout[Any] | None = None
+        # Of the call before: most calls of a turn have one caller and one layout, so what was looked up is used again.
         template: RequestTemplate | None = None
-        group: RequestGroup | None = None
-        request_id: str | None
+        last_caller: Caller | None = None
+        last_codec: Codec | None = None
+        last_layout: MessageLayout[Any] | None = None
+        # Of that layout, where its requests differ in data, deadline and lease only.
+        shared: tuple[Route, int, RequestGroup, list[InferenceRequest]] | None = None
         for call in calls:
             codec, rule = codecs[call.method]
             try:
@@ -86,75 +87,63 @@ class InferenceService:
                     caller, lease = rules.admit(call, rule)
                 message = call.request
                 layout = codec.match(message)
-                if layout is not same_layout or codec is not same_codec:
-                    same_codec, same_layout = codec, layout
-                    template = None if layout is None else codec.templates[layout.form]
-                    group = None
-                    if layout is not None and template is not None:
-                        identified, checked = layout.identified, layout.form.checked
-                        new_id, priority_of, bounded = codec.new_id, codec.priority_of, codec.bounded
-                        priority, queue_timeout = template.priority, template.queue_timeout
-                if layout is None or template is None:
+                same = layout is last_layout and codec is last_codec
+                if shared is not None and same and caller is last_caller:
+                    route, level, group, waiting = shared
+                    request = InferenceRequest(
+                        finish, route, None, layout, message, call.deadline, level, len(message), call, group
+                    )
+                    if lease is not None:
+                        request.lease = lease
+                    waiting.append(request)
+                    continue
+                read = None
+                if not same:  # `last_codec` is set again once the call has passed all checks
+                    last_codec, template = None, None if layout is None else codec.templates[layout.form]
+                if layout is not None and template is not None:
+                    plain = layout.plain and codec.plain and template.queue_timeout is None
+                    read = ("", None, template.priority) if plain else _read(codec, layout, template, call)
+                if read is None or layout is None or template is None:
+                    last_codec = None
                     started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
                     continue
-                request_id, inputs = "", None
-                if identified:
-                    request_id = layout.request_id(message)
-                if checked:
-                    inputs = layout.inputs(message)
-                # An id that is not UTF-8, or a BOOL element that is neither 0 nor 1: the full decoder words the refusal.
-                if request_id is None or (checked and inputs is None):
-                    started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
-                    continue
-                if new_id is not None and not request_id:
-                    request_id = new_id(call, "")
-                if priority_of is not None:
-                    priority = priority_of(call)
+                request_id, inputs, priority = read
             except Exception as error:
                 if lease is not None:
                     lease.release()
                 request_id = getattr(error, "request_id", "")
                 finish.not_started(codec, ((call, request_id),), error, None, monotonic() - arrived_at)
                 continue
-            if bounded or (authorizes and (caller is not allowed or template is not allowed_template)):
-                if not self._may(call, codec, caller, template, request_id, arrived_at):
-                    if lease is not None:
-                        lease.release()
-                    continue
-                allowed, allowed_template = caller, template
-            if group is None:
-                known = groups.get(template)
-                if known is None:
-                    group = RequestGroup(codec, template, arrived_at, priority)
-                    known = groups[template] = (group, self._open(group, pending, layout, message))
-                    started.append(group)
-                group, waiting = known
-                if group.error is None:
-                    route = group.route
+            if (codec.bounded or (authorizes and not (same and caller is last_caller))) and not self._may(
+                call, codec, caller, template, request_id, arrived_at
+            ):
+                if lease is not None:
+                    lease.release()
+                continue
+            last_caller, last_codec, last_layout = caller, codec, layout
+            known = groups.get(template)
+            if known is None:
+                group = RequestGroup(codec, template, arrived_at, priority)
+                known = groups[template] = (group, self._open(group, pending, layout, message))
+                started.append(group)
+            group, waiting = known
             if group.error is not None:
                 if lease is not None:
                     lease.release()
                 group.failed.append((call, request_id))
+                shared = None
                 continue
+            route, level = group.route, priority or group.priority
+            shared = (route, level, group, waiting) if plain else None
             request = InferenceRequest(
-                finish,
-                route,
-                inputs,
-                layout,
-                message,
-                call.deadline,
-                priority or group.priority,
-                len(message),
-                call,
-                group,
-                request_id,
+                finish, route, inputs, layout, message, call.deadline, level, len(message), call, group, request_id
             )
             if lease is not None:
                 request.lease = lease
-            if queue_timeout is not None:
-                request.queue_deadline = arrived_at + queue_timeout
+            if template.queue_timeout is not None:
+                request.queue_deadline = arrived_at + template.queue_timeout
                 group.alike = False
-            if priority_of is not None and priority != group.asked:
+            if priority != group.asked:
                 group.alike = False
             waiting.append(request)
         self._submit(started, pending)
@@ -304,16 +293,12 @@ class InferenceService:
         for group in groups:
             if group.error is not None:
                 finish.unopened(group, monotonic())
-        for requests in pending.values():
+        for scheduler, requests in pending.items():
             if alike:
                 groups[0].hold(len(requests))
-                break
-            counts: dict[RequestGroup, int] = {}
-            for request in requests:
-                counts[request.group] = counts.get(request.group, 0) + 1
-            for group, count in counts.items():
-                group.hold(count)
-        for scheduler, requests in pending.items():
+            else:
+                for group, count in Counter(map(_GROUP, requests)).items():
+                    group.hold(count)
             try:
                 for rejection in scheduler.submit(requests, alike=alike):
                     finish.rejected(rejection.requests, rejection.error())
@@ -326,3 +311,18 @@ class InferenceService:
                 call = request.call
                 if call is not None and not request.finished:
                     call.on_cancel(request.cancel)
+
+
+def _read(
+    codec: Codec, layout: MessageLayout[Any], template: RequestTemplate, call: Call
+) -> tuple[str, dict[str, Array] | None, int] | None:
+    """The id, the inputs and the priority of a request with a known layout. Inputs: None, they are read later. None:
+    the id is not UTF-8, or a BOOL element is neither 0 nor 1, and the full decoder words the refusal.
+
+    Raises InvalidRequest for a priority that is none.
+    """
+    request_id = layout.request_id(call.request) if layout.identified else ""
+    inputs = layout.inputs(call.request) if layout.form.checked else None
+    if request_id is None or (layout.form.checked and inputs is None):
+        return None
+    return request_id, inputs, template.priority if codec.priority_of is None else codec.priority_of(call)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from inferd.server.scheduling.policies.linger import LingerPolicy
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
-from inferd.server.scheduling.request import NEVER, InferenceRequest
+from inferd.server.scheduling.request import NEVER, InferenceRequest, Route
 
 _ALL = 2**62  # more requests than a queue holds
 
@@ -27,6 +27,7 @@ class Batch:
     """Requests to run together.
 
     rows         of all requests; 1 for a request that runs alone without a batch axis
+    route        the Route of all requests; None: they have several
     started_at   monotonic seconds, 0 before the run
     """
 
@@ -34,6 +35,7 @@ class Batch:
     requests: Sequence[InferenceRequest]
     rows: int
     bucket: Bucket
+    route: Route | None = None
     started_at: float = 0.0
 
 
@@ -152,7 +154,7 @@ class BatchFormer:
             bucket.ripe_at = min(self._patience(bucket, request, now) for request in bucket.waiting())
         else:
             bucket.ripe_at = 0.0
-        return Batch(queue, batch, rows if room else 1, bucket) if batch else None
+        return Batch(queue, batch, rows if room else 1, bucket, _common_route(batch)) if batch else None
 
     def _take_all(self, bucket: Bucket, now: float, dropped: list[InferenceRequest]) -> list[InferenceRequest]:
         waiting = bucket.levels[0].requests
@@ -255,6 +257,14 @@ class BatchFormer:
         del self.active[bucket]
         bucket.ripe_at = NEVER
         bucket.earliest = NEVER
+
+
+def _common_route(requests: Sequence[InferenceRequest]) -> Route | None:
+    route = requests[0].route
+    for request in requests:
+        if request.route is not route:
+            return None
+    return route
 
 
 def _score(bucket: Bucket) -> float:

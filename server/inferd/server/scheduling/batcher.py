@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from time import monotonic
 
 from inferd.server.errors import DeadlineExceeded, Unavailable
@@ -21,8 +22,10 @@ from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
 from inferd.server.scheduling.rejection import Reason, Rejection
-from inferd.server.scheduling.request import NEXT_TURN, InferenceRequest, expiry
+from inferd.server.scheduling.request import NEVER, NEXT_TURN, InferenceRequest, expiry
 from inferd.server.scheduling.worker_slot import IdleWorkers, WorkerSlot
+
+_NBYTES, _DEADLINE = attrgetter("nbytes"), attrgetter("deadline")
 
 
 class Batcher:
@@ -81,17 +84,16 @@ class Batcher:
         """
         if not requests:
             return []
+        if alike and self._take_at_once(requests):
+            return []
         rejected: list[Rejection] = []
         evicted: list[tuple[SignatureQueue, Sequence[InferenceRequest]]] = []
         wake = None
         fresh = whole is None and not admitted
         with self._lock:
             now = monotonic()
-            if self.inline is not None:
-                if self.inline.taken:
-                    self._wait_after_all(now)
-                if alike and not self._former.count and self._take_at_once(requests, now):
-                    return rejected
+            if self.inline is not None and self.inline.taken:
+                self._wait_after_all(now)
             ready = False
             first, count = 0, len(requests)
             while first < count:
@@ -127,29 +129,29 @@ class Batcher:
             self._count_dropped(rejection)
         return rejected
 
-    def _take_at_once(self, requests: Sequence[InferenceRequest], now: float) -> bool:
-        """Makes requests that are alike a batch that the loop runs in the coming turn, without queueing them. No other
-        request waits. Returns False, and does nothing, where they do not fit into one batch or the loop may not run
-        it."""
-        route = requests[0].route
-        queue, count = route.queue, len(requests)
-        assert queue is not None
-        assert self.inline is not None
-        rows = count * route.rows
-        if not rows or rows > queue.limit or count > queue.max_requests or self._former.delay:
+    def _take_at_once(self, requests: Sequence[InferenceRequest]) -> bool:
+        """Makes requests that are alike a batch that the loop runs in the coming turn, without queueing them. Returns
+        False, and does nothing, where other requests wait, where they do not fit into one batch, or where the loop may
+        not run it."""
+        inline, former = self.inline, self._former
+        route, count = requests[0].route, len(requests)
+        queue, rows = route.queue, count * route.rows
+        if inline is None or queue is None:
             return False
-        if queue.timeout is not None or queue.wholes or self._refusal is not None:
-            return False
-        nbytes = 0
-        for request in requests:
-            nbytes += request.nbytes
-            if request.deadline is not None and request.deadline <= now:
+        with self._lock:
+            if former.count or former.delay or self._refusal is not None or not 0 < rows <= queue.limit:
                 return False
-        bucket = queue.buckets.get(route.key)
-        if bucket is None or nbytes > queue.max_bytes or not self.inline.take(Batch(queue, requests, rows, bucket)):
-            return False
-        self._running += count
-        requests[0].place = NEXT_TURN
+            if queue.timeout is not None or queue.wholes or count > queue.max_requests:
+                return False
+            if sum(map(_NBYTES, requests)) > queue.max_bytes:
+                return False
+            if min(filter(None, map(_DEADLINE, requests)), default=NEVER) <= monotonic():
+                return False
+            bucket = queue.buckets.get(route.key)
+            if bucket is None or not inline.take(Batch(queue, requests, rows, bucket, route)):
+                return False
+            self._running += count
+            requests[0].place = NEXT_TURN
         return True
 
     def _wait_after_all(self, now: float) -> None:
@@ -356,7 +358,8 @@ class Batcher:
         """The batch from `take_inline` has ended."""
         with self._lock:
             self._running -= slot.empty()
-            self._check_quiet()
+            if self._refusal is not None:
+                self._check_quiet()
 
     def hand_off(self, slot: WorkerSlot, answer: Callable[[], None]) -> bool:
         """Makes the expirer's thread call `answer`, which answers the batch that the worker has just run, so that the

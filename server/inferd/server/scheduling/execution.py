@@ -74,8 +74,10 @@ class Executor:
         self._name = name
         self._instance = instance
         self._traits = traits
-        # The model can read the received bytes directly, as read-only views with the usual alignment of memory.
-        self._takes_views = not traits.may_write_inputs and traits.alignment <= 16
+        # Signatures for which the model can read the received bytes directly, as read-only views with the usual
+        # alignment of memory.
+        views = not traits.may_write_inputs and traits.alignment <= 16
+        self._takes_views = frozenset(name for name, padding in paddings.items() if views and not padding)
         self._paddings = paddings
         self._observer = observer
         self._unbatch = unbatch
@@ -84,7 +86,7 @@ class Executor:
         self._on_cpu = on_cpu
         self._hand_off = hand_off
         self._buffers = Buffers(traits.alignment, getattr(instance, "staging", None))
-        self._runs = 0
+        self._unlearned = 0  # runs since the cost of one was learned
         self._logged_at = 0.0
         self._unlogged = 0
 
@@ -112,28 +114,28 @@ class Executor:
 
     def _run_joined(self, batch: Batch) -> float:
         """One run for all requests of a batch. Repeats code of helper functions for the usual case, to save calls."""
-        queue, requests, rows, bucket = batch.queue, batch.requests, batch.rows, batch.bucket
+        queue, requests, rows, route = batch.queue, batch.requests, batch.rows, batch.route
         count = len(requests)
-        budget = self._budget
+        budget, inline = self._budget, self._inline
         clock = budget.clock
         batch.started_at = started = monotonic()
-        try:
-            route = requests[0].route
-            alike = True
+        if not inline:  # on the loop, where cancels arrive, nothing reads it during the run
             for request in requests:
                 request.started_at = started
-                if request.route is not route:
-                    alike = False
+        try:
             inputs = None
-            if alike and self._takes_views and not self._paddings[queue.name]:
-                inputs = received_inputs(requests)
+            if route is None:
+                wanted = wanted_outputs(requests)
+            else:
+                wanted = route.wanted
+                if queue.name in self._takes_views:
+                    inputs = received_inputs(requests)
             if inputs is None:
                 inputs = self._inputs(queue, requests, rows)
-            wanted = route.wanted if alike else wanted_outputs(requests)
             began = clock()
             outputs = self._instance.run(queue.name, inputs, wanted)
             cost = clock() - began
-            if self._inline and cost > TOO_LONG:
+            if inline and cost > TOO_LONG:
                 self._charge(cost, queue, inputs, wanted)
             else:
                 budget.ran(cost)
@@ -151,15 +153,16 @@ class Executor:
             self._failed(batch, error)
             return 0.0
         seconds = monotonic() - started
-        self._runs += 1
-        if not self._inline or self._runs % _LEARNED == 0 or bucket.cost.line is None:
+        self._unlearned += 1
+        if self._unlearned >= _LEARNED or not inline or batch.bucket.cost.line is None:
+            self._unlearned = 0
             queue.timed(seconds)
-            bucket.ran(rows, seconds, cost)
-        if alike and (seconds < _LONG or count < _MANY):  # as below, without the calls
+            batch.bucket.ran(rows, seconds, cost)
+        if route is not None and (seconds < _LONG or count < _MANY):  # as below, without the calls
             requests[0].owner.answer(requests, outputs, started, rows)
             self._observer.batch(queue.name, requests, rows, seconds)
             return seconds
-        shares = ((requests, outputs),) if alike else split(outputs, requests, wanted)
+        shares = split(outputs, requests, wanted) if route is None else ((requests, outputs),)
         # Many answers take time, during which the model would be idle: another thread sends them.
         if seconds < _LONG or count < _MANY or not self._hand_off(partial(self._answer, batch, shares, seconds)):
             self._answer(batch, shares, seconds)
@@ -194,7 +197,7 @@ class Executor:
         request.started_at, request.batch_rows = started, rows
         try:
             inputs = None
-            if self._takes_views and not self._paddings[queue.name]:
+            if queue.name in self._takes_views:
                 inputs = received_inputs((request,))
             if inputs is None:
                 inputs = self._inputs(queue, (request,), rows)
@@ -211,8 +214,9 @@ class Executor:
             return 0.0
         seconds = monotonic() - started
         if bucket is not None:
-            self._runs += 1
-            if self._runs % _LEARNED == 0:
+            self._unlearned += 1
+            if self._unlearned >= _LEARNED:
+                self._unlearned = 0
                 bucket.ran(rows, seconds, cost)
         request.succeed(outputs, started, rows)
         self._observer.batch(queue.name, (request,), rows, seconds)
@@ -245,7 +249,7 @@ class Executor:
         """Handles a failed run: its requests run again one by one where that can help, else they fail."""
         requests, queue = batch.requests, batch.queue
         for request in requests:
-            request.batch_rows = batch.rows
+            request.started_at, request.batch_rows = batch.started_at, batch.rows
         if len(requests) == 1 or isinstance(error, InstanceLost):
             # A single request is the cause itself. Without an instance no request can run, and one of them may have
             # ended the instance.

@@ -81,14 +81,15 @@ class InlineLoop:
 
     asked   requests that the coming turn will handle; the transport reads it after every event
     spent   seconds that batches have taken in this turn
+    tenant  the budget of the servable that was called last
     only    the turn handles the only call in flight, so no other call waits for the loop
     """
 
-    __slots__ = ("_changed_at", "_clock", "_deferred", "_tenant", "asked", "only", "spent", "thread")
+    __slots__ = ("_changed_at", "_clock", "_deferred", "asked", "only", "spent", "tenant", "thread")
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._tenant: InlineBudget | None = None  # budget of the servable that was called last
+        self.tenant: InlineBudget | None = None
         self._changed_at = 0.0  # since when no other servable was called
         self._deferred: list[Turns] = []
         self.thread = 0
@@ -106,13 +107,13 @@ class InlineLoop:
 
     def called(self, budget: InlineBudget) -> None:
         """Notes that requests for the servable with this budget have arrived, for the loop or for workers."""
-        if self._tenant is not budget:
-            self._tenant = budget
+        if self.tenant is not budget:
+            self.tenant = budget
             self._changed_at = self._clock()
 
     def alone(self, budget: InlineBudget) -> bool:
         """Whether no other servable was called within the last LATELY seconds."""
-        return self._tenant is budget and self._clock() - self._changed_at >= LATELY
+        return self.tenant is budget and self._clock() - self._changed_at >= LATELY
 
     def defer(self, turns: Turns, requests: int) -> bool:
         """Makes the coming turn call `turns.run`. Returns False, and does nothing, on any thread but the loop's."""

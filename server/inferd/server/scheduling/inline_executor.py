@@ -43,15 +43,16 @@ class InlineExecutor:
 
     def take(self, batch: Batch) -> bool:
         """See InlinePlace. False where the budget does not allow the whole batch."""
-        if self._deferred or self._closed or self._slot.taken:
+        slot, requests = self._slot, batch.requests
+        if self._deferred or self._closed or slot.taken:
             return False
-        count, first = len(batch.requests), batch.requests[0]
+        count, first = len(requests), requests[0]
         allowed = self._budget.allows(batch.bucket.effort, batch.rows, count, first.nbytes, first.route.rows)
         if allowed < count or not self._loop.defer(self, count):
             return False
         self._deferred = True
-        self._slot.batch = batch
-        self._slot.taken = count
+        slot.batch = batch
+        slot.taken = count
         self.taken.append(batch)
         return True
 

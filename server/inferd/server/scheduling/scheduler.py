@@ -244,7 +244,8 @@ class Scheduler:
             except Unavailable as error:
                 return [Rejection(list(requests), Reason.CLOSED, self._name, text=error.message)]
         budget = self._budget
-        budget.loop.called(budget)
+        if budget.loop.tenant is not budget:
+            budget.loop.called(budget)
         if alike:
             route = requests[0].route
             if route.queue is not None and route.rows <= route.queue.limit:

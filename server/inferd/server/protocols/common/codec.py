@@ -77,7 +77,7 @@ class WholeCodec:
     protocol = ""
     named = False
     bounded = False
-    new_id: Callable[[Call, str], str] | None = None
+    plain = True
     priority_of: Callable[[Call], int] | None = None
 
     def __init__(self, method: str, check: Check) -> None:

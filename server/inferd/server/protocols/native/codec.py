@@ -38,7 +38,6 @@ class NativeCodec(WholeCodec):
     def __init__(self, check: Check, ids: RequestIds, method: str = PREDICT) -> None:
         super().__init__(method, check)
         self._request_id = ids.request_id
-        self.new_id = ids.request_id
         self.match = LAYOUTS.match  # type: ignore[method-assign]  # saves a method call for every message
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate:
@@ -81,15 +80,22 @@ class NativeCodec(WholeCodec):
         assert group.handle is not None
         id_, signature = group.handle.servable.id, group.plan.signature.name
         if len(requests) == 1:
-            return [encode_response(id_.name, id_.version, signature, outputs, requests[0].request_id)]
-        ids = [request.request_id for request in requests]
+            return [encode_response(id_.name, id_.version, signature, outputs, self._id_of(requests[0]))]
+        ids = [self._id_of(request) for request in requests]
         return encode_responses(id_.name, id_.version, signature, outputs, group.route.rows, ids)
+
+    def _id_of(self, request: InferenceRequest) -> str:
+        """The id of the answer: the caller's, or a new one, which is kept with the request."""
+        call = request.call
+        if not request.request_id and call is not None:  # without a call it was cancelled: nobody gets the answer
+            request.request_id = self._request_id(call)
+        return request.request_id
 
 
 class NativeStreamCodec(NativeCodec):
     """Reads and writes the messages of PredictStream. A failure is a message of the stream. Thread-safe."""
 
-    bounded = True
+    bounded, plain = True, False
 
     def __init__(self, check: Check, ids: RequestIds) -> None:
         super().__init__(check, ids, PREDICT_STREAM)
@@ -111,4 +117,5 @@ class NativeStreamCodec(NativeCodec):
     def fail(self, call: Call, failure: Failure, request_id: str, form: RequestForm | None) -> None:
         """See Codec."""
         assert isinstance(call, StreamedCall)
+        request_id = request_id or self._request_id(call)
         call.fail_with(failure, encode_stream_failure(request_id, StreamFailure(failure.code.value, failure.text)))

@@ -145,7 +145,7 @@ class OipCodec(WholeCodec):
 class OipStreamCodec(OipCodec):
     """Reads and writes the messages of ModelStreamInfer. A failure is a message of the stream. Thread-safe."""
 
-    bounded = True
+    bounded, plain = True, False
     final = True
 
     def __init__(self, check: Check, rules: AccessRules, manager: ManagerLike, regions: Regions) -> None:

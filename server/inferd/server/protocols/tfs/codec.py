@@ -51,7 +51,7 @@ class TfsCodec(TfsMethodCodec):
 
     def __init__(self, check: Check, manager: ManagerLike) -> None:
         super().__init__(check, manager, PREDICT)
-        self.priority_of = priority_of
+        self.plain, self.priority_of = False, priority_of
         self.match = LAYOUTS.match  # type: ignore[method-assign]  # saves a method call for every message
 
     def _template(self, form: MessageForm[Any]) -> RequestTemplate | None:
