@@ -42,24 +42,22 @@ class Limiter:
         """One request begins. Gives the lease to release when it ends; None where nothing bounds how many requests of a
         client may run at once. Raises RateLimited."""
         found = self._known.young.get(client) or self._known.get(client) or self._add(client)
-        concurrency, pause, full = self._concurrency, 0.0, False
+        concurrency, running = self._concurrency, found.running
         with found.lock:
-            if self._rate:
-                pause = found.bucket.take(self._clock())
-            if not pause and concurrency is not None:
-                if found.running < concurrency:
-                    found.running += 1
-                else:
-                    full = True
+            pause = found.bucket.take(self._clock()) if self._rate else 0.0
+            if not pause:
+                if concurrency is None:
+                    return None
+                if len(running) < concurrency:
+                    running.append(None)
+                    return Lease(running)
         if pause:
             raise self._over_rate(pause)
-        if full:
-            self.refused["concurrency"] += 1
-            raise RateLimited(
-                f"expected at most {concurrency} requests of one client at once (limits.clients.concurrency)",
-                retry_after=_PAUSE,
-            )
-        return None if concurrency is None else Lease(found)
+        self.refused["concurrency"] += 1
+        raise RateLimited(
+            f"expected at most {concurrency} requests of one client at once (limits.clients.concurrency)",
+            retry_after=_PAUSE,
+        )
 
     def _over_rate(self, pause: float) -> RateLimited:
         self.refused["rate"] += 1
@@ -75,30 +73,32 @@ class Limiter:
 
 
 class _LimitedClient:
+    """running   one entry for each running request: a list, because `pop` is atomic and needs no lock"""
+
     __slots__ = ("bucket", "lock", "running")
 
     def __init__(self, bucket: RateBucket) -> None:
         self.lock = Lock()
         self.bucket = bucket
-        self.running = 0
+        self.running: list[None] = []
 
 
 class Lease:
     """A running request of one client. Only the first `release` has an effect. Thread-safe."""
 
-    __slots__ = ("_client",)
+    __slots__ = ("_running",)
 
-    def __init__(self, client: _LimitedClient) -> None:
-        self._client: _LimitedClient | None = client
+    def __init__(self, running: list[None]) -> None:
+        self._running = running
 
     def release(self) -> None:
         """The request has ended."""
-        client = self._client
-        if client is not None:
-            with client.lock:
-                if self._client is not None:
-                    self._client = None
-                    client.running -= 1
+        try:
+            running = self._running
+            del self._running  # atomic: it fails for every thread but the first
+        except AttributeError:
+            return
+        running.pop()
 
 
 def address_of(peer: str) -> str:

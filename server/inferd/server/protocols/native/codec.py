@@ -117,5 +117,6 @@ class NativeStreamCodec(NativeCodec):
     def fail(self, call: Call, failure: Failure, request_id: str, form: RequestForm | None) -> None:
         """See Codec."""
         assert isinstance(call, StreamedCall)
-        request_id = request_id or self._request_id(call)
+        if form is not None:  # else the message could not be decoded, and its answer has no id either
+            request_id = request_id or self._request_id(call)
         call.fail_with(failure, encode_stream_failure(request_id, StreamFailure(failure.code.value, failure.text)))
