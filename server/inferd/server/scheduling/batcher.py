@@ -82,9 +82,7 @@ class Batcher:
         `admitted`: later parts of a split request, which are refused only when the batcher is closed.
         `alike`: the requests have one Route and one priority.
         """
-        if not requests:
-            return []
-        if alike and self._take_at_once(requests):
+        if not requests or (alike and self._take_at_once(requests)):
             return []
         rejected: list[Rejection] = []
         evicted: list[tuple[SignatureQueue, Sequence[InferenceRequest]]] = []
