@@ -216,9 +216,9 @@ def test_image_options_override_the_signature(inferd, script: Script, tmp_path: 
         (("models", "--metadata", "novalue"), 2, "expected KEY=VALUE"),
         (("models", "--token-file", "nope"), 1, "cannot read nope"),
         (("models", "--timeout", "0"), 2, "no number of seconds"),
-        (("nonsense",), 2, "invalid choice"),
+        (("nonsense",), 2, "unknown command"),
         (("load",), 2, "required: model"),
-        (("unload", "m", "--outputs"), 2, "inferd unload: error: unrecognized arguments: --outputs"),
+        (("unload", "m", "--outputs"), 2, "inferd: unload: unknown option --outputs"),
     ],
 )
 def test_every_error_is_one_line_with_its_exit_code(inferd, arguments, code, message):

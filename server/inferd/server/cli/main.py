@@ -16,6 +16,7 @@ from inferd.backends.quiet import be_quiet
 from inferd.server import __version__
 from inferd.server.cli import check, config, serve
 from inferd.server.cli.errors import CommandError
+from inferd.server.cli.one_line_parser import OneLineParser
 
 # Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.
 LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add)
@@ -23,7 +24,7 @@ LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add)
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:
     """The parser. If `command` is one of the local commands, the parser has only these."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="inferd",
         description="Serves ONNX, TorchScript and TensorFlow models over gRPC, and talks to such a server.",
     )
@@ -42,13 +43,12 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. Wrong usage ends the process with exit code 2. For an unknown flag the usage of its command is
-    printed; argparse alone would print that of the whole program."""
+    """The arguments. Wrong usage ends the process with exit code 2 and one line on stderr."""
     arguments = sys.argv[1:] if argv is None else argv
     args, unknown = build_parser(arguments[0] if arguments else "").parse_known_args(arguments)
     if unknown:
-        command: argparse.ArgumentParser = args.command
-        command.error(f"unrecognized arguments: {' '.join(unknown)}")
+        command: OneLineParser = args.command
+        command.unknown(unknown)
     return args
 
 

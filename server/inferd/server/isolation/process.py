@@ -24,6 +24,7 @@ from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessag
 from inferd.server.isolation.description import error_from_plain
 from inferd.server.isolation.output import Output
 from inferd.server.observability.events import event, get
+from inferd.server.process_end import ending
 
 log = get("isolation")
 
@@ -294,7 +295,7 @@ class WorkerProcess:
         with self._lock:
             code = process.wait()  # under the lock, because `kill` must not hit a new process with this id
             # The process may have ended by itself before it was killed; then its exit code is the reason.
-            self.lost = self._kill_reason if self._kill_reason and code == -signal.SIGKILL else fate(code)
+            self.lost = self._kill_reason if self._kill_reason and code == -signal.SIGKILL else ending(code)
             self.back_at = time.monotonic() + self._load_seconds
             listeners, self._listeners = self._listeners, []
         self._channel.shut()
@@ -313,18 +314,6 @@ def answer_of(message: ChannelMessage) -> dict[str, Any]:
     if message.kind is Kind.FAILED:
         raise error_from_plain(message.json())
     return message.json()
-
-
-def fate(code: int) -> str:
-    """How a process with this exit code ended, in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = "unknown"
-    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"was killed by signal {-code} ({name}){hint}"
 
 
 def _mib(size: int) -> str:

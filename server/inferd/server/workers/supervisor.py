@@ -25,6 +25,7 @@ from inferd.server.config.schema import ServerConfig
 from inferd.server.lifecycle.operations.overrides import Overrides
 from inferd.server.lifecycle.reconcile.backoff import Backoff
 from inferd.server.observability.events import event, get
+from inferd.server.process_end import ending
 from inferd.server.workers import messages as m
 from inferd.server.workers.child import Child, ChildPhase
 from inferd.server.workers.job_loop import JobLoop
@@ -299,7 +300,8 @@ class Supervisor:
             event(log, logging.INFO, "worker left", worker=child.number, code=code)
             return
         pause = self._restart_backoff.pause(time.monotonic() - child.began)
-        event(log, logging.ERROR, "worker died", worker=child.number, pid=child.pid, code=code, next_in=pause)
+        fields = {"worker": child.number, "pid": child.pid, "code": code, "fate": ending(code), "next_in": pause}
+        event(log, logging.ERROR, "worker died", error=None, **fields)
         if child.replaced:
             return  # its replacement has been started already or will be
         self._metrics.restarts += served or self._ready

@@ -1,0 +1,56 @@
+"""An argument parser whose errors are one line, with the nearest known word."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+_CHOICE = re.compile(
+    r"(?:argument (?P<what>.*?): )?invalid choice: '(?P<given>.*)' \(choose from (?P<known>.*)\)", re.DOTALL
+)
+_LONGEST = 300  # characters of an argument in a message
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """As argparse.ArgumentParser. Wrong usage ends the process with exit code 2 and one line on stderr, without the
+    usage, which `--help` prints."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and ends the process."""
+        found = _CHOICE.fullmatch(message)
+        if found is not None:
+            known = re.findall(r"[^\s,']+", found["known"])
+            what = "unknown command" if found["what"] == "COMMAND" else f"argument {found['what']}: invalid choice"
+            meant = _meant(found["given"], known) or ";"
+            message = f"{what} {_short(found['given'])!r}{meant} expected one of {', '.join(known)}"
+        program, _, command = self.prog.partition(" ")
+        where = f"{program}: {command}" if command else program
+        line = " ".join(f"{where}: {message} (see {self.prog} --help)".split())
+        print(line, file=sys.stderr)
+        raise SystemExit(2)
+
+    def unknown(self, arguments: Sequence[str]) -> NoReturn:
+        """Ends the process because of arguments that the command does not have."""
+        words = []
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name.startswith("-"):
+                words.append(f"unknown option {_short(name)}{_meant(name, self._option_string_actions)}")
+            elif not words:
+                words.append(f"unexpected argument {_short(argument)!r}")
+        self.error("; ".join(words))
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    """The nearest known word as a question, "" if none is near. Dashes and underscores count as equal."""
+    plain = {word.replace("_", "-"): word for word in known}
+    near = difflib.get_close_matches(given.replace("_", "-"), plain, n=1, cutoff=0.6)
+    return f"; did you mean {plain[near[0]]}?" if near else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,39 @@
+"""Wrong usage of the command line: one line on stderr, the nearest known word, exit code 2."""
+
+from __future__ import annotations
+
+import pytest
+
+U = "unknown option"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("srve",), "inferd: unknown command 'srve'; did you mean serve? expected one of serve, check,"),
+        (("zzz",), "inferd: unknown command 'zzz'; expected one of serve, check,"),
+        (("serve", "--mdel-repository", "x"), f"inferd: serve: {U} --mdel-repository; did you mean --model-reposi"),
+        (("serve", "--model_repository=x"), f"inferd: serve: {U} --model_repository; did you mean --model-reposi"),
+        (("serve", "--rest-api-port", "1"), f"inferd: serve: {U} --rest-api-port; did you mean --rest_api_port?"),
+        (("check", "--jsn"), "inferd: check: unknown option --jsn; did you mean --json?"),
+        (("models", "--xyzzy"), "inferd: models: unknown option --xyzzy (see inferd models --help)"),
+        (("models", "m", "more"), "inferd: models: unexpected argument 'more'"),
+        (("models", "--timeout", "x"), "inferd: models: argument --timeout: 'x' is no number of seconds above 0"),
+        (("predict",), "inferd: predict: the following arguments are required: model"),
+        (("serve", "--port", "abc"), "inferd: serve: argument --port: expected a whole number of at least 0, "),
+        ((), "inferd: the following arguments are required: COMMAND"),
+        (("serve", "--line\nbreak"), "inferd: serve: unknown option --line break"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_line_with_the_nearest_word(cli, arguments: tuple[str, ...], line: str) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(line)
+    assert done.err.endswith("--help)\n")
+    assert done.err.count("\n") == 1
+
+
+def test_help_still_has_everything(cli) -> None:
+    done = cli("serve", "--help")
+    assert done.code == 0
+    assert "--model-repository DIR" in done.out
