@@ -299,7 +299,7 @@ class Failing(torch.nn.Module):  # type: ignore[misc,name-defined]
         if how == 0:
             raise RuntimeError("the shapes must match")
         if how == 1:
-            raise ValueError("expected 3, got 4")
+            raise IndexError("expected 3, got 4")
         if how == 2:
             assert x.size(0) > 5, "size mismatch"
         if how == 3:
@@ -341,6 +341,22 @@ def test_what_the_model_raises_itself_is_not_the_callers_fault(version: Path) ->
             outputs_of(instance, x=X, how=np.array(6))
         with pytest.raises(InvalidInput, match=r"refused its inputs: .*cannot be multiplied"):
             outputs_of(instance, x=X, how=np.array(3))
+
+
+class Refusing(torch.nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        if rate not in [8000, 16000]:
+            raise ValueError("supported rates: 8000, 16000")
+        return x
+
+
+def test_a_model_refuses_its_inputs_by_raising_value_error(version: Path) -> None:
+    script(version, Refusing())
+    declared = signature([spec("x"), spec("rate", (), LONG)], [spec("y")])
+    with served(version, declared) as (_, instance):
+        with pytest.raises(InvalidInput, match=r"refused its inputs: supported rates: 8000, 16000$"):
+            outputs_of(instance, x=X, rate=np.array(1))
+        assert outputs_of(instance, x=X, rate=np.array(8000))["y"].tolist() == X.tolist()
 
 
 class Unservable(torch.nn.Module):  # type: ignore[misc,name-defined]

@@ -1,8 +1,8 @@
 """Translates torch's exceptions into errors for clients: the reason, without TorchScript's or Python's traceback.
 
-Torch raises RuntimeError for almost everything. A failure inside the model is the model's, also where the model itself
-raises ValueError or asserts something: nobody can tell whether the inputs or the model are wrong. The caller is at
-fault in two cases: torch refuses the inputs of an exported program before it runs, or an operator complains of a size
+Torch raises RuntimeError for almost everything. A failure inside the model is the model's, whatever its words are:
+nobody can tell whether the inputs or the model are wrong. The caller is at fault in three cases: the model's own code
+raises ValueError, torch refuses the inputs of an exported program before it runs, or an operator complains of a size
 and the signature leaves sizes open.
 """
 
@@ -50,10 +50,12 @@ _LONGEST = 500
 def translated(error: BaseException, device: str, *, sizes_open: bool) -> BackendError:
     """The error to raise for an exception that torch raised while a model ran on `device`. `sizes_open`: the inputs fit
     the signature, but the caller may have chosen sizes that the model does not take."""
-    text = reason(error)[1]
+    type_name, text = reason(error)
     if "OutOfMemory" in type(error).__name__ or _NO_MEMORY.search(text):
         return BackendError(f"out of memory on {device}: {text}")
     if _raised_by_model(error):
+        if type_name == "ValueError":  # how Python code says that it was given a wrong value
+            return InvalidInput(f"the model refused its inputs: {text}")
         return BackendError(f"the model failed: {text}")
     if _NOT_THERE.search(text):
         return BrokenContract(f"the model needs what is not there: {text}")
