@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.server.compat.pbtxt import read_triton_config, triton_config
+from inferd.server.compat.pbtxt import parse_triton_config, read_triton_config, triton_config
 from inferd.server.compat.text_format import TextFormatError, parse
 from inferd.server.compat.triton_json import read_triton_json
 from inferd.server.errors import LayoutError
@@ -223,3 +223,17 @@ def test_the_lines_of_fields_are_known() -> None:
     assert {path: line for path, line in fields.lines.items() if "name" in path} == {
         "name": 1, "input[0].name": 3, "input[1].name": 5, "input[2].name": 6,
     }  # fmt: skip
+
+
+def test_comments_may_hold_any_bytes() -> None:
+    lines = (
+        b'name: "m" # caf\xe9',
+        b'# "caf\xe9',
+        b'backend: "a#b" # \xff',
+        "parameters { key: '#' value { string_value: \"é\" } }".encode(),
+    )
+    values = parse_triton_config(b"\n".join(lines), "config.pbtxt", "m").values
+    assert (values["backend"], values["parameters"]) == ("a#b", {"#": "é"})
+    for wrong in (b'backend: "caf\xe9" # fine', b"caf\xe9: 1"):
+        with pytest.raises(LayoutError, match=r"config\.pbtxt: line 2: expected text in UTF-8, got other bytes"):
+            parse_triton_config(b'name: "m"\n' + wrong, "config.pbtxt", "m")

@@ -10,8 +10,10 @@ dicts:
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,8 @@ from inferd.server.errors import LayoutError
 
 _MAX_BYTES = 4 * 2**20
 _LEAST, _LARGEST = -(2**63), 2**64 - 1
+# A line up to its comment: a # in quotes begins none.
+_BEFORE_COMMENT = re.compile(r"""(?:[^#"']|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')*+""")
 _SHOWN = 100  # characters of a value in a message
 _SIMILAR = 0.75  # difflib's measure from which on a name counts as misspelt
 
@@ -64,12 +68,27 @@ def read_triton_config(file: Path, model: str) -> TritonConfig:
     return parse_triton_config(data, str(file), model)
 
 
+def _text(data: bytes, source: str) -> str:
+    """The text of a file. In comments any bytes may stand, because protobuf's own parser does not look at them. Raises
+    LayoutError for bytes elsewhere that are not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    lines = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
+    for number, line in enumerate(lines, 1):
+        found = _BEFORE_COMMENT.match(line)
+        code = line if found is None else found[0]
+        if not code.isascii() and any("\udc80" <= char <= "\udcff" for char in code):
+            raise LayoutError(f"{source}: line {number}: expected text in UTF-8, got other bytes")
+        lines[number - 1] = code
+    return "\n".join(lines)
+
+
 def parse_triton_config(data: bytes, source: str, model: str) -> TritonConfig:
     """As `read_triton_config`, from the content of the file `source`."""
     try:
-        values, unknown = triton_config(data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise LayoutError(f"{source}: expected text in UTF-8, got other bytes") from None
+        values, unknown = triton_config(_text(data, source))
     except TextFormatError as error:
         raise LayoutError(f"{source}: {error}") from None
     name = values.get("name", "")
