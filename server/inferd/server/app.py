@@ -41,6 +41,7 @@ from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.readiness import not_served
 from inferd.server.lifecycle.request_check import check_request
+from inferd.server.lifecycle.resources.heap import HeapReturn
 from inferd.server.lifecycle.resources.memory import IdleCollector
 from inferd.server.lifecycle.state import ServableId, State, StateChange
 from inferd.server.observability.events import event
@@ -62,7 +63,7 @@ _log = logging.getLogger("inferd.app")
 _AGE_SPREAD = 1.2  # gRPC closes connections at their maximal age, plus or minus a tenth
 _LAST_CALLS = 1.0  # seconds for the last calls on connections that have reached their age
 _CHECK_INTERVAL = 0.05  # seconds between two checks of a condition
-_IDLE_INTERVAL = 5.0  # seconds between two runs of the idle collector
+_TEND_INTERVAL = 0.5  # seconds between two looks at the memory of the process
 _MAX_NAMED = 5  # models named in the reason for not being ready
 _MAX_REASON = 120  # characters of a reason in the ready line
 
@@ -268,10 +269,14 @@ class App:
         self.manager.on_ready(on_ready)
         collector = IdleCollector(self._busy)
         collector.start()
+        inflight = self._inflight
+        heap = HeapReturn(lambda: (inflight.calls, inflight.nbytes), self._config.inflight.bytes)
+        self.manager.on_ready(heap.ask)
         self._stop = stop
         try:
-            while not self._failed.is_set() and not stop.wait(_IDLE_INTERVAL):
+            while not self._failed.is_set() and not stop.wait(_TEND_INTERVAL):
                 collector.tend()
+                heap.tend()
         finally:
             self._stop = None
             collector.stop()

@@ -13,6 +13,7 @@ from inferd.server.cli.errors import CommandError
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import ends_with_signals
 from inferd.server.cli.tfs_flags import add_flags, tfs_settings
+from inferd.server.lifecycle.resources.heap import set_up_heap
 
 if TYPE_CHECKING:
     from inferd.server.app import App
@@ -110,6 +111,7 @@ def compatible(systems: str | None) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Serves until stopped, and ends the process: with 0 after a clean drain, 1 if requests were cut off or the server
     failed. Returns an exit code only if it never served, or if it supervises workers."""
+    set_up_heap()  # before there is a second thread
     # Before everything else: the kernel drops a SIGTERM to a container's process 1 that has no handler, and the imports
     # below take seconds.
     stop = threading.Event()

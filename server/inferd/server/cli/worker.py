@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from inferd.backends.quiet import be_quiet
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import calls_with_signal
+from inferd.server.lifecycle.resources.heap import set_up_heap
 from inferd.server.parent_death import end_with
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def main(descriptor: int, supervisor: int) -> int:
     be_quiet()
     if not end_with(supervisor):
         return 1
+    set_up_heap()  # before there is a second thread
     os.set_inheritable(descriptor, False)
     sigterm = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

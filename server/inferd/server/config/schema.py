@@ -144,6 +144,12 @@ class Grpc(Section):
     """Largest metadata (headers) of a call."""
     receive_timeout: Interval = 60.0
     """A call whose message has not arrived after this time fails. Streams may be silent."""
+    write_timeout: Interval = 60.0
+    """A call whose client has not read the answer after this time is cut off, and a stream that has not read a message.
+    While more than half of `inflight.bytes` is held, after a second."""
+    compression: Literal["accept", "refuse"] = "accept"
+    """accept: messages may be compressed (gzip, deflate), and count by what comes out of them, within `max_message` and
+    `inflight.bytes`; refuse: a compressed message fails its call with UNIMPLEMENTED."""
 
 
 class Http(Section):
@@ -160,12 +166,13 @@ class Http(Section):
 
 
 class Inflight(Section):
-    """Bounds on the calls that are received and not yet answered, over all models. Beyond them a call is refused."""
+    """Bounds on the calls that are received and whose answers are not yet written, over all models. Beyond them a call
+    is refused."""
 
     calls: Count = 8192
     """Largest number of calls."""
     bytes: Room = 1024 * 2**20
-    """Largest total size of their messages."""
+    """Largest total size of their messages, received and inflated, and of their answers until these are written."""
 
 
 class Memory(Section):

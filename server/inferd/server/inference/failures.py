@@ -95,6 +95,12 @@ DEADLINE_PASSED = refusal(Code.DEADLINE_EXCEEDED, "the deadline passed before th
 """For calls whose deadline has passed when the transport accepts them."""
 CUT_OFF = Failure(Code.UNAVAILABLE, "the server is shutting down and could not wait for this call", ((ACCEPTED, "1"),))
 """For calls that are still running when the drain's grace is over."""
+ANSWERS_HELD = Failure(
+    Code.RESOURCE_EXHAUSTED,
+    "the answer does not fit: other answers, which their clients have not read, fill inflight.bytes",
+    ((ACCEPTED, "1"),),
+)
+"""For calls whose answer would exceed the bound on what is held."""
 NO_MESSAGE = refusal(Code.INVALID_ARGUMENT, "expected one message, got none")
 """For unary calls whose client sends nothing."""
 
@@ -108,3 +114,10 @@ def not_received(seconds: float) -> Failure:
     """For a call whose request message did not arrive within `grpc.receive_timeout`."""
     text = f"the request did not come within {seconds:g} s (grpc.receive_timeout)"
     return refusal(Code.DEADLINE_EXCEEDED, text)
+
+
+def not_read(seconds: float) -> Failure:
+    """For a call whose answer the client has not read within `grpc.write_timeout`, or not quickly enough while others
+    need the room."""
+    text = f"the answer was not read within {seconds:g} s (grpc.write_timeout; less while inflight.bytes is half used)"
+    return Failure(Code.RESOURCE_EXHAUSTED, text, ((ACCEPTED, "1"),))

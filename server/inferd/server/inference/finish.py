@@ -23,6 +23,7 @@ from inferd.server.scheduling.request import InferenceRequest
 from inferd.wire.tensors import WireError
 
 _log = logging.getLogger(__name__)
+_LARGE = 16 * 2**20  # bytes of one output of a batch
 
 
 class Finish:
@@ -42,6 +43,10 @@ class Finish:
         first = requests[0]
         group: RequestGroup = first.group
         plan, codec = group.plan, group.codec
+        if len(requests) > 1 and any(output.nbytes > _LARGE for output in outputs.values()):
+            # So that the outputs of a batch and all messages made of them are not held at the same time.
+            self._one_by_one(requests, outputs, started_at, batch_rows)
+            return
         try:
             if list(outputs) != plan.names:
                 outputs = ordered(outputs, plan.names)
@@ -108,15 +113,20 @@ class Finish:
     ) -> None:
         """Encodes the answers of a batch one by one, so that only the requests whose answer cannot be encoded fail."""
         if len(requests) > 1:
-            rows = requests[0].route.rows or 1
-            for number, request in enumerate(requests):
-                part = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
-                self.answer((request,), part, started_at, batch_rows)
+            self._one_by_one(requests, outputs, started_at, batch_rows)
             return
         request = requests[0]
         if request.claim():
             request.started_at = started_at
             self._fail(request, unsendable(error) if isinstance(error, WireError) else error)
+
+    def _one_by_one(
+        self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
+    ) -> None:
+        rows = requests[0].route.rows or 1
+        for number, request in enumerate(requests):
+            part = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
+            self.answer((request,), part, started_at, batch_rows)
 
     # -- failures ------------------------------------------------------------------------------------------------------
 

@@ -4,22 +4,29 @@ transports."""
 from __future__ import annotations
 
 from threading import Lock
+from typing import Final
 
 from inferd.server.config.schema import Inflight as InflightConfig
+
+# Answers may exceed a small inflight.bytes, because the work for them is done, and fill a large one.
+_ANSWERS_OVER: Final = 64 * 2**20  # bytes
+_ANSWERS_LESS: Final = 8  # a share of inflight.bytes
 
 
 class InflightBounds:
     """Counts calls and bytes in flight against `inflight.calls` and `inflight.bytes`. Thread-safe.
 
-    A call enters before its message is received and leaves when it is answered. Streams are counted separately: idle
+    A call enters before its message is received and leaves when its answer is written. Its bytes are those of its
+    message, as received and inflated, and those of its answer until it is written. Streams are counted separately: idle
     streams cost little and must not keep requests out. The messages of a stream enter and leave as calls do.
     """
 
-    __slots__ = ("_calls", "_lock", "_loop_count", "_max_bytes", "_max_calls", "_nbytes", "_streams")
+    __slots__ = ("_calls", "_lock", "_loop_count", "_max_answers", "_max_bytes", "_max_calls", "_nbytes", "_streams")
 
     def __init__(self, config: InflightConfig) -> None:
         self._max_calls = config.calls
         self._max_bytes = config.bytes
+        self._max_answers = config.bytes - config.bytes // _ANSWERS_LESS + _ANSWERS_OVER
         self._calls = 0
         self._nbytes = 0
         self._streams = 0
@@ -38,8 +45,19 @@ class InflightBounds:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of their messages."""
+        """Bytes of their messages and of their answers that are not written."""
         return self._nbytes + self._loop_count.nbytes
+
+    @property
+    def over(self) -> int:
+        """The bytes that are held beyond five eighths of `inflight.bytes`: clients that do not read are cut off until
+        there are none, the one that has not read for longest first."""
+        return max(0, self.nbytes - self._max_bytes // 8 * 5)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of `inflight.bytes` is held: clients that are slow then lose their place."""
+        return 2 * self.nbytes > self._max_bytes
 
     @property
     def streams(self) -> int:
@@ -55,16 +73,36 @@ class InflightBounds:
             self._calls += 1
             return True
 
-    def hold(self, nbytes: int) -> bool:
-        """Counts the bytes of the message of a call that has entered. Returns False, and counts nothing, when they do
-        not fit."""
+    def hold(self, nbytes: int, own: int = 0) -> bool:
+        """Counts bytes that a call which has entered holds. Returns False, and counts nothing, when they do not fit.
+        `own`: bytes that are counted for the call already. After True, `release` or `leave` must follow."""
         with self._lock:
             held = self.nbytes
-            # A message that is alone in flight always fits: the transport bounds the size of one message.
-            if held and held + nbytes > self._max_bytes:
+            # A call that is alone in flight always fits: the transport bounds the size of one message.
+            if held > own and held + nbytes > self._max_bytes:
                 return False
             self._nbytes += nbytes
             return True
+
+    def hold_answer(self, nbytes: int, own: int = 0) -> bool:
+        """As `hold`, for an answer. What waits to be written is to leave room (`over`), so the bound is reached only
+        where answers are made faster than the transport can cut off the clients that do not read."""
+        with self._lock:
+            held = self.nbytes
+            if held > own and held + nbytes > self._max_answers:
+                return False
+            self._nbytes += nbytes
+            return True
+
+    def count(self, nbytes: int) -> None:
+        """Counts bytes that are held whether they fit or not. `release` must follow."""
+        with self._lock:
+            self._nbytes += nbytes
+
+    def release(self, nbytes: int) -> None:
+        """Takes bytes off the count."""
+        with self._lock:
+            self._nbytes -= nbytes
 
     def leave(self, nbytes: int) -> None:
         """Takes an answered call off the count, with the bytes that it held."""

@@ -20,6 +20,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from inferd.server.transport.connections import sockets
+
 _SO_ATTACH_FILTER = 26  # linux/socket.h; Python has no name for it
 # linux/filter.h, struct sock_filter (code, jump if true, jump if false, operand). The filter runs on each segment for
 # the listening socket and sees it from the TCP header on. Byte 13 holds the flags; 2 is SYN, the first of a handshake.
@@ -82,24 +84,13 @@ class Listeners:
         return (found for found in self._found() if found[1].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
     def _found(self) -> Iterator[tuple[int, socket.socket]]:
-        for name in os.listdir("/proc/self/fd"):
+        for descriptor, sock in sockets():
             try:
-                # A copy, because another thread may close the descriptor, and the kernel reuse it, at any time.
-                copy = os.dup(int(name))
+                matches = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in self._ports
             except OSError:
-                continue  # another thread has closed it
-            try:
-                sock = socket.socket(fileno=copy)
-            except OSError:
-                os.close(copy)
-                continue  # not a socket
-            with sock:
-                try:
-                    matches = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in self._ports
-                except OSError:
-                    continue
-                if matches:
-                    yield int(name), sock
+                continue
+            if matches:
+                yield descriptor, sock
 
 
 def _waiting(sock: socket.socket) -> int:

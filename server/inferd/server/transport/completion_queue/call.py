@@ -16,9 +16,11 @@ from grpc._cython import cygrpc
 
 from inferd.server.errors import Code
 from inferd.server.inference.failures import Failure
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport.callbacks import run_cancel_callbacks
 from inferd.server.transport.calls import Metadata, certificate_names
 from inferd.server.transport.completion_queue.statuses import Statuses
+from inferd.server.transport.compression import Inflater
 
 NO_FLAGS = 0
 NO_DEADLINE = 1e11  # epoch seconds: the core expresses "no deadline" as a time in the far future
@@ -30,6 +32,20 @@ class CallOwner(Protocol):
 
     @property
     def statuses(self) -> Statuses: ...
+
+    @property
+    def inflater(self) -> Inflater: ...
+
+    @property
+    def inflight(self) -> InflightBounds: ...
+
+    def hold_answer(self, call: CompletionQueueCall, nbytes: int) -> bool:
+        """Counts the bytes of a unary answer until the call ends. False: they do not fit, and nothing is counted."""
+        ...
+
+    def more_bytes(self, call: CompletionQueueCall) -> int:
+        """The bytes that are counted for a unary call besides its message."""
+        ...
 
     def ended(self, call: CompletionQueueCall) -> None:
         """The call has ended: nothing remains to be sent. Called once for each call."""
@@ -48,7 +64,7 @@ class CompletionQueueCall:
 
     event     the event that announced the call; metadata and deadline are read from it on demand
     entered   the transport has counted the call and must take it off the count when it ends
-    held      bytes of the message that the transport has counted
+    held      bytes that are counted: of a unary call's message as it was received, of a stream's unwritten messages
     """
 
     __slots__ = (
@@ -109,6 +125,20 @@ class CompletionQueueCall:
     def _abandon(self) -> None:
         """The client is gone: ends the call without sending anything."""
         raise AssertionError("each kind of call has its own")
+
+    @property
+    def unwritten(self) -> int:
+        """The bytes that are counted for what waits to be written."""
+        raise AssertionError("each kind of call has its own")
+
+    @property
+    def writing(self) -> int | None:
+        """A number that changes whenever something of the call has been written; None while nothing waits to be."""
+        raise AssertionError("each kind of call has its own")
+
+    def drop(self, failure: Failure) -> None:
+        """Ends the call although what was sent before is not written, which is given up. Thread-safe."""
+        self._call.cancel(failure.code.value, failure.text)
 
     def cut(self, failure: Failure) -> None:
         """Ends the call because the server stops, and runs the cancellation callbacks."""

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -35,11 +36,14 @@ from inferd.server.transport import listen
 from inferd.server.transport.callbacks import fail_raised
 from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable
 from inferd.server.transport.completion_queue.call import NO_DEADLINE, CompletionQueueCall
+from inferd.server.transport.completion_queue.call_bytes import CallBytes
 from inferd.server.transport.completion_queue.cancel_watch import CancelWatch
 from inferd.server.transport.completion_queue.receive_timeout import ReceiveTimeout
 from inferd.server.transport.completion_queue.statuses import Statuses
 from inferd.server.transport.completion_queue.stream_call import CompletionQueueStreamCall
 from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall, services
+from inferd.server.transport.compression import COMPRESSED, Inflater
+from inferd.server.transport.write_timeout import WriteTimeout
 
 _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may accept before the loop asks for more
@@ -89,7 +93,6 @@ class CompletionQueueTransport:
         self._refused = table.refused
         self._config = config
         self._tls = tls
-        self._inflight = inflight
         self._loop_count = inflight.loop_count
         self._cancel_watch = CancelWatch()
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
@@ -97,7 +100,10 @@ class CompletionQueueTransport:
         self._inline = loop or InlineLoop()
         self.statuses = Statuses()
         self._full = refusal(Code.RESOURCE_EXHAUSTED, inflight.full)
+        self.inflight = inflight
+        self.inflater = Inflater(config.grpc, inflight)
         self._calls: set[CompletionQueueCall] = set()
+        self._more_bytes = CallBytes(inflight, self._calls)
         self._draining = False
         self._lock = threading.Lock()
         self._idle = threading.Event()
@@ -128,7 +134,9 @@ class CompletionQueueTransport:
             self._armed += 1
         self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
         self._thread.start()
-        ReceiveTimeout(self._calls, self._config.grpc.receive_timeout, self._ended).start()
+        grpc_ = self._config.grpc
+        ReceiveTimeout(self._calls, grpc_.receive_timeout, self._ended).start()
+        WriteTimeout(self._calls, grpc_.write_timeout, self.inflight, self._ended).start()
         return bound
 
     def _add(self, target: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -161,6 +169,7 @@ class CompletionQueueTransport:
                 with self._lock:
                     if not self._ended.is_set():
                         self._server.cancel_all_calls()
+        self.inflater.stop()
         if not self._ended.wait(grace + _LAST_WAIT):
             _log.error("the core did not let go of its last calls within %g s and is left behind", grace + _LAST_WAIT)
             return False
@@ -296,7 +305,7 @@ class CompletionQueueTransport:
         name, handler = stream
         if self._draining:
             self._refuse(event, name, SHUTTING_DOWN)
-        elif not self._inflight.open_stream():
+        elif not self.inflight.open_stream():
             self._refuse(event, name, self._full)
         else:
             opened = CompletionQueueStreamCall(self, event, name)
@@ -323,6 +332,16 @@ class CompletionQueueTransport:
                 call.fail(failure.code, failure.text, failure.trailing)
                 return
             call.held = size
+        if message.startswith(COMPRESSED):
+            inflated = self.inflater.short(message)
+            if inflated is None:
+                call.watch()  # it may wait long, and is not inflated for a client that is gone
+                self.inflater.inflate(message, call.held, lambda: not call.answered, partial(self._inflated, call))
+                return
+            if isinstance(inflated, Failure):
+                self._inflated(call, inflated, 0)
+                return
+            message = inflated
         call.request = message
         service = call.service
         if service.gathered:
@@ -336,6 +355,34 @@ class CompletionQueueTransport:
         except Exception as error:
             fail_raised(call, error)
         self._cancel_watch.add((call,))
+
+    def _inflated(self, call: CompletionQueueUnaryCall, outcome: bytes | Failure, counted: int) -> None:
+        """Handles the message of a call that was inflated on the inflater's thread. Thread-safe."""
+        if counted:
+            self._more_bytes.take(call, counted)
+        if isinstance(outcome, Failure):
+            self._refused(call.method, outcome.code)
+            call.fail(outcome.code, outcome.text, outcome.trailing)
+            return
+        if call.answered:
+            return
+        call.request = outcome
+        try:
+            call.service.handle((call,), time.monotonic())
+        except Exception as error:
+            fail_raised(call, error)
+
+    def hold_answer(self, call: CompletionQueueCall, nbytes: int) -> bool:
+        """See CallOwner."""
+        more = self._more_bytes
+        if not self.inflight.hold_answer(nbytes, call.held + more.of(call)):
+            return False
+        more.take(call, nbytes)
+        return True
+
+    def more_bytes(self, call: CompletionQueueCall) -> int:
+        """See CallOwner."""
+        return self._more_bytes.of(call)
 
     def _guarded(self, handler: Callable[[Any], None], call: CompletionQueueCall) -> None:
         try:
@@ -352,7 +399,9 @@ class CompletionQueueTransport:
                 loop_count.calls -= 1
                 loop_count.nbytes -= call.held
             else:
-                self._inflight.close_stream()
+                self.inflight.close_stream()
         self._calls.discard(call)
+        if self._more_bytes.held:
+            self._more_bytes.drop(call)
         if self._draining and not self._calls:
             self._idle.set()

@@ -10,9 +10,10 @@ from typing import Any
 from grpc._cython import cygrpc
 
 from inferd.server.errors import Code
-from inferd.server.inference.failures import header_text
+from inferd.server.inference.failures import ANSWERS_HELD, header_text
 from inferd.server.transport.calls import CallsHandler, Metadata, MethodTable
 from inferd.server.transport.completion_queue.call import NO_FLAGS, OK, CallOwner, CompletionQueueCall
+from inferd.server.transport.write_timeout import COPIES, COUNTED
 
 
 class Service:
@@ -95,6 +96,9 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
             return
         if self._cancel_fns:
             self._cancel_fns.clear()
+        if len(message) > COUNTED and not self._owner.hold_answer(self, COPIES * len(message)):
+            self._send_status(ANSWERS_HELD.code, ANSWERS_HELD.text, ANSWERS_HELD.trailing)
+            return
         operations: tuple[Any, ...]
         try:
             del self._unwatched
@@ -115,9 +119,11 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
 
     def fail(self, code: Code, text: str, trailing: Metadata = ()) -> None:
         """See UnaryCall."""
-        if not self._claim():
-            return
-        self._cancel_fns.clear()
+        if self._claim():
+            self._cancel_fns.clear()
+            self._send_status(code, text, trailing)
+
+    def _send_status(self, code: Code, text: str, trailing: Metadata) -> None:
         try:
             del self._unwatched
             close = True
@@ -134,6 +140,16 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
     def awaits_message(self) -> bool:
         """Whether the message has not arrived and the call is not answered."""
         return self.waits and not self.answered
+
+    @property
+    def unwritten(self) -> int:
+        """See CompletionQueueCall."""
+        return self._owner.more_bytes(self)
+
+    @property
+    def writing(self) -> int | None:
+        """See CompletionQueueCall. An answer is written as a whole."""
+        return 0 if self.answered and not self.cancelled else None
 
     @property
     def answered(self) -> bool:

@@ -17,9 +17,13 @@ from typing import Any
 import grpc
 
 from inferd.server.errors import Code
-from inferd.server.inference.failures import Failure
+from inferd.server.inference.failures import ANSWERS_HELD, Failure
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport.callbacks import run_cancel_callbacks, run_drain_callback
 from inferd.server.transport.calls import Metadata, certificate_names
+from inferd.server.transport.compression import COMPRESSED, Inflater
+from inferd.server.transport.connections import close_connections
+from inferd.server.transport.write_timeout import COPIES, COUNTED
 
 STATUS = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
 
@@ -67,6 +71,17 @@ class _Call:
         self._mailbox = mailbox
         self._open = [None]
         self._cancel_fns: list[Callable[[], None]] = []
+        self.held = 0  # bytes that are counted for the call
+
+    @property
+    def unwritten(self) -> int:
+        """See WrittenCall. Of a unary call with its message."""
+        return self.held
+
+    def drop(self, _failure: Failure) -> None:
+        """See WrittenCall. grpcio's public API cannot end a call whose answer is not read: the connection is closed,
+        with all its calls. Connections over a unix socket are not found, and stay."""
+        close_connections(self.peer)
 
     def metadata(self, key: str) -> str | None:
         """See UnaryCall."""
@@ -111,7 +126,13 @@ class PublicUnaryCall(_Call):
     def __init__(self, method: str, context: Any, mailbox: InboundMessages, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(method, context, mailbox)
         self.request = b""
+        self._loop = loop
         self.outcome: asyncio.Future[bytes | Failure] = loop.create_future()
+
+    @property
+    def writing(self) -> int | None:
+        """See WrittenCall. An answer is written as a whole."""
+        return 0 if self.outcome.done() else None
 
     def reply(self, message: bytes) -> None:
         """See UnaryCall."""
@@ -129,6 +150,12 @@ class PublicUnaryCall(_Call):
             self.cancel()
             self._settle(failure)
 
+    def forget(self) -> None:
+        """Drops message and answer: grpcio's context refers to the call, and the call to the context, so that both
+        stay until the next full collection."""
+        self.request = b""
+        self.outcome = self._loop.create_future()
+
     def _settle(self, outcome: bytes | Failure) -> None:
         self._cancel_fns.clear()
         if not self.outcome.done():
@@ -138,10 +165,18 @@ class PublicUnaryCall(_Call):
 class PublicStreamCall(_Call):
     """One stream."""
 
-    def __init__(self, method: str, context: Any, mailbox: InboundMessages) -> None:
+    def __init__(
+        self, method: str, context: Any, mailbox: InboundMessages, inflight: InflightBounds, inflater: Inflater
+    ) -> None:
         super().__init__(method, context, mailbox)
-        self._outgoing: deque[tuple[bytes, Callable[[], None] | None]] = deque()
+        self._inflight = inflight
+        self._inflater = inflater
+        self._writing = False
+        self._written = 0
+        # Messages, the callbacks for when they are written, and the bytes that are counted for them.
+        self._outgoing: deque[tuple[bytes, Callable[[], None] | None, int]] = deque()
         self._wake = asyncio.Event()
+        self._gone = False
         self._ended = False
         self._failure: Failure | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -159,9 +194,34 @@ class PublicStreamCall(_Call):
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
         """See StreamCall."""
-        if self._open:
-            self._outgoing.append((message, sent))
-            self._mailbox.post(self._woken, None)
+        if not self._open:
+            return
+        counted = COPIES * len(message) if len(message) > COUNTED else 0
+        if counted and not self._inflight.hold_answer(counted, self.held):
+            self.drop(ANSWERS_HELD)
+            return
+        self._mailbox.post(self._queue, (message, sent, counted))
+
+    def _queue(self, outgoing: tuple[bytes, Callable[[], None] | None, int]) -> None:
+        self.held += outgoing[2]
+        if self._gone:
+            self.release()
+            return
+        self._outgoing.append(outgoing)
+        self._wake.set()
+
+    def release(self) -> None:
+        """Takes what is counted for the stream off the count: nothing will be written any more. On the loop's
+        thread."""
+        self._gone = True
+        self._outgoing.clear()
+        held, self.held = self.held, 0
+        self._inflight.release(held)
+
+    @property
+    def writing(self) -> int | None:
+        """See WrittenCall."""
+        return self._written if self._writing else None
 
     def end(self) -> None:
         """See StreamCall."""
@@ -199,8 +259,14 @@ class PublicStreamCall(_Call):
         try:
             while True:
                 while self._outgoing:
-                    message, sent = self._outgoing.popleft()
+                    message, sent, counted = self._outgoing.popleft()
+                    self._writing = True
                     await self._context.write(message)
+                    self._writing = False
+                    self._written += 1
+                    del message
+                    self.held -= counted
+                    self._inflight.release(counted)
                     if sent is not None:
                         sent()
                 if self._ended:
@@ -222,7 +288,15 @@ class PublicStreamCall(_Call):
             return
         if self.cancelled or self._ended:
             return
-        fn(None if message is grpc.aio.EOF else message)
+        if message is grpc.aio.EOF or not message.startswith(COMPRESSED):
+            fn(None if message is grpc.aio.EOF else message)
+            return
+        outcome, counted = await inflated(self._inflater, message, 0, self._mailbox)
+        if isinstance(outcome, Failure):
+            self.fail(outcome.code, outcome.text, outcome.trailing)
+        elif not self.cancelled and not self._ended:
+            fn(outcome)
+        self._inflight.release(counted)  # `fn` has counted the message, if it is kept
 
     def _finish(self, failure: Failure | None) -> None:
         self._cancel_fns.clear()
@@ -230,5 +304,24 @@ class PublicStreamCall(_Call):
         self._ended = True
         self._wake.set()
 
-    def _woken(self, _nothing: None) -> None:
-        self._wake.set()
+
+async def inflated(
+    inflater: Inflater, message: bytes, own: int, mailbox: InboundMessages
+) -> tuple[bytes | Failure, int]:
+    """What `Inflater` makes of a compressed message. `own`: see there."""
+    short = inflater.short(message)
+    if short is not None:
+        return short, 0
+    found: asyncio.Future[tuple[bytes | Failure, int]] = asyncio.get_running_loop().create_future()
+
+    def settle(outcome: tuple[bytes | Failure, int]) -> None:
+        if not found.done():
+            found.set_result(outcome)
+        else:
+            inflater.release(outcome[1])
+
+    def then(outcome: bytes | Failure, counted: int) -> None:
+        mailbox.post(settle, (outcome, counted))
+
+    inflater.inflate(message, own, lambda: not found.done(), then)
+    return await found

@@ -22,6 +22,7 @@ from inferd.server.access.tls import TlsFiles, tls_files
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Code
 from inferd.server.inference.failures import (
+    ANSWERS_HELD,
     CUT_OFF,
     NO_MESSAGE,
     SHUTTING_DOWN,
@@ -34,7 +35,9 @@ from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport import listen
 from inferd.server.transport.callbacks import fail_raised
 from inferd.server.transport.calls import FLUSH, REFUSING, CallsHandler, MethodTable, StreamHandler
-from inferd.server.transport.grpc_aio.calls import STATUS, InboundMessages, PublicStreamCall, PublicUnaryCall
+from inferd.server.transport.compression import COMPRESSED, Inflater
+from inferd.server.transport.grpc_aio.calls import STATUS, InboundMessages, PublicStreamCall, PublicUnaryCall, inflated
+from inferd.server.transport.write_timeout import COPIES, COUNTED, WriteTimeout
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -60,6 +63,8 @@ class PublicTransport:
         self._inflight = inflight
         self._addresses = listen.addresses(config.server) if addresses is None else tuple(addresses)
         self._calls: set[PublicUnaryCall | PublicStreamCall] = set()
+        self._inflater = Inflater(config.grpc, inflight)
+        self._ended = threading.Event()
         self._draining = False
         self._started: concurrent.futures.Future[Sequence[str]] = concurrent.futures.Future()
         self._stopped: concurrent.futures.Future[bool] = concurrent.futures.Future()
@@ -114,6 +119,8 @@ class PublicTransport:
         finally:
             if not self._stopped.done():
                 self._stopped.set_result(False)
+            self._ended.set()
+            self._inflater.stop()
             self._loop.close()
 
     async def _serve(self) -> None:
@@ -132,6 +139,7 @@ class PublicTransport:
         except BaseException:
             await server.stop(None)
             raise
+        WriteTimeout(self._calls, self._config.grpc.write_timeout, self._inflight, self._ended).start()
         self._started.set_result(bound)
         grace = await self._grace
         self._stopped.set_result(await self._drain(server, grace))
@@ -182,7 +190,8 @@ class PublicTransport:
                     return await self._refuse(method, context, self._full())
             call = PublicUnaryCall(method, context, self._mailbox, self._loop)
             self._calls.add(call)
-            held = 0
+            # Called when the answer is written, or the client is gone: the call is in flight until then.
+            context.add_done_callback(partial(self._over, call, exempt))
             try:
                 try:
                     async with asyncio.timeout(patience):
@@ -191,28 +200,50 @@ class PublicTransport:
                     return await self._refuse(method, context, not_received(patience))
                 if message is grpc.aio.EOF:
                     return await self._refuse(method, context, NO_MESSAGE)
-                if not exempt:
-                    if not self._inflight.hold(len(message)):
-                        return await self._refuse(method, context, self._full())
-                    held = len(message)
+                if not exempt and not self._hold(call, len(message)):
+                    return await self._refuse(method, context, self._full())
+                if message.startswith(COMPRESSED):
+                    message, counted = await inflated(self._inflater, message, call.held, self._mailbox)
+                    call.held += counted
+                    if isinstance(message, Failure):
+                        return await self._refuse(method, context, message)
                 call.request = message
+                del message
                 try:
                     handler((call,), time.monotonic())
                 except Exception as error:
                     fail_raised(call, error)
                 outcome = await call.outcome
-                if isinstance(outcome, bytes):
-                    return outcome
-                return await _abort(context, outcome)
+                if not isinstance(outcome, bytes):
+                    return await _abort(context, outcome)
+                if len(outcome) > COUNTED:
+                    counted = COPIES * len(outcome)
+                    if not self._inflight.hold_answer(counted, call.held):
+                        return await _abort(context, ANSWERS_HELD)
+                    call.held += counted
+                return outcome
             except asyncio.CancelledError:
                 call.cancel()
                 raise
-            finally:
-                if not exempt:
-                    self._inflight.leave(held)
-                self._gone(call)
 
         return serve
+
+    def _hold(self, call: PublicUnaryCall, nbytes: int) -> bool:
+        """Counts bytes of a call until it is over. False: they do not fit, and nothing is counted."""
+        if not self._inflight.hold(nbytes, call.held):
+            return False
+        call.held += nbytes
+        return True
+
+    def _over(self, call: PublicUnaryCall, exempt: bool, _context: Any) -> None:
+        """A unary call has ended."""
+        call.forget()
+        held, call.held = call.held, 0
+        if exempt:
+            self._inflight.release(held)
+        else:
+            self._inflight.leave(held)
+        self._gone(call)
 
     def _stream(self, method: str, handler: StreamHandler) -> Callable[[Any, Any], Awaitable[None]]:
         async def serve(_requests: Any, context: Any) -> None:
@@ -220,7 +251,7 @@ class PublicTransport:
                 await self._refuse(method, context, SHUTTING_DOWN)
             if not self._inflight.open_stream():
                 await self._refuse(method, context, self._full())
-            call = PublicStreamCall(method, context, self._mailbox)
+            call = PublicStreamCall(method, context, self._mailbox, self._inflight, self._inflater)
             self._calls.add(call)
             try:
                 _run_handler(handler, call)
@@ -229,6 +260,7 @@ class PublicTransport:
                 call.cancel()
                 raise
             finally:
+                call.release()
                 self._inflight.close_stream()
                 self._gone(call)
             if failure is not None:
