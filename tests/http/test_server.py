@@ -134,7 +134,8 @@ def test_one_connection_serves_many_requests(serve):
 def test_pipelined_requests_are_answered_in_order(serve):
     sock = serve().raw()
     sock.sendall(
-        b"GET /healthz HTTP/1.1\r\n\r\nGET /nothing HTTP/1.1\r\n\r\nGET /readyz HTTP/1.1\r\nConnection: close\r\n\r\n"
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"
+        b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     )
     answers = read_all(sock)
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"404", b"200"]
@@ -162,7 +163,7 @@ def test_a_client_that_sends_no_request_is_cut_off(serve):
     site = serve(limits=HttpLimits(head=0.5, idle=0.1))
     silent, slow, idle = site.raw(), site.raw(), site.raw()
     slow.sendall(b"GET /healthz HT")
-    idle.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+    idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
     assert read_all(silent) == read_all(slow) == b""
     assert read_all(idle).startswith(b"HTTP/1.1 200")
 
@@ -170,7 +171,7 @@ def test_a_client_that_sends_no_request_is_cut_off(serve):
 def test_a_client_that_does_not_read_is_cut_off(serve):
     site = serve(lambda: b"x" * 20_000_000, limits=HttpLimits(write=0.2))
     sock = site.raw()
-    sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
     reset = select.poll()
     reset.register(sock, select.POLLERR | select.POLLHUP)
     assert site.ask("/healthz")[0] == 200
@@ -248,7 +249,7 @@ def test_an_address_in_use_is_an_error_and_nothing_stays_bound(serve, kind):
 def test_stop_closes_idle_connections_and_frees_the_port_and_can_be_repeated(serve, kind):
     site = serve()
     idle = site.raw()
-    idle.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+    idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
     got = b""
     while not got.endswith(b"}\n"):
         got += idle.recv(65536)

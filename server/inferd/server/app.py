@@ -53,6 +53,7 @@ from inferd.server.repository.configured_models import fixed_models
 from inferd.server.repository.models_file import FollowedFile
 from inferd.server.scheduling.inline import InlineLoop
 from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.transport.descriptors import within_descriptors
 from inferd.server.transport.listening_sockets import Listeners
 from inferd.server.transport.selection import make_transport
 
@@ -87,9 +88,11 @@ class App:
         self, config: ServerConfig, registry: Registry | None = None, *, agent: WorkerAgent | None = None
     ) -> None:
         """Builds all parts; binds and starts nothing. `agent` is given when this process is one of several workers.
-        Raises ConfigError, OverridesError, or OSError for TLS files."""
+        Raises ConfigError, OverridesError, or OSError for TLS
+        files and for too few descriptors."""
         if agent is None:  # the only process: no other may listen on its ports
             config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 1})})
+        config = within_descriptors(config)
         self._files = FileWatch(config.auth.poll)
         rules = make_access_rules(config)
         if rules.authority is not None:

@@ -38,6 +38,7 @@ def serve_with_workers(config: ServerConfig, signals: list[int]) -> int:
 
     signal.signal(signal.SIGTERM, on_stop)
     signal.signal(signal.SIGINT, on_stop)
+    signal.signal(signal.SIGQUIT, on_stop)
     signal.signal(signal.SIGHUP, on_roll)
     signals[:] = [number for number in signals if number != signal.SIGHUP]  # there were no workers to replace yet
     try:

@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from inferd.server.stray_signals import ignore_stray_signals
+
 
 def ends_with_signals(stop: threading.Event) -> list[int]:
-    """From now on SIGTERM, SIGINT and SIGHUP (the terminal is gone; ignored under nohup) set `stop`. A second interrupt
-    ends the process at once. Returns the list of signals that have come; later ones are added to it. Main thread only.
+    """From now on SIGTERM, SIGINT, SIGQUIT and SIGHUP (the terminal is gone; ignored under nohup) set `stop`. A second
+    interrupt ends the process at once. Other signals do not end it (`stray_signals`). Returns the list of signals that
+    have come; later ones are added to it. Main thread only.
 
     The event is set on a thread of its own. A signal handler interrupts the main thread anywhere, even inside
     `stop.wait` while it holds the event's lock; `stop.set` would then wait for that lock for ever. SimpleQueue.put is
@@ -37,8 +40,10 @@ def ends_with_signals(stop: threading.Event) -> list[int]:
     threading.Thread(target=follow, name="inferd-signals", daemon=True).start()
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGQUIT, handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, handler)
+    ignore_stray_signals()
     return signals
 
 

@@ -18,6 +18,7 @@ from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import calls_with_signal
 from inferd.server.lifecycle.resources.heap import set_up_heap
 from inferd.server.parent_death import end_with
+from inferd.server.stray_signals import ignore_stray_signals
 
 if TYPE_CHECKING:
     from inferd.server.app import App
@@ -35,6 +36,7 @@ def main(descriptor: int, supervisor: int) -> int:
     sigterm = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     calls_with_signal(signal.SIGTERM, sigterm.set)
+    ignore_stray_signals((signal.SIGQUIT, signal.SIGHUP))  # those of the terminal are for the supervisor
 
     from inferd.server.app import App
     from inferd.server.config.errors import ConfigError

@@ -48,4 +48,14 @@ def make_http_server(
     from inferd.server.http.rest_server import RestServer
 
     rest = RestApi(core, config, ready)
-    return RestServer(addresses, metrics, ready, limits=limits, rest=rest, rules=core.rules, shared=shared, tls=tls)
+    return RestServer(
+        addresses,
+        metrics,
+        ready,
+        limits=limits,
+        rest=rest,
+        rules=core.rules,
+        shared=shared,
+        tls=tls,
+        unwritten=core.inflight,
+    )

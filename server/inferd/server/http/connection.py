@@ -12,7 +12,7 @@ import asyncio
 import socket
 import struct
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,13 +24,31 @@ from inferd.server.http.pages import error_page
 from inferd.server.http.server import HttpLimits
 
 _UPGRADE_HEADERS: Final = (b"upgrade", b"http2-settings")
+_MOST_PIPELINED: Final = 64  # requests that wait for the answers of earlier ones on their connection
+# Bytes that a client must read within `HttpLimits.write`; the second while the server holds much.
+_SLOWEST: Final = 10 * 2**10
+_SLOWEST_CROWDED: Final = 10 * 2**20
+
+
+class UnwrittenBytes(Protocol):
+    """Counts the bytes of responses that clients have not read, with all else that the server holds for requests.
+    Thread-safe."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is held that slow clients must give way."""
+        ...
+
+    def count(self, nbytes: int) -> None: ...
+    def release(self, nbytes: int) -> None: ...
 
 
 class ConnectionBounds:
     """State shared by the connections of one server. Used on its event loop only."""
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, unwritten: UnwrittenBytes | None) -> None:
         self.limits = limits
+        self.unwritten = unwritten
         self.count = 0
         # Connections on which the server waits for the client, the one that has waited longest first.
         self.waiting: dict[Connection, None] = {}
@@ -67,6 +85,10 @@ class Connection(HttpToolsProtocol):
         self._body = False  # more of the newest request is still to come
         self._upgrade = False  # the newest request asks for another protocol
         self._close_when_received = False  # close once the newest request has been received
+        self._hosts = 0  # Host headers of the newest request
+        self._refusal = ""  # why the newest request is no request, for its client
+        self._closing = False  # nothing more is read: the connection ends with the response to the newest request
+        self._unwritten = 0  # bytes that are counted
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -89,7 +111,7 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._closing:
             return
         waits = self._waits()
         if waits:
@@ -103,21 +125,26 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("")
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        # A loop, because each of many pipelined requests may ask for an upgrade.
+        more: bytes | None = data
+        while more is not None and not self._closing:
+            try:
+                self.parser.feed_data(more)
+                more = None
+            except httptools.HttpParserUpgrade as upgrade:
+                more = self._without_upgrade((more or b"")[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self._not_a_request()
+                more = None
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parses a head again without its upgrade headers: with them, the parser would not read the body. `rest` is
-        what was received after the head."""
+    def _without_upgrade(self, rest: bytes) -> bytes | None:
+        """A head again without its upgrade headers, and what was received after it, `rest`: with these headers, the
+        parser would not read the body. None: the request is refused."""
         self._upgrade = False
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if method == b"CONNECT":
-            self.send_400_response("")
-            return
+            self._not_a_request()
+            return None
         lines = [b"%b %b HTTP/%b" % (method, self.url, version.encode())]
         for name, value in self.headers:
             if name == b"connection":
@@ -127,7 +154,30 @@ class Connection(HttpToolsProtocol):
                 lines.append(b"%b: %b" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self._feed(b"\r\n".join((*lines, b"", rest)))
+        return b"\r\n".join((*lines, b"", rest))
+
+    def _not_a_request(self) -> None:
+        """Refuses what the parser has refused. Behind requests that are still being answered, a response would come
+        before theirs: the connection ends with the last of those."""
+        if self._body or self._waits():
+            self.send_400_response("")
+        else:
+            self._end_with_responses()
+
+    def _end_with_responses(self) -> None:
+        self._closing = True
+        self.flow.pause_reading()
+
+    def _check_head(self) -> None:
+        """Raises ValueError, which the parser reports as HttpParserError, for a head that RFC 9112 lets nobody
+        accept."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._refusal = f"expected HTTP/1.1 or HTTP/1.0, got HTTP/{version}"
+        elif self._hosts > 1 or (version == "1.1" and not self._hosts):
+            self._refusal = f"expected one Host header, got {self._hosts}"
+        if self._refusal:
+            raise ValueError(self._refusal)
 
     def on_message_begin(self) -> None:
         # A new request may begin right behind the unread rest of a body: the client is no longer silent.
@@ -136,7 +186,8 @@ class Connection(HttpToolsProtocol):
             self._wait_for_head()
         super().on_message_begin()
         self.scope["state"][CERTIFICATE] = self._certificate
-        self._parsed = 0
+        self._parsed = self._hosts = 0
+        self._refusal = ""
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -144,9 +195,17 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
+        if self.headers[-1][0] == b"host":
+            self._hosts += 1
         self._measure(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
+        if self._closing:
+            raise ValueError("nothing more is read")
+        self._check_head()
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._end_with_responses()
+            raise ValueError("too many requests wait")
         self._head = 0
         self._has_head()
         self._upgrade = self.parser.should_upgrade()
@@ -173,6 +232,9 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing() or self._close_when_received:
             return
+        if self._closing and self._waits():
+            self.transport.close()
+            return
         if self._waits():
             self.bounds.waiting[self] = None
         elif self._body and self.cycle.response_complete:  # the rest of the body is dropped, but must come in time, too
@@ -194,7 +256,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         text = "expected METHOD PATH HTTP/1.1 and headers, Name: value on each line"
-        page = error_page(HTTPStatus.BAD_REQUEST, text)
+        page = error_page(HTTPStatus.BAD_REQUEST, self._refusal or text)
         if self._head_too_long:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             page = error_page(status, f"expected at most {MOST_HEAD} bytes of headers")
@@ -204,10 +266,12 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._count_unwritten(self.transport.get_write_buffer_size())
         self._watch_writing()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._count_unwritten(0)
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
@@ -235,12 +299,25 @@ class Connection(HttpToolsProtocol):
             self._head_too_long = True
             raise ValueError("the head is too long")  # the parser reports it as HttpParserError: see `_feed`
 
+    def _count_unwritten(self, nbytes: int) -> None:
+        bounds, before = self.bounds.unwritten, self._unwritten
+        if bounds is not None and nbytes != before:
+            self._unwritten = nbytes
+            if nbytes > before:
+                bounds.count(nbytes - before)
+            else:
+                bounds.release(before - nbytes)
+
     def _watch_writing(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         self._write_timer = self.loop.call_later(self._limits.write, self._still_writing, unsent)
 
     def _still_writing(self, before: int) -> None:
-        if self.transport.get_write_buffer_size() < before:
+        unsent = self.transport.get_write_buffer_size()
+        self._count_unwritten(unsent)
+        crowded = self.bounds.unwritten is not None and self.bounds.unwritten.crowded
+        # A buffer that has grown was empty in between.
+        if not before - (_SLOWEST_CROWDED if crowded else _SLOWEST) < unsent <= before:
             self._watch_writing()
             return
         self._write_timer = None
@@ -252,6 +329,6 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
 
-def connection_within(limits: HttpLimits) -> type[Connection]:
+def connection_within(limits: HttpLimits, unwritten: UnwrittenBytes | None) -> type[Connection]:
     """A protocol class for uvicorn, for the connections of one server."""
-    return type("BoundedConnection", (Connection,), {"bounds": ConnectionBounds(limits)})
+    return type("BoundedConnection", (Connection,), {"bounds": ConnectionBounds(limits, unwritten)})

@@ -40,12 +40,16 @@ def read_head(head: bytes) -> Request:
     if match is None:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "expected METHOD PATH HTTP/1.1")
     headers: dict[str, str] = {}
+    hosts = 0
     for header in rest:
         name, colon, value = header.partition(":")
         if not colon or _NAME.fullmatch(name) is None or not _FORBIDDEN.isdisjoint(value):
             raise BadRequest(HTTPStatus.BAD_REQUEST, "expected Name: value in every header line")
         name, value = name.lower(), value.strip(" \t")
+        hosts += name == "host"
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if hosts > 1 or (match[3] == "1" and not hosts):
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"expected one Host header, got {hosts}")
     connection = {token.strip() for token in headers.get("connection", "").lower().split(",")}
     keep = "close" not in connection if match[3] == "1" else "keep-alive" in connection
     # No page reads a body. The connection is closed after a request that has one, because the body would be parsed as

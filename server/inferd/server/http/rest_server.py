@@ -21,10 +21,10 @@ from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
 from inferd.server.http.admission import CERTIFICATE, HttpCredentials, admit_page, peer_of
 from inferd.server.http.binding import bound_address, listen
-from inferd.server.http.connection import connection_within
+from inferd.server.http.bounded_server import BoundedUvicornServer
+from inferd.server.http.connection import UnwrittenBytes, connection_within
 from inferd.server.http.pages import Page, Pages, ReadinessLike, access_refusal, error_page
 from inferd.server.http.server import HttpLimits
-from inferd.server.http.tls_server import TlsUvicornServer
 from inferd.server.observability.events import event, get
 
 Scope = MutableMapping[str, Any]
@@ -49,7 +49,8 @@ class Rest(Protocol):
 class RestServer:
     """Serves from `start` to `stop`; an instance is used once. Thread-safe.
 
-    `metrics` is called on a worker thread, `ready` on the server's event loop: `ready` must not block.
+    `metrics` is called on a worker thread, `ready` on the server's event loop: `ready` must not block. `unwritten`
+    counts the bytes of responses that clients have not read.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class RestServer:
         rules: AccessRules | None = None,
         shared: bool = False,
         tls: TlsFiles | None = None,
+        unwritten: UnwrittenBytes | None = None,
     ) -> None:
+        self._unwritten = unwritten
         self._shared = shared
         self._addresses = tuple(addresses)
         self._limits = limits or HttpLimits()
@@ -94,7 +97,7 @@ class RestServer:
             bound = tuple(bound_address(sock) for sock in sockets)
             config = uvicorn.Config(
                 self._serve,
-                http=connection_within(self._limits),
+                http=connection_within(self._limits, self._unwritten),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -105,9 +108,7 @@ class RestServer:
                 server_header=False,
                 timeout_graceful_shutdown=1,
             )
-            self._server = (
-                uvicorn.Server(config) if self._tls is None else TlsUvicornServer(config, self._tls, self._limits.head)
-            )
+            self._server = BoundedUvicornServer(config, self._tls, self._limits)
             # The sockets listen already: clients that connect before the event loop runs wait in the backlog.
             self._thread = threading.Thread(target=self._run, args=(sockets,), name="inferd-http", daemon=True)
             self._thread.start()

@@ -20,6 +20,7 @@ from http import HTTPStatus
 from inferd.server.access.rules import AccessRules
 from inferd.server.access.tls import TlsFiles
 from inferd.server.errors import ServingError
+from inferd.server.http.acceptor import Acceptor
 from inferd.server.http.admission import HttpCredentials, admit_page, names_in, peer_of
 from inferd.server.http.binding import bound_address, listen, watch_writes
 from inferd.server.http.message import MOST_HEAD, BadRequest, Request, answer, read_head
@@ -67,7 +68,7 @@ class HttpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
-        self._servers: list[asyncio.Server] = []
+        self._acceptor: Acceptor | None = None
         self._unlistened = False
         # Connections on which the server waits for the client, the one that has waited longest first.
         self._waiting: dict[asyncio.StreamWriter, None] = {}
@@ -101,13 +102,13 @@ class HttpServer:
         self._unlistened = True
         if self._loop is not None:
             try:
-                self._loop.call_soon_threadsafe(self._close_servers)
+                self._loop.call_soon_threadsafe(self._unlisten)
             except RuntimeError:
                 pass  # the event loop has ended
 
-    def _close_servers(self) -> None:
-        for server in self._servers:
-            server.close()
+    def _unlisten(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
 
     def refuse(self) -> None:
         """Does nothing: this port serves no inference. See `RestServer.refuse`."""
@@ -139,18 +140,17 @@ class HttpServer:
 
     async def _serve(self, sockets: list[socket.socket], started: threading.Event) -> None:
         self._stopping = asyncio.Event()
-        context = None if self._tls is None else self._tls.server_context()
-        handshake_timeout = None if context is None else self._limits.head
-        self._servers = [
-            await asyncio.start_server(
-                self._connection, sock=sock, limit=MOST_HEAD, ssl=context, ssl_handshake_timeout=handshake_timeout
-            )
-            for sock in sockets
-        ]
+        self._acceptor = Acceptor(
+            sockets,
+            self._protocol,
+            context=None if self._tls is None else self._tls.server_context(),
+            handshake=self._limits.head,
+            handshakes=self._limits.connections,
+        )
         self._loop = asyncio.get_running_loop()
         started.set()
         await self._stopping.wait()
-        self._close_servers()
+        self._unlisten()
         for writer in list(self._waiting):
             writer.transport.abort()
         if self._open:
@@ -158,6 +158,9 @@ class HttpServer:
         for task in self._open:
             task.cancel()
         self._pages.close()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(MOST_HEAD), self._connection)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -40,6 +40,8 @@ def failure_of(error: BaseException, request_id: str = "") -> Failure:
         return _failure(Code.INVALID_ARGUMENT, str(error), accepted=False)
     if isinstance(error, BackendError):
         return _failure(Code.INTERNAL, str(error), accepted=True)
+    if isinstance(error, MemoryError):
+        return refusal(Code.RESOURCE_EXHAUSTED, "the server has not enough memory for this request")
     named = f" (request id {request_id})" if request_id else ""
     return _failure(Code.INTERNAL, f"internal error{named}", accepted=True, unexpected=True)
 
@@ -121,3 +123,9 @@ def not_read(seconds: float) -> Failure:
     need the room."""
     text = f"the answer was not read within {seconds:g} s (grpc.write_timeout; less while inflight.bytes is half used)"
     return Failure(Code.RESOURCE_EXHAUSTED, text, ((ACCEPTED, "1"),))
+
+
+def not_completed() -> Failure:
+    """For a call whose message had not arrived completely when its bytes were needed for others."""
+    text = "the request did not arrive completely, and incomplete requests fill inflight.bytes"
+    return refusal(Code.RESOURCE_EXHAUSTED, text)

@@ -49,6 +49,11 @@ class InflightBounds:
         return self._nbytes + self._loop_count.nbytes
 
     @property
+    def room(self) -> int:
+        """The bytes that fit."""
+        return max(0, self._max_bytes - self.nbytes)
+
+    @property
     def over(self) -> int:
         """The bytes that are held beyond five eighths of `inflight.bytes`: clients that do not read are cut off until
         there are none, the one that has not read for longest first."""

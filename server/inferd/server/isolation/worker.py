@@ -36,6 +36,7 @@ from inferd.server.isolation.description import (
 )
 from inferd.server.isolation.tensors import put, take
 from inferd.server.parent_death import end_with
+from inferd.server.stray_signals import ignore_stray_signals
 
 _OOM_SCORE = "500"  # when memory runs out, the kernel kills a worker rather than the server
 
@@ -232,8 +233,9 @@ def main(arguments: list[str]) -> None:
 def _bind_to(parent: int) -> None:
     """Makes this process end with the server and ignore signals that are meant for the server: SIGTERM to the whole
     process group, and interrupts from the terminal."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    ignore_stray_signals()
     if not end_with(parent):  # the server has ended already
         os._exit(0)
     try:

@@ -31,11 +31,12 @@ def close_connections(peer: str) -> None:
     where there are none. Thread-safe."""
     for _, sock in sockets():
         with contextlib.suppress(OSError):
-            if _peer(sock) == peer:
+            if peer_of(sock) == peer:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
-def _peer(sock: socket.socket) -> str:
+def peer_of(sock: socket.socket) -> str:
+    """The address of a connection's client in gRPC's form; "" for other sockets. Raises OSError."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return ""
     host, port = sock.getpeername()[:2]

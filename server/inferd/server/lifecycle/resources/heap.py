@@ -97,6 +97,7 @@ class HeapReturn:
         self._clock = clock
         now = clock()
         self._asked = False
+        self._settled = 0  # how often it was settled since the last request
         self._least = 0  # bytes
         self._after = 0  # bytes that were resident after the last return
         self._trimmed_at = self._settled_at = now
@@ -110,16 +111,20 @@ class HeapReturn:
         """Gives memory back if that is due."""
         calls, nbytes = self._held()
         now, size = self._clock(), self._resident()
-        if calls:
+        if calls or nbytes:
             self._busy_at = now
+            self._settled = 0
+        quiet = now - self._busy_at
         if self._asked:
             self._asked = False
             self._settle(now, nbytes)
-        elif now - self._busy_at >= _QUIET:
+        elif quiet >= _QUIET:
             # Once more after a while: what requests held may be freed late, as by a full collection.
-            again = self._trimmed_at - self._busy_at < _AGAIN <= now - self._busy_at
-            if size > self._after + _QUIET_OVER or again:
+            due = self._settled == 0 or (self._settled == 1 and quiet >= _AGAIN)
+            if size > (self._least if due else self._after) + _QUIET_OVER and now - self._trimmed_at >= _QUIET:
                 self._settle(now, 0)
+            if due:
+                self._settled += 1
         elif now - self._settled_at >= _BUSY:
             if size > self._least + nbytes + _BUSY_OVER:
                 self._settle(now, nbytes)

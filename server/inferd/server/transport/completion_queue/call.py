@@ -21,6 +21,7 @@ from inferd.server.transport.callbacks import run_cancel_callbacks
 from inferd.server.transport.calls import Metadata, certificate_names
 from inferd.server.transport.completion_queue.statuses import Statuses
 from inferd.server.transport.compression import Inflater
+from inferd.server.transport.partial_messages import PartialMessages
 
 NO_FLAGS = 0
 NO_DEADLINE = 1e11  # epoch seconds: the core expresses "no deadline" as a time in the far future
@@ -32,6 +33,9 @@ class CallOwner(Protocol):
 
     @property
     def statuses(self) -> Statuses: ...
+
+    @property
+    def partial(self) -> PartialMessages: ...
 
     @property
     def inflater(self) -> Inflater: ...
@@ -124,6 +128,11 @@ class CompletionQueueCall:
 
     def _abandon(self) -> None:
         """The client is gone: ends the call without sending anything."""
+        raise AssertionError("each kind of call has its own")
+
+    @property
+    def receiving(self) -> bool:
+        """Whether the call waits for a message of its client."""
         raise AssertionError("each kind of call has its own")
 
     @property

@@ -46,4 +46,4 @@ class ReceiveTimeout:
 
 
 def _waits(call: CompletionQueueCall) -> bool:
-    return type(call) is CompletionQueueUnaryCall and call.awaits_message
+    return type(call) is CompletionQueueUnaryCall and call.receiving

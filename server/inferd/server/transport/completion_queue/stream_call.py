@@ -62,6 +62,8 @@ class CompletionQueueStreamCall(CompletionQueueCall):
         if fn is None or ended:
             return
         message = event.batch_operations[0].message()
+        if self._owner.partial.watching and message is not None:
+            self._owner.partial.delivered(self.peer, len(message))
         if message is None or not message.startswith(COMPRESSED):
             fn(message)
             return
@@ -93,6 +95,11 @@ class CompletionQueueStreamCall(CompletionQueueCall):
                 self._pump()
                 return
         self.drop(ANSWERS_HELD)
+
+    @property
+    def receiving(self) -> bool:
+        """See CompletionQueueCall."""
+        return self._reader is not None
 
     @property
     def unwritten(self) -> int:

@@ -43,6 +43,7 @@ from inferd.server.transport.completion_queue.statuses import Statuses
 from inferd.server.transport.completion_queue.stream_call import CompletionQueueStreamCall
 from inferd.server.transport.completion_queue.unary_call import CompletionQueueUnaryCall, services
 from inferd.server.transport.compression import COMPRESSED, Inflater
+from inferd.server.transport.partial_messages import PartialMessages
 from inferd.server.transport.write_timeout import WriteTimeout
 
 _log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class CompletionQueueTransport:
         self._idle = threading.Event()
         self._shut = threading.Event()
         self._ended = threading.Event()
+        self.partial = PartialMessages(self._calls, config.grpc.max_message, inflight, self._ended)
         self._drained = True
         self._thread: threading.Thread | None = None
         self._armed = 0
@@ -136,6 +138,7 @@ class CompletionQueueTransport:
         self._thread.start()
         grpc_ = self._config.grpc
         ReceiveTimeout(self._calls, grpc_.receive_timeout, self._ended).start()
+        self.partial.start()
         WriteTimeout(self._calls, grpc_.write_timeout, self.inflight, self._ended).start()
         return bound
 
@@ -325,6 +328,8 @@ class CompletionQueueTransport:
             call.fail(NO_MESSAGE.code, NO_MESSAGE.text, NO_MESSAGE.trailing)
             return
         size = len(message)
+        if self.partial.watching:
+            self.partial.delivered(call.peer, size)
         if call.entered:
             if not self._loop_count.hold(size):
                 failure = self._full

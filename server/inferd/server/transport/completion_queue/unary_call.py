@@ -137,7 +137,7 @@ class CompletionQueueUnaryCall(CompletionQueueCall):
         self._owner.ended(self)
 
     @property
-    def awaits_message(self) -> bool:
+    def receiving(self) -> bool:
         """Whether the message has not arrived and the call is not answered."""
         return self.waits and not self.answered
 

@@ -23,6 +23,7 @@ from inferd.server.transport.callbacks import run_cancel_callbacks, run_drain_ca
 from inferd.server.transport.calls import Metadata, certificate_names
 from inferd.server.transport.compression import COMPRESSED, Inflater
 from inferd.server.transport.connections import close_connections
+from inferd.server.transport.partial_messages import PartialMessages
 from inferd.server.transport.write_timeout import COPIES, COUNTED
 
 STATUS = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
@@ -126,8 +127,14 @@ class PublicUnaryCall(_Call):
     def __init__(self, method: str, context: Any, mailbox: InboundMessages, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(method, context, mailbox)
         self.request = b""
+        self.received = False  # the whole message
         self._loop = loop
         self.outcome: asyncio.Future[bytes | Failure] = loop.create_future()
+
+    @property
+    def receiving(self) -> bool:
+        """See ReceivingCall."""
+        return not self.received and bool(self._open)
 
     @property
     def writing(self) -> int | None:
@@ -166,11 +173,19 @@ class PublicStreamCall(_Call):
     """One stream."""
 
     def __init__(
-        self, method: str, context: Any, mailbox: InboundMessages, inflight: InflightBounds, inflater: Inflater
+        self,
+        method: str,
+        context: Any,
+        mailbox: InboundMessages,
+        inflight: InflightBounds,
+        inflater: Inflater,
+        partial: PartialMessages,
     ) -> None:
         super().__init__(method, context, mailbox)
         self._inflight = inflight
         self._inflater = inflater
+        self._partial = partial
+        self._reading = False
         self._writing = False
         self._written = 0
         # Messages, the callbacks for when they are written, and the bytes that are counted for them.
@@ -217,6 +232,11 @@ class PublicStreamCall(_Call):
         self._outgoing.clear()
         held, self.held = self.held, 0
         self._inflight.release(held)
+
+    @property
+    def receiving(self) -> bool:
+        """See ReceivingCall."""
+        return self._reading and not self.cancelled
 
     @property
     def writing(self) -> int | None:
@@ -282,10 +302,15 @@ class PublicStreamCall(_Call):
             self._reader = asyncio.get_running_loop().create_task(self._read(fn))
 
     async def _read(self, fn: Callable[[bytes | None], None]) -> None:
+        self._reading = True
         try:
             message = await self._context.read()
         except (asyncio.CancelledError, Exception):  # the call has ended; its end is handled elsewhere
             return
+        finally:
+            self._reading = False
+        if self._partial.watching and message is not grpc.aio.EOF:
+            self._partial.delivered(self.peer, len(message))
         if self.cancelled or self._ended:
             return
         if message is grpc.aio.EOF or not message.startswith(COMPRESSED):

@@ -37,6 +37,7 @@ from inferd.server.transport.callbacks import fail_raised
 from inferd.server.transport.calls import FLUSH, REFUSING, CallsHandler, MethodTable, StreamHandler
 from inferd.server.transport.compression import COMPRESSED, Inflater
 from inferd.server.transport.grpc_aio.calls import STATUS, InboundMessages, PublicStreamCall, PublicUnaryCall, inflated
+from inferd.server.transport.partial_messages import PartialMessages
 from inferd.server.transport.write_timeout import COPIES, COUNTED, WriteTimeout
 
 _log = logging.getLogger("inferd.rpc")
@@ -65,6 +66,7 @@ class PublicTransport:
         self._calls: set[PublicUnaryCall | PublicStreamCall] = set()
         self._inflater = Inflater(config.grpc, inflight)
         self._ended = threading.Event()
+        self._partial = PartialMessages(self._calls, config.grpc.max_message, inflight, self._ended)
         self._draining = False
         self._started: concurrent.futures.Future[Sequence[str]] = concurrent.futures.Future()
         self._stopped: concurrent.futures.Future[bool] = concurrent.futures.Future()
@@ -139,6 +141,7 @@ class PublicTransport:
         except BaseException:
             await server.stop(None)
             raise
+        self._partial.start()
         WriteTimeout(self._calls, self._config.grpc.write_timeout, self._inflight, self._ended).start()
         self._started.set_result(bound)
         grace = await self._grace
@@ -200,6 +203,9 @@ class PublicTransport:
                     return await self._refuse(method, context, not_received(patience))
                 if message is grpc.aio.EOF:
                     return await self._refuse(method, context, NO_MESSAGE)
+                call.received = True
+                if self._partial.watching:
+                    self._partial.delivered(call.peer, len(message))
                 if not exempt and not self._hold(call, len(message)):
                     return await self._refuse(method, context, self._full())
                 if message.startswith(COMPRESSED):
@@ -251,7 +257,7 @@ class PublicTransport:
                 await self._refuse(method, context, SHUTTING_DOWN)
             if not self._inflight.open_stream():
                 await self._refuse(method, context, self._full())
-            call = PublicStreamCall(method, context, self._mailbox, self._inflight, self._inflater)
+            call = PublicStreamCall(method, context, self._mailbox, self._inflight, self._inflater, self._partial)
             self._calls.add(call)
             try:
                 _run_handler(handler, call)

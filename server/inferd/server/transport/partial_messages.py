@@ -1,0 +1,182 @@
+"""Bounds what gRPC's core holds of messages that have not arrived completely.
+
+The core tells nobody how much of a message has come. The kernel counts what each connection has received; of that,
+what was handed over in complete messages is known. The rest is held, as far as calls of the connection wait for a
+message. It counts towards `inflight.bytes`. Where it does not fit, the clients that have sent most and not finished
+lose their place. Looking costs nothing while so few calls wait that even the largest messages would fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from inferd.server.inference.failures import Failure, not_completed
+from inferd.server.inference.inflight import InflightBounds
+from inferd.server.transport.connections import peer_of, sockets
+
+_log = logging.getLogger("inferd.rpc")
+_LOOK: Final = 0.2  # seconds between two looks
+_QUIET: Final = 10.0  # seconds between two log lines
+# Offset of tcpi_bytes_received in linux/tcp.h, struct tcp_info.
+_TCP_INFO_RECEIVED: Final = 128
+# A complete message comes with frames and headers: this share of its size, and so many bytes.
+_FRAMES: Final = 1.1
+_HEADERS: Final = 512
+
+
+class ReceivingCall(Protocol):
+    """The part of a call that is used here. Thread-safe."""
+
+    @property
+    def receiving(self) -> bool:
+        """Whether the call waits for a message of its client."""
+        ...
+
+    @property
+    def peer(self) -> str: ...
+
+    def drop(self, failure: Failure) -> None:
+        """Ends the call without waiting for anything."""
+        ...
+
+
+@dataclass(slots=True)
+class _Connection:
+    """A connection with calls that wait for a message.
+
+    received    what the kernel counted at the last look
+    delivered   bytes of complete messages since then, with their frames
+    partial     bytes of incomplete messages, estimated
+    """
+
+    received: int
+    delivered: float = 0.0
+    partial: float = 0.0
+
+
+class PartialMessages:
+    """Looks at the open calls at intervals, on its own thread.
+
+    watching   whether `delivered` must be called for each complete message
+    """
+
+    def __init__(
+        self, calls: Iterable[ReceivingCall], largest: int, inflight: InflightBounds, ended: threading.Event
+    ) -> None:
+        """
+        calls     the transport's own set, which other threads change
+        largest   bytes of the largest message
+        ended     ends the thread
+        """
+        self._calls = calls
+        self._largest = largest
+        self._inflight = inflight
+        self._ended = ended
+        self._waited: set[ReceivingCall] = set()  # the calls that waited at the last look, too
+        self._connections: dict[str, _Connection] = {}
+        self._counted = 0
+        self._dropped = 0
+        self._logged_at = -_QUIET
+        self.watching = False
+
+    def start(self) -> None:
+        """Starts the thread."""
+        threading.Thread(target=self._run, name="inferd-grpc-partial", daemon=True).start()
+
+    def delivered(self, peer: str, nbytes: int) -> None:
+        """A complete message was handed over. Thread-safe: an update that is lost does little harm."""
+        connection = self._connections.get(peer)
+        if connection is not None:
+            connection.delivered += _FRAMES * nbytes + _HEADERS
+
+    def look(self, now: float) -> None:
+        """Counts what is held, and drops the calls for which there is no room."""
+        waiting = [call for call in list(self._calls) if call.receiving]
+        room = self._inflight.room + self._counted
+        if len(waiting) * self._largest <= room:
+            if self.watching:
+                self.watching = False
+                self._connections = {}
+                self._count(0)
+            self._waited = set(waiting)
+            return
+        slow: dict[str, list[ReceivingCall]] = {}
+        for call in waiting:
+            if call in self._waited:
+                slow.setdefault(call.peer, []).append(call)
+        self._waited = set(waiting)
+        self._measure(slow)
+        total = sum(connection.partial for connection in self._connections.values())
+        over = total - room
+        if over > 0:
+            total -= self._make_room(slow, over + room / 4)
+        self._count(int(total))
+        if self._dropped and now - self._logged_at >= _QUIET:
+            _log.warning("%d calls were cut off because their messages did not arrive completely", self._dropped)
+            self._dropped, self._logged_at = 0, now
+
+    def _measure(self, slow: dict[str, list[ReceivingCall]]) -> None:
+        before, self._connections = self._connections, {}
+        for peer, received in _received(slow).items():
+            most = len(slow[peer]) * self._largest
+            known = before.get(peer)
+            if known is None:
+                # On a new connection all may belong to the messages that are incomplete.
+                partial: float = min(received, most) if received <= 2 * most else 0.0
+                self._connections[peer] = _Connection(received, partial=partial)
+                continue
+            grown = received - known.received - known.delivered
+            known.partial = min(max(0.0, known.partial + grown), most)
+            known.received, known.delivered = received, 0.0
+            self._connections[peer] = known
+        self.watching = True
+
+    def _make_room(self, slow: dict[str, list[ReceivingCall]], over: float) -> float:
+        """Drops calls until so many bytes are free. Returns how many are."""
+        failure = not_completed()
+        freed = 0.0
+        for peer, connection in sorted(self._connections.items(), key=lambda item: -item[1].partial):
+            if freed >= over or not connection.partial:
+                break
+            each = connection.partial / len(slow[peer])
+            for call in slow[peer]:
+                call.drop(failure)
+                freed += each
+                connection.partial -= each
+                self._dropped += 1
+                if freed >= over:
+                    break
+        return freed
+
+    def _count(self, nbytes: int) -> None:
+        before, self._counted = self._counted, nbytes
+        self._inflight.count(nbytes - before)
+
+    def _run(self) -> None:
+        while not self._ended.wait(_LOOK):
+            self.look(time.monotonic())
+        self._count(0)
+
+
+def _received(peers: Iterable[str]) -> dict[str, int]:
+    """The bytes that the connections of these clients have received. Linux only, and not over unix sockets."""
+    wanted = set(peers)
+    found: dict[str, int] = {}
+    if not wanted:
+        return found
+    for _, sock in sockets():
+        try:
+            peer = peer_of(sock)
+            if peer in wanted:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RECEIVED + 8)
+                found[peer] = int.from_bytes(info[_TCP_INFO_RECEIVED:], sys.byteorder)
+        except OSError:
+            continue  # not connected
+    return found
