@@ -50,7 +50,8 @@ class RawClient:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=30)
         settings = b"" if window is None else struct.pack(">HI", 4, window)
         self.sock.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
-        self.frames: list[tuple[int, int, int, bytes]] = []
+        self.frames: list[tuple[int, int, int, bytes]] = []  # those that came, except data
+        self.data: dict[int, int] = {}  # bytes of data that came, by stream
         self._received = b""
         self._next = 1
         self._initial = 65535
@@ -94,6 +95,11 @@ class RawClient:
                 at += size
         return at
 
+    def open_window(self, stream: int, size: int) -> None:
+        """Lets the server send so many more bytes on a stream and on the connection."""
+        for number in (0, stream):
+            self.sock.sendall(frame(WINDOW_UPDATE, 0, number, struct.pack(">I", size)))
+
     def read(self, timeout: float) -> None:
         """Reads the frames that have come, waiting up to `timeout` seconds for the first."""
         while not self.closed and select.select([self.sock], [], [], timeout)[0]:
@@ -129,7 +135,9 @@ class RawClient:
             self._take(kind, flags, stream, payload)
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind != DATA:
+        if kind == DATA:
+            self.data[stream] = self.data.get(stream, 0) + len(payload)
+        else:
             self.frames.append((kind, flags, stream, payload))
         if kind == WINDOW_UPDATE and stream in self._windows:
             self._windows[stream] += int.from_bytes(payload, "big")

@@ -119,9 +119,11 @@ class HeapReturn:
             self._asked = False
             self._settle(now, nbytes)
         elif quiet >= _QUIET:
+            if now - self._trimmed_at < _QUIET:
+                return
             # Once more after a while: what requests held may be freed late, as by a full collection.
             due = self._settled == 0 or (self._settled == 1 and quiet >= _AGAIN)
-            if size > (self._least if due else self._after) + _QUIET_OVER and now - self._trimmed_at >= _QUIET:
+            if size > (self._least if due else self._after) + _QUIET_OVER:
                 self._settle(now, 0)
             if due:
                 self._settled += 1
