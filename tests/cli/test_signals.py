@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 DURING_WAIT = """
 import signal, sys, threading
 from inferd.server.cli.signals import ends_with_signals
@@ -76,3 +78,32 @@ def test_a_closed_terminal_drains_the_server_unless_sighup_is_ignored() -> None:
     for disposition in ("SIG_DFL", "SIG_IGN"):
         done = run(HUNG_UP, disposition)
         assert done.returncode == 0, done.stderr
+
+
+ALL = """
+import os, signal, sys, threading
+from inferd.server.cli.signals import ends_with_signals
+stop = threading.Event()
+signals = ends_with_signals(stop)
+ending = {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"}
+# Faults of the process itself, what cannot be caught, and job control.
+own = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ", "SIGKILL"}
+jobs = {"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGCONT"}
+numbers = set(signal.valid_signals())
+for number in sorted(numbers):
+    try: name = signal.Signals(number).name
+    except ValueError: name = str(number)  # a real-time signal
+    if name not in ending | own | jobs:
+        os.kill(os.getpid(), number)
+assert not stop.is_set() and not signals, signals
+print("goes on", flush=True)
+os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+sys.exit(0 if stop.wait(30) else 3)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"])
+def test_only_the_signals_that_mean_so_end_the_server(name: str) -> None:
+    done = run(ALL, name)
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+    assert "Current thread" in done.stderr  # the stacks, for SIGUSR1

@@ -205,7 +205,8 @@ def test_lines_beyond_the_rate_limit_are_only_counted(caplog: pytest.LogCaptureF
 
 def test_workers_ignore_the_servers_signals(load: Load) -> None:
     servable = load()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    for number in (*ending, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPROF, signal.SIGRTMIN):
         os.kill(servable.worker.pid, number)
     answers(servable)
 

@@ -123,7 +123,8 @@ class Acceptor:
             self._loop.call_later(_PAUSE, self._resume, listener)
         now = self._loop.time()
         if now - self._logged_at >= _QUIET:
-            event(get("http"), logging.ERROR, "connections are turned away", error=error, connections=self._turned_away)
+            reason, count = error.strerror or str(error), self._turned_away
+            event(get("http"), logging.ERROR, "connections are turned away", reason=reason, connections=count)
             self._logged_at, self._turned_away = now, 0
 
     def _resume(self, listener: socket.socket) -> None:

@@ -25,6 +25,8 @@ from inferd.server.inference.inflight import InflightBounds
 _T = TypeVar("_T")
 _GRACE: Final = 0.1  # seconds to wait past the deadline, for the called code to report the deadline itself
 _STALL: Final = 10.0  # the most seconds between two pieces of a body
+_CROWDED: Final = 1.0  # likewise, while more than half of inflight.bytes is held
+_CROWDED_RATE: Final = 2**20  # bytes of a body that must come in a second then
 
 
 class ClientGone(Exception):
@@ -149,6 +151,10 @@ class HttpExchange:
             self.hold(len(piece))
             parts.append(piece)
             more = message.get("more_body", False)
+            if more and self._bounds.inflight.crowded:
+                seconds = monotonic() - self.started
+                if seconds > _CROWDED and size < seconds * _CROWDED_RATE:
+                    raise Overloaded("the body comes too slowly while inflight.bytes is half used")
         body = b"".join(parts)
         encoding = self.headers.get("content-encoding", "")
         if not encoding or not body:
@@ -186,14 +192,16 @@ class HttpExchange:
             pass
 
     async def _next_message(self) -> Mapping[str, Any]:
-        until = monotonic() + _STALL
-        if self.deadline is not None:
-            until = min(self.deadline, until)
-        try:
-            async with asyncio.timeout_at(until):
-                message: Mapping[str, Any] = await self._receive()
-        except TimeoutError:
-            raise BodyRefused(408, "the body of the request did not come in time") from None
+        since = monotonic()
+        until = since + _STALL if self.deadline is None else min(self.deadline, since + _STALL)
+        while True:
+            try:
+                async with asyncio.timeout_at(min(until, monotonic() + _CROWDED)):
+                    message: Mapping[str, Any] = await self._receive()
+                break
+            except TimeoutError:
+                if monotonic() >= until or self._bounds.inflight.crowded:
+                    raise BodyRefused(408, "the body of the request did not come in time") from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         return message

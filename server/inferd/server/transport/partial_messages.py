@@ -22,7 +22,8 @@ from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport.connections import peer_of, sockets
 
 _log = logging.getLogger("inferd.rpc")
-_LOOK: Final = 0.2  # seconds between two looks
+_LOOK: Final = 0.1  # seconds between two looks
+_MOST: Final = 0.75  # the share of what is free at which clients lose their place: more comes until the next look
 _QUIET: Final = 10.0  # seconds between two log lines
 # Offset of tcpi_bytes_received in linux/tcp.h, struct tcp_info.
 _TCP_INFO_RECEIVED: Final = 128
@@ -107,25 +108,25 @@ class PartialMessages:
                 self._count(0)
             self._waited = set(waiting)
             return
-        slow: dict[str, list[ReceivingCall]] = {}
+        by_peer: dict[str, list[ReceivingCall]] = {}
         for call in waiting:
-            if call in self._waited:
-                slow.setdefault(call.peer, []).append(call)
-        self._waited = set(waiting)
-        self._measure(slow)
+            by_peer.setdefault(call.peer, []).append(call)
+        self._measure(by_peer)
         total = sum(connection.partial for connection in self._connections.values())
-        over = total - room
+        over = total - _MOST * room
         if over > 0:
+            slow = {peer: [call for call in calls if call in self._waited] for peer, calls in by_peer.items()}
             total -= self._make_room(slow, over + room / 4)
+        self._waited = set(waiting)
         self._count(int(total))
         if self._dropped and now - self._logged_at >= _QUIET:
             _log.warning("%d calls were cut off because their messages did not arrive completely", self._dropped)
             self._dropped, self._logged_at = 0, now
 
-    def _measure(self, slow: dict[str, list[ReceivingCall]]) -> None:
+    def _measure(self, by_peer: dict[str, list[ReceivingCall]]) -> None:
         before, self._connections = self._connections, {}
-        for peer, received in _received(slow).items():
-            most = len(slow[peer]) * self._largest
+        for peer, received in _received(by_peer).items():
+            most = len(by_peer[peer]) * self._largest
             known = before.get(peer)
             if known is None:
                 # On a new connection all may belong to the messages that are incomplete.
@@ -139,12 +140,14 @@ class PartialMessages:
         self.watching = True
 
     def _make_room(self, slow: dict[str, list[ReceivingCall]], over: float) -> float:
-        """Drops calls until so many bytes are free. Returns how many are."""
+        """Drops calls until so many bytes are free. Returns how many are. `slow`: those that have waited for a look."""
         failure = not_completed()
         freed = 0.0
         for peer, connection in sorted(self._connections.items(), key=lambda item: -item[1].partial):
             if freed >= over or not connection.partial:
                 break
+            if not slow[peer]:
+                continue
             each = connection.partial / len(slow[peer])
             for call in slow[peer]:
                 call.drop(failure)
