@@ -55,7 +55,7 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         "repository.mode": "explicit",
         "load.retry_max": "90s", "admin.allow": "anyone", "log.format": "json", "log.level": "debug",
         "batching.mode": "off", "batching.padding": "{x: [8, 16]}", "batching.preferred_batch_size": "2",
-        "queue.timeout": "3s", "grpc.max_connection_age": "3s",
+        "queue.timeout": "3s", "grpc.max_connection_age": "3s", "grpc.compression": "refuse",
         "queue.admission": "bounds", "batching.size": "largest", "instances.on_loop": "never",
         "instances.device": "cpu", "instances.threads": "2", "models": "{m: {stateful: true}}",
         "repository.models": "{M: /models/m}", "repository.allow": "aoti",
