@@ -86,8 +86,13 @@ MODEL_ERROR: Final = Series(
     ("model",),
 )
 LOADS: Final = Series("inferd_loads", "Loads that ended, by result: ok, failed.", ("model", "result"))
-INFLIGHT_CALLS: Final = Series("inferd_inflight_calls", "Calls between receipt and reply.")
-INFLIGHT_BYTES: Final = Series("inferd_inflight_bytes", "Bytes of the messages of these calls.")
+INFLIGHT_CALLS: Final = Series(
+    "inferd_inflight_calls", "Calls between receipt and the end of the writing of their answers."
+)
+INFLIGHT_BYTES: Final = Series(
+    "inferd_inflight_bytes",
+    "Bytes that are held for calls: messages, also incomplete and inflated ones, and unwritten answers.",
+)
 CLIENT_REFUSALS: Final = Series(
     "inferd_client_refusals", "Requests refused by limits.clients, by reason: rate, concurrency.", ("reason",)
 )
