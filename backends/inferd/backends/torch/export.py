@@ -87,8 +87,10 @@ class ExportedModel:
         return self._traits
 
     def independence(self, signature: Signature) -> Independence | None:
-        """See Analysable: there is no analysis of this format yet."""
-        return None
+        """See Analysable."""
+        from inferd.backends.torch.independence.program import analyse_program
+
+        return analyse_program(self._torch, self._program, self._plans[signature.name], signature)
 
     def instance(self, placement: Placement) -> TorchInstance:
         torch = self._torch

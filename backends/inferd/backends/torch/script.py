@@ -82,8 +82,11 @@ class ScriptModel:
         return self._traits
 
     def independence(self, signature: Signature) -> Independence | None:
-        """See Analysable: there is no analysis of this format yet."""
-        return None
+        """See Analysable."""
+        from inferd.backends.torch.independence.script import analyse_method
+
+        name = signature.name
+        return analyse_method(self._torch, self._module, self._methods[name], self._plans[name], signature)
 
     def instance(self, placement: Placement) -> TorchInstance:
         torch = self._torch
