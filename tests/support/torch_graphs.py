@@ -142,7 +142,7 @@ def hostile(graph: Graph, count: int = 4, seed: int = 0) -> tuple[Tensor, ...]:
         elif x.dtype == torch.bool:
             found.append(torch.rand(shape, generator=made) > 0.5)
         else:
-            found.append(torch.randint(0, 3, shape, generator=made).to(x.dtype))
+            found.append(torch.randint(0, 2, shape, generator=made).to(x.dtype))
     return tuple(found)
 
 
