@@ -147,8 +147,8 @@ def hostile(graph: Graph, count: int = 4, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def rows_meet(graph: Graph, inputs: Sequence[Tensor] | None = None) -> str | None:
-    """How the outputs of rows together differ from those of rows alone; None if they agree. Raises what the model raises
-    for a row alone."""
+    """How the outputs of rows together differ from those of rows alone; None if they agree. Raises what the model
+    raises for a row alone."""
     given = hostile(graph) if inputs is None else tuple(inputs)
     batched = [0 in axes for axes in graph.open]
     count = min(len(x) for x, rows in zip(given, batched, strict=True) if rows)

@@ -65,7 +65,12 @@ adversary("mean by a matrix of ones", lambda x: x - torch.ones(x.shape[0], x.sha
 adversary("attention over the batch", lambda x: (x @ x.t()).softmax(-1) @ x)
 twin("attention within the row", lambda x: (x @ x.transpose(1, 2)).softmax(-1) @ x, CUBE)
 adversary("attention over the batch, fused", lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0])
-adversary("attention with the batch as sequence", nn.MultiheadAttention(6, 2).eval(), *[torch.randn(4, 3, 6)] * 3, languages=BOTH)
+adversary(
+    "attention with the batch as sequence",
+    nn.MultiheadAttention(6, 2).eval(),
+    *[torch.randn(4, 3, 6)] * 3,
+    languages=BOTH,
+)
 adversary("covariance", lambda x: x @ (x.t() @ x))
 adversary("einsum over the batch", lambda x: torch.einsum("ik,kj->ij", torch.einsum("ij,kj->ik", x, x).softmax(-1), x))
 adversary("convolution over time on axis 0", lambda x: F.conv1d(x.t()[None], torch.ones(5, 5, 3), padding=1)[0].t())
@@ -119,7 +124,11 @@ FOUR = torch.randn(4, 4)
 adversary("reshape shifts rows", lambda x: x.t().reshape(x.shape))
 adversary("two rows become one", lambda x: x.reshape(-1, 8).softmax(-1).reshape(x.shape), FOUR)
 adversary("interleave by reshape", lambda x: x.reshape(2, -1, 4).transpose(0, 1).reshape(x.shape), FOUR)
-adversary("windows over the flattened batch", lambda x: F.max_pool1d(x.reshape(1, 1, -1), 3, 1, 1).reshape(x.shape), languages=TRACE)
+adversary(
+    "windows over the flattened batch",
+    lambda x: F.max_pool1d(x.reshape(1, 1, -1), 3, 1, 1).reshape(x.shape),
+    languages=TRACE,
+)
 adversary("windows by unfold", lambda x: F.pad(x, [0, 0, 1, 1]).unfold(0, 3, 1).sum(-1))
 adversary("overlapping memory", lambda x: x + torch.as_strided(x, (1, 5), (5, 1)))
 adversary("squeeze without axes", lambda x: x.squeeze().softmax(0), torch.randn(4, 1))
@@ -130,7 +139,11 @@ adversary("the last row", lambda x: x - x[-1])
 adversary("every second row", lambda x: x + x[::2].sum(0))
 adversary("split and swap halves", lambda x: torch.cat(x.chunk(2, 0)[::-1], 0))
 adversary("a fixed number of rows", lambda x: x + torch.rand(4, 1).mul(0).add(W5[:4, None]), languages=TRACE)
-adversary("a traced number of rows", lambda x: x.reshape(int(x.shape[0]) * 1, 5).reshape(4, -1).softmax(1).reshape(-1, 5), languages=TRACE)
+adversary(
+    "a traced number of rows",
+    lambda x: x.reshape(int(x.shape[0]) * 1, 5).reshape(4, -1).softmax(1).reshape(-1, 5),
+    languages=TRACE,
+)
 
 
 def write_first(x: Tensor) -> Tensor:
@@ -267,8 +280,12 @@ for function in (write_columns, write_where, write_residual):
 adversary("sort rows by their score", lambda x: x.index_select(0, x.sum(1).argsort()))
 adversary("a row points to another", lambda x, p: x[p], TABLE, torch.randint(0, 2, (4,)))
 adversary("gather elements over rows", lambda x, i: x.gather(0, i), TABLE, INTS)
-adversary("histogram of the batch", lambda x: torch.bincount(x, minlength=4)[x], torch.randint(0, 3, (4,)), languages=TRACE)
-adversary("embedding bag with offsets", lambda x: F.embedding_bag(x, T9, torch.arange(x.shape[0])), torch.randint(0, 3, (4,)))
+adversary(
+    "histogram of the batch", lambda x: torch.bincount(x, minlength=4)[x], torch.randint(0, 3, (4,)), languages=TRACE
+)
+adversary(
+    "embedding bag with offsets", lambda x: F.embedding_bag(x, T9, torch.arange(x.shape[0])), torch.randint(0, 3, (4,))
+)
 adversary("add the row's number", lambda x: x + torch.arange(x.shape[0])[:, None])
 adversary("position embedding on the batch axis", lambda x: x + T9[torch.arange(x.shape[0])])
 twin("position embedding on the axis of time", lambda x: x + T9[torch.arange(x.shape[1])], CUBE)
@@ -276,7 +293,10 @@ adversary("position embedding, sliced by the number of rows", lambda x: x + T9[:
 adversary("the row's number by a running sum of ones", lambda x: x * torch.ones(x.shape[0]).cumsum(0)[:, None])
 adversary("the row's number in one byte picks a row", lambda x: x[torch.arange(x.shape[0]).to(torch.int8).long()])
 adversary("the next row", lambda x: x[(torch.arange(x.shape[0]) + 1) % x.shape[0]])
-adversary("one hot of the row's number", lambda x: torch.cat([x, (torch.arange(x.shape[0])[:, None] == torch.arange(9)).float()], 1))
+adversary(
+    "one hot of the row's number",
+    lambda x: torch.cat([x, (torch.arange(x.shape[0])[:, None] == torch.arange(9)).float()], 1),
+)
 adversary("identity matrix of rows", lambda x: torch.eye(x.shape[0]) @ x + 0)
 adversary("rows above zero", lambda x: x[x[:, 0] > 0], languages=TRACE)
 adversary("positions of what is set", lambda x: (x > 0).nonzero(), languages=TRACE)
@@ -321,7 +341,11 @@ adversary("dynamic quantisation by hand", quantise, TABLE)
 twin("dynamic quantisation of each row by hand", quantise_rows, TABLE)
 adversary("dynamic quantisation, fake", lambda x: torch.fake_quantize_per_tensor_affine(
     x, x.abs().max() / 127, torch.zeros(1, dtype=torch.int32), -128, 127), languages=TRACE)  # fmt: skip
-adversary("dynamic quantisation of a tensor", lambda x: torch.quantize_per_tensor_dynamic(x, torch.qint8, False).dequantize(), languages=TRACE)
+adversary(
+    "dynamic quantisation of a tensor",
+    lambda x: torch.quantize_per_tensor_dynamic(x, torch.qint8, False).dequantize(),
+    languages=TRACE,
+)
 
 # --- recurrence -------------------------------------------------------------------------------------------------------
 
@@ -359,7 +383,12 @@ class Carried(nn.Module):
 adversary("a state that goes from row to row", Carried(), TABLE, languages=TRACE)
 adversary("padding to the longest", lambda x, n: torch.where(torch.arange(5) < n.max(), x, 0.0).cumsum(1)
           / n.max(), TABLE, torch.randint(1, 5, (4,)))  # fmt: skip
-twin("padding by each row's length", lambda x, n: torch.where(torch.arange(5) < n[:, None], x, 0.0), TABLE, torch.randint(1, 5, (4,)))
+twin(
+    "padding by each row's length",
+    lambda x, n: torch.where(torch.arange(5) < n[:, None], x, 0.0),
+    TABLE,
+    torch.randint(1, 5, (4,)),
+)
 adversary("a constant of three rows", lambda x: x + W5[:4, None], TABLE, languages=TRACE)
 adversary("two inputs on different axes", lambda x, z: x + z, FOUR, VECTOR, languages=TRACE)
 adversary("an output that is a constant", lambda x: (W52 * 2, x)[0])
@@ -596,5 +625,9 @@ adversary("script: ExceptionByRows", ExceptionByRows(), TABLE[:2], languages=SCR
 twin("script: CheckedRows", CheckedRows(), TABLE, languages=SCRIPT)
 twin("script: ChosenByShared", ChosenByShared(), TABLE, shared=(torch.ones(2),), languages=SCRIPT)
 twin("script: LSTM", Recurrent(nn.LSTM(5, 3, batch_first=True)), CUBE, languages=SCRIPT)
-for layer, example in ((nn.BatchNorm2d(3), IMAGE), (nn.Upsample(scale_factor=2), IMAGE), (nn.AdaptiveAvgPool2d(2), IMAGE)):
+for layer, example in (
+    (nn.BatchNorm2d(3), IMAGE),
+    (nn.Upsample(scale_factor=2), IMAGE),
+    (nn.AdaptiveAvgPool2d(2), IMAGE),
+):
     twin(f"script: {type(layer).__name__}", layer, example, languages=SCRIPT)

@@ -66,6 +66,8 @@ def mixing(label: str, function: Callable[..., Any], *inputs: Any, **settings: A
 def top(x: Any) -> Any:
     """The largest element over the batch, which all rows share."""
     return x.amax(0, keepdim=True)
+
+
 # Weights by their shape: positive, and no two alike.
 W = {shape: torch.rand(shape) + 1 for shape in [(1, 3, 1), (3,), (4,), (4, 1), (4, 6), (4, 8, 8, 2), (9, 5)]}
 
@@ -93,7 +95,20 @@ for name in BINARY.split():
     mixing(name, lambda x, f=operator: f(x, top(x)))
     mixing(f"{name}, transposed", lambda x, f=operator: f(x, x.transpose(0, 1)), torch.randn(4, 4, 6))
     mixing(f"{name}, as many as rows", lambda x, f=operator: f(x, W[4, 1]), TABLE)
-for name in ("eq", "ge", "gt", "le", "lt", "ne", "greater", "greater_equal", "less", "less_equal", "not_equal", "isclose"):
+for name in (
+    "eq",
+    "ge",
+    "gt",
+    "le",
+    "lt",
+    "ne",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "not_equal",
+    "isclose",
+):
     operator = getattr(aten, name)
     honest(name, lambda x, f=operator: f(x, torch.ones(6)))
     mixing(name, lambda x, f=operator: f(x, top(x)))
@@ -174,12 +189,22 @@ for name in ("Float", "Double", "Half", "Long", "Int"):
     mixing(f"_cast_{name}", lambda x, f=operator: x + f(top(x)), languages=("trace",))
 honest("glu", lambda x: F.glu(x, -1))
 mixing("glu", lambda x: F.glu(x, 0))
-honest("quantize_per_tensor", lambda x: torch.quantize_per_tensor(x, 0.1, 3, torch.qint8).dequantize(), languages=("trace",))
+honest(
+    "quantize_per_tensor",
+    lambda x: torch.quantize_per_tensor(x, 0.1, 3, torch.qint8).dequantize(),
+    languages=("trace",),
+)
 mixing("quantize_per_tensor", lambda x: torch.quantize_per_tensor(x, x.abs().max() / 127, torch.tensor(0), torch.qint8).dequantize(),
        languages=("trace",))  # fmt: skip
 honest("int_repr", lambda x: torch.quantize_per_tensor(x, 0.1, 3, torch.qint8).int_repr(), languages=("trace",))
-mixing("int_repr", lambda x: torch.quantize_per_tensor(top(x), 0.1, 3, torch.qint8).int_repr() + x, languages=("trace",))
-mixing("dequantize", lambda x: torch.quantize_per_tensor(top(x), 0.1, 3, torch.qint8).dequantize() + x, languages=("trace",))
+mixing(
+    "int_repr", lambda x: torch.quantize_per_tensor(top(x), 0.1, 3, torch.qint8).int_repr() + x, languages=("trace",)
+)
+mixing(
+    "dequantize",
+    lambda x: torch.quantize_per_tensor(top(x), 0.1, 3, torch.qint8).dequantize() + x,
+    languages=("trace",),
+)
 honest("quantize_per_channel", lambda x: torch.quantize_per_channel(x, torch.ones(6), torch.zeros(6), 2, torch.qint8).dequantize(),
        languages=("trace",))  # fmt: skip
 mixing("quantize_per_channel", lambda x: torch.quantize_per_channel(x, torch.ones(4), torch.zeros(4), 0, torch.qint8).dequantize(),
@@ -188,11 +213,14 @@ honest("fake_quantize_per_tensor_affine", lambda x: torch.fake_quantize_per_tens
 mixing("fake_quantize_per_tensor_affine",
        lambda x: torch.fake_quantize_per_tensor_affine(x, x.max(), torch.zeros(1, dtype=torch.int32), -128, 127))  # fmt: skip
 ZEROS = torch.zeros(6, dtype=torch.int32)
-honest("fake_quantize_per_channel_affine", lambda x: torch.fake_quantize_per_channel_affine(x, torch.ones(6), ZEROS, 2, -128, 127))
+honest(
+    "fake_quantize_per_channel_affine",
+    lambda x: torch.fake_quantize_per_channel_affine(x, torch.ones(6), ZEROS, 2, -128, 127),
+)
 mixing("fake_quantize_per_channel_affine",
        lambda x: torch.fake_quantize_per_channel_affine(x, torch.ones(4), torch.zeros(4, dtype=torch.int32), 0, -128, 127))  # fmt: skip
 try:
-    import torch.ao.quantization.fx._decomposed  # noqa: F401
+    import torch.ao.quantization.fx._decomposed
 
     qd = torch.ops.quantized_decomposed
     honest("quantized_decomposed", lambda x: qd.dequantize_per_tensor(
@@ -212,7 +240,21 @@ except ImportError:
     pass
 
 # --- along axes -------------------------------------------------------------------------------------------------------
-for name in ("sum", "mean", "amax", "amin", "prod", "logsumexp", "argmax", "argmin", "nansum", "nanmean", "var", "std", "norm"):
+for name in (
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "prod",
+    "logsumexp",
+    "argmax",
+    "argmin",
+    "nansum",
+    "nanmean",
+    "var",
+    "std",
+    "norm",
+):
     if name == "norm":
         honest(name, lambda x: aten.norm(x, 2, [1]))
         mixing(name, lambda x: x / aten.norm(x, 2, [0], True))
@@ -315,7 +357,11 @@ mixing("_native_batch_norm_legit_no_training",
        lambda x: aten._native_batch_norm_legit_no_training(x, None, None, x.mean((0, 2, 3)), torch.ones(4), 0.1, 1e-5)[0],
        IMAGE)  # fmt: skip
 honest("instance_norm", lambda x: F.instance_norm(x), IMAGE)
-mixing("instance_norm", lambda x: F.instance_norm(x.transpose(0, 1)).transpose(0, 1).flip(0) * 0 + F.instance_norm(x[None, :, 0])[0], IMAGE)
+mixing(
+    "instance_norm",
+    lambda x: F.instance_norm(x.transpose(0, 1)).transpose(0, 1).flip(0) * 0 + F.instance_norm(x[None, :, 0])[0],
+    IMAGE,
+)
 mixing("instance_norm, weights of rows", lambda x: F.instance_norm(x, weight=x.mean((0, 2, 3))), IMAGE)
 honest("group_norm", lambda x: F.group_norm(x, 2), IMAGE)
 mixing("group_norm", lambda x: F.group_norm(x.transpose(0, 1), 2).transpose(0, 1), IMAGE)
@@ -367,13 +413,20 @@ honest("scaled_dot_product_attention, masked",
 honest("scaled_dot_product_attention, groups",
        lambda x: F.scaled_dot_product_attention(x, x[:, :1], x[:, :1], enable_gqa=True), HEADS)  # fmt: skip
 mixing("scaled_dot_product_attention over rows", lambda x: F.scaled_dot_product_attention(x, x, x), TABLE)
-mixing("scaled_dot_product_attention, rows as keys", lambda x: F.scaled_dot_product_attention(x, x[None, :, 0], x[None, :, 0]))
+mixing(
+    "scaled_dot_product_attention, rows as keys",
+    lambda x: F.scaled_dot_product_attention(x, x[None, :, 0], x[None, :, 0]),
+)
 mixing("scaled_dot_product_attention, causal over rows",
        lambda x: F.scaled_dot_product_attention(x, torch.ones(6, 5), torch.ones(6, 5), is_causal=True), TABLE)  # fmt: skip
 mixing("scaled_dot_product_attention, mask of all rows",
        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=x.mean(0)[:, :, :6]), HEADS)  # fmt: skip
 mixing("scaled_dot_product_attention, dropout", lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5), HEADS)
-honest("_scaled_dot_product_flash_attention_for_cpu", lambda x: aten._scaled_dot_product_flash_attention_for_cpu(x, x, x)[0], HEADS)
+honest(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    lambda x: aten._scaled_dot_product_flash_attention_for_cpu(x, x, x)[0],
+    HEADS,
+)
 mixing("_scaled_dot_product_flash_attention_for_cpu", lambda x: aten._scaled_dot_product_flash_attention_for_cpu(
     x.transpose(0, 2), x.transpose(0, 2), x.transpose(0, 2))[0].transpose(0, 2), HEADS)  # fmt: skip
 WIDE = torch.randn(4, 5, 8)
@@ -385,7 +438,12 @@ mixing("_native_multi_head_attention", lambda x: aten._native_multi_head_attenti
     languages=("trace",))  # fmt: skip
 ENCODER = (8, 2, *MHA, False, False, 1e-5, torch.ones(8), torch.zeros(8), torch.ones(8), torch.zeros(8),
            torch.randn(16, 8), torch.randn(16), torch.randn(8, 16), torch.randn(8))  # fmt: skip
-honest("_transformer_encoder_layer_fwd", lambda x: aten._transformer_encoder_layer_fwd(x, *ENCODER), WIDE, languages=("trace",))
+honest(
+    "_transformer_encoder_layer_fwd",
+    lambda x: aten._transformer_encoder_layer_fwd(x, *ENCODER),
+    WIDE,
+    languages=("trace",),
+)
 mixing("_transformer_encoder_layer_fwd", lambda x: aten._transformer_encoder_layer_fwd(x.transpose(0, 1), *ENCODER).transpose(0, 1),
        WIDE, languages=("trace",))  # fmt: skip
 
@@ -465,8 +523,16 @@ def quantised(x: Any) -> Any:
 
 for name in ("add", "add_relu", "mul", "mul_relu"):
     operator = getattr(torch.ops.quantized, name)
-    honest(f"quantized::{name}", lambda x, f=operator: f(quantised(x), quantised(-x), 0.1, 3).dequantize(), languages=("trace",))
-    mixing(f"quantized::{name}", lambda x, f=operator: f(quantised(x), quantised(x.flip(0)), 0.1, 3).dequantize(), languages=("trace",))
+    honest(
+        f"quantized::{name}",
+        lambda x, f=operator: f(quantised(x), quantised(-x), 0.1, 3).dequantize(),
+        languages=("trace",),
+    )
+    mixing(
+        f"quantized::{name}",
+        lambda x, f=operator: f(quantised(x), quantised(x.flip(0)), 0.1, 3).dequantize(),
+        languages=("trace",),
+    )
 honest("quantized_max_pool2d", lambda x: F.max_pool2d(quantised(x), 2).dequantize(), IMAGE, languages=("trace",))
 mixing("quantized_max_pool2d", lambda x: torch.quantized_max_pool2d(quantised(x.permute(1, 2, 3, 0)), [3, 3], [1, 1], [1, 1])
        .dequantize().permute(3, 0, 1, 2), IMAGE, languages=("trace",))  # fmt: skip
@@ -480,9 +546,16 @@ EXPORT = ("export",)
 for rank, x, k in ((1, SOUND, K1), (2, IMAGE, K2), (3, VOLUME, K3)):
     conv, turned = getattr(F, f"conv{rank}d"), getattr(F, f"conv_transpose{rank}d")
     one = torch.ones(4, 4, *[1] * rank)
-    honest(f"conv{rank}d", lambda x, f=conv, k=k: f(x, k, torch.ones(2), stride=2, padding=1), x, languages=("export", "trace"))
+    honest(
+        f"conv{rank}d",
+        lambda x, f=conv, k=k: f(x, k, torch.ones(2), stride=2, padding=1),
+        x,
+        languages=("export", "trace"),
+    )
     mixing(f"conv{rank}d of one image", lambda x, f=conv, k=one: f(x, k), x[:, 0])
-    mixing(f"conv{rank}d, weights of rows", lambda x, f=conv, k=one: f(x, k + x.mean()), x, languages=("export", "trace"))
+    mixing(
+        f"conv{rank}d, weights of rows", lambda x, f=conv, k=one: f(x, k + x.mean()), x, languages=("export", "trace")
+    )
     honest(f"conv_transpose{rank}d", lambda x, f=turned, k=k: f(x, k.transpose(0, 1), stride=2, output_padding=1), x,
            languages=("export", "trace"))  # fmt: skip
     mixing(f"conv_transpose{rank}d", lambda x, f=turned, k=one: f(x, k + x.mean()), x, languages=("export", "trace"))
@@ -525,9 +598,13 @@ for name, x in (("nearest1d", SOUND), ("nearest2d", IMAGE), ("nearest3d", VOLUME
     size = [16] * (x.ndim - 2)
     honest(f"upsample_{name}", lambda x, f=operator, n=size, a=settings: f(x, n, *a), x)
     same = [8] * (x.ndim - 3) + [4]
-    mixing(f"upsample_{name}", lambda x, f=operator, n=same, a=settings: f(x.transpose(0, -1), n, *a).transpose(0, -1), x)
+    mixing(
+        f"upsample_{name}", lambda x, f=operator, n=same, a=settings: f(x.transpose(0, -1), n, *a).transpose(0, -1), x
+    )
 honest("upsample by a factor", lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear"), IMAGE)
-honest("upsample by a whole factor", lambda x: F.interpolate(x, scale_factor=2) + F.interpolate(x, scale_factor=2), IMAGE)
+honest(
+    "upsample by a whole factor", lambda x: F.interpolate(x, scale_factor=2) + F.interpolate(x, scale_factor=2), IMAGE
+)
 for name, x in (("exact1d", SOUND), ("exact2d", IMAGE), ("exact3d", VOLUME)):
     operator = getattr(aten, f"_upsample_nearest_{name}")
     honest(name, lambda x, f=operator, n=[16] * (x.ndim - 2): f(x, n), x)
@@ -547,7 +624,11 @@ for kind in ("reflection", "replication"):
     for rank, x in ((1, SOUND), (2, IMAGE), (3, VOLUME)):
         operator = getattr(aten, f"{kind}_pad{rank}d")
         honest(f"{kind}_pad{rank}d", lambda x, f=operator, n=[1, 1] * rank: f(x, n), x)
-        mixing(f"{kind}_pad{rank}d", lambda x, f=operator, n=[1, -1] + [0, 0] * (rank - 1): f(x.transpose(0, -1), n).transpose(0, -1), x)
+        mixing(
+            f"{kind}_pad{rank}d",
+            lambda x, f=operator, n=[1, -1] + [0, 0] * (rank - 1): f(x.transpose(0, -1), n).transpose(0, -1),
+            x,
+        )
 honest("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), IMAGE)
 mixing("pixel_shuffle", turn(lambda x: F.pixel_shuffle(x, 1)), IMAGE)
 honest("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), IMAGE)
@@ -556,13 +637,29 @@ honest("im2col", lambda x: F.unfold(x, 3), IMAGE)
 mixing("im2col", lambda x: x + F.unfold(x.transpose(0, 1), 8).sum(), IMAGE)
 GRID = torch.rand(4, 5, 5, 2) - 0.5
 honest("grid_sampler", lambda x, g: F.grid_sample(x, g, align_corners=False), IMAGE, GRID)
-mixing("grid_sampler", lambda x: F.grid_sample(x.transpose(0, 1), W[4, 8, 8, 2] - 1.5, align_corners=False).transpose(0, 1), IMAGE)
+mixing(
+    "grid_sampler",
+    lambda x: F.grid_sample(x.transpose(0, 1), W[4, 8, 8, 2] - 1.5, align_corners=False).transpose(0, 1),
+    IMAGE,
+)
 honest("grid_sampler_2d", lambda x, g: aten.grid_sampler_2d(x, g, 0, 0, False), IMAGE, GRID)
 mixing("grid_sampler_2d", lambda x, g: aten.grid_sampler_2d(x, g.flip(0), 0, 0, False), IMAGE, GRID)
 honest("grid_sampler_3d", lambda x, g: aten.grid_sampler_3d(x, g, 0, 0, False), VOLUME, torch.rand(4, 2, 2, 2, 3))
-mixing("grid_sampler_3d", lambda x, g: aten.grid_sampler_3d(x, g.flip(0), 0, 0, False), VOLUME, torch.rand(4, 2, 2, 2, 3))
-honest("affine_grid_generator", lambda t: aten.affine_grid_generator(t, [t.shape[0], 1, 3, 3], False), torch.randn(4, 2, 3), languages=EXPORT)
-mixing("affine_grid_generator", lambda t: aten.affine_grid_generator(t.flip(0), [t.shape[0], 1, 3, 3], False), torch.randn(4, 2, 3), languages=EXPORT)
+mixing(
+    "grid_sampler_3d", lambda x, g: aten.grid_sampler_3d(x, g.flip(0), 0, 0, False), VOLUME, torch.rand(4, 2, 2, 2, 3)
+)
+honest(
+    "affine_grid_generator",
+    lambda t: aten.affine_grid_generator(t, [t.shape[0], 1, 3, 3], False),
+    torch.randn(4, 2, 3),
+    languages=EXPORT,
+)
+mixing(
+    "affine_grid_generator",
+    lambda t: aten.affine_grid_generator(t.flip(0), [t.shape[0], 1, 3, 3], False),
+    torch.randn(4, 2, 3),
+    languages=EXPORT,
+)
 
 # --- layout -----------------------------------------------------------------------------------------------------------
 honest("view", lambda x: x.view(x.shape[0], -1))
@@ -715,7 +812,12 @@ honest("scalar_tensor", lambda x: x + torch.scalar_tensor(2.0))
 mixing("scalar_tensor", lambda x: x + torch.scalar_tensor(x.shape[0]))
 honest("one_hot", lambda x: F.one_hot(x, 4), INTS)
 mixing("one_hot", lambda x: F.one_hot(x), INTS, languages=("trace",))
-mixing("one_hot of the rows", lambda x: torch.cat([x, F.one_hot(torch.arange(x.shape[0]), 9)], 1), TABLE, languages=("trace",))
+mixing(
+    "one_hot of the rows",
+    lambda x: torch.cat([x, F.one_hot(torch.arange(x.shape[0]), 9)], 1),
+    TABLE,
+    languages=("trace",),
+)
 honest("meshgrid", lambda x: x + torch.meshgrid(torch.arange(3), torch.arange(6), indexing="ij")[0])
 mixing("meshgrid", lambda x: torch.meshgrid(x, x, indexing="ij")[0], torch.randn(4))
 honest("broadcast_tensors", lambda x: torch.broadcast_tensors(x, torch.ones(6))[1] + x)
@@ -734,7 +836,13 @@ mixing("gather", lambda x, i: torch.gather(x, 0, i), TABLE, INTS)
 mixing("gather by a constant", lambda x: x[:1] + torch.gather(x, 1, torch.zeros(1, 5, dtype=torch.long)), TABLE)
 honest("take_along_dim", lambda x, i: torch.take_along_dim(x, i, 1), TABLE, INTS, languages=("trace",))
 mixing("take_along_dim", lambda x, i: torch.take_along_dim(x, i, 0), TABLE, INTS, languages=("trace",))
-mixing("take_along_dim of all", lambda x, i: torch.take_along_dim(x, i.view(-1)).view(x.shape), TABLE, INTS, languages=("trace",))
+mixing(
+    "take_along_dim of all",
+    lambda x, i: torch.take_along_dim(x, i.view(-1)).view(x.shape),
+    TABLE,
+    INTS,
+    languages=("trace",),
+)
 for name in ("index", "_unsafe_index"):
     operator = getattr(aten, name)
     honest(name, lambda x, f=operator: f(x, [None, torch.tensor([2, 0])]))
@@ -743,7 +851,9 @@ for name in ("index", "_unsafe_index"):
 honest("index of a table", lambda i: W[9, 5][i], WORDS)
 honest("index of neighbours", lambda x: x[:, torch.tensor([0, 1]), torch.tensor([3, 4])])
 honest("index of each row by its data", lambda x, i: x[torch.arange(x.shape[0]), i], TABLE, torch.randint(0, 5, (4,)))
-mixing("index of other rows by data", lambda x, i: x[i, torch.arange(5)[: x.shape[1]]], TABLE, torch.randint(0, 2, (4, 1)))
+mixing(
+    "index of other rows by data", lambda x, i: x[i, torch.arange(5)[: x.shape[1]]], TABLE, torch.randint(0, 2, (4, 1))
+)
 mixing("index by a condition", lambda x: x + x[x > 0].mean())
 mixing("index by a condition on the rows", lambda x: x[x[:, 0] > 0], TABLE)
 mixing("index by the next row", lambda x: x[(torch.arange(x.shape[0]) + 1) % x.shape[0]], TABLE)
@@ -753,7 +863,11 @@ honest("index_put where a condition holds", lambda x: torch.index_put(x, (x > 1,
 mixing("index_put", lambda x: torch.index_put(x, (torch.tensor([0]),), x[-1:]))
 mixing("index_put by rows", lambda x, i: torch.index_put(x, (i,), torch.zeros(1)), TABLE, torch.randint(0, 2, (4,)))
 mixing("index_put of a list", lambda x: torch.index_put(x, (x > 1,), x[x > 1].flip(0)))
-honest("_unsafe_index_put", lambda x: aten._unsafe_index_put(x, [None, torch.tensor([1])], torch.zeros(1)), languages=("trace",))
+honest(
+    "_unsafe_index_put",
+    lambda x: aten._unsafe_index_put(x, [None, torch.tensor([1])], torch.zeros(1)),
+    languages=("trace",),
+)
 mixing("_unsafe_index_put", lambda x: aten._unsafe_index_put(x, [torch.tensor([0])], x[-1:]))
 honest("scatter", lambda x, i: torch.scatter(x, 1, i, 0.0), TABLE, INTS)
 honest("scatter of rows", lambda x, i: torch.scatter(torch.zeros_like(x), 1, i, x), TABLE, INTS)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from support.torch_graphs import Graph, capture, hostile, rows_meet
+import torch
+from hypothesis import settings
+from support.torch_graphs import Graph, capture, rows_meet
 from support.torch_models import open_model
 from support.torch_networks import NETWORKS, SCRIPTED
 
@@ -17,9 +19,11 @@ from inferd.backends.api import Signature, TensorSpec
 from inferd.backends.torch.io import dtype_from_torch
 
 pytestmark = pytest.mark.heavy
+# torch.export takes seconds for some networks: a usual run leaves out those that are like another one. It does not take
+# the operators of "quantised" at all; the cases of operators have those in their place.
+ALIKE = ("mobilenet", "bert", "gru", "detector", "recogniser") if settings().max_examples <= 100 else ()
 CASES = [
-    # torch.export does not take the operators of "quantised"; those that it has in their place are among the operators'.
-    *[(name, "export") for name in NETWORKS if name != "quantised"],
+    *[(name, "export") for name in NETWORKS if name not in (*ALIKE, "quantised")],
     *[(name, "trace") for name in NETWORKS],
     *[(name, "script") for name in SCRIPTED],
 ]
@@ -53,4 +57,4 @@ def test_a_network_is_proven_and_a_run_agrees(name: str, language: str, version:
         assert finding.proven, str(finding)
     finally:
         model.close()
-    assert rows_meet(graph, hostile(graph)) is None
+    assert rows_meet(graph) is None

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from support.torch_graphs import LANGUAGES, capture, hostile, rows_meet
+import torch
+from hypothesis import settings
+from support.torch_graphs import capture, hostile, rows_meet
 
 pytestmark = pytest.mark.heavy
 ROWS = 5
@@ -148,12 +150,16 @@ def check(seed: int, language: str) -> bool:
         found = rows_meet(graph, hostile(graph, 6, seed))
     except Exception:
         return False  # a graph that fails for a row alone mixes nothing
+    if found is not None and found.startswith("refuses"):
+        return False  # a program of torch.export may refuse numbers of rows, for steps that it has left out
     assert found is None, f"seed {seed}: {found}\n{graph.captured.graph}"
     return True
 
 
-@pytest.mark.parametrize(("language", "seeds"), [("trace", range(600)), ("export", range(600, 660))])
+EXAMPLES = settings().max_examples  # more than the 100 of a usual run, if INFERD_TEST_EXAMPLES says so
+
+
+@pytest.mark.parametrize(("language", "seeds"), [("trace", range(2 * EXAMPLES)), ("export", range(EXAMPLES // 6))])
 def test_what_is_proven_agrees_with_a_run(language: str, seeds: range) -> None:
-    assert language in LANGUAGES
     proven = sum(check(seed, language) for seed in seeds)
-    assert len(seeds) // 20 < proven < len(seeds)
+    assert len(seeds) // 10 < proven < len(seeds)

@@ -146,9 +146,7 @@ class Interpreter:
         if schema.parameters and written:
             return self._written(schema, arguments, written, results, cause, shown, node)
         if cause is not None and operator in HIDDEN_WRITES:
-            for leaf in leaves(list(arguments.values())):
-                if isinstance(leaf, TensorRef):
-                    spoil(leaf.memory, cause)
+            raise Stopped(f"{shown} {cause.reason}, at node {node!r}")
         return self._wrapped(schema, operator, arguments, results, refused)
 
     def _written(
@@ -164,6 +162,11 @@ class Interpreter:
         """The result of an operator that writes into its first argument and returns it."""
         first = arguments[schema.parameters[0].name]
         targets = [leaf for leaf in leaves(list(written)) if isinstance(leaf, TensorRef)]
+        if not all(target.memory.own for target in targets):
+            # What one run leaves behind, the next one may read.
+            raise Stopped(
+                f"{shown} writes to a tensor of the model or to an input that all rows share, at node {node!r}"
+            )
         plain = schema.parameters[0].written and len(targets) == 1 and targets[0] is first and len(results) == 1
         if cause is None and not (plain and write(first, results[0])):
             cause = Cause(shown, node, "writes to memory in a way that is not followed", understood=False)

@@ -177,6 +177,8 @@ def outputs_of_program(program: Any, inputs: Sequence[Any], interpreter: Interpr
             placed.append(interpreter.constant(program.constants[spec.target]))
         else:
             placed.append(Number(constant([])))
+    if any(spec.kind.name in ("BUFFER_MUTATION", "PARAMETER_MUTATION") for spec in signature.output_specs):
+        raise Stopped("the program writes to its own tensors")
     graph = _Graph(interpreter, program.graph_module, {})
     try:
         returned = graph.walk(program.graph, iter(placed))

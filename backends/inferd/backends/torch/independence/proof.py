@@ -20,9 +20,10 @@ from inferd.backends.torch.io import (
     ListArgument,
     Plan,
     ScalarArgument,
+    ScalarListArgument,
     TensorArgument,
-    flat,
 )
+from inferd.backends.torch.structure import Missing, Path, value_at
 from inferd.wire.dtypes import DType
 
 _MOST_OPTIONAL = 3  # every combination of optional inputs is analysed
@@ -97,11 +98,8 @@ def _once(
         bind = _Binding(specs, tensors, absent, interpreter)
         arguments = [bind(argument) for argument in plan.arguments]
         keywords = {name: bind(argument) for name, argument in plan.keywords}
-        found = flat(run(interpreter, arguments, keywords))
-        outputs = {}
-        for output, spec in zip(plan.outputs, signature.outputs, strict=True):
-            outputs[spec.name] = _output(found.get(output.place))
-        return conclusion(outputs)
+        result = run(interpreter, arguments, keywords)
+        return conclusion({output.name: _output(result, output.path) for output in plan.outputs})
     except Stopped as stopped:
         return Independence(False, reason=str(stopped), understood=False)
     except RecursionError:
@@ -110,7 +108,8 @@ def _once(
 
 def _is_number(name: str, plan: Plan) -> bool:
     arguments = [*plan.arguments, *(argument for _, argument in plan.keywords)]
-    return any(isinstance(argument, ScalarArgument) and argument.name == name for argument in arguments)
+    plain = (ScalarArgument, ScalarListArgument)
+    return any(isinstance(argument, plain) and argument.name == name for argument in arguments)
 
 
 def _input(spec: TensorSpec, interpreter: Interpreter, shared: Mapping[tuple[str, int], Size]) -> TensorRef:
@@ -150,18 +149,21 @@ class _Binding:
             return {name: self._tensors[name] for name in argument.names if name in self._tensors}
         if isinstance(argument, ListArgument):
             return [self._tensors[name] for name in argument.names if name in self._tensors]
-        if isinstance(argument, ScalarArgument):
+        if isinstance(argument, ScalarArgument | ScalarListArgument):
             if argument.name in self._absent:
                 return argument.default
             if _batched(self._specs[argument.name]):
-                raise Stopped(f"input {argument.name!r} is one number for all rows, but is declared with a batch axis")
-            return self._interpreter.fresh(None) if argument.python_type is int else Number(constant([]))
+                raise Stopped(f"input {argument.name!r} is one value for all rows, but is declared with a batch axis")
+            whole = isinstance(argument, ScalarArgument) and argument.python_type is int
+            return self._interpreter.fresh(None) if whole else Number(constant([]))
         raise Stopped("an argument is made in a way that is not followed")
 
 
-def _output(found: Any) -> Value:
+def _output(result: Any, path: Path) -> Value:
+    try:
+        found = value_at(result, path)
+    except Missing:
+        return mixed(Cause("", "", "is not where the analysis looks for it", understood=False))
     if isinstance(found, TensorRef | Number):
         return found.value
-    if found is None:
-        return mixed(Cause("", "", "is not among the results", understood=False))
-    return constant([])
+    return constant([])  # a plain value, the same for all rows
