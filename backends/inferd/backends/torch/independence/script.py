@@ -11,23 +11,19 @@ from typing import Any
 
 from inferd.backends.api import Independence, Signature
 from inferd.backends.independence.operators import merged
-from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Refusal, Size, size_of
-from inferd.backends.independence.values import CONST, Cause, constant, mixed, shaped
+from inferd.backends.independence.sizes import Refusal, Size
+from inferd.backends.independence.values import CONST, Cause, constant, mixed
 from inferd.backends.torch.effects import inlined
-from inferd.backends.torch.independence.call import Number, Unused, as_size, leaves
-from inferd.backends.torch.independence.interpreter import Interpreter, Schema, Stopped, read_number, single
+from inferd.backends.torch.independence.call import Number, Unused, leaves
+from inferd.backends.torch.independence.interpreter import Interpreter, Schema, Stopped
 from inferd.backends.torch.independence.memory import TensorRef, joined_memory, spoil
 from inferd.backends.torch.independence.proof import analyse
-from inferd.backends.torch.independence.scalars import FUNCTIONS, compute
+from inferd.backends.torch.independence.scalars import compute
+from inferd.backends.torch.independence.script_values import MOST_TURNS, PLAIN, PYTHON, Raised, shown
 from inferd.backends.torch.io import Plan
 
-_MOST_TURNS = 4096
 _MOST_DEPTH = 64
 _UNUSED = Unused()
-
-
-class _Raised(Exception):
-    """The graph raises an exception here, whatever its inputs are."""
 
 
 class _Object:
@@ -76,7 +72,7 @@ class _Method:
         try:
             self._walk(graph)
             return [self._values[value.debugName()] for value in graph.outputs()]
-        except _Raised:
+        except Raised:
             raise Stopped("the method raises an error for all inputs") from None
         except KeyError as error:
             raise Stopped(f"no earlier node makes {str(error)[:60]}") from None
@@ -99,15 +95,15 @@ class _Method:
             return special(self, node)
         arguments = [self._values[value.debugName()] for value in node.inputs()]
         try:
-            if kind in _PYTHON:
-                found = _PYTHON[kind](self, node, arguments)
+            if kind in PYTHON:
+                found = PYTHON[kind](self._interpreter, node, arguments)
                 if found is not NotImplemented:
                     return found
             schema = self._schema(node)
             if schema is not None:
-                return self._call(schema, arguments, _shown(node))
+                return self._call(schema, arguments, shown(node))
         except (Refusal, TypeError, ValueError, IndexError, AttributeError, KeyError, ArithmeticError) as error:
-            return self._unknown(node, arguments, self._interpreter.failed(kind, _shown(node), error))
+            return self._unknown(node, arguments, self._interpreter.failed(kind, shown(node), error))
         return self._unknown(node, arguments)
 
     def _schema(self, node: Any) -> Schema | None:
@@ -121,7 +117,7 @@ class _Method:
 
     def _call(self, schema: Schema, arguments: Sequence[Any], node: str) -> Any:
         bound = {parameter.name: value for parameter, value in zip(schema.parameters, arguments, strict=True)}
-        plain = _PLAIN.get(schema.name.removeprefix("aten::"))
+        plain = PLAIN.get(schema.name.removeprefix("aten::"))
         if plain is not None and not any(isinstance(leaf, TensorRef) for leaf in leaves(list(arguments))):
             names = [p.name for p in schema.parameters]
             if names and len(names) <= 2:
@@ -132,7 +128,7 @@ class _Method:
         """The result of what is not followed. It may write into everything that it is given."""
         if cause is None:
             text = "is no operator that the analysis knows"
-            cause = Cause(node.kind(), _shown(node), text, understood=False)
+            cause = Cause(node.kind(), shown(node), text, understood=False)
         for leaf in leaves(list(arguments)):
             if isinstance(leaf, TensorRef):
                 spoil(leaf.memory, cause)
@@ -150,24 +146,24 @@ class _Method:
             return self._block(blocks[0 if chosen else 1])
         left = [block for block in blocks if not _always_raises(block)]
         if not left:
-            raise _Raised
+            raise Raised
         if len(left) == 1:
             return self._block(left[0])
         value = condition.value if isinstance(condition, Number | TensorRef) else constant([])
         cause = value.cause
         if cause is None and value.kind is not CONST:
-            cause = Cause("prim::If", _shown(node), "chooses a branch by the rows", understood=True)
+            cause = Cause("prim::If", shown(node), "chooses a branch by the rows", understood=True)
         changes = any(_changes(self, block) for block in left)
         if cause is None and not changes:
             try:
                 first, second = (self._results(self._block(block)) for block in left)
                 found = [self._either(a, b, node) for a, b in zip(first, second, strict=True)]
                 return found[0] if len(found) == 1 else tuple(found)
-            except _Raised:
+            except Raised:
                 pass
         if cause is None:
             text = "chooses a branch by a value that is not known"
-            cause = Cause("prim::If", _shown(node), text, understood=False)
+            cause = Cause("prim::If", shown(node), text, understood=False)
         if changes:
             raise Stopped(f"{cause.operator} {cause.reason}, at node {cause.node!r}")
         found = [_of_type(output.type().kind(), cause) for output in node.outputs()]
@@ -201,7 +197,7 @@ class _Method:
             try:
                 value = next((mixed(v.cause) for v in (a.value, b.value) if v.cause), None) or merged(a.value, b.value)
             except Refusal as refusal:
-                value = mixed(self._interpreter.failed("prim::If", _shown(node), refusal))
+                value = mixed(self._interpreter.failed("prim::If", shown(node), refusal))
             return TensorRef(value, a.dtype if a.dtype == b.dtype else None, memory)
         if isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):
             return type(a)([self._either(x, y, node) for x, y in zip(a, b, strict=True)])
@@ -214,7 +210,7 @@ class _Method:
             return known[0]
         if tensors or batched:
             text = "has branches that give different things"
-            return Number(mixed(Cause("prim::If", _shown(node), text, understood=False)))
+            return Number(mixed(Cause("prim::If", shown(node), text, understood=False)))
         return Number(constant([]))
 
     def _loop(self, node: Any) -> Any:
@@ -229,8 +225,8 @@ class _Method:
                 return self._unfollowed_loop(node, block, most, condition, carried)
             if not going or turn >= most:
                 return carried[0] if len(carried) == 1 else tuple(carried)
-            if turn >= _MOST_TURNS:
-                raise Stopped(f"a loop has more than {_MOST_TURNS} turns")
+            if turn >= MOST_TURNS:
+                raise Stopped(f"a loop has more than {MOST_TURNS} turns")
             self._interpreter.step()
             self._values.update(zip(names, [turn, *carried], strict=True))
             self._walk(block)
@@ -239,12 +235,12 @@ class _Method:
 
     def _unfollowed_loop(self, node: Any, block: Any, most: Any, condition: Any, carried: Sequence[Any]) -> Any:
         if isinstance(most, Size) and most.batched:
-            cause = Cause("prim::Loop", _shown(node), "is a loop over the number of rows", understood=True)
+            cause = Cause("prim::Loop", shown(node), "is a loop over the number of rows", understood=True)
         else:
             value = next((v.value for v in (most, condition) if isinstance(v, Number)), None)
             text = "is a loop whose number of turns is not known"
             known = None if value is None else value.cause
-            cause = known or Cause("prim::Loop", _shown(node), text, understood=False)
+            cause = known or Cause("prim::Loop", shown(node), text, understood=False)
         if _changes(self, block):
             raise Stopped(f"{cause.operator} {cause.reason}, at node {cause.node!r}")
         for leaf in leaves(list(carried)):
@@ -287,7 +283,7 @@ class _Method:
         raise Stopped(f"the method writes the attribute {node.s('name')!r}")
 
     def _raise(self, node: Any) -> Any:
-        raise _Raised
+        raise Raised
 
     def _method(self, node: Any) -> Any:
         """A call that is not inlined: some of a module that is chosen by its interface, or of a method with several
@@ -322,16 +318,6 @@ def _part_of(results: Any, number: int) -> Any:
     return results[number] if isinstance(results, list | tuple) and number < len(results) else results
 
 
-def _shown(node: Any) -> str:
-    """A name for people: the first output, and the line of the source if it is known."""
-    output = next(iter(node.outputs()), None)
-    name = output.debugName() if output is not None else node.kind()
-    place = node.sourceRange().strip().splitlines()
-    code = [line for line in place if "HERE" in line]
-    line = place[place.index(code[0]) - 1].strip() if code and place.index(code[0]) else ""
-    return f"%{name}: {line}" if line else f"%{name}"
-
-
 def _of_type(kind: str, cause: Cause) -> Any:
     return TensorRef(mixed(cause)) if kind == "TensorType" else Number(mixed(cause))
 
@@ -357,7 +343,7 @@ def _changes(method: _Method, block: Any) -> bool:
             return True
         if node.kind() in ("prim::SetAttr", "prim::CallMethod") or "!" in node.schema():
             return True
-        if node.kind() not in _SPECIAL and node.kind() not in _PYTHON and method._schema(node) is None:
+        if node.kind() not in _SPECIAL and node.kind() not in PYTHON and method._schema(node) is None:
             return True
     return False
 
@@ -374,7 +360,6 @@ def _forget_lists(arguments: Sequence[Any], cause: Cause) -> None:
                 argument[key] = Number(mixed(cause))
 
 
-_Handler = Callable[[_Method, Any, list[Any]], Any]
 _SPECIAL: dict[str, Callable[[_Method, Any], Any]] = {
     "prim::Constant": _Method._constant,
     "prim::GetAttr": _Method._attribute,
@@ -384,263 +369,4 @@ _SPECIAL: dict[str, Callable[[_Method, Any], Any]] = {
     "prim::RaiseException": _Method._raise,
     "prim::CallMethod": _Method._method,
     "prim::Uninitialized": lambda _method, _node: _UNUSED,
-}
-# Functions on plain values, by the name of the operator.
-_PLAIN = {
-    **{name: name for name in FUNCTIONS if name not in ("is_", "is_not", "str", "sum", "contains")},
-    "__not__": "not_",
-    "__and__": "and_",
-    "__or__": "or_",
-    "__xor__": "xor",
-    "__contains__": "contains",
-}
-
-
-def _items(argument: Any) -> list[Any]:
-    if not isinstance(argument, list):
-        raise NotUnderstood("changes a list that is not known")
-    return argument
-
-
-def _get_item(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    holder, place = arguments
-    if isinstance(holder, Number):
-        return holder.tensor() if _node.output().type().kind() == "TensorType" else holder
-    if isinstance(holder, dict) or (isinstance(holder, list | tuple) and isinstance(place, int)):
-        return holder[place]
-    return NotImplemented
-
-
-def _unpack(_method: _Method, node: Any, arguments: list[Any]) -> Any:
-    (whole,) = arguments
-    count = sum(1 for _ in node.outputs())
-    if isinstance(whole, Number) and whole.value.cause is not None:
-        found = [whole.tensor() if output.type().kind() == "TensorType" else whole for output in node.outputs()]
-    elif isinstance(whole, list | tuple) and len(whole) == count:
-        found = list(whole)
-    elif isinstance(whole, list | tuple):
-        raise _Raised
-    else:
-        raise NotUnderstood("takes apart a list that is not known")
-    return found[0] if count == 1 else tuple(found)
-
-
-def _dictionary(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    return dict(zip(arguments[::2], arguments[1::2], strict=True))
-
-
-def _append(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    _items(arguments[0]).append(arguments[1])
-    return arguments[0]
-
-
-def _extend(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    _items(arguments[0]).extend(_items(arguments[1]))
-    return None
-
-
-def _insert(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    if not isinstance(arguments[1], int):
-        raise NotUnderstood("changes a list at a place that is not known")
-    _items(arguments[0]).insert(arguments[1], arguments[2])
-    return None
-
-
-def _pop(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    if isinstance(arguments[0], list) and all(isinstance(place, int) for place in arguments[1:]):
-        return arguments[0].pop(*arguments[1:])
-    return NotImplemented
-
-
-def _set_item(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    holder, place, value = arguments
-    if (isinstance(holder, list) and isinstance(place, int)) or isinstance(holder, dict):
-        holder[place] = value
-        return holder
-    return NotImplemented
-
-
-def _length(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    (holder,) = arguments
-    if isinstance(holder, list | tuple | dict | str):
-        return len(holder)
-    if isinstance(holder, TensorRef):
-        size = shaped(holder.value)[0]
-        return size if size.number is None else size.number
-    return NotImplemented
-
-
-def _list_slice(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    holder = arguments[0]
-    if isinstance(holder, list | tuple | str) and all(part is None or isinstance(part, int) for part in arguments[1:]):
-        return holder[slice(*arguments[1:])]
-    return NotImplemented
-
-
-def _copied(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    return list(arguments[0]) if isinstance(arguments[0], list | tuple) else NotImplemented
-
-
-def _is(same: bool) -> _Handler:
-    def handler(_method: _Method, node: Any, arguments: list[Any]) -> Any:
-        a, b = arguments
-        if isinstance(a, Number) or isinstance(b, Number):
-            return _unknown_like(node, [value for value in arguments if isinstance(value, Number)])
-        if a is None or b is None:
-            return (a is b) is same
-        return NotImplemented
-
-    return handler
-
-
-def _as_tensor(method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    """A number as a tensor: torch.jit.trace keeps sizes in this form."""
-    return single(arguments[0])
-
-
-def _new_tensor(method: _Method, node: Any, arguments: list[Any]) -> Any:
-    """torch.tensor(...) of plain values."""
-    given = arguments[0]
-    parts = list(leaves(given))
-    if any(isinstance(part, TensorRef) for part in parts):
-        return NotImplemented
-    unknown = [part.value for part in parts if isinstance(part, Number)]
-    if any(value.cause is not None for value in unknown):
-        return TensorRef(next(value for value in unknown if value.cause is not None))
-    if any(isinstance(part, Size) and part.batched for part in parts):
-        if isinstance(given, Size) and len(arguments) > 1 and arguments[1] in (None, 4):
-            return single(given)
-        raise MixesRows("takes the number of rows as data")
-    if isinstance(given, int | Size) and not isinstance(given, bool) and arguments[1:2] in ([], [None], [4]):
-        return single(given)
-    shape: list[Size] = []
-    while isinstance(given, list | tuple):
-        shape.append(size_of(len(given)))
-        given = given[0] if given else None
-    return TensorRef(constant(shape))
-
-
-def _to_number(method: _Method, node: Any, arguments: list[Any]) -> Any:
-    """int(x), float(x), bool(x) of a tensor or of a plain value."""
-    (given,) = arguments
-    name = node.kind().removeprefix("aten::")
-    if isinstance(given, TensorRef):
-        found = read_number(method._interpreter, given)
-        if name.startswith("Float") and not isinstance(found, Number):
-            return _unknown_like(node, [found])
-        if name in ("Bool", "is_nonzero"):
-            return _unknown_like(node, [found]) if not isinstance(found, bool | int | Number) else _truthful(found)
-        return found
-    plain = {"Int": "int", "Float": "float", "Bool": "bool"}.get(name)
-    return compute(plain, [given], _shown(node)) if plain is not None else NotImplemented
-
-
-def _truthful(found: Any) -> Any:
-    return found if isinstance(found, Number) else bool(found)
-
-
-def _dtype(method: _Method, node: Any, arguments: list[Any]) -> Any:
-    numbers = {"uint8": 0, "int32": 3, "int64": 4, "float32": 6, "float64": 7, "bool": 11}
-    tensor = arguments[0]
-    known = numbers.get(tensor.dtype or "") if isinstance(tensor, TensorRef) else None
-    return Number(constant([])) if known is None else known
-
-
-def _floating(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    dtype = arguments[0].dtype if isinstance(arguments[0], TensorRef) else None
-    return Number(constant([])) if dtype is None else dtype.startswith(("float", "bfloat"))
-
-
-def _range(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    count = as_size(arguments[0], "range").number
-    if count is None or count > _MOST_TURNS:
-        raise NotUnderstood("counts to a number that is not known")
-    return list(range(count))
-
-
-def _same(_method: _Method, _node: Any, arguments: list[Any]) -> Any:
-    return arguments[0]
-
-
-def _text(_method: _Method, node: Any, arguments: list[Any]) -> Any:
-    """A text made of values. It is not followed: almost all are messages of errors."""
-    return _unknown_like(node, arguments)
-
-
-def _unknown_like(node: Any, arguments: Sequence[Any]) -> Number:
-    """A plain value that is not known, made of others: the same for all rows if they are."""
-    for leaf in leaves(list(arguments)):
-        if isinstance(leaf, TensorRef | Number) and leaf.value.kind is not CONST:
-            text = "uses the rows as a plain value"
-            cause = leaf.value.cause or Cause(node.kind(), _shown(node), text, understood=True)
-            return Number(mixed(cause))
-        if isinstance(leaf, Size) and leaf.batched:
-            text = "uses the number of rows as data"
-            return Number(mixed(Cause(node.kind(), _shown(node), text, understood=True)))
-    return Number(constant([]))
-
-
-def _plain_property(_method: _Method, _node: Any, _arguments: list[Any]) -> Any:
-    """A property that is the same for all rows and numbers of rows."""
-    return Number(constant([]))
-
-
-def _not_nested(_method: _Method, _node: Any, _arguments: list[Any]) -> Any:
-    return False  # nothing that makes nested or sparse tensors is in the tables
-
-
-_PYTHON: dict[str, _Handler] = {
-    "prim::ListConstruct": lambda _m, _n, arguments: list(arguments),
-    "prim::TupleConstruct": lambda _m, _n, arguments: tuple(arguments),
-    "prim::DictConstruct": _dictionary,
-    "prim::ListUnpack": _unpack,
-    "prim::TupleUnpack": _unpack,
-    "prim::TupleIndex": _get_item,
-    "prim::NumToTensor": _as_tensor,
-    "prim::unchecked_cast": _same,
-    "prim::unchecked_unwrap_optional": _same,
-    "aten::_unwrap_optional": _same,
-    "prim::data": _same,
-    "prim::dtype": _dtype,
-    "prim::device": _plain_property,
-    "prim::layout": _plain_property,
-    "prim::type": _plain_property,
-    "prim::requires_grad": _plain_property,
-    "prim::is_cuda": _plain_property,
-    "prim::is_nested": _not_nested,
-    "prim::is_sparse": _not_nested,
-    "prim::is_quantized": _plain_property,
-    "aten::is_autocast_enabled": _plain_property,
-    "aten::is_autocast_cpu_enabled": _plain_property,
-    "aten::is_grad_enabled": _plain_property,
-    "aten::is_floating_point": _floating,
-    "aten::is_complex": _plain_property,
-    "aten::__getitem__": _get_item,
-    "aten::append": _append,
-    "aten::extend": _extend,
-    "aten::insert": _insert,
-    "aten::pop": _pop,
-    "aten::_set_item": _set_item,
-    "aten::len": _length,
-    "aten::slice": _list_slice,
-    "aten::list": _copied,
-    "aten::copy": _copied,
-    "aten::__is__": _is(same=True),
-    "aten::__isnot__": _is(same=False),
-    "aten::Int": _to_number,
-    "aten::Float": _to_number,
-    "aten::Bool": _to_number,
-    "aten::IntImplicit": _to_number,
-    "aten::FloatImplicit": _to_number,
-    "aten::ScalarImplicit": _to_number,
-    "aten::is_nonzero": _to_number,
-    "aten::tensor": _new_tensor,
-    "aten::as_tensor": _new_tensor,
-    "aten::format": _text,
-    "aten::str": _text,
-    "prim::Print": lambda _m, _n, _a: None,
-    "aten::warn": lambda _m, _n, _a: None,
-    "prim::rangelist": _range,
-    "prim::min": lambda _m, node, arguments: compute("min", arguments, _shown(node)),
-    "prim::max": lambda _m, node, arguments: compute("max", arguments, _shown(node)),
 }
