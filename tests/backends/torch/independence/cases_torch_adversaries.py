@@ -286,6 +286,12 @@ adversary(
 adversary(
     "embedding bag with offsets", lambda x: F.embedding_bag(x, T9, torch.arange(x.shape[0])), torch.randint(0, 3, (4,))
 )
+adversary(
+    "half steps up to the number of rows",
+    lambda x: x + torch.arange(0.5, x.shape[0] + 0.5, 1.0)[:, None],
+    languages=EXPORT,
+)
+adversary("steps to the number of rows", lambda x: x + torch.arange(0, x.shape[0], 0.5).sum(), languages=EXPORT)
 adversary("add the row's number", lambda x: x + torch.arange(x.shape[0])[:, None])
 adversary("position embedding on the batch axis", lambda x: x + T9[torch.arange(x.shape[0])])
 twin("position embedding on the axis of time", lambda x: x + T9[torch.arange(x.shape[1])], CUBE)
@@ -532,9 +538,47 @@ class ListWritten(nn.Module):
 
 class ListSorted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        sizes = [x.size(0), 3]
+        sizes = [3, x.size(0)]
         sizes.sort()
         return x * sizes[0]
+
+
+class ListReversed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [x, x.flip(0)]
+        parts.reverse()
+        return parts[0]
+
+
+class ListOfListsWritten(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = [[3], [x.size(0)]]
+        inner = sizes[0]
+        inner.append(x.size(0))
+        return x * sizes[0][-1]
+
+
+class DictionaryPopped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        found = {"a": x, "b": x.flip(0)}
+        found["c"] = found.pop("b")
+        return found["c"]
+
+
+class ListCompared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if [x] == [x.abs()]:
+            return x * 2
+        return x
+
+
+class ListChosenByShared(nn.Module):
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        first = [x]
+        second = [x]
+        chosen = first if bool(k.sum() > 0) else second
+        chosen[0] = x.flip(0)
+        return first[0] + second[0]
 
 
 class SharedView(nn.Module):
@@ -618,9 +662,11 @@ class ChosenByShared(nn.Module):
 
 
 for module in (BranchByLargest, BranchByRows, BranchByRowsModulo, BranchByElements, LoopOverRows, LoopUntilSmall, LoopByList,
-               ItemOfBatch, SizeAsFloat, SizeInList, SizeInDictionary, SizeInText, MaxOfSizes, ListWritten, ListSorted,
+               ItemOfBatch, SizeAsFloat, SizeInList, SizeInDictionary, SizeInText, MaxOfSizes, ListWritten, ListSorted, ListReversed, ListOfListsWritten, DictionaryPopped,
                SharedView, WriteInBranch, AppendInBranch, Tracking, Optional):  # fmt: skip
     adversary(f"script: {module.__name__}", module(), TABLE, languages=SCRIPT)
+adversary("script: ListChosenByShared", ListChosenByShared(), TABLE, shared=(torch.ones(2),), languages=SCRIPT)
+adversary("script: ListCompared", ListCompared(), TABLE[:1, :1], languages=SCRIPT)
 adversary("script: ExceptionByRows", ExceptionByRows(), TABLE[:2], languages=SCRIPT)
 twin("script: CheckedRows", CheckedRows(), TABLE, languages=SCRIPT)
 twin("script: ChosenByShared", ChosenByShared(), TABLE, shared=(torch.ones(2),), languages=SCRIPT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inferd.backends.independence import operators as rules
-from inferd.backends.independence.sizes import MixesRows, NotUnderstood
+from inferd.backends.independence.sizes import MixesRows, NotUnderstood, product
 from inferd.backends.independence.values import Cause, Value, data, fixed, mixed, shaped
 from inferd.backends.torch.independence.call import AtenTable, Call
 
@@ -139,9 +139,8 @@ def group_norm(call: Call) -> list[Value]:
     for value in call.others:
         fixed(value, "a weight")
     shape = shaped(data(call.x))
-    if call.operator == "native_group_norm" and (
-        call.size("N") != shape[0] or (len(shape) > 1 and call.size("C") != shape[1])
-    ):
+    given = [call.size(name) for name in ("N", "C", "HxW")] if call.operator == "native_group_norm" else []
+    if len(shape) < 2 or (given and given != [*shape[:2], product(shape[2:])]):
         raise NotUnderstood("takes other axes than the first two as batch and channels")
     result = rules.along(call.x, range(1, len(shape)), "normalises")
     return [result, *_statistics(call)]

@@ -268,7 +268,7 @@ class Interpreter:
             if "Tensor" in kind and "List" not in kind:
                 found.append(TensorRef(value, self._dtype(operator, arguments, number), memory(number)))
             else:
-                found.append(Number(value if value.cause is not None else constant([])))
+                found.append(_plain_result(schema, value))
         return found[0] if len(found) == 1 else tuple(found) if found else None
 
     def _dtype(self, operator: str, arguments: Mapping[str, Any], number: int) -> str | None:
@@ -295,7 +295,7 @@ class Interpreter:
         if operator in _LOGIC:
             kinds = {leaf.dtype for leaf in leaves(list(arguments.values())) if isinstance(leaf, TensorRef)}
             return "bool" if kinds == {"bool"} else None
-        if operator in _ARITHMETIC:
+        if operator in _ARITHMETIC or (operator == "div" and arguments.get("rounding_mode") is not None):
             leaves_of = list(leaves(list(arguments.values())))
             kinds = {leaf.dtype for leaf in leaves_of if isinstance(leaf, TensorRef)}
             if operator in ("where", "masked_fill"):
@@ -305,6 +305,13 @@ class Interpreter:
                 kind = kinds.pop()
                 return kind if kind in ("int64", "int32") else None
         return None
+
+
+def _plain_result(schema: Schema, value: Value) -> Number:
+    """A number, condition or list of them, computed from tensors."""
+    if value.cause is None and value.kind is not CONST:
+        return Number(mixed(Cause(schema.name, "", "reads the rows as a plain value", understood=True)))
+    return Number(value if value.cause is not None else constant([]))
 
 
 _NEVER = ("is random", "holds memory as it happens to be", "replaces memory")

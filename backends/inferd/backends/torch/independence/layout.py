@@ -40,7 +40,7 @@ from inferd.backends.torch.independence.call import AtenTable, Call, Number, as_
 TABLE = AtenTable()
 
 
-@TABLE.add("view reshape _unsafe_view view_copy _reshape_alias", sizes="size shape")
+@TABLE.add("view reshape _unsafe_view view_copy", sizes="size shape")
 def reshape(call: Call) -> Value:
     target = call.sizes("shape" if "shape" in call.arguments else "size")
     if target is None or call.overload == "dtype":
@@ -378,7 +378,11 @@ def full_like(call: Call) -> Value:
 @TABLE.add("arange", sizes="end")
 def arange(call: Call) -> Value:
     bounds = [call.arguments.get(name) for name in ("start", "end", "step")]
+    if any(isinstance(bound, Size) and bound.batched for bound in bounds if bound is not bounds[1]):
+        raise MixesRows("counts by the number of rows")
     if any(isinstance(bound, float) for bound in bounds):
+        if isinstance(bounds[1], Size) and bounds[1].batched:
+            raise MixesRows("counts by the number of rows")
         return constant([call.width(*map(str, bounds), least=0)])
     start = call.size("start") if call.has("start") else size_of(0)
     step = call.size("step") if call.has("step") else ONE
@@ -386,8 +390,6 @@ def arange(call: Call) -> Value:
     if end.batched:
         if start == 0 and step == 1 and end == N and str(call.arguments.get("dtype")) in ("None", "4", "torch.int64"):
             return rows([N], 0, kind=INDEX)
-        raise MixesRows("counts by the number of rows")
-    if start.batched or step.batched:
         raise MixesRows("counts by the number of rows")
     size = end - start
     exact = step == 1 and (size.least or 0) >= 1

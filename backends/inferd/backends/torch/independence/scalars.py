@@ -9,7 +9,7 @@ from typing import Any
 
 from inferd.backends.independence.elements import bounded, equal, less, remainder, whole
 from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Refusal, Size, computed, size_of, smaller
-from inferd.backends.independence.values import Cause, constant, mixed
+from inferd.backends.independence.values import CONST, Cause, constant, mixed
 from inferd.backends.torch.independence.call import Number, leaves
 from inferd.backends.torch.independence.memory import TensorRef
 
@@ -27,6 +27,9 @@ def compute(name: str, arguments: Sequence[Any], node: str) -> Any:
     try:
         return _plain(_compute(name, arguments))
     except Refusal as refusal:
+        for leaf in leaves(list(arguments)):
+            if isinstance(leaf, TensorRef) and leaf.value.kind is not CONST:
+                return Number(mixed(Cause(name, node, "uses the rows as a plain value", understood=False)))
         if any(isinstance(leaf, Size) and leaf.batched for leaf in leaves(list(arguments))):
             return Number(mixed(Cause(name, node, f"computes with the number of rows: {refusal}", refusal.understood)))
         return Number(constant([]))

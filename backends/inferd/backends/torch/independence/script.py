@@ -122,6 +122,8 @@ class _Method:
             names = [p.name for p in schema.parameters]
             if names and len(names) <= 2:
                 return compute(plain, arguments, node)
+        if any(p.written and not isinstance(bound[p.name], TensorRef) for p in schema.parameters):
+            raise Stopped(f"{schema.name} changes a list in a way that is not followed, at node {node!r}")
         return self._interpreter.apply(schema, bound, node)
 
     def _unknown(self, node: Any, arguments: Sequence[Any], cause: Cause | None = None) -> Any:
@@ -129,10 +131,12 @@ class _Method:
         if cause is None:
             text = "is no operator that the analysis knows"
             cause = Cause(node.kind(), shown(node), text, understood=False)
+        may_write = self._schema(node) is None or "!" in node.schema()
+        if may_write and any(isinstance(argument, list | dict) for argument in arguments):
+            raise Stopped(f"{cause.operator} changes a list in a way that is not followed, at node {cause.node!r}")
         for leaf in leaves(list(arguments)):
             if isinstance(leaf, TensorRef):
                 spoil(leaf.memory, cause)
-        _forget_lists(arguments, cause)
         found = [_of_type(output.type().kind(), cause) for output in node.outputs()]
         return found[0] if len(found) == 1 else tuple(found)
 
@@ -199,8 +203,12 @@ class _Method:
             except Refusal as refusal:
                 value = mixed(self._interpreter.failed("prim::If", shown(node), refusal))
             return TensorRef(value, a.dtype if a.dtype == b.dtype else None, memory)
-        if isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):
-            return type(a)([self._either(x, y, node) for x, y in zip(a, b, strict=True)])
+        if type(a) is tuple and type(b) is tuple and len(a) == len(b):
+            return tuple([self._either(x, y, node) for x, y in zip(a, b, strict=True)])
+        if isinstance(a, list | dict) or isinstance(b, list | dict):
+            # Which list a later write goes to is not known.
+            text = "has branches that give different lists"
+            return Number(mixed(Cause("prim::If", shown(node), text, understood=False)))
         if isinstance(a, bool | int | float | str) and type(a) is type(b) and a == b:
             return a
         tensors = [leaf for leaf in leaves([a, b]) if isinstance(leaf, TensorRef)]
@@ -346,18 +354,6 @@ def _changes(method: _Method, block: Any) -> bool:
         if node.kind() not in _SPECIAL and node.kind() not in PYTHON and method._schema(node) is None:
             return True
     return False
-
-
-def _forget_lists(arguments: Sequence[Any], cause: Cause) -> None:
-    """After a call that is not followed, the contents of the lists that it was given are not known."""
-    for argument in arguments:
-        if isinstance(argument, list):
-            argument[:] = [
-                TensorRef(mixed(cause)) if isinstance(a, TensorRef) else Number(mixed(cause)) for a in argument
-            ]
-        elif isinstance(argument, dict):
-            for key in argument:
-                argument[key] = Number(mixed(cause))
 
 
 _SPECIAL: dict[str, Callable[[_Method, Any], Any]] = {
