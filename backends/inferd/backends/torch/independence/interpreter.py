@@ -28,7 +28,7 @@ from inferd.backends.torch.independence.operators import CHECKS, HIDDEN_WRITES, 
 from inferd.backends.torch.independence.scalars import compute
 
 _MOST_STEPS = 100_000
-_MOST_SECONDS = 20.0
+MOST_SECONDS = 20.0
 _ANALYSIS_ERRORS = (TypeError, ValueError, IndexError, AttributeError, KeyError, ArithmeticError, StopIteration)
 
 
@@ -87,8 +87,9 @@ class Schema:
 class Interpreter:
     """One analysis: its budget, and the application of operators. Not thread-safe."""
 
-    def __init__(self) -> None:
-        self._until = time.monotonic() + _MOST_SECONDS
+    def __init__(self, until: float | None = None) -> None:
+        """`until`: when the analysis must end, by time.monotonic; None: after 20 s."""
+        self._until = time.monotonic() + MOST_SECONDS if until is None else until
         self._steps = _MOST_STEPS
         self._symbols = 0
 
@@ -98,7 +99,7 @@ class Interpreter:
         if self._steps < 0:
             raise Stopped(f"the graph has more than {_MOST_STEPS} steps")
         if time.monotonic() > self._until:
-            raise Stopped(f"the analysis took more than {_MOST_SECONDS:g} s")
+            raise Stopped(f"the analysis took more than {MOST_SECONDS:g} s")
 
     def fresh(self, least: int | None = 1) -> Size:
         """A size that is not known and does not depend on the number of rows."""

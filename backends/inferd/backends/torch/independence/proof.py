@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from inferd.backends.api import Independence, Signature, TensorSpec
-from inferd.backends.independence.sizes import N, Size, size_of
+from inferd.backends.independence.sizes import N, Refusal, Size, size_of
 from inferd.backends.independence.values import Cause, Value, conclusion, constant, mixed, rows
 from inferd.backends.torch.independence.call import Number
-from inferd.backends.torch.independence.interpreter import Interpreter, Stopped
+from inferd.backends.torch.independence.interpreter import MOST_SECONDS, Interpreter, Stopped
 from inferd.backends.torch.independence.memory import TensorRef
 from inferd.backends.torch.io import (
     Argument,
@@ -47,7 +48,8 @@ def analyse(signature: Signature, plan: Plan, run: Run, names: Names | None = No
     The batched inputs are those whose first dimension is -1 in `signature`. First, all open dimensions count as
     different; if that proves nothing, those of one name in `names` count as equal, and the result says so.
     """
-    finding = _each(signature, plan, run, {})
+    until = time.monotonic() + MOST_SECONDS
+    finding = _each(signature, plan, run, {}, until)
     groups: dict[str, list[tuple[str, int]]] = {}
     for spec in signature.inputs:
         for axis, name in enumerate((names or {}).get(spec.name, ())):
@@ -56,7 +58,7 @@ def analyse(signature: Signature, plan: Plan, run: Run, names: Names | None = No
     equal = {name: group for name, group in groups.items() if len(group) > 1}
     if finding.proven or not equal:
         return finding
-    again = _each(signature, plan, run, equal)
+    again = _each(signature, plan, run, equal, until)
     return replace(again, equal=tuple(map(tuple, equal.values()))) if again.proven else finding
 
 
@@ -64,19 +66,22 @@ def _batched(spec: TensorSpec) -> bool:
     return spec.shape is not None and spec.shape[:1] == (-1,)
 
 
-def _each(signature: Signature, plan: Plan, run: Run, equal: Mapping[str, Sequence[tuple[str, int]]]) -> Independence:
+def _each(
+    signature: Signature, plan: Plan, run: Run, equal: Mapping[str, Sequence[tuple[str, int]]], until: float
+) -> Independence:
     """The finding for every combination of optional inputs; the first that is not proven."""
     optional = [spec.name for spec in signature.inputs if spec.optional]
     if len(optional) > _MOST_OPTIONAL:
         reason = f"there are more than {_MOST_OPTIONAL} optional inputs"
         return Independence(False, reason=reason, understood=False)
+    finding = Independence(False, reason="no input has an open first dimension")
     for count in range(len(optional) + 1):
         for absent in combinations(optional, count):
             if any(_batched(spec) for spec in signature.inputs if spec.name not in absent):
-                finding = _once(signature, plan, run, equal, frozenset(absent))
+                finding = _once(signature, plan, run, equal, frozenset(absent), until)
                 if not finding.proven:
                     return finding
-    return Independence(True)
+    return finding
 
 
 def _once(
@@ -85,8 +90,9 @@ def _once(
     run: Run,
     equal: Mapping[str, Sequence[tuple[str, int]]],
     absent: frozenset[str],
+    until: float,
 ) -> Independence:
-    interpreter = Interpreter()
+    interpreter = Interpreter(until)
     try:
         shared = {place: size for group in equal.values() for size in [interpreter.fresh()] for place in group}
         specs = {spec.name: spec for spec in signature.inputs}
@@ -102,8 +108,14 @@ def _once(
         return conclusion({output.name: _output(result, output.path) for output in plan.outputs})
     except Stopped as stopped:
         return Independence(False, reason=str(stopped), understood=False)
+    except Refusal as refusal:
+        return Independence(False, reason=str(refusal), understood=refusal.understood)
     except RecursionError:
         return Independence(False, reason="the graph nests too deeply", understood=False)
+    except Exception as error:  # whatever a file holds, it only is not proven
+        return Independence(
+            False, reason=f"the graph makes the analysis fail ({type(error).__name__})", understood=False
+        )
 
 
 def _is_number(name: str, plan: Plan) -> bool:
@@ -115,10 +127,10 @@ def _is_number(name: str, plan: Plan) -> bool:
 def _input(spec: TensorSpec, interpreter: Interpreter, shared: Mapping[tuple[str, int], Size]) -> TensorRef:
     if spec.shape is None:
         raise Stopped(f"the shape of input {spec.name!r} is not declared")
-    sizes = [
-        size_of(size) if size >= 0 else shared.get((spec.name, axis)) or interpreter.fresh()
-        for axis, size in enumerate(spec.shape)
-    ]
+    sizes = []
+    for axis, size in enumerate(spec.shape):
+        place = spec.name, axis
+        sizes.append(size_of(size) if size >= 0 else shared[place] if place in shared else interpreter.fresh())
     dtype = _TORCH_NAMES.get(spec.dtype)
     if _batched(spec):
         return TensorRef(rows([N, *sizes[1:]], 0), dtype)

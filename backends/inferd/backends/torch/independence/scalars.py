@@ -52,7 +52,7 @@ def _compute(name: str, arguments: Sequence[Any]) -> Any:
         return _checked(function.plain(*arguments))
     if function.sizes is None:
         raise MixesRows("is no whole number of rows")
-    return function.sizes(*arguments)
+    return _checked(function.sizes(*arguments))
 
 
 def _checked(value: Any) -> Any:

@@ -81,7 +81,9 @@ def _append(_interpreter: Interpreter, _node: Any, arguments: list[Any]) -> Any:
 
 
 def _extend(_interpreter: Interpreter, _node: Any, arguments: list[Any]) -> Any:
-    _items(arguments[0]).extend(_items(arguments[1]))
+    if len(_items(arguments[0])) + len(_items(arguments[1])) > MOST_TURNS:
+        raise NotUnderstood("makes a list that is too long")
+    arguments[0].extend(arguments[1])
     return None
 
 
