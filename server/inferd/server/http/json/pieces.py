@@ -9,6 +9,7 @@ releases the lock in between. In the rest of the text, a placeholder stands for 
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
@@ -81,12 +82,20 @@ def _parse(text: bytes) -> Any:
         if b"NaN" not in text and b"Infinity" not in text:
             raise
     try:
-        value = json.loads(text.decode())
+        value = json.loads(text.decode(), parse_float=_finite)
         if _SURROGATE.search(text) is not None:
             json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair, which is no character
         return value
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _finite(text: str) -> float:
+    """A number, which is infinity only where the text says so: 1e400 is refused, as orjson refuses it."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"number is infinity when parsed as double: {text[:20]}")
+    return value
 
 
 def _parse_region(text: bytes, region: _Region) -> Any:
