@@ -390,15 +390,17 @@ class TestHostileRows:
         assert found == "unbatched: the model takes a row of NaN alone, and refuses it in a batch: no"
 
     def test_a_declared_model_gets_no_nan(self, serve):
-        seen = []
+        seen, rows = [], []
 
         def run(_, inputs):
             seen.append(np.isfinite(inputs["x"]).all())
+            rows.append(len(inputs["x"]))
             return {"y": inputs["x"]}
 
         model = FakeModel(run)
-        assert serve(model, batching={"mode": "trusted"}).batching == "up to 32 rows (declared)"
-        assert seen
+        declared = serve(model, batching={"mode": "trusted", "max_batch_size": 1000})
+        assert declared.batching == "up to 1000 rows (declared)"
+        assert max(rows) == 8, "the largest batch is not tried out"
         assert all(seen), "a loop that ends when a value has converged would never end"
 
     def test_values_that_are_honest_to_every_row_are_batched(self, serve):

@@ -27,6 +27,7 @@ from inferd.server.scheduling.qualification.proof import analysed, objections, u
 from inferd.server.scheduling.qualification.samples import NoSample, Samples
 
 _log = logging.getLogger("inferd.scheduling")
+_DECLARED = 8  # rows of the largest batch in which a declared model is probed
 
 
 class ModelWarmup:
@@ -147,7 +148,9 @@ class ModelWarmup:
         """The verdict on a declared signature, with what analysis and probe find: they never overrule the owner."""
         if finding is not None and finding.proven:
             return replace(verdict, splits=True, equal=finding.equal)
-        probed = probe_batching(signature, run, self._samples[signature.name], self._limit, non_finite=False)
+        # The declared limit stands, so it is not tried out: TensorFlow Serving's are 1,000 rows.
+        limit = min(self._limit, _DECLARED)
+        probed = probe_batching(signature, run, self._samples[signature.name], limit, non_finite=False)
         said = objections(finding, "" if probed.limit or probed.silent else probed.reason)
         if not said:
             return verdict
