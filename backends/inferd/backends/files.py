@@ -192,10 +192,14 @@ class OpenRoot:
         self.close()
 
     def find(self, path: Path | str, start: int | None = None, shown: Path | str | None = None) -> Found:
-        """The file or directory at `path`, links followed. `shown`: its path for messages. Raises LinkRefused for a
-        link that leads out, FileNotFoundError, OSError."""
+        """The file or directory at `path`, links followed; to be closed before `start` is. `shown`: its path for
+        messages. Raises LinkRefused for a link that leads out, FileNotFoundError, OSError."""
         text = os.fspath(path)
         shown = os.fspath(shown) if shown is not None else text
+        if start is not None and os.sep not in text:  # most often a plain name in a directory that is open already
+            found = os.stat(text, dir_fd=start, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode) and text != "..":
+                return Found(start, text, found, shown, borrowed=True)
         todo = deque(text.split(os.sep))
         at, linked = self._start(todo, text, start)
         links = 0

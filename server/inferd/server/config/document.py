@@ -132,7 +132,7 @@ def _load(text: str, index: _Index) -> Any:
         if node is None:
             return None
         if _expanded(node, {}) > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES} values, where its aliases point included")
+            raise ValueError(f"more than {MOST_VALUES} values, counting what its aliases stand for")
         index.visit(node)  # first: constructing a mapping merges its merge keys into the node
         return loader.construct_document(node)
     finally:
