@@ -99,3 +99,21 @@ def test_a_text_saved_model_is_served(version: Path) -> None:
     (version / "saved_model.pb").unlink()
     with served(version) as (_, instance):
         np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
+
+
+def test_a_file_of_empty_parts_is_not_read_to_its_end(version: Path) -> None:
+    (version / "saved_model.pb").write_bytes(b"\x0a\x00" * 20_000)
+    assert "more than 10000 parts" in str(tensorflow_files.missing(version))
+
+
+def test_links_in_a_savedmodel_are_copied_by_the_rule_of_the_repository(version: Path, tmp_path: Path) -> None:
+    doubling(version)
+    shutil.move(version / "variables", version.parent / "weights")
+    (version / "variables").symlink_to("../weights")
+    with served(version) as (_, instance):
+        np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], X * 2)
+    (version / "variables").unlink()
+    shutil.move(version.parent / "weights", tmp_path / "outside")
+    (version / "variables").symlink_to(tmp_path / "outside")
+    with pytest.raises(IncompleteArtefact, match="outside the repository"):
+        TensorFlowBackend().open(OpenRequest("m", 1, version, version))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from support.torch_models import X, open_model, outputs_of, script, served
 
 from inferd.backends.api import LoadError
+from inferd.backends.torch.archive_names import check_directory
 from inferd.backends.torch.script_content import check_script, tokens_of
 from inferd.backends.torch.script_loading import LoadingCode
 
@@ -102,3 +106,20 @@ def test_functions_of_all_files_are_followed() -> None:
     loading.add(tokens_of("def __setstate__(s):\n  __torch__.there.turn(s)\n"))
     loading.add(tokens_of("def turn(s):\n  while s: pass\n"))
     assert loading.loop() == "turn"
+
+
+def test_a_directory_of_too_many_entries_is_not_read(tmp_path: Path) -> None:
+    """A file of a few kilobytes may announce a directory of any size; one that holds it takes minutes to read."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("m/code/a.py", "")
+    data = bytearray(file.getvalue())
+    at = data.rfind(b"PK\5\6")
+    data[at + 12 : at + 16] = struct.pack("<I", 2**27)
+    with pytest.raises(LoadError, match=r"m.pt: the directory of the archive takes 134217728 bytes"):
+        check_directory("m.pt", io.BytesIO(data))
+    data[at + 12 : at + 16] = b"\xff" * 4
+    wide = bytes(data[:at]) + b"PK\6\6" + bytes(36) + struct.pack("<QQ", 2**40, 0) + bytes(data[at:])
+    with pytest.raises(LoadError, match="takes 1099511627776 bytes"):
+        check_directory("m.pt", io.BytesIO(wide))
+    check_directory("m.pt", file)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from inferd.backends.files import regular_file
+
 PB = "saved_model.pb"
 PBTXT = "saved_model.pbtxt"
 _TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
@@ -20,6 +22,7 @@ _FOOTER = 48
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
 _VARIABLE_OPS = (b"VarHandleOp", b"VariableV2", b"VarIsInitializedOp")
 _META_GRAPHS = 2
+_MOST_FIELDS = 10_000  # a SavedModel has a version and a few graphs; a file of empty fields would take hours to read
 _CHUNK = 2**20
 
 
@@ -39,9 +42,12 @@ def _graph_lacks(directory: Path) -> str | None:
     if not path.is_file():
         return f"{PB} is missing"
     size = path.stat().st_size
-    graphs = 0
-    with path.open("rb") as file:
+    graphs = fields = 0
+    with open(regular_file(path), "rb") as file:
         while (at := file.tell()) < size:
+            fields += 1
+            if fields > _MOST_FIELDS:
+                return f"{PB} has more than {_MOST_FIELDS} parts: no SavedModel"
             field = _field(file.read(20))
             if field is None:
                 return f"{PB} is cut short or no protobuf at byte {at} of {size}"
@@ -91,7 +97,7 @@ def _variables_lack(directory: Path) -> str | None:
         if variables.is_dir() and any(variables.iterdir()):
             return "variables/variables.index is missing"
         return "variables/ is missing, and the graph has variables" if _has_variables(directory / PB) else None
-    with index.open("rb") as file:
+    with open(regular_file(index), "rb") as file:
         size = index.stat().st_size
         file.seek(max(0, size - _FOOTER))
         if size < _FOOTER or not file.read().endswith(_TABLE_MAGIC):
@@ -116,7 +122,7 @@ def _has_variables(path: Path) -> bool:
         return False
     longest = max(map(len, _VARIABLE_OPS)) - 1
     tail = b""
-    with path.open("rb") as file:
+    with open(regular_file(path), "rb") as file:
         while chunk := file.read(_CHUNK):
             text = tail + chunk
             if any(op in text for op in _VARIABLE_OPS):

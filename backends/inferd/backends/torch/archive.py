@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferd.backends.api import IncompleteArtefact, LoadError
-from inferd.backends.torch.archive_names import check_entries
+from inferd.backends.files import regular_file
+from inferd.backends.torch.archive_names import check_directory, check_entries
 
 _ZIP_START = b"PK\x03\x04"
 # What zipfile raises for archives of other programs, of later formats, or of no program at all.
@@ -50,14 +51,15 @@ class Archive:
 
 def missing(path: Path) -> str | None:
     """None if the zip directory at the end of the file can be read, or if the file is no zip; else what is wrong. Reads
-    a few kilobytes."""
+    a few kilobytes. Raises LoadError for a directory that is too large."""
     try:
-        with path.open("rb") as file:
+        with open(regular_file(path), "rb") as file:
             start = file.read(4)
-        if start == _ZIP_START and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                archive.infolist()
-            return None
+            if start == _ZIP_START and zipfile.is_zipfile(file):
+                check_directory(path.name, file)
+                with zipfile.ZipFile(file) as archive:
+                    archive.infolist()
+                return None
     except FileNotFoundError:
         return f"{path.name} is missing"
     except _UNREADABLE as error:
@@ -75,13 +77,16 @@ def classify(path: Path) -> Archive:
     lacking = missing(path)
     if lacking is not None:
         raise IncompleteArtefact(lacking)
-    with path.open("rb") as file:
-        start = file.read(4)
+    try:
+        with open(regular_file(path), "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise LoadError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if start != _ZIP_START:
         what = "a pickled Python object" if start.startswith(_PICKLE_START) else "no archive that torch.jit.save writes"
         raise LoadError(f"{path.name} is {what}, which is never loaded; {_HOW_TO_CONVERT}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(regular_file(path), "rb") as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             check_entries(path.name, entries)
     except _UNREADABLE as error:

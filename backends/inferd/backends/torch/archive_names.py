@@ -7,14 +7,19 @@ torch never writes one.
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 from collections.abc import Iterable
+from typing import BinaryIO
 
 from inferd.backends.api import LoadError
 
 _LONGEST_NAME = 1024
 _MOST_ENTRIES = 1_000_000
 _LARGEST_PACKED = 256 * 2**20  # bytes that compressed entries may have together once they are inflated
+_LARGEST_DIRECTORY = 64 * 2**20  # bytes: a hundred thousand entries take ten MB
+_LONGEST_END = 2**16 + 200  # bytes after the directory: a comment, and the records of sizes
 _ENCRYPTED = 0x1
 
 
@@ -39,6 +44,23 @@ def check_entries(file: str, entries: Iterable[zipfile.ZipInfo]) -> None:
             f"{file}: its compressed entries take {packed} bytes when they are inflated; expected at most "
             f"{_LARGEST_PACKED} (weights are stored, not compressed)"
         )
+
+
+def check_directory(name: str, file: BinaryIO) -> None:
+    """Raises LoadError for an archive whose directory is larger than those that torch writes: `zipfile` reads all of it
+    before anything can be asked, entry by entry. `file` is at any position."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LONGEST_END))
+    end = file.read()
+    at = end.rfind(b"PK\5\6")
+    if at < 0 or at + 16 > len(end):
+        return  # `zipfile` says so
+    (directory,) = struct.unpack_from("<I", end, at + 12)
+    if directory == 0xFFFFFFFF:  # then the record before has the size in 64 bits
+        at = end.rfind(b"PK\6\6", 0, at)
+        directory = struct.unpack_from("<Q", end, at + 40)[0] if 0 <= at <= len(end) - 48 else 0
+    if directory > _LARGEST_DIRECTORY:
+        raise LoadError(f"{name}: the directory of the archive takes {directory} bytes; expected {_LARGEST_DIRECTORY}")
 
 
 def check_names(file: str, names: list[str]) -> None:
