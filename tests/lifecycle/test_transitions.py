@@ -373,3 +373,20 @@ def test_an_older_version_whose_files_are_not_complete_is_nobodys_concern(steppe
     stepped.write("m/2/model")
     stepped.see()
     assert stepped.story() == [(2, S), (2, L), (2, A)]
+
+
+def test_versions_of_a_model_whose_settings_cannot_be_read_have_failed(stepped: SteppedManager) -> None:
+    stepped.write("m/1/model")
+    stepped.write("m/model.yaml", "nonsense: 1")
+    stepped.see()
+    status = stepped.version(1)
+    assert status.state is State.FAILED
+    assert status.error == stepped.status().error
+    assert "nonsense" in status.error
+    with pytest.raises(Conflict, match=r"model 'm' cannot be served: .*nonsense"):
+        stepped.manager.acquire("m")
+    with pytest.raises(Conflict, match=r"version 1 of model 'm' failed to load: .*nonsense"):
+        stepped.manager.acquire("m", 1)
+    stepped.write("m/model.yaml", "")
+    stepped.settle()
+    assert stepped.serves() == {1: "good"}

@@ -147,8 +147,8 @@ class Registry:
         if refused:
             raise LoadError("; ".join(str(error) for error in refused))
         looked = "; ".join(_looks_for(backend) for backend in backends) or "no backend is installed"
-        known = _known(directory, self.artefact_names())
-        raise LoadError(f"{known}no model found: {looked}; {_listing(directory)}{_broken_text(broken)}")
+        known = _known(directory, self.artefact_names()) or f"no model found: {looked}; "
+        raise LoadError(f"{known}{_listing(directory)}{_broken_text(broken)}")
 
     def _all(self) -> tuple[list[Backend], dict[str, str]]:
         """The backends that can be loaded, in the order of their names; for the others, the reason by name."""

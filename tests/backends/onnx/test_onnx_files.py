@@ -158,7 +158,8 @@ def test_external_data_is_found_and_measured(version: Path, write_onnx: Any) -> 
     with pytest.raises(IncompleteArtefact, match=rf"'w\.bin' is cut short: {size - 1} bytes, the model needs {size}"):
         open_it(version)
     (version / "w.bin").unlink()
-    assert backend.complete(path) == "external data 'w.bin' is missing"
+    missing = "external data 'w.bin' is missing: the weights are in a file of their own, expected at "
+    assert backend.complete(path) == f"{missing}{path.parent.name}/w.bin"
     with pytest.raises(IncompleteArtefact, match="missing"):
         open_it(version)
 

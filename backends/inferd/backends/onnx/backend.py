@@ -217,7 +217,10 @@ def _check_external(file: Path, location: str, end: int) -> Path:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise IncompleteArtefact(f"external data {location!r} is missing") from None
+        where = f"{path.parent.name}/{path.name}"
+        raise IncompleteArtefact(
+            f"external data {location!r} is missing: the weights are in a file of their own, expected at {where}"
+        ) from None
     if size < end:
         raise IncompleteArtefact(f"external data {location!r} is cut short: {size} bytes, the model needs {end}")
     return path

@@ -59,7 +59,7 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
         if not status.versions:
             state = VersionState.FAILED.name if status.error else "-"
             rows.append((status.name, "-", state, "", "", "", "", status.error or "no versions"))
-        elif status.error:
+        elif status.error and all(version.error != status.error for version in status.versions):
             below.append(f"{status.name}: {status.error}")
         for override in status.overrides:
             kept = "" if override.persistent else ", in memory only"

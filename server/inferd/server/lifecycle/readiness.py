@@ -184,6 +184,8 @@ def not_served(models: Iterable[ModelStatus]) -> dict[str, str]:
         if model.error:
             found[model.name] = model.error
         for version in model.versions:
+            if version.error and version.error == model.error:
+                continue  # the model's own error, which is said already
             waiting = next((note for note in version.notes if note.startswith(_WAITING)), "")
             if version.state is State.FAILED or version.lost:
                 found[str(version.id)] = version.error

@@ -72,6 +72,8 @@ def _model(model: ModelStatus) -> ServingError:
     waiting = [status for status in model.versions if status.state is State.START]
     failed = [status for status in model.versions if status.state is State.FAILED]
     leaving = [status for status in model.versions if status.state is State.UNLOADING]
+    if model.error and all(status.error == model.error for status in failed):
+        failed = []  # what is wrong is wrong with the model as a whole
     for status in (*coming, *waiting, *failed, *leaving):
         error = _state(status, f"version {status.id.version} of {subject}")
         if error is not None:

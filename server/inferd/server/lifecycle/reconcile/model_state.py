@@ -221,16 +221,17 @@ class VersionState:
         """Whether nothing of the version is loaded, being loaded or being closed."""
         return self.servable is None and self.loading is None and not self.ending
 
-    def status(self, labels: Iterable[str], wanted: bool, why_not: str) -> VersionStatus:
-        """The version as others see it. `why_not`: why it is not wanted, if it is not."""
+    def status(self, labels: Iterable[str], wanted: bool, why_not: str, model_error: str = "") -> VersionStatus:
+        """The version as others see it. `why_not`: why it is not wanted, if it is not; `model_error`: why nothing of
+        the model can be loaded, "" if it can."""
         notes = list(self.facts.notes)
         state, error = self.state, self.error
         disk = self.disk
         if state is None:
             state = State.START if disk is not None and not disk.ready else State.END
-            if disk is not None and disk.error:
-                state = State.FAILED
-        if disk is not None and not wanted and self.ended and disk.ready:
+            if disk is not None and (disk.error or model_error):
+                state, error = State.FAILED, disk.error or model_error
+        if disk is not None and not wanted and self.ended and disk.ready and state is not State.FAILED:
             notes.append(f"on disk, not served: {why_not}")
         if disk is not None and disk.held:
             notes.append(f"waiting: {disk.held}")
@@ -398,7 +399,8 @@ class ModelState:
                 if idle > HISTORY:
                     continue
             why_not = self.why_not_wanted(number, overrides, asked=want.asked)
-            shown[number] = version.status(pointing.get(number, ()), number in want.wanted, why_not)
+            unreadable = self.disk.problem if self.disk is not None and self.config is None else ""
+            shown[number] = version.status(pointing.get(number, ()), number in want.wanted, why_not, unreadable)
         return ModelStatus(
             self.name,
             tuple(shown[number] for number in sorted(shown, reverse=True)),
