@@ -10,6 +10,9 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
+
+from inferd.server.config.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("Dockerfile.cpu", "Dockerfile.gpu")
@@ -52,6 +55,21 @@ def test_the_final_stage_is_small_and_not_root(name: str) -> None:
     assert copied <= allowed, "the build would not find what .dockerignore keeps out"
     entry = next(json.loads(rest) for word, rest in final if word == "ENTRYPOINT")
     assert entry[:2] == ["inferd", "serve"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nobody_operates_a_server_in_an_image_unless_it_is_configured(name: str) -> None:
+    final = instructions(name)[max(i for i, (word, _) in enumerate(instructions(name)) if word == "FROM") :]
+    entry = next(json.loads(rest) for word, rest in final if word == "ENTRYPOINT")
+    file = entry[entry.index("--config") + 1]
+    assert ("COPY", f"deploy/image/config.yaml {file}") in final
+    assert load_config(ROOT / "deploy" / "image" / "config.yaml").admin.allow == "none"
+    manifest = next(iter(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "inferd.yaml").read_text())))
+    pod = manifest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert {"name": "temporary", "mountPath": "/tmp"} in container["volumeMounts"]
+    assert not any("admin" in argument for argument in container["args"])
 
 
 @pytest.mark.parametrize("name", FILES)

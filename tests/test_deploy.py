@@ -39,6 +39,7 @@ def exported() -> set[str]:
     metrics.watch_ready(lambda: True)
     metrics.watch_models(lambda: ["m"])
     metrics.watch_worker("m", 1, lambda: 1)
+    metrics.watch_expiry(lambda: {"tokens": 1.0}, lambda: 1)
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)
     whole = text(server_totals(families(metrics.everything()), 1, Others()))

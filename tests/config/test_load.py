@@ -50,7 +50,8 @@ def test_a_later_set_wins():
 )
 def test_every_key_can_be_set_by_environment_and_by_flag(key):
     values = {
-        "server.transport": "public", "server.tls.certificate": "c.pem", "server.tls.key": "k.pem", "server.http": "[]",
+        "server.transport": "public", "server.work_dir": "w",
+        "server.tls.certificate": "c.pem", "server.tls.key": "k.pem", "server.http": "[]",
         "server.listen": "h:1", "server.readiness": "[a]", "server.open": "when_ready", "server.cpu_threads": "3",
         "repository.mode": "explicit",
         "load.retry_max": "90s", "admin.allow": "anyone", "log.format": "json", "log.level": "debug",

@@ -180,6 +180,7 @@ def test_exported_and_declared_series_are_the_same(metrics):
     metrics.watch_inflight(lambda: (0, 0))
     metrics.watch_refusals(lambda: {"rate": 1})
     metrics.watch_ready(lambda: False)
+    metrics.watch_expiry(lambda: {"tokens": 1.0}, lambda: 1)
     metrics.watch_models(lambda: ["m"])
     metrics.watch_worker("m", 1, lambda: 1)
     metrics.state("m", 1, "available")

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from inferd.backends.registry import Registry
 from inferd.server import __version__
 from inferd.server.access.audit import Audit
+from inferd.server.access.expiry import Expiry
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.access.method_rules import SERVICES
 from inferd.server.access.rules import make_access_rules
@@ -143,13 +144,20 @@ class App:
             ids=ids,
             audit=audit,
         )
+        tls = {
+            "server.tls": self._followed(config.server.tls, "server.tls"),
+            "http.tls": self._followed(config.http.tls, "http.tls"),
+        }
+        expiry = Expiry(rules.authority, [files for files in tls.values() if files is not None])
+        if config.auth.enabled or any(tls.values()):
+            self.metrics.watch_expiry(expiry.next_expiries, expiry.expired_tokens)
         self._transport = make_transport(
             self.table,
             config,
             self._inflight,
             on_fatal=self._fail,
             loop=self.inline,
-            tls=self._followed(config.server.tls, "server.tls"),
+            tls=tls["server.tls"],
         )
         core = Core(
             self._protocol_manager,
@@ -170,7 +178,7 @@ class App:
             core,
             config.http,
             shared=config.server.workers > 1,
-            tls=self._followed(config.http.tls, "http.tls"),
+            tls=tls["http.tls"],
         )
         self._pages = HttpServer(config.server.metrics, render, self.readiness, shared=config.server.workers > 1)
         self.metrics.watch_inflight(lambda: (self._inflight.calls, self._inflight.nbytes))

@@ -81,6 +81,12 @@ class Authority:
             files.follow("credentials", paths, self._reload)
 
     @property
+    def token_expiries(self) -> dict[str, float]:
+        """By name of a token in the file, as it is now: when it expires, in Unix time; infinity: never."""
+        static = self._state.static
+        return {} if static is None else static.expiries
+
+    @property
     def _jwks_file(self) -> str | None:
         return None if self._config.jwt is None else self._config.jwt.jwks_file
 

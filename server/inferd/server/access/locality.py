@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
@@ -32,6 +35,34 @@ def local_address(peer: str) -> bool:
 def is_local(call: Credentials) -> bool:
     """Whether the caller is on this machine and, as far as its headers show, not behind a proxy."""
     return local_address(call.peer) and not any(call.metadata(key) is not None for key in _FORWARDED)
+
+
+class HostNames:
+    """The names in a Host header under which this server may be meant: IP addresses, localhost, the machine's own name,
+    and those of the settings. A page of another site can make a browser call a server on the browser's own machine
+    under the site's name (DNS rebinding); then this name is in the header. Constant; thread-safe."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names`: `http.hosts`; "*" stands for any name."""
+        given = {name.lower().rstrip(".") for name in names}
+        own = socket.gethostname().lower()
+        self._any: Final = "*" in given
+        self._names: Final = frozenset({"localhost", own, own.partition(".")[0], *given} - {""})
+
+    def known(self, header: str | None) -> bool:
+        """Whether the value of a Host header, with or without a port, is one of them. True for None: gRPC has none."""
+        if header is None or self._any:
+            return True
+        name = header.strip().lower()
+        name = name.partition("]")[0][1:] if name.startswith("[") else name.partition(":")[0]
+        name = name.rstrip(".")
+        if name in self._names or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 def readable(peer: str) -> str:

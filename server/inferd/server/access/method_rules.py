@@ -25,6 +25,7 @@ class Rule:
               repeated fields give several names), of a route the name of its path parameter. "" where no model is named
     scope     the scope that the caller must have for the models that are named
     every     the caller must have the scope for every model, whatever its name: the method may change any of them
+    browser   a page for browsers: the Host header must name this server
     charged   whether a call counts within `limits.clients`
     rpc       full path of the RPC whose rule this is; "" of a page
     """
@@ -33,6 +34,7 @@ class Rule:
     model: str = ""
     scope: Scope = Scope.METADATA
     every: bool = False
+    browser: bool = False
     charged: bool = True
     rpc: str = ""
 
@@ -202,7 +204,7 @@ ROUTES: Final[Mapping[str, Rule]] = {
 
 _HEALTH_PAGE: Final = Rule("health", charged=False)
 _METRICS_PAGE: Final = Rule("metrics", charged=False)
-_DOCS_PAGE: Final = Rule("reflection", charged=False)
+_DOCS_PAGE: Final = Rule("reflection", charged=False, browser=True)
 PAGES: Final[Mapping[str, Rule]] = {
     "/healthz": _HEALTH_PAGE,
     "/readyz": _HEALTH_PAGE,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inferd.server.access.caller import Caller, Credentials
 from inferd.server.access.client_limits import Lease, Limiter, address_of
 from inferd.server.access.grants import EVERYTHING, Scope
-from inferd.server.access.locality import is_local, readable
+from inferd.server.access.locality import HostNames, is_local, readable
 from inferd.server.access.method_rules import Need, Rule
 from inferd.server.access.recent import Recent
 from inferd.server.config.schema import Admin, ServerConfig
@@ -40,7 +40,15 @@ class AccessRules:
     one of the model's name. `limits.clients`: one look-up of the client and its lock.
     """
 
-    def __init__(self, admin: Admin, authority: Authority | None = None, limiter: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        admin: Admin,
+        authority: Authority | None = None,
+        limiter: Limiter | None = None,
+        hosts: HostNames | None = None,
+    ) -> None:
+        """`hosts`: the names under which browsers reach the HTTP port; None: the usual ones."""
+        self._hosts: Final = hosts or HostNames()
         self._operators: Final = admin.allow
         self._uploads: Final = admin.allow_upload
         self.authority: Final = authority
@@ -75,6 +83,11 @@ class AccessRules:
         if model is None and need is not Scope.ADMIN and need in caller.grants.scopes:
             return caller, lease  # what `authorize` decides, without a call: this is asked for every request
         try:
+            if rule.browser and not self._hosts.known(call.metadata("host")):
+                raise Forbidden(
+                    "this page is for browsers that reach the server by its address or by a name of http.hosts, got "
+                    f"Host: {str(call.metadata('host'))[:100]!r}"
+                )
             self.authorize(caller, need, "*" if rule.every else None)
             if model is not None:
                 self.authorize(caller, rule.scope, model)
@@ -89,7 +102,7 @@ class AccessRules:
         finds out, too, where the caller is, without which nobody may operate. Raises Unauthenticated for credentials
         that are not valid."""
         caller = self._authenticate(call)
-        return replace(caller, peer=readable(call.peer), local=is_local(call)) if locate else caller
+        return replace(caller, peer=readable(call.peer), local=self._local(call)) if locate else caller
 
     def authorize(self, caller: Caller, need: Need, model: str | None = None) -> None:
         """Raises unless the caller may do this with the model of this name; without a name, with any model at all.
@@ -146,7 +159,7 @@ class AccessRules:
 
     def authorize_shared_memory(self, call: Credentials) -> None:
         """Raises Forbidden for a caller on another machine: the memory is not the caller's."""
-        if not is_local(call):
+        if not self._local(call):
             raise Forbidden(
                 f"shared memory is open to callers on the server's own machine, without a proxy; got {call.peer}"
             )
@@ -162,6 +175,9 @@ class AccessRules:
             return None if self.authority is None else self.authority.identify(call).name or None
         except Unauthenticated:
             return None
+
+    def _local(self, call: Credentials) -> bool:
+        return is_local(call) and self._hosts.known(call.metadata("host"))
 
     def _authorize_operator(self, caller: Caller) -> None:
         """`admin.allow`. A caller that was not located is refused."""
@@ -209,4 +225,5 @@ def make_access_rules(config: ServerConfig) -> AccessRules:
         from inferd.server.access.authority import make_authority
 
         authority = make_authority(config.auth)
-    return AccessRules(config.admin, authority, Limiter(clients) if clients.enabled else None)
+    limiter = Limiter(clients) if clients.enabled else None
+    return AccessRules(config.admin, authority, limiter, HostNames(config.http.hosts))

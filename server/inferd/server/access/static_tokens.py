@@ -69,6 +69,11 @@ class StaticTokens:
             caller = Caller(name, grants(entry.scopes, entry.models), _until(entry.expires))
             self._by_hash[digest[:8]] = digest, caller
 
+    @property
+    def expiries(self) -> dict[str, float]:
+        """By name of the entry: seconds since the epoch at which its token expires, infinity: never."""
+        return {caller.name: caller.until for _, caller in self._by_hash.values()}
+
     def __len__(self) -> int:
         return len(self._by_hash)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from inferd.server.access.certificate_dates import earliest_expiry
 from inferd.server.access.file_watch import FileWatch
 from inferd.server.config.schema import Tls
 from inferd.server.observability.events import event, get
@@ -39,6 +40,16 @@ class TlsFiles:
     def mutual(self) -> bool:
         """Whether clients must show a certificate."""
         return self._config.client_ca is not None
+
+    @property
+    def expiries(self) -> dict[str, float]:
+        """By key of the settings: seconds since the epoch at which the first certificate in the file, as it is now,
+        expires."""
+        material = self.material
+        found = {"certificate": earliest_expiry(material.chain)}
+        if material.ca is not None:
+            found["client_ca"] = earliest_expiry(material.ca)
+        return {f"{self._where}.{key}": until for key, until in found.items() if until is not None}
 
     def watch(self, files: FileWatch) -> None:
         """Reads the files again when they change."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.output import print_json, print_table
-from inferd.server.cli.serve import add_configuration, configuration, missing
+from inferd.server.cli.serve import add_configuration, configuration, missing, private_directory
 
 if TYPE_CHECKING:
     from inferd.backends.api import TensorSpec
@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from inferd.backends.registry import Registry
         from inferd.server.access.authority import make_authority
+        from inferd.server.access.expiry import Expiry
         from inferd.server.access.tls import tls_files
         from inferd.server.config.errors import ConfigError
         from inferd.server.lifecycle.inspection import inspect_repository
@@ -37,17 +38,18 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise CommandError(missing(error)) from None
     try:
-        make_authority(config.auth)
-        tls_files(config.server.tls, "server.tls")
-        tls_files(config.http.tls, "http.tls")
+        ports = (tls_files(config.server.tls, "server.tls"), tls_files(config.http.tls, "http.tls"))
+        expiry = Expiry(make_authority(config.auth), [files for files in ports if files is not None])
     except ConfigError as error:
         raise CommandError(str(error), exit_code=2) from None
     except OSError as error:
         raise CommandError(str(error.strerror or error), exit_code=2) from None
-    findings = inspect_repository(config, Registry(), recorded)
+    with private_directory(config):
+        findings = inspect_repository(config, Registry(), recorded)
     problems = sum(not finding.ok for finding in findings)
     if args.json:
-        print_json({"ok": not problems, "findings": [_as_json(finding) for finding in findings]})
+        found = [_as_json(finding) for finding in findings]
+        print_json({"ok": not problems, "findings": found, "warnings": list(expiry.warnings())})
         return 1 if problems else 0
     rows = [
         (finding.model, "" if finding.version is None else str(finding.version), finding.backend, _verdict(finding))
@@ -60,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if notes:
         print()
         print_table(("MODEL", "", "NOTE"), notes)
+    for warning in expiry.warnings():
+        print(f"\nwarning: {warning}")
     opened = sum(finding.ok and finding.version is not None for finding in findings)
     ignored = sum(kind == IGNORED for _, kind, _ in notes)
     settings = f", {ignored} settings ignored" if ignored else ""

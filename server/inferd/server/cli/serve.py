@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inferd.server.app import App
     from inferd.server.config.schema import ServerConfig
     from inferd.server.observability.logs import Logs
+    from inferd.server.work_dir import WorkDir
 
 # Triton serves its metrics on port 8002. Here every HTTP address serves metrics, too.
 COMPATIBLE = {"triton": ("0.0.0.0:8000", "0.0.0.0:8002"), "tfserving": ("0.0.0.0:8501",)}
@@ -118,10 +119,15 @@ def run(args: argparse.Namespace) -> int:
     signals = ends_with_signals(stop)
     config = configuration(args)
     _claim_state_dir(config)
-    if config.server.workers > 1:
-        from inferd.server.cli.serve_workers import serve_with_workers
+    with private_directory(config) as work:
+        if config.server.workers > 1:
+            from inferd.server.cli.serve_workers import serve_with_workers
 
-        return serve_with_workers(config, signals)
+            return serve_with_workers(config, signals)
+        return _serve(config, stop, work)
+
+
+def _serve(config: ServerConfig, stop: threading.Event, work: WorkDir) -> int:
     try:
         from inferd.server.app import App
         from inferd.server.config.errors import ConfigError
@@ -145,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(str(error.strerror or error) if isinstance(error, OSError) else str(error)) from None
 
         if started is None:  # a signal came before the ports were open
-            return _ended(app, log)
+            return _ended(app, log, work)
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc) or "off", ", ".join(started.http) or "off"
@@ -156,16 +162,29 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
 
         app.wait(stop, ready)
-        return _ended(app, log)
+        return _ended(app, log, work)
     finally:
         log.close()
 
 
-def _ended(app: App, log: Logs) -> NoReturn:
+def _ended(app: App, log: Logs, work: WorkDir) -> NoReturn:
     """Stops the server and ends the process, with 0 after a clean drain and else 1."""
     code = 0 if app.stop() else 1
     log.close()
+    work.close()
     end_process(code)
+
+
+def private_directory(config: ServerConfig) -> WorkDir:
+    """This process's own directory, made the place of all temporary files. Raises CommandError."""
+    from inferd.server.work_dir import WorkDir, WorkDirError
+
+    try:
+        work = WorkDir(Path(config.server.work_dir) if config.server.work_dir is not None else None)
+    except WorkDirError as error:
+        raise CommandError(str(error)) from None
+    work.use(os.environ)
+    return work
 
 
 def _claim_state_dir(config: ServerConfig) -> None:

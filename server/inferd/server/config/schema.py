@@ -105,6 +105,10 @@ class Server(Section):
     state_dir: Text | None = None
     """Directory that keeps operators' overrides (unload, pin, label) over a restart. null: they are kept in memory
     only."""
+    work_dir: Text | None = None
+    """Directory below which each process has a private one for temporary copies of models, uploads and unpacked
+    libraries. It is removed when the process ends; what a killed process has left is removed by the next start. null:
+    below TMPDIR."""
     cpu_threads: Annotated[Count, Field(le=4096)] | None = None
     """CPU threads that the instances share. null: as many as the machine or the container allows."""
     shared_memory: Text | None = None
@@ -161,6 +165,10 @@ class Http(Section):
     """A REST request that is not answered within this time fails."""
     connections: Count = 1024
     """Largest number of connections. Beyond it, the connection that has been silent longest is closed."""
+    hosts: Texts = ()
+    """Names by which browsers reach this port, besides addresses, localhost and the machine's own name; "*": any. A
+    request that says another name in its Host header gets no page for browsers (/docs), and its caller does not count
+    as local (admin.allow: local_peer)."""
     tls: Tls | None = None
     """This one is for the HTTP port; null means plain text."""
 

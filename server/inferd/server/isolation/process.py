@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -77,6 +79,7 @@ class WorkerProcess:
         self._start_error: Exception | None = None
         self._listeners: list[Callable[[str], None]] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._directory = ""
         self._channel, self._worker_end = Channel.pair()
         self._channel.set_timeout(limits.start)
 
@@ -215,6 +218,7 @@ class WorkerProcess:
         self._started.set()
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], Output]:
+        self._directory = tempfile.mkdtemp(prefix="inferd-model-")  # in it lie all temporary files of the process
         read_end, write_end = os.pipe()
         try:
             descriptor = self._worker_end.fileno()
@@ -225,14 +229,21 @@ class WorkerProcess:
                 stderr=write_end,
                 pass_fds=(descriptor,),
                 process_group=0,
+                env={**os.environ, "TMPDIR": self._directory},
             )
         except BaseException:
             os.close(read_end)
+            self._remove_directory()
             raise
         finally:
             os.close(write_end)
         self.pid = process.pid
         return process, Output(read_end, pid=process.pid, **self._fields)
+
+    def _remove_directory(self) -> None:
+        """Removes what the process has left, however it has ended."""
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _watch_until_end(self, process: subprocess.Popen[bytes], output: Output) -> None:
         """Returns when the process has ended."""
@@ -298,6 +309,7 @@ class WorkerProcess:
             self.lost = self._kill_reason if self._kill_reason and code == -signal.SIGKILL else ending(code)
             self.back_at = time.monotonic() + self._load_seconds
             listeners, self._listeners = self._listeners, []
+        self._remove_directory()
         self._channel.shut()
         self._gone.set()
         level = logging.DEBUG if self._ending else logging.ERROR

@@ -44,6 +44,8 @@ class Metrics:
         self._inflight: Callable[[], tuple[int, int]] | None = None
         self._ready: Callable[[], bool] | None = None
         self._refusals: Callable[[], Mapping[str, int]] | None = None
+        self._expiries: Callable[[], Mapping[str, float]] | None = None
+        self._expired_tokens: Callable[[], int] | None = None
         self._models_with_errors: Callable[[], Iterable[str]] | None = None
         registry.register(_Exporter(self))
         ProcessCollector(registry=registry)
@@ -97,6 +99,11 @@ class Metrics:
     def watch_refusals(self, refused: Callable[[], Mapping[str, int]]) -> None:
         """`refused` gives how many requests the limits of clients have refused, by reason."""
         self._refusals = refused
+
+    def watch_expiry(self, expiries: Callable[[], Mapping[str, float]], expired_tokens: Callable[[], int]) -> None:
+        """`expiries` gives the Unix time at which each credential expires next, by its name; `expired_tokens` the
+        number of tokens that have expired."""
+        self._expiries, self._expired_tokens = expiries, expired_tokens
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         """`ready` gives whether the server is ready."""
@@ -188,6 +195,14 @@ class Metrics:
             for reason, count in self._refusals().items():
                 refused.add_metric([reason], count)
             yield refused
+        if self._expiries is not None and self._expired_tokens is not None:
+            expiry = series.CREDENTIAL_EXPIRY.gauge()
+            for credential, until in self._expiries().items():
+                expiry.add_metric([credential], until)
+            yield expiry
+            expired = series.EXPIRED_TOKENS.gauge()
+            expired.add_metric([], self._expired_tokens())
+            yield expired
         build = series.BUILD.gauge()
         build.add_metric([self._version], 1)
         yield build

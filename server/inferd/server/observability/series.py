@@ -96,6 +96,12 @@ INFLIGHT_BYTES: Final = Series(
 CLIENT_REFUSALS: Final = Series(
     "inferd_client_refusals", "Requests refused by limits.clients, by reason: rate, concurrency.", ("reason",)
 )
+CREDENTIAL_EXPIRY: Final = Series(
+    "inferd_credential_expiry_timestamp_seconds",
+    "Unix time at which a certificate, or the next token of the tokens file, expires.",
+    ("credential",),
+)
+EXPIRED_TOKENS: Final = Series("inferd_expired_tokens", "Tokens of the tokens file that have expired.")
 READY: Final = Series("inferd_ready", "1 when the server is ready.")
 BUILD: Final = Series("inferd_build_info", "Always 1; what runs.", ("version",))
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Series))

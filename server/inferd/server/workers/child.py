@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +52,7 @@ class Child:
         self.stopping = False  # the supervisor has told it to end, or it has asked for that
         self.replaced = False  # a replacement has been started or will be
         self.process: subprocess.Popen[bytes] | None = None
+        self._directory = ""
         self._link: Link | None = None
 
     def start(self, received: Callable[[Child, Any, Answer | None], None], lost: Callable[[Child], None]) -> None:
@@ -58,6 +61,7 @@ class Child:
         Call it on the supervisor's main thread: the kernel kills a worker when the thread that started it ends.
         Raises OSError or RuntimeError when the system gives no process or thread; everything is then released.
         """
+        self._directory = tempfile.mkdtemp(prefix="inferd-worker-")  # in it lie all temporary files of the worker
         supervisor_end, worker_end = socket.socketpair()
         with worker_end:
             try:
@@ -66,8 +70,10 @@ class Child:
                     pass_fds=(worker_end.fileno(),),
                     stdin=subprocess.DEVNULL,
                     process_group=0,  # an interrupt from the terminal must reach only the supervisor
+                    env={**os.environ, "TMPDIR": self._directory},
                 )
             except BaseException:
+                self._remove_directory()
                 supervisor_end.close()
                 raise
         self._link = Link(
@@ -132,7 +138,9 @@ class Child:
         """The exit code of the worker, None while it runs. `kill`: sends SIGKILL if it still runs. Does not wait."""
         assert self.process is not None
         code = self.process.poll()
-        if code is None and kill:
+        if code is not None:
+            self._remove_directory()
+        elif kill:
             self.kill()
         return code
 
@@ -140,3 +148,10 @@ class Child:
         """Waits until the worker, which was killed before, has ended."""
         if self.process is not None:
             self.process.wait()
+            self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        """Removes what the worker has left, however it has ended."""
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = ""

@@ -63,6 +63,8 @@ _SINCE: Final = "process_start_time_seconds"
 # Gauges whose sum means nothing.
 _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
     series.READY.name: min,
+    series.CREDENTIAL_EXPIRY.name: min,
+    series.EXPIRED_TOKENS.name: max,
     _SINCE: min,
     series.BUILD.name: max,
     series.STATE.name: max,
