@@ -112,6 +112,21 @@ mixing("If by the rows", lambda x: tf.cond(tf.reduce_max(x) > 1, lambda: x / 255
 mixing("If by the number of rows", lambda x: tf.cond(count(x) > 1, lambda: x / 255, lambda: x))
 mixing("If with a branch that mixes", lambda x, k: tf.cond(k > 0, lambda: x, lambda: x - top(x)), "x: float[n,4], k: float[]")
 mixing("If with branches of different layout", lambda x, k: tf.cond(k > 0, lambda: x, lambda: turned(x)), "x: float[n,4], k: float[]")
+
+
+def switched(condition: Any, x: Any, yes: Any, no: Any) -> Any:
+    """A branch as TensorFlow 1 writes it."""
+    sides = op("Switch", x, condition)
+    return op("Merge", [no(sides.output_false), yes(sides.output_true)]).output
+
+
+honest("Switch by a constant", lambda x, k: switched(k > 0, x, lambda a: a * 2, lambda a: -a), "x: float[n,4], k: float[]")
+honest("Switch that is never taken", lambda x: switched(tf.constant(False), x, lambda a: a - top(a), lambda a: a * 2))
+mixing("Switch that is always taken", lambda x: switched(tf.constant(True), x, lambda a: a - top(a), lambda a: a * 2))
+mixing("Switch by the rows", lambda x: switched(tf.reduce_max(x) > 1, x, lambda a: a / 255, lambda a: a))
+mixing("Switch by the number of rows", lambda x: switched(count(x) > 1, x, lambda a: a * 2, lambda a: a))
+mixing("Switch with a side that mixes", lambda x, k: switched(k > 0, x, lambda a: a, lambda a: a - top(a)), "x: float[n,4], k: float[]")
+mixing("Switch with sides of different layout", lambda x, k: switched(k > 0, x, lambda a: a, turned), "x: float[n,4], k: float[]")
 honest("Case by a constant", lambda x, k: tf.switch_case(k, [lambda: x, lambda: -x]), "x: float[n,4], k: int[]")
 mixing("Case by the rows", lambda x: tf.switch_case(tf.argmax(x[:, 0], output_type=tf.int32), [lambda: x, lambda: -x]), SQUARE)
 

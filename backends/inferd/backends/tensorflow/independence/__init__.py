@@ -7,7 +7,7 @@ elementwise.py, along.py, products.py, images.py, layout.py, gather.py, text.py,
               the operators
 folding.py    elements of shapes that are known
 slices.py     what a strided slice does to each axis
-control.py    calls of functions, branches and loops
+control.py    calls of functions, branches and loops; switches.py: the branches of TensorFlow 1
 checkpoint.py shapes that a checkpoint holds for the graph's variables
 walker.py     the walk over a graph: from the values of its inputs to those of its outputs
 proof.py      from a MetaGraphDef to the finding

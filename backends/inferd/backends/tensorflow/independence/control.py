@@ -40,7 +40,8 @@ def controlled(node: Node, call: Call) -> list[Item] | None:
     return None
 
 
-def _same_for_all(node: Node, condition: Value, words: str) -> None:
+def same_for_all(condition: Value, words: str) -> None:
+    """Raises Refusal or Caused unless the condition is the same for all rows and for any number of them."""
     if condition.kind is MIXED and condition.cause is not None:
         raise Caused(condition.cause)
     if condition.kind is SIZE:
@@ -59,7 +60,7 @@ class Caused(Exception):
 
 def _chosen(node: Node, branches: Sequence[str], call: Call) -> list[Item]:
     condition = node.x
-    _same_for_all(node, condition, "chooses a branch")
+    same_for_all(condition, "chooses a branch")
     if condition.known is not None and condition.known.dtype == bool and condition.known.size == 1:
         branches = [branches[0 if condition.known.reshape(-1)[0] else 1]]
     results = _merged([call(node.function(branch), node.items[1:]) for branch in branches])
@@ -68,7 +69,7 @@ def _chosen(node: Node, branches: Sequence[str], call: Call) -> list[Item]:
 
 
 def _case(node: Node, call: Call) -> list[Item]:
-    _same_for_all(node, node.x, "chooses a branch")
+    same_for_all(node.x, "chooses a branch")
     functions = node.proto.attribute("branches").list.func
     if not functions or any(function.attr for function in functions):
         raise NotUnderstood("has branches that are not understood")
@@ -82,11 +83,12 @@ def _merged(results: Sequence[list[Item]]) -> list[Item]:
     for other in others:
         if len(other) != len(first):
             raise NotUnderstood("has branches with different numbers of results")
-        first = [_either(a, b) for a, b in zip(first, other, strict=True)]
+        first = [either(a, b) for a, b in zip(first, other, strict=True)]
     return first
 
 
-def _either(a: Item, b: Item) -> Item:
+def either(a: Item, b: Item) -> Item:
+    """One of two items, chosen by a condition that is the same for all rows."""
     for item in (a, b):
         cause = cause_of(item)
         if cause is not None:
@@ -119,7 +121,7 @@ def _loop(node: Node, call: Call) -> list[Item]:
         (condition,) = call(node.function("cond"), state)
         if not isinstance(condition, Value):
             raise NotUnderstood("has a condition that is no tensor")
-        _same_for_all(node, condition, "repeats")
+        same_for_all(condition, "repeats")
         after = call(node.function("body"), state)
         if len(after) != len(state):
             raise NotUnderstood("has a body that gives another number of variables")

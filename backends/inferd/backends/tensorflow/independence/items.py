@@ -68,7 +68,14 @@ class AtLeast:
     value: Value
 
 
-Item = Value | Handle | TensorList | Ragged | AtLeast
+class Dead(Enum):
+    """What a branch that is never taken carries."""
+
+    DEAD = auto()
+
+
+DEAD = Dead.DEAD
+Item = Value | Handle | TensorList | Ragged | AtLeast | Dead
 
 
 def cause_of(item: Item) -> Cause | None:

@@ -239,7 +239,12 @@ def tile(node: Node) -> Value:
 
 @TABLE.add("BroadcastTo")
 def broadcast_to(node: Node) -> Value:
-    return layout.expanded(node.x, node.sizes(1))
+    target = node.sizes(1)
+    result = layout.expanded(node.x, target)
+    shape = shaped(result)
+    if result.kind is ROWS and (len(target) != len(shape) or target[result.axis] != shape[result.axis]):
+        raise NotUnderstood("broadcasts to fewer elements")
+    return result
 
 
 @TABLE.add("Fill")

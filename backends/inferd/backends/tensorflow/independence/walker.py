@@ -22,6 +22,7 @@ from inferd.backends.tensorflow.independence import (
     lists,
     products,
     state,
+    switches,
     text,
 )
 from inferd.backends.tensorflow.independence.control import CONTROL, Caused, controlled
@@ -39,6 +40,7 @@ TABLES: tuple[OperatorTable[Transfer], ...] = (
     images.TABLE,
     state.TABLE,
     lists.TABLE,
+    switches.TABLE,
     text.TABLE,
 )
 _MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
@@ -97,7 +99,7 @@ MIXING = {
 }
 _UNFOLLOWED = {
     **dict.fromkeys(
-        ["Enter", "Exit", "NextIteration", "LoopCond", "Switch", "Merge", "RefSwitch", "RefMerge", "RefEnter"],
+        ["Enter", "Exit", "NextIteration", "LoopCond", "RefSwitch", "RefMerge", "RefEnter"],
         "belongs to TensorFlow 1's control flow",
     ),
     "TensorArrayV3": "belongs to TensorFlow 1's loops",
@@ -259,6 +261,12 @@ class Walk:
     def _computed(self, node: Node) -> Sequence[Item]:
         if self.program.called(node.operator):
             return self.call(node.operator, node.items)
+        never = switches.dead(node)
+        if never is not None:
+            return never
+        switched = switches.TABLE.get(node.operator)
+        if switched is not None:  # also with inputs that may mix rows: they may be on a side that is never taken
+            return _listed(switched(node))
         controls = controlled(node, self.call)
         if controls is not None:
             return controls
@@ -282,8 +290,11 @@ class Walk:
         function = transfer(node.operator)
         if function is None:
             return _unknown(node)
-        result = function(node)
-        return [result] if isinstance(result, Item) else result
+        return _listed(function(node))
+
+
+def _listed(result: Item | Sequence[Item]) -> Sequence[Item]:
+    return [result] if isinstance(result, Item) else result
 
 
 def _ordered(body: Body, wanted: Sequence[Edge], given: Mapping[Edge, Item]) -> list[GraphNode]:
