@@ -111,6 +111,17 @@ def test_every_nested_output_has_its_name(callers: Callers, protocol: str) -> No
             np.testing.assert_array_equal(only.outputs[last], expected[last])
 
 
+@pytest.mark.parametrize("protocol", [protocol for protocol in PROTOCOLS if protocol != "rest v1"])
+def test_outputs_with_keys_may_be_asked_for_by_number(callers: Callers, protocol: str) -> None:
+    outcome = callers.send(protocol, "ordered", {"x": X}, ["output__1", "logits"])
+    assert outcome.code == "OK", outcome
+    np.testing.assert_array_equal(outcome.outputs["output__1"], X + 1)
+    np.testing.assert_array_equal(outcome.outputs["logits"], X * 2)
+    refused = callers.send(protocol, "ordered", {"x": X}, ["output__2"])
+    assert refused.refused, refused
+    assert "output__2" in refused.text
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_lists_of_texts(callers: Callers, protocol: str) -> None:
     outcome = callers.send(protocol, "words", {"t": np.array([b"ab", b"c"], object)})

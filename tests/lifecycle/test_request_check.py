@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,13 @@ def refused(given: dict[str, Any], wanted: tuple[str, ...] = ()) -> str:
 def test_requests_that_fit(given: dict[str, Any]) -> None:
     check_request(ID, SIGNATURE, given, ())
     check_request(ID, SIGNATURE, given, ("z", "y"))
+
+
+def test_outputs_may_be_asked_for_by_an_alias() -> None:
+    aliased = replace(SIGNATURE, aliases=("first",))
+    check_request(ID, aliased, inputs(), ("first", "z"))
+    with pytest.raises(InvalidRequest, match="unknown output 'second': expected some of 'y', 'z'"):
+        check_request(ID, aliased, inputs(), ("first", "second"))
 
 
 WHERE = "model 'm' version 3 signature 'serve': "

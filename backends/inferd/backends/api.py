@@ -110,12 +110,15 @@ class Signature:
     inputs        in the order in which they are described to clients
     outputs       in the order in which they are answered
     method_name   TensorFlow Serving's method name, "" where there is none
+    aliases       further names under which outputs may be asked for; they are answered under the name that was asked
+                  for. A request for all outputs does not get them
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     method_name: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

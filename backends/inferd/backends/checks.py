@@ -27,7 +27,7 @@ class SignatureCheck:
     outputs   the names of all outputs, in the signature's order
     """
 
-    __slots__ = ("_inputs", "_needed", "outputs")
+    __slots__ = ("_aliases", "_inputs", "_needed", "outputs")
 
     def __init__(self, signature: Signature) -> None:
         self._inputs: dict[str, tuple[TensorSpec, np.dtype[Any]]] = {
@@ -35,6 +35,7 @@ class SignatureCheck:
         }
         self._needed = frozenset(s.name for s in signature.inputs if not s.optional)
         self.outputs = tuple(s.name for s in signature.outputs)
+        self._aliases = signature.aliases
 
     def inputs(self, arrays: Mapping[str, Array]) -> None:
         """Raises InvalidInput for an unknown or missing input and for a wrong element type or shape. The message names
@@ -73,7 +74,7 @@ class SignatureCheck:
         if outputs is None:
             return self.outputs
         for name in outputs:
-            if name not in self.outputs:
+            if name not in self.outputs and name not in self._aliases:
                 raise InvalidInput(f"unknown output {name!r}; the outputs are {', '.join(self.outputs) or 'none'}")
         return outputs
 

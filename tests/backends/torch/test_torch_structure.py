@@ -105,6 +105,23 @@ def test_an_output_that_cannot_be_sent_is_left_out_with_a_note(version: Path) ->
         open_model(version)
 
 
+def test_numbers_are_further_names_of_keyed_outputs(version: Path) -> None:
+    export(version, Result(lambda s, x: {"logits": x * 2, "output__0": x + 1, "hidden": x + 2}))
+    with served(version) as (model, instance):
+        (found,) = model.signatures
+        assert [s.name for s in found.outputs] == ["logits", "output__0", "hidden"]
+        assert found.aliases == ("output__1", "output__2")  # output__0 is the name of another output
+        assert list(outputs_of(instance, x=X)) == ["logits", "output__0", "hidden"]
+        got = instance.run("serving_default", {"x": X}, ["output__2", "logits", "output__0"])
+        np.testing.assert_array_equal(got["output__2"], X + 2)
+        np.testing.assert_array_equal(got["output__0"], X + 1)
+        np.testing.assert_array_equal(got["logits"], X * 2)
+        with pytest.raises(InvalidInput, match="unknown output 'output__3'"):
+            instance.run("serving_default", {"x": X}, ["output__3"])
+    with served(version, signature([spec("x", (2, 2))], [spec("logits", (2, 2))])) as (model, _):
+        assert model.signatures[0].aliases == (), "whoever declares outputs has chosen the names"
+
+
 DECLARED: list[tuple[str, list[str], dict[str, Any]]] = [
     ("tuple of dictionaries", ["1.b", "2"], {"1.b": X + 2, "2": X * 100}),
     ("tuple of dictionaries", ["OUT__3", "OUT__1"], {"OUT__3": X * 100, "OUT__1": X + 1}),

@@ -31,7 +31,14 @@ from inferd.backends.torch.io import (
     dtype_from_torch,
 )
 from inferd.backends.torch.options import TorchOptions
-from inferd.backends.torch.structure import Output, index_in, paths_of_tree, place_outputs, published_names
+from inferd.backends.torch.structure import (
+    Output,
+    index_in,
+    numbered_aliases,
+    paths_of_tree,
+    place_outputs,
+    published_names,
+)
 from inferd.wire.dtypes import DType
 
 _CONSTANTS = {bool: DType.BOOL, int: DType.INT64, float: DType.FP64, str: DType.STRING}
@@ -158,12 +165,14 @@ def _read(program: Any, declared: Signature | None) -> tuple[Signature, Plan, in
             f"input {', '.join(map(repr, wanted))} is declared, but the inputs are {', '.join(s.name for s in inputs)}"
         )
     outputs, places, notes = _outputs(program, declared)
+    aliases = numbered_aliases(places) if declared is None or not declared.outputs else ()
     smallest, largest = _rows(program, batches)
     name = DEFAULT_SIGNATURE if declared is None else declared.name
-    plan = Plan(tuple(arguments), places, arrange=arrange_by(program.call_spec.in_spec))
+    plan = Plan(tuple(arguments), places, aliases, arrange=arrange_by(program.call_spec.in_spec))
     if smallest > 1:
         notes = (*notes, f"exported for batches of {smallest} rows or more")
-    return Signature(name, tuple(inputs), outputs), plan, largest, notes
+    signature = Signature(name, tuple(inputs), outputs, aliases=tuple(alias.name for alias in aliases))
+    return signature, plan, largest, notes
 
 
 def _spec(name: str, value: Any, role: str) -> TensorSpec:

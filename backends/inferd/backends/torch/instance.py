@@ -54,7 +54,10 @@ class TorchInstance:
         self._tensor = options.argument(torch, tensor_maker(torch, placement.device))
         self._array = array_maker(torch)
         self._dtypes = {
-            (name, o.name): o.dtype.numpy for name, plan in plans.items() for o in plan.outputs if o.dtype is not None
+            (name, output.name): output.dtype.numpy
+            for name, plan in plans.items()
+            for output in plan.outputs + plan.aliases
+            if output.dtype is not None
         }
         self._on_cpu = placement.device == "cpu"
 
@@ -86,7 +89,8 @@ class TorchInstance:
                     positional, keywords = plan.arrange(arguments)
                 result = function(*positional, **keywords)
                 borrowed = self._borrowed((*arguments, *keywords.values())) if self._on_cpu else _never
-                return {o.name: self._output(signature, result, o, borrowed) for o in plan.outputs if o.name in wanted}
+                places = plan.outputs + plan.aliases
+                return {o.name: self._output(signature, result, o, borrowed) for o in places if o.name in wanted}
             except BackendError:
                 raise
             except Exception as error:

@@ -238,12 +238,14 @@ class Plan:
 
     arguments   the positional arguments
     outputs     the named outputs
+    aliases     outputs under further names, which run only when they are asked for
     keywords    the keyword arguments
     arrange     turns the positional arguments into nested (args, kwargs); None if they are not nested
     """
 
     arguments: tuple[Argument, ...]
     outputs: tuple[Output, ...]
+    aliases: tuple[Output, ...] = ()
     keywords: tuple[tuple[str, Argument], ...] = ()
     arrange: Callable[[list[Any]], tuple[Sequence[Any], Mapping[str, Any]]] | None = None
 

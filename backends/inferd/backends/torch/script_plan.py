@@ -22,6 +22,7 @@ from inferd.backends.torch.script_result import example_path, place_script_outpu
 from inferd.backends.torch.structure import (
     Output,
     index_in,
+    numbered_aliases,
     paths_of_value,
     published_names,
     value_at,
@@ -103,7 +104,9 @@ def plan_method(
         outputs = declared.outputs
     else:
         outputs, placed = _infer_outputs(returns, example, [s.name for s in inputs], remarks)
-    return Signature(name, inputs, outputs), Plan(arguments, placed, keywords), remarks
+    aliases = numbered_aliases(placed) if declared is None or not declared.outputs else ()
+    signature = Signature(name, inputs, outputs, aliases=tuple(alias.name for alias in aliases))
+    return signature, Plan(arguments, placed, aliases, keywords), remarks
 
 
 def _parameter(argument: Any) -> _Parameter:

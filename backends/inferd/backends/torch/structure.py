@@ -4,8 +4,8 @@ A result nests tuples, lists, dictionaries, named tuples and dataclasses. Its le
 texts, None) are numbered in the order in which torch flattens the result. The path of a leaf is the steps that lead to
 it; as text, they are joined with dots: "logits", "hidden.0", "1.scores".
 
-    not declared   the keys, where the result is one dictionary, named tuple or dataclass of leaves; else output__N,
-                   with the number of the leaf
+    not declared   the keys, where the result is one dictionary or named tuple of leaves; else output__N, with the
+                   number of the leaf. output__N may be asked for in any case
     declared       the path of a leaf as text, or NAME__N with the number of a leaf; other names belong to the leaves in
                    their order, but only where the result has no keys that could contradict them
 
@@ -113,6 +113,17 @@ def published_names(paths: Sequence[Path], keyed: bool = False) -> list[str]:
     if all(len(path) == 1 and (keyed or _is_key(path[0])) for path in paths) and _are_names(texts):
         return texts
     return [f"output__{number}" for number in range(len(paths))]
+
+
+def numbered_aliases(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """The outputs under the names output__N, where those are not the names that they have: a caller who is used to
+    Triton's numbers may ask for them. An output that is called output__N itself keeps its name."""
+    taken = {output.name for output in outputs}
+    return tuple(
+        Output(name, output.path, output.dtype, output.leaf)
+        for output in outputs
+        if output.leaf is not None and (name := f"output__{output.leaf}") not in taken
+    )
 
 
 def _is_key(step: Any) -> bool:

@@ -42,6 +42,7 @@ def signature_to_plain(signature: Signature) -> Plain:
     return {
         "name": signature.name,
         "method": signature.method_name,
+        "aliases": list(signature.aliases),
         "inputs": [_spec_to_plain(spec) for spec in signature.inputs],
         "outputs": [_spec_to_plain(spec) for spec in signature.outputs],
     }
@@ -50,7 +51,7 @@ def signature_to_plain(signature: Signature) -> Plain:
 def signature_from_plain(value: Plain) -> Signature:
     """The inverse of signature_to_plain."""
     inputs, outputs = (tuple(map(_spec_from_plain, value[key])) for key in ("inputs", "outputs"))
-    return Signature(value["name"], inputs, outputs, value["method"])
+    return Signature(value["name"], inputs, outputs, value["method"], tuple(value["aliases"]))
 
 
 def _spec_to_plain(spec: TensorSpec) -> Plain:

@@ -201,7 +201,7 @@ class _ProxyPlan:
     def __init__(self, number: int, signature: Signature) -> None:
         self.number = number
         self.inputs = {spec.name: i for i, spec in enumerate(signature.inputs)}
-        self.outputs = [spec.name for spec in signature.outputs]
+        self.outputs = [*(spec.name for spec in signature.outputs), *signature.aliases]
         self.wanted = {name: i for i, name in enumerate(self.outputs)}
 
 

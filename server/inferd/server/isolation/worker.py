@@ -50,7 +50,9 @@ class WorkerSession(threading.Thread):
         self._model = model
         self._placement = placement
         self._inputs = [[spec.name for spec in signature.inputs] for signature in model.signatures]
-        self._outputs = [[spec.name for spec in signature.outputs] for signature in model.signatures]
+        self._outputs = [
+            [*(spec.name for spec in signature.outputs), *signature.aliases] for signature in model.signatures
+        ]
         self._numbers = [{name: number for number, name in enumerate(names)} for names in self._outputs]
         self._names = [signature.name for signature in model.signatures]
         self._inbox = Inbox()

@@ -97,7 +97,7 @@ def _unfit(servable_id: ServableId, signature: Signature, spec: TensorSpec, arra
 
 def _check_outputs(servable_id: ServableId, signature: Signature, wanted: Sequence[str]) -> None:
     names = [spec.name for spec in signature.outputs]
-    unknown = [name for name in wanted if name not in names]
+    unknown = [name for name in wanted if name not in names and name not in signature.aliases]
     if unknown:
         raise InvalidRequest(
             f"{_where(servable_id, signature)}: unknown output {_listed(unknown)}: expected some of {_listed(names)}"

@@ -78,7 +78,7 @@ def _refusal(signature: Signature, inputs: Mapping[str, Array], wanted: Sequence
             )
     outputs = [spec.name for spec in signature.outputs]
     for name in wanted:
-        if name not in outputs:
+        if name not in outputs and name not in signature.aliases:
             return (
                 f"output tensor alias not found in signature: {name[:200]} Outputs expected to be in the set "
                 f"{_names(outputs)}."
