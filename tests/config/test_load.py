@@ -63,7 +63,8 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         "server.metrics": "h:1", "auth.certificates": "{c: {scopes: admin}}",
         "auth.anonymous.scopes": "predict", "auth.open": "metrics", "limits.clients.rate": "5",
         "limits.clients.burst": "3", "limits.clients.concurrency": "3", "auth.jwt.scopes_claim": "s",
-        "auth.jwt.models_claim": "m", "isolation": "process", "worker.memory": "64MiB", "memory.models": "4GiB",
+        "auth.jwt.models_claim": "m", "isolation": "process", "batching.verify": "0.1%",
+        "worker.memory": "64MiB", "memory.models": "4GiB",
     }  # fmt: skip
     dotted = ".".join(key.path)
     if dotted in values:

@@ -30,7 +30,7 @@ def test_each_layer_overrides_the_one_below():
         0.001,
     )
     assert (config.backend, config.version_policy.latest, config.stateful) == ("onnx", 2, True)
-    assert config_of(server, "other", yaml, None).stateful is False
+    assert config_of(server, "other", yaml, None).stateful is None
     over = load_config(None, {"INFERD_MODELS__m__BATCHING__MAX_BATCH_SIZE": "9"})
     assert config_of(over, "m", yaml, pbtxt).batching.max_batch_size == 9
 

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.config.load import model_config
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import Conflict
 from inferd.server.lifecycle.operations.load_overrides import Replacement
@@ -82,6 +83,28 @@ def test_model_config_omits_the_batch_axis(client: Client) -> None:
     assert not config.HasField("dynamic_batching")
     assert config.version_policy.latest.num_versions == 1
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("pbtxt", "most"),
+    [
+        ({"max_batch_size": 8}, 8),
+        ({}, 0),
+        ({"max_batch_size": 0}, 0),
+    ],
+    ids=str,
+)
+def test_a_batch_axis_that_config_pbtxt_declares_is_told_though_requests_share_no_batch(
+    client: Client, server: Served, pbtxt: dict[str, Any], most: int
+) -> None:
+    servable = server.manager.available("declared", 1)
+    servable.signatures = dict(server.manager.servables[ServableId("digits", 1)].signatures)
+    servable.max_batch_size = 0
+    servable.settings = model_config(ServerConfig(), "declared", None, pbtxt)[0]
+    config = client.get_model_config("declared").config
+    assert config.max_batch_size == most
+    assert [list(tensor.dims) for tensor in config.input] == ([[-1]] if most else [[-1, -1]])
+    assert not config.HasField("dynamic_batching")
 
 
 def test_model_config_of_an_unbatched_model_has_complete_shapes(client: Client, server: Served) -> None:

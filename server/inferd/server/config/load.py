@@ -110,7 +110,8 @@ def _model_config(
         # The server's default for all models must not exceed the max_batch_size of this one.
         _limit_preferred(defaults["batching"], own)
     config = validated(ModelConfig, [Layer(defaults, "the server's settings"), *own], root=ModelConfig)
-    return config, translation.notes
+    batch_first = own[0].holds(("batching", "max_batch_size")) == 2
+    return config.with_batch_first() if batch_first else config, translation.notes
 
 
 def _limit_preferred(batching: dict[str, Any], own: Sequence[Layer]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, Strict, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, Strict, ValidationInfo, model_validator
 
 from inferd.server.config.ensemble_schema import Step
 from inferd.server.config.fields import (
@@ -288,6 +288,20 @@ class ModelConfig(Section):
     ensemble: Annotated[tuple[Step, ...], Field(max_length=_STEPS)] = ()
     """Instead of an artefact: steps, which are other models of this server connected to each other. Their order does
     not matter: a step runs when its inputs are there. `signatures` declares the inputs and outputs of the ensemble."""
+
+    _batch_first: bool = PrivateAttr(default=False)
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether config.pbtxt says, by max_batch_size above 0, that the first dimension of all tensors is the batch.
+        No setting of its own."""
+        return self._batch_first
+
+    def with_batch_first(self) -> Self:
+        """These settings, of a model whose config.pbtxt says so."""
+        copy = self.model_copy()
+        copy._batch_first = True
+        return copy
 
     @model_validator(mode="after")
     def _signatures_differ(self) -> Self:

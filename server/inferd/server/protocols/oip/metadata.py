@@ -106,7 +106,8 @@ def model_config(
     """The configuration of a loaded version, with the steps whose models the caller `sees`. If every tensor has a batch
     axis, the shapes are written without it; otherwise max_batch_size is 0 and the shapes are complete."""
     signature = servable.signatures[servable.default_signature]
-    batched = servable.max_batch_size > 0 and all(
+    most = _most_rows(servable)
+    batched = most > 0 and all(
         spec.shape is None or spec.shape[:1] == (-1,) for spec in (*signature.inputs, *signature.outputs)
     )
     platform, backend = _TRITON_NAMES.get(servable.backend, ("", servable.backend))
@@ -115,7 +116,7 @@ def model_config(
         platform=platform,
         backend=backend,
         version_policy=_policy(status.version_policy),
-        max_batch_size=servable.max_batch_size if batched else 0,
+        max_batch_size=most if batched else 0,
         default_model_filename=(servable.settings.artefact if servable.settings is not None else None) or "",
         instance_group=_groups(next((s.devices for s in status.versions if s.id == servable.id), ())),
     )
@@ -144,6 +145,15 @@ def model_config(
         # not declare by that what the server has proven.
         config.dynamic_batching.SetInParent()
     return config
+
+
+def _most_rows(servable: ServableLike) -> int:
+    """The most rows of a batch, 0 without a batch axis. A config.pbtxt with max_batch_size has said where the batch is:
+    clients that go by it add that axis, also where the server joins no requests."""
+    settings = servable.settings
+    if servable.max_batch_size or settings is None or settings.batching.mode == "off" or servable.stateful:
+        return servable.max_batch_size
+    return settings.batching.max_batch_size if settings.batch_first else 0
 
 
 def _metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
