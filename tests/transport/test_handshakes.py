@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.client import make_chain
+from support.http2 import RawClient
+from support.rpc import PREDICT, request
 
 from inferd.server.config.schema import Server, ServerConfig, Tls
 from inferd.server.transport import listen
@@ -33,3 +35,14 @@ def test_a_connection_without_a_preface_is_cut_off(serve, monkeypatch: pytest.Mo
         while silent.recv(4096):  # the server's settings come first
             pass
     assert server.predict()
+
+
+def test_an_idle_connection_is_ended_and_a_client_connects_anew(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "IDLE", 0.5)
+    server = serve()
+    call = server.channel().unary_unary(PREDICT)
+    assert call(request(), timeout=30)
+    with RawClient(server.port) as idle:
+        while not idle.closed:  # its pings are answered, and do not count
+            idle.read(60)
+    assert call(request(), timeout=30, wait_for_ready=True)

@@ -367,3 +367,33 @@ with Rest() as rest:
         timeout=100,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'""', b"[[[]]]"])
+def test_json_counts_by_what_its_values_take(value: bytes) -> None:
+    many = b",".join([value] * (6 * 2**20 // (len(value) + 1)))  # 6 MiB, which would take 70 to 150
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [' + many + b"]}]}"
+    with Rest(inflight={"bytes": "32MiB"}) as rest:
+        refused = rest.post(INFER, body)
+        assert refused.status in {429, 503}
+        assert "inflight.bytes" in refused.error
+        assert rest.post(INFER, X).status == 200
+        nothing_in_flight(rest)
+
+
+def test_binary_tensors_do_not_count_as_json() -> None:
+    data = b"[" * 400_000
+    x = {"name": "x", "datatype": "FP32", "shape": [100_000, 1], "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [x]}).encode()
+    with Rest(inflight={"bytes": "8MiB"}) as rest:
+        answer = rest.post(INFER, head + data, Inference_Header_Content_Length=str(len(head)))
+        assert answer.status == 200
+
+
+def test_a_body_that_comes_slowly_gives_way_while_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_STALL", 3600.0)
+    with Rest(HttpLimits(head=1.0), inflight={"bytes": "1MiB"}) as rest:
+        sock = rest.raw()
+        sock.sendall(request(b" " * 600_000, length=700_000))  # more than half of the bound
+        assert read_all(sock).startswith(b"HTTP/1.1 408")
+        nothing_in_flight(rest)

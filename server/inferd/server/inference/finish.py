@@ -43,7 +43,8 @@ class Finish:
         first = requests[0]
         group: RequestGroup = first.group
         plan, codec = group.plan, group.codec
-        if len(requests) > 1 and any(output.nbytes > _LARGE for output in outputs.values()):
+        lone = len(requests) == 1
+        if not lone and any(output.nbytes > _LARGE for output in outputs.values()):
             # So that the outputs of a batch and all messages made of them are not held at the same time.
             self._one_by_one(requests, outputs, started_at, batch_rows)
             return
@@ -55,7 +56,7 @@ class Finish:
             self._not_encoded(requests, outputs, error, started_at, batch_rows)
             return
         now = monotonic()
-        if len(requests) == 1:  # as below, without its lists: this is the latency of a server with one call in flight
+        if lone:  # as below, without its lists: this is the latency of a server with one call in flight
             if first.claim():
                 call, first.call = first.call, None
                 started = group.started

@@ -22,6 +22,9 @@ _log = logging.getLogger("inferd.rpc")
 
 TLS: Final = "server.tls"
 HANDSHAKE: Final = 10.0  # seconds for a client's TLS handshake and its HTTP/2 preface; gRPC's default is 120
+IDLE: Final = (
+    600.0  # seconds without a call after which a connection is asked to end; clients connect anew when they call
+)
 _LONGEST_PATH: Final = 107  # bytes in the path of a unix socket on Linux
 # Errors of an address family that the machine resolves but does not have: localhost is also ::1.
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
@@ -64,6 +67,7 @@ def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
         # Clients may ping this often without being disconnected.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
         *UNINFLATED,
+        ("grpc.max_connection_idle_ms", round(IDLE * 1000)),
         ("grpc.server_handshake_timeout_ms", round(HANDSHAKE * 1000)),
         ("grpc.max_metadata_size", config.max_metadata),
         ("grpc.absolute_max_metadata_size", config.max_metadata),
