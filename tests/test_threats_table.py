@@ -25,6 +25,17 @@ def test_every_test_that_is_named_is_there() -> None:
     assert not missing
 
 
+def test_every_test_of_the_page_on_reliability_is_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 15
+    assert [
+        f"{file}::{name}"
+        for file, name in named
+        if not re.search(rf"def {name}\(", (ROOT / "tests" / file).read_text())
+    ] == []
+
+
 def test_every_threat_has_a_test() -> None:
     rows = [row for row in TABLE.splitlines() if row.startswith("| ")][2:]
     assert len(rows) > 20

@@ -28,6 +28,7 @@ _LEAST, _LARGEST = -(2**63), 2**64 - 1
 # A line up to its comment: a # in quotes begins none.
 _BEFORE_COMMENT = re.compile(r"""(?:[^#"']|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')*+""")
 _SHOWN = 100  # characters of a value in a message
+_SHOWN_FIELDS = 20  # fields that one note names
 _SIMILAR = 0.75  # difflib's measure from which on a name counts as misspelt
 
 NOT_HONOURED = frozenset(
@@ -57,6 +58,12 @@ class TritonConfig:
 
     values: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+
+    @property
+    def unknown_text(self) -> str:
+        """The paths of the other fields as text; of many, the first ones."""
+        more = len(self.unknown) - _SHOWN_FIELDS
+        return ", ".join(self.unknown[:_SHOWN_FIELDS]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_triton_config(file: Path, model: str) -> TritonConfig:

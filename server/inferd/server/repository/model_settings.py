@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from inferd.server.repository.settle import Settle
 log = get("lifecycle")
 
 MOST_BYTES = 4 * 2**20  # of one file
-_SHOWN = 20  # fields that one note names
 _LONGEST = 500  # characters of an unforeseen error
 
 Resolve = Callable[[str, Path, Mapping[str, Any] | None, Mapping[str, Any] | None], tuple[ModelConfig, tuple[str, ...]]]
@@ -119,7 +118,7 @@ class SettingsReader:
                 config = parse_triton_config(data, str(directory / TRITON_FILE), name)
                 triton = config.values
                 if config.unknown:
-                    notes.append(f"{TRITON_FILE}: not honoured: {_few(config.unknown)}")
+                    notes.append(f"{TRITON_FILE}: not honoured: {config.unknown_text}")
             resolved, further = self._resolve(name, directory, model_file, triton)
             return ModelSettings(resolved, notes=(*notes, *further))
         except (LayoutError, ConfigError, FileRefused) as error:
@@ -150,8 +149,3 @@ def _stamp(directory: Path, files: OpenRoot, listed: int) -> tuple[tuple[Any, ..
 def _content(path: Path, files: OpenRoot, listed: int) -> bytes:
     with files.find(path.name, listed, path) as file:
         return file.read(MOST_BYTES)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"

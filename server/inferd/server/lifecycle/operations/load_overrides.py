@@ -127,7 +127,7 @@ class OverrideReader:
         except (TextFormatError, ConfigError) as error:
             raise InvalidRequest(f"load failed for model '{name}': {SOURCE}: {error}") from None
         if triton.unknown:
-            notes = (f"{SOURCE}: not honoured: {', '.join(triton.unknown)}", *notes)
+            notes = (f"{SOURCE}: not honoured: {triton.unknown_text}", *notes)
         upload = self._upload(name, checked_files(replacement.files), notes) if replacement.files else None
         return LoadOverride(config, notes, by, at, upload)
 
