@@ -125,7 +125,7 @@ HOSTILE = (1.0, 300.0, -1.0, 0.01, -40.0, 7.0)
 
 
 def hostile(graph: Graph, count: int = 4, seed: int = 0) -> tuple[Tensor, ...]:
-    """Rows that differ in content, sign and magnitude, one with ties and one with NaN, for the batched inputs."""
+    """Rows that differ in content, sign and magnitude, one with ties only, for the batched inputs."""
     made = torch.Generator().manual_seed(seed)
     found = []
     for x, axes in zip(graph.inputs, graph.open, strict=True):
@@ -136,8 +136,8 @@ def hostile(graph: Graph, count: int = 4, seed: int = 0) -> tuple[Tensor, ...]:
         if x.dtype.is_floating_point:
             rows = torch.randn(shape, generator=made)
             rows *= torch.tensor(HOSTILE[:count]).reshape(-1, *[1] * (len(shape) - 1))
-            if count > 3:
-                rows[3] = 0.5
+            if count > 2:
+                rows[-1] = 0.5
             found.append(rows.to(x.dtype))
         elif x.dtype == torch.bool:
             found.append(torch.rand(shape, generator=made) > 0.5)
@@ -157,7 +157,7 @@ def rows_meet(graph: Graph, inputs: Sequence[Tensor] | None = None) -> str | Non
         return [x[list(order)] if rows else x for x, rows in zip(given, batched, strict=True)]
 
     alone = [graph.run(picked([row])) for row in range(count)]
-    for order in (list(range(count)), [0, count - 1], [count - 1, 1, 0]):
+    for order in (list(range(count)), [count - 1, 0]):
         try:
             together = graph.run(picked(order))
         except Exception as error:

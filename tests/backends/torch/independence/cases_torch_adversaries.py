@@ -677,3 +677,25 @@ for layer, example in (
     (nn.AdaptiveAvgPool2d(2), IMAGE),
 ):
     twin(f"script: {type(layer).__name__}", layer, example, languages=SCRIPT)
+
+
+class WriteToUnknown(nn.Module):
+    """What a branch returns may be a view of what was there before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.clone()
+        z = y.abs() if x.size(0) > 1 else y.reshape(x.size(0), -1)
+        z[:, 1] = z[:, 0]
+        return y
+
+
+class WriteToUnknownOfList(nn.Module):
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        y = x.clone()
+        z = [y] if bool(k.sum() > 0) else [x.abs()]
+        z[0].copy_(x.flip(0))
+        return y
+
+
+adversary("script: WriteToUnknown", WriteToUnknown(), TABLE, languages=SCRIPT)
+adversary("script: WriteToUnknownOfList", WriteToUnknownOfList(), TABLE, shared=(torch.ones(2),), languages=SCRIPT)

@@ -25,7 +25,7 @@ ALIKE = ("mobilenet", "bert", "gru", "detector", "recogniser") if settings().max
 CASES = [
     *[(name, "export") for name in NETWORKS if name not in (*ALIKE, "quantised")],
     *[(name, "trace") for name in NETWORKS],
-    *[(name, "script") for name in SCRIPTED],
+    *[(name, "script") for name in SCRIPTED if name not in ALIKE],
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from support.torch_graphs import Graph, capture, rows_meet
+from support.torch_graphs import Graph, capture, hostile, rows_meet
 
 from inferd.backends.torch.independence.operators import MIXING, TABLES
 
@@ -37,7 +37,7 @@ def test_rows_that_stay_apart_are_proven_and_a_run_agrees(example: Case) -> None
     for graph in graphs(example):
         finding = graph.finding()
         assert finding.proven, str(finding)
-        assert rows_meet(graph) is None
+        assert rows_meet(graph, hostile(graph, 3)) is None
 
 
 @pytest.mark.parametrize("example", parameters(cases_torch_operators.MIXING))

@@ -31,7 +31,7 @@ class Number:
 
     def tensor(self) -> TensorRef:
         """One of the tensors in a list that is not known."""
-        return TensorRef(self.value, memory=self.memory)
+        return TensorRef(self.value, memory=self.memory or Memory(own=False))
 
 
 class Unused:

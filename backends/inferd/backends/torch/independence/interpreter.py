@@ -163,11 +163,11 @@ class Interpreter:
         """The result of an operator that writes into its first argument and returns it."""
         first = arguments[schema.parameters[0].name]
         targets = [leaf for leaf in leaves(list(written)) if isinstance(leaf, TensorRef)]
-        if not all(target.memory.own for target in targets):
+        unknown_target = any(isinstance(leaf, Number) for leaf in leaves(list(written)))
+        if unknown_target or not all(target.memory.own for target in targets):
             # What one run leaves behind, the next one may read.
-            raise Stopped(
-                f"{shown} writes to a tensor of the model or to an input that all rows share, at node {node!r}"
-            )
+            text = "writes to a tensor of the model, one that all rows share, or one of unknown origin"
+            raise Stopped(f"{shown} {text}, at node {node!r}")
         plain = schema.parameters[0].written and len(targets) == 1 and targets[0] is first and len(results) == 1
         if cause is None and not (plain and write(first, results[0])):
             cause = Cause(shown, node, "writes to memory in a way that is not followed", understood=False)
@@ -177,7 +177,8 @@ class Interpreter:
         if schema.results == (True,) and isinstance(first, TensorRef) and targets and targets[0] is first:
             return first
         unknown = mixed(cause or Cause(shown, node, "returns what is not followed", understood=False))
-        found = [TensorRef(unknown, memory=targets[0].memory if targets else None) for _ in schema.kinds]
+        memory = targets[0].memory if targets else Memory(own=False)
+        found = [TensorRef(unknown, memory=memory) for _ in schema.kinds]
         return found[0] if len(found) == 1 else tuple(found) if found else None
 
     def _values(self, schema: Schema, operator: str, arguments: Mapping[str, Any]) -> list[Value]:

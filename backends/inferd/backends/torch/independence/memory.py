@@ -15,14 +15,32 @@ from inferd.backends.independence.values import CONST, MIXED, ROWS, Cause, Value
 class Memory:
     """The tensors that may lie in one memory.
 
-    own   it was made during the run, or belongs to an input with rows: it may be written
+    own   it was made during the run, or belongs to an input with rows: it may be written. False for tensors of the
+          model, for inputs that all rows share, and where it is not known what else lies there
     """
 
-    __slots__ = ("holders", "own")
+    __slots__ = ("_into", "holders", "own")
 
     def __init__(self, own: bool) -> None:
         self.own = own
         self.holders: list[TensorRef] = []
+        self._into: Memory | None = None
+
+    def root(self) -> Memory:
+        """The memory with which this one has been joined since; itself if there is none."""
+        found = self
+        while found._into is not None:
+            found = found._into
+        return found
+
+    def join(self, other: Memory) -> None:
+        """From now on the tensors of both may lie in one memory, this one. Both must be roots."""
+        self.own = self.own and other.own
+        for holder in other.holders:
+            holder.memory = self
+        self.holders += other.holders
+        other.holders = []
+        other._into = self
 
 
 class TensorRef:
@@ -40,20 +58,17 @@ class TensorRef:
     ) -> None:
         self.value = value
         self.dtype = dtype
-        self.memory = Memory(own) if memory is None else memory
+        self.memory = Memory(own) if memory is None else memory.root()
         self.memory.holders.append(self)
 
 
 def joined_memory(memories: list[Memory]) -> Memory:
     """One memory for tensors that may lie in any of several."""
-    first = memories[0]
-    for other in memories[1:]:
+    first = memories[0].root()
+    for memory in memories[1:]:
+        other = memory.root()
         if other is not first:
-            first.own = first.own and other.own
-            for holder in other.holders:
-                holder.memory = first
-                first.holders.append(holder)
-            other.holders = []
+            first.join(other)
     return first
 
 

@@ -327,7 +327,8 @@ def _part_of(results: Any, number: int) -> Any:
 
 
 def _of_type(kind: str, cause: Cause) -> Any:
-    return TensorRef(mixed(cause)) if kind == "TensorType" else Number(mixed(cause))
+    """A result of what is not followed. It may lie in the memory of anything: a write to it ends the analysis."""
+    return TensorRef(mixed(cause), own=False) if kind == "TensorType" else Number(mixed(cause))
 
 
 def _truth(condition: Any) -> bool | None:
