@@ -19,6 +19,7 @@ U = "unknown option"
         (("models", "--xyzzy"), "inferd: models: unknown option --xyzzy (see inferd models --help)"),
         (("models", "m", "more"), "inferd: models: unexpected argument 'more'"),
         (("models", "--timeout", "x"), "inferd: models: argument --timeout: 'x' is no number of seconds above 0"),
+        (("rollback", "m", "--to", "x"), "inferd: rollback: argument --to: expected a whole number, got 'x' (see"),
         (("predict",), "inferd: predict: the following arguments are required: model"),
         (("serve", "--port", "abc"), "inferd: serve: argument --port: expected a whole number of at least 0, "),
         ((), "inferd: the following arguments are required: COMMAND"),

@@ -387,6 +387,10 @@ def test_versions_of_a_model_whose_settings_cannot_be_read_have_failed(stepped: 
         stepped.manager.acquire("m")
     with pytest.raises(Conflict, match=r"version 1 of model 'm' failed to load: .*nonsense"):
         stepped.manager.acquire("m", 1)
+    stepped.do(stepped.manager.unload("m", by="me"))
+    assert stepped.version(1).state is State.END
+    assert "unloaded by an operator" in str(stepped.version(1).notes)
     stepped.write("m/model.yaml", "")
     stepped.settle()
+    stepped.do(stepped.manager.load("m", by="me"))
     assert stepped.serves() == {1: "good"}

@@ -27,6 +27,7 @@ class OneLineParser(argparse.ArgumentParser):
             what = "unknown command" if found["what"] == "COMMAND" else f"argument {found['what']}: invalid choice"
             meant = _meant(found["given"], known) or ";"
             message = f"{what} {_short(found['given'])!r}{meant} expected one of {', '.join(known)}"
+        message = re.sub(r"invalid int value: (.*)", r"expected a whole number, got \1", message)
         program, _, command = self.prog.partition(" ")
         where = f"{program}: {command}" if command else program
         line = " ".join(f"{where}: {message} (see {self.prog} --help)".split())

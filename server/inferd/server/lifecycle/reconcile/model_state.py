@@ -399,7 +399,8 @@ class ModelState:
                 if idle > HISTORY:
                     continue
             why_not = self.why_not_wanted(number, overrides, asked=want.asked)
-            unreadable = self.disk.problem if self.disk is not None and self.config is None else ""
+            gone = overrides.get("unloaded") or overrides.get("unloaded", number)
+            unreadable = self.disk.problem if self.disk is not None and self.config is None and not gone else ""
             shown[number] = version.status(pointing.get(number, ()), number in want.wanted, why_not, unreadable)
         return ModelStatus(
             self.name,
