@@ -219,6 +219,40 @@ def test_every_service_name_has_a_health_status(tmp_path: Path) -> None:
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_what_is_not_served_is_in_the_ready_line_and_on_the_ready_page(models: Path, tmp_path: Path) -> None:
+    (models / "bad/1").mkdir(parents=True)
+    (models / "bad/1/model.onnx").write_bytes(b"no model")
+    (models / "flat").mkdir()
+    (models / "flat/model.onnx").write_bytes((models / "m/1/model.onnx").read_bytes())
+    with running(models, "settled") as app:
+        app.start()
+        assert app.manager.wait_ready(60)
+        summary, found = app.summary(), app.readiness()
+    assert summary.startswith(
+        "3 models, 1 versions available, 2 with errors (inferd models): bad:1 (model.onnx is text"
+    )
+    assert "flat (" in summary
+    assert "\n" not in summary
+    assert found.ready
+    assert list(found.details["not_served"]) == ["bad:1", "flat"]
+    assert "flat/model.onnx lies directly in the model's directory" in found.details["not_served"]["flat"]
+    tokens = write_tokens(tmp_path / "tokens.yaml", {"app": entry("app", ["predict"])})
+    with running(models, "settled", auth={"tokens_file": str(tokens)}) as app:
+        app.start()
+        assert app.manager.wait_ready(60)
+        assert app.readiness().details == {"not_served": 2}, "no names: the caller may have no right to know of them"
+
+
+@pytest.mark.parametrize("inside", ["m", "m/1"], ids=["versions", "file"])
+def test_a_root_that_is_itself_one_model_is_served(models: Path, inside: str) -> None:
+    with running(models / inside, "nonempty", {"model_name": "only"}) as app:
+        address = app.start().grpc[0]
+        assert app.manager.wait_ready(60)
+        with Client(address) as client:
+            assert client.predict("only", ONE).version == 1
+            assert [status.name for status in client.list_models()] == ["only"]
+
+
 @contextmanager
 def running(
     root: Path, readiness: object, repository: dict[str, object] | None = None, models: object = None, **more: object
