@@ -250,6 +250,8 @@ def test_a_model_that_the_session_refuses_is_loaded_eagerly_with_a_note(
     with served(version) as (model, instance):
         assert any("tf.saved_model.load" in n and "no session today" in n for n in model.traits.notes)
         np.testing.assert_array_equal(instance.run("serving_default", {"x": X})["y"], 2 * X)
+        finding = model.independence(model.signatures[0])  # type: ignore[attr-defined]
+        assert "the graph is not the one that runs" in str(finding)
         with pytest.raises(InvalidInput):
             instance.run("serving_default", {"x": X[0]})
 

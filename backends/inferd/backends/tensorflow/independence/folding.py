@@ -208,6 +208,19 @@ def _unpack(node: Node, array: Known) -> list[Known]:
     return [np.take(array, i, axis) for i in range(array.shape[axis])]
 
 
+def _split(node: Node, axis: Known, array: Known) -> list[Known]:
+    return np.split(array, node.outputs, _axis(axis))
+
+
+def _split_by_sizes(node: Node, array: Known, sizes: Known, axis: Known) -> list[Known]:
+    parts, at = _numbers(sizes), _axis(axis)
+    if parts.count(-1) == 1:
+        parts[parts.index(-1)] = array.shape[at] - sum(parts) - 1
+    if len(parts) != node.outputs or sum(parts) != array.shape[at] or min(parts) < 0:
+        raise NotUnderstood("splits into parts that are not known")
+    return np.split(array, np.cumsum(parts)[:-1], at)
+
+
 def _strided_slice(node: Node, array: Known, *_: Known) -> Known:
     steps = sliced_axes(node, array.ndim)
     where: list[slice | int] = []
@@ -383,6 +396,8 @@ _FOLDS: dict[str, Callable[..., Known | list[Known]]] = {
     "Concat": _old_concat,
     "Pack": _pack,
     "Unpack": _unpack,
+    "Split": _split,
+    "SplitV": _split_by_sizes,
     "StridedSlice": _strided_slice,
     "Slice": _slice,
     "Gather": _gather,
