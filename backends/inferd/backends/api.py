@@ -335,10 +335,9 @@ class Analysable(Protocol):
     """
 
     def independence(self, signature: Signature) -> Independence | None:
-        """The result of the analysis for a signature of the model; None for a format whose analysis is still to come:
-        the server's probe decides. The batched inputs are those whose first dimension is -1 in `signature`; all others
-        are equal for all rows of a batch. Takes milliseconds to seconds. Thread-safe; never raises for what the graph
-        holds."""
+        """The result of the analysis for a signature of the model; None counts as not proven. The batched inputs are
+        those whose first dimension is -1 in `signature`; all others are equal for all rows of a batch. Takes
+        milliseconds to seconds. Thread-safe; never raises for what the graph holds."""
         ...
 
 

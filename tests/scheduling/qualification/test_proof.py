@@ -56,9 +56,9 @@ def test_what_is_not_proven_is_unbatched_and_says_why(serve, finding, text):
     assert scheduler.max_batch_size == 0
 
 
-def test_a_model_that_cannot_be_analysed_is_probed(serve):
-    assert serve(AnalysedModel(None)).batching == "up to 32 rows"
-    assert "rows influence each other" in serve(AnalysedModel(None, count_rows)).batching
+def test_a_model_that_cannot_be_analysed_is_not_proven(serve):
+    none = f"unbatched: not proven: its backend has no analysis of such models{DECLARE}"
+    assert serve(AnalysedModel(None)).batching == none
 
 
 def test_a_probe_that_disagrees_with_a_proof_is_logged_as_a_bug(serve, caplog):

@@ -70,9 +70,8 @@ class Batching(Section):
     """How requests share batches."""
 
     mode: Literal["auto", "trusted", "off"] = "auto"
-    """auto: requests share batches where the model's graph proves that this is safe (ONNX), or where a test on samples
-    at load finds no difference (other formats); trusted: you declare that rows are independent, and requests share
-    batches without proof; off: they never do. See docs/batching.md."""
+    """auto: requests share batches where the model's graph proves that this is safe; trusted: you declare that rows are
+    independent, and requests share batches without proof; off: they never do. See docs/batching.md."""
     max_batch_size: Annotated[Count, Field(le=_ROWS)] = 32
     """Largest number of rows in one run; at most 65,536. A larger request is split where batching is proven."""
     size: Literal["auto", "largest"] = "auto"

@@ -9,9 +9,8 @@ NaN and infinity (see `Case.hostile`).
     an output lacks the batch axis, a row's output in
     a batch differs from its output alone, or changes
     with the contents of another row                   unbatched
-    all three rows get the same output                 inconclusive: unbatched, unless a declared sample gives different
-                                                       outputs
-    the model refuses a row alone                      inconclusive: unbatched
+    all three rows get the same output                 only the replaced rows show something
+    the model refuses a row alone                      nothing is shown: the proof stands
     the model refuses the largest batch                half of that size is tried, and so on
 """
 
@@ -97,6 +96,7 @@ def probe_batching(signature: Signature, run: Run, samples: Samples, limit: int,
                     _examine(run, case, alone, limit, tolerance)
                 except _Inconclusive as inconclusive:
                     refusal = str(inconclusive)
+                    _provoke(run, case, limit, tolerance, non_finite=non_finite)
                     continue
                 except _Refuted:
                     _check_state(run, case, alone[0], tolerance)  # a batch that leaves state behind is the worse result

@@ -7,7 +7,7 @@ The rule for each signature, in this order:
     proven      the model's graph shows that rows are independent, and the probe finds no difference: batched
     otherwise   unbatched, with the operator that stands in the way
 
-A model that is not `Analysable` is not proven. Where its `independence` returns None, the probe alone decides.
+A model that is not `Analysable` is not proven.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _log = logging.getLogger("inferd.scheduling")
 
 
 def analysed(model: Model, signature: Signature, batching: Batching, *, stateful: bool) -> Independence | None:
-    """What the analysis of the model's graph says about the signature. None if it does not matter (batching is off), or
-    if the probe alone decides."""
+    """What the analysis of the model's graph says about the signature. None if it does not matter, because batching is
+    off."""
     analyse = getattr(model, "independence", None)
     most = model.traits.max_batch
     limit = batching.max_batch_size if most is None else min(batching.max_batch_size, most)
@@ -40,7 +40,7 @@ def analysed(model: Model, signature: Signature, batching: Batching, *, stateful
     except Exception as error:
         _log.exception("the analysis of signature %s failed", signature.name)
         return Independence(False, reason=f"the analysis failed ({type(error).__name__})", understood=False)
-    return finding
+    return NOT_ANALYSED if finding is None else finding
 
 
 def unproven(finding: Independence) -> str:

@@ -132,13 +132,12 @@ class ModelWarmup:
         samples = self._samples[signature.name]
         run = partial(self._run_sample, instance, signature.name)
         finding = analysed(self._model, signature, self._batching, stateful=self._stateful)
-        if verdict is None and (finding is None or finding.proven):
-            probed = probe_batching(signature, run, samples, self._limit)
-            return probed if finding is None else self._agreed(signature, finding, probed)
-        if verdict is None and finding is not None:
+        if verdict is None:
+            assert finding is not None
+            if finding.proven:
+                return self._agreed(signature, finding, probe_batching(signature, run, samples, self._limit))
             verdict = Verdict(0, unproven(finding))
-        assert verdict is not None
-        if verdict.limit:
+        elif verdict.limit:
             return self._declared(signature, verdict, finding, run)
         if detect_state(signature, run, samples):
             return Verdict(0, "stateful: the same row gets a different output", "off", stateful=True)
