@@ -177,3 +177,14 @@ def test_a_directory_that_is_itself_one_model_is_checked(
     flat = cli("check", "--model-repository", str(repository / "finish/1"), *arguments)
     assert flat.code == 0, flat.out
     assert "1 versions would be served, 0 problems" in flat.out
+
+
+def test_an_older_version_that_stands_in_for_a_broken_one_is_counted(cli, repository: Path) -> None:
+    shutil.copytree(repository / "finish/1", repository / "finish/2")
+    file = repository / "finish/2/model.onnx"
+    file.write_bytes(file.read_bytes()[:-20])
+    done = cli("check", "--model-repository", str(repository))
+    assert done.code == 1
+    assert "finish 2 PROBLEM: model.onnx is cut short" in "\n".join(lines(done.out))
+    assert "finish 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
+    assert "3 versions would be served, 1 problems" in done.out

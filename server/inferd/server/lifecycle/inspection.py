@@ -155,13 +155,21 @@ def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
         return
     there = [version.number for version in model.versions if version.ready]
     labels = frozenset(model.config.labels.values())
-    wanted = desired(model.config, ModelOverrides(), there, (), served_by_default=True).wanted
     for number in sorted(labels - frozenset(there)):
         names = ", ".join(sorted(label for label, version in model.config.labels.items() if version == number))
         yield Finding(model.name, number, error=f"label {names} points to version {number}, which is not there")
-    for version in model.versions:
-        if version.number in wanted:
-            yield _open(model, version, loader)
+    opened: dict[int, bool] = {}  # by version: whether it would be served
+    while True:
+        # As in a server, an older version stands in for one that fails.
+        failed = [number for number, fine in opened.items() if not fine]
+        wanted = desired(model.config, ModelOverrides(), there, failed, served_by_default=True).wanted - opened.keys()
+        if not wanted:
+            return
+        for version in model.versions:
+            if version.number in wanted:
+                finding = _open(model, version, loader)
+                opened[version.number] = finding.ok
+                yield finding
 
 
 def _batching(opened: Model, config: ModelConfig) -> Iterator[str]:
