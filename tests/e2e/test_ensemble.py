@@ -96,13 +96,13 @@ def test_a_step_is_swapped_under_traffic_without_a_failure(served: Served, clien
 
 def test_an_ensemble_is_unavailable_while_a_step_is(client: Client) -> None:
     client.unload("classify")
-    eventually(lambda: state(client) is VersionState.START, "the ensemble waits")
+    eventually(lambda: state(client) is VersionState.FAILED, "the ensemble waits for its step")
     with pytest.raises((FailedPrecondition, Unavailable), match=r"step 2 \(model 'classify'\) is not available"):
         client.predict("chain", {"x": X})
     client.load("classify")
     available(client)
     client.unload("classify")
-    eventually(lambda: state(client) is VersionState.START, "the ensemble waits")
+    eventually(lambda: state(client) is VersionState.FAILED, "the ensemble waits for its step")
     client.load("chain")  # loads the steps, too
     np.testing.assert_array_equal(client.predict("chain", {"x": X})["y"] - X, np.full_like(X, client_marker(client)))
 

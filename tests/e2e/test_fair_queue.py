@@ -66,6 +66,9 @@ class Gated:
 
     # The methods of a registry whose only backend is this one.
 
+    def artefact_names(self) -> frozenset[str]:
+        return frozenset({"model.gated"})
+
     def detect(self, directory: Path, wanted: str | None) -> tuple[Gated, Path]:
         return self, directory / "model.gated"
 
