@@ -133,6 +133,26 @@ def test_steps_need_the_callers_own_rights_over_http(served: Served) -> None:
     assert (status, "secret" in text) == (403, False)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/sec%72et/infer", "/v2/models/%73ecret/infer", "/v2/models/secret%00/infer",
+        "/v2/models/fraud-base%2F..%2Fsecret/infer", "/v2/models/fraud-base/../secret/infer",
+        "/v2/models//secret/infer",
+        "/v2/models/SECRET/infer", "/v2/models/secret%20/infer", "/v2/models/sec%2572et/infer",
+        "/v2/models/secret%2Finfer", "/v2/models/fraud-base%3Bsecret/infer", "/v2/models/fraud-%E2%80%A5/infer",
+        "/v1/models/sec%72et:predict", "/v1/models/secret%3Apredict", "/v1/models/fraud-base:predict/../secret:predict",
+    ],
+)  # fmt: skip
+def test_a_name_in_a_url_is_read_once(served: Served, path: str) -> None:
+    """The rules and the handler read one name: no spelling of it reaches another model than the rules have seen."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 0]}
+    body = {"inputs": [tensor]} if path.startswith("/v2") else {"instances": [[0, 0, 0, 0]]}
+    status, text = call(served, path, body)
+    assert status in (400, 403, 404)
+    assert "7.0" not in text
+
+
 def test_a_load_brings_no_ensemble_over_other_models(served: Served) -> None:
     for model in ("secret", "hidden"):
         status, text = load(served, "fraud-evil", over(model))
