@@ -24,6 +24,7 @@ UNINFLATED: Final = [("grpc.per_message_decompression", 0)]
 _GZIP: Final = b"\x1f\x8b"
 COMPRESSED: Final = (_GZIP, b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """First bytes of compressed messages: gzip, and zlib with a window of 32 KiB at each level."""
+_LONG: Final = 16 * 2**10  # bytes of a compressed message that is not tried on the calling thread
 _EITHER: Final = zlib.MAX_WBITS | 32  # gzip or zlib, by the first bytes
 _STEP: Final = 2**20  # the most bytes inflated before they are counted
 _MOST_WAITING: Final = 256  # messages that wait to be inflated
@@ -57,6 +58,8 @@ class Inflater:
     def short(self, message: bytes) -> bytes | Failure | None:
         """The inflated message where it is short; the message itself where it is not compressed; the failure where
         compressed messages are refused. None: `inflate` must be called. Nothing is counted."""
+        if len(message) > _LONG and not self._refuses:
+            return None
         stream = zlib.decompressobj(_EITHER)
         try:
             start = stream.decompress(message[:_SHORT], _SHORT)

@@ -67,6 +67,8 @@ def options(config: Grpc, *, shared: bool = False) -> list[tuple[str, Any]]:
         # Clients may ping this often without being disconnected.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
         *UNINFLATED,
+        # Calls that wait to be accepted may hold 64 KiB each. With the probe, a client that sends fast is allowed more.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_connection_idle_ms", round(IDLE * 1000)),
         ("grpc.server_handshake_timeout_ms", round(HANDSHAKE * 1000)),
         ("grpc.max_metadata_size", config.max_metadata),
