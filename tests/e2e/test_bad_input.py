@@ -115,7 +115,8 @@ def test_an_oversized_message_is_refused_and_the_server_keeps_serving(served: Se
 def test_random_and_mutated_bytes_get_no_internal_error(served: Served, noise: bytes | tuple[int, bytes]) -> None:
     message = noise if isinstance(noise, bytes) else GOOD[: noise[0]] + noise[1] + GOOD[noise[0] + len(noise[1]) :]
     code, details = raw(served, message)
-    assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), details
+    expired = grpc.StatusCode.DEADLINE_EXCEEDED  # the bytes may be a queue timeout of a microsecond
+    assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, expired), details
     assert "Traceback" not in details
     assert "internal error" not in details
 

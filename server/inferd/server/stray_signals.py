@@ -23,10 +23,16 @@ def ignore_stray_signals(more: Iterable[signal.Signals] = ()) -> None:
     named = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     for number in (*named, *real_time, *more):
         signal.signal(number, _nothing)
+    signal.signal(STACKS, _write_stacks)
+
+
+def _write_stacks(_number: int, _frame: Any) -> None:
+    # Not faulthandler.register: its handler reads the stacks of threads that are running, which can crash the process.
+    # This one has the interpreter's lock, so they stand still.
     try:
-        faulthandler.register(STACKS, all_threads=True)
+        faulthandler.dump_traceback(all_threads=True)
     except (AttributeError, OSError, RuntimeError, ValueError):  # there is no standard error
-        signal.signal(STACKS, _nothing)
+        pass
 
 
 def _nothing(_number: int, _frame: Any) -> None:

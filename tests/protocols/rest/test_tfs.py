@@ -95,7 +95,7 @@ def test_every_element_type_round_trips(rest: Rest, dtype: DType, values: list[A
 
 
 def test_nan_and_infinity_are_json_tokens(rest: Rest) -> None:
-    answer = rest.post(PREDICT, '{"inputs":[[NaN,-Infinity,1e999]]}')
+    answer = rest.post(PREDICT, '{"inputs":[[NaN,-Infinity,Infinity]]}')
     assert b'"y":[[NaN,-Infinity,Infinity]]' in answer.body
 
 
