@@ -3,7 +3,8 @@
 glibc returns a large block at once and gets it back from the kernel page by page, which is half of the work of a
 request with a large tensor. So large blocks are kept, and what is not used any more is given back when the server is
 quiet, or when it holds more than the requests in flight may take. glibc can give back all of its first heap only, and
-of those that it makes for further threads not the end: up to 64 MiB of each would stay. So there is one heap.
+of those that it makes for further threads not the end: up to 64 MiB of each would stay. So there are only two: one
+for the front end and one for the models' threads, which would wait for each other at a single one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
+_HEAPS: Final = 2
 _KEPT_BLOCK: Final = 32 * 2**20  # bytes; the largest value that glibc takes. Larger blocks are returned at once
 _KEPT_TOP: Final = 256 * 2**20  # bytes at the end of the heap
 _ENVIRONMENT: Final = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
@@ -45,12 +47,12 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def set_up_heap() -> None:
-    """Makes the process use one heap, which keeps large blocks for the next request. To be called before there is a
+    """Makes the process use two heaps, which keep large blocks for the next request. To be called before there is a
     second thread. Does nothing without glibc, and where the environment has settings of its own for the allocator."""
     libc = _libc()
     if libc is None or any(name in os.environ for name in _ENVIRONMENT):
         return
-    libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_ARENA_MAX, _HEAPS)
     libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_TOP)
 
