@@ -3,8 +3,8 @@
 glibc returns a large block at once and gets it back from the kernel page by page, which is half of the work of a
 request with a large tensor. So large blocks are kept, and what is not used any more is given back when the server is
 quiet, or when it holds more than the requests in flight may take. glibc can give back all of its first heap only, and
-of those that it makes for further threads not the end: up to 64 MiB of each would stay. So there are only two: one
-for the front end and one for the models' threads, which would wait for each other at a single one.
+of those that it makes for further threads not the end: up to 64 MiB of each would stay. So there are only two. With a
+single one the front end and the models' threads would wait for each other.
 """
 
 from __future__ import annotations
