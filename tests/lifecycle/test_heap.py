@@ -111,10 +111,10 @@ before = resident()
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 trim()
-assert resident() - before < 8_000_000, (before, resident())
+assert resident() - before < 64 * 2**20 + 8_000_000, (before, resident())  # the second heap keeps one piece
 """
 
 
-def test_everything_that_threads_have_freed_is_given_back() -> None:
+def test_what_threads_have_freed_is_given_back_but_64_mib() -> None:
     done = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
