@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -23,6 +23,7 @@ from inferd.backends.independence.values import (
     INDEX,
     PICK,
     ROWS,
+    SIZE,
     Value,
     axis_of,
     constant,
@@ -93,6 +94,27 @@ def target_shape(value: Value, target: Sequence[Size], *, zero: bool = False) ->
             rest = computed("rest", total, others)
         sizes[rest_at] = rest
     return sizes
+
+
+def without_axes(value: Value, axes: Collection[int]) -> Value:
+    """Drops axes of size 1, counted from the first one. Raises MixesRows where one of them is the batch axis."""
+    if value.laid_out and value.axis in axes:
+        raise MixesRows("drops the batch axis")
+    if value.kind not in (CONST, INDEX):
+        data(value)
+    kept = [size for i, size in enumerate(shaped(value)) if i not in axes]
+    return like(value, kept, value.axis - sum(axis < value.axis for axis in axes) if value.laid_out else None)
+
+
+def with_axes(value: Value, axes: Collection[int]) -> Value:
+    """Adds axes of size 1, at these places of the result, counted from its first axis."""
+    if value.kind in (PICK, SIZE):
+        data(value)
+    shape = [ONE] * (len(shaped(value)) + len(axes))
+    places = [i for i in range(len(shape)) if i not in axes]
+    for place, size in zip(places, shaped(value), strict=True):
+        shape[place] = size
+    return like(value, shape, places[value.axis] if value.laid_out else None)
 
 
 def expanded(value: Value, shape: Sequence[Size]) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 TransferT = TypeVar("TransferT", bound=Callable[..., Any])
@@ -32,3 +32,12 @@ class OperatorTable(Generic[TransferT]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._transfers))
+
+
+def first_entry(tables: Iterable[OperatorTable[TransferT]], operator: str) -> TransferT | None:
+    """The function of an operator in the first table that has it, None if it is not understood."""
+    for table in tables:
+        found = table.get(operator)
+        if found is not None:
+            return found
+    return None

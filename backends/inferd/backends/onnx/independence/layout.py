@@ -17,7 +17,6 @@ from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import (
     CONST,
     INDEX,
-    PICK,
     ROWS,
     SIZE,
     Value,
@@ -67,13 +66,7 @@ def squeeze(node: Node) -> Value:
         if any(size.number is None for size in shape):
             raise MixesRows("drops every axis of size 1, also the batch axis of a single row")
         given = [i for i, size in enumerate(shape) if size == 1]
-    axes = {axis_of(node.x, axis) for axis in given}
-    if node.x.laid_out and node.x.axis in axes:
-        raise MixesRows("drops the batch axis")
-    if node.x.kind not in (CONST, INDEX):
-        data(node.x)
-    kept = [size for i, size in enumerate(shape) if i not in axes]
-    return like(node.x, kept, node.x.axis - sum(axis < node.x.axis for axis in axes))
+    return layout.without_axes(node.x, {axis_of(node.x, axis) for axis in given})
 
 
 @TABLE.add("Unsqueeze")
@@ -81,17 +74,10 @@ def unsqueeze(node: Node) -> Value:
     given = node.numbers_of("axes", 1)
     if given is None:
         raise NotUnderstood("has no axes")
-    if node.x.kind in (PICK, SIZE):
-        data(node.x)
-    rank = len(shaped(node.x)) + len(given)
-    if any(not -rank <= axis < rank for axis in given):
-        raise NotUnderstood("has an axis that is out of range")
-    axes = {axis % rank for axis in given}
-    places = [i for i in range(rank) if i not in axes]
-    shape = [ONE] * rank
-    for place, size in zip(places, shaped(node.x), strict=True):
-        shape[place] = size
-    return like(node.x, shape, places[node.x.axis] if node.x.laid_out else None)
+    axes = {axis_of(node.x, axis, extra=len(given)) for axis in given}
+    if len(axes) != len(given):
+        raise NotUnderstood("adds an axis twice")
+    return layout.with_axes(node.x, axes)
 
 
 @TABLE.add("Concat")

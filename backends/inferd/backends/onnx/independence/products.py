@@ -62,7 +62,12 @@ def qlinear_matmul(node: Node) -> Value:
 
 @TABLE.add("Gemm")
 def gemm(node: Node) -> Value:
-    a, b, c = data(node.input(0)), data(node.input(1)), node.optional(2)
+    return general_product(node, node.input(0), node.input(1), node.optional(2))
+
+
+def general_product(node: Node, a: Value, b: Value, c: Value | None) -> Value:
+    """A B + C of two matrices, transposed as the node's attributes transA and transB say. `c`: None for nothing."""
+    a, b = data(a), data(b)
     if len(shaped(a)) != 2 or len(shaped(b)) != 2:
         raise NotUnderstood("multiplies what is no matrix")
     a = layout.transposed(a, [1, 0]) if node.integer("transA", 0) else a

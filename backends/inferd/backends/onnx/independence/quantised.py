@@ -14,6 +14,7 @@ from inferd.backends.independence.sizes import ONE, NotUnderstood, product
 from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import CONST, Value, axis_of, data, fixed, shaped
 from inferd.backends.onnx.independence.node import Node, Transfer, microsoft
+from inferd.backends.onnx.independence.products import general_product
 
 TABLE: OperatorTable[Transfer] = OperatorTable()
 
@@ -79,13 +80,4 @@ def gemm(node: Node) -> Value:
         raise NotUnderstood("multiplies by weights that are no constant")
     for index in (4, 5):  # may be one for each column of the weights
         fixed(node.optional(index), "a scale or zero point")
-    if len(shaped(a)) != 2 or len(shaped(b)) != 2:
-        raise NotUnderstood("multiplies what is no matrix")
-    a = layout.transposed(a, [1, 0]) if node.integer("transA", 0) else a
-    b = layout.transposed(b, [1, 0]) if node.integer("transB", 0) else b
-    result = rules.matmul(a, b)
-    if c is None:
-        return result
-    if len(shaped(c)) > 2:
-        raise NotUnderstood("adds what is no matrix")
-    return rules.elementwise([result, c])
+    return general_product(node, a, b, c)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from inferd.backends.api import Independence, Signature
+from inferd.backends.independence.budget import AnalysisBudget
 from inferd.backends.independence.elements import SMALL, known
 from inferd.backends.independence.operators import broadcast, merged
-from inferd.backends.independence.sizes import MixesRows, N, NotUnderstood, Refusal, Size, product, size_of, symbol
-from inferd.backends.independence.table import OperatorTable
+from inferd.backends.independence.sizes import MixesRows, N, NotUnderstood, Refusal, Size, product, size_of
+from inferd.backends.independence.table import OperatorTable, first_entry
 from inferd.backends.independence.values import (
     CONST,
     MIXED,
@@ -51,7 +51,6 @@ TABLES: tuple[OperatorTable[Transfer], ...] = (
 )
 # Versions of operator sets: before the first one broadcasting was different, after the last ones nobody has looked.
 _OLDEST, _NEWEST, _NEWEST_ML = 7, 26, 5
-_MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
 _MOST_DEPTH = 24
 _MOST_SECONDS = 20.0
 _STANDARD = ("", "ai.onnx.ml")
@@ -88,31 +87,7 @@ _LONG = frozenset(["Constant", *(f"ai.onnx.ml:{name}" for name in _LONG_ML.split
 
 def transfer(operator: str) -> Transfer | None:
     """The function of an operator, None if it is not understood."""
-    for table in TABLES:
-        found = table.get(operator)
-        if found is not None:
-            return found
-    return None
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What is left of the analysis' budget, and the number of symbols made."""
-
-    until: float
-    steps: int = _MOST_STEPS
-    symbols: int = 0
-
-    def step(self) -> None:
-        self.steps -= 1
-        if self.steps < 0:
-            raise NotUnderstood(f"the graph has more than {_MOST_STEPS} steps")
-        if time.monotonic() > self.until:
-            raise NotUnderstood(f"the analysis took more than {_MOST_SECONDS:g} s")
-
-    def fresh(self, least: int | None = 1) -> Size:
-        self.symbols += 1
-        return symbol(f"s{self.symbols}", least)
+    return first_entry(TABLES, operator)
 
 
 class _Stopped(Exception):
@@ -129,7 +104,7 @@ class _Scope:
     program: OnnxProgram
     opsets: Mapping[str, int]
     values: ChainMap[str, Value]
-    progress: _Progress
+    progress: AnalysisBudget
     attributes: Mapping[str, Any] = field(default_factory=dict)
     depth: int = 0
 
@@ -366,7 +341,7 @@ def _batched(signature: Signature, name: str) -> bool:
 def _analyse(
     program: OnnxProgram, signature: Signature, equal: Mapping[str, Sequence[tuple[str, int]]]
 ) -> Independence:
-    progress = _Progress(time.monotonic() + _MOST_SECONDS)
+    progress = AnalysisBudget(_MOST_SECONDS, NotUnderstood)
     scope = _Scope(program, program.opsets, ChainMap(), progress)
     try:
         _refuse_strange(program)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from inferd.backends.independence import layout
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.sizes import ONE, MixesRows, N, NotUnderstood, Size, size_of
 from inferd.backends.independence.values import (
     CONST,
     INDEX,
-    PICK,
     ROWS,
     SIZE,
     Value,
@@ -40,27 +37,6 @@ def reshape(node: Node) -> Value:
     return layout.reshaped(node.x, layout.target_shape(node.x, node.sizes(1), zero=True))
 
 
-def without_axes(value: Value, axes: Sequence[int]) -> Value:
-    """The value without axes of size 1."""
-    gone = {axis_of(value, axis) for axis in axes}
-    if value.laid_out and value.axis in gone:
-        raise MixesRows("drops the batch axis")
-    if value.kind not in (CONST, INDEX):
-        data(value)
-    kept = [size for i, size in enumerate(shaped(value)) if i not in gone]
-    return like(value, kept, value.axis - sum(axis < value.axis for axis in gone))
-
-
-def with_axis(value: Value, axis: int) -> Value:
-    """The value with a new axis of size 1."""
-    if value.kind in (PICK, SIZE):
-        data(value)
-    shape = list(shaped(value))
-    place = axis_of(value, axis, extra=1)
-    shape.insert(place, ONE)
-    return like(value, shape, value.axis + (place <= value.axis))
-
-
 @TABLE.add("Squeeze")
 def squeeze(node: Node) -> Value:
     axes = node.integers("squeeze_dims")
@@ -69,12 +45,12 @@ def squeeze(node: Node) -> Value:
         if any(size.number is None for size in shape):
             raise MixesRows("drops every axis of size 1, also the batch axis of a single row")
         axes = [i for i, size in enumerate(shape) if size == 1]
-    return without_axes(node.x, axes)
+    return layout.without_axes(node.x, {axis_of(node.x, axis) for axis in axes})
 
 
 @TABLE.add("ExpandDims")
 def expand_dims(node: Node) -> Value:
-    return with_axis(node.x, node.number(1))
+    return layout.with_axes(node.x, {axis_of(node.x, node.number(1), extra=1)})
 
 
 @TABLE.add("ConcatV2")
@@ -91,7 +67,7 @@ def old_concat(node: Node) -> Value:
 def pack(node: Node) -> Value:
     axis = node.integer("axis")
     place = axis_of(node.x, axis, extra=1)
-    return layout.joined([with_axis(value, axis) for value in node.given], place)
+    return layout.joined([layout.with_axes(value, {axis_of(value, axis, extra=1)}) for value in node.given], place)
 
 
 @TABLE.add("Unpack")
@@ -99,7 +75,7 @@ def unpack(node: Node) -> list[Value]:
     axis = axis_of(node.x, node.integer("axis"))
     apart(node.x, [axis], "takes apart the rows")
     part = rules.resized(node.x, {axis: ONE}, "takes apart the rows")
-    return [without_axes(part, [axis])] * node.outputs
+    return [layout.without_axes(part, {axis_of(part, axis)})] * node.outputs
 
 
 @TABLE.add("Split")

@@ -6,10 +6,10 @@ import numpy as np
 
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.elements import known
+from inferd.backends.independence.layout import without_axes
 from inferd.backends.independence.sizes import ONE, MixesRows, NotUnderstood, Size
 from inferd.backends.independence.values import CONST, ROWS, Value, constant, data, fixed, like, mixed, shaped
 from inferd.backends.tensorflow.independence.items import Item, TensorList, cause_of
-from inferd.backends.tensorflow.independence.layout import without_axes
 from inferd.backends.tensorflow.independence.node import Node, new_table
 
 TABLE = new_table()
@@ -40,7 +40,7 @@ def from_tensor(node: Node) -> Item:
     if data(value).kind is ROWS and value.axis == 0:
         raise MixesRows("takes apart the rows")
     length = shaped(value)[0]
-    return TensorList(without_axes(rules.resized(value, {0: ONE}, "takes apart"), [0]), length)
+    return TensorList(without_axes(rules.resized(value, {0: ONE}, "takes apart"), {0}), length)
 
 
 @TABLE.add("TensorListGetItem")

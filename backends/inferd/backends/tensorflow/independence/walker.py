@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from inferd.backends.independence.budget import AnalysisBudget
 from inferd.backends.independence.elements import SMALL, known
 from inferd.backends.independence.operators import broadcast
-from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Refusal, Size, product, size_of, symbol
-from inferd.backends.independence.table import OperatorTable
+from inferd.backends.independence.sizes import MixesRows, NotUnderstood, Refusal, Size, product, size_of
+from inferd.backends.independence.table import OperatorTable, first_entry
 from inferd.backends.independence.values import CONST, Cause, Shape, Value, constant, mixed
 from inferd.backends.tensorflow.independence import (
     along,
@@ -43,7 +43,6 @@ TABLES: tuple[OperatorTable[Transfer], ...] = (
     switches.TABLE,
     text.TABLE,
 )
-_MOST_STEPS = 100_000  # nodes that are walked, counting those of functions each time that they are called
 _MOST_DEPTH = 48
 _MOST_SECONDS = 20.0
 _NUMBERS = (1, 2, 3, 4, 5, 6, 9, 10, 17, 22)  # of types_pb2.DataType: floats, whole numbers, booleans
@@ -119,34 +118,7 @@ class Stopped(Exception):
 
 def transfer(operator: str) -> Transfer | None:
     """The function of an operator, None if it is not understood."""
-    for table in TABLES:
-        found = table.get(operator)
-        if found is not None:
-            return found
-    return None
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What is left of the analysis' budget, and the number of symbols made."""
-
-    until: float
-    steps: int = _MOST_STEPS
-    symbols: int = 0
-
-    def step(self) -> None:
-        self.steps -= 1
-        if self.steps < 0:
-            raise Unreadable(f"the graph has more than {_MOST_STEPS} steps")
-        if time.monotonic() > self.until:
-            raise Unreadable(f"the analysis took more than {_MOST_SECONDS:g} s")
-
-    def number(self) -> int:
-        self.symbols += 1
-        return self.symbols
-
-    def fresh(self, least: int | None = 1) -> Size:
-        return symbol(f"s{self.number()}", least)
+    return first_entry(TABLES, operator)
 
 
 @dataclass(slots=True)
@@ -158,7 +130,7 @@ class Walk:
 
     program: GraphProgram
     variables: dict[str, Shape] = field(default_factory=dict)
-    progress: _Progress = field(default_factory=lambda: _Progress(time.monotonic() + _MOST_SECONDS))
+    progress: AnalysisBudget = field(default_factory=lambda: AnalysisBudget(_MOST_SECONDS, Unreadable))
     depth: int = 0
 
     def fresh(self) -> Size:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from inferd.backends.independence.budget import AnalysisBudget
 from inferd.backends.independence.elements import known
 from inferd.backends.independence.operators import broadcast
 from inferd.backends.independence.sizes import (
@@ -18,7 +18,6 @@ from inferd.backends.independence.sizes import (
     Size,
     product,
     size_of,
-    symbol,
 )
 from inferd.backends.independence.values import CONST, SIZE, Cause, Shape, Value, constant, mixed, shaped
 from inferd.backends.torch.independence.call import SMALL, Call, Number, constants, element, leaves
@@ -27,7 +26,6 @@ from inferd.backends.torch.independence.memory import Memory, TensorRef, joined_
 from inferd.backends.torch.independence.operators import CHECKS, HIDDEN_WRITES, MIXING, VIEWS, entry
 from inferd.backends.torch.independence.scalars import compute
 
-_MOST_STEPS = 100_000
 MOST_SECONDS = 20.0
 _ANALYSIS_ERRORS = (TypeError, ValueError, IndexError, AttributeError, KeyError, ArithmeticError, StopIteration)
 
@@ -89,22 +87,9 @@ class Interpreter:
 
     def __init__(self, until: float | None = None) -> None:
         """`until`: when the analysis must end, by time.monotonic; None: after 20 s."""
-        self._until = time.monotonic() + MOST_SECONDS if until is None else until
-        self._steps = _MOST_STEPS
-        self._symbols = 0
-
-    def step(self) -> None:
-        """Counts one step. Raises Stopped when the budget is used up."""
-        self._steps -= 1
-        if self._steps < 0:
-            raise Stopped(f"the graph has more than {_MOST_STEPS} steps")
-        if time.monotonic() > self._until:
-            raise Stopped(f"the analysis took more than {MOST_SECONDS:g} s")
-
-    def fresh(self, least: int | None = 1) -> Size:
-        """A size that is not known and does not depend on the number of rows."""
-        self._symbols += 1
-        return symbol(f"s{self._symbols}", least)
+        budget = AnalysisBudget(MOST_SECONDS, Stopped, until)
+        self.step: Final = budget.step
+        self.fresh: Final = budget.fresh
 
     def constant(self, tensor: Any) -> TensorRef:
         """A tensor of the model: a weight, a buffer, a constant."""

@@ -21,9 +21,7 @@ from inferd.backends.independence.sizes import (
 from inferd.backends.independence.values import (
     CONST,
     INDEX,
-    PICK,
     ROWS,
-    SIZE,
     Value,
     apart,
     axis_of,
@@ -95,18 +93,12 @@ def squeeze(call: Call) -> Value:
             gone.add(axis)
         elif (shape[axis].least or 0) < 2:
             raise NotUnderstood("drops an axis whose size is not known")
-    kept = [size for i, size in enumerate(shape) if i not in gone]
-    return like(call.x, kept, call.x.axis - sum(axis < call.x.axis for axis in gone))
+    return layout.without_axes(call.x, gone)
 
 
 @TABLE.add("unsqueeze unsqueeze_copy")
 def unsqueeze(call: Call) -> Value:
-    if call.x.kind in (PICK, SIZE):
-        data(call.x)
-    axis = axis_of(call.x, call.integer("dim"), extra=1)
-    shape = list(shaped(call.x))
-    shape.insert(axis, ONE)
-    return like(call.x, shape, call.x.axis + (axis <= call.x.axis) if call.x.laid_out else None)
+    return layout.with_axes(call.x, {axis_of(call.x, call.integer("dim"), extra=1)})
 
 
 @TABLE.add("permute permute_copy")
