@@ -101,17 +101,17 @@ def test_models_that_were_loaded_become_the_least() -> None:
 
 RETURNED = """
 import ctypes, threading
-from inferd.server.lifecycle.resources.heap import resident, set_up_heap, trim
+from inferd.server.lifecycle.resources.heap import resident_bytes, set_up_heap, trim
 set_up_heap()
 def fill():
     for _ in range(3):
         blocks = [bytearray(b"x" * 4_000_000) for _ in range(60)]
 threads = [threading.Thread(target=fill) for _ in range(4)]
-before = resident()
+before = resident_bytes()
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 trim()
-assert resident() - before < 64 * 2**20 + 8_000_000, (before, resident())  # the second heap keeps one piece
+assert resident_bytes() - before < 64 * 2**20 + 8_000_000, (before, resident_bytes())  # the second heap keeps one piece
 """
 
 

@@ -65,7 +65,7 @@ def trim() -> None:
         libc.malloc_trim(0)
 
 
-def resident() -> int:
+def resident_bytes() -> int:
     """The resident memory of the process in bytes; 0 where the system does not tell."""
     try:
         return int(_STATM.read_bytes().split()[1]) * _PAGE
@@ -84,7 +84,7 @@ class HeapReturn:
         held: Callable[[], tuple[int, int]],
         bound: int,
         *,
-        resident: Callable[[], int] = resident,
+        resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = trim,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

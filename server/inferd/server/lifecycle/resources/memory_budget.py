@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
 
 from inferd.backends.api import LoadError
 from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.resources.heap import resident_bytes
 from inferd.server.lifecycle.state import ServableId
 
 ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
@@ -107,14 +107,3 @@ def _human(nbytes: int) -> str:
     if nbytes < 2**20:
         return f"{nbytes / 2**10:.0f} KiB"
     return f"{nbytes / 2**20:.0f} MiB" if nbytes < 2**33 else f"{nbytes / 2**30:.1f} GiB"
-
-
-def resident_bytes() -> int:
-    """Bytes of this process that are in memory; 0 where the system does not say."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
