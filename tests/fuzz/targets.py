@@ -118,8 +118,8 @@ def onnx_header(data: bytes) -> None:
     with contextlib.suppress(Truncated, Malformed):
         header = read_header(MemorySource(data))
         for location in header.locations():
-            path = external_path(Path("/root/m/1/model.onnx"), location)
-            assert Path(os.path.normpath(path)).is_relative_to("/root/m/1"), path
+            path = external_path(Path("/models/m/1/model.onnx"), location)
+            assert Path(os.path.normpath(path)).is_relative_to("/models/m/1"), path
 
 
 def torch_archive(data: bytes) -> None:

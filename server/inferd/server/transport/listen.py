@@ -22,9 +22,8 @@ _log = logging.getLogger("inferd.rpc")
 
 TLS: Final = "server.tls"
 HANDSHAKE: Final = 10.0  # seconds for a client's TLS handshake and its HTTP/2 preface; gRPC's default is 120
-IDLE: Final = (
-    600.0  # seconds without a call after which a connection is asked to end; clients connect anew when they call
-)
+# Seconds without a call after which a connection is asked to end; clients connect anew when they call.
+IDLE: Final = 600.0
 _LONGEST_PATH: Final = 107  # bytes in the path of a unix socket on Linux
 # Errors of an address family that the machine resolves but does not have: localhost is also ::1.
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH})
