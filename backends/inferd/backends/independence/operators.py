@@ -72,6 +72,19 @@ def along(value: Value, axes: Sequence[int], action: str) -> Value:
     return like(value, shaped(value)) if value.shape is not None else constant(None)
 
 
+def reversed_sequences(value: Value, lengths: Value, batch: int, time: int) -> Value:
+    """Reverses the first elements along the axis `time`, as many as `lengths` says for each place of the axis
+    `batch`."""
+    result = along(value, [time], "reverses")
+    lengths = data(lengths)
+    in_rows = value.kind is ROWS and value.axis == batch
+    if lengths.kind is ROWS and (not in_rows or lengths.layout[1:] != value.layout[1:]):
+        raise MixesRows("takes the lengths of other rows")
+    if lengths.kind is CONST and in_rows:
+        raise MixesRows("takes a constant with as many elements as there are rows")
+    return result
+
+
 def reduced(value: Value, axes: Sequence[int], keep: bool, action: str = "reduces") -> Value:
     """`axes` are reduced to one element each, which stays as an axis if `keep` is set."""
     shape = shaped(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.sizes import MixesRows, NotUnderstood, size_of
 from inferd.backends.independence.table import OperatorTable
-from inferd.backends.independence.values import CONST, INDEX, PICK, ROWS, Value, axis_of, data, fixed, shaped
+from inferd.backends.independence.values import CONST, INDEX, PICK, Value, axis_of, data, fixed, shaped
 from inferd.backends.onnx.independence.node import Node, Transfer, microsoft
 
 TABLE: OperatorTable[Transfer] = OperatorTable()
@@ -187,11 +187,4 @@ def top_k(node: Node) -> list[Value]:
 @TABLE.add("ReverseSequence")
 def reverse_sequence(node: Node) -> Value:
     batch, time = axis_of(node.x, node.integer("batch_axis", 1)), axis_of(node.x, node.integer("time_axis", 0))
-    result = rules.along(node.x, [time], "reverses")
-    lengths = data(node.input(1))
-    in_rows = node.x.kind is ROWS and node.x.axis == batch
-    if lengths.kind is ROWS and (not in_rows or lengths.layout[1:] != node.x.layout[1:]):
-        raise MixesRows("takes the lengths of other rows")
-    if lengths.kind is CONST and in_rows:
-        raise MixesRows("takes a constant with as many elements as there are rows")
-    return result
+    return rules.reversed_sequences(node.x, node.input(1), batch, time)

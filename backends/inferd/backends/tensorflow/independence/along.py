@@ -77,14 +77,7 @@ def old_reverse(node: Node) -> Value:
 @TABLE.add("ReverseSequence")
 def reverse_sequence(node: Node) -> Value:
     batch, time = axis_of(node.x, node.integer("batch_dim")), axis_of(node.x, node.integer("seq_dim"))
-    result = rules.along(node.x, [time], "reverses")
-    lengths = data(node.input(1))
-    in_rows = node.x.kind is ROWS and node.x.axis == batch
-    if lengths.kind is ROWS and (not in_rows or lengths.layout[1:] != node.x.layout[1:]):
-        raise MixesRows("takes the lengths of other rows")
-    if lengths.kind is CONST and in_rows:
-        raise MixesRows("takes a constant with as many elements as there are rows")
-    return result
+    return rules.reversed_sequences(node.x, node.input(1), batch, time)
 
 
 @TABLE.add("Roll")
