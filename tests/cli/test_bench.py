@@ -11,7 +11,7 @@ import pytest
 from support.client import LONG, Failure, Script, f32_signature
 
 from inferd.client import DType, Signature, TensorSpec, Unavailable
-from inferd.server.cli.bench_load import BenchLoad, Tally, run_load
+from inferd.server.cli.bench.load import BenchLoad, Tally, run_load
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.inputs.arguments import parse_shapes, random_inputs
 from inferd.v1 import tensor_pb2

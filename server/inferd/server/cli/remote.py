@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from inferd.client import InferdError, InvalidInput, Unavailable
-from inferd.server.cli import admin, bench, models, predict, publish
+from inferd.server.cli import admin, models, predict, publish
+from inferd.server.cli.bench import command as bench
 from inferd.server.cli.errors import CommandError
 
 # Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.

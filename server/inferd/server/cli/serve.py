@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from inferd.server.cli.errors import CommandError
+from inferd.server.cli.flags.tfs import add_flags, tfs_settings
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import ends_with_signals
-from inferd.server.cli.tfs_flags import add_flags, tfs_settings
 from inferd.server.lifecycle.resources.heap import set_up_heap
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from inferd.client import NO_RETRIES, AsyncClient, Client
-from inferd.server.cli.bench_load import BenchLoad, Tally, run_load
+from inferd.server.cli.bench.load import BenchLoad, Tally, run_load
 from inferd.server.cli.connection import add_connection, client_options, open_client, positive, rate, seconds
 from inferd.server.cli.errors import CommandError, usage
 from inferd.server.cli.inputs.arguments import add_inputs, parse_shapes, random_inputs, read_inputs

@@ -1,0 +1,1 @@
+"""`inferd bench`: load on a model, and reports of it."""

@@ -1,0 +1,1 @@
+"""Flags of other servers, translated to settings."""
