@@ -36,6 +36,16 @@ def test_plug_ins_may_be_preloaded_too() -> None:
         check_preload(ServerConfig.model_validate({"server": {"preload": ["onnx"]}}), known)
 
 
+def test_workers_have_a_flag() -> None:
+    parse = build_parser().parse_args
+    assert configuration(parse(["serve"])).server.workers == 1
+    assert configuration(parse(["serve", "--workers", "3"])).server.workers == 3
+    assert configuration(parse(["serve", "--workers", "3", "--set", "server.workers=2"])).server.workers == 3
+    with pytest.raises(CommandError, match=r"server\.workers: expected .*, got 0") as refused:
+        configuration(parse(["serve", "--workers", "0"]))
+    assert refused.value.exit_code == 2
+
+
 def serve(root: Path, state: Path) -> subprocess.Popen[str]:
     flags = ("--listen", "127.0.0.1:0", "--set", "server.http=[]")
     command = [str(INFERD), "serve", "--model-repository", str(root), "--state-dir", str(state), *flags]

@@ -6,17 +6,19 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from support.group import GROUP, LONG, by_worker, metrics, requests, running, wait_all_serve, workers
 from support.marked import prepare_model, publish
-from support.server import Served
+from support.server import INFERD, Served
 from support.traffic import Seen, Traffic
 from support.waiting import eventually
 
@@ -62,6 +64,14 @@ def test_requests_reach_both_workers(server: Served) -> None:
         seen = traffic.end()
     assert_clean(seen)
     assert requests(server) == seen.answers, "one worker's metrics page counts the requests of both"
+
+
+def test_a_second_server_on_the_groups_state_directory_is_refused(server: Served, tmp_path: Path) -> None:
+    state = server.repository.parent / "state"
+    command = [str(INFERD), "serve", "--model-repository", str(tmp_path), "--state-dir", str(state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"{state} is in use by another server (process {server.pid}): each needs its own" in done.stderr
 
 
 def test_a_killed_worker_costs_no_request_and_comes_back(server: Served) -> None:

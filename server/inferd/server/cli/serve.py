@@ -51,6 +51,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         help="also listen where the clients of other systems look: triton (8000, 8002), tfserving (8501)",
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where operators' wishes are kept over restarts")
+    parser.add_argument("--workers", type=int, metavar="N", help="serving processes on the same ports (1)")
     parser.add_argument(
         "--set",
         action="append",
@@ -76,6 +77,7 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
         "server.listen": args.listen,
         "server.http": args.http,
         "server.state_dir": args.state_dir,
+        "server.workers": args.workers,
     }
     tfs = tfs_settings(args)
     flags = {key: value for key, value in given.items() if value is not None} | tfs.flags
