@@ -11,8 +11,9 @@ from pathlib import Path
 from benchmarks import ROOT
 from benchmarks.h2load import LoadError
 from benchmarks.options import Options
-from benchmarks.pages import write
+from benchmarks.pages import write_results, write_summary
 from benchmarks.report import Table, machine, save
+from benchmarks.summary import summary
 
 NAMES = (
     "startup",
@@ -36,7 +37,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*WITH_OPTIONS, *NAMES)))
     parser.add_argument("--quick", action="store_true", help="fewer rounds and points: a look, not figures to publish")
-    parser.add_argument("--docs", action="store_true", help="write the figures and plots into docs/performance.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="write the figures into benchmarks/results/, those of peers into docs/, too"
+    )
     parser.add_argument("--prototype", type=Path, help="peers: a server script to compare with")
     parser.add_argument("--only", default="", help="peers: words of the names of those to compare, comma-separated")
     parser.add_argument("--requests", type=int, default=Options.requests, help="memory: how many requests")
@@ -55,8 +58,10 @@ def main(arguments: list[str]) -> int:
     try:
         for name in parsed.names or [name for name in (*WITH_OPTIONS, *NAMES) if name not in LONG]:
             found = _measured(name, options, tables)
-            if parsed.docs and name in WITH_OPTIONS:
-                write(ROOT / "docs" / "performance.md", name, found, _command(name, options))
+            if parsed.docs:
+                write_results(ROOT / "benchmarks" / "results", name, found, _command(name, options))
+            if parsed.docs and name == "peers":
+                write_summary(ROOT / "docs" / "performance.md", name, summary(found), _command(name, options))
     except LoadError as error:
         print(error, file=sys.stderr)
         return 1

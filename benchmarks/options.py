@@ -11,7 +11,7 @@ class Options:
     """Options of the measurements.
 
     quick      fewer rounds and points, for a first impression; such figures are not published
-    docs       write figures and plots into docs/performance.md
+    docs       write figures and plots into benchmarks/results/ and docs/performance.md
     prototype  a server script to compare with: `python PATH PORT NAME=MODEL.onnx...`
     only       words in the names of the peers to compare; empty for all peers
     requests   number of requests of the memory measurement

@@ -1,4 +1,4 @@
-"""Writes tables and plots into a document, between two markers; the rest of the document stays unchanged."""
+"""Writes what was measured into the tree: a page of results for each day, and the generated part of a document."""
 
 from __future__ import annotations
 
@@ -9,8 +9,27 @@ from pathlib import Path
 from benchmarks.report import Table, machine
 
 
-def write(document: Path, name: str, tables: Sequence[Table], command: str) -> None:
-    """Writes the tables between the markers of `name`, and the plots into the folder `plots` beside the document.
+def write_results(folder: Path, name: str, tables: Sequence[Table], command: str) -> Path:
+    """Writes all tables into `folder/DATE-NAME.md`, and their plots into `folder/plots`. Returns the page."""
+    date = time.strftime("%Y-%m-%d")
+    lines = [f"# {name.capitalize()}, {date}", "", _when(command, date), ""]
+    for table in tables:
+        title, _, rest = table.markdown().partition("\n\n")
+        lines.append(title)
+        for plot, svg in table.plots.items():
+            path = folder / "plots" / f"{date}-{name}-{plot}.svg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(svg)
+            lines += ["", f"![{table.title}](plots/{path.name})"]
+        lines += ["", rest]
+    page = folder / f"{date}-{name}.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join(lines).rstrip() + "\n")
+    return page
+
+
+def write_summary(document: Path, name: str, table: Table, command: str) -> None:
+    """Writes one table between the markers of `name`; the rest of the document stays unchanged.
 
     Raises ValueError if the document does not contain `<!-- NAME: generated -->` and `<!-- NAME: end -->` once each, in
     this order.
@@ -19,17 +38,11 @@ def write(document: Path, name: str, tables: Sequence[Table], command: str) -> N
     begin, end = f"<!-- {name}: generated -->", f"<!-- {name}: end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"{document.name}: expected {begin} and {end} once each, in this order")
-    plots = document.parent / "plots"
-    lines = [f"Measured on {time.strftime('%Y-%m-%d')} by `{command}` on: {machine()}.", ""]
-    for table in tables:
-        title, _, rest = table.markdown().partition("\n\n")
-        lines.append(title)
-        for plot, svg in table.plots.items():
-            plots.mkdir(exist_ok=True)
-            path = plots / f"{name}-{plot}.svg"
-            path.write_text(svg)
-            lines += ["", f"![{table.title}]({plots.name}/{path.name})"]
-        lines += ["", rest]
     head, _, tail = text.partition(begin)
     _, _, tail = tail.partition(end)
-    document.write_text(f"{head}{begin}\n\n" + "\n".join(lines).rstrip() + f"\n\n{end}{tail}")
+    when = _when(command, time.strftime("%Y-%m-%d"))
+    document.write_text(f"{head}{begin}\n\n{when}\n\n{table.rows_as_markdown()}\n{end}{tail}")
+
+
+def _when(command: str, date: str) -> str:
+    return f"Measured on {date} by `{command}` on: {machine()}."

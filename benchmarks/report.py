@@ -30,12 +30,17 @@ class Table:
 
     def markdown(self) -> str:
         """The table as Markdown."""
-        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |", "|" + " --- |" * len(self.columns)]
-        lines += ["| " + " | ".join(_text(value) for value in row) + " |" for row in self.rows]
-        return "\n".join([*lines, "", self.how, ""])
+        return f"## {self.title}\n\n{self.rows_as_markdown()}\n{self.how}\n"
+
+    def rows_as_markdown(self) -> str:
+        """The columns and rows as Markdown, without title and method."""
+        lines = ["| " + " | ".join(self.columns) + " |", "|" + " --- |" * len(self.columns)]
+        lines += ["| " + " | ".join(text_of(value) for value in row) + " |" for row in self.rows]
+        return "\n".join([*lines, ""])
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A cell of a table: three significant digits below 100, whole numbers with separators above."""
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
     return str(value)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from benchmarks.charts import Bars
-from benchmarks.pages import write
+from benchmarks.pages import write_results, write_summary
+from benchmarks.peers import COLUMNS
 from benchmarks.report import Table
+from benchmarks.summary import summary
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -34,20 +37,29 @@ def test_values_that_cannot_be_drawn_are_refused(values: list[float]) -> None:
         Bars("t", ["one", "two"]).add("x", values)
 
 
+def test_results_have_a_page_of_their_day_with_their_plots(tmp_path: Path) -> None:
+    table = Table("T", ("a",), [[1]], "how", plots={"tiny": "<svg/>"})
+    for _ in range(2):
+        page = write_results(tmp_path / "results", "peers", [table], "the command")
+        text = page.read_text()
+        assert text.startswith("# Peers, 20")
+        assert text.count("## T\n") == 1
+        assert "`the command`" in text
+        (image,) = re.findall(r"!\[T\]\((plots/\S+-peers-tiny\.svg)\)", text)
+        assert (page.parent / image).read_text() == "<svg/>"
+
+
 def test_only_the_text_between_the_markers_changes(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- peers: generated -->\nold\n<!-- peers: end -->\nafter\n")
-    table = Table("T", ("a",), [[1]], "how", plots={"tiny": "<svg/>"})
     for _ in range(2):
-        write(page, "peers", [table], "the command")
+        write_summary(page, "peers", Table("T", ("a",), [[1]], "how"), "the command")
         text = page.read_text()
         assert text.startswith("before\n<!-- peers: generated -->\n")
         assert text.endswith("\n<!-- peers: end -->\nafter\n")
         assert "old" not in text
-        assert text.count("### T") == 1
+        assert text.count("| a |\n| --- |\n| 1 |\n") == 1
         assert "`the command`" in text
-        assert "![T](plots/peers-tiny.svg)" in text
-    assert (tmp_path / "plots" / "peers-tiny.svg").read_text() == "<svg/>"
 
 
 @pytest.mark.parametrize("text", ["", "<!-- x: generated -->", "<!-- x: end --><!-- x: generated -->"])
@@ -55,5 +67,23 @@ def test_a_document_without_the_markers_is_left_alone(tmp_path: Path, text: str)
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises(ValueError, match="once each"):
-        write(page, "x", [], "c")
+        write_summary(page, "x", Table("T", ("a",)), "c")
     assert page.read_text() == text
+
+
+def test_the_summary_has_a_row_for_each_point_and_a_column_for_each_peer() -> None:
+    rows = [
+        [1, "inferd", 1000.0, 1.0, 50.0, 1.0, 2.0, 100.0],
+        [1, "inferd, public API", 500.0, 2.0, 90.0, 2.0, 4.0, 100.0],
+        [1, "Other", 250.0, 4.0, 200.0, 4.0, 8.0, 300.0],
+        [1, "in process, no server, batches of 1", 4000.0, 0.25, 20.0, 0.2, 0.2, 90.0],
+        [32, "inferd", 3000.0, 1.0, 30.0, 5.0, 9.0, 120.0],
+        [32, "Other", "failed: it ended", "", "", "", "", 300.0],
+        ["", "Third", "not measured: no wheel", "", "", "", "", ""],
+    ]
+    found = summary([Table("Peers: tiny model, 256 B", COLUMNS, rows)])
+    assert found.columns[6:] == ["× Other", "× in process, no server"]
+    assert found.rows == [
+        ["tiny", 1, 1000.0, 50.0, 1.0, 2.0, "4", "0.25"],
+        ["tiny", 32, 3000.0, 30.0, 5.0, 9.0, "-", "-"],
+    ]
