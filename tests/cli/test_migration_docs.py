@@ -94,5 +94,24 @@ def test_from_tensorflow_serving(cli, serving: Path, command: str, monkeypatch: 
 
 
 def test_the_guides_contain_commands() -> None:
-    assert len(commands("migration-triton.md")) == 4
+    assert len(commands("migration-triton.md")) == 5
     assert len(commands("migration-tensorflow-serving.md")) == 5
+
+
+@pytest.mark.parametrize(
+    ("field", "code", "shown"),
+    [
+        ("sequence_batching { }", 0, "ignored config.pbtxt: sequence_batching"),
+        ("model_transaction_policy { decoupled: true }", 0, "ignored config.pbtxt: model_transaction_policy.decoupled"),
+        ("instance_group { rate_limiter { } }", 0, "ignored config.pbtxt: instance_group.rate_limiter"),
+        ("response_cache { enable: true }", 0, "ignored config.pbtxt: response_cache"),
+        ('backend: "tensorrt"', 1, "PROBLEM"),
+    ],
+)
+def test_what_the_guide_calls_not_there(cli, tmp_path: Path, field: str, code: int, shown: str) -> None:
+    directory = prepare_model("onnx", tmp_path, "m")
+    publish("onnx", directory, 1, 1.0)
+    (directory / "config.pbtxt").write_text(field)
+    done = cli("check", "--model-repository", str(tmp_path))
+    assert done.code == code, done.out + done.err
+    assert shown in " ".join(done.out.split())

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from inferd.server.cli.errors import CommandError
-from inferd.server.cli.flags.tfs import add_flags, tfs_settings
+from inferd.server.cli.flags import tfs, triton
+from inferd.server.cli.flags.settings import FlagSettings
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import ends_with_signals
 from inferd.server.lifecycle.resources.heap import set_up_heap
@@ -36,7 +37,11 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that make up a configuration. `serve` and `check` share them."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings, see config.yaml")
     parser.add_argument(
-        "--model-repository", action="append", metavar="DIR", help="where models come from; may be repeated"
+        "--model-repository",
+        "--model-store",
+        action="append",
+        metavar="DIR",
+        help="where models come from; may be repeated",
     )
     parser.add_argument(
         "--model-name", dest="model_name", metavar="NAME", help="the model's name, if DIR itself is one model"
@@ -59,7 +64,8 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any setting, such as batching.max_batch_size=8; may be repeated",
     )
-    add_flags(parser)
+    tfs.add_flags(parser)
+    triton.add_flags(parser)
 
 
 def configuration(args: argparse.Namespace) -> ServerConfig:
@@ -79,20 +85,22 @@ def configuration(args: argparse.Namespace) -> ServerConfig:
         "server.state_dir": args.state_dir,
         "server.workers": args.workers,
     }
-    tfs = tfs_settings(args)
-    flags = {key: value for key, value in given.items() if value is not None} | tfs.flags
+    foreign = FlagSettings()
+    tfs.translate(args, foreign)
+    triton.translate(args, foreign)
+    flags = {key: value for key, value in given.items() if value is not None} | foreign.flags
     try:
-        config = load_config(args.config, os.environ, args.set, flags=flags, defaults=tfs.defaults)
+        config = load_config(args.config, os.environ, args.set, flags=flags, defaults=foreign.defaults)
         more = [address for address in compatible(args.compat) if address not in config.server.http]
         if more:
             flags["server.http"] = [*config.server.http, *more]
-            config = load_config(args.config, os.environ, args.set, flags=flags, defaults=tfs.defaults)
+            config = load_config(args.config, os.environ, args.set, flags=flags, defaults=foreign.defaults)
         check_preload(config, Registry().names() if config.server.preload else ())
         if config.repository.models_file is not None:
-            tfs.notes += read_models_file(Path(config.repository.models_file)).notes
+            foreign.notes += read_models_file(Path(config.repository.models_file)).notes
     except ConfigError as error:
         raise CommandError(str(error), exit_code=2) from None
-    for note in tfs.notes:
+    for note in foreign.notes:
         print(f"inferd: note: {note}", file=sys.stderr)
     return config
 

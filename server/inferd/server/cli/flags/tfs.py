@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from inferd.server.cli.errors import usage
+from inferd.server.cli.flags.settings import FlagSettings, boolean, whole_number
 
 _TITLE: Final = "TensorFlow Serving's flags"
 _ABOUT: Final = "as tensorflow_model_server takes them; others of its flags are accepted with a note"
@@ -59,15 +59,6 @@ _REFUSED: Final[Mapping[str, str]] = {
 _ALWAYS_ON: Final = ("enable_model_warmup", "enable_grpc_healthcheck_service")
 
 
-@dataclass(slots=True)
-class TfsSettings:
-    """`flags` and `defaults` by dotted key, as `load_config` takes them, and `notes` for the user."""
-
-    flags: dict[str, Any] = field(default_factory=dict)
-    defaults: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Registers the flags."""
     group = parser.add_argument_group(_TITLE, _ABOUT)
@@ -78,26 +69,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("model_base_path", "DIR", "serves the versions in this directory")
     add("model_name", "NAME", 'as the model of this name ("default")')
     add("model_config_file", "FILE", "serves the models of a ModelServerConfig, with their policies and labels")
-    add("model_config_file_poll_wait_seconds", "N", "reads that file again every N seconds", _whole_number)
-    add("port", "PORT", "gRPC port", _whole_number)
+    add("model_config_file_poll_wait_seconds", "N", "reads that file again every N seconds", whole_number)
+    add("port", "PORT", "gRPC port", whole_number)
     add("grpc_socket_path", "PATH", "gRPC over a unix socket, too")
-    add("rest_api_port", "PORT", "HTTP port; 0: none", _whole_number)
-    add("rest_api_timeout_in_ms", "N", "longest time for a request over REST", _whole_number)
-    add("file_system_poll_wait_seconds", "N", "looks for versions every N seconds; 0: once", _whole_number)
-    add("num_load_threads", "N", "versions that load at the same time", _whole_number)
-    add("tensorflow_session_parallelism", "N", "CPU threads of a model", _whole_number)
-    add("tensorflow_intra_op_parallelism", "N", "CPU threads of a model", _whole_number)
+    add("rest_api_port", "PORT", "HTTP port; 0: none", whole_number)
+    add("rest_api_timeout_in_ms", "N", "longest time for a request over REST", whole_number)
+    add("file_system_poll_wait_seconds", "N", "looks for versions every N seconds; 0: once", whole_number)
+    add("num_load_threads", "N", "versions that load at the same time", whole_number)
+    add("tensorflow_session_parallelism", "N", "CPU threads of a model", whole_number)
+    add("tensorflow_intra_op_parallelism", "N", "CPU threads of a model", whole_number)
     add("batching_parameters_file", "FILE", "settings of batches; needs --enable_batching")
     add("saved_model_tags", "TAGS", "tags of the graph to serve, with --model_base_path")
     flag = "declares that rows are independent, and puts requests into batches; false: never"
-    group.add_argument("--enable_batching", nargs="?", const=True, type=_boolean, metavar="BOOL", help=flag)
+    group.add_argument("--enable_batching", nargs="?", const=True, type=boolean, metavar="BOOL", help=flag)
     for name in (*_NOT_HONOURED, *_REFUSED, *_ALWAYS_ON):
         group.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
 
 
-def tfs_settings(args: argparse.Namespace) -> TfsSettings:
-    """Translates the flags. Raises CommandError."""
-    found = TfsSettings()
+def translate(args: argparse.Namespace, found: FlagSettings) -> None:
+    """Translates the flags into `found`. Raises CommandError."""
     _models(args, found)
     _ports(args, found)
     _poll_and_threads(args, found)
@@ -111,10 +101,9 @@ def tfs_settings(args: argparse.Namespace) -> TfsSettings:
     for name in _ALWAYS_ON:
         if getattr(args, name) in ("false", "0"):
             found.notes.append(f"--{name}=false is not honoured: it is always on")
-    return found
 
 
-def _models(args: argparse.Namespace, found: TfsSettings) -> None:
+def _models(args: argparse.Namespace, found: FlagSettings) -> None:
     tags = [tag for tag in (args.saved_model_tags or "").split(",") if tag]
     if args.model_config_file:
         found.flags["repository.models_file"] = args.model_config_file
@@ -142,7 +131,7 @@ def _models(args: argparse.Namespace, found: TfsSettings) -> None:
         found.defaults["repository.roots"] = []
 
 
-def _ports(args: argparse.Namespace, found: TfsSettings) -> None:
+def _ports(args: argparse.Namespace, found: FlagSettings) -> None:
     listen = list(args.listen or ())
     if args.port:
         listen.append(f"0.0.0.0:{args.port}")
@@ -161,7 +150,7 @@ def _ports(args: argparse.Namespace, found: TfsSettings) -> None:
         found.flags["http.timeout"] = f"{args.rest_api_timeout_in_ms}ms"
 
 
-def _poll_and_threads(args: argparse.Namespace, found: TfsSettings) -> None:
+def _poll_and_threads(args: argparse.Namespace, found: FlagSettings) -> None:
     poll = args.file_system_poll_wait_seconds
     if poll:
         found.flags["repository.poll"] = f"{poll}s"
@@ -175,7 +164,7 @@ def _poll_and_threads(args: argparse.Namespace, found: TfsSettings) -> None:
         found.flags["instances.threads"] = threads
 
 
-def _batching(args: argparse.Namespace, found: TfsSettings) -> None:
+def _batching(args: argparse.Namespace, found: FlagSettings) -> None:
     if args.enable_batching:
         # TensorFlow Serving's flag says that rows are independent, and its batches hold 1,000 rows by default.
         found.flags["batching.mode"] = "trusted"
@@ -194,17 +183,3 @@ def _batching(args: argparse.Namespace, found: TfsSettings) -> None:
         found.notes += parameters.notes
     elif args.enable_batching is False:
         found.flags["batching.mode"] = "off"
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in ("true", "1"):
-        return True
-    if text.lower() in ("false", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
-    return int(text)
