@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ PAGES = (
 RESULTS = tuple(sorted(str(page.relative_to(ROOT)) for page in (ROOT / "benchmarks/results").glob("*.md")))
 # Both its subcommands and theirs.
 COMMANDS = next(action.choices for action in build_parser()._actions if action.dest == "command" or action.choices)
+
+
+def flags(parser: argparse.ArgumentParser) -> set[str]:
+    """Of a command and of its own commands."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {flag for inner in action.choices.values() for flag in flags(inner)}
+    return found
 
 
 def anchors(page: Path) -> set[str]:
@@ -77,7 +87,7 @@ def test_commands_and_flags_exist(page: str) -> None:
             names.append(words[2])
         for name in names:
             assert name in COMMANDS, words
-            known = COMMANDS[name]._option_string_actions
+            known = flags(COMMANDS[name])
             for word in words[1:]:
                 flag = word.strip("[]").partition("=")[0]
                 if re.fullmatch(r"--?[a-z][\w-]*", flag):

@@ -35,7 +35,7 @@ def add(subparsers: Any) -> None:
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that make up a configuration. `serve` and `check` share them."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, see config.yaml")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (YAML)")
     parser.add_argument(
         "--model-repository",
         "--model-store",

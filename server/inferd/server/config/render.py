@@ -1,5 +1,5 @@
-"""Writes the schema out: config.yaml, the tables of docs/configuration.md, the JSON schema. A test checks that they are
-up to date.
+"""Writes the schema out: docs/reference/config.yaml and settings.md, the JSON schema. A test checks that they are up to
+date.
 
 python -m inferd.server.config.render DIRECTORY      rewrites both files in a checkout
 """
@@ -20,8 +20,8 @@ from inferd.server.config.keys import Key, all_keys, item_keys, section_at
 from inferd.server.config.meanings import meanings
 from inferd.server.config.schema import ModelConfig, ServerConfig
 
-CONFIG_FILE: Final = "config.yaml"
-DOCUMENT: Final = "docs/configuration.md"
+CONFIG_FILE: Final = "docs/reference/config.yaml"
+DOCUMENT: Final = "docs/reference/settings.md"
 
 _WIDTH: Final = 110
 _HEAD: Final = """\
@@ -30,6 +30,28 @@ _HEAD: Final = """\
 # Times and sizes carry units: 250ms, 2s, 1m, 1h; 16KiB, 64MiB, 1GiB (also KB, MB, GB). null means "not set".
 # The environment (INFERD_SERVER__STATE_DIR=/state) and flags (--set server.state_dir=/state) win over this file.
 # docs/configuration.md says more. Written by `python -m inferd.server.config.render .` from the schema.
+"""
+_PAGE_HEAD: Final = """\
+# Settings
+
+**Task: look up a setting.** `inferd config show` prints the values in force:
+
+```console
+$ inferd config show --config config.yaml
+```
+
+[Configuration](../configuration.md) explains files, environment, flags, units and errors. [config.yaml](config.yaml) in
+this folder shows every key with its default. This page is generated from the schema: do not edit it.
+
+## config.yaml
+
+The settings of the server. `queue`, `batching`, `instances`, `isolation` and `worker` are the defaults of all models.
+`models` holds settings of single models, with the keys of model.yaml.
+"""
+_PAGE_MODELS: Final = """\
+## model.yaml
+
+The settings of one model, beside its versions, or under `models.<name>` in config.yaml.
 """
 _EXAMPLE: Final = "digits"
 
@@ -56,25 +78,25 @@ def config_yaml() -> str:
     return "\n".join(lines) + "\n"
 
 
-def key_table(model: type[Section]) -> str:
-    """Every key of a schema as a Markdown table."""
+def key_table(model: type[Section], first: str = "") -> str:
+    """The keys of a schema as a Markdown table; only those whose paths begin with `first`, if it is given."""
     rows = ["| Key | Default | Meaning |", "| --- | --- | --- |"]
     for key in all_keys(model):
+        if first and key.path[0] != first:
+            continue
         rows.append(_row(dotted(key.path), key))
         rows.extend(_row(name, inner) for name, inner in item_keys(key, dotted(key.path)))
     return "\n".join(rows) + "\n"
 
 
-def with_tables(document: str) -> str:
-    """The document with its tables replaced. A table lies between `<!-- keys: Name -->` and `<!-- end -->`."""
-    for model in (ServerConfig, ModelConfig):
-        begin, end = f"<!-- keys: {model.__name__} -->\n", "<!-- end -->"
-        before, _, rest = document.partition(begin)
-        _, found, after = rest.partition(end)
-        if not found:
-            raise ValueError(f"expected {begin.strip()} ... {end} in the document")
-        document = f"{before}{begin}\n{key_table(model)}\n{end}{after}"
-    return document
+def settings_page() -> str:
+    """The text of the page with every key: config.yaml by its sections, then model.yaml."""
+    parts = [_PAGE_HEAD.rstrip()]
+    for first in dict.fromkeys(key.path[0] for key in all_keys(ServerConfig)):
+        parts.append(f"### {first}\n\n{key_table(ServerConfig, first).rstrip()}")
+    parts.append(_PAGE_MODELS.rstrip())
+    parts.append(key_table(ModelConfig).rstrip())
+    return "\n\n".join(parts) + "\n"
 
 
 def json_schema() -> dict[str, Any]:
@@ -134,11 +156,10 @@ def _row(name: str, key: Key) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrites config.yaml and the documentation's tables in a checkout."""
+    """Rewrites the full config.yaml and the page of settings in a checkout."""
     root = Path(arguments[0] if arguments else ".")
     (root / CONFIG_FILE).write_text(config_yaml(), encoding="utf-8")
-    document = root / DOCUMENT
-    document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")
+    (root / DOCUMENT).write_text(settings_page(), encoding="utf-8")
     return 0
 
 

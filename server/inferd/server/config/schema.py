@@ -1,6 +1,6 @@
 """Every setting of the server with its default and, under the key, its documentation. Values are frozen.
 
-`load.py` reads the settings; `config.yaml` shows all of them. `ServerConfig` holds the settings of the process;
+`load.py` reads the settings; docs/reference/ has all of them. `ServerConfig` holds the settings of the process;
 `ModelConfig` (model_schema.py) those of one model, from its `model.yaml` or from `models.<name>` of config.yaml.
 """
 
