@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -100,6 +102,32 @@ def _archives() -> list[bytes]:
     return found
 
 
+def _exported() -> dict[str, bytes]:
+    """The entries of a real torch.export program. Its weights are left out: they would be most of what is mutated."""
+    with zipfile.ZipFile(_PROGRAM) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    return {name: data if len(data) < 10_000 else data[:64] for name, data in entries.items()}
+
+
+def _exported_archives() -> list[bytes]:
+    found = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as archive:
+            for name, data in _exported().items():
+                archive.writestr(zipfile.ZipInfo(name), data, method)
+        found.append(file.getvalue())
+    return found
+
+
+def _exported_programs() -> list[bytes]:
+    program = json.loads(_exported()["model/models/model.json"])
+    graph = program["graph_module"]["graph"]
+    graph["nodes"], graph["tensor_values"] = graph["nodes"][:1], dict(list(graph["tensor_values"].items())[-1:])
+    guarded = {**program, "guards_code": ["L['x'].size()[0] <= 8", "2 <= L['x'].size()[0]"]}
+    return [json.dumps(each).encode() for each in (program, guarded)]
+
+
 def _records() -> list[bytes]:
     found = []
     for request in _tfs():
@@ -112,6 +140,7 @@ def _varint(value: int) -> bytes:
     return bytes([value & 127 | 128, value >> 7])
 
 
+_PROGRAM = Path(__file__).resolve().parents[2] / "model_repository" / "digits_pt2" / "1" / "model.pt2"
 _PBTXT = b"""
 name: "m" platform: "onnxruntime_onnx" max_batch_size: 8
 input [{ name: "x" data_type: TYPE_FP32 dims: [ -1, 2 ] reshape: { shape: [ 2 ] } }]
@@ -149,6 +178,14 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "onnx_header": _onnx(),
     "torch_archive": _archives(),
+    "exported_archive": _exported_archives(),
+    "exported_program": _exported_programs(),
+    "symbolic_expression": [
+        b"Symbol('s40', positive=True, integer=True)",
+        b"Mul(Integer(2), Pow(Symbol('s0', integer=True), Integer(2)))",
+        b"Max(1, FloorDiv(Symbol('u0') + 3, Integer(2))) % 8",
+        b"L['x'].size()[0] <= 8 and 2 <= L['x']['a'][0].stride(1)",
+    ],
     "script_code": [
         b"class A(Module):\n  def __setstate__(self, s: int) -> NoneType:\n    _0 = (self).turn(s, )\n"
         b"    for i in range(3):\n      pass\n    return None\n",

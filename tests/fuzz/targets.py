@@ -6,10 +6,15 @@ raises if the reader raises another error, or if a decoder's result differs from
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
+import io
 import math
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +27,11 @@ from inferd.backends.onnx.files import external_path, read_header
 from inferd.backends.onnx.messages import Malformed, MemorySource, Truncated
 from inferd.backends.tensorflow.files import missing
 from inferd.backends.torch.archive import classify
+from inferd.backends.torch.exported_archive import check_program, parsed
+from inferd.backends.torch.exported_content import ContentRules
 from inferd.backends.torch.script_content import check_code, tokens_of
 from inferd.backends.torch.script_loading import LoadingCode
+from inferd.backends.torch.symbolic_expressions import check_guard, check_size
 from inferd.server.compat.batching_parameters import parse_batching_parameters
 from inferd.server.compat.model_server_config import parse_models
 from inferd.server.compat.pbtxt import parse_triton_config
@@ -48,6 +56,11 @@ from inferd.wire.tensors import WireError
 from inferd.wire.tfs import fallback as tfs_fallback
 
 Target = Callable[[bytes], None]
+_ARITHMETIC = (
+    ast.Expression, ast.Constant, ast.Name, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Tuple, ast.Call,
+    ast.keyword, ast.Subscript, ast.Attribute, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
+)  # fmt: skip
+_HARMLESS = {"min", "max", "abs", "int", "float", "bool", "True", "False"}  # of Python's own functions
 _MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # files of inputs: thousands a second
 
 _SIGNATURE = Signature(
@@ -126,6 +139,47 @@ def torch_archive(data: bytes) -> None:
     """A torch archive: what it is, by its names."""
     with _file(data) as path, contextlib.suppress(LoadError):
         classify(path)
+
+
+def exported_archive(data: bytes) -> None:
+    """A torch.export archive, as far as it is read before torch loads it: what passes has one content under a name,
+    whoever reads it."""
+    import torch
+
+    with _file(data) as path:
+        try:
+            classify(path)
+            check_program(torch, data, path.name, ())
+        except LoadError:
+            return
+    reader = torch._C.PyTorchFileReader(io.BytesIO(data))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = {name.partition("/")[2] or name: name for name in archive.namelist() if not name.endswith("/")}
+        assert set(reader.get_all_records()) <= set(names), (reader.get_all_records(), names)
+        for record in reader.get_all_records():
+            with contextlib.suppress(
+                zipfile.BadZipFile, zlib.error, EOFError, RuntimeError
+            ):  # one of them cannot read it
+                assert archive.read(names[record]) == reader.get_record(record), record
+
+
+def exported_program(data: bytes) -> None:
+    """The description of a torch.export program: what passes is arithmetic wherever torch evaluates it."""
+    with contextlib.suppress(LoadError):
+        program = parsed(data, "models/model.json", "model.pt2")
+        ContentRules(custom=False).check(program)
+        for key, text in _texts(program, ""):
+            if key in ("expr_str", "guards_code"):
+                _assert_arithmetic(text)
+
+
+def symbolic_expression(data: bytes) -> None:
+    """The texts of an exported program that torch evaluates as Python: what passes is arithmetic."""
+    text = _text(data)
+    for check in (check_size, check_guard):
+        with contextlib.suppress(ValueError):
+            check(text)
+            _assert_arithmetic(text)
 
 
 def script_code(data: bytes) -> None:
@@ -215,10 +269,34 @@ TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
         native_request, native_response, oip_request, tfs_request, config_yaml, model_yaml, pbtxt, triton_json,
-        models_file, onnx_header, torch_archive, script_code, saved_model, warmup_records, links, http_head, rest_oip,
-        rest_tfs, json,
+        models_file, onnx_header, torch_archive, exported_archive, exported_program, symbolic_expression, script_code,
+        saved_model, warmup_records, links, http_head, rest_oip, rest_tfs, json,
     )
 }  # fmt: skip
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The texts in a JSON value, each with the key that it stands under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
+
+
+def _assert_arithmetic(text: str) -> None:
+    """Fails for an expression that could do more than compute with numbers and sizes, when it is evaluated."""
+    for node in ast.walk(ast.parse(text.strip(), mode="eval")):
+        assert isinstance(node, _ARITHMETIC), ast.dump(node)
+        if isinstance(node, ast.Attribute):
+            assert node.attr in {"size", "stride", "storage_offset", "dim", "numel"}, text
+        elif isinstance(node, ast.Name):
+            assert ("__" not in node.id and not hasattr(builtins, node.id)) or node.id in _HARMLESS, text
+        elif isinstance(node, ast.Constant):
+            assert isinstance(node.value, (int, float, str)), text
 
 
 def _as_the_class(decode: Callable[[bytes], Any], oracle: Callable[[bytes], Any], data: bytes) -> None:

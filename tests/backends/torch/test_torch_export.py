@@ -152,6 +152,7 @@ def test_pickles_inside_an_exported_program_are_refused(version: Path, tmp_path:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling an AOTInductor package needs a C++ compiler")
+@pytest.mark.timeout(600)  # g++ reads all headers of torch: 20 s of processor time
 def test_an_aotinductor_package_is_recognised_and_runs(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(version.parent / "inductor"))
     module = torch.nn.Linear(2, 3).eval()

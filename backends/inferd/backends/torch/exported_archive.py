@@ -43,15 +43,21 @@ def load_program(torch: Any, data: bytes, name: str, allow: Collection[str]) -> 
         from torch.export.pt2_archive._package import load_pt2
     except ImportError:
         raise LoadError(f"torch {torch.__version__} cannot load {name}: it needs torch 2.8 or newer") from None
+    check_program(torch, data, name, allow)
+    programs = load_pt2(io.BytesIO(data)).exported_programs
+    return programs["model"]
+
+
+def check_program(torch: Any, data: bytes, name: str, allow: Collection[str]) -> None:
+    """Raises LoadError unless the archive with these bytes is a description and its tensors, by the names and the bytes
+    that torch's own reader finds in it. The arguments are those of `load_program`."""
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(data))
         records = list(reader.get_all_records())
+        check_names(name, records)
+        _check_records(torch, reader, records, name, allow)
     except RuntimeError as error:
         raise LoadError(f"torch {torch.__version__} cannot read {name}: {reason(error)[1]}") from None
-    check_names(name, records)
-    _check_records(torch, reader, records, name, allow)
-    programs = load_pt2(io.BytesIO(data)).exported_programs
-    return programs["model"]
 
 
 def _check_records(torch: Any, reader: Any, records: list[str], name: str, allow: Collection[str]) -> None:
@@ -119,12 +125,12 @@ def _check_unpickled(torch: Any, data: bytes, entry: str, name: str) -> Any:
 
 
 def _json(reader: Any, record: str, name: str) -> Any:
-    if reader.get_record_size(record) > _LARGEST_TEXT if hasattr(reader, "get_record_size") else False:
+    if hasattr(reader, "get_record_size") and reader.get_record_size(record) > _LARGEST_TEXT:
         raise LoadError(f"{name}: {record} is larger than {_LARGEST_TEXT} bytes")
-    return _parsed(bytes(reader.get_record(record)), record, name)
+    return parsed(bytes(reader.get_record(record)), record, name)
 
 
-def _parsed(text: bytes, entry: str, name: str) -> Any:
+def parsed(text: bytes, entry: str, name: str) -> Any:
     """As torch reads it, but a key that is given twice is an error: readers differ in which one they take."""
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
@@ -148,7 +154,7 @@ def _load_legacy(torch: Any, parts: Mapping[str, bytes], name: str, allow: Colle
     if "python" in allow:
         read = lambda entry: parts.get(entry, b"")  # noqa: E731
     else:
-        ContentRules(custom="custom_ops" in allow).check(_parsed(program, _LEGACY_PROGRAM, name))
+        ContentRules(custom="custom_ops" in allow).check(parsed(program, _LEGACY_PROGRAM, name))
         read = lambda entry: _check_unpickled(torch, parts.get(entry, b""), entry, name) or {}  # noqa: E731
     state, constants, samples = (
         read(next((e for e in (f"{stem}.pt", f"{stem}.json") if e in parts), f"{stem}.pt"))
