@@ -39,6 +39,9 @@ CODE_KINDS = ("aoti", "custom_ops", "python")
 """Kinds of code that a model's files may hold: compiled libraries of AOTInductor; operators and objects of libraries
 other than the framework's own; Python code, pickles included."""
 
+LEFT_OUT = "is left out: "
+"""In a note of `Traits`: an output of the artefact that cannot be served is missing in the signature."""
+
 
 class BackendError(Exception):
     """The framework failed. The message is shown to clients."""

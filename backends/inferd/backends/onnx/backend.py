@@ -15,6 +15,7 @@ from typing import Any
 
 from inferd.backends.api import (
     DEFAULT_SIGNATURE,
+    LEFT_OUT,
     IncompleteArtefact,
     Independence,
     Instance,
@@ -306,7 +307,7 @@ def _traits(signature: Signature, left_out: Mapping[str, str]) -> Traits:
         concurrent=True,
         overlaps=2,
         max_batch=min(fixed) if fixed and len(fixed) == len(leading) else None,
-        notes=tuple(f"output {name!r} is left out: {_briefly(why)}" for name, why in left_out.items()),
+        notes=tuple(f"output {name!r} {LEFT_OUT}{_briefly(why)}" for name, why in left_out.items()),
     )
 
 

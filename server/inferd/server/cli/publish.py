@@ -1,86 +1,87 @@
-"""`inferd publish`: puts a new version into a repository so that no server ever sees half of it.
+"""`inferd publish`: puts a new version into a repository, after it has been loaded, run and compared.
 
-The files are copied to a hidden directory beside the other versions and reach their place by a rename, which is all or
-nothing. Without --version the next free number is taken.
+The files are copied or converted in a hidden directory and reach their place by a rename, which is all or nothing.
+Before the rename the version is loaded in a process of its own, as a server would load it, and answers rows; what was
+converted is compared with the original. Without --version the next free number is taken.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inferd.client import Client, VersionState
-from inferd.server.cli.connection import add_connection, open_client
+from inferd.server.cli.connection import add_connection, open_client, seconds
 from inferd.server.cli.errors import CommandError, usage
 from inferd.server.cli.output import print_json
-from inferd.server.errors import LayoutError
-from inferd.server.repository.layout import MAX_VERSION, PARTIAL_SUFFIXES, is_partial, readable, version_number
-from inferd.server.repository.tree import read_tree
+from inferd.server.cli.serve import missing
 
-_FILES = {".onnx": "model.onnx", ".pt": "model.pt", ".pt2": "model.pt2"}
+if TYPE_CHECKING:
+    from inferd.server.publishing.publication import Published, PublishSettings
+
 _WAIT = 300.0
 
 
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("publish", help="put a new version into a repository", description=__doc__)
     parser.add_argument("model", help="the model's name, which is its directory in the repository")
-    parser.add_argument("path", type=Path, help="a version's directory, or one .onnx, .pt or .pt2 file")
-    parser.add_argument("-r", "--repository", type=Path, required=True, metavar="DIR")
+    parser.add_argument("source", help="a version's directory, or one .onnx, .pt, .pt2 or .tflite file")
+    parser.add_argument("-r", "--repository", type=Path, required=True, metavar="DIR", help="made if it is not there")
     parser.add_argument("--version", type=int, metavar="N", help="default: the highest one there and 1")
     parser.add_argument("--wait", action="store_true", help="until the server at --address serves it, or says why not")
+    check = parser.add_argument_group("check")
+    check.add_argument(
+        "--sample", type=Path, metavar="FILE", help="rows that it must answer: .npz (arrays by input name), .npy, .csv"
+    )
+    check.add_argument("--no-check", action="store_true", help="do not load it before it is published")
+    check.add_argument("--force", metavar="REASON", default="", help="publish although a check fails, and record why")
+    check.add_argument("--config", type=Path, metavar="FILE", help="the server's settings: what it allows the model")
+    check.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting over those; may be repeated"
+    )
+    check.add_argument(
+        "--trust", action="store_true", help="files may run code with all your rights while they are read and checked"
+    )
+    check.add_argument(
+        "--time-limit", type=seconds, default=1800.0, metavar="SECONDS", help="of each step (default: 1800)"
+    )
+    check.add_argument("--memory-limit", metavar="SIZE", help="of each step, such as 8GiB (default: none)")
+    check.add_argument("-v", "--verbose", action="store_true", help="show what the steps print")
     add_connection(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.version is not None and not 0 <= args.version <= MAX_VERSION:
-        raise usage(f"--version {args.version}: expected 0 to {MAX_VERSION}")
-    place = publish(args.model, args.path, args.repository, args.version)
-    version = int(place.name)
+    try:
+        from inferd.server.publishing.errors import PublishError
+        from inferd.server.publishing.publication import publish
+        from inferd.server.publishing.tasks import TaskFailed
+    except ImportError as error:
+        raise CommandError(missing(error)) from None
+    try:
+        published = publish(args.model, args.source, args.repository, _settings(args))
+    except PublishError as error:
+        if isinstance(error, TaskFailed) and not args.verbose:
+            for line in error.lines:
+                print(f"  | {line}", file=sys.stderr)
+        raise CommandError(str(error), 2 if error.usage else 1) from None
     state = "published"
     if not args.json:
-        print(f"{args.model}:{version} is at {place}")
+        print(f"{args.model}:{published.version} is at {published.place}")
+    for note in published.notes:
+        _say(f"note: {note}")
     if args.wait:
         with open_client(args) as client:
-            wait_available(client, args.model, version, args.timeout or _WAIT)
+            wait_available(client, args.model, published.version, args.timeout or _WAIT)
         state = "available"
         if not args.json:
-            print(f"{args.model}:{version} is served")
+            print(f"{args.model}:{published.version} is served")
     if args.json:
-        print_json({"model": args.model, "version": version, "path": str(place), "state": state})
+        print_json(_as_json(args.model, published, state))
     return 0
-
-
-def publish(model: str, path: Path, repository: Path, version: int | None = None) -> Path:
-    """Copies `path` to <repository>/<model>/<version> and returns that directory. Raises CommandError; then nothing is
-    left in the repository."""
-    if not model or model.startswith(".") or "/" in model or "\0" in model:
-        raise usage(f"{model!r} is no name for a model: it is the name of a directory, and none that begins with a dot")
-    if is_partial(model) or readable(model) != model:
-        ends = " ".join(PARTIAL_SUFFIXES)
-        raise usage(f"{model!r} is no name for a model: it is UTF-8 text that does not end in {ends}")
-    if not repository.is_dir():
-        raise CommandError(f"{repository} is no directory; expected the repository that the server watches")
-    _check_source(path)
-    parent = repository / model
-    created = not parent.exists()
-    try:
-        parent.mkdir(exist_ok=True)
-        hidden = parent / f".publish-{secrets.token_hex(6)}"
-        try:
-            _copy(path, hidden)
-            return _rename(hidden, parent, version)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-            if created:
-                _remove_if_empty(parent)
-    except (OSError, shutil.Error) as error:
-        raise CommandError(f"cannot publish {path} to {parent}: {_reason(error)}") from None
 
 
 def wait_available(client: Client, model: str, version: int, timeout: float) -> None:
@@ -100,74 +101,62 @@ def wait_available(client: Client, model: str, version: int, timeout: float) -> 
     raise CommandError(f"{model}:{version} is not served after {timeout:g} s: {last}")
 
 
-def _check_source(path: Path) -> None:
-    if path.is_dir():
+def _settings(args: argparse.Namespace) -> PublishSettings:
+    from inferd.server.config.units import size
+    from inferd.server.publishing.probe import ProbeSettings
+    from inferd.server.publishing.publication import PublishSettings
+    from inferd.server.publishing.sources.material import SourceOptions
+    from inferd.server.publishing.tasks import TaskLimits
+
+    memory = None
+    if args.memory_limit is not None:
         try:
-            if not any(path.iterdir()):
-                raise CommandError(f"{path} is empty; expected the files of one version")
-            held = read_tree(path).held
-        except OSError as error:
-            raise CommandError(f"{path} cannot be read: {_reason(error)}") from None
-        except LayoutError as error:
-            raise CommandError(str(error)) from None
-        if held:
-            raise CommandError(f"{path}: a server would wait for ever, {held}")
-    elif not path.is_file():
-        raise CommandError(f"{path} does not exist")
-    elif path.suffix not in _FILES:
-        raise usage(f"{path}: expected a directory, or a file that ends in {', '.join(_FILES)}")
+            memory = size(args.memory_limit)
+        except ValueError as error:
+            raise usage(f"--memory-limit {args.memory_limit!r}: {error}") from None
+    limits = TaskLimits(args.time_limit, memory)
+    settings = PublishSettings(
+        version=args.version,
+        source=SourceOptions(sample=args.sample, trust=args.trust, limits=limits),
+        probe=ProbeSettings(args.config, args.set, args.trust, limits),
+        check=not args.no_check,
+        force=args.force,
+        say=_say,
+    )
+    if args.verbose:
+        settings = replace(
+            settings,
+            source=replace(settings.source, output=_print),
+            probe=replace(settings.probe, output=_print, progress=_say),
+        )
+    return settings
 
 
-def _copy(path: Path, hidden: Path) -> None:
-    if path.is_dir():
-        shutil.copytree(path, hidden)
-    else:
-        hidden.mkdir()
-        shutil.copy2(path, hidden / _FILES[path.suffix])
-    # A rename may reach the disk before the data. Without fsync, a power cut could leave an empty version.
-    for folder, _, files in os.walk(hidden):
-        for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _print(line: str) -> None:
+    print(f"  | {line}", file=sys.stderr)
 
 
-def _rename(hidden: Path, parent: Path, version: int | None) -> Path:
-    number = version
-    for _ in range(100):
-        taken = {found for child in parent.iterdir() if (found := version_number(child.name)) is not None}
-        if version is None:
-            number = max(taken, default=0) + 1
-            if number > MAX_VERSION:
-                raise CommandError(f"{parent} holds version {MAX_VERSION}, the highest there can be; give --version")
-        elif version in taken:
-            raise CommandError(f"{parent.name}:{version} is there already; a new version needs a new number")
-        place = parent / str(number)
-        try:
-            hidden.rename(place)
-        except OSError:
-            # Another publisher has taken the number after the directory was read.
-            if place.exists():
-                continue
-            raise
-        _sync(parent)
-        return place
-    raise CommandError(f"{parent}: no free version number was found in 100 tries")
-
-
-def _remove_if_empty(parent: Path) -> None:
-    try:
-        parent.rmdir()
-    except OSError:
-        pass
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def _as_json(model: str, published: Published, state: str) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "model": model,
+        "version": published.version,
+        "path": str(published.place),
+        "state": state,
+        "notes": list(published.notes),
+    }
+    if published.report is not None:
+        report = published.report
+        value["checked"] = {
+            "backend": report.backend,
+            "batching": report.batching,
+            "rows": report.rows,
+            "rows_from": report.rows_from,
+            "latency_ms": dict(report.latency_ms),
+        }
+    if published.parity is not None:
+        value["parity"] = published.parity.as_json()
+    return value
