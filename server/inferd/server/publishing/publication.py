@@ -18,7 +18,7 @@ from inferd.server.publishing.parity import Parity, accuracy, compare
 from inferd.server.publishing.probe import ProbeReport, ProbeSettings, probe
 from inferd.server.publishing.record import digest
 from inferd.server.publishing.rows import read_rows
-from inferd.server.publishing.sources.material import Material, SourceOptions
+from inferd.server.publishing.sources.material import SourceMaterial, SourceOptions
 from inferd.server.publishing.sources.route import prepare
 from inferd.server.publishing.staging import Staging
 
@@ -78,7 +78,7 @@ def publish(model: str, source: str, repository: Path, settings: PublishSettings
 
 
 def _checked(
-    staging: Staging, material: Material, settings: PublishSettings
+    staging: Staging, material: SourceMaterial, settings: PublishSettings
 ) -> tuple[ProbeReport | None, Parity | None, tuple[str, ...]]:
     """Loads, runs and compares; what was found goes into the provenance too."""
     made = material.provenance
@@ -112,7 +112,7 @@ def _checked(
     return report, parity, tuple(notes)
 
 
-def _faults(report: ProbeReport, material: Material) -> list[str]:
+def _faults(report: ProbeReport, material: SourceMaterial) -> list[str]:
     """Why callers would get wrong answers from a version that loads."""
     faults = [note for note in report.notes if LEFT_OUT in note]
     unsteady = report.unsteady or (
@@ -129,7 +129,7 @@ def _faults(report: ProbeReport, material: Material) -> list[str]:
     return faults
 
 
-def _compared(material: Material, got: dict[str, Array]) -> tuple[Parity | None, str]:
+def _compared(material: SourceMaterial, got: dict[str, Array]) -> tuple[Parity | None, str]:
     if material.expected is None:
         return None, ""
     expected = dict(read_rows(material.expected).inputs)
@@ -140,14 +140,14 @@ def _compared(material: Material, got: dict[str, Array]) -> tuple[Parity | None,
     return parity, f"its answers are not those of the original: {parity}"
 
 
-def _in_order(material: Material, got: dict[str, Array], expected: dict[str, Array]) -> dict[str, str]:
+def _in_order(material: SourceMaterial, got: dict[str, Array], expected: dict[str, Array]) -> dict[str, str]:
     names = material.order or tuple(expected)
     if len(names) != len(got):
         raise PublishError(f"the original has outputs {', '.join(names)}, the version has {', '.join(got)}")
     return dict(zip(got, names, strict=True))
 
 
-def _judge(material: Material, got: dict[str, Array], metrics: dict[str, Any]) -> None:
+def _judge(material: SourceMaterial, got: dict[str, Array], metrics: dict[str, Any]) -> None:
     """With labels beside the sample rows: the accuracy of the version, and of the original."""
     labels = material.labels
     if labels is None:

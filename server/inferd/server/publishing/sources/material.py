@@ -49,7 +49,7 @@ class SourceOptions:
 
 
 @dataclass(slots=True)
-class Material:
+class SourceMaterial:
     """What is known after the files are in place.
 
     provenance     where they come from

@@ -9,23 +9,23 @@ from inferd.server.publishing.errors import PublishError
 from inferd.server.publishing.record import git_of
 from inferd.server.publishing.rows import read_rows
 from inferd.server.publishing.sources.copies import ARTEFACTS, copy_directory, copy_file
-from inferd.server.publishing.sources.material import Material, SourceOptions
+from inferd.server.publishing.sources.material import SourceMaterial, SourceOptions
 from inferd.server.publishing.staging import Staging
 
 Say = Callable[[str], None]
 
 
-def prepare(source: str, staging: Staging, options: SourceOptions, say: Say) -> Material:
+def prepare(source: str, staging: Staging, options: SourceOptions, say: Say) -> SourceMaterial:
     """Puts the files of `source` into the staging directory, converted if need be. Raises PublishError, OSError."""
     path = Path(source)
     if path.is_dir():
-        material = Material(copy_directory(path, staging.version))
+        material = SourceMaterial(copy_directory(path, staging.version))
     elif not path.exists():
         raise PublishError(f"{path} does not exist")
     elif not path.is_file():
         raise PublishError(f"{path} is neither a file nor a directory")
     elif path.suffix.lower() in ARTEFACTS:
-        material = Material(copy_file(path, staging.version))
+        material = SourceMaterial(copy_file(path, staging.version))
     else:
         raise PublishError(f"{path}: expected a directory, or a file that ends in {', '.join(ARTEFACTS)}", usage=True)
     made = material.provenance
