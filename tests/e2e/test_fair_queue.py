@@ -69,7 +69,7 @@ class Gated:
     def artefact_names(self) -> frozenset[str]:
         return frozenset({"model.gated"})
 
-    def detect(self, directory: Path, wanted: str | None) -> tuple[Gated, Path]:
+    def detect(self, directory: Path, wanted: str | None, allow: object) -> tuple[Gated, Path]:
         return self, directory / "model.gated"
 
     def get(self, name: str) -> Gated:

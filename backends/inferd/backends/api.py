@@ -156,6 +156,9 @@ class OpenRequest:
                      not allowed must be refused with a LoadError that names the kind, before any of it runs
     files            where files may be read; None: below the model's directory
     isolated         the version is opened in a process of its own, which may hang or end without harm to others
+    steps            a Python file whose functions run around the model. For the server: a backend never sees one, and
+                     need not know of it
+    inner            with `steps`: the declared signatures of the model itself, between the steps
     """
 
     model: str
@@ -167,6 +170,8 @@ class OpenRequest:
     allow: frozenset[str] = frozenset()
     files: FileRule | None = None
     isolated: bool = False
+    steps: Path | None = None
+    inner: tuple[Signature, ...] = ()
 
     @property
     def rule(self) -> FileRule:
@@ -194,6 +199,8 @@ class Traits:
                        but never from two at the same time
     max_batch          largest number of rows (size of dimension 0) that the artefact allows; None for no limit
     stateful           answers depend on earlier calls. Such a model has one instance and is not batched
+    repeatable         a run may be repeated with the same inputs, because it changes nothing outside of the model. The
+                       requests of a failed batch are run again, one by one, only then
     notes              facts for the operator, each a short sentence: a fallback taken, a setting not honoured
     """
 
@@ -204,6 +211,7 @@ class Traits:
     overlaps: int = 1
     max_batch: int | None = None
     stateful: bool = False
+    repeatable: bool = True
     notes: tuple[str, ...] = ()
 
 

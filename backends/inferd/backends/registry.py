@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -99,14 +99,16 @@ class Registry:
 
     def artefact_names(self) -> frozenset[str]:
         """The names of the files and directories that the backends look for. Loads the backends; those that cannot be
-        loaded, and plug-ins that do not tell, are left out."""
-        return frozenset(name.rstrip("/") for backend in self._all()[0] for name in getattr(backend, "artefacts", ()))
+        loaded, plug-ins that do not tell, and code are left out: a file of code need not be a model."""
+        backends = [backend for backend in self._all()[0] if not code_of(backend)]
+        return frozenset(name.rstrip("/") for backend in backends for name in getattr(backend, "artefacts", ()))
 
-    def detect(self, directory: Path, wanted: str | None = None) -> tuple[Backend, Path]:
+    def detect(self, directory: Path, wanted: str | None = None, allow: Collection[str] = ()) -> tuple[Backend, Path]:
         """The backend that serves a version directory, and its artefact in that directory.
 
         `wanted` is the name of a backend or a platform name of Triton. Without it, every backend looks at the
-        directory.
+        directory. `allow`: the kinds of code that the version may bring along. An artefact that is code of another kind
+        (see `code_of`) does not count beside other artefacts: people keep the sources of a model beside it.
 
         Raises LoadError if no backend finds an artefact (the message says what was looked for and what is there), if
         several artefacts are found, or if the artefact is refused. Raises IncompleteArtefact if parts of the only
@@ -136,6 +138,8 @@ class Registry:
                 if artefact is not None:
                     found.append((backend, artefact))
         if len(found) + len(parts) > 1:
+            found = [(backend, artefact) for backend, artefact in found if code_of(backend) in ("", *allow)]
+        if len(found) + len(parts) > 1:
             there = [f"{a.name} ({b.name})" for b, a in found] + [f"part of one ({b.name})" for b, _ in parts]
             raise LoadError(f"more than one artefact: {', '.join(there)}; say which with 'backend:' in model.yaml")
         if parts:
@@ -160,6 +164,12 @@ class Registry:
             except LoadError as error:
                 broken[name] = str(error)
         return backends, broken
+
+
+def code_of(backend: Backend) -> str:
+    """The kind of code (`api.CODE_KINDS`) that the backend's artefacts are, "" if they are none. A backend tells it by
+    an attribute `code`, which is not part of the contract."""
+    return str(getattr(backend, "code", ""))
 
 
 def _load(name: str, points: list[EntryPoint]) -> Backend:

@@ -73,7 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
 IGNORED = "ignored"
 DIFFERS = "differs"
-_AS_WRITTEN = ("steps: ", "warm-up requests", "unbatched: ")  # notes that report no difference from the configuration
+_AS_WRITTEN = (
+    "steps: ",
+    "warm-up requests",
+    "unbatched: ",
+    "runs Python code: ",
+)  # notes that report no difference from the configuration
 
 
 def _notes(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:

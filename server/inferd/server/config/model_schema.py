@@ -240,7 +240,7 @@ class Warmup(Section):
 
 
 class Worker(Section):
-    """The worker process of a model with `isolation: process`."""
+    """The worker process of a model that has one (see `isolation`)."""
 
     hang: Interval = 60.0
     """A run that takes longer, or a silence of this length, ends the process."""
@@ -254,7 +254,7 @@ class ModelConfig(Section):
     """One model. Everything is optional and otherwise inferred."""
 
     backend: Text | None = None
-    """onnx, torch, tensorflow or a plug-in's name. null: inferred from the files of the version."""
+    """onnx, torch, tensorflow, python or a plug-in's name. null: inferred from the files of the version."""
     artefact: Text | None = None
     """The file or directory to serve in each version, if it does not have its usual name. null: found by its
     name."""
@@ -264,14 +264,18 @@ class ModelConfig(Section):
     labels: dict[Label, Version] = Field(default_factory=dict, max_length=_LABELS)
     """Names for versions, such as stable: 3."""
     signatures: Annotated[tuple[DeclaredSignature, ...], Field(max_length=_SIGNATURES)] = ()
-    """For artefacts that do not describe their signatures (TorchScript), or to add samples. The first one is the
-    default."""
+    """For artefacts that do not describe their signatures (TorchScript, Python code), or to add samples. The first one
+    is the default."""
+    inner_signature: DeclaredSignature | None = None
+    """With steps.py: inputs and outputs of the model itself, between the steps, if its artefact does not describe them
+    (TorchScript). `signatures` then says what requests and answers hold."""
     batching: Batching = Batching()
     queue: Queue = Queue()
     instances: Instances = Instances()
-    isolation: Literal["none", "process"] = "none"
+    isolation: Literal["auto", "none", "process"] = "auto"
     """none: the model runs in the server's process; process: each loaded version runs in a worker process of its own,
-    whose crash or hang fails nothing else."""
+    whose crash or hang fails nothing else; auto: process for versions with Python code (model.py, steps.py), none for
+    all others."""
     worker: Worker = Worker()
     warmup: Warmup = Warmup()
     stateful: Flag | None = None

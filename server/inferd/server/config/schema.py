@@ -223,9 +223,10 @@ class Repository(Section):
     """Directories outside the roots into which symbolic links may point."""
     allow: Allowances = Field(default_factory=dict)
     """Code that models may bring along: aoti (compiled libraries of AOTInductor), custom_ops (operators and objects of
-    installed libraries, operators that open files), python (pickles). A list, such as [aoti], is for all roots and
-    configured models; a mapping is for directories: {models/own: [aoti]}. Files that come with a load are allowed only
-    what the mapping's entry `uploads` says. Only this configuration counts, never a model's own settings."""
+    installed libraries, operators that open files), python (steps.py, model.py, pickles). A list, such as [aoti], is
+    for all roots and configured models; a mapping is for directories: {models/own: [aoti]}. Files that come with a load
+    are allowed only what the mapping's entry `uploads` says. Only this configuration counts, never a model's own
+    settings."""
 
 
 class Load(Section):
@@ -306,8 +307,9 @@ class ServerConfig(Section):
     """Default for every model; a model's own settings override it."""
     instances: Instances = Instances()
     """Default for every model; a model's own settings override it."""
-    isolation: Literal["none", "process"] = "none"
-    """Default for every model. none: it runs in the server's process; process: in a worker process of its own."""
+    isolation: Literal["auto", "none", "process"] = "auto"
+    """Default for every model. none: it runs in the server's process; process: in a worker process of its own; auto: in
+    one of its own if it has Python code."""
     worker: Worker = Worker()
     """Default for every model; a model's own settings override it."""
     models: dict[Text, dict[str, Any]] = Field(default_factory=dict)

@@ -73,6 +73,8 @@ def request_to_plain(request: OpenRequest) -> Plain:
         "signatures": [signature_to_plain(signature) for signature in request.signatures],
         "options": dict(request.options),
         "allow": sorted(request.allow),
+        "steps": None if request.steps is None else str(request.steps),
+        "inner": [signature_to_plain(signature) for signature in request.inner],
         "files": None if request.files is None else [request.files.root, request.files.allowed],
     }
 
@@ -89,6 +91,8 @@ def request_from_plain(value: Plain) -> OpenRequest:
         allow=frozenset(value["allow"]),
         files=_rule_from_plain(value["files"]),
         isolated=True,
+        steps=None if value["steps"] is None else Path(value["steps"]),
+        inner=tuple(map(signature_from_plain, value["inner"])),
     )
 
 

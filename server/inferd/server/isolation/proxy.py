@@ -135,6 +135,7 @@ class IsolatedModel:
         self._traits = Traits(
             max_batch=inner.max_batch,
             stateful=inner.stateful,
+            repeatable=inner.repeatable,
             notes=(*inner.notes, f"isolation: in process {worker.pid}"),
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
+import io
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inferd.backends.api import NOT_ANALYSED, Backend, Instance, Model
+from inferd.backends.functions.steps import open_with_steps
 from inferd.backends.quiet import be_quiet
 from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Garbled, Kind
@@ -180,7 +182,7 @@ class ModelWorker:
         return {"devices": list(self._load_backend(order["backend"]).devices())}
 
     def _open(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
-        model = self._load_backend(order["backend"]).open(request_from_plain(order["request"]))
+        model = open_with_steps(self._load_backend(order["backend"]), request_from_plain(order["request"]))
         self._model = model
         gc.collect()
         gc.freeze()  # the framework's objects live as long as the process, so collections can skip them
@@ -220,6 +222,8 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(descriptor, False)  # processes that the model starts must not keep it open
         _bind_to(parent)
         faulthandler.enable()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # what a model prints is in the log at once
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         worker = ModelWorker(Channel(socket.socket(fileno=descriptor)))
         os.register_at_fork(after_in_child=worker.forked)

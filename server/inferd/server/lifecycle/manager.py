@@ -120,7 +120,7 @@ class Manager:
         self._readiness = Readiness(config.server.readiness, patience)
         self._moment = ReadyMoment()
         # Where every model lives in a process of its own, the server's process would only grow by the frameworks.
-        self._preload_names = config.server.preload if config.isolation == "none" else ()
+        self._preload_names = config.server.preload if config.isolation != "process" else ()
         self._preloading = bool(self._preload_names)
         self._life = threading.Lock()
         self._stop_asked = False

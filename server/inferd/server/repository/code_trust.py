@@ -33,6 +33,11 @@ class CodeTrust:
         )
         self._is_upload: Final = is_upload
 
+    def setting(self, version: Path, root: str, kind: str) -> str:
+        """What would allow a kind of code in a version's directory, in the server's configuration. `root`: the
+        repository, or the base path, in which it lies."""
+        return f"repository.allow: {{{UPLOADS if self._is_upload(version) else root}: [{kind}]}}"
+
     def kinds(self, version: Path) -> frozenset[str]:
         """What is allowed in a version's directory, whose path starts with the root or base path of the settings."""
         if self._is_upload(version):

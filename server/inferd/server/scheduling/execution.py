@@ -5,9 +5,10 @@ joining would cost more than it saves. A batch runs on the transport's loop if i
 worker.
 
 A batch that fails, or in whose answer the model omits an output, runs again one request at a time, so that only the
-request that causes the failure fails. An inference may be repeated, because a stateful model is never batched. A batch
-whose outputs have another number of rows than its inputs is never split: its requests run again one by one, and the
-signature is served unbatched from then on.
+request that causes the failure fails. An inference may be repeated, because a stateful model is never batched, but only
+where the model's traits say so: Python code may have effects, and then the whole batch fails. A batch whose outputs
+have another number of rows than its inputs is never split: its requests run again one by one, and the signature is
+served unbatched from then on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ _log = logging.getLogger("inferd.scheduling")
 _LONG, _MANY = 1e-3, 3  # seconds, requests: from here on, answering on another thread costs next to nothing
 _LEARNED = 8  # one in so many batches on the loop is measured, because they are all short and alike
 _LOG_EVERY = 10.0  # seconds between two log lines of unexpected failures
+_NOT_REPEATED = (
+    "a batch of {} requests failed, and none of them is run again, because the model's Python code is not declared "
+    "idempotent (IDEMPOTENT = True)"
+)
 
 
 class Executor:
@@ -259,7 +264,13 @@ class Executor:
         if isinstance(error, WrongRows):
             _log.error("%s: %s; signature %s is served unbatched from now on", self._name, error, queue.name)
             self._unbatch(queue, f"at run time {error}")
-        elif not isinstance(error, BackendError):
+        if not self._traits.repeatable:
+            # The error's text is left out: it may tell what is in another caller's request.
+            self._log_failure("a batch failed and is not run again", error)
+            for request in requests:
+                request.fail(ExecutionFailed(_NOT_REPEATED.format(len(requests))))
+            return
+        if not isinstance(error, WrongRows) and not isinstance(error, BackendError):
             self._log_failure("a batch failed and is run again one request at a time", error)
         for request in requests:
             now = monotonic()
@@ -276,6 +287,8 @@ class Executor:
         if isinstance(error, InvalidInput):
             return InvalidRequest(str(error), accepted=True)
         if isinstance(error, InstanceLost):
+            if error.accepted and not self._traits.repeatable:  # a client would send it again
+                return ExecutionFailed(f"{error}; the request may have run, and is not declared idempotent")
             return Unavailable(str(error), accepted=error.accepted, retry_after=error.retry_after)
         if isinstance(error, BackendError):
             return ExecutionFailed(str(error))

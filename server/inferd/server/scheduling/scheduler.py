@@ -114,7 +114,9 @@ class Scheduler:
         self._budget = InlineBudget(name, threads, loop)
         self._budget.alone = on_loop == "auto"
         self._verification: Verification | None = None
-        if batching.verify:
+        if batching.verify and not model.traits.repeatable:
+            _log.warning("%s: batching.verify is not heeded, because its runs may not be repeated", name)
+        elif batching.verify:
             self._verification = Verification(
                 name,
                 batching.verify,

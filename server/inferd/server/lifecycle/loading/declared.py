@@ -7,17 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from inferd.backends.api import Array, LoadError, Signature, TensorSpec
-from inferd.server.config.schema import ModelConfig, Tensor
+from inferd.server.config.schema import DeclaredSignature, ModelConfig, Tensor
 from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.numbers import narrowed
 
 
 def declared_signatures(config: ModelConfig) -> tuple[Signature, ...]:
     """The declared signatures, the default one first."""
-    return tuple(
-        Signature(declared.name, tuple(map(_spec, declared.inputs)), tuple(map(_spec, declared.outputs)))
-        for declared in config.signatures
-    )
+    return tuple(map(signature_of, config.signatures))
+
+
+def signature_of(declared: DeclaredSignature) -> Signature:
+    """One declared signature."""
+    return Signature(declared.name, tuple(map(_spec, declared.inputs)), tuple(map(_spec, declared.outputs)))
 
 
 def declared_samples(config: ModelConfig) -> dict[str, Mapping[str, Array]]:

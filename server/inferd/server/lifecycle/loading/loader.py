@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from inferd.backends.api import (
     OpenRequest,
     Placement,
 )
+from inferd.backends.functions.source import KIND
+from inferd.backends.functions.steps import open_with_steps
 from inferd.server.config.schema import ModelConfig
 from inferd.server.lifecycle.ensemble.load import compose
 from inferd.server.lifecycle.loading.cancellation import Cancellation
@@ -34,6 +36,7 @@ from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.placement import placements
 from inferd.server.lifecycle.loading.predecessor import check_successor
 from inferd.server.lifecycle.loading.reshape import own_signatures, reshaped
+from inferd.server.lifecycle.loading.version_code import VersionCode, inner_signatures, version_code
 from inferd.server.lifecycle.loading.warmup_requests import Recorded, checked, warmup_requests
 from inferd.server.lifecycle.resources.memory import ProcessMemory
 from inferd.server.lifecycle.resources.memory_budget import ESTIMATE, MemoryBudget
@@ -63,8 +66,9 @@ class Registry(Protocol):
         """The names of the files and directories that the backends look for."""
         ...
 
-    def detect(self, directory: Path, wanted: str | None) -> tuple[Backend, Path]:
-        """The backend for a version directory and the artefact in it. Raises LoadError."""
+    def detect(self, directory: Path, wanted: str | None, allow: Collection[str]) -> tuple[Backend, Path]:
+        """The backend for a version directory and the artefact in it. `allow`: the kinds of code that are allowed.
+        Raises LoadError."""
         ...
 
     def get(self, name: str) -> Backend:
@@ -169,7 +173,7 @@ class Loader:
             self._budget.reserve(request)
             try:
                 servable = self._load(request, cancellation)
-                self._budget.loaded(request)
+                self._budget.loaded(request, elsewhere=servable.worker is not None)
             except BaseException:
                 self._budget.release(request.id, request.generation)
                 raise
@@ -273,16 +277,19 @@ class Loader:
     def _open(self, request: LoadRequest, cancellation: Cancellation) -> _Opened:
         config = request.config
         path = request.version.path
-        backend, artefact = self._artefact(path, config)
+        allow = self._trust.kinds(path)
+        backend, artefact = self._artefact(path, config, allow)
+        code = version_code(backend, artefact, path)
+        code.check(allow, self._trust.setting(path, request.version.rule.root, KIND))
         missing = backend.complete(artefact)
         if missing:
             raise IncompleteArtefact(missing)
-        if config.isolation == "process":
-            return self._open_isolated(request, backend, artefact, cancellation)
-        return self._open_with(request, backend, artefact)
+        if config.isolation == "process" or (config.isolation == "auto" and code.python):
+            return self._open_isolated(request, backend, artefact, code, cancellation)
+        return self._open_with(request, backend, artefact, code)
 
     def _open_isolated(
-        self, request: LoadRequest, backend: Backend, artefact: Path, cancellation: Cancellation
+        self, request: LoadRequest, backend: Backend, artefact: Path, code: VersionCode, cancellation: Cancellation
     ) -> _Opened:
         # Imported here, because only servers that isolate a model need it.
         from inferd.server.isolation.process import WorkerLimits
@@ -295,29 +302,36 @@ class Loader:
         isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)
         cancellation.arm(isolated.cut)
         try:
-            return self._open_with(request, isolated, artefact, IsolatedModel)
+            return self._open_with(request, isolated, artefact, code, IsolatedModel)
         except BaseException:
             isolated.close()
             raise
 
     def _open_with(
-        self, request: LoadRequest, backend: Backend, artefact: Path, proxy: type[IsolatedModel] | None = None
+        self,
+        request: LoadRequest,
+        backend: Backend,
+        artefact: Path,
+        code: VersionCode,
+        proxy: type[IsolatedModel] | None = None,
     ) -> _Opened:
         config = request.config
         where = placements(config.instances, backend.devices, self._cpu_threads)
         self._memory.settle_imports()
-        model = backend.open(
-            OpenRequest(
-                model=request.id.name,
-                version=request.id.version,
-                directory=request.version.path,
-                artefact=artefact,
-                signatures=own_signatures(config),
-                options=config.options,
-                allow=self._trust.kinds(request.version.path),
-                files=request.version.rule,
-            )
+        opening = OpenRequest(
+            model=request.id.name,
+            version=request.id.version,
+            directory=request.version.path,
+            artefact=artefact,
+            signatures=own_signatures(config),
+            options=config.options,
+            allow=self._trust.kinds(request.version.path),
+            files=request.version.rule,
+            steps=code.steps,
+            inner=inner_signatures(config, code.steps),
         )
+        # A worker process puts the steps around the model itself.
+        model = open_with_steps(backend, opening) if proxy is None else backend.open(opening)
         if not model.signatures:
             model.close()
             raise LoadError("the model has no signature")
@@ -325,9 +339,9 @@ class Loader:
         isolated = model if proxy is not None and isinstance(model, proxy) else None
         return _Opened(reshaped(model, config), backend, where, isolated)
 
-    def _artefact(self, directory: Path, config: ModelConfig) -> tuple[Backend, Path]:
+    def _artefact(self, directory: Path, config: ModelConfig, allow: Collection[str]) -> tuple[Backend, Path]:
         if config.artefact is None:
-            return self._registry.detect(directory, config.backend)
+            return self._registry.detect(directory, config.backend, allow)
         if config.backend is None:
             raise LoadError(f"artefact: {config.artefact!r} needs a backend beside it, to say what it is")
         parts = Path(config.artefact).parts

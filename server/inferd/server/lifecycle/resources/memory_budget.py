@@ -58,12 +58,12 @@ class MemoryBudget:
             self._undisturbed = not self._loading
             self._loading[key] = _content(request), self._resident(), len(sys.modules)
 
-    def loaded(self, request: LoadRequest) -> None:
-        """The load is done: from now on the memory that it really took counts, if that could be measured."""
+    def loaded(self, request: LoadRequest, *, elsewhere: bool) -> None:
+        """The load is done: from now on the memory that it really took counts, if that could be measured. `elsewhere`:
+        the version lives in a process of its own."""
         key = request.id, request.generation
         with self._lock:
             content, before, modules = self._loading.pop(key)
-            elsewhere = request.config.isolation == "process"
             if not self._undisturbed or elsewhere or not content or len(sys.modules) - modules >= _IMPORT:
                 return
             # The heap uses memory that closed models returned first: growth by less than the files says nothing.

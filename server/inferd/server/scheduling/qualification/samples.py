@@ -177,9 +177,9 @@ def _seeded(
 
 def _three(value: Array) -> Array:
     """Three rows from a sample: its own rows first, then variations within the same range of values."""
-    rows = [value[i] for i in range(min(ROWS, len(value)))]
+    rows = [value[i, ...] for i in range(min(ROWS, len(value)))]  # arrays, also where a row is one text
     while len(rows) < ROWS:
-        rows.append(_vary(value[0], len(rows)))
+        rows.append(_vary(value[0, ...], len(rows)))
     return np.stack(rows)
 
 

@@ -1,0 +1,1 @@
+"""The Python backend: `model.py`, plain functions on named arrays."""
