@@ -87,7 +87,7 @@ def test_nothing_is_said_of_other_files(name: str, content: bytes) -> None:
         (["model.safetensors", "config.json"], ("model.safetensors is a file of weights",)),
         (["model.plan"], ("TensorRT engine",)),
         (["model.xml", "model.bin"], ("weights",)),
-        (["model.py"], ("Python code", "never run")),
+        (["model.py"], ("Python code", "the backend python")),
         (["resnet50.onnx"], ("resnet50.onnx: expected the name model.onnx: rename it",)),
         (["net.torchscript"], ("expected the name model.pt",)),
         (["frozen_graph.pb"], ("expected the name saved_model.pb",)),

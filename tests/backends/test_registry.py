@@ -19,6 +19,7 @@ class Fake:
     """A backend that finds one file name."""
 
     platforms: tuple[str, ...] = ()
+    code = ""
 
     def __init__(self, name: str, file: str, platforms: tuple[str, ...] = (), error: Exception | None = None) -> None:
         self.name = name
@@ -125,6 +126,20 @@ def test_two_artefacts_are_refused_unless_a_backend_is_named(tmp_path: Path) -> 
     assert found.detect(tmp_path, "b_platform")[0].name == "b"
     with pytest.raises(LoadError, match=r"unknown backend 'c'; known: a, b \(b_platform\)"):
         found.detect(tmp_path, "c")
+
+
+def test_code_that_is_not_allowed_does_not_count_beside_another_artefact(tmp_path: Path) -> None:
+    """Many keep the sources of a model beside it."""
+    code = Fake("python", "model.py")
+    code.code = "python"
+    found = registry(Fake("a", "model.a"), code)
+    (tmp_path / "model.py").touch()
+    assert found.detect(tmp_path)[0].name == "python"
+    assert found.artefact_names() == {"model.a"}, "a model.py that lies about need not be a model"
+    (tmp_path / "model.a").touch()
+    assert found.detect(tmp_path)[0].name == "a"
+    with pytest.raises(LoadError, match=r"more than one artefact: model\.a \(a\), model\.py \(python\)"):
+        found.detect(tmp_path, None, {"python"})
 
 
 def test_the_error_says_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:

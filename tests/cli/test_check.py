@@ -145,6 +145,38 @@ def test_compiled_code_is_loaded_only_where_the_configuration_allows_it(cli, tmp
     assert "cannot read the package" in done.out
 
 
+@pytest.mark.parametrize("file", ["model.py", "steps.py"])
+def test_python_code_is_run_only_where_the_configuration_allows_it(cli, tmp_path: Path, file: str) -> None:
+    root, trace = tmp_path / "models", tmp_path / "it-ran"
+    version = root / "m" / "1"
+    code = f"open({str(trace)!r}, 'w').close()\ndef predict(x): return {{'y': x}}\nbefore = predict\n"
+    if file == "steps.py":
+        publish("onnx", prepare_model("onnx", root, "m"), 1, 1.0)
+        code = code.replace("before = predict", "def before(x): return {'x': x}")
+    version.mkdir(parents=True, exist_ok=True)
+    (version / file).write_text(code)
+    tensor = "dtype: FP32, shape: [-1, 4]"
+    (root / "m" / "model.yaml").write_text(
+        f"signatures: [{{inputs: [{{name: x, {tensor}}}], outputs: [{{name: y, {tensor}}}]}}]\n"
+    )
+    done = cli("check", "--model-repository", str(root))
+    assert done.code == 1
+    assert (
+        f"{file} is Python code, which is run only where repository.allow, in the server's own configuration, names "
+        f"python, as in repository.allow: {{{root}: [python]}}"
+    ) in " ".join(lines(done.out))
+    done = cli(
+        "check", "--model-repository", str(root), "--set", f"repository.allow={{{tmp_path / 'other'}: [python]}}"
+    )
+    assert done.code == 1
+    assert not trace.exists(), "no line of it was executed"
+    done = cli("check", "--model-repository", str(root), "--set", f"repository.allow={{{root}: [python]}}")
+    assert done.code == 0, done.out
+    assert f"runs Python code: {file}" in done.out
+    assert "isolation: in process" in done.out
+    assert trace.exists()
+
+
 def test_a_repository_from_which_nothing_would_be_served_is_a_problem(cli, tmp_path: Path) -> None:
     done = cli("check", "--model-repository", str(tmp_path))
     assert done.code == 1

@@ -98,8 +98,7 @@ def test_a_load_that_cannot_be_measured_keeps_its_estimate(
     old = request(tmp_path, "old", 10)
     budget.reserve(old)
     budget.loaded(old)
-    config = {"isolation": "process"} if disturbance == "elsewhere" else {}
-    own = request(tmp_path, "a", 100, **config)
+    own = request(tmp_path, "a", 100)
     budget.reserve(own)
     match disturbance:
         case "another load":
@@ -110,7 +109,7 @@ def test_a_load_that_cannot_be_measured_keeps_its_estimate(
             for number in range(60):
                 monkeypatch.setitem(__import__("sys").modules, f"framework_part_{number}", object())
     process.nbytes += 300 * MIB
-    budget.loaded(own)
+    budget.loaded(own, elsewhere=disturbance == "elsewhere")
     assert budget.estimate(own) == 120 * MIB
 
 

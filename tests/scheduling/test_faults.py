@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from support.scheduling import PATIENCE, VECTOR, Call, FakeModel, Recorder, hold, submit, vector
 
-from inferd.backends.api import BackendError, InvalidInput, LoadError, Placement, Traits
+from inferd.backends.api import BackendError, InstanceLost, InvalidInput, LoadError, Placement, Traits
 from inferd.server.config.schema import Batching, Queue
-from inferd.server.errors import ExecutionFailed, InvalidRequest
+from inferd.server.errors import ExecutionFailed, InvalidRequest, Unavailable
 from inferd.server.scheduling.scheduler import Scheduler
 
 
@@ -81,6 +81,39 @@ def test_only_the_culprit_fails(serve, raised, seen, message):
     submit(scheduler, after := vector(4))
     assert after.result()["y"][0, 0] == 8
     assert [call.outcomes for call in calls] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [InvalidInput("a text of caller 2"), BackendError("no"), KeyError("secret")])
+def test_a_batch_that_may_not_be_repeated_fails_as_a_whole(serve, error):
+    """Python code may have effects, so nothing is run twice; and nobody is told what another caller sent."""
+    model = FakeModel(allergic(error), traits=Traits(repeatable=False))
+    scheduler = serve(model)
+    hold(model, scheduler)
+    calls = [vector(i) for i in (1, -1, 3)]
+    for call in calls:
+        submit(scheduler, call)
+    model.gate.open()
+    for call in calls:
+        with pytest.raises(
+            ExecutionFailed, match=r"a batch of 3 requests failed, .* not declared idempotent"
+        ) as failed:
+            call.result()
+        assert failed.value.accepted
+        assert "caller 2" not in str(failed.value)
+    assert model.batches == [1, 3]
+    submit(scheduler, alone := vector(-1))
+    with pytest.raises(InvalidRequest if isinstance(error, InvalidInput) else ExecutionFailed) as failed:
+        alone.result()
+    assert ("caller 2" in str(failed.value)) == isinstance(error, InvalidInput), "its own fault is told"
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_client_is_not_asked_to_repeat_what_may_not_be_repeated(serve, repeatable):
+    lost = InstanceLost("the worker is gone", accepted=True, retry_after=1.0)
+    scheduler = serve(FakeModel(allergic(lost), traits=Traits(repeatable=repeatable)))
+    submit(scheduler, call := vector(-1))
+    with pytest.raises(Unavailable if repeatable else ExecutionFailed, match="the worker is gone"):
+        call.result()
 
 
 def test_a_cancelled_request_is_not_run_again(serve):

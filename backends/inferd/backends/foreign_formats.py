@@ -53,8 +53,7 @@ _BY_SUFFIX = {
 }
 _BY_NAME = {
     "model.xml": "an OpenVINO model: serve the model that it was made from, as model.onnx",
-    "model.py": "a model in Python code (Triton's Python backend), which is never run: export what it computes as "
-    "model.onnx, model.pt2 or a SavedModel",
+    "model.py": "a model in Python code, which the backend python serves: leave `backend:` out, or say python",
     "model.json": "a model in JSON (XGBoost, TensorFlow.js), which no backend serves: convert it to model.onnx",
     "model.txt": "a model as text (LightGBM), which no backend serves: convert it to model.onnx",
 }

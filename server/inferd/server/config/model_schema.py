@@ -266,9 +266,9 @@ class ModelConfig(Section):
     signatures: Annotated[tuple[DeclaredSignature, ...], Field(max_length=_SIGNATURES)] = ()
     """For artefacts that do not describe their signatures (TorchScript, Python code), or to add samples. The first one
     is the default."""
-    inner_signature: DeclaredSignature | None = None
+    inner_signatures: Annotated[tuple[DeclaredSignature, ...], Field(max_length=1)] = ()
     """With steps.py: inputs and outputs of the model itself, between the steps, if its artefact does not describe them
-    (TorchScript). `signatures` then says what requests and answers hold."""
+    (TorchScript). `signatures` then says what requests and answers hold. At most one."""
     batching: Batching = Batching()
     queue: Queue = Queue()
     instances: Instances = Instances()

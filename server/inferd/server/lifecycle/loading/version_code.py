@@ -47,9 +47,7 @@ def version_code(backend: Backend, artefact: Path, directory: Path) -> VersionCo
 
 
 def inner_signatures(config: ModelConfig, steps: Path | None) -> tuple[Signature, ...]:
-    """The declared signature of the model between the steps. Raises LoadError if it is declared without steps."""
-    if config.inner_signature is None:
-        return ()
-    if steps is None:
-        raise LoadError(f"inner_signature is declared, but the version has no {STEPS_FILE}")
-    return (signature_of(config.inner_signature),)
+    """The declared signatures of the model between the steps. Raises LoadError if it is declared without steps."""
+    if config.inner_signatures and steps is None:
+        raise LoadError(f"inner_signatures are declared, but the version has no {STEPS_FILE}")
+    return tuple(map(signature_of, config.inner_signatures))

@@ -58,7 +58,7 @@ class MemoryBudget:
             self._undisturbed = not self._loading
             self._loading[key] = _content(request), self._resident(), len(sys.modules)
 
-    def loaded(self, request: LoadRequest, *, elsewhere: bool) -> None:
+    def loaded(self, request: LoadRequest, *, elsewhere: bool = False) -> None:
         """The load is done: from now on the memory that it really took counts, if that could be measured. `elsewhere`:
         the version lives in a process of its own."""
         key = request.id, request.generation
