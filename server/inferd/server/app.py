@@ -105,7 +105,7 @@ class App:
         self._stop: threading.Event | None = None  # the event that `wait` is waiting for
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
-        self.inline = InlineLoop()
+        self.inline = InlineLoop(beside=InlineLoop())
         self._inflight = InflightBounds(config.inflight)
         self.manager: Manager = build_manager(
             config,
@@ -169,6 +169,7 @@ class App:
             self._inflight,
             self.table.admitted,
             audit,
+            self.inline.beside,
         )
         render = self.metrics.render if agent is None else partial(agent.render, self.metrics)
         self._http: HttpPort = make_http_server(

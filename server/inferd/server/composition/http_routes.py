@@ -24,10 +24,15 @@ from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.service import InferenceService
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike, MetricsLike
+from inferd.server.scheduling.inline import InlineLoop
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from starlette.responses import Response
+
+    from inferd.server.http.infer_turns import Inference
+    from inferd.server.protocols.oip.rest.infer import RestInfer
+    from inferd.server.protocols.tfs.rest.predict import RestPredict
 
 _ABOUT = (
     "Inference over REST. Unmodified clients of Triton (Open Inference Protocol) and of TensorFlow Serving find their "
@@ -37,7 +42,11 @@ _ABOUT = (
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What REST shares with the gRPC port. `methods`: the unary handlers by full path, for admitted callers."""
+    """What REST shares with the gRPC port.
+
+    methods   the unary handlers by full path, for admitted callers
+    inline    runs short batches on the HTTP port's loop; None: all run on workers
+    """
 
     manager: ManagerLike
     metrics: MetricsLike
@@ -48,11 +57,12 @@ class Core:
     inflight: InflightBounds
     methods: Methods
     audit: Audit
+    inline: InlineLoop | None = None
 
 
 class RestApi:
-    """The REST application, its bounds and its worker threads. `app` is called once; the other methods are
-    thread-safe."""
+    """The REST application, its bounds and its worker threads. `inference` and `app` are called on one thread at a
+    time; the other methods are thread-safe."""
 
     def __init__(self, core: Core, config: Http, ready: Callable[[], ReadinessLike]) -> None:
         """`ready` is called on the event loop."""
@@ -61,10 +71,18 @@ class RestApi:
         self._admission = CallAdmission()
         self._workers = BodyWorkers()
         self._bounds = BodyBounds(core.inflight, self._admission, self._workers, config.max_body, config.timeout)
+        self._handlers: InferHandlers | None = None
+
+    def inference(self) -> Inference:
+        """Imports the handlers that infer, and builds them."""
+        if self._handlers is None:
+            self._handlers = make_handlers(self._core, self._bounds)
+        return self._handlers.inference
 
     def app(self) -> FastAPI:
-        """Imports FastAPI, which takes a while, and builds the application."""
-        return build_app(self._core, self._bounds, self._ready)
+        """Imports FastAPI, which takes a while, and builds the application. Follows `inference`."""
+        assert self._handlers is not None
+        return build_app(self._core, self._handlers, self._ready)
 
     def refuse(self) -> None:
         """Refuses new requests from now on."""
@@ -79,31 +97,37 @@ class RestApi:
         self._workers.close()
 
 
-def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]) -> FastAPI:
-    """The application with the routes of both protocols."""
-    from fastapi import FastAPI
-    from fastapi.exceptions import RequestValidationError
-    from starlette.exceptions import HTTPException
+@dataclass(frozen=True, slots=True)
+class InferHandlers:
+    """The handlers that infer, and what they share with the others."""
 
+    inference: Inference
+    infer: RestInfer
+    predict: RestPredict
+
+
+def make_handlers(core: Core, bounds: BodyBounds) -> InferHandlers:
+    """The handlers of both protocols that infer."""
     from inferd.server.http.error_boundary import Protocol, RestErrorBoundary
+    from inferd.server.http.infer_routes import InferRoutes
+    from inferd.server.http.infer_turns import Inference
     from inferd.server.http.status_codes import oip_status, tfs_status
     from inferd.server.protocols.oip.errors import failure as oip_failure
-    from inferd.server.protocols.oip.rest import control as oip_control
-    from inferd.server.protocols.oip.rest.infer import RestInfer
-    from inferd.server.protocols.oip.rest.routes import oip_router
-    from inferd.server.protocols.oip.rest.system import System
+    from inferd.server.protocols.oip.rest.infer import INFER_ROUTES, RestInfer, RestInferCodec
     from inferd.server.protocols.tfs.errors import failure as tfs_failure
-    from inferd.server.protocols.tfs.rest import control as tfs_control
-    from inferd.server.protocols.tfs.rest.predict import RestPredict
-    from inferd.server.protocols.tfs.rest.routes import tfs_router
+    from inferd.server.protocols.tfs.rest.predict import PREDICT_ROUTES, RestPredict, RestPredictCodec
 
-    # FastAPI's own page at /docs loads its script from another host.
-    app = FastAPI(
-        title="inferd", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
     failures = FailureLog()
-    # What REST infers is decoded by its own handlers, for callers whom the error boundary has admitted.
-    inference = InferenceService(core.manager, core.metrics, core.rules, Finish(core.metrics, core.ids, failures), {})
+    infer_codec = RestInferCodec(core.check, core.rules, core.manager, core.regions, "POST infer")
+    predict_codec = RestPredictCodec(core.check, core.manager, "POST :predict")
+    codecs = {
+        **{f"POST {template}": infer_codec for template, _ in INFER_ROUTES},
+        **{f"POST {template}": predict_codec for template, _ in PREDICT_ROUTES},
+    }
+    # The callers of what REST infers have been admitted by the error boundary.
+    inference = InferenceService(
+        core.manager, core.metrics, core.rules, Finish(core.metrics, core.ids, failures), codecs
+    )
     boundary = partial(
         RestErrorBoundary,
         inference=inference,
@@ -114,13 +138,37 @@ def build_app(core: Core, bounds: BodyBounds, ready: Callable[[], ReadinessLike]
         failures=failures,
         audit=core.audit,
     )
-    triton = boundary(Protocol("http-oip", oip_failure, oip_status))
-    serving = boundary(Protocol("http-tfs", tfs_failure, tfs_status))
-    control = oip_control.OipControl(core.methods, triton, lambda: ready().ready)
-    infer = RestInfer(core.manager, triton, core.regions, core.rules, core.check)
-    predict = RestPredict(core.manager, serving, core.check)
+    infer = RestInfer(boundary(Protocol("http-oip", oip_failure, oip_status)), infer_codec)
+    predict = RestPredict(boundary(Protocol("http-tfs", tfs_failure, tfs_status)), predict_codec)
+    routes = InferRoutes(
+        [
+            *((template, pattern, infer) for template, pattern in INFER_ROUTES),
+            *((template, pattern, predict) for template, pattern in PREDICT_ROUTES),
+        ]
+    )
+    return InferHandlers(Inference(routes, inference, bounds, core.inline or InlineLoop()), infer, predict)
+
+
+def build_app(core: Core, handlers: InferHandlers, ready: Callable[[], ReadinessLike]) -> FastAPI:
+    """The application with the routes of both protocols."""
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    from inferd.server.protocols.oip.rest import control as oip_control
+    from inferd.server.protocols.oip.rest.routes import oip_router
+    from inferd.server.protocols.oip.rest.system import System
+    from inferd.server.protocols.tfs.rest import control as tfs_control
+    from inferd.server.protocols.tfs.rest.routes import tfs_router
+
+    # FastAPI's own page at /docs loads its script from another host.
+    app = FastAPI(
+        title="inferd", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    infer, predict = handlers.infer, handlers.predict
+    control = oip_control.OipControl(core.methods, infer.boundary, lambda: ready().ready)
     app.include_router(oip_router(infer, control, System(control)))
-    app.include_router(tfs_router(predict, tfs_control.TfsControl(core.methods, serving)))
+    app.include_router(tfs_router(predict, tfs_control.TfsControl(core.methods, predict.boundary)))
     _add_docs(app)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _no_route)
@@ -147,8 +195,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     from starlette.exceptions import HTTPException
     from starlette.responses import Response
 
-    from inferd.server.http.error_boundary import JSON
     from inferd.server.http.json.text import dumps
+    from inferd.server.http.reply import JSON
     from inferd.server.protocols.tfs.rest.routes import malformed
 
     path = request.scope["path"]

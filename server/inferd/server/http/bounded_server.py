@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -16,8 +17,12 @@ from inferd.server.http.server import HttpLimits
 class BoundedUvicornServer(uvicorn.Server):
     """Serves on the sockets that it is given, over TLS where there are files for it."""
 
-    def __init__(self, config: uvicorn.Config, tls: TlsFiles | None, limits: HttpLimits) -> None:
+    def __init__(
+        self, config: uvicorn.Config, tls: TlsFiles | None, limits: HttpLimits, cut_off: Callable[[], None]
+    ) -> None:
+        """`cut_off` ends what is not answered when the server stops and that uvicorn does not know of."""
         super().__init__(config)
+        self._cut_off = cut_off
         self._context = None if tls is None else tls.server_context()
         self._limits = limits
 
@@ -31,6 +36,10 @@ class BoundedUvicornServer(uvicorn.Server):
             handshakes=self._limits.connections,
         )
         self.servers.append(acceptor)  # type: ignore[arg-type]  # it has what uvicorn uses of an asyncio.Server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._cut_off()
 
     def _connection(self) -> asyncio.Protocol:
         connection: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -4,6 +4,9 @@ uvicorn waits forever for the head of a request and for a client that does not r
 client, resets the connection of a client that stops reading, and refuses a head that is too long. When the server has
 too many connections, it closes the one that has been silent longest. A request to upgrade to another protocol (h2c:
 Java's and curl's clients send one) is ignored, and the request is answered over HTTP/1.1.
+
+A short inference request with a plain head (`known_heads`) is passed on as a whole, and neither the parser nor ASGI
+sees it. Every other request goes the way of uvicorn.
 """
 
 from __future__ import annotations
@@ -12,16 +15,21 @@ import asyncio
 import socket
 import struct
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from inferd.server.http.admission import CERTIFICATE, names_in
+from inferd.server.http.admission import CERTIFICATE, names_in, peer_of
 from inferd.server.http.binding import watch_writes
 from inferd.server.http.message import MOST_HEAD, answer
 from inferd.server.http.pages import error_page
 from inferd.server.http.server import HttpLimits
+
+if TYPE_CHECKING:
+    from inferd.server.http.http_call import HttpCall
+    from inferd.server.http.infer_turns import InferTurns
+    from inferd.server.http.reply import Reply
 
 _UPGRADE_HEADERS: Final = (b"upgrade", b"http2-settings")
 _MOST_PIPELINED: Final = 64  # requests that wait for the answers of earlier ones on their connection
@@ -49,6 +57,7 @@ class ConnectionBounds:
     def __init__(self, limits: HttpLimits, unwritten: UnwrittenBytes | None) -> None:
         self.limits = limits
         self.unwritten = unwritten
+        self.turns: InferTurns | None = None  # None until the first request over REST
         self.count = 0
         # Connections on which the server waits for the client, the one that has waited longest first.
         self.waiting: dict[Connection, None] = {}
@@ -81,7 +90,15 @@ class Connection(HttpToolsProtocol):
         self._head_too_long = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._certificate: tuple[str, ...] = ()
+        self.peer = ""
+        self.certificate: tuple[str, ...] = ()
+        self._call: HttpCall | None = None  # the request that was passed on and is not answered
+        self._early = b""  # the beginning of a request that may be passed on as a whole
+        self._behind = b""  # received behind the request that was passed on
+        self._last = False  # the connection ends with its next response
+        self._resting = False  # nothing has come since the last response by `respond`
+        self._rests_until = 0.0
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._body = False  # more of the newest request is still to come
         self._upgrade = False  # the newest request asks for another protocol
         self._close_when_received = False  # close once the newest request has been received
@@ -92,7 +109,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._certificate = names_in(transport.get_extra_info("peercert"))
+        self.peer = peer_of(self.client)
+        self.certificate = names_in(transport.get_extra_info("peercert"))
         # `pause_writing` is then called whenever the kernel has not taken everything, so a client that does not read
         # is noticed.
         watch_writes(transport)
@@ -107,12 +125,119 @@ class Connection(HttpToolsProtocol):
         self.bounds.count -= 1
         self._has_head()
         self.resume_writing()
+        if self._call is not None and self.bounds.turns is not None:
+            self.bounds.turns.gone(self._call)
+            self._call = None
+        self._forget_early()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing() or self._closing:
             return
+        if self._call is not None:  # a client that does not wait for the response before its next request
+            self._behind += data
+            self.flow.pause_reading()
+        elif not self._pass_on(data):
+            self._parse(self._forget_early() + data)
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Passes on a request that has come whole, with this data, or waits for its rest. False: the parser must have
+        the data, or what has come before it."""
+        turns = self.bounds.turns
+        if self._early:
+            data = self._early + data
+        if turns is None or not data.startswith(b"POST /v") or self._head or not self._waits():
+            return False
+        end = data.find(b"\r\n\r\n", 0, MOST_HEAD)
+        head = None if end < 0 else turns.heads.of(data[:end])
+        if head is None or self.flow.write_paused:
+            return False
+        missing = end + 4 + head.length - len(data)
+        if missing < 0:  # another request follows
+            return False
+        if not self._early:
+            self._resting = False
+            self._unset_keepalive_if_required()
+            self._has_head()
+        if missing:
+            if not self._early:
+                turns.wait_for_rest(self)
+            self._early = data
+            return True
+        if self._early:
+            self._early = b""
+            turns.waits_no_more(self)
+        self._call = turns.arrived(self, head, data[end + 4 :])
+        return True
+
+    def wait_no_more(self) -> None:
+        """The rest of a request has not come soon: the parser takes what has."""
+        self._parse(self._forget_early())
+
+    def _forget_early(self) -> bytes:
+        early, self._early = self._early, b""
+        if early and self.bounds.turns is not None:
+            self.bounds.turns.waits_no_more(self)
+        return early
+
+    def respond(self, reply: Reply) -> None:
+        """Sends the response to the request that was passed on."""
+        self._call = None
+        if self.transport.is_closing():
+            return
+        headers = [*self.server_state.default_headers]
+        headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items())
+        if self._last and "Connection" not in reply.headers:
+            headers.append((b"connection", b"close"))
+        parts = [STATUS_LINE[reply.status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"content-length: %d\r\n" % len(reply.body))
+        if reply.kind:
+            parts += (b"content-type: ", reply.kind.encode("latin-1"), b"\r\n")
+        parts += (b"\r\n", reply.body)
+        self.transport.write(b"".join(parts))
+        self.server_state.total_requests += 1
+        if (b"connection", b"close") in headers:
+            self.transport.close()
+            return
+        self.bounds.waiting[self] = None
+        self._rest()
+        if self._behind:
+            behind, self._behind = self._behind, b""
+            self.flow.resume_reading()
+            self.data_received(behind)
+
+    def _rest(self) -> None:
+        """Closes the connection after a while, unless a request begins. One timer serves many rests."""
+        self._resting = True
+        self._rests_until = self.loop.time() + self.timeout_keep_alive
+        if self._rest_timer is None:
+            self._rest_timer = self.loop.call_at(self._rests_until, self._has_rested)
+
+    def _has_rested(self) -> None:
+        self._rest_timer = None
+        if self._resting:
+            if self.loop.time() < self._rests_until:
+                self._rest_timer = self.loop.call_at(self._rests_until, self._has_rested)
+            else:
+                self.timeout_keep_alive_handler()
+
+    def close_after_next(self) -> None:
+        """The connection ends with its next response."""
+        self._last = True
+
+    def shutdown(self) -> None:
+        """Closes the connection once what is in progress is answered."""
+        if self._call is None:
+            super().shutdown()
+        self._last = True
+
+    def _parse(self, data: bytes) -> None:
+        self._resting = False
         waits = self._waits()
         if waits:
             self._head += len(data)
@@ -185,7 +310,7 @@ class Connection(HttpToolsProtocol):
         if self._waits() and self._head_timer is None:
             self._wait_for_head()
         super().on_message_begin()
-        self.scope["state"][CERTIFICATE] = self._certificate
+        self.scope["state"][CERTIFICATE] = self.certificate
         self._parsed = self._hosts = 0
         self._refusal = ""
 

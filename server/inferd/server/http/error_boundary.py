@@ -4,34 +4,41 @@ responses for them."""
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from time import monotonic
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
 from inferd.server.access.audit import Audit
+from inferd.server.access.caller import Caller, Credentials
 from inferd.server.access.client_limits import Lease
 from inferd.server.access.method_rules import ROUTES
 from inferd.server.access.rules import AccessRules
 from inferd.server.errors import Code, RateLimited, ServingError
-from inferd.server.http.admission import CHALLENGE
 from inferd.server.http.content_coding import deflate, response_coding, worth_compressing
 from inferd.server.http.exchange import BodyBounds, BodyRefused, ClientGone, HttpExchange
-from inferd.server.http.json.text import dumps
+from inferd.server.http.infer_routes import InferTarget
 from inferd.server.http.method_call import MethodFailed, RestCall
+from inferd.server.http.reply import Reply, UnwrittenReply, error_reply, starlette_response
 from inferd.server.inference.failure_log import FailureLog
 from inferd.server.inference.failures import CUT_OFF, Failure, pushback, pushback_of
-from inferd.server.inference.interfaces import Call, Codec, DecodedCall
 from inferd.server.inference.request_ids import RequestIds
 from inferd.server.inference.service import InferenceService
 from inferd.server.inference.trace import trace_fields
 from inferd.server.lifecycle.interfaces import MetricsLike
 
-JSON = "application/json"
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class HttpCallLike(Credentials, Interface):
+    """A request over HTTP; `started`: monotonic seconds."""
+
+    @property
+    def started(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,17 @@ class Protocol:
     name: str
     failure: Callable[[BaseException, str], Failure]
     status: Callable[[Code], int]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedRequest:
+    """A request whose route is known, over ASGI. `method`: the route, as the log names what was called; `model`: the
+    name in its path, "" for none."""
+
+    scope: Mapping[str, Any]
+    receive: Callable[[], Awaitable[Any]]
+    method: str
+    model: str
 
 
 class RestErrorBoundary:
@@ -70,10 +88,20 @@ class RestErrorBoundary:
     async def answer(
         self,
         request: Request,
-        work: Callable[[HttpExchange], Awaitable[Response]],
+        work: Callable[[HttpExchange], Awaitable[Reply]],
         *,
         probe: bool = False,
     ) -> Response:
+        """As `run`, for a handler that FastAPI has called."""
+        return starlette_response(await self.run(routed(request), work, probe=probe))
+
+    async def run(
+        self,
+        request: RoutedRequest,
+        work: Callable[[HttpExchange], Awaitable[Reply]],
+        *,
+        probe: bool = False,
+    ) -> Reply:
         """The response of `work`, or the error response for what it raises.
 
         Before anything of the body is read, the caller is admitted by the rule of the request's route
@@ -81,7 +109,7 @@ class RestErrorBoundary:
         """
         exchange = HttpExchange(request.scope, request.receive, self._bounds)
         try:
-            lease = self._admit(request, exchange)
+            exchange.caller, lease = self.admit(exchange, request.method, request.model)
             try:
                 if probe:
                     return await work(exchange)
@@ -91,91 +119,93 @@ class RestErrorBoundary:
                 if lease is not None:
                     lease.release()
         except ClientGone:
-            return Response(status_code=499)
+            return Reply(499)
         except asyncio.CancelledError:  # raised only when the server stops
-            return self._error_response(self.protocol.status(CUT_OFF.code), CUT_OFF.text, close=True)
+            return self.cut_off()
         except MethodFailed as error:
             return self.method_failure(error)
         except Exception as error:
-            return self._log_failure(request, exchange, error)
+            return self.failed(exchange, request.method, request.model, error, counted=exchange.counted)
 
-    def _admit(self, request: Request, exchange: HttpExchange) -> Lease | None:
-        """Admits the caller and stores it in the exchange. Returns the lease on the client's limits, None without
+    def admit(self, call: Credentials, method: str, named: str) -> tuple[Caller, Lease | None]:
+        """The caller of a request for the model of this name, and the lease on the client's limits, None without
         limits. Raises RateLimited, Unauthenticated, Forbidden. A refused admin operation is written to the audit log
         here; the method itself writes an admitted one."""
-        rule = ROUTES[f"{request.method} {request.scope['route'].path}"]
-        model = request.path_params[rule.model] if rule.model else None
+        rule = ROUTES[method]
+        model = named if rule.model else None
         try:
-            exchange.caller, lease = self._rules.admit(exchange, rule, model)
+            return self._rules.admit(call, rule, model)
         except ServingError as error:
             if rule.audited and not isinstance(error, RateLimited):
                 failure = self.protocol.failure(error, "")
-                who = self._rules.name(exchange)
-                request_id = self._ids.request_id(exchange)
-                self._audit.write(exchange, rule.rpc, who, failure.code, failure.text, request_id, {"model": model})
+                who, request_id = self._rules.name(call), self._ids.request_id(call)
+                self._audit.write(call, rule.rpc, who, failure.code, failure.text, request_id, {"model": model})
             raise
-        return lease
 
-    def method_failure(self, error: MethodFailed) -> Response:
+    def method_failure(self, error: MethodFailed) -> Reply:
         """The error response for a failed call, which is logged already."""
-        status, retry_after = self.protocol.status(error.code), pushback_of(error.trailing)
-        return self._error_response(status, str(error), retry_after=retry_after)
+        return error_reply(self.protocol.status(error.code), str(error), retry_after=pushback_of(error.trailing))
+
+    def cut_off(self) -> Reply:
+        """The error response for a request that was not answered before the server has stopped."""
+        return error_reply(self.protocol.status(CUT_OFF.code), CUT_OFF.text, close=True)
 
     @property
     def closed(self) -> bool:
         """Whether the server admits no new requests, because it is shutting down."""
         return self._bounds.admission.closed
 
-    async def infer(
-        self, exchange: HttpExchange, method: str, codec: Codec, decode: Callable[[Call], DecodedCall]
-    ) -> Any:
-        """What the codec's `encode` gives for one request. `method` names the route in the log; `decode` gives the
-        request on behalf of a call. Raises what `decode` raises, MethodFailed, DeadlineExceeded, ClientGone."""
-        call = RestCall(method, b"", exchange)
-        decoded = decode(call)
+    async def infer(self, exchange: HttpExchange, body: bytes, target: InferTarget, parsed: Any) -> Reply:
+        """The response to an inference request whose body has been read. `parsed`: see RestCall. Raises MethodFailed,
+        DeadlineExceeded, ClientGone, ServingError."""
+        call = RestCall(target.method, body, exchange, target, parsed)
         exchange.counted = True
-        self._inference.start((decoded,), codec, exchange.started)
-        return await call.wait(exchange)
+        self._inference.handle((call,), exchange.started, exchange.caller)
+        return await self.written(await call.wait(exchange), exchange.headers)
 
-    async def compressed(self, exchange: HttpExchange, body: bytes, kind: str, headers: dict[str, str]) -> Response:
-        """A response with status 200, compressed if the client accepts that and the body is long enough."""
-        accepted = exchange.headers.get("accept-encoding", "")
-        encoding = response_coding(accepted) if worth_compressing(len(body)) else ""
-        if encoding:
-            body = await exchange.run(len(body), deflate, body, encoding)
-            headers = {**headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
-        return Response(body, 200, headers, kind)
+    async def written(self, reply: Reply | UnwrittenReply, headers: Mapping[str, str]) -> Reply:
+        """The response with its body written, and compressed if the client accepts that and the body is long enough.
+        `headers`: of the request. Raises ServingError."""
+        run = self._bounds.workers.run
+        if isinstance(reply, UnwrittenReply):
+            reply = await run(reply.nbytes, reply.write)
+        encoding = coding_of(reply, headers)
+        if not encoding:
+            return reply
+        body = await run(len(reply.body), deflate, reply.body, encoding)
+        more = {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+        return Reply(reply.status, body, reply.kind, {**reply.headers, **more})
 
-    def _log_failure(self, request: Request, exchange: HttpExchange, error: Exception) -> Response:
-        """Counts and logs a failure; returns its error response."""
-        request_id = self._ids.request_id(exchange)
+    def failed(self, call: HttpCallLike, method: str, model: str, error: Exception, *, counted: bool) -> Reply:
+        """Counts and logs a failure; returns its error response. `counted`: it is counted in the metrics already."""
+        request_id = self._ids.request_id(call)
         failure = self.protocol.failure(error, request_id)
-        if not exchange.counted:
-            self._metrics.unknown(self.protocol.name, failure.code.name, monotonic() - exchange.started)
+        if not counted:
+            self._metrics.unknown(self.protocol.name, failure.code.name, monotonic() - call.started)
         self._failures.write(
-            method_of(request),
+            method,
             failure,
-            model=request.path_params.get("model", ""),
+            model=model,
             request_id=request_id,
-            peer=exchange.peer,
+            peer=call.peer,
             error=error,
-            trace=trace_fields(exchange),
+            trace=trace_fields(call),
         )
         if isinstance(error, BodyRefused):
-            return self._error_response(error.status, failure.text, close=True)
-        return self._error_response(self.protocol.status(failure.code), failure.text, retry_after=pushback(failure))
-
-    def _error_response(
-        self, status: int, text: str, *, close: bool = False, retry_after: float | None = None
-    ) -> Response:
-        headers = dict(CHALLENGE) if status == 401 else {}
-        if status == 429 and retry_after is not None:
-            headers["Retry-After"] = str(max(1, math.ceil(retry_after)))  # the header takes whole seconds only
-        if close:
-            headers["Connection"] = "close"
-        return Response(dumps({"error": text}), status, headers, JSON)
+            return error_reply(error.status, failure.text, close=True)
+        return error_reply(self.protocol.status(failure.code), failure.text, retry_after=pushback(failure))
 
 
-def method_of(request: Request) -> str:
-    """The verb and the route's path, as the log names what was called."""
-    return f"{request.method} {getattr(request.scope.get('route'), 'path', '')}"
+def coding_of(reply: Reply, headers: Mapping[str, str]) -> str:
+    """The coding in which a response is to be sent to the client that sent these headers; "" for none."""
+    if reply.status != HTTPStatus.OK or not worth_compressing(len(reply.body)):
+        return ""
+    return response_coding(headers.get("accept-encoding", ""))
+
+
+def routed(request: Request) -> RoutedRequest:
+    """The request that FastAPI has routed."""
+    path = getattr(request.scope.get("route"), "path", "")
+    return RoutedRequest(
+        request.scope, request.receive, f"{request.method} {path}", request.path_params.get("model", "")
+    )

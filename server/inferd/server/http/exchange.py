@@ -19,6 +19,7 @@ from inferd.server.access.rules import ANYBODY
 from inferd.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from inferd.server.http.admission import CERTIFICATE, joined, peer_of
 from inferd.server.http.content_coding import TooLong, inflate
+from inferd.server.http.known_heads import text_of
 from inferd.server.http.workers import BodyWorkers
 from inferd.server.inference.inflight import InflightBounds
 
@@ -27,8 +28,7 @@ _SHORT: Final = 64 * 2**10  # bytes of a body whose values are not counted
 # Bytes that a value of JSON takes once it is read: of a list or an object, of half a string (each has two quotes), of a
 # number, which is read in pieces.
 _VALUES: Final = ((b"[", 72), (b"{", 72), (b'"', 36), (b",", 12))
-_JSON_LENGTH: Final = "inference-header-content-length"
-_GRACE: Final = 0.1  # seconds to wait past the deadline, for the called code to report the deadline itself
+GRACE: Final = 0.1  # seconds to wait past the deadline, for the called code to report the deadline itself
 _STALL: Final = 10.0  # the most seconds between two pieces of a body
 _CROWDED: Final = 1.0  # likewise, while more than half of inflight.bytes is held
 _CROWDED_RATE: Final = 2**20  # bytes of a body that must come in a second then
@@ -87,6 +87,29 @@ class BodyBounds:
     max_body: int
     timeout: float
 
+    def enter(self) -> None:
+        """Admits a request; `leave` must follow. Raises Unavailable while the server shuts down, Overloaded when too
+        much is in flight."""
+        if not self.admission.enter():
+            raise Unavailable("the server is shutting down")
+        if not self.inflight.enter():
+            self.admission.leave()
+            raise Overloaded(self.inflight.full)
+
+    def hold(self, nbytes: int) -> None:
+        """Counts memory held for a request that has entered. Raises Overloaded."""
+        if not self.inflight.hold(nbytes):
+            raise Overloaded(self.inflight.full)
+
+    def leave(self, nbytes: int) -> None:
+        """Ends a request that holds so many bytes."""
+        self.inflight.leave(nbytes)
+        self.admission.leave()
+
+    def not_answered(self) -> DeadlineExceeded:
+        """The error of a request that was not answered in time."""
+        return DeadlineExceeded(f"not answered within {self.timeout:g} s (http.timeout)")
+
 
 class HttpExchange:
     """An async context manager, used on the event loop. Entering admits the request; it raises Unavailable while the
@@ -105,18 +128,13 @@ class HttpExchange:
         self._bounds = bounds
 
     async def __aenter__(self) -> HttpExchange:
-        if not self._bounds.admission.enter():
-            raise Unavailable("the server is shutting down")
-        if not self._bounds.inflight.enter():
-            self._bounds.admission.leave()
-            raise Overloaded(self._bounds.inflight.full)
+        self._bounds.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bounds.inflight.leave(self.nbytes)
-        self._bounds.admission.leave()
+        self._bounds.leave(self.nbytes)
 
     def metadata(self, key: str) -> str | None:
         """A header by its lower-case name, under the name that gRPC calls have for it: the access checks take both."""
@@ -132,8 +150,7 @@ class HttpExchange:
 
     def hold(self, nbytes: int) -> None:
         """Counts memory held for this request, until the exchange ends. Raises Overloaded."""
-        if not self._bounds.inflight.hold(nbytes):
-            raise Overloaded(self._bounds.inflight.full)
+        self._bounds.hold(nbytes)
         self.nbytes += nbytes
 
     async def body(self) -> bytes:
@@ -169,8 +186,7 @@ class HttpExchange:
                 raise self._size_refusal() from None
             self.hold(len(body))
         if len(body) > _SHORT:
-            binary = self.headers.get(_JSON_LENGTH, "")
-            text = int(binary) if binary.isascii() and binary.isdigit() and len(binary) < 20 else len(body)
+            text = text_of(self.headers, len(body))
             self.hold(await self.run(text, _size_of_values, body, text))
         return body
 
@@ -179,13 +195,13 @@ class HttpExchange:
         ClientGone or DeadlineExceeded. Raises what the future raises."""
         watch = asyncio.ensure_future(self._disconnected())
         try:
-            async with asyncio.timeout_at(None if self.deadline is None else self.deadline + _GRACE):
+            async with asyncio.timeout_at(None if self.deadline is None else self.deadline + GRACE):
                 await asyncio.wait((future, watch), return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
             raise ClientGone
         except TimeoutError:
-            raise DeadlineExceeded(f"not answered within {self._bounds.timeout:g} s (http.timeout)") from None
+            raise self._bounds.not_answered() from None
         finally:
             watch.cancel()
             if not future.done():

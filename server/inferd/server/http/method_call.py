@@ -1,14 +1,17 @@
-"""Calls of gRPC methods made for REST requests: the gRPC handler answers, and only the messages are made from JSON."""
+"""Calls made for REST requests: of gRPC methods, for which only the messages are made from JSON, and inference calls
+whose body was read by an exchange."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from inferd.server.access.caller import Caller
 from inferd.server.errors import Code
 from inferd.server.http.exchange import HttpExchange
+from inferd.server.http.infer_routes import InferTarget
+from inferd.server.inference.interfaces import Call
 
 Methods = Mapping[str, Callable[[Any, Caller], None]]
 """Handlers of unary gRPC methods by full path: each takes a `transport.calls.UnaryCall` and its admitted caller."""
@@ -23,12 +26,36 @@ class MethodFailed(Exception):
         self.trailing = trailing
 
 
-class RestCall:
-    """A `transport.calls.UnaryCall` whose caller is a REST request. `reply`, `fail` and `on_cancel` are thread-safe."""
+class InferCall(Call, Protocol):
+    """An inference call over REST. Its codec reads the body, unless `parsed` has what was read of it already.
 
-    def __init__(self, method: str, request: bytes, exchange: HttpExchange) -> None:
+    target   what its path names
+    """
+
+    target: InferTarget
+    parsed: Any
+
+
+class RestCall:
+    """A `transport.calls.UnaryCall` whose caller is a REST request. `reply`, `fail` and `on_cancel` are thread-safe.
+
+    target   of an inference call: what its path names
+    parsed   of an inference call: what was read of the body already; None: nothing
+    """
+
+    def __init__(
+        self,
+        method: str,
+        request: bytes,
+        exchange: HttpExchange,
+        target: InferTarget | None = None,
+        parsed: Any = None,
+    ) -> None:
         self.method = method
         self.request = request
+        self.target = target
+        self.parsed = parsed
+        self.model = "" if target is None else target.model
         self.deadline = exchange.deadline
         self.peer = exchange.peer
         self.cancelled = False

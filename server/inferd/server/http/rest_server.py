@@ -1,7 +1,7 @@
 """The HTTP port with REST: uvicorn on its own thread and event loop, so that it never delays a gRPC call.
 
-/metrics, /healthz and /readyz answer as they do without REST. FastAPI and the REST handlers are imported at the first
-REST request, so a server that gets none does not pay for them.
+/metrics, /healthz and /readyz answer as they do without REST. The REST handlers are imported at the first REST request,
+so a server that gets none does not pay for them; FastAPI at the first one that does not infer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
 
@@ -27,6 +27,10 @@ from inferd.server.http.pages import Page, Pages, ReadinessLike, access_refusal,
 from inferd.server.http.server import HttpLimits
 from inferd.server.observability.events import event, get
 
+if TYPE_CHECKING:
+    from inferd.server.http.infer_routes import InferTarget
+    from inferd.server.http.infer_turns import Inference
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -36,10 +40,12 @@ _REST_PREFIXES: Final = ("/v1/", "/v2", "/docs", "/openapi.json")
 
 
 class Rest(Protocol):
-    """The REST application. `app` builds it: called on a worker thread at the first REST request, and again only after
-    it has failed. After `refuse`, new requests are refused; the event of `idle` is then set once none is in progress.
+    """The REST application. `inference` builds what infers, `app` all else. Each is called on a worker thread at the
+    first request for it, and again only after it has failed. After `refuse`, new requests are refused; the event of
+    `idle` is then set once none is in progress.
     """
 
+    def inference(self) -> Inference: ...
     def app(self) -> Asgi: ...
     def refuse(self) -> None: ...
     def idle(self) -> threading.Event: ...
@@ -66,7 +72,6 @@ class RestServer:
         tls: TlsFiles | None = None,
         unwritten: UnwrittenBytes | None = None,
     ) -> None:
-        self._unwritten = unwritten
         self._shared = shared
         self._addresses = tuple(addresses)
         self._limits = limits or HttpLimits()
@@ -75,6 +80,8 @@ class RestServer:
         self._tls = tls
         self._rules = rules
         self._app: asyncio.Task[Asgi] | None = None
+        self._inference: asyncio.Task[Inference] | None = None
+        self._protocol = connection_within(self._limits, unwritten)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._server: uvicorn.Server | None = None
@@ -97,7 +104,7 @@ class RestServer:
             bound = tuple(bound_address(sock) for sock in sockets)
             config = uvicorn.Config(
                 self._serve,
-                http=connection_within(self._limits, self._unwritten),
+                http=self._protocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -108,7 +115,7 @@ class RestServer:
                 server_header=False,
                 timeout_graceful_shutdown=1,
             )
-            self._server = BoundedUvicornServer(config, self._tls, self._limits)
+            self._server = BoundedUvicornServer(config, self._tls, self._limits, self._cut_off)
             # The sockets listen already: clients that connect before the event loop runs wait in the backlog.
             self._thread = threading.Thread(target=self._run, args=(sockets,), name="inferd-http", daemon=True)
             self._thread.start()
@@ -130,6 +137,7 @@ class RestServer:
             server.close()
         for connection in list(self._server.server_state.connections):
             connection.app = _closing_after_response(self._serve)  # type: ignore[union-attr]
+            connection.close_after_next()  # type: ignore[union-attr]
 
     def refuse(self) -> None:
         """Refuses new REST requests. The pages are still served."""
@@ -177,21 +185,48 @@ class RestServer:
             await write(await self._pages.answer(scope["method"], path), send)
             return
         try:
-            app = await self._loaded(self._rest)
+            inference = await self._inferring(self._rest)
+            target = inference.routes.match(path) if scope["method"] == "POST" else None
+            app = await self._loaded(self._rest) if target is None else None
         except Exception as error:
             event(get("http"), logging.ERROR, "REST cannot be served", error=error)
             await write(error_page(HTTPStatus.INTERNAL_SERVER_ERROR, "REST failed; the log says why"), send)
             return
         try:
-            await app(scope, receive, send)
+            if app is not None:
+                await app(scope, receive, send)
+            elif target is not None:
+                await _infer(target, scope, receive, send)
         except Exception as error:
             event(get("http"), logging.ERROR, "a request over REST failed", error=error, path=path[:200])
             raise
+
+    async def _inferring(self, rest: Rest) -> Inference:
+        if self._inference is None or (self._inference.done() and self._inference.exception() is not None):
+            self._inference = asyncio.ensure_future(asyncio.to_thread(rest.inference))
+        inference = await asyncio.shield(self._inference)
+        if self._protocol.bounds.turns is None:
+            from inferd.server.http.infer_turns import InferTurns
+
+            self._protocol.bounds.turns = InferTurns(inference)
+        return inference
+
+    def _cut_off(self) -> None:
+        if self._protocol.bounds.turns is not None:
+            self._protocol.bounds.turns.cut_off()
 
     async def _loaded(self, rest: Rest) -> Asgi:
         if self._app is None or (self._app.done() and self._app.exception() is not None):
             self._app = asyncio.ensure_future(asyncio.to_thread(rest.app))
         return await asyncio.shield(self._app)
+
+
+async def _infer(target: InferTarget, scope: Scope, receive: Receive, send: Send) -> None:
+    from inferd.server.http.error_boundary import RoutedRequest
+    from inferd.server.http.reply import send_reply
+
+    request = RoutedRequest(scope, receive, target.method, target.model)
+    await send_reply(await target.endpoint(request, target), send)
 
 
 def _caller(scope: Scope) -> HttpCredentials:

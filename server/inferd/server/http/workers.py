@@ -9,7 +9,7 @@ from typing import Final, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_SHORT: Final = 16 * 2**10  # bytes; below this, the work costs less than handing it to a thread and back
+SHORT: Final = 16 * 2**10  # bytes; below this, the work costs less than handing it to a thread and back
 
 
 class BodyWorkers:
@@ -21,7 +21,7 @@ class BodyWorkers:
     async def run(self, nbytes: int, fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """The result of `fn(*args, **kwargs)`: run at once for few bytes, on a thread for many. `nbytes` is roughly
         how much `fn` reads or writes."""
-        if nbytes <= _SHORT:
+        if nbytes <= SHORT:
             return fn(*args, **kwargs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: fn(*args, **kwargs))

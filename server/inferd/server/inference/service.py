@@ -1,7 +1,6 @@
 """The request pipeline from calls to the schedulers' queues, for every protocol and every transport.
 
     handle   starts the calls of one turn of a transport: access → decode → group by form → acquire → submit
-    start    starts calls that were decoded and authorized elsewhere (REST): acquire → submit
 
 `finish.py` is the second half: answers and failures.
 
@@ -22,7 +21,7 @@ from inferd.backends.api import Array
 from inferd.server.access.caller import Caller
 from inferd.server.access.client_limits import Lease
 from inferd.server.access.grants import Scope
-from inferd.server.access.method_rules import RULES
+from inferd.server.access.method_rules import ROUTES, RULES
 from inferd.server.access.rules import AccessRules
 from inferd.server.errors import InvalidRequest, ServingError
 from inferd.server.inference.finish import Finish
@@ -52,12 +51,13 @@ class InferenceService:
         finish: Finish,
         codecs: Mapping[str, Codec],
     ) -> None:
-        """`codecs`: by full method path. Raises KeyError for a path without an access rule."""
+        """`codecs`: by full method path, or by route for calls over REST. Raises KeyError for one without an access
+        rule."""
         self._manager = manager
         self._metrics = metrics
         self._rules = rules
         self._finish = finish
-        self._codecs = {path: (codec, RULES[path]) for path, codec in codecs.items()}
+        self._codecs = {path: (codec, RULES.get(path) or ROUTES[path]) for path, codec in codecs.items()}
 
     def handle(self, calls: Sequence[Call], arrived_at: float, caller: Caller | None = None) -> None:
         """Starts the inference of each call, and fails the calls that cannot be started. Requests are queued in the
@@ -105,7 +105,7 @@ class InferenceService:
                     read = ("", None, template.priority) if plain else _read(codec, layout, template, call)
                 if read is None or layout is None or template is None:
                     last_codec = None
-                    started += self._decoded(codec.decode(call), codec, arrived_at, pending, caller, lease)
+                    started += self._decoded(codec.decode(call), codec, arrived_at, pending, groups, caller, lease)
                     continue
                 request_id, inputs, priority = read
             except Exception as error:
@@ -148,12 +148,6 @@ class InferenceService:
             waiting.append(request)
         self._submit(started, pending)
 
-    def start(self, decoded: Sequence[DecodedCall], codec: Codec, started: float) -> None:
-        """Starts decoded calls for one servable, whose callers were admitted and authorized before, and fails the calls
-        that cannot be started. `started`: monotonic seconds at which they arrived. Never raises."""
-        pending: dict[SchedulerLike, list[InferenceRequest]] = {}
-        self._submit(self._decoded(decoded, codec, started, pending, None, None), pending)
-
     def _may(
         self,
         call: Call,
@@ -180,10 +174,12 @@ class InferenceService:
         codec: Codec,
         started: float,
         pending: dict[SchedulerLike, list[InferenceRequest]],
+        open_groups: dict[RequestTemplate, tuple[RequestGroup, list[InferenceRequest]]],
         caller: Caller | None,
         lease: Lease | None,
     ) -> list[RequestGroup]:
-        """Makes a group for each of the decoded calls, which are for one servable: it is acquired once."""
+        """Adds the decoded calls, which are for one servable, to the groups of their forms. A call whose form the codec
+        does not keep gets a group of its own. Returns the groups that were made; the servable is acquired once."""
         groups: list[RequestGroup] = []
         first = decoded[0]
         if not self._may(first.call, codec, caller, first.template, first.request_id, started):
@@ -191,13 +187,18 @@ class InferenceService:
                 lease.release()
             return groups
         for decoded_call in decoded:
-            template, call = decoded_call.template, decoded_call.call
-            group = RequestGroup(codec, template, started)
-            groups.append(group)
-            handle = groups[0].handle if len(groups) > 1 and groups[0].error is None else None
-            waiting = self._open(
-                group, pending, inputs=decoded_call.inputs, handle=handle, remember=decoded_call.remembered
-            )
+            template, call, priority = decoded_call.template, decoded_call.call, decoded_call.priority
+            known = open_groups.get(template)
+            if known is None:
+                group = RequestGroup(codec, template, started, priority)
+                groups.append(group)
+                handle = groups[0].handle if len(groups) > 1 and groups[0].error is None else None
+                remember = decoded_call.remembered
+                waiting = self._open(group, pending, inputs=decoded_call.inputs, handle=handle, remember=remember)
+                if remember:
+                    open_groups[template] = group, waiting
+            else:
+                group, waiting = known
             if group.error is not None:
                 if lease is not None:
                     lease.release()
@@ -210,7 +211,7 @@ class InferenceService:
                 group.route,
                 decoded_call.inputs,
                 deadline=call.deadline,
-                priority=decoded_call.priority or group.priority,
+                priority=priority or group.priority,
                 nbytes=decoded_call.nbytes,
                 call=call,
                 group=group,
@@ -219,8 +220,9 @@ class InferenceService:
             request.owned = decoded_call.owned
             if template.queue_timeout is not None:
                 request.queue_deadline = started + template.queue_timeout
+            if not decoded_call.remembered or template.queue_timeout is not None or priority != group.asked:
+                group.alike = False
             request.lease, lease = lease, None
-            group.alike = False
             waiting.append(request)
         return groups
 

@@ -17,7 +17,7 @@ from time import monotonic
 from inferd.server.errors import DeadlineExceeded, Unavailable
 from inferd.server.scheduling.batch_former import Batch, BatchFormer
 from inferd.server.scheduling.deadline_expirer import DeadlineExpirer
-from inferd.server.scheduling.inline import InlineBudget, InlinePlace
+from inferd.server.scheduling.inline import InlineBudget, InlineLoop, InlinePlace
 from inferd.server.scheduling.observer import BatchObserver
 from inferd.server.scheduling.policies.deadline_admission import DeadlineAdmission
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
@@ -328,7 +328,9 @@ class Batcher:
             if timeout is not None:
                 self._idle.park(slot, timeout, self._lock)
 
-    def take_inline(self, slot: WorkerSlot, budget: InlineBudget, *, first: bool = True) -> Batch | None:
+    def take_inline(
+        self, slot: WorkerSlot, budget: InlineBudget, loop: InlineLoop | None = None, *, first: bool = True
+    ) -> Batch | None:
         """The next batch, if one is ready now and may run on the loop. The slot's previous batch counts as ended.
         `first`: see `InlineBudget.allowance`."""
         former = self._former
@@ -342,7 +344,7 @@ class Batcher:
             if former.count:
                 now = monotonic()
                 bucket = former.pick(now)
-                most = 0 if bucket is None else budget.allowance(bucket, first=first)
+                most = 0 if bucket is None else budget.allowance(bucket, first=first, loop=loop)
                 if bucket is not None and most:
                     batch = former.take(bucket, now, dropped, most=most)
                     slot.taken = len(dropped) + (0 if batch is None else len(batch.requests))

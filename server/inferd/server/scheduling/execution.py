@@ -124,7 +124,7 @@ class Executor:
         budget, inline = self._budget, self._inline
         clock = budget.clock
         batch.started_at = started = monotonic()
-        if not inline:  # on the loop, where cancels arrive, nothing reads it during the run
+        if not inline:  # on a loop, where most cancels arrive, nothing reads it during the run
             for request in requests:
                 request.started_at = started
         try:

@@ -74,21 +74,24 @@ class InlinePlace(Protocol):
 
 
 class InlineLoop:
-    """The transport's loop. `enter`, `leave` and `turn` are for its thread; `defer` and `called` are thread-safe.
+    """The loop of a front end. `enter`, `leave` and `turn` are for its thread; `defer` and `called` are thread-safe.
 
-    The transport passes all arrived calls to their handlers and then calls `turn`: the requests that wait by then share
-    batches.
+    The front end passes all arrived calls to their handlers and then calls `turn`: the requests that wait by then share
+    batches. `called` and `alone` are asked of the loop of the gRPC transport alone, for requests of all front ends.
 
     asked   requests that the coming turn will handle; the transport reads it after every event
+    beside  the loop of another front end of this process (the HTTP port), which runs batches, too; None: there is none
     spent   seconds that batches have taken in this turn
     tenant  the budget of the servable that was called last
     only    the turn handles the only call in flight, so no other call waits for the loop
     """
 
-    __slots__ = ("_changed_at", "_clock", "_deferred", "asked", "only", "spent", "tenant", "thread")
+    __slots__ = ("_changed_at", "_clock", "_deferred", "_wake", "asked", "beside", "only", "spent", "tenant", "thread")
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic, beside: InlineLoop | None = None) -> None:
         self._clock = clock
+        self._wake: Callable[[], None] | None = None
+        self.beside = beside
         self.tenant: InlineBudget | None = None
         self._changed_at = 0.0  # since when no other servable was called
         self._deferred: list[Turns] = []
@@ -97,8 +100,10 @@ class InlineLoop:
         self.asked = 0
         self.only = False
 
-    def enter(self) -> None:
-        """Makes the calling thread the loop's thread."""
+    def enter(self, wake: Callable[[], None] | None = None) -> None:
+        """Makes the calling thread the loop's thread. `wake` is called when something is deferred, for a loop that
+        does not look at `asked` itself."""
+        self._wake = wake
         self.thread = threading.get_ident()
 
     def leave(self) -> None:
@@ -121,6 +126,8 @@ class InlineLoop:
             return False
         self._deferred.append(turns)
         self.asked += requests
+        if self._wake is not None:
+            self._wake()
         return True
 
     def turn(self) -> None:
@@ -170,20 +177,31 @@ class InlineBudget:
         """Whether the measured cost of a batch size can be relied on, even where larger batches are long."""
         return not self.banned and not self.suspected
 
-    def allowance(self, bucket: Bucket, *, first: bool = True) -> int:
+    def allowance(self, bucket: Bucket, *, first: bool = True, loop: InlineLoop | None = None) -> int:
         """The number of requests of the bucket's next batch that may run on the loop now; 0: a worker must run them.
         `first`: it would be the servable's first batch in this turn. Each servable gets one batch in a turn, even when
-        others have used the turn up, so that load on one model does not delay the others."""
+        others have used the turn up, so that load on one model does not delay the others. `loop`: None for that of the
+        gRPC transport."""
         head = bucket.head
         rows, requests = bucket.next_batch
-        return self.allows(bucket.effort, rows, requests, head.nbytes, head.route.rows or 1, first=first)
+        return self.allows(bucket.effort, rows, requests, head.nbytes, head.route.rows or 1, first=first, loop=loop)
 
-    def allows(self, effort: CostCurve, rows: int, requests: int, nbytes: int, each: int, *, first: bool = True) -> int:
+    def allows(
+        self,
+        effort: CostCurve,
+        rows: int,
+        requests: int,
+        nbytes: int,
+        each: int,
+        *,
+        first: bool = True,
+        loop: InlineLoop | None = None,
+    ) -> int:
         """As `allowance`, for a batch of `rows` rows and `requests` requests with `nbytes` bytes and `each` rows
         each."""
         if self.banned or self.suspected:
             return 0
-        spent = 0.0 if first else self.loop.spent
+        spent = 0.0 if first else (loop or self.loop).spent
         if nbytes >= LARGE and self.single and spent < TURN:
             usual = seconds_alone(each, effort)
             if usual <= SHORT_RUN:  # they run one by one, as many as fit into the turn
@@ -192,13 +210,12 @@ class InlineBudget:
         costs = len(self._costs)
         if costs >= _FIRST and self._long * 100 <= costs:  # repeats `short`, because most batches pass here
             return MANY if spent < TURN else 0
-        return self._allowed_by_cost(effort, rows, requests, spent)
+        return self._allowed_by_cost(effort, rows, requests, spent, loop or self.loop)
 
-    def _allowed_by_cost(self, effort: CostCurve, rows: int, requests: int, spent: float) -> int:
+    def _allowed_by_cost(self, effort: CostCurve, rows: int, requests: int, spent: float, loop: InlineLoop) -> int:
         """The allowance for a servable whose batches are not all short: decided by the cost of this batch size."""
-        loop = self.loop
         usual = effort.usual(rows)
-        alone = self.alone and loop.alone(self)
+        alone = self.alone and self.loop.alone(self)
         if loop.only and requests == 1:
             return MANY if usual <= (TURN if alone else SHORT / 2) else 0
         most = max(SHORT, min(ALONE_TURN, requests * HAND_OVER))

@@ -1,15 +1,15 @@
-"""Runs the short batches of one servable on the transport's loop."""
+"""Runs the short batches of one servable on the loop of a front end."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from inferd.backends.api import Traits
 from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.batcher import Batcher
-from inferd.server.scheduling.inline import InlineBudget
+from inferd.server.scheduling.inline import InlineBudget, InlineLoop
 from inferd.server.scheduling.worker_slot import WorkerSlot
 
 
@@ -25,14 +25,36 @@ class RunsBatches(Protocol):
 
 
 class InlineExecutor:
-    """The executor of one servable on the loop. The batcher calls `take`, `give_back` and `defer` and holds its lock;
+    """The executor of one servable on one loop. The batcher calls `take`, `give_back` and `defer` and holds its lock;
     the loop's thread calls `run`; `close` is thread-safe."""
 
-    __slots__ = ("_batcher", "_budget", "_busy", "_closed", "_deferred", "_executor", "_loop", "_slot", "taken")
+    __slots__ = (
+        "_batcher",
+        "_beside",
+        "_budget",
+        "_busy",
+        "_closed",
+        "_deferred",
+        "_executor",
+        "_loop",
+        "_slot",
+        "taken",
+    )
 
-    def __init__(self, budget: InlineBudget, batcher: Batcher, slot: WorkerSlot, executor: RunsBatches) -> None:
+    def __init__(
+        self,
+        budget: InlineBudget,
+        batcher: Batcher,
+        slot: WorkerSlot,
+        executor: RunsBatches,
+        loop: InlineLoop | None = None,
+        beside: Callable[[int], bool] = lambda _requests: False,
+    ) -> None:
+        """`loop`: None for the budget's own. `beside`: `defer` of the executor on another loop, asked where this loop
+        does not take the requests."""
         self._budget = budget
-        self._loop = budget.loop
+        self._loop = loop or budget.loop
+        self._beside = beside
         self._batcher = batcher
         self._slot = slot
         self._executor = executor
@@ -67,8 +89,10 @@ class InlineExecutor:
             self._loop.asked += requests
             return True
         budget = self._budget
-        if budget.banned or budget.suspected or not self._loop.defer(self, requests):
+        if budget.banned or budget.suspected:
             return False
+        if not self._loop.defer(self, requests):
+            return self._beside(requests)
         self._deferred = True
         return True
 
@@ -81,7 +105,7 @@ class InlineExecutor:
             batch = self._pop()
             while not self._closed:
                 if batch is None:
-                    batch = batcher.take_inline(slot, self._budget, first=first)
+                    batch = batcher.take_inline(slot, self._budget, self._loop, first=first)
                     if batch is None:
                         break
                 first = False

@@ -110,6 +110,7 @@ class Scheduler:
         self._loop = loop
         self._on_loop = on_loop
         self._inline: InlineExecutor | None = None
+        self._beside: InlineExecutor | None = None  # on the loop beside; made when it is needed first
         threads = max((placement.threads for placement in placements), default=1)
         self._budget = InlineBudget(name, threads, loop)
         self._budget.alone = on_loop == "auto"
@@ -330,11 +331,7 @@ class Scheduler:
             inline = not self.stateful and self._on_loop != "never" and may_run_inline(self._model.traits, self.devices)
             if self._loop is not None and inline:
                 instance: Instance = self._group.workers[0].call(lambda instance: instance).result()
-                slot = WorkerSlot()
-                self._slots.append(slot)
-                executor = self._executor(instance, slot, inline=True)
-                runs = executor if self._verification is None else CountedRuns(executor, self._verification)
-                self._inline = InlineExecutor(self._budget, self._batcher, slot, runs)
+                self._inline = self._inline_executor(instance, self._loop)
                 self._batcher.inline = self._inline
             for worker in self._group.workers:
                 on_cpu = worker.placement.device == "cpu"
@@ -343,6 +340,22 @@ class Scheduler:
                 worker.call(partial(self._serve, slots))
             threading.Thread(target=self._batcher.expirer.run, name=f"inferd-{self._name}-expiry", daemon=True).start()
             self._serving = True
+
+    def _inline_executor(self, instance: Instance, loop: InlineLoop) -> InlineExecutor:
+        slot = WorkerSlot()
+        self._slots.append(slot)
+        executor = self._executor(instance, slot, inline=True)
+        runs = executor if self._verification is None else CountedRuns(executor, self._verification)
+        other = loop.beside
+
+        def defer_beside(requests: int) -> bool:
+            if other is None or threading.get_ident() != other.thread:
+                return False
+            if self._beside is None:
+                self._beside = self._inline_executor(instance, other)
+            return self._beside.defer(requests)
+
+        return InlineExecutor(self._budget, self._batcher, slot, runs, loop, defer_beside)
 
     def _executor(self, instance: Instance, slot: WorkerSlot, *, inline: bool = False) -> Executor:
         hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, slot)}
@@ -364,8 +377,9 @@ class Scheduler:
             share(instance, slots, lambda slot, view: self._run_batches(slot, view, view.taking))
         else:
             self._run_batches(slots[0], instance)
-        if self._inline is not None:
-            self._inline.close()  # before the instance that it shares is closed
+        for inline in (self._inline, self._beside):
+            if inline is not None:
+                inline.close()  # before the instance that it shares is closed
 
     def _run_batches(
         self, slot: WorkerSlot, instance: Instance, taking: Callable[[Take], Take] = lambda take: take

@@ -32,6 +32,16 @@ class Templates(dict[MessageForm[Any], RequestTemplate | None]):
         return found
 
 
+class KnownTemplates(dict[tuple[Any, ...], RequestTemplate]):
+    """A cache of templates by what their requests have in common. Thread-safe."""
+
+    def keep(self, key: tuple[Any, ...], template: RequestTemplate) -> RequestTemplate:
+        """The template of this key: this one, unless another thread has kept one."""
+        if len(self) >= _KEPT:
+            self.clear()
+        return self.setdefault(key, template)
+
+
 class RequestForms:
     """A cache of the forms of one method: equal forms are one object. Thread-safe."""
 

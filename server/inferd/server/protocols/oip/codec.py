@@ -41,10 +41,10 @@ STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OipExtras:
-    """The parts of a request that its answer needs beyond the outputs."""
+    """The parts of a request that its answer needs beyond the outputs. `formats`: how an answer over REST has them."""
 
-    request: OipRequest
     options: RequestOptions
+    formats: Any = None
 
 
 class OipCodec(WholeCodec):
@@ -85,9 +85,9 @@ class OipCodec(WholeCodec):
             error.request_id = request.request_id  # type: ignore[attr-defined]
             raise
 
-    def prepared(self, call: Call, request: OipRequest, nbytes: int) -> DecodedCall:
-        """The decoded request, with its inputs in shared memory read. `nbytes`: size of the message. Raises
-        InvalidRequest, Forbidden, NotFound, Unsupported, WireError."""
+    def prepared(self, call: Call, request: OipRequest, nbytes: int, formats: Any = None) -> DecodedCall:
+        """The decoded request, with its inputs in shared memory read. `nbytes`: size of the message; `formats`: see
+        OipExtras. Raises InvalidRequest, Forbidden, NotFound, Unsupported, WireError."""
         asked = request_options(request, self._regions)
         if asked.shared:
             self._rules.authorize_shared_memory(call)
@@ -100,7 +100,7 @@ class OipCodec(WholeCodec):
         template = None if known is None else self.templates[known]
         if template is None:
             wanted = tuple(dict.fromkeys(output.name for output in request.outputs)) or None
-            extras = OipExtras(request, asked)
+            extras = OipExtras(asked, formats)
             form = self.forms.once(request.model_name, version, label, "", wanted, extras)
             template, known = RequestTemplate(form, asked.priority, asked.queue_timeout), None
         return DecodedCall(

@@ -36,7 +36,7 @@ class RequestOptions:
         return bool(self.sources or self.targets)
 
 
-_DEFAULTS = RequestOptions(0, None, {})
+DEFAULTS = RequestOptions(0, None, {})
 
 
 def request_options(request: OipRequest, regions: Regions = _NO_REGIONS) -> RequestOptions:
@@ -44,7 +44,7 @@ def request_options(request: OipRequest, regions: Regions = _NO_REGIONS) -> Requ
     region of shared memory, Unsupported for an option that the server does not offer."""
     plain = not request.parameters and not request.shared
     if plain and not any(output.parameters for output in request.outputs):
-        return _DEFAULTS
+        return DEFAULTS
     sources = {}
     for name, given in request.shared.items():
         place = regions.place(f"input '{name}'", given.parameters)

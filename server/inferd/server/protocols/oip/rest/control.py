@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.errors import InvalidRequest, Unsupported
-from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.error_boundary import RestErrorBoundary
 from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
 from inferd.server.http.json.text import dumps, loads
 from inferd.server.http.method_call import MethodFailed, Methods, call
+from inferd.server.http.reply import JSON, Reply
 
 _PATH = "/inference.GRPCInferenceService/"
 _EXTENSIONS = ("binary_tensor_data",)  # the extensions that only REST has
@@ -37,16 +38,16 @@ class OipControl:
     async def live(self, request: Request) -> Response:
         """200 whenever the server answers."""
 
-        async def work(_exchange: HttpExchange) -> Response:
-            return Response(status_code=200)
+        async def work(_exchange: HttpExchange) -> Reply:
+            return Reply(200)
 
         return await self.boundary.answer(request, work, probe=True)
 
     async def ready(self, request: Request) -> Response:
         """200 if the server is ready, 400 if it is not, 503 once it shuts down."""
 
-        async def work(_exchange: HttpExchange) -> Response:
-            return Response(status_code=503 if self.boundary.closed else 200 if self._server_ready() else 400)
+        async def work(_exchange: HttpExchange) -> Reply:
+            return Reply(503 if self.boundary.closed else 200 if self._server_ready() else 400)
 
         return await self.boundary.answer(request, work, probe=True)
 
@@ -54,12 +55,12 @@ class OipControl:
         """200 if the model can answer requests, else 400."""
         grpc_request = pb.ModelReadyRequest(name=model, version=version).SerializeToString()
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             try:
                 data = await call(self._methods, f"{_PATH}ModelReady", grpc_request, exchange)
             except MethodFailed:
-                return Response(status_code=400)
-            return Response(status_code=200 if pb.ModelReadyResponse.FromString(data).ready else 400)
+                return Reply(400)
+            return Reply(200 if pb.ModelReadyResponse.FromString(data).ready else 400)
 
         return await self.boundary.answer(request, work, probe=True)
 
@@ -98,7 +99,7 @@ class OipControl:
         def to_json(found: Any) -> Any:
             return [{key: value for key, value in plain(entry).items() if value} for entry in found.models]
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             given = await read_object(exchange)
             grpc_request = pb.RepositoryIndexRequest(ready=_typed(given, "ready", bool, False))
             return await self.call_method(
@@ -110,7 +111,7 @@ class OipControl:
     async def load(self, request: Request, model: str) -> Response:
         """Loads a model. Answers when it serves what is on disk, or when loading has failed."""
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             grpc_request = pb.RepositoryModelLoadRequest(model_name=model)
             given = await self._parameters(exchange)
             size = sum(len(value) for value in given.values() if isinstance(value, str))
@@ -125,7 +126,7 @@ class OipControl:
     async def unload(self, request: Request, model: str) -> Response:
         """Unloads a model. Answers when its last request has been answered."""
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             grpc_request = pb.RepositoryModelUnloadRequest(model_name=model)
             for key, value in (await self._parameters(exchange)).items():
                 _set(grpc_request.parameters[key], key, value)
@@ -143,7 +144,7 @@ class OipControl:
     async def not_offered(self, request: Request, model: str) -> Response:
         """The generate extension, which is not offered."""
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             exchange.counted = True
             raise Unsupported("the generate extension is not offered: use infer")
 
@@ -159,7 +160,7 @@ class OipControl:
     ) -> Response:
         """Calls a gRPC method and responds with what `to_json` makes of its response, parsed into `grpc_response`."""
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             return await self.call_method(exchange, method, grpc_request, grpc_response, to_json)
 
         return await self.boundary.answer(request, work)
@@ -171,14 +172,14 @@ class OipControl:
         grpc_request: Message,
         grpc_response: Message,
         to_json: Callable[[Any], Any],
-    ) -> Response:
+    ) -> Reply:
         """As `forward`, for a handler that runs within the boundary already."""
         exchange.counted = True
         grpc_response.ParseFromString(
             await call(self._methods, _PATH + method, grpc_request.SerializeToString(), exchange)
         )
         value = to_json(grpc_response)
-        return await self.boundary.compressed(exchange, b"" if value is None else dumps(value), JSON, {})
+        return await self.boundary.written(Reply(200, b"" if value is None else dumps(value), JSON), exchange.headers)
 
 
 def _metadata(found: Any) -> Any:

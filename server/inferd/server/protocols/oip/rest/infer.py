@@ -3,80 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any, Final, cast
 
 from inferd.backends.api import Array
 from inferd.server.access.rules import AccessRules
 from inferd.server.errors import ServingError
-from inferd.server.http.error_boundary import JSON, RestErrorBoundary, method_of
+from inferd.server.http.error_boundary import RestErrorBoundary, RoutedRequest
 from inferd.server.http.exchange import HttpExchange
-from inferd.server.inference.interfaces import Check
+from inferd.server.http.infer_routes import InferTarget
+from inferd.server.http.known_heads import JSON_LENGTH, text_of
+from inferd.server.http.method_call import InferCall
+from inferd.server.http.reply import Reply, UnwrittenReply
+from inferd.server.http.workers import SHORT
+from inferd.server.inference.interfaces import Call, Check, DecodedCall
+from inferd.server.inference.plan import RequestForm, RequestTemplate
 from inferd.server.inference.request_groups import RequestGroup
 from inferd.server.inference.shared_memory import Regions
 from inferd.server.lifecycle.interfaces import ManagerLike
-from inferd.server.protocols.common.answers import answers_of
-from inferd.server.protocols.oip.codec import OipCodec
+from inferd.server.protocols.common.answers import Answer, answers_of
+from inferd.server.protocols.common.codec import KnownTemplates
+from inferd.server.protocols.oip.codec import OipCodec, OipExtras
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.protocols.oip.errors import in_hand
-from inferd.server.protocols.oip.rest.request import HEADER_LENGTH, RestRequest, read_raw_request, read_request
-from inferd.server.protocols.oip.rest.response import write_response
+from inferd.server.protocols.oip.request_options import DEFAULTS
+from inferd.server.protocols.oip.rest.request import (
+    RestRequest,
+    read_raw_request,
+    read_request,
+)
+from inferd.server.protocols.oip.rest.response import write_reply
 from inferd.server.scheduling.request import InferenceRequest
 
-_BINARY = "application/octet-stream"
+INFER_ROUTES: Final = (
+    ("/v2/models/{model}/infer", r"/v2/models/(?P<model>[^/]+)/infer"),
+    ("/v2/models/{model}/versions/{version}/infer", r"/v2/models/(?P<model>[^/]+)/versions/(?P<version>[^/]+)/infer"),
+)
+"""Template and pattern of each route."""
 
 
 class RestInferCodec(OipCodec):
-    """The answers to requests over REST, as values: their JSON is written elsewhere than where the batch ends."""
+    """Reads and writes the bodies of requests over REST. Its calls are InferCalls. Thread-safe."""
 
     protocol = "http-oip"
 
+    def __init__(self, check: Check, rules: AccessRules, manager: ManagerLike, regions: Regions, method: str) -> None:
+        super().__init__(check, rules, manager, regions, method)
+        del self.match  # a body of JSON has no fixed layout
+        self._method = method
+        self._known = KnownTemplates()
+
+    def parse(self, body: bytes, header: str | None, target: InferTarget) -> RestRequest:
+        """The request in a body; `header`: the value of Inference-Header-Content-Length, None without that header.
+        Raises InvalidRequest, TensorError, ServingError."""
+        if header == "0":
+            return self._raw(body, target.model, target.version)
+        return read_request(body, header, target.model, target.version)
+
+    def decode(self, call: Call) -> Sequence[DecodedCall]:
+        """See Codec."""
+        asked = cast(InferCall, call)
+        parsed: RestRequest | None = asked.parsed
+        if parsed is None:
+            parsed = self.parse(asked.request, asked.metadata(JSON_LENGTH), asked.target)
+        request, formats, nbytes = parsed.request, parsed.formats, len(asked.request)
+        if request.parameters or request.shared or any(output.parameters for output in request.outputs):
+            return (self.prepared(call, request, nbytes, formats),)
+        inputs = request.inputs
+        wanted = tuple([output.name for output in request.outputs])
+        tensors = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
+        key = (request.model_name, request.model_version, wanted, formats, tensors)
+        template = self._known.get(key)
+        if template is None:
+            version, label = version_of(request.model_version)
+            extras = OipExtras(DEFAULTS, formats)
+            only = tuple(dict.fromkeys(wanted)) or None
+            form = RequestForm(self._method, request.model_name, version, label, "", only, tensors, extras)
+            template = self._known.keep(key, RequestTemplate(form))
+        return (DecodedCall(call, template, inputs, request.request_id, nbytes, remembered=True),)
+
     def encode(self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]) -> list[Any]:
-        """See Codec. Each answer comes with the options of its request."""
-        return [(answer, group.template.form.options.options) for answer in answers_of(group, outputs, requests)]
-
-
-class RestInfer:
-    """Answers inference requests. Used on the event loop."""
-
-    def __init__(
-        self, manager: ManagerLike, boundary: RestErrorBoundary, regions: Regions, rules: AccessRules, check: Check
-    ) -> None:
-        self._manager = manager
-        self._boundary = boundary
-        self._codec = RestInferCodec(check, rules, manager, regions, "POST infer")
-
-    async def __call__(self, request: Request, model: str, version: str) -> Response:
-        """Answers one request; `version` is a number, a label, or "" for the default."""
-
-        async def work(exchange: HttpExchange) -> Response:
-            body = await exchange.body()
-            header = exchange.headers.get(HEADER_LENGTH)
-            if header == "0":
-                parsed = self._raw(body, model, version)
-            else:
-                parsed = await exchange.run(_json_size(body, header), read_request, body, header, model, version)
-            return await self._infer(exchange, method_of(request), parsed, len(body))
-
-        return await self._boundary.answer(request, work)
-
-    async def _infer(self, exchange: HttpExchange, method: str, parsed: RestRequest, nbytes: int) -> Response:
-        request, codec = parsed.request, self._codec
-        answer, options = await self._boundary.infer(
-            exchange, method, codec, lambda call: codec.prepared(call, request, nbytes)
-        )
-        size = sum(array.nbytes for array in answer.outputs.values())
-        try:
-            body, length = await exchange.run(size, write_response, answer, parsed, options)
-        except ServingError as error:
-            raise in_hand(error, request.request_id) from None
-        if length is None:
-            return await self._boundary.compressed(exchange, body, JSON, {})
-        return await self._boundary.compressed(
-            exchange, body, _BINARY, {"Inference-Header-Content-Length": str(length)}
-        )
+        """See Codec: each answer is a Reply or an UnwrittenReply."""
+        extras: OipExtras = group.template.form.options
+        nbytes = sum([array.nbytes for array in outputs.values()]) // len(requests)
+        if nbytes > SHORT:
+            return [
+                _unwritten(answer, request.request_id, extras, nbytes)
+                for answer, request in zip(answers_of(group, outputs, requests), requests, strict=True)
+            ]
+        return [
+            write_reply(answer, request.request_id, extras)
+            for answer, request in zip(answers_of(group, outputs, requests), requests, strict=True)
+        ]
 
     def _raw(self, body: bytes, model: str, version: str) -> RestRequest:
         number, label = version_of(version)
@@ -92,6 +109,30 @@ class RestInfer:
             handle.release()
 
 
-def _json_size(body: bytes, header: str | None) -> int:
-    # Only the JSON takes time to parse: tensors behind it become views of the body.
-    return int(header) if header and header.isascii() and header.isdigit() and len(header) < 12 else len(body)
+class RestInfer:
+    """Answers the inference requests that did not come whole, or that are long. Used on the event loop."""
+
+    def __init__(self, boundary: RestErrorBoundary, codec: RestInferCodec) -> None:
+        self.boundary = boundary
+        self._codec = codec
+
+    async def __call__(self, request: RoutedRequest, target: InferTarget) -> Reply:
+        """See InferEndpoint."""
+
+        async def work(exchange: HttpExchange) -> Reply:
+            body = await exchange.body()
+            header = exchange.headers.get(JSON_LENGTH)
+            parsed = await exchange.run(text_of(exchange.headers, len(body)), self._codec.parse, body, header, target)
+            return await self.boundary.infer(exchange, body, target, parsed)
+
+        return await self.boundary.run(request, work)
+
+
+def _unwritten(answer: Answer, request_id: str, extras: OipExtras, nbytes: int) -> UnwrittenReply:
+    def write() -> Reply:
+        try:
+            return write_reply(answer, request_id, extras)
+        except ServingError as error:
+            raise in_hand(error, request_id) from None
+
+    return UnwrittenReply(nbytes, write)

@@ -17,7 +17,6 @@ from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.oip import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
 from inferd.wire.tensors import count_of, decode
 
-HEADER_LENGTH: Final = "inference-header-content-length"
 _NAMES: Final = [d.oip_name for d in DType]
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
@@ -25,18 +24,33 @@ _REGION: Final = "shared_memory_region"
 
 
 @dataclass(frozen=True, slots=True)
-class RestRequest:
-    """A request, and the form of its outputs in the response. Those in `binary` are sent as raw bytes and those in
-    `as_json` as JSON; `all_binary` decides for the others."""
+class OutputFormats:
+    """How the response has the outputs. Those in `binary` are sent as raw bytes and those in `as_json` as JSON;
+    `all_binary` decides for the others."""
 
-    request: OipRequest
-    binary: frozenset[str]
-    as_json: frozenset[str]
-    all_binary: bool
+    binary: frozenset[str] = frozenset()
+    as_json: frozenset[str] = frozenset()
+    all_binary: bool = False
 
     def is_binary(self, output: str) -> bool:
         """Whether this output is sent as raw bytes."""
         return output in self.binary or (self.all_binary and output not in self.as_json)
+
+    @property
+    def text(self) -> bool:
+        """Whether all outputs are sent as JSON."""
+        return not self.binary and not self.all_binary
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """A request, and the formats of its outputs in the response."""
+
+    request: OipRequest
+    formats: OutputFormats
+
+
+TEXT: Final = OutputFormats()
 
 
 def read_request(body: bytes, header_length: str | None, model: str, version: str) -> RestRequest:
@@ -76,7 +90,7 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
         )
     outputs, binary, as_json = _outputs(given)
     request = OipRequest(model, version, request_id, _parameters(parameters), inputs, outputs, shared)
-    return RestRequest(request, binary, as_json, all_binary)
+    return RestRequest(request, OutputFormats(binary, as_json, all_binary) if binary or as_json or all_binary else TEXT)
 
 
 def read_raw_request(body: bytes, model: str, version: str, signature: Signature, *, batched: bool) -> RestRequest:
@@ -101,9 +115,7 @@ def read_raw_request(body: bytes, model: str, version: str, signature: Signature
             raise InvalidRequest(f"the shape of {where} cannot be told from {len(body)} bytes: it is {shape}")
         shape = [len(body) // known if size == -1 else size for size in shape]
         array = decode(spec.name, spec.dtype, tuple(shape), body)
-    return RestRequest(
-        OipRequest(model, version, "", {}, {spec.name: array}, (), {}), frozenset(), frozenset(), all_binary=True
-    )
+    return RestRequest(OipRequest(model, version, "", {}, {spec.name: array}, (), {}), OutputFormats(all_binary=True))
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, int]:

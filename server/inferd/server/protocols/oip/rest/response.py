@@ -3,24 +3,27 @@ wants as raw bytes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from inferd.backends.api import Array
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.json.arrays import strings_of
 from inferd.server.http.json.text import dumps, fragment
+from inferd.server.http.reply import JSON, Reply
 from inferd.server.inference.finish import unsendable
 from inferd.server.protocols.common.answers import Answer
 from inferd.server.protocols.oip.classification import classified
-from inferd.server.protocols.oip.request_options import RequestOptions
-from inferd.server.protocols.oip.rest.request import RestRequest
+from inferd.server.protocols.oip.codec import OipExtras
 from inferd.wire.dtypes import DType
 from inferd.wire.tensors import Buffer, WireError, encodable_dtype, raw
 
+BINARY: Final = "application/octet-stream"
 
-def write_response(answer: Answer, request: RestRequest, options: RequestOptions) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON if raw tensors follow it, else None. Raises InvalidRequest for an output
-    that cannot be written as JSON, ExecutionFailed for one that cannot be sent in any form."""
+
+def write_reply(answer: Answer, request_id: str, extras: OipExtras) -> Reply:
+    """The response: JSON, and raw tensors behind it where the request asks for them. Raises InvalidRequest for an
+    output that cannot be written as JSON, ExecutionFailed for one that cannot be sent in any form."""
+    options, formats = extras.options, extras.formats
     outputs = classified(answer, options.classes) if options.classes else answer.outputs
     entries: list[dict[str, Any]] = []
     raw_tensors: list[Buffer] = []
@@ -32,7 +35,7 @@ def write_response(answer: Answer, request: RestRequest, options: RequestOptions
             if target is not None:
                 where = target.write(name, raw(name, array, dtype))
                 entry["parameters"] = {key: parameter.value for key, parameter in where.items()}
-            elif request.is_binary(name):
+            elif formats.is_binary(name):
                 data = raw(name, array, dtype)
                 entry["parameters"] = {"binary_data_size": len(data)}
                 raw_tensors.append(data)
@@ -42,12 +45,13 @@ def write_response(answer: Answer, request: RestRequest, options: RequestOptions
     except WireError as error:
         raise unsendable(error) from None
     head: dict[str, Any] = {"model_name": answer.id.name, "model_version": str(answer.id.version)}
-    if request.request.request_id:
-        head["id"] = request.request.request_id
+    if request_id:
+        head["id"] = request_id
     text = dumps({**head, "outputs": entries})
     if not raw_tensors:
-        return text, None
-    return b"".join((text, *raw_tensors)), len(text)
+        return Reply(200, text, JSON)
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    return Reply(200, b"".join((text, *raw_tensors)), BINARY, headers)
 
 
 def _listed(name: str, array: Array, dtype: DType) -> Any:

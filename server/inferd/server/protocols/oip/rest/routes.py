@@ -7,6 +7,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from inferd.server.http.error_boundary import routed
+from inferd.server.http.infer_routes import InferTarget
+from inferd.server.http.reply import starlette_response
 from inferd.server.protocols.common.openapi_bodies import INFER, INFER_ANSWER
 from inferd.server.protocols.oip.rest.control import OipControl
 from inferd.server.protocols.oip.rest.infer import RestInfer
@@ -26,11 +29,11 @@ def oip_router(infer: RestInfer, control: OipControl, system: System) -> APIRout
 
     async def infer_newest(request: Request, model: str) -> Response:
         """Inference. Tensors as JSON, or as raw bytes behind the JSON (header Inference-Header-Content-Length)."""
-        return await infer(request, model, "")
+        return await _inferred(infer, request, InferTarget(f"POST {_MODEL}/infer", infer, model))
 
     async def infer_version(request: Request, model: str, version: str) -> Response:
         """Inference by one version, by its number or a label."""
-        return await infer(request, model, version)
+        return await _inferred(infer, request, InferTarget(f"POST {_VERSION}/infer", infer, model, version))
 
     described: dict[str, Any] = {
         "methods": ["POST"],
@@ -84,6 +87,11 @@ def oip_router(infer: RestInfer, control: OipControl, system: System) -> APIRout
         for name in _GENERATE:
             router.add_api_route(f"{prefix}/{name}", control.not_offered, methods=["POST"], include_in_schema=False)
     return router
+
+
+async def _inferred(infer: RestInfer, request: Request, target: InferTarget) -> Response:
+    # The HTTP port matches these routes itself (`http.infer_routes`); here they are described for /docs.
+    return starlette_response(await infer(routed(request), target))
 
 
 def _add_system(router: APIRouter, system: System) -> None:

@@ -15,6 +15,7 @@ from inferd.oip.v1 import control_pb2 as pb
 from inferd.server.errors import InvalidRequest
 from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.messages import plain
+from inferd.server.http.reply import Reply
 from inferd.server.protocols.oip.rest.control import OipControl, no_body, read_object
 
 
@@ -105,7 +106,7 @@ class System:
         read: Callable[[Mapping[str, Any]], Message],
         to_json: Callable[[Any], Any],
     ) -> Response:
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             return await self._control.call_method(
                 exchange, method, read(await read_object(exchange)), grpc_response, to_json
             )

@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.server.errors import InvalidRequest
-from inferd.server.http.error_boundary import JSON, RestErrorBoundary
+from inferd.server.http.error_boundary import RestErrorBoundary
 from inferd.server.http.exchange import HttpExchange
 from inferd.server.http.json.arrays import b64_or_utf8, is_b64
 from inferd.server.http.json.messages import plain
 from inferd.server.http.json.numbers import Numbers
 from inferd.server.http.json.text import dumps, number
 from inferd.server.http.method_call import Methods, call
+from inferd.server.http.reply import JSON, Reply
 from inferd.server.protocols.tfs.rest.request import read_document
 from inferd.tfs.v1 import example_pb2
 from inferd.tfs.v1 import model_service_pb2 as models_pb
@@ -39,7 +40,7 @@ class TfsControl:
     async def status(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """The state of one version, or of all versions."""
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             grpc_request = models_pb.GetModelStatusRequest(model_spec=_spec(model, version, label, ""))
             grpc_response = models_pb.GetModelStatusResponse()
             found = await self._call(exchange, f"{_MODELS}GetModelStatus", grpc_request, grpc_response)
@@ -50,7 +51,7 @@ class TfsControl:
     async def metadata(self, request: Request, model: str, version: int | None, label: str | None) -> Response:
         """The signatures."""
 
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             spec = _spec(model, version, label, "")
             grpc_request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
             found = pb.GetModelMetadataResponse()
@@ -92,7 +93,7 @@ class TfsControl:
         grpc_response: Message,
         to_json: Callable[[Any], Any],
     ) -> Response:
-        async def work(exchange: HttpExchange) -> Response:
+        async def work(exchange: HttpExchange) -> Reply:
             body = await exchange.body()
             given, signature = await exchange.run(len(body), read_document, body)
             await exchange.run(len(body), read_examples, given, grpc_request.input)
@@ -109,8 +110,8 @@ class TfsControl:
         grpc_response.ParseFromString(await call(self._methods, method, grpc_request.SerializeToString(), exchange))
         return grpc_response
 
-    async def _respond(self, exchange: HttpExchange, value: Any) -> Response:
-        return await self._boundary.compressed(exchange, dumps(value), JSON, {})
+    async def _respond(self, exchange: HttpExchange, value: Any) -> Reply:
+        return await self._boundary.written(Reply(200, dumps(value), JSON), exchange.headers)
 
 
 def _spec(model: str, version: int | None, label: str | None, signature: str) -> pb.ModelSpec:

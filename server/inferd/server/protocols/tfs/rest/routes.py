@@ -9,6 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from inferd.server.http.error_boundary import routed
+from inferd.server.http.infer_routes import InferTarget
+from inferd.server.http.reply import starlette_response
 from inferd.server.protocols.common.openapi_bodies import EXAMPLES, PREDICT, PREDICT_ANSWER
 from inferd.server.protocols.tfs.rest.control import TfsControl
 from inferd.server.protocols.tfs.rest.predict import RestPredict
@@ -22,9 +25,16 @@ Handler = Callable[[Request, str, int | None, str | None], Awaitable[Response]]
 def tfs_router(predict: RestPredict, control: TfsControl) -> APIRouter:
     """A router with all paths under /v1."""
     router = APIRouter(tags=["TensorFlow Serving"])
+
+    async def predicted(request: Request, model: str, version: int | None, label: str | None) -> Response:
+        # The HTTP port matches these routes itself (`http.infer_routes`); here they are described for /docs.
+        found = routed(request)
+        number = "" if version is None else str(version)
+        return starlette_response(await predict(found, InferTarget(found.method, predict, model, number, label)))
+
     predicting: dict[str, Any] = {"openapi_extra": PREDICT, "responses": PREDICT_ANSWER}
     examples: dict[str, Any] = {"openapi_extra": EXAMPLES}
-    _add(router, ":predict", "POST", "Predict", predict.__call__, predicting)
+    _add(router, ":predict", "POST", "Predict", predicted, predicting)
     _add(router, ":classify", "POST", "Classify", control.classify, examples)
     _add(router, ":regress", "POST", "Regress", control.regress, examples)
     _add(router, "/metadata", "GET", "Signatures", control.metadata, {})
@@ -71,7 +81,7 @@ def malformed(request: Request) -> Response:
 
 
 def _refused(text: str) -> Response:
-    from inferd.server.http.error_boundary import JSON
     from inferd.server.http.json.text import dumps
+    from inferd.server.http.reply import JSON
 
     return Response(dumps({"error": text}), 400, media_type=JSON)
