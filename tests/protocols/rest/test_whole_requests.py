@@ -1,0 +1,135 @@
+"""Requests that infer, as they come from the network: whole, in parts, several at once, one behind the other."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import numpy as np
+import pytest
+from support.foreign_models import add, specs
+from support.rest import WAIT, Rest, tensor
+from support.waiting import eventually
+
+from inferd.backends.api import Signature, TensorSpec
+from inferd.server.http.server import HttpLimits
+from inferd.wire.dtypes import DType
+
+X = json.dumps({"inputs": [tensor("x", [[1.5, 2]])]}).encode()
+
+
+def request(body: bytes = X, *headers: str, path: str = "/v2/models/digits/infer") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def answers(sock: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Status and body of the next `count` responses."""
+    data = b""
+    found: list[tuple[int, bytes]] = []
+    while len(found) < count:
+        while (end := data.find(b"\r\n\r\n")) < 0 or len(data) < end + 4 + length_of(data[:end]):
+            piece = sock.recv(65536)
+            assert piece, data
+            data += piece
+        length = length_of(data[:end])
+        found.append((int(data[9:12]), data[end + 4 : end + 4 + length]))
+        data = data[end + 4 + length :]
+    assert not data
+    return found
+
+
+def length_of(head: bytes) -> int:
+    found = re.search(rb"content-length: (\d+)", head)
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.fixture
+def known(rest: Rest) -> Rest:
+    """Serves with everything loaded."""
+    assert rest.post("/v2/models/digits/infer", X).status == 200
+    return rest
+
+
+def test_a_request_may_be_cut_anywhere(known: Rest) -> None:
+    sock = known.raw()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    whole = request()
+    (expected,) = (sock.sendall(whole), *answers(sock, 1))[1:]
+    assert expected[0] == 200
+    head = whole.index(b"\r\n\r\n")
+    for cut in (1, 4, 8, 20, head, head + 2, head + 4, head + 5, len(whole) - 1):
+        sock.sendall(whole[:cut])
+        known.get("/healthz")  # a round trip, so that the server reads the first part alone
+        sock.sendall(whole[cut:])
+        assert answers(sock, 1) == [expected]
+
+
+def test_the_rest_of_a_body_may_come_late(known: Rest) -> None:
+    """So late that the parser takes what has come."""
+    sock = known.raw()
+    whole = request()
+    for cut in (len(whole) - 1, len(whole) - len(X)):
+        sock.sendall(whole[:cut])
+        eventually(lambda: known.inflight.calls == 1, "the parser has the request", limit=WAIT)
+        sock.sendall(whole[cut:])
+        assert answers(sock, 1)[0][0] == 200
+        eventually(lambda: known.inflight.calls == 0, "nothing in flight", limit=WAIT)
+
+
+def test_requests_behind_one_another_are_answered_in_order(known: Rest) -> None:
+    sock = known.raw()
+    bodies = [json.dumps({"id": str(i), "inputs": [tensor("x", [[float(i), 0]])]}).encode() for i in range(6)]
+    sock.sendall(b"".join(map(request, bodies)))
+    assert [json.loads(body)["id"] for _, body in answers(sock, 6)] == list("012345")
+    scheduler = known.scheduler("digits")
+    scheduler.holding = True
+    sock.sendall(request(bodies[0]))
+    scheduler.wait_for(1)
+    sock.sendall(request(bodies[1]) + b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    known.get("/healthz")
+    assert len(scheduler.held) == 1
+    scheduler.release()
+    first, second, third = answers(sock, 3)
+    assert [json.loads(body).get("id") for _, body in (first, second, third)] == ["0", "1", None]
+
+
+def test_a_response_that_takes_long_to_write_and_a_compressed_one(known: Rest) -> None:
+    taken, given = (TensorSpec("n", DType.INT32, None),), (TensorSpec("y", DType.FP32, None),)
+    add(
+        known.manager, "big", (Signature("serving_default", taken, given),),
+        lambda inputs: {"y": np.zeros(int(inputs["n"]), np.float32)},
+    )  # fmt: skip
+    for count in (500, 50_000):
+        n = {"name": "n", "datatype": "INT32", "shape": [], "data": [count]}
+        plain = known.post("/v2/models/big/infer", {"inputs": [n]})
+        assert len(plain.json["outputs"][0]["data"]) == count
+        packed = known.post("/v2/models/big/infer", {"inputs": [n]}, Accept_Encoding="gzip")
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["Vary"] == "Accept-Encoding"
+        assert len(packed.body) < len(plain.body) // 10
+    eventually(lambda: known.inflight.calls == 0, "nothing in flight", limit=WAIT)
+
+
+def test_values_that_json_cannot_express_fail_the_request(known: Rest) -> None:
+    add(
+        known.manager, "half", (Signature("serving_default", specs("x"), (TensorSpec("y", DType.FP16, None),)),),
+        lambda inputs: {"y": np.zeros((1, 2), np.float16)},
+    )  # fmt: skip
+    x = {"id": "a", "inputs": [{"name": "x_FP32", "datatype": "FP32", "shape": [1, 1], "data": [1]}]}
+    refused = known.post("/v2/models/half/infer", x)
+    assert refused.status == 400
+    assert refused.error.startswith("[request id: a] sending FP16 data via JSON is not supported")
+    assert known.post("/v2/models/half/infer", {**x, "parameters": {"binary_data_output": True}}).status == 200
+
+
+def test_the_connection_is_closed_when_no_further_request_comes() -> None:
+    with Rest(limits=HttpLimits(idle=0.3)) as rest:
+        rest.post("/v2/models/digits/infer", X)
+        sock = rest.raw()
+        for _ in range(3):
+            sock.sendall(request())
+            assert answers(sock, 1)[0][0] == 200
+        assert sock.recv(1) == b""
