@@ -133,7 +133,7 @@ class Batches:
         self.firsts: list[bool] = []
         self.running: Callable[[], None] = lambda: None
 
-    def take_inline(self, _slot: object, budget: InlineBudget, *, first: bool) -> int | None:
+    def take_inline(self, _slot: object, budget: InlineBudget, _loop: InlineLoop, *, first: bool) -> int | None:
         if not self.left or not budget.short or (budget.loop.spent >= TURN and not first):
             return None
         self.firsts.append(first)
@@ -477,3 +477,29 @@ def test_requests_that_wait_when_the_loop_ends_are_served(serve: Serve):
     loop.leave()
     loop.turn()
     assert call.result()["y"][0, 0] == 6.0
+
+
+def test_the_loop_of_another_front_end_runs_what_arrives_there(serve: Serve):
+    """One loop is this thread's, the one beside another thread's: each runs the requests that arrive on it."""
+    model, other = Watched(), InlineLoop()
+    loop = InlineLoop(beside=other)
+    loop.enter()
+    scheduler = serve(model, loop=loop)
+    scheduler._budget.clock = model.clock
+    ask(scheduler, loop, FIRST + 4)
+    woken: list[int] = []
+
+    def beside() -> None:
+        other.enter(lambda: woken.append(other.asked))
+        ask(scheduler, other, 3)
+
+    while not scheduler._budget.short:
+        ask(scheduler, loop, 1)
+    model.threads.clear()
+    thread = threading.Thread(target=beside, name="beside")
+    thread.start()
+    thread.join(PATIENCE)
+    assert (model.threads, woken) == (["beside"] * 3, [1, 1, 1])
+    ask(scheduler, loop, 2)
+    assert model.threads[3:] == [threading.current_thread().name] * 2
+    other.leave()

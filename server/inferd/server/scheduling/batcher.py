@@ -331,8 +331,7 @@ class Batcher:
     def take_inline(
         self, slot: WorkerSlot, budget: InlineBudget, loop: InlineLoop | None = None, *, first: bool = True
     ) -> Batch | None:
-        """The next batch, if one is ready now and may run on the loop. The slot's previous batch counts as ended.
-        `first`: see `InlineBudget.allowance`."""
+        """The next batch, if one is ready now and may run on the loop. The slot's previous batch counts as ended."""
         former = self._former
         dropped: list[InferenceRequest] = []
         batch = None

@@ -26,11 +26,12 @@ from inferd.server.protocols.tfs.rest.request import read_document, read_inputs
 from inferd.server.protocols.tfs.rest.response import write_response
 from inferd.server.scheduling.request import InferenceRequest
 
+_MODEL: Final = "/v1/models/(?P<model>[^/]+)"
 PREDICT_ROUTES: Final = (
-    ("/v1/models/{model}:predict", r"/v1/models/(?P<model>[^/]+):predict"),
-    ("/v1/models/{model}/versions/{version}:predict", r"/v1/models/(?P<model>[^/]+)/versions/(?P<version>[0-9]{1,18}):predict"),
-    ("/v1/models/{model}/labels/{label}:predict", r"/v1/models/(?P<model>[^/]+)/labels/(?P<label>[^/:]+):predict"),
-)  # fmt: skip
+    ("/v1/models/{model}:predict", f"{_MODEL}:predict"),
+    ("/v1/models/{model}/versions/{version}:predict", f"{_MODEL}/versions/(?P<version>[0-9]{{1,18}}):predict"),
+    ("/v1/models/{model}/labels/{label}:predict", f"{_MODEL}/labels/(?P<label>[^/:]+):predict"),
+)
 """Template and pattern of each route."""
 
 
