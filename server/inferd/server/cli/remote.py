@@ -11,9 +11,18 @@ from inferd.client import InferdError, InvalidInput, Unavailable
 from inferd.server.cli import admin, models, predict, publish
 from inferd.server.cli.bench import command as bench
 from inferd.server.cli.errors import CommandError
+from inferd.server.cli.first_steps import demo, init
 
 # Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.
-COMMANDS: tuple[Callable[[Any], None], ...] = (models.add, predict.add, admin.add, publish.add, bench.add)
+COMMANDS: tuple[Callable[[Any], None], ...] = (
+    models.add,
+    predict.add,
+    admin.add,
+    publish.add,
+    bench.add,
+    demo.add,
+    init.add,
+)
 
 
 def add(subparsers: Any) -> None:

@@ -1,0 +1,1 @@
+"""The first steps of a new user: `inferd demo`, `inferd init` and `inferd init-signature`."""
