@@ -6,6 +6,7 @@
 #   make bench   measurements with ratios      make proto  regenerate the stubs with the pinned toolchain
 #   make chaos   real servers, broken on purpose under verified load, until ANSWERS are verified
 #   make soak    MINUTES of load and reloads, and whether the server grows
+#   make dist    the wheel and the source archive in dist/, installed and tried for every extra in an empty environment
 #   make test-unpinned   the newest release of every dependency, in every order of the frameworks
 #   make differential BASE=COMMIT   the same traffic to that commit and to the code at hand: what can be told apart
 
@@ -24,7 +25,7 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve test test-quiet test-unpinned lint bench chaos soak differential fuzz isolation proto clean
+.PHONY: setup demo serve test test-quiet test-unpinned dist lint bench chaos soak differential fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -54,6 +55,11 @@ test-unpinned:
 	var/unpinned/bin/python -m pip install -q --upgrade pip
 	var/unpinned/bin/python -m pip install -q '.[all]'
 	cd tests && ../var/unpinned/bin/python -m unpinned
+
+# Downloads each extra from the package index, without constraints: several GB. EXTRAS="onnx http": these only.
+EXTRAS ?= client server http jwt cli onnx torch tensorflow all
+dist: setup
+	PYTHONPATH=tests $(BIN)/python -m distribution --python $(PYTHON) --extras $(EXTRAS)
 
 lint: setup
 	$(BIN)/ruff format --check .

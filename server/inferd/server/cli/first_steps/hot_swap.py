@@ -19,7 +19,7 @@ _AFTER = 50  # answers of the new version that each caller gets
 
 
 @dataclass
-class Caller:
+class CallRecord:
     """What one client thread has measured.
 
     latencies   of the answers, in seconds
@@ -60,7 +60,7 @@ def swap_under_load(
     thread. `publish` puts the version into the repository and returns the time from which its way to
     the first answer counts (time.perf_counter). Raises DemoFailed if the version does not answer in time."""
     stop = threading.Event()
-    callers = [Caller() for _ in range(THREADS)]
+    callers = [CallRecord() for _ in range(THREADS)]
     threads = [
         threading.Thread(target=_call_until, args=(stop, address, model, images, new_version, caller))
         for caller in callers
@@ -95,13 +95,13 @@ def swap_under_load(
     )
 
 
-def _first_failure(callers: list[Caller]) -> str:
+def _first_failure(callers: list[CallRecord]) -> str:
     failures = [failure for caller in callers for failure in caller.failures]
     return f"; the first of {len(failures)} failures: {failures[0]}" if failures else ""
 
 
 def _call_until(
-    stop: threading.Event, address: str, model: str, images: np.ndarray[Any, Any], new_version: int, caller: Caller
+    stop: threading.Event, address: str, model: str, images: np.ndarray[Any, Any], new_version: int, caller: CallRecord
 ) -> None:
     """Calls until `stop` is set, and writes to `caller`. There are no retries: every failed request counts."""
     with Client(address, retry=NO_RETRIES) as client:
