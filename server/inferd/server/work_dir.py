@@ -136,6 +136,36 @@ class WorkDir:
         return found
 
 
+def notes_of_the_living(name: str, parent: Path | None = None) -> list[str]:
+    """The files of this name in the directories of this user's living processes, in the order of their names. `parent`:
+    as for WorkDir. Processes without such a file, or whose directories cannot be read, are left out."""
+    place = _default_parent() if parent is None else parent
+    found = []
+    try:
+        held = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return []
+    try:
+        # Nobody makes a directory meanwhile, whose lock would be taken here for a moment.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for entry in sorted(os.listdir(held)):
+            if not _NAME.fullmatch(entry):
+                continue
+            descriptor = _locked(place / entry)
+            if descriptor is not None:
+                os.close(descriptor)  # nobody held the lock: its process has ended
+                continue
+            try:
+                if (place / entry).lstat().st_uid != os.geteuid():
+                    continue  # what others say of this user's servers is not believed
+                found.append((place / entry / name).read_text())
+            except (OSError, ValueError):
+                continue
+    finally:
+        os.close(held)
+    return found
+
+
 def _default_parent() -> Path:
     return Path(os.environ.get("TMPDIR") or "/tmp") / f"inferd-{os.geteuid()}"
 

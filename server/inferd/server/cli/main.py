@@ -14,12 +14,12 @@ from typing import Any
 
 from inferd.backends.quiet import be_quiet
 from inferd.server import __version__
-from inferd.server.cli import check, config, serve
+from inferd.server.cli import check, config, health, serve
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.one_line_parser import OneLineParser
 
 # Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.
-LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add)
+LOCAL: tuple[Callable[[Any], None], ...] = (serve.add, check.add, config.add, health.add)
 
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.flags import tfs, triton
 from inferd.server.cli.flags.settings import FlagSettings
+from inferd.server.cli.health import CONFIG_VARIABLE, default_config, note_addresses
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import ends_with_signals
 from inferd.server.lifecycle.resources.heap import set_up_heap
@@ -35,7 +36,13 @@ def add(subparsers: Any) -> None:
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that make up a configuration. `serve` and `check` share them."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (YAML)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=default_config(),
+        help=f"settings (YAML); without this flag the file that {CONFIG_VARIABLE} names",
+    )
     parser.add_argument(
         "--model-repository",
         "--model-store",
@@ -133,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         if config.server.workers > 1:
             from inferd.server.cli.serve_workers import serve_with_workers
 
-            return serve_with_workers(config, signals)
+            return serve_with_workers(config, signals, work)
         return _serve(config, stop, work)
 
 
@@ -162,6 +169,7 @@ def _serve(config: ServerConfig, stop: threading.Event, work: WorkDir) -> int:
 
         if started is None:  # a signal came before the ports were open
             return _ended(app, log, work)
+        note_addresses(work, config, started.grpc, started.http, started.metrics)
 
         def ready() -> None:
             grpc, http = ", ".join(started.grpc) or "off", ", ".join(started.http) or "off"

@@ -7,13 +7,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from inferd.server.cli.errors import CommandError
+from inferd.server.cli.health import note_addresses
 
 if TYPE_CHECKING:
     from inferd.server.config.schema import ServerConfig
+    from inferd.server.work_dir import WorkDir
 
 
-def serve_with_workers(config: ServerConfig, signals: list[int]) -> int:
-    """Serves until stopped. `signals` holds the signals that have come so far; later ones are added to it.
+def serve_with_workers(config: ServerConfig, signals: list[int], work: WorkDir) -> int:
+    """Serves until stopped. `signals` holds the signals that have come so far; later ones are added to it. `work`: the
+    private directory of this process.
 
     Returns the exit code: 0 after a clean drain, 1 if requests were cut off or the server failed, 130 if it was
     interrupted twice.
@@ -53,6 +56,7 @@ def serve_with_workers(config: ServerConfig, signals: list[int]) -> int:
         supervisors.append(supervisor)
         if signals:  # they came before the handlers knew the supervisor
             supervisor.stop()
+        note_addresses(work, config, supervisor.ports.grpc, supervisor.ports.http, supervisor.ports.metrics)
 
         def ready(summary: str) -> None:
             grpc, http = ", ".join(supervisor.ports.grpc), ", ".join(supervisor.ports.http) or "off"
