@@ -1,13 +1,13 @@
-"""The Dockerfiles cannot be built here, so that their RUN lines are: each is one that this test runs."""
+"""The Dockerfiles: `make image-test` builds and runs the CPU images; here every line of both is one that it has run."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import venv
+import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +16,11 @@ from inferd.server.config.load import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("Dockerfile.cpu", "Dockerfile.gpu")
+PIP = "/opt/inferd/bin/python -m pip"
+INSTALL = {
+    "Dockerfile.cpu": '--extra-index-url "${TORCH_INDEX}" -c constraints/cpu.txt -c constraints/image-cpu.txt',
+    "Dockerfile.gpu": "-c constraints/cpu.txt -c constraints/gpu.txt",
+}
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
@@ -24,45 +29,104 @@ def instructions(name: str) -> list[tuple[str, str]]:
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
 
 
-def runs(name: str) -> list[str]:
-    return [rest for word, rest in instructions(name) if word == "RUN"]
+def final_stage(name: str) -> list[tuple[str, str]]:
+    words = instructions(name)
+    return words[max(i for i, (word, _) in enumerate(words) if word == "FROM") :]
+
+
+def one(name: str, wanted: str) -> str:
+    """The operand of the only such instruction of the final stage."""
+    (found,) = [rest for word, rest in final_stage(name) if word == wanted]
+    return found
+
+
+def environment(name: str) -> dict[str, str]:
+    return {
+        key: value
+        for word, rest in final_stage(name)
+        if word == "ENV"
+        for key, _, value in (pair.partition("=") for pair in shlex.split(rest))
+    }
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / "constraints" / name).read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_only_run_lines_that_are_tested(name: str) -> None:
-    constraints = "constraints/cpu.txt" if name.endswith("cpu") else "constraints/gpu.txt"
-    assert runs(name) == [
+def test_only_run_lines_that_the_image_test_runs(name: str) -> None:
+    assert [rest for word, rest in instructions(name) if word == "RUN"] == [
         "python -m venv /opt/inferd",
-        f'/opt/inferd/bin/python -m pip install -q --no-cache-dir -c {constraints} ".[${{EXTRAS}}]"',
-        "useradd --system --uid 10001 --create-home inferd",
+        f'{PIP} install -q --no-cache-dir {INSTALL[name]} ".[http,jwt,cli,${{EXTRAS}}]"',
+        f"{PIP} inspect -q --local > /opt/inferd/packages.json",
+        "useradd --uid 10001 --gid 0 --no-create-home --home-dir /tmp inferd",
+        "install -d -m 0775 /models",
     ]
-    assert (ROOT / constraints).exists()
+    for file in re.findall(r"-c (\S+)", INSTALL[name]):
+        assert (ROOT / file).exists()
+
+
+def test_both_images_are_one_but_for_what_is_installed() -> None:
+    assert final_stage("Dockerfile.cpu") == final_stage("Dockerfile.gpu")
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_final_stage_is_small_and_not_root(name: str) -> None:
-    words = instructions(name)
-    last = max(i for i, (word, _) in enumerate(words) if word == "FROM")
-    final = words[last:]
-    user = next(rest for word, rest in final if word == "USER")
-    assert int(user) > 0, "a number: Kubernetes refuses to start a name where the manifest says runAsNonRoot"
-    assert f"useradd --system --uid {user} --create-home inferd" in runs(name)
-    assert any(word == "HEALTHCHECK" for word, _ in final)
+    final = final_stage(name)
+    assert int(one(name, "USER")) > 0, (
+        "a number: Kubernetes refuses to start a name where the manifest says runAsNonRoot"
+    )
+    assert f"--uid {one(name, 'USER')} --gid 0 " in " ".join(rest for word, rest in final if word == "RUN")
     assert ("COPY", "--from=build /opt/inferd /opt/inferd") in final
     assert not any("pip" in rest or "apt" in rest for word, rest in final if word == "RUN")
-    copied = {part for word, rest in words if word == "COPY" and "--from" not in rest for part in rest.split()[:-1]}
+    assert not any(word == "VOLUME" for word, _ in final), "an image that is built on this one may hold its models"
+    copied = {
+        part
+        for word, rest in instructions(name)
+        if word == "COPY" and "--from" not in rest
+        for part in rest.split()[:-1]
+    }
     allowed = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     assert copied <= allowed, "the build would not find what .dockerignore keeps out"
-    entry = next(json.loads(rest) for word, rest in final if word == "ENTRYPOINT")
-    assert entry[:2] == ["inferd", "serve"]
+    assert f'image.version="{project()["version"]}"' in one(name, "LABEL")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_nobody_operates_a_server_in_an_image_unless_it_is_configured(name: str) -> None:
-    final = instructions(name)[max(i for i, (word, _) in enumerate(instructions(name)) if word == "FROM") :]
-    entry = next(json.loads(rest) for word, rest in final if word == "ENTRYPOINT")
-    file = entry[entry.index("--config") + 1]
-    assert ("COPY", f"deploy/image/config.yaml {file}") in final
+def test_the_commands_of_the_image(name: str) -> None:
+    """Arguments of `docker run` take the place of `serve`, which flags then do not follow by accident."""
+    assert json.loads(one(name, "ENTRYPOINT")) == ["inferd"]
+    command = json.loads(one(name, "CMD"))
+    assert command[:2] == ["serve", "--config"]
+    assert command[2] == environment(name)["INFERD_CONFIG"], "serve with other flags, check and health read it, too"
+    assert ("COPY", f"deploy/image/config.yaml {command[2]}") in final_stage(name)
+    assert one(name, "HEALTHCHECK").endswith('CMD ["inferd", "health"]')
+    assert json.loads(one(name, "HEALTHCHECK").partition("CMD ")[2])[0] == "inferd"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_user_without_a_home_can_run_it(name: str) -> None:
+    found = environment(name)
+    assert (found["HOME"], found["USER"]) == ("/tmp", "inferd")
+    assert found["ORT_DISABLE_TELEMETRY"] == found["HF_HUB_DISABLE_TELEMETRY"] == found["DO_NOT_TRACK"] == "1"
+
+
+def test_what_the_images_start_with() -> None:
+    """Only what must differ in a container, so that flags, variables and other files are not surprised."""
+    given = yaml.safe_load((ROOT / "deploy" / "image" / "config.yaml").read_text())
+    assert given == {
+        "server": {"readiness": "nonempty"},
+        "repository": {"roots": ["/models"]},
+        "admin": {"allow": "none"},
+    }
+    assert load_config(ROOT / "deploy" / "image" / "config.yaml").admin.allow == "none"
+
+
+def test_nobody_operates_a_server_in_an_image_unless_it_is_configured() -> None:
     assert load_config(ROOT / "deploy" / "image" / "config.yaml").admin.allow == "none"
     manifest = next(iter(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "inferd.yaml").read_text())))
     pod = manifest["spec"]["template"]["spec"]
@@ -74,32 +138,35 @@ def test_nobody_operates_a_server_in_an_image_unless_it_is_configured(name: str)
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_extras_exist(name: str) -> None:
-    import tomllib
-
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     wanted = next(rest for word, rest in instructions(name) if word == "ARG" and rest.startswith("EXTRAS="))
-    chosen = wanted.removeprefix("EXTRAS=").split(",")
-    assert set(chosen) <= set(extras)
+    chosen = [*wanted.removeprefix("EXTRAS=").split(","), "http", "jwt", "cli"]
+    assert set(chosen) <= set(project()["optional-dependencies"])
     both = {"onnx", "onnx-gpu"}
     assert not both <= set(chosen), "both onnxruntimes share one import name"
 
 
-@pytest.mark.heavy
-@pytest.mark.timeout(400)
-def test_the_install_lines_make_a_server(tmp_path: Path) -> None:
-    """The lines of Dockerfile.cpu with EXTRAS=onnx, in a directory of the test's."""
-    home = tmp_path / "opt"
-    venv.create(home, with_pip=True)
-    line = runs("Dockerfile.cpu")[1].replace("/opt/inferd", str(home)).replace("${EXTRAS}", "onnx")
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    # Not the checkout but the wheel is what answers: nothing of the source tree is on the path.
-    check = [home / "bin" / "inferd", "check", "--model-repository", ROOT / "model_repository"]
-    found = subprocess.run(
-        [*map(str, check), "--json"], cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ}
-    )
-    findings = {f["model"]: f for f in json.loads(found.stdout)["findings"] if f["version"] is not None}
-    assert not findings["digits_onnx"]["error"]
-    assert "inferd[torch]" in findings["digits_torch"]["error"]
-    assert "inferd[tensorflow]" in findings["digits_tf"]["error"]
-    assert found.returncode == 1
+def test_torch_comes_without_cuda_or_not_at_all() -> None:
+    assert pins("image-cpu.txt") == {"torch": pins("cpu.txt")["torch"] + "+cpu"}
+    default = next(rest for word, rest in instructions("Dockerfile.cpu") if word == "ARG" and rest.startswith("TORCH"))
+    assert default.endswith("/cpu")
+
+
+def test_every_cuda_library_is_pinned_and_of_one_generation() -> None:
+    """`make image-test` resolves every choice of frameworks with these pins."""
+    cuda = {name: version for name, version in pins("gpu.txt").items() if re.match("nvidia|cuda|triton", name)}
+    for name in ("cublas", "cuda-cupti", "cuda-nvrtc", "cuda-runtime", "cudnn-cu13", "cufft", "curand", "nvjitlink"):
+        assert f"nvidia-{name}" in cuda
+    numbered = ("cuda-bindings", "cuda-toolkit", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-nvjitlink")
+    assert {cuda[name].rsplit(".", len(cuda[name].split(".")) - 2)[0] for name in numbered} == {"13.0"}
+    assert not set(pins("gpu.txt")) & set(pins("cpu.txt")), "a version stands in one place"
+
+
+def test_tensorflow_installs_on_64_bit_arm() -> None:
+    markers = pytest.importorskip("packaging.markers")
+    requirements = pytest.importorskip("packaging.requirements")
+    wanted = [requirements.Requirement(line) for line in project()["optional-dependencies"]["tensorflow"]]
+    for machine, name in {"x86_64": "tensorflow-cpu", "aarch64": "tensorflow"}.items():
+        place = {**markers.default_environment(), "platform_machine": machine}
+        found = [each.name for each in wanted if each.marker is not None and each.marker.evaluate(place)]
+        assert found == [name]
+        assert name in pins("cpu.txt")
