@@ -189,6 +189,34 @@ def gathered(value: Value, index: Value, axis: int) -> Value:
     return like(value, result, value.axis if value.axis < axis else value.axis - 1 + len(where))
 
 
+def gathered_by_batch(value: Value, index: Value, axis: int, batch: int) -> Value:
+    """value[b..., :, i, ...]: the first `batch` axes of both are the same."""
+    if batch == 0:
+        return gathered(value, index, axis)
+    value, index = data(value), data(index)
+    shape, where = shaped(value), shaped(index)
+    batch = batch + len(where) if batch < 0 else batch
+    axis = axis_of(value, axis)
+    if not 0 <= batch <= min(axis, len(where)):
+        raise NotUnderstood("picks by batches in a way that is not understood")
+    result = [*shape[:axis], *where[batch:], *shape[axis + 1 :]]
+    if value.kind is CONST and index.kind is CONST:
+        return constant(result)
+    if value.kind is ROWS and index.kind is ROWS:
+        if value.axis == index.axis < batch and value.layout[1:] == index.layout[1:]:
+            return like(value, result)
+        raise MixesRows("picks elements across the batch axis")
+    if index.kind is ROWS:
+        if index.axis < batch:
+            raise MixesRows("has a constant with as many elements as there are rows")
+        return like(index, result, axis + index.axis - batch)
+    if value.axis < batch:
+        raise MixesRows("has a constant with as many elements as there are rows")
+    if value.axis == axis:
+        raise MixesRows("picks rows of the batch by constant numbers")
+    return like(value, result, value.axis if value.axis < axis else value.axis - 1 + len(where) - batch)
+
+
 def gathered_elements(value: Value, index: Value, axis: int) -> Value:
     """For each element of `index`, the element at that place along `axis`, and at the same place along the others."""
     axis = axis_of(value, axis)

@@ -26,9 +26,10 @@ from inferd.backends.independence.elements import (
     whole,
 )
 from inferd.backends.independence.sizes import NotUnderstood, Refusal, Size, product, size_of, smaller
+from inferd.backends.independence.slices import All, Pick, Take
 from inferd.backends.independence.values import Known, Value
+from inferd.backends.tensorflow.independence.bounds import sliced_axes
 from inferd.backends.tensorflow.independence.node import BOOL, WHOLE, Node
-from inferd.backends.tensorflow.independence.slices import All, Pick, Take, sliced_axes
 
 _MOST_RANK = 8
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inferd.backends.independence import layout
 from inferd.backends.independence.sizes import MixesRows, NotUnderstood
-from inferd.backends.independence.values import CONST, ROWS, Value, axis_of, constant, data, like, shaped
+from inferd.backends.independence.values import CONST, ROWS, Value, constant, data, like, shaped
 from inferd.backends.tensorflow.independence.node import Node, new_table
 
 TABLE = new_table()
@@ -19,34 +19,7 @@ def old_gather(node: Node) -> Value:
 def gather(node: Node) -> Value:
     batch = node.integer("batch_dims")
     axis = node.number(2)
-    if batch == 0:
-        return layout.gathered(node.input(0), node.input(1), axis)
-    return _gathered_by_batch(data(node.input(0)), data(node.input(1)), axis, batch)
-
-
-def _gathered_by_batch(value: Value, index: Value, axis: int, batch: int) -> Value:
-    """value[b..., :, i, ...]: the first `batch` axes of both are the same."""
-    shape, where = shaped(value), shaped(index)
-    batch = batch + len(where) if batch < 0 else batch
-    axis = axis_of(value, axis)
-    if not 0 <= batch <= min(axis, len(where)):
-        raise NotUnderstood("picks by batches in a way that is not understood")
-    result = [*shape[:axis], *where[batch:], *shape[axis + 1 :]]
-    if value.kind is CONST and index.kind is CONST:
-        return constant(result)
-    if value.kind is ROWS and index.kind is ROWS:
-        if value.axis == index.axis < batch and value.layout[1:] == index.layout[1:]:
-            return like(value, result)
-        raise MixesRows("picks elements across the batch axis")
-    if index.kind is ROWS:
-        if index.axis < batch:
-            raise MixesRows("has a constant with as many elements as there are rows")
-        return like(index, result, axis + index.axis - batch)
-    if value.axis < batch:
-        raise MixesRows("has a constant with as many elements as there are rows")
-    if value.axis == axis:
-        raise MixesRows("picks rows of the batch by constant numbers")
-    return like(value, result, value.axis if value.axis < axis else value.axis - 1 + len(where) - batch)
+    return layout.gathered_by_batch(node.input(0), node.input(1), axis, batch)
 
 
 @TABLE.add("GatherNd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.backends.independence import layout
+from inferd.backends.independence import grids, layout, slices
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.sizes import ONE, MixesRows, N, NotUnderstood, Size, size_of
 from inferd.backends.independence.values import (
@@ -21,8 +21,8 @@ from inferd.backends.independence.values import (
     rows,
     shaped,
 )
+from inferd.backends.tensorflow.independence.bounds import sliced_axes
 from inferd.backends.tensorflow.independence.node import WHOLE, Node, new_table
-from inferd.backends.tensorflow.independence.slices import All, New, Pick, sliced_axes
 
 TABLE = new_table()
 
@@ -109,53 +109,7 @@ def split_by_sizes(node: Node) -> list[Value]:
 
 @TABLE.add("StridedSlice")
 def strided_slice(node: Node) -> Value:
-    value = node.x
-    if value.kind is not INDEX:
-        data(value)
-    shape = shaped(value)
-    result: list[Size] = []
-    place, at = 0, 0
-    for step in sliced_axes(node, len(shape)):
-        if isinstance(step, New):
-            result.append(ONE)
-            continue
-        size, own = shape[at], value.laid_out and at == value.axis
-        at += 1
-        if own:
-            place = len(result)
-        if isinstance(step, All):
-            result.append(size)
-        elif isinstance(step, Pick):
-            if own:
-                raise MixesRows("takes one row of the batch")
-            if step.index.batched:
-                raise MixesRows("takes a place by the number of rows")
-        else:
-            start, end = step.start, step.end
-            if step.step == ONE and (start is None or start == 0) and (end is None or end == size):
-                result.append(size)
-                continue
-            if own:
-                raise MixesRows("takes some rows of the batch")
-            if (start is not None and start.batched) or (end is not None and end.batched) or step.step.batched:
-                raise MixesRows("takes as many elements as there are rows")
-            result.append(_taken(node, size, start, end, step.step))
-    return like(value, result, place)
-
-
-def _taken(node: Node, size: Size, start: Size | None, end: Size | None, step: Size) -> Size:
-    """The number of elements that a slice takes."""
-    if (step.number or 0) > 0:
-        first = size_of(0) if start is None else start
-        last = size_of(layout.TO_THE_END) if end is None else end
-        return layout.slice_length(size, first, last, step)
-    if start is None and end is None and step == -1:
-        return size
-    before, after = (None if bound is None else bound.number for bound in (start, end))
-    bounds_known = (start is None or before is not None) and (end is None or after is not None)
-    if size.number is not None and step.number is not None and bounds_known:
-        return size_of(len(range(size.number)[slice(before, after, step.number)]))
-    return node.width(size, str(start), str(end), str(step), least=0)
+    return slices.strided_slice(node.x, sliced_axes(node, len(shaped(node.x))))
 
 
 @TABLE.add("Slice")
@@ -294,43 +248,9 @@ def depth_to_space(node: Node) -> Value:
 
 @TABLE.add("SpaceToBatchND")
 def space_to_batch(node: Node) -> Value:
-    """Cuts space into interleaved grids and lays them in front of the batch: [N, ...] to [grids * N, ...]."""
-    value, blocks, pads = data(node.x), node.numbers(1), node.sizes(2)
-    shape = list(shaped(value))
-    if len(pads) != 2 * len(blocks) or len(shape) <= len(blocks):
-        raise NotUnderstood("has blocks for other axes than there are")
-    many = 1
-    for i, block in enumerate(blocks):
-        padded = shape[i + 1] + pads[2 * i] + pads[2 * i + 1]
-        part = padded.over(size_of(block)) if block >= 1 else None
-        shape[i + 1] = node.width(padded, block) if part is None else part
-        many *= block
-    if value.kind is not ROWS:
-        return constant([shape[0] * many, *shape[1:]])
-    if value.axis and value.axis <= len(blocks):
-        raise MixesRows("moves elements over the batch axis")
-    if value.axis:
-        raise NotUnderstood("moves elements to the first axis, which is not that of the rows")
-    return rows([shape[0] * many, *shape[1:]], 0, value.outer * many, value.inner)
+    return grids.space_to_batch(node.x, node.numbers(1), node.sizes(2))
 
 
 @TABLE.add("BatchToSpaceND")
 def batch_to_space(node: Node) -> Value:
-    """The inverse of SpaceToBatchND."""
-    value, blocks, crops = data(node.x), node.numbers(1), node.sizes(2)
-    shape = list(shaped(value))
-    if len(crops) != 2 * len(blocks) or len(shape) <= len(blocks) or min([1, *blocks]) < 1:
-        raise NotUnderstood("has blocks for other axes than there are")
-    many = 1
-    for i, block in enumerate(blocks):
-        shape[i + 1] = shape[i + 1] * block - crops[2 * i] - crops[2 * i + 1]
-        many *= block
-    first = shape[0].over(size_of(many))
-    if value.kind is not ROWS:
-        if first is None:
-            raise NotUnderstood("moves elements from the first axis in a way that is not understood")
-        return constant([first, *shape[1:]])
-    outer = value.outer.over(size_of(many)) if value.axis == 0 else None
-    if first is None or outer is None:
-        raise MixesRows("takes elements from several rows")
-    return rows([first, *shape[1:]], 0, outer, value.inner)
+    return grids.batch_to_space(node.x, node.numbers(1), node.sizes(2))

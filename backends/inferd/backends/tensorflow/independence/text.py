@@ -14,6 +14,7 @@ import numpy as np
 from inferd.backends.independence import operators as rules
 from inferd.backends.independence.elements import known
 from inferd.backends.independence.sizes import MixesRows, N, NotUnderstood, size_of
+from inferd.backends.independence.slices import All, Pick
 from inferd.backends.independence.values import (
     CONST,
     Cause,
@@ -26,10 +27,10 @@ from inferd.backends.independence.values import (
     rows,
     shaped,
 )
+from inferd.backends.tensorflow.independence.bounds import sliced_axes
 from inferd.backends.tensorflow.independence.elementwise import ONE_BY_ONE
 from inferd.backends.tensorflow.independence.items import Item, Ragged, Role
 from inferd.backends.tensorflow.independence.node import WHOLE, Node, new_table
-from inferd.backends.tensorflow.independence.slices import All, Pick, sliced_axes
 from inferd.backends.tensorflow.independence.state import find
 
 TABLE = new_table()
