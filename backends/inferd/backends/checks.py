@@ -142,6 +142,17 @@ def agree(role: str, declared: TensorSpec, found: TensorSpec) -> TensorSpec:
     return TensorSpec(declared.name, declared.dtype, shape, optional=found.optional)
 
 
+def narrowed(role: str, found: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The artefact's tensors, each combined with its declaration where there is one (see `agree`). Raises LoadError for
+    a declared tensor that the artefact does not have."""
+    specs = {spec.name: spec for spec in found}
+    for spec in declared:
+        if spec.name not in specs:
+            raise LoadError(f"declared {role} {spec.name!r} is not in the model; it has {', '.join(specs)}")
+        specs[spec.name] = agree(role, spec, specs[spec.name])
+    return tuple(specs.values())
+
+
 def _dtype_text(array: Array) -> str:
     try:
         return dtype_of(array).name

@@ -27,7 +27,7 @@ from inferd.backends.api import (
     TensorSpec,
     Traits,
 )
-from inferd.backends.checks import agree
+from inferd.backends.checks import narrowed
 from inferd.backends.files import FileRule, regular_file
 from inferd.backends.onnx import device as onnx_device
 from inferd.backends.onnx import session as onnx_session
@@ -265,18 +265,9 @@ def _with_declared(found: Signature, declared: Signature) -> Signature:
     contradict each other."""
     if declared.name != found.name:
         raise LoadError(f"declared signature {declared.name!r}: an ONNX model has only {found.name!r}")
-    inputs = _narrowed("input", found.inputs, declared.inputs)
-    outputs = _narrowed("output", found.outputs, declared.outputs)
+    inputs = narrowed("input", found.inputs, declared.inputs)
+    outputs = narrowed("output", found.outputs, declared.outputs)
     return Signature(found.name, inputs, outputs)
-
-
-def _narrowed(role: str, found: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    specs = {spec.name: spec for spec in found}
-    for spec in declared:
-        if spec.name not in specs:
-            raise LoadError(f"declared {role} {spec.name!r} is not in the model; it has {', '.join(specs)}")
-        specs[spec.name] = agree(role, spec, specs[spec.name])
-    return tuple(specs.values())
 
 
 def _instance(session: Any, signature: Signature, device: str, *, graph: bool) -> Instance:
