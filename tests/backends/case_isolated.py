@@ -74,6 +74,6 @@ class IsolatedCase(BackendCase):
         return self._inner.refusals()
 
 
-STEMS = ("case_onnx", "case_torch", "case_tensorflow") if ALL else ("case_onnx",)
+STEMS = ("case_onnx", "case_torch", "case_tensorflow", "case_litert") if ALL else ("case_onnx",)
 CASES: list[BackendCase] = [IsolatedCase(case) for stem in STEMS for case in load_module(stem).CASES]
 CASES = CASES if ALL else CASES[:1]

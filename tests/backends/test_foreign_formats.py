@@ -47,7 +47,7 @@ def zipped() -> bytes:
         ("model.onnx", b"\x80\x04\x95rest", ("pickled Python object, which is never loaded",)),
         ("model.pt2", b"\x93NUMPY\x01\x00", ("numpy array, no torch archive",)),
         ("model.onnx", zipped(), ("zip archive, no ONNX model",)),
-        ("model.onnx", b"\x1c\x00\x00\x00TFL3" + bytes(20), ("LiteRT (TensorFlow Lite) model",)),
+        ("model.onnx", b"\x1c\x00\x00\x00TFL3" + bytes(20), ("LiteRT (TensorFlow Lite) model", "name it model.tflite")),
         ("model.pt", bytes(257) + b"ustar\x0000", ("tar archive: unpack it",)),
     ],
 )
@@ -83,7 +83,7 @@ def test_nothing_is_said_of_other_files(name: str, content: bytes) -> None:
         (["weights.pth"], ("torch checkpoint", "torch.jit.save")),
         (["classifier.keras"], ("a Keras model", "model.export('1')")),
         (["classifier.h5"], ("model.export('1')",)),
-        (["model.tflite"], ("LiteRT", "no installed backend", "tf2onnx")),
+        (["mobilenet.tflite"], ("mobilenet.tflite: expected the name model.tflite: rename it",)),
         (["model.safetensors", "config.json"], ("model.safetensors is a file of weights",)),
         (["model.plan"], ("TensorRT engine",)),
         (["model.xml", "model.bin"], ("weights",)),

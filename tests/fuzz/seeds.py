@@ -7,8 +7,11 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from support.litert_graphs import written
+from support.litert_models import float_digits
 
 from inferd.oip.v1 import infer_pb2 as oip_pb
 from inferd.tfs.v1 import prediction_service_pb2 as tfs_pb
@@ -89,6 +92,19 @@ def _onnx() -> list[bytes]:
     node = _field(1, b"x") + _field(2, b"y") + _field(4, b"Add")
     graph = _field(1, node) + _field(5, tensor) + _field(11, value) + _field(12, value)
     return [b"\x08\x08" + _field(7, graph) + _field(8, b"\x10\x11")]
+
+
+def _litert() -> list[bytes]:
+    def words(g: Any, x: Any) -> Any:
+        return g("RESHAPE", x, g("CONCATENATION", g("STRIDED_SLICE", g("SHAPE", x, kind="INT32"), [0], [1], [1]), [4]))
+
+    return [
+        written(words, ("STRING", (-1, 4))),
+        written(
+            lambda g, x: g("SOFTMAX", g("FULLY_CONNECTED", x, np.ones((3, 4), np.float32), None)), ("FLOAT32", (-1, 4))
+        ),
+        float_digits()[:4096],
+    ]
 
 
 def _archives() -> list[bytes]:
@@ -177,6 +193,7 @@ SEEDS: dict[str, list[bytes]] = {
         b"ensemble: [{model: m, version: 1, inputs: {a: b}, outputs: {c: d}}]\nworker: {hang: 5s, memory: 1GiB}\n",
     ],
     "onnx_header": _onnx(),
+    "litert_model": _litert(),
     "torch_archive": _archives(),
     "exported_archive": _exported_archives(),
     "exported_program": _exported_programs(),

@@ -23,6 +23,12 @@ import numpy as np
 
 from inferd.backends.api import LoadError, Signature, TensorSpec
 from inferd.backends.files import FileRule
+from inferd.backends.litert.flatbuffer import Malformed as NoFlatbuffer
+from inferd.backends.litert.flatbuffer import MemoryBytes
+from inferd.backends.litert.flatbuffer import Truncated as CutShort
+from inferd.backends.litert.graph import read_graph
+from inferd.backends.litert.independence.proof import analyse_model
+from inferd.backends.litert.signatures import entries_of
 from inferd.backends.onnx.files import external_path, read_header
 from inferd.backends.onnx.messages import Malformed, MemorySource, Truncated
 from inferd.backends.tensorflow.files import missing
@@ -133,6 +139,16 @@ def onnx_header(data: bytes) -> None:
         for location in header.locations():
             path = external_path(Path("/models/m/1/model.onnx"), location)
             assert Path(os.path.normpath(path)).is_relative_to("/models/m/1"), path
+
+
+def litert_model(data: bytes) -> None:
+    """The tables of a LiteRT model, and the analysis of its graph."""
+    content = MemoryBytes(data)
+    with contextlib.suppress(NoFlatbuffer, CutShort):
+        graph = read_graph(content)
+        with contextlib.suppress(LoadError):
+            for entry in entries_of(graph):
+                analyse_model(graph, content, entry.subgraph, entry.inputs, entry.outputs, entry.signature)
 
 
 def torch_archive(data: bytes) -> None:
@@ -269,8 +285,8 @@ TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
         native_request, native_response, oip_request, tfs_request, config_yaml, model_yaml, pbtxt, triton_json,
-        models_file, onnx_header, torch_archive, exported_archive, exported_program, symbolic_expression, script_code,
-        saved_model, warmup_records, links, http_head, rest_oip, rest_tfs, json,
+        models_file, onnx_header, litert_model, torch_archive, exported_archive, exported_program, symbolic_expression,
+        script_code, saved_model, warmup_records, links, http_head, rest_oip, rest_tfs, json,
     )
 }  # fmt: skip
 

@@ -37,7 +37,9 @@ FILES: Mapping[str, tuple[bytes, str]] = {
     "state_dict/1/weights.pth": (b"PK\x03\x04", "weights.pth is a torch checkpoint"),
     "keras/1/model.keras": (b"PK\x03\x04", "model.keras is a Keras model"),
     "hdf/1/model.h5": (b"\x89HDF\r\n\x1a\n", "model.h5 is a Keras model or its weights"),
-    "lite/1/model.tflite": (b"\x1c\x00\x00\x00TFL3", "model.tflite is a LiteRT (TensorFlow Lite) model"),
+    "lite/1/model.onnx": (b"\x1c\x00\x00\x00TFL3", "model.onnx is a LiteRT (TensorFlow Lite) model"),
+    "cut_lite/1/model.tflite": (b"\x1c\x00\x00\x00TFL3", "model.tflite is cut short"),
+    "named_lite/1/net.tflite": (b"\x1c\x00\x00\x00TFL3", "a LiteRT model must be called model.tflite"),
     "named/1/resnet.onnx": (b"\x08\x08", "resnet.onnx"),
     "renamed/1/model.onnx": (b"\x89HDF\r\n\x1a\n" + bytes(9), "model.onnx is an HDF5 file"),
 }

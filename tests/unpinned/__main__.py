@@ -24,7 +24,18 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "model_repository"
 INFERD = (sys.executable, "-m", "inferd.server.cli.main")
 DEADLINE = 600.0  # seconds for one process: the first import after an installation compiles everything
-SHOWN = ("onnxruntime", "torch", "triton", "tensorflow-cpu", "numpy", "protobuf", "grpcio", "pydantic", "fastapi")
+SHOWN = (
+    "onnxruntime",
+    "torch",
+    "triton",
+    "tensorflow-cpu",
+    "ai-edge-litert",
+    "numpy",
+    "protobuf",
+    "grpcio",
+    "pydantic",
+    "fastapi",
+)
 OPEN = """
 import json, sys
 from pathlib import Path

@@ -36,8 +36,6 @@ _BY_SUFFIX = {
     ".keras": f"a Keras model: {_KERAS}",
     ".h5": f"a Keras model or its weights: {_KERAS}",
     ".hdf5": f"a Keras model or its weights: {_KERAS}",
-    ".tflite": "a LiteRT (TensorFlow Lite) model, and no installed backend serves these: serve the SavedModel that it "
-    "was made from, or convert it (python -m tf2onnx.convert --tflite model.tflite --output model.onnx)",
     ".graphdef": "a frozen graph without signatures: write a SavedModel with tf.compat.v1.saved_model.simple_save",
     ".gguf": "a GGUF file, which needs a server for large language models",
     ".plan": _ENGINE,
@@ -62,6 +60,7 @@ _MISNAMED = {
     ".pt2": "model.pt2",
     ".pt": "model.pt",
     ".torchscript": "model.pt",
+    ".tflite": "model.tflite",
     ".pb": "saved_model.pb",
 }
 _FIRST = (*_MISNAMED, *_BY_SUFFIX)
@@ -101,7 +100,9 @@ def is_model_file(name: str) -> bool:
     """Whether a file's name alone tells that it is a model, served or not."""
     path = PurePath(name)
     suffix = path.suffix.lower()
-    return suffix in (".onnx", ".pt2", ".pt", ".torchscript") or (path.stem == "model" and suffix in _BY_SUFFIX)
+    return suffix in (".onnx", ".pt2", ".pt", ".torchscript", ".tflite") or (
+        path.stem == "model" and suffix in _BY_SUFFIX
+    )
 
 
 def by_name(names: Iterable[str]) -> str:
@@ -148,7 +149,7 @@ def by_content(name: str, head: bytes, size: int) -> str:
     if head[257:262] == b"ustar":
         return f"{name} is a tar archive: unpack it"
     if head[4:8] == b"TFL3" and expected != "LiteRT model":
-        return f"{name} is {_BY_SUFFIX['.tflite']}"
+        return f"{name} is a LiteRT (TensorFlow Lite) model, no {expected}: name it model.tflite"
     return _text(name, head, expected)
 
 

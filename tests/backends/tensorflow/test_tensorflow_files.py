@@ -82,7 +82,7 @@ def test_layouts_are_distinguished_and_other_formats_refused(version: Path) -> N
     with pytest.raises(IncompleteArtefact, match=r"model\.savedmodel/saved_model\.pb is missing"):
         backend.find(version)
     shutil.rmtree(version / "model.savedmodel")
-    for name in ("model.h5", "model.keras", "model.graphdef", "model.tflite"):
+    for name in ("model.h5", "model.keras", "model.graphdef"):
         (version / name).write_bytes(b"x")
         with pytest.raises(LoadError, match=name):
             backend.find(version)

@@ -16,7 +16,7 @@ from inferd.backends.tensorflow import files as tensorflow_files
 from inferd.backends.tensorflow.files import PB, PBTXT
 
 _TRITON_LAYOUT = "model.savedmodel"
-_REFUSED = (".h5", ".hdf5", ".keras", ".graphdef", ".tflite")
+_REFUSED = (".h5", ".hdf5", ".keras", ".graphdef")
 
 
 class TensorFlowBackend:

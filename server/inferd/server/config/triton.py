@@ -24,6 +24,8 @@ _BACKENDS: Final = {
     "torch_aoti": "torch",
     "tensorflow": "tensorflow",
     "tensorflow_savedmodel": "tensorflow",
+    "tflite": "litert",
+    "armnn_tflite": "litert",
 }
 # Fields without a note: they are translated, have no effect on answers, or describe what is always the case here.
 _HONOURED: Final = frozenset(
@@ -45,7 +47,9 @@ _HONOURED: Final = frozenset(
         "version_policy",
     }
 )
-DEFAULT_FILES: Final = frozenset({"model.onnx", "model.pt", "model.pt2", "model.savedmodel", "saved_model.pb"})
+DEFAULT_FILES: Final = frozenset(
+    {"model.onnx", "model.pt", "model.pt2", "model.savedmodel", "saved_model.pb", "model.tflite"}
+)
 """Names of artefacts that need no `default_model_filename`."""
 _BATCHING: Final = frozenset(
     {

@@ -136,7 +136,11 @@ def _unnumbered(directory: Path, model: str) -> str:
 
 def _wanted(name: str) -> str:
     """The name under which a file would be served."""
-    return f"model{os.path.splitext(name)[1].lower()}" if name.lower().endswith((".onnx", ".pt", ".pt2")) else name
+    return (
+        f"model{os.path.splitext(name)[1].lower()}"
+        if name.lower().endswith((".onnx", ".pt", ".pt2", ".tflite"))
+        else name
+    )
 
 
 def _visible(directory: int) -> list[str]:

@@ -20,6 +20,7 @@ _TRITON_NAMES = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "torch": ("pytorch_libtorch", "pytorch"),
     "tensorflow": ("tensorflow_savedmodel", "tensorflow"),
+    "litert": ("tflite", "tflite"),
     "ensemble": ("ensemble", ""),
 }
 

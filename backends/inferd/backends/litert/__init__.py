@@ -1,0 +1,1 @@
+"""The LiteRT (TensorFlow Lite) backend."""
