@@ -72,7 +72,7 @@ def begin(loader: Loader, version: Path, cancellation: Cancellation) -> Future[S
 def test_a_load_is_cut_short_at_each_of_its_steps(
     loader: Loader, tmp_path: Path, gates: Gates, step: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While it imports its framework, opens the version, makes an instance, warms up."""
+    """While it reads the files, imports its framework, opens the version, makes an instance, warms up."""
     version = write(tmp_path / "m" / "1")
     before = held()
     gates.close(step)

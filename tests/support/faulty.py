@@ -71,6 +71,7 @@ class FaultyBackend:
         return artefact if artefact.exists() else None
 
     def complete(self, artefact: Path) -> str | None:
+        _pass("complete")
         return None
 
     def files(self, artefact: Path) -> Sequence[Path]:
@@ -201,7 +202,7 @@ class Gates:
     """Makes the steps of a load wait, also in worker processes, for as long as the test needs. Each closed gate is a
     named pipe in a directory."""
 
-    STEPS = ("devices", "open", "instance", "run")
+    STEPS = ("complete", "devices", "open", "instance", "run")
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()

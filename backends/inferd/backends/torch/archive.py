@@ -51,46 +51,22 @@ class Archive:
 
 def missing(path: Path) -> str | None:
     """None if the zip directory at the end of the file can be read, or if the file is no zip; else what is wrong. Reads
-    a few kilobytes. Raises LoadError for a directory that is too large."""
-    try:
-        with open(regular_file(path), "rb") as file:
-            start = file.read(4)
-            if start == _ZIP_START and zipfile.is_zipfile(file):
-                check_directory(path.name, file)
-                with zipfile.ZipFile(file) as archive:
-                    archive.infolist()
-                return None
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    except _UNREADABLE as error:
-        return f"{path.name} cannot be read as a zip archive: {error}"
-    if not start:
-        return f"{path.name} is empty"
-    if start == _ZIP_START[: len(start)]:
-        return f"{path.name} has no zip directory at its end: the file is cut short"
-    return None
+    the directory, at most 16 MiB. Raises LoadError for one that is larger."""
+    found = _entries(path)
+    return found if isinstance(found, str) else None
 
 
 def classify(path: Path) -> Archive:
     """What the file holds. Raises IncompleteArtefact if it is missing or cut short, LoadError if it is a pickle, an
     archive with names that torch never writes, or anything else that cannot be served."""
-    lacking = missing(path)
-    if lacking is not None:
-        raise IncompleteArtefact(lacking)
-    try:
-        with open(regular_file(path), "rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise LoadError(f"{path.name} cannot be read: {error.strerror or error}") from None
-    if start != _ZIP_START:
-        what = "a pickled Python object" if start.startswith(_PICKLE_START) else "no archive that torch.jit.save writes"
+    entries = _entries(path)
+    if isinstance(entries, str):
+        raise IncompleteArtefact(entries)
+    if isinstance(entries, bytes):
+        pickled = entries.startswith(_PICKLE_START)
+        what = "a pickled Python object" if pickled else "no archive that torch.jit.save writes"
         raise LoadError(f"{path.name} is {what}, which is never loaded; {_HOW_TO_CONVERT}")
-    try:
-        with open(regular_file(path), "rb") as file, zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            check_entries(path.name, entries)
-    except _UNREADABLE as error:
-        raise LoadError(f"{path.name} cannot be read: {error}") from None
+    check_entries(path.name, entries)
     names = {_inside(info.orig_filename).casefold() for info in entries}
     found = _format(names)
     if found is None:
@@ -99,6 +75,27 @@ def classify(path: Path) -> Archive:
             f"{_HOW_TO_CONVERT}"
         )
     return Archive(found, has_traced_inputs="traced_inputs.pkl" in names)
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo] | bytes | str:
+    """The directory of a zip archive; of a file that is none, its first bytes; or what is wrong with the file. Raises
+    LoadError for a directory that is too large: it is read here, in the server's process."""
+    try:
+        with open(regular_file(path), "rb") as file:
+            start = file.read(4)
+            if start == _ZIP_START and zipfile.is_zipfile(file):
+                check_directory(path.name, file)
+                with zipfile.ZipFile(file) as archive:
+                    return archive.infolist()
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except _UNREADABLE as error:
+        return f"{path.name} cannot be read as a zip archive: {error}"
+    if not start:
+        return f"{path.name} is empty"
+    if start == _ZIP_START[: len(start)]:
+        return f"{path.name} has no zip directory at its end: the file is cut short"
+    return start
 
 
 def _inside(name: str) -> str:

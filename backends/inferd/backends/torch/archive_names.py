@@ -16,9 +16,9 @@ from typing import BinaryIO
 from inferd.backends.api import LoadError
 
 _LONGEST_NAME = 1024
-_MOST_ENTRIES = 1_000_000
+_MOST_ENTRIES = 400_000
 _LARGEST_PACKED = 256 * 2**20  # bytes that compressed entries may have together once they are inflated
-_LARGEST_DIRECTORY = 64 * 2**20  # bytes: a hundred thousand entries take ten MB
+_LARGEST_DIRECTORY = 16 * 2**20  # bytes: a hundred thousand entries take ten MB at most. These take two seconds to read
 _LONGEST_END = 2**16 + 200  # bytes after the directory: a comment, and the records of sizes
 _ENCRYPTED = 0x1
 
@@ -60,7 +60,9 @@ def check_directory(name: str, file: BinaryIO) -> None:
         at = end.rfind(b"PK\6\6", 0, at)
         directory = struct.unpack_from("<Q", end, at + 40)[0] if 0 <= at <= len(end) - 48 else 0
     if directory > _LARGEST_DIRECTORY:
-        raise LoadError(f"{name}: the directory of the archive takes {directory} bytes; expected {_LARGEST_DIRECTORY}")
+        raise LoadError(
+            f"{name}: the directory of the archive takes {directory} bytes; expected at most {_LARGEST_DIRECTORY}"
+        )
 
 
 def check_names(file: str, names: list[str]) -> None:

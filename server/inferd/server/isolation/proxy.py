@@ -1,6 +1,6 @@
 """Backend, Model and Instance of models that run in worker processes.
 
-IsolatedBackend    reads files in this process and opens versions in worker processes, one for each version
+IsolatedBackend    reads and opens versions in worker processes, one for each version
 IsolatedModel      a version in its worker process
 IsolatedInstance   an instance in the worker process, with a channel and shared memory of its own
 """
@@ -75,7 +75,9 @@ class IsolatedBackend:
         return self._backend.find(directory)
 
     def complete(self, artefact: Path) -> str | None:
-        return self._backend.complete(artefact)
+        """See Backend. The artefact is read in the worker, which can be killed while it does so."""
+        missing: str | None = self._ask("complete", artefact=str(artefact))["missing"]
+        return missing
 
     def files(self, artefact: Path) -> Sequence[Path]:
         return self._backend.files(artefact)

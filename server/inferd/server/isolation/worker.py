@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from inferd.backends.api import NOT_ANALYSED, Backend, Instance, Model
@@ -141,6 +142,7 @@ class ModelWorker:
         self._model: Model | None = None
         self._ops: dict[str, Callable[[dict[str, Any], int | None], dict[str, Any]]] = {
             "ping": lambda _order, _descriptor: {},
+            "complete": self._complete,
             "devices": self._devices,
             "open": self._open,
             "instance": self._instance,
@@ -177,6 +179,9 @@ class ModelWorker:
                 found = getattr(found, name)
             self._backend = found() if callable(found) else found
         return self._backend
+
+    def _complete(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        return {"missing": self._load_backend(order["backend"]).complete(Path(order["artefact"]))}
 
     def _devices(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
         return {"devices": list(self._load_backend(order["backend"]).devices())}

@@ -281,9 +281,6 @@ class Loader:
         backend, artefact = self._artefact(path, config, allow)
         code = version_code(backend, artefact, path)
         code.check(allow, self._trust.setting(path, request.version.rule.root, KIND))
-        missing = backend.complete(artefact)
-        if missing:
-            raise IncompleteArtefact(missing)
         if config.isolation == "process" or (config.isolation == "auto" and code.python):
             return self._open_isolated(request, backend, artefact, code, cancellation)
         return self._open_with(request, backend, artefact, code)
@@ -316,6 +313,9 @@ class Loader:
         proxy: type[IsolatedModel] | None = None,
     ) -> _Opened:
         config = request.config
+        missing = backend.complete(artefact)
+        if missing:
+            raise IncompleteArtefact(missing)
         where = placements(config.instances, backend.devices, self._cpu_threads)
         self._memory.settle_imports()
         opening = OpenRequest(
