@@ -13,6 +13,7 @@ from support.rpc import eventually
 from support.scheduling import PATIENCE
 
 from inferd.backends.api import Array, BackendError
+from inferd.server.inference import finish
 from inferd.server.scheduling import inline
 from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.inline import SHORT, TURN, InlineBudget
@@ -53,6 +54,25 @@ def test_large_requests_run_one_by_one_and_all_are_answered(serve_hot):
     assert [call.y for call in calls] == [[2 * n] * ROWS for n in range(3)]
     assert server.recorder.batches == [(DOUBLE.name, 1, ROWS)] * 3
     assert server.count() == before + 3
+
+
+def test_large_outputs_count_as_in_flight_until_they_are_encoded(serve_hot, monkeypatch: pytest.MonkeyPatch):
+    server = serve_hot()
+    server.trust()
+    monkeypatch.setattr(finish, "_LARGE", 8)
+    held: list[int] = []
+
+    class Watching(FakeCall):
+        def reply(self, message: bytes) -> None:
+            held.append(server.inflight.nbytes)
+            super().reply(message)
+
+    calls = [Watching(ask(n).request) for n in range(3)]
+    assert server.hand_over(*calls) == []
+    assert server.model.batches == [3]
+    assert [call.y for call in calls] == [[2 * n] for n in range(3)]
+    assert held == [16, 8, 0]  # of three rows with two float32 each
+    assert server.inflight.nbytes == 0
 
 
 def test_aligned_inputs_are_read_from_the_message(serve_hot):

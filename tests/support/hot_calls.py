@@ -129,11 +129,12 @@ class Server:
         self.servable.signatures = {DOUBLE.name: model.signatures[0]}
         self.servable.scheduler = self.scheduler  # type: ignore[assignment]
         self.metrics = Metrics()
+        self.inflight = InflightBounds(config.inflight)
         self.table = build_method_table(
             self.manager,  # type: ignore[arg-type]
             self.metrics,
             config,
-            inflight=InflightBounds(config.inflight),
+            inflight=self.inflight,
             check=rpc.check,
             rules=self.rules,
         )

@@ -77,7 +77,7 @@ def build_method_table(
         **tfs.TfsControlPlane(manager, serving, BasePaths(config)).unary(),
     }
     codecs = _codecs(manager, check, rules, ids, regions)
-    inference = InferenceService(manager, metrics, rules, Finish(metrics, ids, failures), codecs)
+    inference = InferenceService(manager, metrics, rules, Finish(metrics, ids, failures, inflight), codecs)
     streams: dict[str, tuple[AdmittedStream, ErrorBoundary]] = {
         PREDICT_STREAM: (PredictStream(inference, native, inflight), native),
         STREAM_INFER: (StreamInfer(inference, triton, inflight), triton),

@@ -125,9 +125,8 @@ def make_handlers(core: Core, bounds: BodyBounds) -> InferHandlers:
         **{f"POST {template}": predict_codec for template, _ in PREDICT_ROUTES},
     }
     # The callers of what REST infers have been admitted by the error boundary.
-    inference = InferenceService(
-        core.manager, core.metrics, core.rules, Finish(core.metrics, core.ids, failures), codecs
-    )
+    finish = Finish(core.metrics, core.ids, failures, core.inflight)
+    inference = InferenceService(core.manager, core.metrics, core.rules, finish, codecs)
     boundary = partial(
         RestErrorBoundary,
         inference=inference,

@@ -6,13 +6,14 @@ Requests that ran in one batch are answered together: one call encodes their out
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
 
 from inferd.backends.api import Array
 from inferd.server.errors import ExecutionFailed, ServingError
 from inferd.server.inference.failure_log import FailureLog
+from inferd.server.inference.inflight import InflightBounds
 from inferd.server.inference.interfaces import Call, Codec
 from inferd.server.inference.plan import RequestForm
 from inferd.server.inference.request_groups import RequestGroup
@@ -29,10 +30,12 @@ _LARGE = 16 * 2**20  # bytes of one output of a batch
 class Finish:
     """Ends inference requests. Implements `scheduling.request.Owner` for all requests of a server. Thread-safe."""
 
-    def __init__(self, metrics: MetricsLike, ids: RequestIds, failures: FailureLog) -> None:
+    def __init__(self, metrics: MetricsLike, ids: RequestIds, failures: FailureLog, inflight: InflightBounds) -> None:
+        """`inflight`: the bytes of large outputs count there until they are encoded."""
         self._metrics = metrics
         self._ids = ids
         self._failures = failures
+        self._inflight = inflight
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -46,7 +49,7 @@ class Finish:
         lone = len(requests) == 1
         if not lone and any(output.nbytes > _LARGE for output in outputs.values()):
             # So that the outputs of a batch and all messages made of them are not held at the same time.
-            self._one_by_one(requests, outputs, started_at, batch_rows)
+            self._large(requests, outputs, started_at, batch_rows)
             return
         try:
             if list(outputs) != plan.names:
@@ -121,13 +124,36 @@ class Finish:
             request.started_at = started_at
             self._fail(request, unsendable(error) if isinstance(error, WireError) else error)
 
+    def _large(
+        self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
+    ) -> None:
+        """Encodes large answers one by one. What is not encoded yet counts as in flight, so that clients that do not
+        read are cut off before there are more answers."""
+        held = sum(output.nbytes for output in outputs.values())
+        share = held // len(requests)
+        self._inflight.count(held)
+        try:
+            for part in self._parts(requests, outputs):
+                held -= share
+                self._inflight.release(share)
+                self.answer(*part, started_at, batch_rows)
+        finally:
+            self._inflight.release(held)
+
     def _one_by_one(
         self, requests: Sequence[InferenceRequest], outputs: dict[str, Array], started_at: float, batch_rows: int
     ) -> None:
+        for part in self._parts(requests, outputs):
+            self.answer(*part, started_at, batch_rows)
+
+    @staticmethod
+    def _parts(
+        requests: Sequence[InferenceRequest], outputs: dict[str, Array]
+    ) -> Iterator[tuple[Sequence[InferenceRequest], dict[str, Array]]]:
+        """Each request of a batch with its rows of the outputs."""
         rows = requests[0].route.rows or 1
         for number, request in enumerate(requests):
-            part = {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
-            self.answer((request,), part, started_at, batch_rows)
+            yield (request,), {name: output[number * rows : (number + 1) * rows] for name, output in outputs.items()}
 
     # -- failures ------------------------------------------------------------------------------------------------------
 
