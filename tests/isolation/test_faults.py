@@ -76,6 +76,15 @@ def test_the_end_of_a_worker_fails_only_its_own_requests(load: Load, fault: Faul
     answers(other)
 
 
+def test_a_worker_that_is_quiet_gives_unused_memory_back(load: Load) -> None:
+    """It is quiet when nothing ran between two pings, which come four times in `hang`."""
+    servable = load("m", hang="2s")
+    before = servable.worker.resident()
+    ask(servable, ask_for(Fault.GROW))
+    answers(servable)
+    eventually(lambda: servable.worker.resident() < before + 40 * 2**20, "it shrinks again", servable.worker.resident)
+
+
 def test_a_worker_above_its_memory_limit_is_killed(load: Load) -> None:
     servable = load("m", memory="300MiB")
     answers(servable)

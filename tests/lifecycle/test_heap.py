@@ -101,7 +101,7 @@ def test_models_that_were_loaded_become_the_least() -> None:
 
 RETURNED = """
 import ctypes, threading
-from inferd.server.lifecycle.resources.heap import resident_bytes, set_up_heap, trim
+from inferd.server.allocator import resident_bytes, set_up_heap, trim
 set_up_heap()
 def fill():
     for _ in range(3):

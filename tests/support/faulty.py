@@ -60,6 +60,7 @@ class Fault(enum.IntEnum):
     NOTHING = -1014
     FORK = -1015
     TWIN = -1016
+    GROW = -1017
 
 
 class FaultyBackend:
@@ -166,6 +167,9 @@ def happen(fault: Fault) -> None:
                 os.wait()
                 if _shared_tensors() != before:
                     raise BackendError("the child has written into the tensors of its parent")
+        case Fault.GROW:  # the heap grows, and what was made last keeps it from shrinking by itself
+            blocks = [bytes(1000) for _ in range(150_000)]
+            _kept.append(np.frombuffer(blocks[-1], np.uint8))
         case Fault.LEAVE:
             sys.exit(7)
         case Fault.REFUSE:

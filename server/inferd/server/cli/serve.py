@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from inferd.server.allocator import set_up_heap
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.flags import tfs, triton
 from inferd.server.cli.flags.settings import FlagSettings
 from inferd.server.cli.health import CONFIG_VARIABLE, default_config, note_addresses
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import ends_with_signals
-from inferd.server.lifecycle.resources.heap import set_up_heap
 
 if TYPE_CHECKING:
     from inferd.server.app import App

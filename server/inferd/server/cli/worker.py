@@ -14,9 +14,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from inferd.backends.quiet import be_quiet
+from inferd.server.allocator import set_up_heap
 from inferd.server.cli.process_end import end_process
 from inferd.server.cli.signals import calls_with_signal
-from inferd.server.lifecycle.resources.heap import set_up_heap
 from inferd.server.parent_death import end_with
 from inferd.server.stray_signals import ignore_stray_signals
 

@@ -26,6 +26,7 @@ from typing import Any
 from inferd.backends.api import NOT_ANALYSED, Backend, Instance, Model
 from inferd.backends.functions.steps import open_with_steps
 from inferd.backends.quiet import be_quiet
+from inferd.server.allocator import trim
 from inferd.server.isolation.arena import ArenaError, Inbox, Outbox
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Garbled, Kind
 from inferd.server.isolation.description import (
@@ -60,6 +61,7 @@ class WorkerSession(threading.Thread):
         self._names = [signature.name for signature in model.signatures]
         self._inbox = Inbox()
         self._outbox = Outbox()
+        self.runs = 0
 
     def forked(self) -> None:
         """Separates a process that the model has forked from this session: the server could take its answer for the
@@ -106,6 +108,7 @@ class WorkerSession(threading.Thread):
         self._channel.send_json(Kind.DONE, {})
 
     def _run(self, instance: Instance, message: ChannelMessage) -> None:
+        self.runs += 1
         try:
             if message.descriptor is not None:
                 self._inbox.adopt(message.descriptor)
@@ -140,8 +143,10 @@ class ModelWorker:
         self._sessions: list[WorkerSession] = []
         self._backend: Backend | None = None
         self._model: Model | None = None
+        self._runs = 0  # until the last ping
+        self._grown = True  # something ran, or was loaded, since memory was given back
         self._ops: dict[str, Callable[[dict[str, Any], int | None], dict[str, Any]]] = {
-            "ping": lambda _order, _descriptor: {},
+            "ping": self._ping,
             "complete": self._complete,
             "devices": self._devices,
             "open": self._open,
@@ -179,6 +184,16 @@ class ModelWorker:
                 found = getattr(found, name)
             self._backend = found() if callable(found) else found
         return self._backend
+
+    def _ping(self, _order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
+        """Tells that the process lives. Gives unused memory back if nothing has run since the last ping."""
+        runs = sum(session.runs for session in self._sessions)
+        if runs != self._runs:
+            self._runs, self._grown = runs, True
+        elif self._grown:
+            self._grown = False
+            trim()
+        return {}
 
     def _complete(self, order: dict[str, Any], _descriptor: int | None) -> dict[str, Any]:
         return {"missing": self._load_backend(order["backend"]).complete(Path(order["artefact"]))}

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from threading import Lock
 
 from inferd.backends.api import LoadError
+from inferd.server.allocator import resident_bytes
 from inferd.server.lifecycle.loading.load_request import LoadRequest
-from inferd.server.lifecycle.resources.heap import resident_bytes
 from inferd.server.lifecycle.state import ServableId
 
 ESTIMATE = 1.2  # memory per byte on disk: TensorFlow Serving's figure
