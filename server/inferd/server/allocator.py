@@ -2,9 +2,11 @@
 
 glibc returns a large block at once and gets it back from the kernel page by page, which is half of the work of a
 request with a large tensor. So large blocks are kept, and what is not used any more is given back when there is nothing
-to do (`lifecycle/resources/heap.py`, `isolation/worker.py`). glibc can give back all of its first heap only, and of
-those that it makes for further threads not the end: up to 64 MiB of each would stay. So there are only two. With a
-single one the front end and the models' threads would wait for each other.
+to do (`lifecycle/resources/heap.py`, `isolation/worker.py`).
+
+glibc gives back unused memory anywhere in a heap when asked, but of further heaps than the first not the end, which it
+gives back only when a block is freed and the end is long. So the end that is kept is short, shorter while much is in
+flight, and there are few heaps. With two, the front end and the core's threads would wait for each other.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
-_HEAPS: Final = 2
+_HEAPS: Final = 4
 _KEPT_BLOCK: Final = 32 * 2**20  # bytes; the largest value that glibc takes. Larger blocks are returned at once
-_KEPT_TOP: Final = 256 * 2**20  # bytes at the end of the heap
+KEPT_END: Final = 32 * 2**20  # bytes at the end of each heap
+KEPT_END_OF_MUCH: Final = 2**20  # the same while much is in flight
 _ENVIRONMENT: Final = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 _STATM: Final = Path("/proc/self/statm")
@@ -38,14 +41,22 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def set_up_heap() -> None:
-    """Makes the process use two heaps, which keep large blocks for the next request. To be called before there is a
-    second thread. Does nothing without glibc, and where the environment has settings of its own for the allocator."""
+    """Limits the number of heaps, and makes them keep large blocks for the next request. Does nothing without glibc,
+    and where the environment has settings of its own for the allocator."""
     libc = _libc()
     if libc is None or any(name in os.environ for name in _ENVIRONMENT):
         return
     libc.mallopt(_M_ARENA_MAX, _HEAPS)
     libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_TOP)
+    libc.mallopt(_M_TRIM_THRESHOLD, KEPT_END)
+
+
+def keep_end(nbytes: int) -> None:
+    """Makes each heap give back its end when a block is freed and the end is longer than `nbytes`. Does nothing where
+    `set_up_heap` does nothing."""
+    libc = _libc()
+    if libc is not None and not any(name in os.environ for name in _ENVIRONMENT):
+        libc.mallopt(_M_TRIM_THRESHOLD, nbytes)
 
 
 def trim() -> None:

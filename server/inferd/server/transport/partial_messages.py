@@ -3,7 +3,7 @@
 The core tells nobody how much of a message has come. The kernel counts what each connection has received; of that,
 what was handed over in complete messages is known. The rest is held, as far as calls of the connection wait for a
 message. It counts towards `inflight.bytes`. Where it does not fit, the clients that have sent most and not finished
-lose their place. Looking costs nothing while so few calls wait that even the largest messages would fit.
+lose their place. Calls are measured only if so many have waited for a while that the largest messages would not fit.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class PartialMessages:
         self._largest = largest
         self._inflight = inflight
         self._ended = ended
+        self._asked = threading.Event()
         self._waited: set[ReceivingCall] = set()  # the calls that waited at the last look, too
         self._connections: dict[str, _Connection] = {}
         self._counted = 0
@@ -87,9 +88,22 @@ class PartialMessages:
         self._logged_at = -_QUIET
         self.watching = False
 
-    def start(self) -> None:
-        """Starts the thread."""
-        threading.Thread(target=self._run, name="inferd-grpc-partial", daemon=True).start()
+    def start(self, *, asked: bool = False) -> None:
+        """Starts the thread. `asked`: it looks when `check` has found a reason, else at intervals."""
+        run = self._run_when_asked if asked else self._run
+        threading.Thread(target=run, name="inferd-grpc-partial", daemon=True).start()
+
+    def check(self, now: float) -> None:  # the checks of a loop have one signature
+        """Lets the thread look if there may be a reason. To be called at intervals; for one thread."""
+        if self.watching:
+            self._asked.set()
+            return
+        waiting = {call for call in list(self._calls) if call.receiving}
+        # On a busy loop many messages are on their way: only calls that waited at the last check too may be half-sent.
+        if len(waiting & self._waited) * self._largest <= self._inflight.room:
+            self._waited = waiting
+        else:
+            self._asked.set()
 
     def delivered(self, peer: str, nbytes: int) -> None:
         """A complete message was handed over. Thread-safe: an update that is lost does little harm."""
@@ -101,7 +115,7 @@ class PartialMessages:
         """Counts what is held, and drops the calls for which there is no room."""
         waiting = [call for call in list(self._calls) if call.receiving]
         room = self._inflight.room + self._counted
-        if len(waiting) * self._largest <= room:
+        if sum(call in self._waited for call in waiting) * self._largest <= room:
             if self.watching:
                 self.watching = False
                 self._connections = {}
@@ -166,6 +180,19 @@ class PartialMessages:
         while not self._ended.wait(_LOOK):
             self.look(time.monotonic())
         self._count(0)
+
+    def _run_when_asked(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            if self._ended.is_set():
+                break
+            self.look(time.monotonic())
+        self._count(0)
+
+    def stop(self) -> None:
+        """Ends a thread that looks when asked. To be called after `ended` is set."""
+        self._asked.set()
 
 
 def _received(peers: Iterable[str]) -> dict[str, int]:

@@ -59,12 +59,24 @@ class WriteTimeout:
         self._ended = ended
         # Of each call that waits to be written: its `writing`, and when that was seen first.
         self._seen: dict[WrittenCall, tuple[int, float]] = {}
+        self._asked = threading.Event()
+        self._looked_at = 0.0
         self._dropped = 0
         self._logged_at = -_QUIET
 
-    def start(self) -> None:
-        """Starts the thread."""
-        threading.Thread(target=self._run, name="inferd-grpc-write", daemon=True).start()
+    def start(self, *, asked: bool = False) -> None:
+        """Starts the thread. `asked`: it looks when `check` says so, else at intervals."""
+        run = self._run_when_asked if asked else self._run
+        threading.Thread(target=run, name="inferd-grpc-write", daemon=True).start()
+
+    def check(self, now: float) -> None:
+        """Lets the thread look if it is time. To be called at intervals; for one thread."""
+        if self._due(now):
+            self._asked.set()
+
+    def stop(self) -> None:
+        """Ends a thread that looks when asked. To be called after `ended` is set."""
+        self._asked.set()
 
     def look(self, now: float) -> None:
         """Drops the calls that have waited too long, at monotonic time `now`; while `inflight.bytes` is nearly held,
@@ -100,11 +112,22 @@ class WriteTimeout:
             _log.warning("%d calls were cut off because their clients did not read the answers", self._dropped)
             self._dropped, self._logged_at = 0, now
 
+    def _due(self, now: float) -> bool:
+        if not self._inflight.crowded and now - self._looked_at < self._patience / _LOOKS:
+            return False
+        self._looked_at = now
+        return True
+
     def _run(self) -> None:
-        step = self._patience / _LOOKS
-        last = 0.0
-        while not self._ended.wait(min(step, _LOOK)):
+        while not self._ended.wait(min(self._patience / _LOOKS, _LOOK)):
             now = time.monotonic()
-            if self._inflight.crowded or now - last >= step:
-                last = now
+            if self._due(now):
                 self.look(now)
+
+    def _run_when_asked(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            if self._ended.is_set():
+                return
+            self.look(time.monotonic())

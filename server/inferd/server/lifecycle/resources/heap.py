@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from inferd.server.allocator import resident_bytes, trim
+from inferd.server.allocator import KEPT_END, KEPT_END_OF_MUCH, keep_end, resident_bytes, trim
 
 _QUIET: Final = 5.0  # seconds without a request after which unused memory is given back
 _QUIET_OVER: Final = 16 * 2**20  # bytes above the least that make it worth while
@@ -15,6 +15,8 @@ _BUSY: Final = 30.0  # seconds between two returns on a server that is never qui
 _BUSY_OVER: Final = 128 * 2**20  # bytes above the least and what is in flight, likewise
 _FLOOD: Final = 0.5  # seconds between two returns while more is held than the requests in flight may take
 _FLOOD_OVER: Final = 64 * 2**20  # bytes above the least and the bound, likewise
+_MUCH: Final = 2  # a share of the bytes that may be in flight
+_AFTER_MUCH: Final = 10.0  # seconds after which the ends may be long again
 
 
 class HeapReturn:
@@ -30,6 +32,7 @@ class HeapReturn:
         *,
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = trim,
+        keep_end: Callable[[int], None] = keep_end,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -40,6 +43,8 @@ class HeapReturn:
         self._bound = bound
         self._resident = resident
         self._trim = trim
+        self._keep_end = keep_end
+        self._much_at: float | None = None  # when much was in flight last, if heaps keep less for it
         self._clock = clock
         now = clock()
         self._asked = False
@@ -57,6 +62,13 @@ class HeapReturn:
         """Gives memory back if that is due."""
         calls, nbytes = self._held()
         now, size = self._clock(), self._resident()
+        if nbytes > self._bound // _MUCH:
+            if self._much_at is None:
+                self._keep_end(KEPT_END_OF_MUCH)
+            self._much_at = now
+        elif self._much_at is not None and now - self._much_at >= _AFTER_MUCH:
+            self._much_at = None
+            self._keep_end(KEPT_END)
         if calls or nbytes:
             self._busy_at = now
             self._settled = 0

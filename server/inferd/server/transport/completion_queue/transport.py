@@ -38,6 +38,7 @@ from inferd.server.transport.calls import FLUSH, REFUSING, MethodTable
 from inferd.server.transport.completion_queue.call import NO_DEADLINE, CompletionQueueCall
 from inferd.server.transport.completion_queue.call_bytes import CallBytes
 from inferd.server.transport.completion_queue.cancel_watch import CancelWatch
+from inferd.server.transport.completion_queue.periodic_checks import PeriodicChecks
 from inferd.server.transport.completion_queue.receive_timeout import ReceiveTimeout
 from inferd.server.transport.completion_queue.statuses import Statuses
 from inferd.server.transport.completion_queue.stream_call import CompletionQueueStreamCall
@@ -50,6 +51,7 @@ _log = logging.getLogger(__name__)
 _ARMED = 128  # calls that the core may accept before the loop asks for more
 _TURN_AFTER = 64  # weight of arrived calls at which a turn ends although more events are ready
 _PIECE = 2**16  # bytes that add 1 to a call's weight: large messages run while they are in the processor's cache
+_CHECK_AFTER = 64  # events after which the loop looks whether its periodic checks are due
 _HEAVIEST = 8  # the largest weight of a call
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _LAST_WAIT = 30.0  # seconds that a stop waits for the core after everything was cancelled
@@ -111,6 +113,8 @@ class CompletionQueueTransport:
         self._shut = threading.Event()
         self._ended = threading.Event()
         self.partial = PartialMessages(self._calls, config.grpc.max_message, inflight, self._ended)
+        self._unread = WriteTimeout(self._calls, config.grpc.write_timeout, inflight, self._ended)
+        self._checks = PeriodicChecks((self.partial.check, self._unread.check))
         self._drained = True
         self._thread: threading.Thread | None = None
         self._armed = 0
@@ -136,10 +140,9 @@ class CompletionQueueTransport:
             self._armed += 1
         self._thread = threading.Thread(target=self._run, name="inferd-grpc", daemon=True)
         self._thread.start()
-        grpc_ = self._config.grpc
-        ReceiveTimeout(self._calls, grpc_.receive_timeout, self._ended).start()
-        self.partial.start()
-        WriteTimeout(self._calls, grpc_.write_timeout, self.inflight, self._ended).start()
+        ReceiveTimeout(self._calls, self._config.grpc.receive_timeout, self._ended).start()
+        self.partial.start(asked=True)
+        self._unread.start(asked=True)
         return bound
 
     def _add(self, target: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -197,7 +200,7 @@ class CompletionQueueTransport:
             self.statuses.leave()
             for call in list(self._calls):
                 call.fail(Code.INTERNAL, "the server failed and ends", (("inferd-accepted", "1"),))
-            self._ended.set()
+            self._end()
             self._on_fatal()
         else:
             # The shutdown event may arrive before the core's shutdown call has returned, and destroying the server
@@ -205,17 +208,22 @@ class CompletionQueueTransport:
             self._shut.wait()
             with self._lock:
                 self._server.destroy()
-                self._ended.set()
+                self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        self.partial.stop()
+        self._unread.stop()
 
     def _loop(self) -> None:
         poll, inline, loop_count, shut_down = self._queue.poll, self._inline, self._loop_count, False
-        statuses, cancel_watch = self.statuses, self._cancel_watch
+        statuses, checks, events = self.statuses, self._checks, 0
         kept = statuses.kept
         statuses.enter()
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
             # While calls wait for the end of the turn, the loop takes only events that are ready; else it sleeps.
-            event = poll(0 if self._arrived or inline.asked or kept else cancel_watch.until)
+            event = poll(0 if self._arrived or inline.asked or kept else self._wake_at())
             tag = event.tag
             if type(tag) is CompletionQueueUnaryCall:
                 if tag.waits:
@@ -233,6 +241,11 @@ class CompletionQueueTransport:
                 tag(event)
             elif event.completion_type == _TIMEOUT:
                 self._turn()
+                checks.run()
+            events += 1
+            if events >= _CHECK_AFTER:
+                events = 0
+                checks.run()
             event = tag = None  # a reference to a finished call can make the core spin
             waiting = self._arrived + inline.asked
             # A call that is alone in flight runs at once: that saves a poll.
@@ -243,6 +256,14 @@ class CompletionQueueTransport:
         inline.leave()
         self._turn()
         statuses.leave()
+
+    def _wake_at(self) -> float | None:
+        """Epoch seconds until which the loop may sleep; None: without limit."""
+        until = self._cancel_watch.until
+        if not self._calls and not self.partial.watching:
+            return until
+        check = self._checks.until
+        return check if until is None else min(until, check)
 
     def _turn(self) -> None:
         """Passes the arrived calls to their handlers, runs the batches that may run on the loop, watches calls that

@@ -1,0 +1,19 @@
+"""The checks that the loop makes at intervals."""
+
+from __future__ import annotations
+
+import time
+
+from inferd.server.transport.completion_queue.periodic_checks import INTERVAL, PeriodicChecks
+
+
+def test_checks_run_once_in_an_interval() -> None:
+    now, seen = [100.0], []
+    checks = PeriodicChecks((seen.append,), clock=lambda: now[0])
+    checks.run()
+    checks.run()
+    assert seen == [100.0]
+    assert checks.until - time.time() <= INTERVAL
+    now[0] += INTERVAL
+    checks.run()
+    assert seen == [100.0, 100.0 + INTERVAL]
