@@ -4,6 +4,7 @@
 #   make serve   serve model_repository/ until stopped
 #   make test    the whole test suite          make lint   style, types, floors, freshness of generated code
 #   make bench   measurements with ratios      make proto  regenerate the stubs with the pinned toolchain
+#   make docs    the documentation as a site   make reference   regenerate the pages below docs/reference
 #   make chaos   real servers, broken on purpose under verified load, until ANSWERS are verified
 #   make soak    MINUTES of load and reloads, and whether the server grows
 #   make dist    the wheel and the source archive in dist/, installed and tried for every extra in an empty environment
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
+DOCS_VENV := .venv-docs
 # The last toolchain whose generated code loads on protobuf 6.31: it sets the floor of grpcio and protobuf for every client.
 GRPCIO_TOOLS := 1.75.1
 CONSTRAINTS := constraints/cpu.txt
@@ -25,7 +27,8 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve test test-quiet test-unpinned dist lint bench chaos soak differential fuzz isolation proto clean
+.PHONY: setup demo serve docs reference test test-quiet test-unpinned dist lint bench chaos soak differential fuzz isolation proto \
+    clean
 
 setup: $(VENV)/.stamp
 
@@ -108,5 +111,18 @@ test-quiet: setup
 proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto
 
+# The generated pages of the documentation. A test fails while they are stale.
+reference: setup $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
+	$(BIN)/python -m tools.documentation.reference
+
+# Needs Python and the package index only. Fails for a broken link, and for a page that would fetch anything from elsewhere.
+docs: $(DOCS_VENV)/.stamp
+	$(DOCS_VENV)/bin/python -m tools.documentation.site $(DOCS_VENV)/bin/zensical
+
+$(DOCS_VENV)/.stamp: constraints/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install -q -r constraints/docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PROTO_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(PROTO_VENV) $(DOCS_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

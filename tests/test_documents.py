@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.documentation import reference
+from tools.documentation.pages import in_navigation, project_config, sources, staged
 
 from inferd.server.cli.main import build_parser
 from inferd.server.config.keys import annotations_at
@@ -97,3 +99,38 @@ def test_commands_and_flags_exist(page: str) -> None:
 def test_there_are_commands_to_look_at() -> None:
     found = [words for page in PAGES for words in commands((ROOT / page).read_text())]
     assert {"serve", "check", "models", "predict", "bench", "publish", "load", "label"} <= {words[0] for words in found}
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    named = list(in_navigation(project_config()["project"]["nav"]))
+    assert len(named) == len(set(named))
+    pages = {place for place in sources() if place.endswith(".md")}
+    # The results of single days are found from their index.
+    expected = {place for place in pages if not place.startswith("results/")} | {"results/index.md"}
+    assert expected - set(named) == set(), "expected a line in docs/site.toml for each of these pages"
+    assert set(named) - expected == set(), "docs/site.toml names pages that do not exist"
+
+
+def test_links_of_the_site_can_be_rewritten() -> None:
+    found = sources()
+    places = {file.resolve(): place for place, file in found.items()}
+    for place, file in found.items():
+        if place.endswith(".md"):
+            staged(place, file, places, "")
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_the_generated_reference_is_fresh(name: str) -> None:
+    if not reference.PROTOC.exists():
+        pytest.fail("the pinned protoc is missing: run `make proto` (or `make test`, which sets it up)")
+    assert (reference.FOLDER / name).read_text() == reference.PAGES[name](), (
+        f"docs/reference/{name}: run `make reference`"
+    )
+
+
+def test_every_page_begins_with_a_task_and_a_command() -> None:
+    for page in PAGES:
+        if page.startswith("docs/") and not page.startswith("docs/decisions/"):
+            begin = (ROOT / page).read_text()[:1500]
+            assert re.search(r"^\*\*Task: [^*]+\*\*", begin, re.MULTILINE), f"{page}: expected a line **Task: ...**"
+            assert re.search(r"^ *```", begin, re.MULTILINE), f"{page}: expected a command near its beginning"
