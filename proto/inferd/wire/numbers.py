@@ -40,9 +40,9 @@ def narrowed(wide: Array, dtype: DType, where: str) -> Array:
         return wide.astype(target)
     with np.errstate(over="ignore"):
         narrow: Array = wide.astype(target)
-    infinite = ~np.isfinite(narrow)
-    if infinite.any():
-        lost = infinite & np.isfinite(wide)
+    finite = np.isfinite(narrow)
+    if not finite.all():
+        lost = ~finite & np.isfinite(wide)
         if lost.any():
             raise out_of_range(wide[lost].reshape(-1)[0], dtype, where)
     return narrow

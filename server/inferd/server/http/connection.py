@@ -188,20 +188,23 @@ class Connection(HttpToolsProtocol):
         self._call = None
         if self.transport.is_closing():
             return
-        headers = [*self.server_state.default_headers]
-        headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items())
-        if self._last and "Connection" not in reply.headers:
-            headers.append((b"connection", b"close"))
-        parts = [STATUS_LINE[reply.status]]
-        for name, value in headers:
+        status, body, kind, headers = reply
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\n" % len(reply.body))
-        if reply.kind:
-            parts += (b"content-type: ", reply.kind.encode("latin-1"), b"\r\n")
-        parts += (b"\r\n", reply.body)
+        for key, text in headers.items():
+            parts.append(f"{key.lower()}: {text}\r\n".encode("latin-1"))
+        parts.append(b"content-length: %d\r\n" % len(body))
+        if kind:
+            parts.append(b"content-type: %b\r\n" % kind.encode("latin-1"))
+        last = "Connection" in headers
+        if self._last and not last:
+            parts.append(b"connection: close\r\n")
+            last = True
+        parts += (b"\r\n", body)
         self.transport.write(b"".join(parts))
         self.server_state.total_requests += 1
-        if (b"connection", b"close") in headers:
+        if last:
             self.transport.close()
             return
         self.bounds.waiting[self] = None

@@ -142,6 +142,11 @@ class RestErrorBoundary:
                 self._audit.write(call, rule.rpc, who, failure.code, failure.text, request_id, {"model": model})
             raise
 
+    @property
+    def open(self) -> bool:
+        """Whether `admit` admits everybody who wants to infer, as ANYBODY and without a lease."""
+        return self._rules.open
+
     def method_failure(self, error: MethodFailed) -> Reply:
         """The error response for a failed call, which is logged already."""
         return error_reply(self.protocol.status(error.code), str(error), retry_after=pushback_of(error.trailing))
@@ -198,9 +203,10 @@ class RestErrorBoundary:
 
 def coding_of(reply: Reply, headers: Mapping[str, str]) -> str:
     """The coding in which a response is to be sent to the client that sent these headers; "" for none."""
-    if reply.status != HTTPStatus.OK or not worth_compressing(len(reply.body)):
+    if not worth_compressing(len(reply.body)) or reply.status != HTTPStatus.OK:
         return ""
-    return response_coding(headers.get("accept-encoding", ""))
+    accepted = headers.get("accept-encoding")
+    return response_coding(accepted) if accepted else ""
 
 
 def routed(request: Request) -> RoutedRequest:

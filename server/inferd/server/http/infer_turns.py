@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from inferd.server.access.caller import Caller
+from inferd.server.access.rules import ANYBODY
 from inferd.server.http.error_boundary import coding_of
 from inferd.server.http.exchange import GRACE, BodyBounds
 from inferd.server.http.http_call import HttpCall, RespondsTo
@@ -141,8 +142,9 @@ class InferTurns:
 
     def _enter(self, call: HttpCall) -> Caller:
         """The caller of a call that counts from now on. Raises ServingError."""
-        bounds = self._bounds
-        caller, call.lease = call.target.endpoint.boundary.admit(call, call.method, call.target.model)
+        bounds, boundary, caller = self._bounds, call.target.endpoint.boundary, ANYBODY
+        if not boundary.open:
+            caller, call.lease = boundary.admit(call, call.method, call.target.model)
         bounds.enter()
         call.entered = True
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from inferd.server.http.admission import CHALLENGE
 from inferd.server.http.json.text import dumps
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Reply(NamedTuple):
     """One response. `kind` is its Content-Type, "" for none."""
 
     status: int
     body: bytes = b""
     kind: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class UnwrittenReply:
+class UnwrittenReply(NamedTuple):
     """A response whose body takes long to write: `write`, which may run on any thread, reads `nbytes` bytes. It raises
     ServingError."""
 

@@ -54,7 +54,7 @@ def number(value: float) -> Any:
 def array_text(array: Array) -> bytes:
     """An array of numbers or booleans as the text of nested JSON lists. FP32 and FP64 are written with the fewest
     digits that read back as the same number; BF16 is written as FP32."""
-    if array.dtype.name == "bfloat16":
+    if array.dtype.kind == "V" and array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
@@ -69,6 +69,16 @@ def array_text(array: Array) -> bytes:
         pieces.append(_piece(array[start : start + rows])[1:-1])
         time.sleep(0)
     return b"".join((b"[", b",".join(pieces), b"]"))
+
+
+def row_texts(rows: Array) -> list[bytes]:
+    """The text of each row of an array with two axes, both longer than 0, as `array_text` writes it but without its
+    brackets. One call for many rows is several times as fast."""
+    texts: list[bytes] = []
+    step = max(1, _PIECE // rows.shape[1])
+    for start in range(0, len(rows), step):
+        texts += array_text(rows[start : start + step])[2:-2].split(b"],[")
+    return texts
 
 
 def _piece(array: Array) -> bytes:

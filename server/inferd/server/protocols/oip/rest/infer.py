@@ -26,12 +26,8 @@ from inferd.server.protocols.oip.codec import OipCodec, OipExtras
 from inferd.server.protocols.oip.error_messages import unknown, version_of
 from inferd.server.protocols.oip.errors import in_hand
 from inferd.server.protocols.oip.request_options import DEFAULTS
-from inferd.server.protocols.oip.rest.request import (
-    RestRequest,
-    read_raw_request,
-    read_request,
-)
-from inferd.server.protocols.oip.rest.response import write_reply
+from inferd.server.protocols.oip.rest.request import TEXT, RestRequest, read_raw_request, read_request
+from inferd.server.protocols.oip.rest.response import write_replies, write_reply
 from inferd.server.scheduling.request import InferenceRequest
 
 INFER_ROUTES: Final = (
@@ -66,12 +62,12 @@ class RestInferCodec(OipCodec):
         if parsed is None:
             parsed = self.parse(asked.request, asked.metadata(JSON_LENGTH), asked.target)
         request, formats, nbytes = parsed.request, parsed.formats, len(asked.request)
-        if request.parameters or request.shared or any(output.parameters for output in request.outputs):
+        inputs, outputs = request.inputs, request.outputs
+        if request.parameters or request.shared or (outputs and any([output.parameters for output in outputs])):
             return (self.prepared(call, request, nbytes, formats),)
-        inputs = request.inputs
-        wanted = tuple([output.name for output in request.outputs])
+        wanted = tuple([output.name for output in outputs]) if outputs else ()
         tensors = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
-        key = (request.model_name, request.model_version, wanted, formats, tensors)
+        key = (request.model_name, request.model_version, wanted, None if formats is TEXT else formats, tensors)
         template = self._known.get(key)
         if template is None:
             version, label = version_of(request.model_version)
@@ -84,16 +80,18 @@ class RestInferCodec(OipCodec):
     def encode(self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]) -> list[Any]:
         """See Codec: each answer is a Reply or an UnwrittenReply."""
         extras: OipExtras = group.template.form.options
+        ids = [request.request_id for request in requests]
         nbytes = sum([array.nbytes for array in outputs.values()]) // len(requests)
         if nbytes > SHORT:
-            return [
-                _unwritten(answer, request.request_id, extras, nbytes)
-                for answer, request in zip(answers_of(group, outputs, requests), requests, strict=True)
-            ]
-        return [
-            write_reply(answer, request.request_id, extras)
-            for answer, request in zip(answers_of(group, outputs, requests), requests, strict=True)
-        ]
+            answers = zip(answers_of(group, outputs, requests), ids, strict=True)
+            return [_unwritten(answer, id_, extras, nbytes) for answer, id_ in answers]
+        if extras.formats is TEXT and extras.options is DEFAULTS:
+            assert group.handle is not None
+            replies = write_replies(group.handle.servable.id, outputs, ids)
+            if replies is not None:
+                return replies
+        answers = zip(answers_of(group, outputs, requests), ids, strict=True)
+        return [write_reply(answer, id_, extras) for answer, id_ in answers]
 
     def _raw(self, body: bytes, model: str, version: str) -> RestRequest:
         number, label = version_of(version)

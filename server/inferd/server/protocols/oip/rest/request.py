@@ -13,11 +13,12 @@ from inferd.server.errors import InvalidRequest
 from inferd.server.http.json.arrays import array_of
 from inferd.server.http.json.numbers import Numbers
 from inferd.server.http.json.text import loads
-from inferd.wire.dtypes import DType, dtype_named
+from inferd.wire.dtypes import DType
 from inferd.wire.oip import OipRequest, Parameter, Parameters, SharedInput, WantedOutput
 from inferd.wire.tensors import count_of, decode
 
-_NAMES: Final = [d.oip_name for d in DType]
+_DTYPES: Final = {d.oip_name: d for d in DType}
+_INT: Final = {int}
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
 _REGION: Final = "shared_memory_region"
@@ -135,15 +136,20 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, int]:
 def _input(entry: Any, model: str) -> tuple[str, DType, tuple[int, ...], dict[str, Any]]:
     if not isinstance(entry, dict):
         raise InvalidRequest(f"'inputs' must be a list of objects, got {_kind(entry)}")
+    name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
+    if type(name) is str and type(datatype) is str and type(shape) is list and entry.get("parameters") is None:
+        dtype = _DTYPES.get(datatype)
+        if dtype is not None and set(map(type, shape)) <= _INT:  # as below, for the usual case
+            return name, dtype, tuple(shape), {}
     name = _member(entry, "name", str, None)
     where = f"input '{name[:200]}' for model '{model}'"
     datatype = _member(entry, "datatype", str, None, where)
-    if datatype not in _NAMES:
-        raise InvalidRequest(f"unknown datatype '{datatype[:40]}' of {where}; expected one of {', '.join(_NAMES)}")
+    if datatype not in _DTYPES:
+        raise InvalidRequest(f"unknown datatype '{datatype[:40]}' of {where}; expected one of {', '.join(_DTYPES)}")
     shape = _member(entry, "shape", list, None, where)
     if not all(type(size) is int for size in shape):
         raise InvalidRequest(f"'shape' of {where} must be a list of whole numbers, got {shape!r:.100}")
-    return name, dtype_named(datatype), tuple(shape), _object(entry, "parameters", where)
+    return name, _DTYPES[datatype], tuple(shape), _object(entry, "parameters", where)
 
 
 def _raw(name: str, dtype: DType, shape: tuple[int, ...], body: bytes, start: int, size: Any, where: str) -> Array:
@@ -182,6 +188,8 @@ def _listed(entry: Mapping[str, Any], dtype: DType, shape: tuple[int, ...], wher
 
 
 def _outputs(given: Mapping[str, Any]) -> tuple[tuple[WantedOutput, ...], frozenset[str], frozenset[str]]:
+    if given.get("outputs") is None:
+        return (), _NONE, _NONE
     outputs: list[WantedOutput] = []
     forms: dict[bool, set[str]] = {True: set(), False: set()}
     for entry in _member(given, "outputs", list, []):
@@ -216,6 +224,8 @@ def _parameters(given: Mapping[str, Any]) -> Parameters:
 
 def _member(given: Mapping[str, Any], key: str, kind: type, default: Any, where: str = "the request") -> Any:
     value = given.get(key)
+    if type(value) is kind:
+        return value
     if value is None:  # null means absent: generated clients write null for members that are not set
         if default is None:
             raise InvalidRequest(f"'{key}' of {where} is missing")
@@ -236,6 +246,7 @@ def _flag(value: Any, where: str) -> bool:
     return value
 
 
+_NONE: Final[frozenset[str]] = frozenset()
 _NAMED: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "an object"}
 
 
