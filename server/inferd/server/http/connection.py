@@ -170,7 +170,8 @@ class Connection(HttpToolsProtocol):
         if self._early:
             self._early = b""
             turns.waits_no_more(self)
-        self._call = turns.arrived(self, head, data[end + 4 :])
+        self._call = call = turns.call(self, head, data[end + 4 :])
+        turns.join(call, alone=self.bounds.count == 1)
         return True
 
     def wait_no_more(self) -> None:

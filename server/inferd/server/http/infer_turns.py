@@ -1,7 +1,8 @@
 """The inference requests that one turn of the HTTP event loop has brought: they pass through the pipeline together,
 and their answers come back together.
 
-A turn ends when the events that were ready have been handled. A request that is alone in flight does not wait for that.
+A turn ends when the events that were ready have been handled. The request of the only open connection does not wait for
+that.
 """
 
 from __future__ import annotations
@@ -68,15 +69,23 @@ class InferTurns:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def arrived(self, connection: RespondsTo, head: KnownHead, body: bytes) -> HttpCall:
-        """Takes a request that has come whole. Its connection gets the response, perhaps before this returns."""
+    def call(self, connection: RespondsTo, head: KnownHead, body: bytes) -> HttpCall:
+        """The call of a request that has come whole; `join` follows."""
         call = HttpCall(self, connection, head, body, self._bounds.timeout)
         self._open[call] = None
         if self._expiry is None:
             self._expiry = self._loop.call_at(call.started + self._bounds.timeout + GRACE, self._expire)
-        self._arrived.append(call)
-        self._soon()
         return call
+
+    def join(self, call: HttpCall, *, alone: bool) -> None:
+        """Makes a call part of the turn. Its connection gets the response. `alone`: no other connection is open, so
+        nothing is waited for."""
+        self._arrived.append(call)
+        if alone and not self._turning:
+            self._turning = True
+            self._turn()
+        else:
+            self._soon()
 
     def wait_for_rest(self, connection: Waits) -> None:
         """Tells the connection when it has waited long enough for the rest of a body."""

@@ -48,10 +48,10 @@ class InlineExecutor:
         slot: WorkerSlot,
         executor: RunsBatches,
         loop: InlineLoop | None = None,
-        beside: Callable[[int], bool] = lambda _requests: False,
+        beside: Callable[[], InlineExecutor | None] = lambda: None,
     ) -> None:
-        """`loop`: None for the budget's own. `beside`: `defer` of the executor on another loop, asked where this loop
-        does not take the requests."""
+        """`loop`: None for the budget's own. `beside`: gives the executor on another loop, where the caller's thread is
+        that loop's: its requests run there."""
         self._budget = budget
         self._loop = loop or budget.loop
         self._beside = beside
@@ -65,18 +65,22 @@ class InlineExecutor:
 
     def take(self, batch: Batch) -> bool:
         """See InlinePlace. False where the budget does not allow the whole batch."""
-        slot, requests = self._slot, batch.requests
+        slot, requests, loop = self._slot, batch.requests, self._loop
         if self._deferred or self._closed or slot.taken:
-            return False
+            return self._beside_takes(batch)
         count, first = len(requests), requests[0]
-        allowed = self._budget.allows(batch.bucket.effort, batch.rows, count, first.nbytes, first.route.rows)
-        if allowed < count or not self._loop.defer(self, count):
-            return False
+        allowed = self._budget.allows(batch.bucket.effort, batch.rows, count, first.nbytes, first.route.rows, loop=loop)
+        if allowed < count or not loop.defer(self, count):
+            return self._beside_takes(batch)
         self._deferred = True
         slot.batch = batch
         slot.taken = count
         self.taken.append(batch)
         return True
+
+    def _beside_takes(self, batch: Batch) -> bool:
+        beside = self._beside()
+        return beside is not None and beside.take(batch)
 
     def give_back(self) -> tuple[WorkerSlot, Batch] | None:
         """See InlinePlace."""
@@ -85,14 +89,17 @@ class InlineExecutor:
 
     def defer(self, requests: int) -> bool:
         """Makes the loop's coming turn call `run` for the queued requests. False: a worker must be woken instead."""
+        budget = self._budget
+        if not self._deferred and (budget.banned or budget.suspected):
+            return False
+        beside = self._beside()
+        if beside is not None:
+            return beside.defer(requests)
         if self._deferred:
             self._loop.asked += requests
             return True
-        budget = self._budget
-        if budget.banned or budget.suspected:
-            return False
         if not self._loop.defer(self, requests):
-            return self._beside(requests)
+            return False
         self._deferred = True
         return True
 

@@ -348,14 +348,14 @@ class Scheduler:
         runs = executor if self._verification is None else CountedRuns(executor, self._verification)
         other = loop.beside
 
-        def defer_beside(requests: int) -> bool:
+        def beside() -> InlineExecutor | None:
             if other is None or threading.get_ident() != other.thread:
-                return False
+                return None
             if self._beside is None:
                 self._beside = self._inline_executor(instance, other)
-            return self._beside.defer(requests)
+            return self._beside
 
-        return InlineExecutor(self._budget, self._batcher, slot, runs, loop, defer_beside)
+        return InlineExecutor(self._budget, self._batcher, slot, runs, loop, beside)
 
     def _executor(self, instance: Instance, slot: WorkerSlot, *, inline: bool = False) -> Executor:
         hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, slot)}

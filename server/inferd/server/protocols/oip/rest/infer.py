@@ -63,7 +63,7 @@ class RestInferCodec(OipCodec):
             parsed = self.parse(asked.request, asked.metadata(JSON_LENGTH), asked.target)
         request, formats, nbytes = parsed.request, parsed.formats, len(asked.request)
         inputs, outputs = request.inputs, request.outputs
-        if request.parameters or request.shared or (outputs and any([output.parameters for output in outputs])):
+        if request.parameters or request.shared or (outputs and any(output.parameters for output in outputs)):
             return (self.prepared(call, request, nbytes, formats),)
         wanted = tuple([output.name for output in outputs]) if outputs else ()
         tensors = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
