@@ -25,6 +25,7 @@ from inferd.server.http.reply import Reply, UnwrittenReply
 from inferd.server.inference.service import InferenceService
 from inferd.server.scheduling.inline import InlineLoop
 
+_TURN_AFTER: Final = 64  # requests with which a turn ends although more events are ready
 _PATIENCE: Final = 0.05  # seconds for the rest of a body, before its connection waits for it with all its bounds
 
 
@@ -55,7 +56,8 @@ class InferTurns:
         self._service = inference.service
         self._bounds = inference.bounds
         self._inline = inference.inline
-        self._turning = False  # `_turn` runs, or is about to
+        self._turning = False  # `_turn` runs
+        self._due = False  # it is about to
         self._inline.enter(self._soon)
         self.heads: Final = KnownHeads(inference.routes, inference.bounds.max_body)
         self._arrived: list[HttpCall] = []
@@ -80,9 +82,9 @@ class InferTurns:
     def join(self, call: HttpCall, *, alone: bool) -> None:
         """Makes a call part of the turn. Its connection gets the response. `alone`: no other connection is open, so
         nothing is waited for."""
-        self._arrived.append(call)
-        if alone and not self._turning:
-            self._turning = True
+        arrived = self._arrived
+        arrived.append(call)
+        if (alone or len(arrived) >= _TURN_AFTER) and not self._turning:
             self._turn()
         else:
             self._soon()
@@ -112,14 +114,20 @@ class InferTurns:
             call.cancel()
 
     def _soon(self) -> None:
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+        if not self._due and not self._turning:
+            self._due = True
+            self._loop.call_soon(self._due_turn)
+
+    def _due_turn(self) -> None:
+        self._due = False
+        if self._arrived or self._inline.asked:
+            self._turn()
 
     def _turn(self) -> None:
         """Passes the arrived calls to the pipeline, and runs the batches that may run on this loop."""
         inline = self._inline
         inline.only = len(self._open) <= 1 and self._bounds.inflight.calls <= 1
+        self._turning = True
         try:
             self._pass_on()
             if inline.asked:
