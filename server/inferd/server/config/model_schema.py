@@ -116,10 +116,10 @@ class Instances(Section):
     """By how much copies on the CPU give way to the front end (Linux's nice), so that a slow model delays neither a
     fast one nor a health check. 0: not at all."""
     on_loop: Literal["auto", "short", "never"] = "auto"
-    """Which runs of a model on the CPU may take place on the front end's own loop, which saves the switch to another
-    thread. short: runs of at most 0.5 ms, 1 ms at a time; auto: while no other model is called, also up to 2.5 ms at a
-    time, if a run costs little more than the switch (the first request to another model then waits that long); never:
-    none."""
+    """Which runs of a model on the CPU may take place on the loop of a front end (gRPC's or HTTP's), which saves the
+    switch to another thread. short: runs of at most 0.5 ms, 1 ms at a time; auto: while no other model is called, also
+    up to 2.5 ms at a time, if a run costs little more than the switch (the first request to another model then waits
+    that long); never: none."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
