@@ -64,7 +64,8 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         "auth.anonymous.scopes": "predict", "auth.open": "metrics", "limits.clients.rate": "5",
         "limits.clients.burst": "3", "limits.clients.concurrency": "3", "auth.jwt.scopes_claim": "s",
         "auth.jwt.models_claim": "m", "isolation": "process", "batching.verify": "0.1%",
-        "worker.memory": "64MiB", "memory.models": "4GiB",
+        "worker.memory": "64MiB", "memory.models": "4GiB", "server.interpreters": "/opt/v/bin/python",
+        "worker.python": "/opt/v/bin/python",
     }  # fmt: skip
     dotted = ".".join(key.path)
     if dotted in values:
@@ -85,6 +86,7 @@ def test_every_key_can_be_set_by_environment_and_by_flag(key):
         "limits.clients": {"rate": "5"} if name == "burst" else {},
     }
     extra = [f"{section}.{each}={value}" for each, value in needed.get(section, {}).items() if each != name]
+    extra += ["server.interpreters=/opt/v/bin/python"] if dotted == "worker.python" else []
     by_flag = load_config(None, {}, [*extra, f"{dotted}={text}"])
     by_environment = load_config(None, {"INFERD_" + "__".join(key.path).upper(): text}, extra)
     assert by_flag == by_environment != ServerConfig()

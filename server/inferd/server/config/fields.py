@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -77,6 +78,12 @@ def _label(text: str) -> str:
     return text
 
 
+def _absolute(text: str) -> str:
+    if not os.path.isabs(text) or "\0" in text:
+        raise ValueError(f"expected an absolute path, got {text!r}")
+    return text
+
+
 def _dtype(text: str) -> str:
     known = [d.name for d in DType]
     if text == DType.STRING.oip_name:
@@ -137,6 +144,9 @@ CodeKind = Literal["aoti", "custom_ops", "python"]
 CodeKinds = Annotated[tuple[CodeKind, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]
 Allowances = Annotated[dict[Text, CodeKinds], BeforeValidator(_for_all_roots)]
 """Directory: the kinds of code that models in it may bring along. A list stands for {"*": that list}."""
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+AbsolutePaths = Annotated[tuple[AbsolutePath, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 ListenAddresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(one_is_a_list), AfterValidator(distinct)]

@@ -25,8 +25,8 @@ from inferd.server.config.triton_words import in_triton_words
 
 T = TypeVar("T")
 
-SERVER_ONLY: Final = frozenset({"trusted_steps"})
-"""Keys of a model that its own files may not set, because they give rights away."""
+SERVER_ONLY: Final = (("trusted_steps",), ("worker", "python"))
+"""Keys of a model that its own files may not set, because they give rights away, or name programs."""
 
 PREFIX: Final = "INFERD_"
 _FLAG_NAMES: Final = {"repository.roots": "--model-repository", "server.listen": "--listen", "server.http": "--http"}
@@ -81,14 +81,20 @@ def model_config(
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """The settings of one model, and notes about the parts of config.pbtxt that are not honoured. Raises ConfigError.
     If `model_yaml` is a `Document`, errors name the line."""
-    for key in SERVER_ONLY & (model_yaml or {}).keys():
-        expected = f"this key in the server's own configuration only, as models.{dotted((name,))}.{key}"
-        raise ConfigError([Problem(model_yaml_source, key, expected, "it in the model's directory")])
+    for path in SERVER_ONLY:
+        if _holds(model_yaml or {}, path):
+            expected = f"this key in the server's own configuration only, as models.{dotted((name, *path))}"
+            raise ConfigError([Problem(model_yaml_source, dotted(path), expected, "it in the model's directory")])
     given = pbtxt or {}
     try:
         return _model_config(server, name, model_yaml or {}, given, model_yaml_source, pbtxt_source)
     except ConfigError as error:
         raise in_triton_words(error, pbtxt_source, given) from None
+
+
+def _holds(values: Mapping[str, Any], path: KeyPath) -> bool:
+    inner = values.get(path[0])
+    return path[0] in values and (len(path) == 1 or (isinstance(inner, Mapping) and _holds(inner, path[1:])))
 
 
 def _model_config(

@@ -8,6 +8,7 @@ from pydantic import Field, PrivateAttr, Strict, ValidationInfo, model_validator
 
 from inferd.server.config.ensemble_schema import Step
 from inferd.server.config.fields import (
+    AbsolutePath,
     Count,
     Device,
     Dimension,
@@ -181,7 +182,8 @@ class Tensor(Section):
     labels: Text | None = None
     """Of an output with classes: a file in the model's directory with one class name per line."""
     sample: Any = None
-    """Of an input: one row of real data (nested lists), used in warm-up and in the test for batching."""
+    """Of an input: one row of real data (nested lists), used in warm-up and in the test for batching. STRING: texts, or
+    {file: NAME} for the bytes of a file in the model's directory."""
 
 
 class DeclaredSignature(Section):
@@ -248,6 +250,9 @@ class Worker(Section):
     """Longest time that each step of a load may take: opening the version, making an instance, a run of the warm-up."""
     memory: Room | None = None
     """The process is ended when it takes more resident memory than this. null: no bound."""
+    python: AbsolutePath | None = None
+    """The Python interpreter in which it runs, with packages of its own (numpy is needed); one of server.interpreters.
+    Only the server's own configuration may set it. null: the server's."""
 
 
 class ModelConfig(Section):

@@ -12,6 +12,7 @@ from pydantic import Field, Strict, model_validator
 
 from inferd.server.config.access_schema import Auth, Clients, Granted, Jwt, Limits
 from inferd.server.config.fields import (
+    AbsolutePaths,
     Allowances,
     Count,
     Flag,
@@ -111,6 +112,8 @@ class Server(Section):
     below TMPDIR."""
     cpu_threads: Annotated[Count, Field(le=4096)] | None = None
     """CPU threads that the instances share. null: as many as the machine or the container allows."""
+    interpreters: AbsolutePaths = ()
+    """Python interpreters that worker processes may run in (worker.python), such as [/opt/venvs/fraud/bin/python]."""
     shared_memory: Text | None = None
     """Prefix of the names of POSIX shared memory that clients on this machine may register for tensors ("/": any name).
     null: shared memory is off."""
@@ -321,4 +324,18 @@ class ServerConfig(Section):
             raise ValueError(
                 "expected auth.tokens_file, auth.jwt or auth.certificates with admin.allow: authenticated, got none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _interpreters(self) -> Self:
+        known = self.server.interpreters
+        named = {"worker.python": self.worker.python}
+        for model, settings in self.models.items():
+            worker = settings.get("worker")
+            if isinstance(worker, dict):
+                named[f"models.{model}.worker.python"] = worker.get("python")
+        for key, python in named.items():
+            if python is not None and python not in known:
+                listed = ", ".join(known) or "which is empty"
+                raise ValueError(f"expected {key} to be one of server.interpreters ({listed}), got {python!r}")
         return self

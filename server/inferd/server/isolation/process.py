@@ -12,7 +12,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,13 +23,13 @@ from typing import Any
 from inferd.backends.api import InstanceLost, LoadError
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Closed, Kind, Silent
 from inferd.server.isolation.description import error_from_plain
+from inferd.server.isolation.interpreter import worker_command
 from inferd.server.isolation.output import Output
 from inferd.server.observability.events import event, get
 from inferd.server.process_end import ending
 
 log = get("isolation")
 
-_MODULE = "inferd.server.isolation.worker"
 _END_TIMEOUT = 5.0  # seconds in which a process must end after it was told to, or after it has closed its channel
 _MEMORY_POLL = 0.1  # seconds between two checks of the memory, if it is limited
 _OUTPUT_PAUSE = 0.01  # seconds between two reads from a process that writes without pause
@@ -60,9 +59,11 @@ class WorkerProcess:
               the replacement sets it
     """
 
-    def __init__(self, name: str, limits: WorkerLimits, fields: dict[str, Any]) -> None:
-        """`name` is used in messages, `fields` in log lines. Starts nothing; call `start`."""
+    def __init__(self, name: str, limits: WorkerLimits, fields: dict[str, Any], python: str | None = None) -> None:
+        """`name` is used in messages, `fields` in log lines. `python`: the interpreter in which it runs; None: that of
+        this process. Starts nothing; call `start`."""
         self.name = name
+        self._python = python
         self.limits = limits
         self.pid = 0
         self.lost = ""
@@ -223,7 +224,7 @@ class WorkerProcess:
         try:
             descriptor = self._worker_end.fileno()
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE, str(descriptor), str(os.getpid())],
+                worker_command(self._python, str(descriptor), str(os.getpid())),
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=write_end,

@@ -40,6 +40,7 @@ from inferd.server.isolation.description import (
     signature_to_plain,
     traits_from_plain,
 )
+from inferd.server.isolation.interpreter import check_interpreter
 from inferd.server.isolation.process import WorkerLimits, WorkerProcess, answer_of
 from inferd.server.isolation.tensors import put, take
 from inferd.wire.tensors import TensorError
@@ -49,11 +50,19 @@ class IsolatedBackend:
     """The backend for one load of one version. If `open` does not return a model, call `close`.
 
     `value` is where the worker imports the backend from, in the notation of entry points: "package.module:Class".
+    `python`: another interpreter for the worker.
     """
 
     def __init__(
-        self, backend: Backend, value: str, subject: str, limits: WorkerLimits, fields: Mapping[str, Any]
+        self,
+        backend: Backend,
+        value: str,
+        subject: str,
+        limits: WorkerLimits,
+        fields: Mapping[str, Any],
+        python: str | None = None,
     ) -> None:
+        self._python = python
         self._backend = backend
         self._value = value
         self._subject = subject
@@ -114,10 +123,12 @@ class IsolatedBackend:
             raise
 
     def _start(self) -> WorkerProcess:
+        if self._python is not None:
+            check_interpreter(self._python)
         with self._lock:
             if self._cut_short:
                 raise LoadError(f"no worker process was started: {self._cut_short}")
-            worker = self.worker = WorkerProcess(self._subject, self._limits, self._fields)
+            worker = self.worker = WorkerProcess(self._subject, self._limits, self._fields, self._python)
         worker.start()
         return worker
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inferd.backends.api import NOT_ANALYSED, Backend, Instance, Model
+from inferd.backends.api import NOT_ANALYSED, Backend, Instance, LoadError, Model
 from inferd.backends.functions.steps import open_with_steps
 from inferd.backends.quiet import be_quiet
 from inferd.server.allocator import trim
@@ -179,7 +179,10 @@ class ModelWorker:
     def _load_backend(self, value: str) -> Backend:
         if self._backend is None:
             module, _, names = value.partition(":")
-            found: Any = importlib.import_module(module)
+            try:
+                found: Any = importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise LoadError(f"the backend {module} cannot be imported in {sys.executable}: {error}") from error
             for name in names.split("."):
                 found = getattr(found, name)
             self._backend = found() if callable(found) else found

@@ -27,6 +27,7 @@ from inferd.server.lifecycle.servable import Servable
 from inferd.server.lifecycle.state import ServableId
 from inferd.server.protocols.tfs.warmup_records import recorded
 from inferd.server.repository.code_trust import CodeTrust
+from inferd.server.repository.disk import VersionOnDisk
 from inferd.server.repository.source import RepositoryScanner
 from inferd.server.scheduling.bucket import batched_inputs
 from inferd.server.scheduling.padding import Padding
@@ -45,6 +46,7 @@ class LoadedVersion:
 
     servable: Servable
     config: ModelConfig
+    version: VersionOnDisk
 
     @property
     def signature(self) -> Signature:
@@ -77,7 +79,7 @@ class LoadedVersion:
             samples = Samples(
                 self.signature,
                 Padding(self.signature, self.config.batching.padding),
-                declared_samples(self.config).get(self.signature.name),
+                declared_samples(self.config, self.version).get(self.signature.name),
             )
             for group in samples.groups():
                 inputs = next(group).stack((0, 1, 2))
@@ -128,13 +130,21 @@ class LoadedVersion:
 
 @contextmanager
 def loaded_version(
-    config: ServerConfig, root: Path, model: str, version: int, *, settings: Path | None, allow: frozenset[str]
+    config: ServerConfig,
+    root: Path,
+    model: str,
+    version: int,
+    *,
+    settings: Path | None,
+    allow: frozenset[str],
+    real: Path,
 ) -> Iterator[LoadedVersion]:
     """Loads a version of the repository `root` as a server with this configuration does: settings, warm-up requests,
     batch proof. Closes it in the end.
 
     settings  the model's directory in the real repository, to which links in `root` may lead
     allow     kinds of code that the version may bring along (`repository.allow`)
+    real      the version's place in the real repository
 
     Raises LoadError.
     """
@@ -159,12 +169,13 @@ def loaded_version(
         raise LoadError(on_disk.error or on_disk.held)
     if found.config.ensemble:
         raise LoadError(f"{model} is an ensemble, whose versions hold no model")
-    loader = build_loader(config, Registry(), recorded=recorded, trust=CodeTrust({"*": sorted(allow)}))
+    trust = CodeTrust({"*": sorted(allow)}, place=str(real.parent.parent))
+    loader = build_loader(config, Registry(), recorded=recorded, trust=trust)
     servable = loader.load(
         LoadRequest(ServableId(model, version), 0, on_disk, found.config, notes=found.notes), Cancellation()
     )
     try:
-        yield LoadedVersion(servable, found.config)
+        yield LoadedVersion(servable, found.config, on_disk)
     finally:
         loader.unload(servable)
 

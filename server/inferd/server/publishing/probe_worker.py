@@ -76,6 +76,7 @@ def _probe(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[
         request["version"],
         settings=_path(request["settings"]),
         allow=frozenset(allow),
+        real=Path(request["real"]),
     ) as loaded:
         progress(f"loaded by the {loaded.servable.backend} backend")
         return _report(loaded, request)

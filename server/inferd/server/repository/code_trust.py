@@ -20,10 +20,15 @@ class CodeTrust:
     """
 
     def __init__(
-        self, allow: Mapping[str, Sequence[str]], is_upload: Callable[[Path], bool] = lambda _directory: False
+        self,
+        allow: Mapping[str, Sequence[str]],
+        is_upload: Callable[[Path], bool] = lambda _directory: False,
+        *,
+        place: str | None = None,
     ) -> None:
         """`is_upload`: whether a directory holds files that came with a load: what is allowed in roots is not for
-        them."""
+        them. `place`: the repository for which all files are meant, if they lie elsewhere now."""
+        self._place: Final = place
         self._everywhere: Final = frozenset(allow.get(ALL_ROOTS, ()))
         self._uploads: Final = frozenset(allow.get(UPLOADS, ()))
         self._directories: Final = tuple(
@@ -36,7 +41,7 @@ class CodeTrust:
     def setting(self, version: Path, root: str, kind: str) -> str:
         """What would allow a kind of code in a version's directory, in the server's configuration. `root`: the
         repository, or the base path, in which it lies."""
-        return f"repository.allow: {{{UPLOADS if self._is_upload(version) else root}: [{kind}]}}"
+        return f"repository.allow: {{{UPLOADS if self._is_upload(version) else self._place or root}: [{kind}]}}"
 
     def kinds(self, version: Path) -> frozenset[str]:
         """What is allowed in a version's directory, whose path starts with the root or base path of the settings."""

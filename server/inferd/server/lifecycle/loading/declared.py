@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from inferd.backends.api import Array, LoadError, Signature, TensorSpec
 from inferd.server.config.schema import DeclaredSignature, ModelConfig, Tensor
+from inferd.server.repository.disk import VersionOnDisk
 from inferd.wire.dtypes import DType, dtype_named
 from inferd.wire.numbers import narrowed
+
+_MAX_BYTES = 64 * 2**20  # of one file of a sample
 
 
 def declared_signatures(config: ModelConfig) -> tuple[Signature, ...]:
@@ -22,12 +27,17 @@ def signature_of(declared: DeclaredSignature) -> Signature:
     return Signature(declared.name, tuple(map(_spec, declared.inputs)), tuple(map(_spec, declared.outputs)))
 
 
-def declared_samples(config: ModelConfig) -> dict[str, Mapping[str, Array]]:
-    """The declared samples by signature and input. The scheduler checks whether they fit. Raises LoadError for a sample
-    that is no tensor."""
+def declared_samples(config: ModelConfig, version: VersionOnDisk | None = None) -> dict[str, Mapping[str, Array]]:
+    """The declared samples by signature and input. The scheduler checks whether they fit. `version`: of which model and
+    by which rule files of samples are read. Raises LoadError for a sample that is no tensor, or whose file cannot be
+    read."""
     samples: dict[str, Mapping[str, Array]] = {}
     for declared in config.signatures:
-        rows = {tensor.name: _sample(declared.name, tensor) for tensor in declared.inputs if tensor.sample is not None}
+        rows = {}
+        for tensor in declared.inputs:
+            if tensor.sample is not None:
+                where = f"sample of input {tensor.name!r} of signature {declared.name!r}"
+                rows[tensor.name] = _sample(where, tensor, version)
         if rows:
             samples[declared.name] = rows
     return samples
@@ -37,15 +47,32 @@ def _spec(tensor: Tensor) -> TensorSpec:
     return TensorSpec(tensor.name, dtype_named(tensor.dtype), tensor.shape, tensor.optional)
 
 
-def _sample(signature: str, tensor: Tensor) -> Array:
+def _sample(where: str, tensor: Tensor, version: VersionOnDisk | None) -> Array:
     dtype = dtype_named(tensor.dtype)
     try:
-        return _texts(tensor.sample) if dtype is DType.STRING else _numbers(tensor.sample, dtype)
+        if dtype is DType.STRING:
+            return _texts(_with_files(where, tensor.sample, version))
+        return _numbers(tensor.sample, dtype)
     except (ValueError, TypeError, OverflowError, ImportError) as error:
-        raise LoadError(
-            f"sample of input {tensor.name!r} of signature {signature!r}: "
-            f"expected {tensor.dtype} values in lists: {error}"
-        ) from None
+        raise LoadError(f"{where}: expected {tensor.dtype} values in lists: {error}") from None
+
+
+def _with_files(where: str, value: Any, version: VersionOnDisk | None) -> Any:
+    """The value of a sample, with the content of a file in the place of each {file: NAME}."""
+    if isinstance(value, list | tuple):
+        return [_with_files(where, item, version) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("file")
+    if set(value) != {"file"} or not isinstance(name, str) or not name:
+        raise ValueError(f"expected a text or {{file: NAME}}, got {str(value)[:100]}")
+    if Path(name).is_absolute() or ".." in Path(name).parts or version is None:
+        raise LoadError(f"{where}: expected a file in the model's directory, got {name[:200]!r}")
+    try:
+        return version.rule.read(version.model_directory / name, _MAX_BYTES)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise LoadError(f"{where}: {name} cannot be read: {reason}") from None
 
 
 def _numbers(value: object, dtype: DType) -> Array:

@@ -20,6 +20,7 @@ from inferd.backends.api import (
     Backend,
     IncompleteArtefact,
     LoadError,
+    MissingFramework,
     Model,
     OpenRequest,
     Placement,
@@ -249,7 +250,7 @@ class Loader:
                 batching=config.batching,
                 queue=config.queue,
                 stateful=config.stateful,
-                samples=declared_samples(config),
+                samples=declared_samples(config, request.version),
                 observer=self._observer(request.id),
                 loop=self._loop,
                 on_loop=config.instances.on_loop,
@@ -296,12 +297,14 @@ class Loader:
         limits = WorkerLimits(worker.start, worker.hang, worker.memory)
         subject = f"model {request.id.name!r} version {request.id.version}"
         fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
-        isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields)
+        isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields, worker.python)
         cancellation.arm(isolated.cut)
         try:
             return self._open_with(request, isolated, artefact, code, IsolatedModel)
-        except BaseException:
+        except BaseException as error:
             isolated.close()
+            if isinstance(error, MissingFramework) and worker.python is not None:
+                raise LoadError(f"in {worker.python}: {error}") from None
             raise
 
     def _open_with(
