@@ -116,7 +116,8 @@ class Source:
         try:
             return compile(text, str(self.directory / self.name), "exec", dont_inherit=True)
         except SyntaxError as error:
-            raise LoadError(f"{self.name}, line {error.lineno}: {error.msg}") from None
+            line = f", line {error.lineno}" if error.lineno else ""
+            raise LoadError(f"{self.name}{line}: {error.msg}") from None
         except (ValueError, MemoryError, RecursionError, OverflowError) as error:
             raise LoadError(f"{self.name} is no Python code: {brief(error)}") from None
 
