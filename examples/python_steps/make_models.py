@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 MODELS = Path(__file__).parent / "models"
 HIDDEN, HEADS, LAYERS, LONGEST = 32, 2, 2, 32
@@ -32,8 +32,8 @@ SUBJECTS = {
     "food": "bread cheese soup apple pear cake rice pasta salad tastes cooks bakes smells burns",
     "money": "price stock bank loan market profit bond share rises sinks trades pays",
 }
-COMMON = "the a on in of and is was today very again near old new big small house garden sofa city".split()
-ENDINGS = "##s ##ing ##ed ##y ##ly".split()
+COMMON = "the a on in of and is was today very again near old new big small house garden sofa city"
+ENDINGS = "##s ##ing ##ed ##y ##ly"
 
 
 # ---- pictures
@@ -46,8 +46,8 @@ class Convolutions(nn.Module):
         self.out = nn.Linear(32 * 4 * 4, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.second(F.relu(self.first(image))))
-        return self.out(F.max_pool2d(x, 2).flatten(1))
+        x = functional.relu(self.second(functional.relu(self.first(image))))
+        return self.out(functional.max_pool2d(x, 2).flatten(1))
 
 
 def pictures() -> None:
@@ -61,7 +61,7 @@ def pictures() -> None:
     for _ in range(60):
         for rows in torch.randperm(len(x)).split(64):
             optimiser.zero_grad()
-            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            functional.cross_entropy(model(x[rows]), y[rows]).backward()
             optimiser.step()
     with torch.no_grad():
         right = model(torch.tensor(held_out / 255, dtype=torch.float32)).argmax(1).numpy() == held_out_digits
@@ -96,13 +96,16 @@ def vocabulary() -> list[str]:
     stems = [word.removesuffix("s") for word in words]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     single = [*letters, *(f"##{letter}" for letter in letters), ".", ",", "!", "?", "'"]
-    return list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *COMMON, *words, *stems, *ENDINGS, *single]))
+    return list(
+        dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *COMMON.split(), *words, *stems, *ENDINGS.split(), *single])
+    )
 
 
 def sentence(subject: str, chance: random.Random) -> list[str]:
-    words = SUBJECTS[subject].split()
-    count = chance.randint(2, 4)
-    return [*chance.sample(words, count), *chance.sample(COMMON, chance.randint(1, 4))]
+    words = chance.sample(SUBJECTS[subject].split(), chance.randint(1, 3))
+    words += chance.sample(COMMON.split(), chance.randint(1, 4))
+    chance.shuffle(words)
+    return [*words, *chance.choice(([], ["."], ["!"]))]
 
 
 class Encoder(nn.Module):
@@ -131,7 +134,7 @@ class Encoder(nn.Module):
             scores = q @ k.transpose(2, 3) / (HIDDEN / HEADS) ** 0.5 + hidden
             mixed = (scores.softmax(3) @ v).transpose(1, 2).flatten(2)
             x = layer["after_attention"](x + layer["joined"](mixed))
-            x = layer["after_wide"](x + layer["narrow"](F.relu(layer["wide"](x))))
+            x = layer["after_wide"](x + layer["narrow"](functional.relu(layer["wide"](x))))
         return x
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
@@ -146,7 +149,7 @@ def embedded(model: Encoder, numbers: dict[str, int], sentences: list[list[str]]
         row = [numbers[word] for word in ("[CLS]", *words, "[SEP]")]
         ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
     weights = mask[:, :, None].float()
-    return F.normalize((model(ids, mask) * weights).sum(1) / weights.sum(1))
+    return functional.normalize((model(ids, mask) * weights).sum(1) / weights.sum(1))
 
 
 def sentences() -> None:
@@ -157,12 +160,10 @@ def sentences() -> None:
     model = Encoder(len(tokens))
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     subjects = list(SUBJECTS)
-    for _ in range(200):
+    for _ in range(300):
         labels = [chance.randrange(len(subjects)) for _ in range(32)]
         # Two sentences for each: the pair of a sentence is the one on its subject.
-        one, two = (
-            embedded(model, numbers, [sentence(subjects[i], chance) for i in labels]) for _ in range(2)
-        )
+        one, two = (embedded(model, numbers, [sentence(subjects[i], chance) for i in labels]) for _ in range(2))
         same = torch.tensor(labels)[:, None] == torch.tensor(labels)[None, :]
         logits = one @ two.T / 0.1
         optimiser.zero_grad()

@@ -1,6 +1,7 @@
 """Sentences in, one embedding of length 1 for each out; model.onnx between them is a transformer like MiniLM, but tiny.
 
-The tokenizer is WordPiece, as BERT has it. A larger model would bring its tokenizer.json and use the package `tokenizers`.
+The tokenizer is WordPiece, as BERT has it. A larger model would bring its tokenizer.json, and use the package
+`tokenizers`.
 """
 
 import re

@@ -2,7 +2,8 @@
 
 --input NAME=VALUE    or just VALUE for a model with one input
 VALUE                 JSON ("[[1, 2]]", "3.5"), other text as a string, or a file:
-@FILE                 .npy, .npz, .json, or an image (.png .jpg .jpeg .bmp .gif .webp)
+@FILE                 .npy, .npz, .json, or an image (.png .jpg .jpeg .bmp .gif .webp); for an input of type STRING the
+                      bytes of any other file, images too
 @FILE without a name  a .npz or a .json object holds all inputs by name
 """
 
@@ -47,7 +48,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 def read_inputs(args: argparse.Namespace, client: Client) -> Any:
     """The inputs: a mapping of names to values, or a single value without a name. Raises CommandError.
 
-    Calls the server for the signature only if an image needs it.
+    Calls the server for the signature only if a file needs it that is no .npy, .npz or .json.
     """
     options = ImageOptions(args.resize, args.layout, args.scale, args.mean, args.std)
     named: Inputs = {}
@@ -154,8 +155,10 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
             return _from_npz(path, name)
         if suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))
+        if (found := spec()) is not None and found.dtype is DType.STRING:
+            return _bytes_of(path, found)
         if suffix in IMAGE_SUFFIXES:
-            return read_image(path, spec(), options)
+            return read_image(path, found, options)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -163,7 +166,14 @@ def _value(text: str, name: str, spec: Any, options: ImageOptions) -> Any:
     except RecursionError:
         raise CommandError(f"cannot read {path}: expected JSON with fewer levels of nesting") from None
     known = ".npy, .npz, .json, " + ", ".join(sorted(IMAGE_SUFFIXES))
-    raise usage(f"--input {text!r}: expected a file that ends in {known}")
+    raise usage(f"--input {text!r}: expected a file that ends in {known}; other files are for inputs of type STRING")
+
+
+def _bytes_of(path: Path, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """The content of a file as the only text of an input."""
+    content = np.empty([1] * len(spec.shape if spec.shape is not None else (1,)), dtype=object)
+    content[...] = path.read_bytes()
+    return content
 
 
 def _from_npz(path: Path, name: str) -> Any:

@@ -52,7 +52,8 @@ def objections(finding: Independence | None, probed: str) -> str:
     """What analysis and probe say against a declaration, for operators; "" if nothing. `probed`: the difference that
     the probe has found, "" for none."""
     said = []
-    if finding is not None and not finding.proven and finding != NOT_ANALYSED:
+    # An analysis that was not made, as of Python code, says nothing against it.
+    if finding is not None and not finding.proven and (finding.operator or finding.output or finding.understood):
         said.append(f"the analysis of its graph says: {finding}")
     if probed:
         said.append(f"the probe says: {probed}")
