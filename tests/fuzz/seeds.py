@@ -215,6 +215,13 @@ SEEDS: dict[str, list[bytes]] = {
     "triton_json": [b'{"name": "m", "maxBatchSize": "4", "input": [{"name": "x", "dims": ["-1"], "data_type": 11}]}'],
     "models_file": [_MODELS, b"max_batch_size { value: 32 } batch_timeout_micros { value: 100 } thread_pool_name: 'p'"],
     "http_head": [b"GET /metrics?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n"],
+    "known_head": [
+        b"POST /v2/models/m/infer?a=b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n{}\n",
+        b"POST /v2/models/a%20b/infer HTTP/1.1\r\nhost: h:1\r\nX-A: 1\r\nx-a:  2\r\nConnection: keep-alive\r\n"
+        b"Content-Length: 12\r\n\r\nGET / HTTP/1",
+        b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
     "rest_oip": [
         b'\x00{"id": "r", "inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}],'
         b' "outputs": [{"name": "y", "parameters": {"binary_data": true}}]}',

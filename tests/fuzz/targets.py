@@ -18,7 +18,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import numpy as np
 
 from inferd.backends.api import LoadError, Signature, TensorSpec
@@ -48,7 +50,10 @@ from inferd.server.config.errors import ConfigError
 from inferd.server.config.load import load_config, model_config
 from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import LayoutError, ServingError
+from inferd.server.http.admission import joined
+from inferd.server.http.infer_routes import InferRoutes
 from inferd.server.http.json.text import dumps, loads
+from inferd.server.http.known_heads import KnownHeads
 from inferd.server.http.message import BadRequest, read_head
 from inferd.server.lifecycle.loading.declared import declared_samples
 from inferd.server.protocols.oip.rest.request import read_request
@@ -252,6 +257,56 @@ def http_head(data: bytes) -> None:
         read_head(data)
 
 
+def known_head(data: bytes) -> None:
+    """A request that may be passed on whole: the parser of HTTP finds the same head, the same body and the same end."""
+    end = data.find(b"\r\n\r\n")
+    heads = KnownHeads(InferRoutes([("/v2/models/{model}/infer", "/v2/models/(?P<model>[^/]+)/infer", None)]), 1000)  # type: ignore[list-item]
+    found = None if end < 0 else heads.of(data[:end])
+    if found is None:
+        return
+    size = end + 4 + found.length
+    whole = data[:size].ljust(size, b" ")
+    requests = _Requests()
+    parser = httptools.HttpRequestParser(requests)
+    requests.parser = parser
+    for byte in whole[:-1]:  # byte by byte: what is found does not depend on how it comes
+        parser.feed_data(bytes((byte,)))
+        assert not requests.found, "the request ends earlier"
+    parser.feed_data(whole[-1:])
+    ((method, version, keep, url, headers, body),) = requests.found
+    assert (method, version, keep, body) == (b"POST", "1.1", True, whole[end + 4 :])
+    path = httptools.parse_url(url).path
+    assert unquote(path.decode("ascii")) == f"/v2/models/{found.target.model}/infer"
+    assert joined((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers) == found.headers
+
+
+class _Requests:
+    """The requests that a parser finds."""
+
+    parser: Any
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Any, ...]] = []
+        self.on_message_begin()
+
+    def on_message_begin(self) -> None:
+        self.url = self.body = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        version, keep = self.parser.get_http_version(), self.parser.should_keep_alive()
+        self.found.append((self.parser.get_method(), version, keep, self.url, self.headers, self.body))
+
+
 def rest_oip(data: bytes) -> None:
     """The body of /v2/.../infer; depending on the first byte, with the binary extension."""
     header_length = str(data[0]) if data[:1] else None
@@ -286,7 +341,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         native_request, native_response, oip_request, tfs_request, config_yaml, model_yaml, pbtxt, triton_json,
         models_file, onnx_header, litert_model, torch_archive, exported_archive, exported_program, symbolic_expression,
-        script_code, saved_model, warmup_records, links, http_head, rest_oip, rest_tfs, json,
+        script_code, saved_model, warmup_records, links, http_head, known_head, rest_oip, rest_tfs, json,
     )
 }  # fmt: skip
 
