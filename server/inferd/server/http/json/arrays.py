@@ -70,7 +70,10 @@ def _in_slices(value: list[Any], dtype: DType, where: str, text: Text | None) ->
 
 
 def _flat(value: Any, where: str) -> tuple[list[int], list[Any]]:
-    """Shape and elements of nested lists. Works level by level, because a loop over elements would be slow."""
+    """Shape and elements of nested lists. Works level by level, because a loop over elements would be slow. A list
+    that begins with no list is flat: whoever converts its elements finds a list among them."""
+    if isinstance(value, list) and value and not isinstance(value[0], list):
+        return [len(value)], value
     shape: list[int] = []
     items = [value]
     while items and isinstance(items[0], list):
