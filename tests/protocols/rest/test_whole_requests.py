@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from support.rest import WAIT, Rest, tensor
 from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
+from inferd.server.http.pages import ReadinessLike
 from inferd.server.http.server import HttpLimits
 from inferd.wire.dtypes import DType
 
@@ -133,3 +137,53 @@ def test_the_connection_is_closed_when_no_further_request_comes() -> None:
             sock.sendall(request())
             assert answers(sock, 1)[0][0] == 200
         assert sock.recv(1) == b""
+
+
+class Pausing(Rest):
+    """Its event loop stands still while a health page is asked for, until `go_on`."""
+
+    def __init__(self) -> None:
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+        super().__init__()
+
+    @property
+    def readiness(self) -> ReadinessLike:
+        self.asked.set()
+        assert self.go_on.wait(WAIT)
+        return ReadinessLike(True)
+
+    @readiness.setter
+    def readiness(self, _value: ReadinessLike) -> None:
+        pass
+
+
+def test_requests_that_come_together_enter_the_pipeline_together() -> None:
+    with Pausing() as rest:
+        assert rest.post("/v2/models/digits/infer", X).status == 200
+        handlers = rest.rest._handlers
+        assert handlers is not None
+        service = handlers.inference.service
+        lists: list[list[str]] = []
+        handle = service.handle
+
+        def noting(calls: Sequence[Any], arrived_at: float, caller: Any = None) -> None:
+            lists.append([call.method for call in calls])
+            handle(calls, arrived_at, caller)
+
+        service.handle = noting  # type: ignore[method-assign]
+        socks = [rest.raw() for _ in range(3)]
+        rest.asked.clear()
+        rest.go_on.clear()
+        health = rest.raw()
+        health.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert rest.asked.wait(WAIT)
+        predict = json.dumps({"instances": [[1.5, 2]]}).encode()
+        bodies = [X, b"{", predict]
+        paths = ["/v2/models/digits/infer"] * 2 + ["/v1/models/digits:predict"]
+        for sock, body, path in zip(socks, bodies, paths, strict=True):
+            sock.sendall(request(body, path=path))
+        rest.go_on.set()
+        assert [answers(sock, 1)[0][0] for sock in socks] == [200, 400, 200]
+        infer, tfs = "POST /v2/models/{model}/infer", "POST /v1/models/{model}:predict"
+        assert [sorted(each) for each in lists] == [[tfs, infer, infer]]
