@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import json
 import threading
 
 import grpc
 import numpy as np
 import pytest
 from support.client import LONG, Failure, Script, f32_signature
+from support.marked import prepare_model, publish
+from support.server import Served
 
 from inferd.client import DType, Signature, TensorSpec, Unavailable
+from inferd.server.cli.bench.html import page
 from inferd.server.cli.bench.load import BenchLoad, Tally, run_load
+from inferd.server.cli.bench.sweep import concurrencies
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.inputs.arguments import parse_shapes, random_inputs
 from inferd.v1 import tensor_pb2
@@ -159,3 +165,85 @@ def test_ctrl_c_ends_the_load_and_still_reports(inferd, script: Script, capsys):
 def test_bench_can_send_strings(inferd, script: Script):
     script.signatures = [f32_signature(dtype=tensor_pb2.DATA_TYPE_STRING)]
     assert inferd("bench", "m", "-n", "5", "--json").json["answered"] == 5
+
+
+# Sweeps and reports
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8", (8,)), ("1,4,16", (1, 4, 16)), ("1:4", (1, 2, 3, 4)), ("2:8:3", (2, 5, 8)), ("5:5", (5,))],
+)
+def test_concurrencies(text: str, expected: tuple[int, ...]):
+    assert concurrencies(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "1,x", "4:1", "1:2:3:4", "1:1000000", "1:", ""])
+def test_wrong_concurrencies_are_one_line(inferd, text: str):
+    done = inferd("bench", "m", "-c", text)
+    assert done.code == 2
+    assert done.err.startswith("inferd: bench: argument -c/--concurrency: ")
+    assert done.err.count("\n") == 1
+
+
+def test_several_loads_run_one_after_the_other(inferd, script: Script, tmp_path):
+    files = [tmp_path / f"report.{kind}" for kind in ("csv", "json", "html")]
+    done = inferd("bench", "m", "-n", "20", "-c", "1,2,4", "--warm-up", "1", *(f"--report={file}" for file in files))
+    assert done.code == 0
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[1][:6] == ["CALLERS", "REQUESTS/S", "FAILED", "P50", "P90", "P99"]
+    assert [line[0] for line in lines[2:]] == ["1", "2", "4"]
+    assert script.calls.count("Predict") == 1 + 3 * (1 + 20)
+    rows = list(csv.DictReader(files[0].read_text().splitlines()))
+    assert [(row["concurrency"], row["answered"], row["server_queue_ms"]) for row in rows] == [
+        ("1", "20", ""),
+        ("2", "20", ""),
+        ("4", "20", ""),
+    ]
+    assert float(rows[0]["p50_ms"]) > 0
+    report = json.loads(files[1].read_text())
+    assert [(each["concurrency"], each["server"]) for each in report["sweep"]] == [(1, None), (2, None), (4, None)]
+    assert files[2].read_text().count("<tr>") == 4
+
+
+def test_names_from_a_server_are_escaped_in_the_page():
+    tally = Tally(ended=1.0, sent=1)
+    tally.latencies.append(0.001)
+    result = {"model": "<b>", "version": 1, "mode": "closed", "concurrency": 1, **tally.summary()}
+    text = page([result | {"server": None, "network_ms": None}])
+    assert "&lt;b&gt;:1" in text
+    assert "<b>" not in text
+    failed = {**result, "latency_ms": {}, "server": None, "network_ms": None}
+    assert "Nothing was answered" in page([failed])
+
+
+def test_a_report_needs_a_name_that_says_its_format(inferd):
+    done = inferd("bench", "m", "-n", "1", "--report", "x.txt")
+    assert (done.code, done.err) == (
+        2,
+        "inferd: --report 'x.txt': expected a name that ends in .json, .csv, .html\n",
+    )
+
+
+def test_rates_may_be_several(inferd):
+    report = inferd("bench", "m", "--rate", "50,100", "-d", "0.2", "--json").json
+    assert [(each["mode"], each["rate"], each["answered"]) for each in report["sweep"]] == [
+        ("open", 50.0, 10),
+        ("open", 100.0, 20),
+    ]
+
+
+def test_the_servers_own_split_is_reported(cli, tmp_path):
+    publish("onnx", prepare_model("onnx", tmp_path, "m"), 1, 1.0)
+    with Served(tmp_path) as server:
+        where = ("--address", server.address)
+        report = cli("bench", "m", "-n", "40", "-c", "4", "--json", *where).json
+        split = report["server"]
+        assert split["requests"] == report["answered"] == 40
+        parts = split["queue_ms"] + split["compute_ms"] + split["rest_ms"]
+        assert parts >= split["total_ms"] - 1e-6 > -1
+        assert report["network_ms"] <= report["latency_ms"]["mean"]
+        assert split["rows_per_run"] >= 1
+        text = cli("bench", "m", "-n", "10", *where).out
+    assert "in the server, mean of 10 requests: queue " in text
+    assert "outside (network and this client): " in text
