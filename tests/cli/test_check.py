@@ -43,7 +43,7 @@ def test_an_ensemble_and_its_models_are_checked(cli, repository: Path) -> None:
     write_ensemble(repository)
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 0, done.out + done.err
-    assert "chain 1 ensemble x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
+    assert "chain 1 ensemble each step's own x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
     assert "chain:1 steps: prepare, classify, finish" in lines(done.out)
     assert "4 versions would be served, 0 problems" in done.out
 
@@ -71,7 +71,7 @@ def test_ignored_and_different_settings_of_a_triton_configuration_are_shown(cli,
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 0, done.out + done.err
     shown = lines(done.out)
-    assert "prepare 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in shown
+    assert "prepare 1 onnx up to 8 rows, declared x FP32[-1, 4] -> y FP32[-1, 4]" in shown
     for field in (
         "input.allow_ragged_batch",
         "instance_group.rate_limiter",
@@ -114,7 +114,7 @@ def test_warm_up_requests_of_tensorflow_serving_are_checked(cli, tmp_path: Path)
         writer.write(log.SerializeToString())
     done = cli("check", "--model-repository", str(root))
     assert done.code == 0, done.out
-    assert "half_plus_two 123 tensorflow x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
+    assert "half_plus_two 123 tensorflow up to 32 rows, proven x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
     assert "half_plus_two:123 1 warm-up requests" in lines(done.out)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones((1, 5), np.float32)))
@@ -218,5 +218,35 @@ def test_an_older_version_that_stands_in_for_a_broken_one_is_counted(cli, reposi
     done = cli("check", "--model-repository", str(repository))
     assert done.code == 1
     assert "finish 2 PROBLEM: model.onnx is cut short" in "\n".join(lines(done.out))
-    assert "finish 1 onnx x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
+    assert "finish 1 onnx up to 32 rows, proven x FP32[-1, 4] -> y FP32[-1, 4]" in lines(done.out)
     assert "3 versions would be served, 1 problems" in done.out
+
+
+def test_several_problems_of_a_model_have_a_line_each(cli, repository: Path) -> None:
+    (repository / "prepare" / "model.yaml").write_text("batching: {mod: x}\nlables: {}\n")
+    done = cli("check", "--model-repository", str(repository))
+    assert done.code == 1
+    shown = lines(done.out)
+    assert "prepare PROBLEM: 2, see below" in shown
+    block = shown[shown.index("prepare:") :]
+    assert "batching.mod: expected a known key" in block[1]
+    assert "did you mean batching.mode?" in block[1]
+    assert "did you mean labels?" in block[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("", "up to 32 rows, proven"),
+        ("batching: {mode: trusted, max_batch_size: 8}", "up to 8 rows, declared"),
+        ("batching: {mode: 'off'}", "unbatched: batching.mode is off"),
+        ("batching: {max_batch_size: 1}", "unbatched: batching.max_batch_size is 1"),
+        ("stateful: true", "unbatched: stateful"),
+    ],
+)
+def test_the_verdict_on_batching_is_shown(cli, repository: Path, text: str, verdict: str) -> None:
+    (repository / "prepare" / "model.yaml").write_text(text)
+    where = ("--model-repository", str(repository))
+    assert f"prepare 1 onnx {verdict} x FP32[-1, 4] -> y FP32[-1, 4]" in lines(cli("check", *where).out)
+    found = {(f["model"], f["version"]): f for f in cli("check", *where, "--json").json["findings"]}
+    assert found["prepare", 1]["batching"] == verdict

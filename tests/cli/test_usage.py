@@ -22,7 +22,9 @@ U = "unknown option"
         (("rollback", "m", "--to", "x"), "inferd: rollback: argument --to: expected a whole number, got 'x' (see"),
         (("predict",), "inferd: predict: the following arguments are required: model"),
         (("serve", "--port", "abc"), "inferd: serve: argument --port: expected a whole number of at least 0, "),
-        ((), "inferd: the following arguments are required: COMMAND"),
+        (("serve", "models"), "inferd: serve: unexpected argument 'models'; did you mean --model-repository? (see inf"),
+        (("config", "shw"), "inferd: config: argument WHAT: invalid choice 'shw'; did you mean show? expected one of"),
+        (("completion", "bsh"), "inferd: completion: argument shell: invalid choice 'bsh'; did you mean bash? "),
         (("serve", "--line\nbreak"), "inferd: serve: unknown option --line break"),
     ],
 )  # fmt: skip
@@ -38,3 +40,11 @@ def test_help_still_has_everything(cli) -> None:
     done = cli("serve", "--help")
     assert done.code == 0
     assert "--model-repository DIR" in done.out
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), "publish"), (("config",), "schema")])
+def test_without_arguments_help_is_printed(cli, arguments: tuple[str, ...], expected: str) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("usage: inferd")
+    assert expected in done.out

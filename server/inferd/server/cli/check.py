@@ -52,12 +52,20 @@ def run(args: argparse.Namespace) -> int:
         print_json({"ok": not problems, "findings": found, "warnings": list(expiry.warnings())})
         return 1 if problems else 0
     rows = [
-        (finding.model, "" if finding.version is None else str(finding.version), finding.backend, _verdict(finding))
+        (
+            finding.model,
+            "" if finding.version is None else str(finding.version),
+            finding.backend,
+            finding.batching,
+            _verdict(finding),
+        )
         for finding in findings
         if finding.version is not None or not finding.ok
     ]
     if rows:
-        print_table(("MODEL", "VERSION", "BACKEND", "FOUND"), rows)
+        print_table(("MODEL", "VERSION", "BACKEND", "BATCHING", "FOUND"), rows)
+    for finding in findings:
+        _print_long_problem(finding)
     notes = list(dict.fromkeys(_notes(findings)))
     if notes:
         print()
@@ -100,11 +108,25 @@ def _notes(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
 
 def _verdict(finding: Finding) -> str:
     if not finding.ok:
-        return f"PROBLEM: {' '.join(finding.error.split())}"
+        lines = _lines(finding.error)
+        return f"PROBLEM: {lines[0] if len(lines) == 1 else f'{len(lines)}, see below'}"
     signature = finding.signatures[0] if finding.signatures else None
     shown = "" if signature is None else f"{_specs(signature.inputs)} -> {_specs(signature.outputs)}"
     more = f" (+{len(finding.signatures) - 1} signatures)" if len(finding.signatures) > 1 else ""
     return f"{shown}{more}"
+
+
+def _lines(error: str) -> list[str]:
+    """The lines of a message, without empty ones; each is shown as one line."""
+    return [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
+
+
+def _print_long_problem(finding: Finding) -> None:
+    """Prints a problem of several lines below the table, one line each."""
+    lines = _lines(finding.error)
+    if len(lines) > 1:
+        print(f"\n{finding.model or 'repository'}{'' if finding.version is None else f':{finding.version}'}:")
+        print("\n".join(f"  {line}" for line in lines))
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:

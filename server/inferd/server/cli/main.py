@@ -34,9 +34,10 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         add(subparsers)
     if command not in subparsers.choices:
         # Not imported for `serve`: the client would take several MB of memory for as long as the server runs.
-        from inferd.server.cli import remote
+        from inferd.server.cli import completion, remote
 
         remote.add(subparsers)
+        completion.add(subparsers, build_parser)
     for each in subparsers.choices.values():
         each.set_defaults(command=each)
     return parser

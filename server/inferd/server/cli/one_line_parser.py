@@ -7,7 +7,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _CHOICE = re.compile(
     r"(?:argument (?P<what>.*?): )?invalid choice: '(?P<given>.*)' \(choose from (?P<known>.*)\)", re.DOTALL
@@ -17,7 +17,15 @@ _LONGEST = 300  # characters of an argument in a message
 
 class OneLineParser(argparse.ArgumentParser):
     """As argparse.ArgumentParser. Wrong usage ends the process with exit code 2 and one line on stderr, without the
-    usage, which `--help` prints."""
+    usage, which `--help` prints. A command that is only a group of commands prints its help, if none of them is given.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        given = sys.argv[1:] if args is None else list(args)
+        if not given and any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+            self.print_help()
+            raise SystemExit(0)
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and ends the process."""
@@ -42,7 +50,10 @@ class OneLineParser(argparse.ArgumentParser):
             if name.startswith("-"):
                 words.append(f"unknown option {_short(name)}{_meant(name, self._option_string_actions)}")
             elif not words:
-                words.append(f"unexpected argument {_short(argument)!r}")
+                meant = (
+                    "; did you mean --model-repository?" if "--model-repository" in self._option_string_actions else ""
+                )
+                words.append(f"unexpected argument {_short(argument)!r}{meant}")
         self.error("; ".join(words))
 
 

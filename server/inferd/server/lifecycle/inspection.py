@@ -24,6 +24,7 @@ from inferd.server.repository.disk import ModelOnDisk, VersionOnDisk
 from inferd.server.repository.source import RepositoryScanner
 from inferd.server.scheduling.ensemble.step_graph import GraphStep
 from inferd.server.scheduling.qualification.proof import analysed, objections, unproven
+from inferd.server.scheduling.qualification.warmup import without_proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Finding:
     path        where it lies; "" for a root, whose path is in the error
     error       "" when it is in order
     signatures  of an opened version, the default one first
+    batching    of an opened version: whether requests would share batches, and why; the reason why a model is not
+                proven is among the notes
     """
 
     model: str
@@ -44,6 +47,7 @@ class Finding:
     backend: str = ""
     signatures: tuple[Signature, ...] = ()
     notes: tuple[str, ...] = ()
+    batching: str = ""
 
     @property
     def ok(self) -> bool:
@@ -127,7 +131,8 @@ def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterat
             continue
         steps = f"steps: {', '.join(stage.model for stage in wiring.stages)}"
         unused = (f"nobody uses {', '.join(map(repr, wiring.unused))}",) if wiring.unused else ()
-        yield Finding(model.name, version.number, where, "", BACKEND, (signature,), (steps, *unused))
+        notes = (steps, *unused)
+        yield Finding(model.name, version.number, where, "", BACKEND, (signature,), notes, "each step's own")
 
 
 def _signature(stage: GraphStep, opened: Mapping[str, list[Finding]]) -> Signature:
@@ -172,18 +177,33 @@ def _versions(model: ModelOnDisk, loader: Loader) -> Iterator[Finding]:
                 yield finding
 
 
-def _batching(opened: Model, config: ModelConfig) -> Iterator[str]:
-    """Why signatures would be unbatched where no setting says so, and what the analysis says against a declaration."""
+def _batching(opened: Model, config: ModelConfig) -> tuple[str, list[str]]:
+    """The verdict on batching, and notes: why signatures would be unbatched where no setting says so, and what the
+    analysis says against a declaration."""
     stateful = opened.traits.stateful if config.stateful is None else config.stateful
+    most = opened.traits.max_batch
+    limit = config.batching.max_batch_size if most is None else min(config.batching.max_batch_size, most)
+    verdicts, notes = {}, []
     for signature in opened.signatures:
+        settled = without_proof(signature, config.batching, limit, stateful=stateful)
         finding = analysed(opened, signature, config.batching, stateful=stateful)
+        where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""
+        if settled is not None and not settled.limit:
+            verdicts[signature.name] = f"unbatched: {settled.reason}"
+        elif settled is not None:
+            verdicts[signature.name] = f"up to {limit} rows, declared"
+        else:
+            proven = finding is not None and finding.proven
+            verdicts[signature.name] = f"up to {limit} rows, proven" if proven else "unbatched: not proven"
         if finding is None or finding.proven:
             continue
-        where = f"signature {signature.name}: " if len(opened.signatures) > 1 else ""
         if config.batching.mode == "auto":
-            yield f"{where}unbatched: {unproven(finding)}"
+            notes.append(f"{where}unbatched: {unproven(finding)}")
         elif said := objections(finding, ""):
-            yield f"{where}batched because that is declared, but {said}"
+            notes.append(f"{where}batched because that is declared, but {said}")
+    if len(set(verdicts.values())) == 1:
+        return next(iter(verdicts.values())), notes
+    return "; ".join(f"{name}: {text}" for name, text in verdicts.items()), notes
 
 
 def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding:
@@ -194,6 +214,7 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
         with loader.placed(request) as (opened, backend):
             replayed = len(loader.warmup(request, opened))
             class_labels(model.config, model.directory, version.rule)
+            batching, remarks = _batching(opened, model.config)
             return Finding(
                 model.name,
                 version.number,
@@ -203,8 +224,9 @@ def _open(model: ModelOnDisk, version: VersionOnDisk, loader: Loader) -> Finding
                 notes=(
                     *opened.traits.notes,
                     *((f"{replayed} warm-up requests",) if replayed else ()),
-                    *_batching(opened, model.config),
+                    *remarks,
                 ),
+                batching=batching,
             )
     except LoadError as error:
         return Finding(model.name, version.number, where, error=str(error))

@@ -30,6 +30,22 @@ _log = logging.getLogger("inferd.scheduling")
 _DECLARED = 8  # rows of the largest batch in which a declared model is probed
 
 
+def without_proof(signature: Signature, batching: Batching, limit: int, *, stateful: bool) -> Verdict | None:
+    """How a signature is batched if settings and shapes decide it; None: the proof or the probe decides. `limit`: the
+    most rows of a batch that settings and model allow."""
+    if stateful:
+        refused = "" if batching.mode != "trusted" else "; batching.mode: trusted is not heeded"
+        return Verdict(0, f"stateful{refused}", "off", stateful=True)
+    if batching.mode == "off":
+        return Verdict(0, "batching.mode is off", "off")
+    if not batched_inputs(signature):
+        return Verdict(0, "no input has a variable first dimension", "off")
+    if limit < 2:
+        of = "batching.max_batch_size" if batching.max_batch_size < 2 else "the model's largest batch"
+        return Verdict(0, f"{of} is {limit}", "off")
+    return Verdict(limit, "declared", "declared") if batching.mode == "trusted" else None
+
+
 class ModelWarmup:
     """The warm-up of one servable. `samples`: by signature. `stateless`: the owner declares that no state is kept, and
     none is looked for. All runs take place on the workers' threads; every method returns when its runs have ended."""
@@ -89,17 +105,7 @@ class ModelWarmup:
 
     def without_proof(self, signature: Signature) -> Verdict | None:
         """How a signature is batched if settings and shapes decide it; None: the proof or the probe decides."""
-        if self._stateful:
-            refused = "" if self._batching.mode != "trusted" else "; batching.mode: trusted is not heeded"
-            return Verdict(0, f"stateful{refused}", "off", stateful=True)
-        if self._batching.mode == "off":
-            return Verdict(0, "batching.mode is off", "off")
-        if not batched_inputs(signature):
-            return Verdict(0, "no input has a variable first dimension", "off")
-        if self._limit < 2:
-            of = "batching.max_batch_size" if self._batching.max_batch_size < 2 else "the model's largest batch"
-            return Verdict(0, f"{of} is {self._limit}", "off")
-        return Verdict(self._limit, "declared", "declared") if self._batching.mode == "trusted" else None
+        return without_proof(signature, self._batching, self._limit, stateful=self._stateful)
 
     def _warm(self, runs: int, instance: Instance) -> list[SeededRefusal]:
         refusals: list[SeededRefusal] = []
