@@ -11,7 +11,7 @@ from inferd.client import InferdError, InvalidInput, Unavailable
 from inferd.server.cli import admin, models, predict, publish
 from inferd.server.cli.bench import command as bench
 from inferd.server.cli.errors import CommandError
-from inferd.server.cli.first_steps import demo, init
+from inferd.server.cli.first_steps import demo, init, init_signature
 
 # Each function adds its commands. A command's parser has `run(args) -> exit code` as a default.
 COMMANDS: tuple[Callable[[Any], None], ...] = (
@@ -22,6 +22,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     bench.add,
     demo.add,
     init.add,
+    init_signature.add,
 )
 
 
