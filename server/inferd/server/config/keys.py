@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
@@ -14,6 +14,9 @@ from pydantic.fields import FieldInfo
 from inferd.server.config.errors import dotted
 from inferd.server.config.fields import Section
 from inferd.server.config.schema import ModelConfig, ServerConfig
+
+RENAMED: Final = {"http.calls": "inflight.calls", "http.bytes": "inflight.bytes"}
+"""Old keys of the server's settings and what they are called now. An old key is refused with the new name."""
 
 KeyPath = tuple[str, ...]
 
@@ -90,6 +93,8 @@ def takes_text(path: Sequence[str | int], root: type[Section] = ServerConfig) ->
 
 def nearest_key(path: Sequence[str | int], root: type[Section] = ServerConfig) -> str:
     """The known key (dotted) that was probably meant by an unknown one; "" if none is similar."""
+    if root is ServerConfig and (now := RENAMED.get(dotted(path))):
+        return now
     wrong = str(path[-1])
     section = section_at(path[:-1], root)
     siblings = list(section.model_fields) if section is not None else []
