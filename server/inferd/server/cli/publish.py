@@ -28,10 +28,38 @@ _WAIT = 300.0
 def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("publish", help="put a new version into a repository", description=__doc__)
     parser.add_argument("model", help="the model's name, which is its directory in the repository")
-    parser.add_argument("source", help="a version's directory, or one .onnx, .pt, .pt2 or .tflite file")
+    parser.add_argument("source", help="a file, a directory or an MLflow URI; docs/publishing.md lists what")
     parser.add_argument("-r", "--repository", type=Path, required=True, metavar="DIR", help="made if it is not there")
     parser.add_argument("--version", type=int, metavar="N", help="default: the highest one there and 1")
     parser.add_argument("--wait", action="store_true", help="until the server at --address serves it, or says why not")
+    convert = parser.add_argument_group("conversion")
+    convert.add_argument(
+        "--python", metavar="BIN", default="", help="the interpreter that trained the model (default: inferd's own)"
+    )
+    convert.add_argument(
+        "--to", metavar="FORMAT", default="", help="onnx, pt2, savedmodel or litert (default: by source)"
+    )
+    convert.add_argument(
+        "--module", metavar="FILE:NAME", default="", help="class or function that makes the model: net.py:Net"
+    )
+    convert.add_argument("--args", metavar="JSON", default="", help="its arguments, such as '{\"classes\": 10}'")
+    convert.add_argument(
+        "--checkpoint-key", metavar="NAME", default="", help="of the weights in a checkpoint: model_state_dict"
+    )
+    convert.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:DTYPE[SHAPE]",
+        help="an input of a torch model: 'image:FP32[-1,3,224,224]'; may be repeated; --sample tells it as well",
+    )
+    convert.add_argument("--names", metavar="NAME,NAME", default="", help="names of the outputs")
+    convert.add_argument(
+        "--dtype", choices=("FP32", "FP64"), default="FP32", help="of the numbers that a model of tables takes (FP32)"
+    )
+    convert.add_argument("--file", metavar="PATH", default="", help="the file to take out of a directory")
+    convert.add_argument("--rev", metavar="REV", default="", help="the revision to take (DVC: a tag, branch or commit)")
+    convert.add_argument("--model-only", action="store_true", help="leave out the handler of a TorchServe archive")
     check = parser.add_argument_group("check")
     check.add_argument(
         "--sample", type=Path, metavar="FILE", help="rows that it must answer: .npz (arrays by input name), .npy, .csv"
@@ -117,7 +145,22 @@ def _settings(args: argparse.Namespace) -> PublishSettings:
     limits = TaskLimits(args.time_limit, memory)
     settings = PublishSettings(
         version=args.version,
-        source=SourceOptions(sample=args.sample, trust=args.trust, limits=limits),
+        source=SourceOptions(
+            python=args.python,
+            to=args.to,
+            sample=args.sample,
+            module=args.module,
+            arguments=args.args,
+            key=args.checkpoint_key,
+            inputs=tuple(args.input),
+            names=tuple(name.strip() for name in args.names.split(",") if name.strip()),
+            dtype=args.dtype,
+            file=args.file,
+            revision=args.rev,
+            model_only=args.model_only,
+            trust=args.trust,
+            limits=limits,
+        ),
         probe=ProbeSettings(args.config, args.set, args.trust, limits),
         check=not args.no_check,
         force=args.force,

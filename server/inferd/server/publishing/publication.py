@@ -137,7 +137,8 @@ def _compared(material: SourceMaterial, got: dict[str, Array]) -> tuple[Parity |
     parity = compare(expected, got, pairs)
     if parity.good:
         return parity, ""
-    return parity, f"its answers are not those of the original: {parity}"
+    hint = "; if FP32 rounds away what decides, --dtype FP64 helps" if material.rounds else ""
+    return parity, f"its answers are not those of the original: {parity}{hint}"
 
 
 def _in_order(material: SourceMaterial, got: dict[str, Array], expected: dict[str, Array]) -> dict[str, str]:

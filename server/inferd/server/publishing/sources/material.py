@@ -24,6 +24,7 @@ class SourceOptions:
     key        key of the weights in a checkpoint
     inputs     "name:FP32[-1,64]", for models that do not tell their inputs
     names      names of the outputs
+    dtype      of the numbers that a model of tables takes: "FP32" or "FP64"
     file       the file to take out of a directory that holds several
     revision   of DVC and Hugging Face
     model_only  a TorchServe archive's own handler is left out
@@ -40,6 +41,7 @@ class SourceOptions:
     key: str = ""
     inputs: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    dtype: str = "FP32"
     file: str = ""
     revision: str = ""
     model_only: bool = False
@@ -60,6 +62,7 @@ class SourceMaterial:
     labels         the right answers to the sample rows
     classes        the label of each score
     sample_source  where the rows come from, for the provenance
+    rounds         the original computes in FP64 and the version in FP32
     notes          what the person should know
     """
 
@@ -71,4 +74,5 @@ class SourceMaterial:
     labels: Array | None = None
     classes: Array | None = None
     sample_source: dict[str, Any] = field(default_factory=dict)
+    rounds: bool = False
     notes: tuple[str, ...] = ()
