@@ -1,4 +1,4 @@
-"""Trains models of tables on scikit-learn's small data sets, in a training environment: python train_tables.py DIRECTORY
+"""Trains models of tables on scikit-learn's data sets, in a training environment: python train_tables.py DIRECTORY
 
 Writes every model in the formats that `inferd publish` takes, its held-out rows with labels, and models.json with the
 accuracy of each original on them.

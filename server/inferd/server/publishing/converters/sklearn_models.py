@@ -11,7 +11,16 @@ from typing import Any
 
 OPSET = {"": 17, "ai.onnx.ml": 3}
 MOST_IR = 10
-TRUSTED = ("sklearn.", "numpy.", "scipy.", "xgboost.", "lightgbm.", "builtins.", "collections.OrderedDict")
+# Types that skops does not know as harmless: data, and models that only compute. Everything else needs --trust.
+TRUSTED = (
+    "collections.OrderedDict", "collections.defaultdict", "numpy.dtype", "sklearn.tree._tree.Tree",
+    "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier", "lightgbm.sklearn.LGBMRegressor",
+    "xgboost.core.Booster", "xgboost.sklearn.XGBClassifier", "xgboost.sklearn.XGBRegressor",
+)  # fmt: skip
+TRUSTED_MODULES = (
+    "sklearn._loss.", "sklearn.ensemble._hist_gradient_boosting.", "sklearn.gaussian_process.kernels.",
+    "sklearn.metrics._dist_metrics.", "sklearn.neighbors._", "sklearn.neural_network._stochastic_optimizers.",
+)  # fmt: skip
 
 
 def convert(request: dict[str, Any], tools: Any) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def _load(request: dict[str, Any], tools: Any) -> Any:
     if path.endswith(".skops"):
         io = tools.need("skops.io", "skops")
         unknown = io.get_untrusted_types(file=path)
-        strange = [name for name in unknown if not name.startswith(TRUSTED)]
+        strange = [name for name in unknown if name not in TRUSTED and not name.startswith(TRUSTED_MODULES)]
         if strange and not request.get("trust"):
             raise tools.Refused(
                 f"{os.path.basename(path)} holds objects of unknown types ({', '.join(strange[:8])}): publish it with "

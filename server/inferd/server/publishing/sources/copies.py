@@ -20,29 +20,28 @@ ARTEFACTS: Final = {".onnx": "model.onnx", ".pt": "model.pt", ".pt2": "model.pt2
 """The name that a file of each format has in a version's directory."""
 
 
-def copy_file(path: Path, version: Path, suffix: str = "") -> Provenance:
-    """Copies one file under the name that servers look for, with the files beside it that hold its weights. `suffix`:
-    its format, if its name does not tell. Raises PublishError, OSError."""
-    name = ARTEFACTS[suffix or path.suffix.lower()]
+def copy_file(path: Path, version: Path) -> None:
+    """Copies one file under the name that servers look for, with the files beside it that hold its weights. Raises
+    PublishError, OSError."""
+    name = ARTEFACTS[path.suffix.lower()]
     for extra in _weights(path):
         target = version / extra.relative_to(path.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(extra, target)
     shutil.copy2(path, version / name)
-    return Provenance(source={"kind": "file", "uri": str(path)})
 
 
-def copy_directory(path: Path, version: Path) -> Provenance:
-    """Copies the files of a version's directory; hidden directories stay where they are. Raises PublishError,
-    OSError."""
+def copy_directory(path: Path, version: Path, provenance: Provenance) -> Provenance:
+    """Copies the files of a version's directory; hidden directories stay where they are. Returns the provenance: that
+    of the directory, if it has one. Raises PublishError, OSError."""
     check_directory(path)
     shutil.copytree(path, version, dirs_exist_ok=True, ignore=_hidden_directories)
     before = read_provenance(path, FileRule(os.path.abspath(path)))
+    if not before:
+        return provenance
     made = as_origin(before)
-    if before:
-        made.more["copied_from"] = str(path)
-    if not made.source:
-        made.source = {"kind": "directory", "uri": str(path)}
+    made.more["copied_from"] = str(path)
+    made.source = made.source or provenance.source
     return made
 
 
