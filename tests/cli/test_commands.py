@@ -20,7 +20,7 @@ def test_models_shows_states_reasons_and_overrides(inferd):
     done = inferd("models")
     assert done.code == 0
     head, first, second, *_ = done.out.splitlines()
-    assert head.split() == ["MODEL", "VERSION", "STATE", "LABELS", "BACKEND", "DEVICES", "BATCHING", "REASON"]
+    assert head.split() == ["MODEL", "VERSION", "STATE", "LABELS", "BACKEND", "DEVICES", "BATCHING", "ORIGIN", "REASON"]
     assert first.split("  ")[0] == "a"
     for part in ("3", "AVAILABLE", "stable", "onnx", "cpu", "up to 32 rows", "a note"):
         assert part in first

@@ -175,7 +175,16 @@ def test_the_command_line(served: Served, tmp_path: Path, capsys: pytest.Capture
     assert main(published) == 0
     assert json.loads(capsys.readouterr().out)["version"] == 3
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    broken = ["publish", "digits", str(tmp_path / "broken.onnx"), "-r", str(served.repository), "--wait", *address]
+    broken = [
+        "publish",
+        "digits",
+        str(tmp_path / "broken.onnx"),
+        "-r",
+        str(served.repository),
+        "--no-check",
+        "--wait",
+        *address,
+    ]
     assert main(broken) == 1
     assert "digits:4 failed to load" in capsys.readouterr().err
     assert main(["bench", "digits", "-n", "100", "--batch", "2", "--json", *address]) == 0

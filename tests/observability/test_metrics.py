@@ -185,6 +185,7 @@ def test_exported_and_declared_series_are_the_same(metrics):
     metrics.watch_worker("m", 1, lambda: 1)
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)
+    metrics.origin("m", 1, "3f2c1ab", "r1")
     families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
     exported = {name for name in families if name.startswith("inferd_")}
     assert exported == {each.name for each in series.ALL}

@@ -12,10 +12,11 @@ class Follower:
         self.metrics = Metrics(CollectorRegistry())
         self.follow = StateMetrics(self.metrics)
 
-    def tell(self, state, version=1, *, generation=1, error="", name="m", load_seconds=0.0):
-        self.follow(
-            StateChange(VersionStatus(ServableId(name, version), state, error, generation, load_seconds=load_seconds))
+    def tell(self, state, version=1, *, generation=1, error="", name="m", load_seconds=0.0, origin=()):
+        status = VersionStatus(
+            ServableId(name, version), state, error, generation, load_seconds=load_seconds, origin=origin
         )
+        self.follow(StateChange(status))
 
     def states(self):
         return {
@@ -46,6 +47,19 @@ def test_the_state_follows_a_version_through_its_life(server):
             assert load == 1.5
     assert seen == ["start", "loading", "available", "unloading", None]
     assert not [s for s in server.all() if s.labels.get("model") == "m"]
+
+
+def test_the_origin_of_what_is_loaded_is_shown_until_it_is_gone(server):
+    def told():
+        return [(s.labels["commit"], s.labels["run"]) for s in server.all() if s.name == "inferd_version_info"]
+
+    origin = (("commit", "3f2c1ab8" * 5), ("run", "r1"), ("metric.accuracy", "0.97"))
+    server.tell(State.AVAILABLE, origin=origin)
+    server.tell(State.AVAILABLE, version=2)
+    assert told() == [("3f2c1ab83f2c", "r1"), ("", "")]
+    for version in (1, 2):
+        server.tell(State.END, version=version)
+    assert told() == []
 
 
 def test_each_failed_try_is_counted_once(server):

@@ -26,7 +26,14 @@ VERSION_STATE_END: VersionState
 VERSION_STATE_FAILED: VersionState
 
 class VersionStatus(_message.Message):
-    __slots__ = ("version", "state", "error", "generation", "backend", "devices", "batching", "load_seconds", "changed_unix_ms", "labels", "notes")
+    __slots__ = ("version", "state", "error", "generation", "backend", "devices", "batching", "load_seconds", "changed_unix_ms", "labels", "notes", "origin")
+    class OriginEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +45,7 @@ class VersionStatus(_message.Message):
     CHANGED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     version: int
     state: VersionState
     error: str
@@ -49,7 +57,8 @@ class VersionStatus(_message.Message):
     changed_unix_ms: int
     labels: _containers.RepeatedScalarFieldContainer[str]
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[int] = ..., state: _Optional[_Union[VersionState, str]] = ..., error: _Optional[str] = ..., generation: _Optional[int] = ..., backend: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., batching: _Optional[str] = ..., load_seconds: _Optional[float] = ..., changed_unix_ms: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    origin: _containers.ScalarMap[str, str]
+    def __init__(self, version: _Optional[int] = ..., state: _Optional[_Union[VersionState, str]] = ..., error: _Optional[str] = ..., generation: _Optional[int] = ..., backend: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., batching: _Optional[str] = ..., load_seconds: _Optional[float] = ..., changed_unix_ms: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., notes: _Optional[_Iterable[str]] = ..., origin: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Override(_message.Message):
     __slots__ = ("kind", "value", "by", "since_unix_ms", "persistent")

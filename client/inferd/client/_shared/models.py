@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from inferd.v1 import model_service_pb2 as pb
@@ -91,6 +91,8 @@ class VersionStatus:
     load_seconds  how long loading took
     changed_at    when the state last changed (UTC)
     notes         facts for the operator: fallbacks taken, settings not honoured
+    origin        where the version comes from, as `inferd publish` has written it: commit, source, run, metric.NAME,
+                  parity, published, forced. Whoever may write to the repository may write anything into it
     """
 
     version: int
@@ -104,6 +106,7 @@ class VersionStatus:
     changed_at: datetime | None = None
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ def to_version_status(message: pb.VersionStatus) -> VersionStatus:
         changed_at=_time(message.changed_unix_ms),
         labels=tuple(message.labels),
         notes=tuple(message.notes),
+        origin=dict(message.origin),
     )
 
 

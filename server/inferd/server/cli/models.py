@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,8 @@ from inferd.server.cli.connection import add_connection, open_client
 from inferd.server.cli.output import print_json, print_table, when
 
 _STYLES = {"AVAILABLE": "green", "LOADING": "yellow", "UNLOADING": "yellow", "END": "dim", "FAILED": "red"}
-_COLUMNS = ("MODEL", "VERSION", "STATE", "LABELS", "BACKEND", "DEVICES", "BATCHING", "REASON")
+_COLUMNS = ("MODEL", "VERSION", "STATE", "LABELS", "BACKEND", "DEVICES", "BATCHING", "ORIGIN", "REASON")
+_LONGEST_SOURCE = 48  # characters of a source in the table
 
 
 def add(subparsers: Any) -> None:
@@ -53,12 +54,13 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
                     version.backend,
                     ",".join(version.devices),
                     version.batching,
+                    origin(version.origin),
                     "; ".join(part for part in (version.error, *version.notes) if part),
                 )
             )
         if not status.versions:
             state = VersionState.FAILED.name if status.error else "-"
-            rows.append((status.name, "-", state, "", "", "", "", status.error or "no versions"))
+            rows.append((status.name, "-", state, "", "", "", "", "", status.error or "no versions"))
         elif status.error and all(version.error != status.error for version in status.versions):
             below.append(f"{status.name}: {status.error}")
         for override in status.overrides:
@@ -72,6 +74,19 @@ def print_models(statuses: Iterable[ModelStatus]) -> None:
     print_table(_COLUMNS, [[" ".join(cell.split()) for cell in row] for row in rows], _STYLES)
     for line in below:
         print(" ".join(line.split()))
+
+
+def origin(entries: Mapping[str, str]) -> str:
+    """Where a version comes from, in a few words: "git 3f2c1ab* · mlflow models:/digits@champion · accuracy 0.972"."""
+    parts = []
+    if commit := entries.get("commit", ""):
+        parts.append(f"git {commit[:7]}{'*' if entries.get('dirty') else ''}")
+    if source := entries.get("source", ""):
+        parts.append(source if len(source) <= _LONGEST_SOURCE else f"…{source[1 - _LONGEST_SOURCE :]}")
+    metrics = [(key, value) for key, value in sorted(entries.items()) if key.startswith("metric.")]
+    parts += [f"{key.removeprefix('metric.')} {value}" for key, value in metrics[:1]]
+    parts += [word for key, word in (("forced", "forced"), ("unchecked", "not checked")) if entries.get(key)]
+    return " · ".join("".join(letter if letter.isprintable() else "?" for letter in part) for part in parts)
 
 
 def status_json(status: ModelStatus) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Servable:
     nbytes              estimate of the memory that the version takes
     load_seconds        time that the load took, warm-up included
     notes               what an operator should know
+    origin              where the version comes from: pairs of key and value, see repository.provenance
     class_labels        names of classes by output, None when there are none
     settings            the settings with which it was loaded, None when they are not kept
     ensemble            the steps of an ensemble, () for every other model
@@ -42,8 +43,8 @@ class Servable:
 
     __slots__ = (
         "_held", "_on_idle", "_retired", "backend", "batching", "class_labels", "default_priority", "default_signature",
-        "devices", "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "plans",
-        "scheduler", "settings", "signatures", "stateful", "worker",
+        "devices", "ensemble", "generation", "id", "load_seconds", "max_batch_size", "nbytes", "notes", "origin",
+        "plans", "scheduler", "settings", "signatures", "stateful", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Servable:
         nbytes: int = 0,
         load_seconds: float = 0.0,
         notes: tuple[str, ...] = (),
+        origin: tuple[tuple[str, str], ...] = (),
         ensemble: tuple[Step, ...] = (),
         class_labels: Mapping[str, Sequence[str]] | None = None,
         worker: WorkerProcess | None = None,
@@ -77,6 +79,7 @@ class Servable:
         self.nbytes: Final = nbytes
         self.load_seconds: Final = load_seconds
         self.notes: Final = notes
+        self.origin: Final = origin
         self.ensemble: Final = ensemble
         self.class_labels: Final = class_labels or None
         self.worker: Final = worker

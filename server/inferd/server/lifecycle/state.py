@@ -46,6 +46,7 @@ class VersionStatus:
     changed_at     when the state or the error last changed, wall-clock seconds
     lost           the worker process in which it lives has ended, and another one is started
     restarts       how often that has happened
+    origin         where it comes from, as its provenance tells it: pairs of key and value, see repository.provenance
     """
 
     id: ServableId
@@ -61,6 +62,7 @@ class VersionStatus:
     notes: tuple[str, ...] = ()
     lost: bool = False
     restarts: int = 0
+    origin: tuple[tuple[str, str], ...] = ()
 
     @property
     def serves(self) -> bool:

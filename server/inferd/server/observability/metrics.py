@@ -38,6 +38,7 @@ class Metrics:
         self._unknown = ModelMetrics(UNKNOWN, "")
         self._states: dict[_Key, str] = {}
         self._load_seconds: dict[_Key, float] = {}
+        self._origins: dict[_Key, tuple[str, str]] = {}
         self._loads: dict[tuple[str, str], int] = {}
         self._restarts: dict[_Key, int] = {}
         self._workers: dict[_Key, Callable[[], int]] = {}
@@ -74,6 +75,7 @@ class Metrics:
                 forgotten.depth = forgotten.batching = None  # they refer to the queue, and the queue to the model
             self._states.pop(key, None)
             self._load_seconds.pop(key, None)
+            self._origins.pop(key, None)
             self._restarts.pop(key, None)
             self._workers.pop(key, None)
             if not any(model == name for model, _ in [*self._models, *self._states]):
@@ -130,6 +132,11 @@ class Metrics:
         with self._lock:
             self._states[name, version] = state
 
+    def origin(self, name: str, version: int, commit: str, run: str) -> None:
+        """Sets the git commit and the training run of a version, "" for what is not known. Both are bounded."""
+        with self._lock:
+            self._origins[name, version] = (commit, run)
+
     def loaded(self, name: str, version: int, seconds: float | None) -> None:
         """Counts a load that took `seconds`, or that has failed (None)."""
         with self._lock:
@@ -153,7 +160,7 @@ class Metrics:
             states = dict(self._states)
             load_seconds = dict(self._load_seconds)
             loads = dict(self._loads)
-            restarts, workers = dict(self._restarts), dict(self._workers)
+            restarts, workers, origins = dict(self._restarts), dict(self._workers), dict(self._origins)
         yield from _requests(models)
         yield from _queues(models)
         state = series.STATE.gauge()
@@ -164,6 +171,10 @@ class Metrics:
         for (name, version), seconds in load_seconds.items():
             load.add_metric([name, str(version)], seconds)
         yield load
+        info = series.VERSION_INFO.gauge()
+        for (name, version), (commit, run) in origins.items():
+            info.add_metric([name, str(version), commit, run], 1)
+        yield info
         ended = series.LOADS.counter()
         for (name, result), count in loads.items():
             ended.add_metric([name, result], count)

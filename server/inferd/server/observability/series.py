@@ -80,6 +80,11 @@ WORKER_RESTARTS: Final = Series(
 )
 WORKER_BYTES: Final = Series("inferd_worker_resident_bytes", "Memory of the worker process.", _SERVABLE)
 LOAD_SECONDS: Final = Series("inferd_servable_load_seconds", "Last load, with its warm-up.", _SERVABLE)
+VERSION_INFO: Final = Series(
+    "inferd_version_info",
+    "Always 1; where a loaded version comes from: the git commit and the training run that its provenance names.",
+    (*_SERVABLE, "commit", "run"),
+)
 MODEL_ERROR: Final = Series(
     "inferd_model_error",
     "1 for a model that cannot be read, lacks a version that is asked for, or lies where nobody serves it.",

@@ -37,6 +37,8 @@ class _Status(Protocol):
     def lost(self) -> bool: ...
     @property
     def restarts(self) -> int: ...
+    @property
+    def origin(self) -> tuple[tuple[str, str], ...]: ...
 
 
 class StateChangeLike(Protocol):
@@ -73,6 +75,8 @@ class StateMetrics:
             if status.generation > served:
                 self._generations[key] = status.generation
                 self._metrics.loaded(*key, status.load_seconds)
+                origin = dict(status.origin)
+                self._metrics.origin(*key, origin.get("commit", "")[:12], origin.get("run", ""))
             elif status.restarts > self._restarts.get(key, 0):
                 self._restarts[key] = status.restarts
                 self._metrics.restarts(*key, status.restarts)

@@ -70,6 +70,7 @@ _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
     series.STATE.name: max,
     series.MODEL_ERROR.name: max,
     series.LOAD_SECONDS.name: max,
+    series.VERSION_INFO.name: max,
     series.BATCH_LIMIT.name: max,
     # Each process has its own limit, so the worker that is nearest to its limit is shown.
     "process_open_fds": max,

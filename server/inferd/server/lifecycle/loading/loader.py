@@ -46,6 +46,7 @@ from inferd.server.lifecycle.state import ServableId
 from inferd.server.observability.events import event, get
 from inferd.server.repository.code_trust import CodeTrust
 from inferd.server.repository.disk import VersionOnDisk
+from inferd.server.repository.provenance import origin_of, read_provenance
 from inferd.server.repository.tree import read_tree
 from inferd.server.scheduling.ensemble.scheduler import Acquire, StepAccess
 from inferd.server.scheduling.inline import InlineLoop
@@ -219,6 +220,7 @@ class Loader:
                 nbytes=self.estimate(request.version),
                 load_seconds=time.monotonic() - began,
                 notes=(*request.notes, *model.traits.notes, *declared, *notes),
+                origin=tuple(origin_of(read_provenance(request.version.path, request.version.rule)).items()),
                 class_labels=class_labels(config, request.version.model_directory, request.version.rule),
                 worker=opened.worker,
                 settings=config,

@@ -107,6 +107,7 @@ class ServableFacts:
     batching: str = ""
     load_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    origin: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, servable: Servable) -> ServableFacts:
@@ -118,6 +119,7 @@ class ServableFacts:
             servable.batching,
             servable.load_seconds,
             servable.notes,
+            servable.origin,
         )
 
 
@@ -268,6 +270,7 @@ class VersionState:
             notes=tuple(notes),
             lost=self.lost is not None,
             restarts=self.restarts,
+            origin=self.facts.origin,
         )
 
 

@@ -32,6 +32,7 @@ def version_status(status: VersionStatus) -> pb.VersionStatus:
         changed_unix_ms=round(status.changed_at * 1000),
         labels=status.labels,
         notes=status.notes,
+        origin=dict(status.origin),
     )
 
 

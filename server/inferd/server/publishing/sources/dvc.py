@@ -1,4 +1,4 @@
-"""Files that DVC tracks: a path with a .dvc file beside it, or any path at a revision. Only the `dvc` command is run."""
+"""Files that DVC tracks: a path with a .dvc file beside it, or any path at a revision. Runs the `dvc` command only."""
 
 from __future__ import annotations
 

@@ -120,8 +120,8 @@ def _from_archive(path: Path, staging: Staging, options: SourceOptions, say: Say
         if not options.model_only:
             raise PublishError(
                 f"{path} has a handler of its own ({archive.handler.name}), which prepares inputs and outputs around "
-                "the model: --model-only publishes the model alone, with the handler and a template for Python steps in "
-                "<version>/.inferd"
+                "the model: --model-only publishes the model alone, with the handler and a template for Python steps "
+                "in <version>/.inferd"
             )
         hidden = staging.version / DIRECTORY
         hidden.mkdir()
