@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from support.foreign_models import CountingMetrics, add, echo, specs
 from support.rpc import FakeManager, FakeScheduler
+from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
 from inferd.server.access.audit import Audit
@@ -54,7 +56,12 @@ class Answer:
 
 
 class Rest:
-    """A REST server on a free port; a context manager."""
+    """A REST server on a free port; a context manager.
+
+    loaded   the handlers that infer are loaded, as after a first request: short requests are then passed on whole
+    """
+
+    loaded = True
 
     def __init__(
         self,
@@ -103,6 +110,10 @@ class Rest:
 
     def __enter__(self) -> Rest:
         self.address = self.server.start()[0]
+        if self.loaded:
+            eventually(lambda: self.server._loop is not None, "the event loop runs", limit=WAIT)
+            assert self.server._loop is not None
+            asyncio.run_coroutine_threadsafe(self.server._inferring(self.rest), self.server._loop).result(WAIT)
         self.host, port = self.address.rsplit(":", 1)
         self.port = int(port)
         return self

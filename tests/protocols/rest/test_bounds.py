@@ -37,6 +37,12 @@ def request(body: bytes, *headers: str, length: int | None = None) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["loaded", "fresh"])
+def _loaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test with short requests that are passed on whole, and with all of them read by a coroutine."""
+    monkeypatch.setattr(Rest, "loaded", request.param)
+
+
 def read_all(sock: Any) -> bytes:
     data = b""
     while piece := sock.recv(65536):
@@ -351,6 +357,7 @@ def test_fastapi_is_imported_at_the_first_rest_request_that_does_not_infer() -> 
     code = """
 import sys
 from support.rest import Rest
+Rest.loaded = False
 with Rest() as rest:
     assert rest.get("/healthz").status == rest.get("/metrics").status == 200
     assert rest.get("/").status == 404

@@ -100,7 +100,7 @@ class InferTurns:
         self._early.pop(connection, None)
 
     def gone(self, call: HttpCall) -> None:
-        """The client has disconnected."""
+        """The client has disconnected, or has waited too long: the call gets no outcome, and its work is cancelled."""
         if not call.ended:
             self._end(call)
             call.cancel()
@@ -190,8 +190,9 @@ class InferTurns:
             if expires > self._loop.time():
                 self._expiry = self._loop.call_at(expires, self._expire)
                 return
-            call.cancel()
-            self._fail(call, self._bounds.not_answered(), counted=True)
+            self.gone(call)
+            boundary, error = call.target.endpoint.boundary, self._bounds.not_answered()
+            call.connection.respond(boundary.failed(call, call.method, call.target.model, error, counted=True))
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
