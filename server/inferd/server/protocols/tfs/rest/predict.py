@@ -60,9 +60,7 @@ class RestPredictCodec(TfsMethodCodec):
         target, body, parsed = asked.target, asked.request, asked.parsed
         version = int(target.version) if target.version else None
         if parsed is None:
-            given, name = read_document(body)
-            name = name or DEFAULT_SIGNATURE
-            parsed = PredictRequest(name, *read_inputs(given, self.signature(target, name)))
+            parsed = self._parse(body, target)
         inputs: dict[str, Array] = parsed.inputs
         tensors = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
         key = (target.model, version, target.label, parsed.signature, parsed.rows, tensors)
@@ -73,6 +71,21 @@ class RestPredictCodec(TfsMethodCodec):
             )
             template = self._known.keep(key, RequestTemplate(form))
         return (DecodedCall(call, template, inputs, "", len(body), remembered=True, owned=True),)
+
+    def _parse(self, body: bytes, target: InferTarget) -> PredictRequest:
+        while True:
+            given, name = read_document(body)
+            name = name or DEFAULT_SIGNATURE
+            signature = self.signature(target, name)
+            inputs, rows = read_inputs(given, signature)
+            if self.holds(signature, target, name):
+                return PredictRequest(name, inputs, rows)
+
+    def holds(self, signature: Signature, target: InferTarget, name: str) -> bool:
+        """Whether the inputs that were read by this signature are still those of the version that serves. If not, a
+        version with other inputs has come into service meanwhile, and the body is to be read again by its signature.
+        Raises ServingError."""
+        return self.signature(target, name).inputs == signature.inputs
 
     def encode(self, group: RequestGroup, outputs: dict[str, Array], requests: Sequence[InferenceRequest]) -> list[Any]:
         """See Codec: each answer is a Reply or an UnwrittenReply."""
@@ -115,9 +128,7 @@ class RestPredict:
                 name = asked or DEFAULT_SIGNATURE
                 signature = self._codec.signature(target, name)
                 inputs, rows = await exchange.run(len(body), read_inputs, given, signature)
-                # Parsing a long body takes time. If a version with other inputs has come into service meanwhile, the
-                # body is parsed again for its signature.
-                if self._codec.signature(target, name).inputs == signature.inputs:
+                if self._codec.holds(signature, target, name):
                     break
             return await self.boundary.infer(exchange, body, target, PredictRequest(name, inputs, rows))
 
