@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 from support.faulty import Fault, ask_for
 from support.loading import ask
+from support.loading import load as loaded
+from support.python_models import write_model
 from support.scheduling import submit
+from support.settings import config_of
 from support.waiting import eventually
 
+from inferd.server.config.document import parse_document
+from inferd.server.config.schema import ServerConfig
 from inferd.server.errors import ExecutionFailed, Unavailable
 from inferd.server.isolation.output import Output
 from inferd.server.isolation.process import WorkerProcess
@@ -24,6 +29,7 @@ from inferd.server.lifecycle.loading.loader import Loader
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.observability.events import FIELDS
 from inferd.server.observability.rate_limit import RateLimit
+from inferd.server.repository.code_trust import CodeTrust
 from inferd.server.scheduling.request import callback_request
 
 Load = Any
@@ -83,6 +89,25 @@ def test_a_worker_that_is_quiet_gives_unused_memory_back(load: Load) -> None:
     ask(servable, ask_for(Fault.GROW))
     answers(servable)
     eventually(lambda: servable.worker.resident() < before + 40 * 2**20, "it shrinks again", servable.worker.resident)
+
+
+def test_outputs_above_their_bound_are_not_copied(tmp_path: Path) -> None:
+    """Memory that was never written costs the model nothing, but its copies would cost the server."""
+    version = write_model(
+        tmp_path,
+        "m",
+        "import numpy as np\ndef predict(n):\n    return {'y': np.zeros(1 << int(n[0]), np.float32)}\n",
+        "signatures: [{inputs: [{name: n, dtype: INT64, shape: [1]}], outputs: [{name: y, dtype: FP32, shape: [-1]}]}]",
+    )
+    config = config_of(ServerConfig(), "m", parse_document((tmp_path / "m" / "model.yaml").read_text(), "model.yaml"))
+    servable = loaded(version, config, trust=CodeTrust({"*": ["python"]}), largest_answer=1 << 20)
+    try:
+        with pytest.raises(ExecutionFailed, match=r"the outputs take 1073741824 bytes: expected at most 1048576"):
+            ask(servable, {"n": np.array([28], np.int64)})
+        assert ask(servable, {"n": np.array([18], np.int64)})["y"].size == 1 << 18
+    finally:
+        servable.scheduler.close()
+        servable.worker.end()
 
 
 def test_a_worker_above_its_memory_limit_is_killed(load: Load) -> None:

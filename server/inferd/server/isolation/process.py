@@ -44,11 +44,13 @@ class WorkerLimits:
     start    seconds for each step of a load: opening the version, making an instance, a run of the warm-up
     hang     seconds for an answer after the load
     memory   bytes of resident memory, None: no limit
+    answer   bytes of the outputs of one run, None: no limit
     """
 
     start: float = 600.0
     hang: float = 60.0
     memory: int | None = None
+    answer: int | None = None
 
 
 class WorkerProcess:

@@ -42,7 +42,7 @@ from inferd.server.isolation.description import (
 )
 from inferd.server.isolation.interpreter import check_interpreter
 from inferd.server.isolation.process import WorkerLimits, WorkerProcess, answer_of
-from inferd.server.isolation.tensors import put, take
+from inferd.server.isolation.tensors import put, size_of, take
 from inferd.wire.tensors import TensorError
 
 
@@ -166,7 +166,8 @@ class IsolatedModel:
         channel.set_timeout(self.worker.limits.start)
         try:
             try:
-                self.worker.ask("instance", worker_end.fileno(), placement=placement_to_plain(placement))
+                most = self.worker.limits.answer
+                self.worker.ask("instance", worker_end.fileno(), placement=placement_to_plain(placement), most=most)
             finally:
                 worker_end.close()
             answer_of(channel.receive())
@@ -329,7 +330,10 @@ class IsolatedInstance:
             raise error_from_plain(message.json())
         if message.kind is not Kind.RAN:
             raise Garbled(f"a message of kind {message.kind.name} in place of outputs")
-        outputs = take(self._inbox, plan.outputs, message.integers(), copy=True)
+        layout, most = message.integers(), self._worker.limits.answer
+        if most is not None and size_of(layout) > most:
+            raise Garbled("larger outputs than are allowed")
+        outputs = take(self._inbox, plan.outputs, layout, copy=True)
         self._outbox.end()
         self._inbox.end()
         return outputs

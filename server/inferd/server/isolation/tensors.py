@@ -22,12 +22,17 @@ _SMALL = 2048  # bytes up to which copying through `bytes` is cheaper than throu
 
 
 def put(
-    outbox: Outbox, numbers: Mapping[str, int], arrays: Mapping[str, Array], stages: Stages | None = None
+    outbox: Outbox,
+    numbers: Mapping[str, int],
+    arrays: Mapping[str, Array],
+    stages: Stages | None = None,
+    most: int | None = None,
 ) -> tuple[list[int], int | None]:
     """Copies the arrays to an arena, except those that lie in a stage already. `numbers` gives the index of each name.
     Returns the layouts of all arrays, one after the other, and the arena's descriptor if the arena is new.
 
-    Raises KeyError for a name without a number, TypeError or TensorError for elements that cannot be sent.
+    Raises KeyError for a name without a number, TypeError or TensorError for elements that cannot be sent, and
+    TensorError for arrays of more than `most` bytes together: nothing is copied then.
     """
     layout: list[int] = []
     parts: list[tuple[int, int, Array | bytes]] = []
@@ -44,6 +49,8 @@ def put(
         layout += (numbers[name], dtype, 0, end, nbytes, array.ndim, *array.shape)
         parts.append((end, nbytes, part))
         end += aligned(nbytes)
+    if most is not None and end > most:
+        raise TensorError(f"the outputs take {end} bytes: expected at most {most} (inflight.bytes)")
     arena, descriptor = outbox.reserve(end)
     for start, nbytes, part in parts:
         if isinstance(part, bytes):
@@ -53,6 +60,15 @@ def put(
         else:  # from `reserve` on nothing may fail: the new arena would never be sent
             np.copyto(arena.bytes[start : start + nbytes].view(part.dtype).reshape(part.shape), part)
     return layout, descriptor
+
+
+def size_of(layout: Sequence[int]) -> int:
+    """The bytes of all arrays that `layout` describes, as far as it makes sense."""
+    at = size = 0
+    while at + 6 <= len(layout):
+        size += max(0, layout[at + 4])
+        at += 6 + max(0, layout[at + 5])
+    return size
 
 
 def take(inbox: Inbox, names: Sequence[str], layout: Sequence[int], *, copy: bool) -> dict[str, Array]:

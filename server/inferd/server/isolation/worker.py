@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inferd.backends.api import NOT_ANALYSED, Backend, Instance, LoadError, Model
+from inferd.backends.api import NOT_ANALYSED, Backend, BackendError, Instance, LoadError, Model
 from inferd.backends.functions.steps import open_with_steps
 from inferd.backends.quiet import be_quiet
 from inferd.server.allocator import trim
@@ -41,6 +41,7 @@ from inferd.server.isolation.description import (
 from inferd.server.isolation.tensors import put, take
 from inferd.server.parent_death import end_with
 from inferd.server.stray_signals import ignore_stray_signals
+from inferd.wire.tensors import TensorError
 
 _OOM_SCORE = "500"  # when memory runs out, the kernel kills a worker rather than the server
 
@@ -48,11 +49,13 @@ _OOM_SCORE = "500"  # when memory runs out, the kernel kills a worker rather tha
 class WorkerSession(threading.Thread):
     """The thread of one instance, which is made, run and closed on it."""
 
-    def __init__(self, channel: Channel, model: Model, placement: dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, model: Model, placement: dict[str, Any], most: int | None) -> None:
+        """`most`: bytes of the outputs of one run; None: no bound."""
         super().__init__(name=f"instance-{placement.get('device')}", daemon=True)
         self._channel = channel
         self._model = model
         self._placement = placement
+        self._most = most
         self._inputs = [[spec.name for spec in signature.inputs] for signature in model.signatures]
         self._outputs = [
             [*(spec.name for spec in signature.outputs), *signature.aliases] for signature in model.signatures
@@ -119,7 +122,10 @@ class WorkerSession(threading.Thread):
             outputs = instance.run(self._names[signature], inputs, wanted)
             numbers = self._numbers[signature]
             known = outputs if outputs.keys() <= numbers.keys() else {n: a for n, a in outputs.items() if n in numbers}
-            answer, descriptor = put(self._outbox, numbers, known)
+            try:
+                answer, descriptor = put(self._outbox, numbers, known, most=self._most)
+            except TensorError as error:
+                raise BackendError(str(error)) from None
             del inputs, outputs, known
         except ArenaError:
             raise  # both sides disagree about the shared memory; this cannot be repaired
@@ -218,7 +224,7 @@ class ModelWorker:
         if self._model is None or descriptor is None:
             raise Garbled("an instance of nothing")
         channel = Channel(socket.socket(fileno=descriptor))
-        session = WorkerSession(channel, self._model, order["placement"])
+        session = WorkerSession(channel, self._model, order["placement"], order["most"])
         self._sessions.append(session)
         session.start()
         return {}

@@ -130,6 +130,7 @@ def build_loader(
         who=who,
         trust=trust or CodeTrust(config.repository.allow),
         step_access=step_access,
+        largest_answer=config.inflight.bytes,
     )
 
 

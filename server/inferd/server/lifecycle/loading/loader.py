@@ -138,12 +138,15 @@ class Loader:
         who: Who | None = None,
         trust: CodeTrust | None = None,
         step_access: StepAccess | None = None,
+        largest_answer: int | None = None,
     ) -> None:
         """`cpu_threads`: threads that the instances of a model share. `recorded` reads the warm-up requests that
         TensorFlow Serving's users record beside a version. `budget`: a version that does not fit into it is not loaded.
         `who` tells the clients of a queue apart. `trust`: the code that versions may bring along; None: none.
+        `largest_answer`: bytes of the outputs that a worker process may give for one run.
         `step_access` decides who may use the steps of ensembles; None: nobody needs credentials."""
         self._step_access = step_access
+        self._largest_answer = largest_answer
         self._who = who
         self._trust = trust or CodeTrust({})
         self._budget = budget
@@ -296,7 +299,7 @@ class Loader:
         from inferd.server.isolation.proxy import IsolatedBackend, IsolatedModel
 
         worker = request.config.worker
-        limits = WorkerLimits(worker.start, worker.hang, worker.memory)
+        limits = WorkerLimits(worker.start, worker.hang, worker.memory, self._largest_answer)
         subject = f"model {request.id.name!r} version {request.id.version}"
         fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
         isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields, worker.python)
