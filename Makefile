@@ -27,8 +27,8 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve docs reference test test-quiet test-unpinned dist lint bench chaos soak differential fuzz isolation proto \
-    clean
+.PHONY: setup demo serve docs reference languages test test-quiet test-unpinned dist lint bench chaos soak differential fuzz \
+    isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -110,6 +110,11 @@ test-quiet: setup
 
 proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto
+
+# The clients of examples/clients in Go, Java and Node.js against a real server. tests/languages/__main__.py names what it
+# needs; it fails if something is missing.
+languages: setup
+	cd tests && ../$(BIN)/python -m languages
 
 # The generated pages of the documentation. A test fails while they are stale.
 reference: setup $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)

@@ -14,7 +14,8 @@ from inferd.client import AsyncClient, Client
 
 NAMES = [
     "NO_RETRIES", "AdminReply", "AsyncClient", "AsyncPredictStream", "Cancelled", "Client", "ClientClosed", "DType",
-    "DeadlineExceeded", "FailedPrecondition", "InferdError", "InvalidArgument", "InvalidInput", "InvalidResponse",
+    "DeadlineExceeded", "FailedPrecondition", "InferdError", "InputValue", "Inputs", "InvalidArgument",
+    "InvalidInput", "InvalidResponse",
     "KeepAlive", "MessageTooLarge", "ModelMetadata", "ModelStatus", "NotFound", "Overloaded", "Override",
     "PermissionDenied", "PredictStream", "Prediction", "RequestError", "RetryPolicy", "ServerFailure", "Signature",
     "TensorSpec", "Tls", "Unauthenticated", "Unavailable", "Unsupported", "VersionChange", "VersionState",

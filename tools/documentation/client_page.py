@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import enum
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 from tools.documentation.docstrings import markdown
@@ -25,7 +27,7 @@ generated from the source: do not edit it.
 """
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Clients", ("Client", "AsyncClient", "PredictStream", "AsyncPredictStream")),
-    ("Answers", ("Prediction",)),
+    ("Inputs and answers", ("Inputs", "InputValue", "Prediction")),
     ("Settings of a client", ("RetryPolicy", "NO_RETRIES", "Tls", "KeepAlive")),
     (
         "What the server says about models",
@@ -85,8 +87,22 @@ def _entry(name: str) -> str:
         else:
             parts.extend(_methods(thing))
     else:
-        parts.append(f"`{_default(thing)}`")
+        parts.extend(_value(name))
     return "\n\n".join(part for part in parts if part)
+
+
+def _value(name: str) -> list[str]:
+    """A name that is no class, such as a type alias: its definition and the text below it, from the source."""
+    for module in sorted((Path(inferd.client.__file__).parent / "_shared").glob("*.py")):
+        source = module.read_text()
+        body = ast.parse(source).body
+        for statement, text in zip(body, [*body[1:], None], strict=True):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                doc = text.value if isinstance(text, ast.Expr) else None
+                words = doc.value if isinstance(doc, ast.Constant) else ""
+                return [f"```python\n{ast.get_source_segment(source, statement)}\n```", markdown(words)]
+    raise ValueError(f"expected {name} to be defined in inferd.client._shared, got no such name")
 
 
 def _methods(cls: type[Any]) -> list[str]:

@@ -43,6 +43,7 @@ from inferd.client._shared.models import (
     VersionStatus,
 )
 from inferd.client._shared.prediction import Prediction
+from inferd.client._shared.values import Inputs, InputValue
 from inferd.client._sync.client import Client
 from inferd.client._sync.stream import PredictStream
 from inferd.wire.dtypes import DType
@@ -59,6 +60,8 @@ __all__ = [
     "DeadlineExceeded",
     "FailedPrecondition",
     "InferdError",
+    "InputValue",
+    "Inputs",
     "InvalidArgument",
     "InvalidInput",
     "InvalidResponse",

@@ -33,6 +33,7 @@ from inferd.client._shared.health import NO_ANSWER, PAUSE, health_request, is_se
 from inferd.client._shared.inputs import described_arrays, plain_arrays
 from inferd.client._shared.options import ManyOptions
 from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._shared.values import Inputs
 
 
 class AsyncClient(AsyncAdminCalls):
@@ -85,7 +86,7 @@ class AsyncClient(AsyncAdminCalls):
     async def predict(
         self,
         model: str,
-        inputs: object,
+        inputs: Inputs,
         *,
         version: int | None = None,
         label: str | None = None,
@@ -158,7 +159,7 @@ class AsyncClient(AsyncAdminCalls):
     async def as_arrays(
         self,
         model: str,
-        inputs: object,
+        inputs: Inputs,
         *,
         version: int | None = None,
         label: str | None = None,
@@ -172,7 +173,7 @@ class AsyncClient(AsyncAdminCalls):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[object] | AsyncIterable[object],
+        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
         in_flight: int = 32,
         ordered: bool = True,
@@ -184,7 +185,7 @@ class AsyncClient(AsyncAdminCalls):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[object] | AsyncIterable[object],
+        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
         in_flight: int = 32,
         ordered: bool = True,
@@ -195,7 +196,7 @@ class AsyncClient(AsyncAdminCalls):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[object] | AsyncIterable[object],
+        inputs: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
         in_flight: int = 32,
         ordered: bool = True,
@@ -213,7 +214,7 @@ class AsyncClient(AsyncAdminCalls):
         if errors not in ("raise", "return"):
             raise InvalidInput(f"errors is {errors!r}; expected 'raise' or 'return'")
 
-        async def send(position: int, item: object) -> Prediction:
+        async def send(position: int, item: Inputs) -> Prediction:
             return await self.predict(model, item, **options, request_id=str(position))
 
         return async_in_flight_window(send, inputs, in_flight, ordered, errors == "return")

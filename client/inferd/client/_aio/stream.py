@@ -16,6 +16,7 @@ from inferd.client._shared.errors import ClientClosed, InferdError, InvalidInput
 from inferd.client._shared.options import CallOptions
 from inferd.client._shared.prediction import Array, Prediction
 from inferd.client._shared.stream_messages import id_for, of_model, read_outcome, stream_call
+from inferd.client._shared.values import Inputs
 
 
 class AsyncPredictStream:
@@ -50,7 +51,7 @@ class AsyncPredictStream:
         self._call: Any = connection.methods.predict_stream(metadata=connection.metadata(metadata))
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
-    async def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> asyncio.Future[Prediction]:
+    async def submit(self, model: str, inputs: Inputs, **options: Unpack[CallOptions]) -> asyncio.Future[Prediction]:
         """Sends one request and returns the future of its prediction. The arguments are those of
         `PredictStream.submit`.
 

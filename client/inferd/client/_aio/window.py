@@ -9,11 +9,12 @@ from typing import Any
 
 from inferd.client._shared.errors import ClientClosed, InferdError
 from inferd.client._shared.prediction import Prediction
+from inferd.client._shared.values import Inputs
 
 
 async def async_in_flight_window(
-    send: Callable[[int, object], Coroutine[Any, Any, Prediction]],
-    inputs: Iterable[object] | AsyncIterable[object],
+    send: Callable[[int, Inputs], Coroutine[Any, Any, Prediction]],
+    inputs: Iterable[Inputs] | AsyncIterable[Inputs],
     in_flight: int,
     ordered: bool,
     return_errors: bool,
@@ -56,7 +57,7 @@ async def async_in_flight_window(
         await asyncio.gather(*left, return_exceptions=True)
 
 
-async def _items(inputs: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+async def _items(inputs: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inputs]:
     if isinstance(inputs, AsyncIterable):
         async for item in inputs:
             yield item

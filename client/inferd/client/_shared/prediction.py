@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+_FEW, _SHORT = 16, 200
+"""How many elements, and how many characters of them, a prediction shows of an output."""
+
 
 class Prediction(Mapping[str, Array]):
     """The outputs of one request by name, in the order of `outputs=`, else in that of the signature.
@@ -52,5 +55,14 @@ class Prediction(Mapping[str, Array]):
         return name in self._outputs
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._outputs.items())
+        outputs = ", ".join(f"{name}: {_shown(array)}" for name, array in self._outputs.items())
         return f"<Prediction of {self.model}:{self.version} {{{outputs}}}>"
+
+
+def _shown(array: Array) -> str:
+    """Element type and shape, and the values if there are few."""
+    text = f"{array.dtype}{list(array.shape)}"
+    if array.size > _FEW:
+        return text
+    values = np.array2string(array, separator=", ", precision=4, threshold=_FEW, max_line_width=1000)
+    return f"{text} = {' '.join(values.split())}" if len(values) <= _SHORT else text

@@ -38,6 +38,7 @@ from inferd.client._shared.inputs import described_arrays, plain_arrays
 from inferd.client._shared.models import ModelMetadata
 from inferd.client._shared.options import CallOptions, ManyOptions
 from inferd.client._shared.prediction import Array, Prediction
+from inferd.client._shared.values import Inputs
 from inferd.client._sync.admin import AdminCalls
 from inferd.client._sync.connection import Connection, PendingPrediction
 from inferd.client._sync.describe import Describer
@@ -121,12 +122,16 @@ class Client(AdminCalls):
         self._watch_health = channel.unary_stream(WATCH)
         self._describer = Describer(self._connection, self._stub.GetModelMetadata)
 
+    def __repr__(self) -> str:
+        where = self.address if isinstance(self.address, str) else ", ".join(self.address)
+        return f"<Client of {where}{', closed' if self._connection.closing else ''}>"
+
     # -- predictions
 
     def predict(
         self,
         model: str,
-        inputs: object,
+        inputs: Inputs,
         *,
         version: int | None = None,
         label: str | None = None,
@@ -213,7 +218,7 @@ class Client(AdminCalls):
     def as_arrays(
         self,
         model: str,
-        inputs: object,
+        inputs: Inputs,
         *,
         version: int | None = None,
         label: str | None = None,
@@ -223,7 +228,7 @@ class Client(AdminCalls):
         Raises as `predict`."""
         return self._array_inputs(Call(model, version=version, label=label, signature=signature), inputs)
 
-    def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> Future[Prediction]:
+    def submit(self, model: str, inputs: Inputs, **options: Unpack[CallOptions]) -> Future[Prediction]:
         """Sends one request without waiting. Returns a Future of the prediction; its `cancel` cancels the request on
         the server.
 
@@ -253,7 +258,7 @@ class Client(AdminCalls):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[object],
+        inputs: Iterable[Inputs],
         *,
         in_flight: int = 32,
         ordered: bool = True,
@@ -265,7 +270,7 @@ class Client(AdminCalls):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[object],
+        inputs: Iterable[Inputs],
         *,
         in_flight: int = 32,
         ordered: bool = True,
@@ -276,7 +281,7 @@ class Client(AdminCalls):
     def predict_many(
         self,
         model: str,
-        inputs: Iterable[object],
+        inputs: Iterable[Inputs],
         *,
         in_flight: int = 32,
         ordered: bool = True,
@@ -298,7 +303,7 @@ class Client(AdminCalls):
             raise InvalidInput(f"errors is {errors!r}; expected 'raise' or 'return'")
         self._connection.check()
 
-        def send(position: int, item: object) -> Future[Prediction]:
+        def send(position: int, item: Inputs) -> Future[Prediction]:
             return self.submit(model, item, **options, request_id=str(position))
 
         return in_flight_window(send, inputs, in_flight, ordered, errors == "return")

@@ -17,6 +17,7 @@ from inferd.client._shared.errors import ClientClosed, InferdError, InvalidInput
 from inferd.client._shared.options import CallOptions
 from inferd.client._shared.prediction import Array, Prediction
 from inferd.client._shared.stream_messages import id_for, of_model, read_outcome, stream_call
+from inferd.client._shared.values import Inputs
 from inferd.client._sync.connection import Connection
 from inferd.client._sync.future import PredictionFuture
 
@@ -56,7 +57,7 @@ class PredictStream:
         self._reader = threading.Thread(target=self._read, name="inferd-client-stream", daemon=True)
         self._reader.start()
 
-    def submit(self, model: str, inputs: object, **options: Unpack[CallOptions]) -> Future[Prediction]:
+    def submit(self, model: str, inputs: Inputs, **options: Unpack[CallOptions]) -> Future[Prediction]:
         """Sends one request and returns the Future of its prediction.
 
         The arguments are those of `Client.predict`, without `timeout`, `metadata` and `stateful`, which only a separate

@@ -9,11 +9,12 @@ from concurrent.futures import CancelledError, Future
 
 from inferd.client._shared.errors import ClientClosed, InferdError
 from inferd.client._shared.prediction import Prediction
+from inferd.client._shared.values import Inputs
 
 
 def in_flight_window(
-    send: Callable[[int, object], Future[Prediction]],
-    inputs: Iterable[object],
+    send: Callable[[int, Inputs], Future[Prediction]],
+    inputs: Iterable[Inputs],
     in_flight: int,
     ordered: bool,
     return_errors: bool,
@@ -24,7 +25,7 @@ def in_flight_window(
     in_order: deque[Future[Prediction]] = deque()
     finished: queue.SimpleQueue[Future[Prediction]] = queue.SimpleQueue()
 
-    def start(position: int, item: object) -> None:
+    def start(position: int, item: Inputs) -> None:
         try:
             future = send(position, item)
         except InferdError as error:
