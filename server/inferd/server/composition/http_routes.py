@@ -75,14 +75,16 @@ class RestApi:
 
     def inference(self) -> Inference:
         """Imports the handlers that infer, and builds them."""
-        if self._handlers is None:
-            self._handlers = make_handlers(self._core, self._bounds)
-        return self._handlers.inference
+        return self._made().inference
 
     def app(self) -> FastAPI:
-        """Imports FastAPI, which takes a while, and builds the application. Follows `inference`."""
-        assert self._handlers is not None
-        return build_app(self._core, self._handlers, self._ready)
+        """Imports FastAPI, which takes a while, and builds the application."""
+        return build_app(self._core, self._made(), self._ready)
+
+    def _made(self) -> InferHandlers:
+        if self._handlers is None:
+            self._handlers = make_handlers(self._core, self._bounds)
+        return self._handlers
 
     def refuse(self) -> None:
         """Refuses new requests from now on."""

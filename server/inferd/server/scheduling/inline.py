@@ -124,11 +124,15 @@ class InlineLoop:
         """Makes the coming turn call `turns.run`. Returns False, and does nothing, on any thread but the loop's."""
         if threading.get_ident() != self.thread:
             return False
+        self.call_in_turn(turns, requests)
+        return True
+
+    def call_in_turn(self, turns: Turns, requests: int) -> None:
+        """As `defer`, on the loop's own thread."""
         self._deferred.append(turns)
         self.asked += requests
         if self._wake is not None:
             self._wake()
-        return True
 
     def turn(self) -> None:
         """Calls `run` of everything that was deferred."""

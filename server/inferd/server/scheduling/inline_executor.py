@@ -66,21 +66,21 @@ class InlineExecutor:
     def take(self, batch: Batch) -> bool:
         """See InlinePlace. False where the budget does not allow the whole batch."""
         slot, requests, loop = self._slot, batch.requests, self._loop
+        if threading.get_ident() != loop.thread:
+            beside = self._beside()
+            return beside is not None and beside.take(batch)
         if self._deferred or self._closed or slot.taken:
-            return self._beside_takes(batch)
+            return False
         count, first = len(requests), requests[0]
         allowed = self._budget.allows(batch.bucket.effort, batch.rows, count, first.nbytes, first.route.rows, loop=loop)
-        if allowed < count or not loop.defer(self, count):
-            return self._beside_takes(batch)
+        if allowed < count:
+            return False
+        loop.call_in_turn(self, count)
         self._deferred = True
         slot.batch = batch
         slot.taken = count
         self.taken.append(batch)
         return True
-
-    def _beside_takes(self, batch: Batch) -> bool:
-        beside = self._beside()
-        return beside is not None and beside.take(batch)
 
     def give_back(self) -> tuple[WorkerSlot, Batch] | None:
         """See InlinePlace."""

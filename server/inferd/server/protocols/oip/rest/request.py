@@ -61,9 +61,9 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
     given = loads(text)
     if not isinstance(given, dict):
         raise InvalidRequest(f"expected a JSON object, got {_kind(given)}")
-    request_id = _member(given, "id", str, "")
-    parameters = _object(given, "parameters", "the request")
-    all_binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
+    request_id = _member(given, "id", str, "") if "id" in given else ""
+    parameters = _object(given, "parameters", "the request") if "parameters" in given else {}
+    all_binary = bool(parameters) and _flag(parameters.pop("binary_data_output", False), "binary_data_output")
     inputs: dict[str, Array] = {}
     shared: dict[str, SharedInput] = {}
     used = 0  # bytes behind the JSON that belong to the inputs so far
@@ -72,7 +72,9 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
         if name in inputs or name in shared:
             raise InvalidRequest(f"input '{name}' already exists in request for model '{model}'")
         where = f"input '{name}' for model '{model}'"
-        if _REGION in own:
+        if not own:
+            inputs[name] = _listed(entry, dtype, shape, where)
+        elif _REGION in own:
             if "data" in entry:
                 raise InvalidRequest(f"unexpected 'data' provided when using shared memory for {where}")
             shared[name] = SharedInput(dtype, shape, _parameters(own))
@@ -90,7 +92,9 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
             f"got {raw}"
         )
     outputs, binary, as_json = _outputs(given)
-    request = OipRequest(model, version, request_id, _parameters(parameters), inputs, outputs, shared)
+    request = OipRequest(
+        model, version, request_id, _parameters(parameters) if parameters else {}, inputs, outputs, shared
+    )
     return RestRequest(request, OutputFormats(binary, as_json, all_binary) if binary or as_json or all_binary else TEXT)
 
 
