@@ -8,6 +8,7 @@
 #   make chaos   real servers, broken on purpose under verified load, until ANSWERS are verified
 #   make soak    MINUTES of load and reloads, and whether the server grows
 #   make dist    the wheel and the source archive in dist/, installed and tried for every extra in an empty environment
+#   make newcomer   from an empty directory to own models that answer, in ten commands, with the times
 #   make test-unpinned   the newest release of every dependency, in every order of the frameworks
 #   make differential BASE=COMMIT   the same traffic to that commit and to the code at hand: what can be told apart
 
@@ -27,8 +28,8 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve docs reference languages test test-quiet test-unpinned dist lint bench chaos soak differential fuzz \
-    isolation proto clean
+.PHONY: setup demo serve docs reference languages test test-quiet test-unpinned dist newcomer lint bench chaos soak \
+    differential fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -60,9 +61,13 @@ test-unpinned:
 	cd tests && ../var/unpinned/bin/python -m unpinned
 
 # Downloads each extra from the package index, without constraints: several GB. EXTRAS="onnx http": these only.
-EXTRAS ?= client server http jwt cli onnx torch tensorflow all
+EXTRAS ?= client server http jwt cli onnx torch tensorflow litert all
 dist: setup
 	PYTHONPATH=tests $(BIN)/python -m distribution --python $(PYTHON) --extras $(EXTRAS)
+
+# From an empty directory to own scikit-learn, ONNX, Keras and torch models that answer, in ten commands. Downloads 1.5 GB.
+newcomer: setup
+	PYTHONPATH=tests $(BIN)/python -m distribution.newcomer --python $(PYTHON)
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -23,7 +23,7 @@ from pathlib import Path
 from distribution.build import ROOT, build
 from distribution.new_user import Fault, NewUser
 
-EXTRAS = ("client", "server", "http", "jwt", "cli", "onnx", "torch", "tensorflow", "all")
+EXTRAS = ("client", "server", "http", "jwt", "cli", "onnx", "torch", "tensorflow", "litert", "all")
 """Not onnx-gpu: it is onnx with another wheel of ONNX Runtime, and needs NVIDIA's GPU."""
 
 
@@ -86,10 +86,18 @@ def try_framework(model: str) -> Callable[[NewUser], None]:
     return run
 
 
+def try_litert(user: NewUser) -> None:
+    from support.litert_graphs import written
+
+    model = written(lambda graph, x: graph("ADD", x, [2.0]), ("FLOAT32", (-1, 4)))
+    user.serve_and_answer({"model.tflite": model}, "x=[[1, 2, 3, 4]]", "[3. 4. 5. 6.]")
+
+
 def try_all(user: NewUser) -> None:
     user.first_screen()
     for model in ("digits_torch", "digits_pt2", "digits_tf"):
         user.serve_and_ask(ROOT / "model_repository" / model, model)
+    try_litert(user)
 
 
 TRIES: dict[str, Callable[[NewUser], None]] = {
@@ -100,6 +108,7 @@ TRIES: dict[str, Callable[[NewUser], None]] = {
     "onnx": try_onnx,
     "torch": try_framework("digits_torch"),
     "tensorflow": try_framework("digits_tf"),
+    "litert": try_litert,
     "all": try_all,
 }
 

@@ -59,7 +59,7 @@ class NewUser:
     def refused(self, command: str, expected: str) -> None:
         """The command fails with one line that says what to install. Raises Fault."""
         done = subprocess.run(
-            [self._bin / "inferd", command], cwd=self.home, env=_environment(), capture_output=True, text=True,
+            [self._bin / "inferd", command], cwd=self.home, env=environment(), capture_output=True, text=True,
             timeout=LONG, check=False,
         )  # fmt: skip
         if done.returncode != 1 or expected not in done.stderr or done.stderr.count("\n") != 1:
@@ -100,13 +100,28 @@ class NewUser:
             raise Fault(f"{command}: expected a digit, got {said}")
 
     def serve_and_ask(self, model: Path, name: str) -> None:
-        """Serves a repository with this model alone, and asks it. Raises Fault."""
-        shutil.rmtree(self.home / "models", ignore_errors=True)
+        """Serves a repository with this model alone, which reads digits, and asks it. Raises Fault."""
+        self._empty_repository()
         shutil.copytree(model, self.home / "models" / name)
+        self._ask(name, f"image=@{IMAGE}", "digit  INT64 [1]\n  [0]")
+
+    def serve_and_answer(self, files: dict[str, bytes], given: str, expected: str) -> None:
+        """Serves a model of these files, by their names, and asks it. Raises Fault."""
+        self._empty_repository()
+        version = self.home / "models" / "m" / "1"
+        version.mkdir(parents=True)
+        for name, content in files.items():
+            (version / name).write_bytes(content)
+        self._ask("m", given, expected)
+
+    def _empty_repository(self) -> None:
+        shutil.rmtree(self.home / "models", ignore_errors=True)
+
+    def _ask(self, name: str, given: str, expected: str) -> None:
         with self.serving("--model-repository", "models", "--listen", "127.0.0.1:8001", "--set", "server.http=[]"):
-            said = self.run("inferd", "predict", name, "-i", f"image=@{IMAGE}")
-        if "digit  INT64 [1]\n  [0]" not in said:
-            raise Fault(f"{name}: expected digit 0, got {said}")
+            said = self.run("inferd", "predict", name, "-i", given)
+        if expected not in said:
+            raise Fault(f"{name}: expected {expected}, got {said}")
 
     @contextmanager
     def serving(self, *flags: str, cwd: Path | None = None) -> Iterator[None]:
@@ -114,7 +129,7 @@ class NewUser:
         command = [str(self._bin / "inferd"), "serve", *flags]
         begin = time.perf_counter()
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, cwd=cwd or self.home, env=_environment(), text=True, **pipes) as server:
+        with subprocess.Popen(command, cwd=cwd or self.home, env=environment(), text=True, **pipes) as server:
             killer = threading.Timer(LONG, server.kill)
             killer.start()
             try:
@@ -140,7 +155,7 @@ class NewUser:
                 server.kill()
 
     def _done(self, command: list[str], cwd: Path | None = None) -> str:
-        where = {"cwd": cwd or self.home, "env": _environment()}
+        where = {"cwd": cwd or self.home, "env": environment()}
         done = subprocess.run(command, **where, capture_output=True, text=True, timeout=2 * LONG, check=False)
         if done.returncode:
             raise Fault(
@@ -149,7 +164,7 @@ class NewUser:
         return done.stdout
 
 
-def _environment() -> dict[str, str]:
-    """Without what would select other code, or settings."""
+def environment() -> dict[str, str]:
+    """For a new user's processes: without what would select other code, or settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("INFERD_", "PYTHON", "VIRTUAL_ENV"))}
     return {**kept, "PYTHONUNBUFFERED": "1"}

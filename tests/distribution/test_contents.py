@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from distribution.__main__ import EXTRAS
 from distribution.build import IMPORT_ROOTS, ROOT, Built, build
 
 ADDRESS = "https://forge.example/team/inferd"
@@ -82,3 +84,34 @@ def test_what_is_installed_has_a_version_and_a_client_at_the_top(built: Built, t
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == "module 'inferd' has no attribute 'nothing'\n", done.stderr
+
+
+def test_every_extra_is_tried_by_make_dist() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    assert set(EXTRAS) == extras - {"onnx-gpu"} | {"client"}
+    named = re.findall(r"^EXTRAS \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert named == [" ".join(EXTRAS)]
+
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import inferd.server.app
+from inferd.server.cli.main import build_parser
+build_parser()
+"""
+
+
+def test_a_server_needs_nothing_that_only_other_extras_bring() -> None:
+    """As `pip install 'inferd[onnx]'` leaves it. `make dist` finds out the same with real installations."""
+    others = ("fastapi", "starlette", "uvicorn", "httptools", "orjson", "jwt", "cryptography", "rich", "PIL")
+    frameworks = ("torch", "tensorflow", "ai_edge_litert")
+    command = [sys.executable, "-c", BLOCKED, *others, *frameworks]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
-import httptools
-
 from inferd.server.http.admission import joined
 from inferd.server.http.infer_routes import InferRoutes, InferTarget
 from inferd.server.http.workers import SHORT
@@ -69,6 +67,8 @@ class KnownHeads:
         return found
 
     def _read(self, head: bytes) -> KnownHead | None:
+        import httptools  # only here: a server without REST has no such library
+
         fields = _Fields()
         parser = httptools.HttpRequestParser(fields)
         try:
