@@ -28,10 +28,15 @@ def page(results: Sequence[Result]) -> str:
     first = results[0]
     name = escape(f"{first['model']}:{first['version']}")
     closed = first["mode"] == "closed"
-    what = "callers at a time" if closed else "requests a second that were meant"
+    how = (
+        "Closed loop: each caller sends its next request when the last is answered. The numbers beside points and "
+        "below bars are callers."
+        if closed
+        else "Open loop: requests start at fixed times. The numbers beside points and below bars are requests a second."
+    )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>inferd bench: {name}</title><style>{_STYLE}</style>"
-        f"<h1>{name}</h1><p>{'Closed' if closed else 'Open'} loop, {first['seconds']:.1f} s a number of {what}.</p>"
+        f"<h1>{name}</h1><p>{how} Each load took {first['seconds']:.1f} s.</p>"
         f"<h2>Latency over throughput</h2>{_curve(results)}"
         f"<h2>Where the time goes</h2>{_split(results)}{_table(results, 'callers' if closed else 'rate')}</html>\n"
     )

@@ -21,35 +21,37 @@ class ServerTimes:
     """What the server has counted for a version since it started. Times in nanoseconds.
 
     requests   answered requests
-    total      from receipt to reply; of that, `queue` is their waits and `compute` the runs of their batches
-    rows, runs rows that were run, and runs of the model
+    total      from receipt to reply; of that, `queue` is their waits until their batch ran
+    rows       rows that were run
+    runs       runs of the model
+    rows_run   for each row the duration of the run that it was in, summed up
     """
 
     requests: int = 0
     total: int = 0
     queue: int = 0
-    compute: int = 0
     rows: int = 0
     runs: int = 0
+    rows_run: int = 0
 
     def since(self, before: ServerTimes) -> dict[str, Any] | None:
         """Means over the requests between two readings, in milliseconds; None if the server counted none.
 
-        `rest_ms` is what is left of a request's time in the server: reading, checking, writing.
+        `compute_ms` is the run of the batch that a row was in. `rest_ms` is what is left of a request's time in the
+        server: its answer is split off, written and sent.
         """
-        requests, runs = self.requests - before.requests, self.runs - before.runs
+        requests, runs, rows = self.requests - before.requests, self.runs - before.runs, self.rows - before.rows
         if requests <= 0:
             return None
-        total, queue, compute = (
-            (getattr(self, name) - getattr(before, name)) / requests / 1e6 for name in ("total", "queue", "compute")
-        )
+        total, queue = (self.total - before.total) / requests / 1e6, (self.queue - before.queue) / requests / 1e6
+        compute = (self.rows_run - before.rows_run) / rows / 1e6 if rows > 0 else 0.0
         return {
             "requests": requests,
             "total_ms": total,
             "queue_ms": queue,
             "compute_ms": compute,
             "rest_ms": max(0.0, total - queue - compute),
-            "rows_per_run": (self.rows - before.rows) / runs if runs > 0 else None,
+            "rows_per_run": rows / runs if runs > 0 else None,
         }
 
 
@@ -78,9 +80,14 @@ class Asked:
             return None
         found = answer.model_stats[0]
         times = found.inference_stats
-        compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
+        rows_run = sum(each.batch_size * each.compute_infer.ns for each in found.batch_stats)
         return ServerTimes(
-            times.success.count, times.success.ns, times.queue.ns, compute, found.inference_count, found.execution_count
+            times.success.count,
+            times.success.ns,
+            times.queue.ns,
+            found.inference_count,
+            found.execution_count,
+            rows_run,
         )
 
 
