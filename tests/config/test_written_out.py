@@ -11,6 +11,7 @@ from support.settings import config_of
 
 from inferd.server.config import render
 from inferd.server.config.document import parse_document
+from inferd.server.config.gate_schema import Gate
 from inferd.server.config.keys import all_keys, item_keys
 from inferd.server.config.load import load_config
 from inferd.server.config.schema import ModelConfig, ServerConfig
@@ -45,17 +46,28 @@ def test_the_full_config_yaml_shows_the_defaults():
         assert key.section is not None or value == key.written, key.path
 
 
-def test_commented_settings_are_valid():
-    text = (ROOT / render.CONFIG_FILE).read_text()
-    lines, inside = [], False
+def uncommented(text, *sections):
+    """The text with the keys of these sections, which are null by default."""
+    lines, indent = [], None
     for line in text.splitlines():
-        if line in ("  tls: null", "  jwt: null"):
-            inside = True
+        if line in sections:
+            indent = line[: len(line) - len(line.lstrip())]
             lines.append(line.removesuffix(" null"))
         else:
-            inside = inside and line.startswith("  #   ")
-            lines.append("    " + line.removeprefix("  #   ") if inside else line)
-    tls = "\n".join(lines).replace("certificate:", "certificate: c").replace(" key:", " key: k") + "\n"
+            if indent is not None and not line.startswith(f"{indent}#   "):
+                indent = None
+            lines.append(line if indent is None else f"{indent}  " + line.removeprefix(f"{indent}#   "))
+    return "\n".join(lines)
+
+
+def test_commented_settings_are_valid():
+    text = (ROOT / render.CONFIG_FILE).read_text()
+    tls = (
+        uncommented(text, "  tls: null", "  jwt: null")
+        .replace("certificate:", "certificate: c")
+        .replace(" key:", " key: k")
+        + "\n"
+    )
     for name in ("jwks_file", "issuer", "audience"):
         tls = tls.replace(f"{name}:\n", f"{name}: x\n")
     config = load_config_text(tls)
@@ -66,6 +78,8 @@ def test_commented_settings_are_valid():
     config = load_config_text(shown)
     assert list(config.models) == ["digits"]
     assert config_of(config, "digits") == ModelConfig()
+    config = load_config_text(uncommented(shown, "    gate: null"))
+    assert config_of(config, "digits").gate == Gate()
     for key in all_keys(ModelConfig):
         value = config.models["digits"]
         for part in key.path:

@@ -10,6 +10,7 @@ from typing import Any
 from inferd.client import InferdError, InvalidInput, Unavailable
 from inferd.server.cli import admin, models, predict, publish
 from inferd.server.cli.bench import command as bench
+from inferd.server.cli.comparing import compare, optimise
 from inferd.server.cli.errors import CommandError
 from inferd.server.cli.first_steps import demo, init, init_signature
 
@@ -19,6 +20,8 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     predict.add,
     admin.add,
     publish.add,
+    compare.add,
+    optimise.add,
     bench.add,
     demo.add,
     init.add,

@@ -22,6 +22,7 @@ from inferd.server.config.fields import (
     Version,
     duplicates,
 )
+from inferd.server.config.gate_schema import Gate
 from inferd.server.config.units import Seconds, Share
 from inferd.wire.tensors import MAX_RANK
 
@@ -290,6 +291,8 @@ class ModelConfig(Section):
     """Priority of requests that name none; 1 is served before 2."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings."""
+    gate: Gate | None = None
+    """What a new version must reach before it is published. null: nothing. See docs/optimising.md."""
     trusted_steps: Flag = False
     """Of an ensemble: who may call it may use the models of its steps through it, whatever else their credentials say.
     Only the server's own configuration may set it (models.<name>.trusted_steps in config.yaml)."""

@@ -58,24 +58,26 @@ _EXAMPLE: Final = "digits"
 
 def config_yaml() -> str:
     """The text of config.yaml."""
-    lines = [_HEAD.rstrip()]
+    lines = [_HEAD.rstrip(), *_keys(ServerConfig, 0)]
+    lines.append("# models:")
+    lines.append(f"#   {_EXAMPLE}:")
+    lines.extend(f"# {line}" for line in _keys(ModelConfig, 2))
+    return "\n".join(lines) + "\n"
+
+
+def _keys(model: type[Section], depth: int) -> Iterator[str]:
+    """The lines of all keys of a schema, indented `depth` times."""
     null: tuple[str, ...] = ("",)
-    for key in all_keys(ServerConfig):
-        if len(key.path) == 1:
-            lines.append("")
+    for key in all_keys(model):
+        if len(key.path) == 1 and not depth:
+            yield ""
         # The keys of a section that is null by default are written as comments.
         off = key.path[: len(null)] == null
-        indent = "  " * (len(key.path) - 1 - off)
+        indent = "  " * (depth + len(key.path) - 1 - off)
         if key.optional:
             null = key.path
         for line in _entry(key, indent):
-            text = line.strip()
-            lines.append(f"{indent}#   {text}" if off else line)
-    lines.append("# models:")
-    lines.append(f"#   {_EXAMPLE}:")
-    for key in all_keys(ModelConfig):
-        lines.extend(f"# {line}" for line in _entry(key, "  " * (len(key.path) + 1)))
-    return "\n".join(lines) + "\n"
+            yield f"{indent}#   {line.strip()}" if off else line
 
 
 def key_table(model: type[Section], first: str = "") -> str:

@@ -75,6 +75,11 @@ def share(value: Any) -> float:
     return float(found)
 
 
+def ratio(value: Any) -> float:
+    """The ratio, from 0 to 100, that a text such as "110%" means. Raises ValueError."""
+    return float(_quantity(value, {"%": Decimal("0.01")}, "110%", Decimal(100)))
+
+
 def show_share(value: float) -> str:
     """The text that `share` reads back as exactly this value."""
     return f"{(Decimal(repr(float(value))) * 100).normalize():f}%"
@@ -124,6 +129,14 @@ def _read_share(value: Any, info: ValidationInfo) -> float:
     return float(value)
 
 
+def _read_ratio(value: Any, info: ValidationInfo) -> float:
+    if not _is_python_number(value, info):
+        return ratio(value)
+    if not 0 <= value <= 100:
+        raise ValueError(f"expected a ratio from 0 to 100, got {value!r}")
+    return float(value)
+
+
 def _schema(units: dict[str, Decimal], example: str) -> WithJsonSchema:
     pattern = rf"^\s*(0|[0-9]+(\.[0-9]+)?\s*({'|'.join(units)}))\s*$"
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
@@ -152,3 +165,11 @@ Share = Annotated[
     _schema({"%": Decimal("0.01")}, "0.1%"),
 ]
 """A share from 0 to 1; written in per cent."""
+
+Ratio = Annotated[
+    float,
+    BeforeValidator(_read_ratio),
+    PlainSerializer(show_share, return_type=str, when_used="json"),
+    _schema({"%": Decimal("0.01")}, "110%"),
+]
+"""One value in relation to another, from 0 to 100; written in per cent."""

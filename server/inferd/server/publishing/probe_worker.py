@@ -34,7 +34,7 @@ _TIMED = 20  # runs for a latency
 _TIME = 2.0  # seconds at most for one latency
 
 
-def main(arguments: list[str]) -> None:
+def serve(arguments: list[str], answer: Callable[[Mapping[str, Any], Callable[[str], None]], dict[str, Any]]) -> None:
     """Answers one request and ends the process. Never returns."""
     descriptor = int(arguments[-1])
     request = json.load(sys.stdin)
@@ -52,8 +52,13 @@ def main(arguments: list[str]) -> None:
 
 def answer(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
     """The answer to a request of `probe`: what was found, or why nothing was. Never raises."""
+    return answered(lambda: _probe(request, progress))
+
+
+def answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is done, or why nothing was, as an answer of `tasks`. Never raises."""
     try:
-        return {"done": _probe(request, progress)}
+        return {"done": work()}
     except (LoadError, BackendError, ServingError, PublishError, ConfigError) as error:
         return {"failed": str(error)}
     except ImportError as error:
@@ -152,4 +157,4 @@ def _say(descriptor: int, answer: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve(sys.argv[1:], answer)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from inferd.backends.api import LEFT_OUT, Array
 from inferd.server.publishing.errors import PublishError
+from inferd.server.publishing.gated import gate_faults
 from inferd.server.publishing.parity import Parity, accuracy, compare
 from inferd.server.publishing.probe import ProbeReport, ProbeSettings, probe
 from inferd.server.publishing.record import digest
@@ -101,11 +102,14 @@ def _checked(
         _judge(material, got, made.metrics)
     if material.sample is not None:
         made.sample = {"sha256": digest(material.sample), "rows": report.rows, **material.sample_source}
+    refused, gate_notes = gate_faults(staging, made, settings.source.sample, settings.probe, settings.say)
+    faults += refused
     if faults and not settings.force:
         more = f" (and {len(faults) - 1} more: {'; '.join(faults[1:])})" if len(faults) > 1 else ""
         raise PublishError(f"{staging.model} is not published: {faults[0]}{more}")
     made.forced = settings.force if faults else ""
     notes = [f"published although {fault}" for fault in faults]
+    notes += gate_notes
     notes += [note for note in report.notes if LEFT_OUT not in note][:_SHOWN_NOTES]
     if not report.rows:
         notes.append(f"it was loaded, but not run: it refuses made-up rows ({report.refused}); give rows with --sample")
