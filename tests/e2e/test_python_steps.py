@@ -87,13 +87,13 @@ def test_texts_go_in_and_embeddings_come_out(served: Served, protocol: str) -> N
 
 
 def test_pictures_go_in_and_names_come_out(served: Served) -> None:
-    files, digits = pictures(300)
+    files, digits = pictures(90)
     rows = np.array(files, object)
     with Client(served.address, retry=NO_RETRIES, timeout=60.0) as client:
         assert client.status("digits_png").versions[0].batching == "up to 32 rows (declared)"
-        named = [client.predict("digits_png", {"png": rows[at : at + 30]})["label"] for at in range(0, 300, 30)]
+        named = [client.predict("digits_png", {"png": rows[at : at + 30]})["label"] for at in range(0, 90, 30)]
         found = [NAMES.index(name.decode()) for names in named for name in names]
-        assert np.mean(np.array(found) == digits) > 0.98
+        assert np.mean(np.array(found) == digits) > 0.95
         with pytest.raises(InvalidArgument, match="expected a whole PNG or JPEG image, got 20 bytes"):
             client.predict("digits_png", {"png": np.array([files[0][:20]], object)})
         with pytest.raises(InvalidArgument, match="expected a whole PNG"):

@@ -15,6 +15,7 @@ from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, models_
 from inferd.server.lifecycle.loading.class_labels import class_labels
 from inferd.server.lifecycle.loading.load_request import LoadRequest
 from inferd.server.lifecycle.loading.loader import Loader, Registry
+from inferd.server.lifecycle.loading.version_code import refuse_steps_of_ensemble
 from inferd.server.lifecycle.loading.warmup_requests import Recorded
 from inferd.server.lifecycle.operations.overrides import ModelOverrides
 from inferd.server.lifecycle.reconcile.desired import desired
@@ -121,6 +122,7 @@ def _ensemble(model: ModelOnDisk, opened: Mapping[str, list[Finding]]) -> Iterat
             continue
         where = str(version.path)
         try:
+            refuse_steps_of_ensemble(version.path)
             signature, wiring = step_graph_of(model.config)
             found = {(s.model, s.version): _signature(s, opened) for s in wiring.stages}
             problem = misfit(signature, wiring, found)

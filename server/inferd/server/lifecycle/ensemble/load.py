@@ -10,6 +10,7 @@ from inferd.server.errors import ServingError
 from inferd.server.lifecycle.ensemble.definition import BACKEND, misfit, step_graph_of
 from inferd.server.lifecycle.loading.class_labels import class_labels
 from inferd.server.lifecycle.loading.load_request import LoadRequest
+from inferd.server.lifecycle.loading.version_code import refuse_steps_of_ensemble
 from inferd.server.lifecycle.request_check import check_request
 from inferd.server.lifecycle.servable import Servable
 from inferd.server.scheduling.ensemble.scheduler import Acquire, EnsembleScheduler, StepAccess
@@ -29,6 +30,7 @@ def compose(
     their models. Raises LoadError."""
     began = time.monotonic()
     config = request.config
+    refuse_steps_of_ensemble(request.version.path)
     signature, wiring = step_graph_of(config)
     with ExitStack() as held:
         found = {}

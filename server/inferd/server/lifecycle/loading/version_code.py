@@ -46,6 +46,15 @@ def version_code(backend: Backend, artefact: Path, directory: Path) -> VersionCo
     return VersionCode(artefact.name if code_of(backend) == KIND else "", steps if steps.exists() else None)
 
 
+def refuse_steps_of_ensemble(directory: Path) -> None:
+    """Raises LoadError if the version directory of an ensemble holds steps, which nothing would run."""
+    if (directory / STEPS_FILE).exists():
+        raise LoadError(
+            f"{STEPS_FILE} lies in a version of an ensemble, which runs no code of its own: make it a model "
+            "(model.py), and name that as a step"
+        )
+
+
 def inner_signatures(config: ModelConfig, steps: Path | None) -> tuple[Signature, ...]:
     """The declared signatures of the model between the steps. Raises LoadError if it is declared without steps."""
     if config.inner_signatures and steps is None:
