@@ -8,7 +8,7 @@ rejection            the reasons, figures and texts of refusals
 queue, bucket        the waiting requests, and which of them may share a batch
 batch_former         chooses the next batch, its size, and when it is ready
 execution, batch     runs a batch: joins inputs, splits outputs, answers requests
-inline, inline_executor    runs short batches on the transport's own loop
+inline, inline_executor    runs short batches on the loop of a front end
 instances, worker_slot, double_buffer, buffers, padding    the threads and the memory of an instance
 deadline_expirer     answers requests that expire in the queue
 request_splitter     splits requests with more rows than a batch holds
